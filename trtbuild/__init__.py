@@ -1,0 +1,1 @@
+"""TensorRT INT8 deployment builder."""

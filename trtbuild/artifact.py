@@ -1,0 +1,64 @@
+"""The one value that goes from stage to stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+    from calibrators import Calibration
+
+__all__ = ["Artifact", "Decision", "Record"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why one node (or tensor) runs in INT8 or stays in float."""
+
+    node: str
+    op_type: str
+    quantized: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one stage did: JSON types only, ready for the manifest."""
+
+    stage: str
+    summary: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A network on its way through the pipeline.
+
+    A stage is a function ``(artifact, options) -> artifact``; it clones the network before it
+    changes anything (`onnx_ir.Model.clone` shares the weights, so that is cheap).
+
+    Attributes:
+        name: stem of every file written, for example ``resnet20``.
+        source: the network as it was given; the float reference of every comparison.
+        model: the network at this stage: as given, then prepared. Always float.
+        calibration: range of each watched tensor of `model`, once calibrated.
+        quantized: `model` with Q/DQ in TensorRT's form, once quantized.
+        decisions: for every node that could be INT8, whether it is, and why.
+        history: one record per stage done; the manifest is made of them.
+    """
+
+    name: str
+    source: ir.Model
+    model: ir.Model
+    calibration: Calibration | None = None
+    quantized: ir.Model | None = None
+    decisions: tuple[Decision, ...] = ()
+    history: tuple[Record, ...] = ()
+
+    def having(self, record: Record, **changes: Any) -> Artifact:
+        """Answer this artifact with `changes` made and `record` added to its history."""
+        return replace(self, history=(*self.history, record), **changes)

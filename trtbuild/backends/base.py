@@ -1,0 +1,110 @@
+"""The protocol that every backend speaks: available?, build, open; and of a session: run, close.
+
+Everything else (timing, comparing, choosing) lives above it and knows no backend by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from trtbuild.artifact import Artifact
+
+__all__ = ["Availability", "Backend", "BuildRequest", "Engine", "Feeds", "Session", "TensorSpec"]
+
+Feeds: TypeAlias = "Mapping[str, np.ndarray]"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output: its name, NumPy dtype, and dims (int, or a name or None when dynamic)."""
+
+    name: str
+    dtype: np.dtype[Any]
+    dims: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend works on this machine; if not, the cause and what mends it."""
+
+    usable: bool
+    detail: str
+    remedy: str = ""
+
+
+class Session(Protocol):
+    """An opened network. `run` may be called by one thread at a time."""
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]: ...
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]: ...
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run once; name -> array in, name -> array out."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a backend is asked to build.
+
+    Attributes:
+        artifact: the network with its calibration and its Q/DQ form.
+        directory: where the files go; it exists.
+        calibration_batches: starts a new pass over the calibration data; for backends that calibrate
+            by themselves (TensorRT 10). None when ranges came from a file.
+        settings: the backend's own options, by name.
+    """
+
+    artifact: Artifact
+    directory: Path
+    calibration_batches: Callable[[], Iterable[Feeds]] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a backend built.
+
+    Attributes:
+        backend: name of the backend that opens `path`.
+        path: the file to open.
+        files: every file that was written, name -> what it is, for the manifest.
+        details: what the backend wants recorded (versions, device, layers), JSON types only.
+    """
+
+    backend: str
+    path: Path
+    files: Mapping[str, str]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Something that builds and runs engines."""
+
+    name: str
+
+    def availability(self) -> Availability:
+        """Say whether this backend works here. Never raises."""
+        ...
+
+    def build(self, request: BuildRequest) -> Engine:
+        """Build an engine; all files appear whole or not at all."""
+        ...
+
+    def open(self, path: Path) -> Session:
+        """Open an engine (or, for a backend that can, a plain ONNX file)."""
+        ...
