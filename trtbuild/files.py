@@ -28,7 +28,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OutputError: the folder is missing or cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+        )
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror}.") from error
     os.close(handle)
@@ -50,7 +52,7 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 `text` to `path` atomically, with ``\\n`` line ends."""
+    """Write UTF-8 `text` to `path` atomically."""
     write_bytes(path, text.encode())
 
 

@@ -1,1 +1,19 @@
+"""An ONNX file is read, checked, and brought into the form that the later stages expect."""
 
+from __future__ import annotations
+
+from trtbuild.model.digests import graph_digest, weights_digest
+from trtbuild.model.reading import MIN_QDQ_OPSET, read_model
+from trtbuild.model.signature import input_specs, output_specs, static_batch
+from trtbuild.model.writing import write_model
+
+__all__ = [
+    "MIN_QDQ_OPSET",
+    "graph_digest",
+    "input_specs",
+    "output_specs",
+    "read_model",
+    "static_batch",
+    "weights_digest",
+    "write_model",
+]

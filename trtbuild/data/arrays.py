@@ -1,0 +1,156 @@
+"""Samples from ``.npz`` and ``.npy`` files."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.data.samples import Sample, array_key
+from trtbuild.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from trtbuild.backends.base import TensorSpec
+    from trtbuild.data.preprocess import Preprocess
+
+__all__ = ["ArraySource", "load_arrays"]
+
+_LABEL_NAMES = ("y", "labels", "label")
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Rows of one array per input.
+
+    Attributes:
+        path: the file, for messages.
+        arrays: input name -> array whose axis 0 runs over the samples.
+        inputs: what the network takes.
+        preprocess: applied to every row of a single image input; None passes rows as they are.
+        labels: class index of every row, or None.
+    """
+
+    path: Path
+    arrays: Mapping[str, np.ndarray]
+    inputs: Sequence[TensorSpec]
+    preprocess: Preprocess | None = None
+    labels: np.ndarray | None = None
+    description: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "description", str(self.path))
+
+    @classmethod
+    def read(
+        cls, path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None
+    ) -> ArraySource:
+        """Open `path` and find the array of each input: by the input's name, or the only one there is.
+
+        Raises:
+            DataError: unreadable, empty, no array for an input, or arrays of different lengths.
+        """
+        stored = load_arrays(path)
+        arrays = _arrays_for_inputs(path, stored, inputs, preprocess)
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"the arrays of '{path}' differ in length: {lengths}.")
+        if not all(lengths.values()):
+            raise DataError(f"'{path}' holds no sample: its arrays have length 0.")
+        named = preprocess.labels if preprocess else None
+        names = (named,) if named else _LABEL_NAMES
+        labels = next((stored[name] for name in names if name in stored), None)
+        if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
+            labels = None
+        return cls(path, arrays, inputs, preprocess, labels)
+
+    def __iter__(self) -> Iterator[Sample]:
+        first = next(iter(self.arrays))
+        for index in range(len(self.arrays[first])):
+            rows = {name: array[index] for name, array in self.arrays.items()}
+            label = None if self.labels is None else int(self.labels[index])
+            yield Sample(
+                name=f"{self.path.name}[{index}]",
+                key=array_key(rows.values()),
+                load=partial(self._feeds, rows),
+                label=label,
+            )
+
+    def _feeds(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.preprocess is not None:
+            (name,) = rows
+            return {name: self.preprocess.apply(rows[name])}
+        return {spec.name: _row(rows[spec.name], spec) for spec in self.inputs}
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read every array of an ``.npz`` or ``.npy`` file; a lone array has the name of the file's stem.
+
+    Nothing is ever unpickled.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds Python objects.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {path.stem: loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except FileNotFoundError as error:
+        raise DataError(f"the data '{path}' does not exist.") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise DataError(
+            f"cannot read the data '{path}': {str(error).splitlines()[0] or 'it is damaged'}"
+        ) from error
+
+
+def _arrays_for_inputs(
+    path: Path,
+    stored: Mapping[str, np.ndarray],
+    inputs: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+) -> dict[str, np.ndarray]:
+    wanted = [spec.name for spec in inputs]
+    if all(name in stored for name in wanted):
+        return {name: stored[name] for name in wanted}
+    if len(wanted) == 1:
+        name = _only_array(stored, preprocess)
+        if name is not None:
+            return {wanted[0]: stored[name]}
+    have = ", ".join(f"'{name}' {array.shape}" for name, array in stored.items()) or "none"
+    missing = next(name for name in wanted if name not in stored)
+    raise DataError(
+        f"'{path}' has no array for the input '{missing}'; it holds {have}. "
+        "Name the arrays after the inputs, or set 'array' in the preprocessing."
+    )
+
+
+def _only_array(stored: Mapping[str, np.ndarray], preprocess: Preprocess | None) -> str | None:
+    if preprocess is not None and preprocess.array is not None:
+        return preprocess.array if preprocess.array in stored else None
+    if len(stored) == 1:
+        return next(iter(stored))
+    # labels, indices and class names are vectors; samples are not
+    with_rows = [name for name, array in stored.items() if array.ndim >= 2]
+    return with_rows[0] if len(with_rows) == 1 else None
+
+
+def _row(row: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """One sample as a feed: a batch axis in front, and the dtype of the input."""
+    feed = row[np.newaxis] if row.ndim + 1 == len(spec.dims) or not spec.dims else row
+    if feed.dtype == spec.dtype:
+        return np.ascontiguousarray(feed)
+    if feed.dtype.kind != spec.dtype.kind and not (
+        feed.dtype.kind in "iub" and spec.dtype.kind in "iu"
+    ):
+        raise DataError(
+            f"the data for input '{spec.name}' is {feed.dtype} and the network takes {spec.dtype}; "
+            "name the preprocessing (--preprocess FILE, or --scale 1 for raw pixel values)."
+        )
+    return np.ascontiguousarray(feed.astype(spec.dtype))

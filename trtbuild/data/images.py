@@ -1,0 +1,86 @@
+"""Samples from a folder or a tar file of images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from trtbuild.data.samples import Sample
+from trtbuild.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbuild.data.preprocess import Preprocess
+
+__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "ImageTar"]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Every image below a folder, in order of path; other files are passed over."""
+
+    path: Path
+    input_name: str
+    preprocess: Preprocess
+    description: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "description", str(self.path))
+
+    def __iter__(self) -> Iterator[Sample]:
+        for file in sorted(self.path.rglob("*")):
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
+                yield _sample(file.relative_to(self.path).as_posix(), file.read_bytes(), self)
+
+
+@dataclass(frozen=True)
+class ImageTar:
+    """Every image in a tar file, compressed or not, in the file's order."""
+
+    path: Path
+    input_name: str
+    preprocess: Preprocess
+    description: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "description", str(self.path))
+
+    def __iter__(self) -> Iterator[Sample]:
+        try:
+            with tarfile.open(self.path) as archive:
+                for member in archive:
+                    if Path(member.name).suffix.lower() not in IMAGE_SUFFIXES:
+                        continue
+                    stream = archive.extractfile(member)
+                    if stream is not None:
+                        yield _sample(member.name, stream.read(), self)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise DataError(f"cannot read the tar file '{self.path}': {error}.") from error
+
+
+def _sample(name: str, content: bytes, source: ImageFolder | ImageTar) -> Sample:
+    def load() -> dict[str, np.ndarray]:
+        return {source.input_name: source.preprocess.apply(_pixels(name, content, source.path))}
+
+    return Sample(name, hashlib.blake2b(content, digest_size=16).digest(), load)
+
+
+def _pixels(name: str, content: bytes, path: Path) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"the image '{name}' in '{path}' cannot be read ({str(error).splitlines()[0]}); "
+            "repair it or leave it out."
+        ) from error

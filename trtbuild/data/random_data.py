@@ -1,0 +1,48 @@
+"""Random samples, for trying a build out; never a base for accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.data.samples import Sample, array_key
+from trtbuild.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from trtbuild.backends.base import TensorSpec
+
+__all__ = ["RandomSource"]
+
+
+@dataclass(frozen=True)
+class RandomSource:
+    """Standard normal floats and zero integers for every input; used only when asked for by name."""
+
+    inputs: Sequence[TensorSpec]
+    count: int = 64
+    seed: int = 0
+    description: str = field(init=False, default="random data")
+
+    def __iter__(self) -> Iterator[Sample]:
+        generator = np.random.default_rng(self.seed)
+        for index in range(self.count):
+            feeds = {spec.name: _draw(spec, generator) for spec in self.inputs}
+            yield Sample(f"random[{index}]", array_key(feeds.values()), partial(dict, feeds))
+
+
+def _draw(spec: TensorSpec, generator: np.random.Generator) -> np.ndarray:
+    shape = [1, *spec.dims[1:]] if spec.dims else []
+    unknown = [axis for axis, dim in enumerate(shape) if not isinstance(dim, int)]
+    if unknown:
+        raise DataError(
+            f"the input '{spec.name}' has dims {spec.dims}: axis {unknown[0]} has no fixed size, so "
+            "random data cannot be drawn. Give --data."
+        )
+    if spec.dtype.kind == "f":
+        return generator.standard_normal(shape).astype(spec.dtype)  # type: ignore[arg-type]
+    return np.zeros(shape, spec.dtype)  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+"""What every reader yields: samples; and how they become batches."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from trtbuild.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+__all__ = ["Batch", "Sample", "Source", "array_key", "batches"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, or one set of arrays.
+
+    Attributes:
+        name: for messages and lists of worst images, for example ``cat.jpg`` or ``x[17]``.
+        key: digest of the content, so that a choice among samples does not depend on their order.
+        load: gives input name -> array with a leading batch axis of 1.
+        label: class index, where it is known.
+    """
+
+    name: str
+    key: bytes
+    load: Callable[[], dict[str, np.ndarray]]
+    label: int | None = None
+
+
+class Source(Protocol):
+    """Data that can be gone through more than once, a sample at a time."""
+
+    @property
+    def description(self) -> str:
+        """Where the data comes from, for messages and the manifest."""
+        ...
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Start a new pass, in the order of the data."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples put together along axis 0.
+
+    Attributes:
+        feeds: input name -> array of ``len(names)`` rows.
+        labels: int64 array of ``len(names)``, or None where any label is missing.
+        names: names of the samples.
+    """
+
+    feeds: dict[str, np.ndarray]
+    labels: np.ndarray | None
+    names: tuple[str, ...]
+
+
+def array_key(arrays: Iterable[np.ndarray]) -> bytes:
+    """Digest of arrays: their dtypes, shapes and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
+    """Put `samples` together in batches of `size` rows; the last one may be smaller.
+
+    Samples whose arrays differ in shape (images of several sizes) never share a batch.
+
+    Raises:
+        DataError: a sample cannot be loaded, or holds NaN or infinity.
+    """
+    waiting: list[tuple[Sample, dict[str, np.ndarray]]] = []
+    shape: Any = None
+    for sample in samples:
+        arrays = sample.load()
+        _check_finite(sample, arrays)
+        this_shape = {name: array.shape for name, array in arrays.items()}
+        if waiting and (len(waiting) == size or this_shape != shape):
+            yield _joined(waiting)
+            waiting = []
+        waiting.append((sample, arrays))
+        shape = this_shape
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(items: Sequence[tuple[Sample, dict[str, np.ndarray]]]) -> Batch:
+    feeds = {
+        name: np.concatenate([arrays[name] for _, arrays in items]) if len(items) > 1 else array
+        for name, array in items[0][1].items()
+    }
+    labels = [sample.label for sample, _ in items if sample.label is not None]
+    return Batch(
+        feeds=feeds,
+        labels=np.asarray(labels, dtype=np.int64) if len(labels) == len(items) else None,
+        names=tuple(sample.name for sample, _ in items),
+    )
+
+
+def _check_finite(sample: Sample, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            kind = "NaN" if np.isnan(array).any() else "infinity"
+            raise DataError(
+                f"the sample '{sample.name}' holds {kind} in the data for input '{name}'; "
+                "repair it or leave it out."
+            )

@@ -1,0 +1,154 @@
+"""Read an ONNX file, say exactly what is wrong when that fails, and normalise what comes in.
+
+Normalised means: weights that are also graph inputs are weights (before IR version 4 every weight had
+to be listed as an input), the opset is at least 13 (the first with a per-channel axis on
+QuantizeLinear), and every node has a name of its own, since reports and ``--float`` speak in node names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from trtbuild.errors import ModelError
+from trtbuild.model.opset import raise_opset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["MIN_OPSET", "MIN_QDQ_OPSET", "read_model"]
+
+MIN_OPSET = 7
+MIN_QDQ_OPSET = 13
+
+
+def read_model(path: Path) -> ir.Model:
+    """Read the ONNX file at `path`; large weights stay mapped from disk.
+
+    Raises:
+        ModelError: the file is missing, is not ONNX, is damaged, misses its external data, holds an
+            unsupported opset, or is not a valid graph.
+    """
+    proto = _parse(path)
+    _check_opset(proto, path)
+    _check_external_data(proto, path)
+    _check_valid(path)
+    if _opset(proto) < MIN_QDQ_OPSET:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+        proto = raise_opset(_without_weight_inputs(proto), MIN_QDQ_OPSET, path)
+    try:
+        model: ir.Model = ir.from_proto(proto)
+    except Exception as error:  # noqa: BLE001 - the deserialiser raises bare exceptions of many kinds
+        raise ModelError(f"cannot read '{path}': {_first_line(error)}. Export it again.") from error
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    drop_weight_inputs(model)
+    name_nodes(model)
+    return model
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelError(f"the model '{path}' {what}; give the path of an ONNX file.")
+    proto = onnx.ModelProto()
+    try:
+        content = path.read_bytes()
+        proto.ParseFromString(content)
+    except OSError as error:
+        raise ModelError(f"cannot read the model '{path}': {error.strerror}.") from error
+    except DecodeError as error:
+        raise ModelError(
+            f"'{path}' is not an ONNX file, or it is cut off or damaged ({len(content)} bytes); "
+            "export or copy it again."
+        ) from error
+    if not proto.graph.node or not proto.opset_import:
+        raise ModelError(
+            f"'{path}' is not an ONNX file, or it is cut off: it holds "
+            f"{len(proto.graph.node)} nodes and {len(proto.opset_import)} opset imports in "
+            f"{len(content)} bytes."
+        )
+    return proto
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    return versions[0] if versions else 0
+
+
+def _check_opset(proto: onnx.ModelProto, path: Path) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    opset = _opset(proto)
+    if not MIN_OPSET <= opset <= newest:
+        found = f"opset {opset}" if opset else "no opset of the ONNX domain"
+        raise ModelError(
+            f"'{path}' uses {found}; opsets {MIN_OPSET} to {newest} are supported. "
+            "Export the network with opset 17 or 18."
+        )
+
+
+def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    for tensor in onnx.external_data_helper._get_all_tensors(proto):  # noqa: SLF001 - no public walk
+        if not onnx.external_data_helper.uses_external_data(tensor):
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        data = path.parent / entries.get("location", "")
+        if not data.is_file():
+            raise ModelError(
+                f"'{path}' keeps the weight '{tensor.name}' in '{data}', which does not exist; "
+                "copy that file beside the model."
+            )
+        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        if data.stat().st_size < end:
+            raise ModelError(
+                f"'{data}' is cut off: the weight '{tensor.name}' of '{path}' ends at byte {end}, "
+                f"the file has {data.stat().st_size}. Copy it again."
+            )
+
+
+def _check_valid(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"'{path}' is not a valid ONNX graph: {_first_line(error)}") from error
+    except Exception as error:  # noqa: BLE001 - the checker lets C++ exceptions through
+        raise ModelError(f"'{path}' cannot be checked: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
+def _without_weight_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    kept = [value for value in proto.graph.input if value.name not in weights]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    proto.ir_version = max(proto.ir_version, 4)  # the first version that allows it
+    return proto
+
+
+def drop_weight_inputs(model: ir.Model) -> None:
+    """Take weights out of the inputs of `model`, in place: a caller of an engine never passes them."""
+    weights = set(model.graph.initializers)
+    kept = [value for value in model.graph.inputs if value.name not in weights]
+    if len(kept) != len(model.graph.inputs):
+        model.graph.inputs.clear()
+        model.graph.inputs.extend(kept)
+        model.ir_version = max(model.ir_version, 4)
+
+
+def name_nodes(model: ir.Model) -> None:
+    """Give every node of the main graph a name of its own, in place; names that are unique stay."""
+    seen: set[str] = set()
+    for node in model.graph:
+        base = node.name or f"{node.op_type}_{node.outputs[0].name}"
+        name, number = base, 1
+        while name in seen:
+            number += 1
+            name = f"{base}_{number}"
+        node.name = name
+        seen.add(name)

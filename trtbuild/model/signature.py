@@ -1,0 +1,49 @@
+"""What a network takes and gives: names, dtypes, dims."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.backends.base import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import onnx_ir as ir
+
+__all__ = ["input_specs", "output_specs", "static_batch"]
+
+
+def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
+    """The inputs that a caller passes; weights are not among them."""
+    return _specs(model.graph.inputs)
+
+
+def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
+    """The outputs, in order."""
+    return _specs(model.graph.outputs)
+
+
+def static_batch(model: ir.Model) -> int | None:
+    """Size of axis 0 when every input fixes it to the same number, else None (dynamic)."""
+    sizes = {spec.dims[0] if spec.dims else None for spec in input_specs(model)}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) else None
+
+
+def _specs(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(value.name or "", _dtype(value), _dims(value)) for value in values)
+
+
+def _dtype(value: ir.Value) -> np.dtype[np.generic]:
+    return np.dtype(value.dtype.numpy()) if value.dtype is not None else np.dtype(np.float32)
+
+
+def _dims(value: ir.Value) -> tuple[int | str | None, ...]:
+    if value.shape is None:
+        return ()
+    dims = (dim if isinstance(dim, int) else dim.value for dim in value.shape)
+    # Some exporters write an unknown size as -1.
+    return tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in dims)
