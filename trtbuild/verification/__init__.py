@@ -1,1 +1,1 @@
-
+"""Float network against engine: metrics, gates, layers, sensitivity, accuracy budget."""

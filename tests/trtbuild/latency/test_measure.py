@@ -1,0 +1,99 @@
+"""Taking turns, warm-up and clocks, on sessions whose latency is known."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from tests.fakes import FunctionSession
+from trtbuild.errors import OptionError
+from trtbuild.latency.measure import MONOTONIC, MeasureOptions, measure
+
+FEEDS = {"x": np.zeros((2, 3), np.float32)}
+SHORT = MeasureOptions(warmup_ms=0, duration_ms=1, min_rounds=6, runs_per_turn=2)
+
+
+class Logged(FunctionSession):
+    def __init__(self, name: str, log: list[str]) -> None:
+        super().__init__(lambda x: x)
+        self.name, self.log = name, log
+
+    def run(self, feeds):
+        self.log.append(self.name)
+        return super().run(feeds)
+
+
+class WithEvents(FunctionSession):
+    clock = "events"
+
+    def __init__(self, latency_ms: float) -> None:
+        super().__init__(lambda x: x)
+        self._latency_ms = latency_ms
+
+    def run_timed(self, feeds) -> float:
+        return self._latency_ms
+
+
+def test_sessions_take_turns_and_none_is_always_first() -> None:
+    log: list[str] = []
+    found = measure({"a": Logged("a", log), "b": Logged("b", log)}, FEEDS, SHORT)
+    rounds = len(found["a"].turns)
+    counted = log[6:]  # after three warm-up runs of each
+    turns = [
+        "".join(counted[i : i + 3]) for i in range(0, len(counted), 3)
+    ]  # 1 ahead and 2 counted
+    assert set(turns) == {"aaa", "bbb"}
+    firsts = turns[::2]
+    assert all(one != other for one, other in zip(firsts, turns[1::2]))
+    assert abs(firsts.count("aaa") - firsts.count("bbb")) <= 1
+    assert len(found["a"].latencies_ms) == 2 * rounds == len(found["b"].latencies_ms)
+
+
+def test_the_host_clock_sees_what_a_session_takes() -> None:
+    def slow(x: np.ndarray) -> np.ndarray:
+        time.sleep(0.003)
+        return x
+
+    found = measure({"slow": FunctionSession(slow)}, FEEDS, SHORT)["slow"]
+    assert found.clock == MONOTONIC
+    assert found.batch_size == 2
+    assert min(found.latencies_ms) >= 3.0
+
+
+def test_a_common_clock_of_the_sessions_is_used_and_said() -> None:
+    found = measure({"a": WithEvents(1.5), "b": WithEvents(2.5)}, FEEDS, SHORT)
+    assert found["a"].clock == "events"
+    assert set(found["b"].latencies_ms) == {2.5}
+
+
+def test_clocks_that_differ_are_not_mixed() -> None:
+    found = measure({"a": WithEvents(1e6), "b": FunctionSession(lambda x: x)}, FEEDS, SHORT)
+    assert found["a"].clock == found["b"].clock == MONOTONIC
+    assert max(found["a"].latencies_ms) < 1e5
+
+
+def test_quick_sessions_get_longer_turns() -> None:
+    options = MeasureOptions(warmup_ms=0, duration_ms=1, min_rounds=2)
+    assert measure({"a": WithEvents(0.5)}, FEEDS, options)["a"].runs_per_turn == 8
+    assert measure({"a": WithEvents(50.0)}, FEEDS, options)["a"].runs_per_turn == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"min_rounds": 0},
+        {"duration_ms": 0.0},
+        {"runs_per_turn": 0},
+        {"min_rounds": 9, "max_rounds": 8},
+    ],
+)
+def test_options_that_make_no_sense(wrong: dict) -> None:
+    with pytest.raises(OptionError):
+        MeasureOptions(**wrong)
+
+
+def test_nothing_to_run() -> None:
+    with pytest.raises(OptionError, match="at least one"):
+        measure({}, FEEDS)

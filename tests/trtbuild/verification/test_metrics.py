@@ -1,0 +1,132 @@
+"""Streamed metrics against the formulas over everything at once, in float64."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trtbuild.verification.metrics import OutputMetrics, class_scores
+
+
+def measured(x: np.ndarray, y: np.ndarray, sizes: list[int], **options: object):
+    metrics = OutputMetrics("out", **options)
+    start = 0
+    for size in sizes:
+        names = [f"image {i}" for i in range(start, start + size)]
+        metrics.add(x[start : start + size], y[start : start + size], names)
+        start += size
+    return metrics.result()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), cuts=st.sets(st.integers(1, 11)), noise=st.floats(1e-4, 2))
+def test_metrics_equal_the_formulas_however_batches_are_cut(
+    seed: int, cuts: set[int], noise: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(12, 7)).astype(np.float32)
+    y = (x + noise * rng.normal(size=x.shape)).astype(np.float32)
+    edges = [0, *sorted(cuts), 12]
+    found = measured(x, y, [b - a for a, b in itertools.pairwise(edges)], top_k=3)
+
+    a, b = x.astype(np.float64), y.astype(np.float64)
+    # float64 sums of 84 terms: relative rounding is below 84 * 2^-53 = 1e-14
+    assert found.sqnr_db.value == pytest.approx(
+        10 * math.log10((a**2).sum() / ((a - b) ** 2).sum()), abs=1e-9
+    )
+    assert found.relative_l2.value == pytest.approx(
+        np.linalg.norm(a - b) / np.linalg.norm(a), rel=1e-9
+    )
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert found.cosine.value == pytest.approx(cosines.mean(), abs=1e-12)
+    assert found.max_error == np.abs(a - b).max()
+    assert found.top1_agreement_percent.value == pytest.approx(
+        100 * (x.argmax(1) == y.argmax(1)).mean()
+    )
+    best = [len(set(np.argsort(-p)[:3]) & set(np.argsort(-q)[:3])) / 3 for p, q in zip(a, b)]
+    assert found.topk_agreement_percent.value == pytest.approx(100 * np.mean(best))
+    assert found.num_images == 12
+    assert sum(found.sqnr_histogram) == 12
+
+
+def test_sqnr_of_a_known_error() -> None:
+    # error of a tenth of the signal everywhere: 20 dB, relative L2 0.1, cosine 1
+    x = np.random.default_rng(0).normal(size=(4, 3, 5, 5))
+    found = measured(x, 1.1 * x, [4])
+    assert found.sqnr_db.value == pytest.approx(20.0)
+    assert found.relative_l2.value == pytest.approx(0.1)
+    assert found.cosine.value == pytest.approx(1.0)
+    assert found.kind == "values"
+    assert found.top1_agreement_percent is None
+
+
+def test_identical_outputs_have_infinite_sqnr_and_no_error() -> None:
+    x = np.ones((2, 3), np.float32)
+    found = measured(x, x, [2])
+    assert (found.sqnr_db.value, found.relative_l2.value, found.max_error) == (math.inf, 0.0, 0.0)
+
+
+def test_worst_images_are_the_worst_and_in_order() -> None:
+    x = np.ones((50, 4), np.float32)
+    errors = np.linspace(0.01, 0.5, 50, dtype=np.float32)
+    order = np.random.default_rng(3).permutation(50)
+    found = measured(x, x + errors[order, None], [10] * 5, num_worst=3)
+    expected = [f"image {i}" for i in np.argsort(-errors[order])[:3]]
+    assert [image.name for image in found.worst] == expected
+
+
+def test_an_image_with_nan_is_counted_and_leads_the_worst() -> None:
+    x = np.ones((3, 4), np.float32)
+    y = x.copy() + np.float32(0.1)
+    y[1, 2] = np.nan
+    found = measured(x, y, [3])
+    assert found.num_non_finite == 1
+    assert found.worst[0].name == "image 1"
+    assert found.sqnr_db.value == pytest.approx(20.0, abs=1e-4)  # of the two others; 0.1 in float32
+
+
+def test_nothing_finite_is_the_worst_score_and_not_a_missing_one() -> None:
+    x = np.ones((2, 4), np.float32)
+    found = measured(x, np.full_like(x, np.inf), [2])
+    assert found.sqnr_db.value == -math.inf
+
+
+def test_integer_outputs_are_compared_by_equality() -> None:
+    x = np.array([[1, 2], [3, 4]], np.int64)
+    found = measured(x, np.array([[1, 2], [3, 7]], np.int64), [2])
+    assert (found.kind, found.equal_percent, found.max_error) == ("integers", 75.0, 3.0)
+    assert found.sqnr_db is None
+
+
+def test_a_data_dependent_shape_that_differs_is_counted() -> None:
+    metrics = OutputMetrics("boxes")
+    metrics.add(np.zeros((3, 4)), np.zeros((5, 4)), ["one image"])
+    assert metrics.result().num_incomparable == 1
+
+
+def test_an_output_without_an_image_axis_is_one_item_a_batch() -> None:
+    metrics = OutputMetrics("total")
+    metrics.add(np.array([3.0, 4.0, 0.0]), np.array([3.0, 4.0, 0.5]), ["a", "b"])
+    found = metrics.result()
+    assert found.num_images == 1
+    assert found.worst[0].name == "a ... b"
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "is_scores"),
+    [
+        ((4, 10), np.float32, True),
+        ((4, 10, 1, 1), np.float16, True),
+        ((4, 1), np.float32, False),
+        ((4, 10, 2), np.float32, False),
+        ((3, 10), np.float32, False),
+        ((4, 10), np.int64, False),
+    ],
+)
+def test_what_looks_like_class_scores(shape: tuple[int, ...], dtype: type, is_scores: bool) -> None:
+    assert (class_scores(np.zeros(shape, dtype), 4) is not None) == is_scores

@@ -1,0 +1,243 @@
+"""Run the float network and candidates on the same batches; the figures, and nothing decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trtbuild.errors import DataError, OptionError
+from trtbuild.progress import silent
+from trtbuild.verification.matching import check_feeds, check_same_interface
+from trtbuild.verification.metrics import OutputComparison, OutputMetrics, class_scores
+from trtbuild.verification.records import decode, encode, load_object
+from trtbuild.verification.scores import (
+    Accuracy,
+    AccuracyCount,
+    Metric,
+    MetricAverage,
+    MetricScore,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from trtbuild.backends.base import Session
+    from trtbuild.progress import Progress
+
+__all__ = ["Comparison", "ComparisonOptions", "LabelledBatch", "compare", "compare_each"]
+
+SCHEMA = "trtbuild.comparison"
+VERSION = 1
+
+
+class LabelledBatch(Protocol):
+    """What a comparison reads of a batch."""
+
+    @property
+    def feeds(self) -> Mapping[str, np.ndarray]:
+        """Input name to array; the first axis is the images."""
+        ...
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Class of each image, int ``[images]``."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Name of each image, for the list of the worst."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOptions:
+    """What is looked at.
+
+    Attributes:
+        top_k: k of the top-k agreement.
+        num_worst: how many of the worst images are listed for each output.
+        scores: outputs that hold class scores; None: those whose shape says so.
+        label_output: the class scores that labels belong to; None: the first.
+        metrics: the user's metrics by name; see `MetricAverage`.
+    """
+
+    top_k: int = 5
+    num_worst: int = 10
+    scores: tuple[str, ...] | None = None
+    label_output: str | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far a candidate is from the float network; judged by `trtbuild.verification.gate`."""
+
+    candidate: str
+    num_images: int
+    outputs: tuple[OutputComparison, ...]
+    accuracy: Accuracy | None = None
+    metrics: tuple[MetricScore, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Give JSON types, with the schema's name and version."""
+        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str = "the comparison") -> Comparison:
+        """Read what `to_json` gave.
+
+        Raises:
+            InputError: it is something else.
+        """
+        fields = {key: item for key, item in data.items() if key not in ("schema", "version")}
+        return decode(cls, fields, where)
+
+    @classmethod
+    def load(cls, path: Path) -> Comparison:
+        """Read a saved comparison.
+
+        Raises:
+            InputError: unreadable, or of another schema or version.
+        """
+        return cls.from_json(load_object(path, SCHEMA, VERSION), f"'{path}'")
+
+    def output(self, name: str) -> OutputComparison:
+        """Give the figures of one output.
+
+        Raises:
+            KeyError: there is no such output.
+        """
+        return {output.name: output for output in self.outputs}[name]
+
+
+def compare(
+    reference: Session,
+    candidate: Session,
+    batches: Iterable[LabelledBatch],
+    options: ComparisonOptions | None = None,
+    *,
+    name: str = "candidate",
+    progress: Progress = silent,
+) -> Comparison:
+    """Run both networks on every batch and measure each output.
+
+    Args:
+        reference: the float network.
+        candidate: the network under test.
+        batches: feeds, optional labels, and the images' names; read once.
+        options: what is looked at.
+        name: what the candidate is called.
+        progress: told of every image.
+
+    Raises:
+        ModelError: inputs or outputs of the two do not match.
+        DataError: a batch does not fit, labels are missing for some batches, or there is no batch.
+        OptionError: an output in `options` is unknown, or a metric does not work.
+    """
+    return compare_each(reference, {name: candidate}, batches, options, progress=progress)[name]
+
+
+def compare_each(
+    reference: Session,
+    candidates: Mapping[str, Session],
+    batches: Iterable[LabelledBatch],
+    options: ComparisonOptions | None = None,
+    *,
+    progress: Progress = silent,
+) -> dict[str, Comparison]:
+    """`compare` for several candidates, running the float network once for all of them."""
+    options = options or ComparisonOptions()
+    _check_outputs(reference, options)
+    running = {}
+    for name, candidate in candidates.items():
+        check_same_interface(reference, candidate, name)
+        running[name] = _Running(name, reference, options)
+    num_images, labelled = 0, None
+    for batch in batches:
+        labelled = _check_batch(batch, reference, labelled)
+        expected = reference.run(batch.feeds)
+        for name, candidate in candidates.items():
+            running[name].add(expected, candidate.run(batch.feeds), batch)
+        num_images += len(batch.names)
+        progress("verify", num_images, None)
+    if not num_images:
+        raise DataError("there is no image to verify on. Give some with --data or --verify-data.")
+    return {name: one.result() for name, one in running.items()}
+
+
+def _check_outputs(reference: Session, options: ComparisonOptions) -> None:
+    known = [spec.name for spec in reference.outputs]
+    wanted = (*(options.scores or ()), *([options.label_output] if options.label_output else []))
+    for name in wanted:
+        if name not in known:
+            raise OptionError(f"there is no output '{name}'; the outputs are {', '.join(known)}.")
+
+
+def _check_batch(batch: LabelledBatch, reference: Session, labelled: bool | None) -> bool:
+    check_feeds(reference, batch.feeds, "the float network")
+    has_labels = batch.labels is not None
+    if labelled not in (None, has_labels):
+        raise DataError("some batches have labels and others have none.")
+    if batch.labels is not None and len(batch.labels) != len(batch.names):
+        raise DataError(f"there are {len(batch.labels)} labels for {len(batch.names)} images.")
+    return has_labels
+
+
+class _Running:
+    """The accumulators of one candidate."""
+
+    def __init__(self, name: str, reference: Session, options: ComparisonOptions) -> None:
+        self._name = name
+        self._options = options
+        self._outputs = {
+            spec.name: OutputMetrics(
+                spec.name,
+                options.top_k,
+                options.num_worst,
+                None if options.scores is None else spec.name in options.scores,
+            )
+            for spec in reference.outputs
+        }
+        self._metrics = [MetricAverage(key, metric) for key, metric in options.metrics.items()]
+        self._accuracy: AccuracyCount | None = None
+        self._num_images = 0
+
+    def add(
+        self,
+        expected: Mapping[str, np.ndarray],
+        found: Mapping[str, np.ndarray],
+        batch: LabelledBatch,
+    ) -> None:
+        self._num_images += len(batch.names)
+        for name, output in self._outputs.items():
+            output.add(expected[name], found[name], batch.names)
+        for metric in self._metrics:
+            metric.add(expected, found, batch.labels, batch.names)
+        if batch.labels is not None:
+            self._accuracy = self._accuracy or AccuracyCount(self._label_output(expected, batch))
+            name = self._accuracy.output
+            self._accuracy.add(expected[name], found[name], batch.labels)
+
+    def _label_output(self, outputs: Mapping[str, np.ndarray], batch: LabelledBatch) -> str:
+        if self._options.label_output is not None:
+            return self._options.label_output
+        candidates = self._options.scores or tuple(self._outputs)
+        for name in candidates:
+            if class_scores(outputs[name], len(batch.names)) is not None:
+                return name
+        raise DataError(
+            "there are labels, but no output looks like class scores ([images, classes])."
+            " Leave the labels away, or give a metric of your own with --metric."
+        )
+
+    def result(self) -> Comparison:
+        return Comparison(
+            candidate=self._name,
+            num_images=self._num_images,
+            outputs=tuple(output.result() for output in self._outputs.values()),
+            accuracy=self._accuracy.result() if self._accuracy else None,
+            metrics=tuple(metric.result() for metric in self._metrics),
+        )

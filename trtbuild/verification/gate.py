@@ -1,0 +1,190 @@
+"""Limits on a comparison: passed or not, limit by limit, without running anything."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import OptionError
+from trtbuild.verification.records import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.intervals import Estimate
+    from trtbuild.verification.metrics import OutputComparison
+
+__all__ = ["Finding", "Gate", "Verdict", "judge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Limits; None is not judged. Values that are not finite fail under every gate.
+
+    Attributes:
+        min_sqnr_db: of every float output, dB.
+        min_cosine: of every float output, -1 to 1.
+        max_relative_l2: of every float output.
+        max_error: largest absolute difference of any element, in the outputs' unit.
+        min_top1_agreement: of every output with class scores, percent.
+        min_topk_agreement: the same for the k best classes, percent.
+        max_top1_drop: against labels, percentage points.
+        max_metric_drop: of every metric of the user, in the metric's unit.
+    """
+
+    min_sqnr_db: float | None = None
+    min_cosine: float | None = None
+    max_relative_l2: float | None = None
+    max_error: float | None = None
+    min_top1_agreement: float | None = None
+    min_topk_agreement: float | None = None
+    max_top1_drop: float | None = None
+    max_metric_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None and value != value:  # noqa: PLR0124 - NaN is unequal to itself
+                raise OptionError(f"the limit {field.name} is not a number.")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One limit held against one figure.
+
+    Attributes:
+        what: the figure, and of what; for example ``SQNR of 'logits'``.
+        unit: ``dB``, ``%``, ``points`` or empty.
+        limit: the limit, and `at_most` says on which side.
+        at_most: whether the figure must not lie above the limit (else not below).
+        found: the figure.
+        passed: whether it holds.
+        settled: whether the interval of the figure lies on one side of the limit; if not, other
+            images could have answered otherwise.
+    """
+
+    what: str
+    unit: str
+    limit: float
+    at_most: bool
+    found: float
+    passed: bool
+    settled: bool = True
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        side = "at most" if self.at_most else "at least"
+        verdict = "" if self.passed else ", failed"
+        doubt = "" if self.settled else " (too few images to be sure)"
+        return f"{self.what}: {self.found:.4g}{unit}, {side} {self.limit:g}{unit}{verdict}{doubt}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether every limit holds, and each of them."""
+
+    passed: bool
+    findings: tuple[Finding, ...]
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        """The findings that did not pass."""
+        return tuple(finding for finding in self.findings if not finding.passed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give JSON types."""
+        result: dict[str, Any] = encode(self)
+        return result
+
+
+def judge(comparison: Comparison, gate: Gate) -> Verdict:
+    """Hold every figure against its limit.
+
+    Raises:
+        OptionError: a limit is set for a figure that the comparison does not have, so that a gate
+            never passes for want of something to judge.
+    """
+    findings = [finding for output in comparison.outputs for finding in _soundness(output)]
+    judged = list(_judge_limits(comparison, gate))
+    found = {name for name, _ in judged}
+    for name in gate.limits:
+        if name not in found:
+            raise OptionError(f"the limit {name} cannot be judged: {_LACKING[name]}.")
+    findings += [finding for _, finding in judged]
+    return Verdict(all(finding.passed for finding in findings), tuple(findings))
+
+
+_NO_FLOAT = "no output holds floating-point values"
+_NO_SCORES = "no output looks like class scores"
+_LACKING = {
+    "min_sqnr_db": _NO_FLOAT,
+    "min_cosine": _NO_FLOAT,
+    "max_relative_l2": _NO_FLOAT,
+    "max_error": "there is no output",
+    "min_top1_agreement": _NO_SCORES,
+    "min_topk_agreement": f"{_NO_SCORES} of more than k classes",
+    "max_top1_drop": "the data has no labels; give them with --labels",
+    "max_metric_drop": "no metric was given; give one with --metric",
+}
+
+
+def _soundness(output: OutputComparison) -> Iterator[Finding]:
+    counts = {
+        f"values of '{output.name}' that are not finite": output.num_non_finite,
+        f"values of the float '{output.name}' that are not finite": output.num_reference_non_finite,
+        f"images whose '{output.name}' has another shape than in float": output.num_incomparable,
+    }
+    for what, count in counts.items():
+        yield Finding(what, "", 0.0, at_most=True, found=float(count), passed=count == 0)
+
+
+def _judge_limits(comparison: Comparison, gate: Gate) -> Iterator[tuple[str, Finding]]:
+    for output in comparison.outputs:
+        of = f"of '{output.name}'"
+        estimates = (
+            ("min_sqnr_db", f"SQNR {of}", "dB", output.sqnr_db),
+            ("min_cosine", f"cosine {of}", "", output.cosine),
+            ("max_relative_l2", f"relative L2 {of}", "", output.relative_l2),
+            ("min_top1_agreement", f"top-1 agreement {of}", "%", output.top1_agreement_percent),
+            (
+                "min_topk_agreement",
+                f"top-{output.top_k} agreement {of}",
+                "%",
+                output.topk_agreement_percent,
+            ),
+        )
+        for name, what, unit, estimate in estimates:
+            yield from _hold(name, what, unit, gate, estimate)
+        if gate.max_error is not None:
+            found = output.max_error
+            yield (
+                "max_error",
+                Finding(
+                    f"max error {of}", "", gate.max_error, True, found, found <= gate.max_error
+                ),
+            )
+    if comparison.accuracy is not None:
+        drop = comparison.accuracy.drop_points
+        yield from _hold("max_top1_drop", "top-1 lost", "points", gate, drop)
+    for metric in comparison.metrics:
+        yield from _hold("max_metric_drop", f"{metric.name} lost", "", gate, metric.drop)
+
+
+def _hold(
+    name: str, what: str, unit: str, gate: Gate, estimate: Estimate | None
+) -> Iterator[tuple[str, Finding]]:
+    limit: float | None = getattr(gate, name)
+    if limit is None or estimate is None:
+        return
+    at_most = name.startswith("max_")
+    passed = estimate.value <= limit if at_most else estimate.value >= limit
+    settled = not estimate.low < limit < estimate.high
+    yield name, Finding(what, unit, limit, at_most, estimate.value, passed, settled)

@@ -1,0 +1,169 @@
+"""Confidence intervals: of a mean, a proportion, a paired difference, a ratio of sums.
+
+Every interval is two-sided. They need counts and sums only, so that a comparison can stream over
+any number of images in constant memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+__all__ = [
+    "CONFIDENCE",
+    "Estimate",
+    "Moments",
+    "PairMoments",
+    "difference_of_proportions",
+    "proportion",
+    "student_quantile",
+]
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and the interval that holds it with `CONFIDENCE`; infinite ends: nothing is known."""
+
+    value: float
+    low: float
+    high: float
+
+    def holds(self, value: float) -> bool:
+        """Say whether `value` lies inside the interval."""
+        return self.low <= value <= self.high
+
+
+def student_quantile(probability: float, degrees: int) -> float:
+    """Quantile of Student's t distribution; exact for 1 and 2 degrees of freedom.
+
+    Else by the Cornish-Fisher expansion about the normal quantile (Abramowitz and Stegun 26.7.5);
+    at 97.5 % it is off by 0.5 % with 3 degrees of freedom and by 1e-5 with 10.
+
+    Raises:
+        ValueError: fewer than 1 degree of freedom.
+    """
+    if degrees < 1:
+        raise ValueError("a t distribution needs at least 1 degree of freedom")
+    if degrees == 1:
+        return math.tan(math.pi * (probability - 0.5))
+    if degrees == 2:
+        centred = 2.0 * probability - 1.0
+        return centred * math.sqrt(2.0 / (1.0 - centred * centred))
+    z = NormalDist().inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(term / degrees ** (power + 1) for power, term in enumerate(terms))
+
+
+class Moments:
+    """Running count, mean and variance of one quantity (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self._squares = 0.0
+
+    def add(self, value: float) -> None:
+        """Take one more value."""
+        self.count += 1
+        step = value - self.mean
+        self.mean += step / self.count
+        self._squares += step * (value - self.mean)
+
+    @property
+    def variance(self) -> float:
+        """Unbiased variance; 0 with fewer than two values."""
+        return self._squares / (self.count - 1) if self.count > 1 else 0.0
+
+    def estimate(self, confidence: float = CONFIDENCE) -> Estimate:
+        """Give the mean with its Student interval; infinite with fewer than two values."""
+        if self.count < 2:
+            return Estimate(self.mean, -math.inf, math.inf)
+        quantile = student_quantile(0.5 + confidence / 2, self.count - 1)
+        half = quantile * math.sqrt(self.variance / self.count)
+        return Estimate(self.mean, self.mean - half, self.mean + half)
+
+
+class PairMoments:
+    """Running sums of pairs (numerator, denominator), for the ratio of their sums."""
+
+    def __init__(self) -> None:
+        self.numerator = Moments()
+        self.denominator = Moments()
+        self._products = 0.0
+
+    def add(self, numerator: float, denominator: float) -> None:
+        """Take one more pair."""
+        step = numerator - self.numerator.mean
+        self.numerator.add(numerator)
+        self.denominator.add(denominator)
+        self._products += step * (denominator - self.denominator.mean)
+
+    def log_ratio(self, confidence: float = CONFIDENCE) -> Estimate:
+        """Give ``ln(sum of numerators / sum of denominators)`` with its delta-method interval.
+
+        The variance is ``(var(a)/mean(a)^2 + var(b)/mean(b)^2 - 2 cov(a,b)/(mean(a) mean(b))) / n``
+        (Cochran, Sampling Techniques, chapter 6). A zero sum gives an infinite value.
+        """
+        top, bottom, count = self.numerator.mean, self.denominator.mean, self.numerator.count
+        if not top > 0 or not bottom > 0:
+            value = math.inf if bottom <= 0 else -math.inf
+            return Estimate(value, value, value)
+        value = math.log(top) - math.log(bottom)
+        if count < 2:
+            return Estimate(value, -math.inf, math.inf)
+        covariance = self._products / (count - 1)
+        relative = (
+            self.numerator.variance / top**2
+            + self.denominator.variance / bottom**2
+            - 2 * covariance / (top * bottom)
+        )
+        quantile = student_quantile(0.5 + confidence / 2, count - 1)
+        half = quantile * math.sqrt(max(relative, 0.0) / count)
+        return Estimate(value, value - half, value + half)
+
+
+def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Give ``successes / trials`` with Wilson's score interval (Wilson 1927), as shares of 1.
+
+    Raises:
+        ValueError: no trials.
+    """
+    if trials < 1:
+        raise ValueError("a proportion needs at least one trial")
+    share = successes / trials
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    shrink = 1 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def difference_of_proportions(
+    only_first: int, only_second: int, trials: int, confidence: float = CONFIDENCE
+) -> Estimate:
+    """Give the difference of two paired proportions, ``(only_first - only_second) / trials``.
+
+    The same images are judged twice; `only_first` counts those that only the first got right.
+    The interval is Bonett and Price's adjusted Wald interval (2012), which adds one to each of the
+    two counts and keeps its coverage for small numbers.
+
+    Raises:
+        ValueError: no trials.
+    """
+    if trials < 1:
+        raise ValueError("a proportion needs at least one trial")
+    first, second = (only_first + 1) / (trials + 2), (only_second + 1) / (trials + 2)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    half = z * math.sqrt((first + second - (first - second) ** 2) / (trials + 2))
+    centre = first - second
+    return Estimate(
+        (only_first - only_second) / trials, max(-1.0, centre - half), min(1.0, centre + half)
+    )

@@ -1,0 +1,87 @@
+"""Whether two sessions can be compared and a batch fits them; said before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from trtbuild.backends.base import Session, TensorSpec
+
+__all__ = ["check_feeds", "check_same_interface"]
+
+
+def check_same_interface(reference: Session, candidate: Session, name: str) -> None:
+    """Check that both have the same inputs and outputs, by name and static dims.
+
+    Args:
+        reference: the float network.
+        candidate: the network under test.
+        name: what the candidate is called in the error.
+
+    Raises:
+        ModelError: a name is missing or extra, or dims contradict each other.
+    """
+    _check_side("input", reference.inputs, candidate.inputs, name)
+    _check_side("output", reference.outputs, candidate.outputs, name)
+
+
+def _check_side(
+    side: str, reference: Sequence[TensorSpec], candidate: Sequence[TensorSpec], name: str
+) -> None:
+    ours, theirs = {s.name: s for s in reference}, {s.name: s for s in candidate}
+    if set(ours) != set(theirs):
+        raise ModelError(
+            f"'{name}' has the {side}s {_listed(theirs)}, the float network {_listed(ours)};"
+            f" they cannot be compared. Were both made of the same network?"
+        )
+    for tensor, spec in ours.items():
+        if not _compatible(spec.dims, theirs[tensor].dims):
+            raise ModelError(
+                f"{side} '{tensor}' of '{name}' has the shape {_dims(theirs[tensor].dims)}, that of"
+                f" the float network is {_dims(spec.dims)}; they cannot be compared."
+            )
+
+
+def _listed(specs: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(specs)) or "(none)"
+
+
+def _dims(dims: Sequence[int | str | None]) -> str:
+    return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"
+
+
+def _compatible(a: Sequence[int | str | None], b: Sequence[int | str | None]) -> bool:
+    if not a or not b:  # a scalar, or a shape that the file does not tell
+        return True
+    return len(a) == len(b) and all(
+        x == y or not isinstance(x, int) or not isinstance(y, int) for x, y in zip(a, b)
+    )
+
+
+def check_feeds(session: Session, feeds: Mapping[str, np.ndarray], name: str) -> None:
+    """Check that the arrays of a batch fit the session's inputs.
+
+    Raises:
+        DataError: an input is missing or unknown, or its rank, a static dim or its dtype differs.
+    """
+    specs = {spec.name: spec for spec in session.inputs}
+    if set(feeds) != set(specs):
+        given = ", ".join(f"'{key}'" for key in sorted(feeds)) or "(none)"
+        raise DataError(f"the data has the inputs {given}, '{name}' wants {_listed(specs)}.")
+    for key, array in feeds.items():
+        spec = specs[key]
+        if spec.dims and not (array.ndim == len(spec.dims) and _compatible(array.shape, spec.dims)):
+            raise DataError(
+                f"the data for input '{key}' has the shape {_dims(array.shape)},"
+                f" '{name}' wants {_dims(spec.dims)}. Check preprocessing and batch size."
+            )
+        if array.dtype != spec.dtype:
+            raise DataError(
+                f"the data for input '{key}' is {array.dtype}, '{name}' wants {spec.dtype}."
+            )

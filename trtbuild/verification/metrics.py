@@ -1,0 +1,299 @@
+"""How far one output is from its float reference, accumulated over batches in constant memory.
+
+With x the reference and y the candidate, over the values of one image (row i) or of all images:
+
+    SQNR         10 log10( sum x^2 / sum (x - y)^2 )             dB
+    relative L2  sqrt( sum (x - y)^2 / sum x^2 )                 = 10^(-SQNR / 20)
+    cosine       sum x y / sqrt( sum x^2 sum y^2 )               mean over images
+    max error    max |x - y|                                     in the output's unit
+    top-1        share of images with argmax x = argmax y        percent
+    top-k        mean of |top-k of x  and  top-k of y| / k       percent
+    equal        share of equal elements, for integer outputs    percent
+
+All sums are float64. The SQNR is that of the sums over all images (a mean of decibels would let one
+easy image hide a hard one); its interval takes images as the independent draws.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.verification.intervals import Estimate, Moments, PairMoments, proportion
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ImageComparison", "OutputComparison", "OutputMetrics", "class_scores", "decibels"]
+
+# Per-image SQNR is kept as a histogram of 1 dB bins from here on; the ends take what lies beyond.
+SQNR_BINS_FROM_DB = -20
+NUM_SQNR_BINS = 121
+
+_NOTHING_FINITE = Estimate(-math.inf, -math.inf, -math.inf)
+_DECIBELS_PER_NEPER = 10.0 / math.log(10.0)
+
+
+@dataclass(frozen=True)
+class ImageComparison:
+    """One image's error in one output; SQNR is ``-inf`` when a value was not finite."""
+
+    name: str
+    sqnr_db: float
+    cosine: float
+    max_error: float
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """Everything found out about one output.
+
+    Attributes:
+        name: the output's name.
+        kind: ``class scores``, ``values`` or ``integers``; decides which figures exist.
+        num_images: rows compared.
+        num_values: elements compared.
+        sqnr_db, relative_l2, cosine: see the module; None for integers.
+        max_error: largest absolute difference; 0 when identical.
+        top1_agreement_percent, topk_agreement_percent: None unless class scores.
+        top_k: the k of the latter.
+        equal_percent: share of equal elements; None unless integers.
+        num_non_finite: elements of the candidate that are NaN or infinite.
+        num_reference_non_finite: the same of the reference.
+        num_incomparable: images whose shapes differ between the two (data-dependent outputs).
+        sqnr_histogram: number of images per 1 dB bin, from `SQNR_BINS_FROM_DB` on.
+        worst: the images with the largest error, worst first.
+    """
+
+    name: str
+    kind: str
+    num_images: int
+    num_values: int
+    sqnr_db: Estimate | None
+    relative_l2: Estimate | None
+    cosine: Estimate | None
+    max_error: float
+    top1_agreement_percent: Estimate | None
+    topk_agreement_percent: Estimate | None
+    top_k: int
+    equal_percent: float | None
+    num_non_finite: int
+    num_reference_non_finite: int
+    num_incomparable: int
+    sqnr_histogram: tuple[int, ...]
+    worst: tuple[ImageComparison, ...]
+
+
+def decibels(signal: float, noise: float) -> float:
+    """``10 log10(signal / noise)``: infinite without noise, minus infinite without signal."""
+    if noise == 0.0:
+        return math.inf
+    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+
+
+def class_scores(array: np.ndarray, num_images: int) -> np.ndarray | None:
+    """Give `array` as ``[images, classes]`` if it looks like class scores, else None.
+
+    It does when it is float, its first axis is the images, there are at least two classes, and
+    every further axis has length 1 (``[N, 1000]``, ``[N, 1000, 1, 1]``).
+    """
+    if array.ndim < 2 or array.shape[0] != num_images or not _is_float(array):
+        return None
+    classes = array.shape[1]
+    if classes < 2 or array.size != num_images * classes:
+        return None
+    return array.reshape(num_images, classes)
+
+
+def _is_float(array: np.ndarray) -> bool:
+    # ml_dtypes' bfloat16 has the kind 'V'
+    return array.dtype.kind == "f" or array.dtype.name.startswith(("bfloat16", "float8"))
+
+
+class OutputMetrics:
+    """Accumulates the error of one output, batch by batch.
+
+    Args:
+        name: the output's name.
+        top_k: k of the top-k agreement; counted when there are more classes than that.
+        num_worst: how many of the worst images are kept.
+        as_scores: whether it may count as class scores; None: decided by `class_scores`.
+    """
+
+    def __init__(
+        self, name: str, top_k: int = 5, num_worst: int = 10, as_scores: bool | None = None
+    ) -> None:
+        self.name = name
+        self._top_k = top_k
+        self._num_worst = num_worst
+        self._as_scores = as_scores
+        self._kind = "values"
+        self._power = PairMoments()
+        self._cosine = Moments()
+        self._overlap = Moments()
+        self._num_images = 0
+        self._num_values = 0
+        self._num_top1_equal = 0
+        self._num_scored = 0
+        self._num_equal = 0
+        self._max_error = 0.0
+        self._num_non_finite = 0
+        self._num_reference_non_finite = 0
+        self._num_incomparable = 0
+        self._histogram = np.zeros(NUM_SQNR_BINS, np.int64)
+        self._worst: list[tuple[float, float, int, ImageComparison]] = []
+
+    def add(self, reference: np.ndarray, candidate: np.ndarray, names: Sequence[str]) -> None:
+        """Take one batch.
+
+        Args:
+            reference: the float output; its first axis is the images, else all of it is one item.
+            candidate: the same output of the network under test.
+            names: the images' names.
+        """
+        if not _is_float(reference):
+            self._kind = "integers"
+        if reference.shape != candidate.shape:
+            self._num_incomparable += len(names)
+            return
+        num_images = len(names)
+        self._num_values += reference.size
+        rows = num_images if reference.ndim and reference.shape[0] == num_images else 1
+        labels = list(names) if rows == num_images else [f"{names[0]} ... {names[-1]}"]
+        if _is_float(reference):
+            self._add_values(_rows(reference, rows), _rows(candidate, rows), labels)
+        else:
+            self._add_integers(reference, candidate, labels)
+        self._add_scores(reference, candidate, num_images)
+
+    def _add_values(self, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+        for name, reference, candidate in zip(names, x, y):
+            self._num_images += 1
+            bad, bad_reference = _num_non_finite(candidate), _num_non_finite(reference)
+            self._num_non_finite += bad
+            self._num_reference_non_finite += bad_reference
+            if bad or bad_reference:
+                self._keep(ImageComparison(name, -math.inf, math.nan, math.inf))
+                continue
+            self._add_image(name, reference.astype(np.float64), candidate.astype(np.float64))
+
+    def _add_image(self, name: str, x: np.ndarray, y: np.ndarray) -> None:
+        error = x - y
+        signal, noise, power = float(x @ x), float(error @ error), float(y @ y)
+        cosine = _cosine(float(x @ y), signal, power)
+        largest = float(np.max(np.abs(error), initial=0.0))
+        self._power.add(signal, noise)
+        self._cosine.add(cosine)
+        self._max_error = max(self._max_error, largest)
+        sqnr = decibels(signal, noise)
+        place = min(max(sqnr - SQNR_BINS_FROM_DB, 0.0), NUM_SQNR_BINS - 1)
+        self._histogram[int(place)] += 1
+        self._keep(ImageComparison(name, sqnr, cosine, largest))
+
+    def _keep(self, image: ImageComparison) -> None:
+        # A heap whose smallest item is the best of the worst; the count settles ties by order.
+        item = (-image.sqnr_db, image.max_error, -self._num_images, image)
+        if len(self._worst) < self._num_worst:
+            heapq.heappush(self._worst, item)
+        elif self._worst:
+            heapq.heappushpop(self._worst, item)
+
+    def _add_integers(self, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+        self._num_images += len(names)
+        self._num_equal += int(np.count_nonzero(x == y))
+        if x.dtype.kind in "iu":
+            largest = np.max(np.abs(x.astype(np.float64) - y.astype(np.float64)), initial=0.0)
+            self._max_error = max(self._max_error, float(largest))
+
+    def _add_scores(self, reference: np.ndarray, candidate: np.ndarray, num_images: int) -> None:
+        if self._as_scores is False:
+            return
+        x, y = class_scores(reference, num_images), class_scores(candidate, num_images)
+        if x is None or y is None:
+            return
+        self._kind = "class scores"
+        self._num_scored += num_images
+        self._num_top1_equal += int(np.count_nonzero(x.argmax(1) == y.argmax(1)))
+        if x.shape[1] > self._top_k:
+            for top_x, top_y in zip(_top(x, self._top_k), _top(y, self._top_k)):
+                self._overlap.add(100.0 * np.intersect1d(top_x, top_y).size / self._top_k)
+
+    def result(self) -> OutputComparison:
+        """Give everything found out so far."""
+        values = self._kind != "integers"
+        log_ratio = self._power.log_ratio() if self._power.numerator.count else _NOTHING_FINITE
+        scores = self._kind == "class scores"
+        return OutputComparison(
+            name=self.name,
+            kind=self._kind,
+            num_images=self._num_images,
+            num_values=self._num_values,
+            sqnr_db=_mapped(log_ratio, _DECIBELS_PER_NEPER) if values else None,
+            relative_l2=_amplitude(log_ratio) if values else None,
+            cosine=self._mean_cosine() if values else None,
+            max_error=self._max_error,
+            top1_agreement_percent=percent(self._num_top1_equal, self._num_scored)
+            if scores
+            else None,
+            topk_agreement_percent=self._overlap.estimate() if self._overlap.count else None,
+            top_k=self._top_k,
+            equal_percent=100.0 * self._num_equal / max(self._num_values, 1)
+            if self._kind == "integers"
+            else None,
+            num_non_finite=self._num_non_finite,
+            num_reference_non_finite=self._num_reference_non_finite,
+            num_incomparable=self._num_incomparable,
+            sqnr_histogram=tuple(int(count) for count in self._histogram),
+            worst=tuple(item[-1] for item in sorted(self._worst, reverse=True)),
+        )
+
+    def _mean_cosine(self) -> Estimate:
+        if not self._cosine.count:
+            return Estimate(math.nan, math.nan, math.nan)
+        mean = self._cosine.estimate()
+        return Estimate(mean.value, max(mean.low, -1.0), min(mean.high, 1.0))
+
+
+def percent(successes: int, trials: int) -> Estimate:
+    """`proportion` in percent."""
+    share = proportion(successes, trials)
+    return Estimate(100.0 * share.value, 100.0 * share.low, 100.0 * share.high)
+
+
+def _rows(array: np.ndarray, rows: int) -> np.ndarray:
+    return array.reshape(rows, -1)
+
+
+def _num_non_finite(values: np.ndarray[Any, Any]) -> int:
+    return int(values.size - np.count_nonzero(np.isfinite(values)))
+
+
+def _cosine(product: float, signal: float, power: float) -> float:
+    if signal == 0.0 or power == 0.0:
+        return 1.0 if signal == power else 0.0
+    return min(1.0, max(-1.0, product / math.sqrt(signal * power)))
+
+
+def _top(scores: np.ndarray, k: int) -> np.ndarray:
+    # stable: among equal scores the lower class comes first, for both networks alike
+    return np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :k]
+
+
+def _mapped(estimate: Estimate, factor: float) -> Estimate:
+    return Estimate(estimate.value * factor, estimate.low * factor, estimate.high * factor)
+
+
+def _amplitude(log_ratio: Estimate) -> Estimate:
+    """Relative L2 from ``ln(signal / noise)``: ``exp(-l / 2)``, which turns the interval round."""
+    value, high, low = (
+        _exp(-end / 2.0) for end in (log_ratio.value, log_ratio.low, log_ratio.high)
+    )
+    return Estimate(value, low, high)
+
+
+def _exp(power: float) -> float:
+    return math.exp(power) if power < 700.0 else math.inf

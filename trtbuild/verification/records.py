@@ -1,0 +1,113 @@
+"""Frozen dataclasses to JSON and back, exactly: tuples, nested records, numbers that JSON lacks.
+
+JSON has no infinity; here it is the string ``"inf"`` (``"-inf"``, ``"nan"``), and any other reader
+sees at once that it is not a number it may add up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from trtbuild.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["decode", "encode", "load_object"]
+
+_T = TypeVar("_T")
+
+
+def encode(value: Any) -> Any:
+    """Turn a dataclass (or what one may hold) into JSON types.
+
+    Raises:
+        TypeError: a type that no record holds.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    raise TypeError(f"cannot write a {type(value).__name__} as JSON")
+
+
+def decode(cls: type[_T], data: Any, where: str) -> _T:
+    """Make a `cls` of what `encode` gave for one.
+
+    Args:
+        cls: a frozen dataclass.
+        data: JSON types.
+        where: what is read (a file, and the way into it), for the error.
+
+    Raises:
+        InputError: a field is missing, unknown, or of another type.
+    """
+    if not isinstance(data, dict):
+        raise InputError(f"{where} should be an object with the fields of {cls.__name__}.")
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(data) - set(known)):
+        raise InputError(f"{where} has the field '{unknown[0]}', which {cls.__name__} has not.")
+    values = {}
+    for name, field in known.items():
+        if name in data:
+            values[name] = _decode(hints[name], data[name], f"{where}, {name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise InputError(f"{where} lacks the field '{name}'.")
+    return cls(**values)
+
+
+def _decode(hint: Any, data: Any, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return None if data is None else _decode(arguments[0], data, where)
+    if origin is tuple and isinstance(data, list):
+        inner = arguments if arguments[-1] is not Ellipsis else [arguments[0]] * len(data)
+        return tuple(_decode(h, item, where) for h, item in zip(inner, data))
+    if origin is dict and isinstance(data, dict):
+        return {key: _decode(arguments[1], item, where) for key, item in data.items()}
+    if dataclasses.is_dataclass(hint):
+        return decode(hint, data, where)  # type: ignore[arg-type]
+    return _plain(hint, data, where)
+
+
+def _plain(hint: Any, data: Any, where: str) -> Any:
+    is_bool = isinstance(data, bool)
+    if hint is float and (
+        data in ("inf", "-inf", "nan") or (isinstance(data, int) and not is_bool)
+    ):
+        return float(data)
+    if hint is Any or (isinstance(data, hint) and is_bool <= (hint is bool)):
+        return data
+    raise InputError(f"{where} should be of type {getattr(hint, '__name__', hint)}.")
+
+
+def load_object(path: Path, schema: str, version: int) -> dict[str, Any]:
+    """Read a JSON file whose ``schema`` and ``version`` fields are these.
+
+    Raises:
+        InputError: no such file, not JSON, or of another schema or version.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"'{path}' is not JSON: {error}.") from error
+    found = (data.get("schema"), data.get("version")) if isinstance(data, dict) else (None, None)
+    if found != (schema, version):
+        raise InputError(
+            f"'{path}' is not a {schema} file of version {version}"
+            f" (found schema {found[0]!r}, version {found[1]!r}). Make it again with this trtbuild."
+        )
+    return dict(data)

@@ -1,0 +1,212 @@
+"""What needs more than the two outputs: top-1 against labels, and the user's own metric."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from trtbuild.errors import DataError, OptionError
+from trtbuild.verification.intervals import (
+    Estimate,
+    Moments,
+    difference_of_proportions,
+)
+from trtbuild.verification.metrics import class_scores, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Metric: TypeAlias = Callable[..., Any]
+
+__all__ = ["Accuracy", "AccuracyCount", "Metric", "MetricAverage", "MetricScore", "load_metric"]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 of both networks on the labelled images.
+
+    Attributes:
+        output: the class scores that the labels were held against.
+        num_images: labelled images.
+        reference_percent, candidate_percent: top-1, with Wilson's interval.
+        drop_points: reference minus candidate, percentage points; the interval is of the paired
+            difference, so it is much tighter than the two above.
+        only_reference_right, only_candidate_right: images that one network alone got right.
+    """
+
+    output: str
+    num_images: int
+    reference_percent: Estimate
+    candidate_percent: Estimate
+    drop_points: Estimate
+    only_reference_right: int
+    only_candidate_right: int
+
+
+class AccuracyCount:
+    """Counts right answers of both networks, batch by batch."""
+
+    def __init__(self, output: str) -> None:
+        self.output = output
+        self._counts = np.zeros((2, 2), np.int64)
+
+    def add(self, reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray) -> None:
+        """Take one batch of class scores and their labels, int ``[images]``.
+
+        Raises:
+            DataError: the labels do not fit the scores.
+        """
+        x, y = class_scores(reference, len(labels)), class_scores(candidate, len(labels))
+        if x is None or y is None:
+            raise DataError(
+                f"there are labels, but output '{self.output}' of shape {list(reference.shape)}"
+                f" does not hold class scores of {len(labels)} images."
+            )
+        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < x.shape[1]:
+            raise DataError(
+                f"labels lie between {labels.min()} and {labels.max()}, but output"
+                f" '{self.output}' has {x.shape[1]} classes (0 to {x.shape[1] - 1})."
+            )
+        right, right_too = x.argmax(1) == labels, y.argmax(1) == labels
+        np.add.at(self._counts, (right.astype(int), right_too.astype(int)), 1)
+
+    def result(self) -> Accuracy | None:
+        """Give the accuracy so far; None when no image had a label."""
+        total = int(self._counts.sum())
+        if not total:
+            return None
+        only_reference, only_candidate = int(self._counts[1, 0]), int(self._counts[0, 1])
+        drop = difference_of_proportions(only_reference, only_candidate, total)
+        return Accuracy(
+            output=self.output,
+            num_images=total,
+            reference_percent=percent(int(self._counts[1].sum()), total),
+            candidate_percent=percent(int(self._counts[:, 1].sum()), total),
+            drop_points=Estimate(100 * drop.value, 100 * drop.low, 100 * drop.high),
+            only_reference_right=only_reference,
+            only_candidate_right=only_candidate,
+        )
+
+
+@dataclass(frozen=True)
+class MetricScore:
+    """The user's metric on both networks, higher is better, in the metric's own unit.
+
+    The interval of the drop exists (is finite) when the metric gives one score an image.
+    """
+
+    name: str
+    num_images: int
+    reference: float
+    candidate: float
+    drop: Estimate
+
+
+class MetricAverage:
+    """Averages the user's metric over images, for both networks.
+
+    The metric is called as ``metric(outputs, labels, names)`` once a batch for each network, and
+    answers one score an image, or one number for the batch. A metric that is not an average over
+    images (mAP) is a class: an object of it is made for each network, called the same way (its
+    answer is ignored), and asked for ``result()`` at the end.
+    """
+
+    def __init__(self, name: str, metric: Metric) -> None:
+        self.name = name
+        self._whole = isinstance(metric, type)
+        self._pair: list[Any] = [self._ask(metric) if self._whole else metric for _ in range(2)]
+        self._drop = Moments()
+        self._sums = np.zeros(2)
+        self._num_images = 0
+        self._per_image = True
+
+    def add(
+        self,
+        reference: Mapping[str, np.ndarray],
+        candidate: Mapping[str, np.ndarray],
+        labels: np.ndarray | None,
+        names: Sequence[str],
+    ) -> None:
+        """Take one batch.
+
+        Raises:
+            OptionError: the metric raised, or answered no finite number.
+        """
+        x, y = (
+            self._ask(metric, outputs, labels, names)
+            for metric, outputs in zip(self._pair, (reference, candidate))
+        )
+        self._num_images += len(names)
+        if self._whole:
+            return
+        x_scores, y_scores = self._scores(x, len(names)), self._scores(y, len(names))
+        self._sums += (x_scores.sum(), y_scores.sum())
+        for drop in x_scores - y_scores:
+            self._drop.add(float(drop))
+
+    def _ask(self, metric: Any, *arguments: Any) -> Any:
+        try:
+            return metric(*arguments)
+        except Exception as error:
+            raise OptionError(
+                f"the metric '{self.name}' raised {type(error).__name__}: {error}"
+            ) from error
+
+    def _scores(self, answer: Any, num_images: int) -> np.ndarray:
+        try:
+            scores = np.asarray(answer, np.float64)
+        except (TypeError, ValueError):
+            scores = np.full((), math.nan)
+        if scores.size not in (1, num_images) or not np.isfinite(scores).all():
+            raise OptionError(
+                f"the metric '{self.name}' answered {_short(answer)}; it should answer one finite"
+                f" number, or one for each of the {num_images} images."
+            )
+        self._per_image &= scores.size == num_images
+        return np.broadcast_to(scores.reshape(-1), (num_images,))
+
+    def result(self) -> MetricScore:
+        """Give the averages so far (the ``result()`` of a metric class).
+
+        Raises:
+            OptionError: the metric's ``result()`` raised or gave no finite number.
+        """
+        if self._whole:
+            x, y = (float(self._scores(self._ask(metric.result), 1)[0]) for metric in self._pair)
+            drop = Estimate(x - y, -math.inf, math.inf)
+        else:
+            x, y = (float(value) for value in self._sums / max(self._num_images, 1))
+            drop = self._drop.estimate()
+            if not self._per_image:
+                drop = Estimate(drop.value, -math.inf, math.inf)
+        return MetricScore(self.name, self._num_images, x, y, drop)
+
+
+def _short(answer: Any) -> str:
+    text = repr(answer)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def load_metric(reference: str) -> Metric:
+    """Import the metric ``package.module:name``.
+
+    Raises:
+        OptionError: not of that form, no such module or name, or it cannot be called.
+    """
+    module, separator, name = reference.partition(":")
+    if not (module and separator and name):
+        raise OptionError(f"the metric '{reference}' should be given as 'package.module:function'.")
+    try:
+        metric: Metric = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise OptionError(f"the metric '{reference}' cannot be imported: {error}.") from error
+    except AttributeError as error:
+        raise OptionError(f"the module '{module}' has no '{name}' to use as a metric.") from error
+    if not callable(metric):
+        raise OptionError(f"the metric '{reference}' is a {type(metric).__name__}, not a function.")
+    return metric
