@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrators import Calibration
+    from trtbuild.quantization.plan import Placement
 
 __all__ = ["Artifact", "Decision", "Record"]
 
@@ -47,6 +48,7 @@ class Artifact:
         model: the network at this stage: as given, then prepared. Always float.
         calibration: range of each watched tensor of `model`, once calibrated.
         quantized: `model` with Q/DQ in TensorRT's form, once quantized.
+        placement: where the Q/DQ of `quantized` stand.
         decisions: for every node that could be INT8, whether it is, and why.
         history: one record per stage done; the manifest is made of them.
     """
@@ -57,6 +59,7 @@ class Artifact:
     calibration: Calibration | None = None
     quantized: ir.Model | None = None
     decisions: tuple[Decision, ...] = ()
+    placement: Placement | None = None
     history: tuple[Record, ...] = ()
 
     def having(self, record: Record, **changes: Any) -> Artifact:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from trtbuild.model.digests import graph_digest, weights_digest
 from trtbuild.model.reading import MIN_QDQ_OPSET, read_model
 from trtbuild.model.signature import input_specs, output_specs, static_batch
-from trtbuild.model.writing import write_model
+from trtbuild.model.writing import model_bytes, write_model
 
 __all__ = [
     "MIN_QDQ_OPSET",
     "graph_digest",
     "input_specs",
+    "model_bytes",
     "output_specs",
     "read_model",
     "static_batch",

@@ -41,7 +41,7 @@ def read_model(path: Path) -> ir.Model:
         proto = raise_opset(_without_weight_inputs(proto), MIN_QDQ_OPSET, path)
     try:
         model: ir.Model = ir.from_proto(proto)
-    except Exception as error:  # noqa: BLE001 - the deserialiser raises bare exceptions of many kinds
+    except Exception as error:
         raise ModelError(f"cannot read '{path}': {_first_line(error)}. Export it again.") from error
     ir.external_data.set_base_dir(model.graph, path.parent)
     drop_weight_inputs(model)
@@ -90,7 +90,7 @@ def _check_opset(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    for tensor in onnx.external_data_helper._get_all_tensors(proto):  # noqa: SLF001 - no public walk
+    for tensor in onnx.external_data_helper._get_all_tensors(proto):
         if not onnx.external_data_helper.uses_external_data(tensor):
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -113,7 +113,7 @@ def _check_valid(path: Path) -> None:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"'{path}' is not a valid ONNX graph: {_first_line(error)}") from error
-    except Exception as error:  # noqa: BLE001 - the checker lets C++ exceptions through
+    except Exception as error:
         raise ModelError(f"'{path}' cannot be checked: {_first_line(error)}") from error
 
 

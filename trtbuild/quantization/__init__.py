@@ -1,1 +1,36 @@
+"""Q/DQ are placed and inserted: TensorRT's explicit form, and the form that ONNX Runtime runs fast."""
 
+from __future__ import annotations
+
+from trtbuild.quantization.insert import insert
+from trtbuild.quantization.onnxruntime_placement import place_portable, unsigned
+from trtbuild.quantization.plan import (
+    Consumer,
+    Placement,
+    Plan,
+    QuantParams,
+    WeightPoint,
+    symmetric,
+)
+from trtbuild.quantization.stage import plan_with_ranges, portable_form, quantize, watched_tensors
+from trtbuild.quantization.tensorrt_placement import place
+from trtbuild.quantization.weights import quantize_weight, weight_scales
+
+__all__ = [
+    "Consumer",
+    "Placement",
+    "Plan",
+    "QuantParams",
+    "WeightPoint",
+    "insert",
+    "place",
+    "place_portable",
+    "plan_with_ranges",
+    "portable_form",
+    "quantize",
+    "quantize_weight",
+    "symmetric",
+    "unsigned",
+    "watched_tensors",
+    "weight_scales",
+]

@@ -1,0 +1,180 @@
+"""ONNX Runtime on CPU: the embedded backend, always there, and the float reference."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from trtbuild.backends.base import Availability, BuildRequest, Engine, TensorSpec
+from trtbuild.errors import ModelError
+from trtbuild.model import model_bytes, write_model
+from trtbuild.quantization import portable_form
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from trtbuild.backends.base import Feeds
+
+__all__ = ["Execution", "OnnxRuntimeBackend", "OnnxRuntimeSession", "open_session"]
+
+
+class Execution(StrEnum):
+    """How a network is run.
+
+    FAST: every optimisation, INT8 kernels where Q/DQ allow; what is deployed and timed.
+    REFERENCE: the graph exactly as written, node by node, in float; what accuracy is judged on.
+    FLOAT: every float optimisation, but Q/DQ are computed as written.
+    """
+
+    FAST = "fast"
+    FLOAT = "float"
+    REFERENCE = "reference"
+
+
+# ONNX Runtime's names of element types; others (strings, sequences) have no NumPy feed.
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(bool)": np.bool_,
+    **{f"tensor({kind})": np.dtype(kind) for kind in ("int8", "int16", "int32", "int64")},
+    **{f"tensor({kind})": np.dtype(kind) for kind in ("uint8", "uint16", "uint32", "uint64")},
+}
+
+
+class OnnxRuntimeSession:
+    """A network opened in ONNX Runtime on CPU; satisfies `trtbuild.backends.base.Session`."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session: ort.InferenceSession | None = session
+        self.inputs = _specs(session.get_inputs())
+        self.outputs = _specs(session.get_outputs())
+        self._output_names = [spec.name for spec in self.outputs]
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run once.
+
+        Raises:
+            ModelError: an input is missing, has the wrong shape or dtype, or an operator fails.
+        """
+        if self._session is None:
+            raise ModelError("this session has been closed; open the network again.")
+        try:
+            outputs = self._session.run(self._output_names, dict(feeds))
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime cannot run the network: {_reason(error)}.") from error
+        return dict(zip(self._output_names, outputs))
+
+    def close(self) -> None:
+        """Give the memory back; safe to call twice."""
+        self._session = None
+
+
+def open_session(
+    model: ir.Model | Path, execution: Execution = Execution.FAST, threads: int | None = None
+) -> OnnxRuntimeSession:
+    """Open a network on CPU.
+
+    Args:
+        model: a network in memory, or the path of an ONNX file.
+        execution: see `Execution`.
+        threads: threads inside an operator; None takes one per core.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it.
+    """
+    source = str(model) if isinstance(model, Path) else model_bytes(model)
+    try:
+        session = ort.InferenceSession(
+            source, _options(execution, threads), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load the network: {_reason(error)}.") from error
+    return OnnxRuntimeSession(session)
+
+
+def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.inter_op_num_threads = 1
+    if execution is Execution.REFERENCE:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if execution is Execution.FLOAT:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if not _multiplies_exactly():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+@functools.cache
+def _multiplies_exactly() -> bool:
+    """Whether this processor sums uint8 x int8 products without saturating at 16 bits.
+
+    x86 does so only with VNNI; elsewhere ONNX Runtime has exact kernels, slower by half, to ask for.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        return "vnni" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+
+
+def _specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            argument.name,
+            np.dtype(_DTYPES.get(argument.type, np.object_)),
+            tuple(dim if isinstance(dim, int) and dim >= 0 else None if isinstance(dim, int) else dim
+                  for dim in argument.shape),
+        )
+        for argument in arguments
+    )  # fmt: skip
+
+
+def _reason(error: BaseException) -> str:
+    """The part of ONNX Runtime's message that a user can act on."""
+    text = str(error).strip()
+    for marker in (" : ", "Status Message: "):
+        text = text.rsplit(marker, 1)[-1] if marker == "Status Message: " else text
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeBackend:
+    """Builds the form that ONNX Runtime runs in INT8 kernels, and opens any ONNX file."""
+
+    name: str = "onnxruntime"
+
+    def availability(self) -> Availability:
+        """Always usable: it is part of the installation."""
+        return Availability(usable=True, detail=f"ONNX Runtime {ort.__version__} on CPU")
+
+    def build(self, request: BuildRequest) -> Engine:
+        """Write ``NAME.onnxruntime.onnx``: uint8 activations, Q/DQ around every operator."""
+        model = portable_form(request.artifact)
+        path = request.directory / f"{request.artifact.name}.onnxruntime.onnx"
+        written = write_model(model, path)
+        open_session(path).close()  # a file that does not load is no engine
+        what = "the same network in the form that ONNX Runtime runs in INT8 kernels on CPU"
+        return Engine(
+            self.name,
+            path,
+            {file.name: what for file in written},
+            {"onnxruntime": ort.__version__, "provider": "CPUExecutionProvider"},
+        )
+
+    def open(self, path: Path) -> OnnxRuntimeSession:
+        """Open an ONNX file with every optimisation."""
+        return open_session(path)

@@ -1,0 +1,154 @@
+"""Where Q/DQ go for ONNX Runtime on CPU, so that it runs INT8 kernels.
+
+ONNX Runtime fuses DQ -> operator -> Q into one integer kernel, and nothing else; so Q/DQ stand around
+every operator that has such a kernel, outputs included, and activations are uint8 (its int8 x int8
+kernels are slower than float). The ranges are those of the calibration; the layers are those that run in
+INT8 in TensorRT's form.
+
+1. Selected Conv, Gemm, MatMul and ConvTranspose read data and weight through Q/DQ.
+2. The output of a selected Conv is quantized, behind its Relu or Clip when that is its only reader: with
+   zero point 0 the integer kernel clips by itself. A Gemm's or MatMul's output is, when rule 3 reads it.
+3. Add, Concat, pooling and data movement whose inputs are all quantized have a quantized output.
+
+Source: the Q/DQ selectors of ONNX Runtime (qdq_transformer), and the fused graphs it writes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from trtbuild.quantization.operators import AVERAGING, is_constant, moves_values
+from trtbuild.quantization.plan import GRAPH_OUTPUT, Consumer, Placement, QuantParams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from calibrators import TensorRange
+
+__all__ = ["integer_biases", "place_portable", "unsigned"]
+
+_ACTIVATIONS = frozenset({"Clip", "Relu"})
+_WITH_INTEGER_KERNEL = frozenset({"Add", "Concat", "LeakyRelu", "Mul", "Sigmoid"}) | AVERAGING
+# These kernels can also give floats, so their outputs are quantized only for a reader that wants it.
+_FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
+
+
+def place_portable(model: ir.Model, placement: Placement) -> Placement:
+    """Place Q/DQ for ONNX Runtime around the layers that `placement` (TensorRT's) selected."""
+    selected = {point.node for point in placement.weights}
+    quantized = _quantized_tensors(model, selected)
+    roots: dict[str, frozenset[str]] = {}
+    for node in model.graph:
+        origin = _name(node.inputs[0]) if node.inputs and moves_values(node) else None
+        for output in node.outputs:
+            name = _name(output)
+            if name in quantized:
+                roots[name] = roots[origin] if origin in roots else frozenset({name})
+    roots.update({name: frozenset({name}) for name in quantized if name not in roots})
+    return replace(
+        placement,
+        consumers={_name(v): _readers(v) for v in _values(model) if _name(v) in quantized},
+        roots=roots,
+    )
+
+
+def integer_biases(model: ir.Model, placement: Placement) -> frozenset[str]:
+    """Names of the selected layers whose bias is a constant vector, which their kernels take as int32."""
+    selected = {point.node for point in placement.weights}
+    return frozenset(
+        node.name or ""
+        for node in model.graph
+        if node.name in selected
+        and node.op_type in ("Conv", "Gemm")
+        and len(node.inputs) > 2
+        and is_constant(node.inputs[2])
+        and _is_vector(node.inputs[2])
+    )
+
+
+def _is_vector(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None and len(value.const_value.shape) == 1
+
+
+def unsigned(given: TensorRange) -> QuantParams:
+    """uint8 over the part of [-amax, amax] that the tensor uses, zero included and exact.
+
+    Non-negative tensors get zero point 0, which also stands for a ReLU.
+    """
+    amax = np.float32(given.amax)
+    low = min(np.float32(0), max(np.float32(given.minimum), -amax))
+    high = max(np.float32(0), min(np.float32(given.maximum), amax))
+    scale = (np.float64(high) - np.float64(low)) / 255
+    scale = np.float32(max(scale, np.finfo(np.float32).tiny))
+    return QuantParams(scale, int(np.rint(-low / scale)), ir.DataType.UINT8)
+
+
+def _quantized_tensors(model: ir.Model, selected: set[str]) -> set[str]:
+    """Names of the tensors that get a pair."""
+    quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
+    for node in model.graph:
+        if node.name in selected and node.op_type == "Conv":
+            quantized.add(_name(_behind_activation(node.outputs[0])))
+    grew = True
+    while grew:
+        before = len(quantized)
+        for node in model.graph:
+            if _runs_in_integers(node, quantized, selected):
+                quantized.add(_name(_behind_activation(node.outputs[0])))
+                read = node.inputs[:1] if moves_values(node) else node.inputs
+                quantized.update(_name(value) for value in read)
+        grew = len(quantized) > before
+    return quantized
+
+
+def _behind_activation(value: ir.Value) -> ir.Value:
+    """The output of the Relu or Clip that alone reads `value`, else `value`."""
+    uses = list(value.uses())
+    if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in _ACTIVATIONS:
+        return uses[0].node.outputs[0]
+    return value
+
+
+def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) -> bool:
+    if node.domain not in ("", "ai.onnx") or not node.inputs:
+        return False
+    if moves_values(node):
+        return _name(node.inputs[0]) in quantized
+    if node.op_type not in _WITH_INTEGER_KERNEL:
+        return False
+    return all(
+        value is not None
+        and not is_constant(value)
+        and (_name(value) in quantized or _can_be_quantized(value, selected))
+        for value in node.inputs
+    )
+
+
+def _can_be_quantized(value: ir.Value, selected: set[str]) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.name in selected and producer.op_type in _FLOAT_OUTPUT
+
+
+def _readers(value: ir.Value) -> frozenset[Consumer]:
+    readers = {
+        Consumer(use.node.name or "", use.idx)
+        for use in value.uses()
+        if use.node.graph is value.graph
+    }
+    if value.is_graph_output():
+        readers.add(Consumer(GRAPH_OUTPUT, 0))
+    return frozenset(readers)
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from model.graph.inputs
+    for node in model.graph:
+        yield from node.outputs
+
+
+def _name(value: ir.Value | None) -> str:
+    return "" if value is None else value.name or ""

@@ -1,0 +1,73 @@
+"""What is known of each operator: its weight, its per-channel axis, whether it only moves values.
+
+Sources: NVIDIA's TensorRT developer guide on explicit quantization (per-channel axes, which operators
+commute with scaling), and NVIDIA's forum and issue answers where the guide is silent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = [
+    "AVERAGING",
+    "RECURRENT",
+    "WEIGHTED",
+    "is_constant",
+    "moves_values",
+    "weight_axis",
+]
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+AVERAGING = frozenset({"AveragePool", "GlobalAveragePool"})
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+
+# Outputs hold values of input 0 (and zeros), so the scale of the input serves the output.
+_MOVING = frozenset(
+    {
+        "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice",
+        "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+
+
+def moves_values(node: ir.Node) -> bool:
+    """Whether `node` only moves, repeats, drops or picks values of its input 0."""
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if node.op_type == "Resize":
+        return node.attributes.get_string("mode", "nearest") == "nearest"
+    if node.op_type == "Pad":
+        return _pads_with_known_values(node)
+    return node.op_type in _MOVING
+
+
+def _pads_with_known_values(node: ir.Node) -> bool:
+    if node.attributes.get_string("mode", "constant") != "constant":
+        return True
+    fill = node.inputs[2] if len(node.inputs) > 2 else None
+    if fill is None:
+        return True
+    return fill.const_value is not None and not fill.const_value.numpy().any()
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether `value` is an initializer that no caller can replace."""
+    return value is not None and value.const_value is not None and not value.is_graph_input()
+
+
+def weight_axis(node: ir.Node, rank: int) -> int | None:
+    """The axis of one scale per output channel, or None where TensorRT takes one scale per tensor.
+
+    Conv 0; Gemm 0 with transB and 1 without; MatMul by a matrix 1. ConvTranspose is disputed between
+    TensorRT's maintainers (axis 0, of the input channels) and its tools (axis 1), so it gets one scale.
+    """
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if node.attributes.get_int("transB", 0) else 1
+    if node.op_type == "MatMul" and rank == 2:
+        return 1
+    return None

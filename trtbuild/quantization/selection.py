@@ -1,0 +1,87 @@
+"""Which weighted nodes run in INT8, and why the others do not."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from trtbuild.artifact import Decision
+from trtbuild.errors import OptionError
+from trtbuild.quantization.operators import RECURRENT, WEIGHTED, is_constant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["float_by_pattern", "select"]
+
+_FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
+
+
+def select(model: ir.Model, float_patterns: Sequence[str]) -> dict[str, Decision]:
+    """Decide for every weighted or recurrent node of the main graph.
+
+    Returns:
+        Node name -> decision.
+
+    Raises:
+        OptionError: a pattern matches no node.
+    """
+    by_pattern = float_by_pattern(model, float_patterns)
+    decisions = {}
+    for node in model.graph:
+        if node.op_type in WEIGHTED | RECURRENT and node.domain in ("", "ai.onnx"):
+            reason = _why_float(node, by_pattern)
+            name = node.name or ""
+            decisions[name] = Decision(
+                name, node.op_type, reason is None, reason or "data and weight through Q/DQ"
+            )
+    return decisions
+
+
+def float_by_pattern(model: ir.Model, patterns: Sequence[str]) -> Mapping[str, str]:
+    """Node name -> the first pattern that names it: its name, its op type, or a glob over either.
+
+    Raises:
+        OptionError: a pattern matches no node.
+    """
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        matches = [node.name or "" for node in model.graph if _matches(node, pattern)]
+        if not matches:
+            raise OptionError(
+                f"--float '{pattern}' matches no node and no op type of the network; "
+                "`trtbuild quantize --list` prints the names."
+            )
+        for name in matches:
+            found.setdefault(name, pattern)
+    return found
+
+
+def _matches(node: ir.Node, pattern: str) -> bool:
+    texts = (node.name or "", node.op_type)
+    # Names may hold brackets, which a glob would read as a set: equality comes first.
+    return pattern in texts or any(fnmatchcase(text, pattern) for text in texts)
+
+
+def _why_float(node: ir.Node, by_pattern: Mapping[str, str]) -> str | None:
+    if node.name in by_pattern:
+        return f"kept in float by --float '{by_pattern[node.name]}'"
+    if node.op_type in RECURRENT:
+        return "recurrent layers have no INT8 form in TensorRT"
+    data, weight = node.inputs[0], node.inputs[1]
+    if is_constant(data):
+        return "its data input is constant"
+    if not is_constant(weight):
+        return "its second input is computed, not a constant weight"
+    assert weight is not None
+    if weight.dtype not in _FLOAT_TYPES:
+        return (
+            f"its weight is {weight.dtype.name if weight.dtype else 'of unknown type'}, not float"
+        )
+    if weight.const_value is None or weight.const_value.size == 0:
+        return "its weight is empty"
+    if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:
+        return "TensorRT refuses Q/DQ on a grouped transposed convolution"
+    return None
