@@ -1,0 +1,38 @@
+"""Ranges from activations: names and NumPy arrays in, ranges out.
+
+A `Collector` counts what a network's tensors hold, batch by batch; `choose` finds a threshold from
+a tensor's `Histogram`; a `Calibration` holds the ranges of all tensors and can be written to a
+file. The package knows nothing of ONNX, PyTorch or TensorRT's library and can be used with any
+runtime::
+
+    collector = Collector(["input", "relu1"])
+    for number, batch in enumerate(batches):
+        collector.observe(run(batch), batch=number)
+    calibration = Calibration.from_histograms(collector.histograms, "entropy")
+    calibration.scale("relu1")
+"""
+
+from __future__ import annotations
+
+from calibrators.calibration_file import calibration_from_bytes, calibration_to_bytes
+from calibrators.collector import Collector, NonFinite
+from calibrators.errors import CalibratorError
+from calibrators.histogram import Histogram
+from calibrators.methods import METHODS, Threshold, assess, choose
+from calibrators.ranges import Calibration, TensorRange, merge_calibrations
+
+__all__ = [
+    "METHODS",
+    "Calibration",
+    "CalibratorError",
+    "Collector",
+    "Histogram",
+    "NonFinite",
+    "TensorRange",
+    "Threshold",
+    "assess",
+    "calibration_from_bytes",
+    "calibration_to_bytes",
+    "choose",
+    "merge_calibrations",
+]

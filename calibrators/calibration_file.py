@@ -1,0 +1,205 @@
+"""Calibration files: JSON, versioned; equal calibrations give equal bytes on every machine.
+
+docs/calibration-file.md describes the format.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from calibrators.errors import CalibrationFileError
+from calibrators.grid import NUM_MAGNITUDES, SIGN_OFFSET
+from calibrators.histogram import Histogram
+from calibrators.ranges import Calibration, TensorRange
+
+__all__ = ["FORMAT", "VERSION", "calibration_from_bytes", "calibration_to_bytes"]
+
+FORMAT = "trtbuild calibration"
+VERSION = 1
+
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "float": (int, float),
+    "int": (int,),
+    "str": (str,),
+}
+
+
+def calibration_to_bytes(calibration: Calibration, *, histograms: bool = False) -> bytes:
+    """The file of a calibration, UTF-8 JSON with tensors in the order of their names.
+
+    Args:
+        calibration: what to write.
+        histograms: write the statistics too, so that the file can be merged and chosen from anew.
+
+    Raises:
+        CalibrationFileError: histograms are wanted and `calibration` keeps none.
+    """
+    if histograms and calibration.histograms is None:
+        raise CalibrationFileError("this calibration keeps no histograms that could be written.")
+    tensors = {}
+    for name in sorted(calibration.ranges):
+        tensors[name] = _range_to_json(calibration.ranges[name])
+        if histograms and calibration.histograms is not None:
+            tensors[name]["histogram"] = _histogram_to_json(calibration.histograms[name])
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "method": calibration.method,
+        "options": dict(sorted(calibration.options.items())),
+        "provenance": dict(sorted(calibration.provenance.items())),
+        "tensors": tensors,
+    }
+    return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def calibration_from_bytes(content: bytes) -> Calibration:
+    """Read what `calibration_to_bytes` wrote.
+
+    Raises:
+        CalibrationFileError: not such a file, damaged, or of a newer version; the message says what
+            is wrong and in which tensor.
+    """
+    document = _parse(content)
+    tensors = _member(document, "tensors", dict)
+    ranges = {name: _range_from_json(name, entry) for name, entry in tensors.items()}
+    with_histogram = [name for name, entry in tensors.items() if "histogram" in entry]
+    if with_histogram and len(with_histogram) != len(tensors):
+        raise CalibrationFileError("damaged calibration file: only some tensors have a histogram.")
+    return Calibration(
+        method=_member(document, "method", str),
+        ranges=ranges,
+        options=_member(document, "options", dict),
+        provenance=_member(document, "provenance", dict),
+        histograms={name: _histogram_from_json(name, tensors[name]) for name in with_histogram}
+        if with_histogram
+        else None,
+    )
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise CalibrationFileError(f"not a calibration file: {error}.") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise CalibrationFileError(f'not a calibration file: it does not begin with "{FORMAT}".')
+    version = _member(document, "version", int)
+    if version > VERSION:
+        raise CalibrationFileError(
+            f"the calibration file has version {version}, and this program reads up to {VERSION}; "
+            "use a newer one, or calibrate again."
+        )
+    return document
+
+
+def _member(document: dict[str, Any], key: str, kind: type) -> Any:
+    value = document.get(key)
+    if not isinstance(value, kind):
+        raise CalibrationFileError(f"damaged calibration file: no {kind.__name__} '{key}' in it.")
+    return value
+
+
+def _range_to_json(entry: TensorRange) -> dict[str, Any]:
+    # JSON has no infinity: an error-free tensor's SQNR is null.
+    return {
+        key: None if value == math.inf else value
+        for key, value in dataclasses.asdict(entry).items()
+    }
+
+
+def _range_from_json(name: str, entry: Any) -> TensorRange:
+    if not isinstance(entry, dict):
+        raise CalibrationFileError(f"damaged calibration file: tensor '{name}' is no object.")
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(TensorRange):
+        value = entry.get(field.name)
+        if field.name == "sqnr_db" and value is None:
+            value = math.inf
+        if not isinstance(value, _FIELD_TYPES[str(field.type)]) or isinstance(value, bool):
+            raise CalibrationFileError(
+                f"damaged calibration file: '{field.name}' of tensor '{name}' is missing or of the "
+                "wrong type."
+            )
+        values[field.name] = value
+    if not 0 <= values["amax"] < math.inf or float(np.float32(values["amax"])) != values["amax"]:
+        raise CalibrationFileError(
+            f"damaged calibration file: amax {values['amax']} of tensor '{name}' is not a float32 "
+            "value of at least 0."
+        )
+    return TensorRange(**values)
+
+
+def _histogram_to_json(histogram: Histogram) -> dict[str, Any]:
+    state = histogram.__getstate__()
+    steps = np.diff(state["numbers"], prepend=0)
+    packed = _pack(np.stack([steps, state["counts"]], axis=1).ravel())
+    return {
+        "bins": base64.b64encode(packed).decode("ascii"),
+        "num_nan": state["num_nan"],
+        "num_inf": state["num_inf"],
+    }
+
+
+def _histogram_from_json(name: str, entry: dict[str, Any]) -> Histogram:
+    try:
+        stored = entry["histogram"]
+        numbers, counts = _bins(base64.b64decode(stored["bins"], validate=True))
+        histogram = Histogram.__new__(Histogram)
+        histogram.__setstate__(
+            {"numbers": numbers, "counts": counts}
+            | {key: entry[key] for key in ("num_zeros", "minimum", "maximum")}
+            | {key: int(stored[key]) for key in ("num_nan", "num_inf")}
+        )
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise CalibrationFileError(
+            f"damaged calibration file: the histogram of tensor '{name}': {error}."
+        ) from None
+    if histogram.num_values != entry["num_values"]:
+        raise CalibrationFileError(
+            f"damaged calibration file: the histogram of tensor '{name}' counts "
+            f"{histogram.num_values} values instead of {entry['num_values']}."
+        )
+    return histogram
+
+
+def _bins(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers and counts of the occupied bins: pairs of a step from the bin before, and a count."""
+    steps, counts = _unpack(packed).reshape(-1, 2).T
+    numbers = np.cumsum(steps)
+    if np.any(steps[1:] <= 0) or np.any(counts <= 0):
+        raise ValueError("its bins are out of order, or empty")
+    if np.any(numbers >= 2 * SIGN_OFFSET) or np.any(numbers % SIGN_OFFSET >= NUM_MAGNITUDES):
+        raise ValueError("it has a bin that is not on the grid")
+    return numbers, counts
+
+
+def _pack(numbers: np.ndarray) -> bytes:
+    """Whole numbers from 0 up as LEB128: seven bits a byte, lowest first, a top bit says "more"."""
+    groups = numbers.astype(np.uint64)[:, None] >> np.arange(0, 63, 7, dtype=np.uint64)
+    used = groups > 0
+    used[:, 0] = True
+    more = np.zeros_like(used)
+    more[:, :-1] = used[:, 1:]
+    return bytes(((groups & np.uint64(0x7F)).astype(np.uint8) | (more.astype(np.uint8) << 7))[used])
+
+
+def _unpack(packed: bytes) -> np.ndarray:
+    """The numbers of `_pack`, ``int64``."""
+    octets = np.frombuffer(packed, np.uint8)
+    if octets.size == 0:
+        return np.zeros(0, np.int64)
+    if octets[-1] & 0x80:
+        raise ValueError("it ends in the middle of a number")
+    starts = np.concatenate([[0], np.flatnonzero(octets < 0x80)[:-1] + 1])
+    lengths = np.diff(starts, append=octets.size)
+    if lengths.max() > 9:
+        raise ValueError("a number is too large")
+    places = np.arange(octets.size) - np.repeat(starts, lengths)
+    return np.add.reduceat((octets & 0x7F).astype(np.int64) << (7 * places), starts)

@@ -1,0 +1,111 @@
+"""The statistics of many tensors, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from calibrators.errors import MergeError, ObservationError
+from calibrators.histogram import Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy as np
+
+__all__ = ["Collector", "NonFinite"]
+
+
+@dataclass(frozen=True, order=True)
+class NonFinite:
+    """NaN or infinite values in one tensor."""
+
+    tensor: str
+    kind: Literal["inf", "nan"]
+    batch: int
+    """The first batch in which they occurred."""
+    count: int
+    """How many there were in all batches."""
+
+
+class Collector:
+    """One `Histogram` for each named tensor, and where values that are not finite came from.
+
+    As with histograms, the order of batches, their size and how they were parted does not matter.
+
+    Args:
+        names: the tensors to watch.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._histograms = {name: Histogram() for name in names}
+        self._first_batch: dict[tuple[str, Literal["inf", "nan"]], int] = {}
+
+    def observe(self, arrays: Mapping[str, np.ndarray], *, batch: int) -> None:
+        """Count the values of some or all of the tensors.
+
+        Args:
+            arrays: tensor name to values; see `Histogram.observe`.
+            batch: number of the batch they belong to, for the record of values that are not finite.
+
+        Raises:
+            ObservationError: a tensor that is not watched, or one whose values are not floating
+            point.
+        """
+        for name, values in arrays.items():
+            if name not in self._histograms:
+                raise ObservationError(f"tensor '{name}' is not among those to be watched.")
+            histogram = self._histograms[name]
+            num_before = histogram.num_nan, histogram.num_inf
+            try:
+                histogram.observe(values)
+            except ObservationError as error:
+                raise ObservationError(f"tensor '{name}': {error}") from None
+            if (histogram.num_nan, histogram.num_inf) != num_before:
+                self._note_non_finite(name, batch, num_before)
+
+    def _note_non_finite(self, name: str, batch: int, num_before: tuple[int, int]) -> None:
+        histogram = self._histograms[name]
+        if histogram.num_nan > num_before[0]:
+            self._first_batch[name, "nan"] = min(batch, self._first_batch.get((name, "nan"), batch))
+        if histogram.num_inf > num_before[1]:
+            self._first_batch[name, "inf"] = min(batch, self._first_batch.get((name, "inf"), batch))
+
+    def merge(self, other: Collector) -> Collector:
+        """A new collector of everything that either has seen; associative and commutative.
+
+        Raises:
+            MergeError: the two watch different tensors.
+        """
+        if self._histograms.keys() != other._histograms.keys():
+            odd = sorted(self._histograms.keys() ^ other._histograms.keys())
+            raise MergeError(
+                f"the parts watch different tensors: '{odd[0]}' is in one of them only."
+            )
+        merged = Collector(())
+        merged._histograms = {
+            name: mine.merge(other._histograms[name]) for name, mine in self._histograms.items()
+        }
+        merged._first_batch = dict(self._first_batch)
+        for key, batch in other._first_batch.items():
+            merged._first_batch[key] = min(batch, merged._first_batch.get(key, batch))
+        return merged
+
+    @property
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Tensor name to statistic, in the order in which the names were given."""
+        return MappingProxyType(self._histograms)
+
+    @property
+    def non_finite(self) -> list[NonFinite]:
+        """What was NaN or infinite, ordered by tensor name."""
+        return sorted(
+            NonFinite(
+                name,
+                kind,
+                batch,
+                self._histograms[name].num_nan if kind == "nan" else self._histograms[name].num_inf,
+            )
+            for (name, kind), batch in self._first_batch.items()
+        )

@@ -1,0 +1,134 @@
+"""The entropy threshold: the range that loses least information, found fast and exactly.
+
+The rule is in `calibrators.entropy_reference`. Here the divergence of all candidates comes from
+prefix sums. With S all counts, C the kept ones, O = S - C, e the last kept bin plus O, and level k
+holding s(k) values in n(k) occupied bins::
+
+    S D(i) = sum over j < i-1 of h[j] ln h[j]  +  e ln e  -  sum over k of s(k) ln(s(k) / n(k))
+             -  O ln(s / n of the last level)  +  S ln C  -  S ln S
+
+The levels of a candidate are w or w + 1 bins wide, w = i // levels. So over all candidates only a
+few thousand different intervals occur; their logarithms are tabulated once per tensor, and which of
+them belongs to which level of which candidate is the same for every tensor.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from calibrators.entropy_reference import divergence
+
+__all__ = ["divergences", "search"]
+
+# The sums above are of the size of S ln S and their difference may be 0: D is off by up to 1e-13.
+# Candidates this close to the smallest are computed again as the specification does.
+_SAFE_MARGIN = 1e-9
+
+
+def search(
+    counts: np.ndarray, levels: int = 128, outliers: int = 0, smallest: int | None = None
+) -> int:
+    """How many bins to keep; exactly `entropy_reference.search`, ties included.
+
+    Args:
+        counts: ``int64[n]`` of |x| in equal bins, with bin 0 already set aside as the caller wants.
+        levels: magnitudes that the quantized tensor can tell apart, zero included.
+        outliers: values that lie beyond the last bin.
+        smallest: candidates begin here, at `levels` or above; by default at `levels`.
+
+    Returns:
+        From `smallest` to n; n when no candidate has a finite divergence.
+    """
+    first = smallest or levels
+    values = divergences(counts, levels, outliers)[first - levels :]
+    least = values.min()
+    if np.isinf(least):
+        return len(counts)
+    close = first + np.flatnonzero(values <= least + _SAFE_MARGIN)
+    return (
+        _largest_of_smallest(counts, close, levels, outliers) if len(close) > 1 else int(close[0])
+    )
+
+
+def _largest_of_smallest(counts: np.ndarray, close: np.ndarray, levels: int, outliers: int) -> int:
+    best_kept, best = -1, np.inf
+    for kept in reversed(close.tolist()):
+        value = divergence(counts, kept, levels, outliers)
+        if value < best:
+            best_kept, best = kept, value
+        if best == 0.0:  # nothing is smaller, and the candidates left are
+            break
+    return best_kept
+
+
+def divergences(counts: np.ndarray, levels: int = 128, outliers: int = 0) -> np.ndarray:
+    """The divergence of every candidate, ``float64[n - levels + 1]``; the first keeps `levels`.
+
+    Agrees with `entropy_reference.divergence` to about 1e-13, and has the same infinities.
+    """
+    size = len(counts)
+    counts_before = _prefix(counts.astype(np.float64))
+    occupied_before = _prefix((counts > 0).astype(np.float64))
+    kept = np.arange(levels, size + 1)
+    total = counts_before[-1] + outliers
+    inside = counts_before[levels:]
+    outside = total - inside
+    last = counts[levels - 1 :] + outside
+
+    information, mean_log = _interval_logs(counts_before, occupied_before, -(-size // levels))
+    cells = _level_cells(size, levels)
+    of_levels = np.take(information.ravel(), cells).sum(axis=1)
+    of_last_level = mean_log.ravel()[cells[:, -1]]
+    of_bins = _prefix(_x_log_x(counts.astype(np.float64)))[kept - 1]
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = (
+            of_bins
+            + _x_log_x(last)
+            - of_levels
+            - outside * of_last_level
+            + total * np.log(inside)
+            - total * np.log(total)
+        )
+        values = scaled / total
+    lost = (inside == 0) | ((counts[levels - 1 :] == 0) & (outside > 0))
+    return np.where(lost, np.inf, values)
+
+
+def _prefix(values: np.ndarray) -> np.ndarray:
+    """Sums of the first 0, 1, ... n values."""
+    return np.concatenate(([0.0], np.cumsum(values)))
+
+
+def _x_log_x(x: np.ndarray) -> np.ndarray:
+    return x * np.log(np.where(x > 0, x, 1.0))
+
+
+def _interval_logs(
+    counts_before: np.ndarray, occupied_before: np.ndarray, widest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For every interval of 1 .. `widest` bins: s ln(s / n), and ln(s / n); rows are widths."""
+    size = len(counts_before) - 1
+    information = np.zeros((widest + 1, size))
+    mean_log = np.zeros((widest + 1, size))
+    for width in range(1, widest + 1):
+        held = counts_before[width:] - counts_before[:-width]
+        occupied = occupied_before[width:] - occupied_before[:-width]
+        logs = np.log(np.where(held > 0, held, 1.0) / np.where(held > 0, occupied, 1.0))
+        mean_log[width, : size - width + 1] = logs
+        information[width, : size - width + 1] = held * logs
+    return information, mean_log
+
+
+@functools.lru_cache(maxsize=8)
+def _level_cells(size: int, levels: int) -> np.ndarray:
+    """Flat cell of `_interval_logs` for each candidate and level: ``intp[candidates, levels]``."""
+    kept = np.arange(levels, size + 1)[:, None]
+    borders = -(
+        -np.arange(levels + 1)[None, :] * kept // levels
+    )  # level k begins at ceil(k i / levels)
+    widths = np.diff(borders, axis=1)
+    cells: np.ndarray = (widths * size + borders[:, :-1]).astype(np.intp)
+    return cells

@@ -1,0 +1,71 @@
+"""The entropy search as a specification: slow, and written to be read.
+
+The rule is that of TensorRT's ``IInt8EntropyCalibrator2``, recovered from public calibration tables
+(docs/calibration-methods.md tells how). It is the idea of Szymon Migacz, "8-bit inference with
+TensorRT", GTC 2017: keep the first i bins, clip the rest onto the last of them, and ask how much
+information is lost when the kept bins are merged into 128 levels.
+
+`calibrators.entropy` finds the same index in a thousandth of the time; the tests hold the two
+together.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+__all__ = ["divergence", "search"]
+
+
+def search(
+    counts: np.ndarray, levels: int = 128, outliers: int = 0, smallest: int | None = None
+) -> int:
+    """How many bins to keep: the largest of those candidates whose divergence is smallest.
+
+    Args:
+        counts: ``int64[n]`` of |x| in equal bins, with bin 0 already set aside as the caller wants.
+        levels: magnitudes that the quantized tensor can tell apart, zero included.
+        outliers: values that lie beyond the last bin.
+        smallest: candidates begin here, at `levels` or above; by default at `levels`.
+
+    Returns:
+        From `smallest` to n; n when no candidate has a finite divergence.
+    """
+    candidates = range(smallest or levels, len(counts) + 1)
+    divergences = [divergence(counts, kept, levels, outliers) for kept in candidates]
+    least = min(divergences)
+    return max(kept for kept, value in zip(candidates, divergences) if value == least)
+
+
+def divergence(counts: np.ndarray, kept: int, levels: int = 128, outliers: int = 0) -> float:
+    """Relative entropy, in nats, of the clipped histogram against its `levels`-level approximation.
+
+    P is the first `kept` bins with everything beyond added to the last of them. Q gives each
+    level's plain count evenly to the occupied bins of that level. Infinite where P has something
+    and Q nothing.
+    """
+    plain = counts[:kept].astype(np.float64)
+    clipped = plain.copy()
+    clipped[-1] += counts[kept:].sum() + outliers
+    if plain.sum() == 0:
+        return math.inf
+    p = clipped / clipped.sum()
+    q = _spread(plain, levels) / plain.sum()
+    occupied = p > 0
+    if np.any(q[occupied] == 0):
+        return math.inf
+    # Rounding may leave a hair below zero, which no divergence is.
+    return max(0.0, float(np.sum(p[occupied] * np.log(p[occupied] / q[occupied]))))
+
+
+def _spread(plain: np.ndarray, levels: int) -> np.ndarray:
+    """Each level's count, given in equal parts to the level's occupied bins."""
+    spread = np.zeros_like(plain)
+    level_of_bin = np.arange(len(plain)) * levels // len(plain)
+    for level in range(levels):
+        in_level = level_of_bin == level
+        occupied = in_level & (plain > 0)
+        if occupied.any():
+            spread[occupied] = plain[in_level].sum() / np.count_nonzero(occupied)
+    return spread

@@ -1,0 +1,80 @@
+"""The bins of a histogram: a float32's sign, exponent and ten leading mantissa bits.
+
+The number of a bin is the upper 19 bits of the value's own representation, so the grid knows
+nothing of the data, every octave holds 1024 equal bins, and merging two histograms is adding
+counts. A range ``[0, 2**e)`` cut into 2048 equal bins is an exact union of bins: its upper half
+needs exactly 1024.
+
+The width of a bin is at most 1/1024 of the magnitudes in it.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+
+__all__ = [
+    "BINS_PER_OCTAVE",
+    "NUM_MAGNITUDES",
+    "NUM_ZERO_SLOTS",
+    "SHIFT",
+    "SIGN_OFFSET",
+    "allocate_table",
+    "lower_edges",
+    "magnitude_index",
+    "sort_key",
+    "sort_value",
+]
+
+BINS_PER_OCTAVE = 1024
+SHIFT = 13
+"""Bits of a float32 that are dropped: 23 mantissa bits, ten are kept."""
+SIGN_OFFSET = 1 << (31 - SHIFT)
+"""A negative value's bin lies this far above the bin of its magnitude."""
+NUM_MAGNITUDES = 0x7F800000 >> SHIFT
+"""Bins of finite magnitudes; above them are only infinity and NaN."""
+NUM_ZERO_SLOTS = 8
+"""Counters at the table's end that zeros go to in turn.
+
+One counter would be a chain of dependent additions, which is what makes the zeros of a ReLU slow.
+"""
+
+
+def allocate_table() -> np.ndarray:
+    """A zeroed ``int64[2 * SIGN_OFFSET + NUM_ZERO_SLOTS]`` that takes memory only where it is used.
+
+    Of its 4 MiB a tensor touches the pages of the octaves that occur in it, usually some 200 KiB.
+    NumPy would ask for huge pages at this size, which would make all of it resident.
+    """
+    memory = mmap.mmap(-1, 8 * (2 * SIGN_OFFSET + NUM_ZERO_SLOTS))
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.int64)
+
+
+def lower_edges(indices: np.ndarray) -> np.ndarray:
+    """Lower edge of magnitude bins, ``float64``; the upper edge of bin i is ``lower_edges(i + 1)``.
+
+    The edge above the last finite bin is 2**128, which a float32 cannot hold.
+    """
+    bits = np.asarray(indices, np.uint32) << np.uint32(SHIFT)
+    edges = bits.view(np.float32).astype(np.float64)
+    return np.where(np.isinf(edges), 2.0**128, edges)
+
+
+def magnitude_index(magnitude: float) -> int:
+    """Number of the bin that holds a finite magnitude (taken as float32)."""
+    return int(np.float32(magnitude).view(np.uint32)) >> SHIFT
+
+
+def sort_key(value: float) -> int:
+    """A whole number that sorts as float32 values do: the bits, those of negatives inverted."""
+    bits = int(np.float32(value).view(np.int32))
+    return bits ^ 0x7FFFFFFF if bits < 0 else bits
+
+
+def sort_value(key: int) -> float:
+    """The float32 value of a `sort_key`; -0.0 becomes 0.0."""
+    bits = key ^ 0x7FFFFFFF if key < 0 else key
+    return float(np.int32(bits).view(np.float32)) + 0.0

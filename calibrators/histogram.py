@@ -1,0 +1,239 @@
+"""The statistic of one tensor: counts on a grid that does not depend on the data."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from calibrators import grid
+from calibrators.errors import ObservationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Histogram", "as_float32"]
+
+_KEY_OF_INFINITY = grid.sort_key(math.inf)
+_KEY_OF_MINUS_INFINITY = grid.sort_key(-math.inf)
+_EMPTY_LOW, _EMPTY_HIGH = 0x7FFFFFFF, -0x80000000
+_FOLDED_OCTAVES = 11  # 2048 bins of equal width reach eleven octaves down; bin 0 is what lies below
+
+
+class Histogram:
+    """Counts of a tensor's values, by sign, exponent and ten leading mantissa bits of the float32.
+
+    Values may come in any order and any portions, and histograms may be merged in any order: the
+    result is the same to the bit. Zeros, NaN and infinities are counted apart, exactly; smallest
+    and largest value are exact. Memory is fixed (see `grid.allocate_table`).
+
+    One histogram must not observe in two threads at a time; give each thread its own, and merge.
+    """
+
+    def __init__(self) -> None:
+        self._table = grid.allocate_table()
+        self._low, self._high = _EMPTY_LOW, _EMPTY_HIGH
+        self._num_observed = 0
+        self._num_nan = 0
+        self._num_inf = 0
+
+    def observe(self, values: np.ndarray) -> None:
+        """Count all elements of `values`, in one pass and without the interpreter lock.
+
+        Args:
+            values: any shape, floating point. float64 is rounded to float32, as the engine would;
+                what does not fit counts as infinite.
+
+        Raises:
+            ObservationError: the values are not floating point.
+        """
+        array = as_float32(values)
+        if array.size == 0:
+            return
+        low, high = _count_values()(array.view(np.uint32), self._table)
+        self._num_observed += array.size
+        if low <= _KEY_OF_MINUS_INFINITY or high >= _KEY_OF_INFINITY:
+            low, high = self._set_apart_non_finite(array)
+        self._low, self._high = min(self._low, low), max(self._high, high)
+
+    def _set_apart_non_finite(self, array: np.ndarray) -> tuple[int, int]:
+        for sign in (0, grid.SIGN_OFFSET):
+            self._table[sign + grid.NUM_MAGNITUDES : sign + grid.SIGN_OFFSET] = 0
+        num_nan = int(np.isnan(array).sum())
+        finite = array[np.isfinite(array)]
+        self._num_nan += num_nan
+        self._num_inf += array.size - finite.size - num_nan
+        if finite.size == 0:
+            return _EMPTY_LOW, _EMPTY_HIGH
+        return grid.sort_key(finite.min()), grid.sort_key(finite.max())
+
+    def merge(self, other: Histogram) -> Histogram:
+        """A new histogram of everything that either has seen; associative and commutative."""
+        merged = Histogram()
+        for part in (self, other):
+            occupied = np.flatnonzero(part._table)  # adding whole tables would touch every page
+            merged._table[occupied] += part._table[occupied]
+            merged._low, merged._high = min(merged._low, part._low), max(merged._high, part._high)
+            merged._num_observed += part._num_observed
+            merged._num_nan += part._num_nan
+            merged._num_inf += part._num_inf
+        return merged
+
+    @property
+    def num_values(self) -> int:
+        """Finite values seen, zeros included."""
+        return self._num_observed - self._num_nan - self._num_inf
+
+    @property
+    def num_zeros(self) -> int:
+        """Values that are exactly zero, of either sign."""
+        return int(self._table[-grid.NUM_ZERO_SLOTS :].sum())
+
+    @property
+    def num_nan(self) -> int:
+        """Values that are not a number."""
+        return self._num_nan
+
+    @property
+    def num_inf(self) -> int:
+        """Infinite values, of either sign."""
+        return self._num_inf
+
+    @property
+    def minimum(self) -> float:
+        """The smallest finite value, exactly; 0.0 when there is none."""
+        return grid.sort_value(self._low) if self.num_values else 0.0
+
+    @property
+    def maximum(self) -> float:
+        """The largest finite value, exactly; 0.0 when there is none."""
+        return grid.sort_value(self._high) if self.num_values else 0.0
+
+    @property
+    def observed_amax(self) -> float:
+        """The largest finite magnitude, exactly; 0.0 when there is none."""
+        return max(abs(self.minimum), self.maximum)
+
+    def magnitudes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Occupied bins of |x| without the zeros: ascending numbers, and counts; ``int64[n]`` both.
+
+        `grid.lower_edges` gives the edges of the numbered bins.
+        """
+        stop = grid.magnitude_index(self.observed_amax) + 1
+        positive = self._table[:stop]
+        negative = self._table[grid.SIGN_OFFSET : grid.SIGN_OFFSET + stop]
+        counts = positive + negative
+        occupied = np.flatnonzero(counts)
+        return occupied, counts[occupied]
+
+    def signed_bins(self) -> tuple[np.ndarray, np.ndarray]:
+        """Occupied bins by sign, without the zeros: numbers, and counts; ``int64[n]`` both.
+
+        A number from `grid.SIGN_OFFSET` on is a bin of negative values.
+        """
+        table = self._table[: -grid.NUM_ZERO_SLOTS]
+        occupied = np.flatnonzero(table)
+        return occupied, table[occupied]
+
+    def fold(self, exponent: int) -> np.ndarray:
+        """Counts of |x| in 2048 equal bins of ``[0, 2**exponent)``, exactly: ``int64[2048]``.
+
+        Zeros are in bin 0. What lies at or above the range is in no bin: it is `num_values` minus
+        the sum. One exception: when the range ends exactly at `observed_amax`, values equal to it
+        are in the last bin.
+
+        Args:
+            exponent: from -100 to 128.
+        """
+        top = grid.BINS_PER_OCTAVE * (exponent + 127)
+        bottom = top - _FOLDED_OCTAVES * grid.BINS_PER_OCTAVE
+        negative = self._table[grid.SIGN_OFFSET + bottom : grid.SIGN_OFFSET + top]
+        folded = np.zeros(2048, np.int64)
+        folded[1:] = np.add.reduceat(self._table[bottom:top] + negative, _fold_starts())
+        beyond = self._num_at_or_above(top)
+        folded[0] = self.num_values - beyond - int(folded.sum())
+        if self.observed_amax == 2.0**exponent:
+            folded[-1] += beyond
+        return folded
+
+    def _num_at_or_above(self, index: int) -> int:
+        stop = grid.magnitude_index(self.observed_amax) + 1
+        if index >= stop:
+            return 0
+        negative = self._table[grid.SIGN_OFFSET + index : grid.SIGN_OFFSET + stop]
+        return int(self._table[index:stop].sum()) + int(negative.sum())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        mine, theirs = self.__getstate__(), other.__getstate__()
+        return all(np.array_equal(mine[key], theirs[key]) for key in mine)
+
+    __hash__ = None  # type: ignore[assignment]  # a histogram changes as it observes
+
+    def __repr__(self) -> str:
+        return (
+            f"Histogram(num_values={self.num_values}, minimum={self.minimum:g}, "
+            f"maximum={self.maximum:g})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickling and calibration files keep: occupied bins only."""
+        numbers, counts = self.signed_bins()
+        return {
+            "numbers": numbers,
+            "counts": counts,
+            "num_zeros": self.num_zeros,
+            "num_nan": self._num_nan,
+            "num_inf": self._num_inf,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self._table[state["numbers"]] = state["counts"]
+        self._table[-1] = state["num_zeros"]
+        self._num_nan, self._num_inf = state["num_nan"], state["num_inf"]
+        num_values = int(state["counts"].sum()) + state["num_zeros"]
+        self._num_observed = num_values + self._num_nan + self._num_inf
+        if num_values:
+            self._low, self._high = (grid.sort_key(state[end]) for end in ("minimum", "maximum"))
+
+
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """All elements of `values` as contiguous ``float32[n]``, in any order; a view if possible.
+
+    Raises:
+        ObservationError: the values are not floating point.
+    """
+    if values.dtype != np.float32:
+        # bfloat16 comes from ml_dtypes, which NumPy does not count among its floating-point types
+        if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
+            raise ObservationError(
+                f"values of type {values.dtype} have no range to calibrate: they must be float."
+            )
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+    return values.ravel(order="K")
+
+
+@functools.cache
+def _count_values() -> Callable[[np.ndarray, np.ndarray], tuple[int, int]]:
+    from calibrators.kernels import count_values
+
+    return count_values
+
+
+@functools.cache
+def _fold_starts() -> np.ndarray:
+    """Where bins 1 .. 2047 begin among the eleven octaves, lowest first."""
+    first = np.arange(1, 2048)
+    octave = (
+        np.frexp(first)[1].astype(np.int64) - 1
+    )  # bin k lies in the octave of the k'th power of two
+    offset = (first - (1 << octave)) * (grid.BINS_PER_OCTAVE >> octave)
+    starts: np.ndarray = octave * grid.BINS_PER_OCTAVE + offset
+    return starts

@@ -1,0 +1,108 @@
+"""From a histogram to a threshold, by the name of a method."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibrators.errors import MethodError, ObservationError
+from calibrators.quantization_error import LEVELS, MagnitudeMoments, expected_error, sqnr_db
+from calibrators.rules.entropy import entropy
+from calibrators.rules.minmax import minmax
+from calibrators.rules.mse import mse
+from calibrators.rules.percentile import percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from calibrators.histogram import Histogram
+
+__all__ = ["METHODS", "Threshold", "assess", "choose"]
+
+METHODS: Mapping[str, Callable[..., tuple[float, str]]] = {
+    "entropy": entropy,
+    "percentile": percentile,
+    "mse": mse,
+    "minmax": minmax,
+}
+"""Name to rule; a rule takes a histogram with at least one non-zero value, and its options."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The amax that a method chose for one tensor, and what INT8 with it is expected to cost."""
+
+    amax: float
+    """A float32 value; 0.0 for a tensor that is always zero."""
+    method: str
+    note: str = ""
+    """What a user should know about this choice; empty when there is nothing."""
+    clipped_share: float = 0.0
+    """Share of all values beyond amax."""
+    vanished_share: float = 0.0
+    """Share of the non-zero values that round to zero."""
+    sqnr_db: float = float("inf")
+    """Expected signal to quantization noise of this tensor; infinite for a tensor of zeros."""
+
+
+def choose(histogram: Histogram, method: str = "entropy", **options: float) -> Threshold:
+    """The threshold of one tensor.
+
+    NaN and infinities in the histogram are left out, and the note says so.
+
+    Args:
+        histogram: what was seen of the tensor.
+        method: a key of `METHODS`.
+        **options: what the method takes besides, such as ``percentile=99.9``.
+
+    Raises:
+        MethodError: no such method, option or value.
+        ObservationError: the histogram holds no finite value.
+    """
+    rule = _rule(method, options)
+    if histogram.num_values == 0:
+        raise ObservationError("no finite value was seen, so there is nothing to choose from.")
+    if histogram.observed_amax == 0:
+        zeros = f"zero in all {histogram.num_values} values"
+        return Threshold(0.0, method, _with_non_finite(histogram, zeros))
+    amax, note = rule(histogram, **options)
+    return assess(histogram, amax, method, _with_non_finite(histogram, note))
+
+
+def assess(histogram: Histogram, amax: float, method: str, note: str = "") -> Threshold:
+    """A `Threshold` for any amax above 0, with what it is expected to cost on this histogram."""
+    amax = float(np.float32(amax))
+    moments = MagnitudeMoments(histogram)
+    error = expected_error(moments, np.array([amax]))
+    num_nonzero, _, signal = moments.total
+    num_inside, num_vanished = moments.below(np.array([amax, amax / LEVELS / 2]))[0]
+    return Threshold(
+        amax,
+        method,
+        note,
+        clipped_share=round(float(num_nonzero - num_inside) / histogram.num_values, 12),
+        vanished_share=round(float(num_vanished / num_nonzero), 12),
+        sqnr_db=round(sqnr_db(float(signal), float(error.total[0])), 4),
+    )
+
+
+def _rule(method: str, options: Mapping[str, float]) -> Callable[..., tuple[float, str]]:
+    if method not in METHODS:
+        raise MethodError(f"there is no method '{method}'; choose one of {', '.join(METHODS)}.")
+    known = list(inspect.signature(METHODS[method]).parameters)[1:]
+    for option in options:
+        if option not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise MethodError(f"method '{method}' does not know the option '{option}': {has}.")
+    return METHODS[method]
+
+
+def _with_non_finite(histogram: Histogram, note: str) -> str:
+    notes = [note] if note else []
+    for count, kind in ((histogram.num_nan, "NaN"), (histogram.num_inf, "infinite")):
+        if count:
+            notes.append(f"{count} {kind} values were left out")
+    return "; ".join(notes)

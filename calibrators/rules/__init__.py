@@ -1,0 +1,1 @@
+"""Threshold rules, one file each: functions ``(histogram, **options) -> (amax, note)``."""

@@ -1,0 +1,165 @@
+"""The histogram: exact counts, exact edges, and no trace of order or portions."""
+
+from __future__ import annotations
+
+import pickle
+import tracemalloc
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as stnp
+
+from calibrators import Histogram
+from calibrators.errors import ObservationError
+from calibrators.grid import lower_edges
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+ANY_FLOATS = st.floats(width=32)
+TENSORS = stnp.arrays(np.float32, st.integers(0, 300), elements=FLOATS)
+TENSORS_WITH_ALL = stnp.arrays(np.float32, st.integers(0, 300), elements=ANY_FLOATS)
+
+
+def histogram_of(*portions: np.ndarray) -> Histogram:
+    histogram = Histogram()
+    for portion in portions:
+        histogram.observe(portion)
+    return histogram
+
+
+@given(TENSORS)
+def test_each_value_is_counted_in_the_bin_that_holds_it(values: np.ndarray) -> None:
+    numbers, counts = histogram_of(values).magnitudes()
+    nonzero = np.abs(values[values != 0]).astype(np.float64)
+    edges = np.append(lower_edges(numbers), lower_edges(numbers + 1))
+    for number, count in zip(numbers, counts):
+        lower, upper = lower_edges(np.array([number, number + 1]))
+        assert count == np.count_nonzero((nonzero >= lower) & (nonzero < upper))
+    assert counts.sum() == nonzero.size
+    assert np.all(np.isfinite(edges))
+
+
+@given(TENSORS)
+def test_signs_are_kept_apart(values: np.ndarray) -> None:
+    numbers, counts = histogram_of(values).signed_bins()
+    assert counts[numbers >= 2**18].sum() == np.count_nonzero(values < 0)
+    assert counts[numbers < 2**18].sum() == np.count_nonzero(values > 0)
+
+
+@given(TENSORS)
+def test_extremes_and_zeros_are_exact(values: np.ndarray) -> None:
+    histogram = histogram_of(values)
+    assert histogram.num_values == values.size
+    assert histogram.num_zeros == np.count_nonzero(values == 0)
+    assert histogram.minimum == (values.min() if values.size else 0)
+    assert histogram.maximum == (values.max() if values.size else 0)
+    assert histogram.observed_amax == (np.abs(values).max() if values.size else 0)
+
+
+@given(TENSORS_WITH_ALL, st.data())
+def test_order_and_portions_leave_no_trace(values: np.ndarray, data: st.DataObject) -> None:
+    whole = histogram_of(values)
+    order = data.draw(st.permutations(range(values.size)))
+    cut = data.draw(st.integers(0, values.size))
+    shuffled = values[list(order)]
+    portions = histogram_of(shuffled[:cut], shuffled[cut:])
+    one, other = histogram_of(shuffled[:cut]), histogram_of(shuffled[cut:])
+    assert portions == whole
+    assert one.merge(other) == whole
+    assert other.merge(one) == whole
+
+
+@given(TENSORS_WITH_ALL, TENSORS_WITH_ALL, TENSORS_WITH_ALL)
+@settings(max_examples=30)
+def test_merging_is_associative(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+    one, two, three = map(histogram_of, (a, b, c))
+    assert one.merge(two).merge(three) == one.merge(two.merge(three))
+
+
+def test_merging_leaves_the_parts_alone() -> None:
+    one, other = histogram_of(np.array([1.0])), histogram_of(np.array([2.0]))
+    one.merge(other)
+    assert one == histogram_of(np.array([1.0]))
+    assert one != other
+
+
+@given(TENSORS_WITH_ALL)
+def test_non_finite_values_are_counted_apart(values: np.ndarray) -> None:
+    histogram = histogram_of(values)
+    finite = values[np.isfinite(values)]
+    assert histogram.num_nan == np.count_nonzero(np.isnan(values))
+    assert histogram.num_inf == np.count_nonzero(np.isinf(values))
+    assert histogram.num_values == finite.size
+    assert histogram.observed_amax == (np.abs(finite).max() if finite.size else 0)
+    assert histogram.magnitudes()[1].sum() == np.count_nonzero(finite)
+
+
+@given(TENSORS_WITH_ALL)
+def test_a_pickled_histogram_is_the_same(values: np.ndarray) -> None:
+    histogram = histogram_of(values)
+    assert pickle.loads(pickle.dumps(histogram)) == histogram
+
+
+@pytest.mark.parametrize("exponent", [-100, -20, 0, 3, 128])
+def test_folding_is_counting_in_equal_bins(exponent: int) -> None:
+    rng = np.random.default_rng(1)
+    end = 2.0**exponent
+    values = (rng.uniform(-1.5, 1.5, 20_000) * end * rng.choice([1, 1e-2, 1e-5], 20_000)).clip(
+        -3e38, 3e38
+    )
+    values = np.append(values, np.zeros(17)).astype(np.float32)
+    histogram = histogram_of(values)
+    # float64 holds float32 times a power of two exactly, so this floor is exact too
+    bins = np.floor(np.abs(values.astype(np.float64)) * (2048 / end)).astype(np.int64)
+    assert np.array_equal(histogram.fold(exponent), np.bincount(bins[bins < 2048], minlength=2048))
+
+
+def test_the_end_of_the_range_belongs_to_it_when_nothing_is_larger() -> None:
+    values = np.array([1.0, 1.0, 0.25], np.float32)
+    assert histogram_of(values).fold(0)[[2047, 512]].tolist() == [2, 1]
+    assert histogram_of(values, np.array([1.5])).fold(0).sum() == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16, ">f4"])
+def test_other_float_types_count_as_their_float32_values(dtype: object) -> None:
+    values = np.random.default_rng(2).standard_normal(1000).astype(dtype)  # type: ignore[arg-type]
+    assert histogram_of(values) == histogram_of(values.astype(np.float32))
+
+
+def test_a_float64_too_large_for_float32_is_infinite() -> None:
+    histogram = histogram_of(np.array([1e300, 1.0]))
+    assert (histogram.num_inf, histogram.observed_amax) == (1, 1.0)
+
+
+def test_strided_and_transposed_views_are_counted_whole() -> None:
+    values = np.random.default_rng(3).standard_normal((6, 7, 8)).astype(np.float32)
+    plain = histogram_of(values[:, ::2].copy())
+    assert histogram_of(values[:, ::2]) == plain
+    assert histogram_of(values.transpose(2, 0, 1)) == histogram_of(values)
+    readonly = values.copy()
+    readonly.flags.writeable = False
+    assert histogram_of(readonly) == histogram_of(values)
+
+
+def test_empty_arrays_and_scalars() -> None:
+    assert histogram_of(np.zeros((0, 3), np.float32)) == Histogram()
+    assert histogram_of(np.float32(3).reshape(())).maximum == 3
+    assert Histogram().observed_amax == 0
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex64, object])
+def test_other_types_are_refused(dtype: type) -> None:
+    with pytest.raises(ObservationError, match="no range to calibrate"):
+        histogram_of(np.zeros(3, dtype))
+
+
+def test_counting_makes_no_copy_of_a_float32_tensor() -> None:
+    values = np.random.default_rng(4).standard_normal((64, 1024)).astype(np.float32)
+    histogram = histogram_of(values)  # compiles
+    tracemalloc.start()
+    histogram.observe(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < values.nbytes / 8
