@@ -39,7 +39,7 @@ def calibrate(images: np.ndarray, batch_size: int = 8, **provenance: str) -> Cal
 
 
 @given(st.permutations(range(24)), st.integers(1, 24), st.integers(0, 24))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_order_batches_and_shards_give_the_same_file(
     order: list[int], batch_size: int, cut: int
 ) -> None:

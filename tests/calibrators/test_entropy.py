@@ -44,7 +44,7 @@ SMALLEST = st.sampled_from([0, 0, 0.5, 1])
 
 
 @given(histograms(), OUTLIERS, SMALLEST)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @example(np.zeros(40, np.int64), 0, 0)
 @example(np.zeros(40, np.int64), 5, 0)
 def test_equals_the_specification(counts: np.ndarray, outliers: int, share: float) -> None:
@@ -52,7 +52,7 @@ def test_equals_the_specification(counts: np.ndarray, outliers: int, share: floa
 
 
 @given(histograms(), st.sampled_from([0, 3]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_divergences_equal_the_definition(counts: np.ndarray, outliers: int) -> None:
     fast = entropy.divergences(counts, LEVELS, outliers)
     kept = range(LEVELS, len(counts) + 1)
@@ -65,7 +65,7 @@ def test_divergences_equal_the_definition(counts: np.ndarray, outliers: int) -> 
 
 @pytest.mark.nightly
 @given(histograms(), OUTLIERS, SMALLEST)
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=5000)
 def test_equals_the_specification_thousands_of_times(
     counts: np.ndarray, outliers: int, share: float
 ) -> None:
