@@ -1,0 +1,43 @@
+"""Graphs inside nodes: the branches of If, the bodies of Loop and Scan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["all_graphs", "all_nodes", "bodies"]
+
+
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """Give the graphs directly inside `node`."""
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
+    """Give every node of `graph`, each followed by the nodes of its bodies.
+
+    Nodes may be added and removed on the way: a removed node's bodies are not entered.
+    """
+    for node in graph:
+        yield node
+        if node.graph is graph:
+            for body in bodies(node):
+                yield from all_nodes(body)
+
+
+def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """Give `graph` and every graph inside it."""
+    yield graph
+    for node in graph:
+        for body in bodies(node):
+            yield from all_graphs(body)

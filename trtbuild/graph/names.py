@@ -1,0 +1,51 @@
+"""Names of tensors: every one unique over the graph and all its bodies.
+
+ONNX lets sibling bodies use one name twice. A rewrite that moves nodes between graphs, and ONNX
+Runtime's outer scopes, do not forgive that, so new names are unique everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.graph.bodies import all_graphs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx_ir as ir
+
+__all__ = ["Names", "defined_values"]
+
+
+def defined_values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Give every tensor that `graph` itself defines: inputs, initialisers, outputs of nodes."""
+    yield from graph.inputs
+    for value in graph.initializers.values():
+        if not value.is_graph_input():
+            yield value
+    for node in graph:
+        for output in node.outputs:
+            if output.name != "":
+                yield output
+
+
+class Names:
+    """The names in use in one model, and new ones on demand."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._used = {
+            value.name or "" for graph in all_graphs(model.graph) for value in defined_values(graph)
+        }
+        self._next: dict[str, int] = {}
+
+    def fresh(self, hint: str) -> str:
+        """Answer a name that starts with `hint` and that nothing has, and keep it."""
+        name = hint
+        number = self._next.get(hint, 1)
+        while name in self._used:
+            number += 1
+            name = f"{hint}_{number}"
+        self._next[hint] = number
+        self._used.add(name)
+        return name

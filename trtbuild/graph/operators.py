@@ -1,0 +1,94 @@
+"""Reading operators whose form changed between opsets: axes, bounds, flags."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.graph.constants import array, integers, single_value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = [
+    "attribute",
+    "axes",
+    "dropout_is_off",
+    "input_at",
+    "is_inference_batch_norm",
+    "is_random",
+    "normal_axis",
+    "permutation",
+]
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """Answer an attribute as a Python value, `default` where it is not written."""
+    found = node.attributes.get(name)
+    return default if found is None or found.is_ref() else found.value
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """Answer an operand; None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def axes(node: ir.Node, *, index: int = 1) -> tuple[int, ...] | None:
+    """Answer the constant axes of Squeeze, Unsqueeze or a reduction, as attribute or operand.
+
+    Returns:
+        The axes as written (possibly negative, empty where none are given); None where they are not
+        constant.
+    """
+    written = attribute(node, "axes")
+    if written is not None:
+        return tuple(written)
+    operand = input_at(node, index)
+    return () if operand is None else integers(operand)
+
+
+def normal_axis(axis: int, rank: int) -> int:
+    """Count an axis from the front."""
+    return axis + rank if axis < 0 else axis
+
+
+def permutation(node: ir.Node, rank: int | None) -> tuple[int, ...] | None:
+    """Answer the permutation of a Transpose; without one it reverses the dims. None: not known."""
+    perm = attribute(node, "perm")
+    if perm is not None:
+        return tuple(perm)
+    return None if rank is None else tuple(reversed(range(rank)))
+
+
+def is_inference_batch_norm(node: ir.Node) -> bool:
+    """Whether a BatchNormalization works with its stored statistics (its other outputs unread)."""
+    if attribute(node, "training_mode", 0) or not attribute(node, "spatial", 1):
+        return False
+    return all(not out.uses() and not out.is_graph_output() for out in node.outputs[1:])
+
+
+def dropout_is_off(node: ir.Node) -> bool:
+    """Whether a Dropout passes its input through."""
+    operand = input_at(node, 2)
+    if operand is None:
+        return True
+    content = array(operand)
+    return content is not None and not bool(single_value(operand))
+
+
+_RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+
+
+def is_random(node: ir.Node) -> bool:
+    """Whether `node` answers something else each time it runs, or may."""
+    if node.op_type == "Dropout":
+        return not dropout_is_off(node)
+    return node.domain == "" and node.op_type in _RANDOM

@@ -1,0 +1,72 @@
+"""Shape and Size of tensors whose dims are known before the network runs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.graph.constants import integers
+from trtbuild.graph.operators import attribute
+from trtbuild.graph.pass_base import Declined, Pass
+from trtbuild.graph.readers import maker
+from trtbuild.graph.shapes import dims, static_dims
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.graph.editor import Editor
+
+__all__ = ["ResolveTfShapeN"]
+
+
+class ResolveTfShapeN(Pass):
+    """Replace the Shape of a static tensor by a constant.
+
+    Pattern: Shape or Size; Gather or Slice of a Shape at constant places.
+    Conditions: the dims asked for are known numbers; symbolic ones stay.
+    Effect: an initialiser, from which constant folding goes on.
+    Source: MNN ``ResolveTfShapeN``; ONNX has no ShapeN.
+    """
+
+    name = "ResolveTfShapeN"
+    anchors = frozenset({"Gather", "Shape", "Size"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Write the dims down."""
+        content = _gathered(node) if node.op_type == "Gather" else _asked(node)
+        if content is None:
+            return None
+        output = node.outputs[0]
+        edit.become_constant(output, content)
+        return f"is {content.tolist()}"
+
+
+def _asked(node: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
+    if node.op_type == "Size":
+        known = static_dims(node.inputs[0])
+        return None if known is None else np.array(math.prod(known), np.int64)
+    all_dims = dims(node.inputs[0])
+    if all_dims is None:
+        raise Declined("not even the rank is known")
+    part = all_dims[attribute(node, "start", 0) : attribute(node, "end")]
+    if not all(isinstance(dim, int) for dim in part):
+        raise Declined(f"the dims {list(part)} are not all known")
+    return np.array(part, np.int64)
+
+
+def _gathered(node: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
+    shape = maker(node.inputs[0], "Shape")
+    places = integers(node.inputs[1])
+    if shape is None or places is None or node.inputs[1] is None:
+        return None
+    all_dims = dims(shape.inputs[0])
+    if all_dims is None:
+        return None
+    part = all_dims[attribute(shape, "start", 0) : attribute(shape, "end")]
+    found = [part[place] for place in places if -len(part) <= place < len(part)]
+    if len(found) != len(places) or not all(isinstance(dim, int) for dim in found):
+        return None
+    scalar = node.inputs[1].shape is not None and len(node.inputs[1].shape) == 0
+    return np.array(found[0] if scalar else found, np.int64)

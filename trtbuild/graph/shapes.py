@@ -1,0 +1,76 @@
+"""What is statically known about the dims of a tensor, and nothing that is guessed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Dim", "Dims", "broadcast", "dims", "element_count", "rank", "same_dims", "static_dims"]
+
+Dim: TypeAlias = "int | str | None"
+"""A size, the name of a symbolic size, or None where nothing is known."""
+
+Dims: TypeAlias = "tuple[Dim, ...]"
+
+
+def dims(value: ir.Value | None) -> Dims | None:
+    """Answer the dims of a tensor; None where not even the rank is known."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(_known(dim) for dim in value.shape.dims)
+
+
+def _known(dim: int | ir.SymbolicDim) -> Dim:
+    """Answer what is known of a dim; some exporters write -1 for "any"."""
+    if isinstance(dim, int):
+        return dim if dim >= 0 else None
+    return dim.value
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """Answer how many dims a tensor has; None where that is not known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def static_dims(value: ir.Value | None) -> tuple[int, ...] | None:
+    """Answer the dims of a tensor whose every dim is a known number; None otherwise."""
+    known = dims(value)
+    if known is None:
+        return None
+    numbers = tuple(dim for dim in known if isinstance(dim, int))
+    return numbers if len(numbers) == len(known) else None
+
+
+def same_dims(first: Dims | None, second: Dims | None) -> bool:
+    """Whether two shapes are known to be equal, dim by dim. Unknown equals nothing."""
+    if first is None or second is None or len(first) != len(second):
+        return False
+    return all(a is not None and a == b for a, b in zip(first, second))
+
+
+def element_count(value: ir.Value | None) -> int | None:
+    """Answer how many elements a tensor has; None where a dim is not known."""
+    known = static_dims(value)
+    return None if known is None else math.prod(known)
+
+
+def broadcast(first: Dims | None, second: Dims | None) -> Dims | None:
+    """Answer the shape of a broadcasting operator's result, right-aligned; None: rank not known."""
+    if first is None or second is None:
+        return None
+    length = max(len(first), len(second))
+    padded = [(1,) * (length - len(item)) + tuple(item) for item in (first, second)]
+    return tuple(_broadcast_dim(a, b) for a, b in zip(*padded))
+
+
+def _broadcast_dim(first: Dim, second: Dim) -> Dim:
+    if first == 1:
+        return second
+    if second in (1, first):
+        return first
+    if isinstance(first, int):  # the other is symbolic: 1 or equal, or the model is wrong
+        return first
+    return second if isinstance(second, int) else None
