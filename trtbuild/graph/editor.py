@@ -102,7 +102,7 @@ class Editor:
         given = {key: item for key, item in (attributes or {}).items() if item is not None}
         node = ir.node(op_type, list(inputs), given, num_outputs=outputs)
         graph = before.graph
-        assert graph is not None, "the node to insert before is in a graph"  # noqa: S101
+        assert graph is not None, "the node to insert before is in a graph"
         for output in node.outputs:
             output.name = self.names.fresh(f"{op_type}_out")
         graph.insert_before(before, node)
@@ -124,7 +124,7 @@ class Editor:
     def initializer(self, tensor: ir.TensorProtocol, near: ir.Node, hint: str) -> ir.Value:
         """Add an initialiser that holds `tensor`, shared and not copied, to the graph of `near`."""
         graph = near.graph
-        assert graph is not None, "the node is in a graph"  # noqa: S101
+        assert graph is not None, "the node is in a graph"
         value = ir.Value(
             name=self.names.fresh(hint),
             shape=ir.Shape(tensor.shape.numpy()),
@@ -137,7 +137,7 @@ class Editor:
     def become_constant(self, output: ir.Value, content: NDArray[np.generic]) -> None:
         """Replace a tensor that a node makes by a constant: an initialiser, or a Constant node."""
         node = output.producer()
-        assert node is not None, "a node makes it"  # noqa: S101
+        assert node is not None, "a node makes it"
         if output.is_graph_output():
             value = self.add("Constant", [], {"value": ir.Tensor(content)}, before=node)
         else:

@@ -1,8 +1,8 @@
 """What a pass is: a small named object that rewrites one pattern, or says why it did not.
 
 A pass of your own is a subclass of `Pass` with a name, the operators its pattern starts from, a
-docstring, and `rewrite`. Its docstring has a first line and four fields, which the documentation and
-``trtbuild optimize --list`` print::
+docstring, and `rewrite`. Its docstring has a first line and four fields, which
+``trtbuild optimize --list`` and the documentation print::
 
     Pattern: what it looks for.
     Conditions: what must hold.

@@ -65,7 +65,7 @@ def dequantized(value: ir.Value | None) -> NDArray[Any] | None:
     if any(part is None for part in parts) or attribute(node, "block_size", 0):
         return None
     content, scale = parts[0], parts[1]
-    assert content is not None and scale is not None  # noqa: S101, PT018
+    assert content is not None and scale is not None  # noqa: PT018
     axis = normal_axis(int(attribute(node, "axis", 1)), content.ndim)
     zero = parts[2] if len(parts) > 2 and parts[2] is not None else np.zeros_like(scale)
     steps = content.astype(np.float64) - _along(zero, axis, content.ndim).astype(np.float64)
@@ -94,7 +94,7 @@ def scale_weight(layer: ir.Node, factors: NDArray[np.float64], edit: Editor) -> 
     if weight.dequantize is not None:
         return _scale_integers(layer, weight.dequantize, factors, edit)
     content = array(weight.value)
-    assert content is not None, "read_weight saw a constant"  # noqa: S101
+    assert content is not None, "read_weight saw a constant"
     product = rounded(content.astype(np.float64) * factors, weight.float_dtype)
     return edit.constant(product, near=layer, hint=name)
 

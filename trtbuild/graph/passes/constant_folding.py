@@ -168,7 +168,7 @@ def _folds_to_view(node: ir.Node) -> bool:
 
 def _view(node: ir.Node) -> NDArray[Any]:
     content, target = array(node.inputs[0]), static_dims(node.outputs[0])
-    assert content is not None and target is not None, "see _folds_to_view"  # noqa: S101, PT018
+    assert content is not None and target is not None, "see _folds_to_view"  # noqa: PT018
     if node.op_type == "Transpose":
         return np.transpose(content, permutation(node, content.ndim))
     return content.reshape(target)
