@@ -1,1 +1,54 @@
-"""What can run a network: ONNX Runtime, TensorRT."""
+"""What builds and runs engines, and which one is taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
+from trtbuild.errors import MissingError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtbuild.backends.base import Backend
+
+__all__ = ["AUTO", "choose_backend", "known_backends"]
+
+AUTO = "auto"
+
+
+def known_backends() -> Mapping[str, Backend]:
+    """Every backend by name, the preferred first; none is loaded by asking."""
+    embedded = OnnxRuntimeBackend()
+    return {embedded.name: embedded}
+
+
+def choose_backend(name: str = AUTO) -> tuple[Backend, str]:
+    """Take the backend `name`, or with ``auto`` the first that works on this machine.
+
+    Returns:
+        The backend, and one sentence that says what was picked and why.
+
+    Raises:
+        OptionError: there is no backend of that name.
+        MissingError: it does not work here; the message says why and what mends it.
+    """
+    backends = known_backends()
+    if name != AUTO:
+        if name not in backends:
+            raise OptionError(
+                f"there is no backend '{name}'; known are {', '.join(backends)}, {AUTO}."
+            )
+        found = backends[name].availability()
+        if not found.usable:
+            raise MissingError(
+                f"the backend '{name}' cannot be used: {found.detail}. {found.remedy}".strip()
+            )
+        return backends[name], f"{found.detail}, as asked"
+    passed_over: list[str] = []
+    for backend in backends.values():
+        found = backend.availability()
+        if found.usable:
+            return backend, ". ".join([found.detail, *passed_over])
+        passed_over.append(f"{backend.name} is not usable here: {found.detail}")
+    raise MissingError("no backend works on this machine. " + ". ".join(passed_over))

@@ -95,7 +95,10 @@ class Engine:
 class Backend(Protocol):
     """Something that builds and runs engines."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name that ``--backend`` and the manifest use."""
+        ...
 
     def availability(self) -> Availability:
         """Say whether this backend works here. Never raises."""

@@ -41,15 +41,7 @@ class Execution(StrEnum):
     REFERENCE = "reference"
 
 
-# ONNX Runtime's names of element types; others (strings, sequences) have no NumPy feed.
-_DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(bool)": np.bool_,
-    **{f"tensor({kind})": np.dtype(kind) for kind in ("int8", "int16", "int32", "int64")},
-    **{f"tensor({kind})": np.dtype(kind) for kind in ("uint8", "uint16", "uint32", "uint64")},
-}
+_FLOAT_DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "bool": "bool"}
 
 
 class OnnxRuntimeSession:
@@ -132,23 +124,26 @@ def _multiplies_exactly() -> bool:
 
 
 def _specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(
-            argument.name,
-            np.dtype(_DTYPES.get(argument.type, np.object_)),
-            tuple(dim if isinstance(dim, int) and dim >= 0 else None if isinstance(dim, int) else dim
-                  for dim in argument.shape),
-        )
-        for argument in arguments
-    )  # fmt: skip
+    return tuple(TensorSpec(a.name, _dtype(a.type), _dims(a.shape)) for a in arguments)
+
+
+def _dtype(kind: str) -> np.dtype[Any]:
+    """NumPy's dtype for ONNX Runtime's ``tensor(kind)``; object for what is no tensor of numbers."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    try:
+        return np.dtype(_FLOAT_DTYPES.get(name, name))
+    except TypeError:
+        return np.dtype(np.object_)
+
+
+def _dims(shape: Sequence[int | str | None]) -> tuple[int | str | None, ...]:
+    return tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in shape)
 
 
 def _reason(error: BaseException) -> str:
     """The part of ONNX Runtime's message that a user can act on."""
-    text = str(error).strip()
-    for marker in (" : ", "Status Message: "):
-        text = text.rsplit(marker, 1)[-1] if marker == "Status Message: " else text
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    text = str(error).strip() or type(error).__name__
+    return text.rsplit("Status Message: ", 1)[-1].splitlines()[0].rstrip(".")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,16 @@ from trtbuild.data.labels import read_labels
 from trtbuild.data.opening import open_source
 from trtbuild.data.preprocess import ImageSize, Preprocess, read_preprocess
 from trtbuild.data.random_data import RandomSource
-from trtbuild.data.samples import Batch, Sample, Source, batches
-from trtbuild.data.split import Split, choose_samples, split
+from trtbuild.data.samples import Batch, Sample, Source, batches, full_batches
+from trtbuild.data.split import (
+    Split,
+    added_digests,
+    choose_samples,
+    data_digest,
+    shard_of,
+    split,
+    without,
+)
 
 __all__ = [
     "Batch",
@@ -17,10 +25,15 @@ __all__ = [
     "Sample",
     "Source",
     "Split",
+    "added_digests",
     "batches",
     "choose_samples",
+    "data_digest",
+    "full_batches",
     "open_source",
     "read_labels",
     "read_preprocess",
+    "shard_of",
     "split",
+    "without",
 ]

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ArraySource", "load_arrays"]
 
-_LABEL_NAMES = ("y", "labels", "label")
-
 
 @dataclass(frozen=True)
 class ArraySource:
@@ -33,14 +31,12 @@ class ArraySource:
         arrays: input name -> array whose axis 0 runs over the samples.
         inputs: what the network takes.
         preprocess: applied to every row of a single image input; None passes rows as they are.
-        labels: class index of every row, or None.
     """
 
     path: Path
     arrays: Mapping[str, np.ndarray]
     inputs: Sequence[TensorSpec]
     preprocess: Preprocess | None = None
-    labels: np.ndarray | None = None
     description: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -62,23 +58,16 @@ class ArraySource:
             raise DataError(f"the arrays of '{path}' differ in length: {lengths}.")
         if not all(lengths.values()):
             raise DataError(f"'{path}' holds no sample: its arrays have length 0.")
-        named = preprocess.labels if preprocess else None
-        names = (named,) if named else _LABEL_NAMES
-        labels = next((stored[name] for name in names if name in stored), None)
-        if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
-            labels = None
-        return cls(path, arrays, inputs, preprocess, labels)
+        return cls(path, arrays, inputs, preprocess)
 
     def __iter__(self) -> Iterator[Sample]:
         first = next(iter(self.arrays))
         for index in range(len(self.arrays[first])):
             rows = {name: array[index] for name, array in self.arrays.items()}
-            label = None if self.labels is None else int(self.labels[index])
             yield Sample(
                 name=f"{self.path.name}[{index}]",
                 key=array_key(rows.values()),
                 load=partial(self._feeds, rows),
-                label=label,
             )
 
     def _feeds(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -51,7 +51,6 @@ class Preprocess:
         resize: short side in pixels (bilinear), or (height, width); None leaves the size.
         crop: side of the centre square, or (height, width); None keeps everything.
         array: name of the array of images in an ``.npz`` file; None finds it.
-        labels: name of the array of labels there; None takes ``y`` or ``labels``.
     """
 
     layout: Literal["NCHW", "NHWC"] = "NCHW"
@@ -62,7 +61,6 @@ class Preprocess:
     resize: ImageSize | None = None
     crop: ImageSize | None = None
     array: str | None = None
-    labels: str | None = None
 
     def __post_init__(self) -> None:
         _check_choice("layout", self.layout, _LAYOUTS)

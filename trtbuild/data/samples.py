@@ -13,7 +13,7 @@ from trtbuild.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Batch", "Sample", "Source", "array_key", "batches"]
+__all__ = ["Batch", "Sample", "Source", "array_key", "batches", "full_batches"]
 
 
 @dataclass(frozen=True)
@@ -114,3 +114,20 @@ def _check_finite(sample: Sample, arrays: dict[str, np.ndarray]) -> None:
                 f"the sample '{sample.name}' holds {kind} in the data for input '{name}'; "
                 "repair it or leave it out."
             )
+
+
+def full_batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
+    """`batches`, without those that are not full; for networks whose batch is fixed.
+
+    Raises:
+        DataError: not one full batch.
+    """
+    found = False
+    for batch in batches(samples, size):
+        if len(batch.names) == size:
+            found = True
+            yield batch
+    if not found:
+        raise DataError(
+            f"the network takes batches of exactly {size}, and there are fewer samples of one shape."
+        )

@@ -6,17 +6,27 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbuild.errors import DataError
+from trtbuild.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from trtbuild.data.samples import Sample, Source
 
-__all__ = ["Split", "choose_samples", "data_digest", "split"]
+__all__ = [
+    "Split",
+    "added_digests",
+    "choose_samples",
+    "data_digest",
+    "shard_of",
+    "split",
+    "without",
+]
 
 # Share of the data that verification keeps for itself when no other data is named.
 HELD_OUT_SHARE = 0.05
+
+_DIGEST = "sum-sha256:"
 
 
 @dataclass(frozen=True)
@@ -95,12 +105,44 @@ def without(source: Source, excluded: Source) -> Source:
     return ChosenSamples(source, keys)
 
 
+def shard_of(source: Source, shard: str) -> Source:
+    """Part I of N of `source`, with `shard` as ``I/N``; every sample is in exactly one part.
+
+    Raises:
+        OptionError: `shard` is not of that form.
+        DataError: the part holds no sample.
+    """
+    index, _, count = shard.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise OptionError(f"--shard is I/N with 1 <= I <= N, for example 3/8; not '{shard}'.")
+    keys = sorted({sample.key for sample in source})[int(index) - 1 :: int(count)]
+    if not keys:
+        raise DataError(
+            f"shard {shard} of '{source.description}' holds no sample; use fewer shards."
+        )
+    return ChosenSamples(source, frozenset(keys))
+
+
 def data_digest(source: Source) -> str:
-    """SHA-256 over the keys of all samples, in order of key."""
-    digest = hashlib.sha256()
-    for key in sorted(sample.key for sample in source):
-        digest.update(key)
-    return f"sha256:{digest.hexdigest()}"
+    """Digest of all samples that does not depend on their order; digests of parts add up.
+
+    The sum of the samples' keys, hashed to 256 bits each, modulo 2^256.
+    """
+    total = sum(_wide(sample.key) for sample in source)
+    return _digest_text(total)
+
+
+def added_digests(digests: Iterable[str]) -> str:
+    """The digest of all the data, from the digests of its parts."""
+    return _digest_text(sum(int(digest.removeprefix(_DIGEST), 16) for digest in digests))
+
+
+def _wide(key: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(key).digest())
+
+
+def _digest_text(total: int) -> str:
+    return f"{_DIGEST}{total % 2**256:064x}"
 
 
 def _ranked(source: Source, seed: int) -> list[bytes]:

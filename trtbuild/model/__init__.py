@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trtbuild.model.digests import graph_digest, weights_digest
-from trtbuild.model.reading import MIN_QDQ_OPSET, read_model
+from trtbuild.model.reading import MIN_QDQ_OPSET, name_nodes, read_model
 from trtbuild.model.signature import input_specs, output_specs, static_batch
 from trtbuild.model.writing import model_bytes, write_model
 
@@ -12,6 +12,7 @@ __all__ = [
     "graph_digest",
     "input_specs",
     "model_bytes",
+    "name_nodes",
     "output_specs",
     "read_model",
     "static_batch",

@@ -140,7 +140,10 @@ def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
         unique = f"{name}_{number}"
     tensor = ir.tensor(array, name=unique)
     value = ir.Value(
-        name=unique, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+        name=unique,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
     )
     graph.register_initializer(value)
     return value

@@ -79,12 +79,10 @@ def unsigned(given: TensorRange) -> QuantParams:
 
     Non-negative tensors get zero point 0, which also stands for a ReLU.
     """
-    amax = np.float32(given.amax)
-    low = min(np.float32(0), max(np.float32(given.minimum), -amax))
-    high = max(np.float32(0), min(np.float32(given.maximum), amax))
-    scale = (np.float64(high) - np.float64(low)) / 255
-    scale = np.float32(max(scale, np.finfo(np.float32).tiny))
-    return QuantParams(scale, int(np.rint(-low / scale)), ir.DataType.UINT8)
+    low = min(0.0, max(given.minimum, -given.amax))
+    high = max(0.0, min(given.maximum, given.amax))
+    scale = np.float32(max((high - low) / 255, float(np.finfo(np.float32).tiny)))
+    return QuantParams(scale, round(-low / float(scale)), ir.DataType.UINT8)
 
 
 def _quantized_tensors(model: ir.Model, selected: set[str]) -> set[str]:

@@ -66,22 +66,21 @@ def _matches(node: ir.Node, pattern: str) -> bool:
 
 
 def _why_float(node: ir.Node, by_pattern: Mapping[str, str]) -> str | None:
-    if node.name in by_pattern:
-        return f"kept in float by --float '{by_pattern[node.name]}'"
+    pattern = by_pattern.get(node.name or "")
+    if pattern is not None:
+        return f"kept in float by --float '{pattern}'"
     if node.op_type in RECURRENT:
         return "recurrent layers have no INT8 form in TensorRT"
-    data, weight = node.inputs[0], node.inputs[1]
-    if is_constant(data):
-        return "its data input is constant"
-    if not is_constant(weight):
-        return "its second input is computed, not a constant weight"
-    assert weight is not None
-    if weight.dtype not in _FLOAT_TYPES:
-        return (
-            f"its weight is {weight.dtype.name if weight.dtype else 'of unknown type'}, not float"
-        )
-    if weight.const_value is None or weight.const_value.size == 0:
-        return "its weight is empty"
     if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:
         return "TensorRT refuses Q/DQ on a grouped transposed convolution"
-    return None
+    if is_constant(node.inputs[0]):
+        return "its data input is constant"
+    return _why_weight_is_float(node.inputs[1])
+
+
+def _why_weight_is_float(weight: ir.Value | None) -> str | None:
+    if weight is None or weight.const_value is None or weight.is_graph_input():
+        return "its second input is computed, not a constant weight"
+    if weight.const_value.dtype not in _FLOAT_TYPES:
+        return f"its weight is {weight.const_value.dtype.name}, not float"
+    return None if weight.const_value.size else "its weight is empty"

@@ -29,7 +29,7 @@ def weight_scales(weight: np.ndarray, axis: int | None, name: str) -> np.ndarray
     scales = amax / np.float32(INT8_LIMIT)
     # a scale below the smallest normal float32 would divide to infinity
     scales = np.maximum(scales, np.finfo(np.float32).tiny)
-    return np.where(amax > 0, scales, np.float32(1)).astype(np.float32)
+    return np.asarray(np.where(amax > 0, scales, 1), dtype=np.float32)
 
 
 def quantize_weight(weight: np.ndarray, scales: np.ndarray, axis: int | None) -> np.ndarray:
@@ -38,4 +38,4 @@ def quantize_weight(weight: np.ndarray, scales: np.ndarray, axis: int | None) ->
     if axis is not None:
         shape[axis] = -1
     steps = np.rint(weight.astype(np.float32) / scales.reshape(shape))
-    return np.clip(steps, -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+    return np.asarray(np.clip(steps, -INT8_LIMIT, INT8_LIMIT), dtype=np.int8)

@@ -1,0 +1,86 @@
+"""``trtbuild engine``: the whole job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trtbuild.backends import AUTO
+from trtbuild.cli.calibrate_options import calibrate_options
+from trtbuild.cli.data_options import data_options
+from trtbuild.cli.engine_summary import engine_summary
+from trtbuild.cli.gate_options import gate_options
+from trtbuild.cli.output import Output, output_options
+from trtbuild.errors import OptionError
+from trtbuild.latency.measure import MeasureOptions
+from trtbuild.manifest import read_manifest
+from trtbuild.pipeline import build_engine
+from trtbuild.recipe import EngineRecipe
+
+if TYPE_CHECKING:
+    from trtbuild.calibration import CalibrateOptions
+    from trtbuild.recipe import DataRecipe
+    from trtbuild.verification.gate import Gate
+
+__all__ = ["command"]
+
+
+@click.command("engine")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--int8", is_flag=True, help="Build in INT8.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out"), show_default=True,
+              help="Folder for the results; made if absent.")  # fmt: skip
+@data_options
+@calibrate_options
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), help="Use these ranges; do not calibrate."
+)
+@click.option("--float", "float_patterns", multiple=True, metavar="PATTERN",
+              help="Keep layers in float: node name, op type, or glob. Repeatable.")  # fmt: skip
+@click.option("--backend", default=AUTO, show_default=True, help="tensorrt, onnxruntime, or auto.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
+              help="Of verification, and of calibration inside TensorRT.")  # fmt: skip
+@click.option("--latency/--no-latency", default=True, show_default=True, help="Measure latency.")
+@gate_options
+@output_options
+def command(
+    *,
+    model: Path,
+    int8: bool,
+    output: Path,
+    data: DataRecipe,
+    calibrate: CalibrateOptions,
+    calibration: Path | None,
+    float_patterns: tuple[str, ...],
+    backend: str,
+    batch_size: int,
+    latency: bool,
+    gate: Gate,
+    out: Output,
+) -> int:
+    """Build a verified INT8 engine from the float network MODEL (an ONNX file).
+
+    The network is prepared, calibrated on --data, quantized, built for the backend at hand, and
+    compared with the float network on data that calibration has not seen.
+    """
+    if not int8:
+        raise OptionError("say which precision to build: --int8.")
+    recipe = EngineRecipe(
+        model=model,
+        output=output,
+        data=data,
+        calibrate=calibrate,
+        calibration=calibration,
+        float_patterns=float_patterns,
+        backend=backend,
+        batch_size=batch_size,
+        gate=gate,
+        latency=MeasureOptions(duration_ms=2000) if latency else None,
+    )
+    with out.progress() as progress:
+        result = build_engine(recipe, progress)
+    out.say(*engine_summary(result))
+    out.result(read_manifest(result.manifest))
+    return 0 if result.passed else 1

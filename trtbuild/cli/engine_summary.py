@@ -1,0 +1,116 @@
+"""What ``trtbuild engine`` shows at the end: coverage, figures, latency, files, verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from trtbuild.latency.stats import ratio, summarize
+from trtbuild.pipeline import ENGINE, FLOAT
+from trtbuild.quantization.operators import WEIGHTED
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from trtbuild.artifact import Decision
+    from trtbuild.pipeline import EngineResult
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.intervals import Estimate
+
+__all__ = ["engine_summary"]
+
+
+def engine_summary(result: EngineResult) -> list[RenderableType]:
+    """The summary as tables and lines, the verdict last."""
+    parts: list[RenderableType] = [
+        f"backend: {result.why_backend}",
+        _coverage(result),
+        _figures(result),
+    ]
+    if result.latency:
+        parts.append(_latency(result))
+    parts.append(_files(result))
+    for name, verdict in result.verdicts.items():
+        parts.extend(f"[red]{name}: {finding}[/red]" for finding in verdict.failures)
+    parts.append(_verdict(result))
+    return parts
+
+
+def _coverage(result: EngineResult) -> str:
+    weighted = [d for d in result.artifact.decisions if d.op_type in WEIGHTED]
+    done = [d for d in weighted if d.quantized]
+    line = f"INT8: {len(done)} of {len(weighted)} layers with weights"
+    reasons = Counter(_reason(d) for d in weighted if not d.quantized)
+    return line + "".join(
+        f"\n  float: {count} x {reason}" for reason, count in reasons.most_common()
+    )
+
+
+def _reason(decision: Decision) -> str:
+    return f"{decision.op_type}: {decision.reason}"
+
+
+def _figures(result: EngineResult) -> Table:
+    table = Table(
+        "network", "output", "SQNR dB", "cosine", "rel. L2", "same top-1", "top-1 float, INT8"
+    )
+    for name, comparison in result.comparisons.items():
+        for output in comparison.outputs:
+            table.add_row(
+                name,
+                output.name,
+                _number(output.sqnr_db, ".1f"),
+                _number(output.cosine, ".5f"),
+                _number(output.relative_l2, ".4f"),
+                _number(output.top1_agreement_percent, ".1f", " %"),
+                _top1(comparison, output.name),
+            )
+    images = next(iter(result.comparisons.values())).num_images
+    table.caption = f"against the float network, on {images} samples that calibration did not see"
+    return table
+
+
+def _number(estimate: Estimate | None, form: str, unit: str = "") -> str:
+    return "" if estimate is None else f"{estimate.value:{form}}{unit}"
+
+
+def _top1(comparison: Comparison, output: str) -> str:
+    accuracy = comparison.accuracy
+    if accuracy is None or accuracy.output != output:
+        return ""
+    return f"{accuracy.reference_percent.value:.2f}, {accuracy.candidate_percent.value:.2f} %"
+
+
+def _latency(result: EngineResult) -> Table:
+    table = Table("latency, ms", "median", "p90", "p99", "against float")
+    for name, samples in result.latency.items():
+        found = summarize(samples)
+        relation = ""
+        if name == ENGINE:
+            times = ratio(result.latency[FLOAT], samples)
+            relation = (
+                f"{1 / times.value:.2f} x as fast ({1 / times.high:.2f} to {1 / times.low:.2f})"
+            )
+        row = (f"{value:.3f}" for value in (found.median_ms, found.p90_ms, found.p99_ms))
+        table.add_row(name, *row, relation)
+    first = result.latency[FLOAT]
+    table.caption = f"batch {first.batch_size}, in turns in one process; {first.clock}"
+    return table
+
+
+def _files(result: EngineResult) -> Table:
+    table = Table("file", "what it is", box=None, show_header=False)
+    folder = result.manifest.parent
+    for name, what in {**result.files, result.manifest.name: "the record of this build"}.items():
+        table.add_row(str(folder / name), what)
+    return table
+
+
+def _verdict(result: EngineResult) -> str:
+    judged = sum(len(verdict.findings) for verdict in result.verdicts.values())
+    if not result.passed:
+        return "[bold red]FAILED[/bold red]: the engine does not meet its limits"
+    what = f"all {judged} checks hold" if judged else "no limit was set"
+    return f"[bold green]PASSED[/bold green]: {what}"

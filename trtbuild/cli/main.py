@@ -1,0 +1,87 @@
+"""``trtbuild``: finds the command, and turns what goes wrong into one sentence and an exit code.
+
+0 done, 1 a gate failed, 2 the input is wrong, 3 something needed is not installed, 4 a bug of ours,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+
+from calibrators.errors import CalibratorError
+from trtbuild.errors import TrtbuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+WRONG_INPUT = 2
+BUG = 4
+INTERRUPTED = 130
+
+# Command -> module and the line of the overview; a module is imported when its command is called.
+_COMMANDS = {
+    "engine": "Build a verified INT8 engine from a float ONNX file: the whole job.",
+    "calibrate": "Find the range of every tensor that will be INT8.",
+    "optimize": "Run graph passes over an ONNX file.",
+    "quantize": "Write the explicit Q/DQ network from ranges.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        del ctx
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"trtbuild.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="trtbuild", message="trtbuild %(version)s")
+def _group() -> None:
+    """Build, calibrate and verify INT8 engines for NVIDIA TensorRT 10 and 11.
+
+    Exit codes: 0 done, 1 a gate failed, 2 the input is wrong, 3 something needed is not installed,
+    4 a bug of trtbuild, 130 interrupted.
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and answer the exit code; messages go to standard error."""
+    try:
+        answer = _group.main(args=arguments, prog_name="trtbuild", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return WRONG_INPUT
+    except (TrtbuildError, CalibratorError) as error:
+        click.echo(f"trtbuild: {error}", err=True)
+        return error.exit_code if isinstance(error, TrtbuildError) else WRONG_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing half-written was left behind.", err=True)
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001 - the last line of defence: everything else is our bug
+        traceback.print_exc()
+        click.echo("this is a bug of trtbuild; please report it with the lines above.", err=True)
+        return BUG
+    return answer if isinstance(answer, int) else 0
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run())

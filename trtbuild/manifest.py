@@ -1,0 +1,142 @@
+"""The record beside an engine: what it was made of, what was done, how well it does.
+
+JSON, schema ``trtbuild.manifest``; docs/manifest.md describes it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.data import data_digest
+from trtbuild.files import file_digest, write_text
+from trtbuild.latency.stats import summarize
+from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
+from trtbuild.verification.records import encode, load_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from trtbuild.artifact import Decision
+    from trtbuild.backends.base import TensorSpec
+    from trtbuild.pipeline import DataPlan, EngineResult
+    from trtbuild.recipe import DataRecipe, EngineRecipe
+
+__all__ = ["SCHEMA", "VERSION", "build_manifest", "read_manifest", "write_manifest"]
+
+SCHEMA = "trtbuild.manifest"
+VERSION = 1
+
+_PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numba")
+
+
+def write_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> None:
+    """Write the manifest of `result`, as the last file of a build."""
+    text = json.dumps(build_manifest(result, recipe, plan), indent=1, ensure_ascii=False)
+    write_text(result.manifest, text + "\n")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest.
+
+    Raises:
+        InputError: unreadable, or of another schema or version.
+    """
+    return dict(load_object(path, SCHEMA, VERSION))
+
+
+def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> dict[str, Any]:
+    """The manifest as JSON types."""
+    artifact, calibration = result.artifact, result.artifact.calibration
+    assert calibration is not None
+    folder = result.manifest.parent
+    return {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "name": artifact.name,
+        "passed": result.passed,
+        "model": {
+            "file": recipe.model.name,
+            "digest": file_digest(recipe.model),
+            "graph": graph_digest(artifact.source),
+            "weights": weights_digest(artifact.source),
+            "inputs": _specs(input_specs(artifact.source)),
+            "outputs": _specs(output_specs(artifact.source)),
+        },
+        "data": _data(recipe.data, plan),
+        "options": {
+            "float": list(recipe.float_patterns),
+            "backend": recipe.backend,
+            "batch_size": recipe.batch_size,
+            "seed": recipe.data.seed,
+            "gate": recipe.gate.limits,
+        },
+        "stages": [
+            {"stage": r.stage, "summary": r.summary, "details": dict(r.details)}
+            for r in artifact.history
+        ],
+        "calibration": {
+            "method": calibration.method,
+            "amax": {name: given.amax for name, given in sorted(calibration.ranges.items())},
+        },
+        "layers": [_decision(decision) for decision in artifact.decisions],
+        "engine": {
+            "backend": result.engine.backend,
+            "why": result.why_backend,
+            "file": result.engine.path.name,
+            "details": dict(result.engine.details),
+        },
+        "files": {
+            name: {
+                "what": what,
+                "digest": file_digest(folder / name),
+                "bytes": (folder / name).stat().st_size,
+            }
+            for name, what in result.files.items()
+        },
+        "verification": {
+            name: {**comparison.to_json(), "verdict": result.verdicts[name].to_json()}
+            for name, comparison in result.comparisons.items()
+        },
+        "latency": {name: encode(summarize(samples)) for name, samples in result.latency.items()},
+        "versions": {"python": platform.python_version(), **_versions(_PACKAGES)},
+        "machine": {"system": platform.system(), "processor": platform.machine()},
+    }
+
+
+def _specs(specs: Iterable[TensorSpec]) -> list[dict[str, Any]]:
+    return [{"name": s.name, "dtype": s.dtype.name, "dims": list(s.dims)} for s in specs]
+
+
+def _data(recipe: DataRecipe, plan: DataPlan) -> dict[str, Any]:
+    calibrates = plan.calibration
+    return {
+        "random": recipe.random_data,
+        "preprocess": None if recipe.preprocess is None else recipe.preprocess.as_dict(),
+        "calibration": None if calibrates is None else calibrates.description,
+        "calibration_digest": None if calibrates is None else data_digest(calibrates),
+        "verification": plan.verification.description,
+        "verification_digest": data_digest(plan.verification),
+    }
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    return {
+        "node": decision.node,
+        "op_type": decision.op_type,
+        "int8": decision.quantized,
+        "reason": decision.reason,
+    }
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,315 @@
+"""The stages in order: a float ONNX file in; an engine, its verdict and its manifest out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trtbuild.artifact import Artifact, Record
+from trtbuild.backends import choose_backend
+from trtbuild.backends.base import BuildRequest
+from trtbuild.backends.onnxruntime import Execution, open_session
+from trtbuild.calibration import calibrate, load_calibration
+from trtbuild.data import (
+    RandomSource,
+    batches,
+    choose_samples,
+    full_batches,
+    open_source,
+    read_labels,
+    shard_of,
+    split,
+    without,
+)
+from trtbuild.errors import DataError
+from trtbuild.files import make_directory, write_bytes
+from trtbuild.graph import OptimizeOptions, optimize
+from trtbuild.latency.measure import measure
+from trtbuild.manifest import write_manifest
+from trtbuild.model import input_specs, name_nodes, read_model, static_batch, write_model
+from trtbuild.progress import Progress, silent
+from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.verification.compare import compare_each
+from trtbuild.verification.gate import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from trtbuild.backends.base import Engine, Feeds, Session
+    from trtbuild.data import Batch, Source
+    from trtbuild.latency.measure import MeasureOptions, Samples
+    from trtbuild.recipe import DataRecipe, EngineRecipe
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.gate import Verdict
+
+__all__ = [
+    "ENGINE",
+    "FLOAT",
+    "TENSORRT_FORM",
+    "DataPlan",
+    "EngineResult",
+    "build_engine",
+    "load",
+    "open_data",
+    "prepare",
+]
+
+# The names under which networks are compared and timed.
+FLOAT = "float"
+TENSORRT_FORM = "TensorRT's form"
+ENGINE = "engine"
+
+# Latency is taken on this many samples in turn.
+_LATENCY_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """The samples that calibrate (None when a calibration file does) and those that verify."""
+
+    calibration: Source | None
+    verification: Source
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    """What came out.
+
+    Attributes:
+        artifact: the network with its calibration, its Q/DQ form and the reasons.
+        engine: what the backend built.
+        why_backend: what was picked, and why.
+        files: file name -> what it is.
+        comparisons: figures against the float network, of TensorRT's form and of the engine.
+        verdicts: the gate's judgement of each.
+        latency: samples of the float network and of the engine; empty when not measured.
+        manifest: path of the record.
+    """
+
+    artifact: Artifact
+    engine: Engine
+    why_backend: str
+    files: Mapping[str, str]
+    comparisons: Mapping[str, Comparison]
+    verdicts: Mapping[str, Verdict]
+    latency: Mapping[str, Samples]
+    manifest: Path
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit holds."""
+        return all(verdict.passed for verdict in self.verdicts.values())
+
+
+def load(path: Path) -> Artifact:
+    """Read the float network at `path`.
+
+    Raises:
+        ModelError: see `trtbuild.model.read_model`.
+    """
+    model = read_model(path)
+    opset = model.graph.opset_imports.get("", 0)
+    record = Record(
+        "read", f"{len(model.graph)} nodes, opset {opset}", {"file": path.name, "opset": opset}
+    )
+    return Artifact(path.stem, model, model, history=(record,))
+
+
+def prepare(
+    artifact: Artifact, options: OptimizeOptions | None = None, progress: Progress = silent
+) -> Artifact:
+    """Run the graph passes: constants folded, batch norms folded, what is dead gone."""
+    result = optimize(artifact.model, options or OptimizeOptions(), progress)
+    nodes = (len(artifact.model.graph), len(result.model.graph))
+    fired = Counter({run.name: 0 for run in result.log.runs})
+    for run in result.log.runs:
+        fired[run.name] += len(run.changes)
+    details = {
+        "changes": {name: count for name, count in fired.items() if count},
+        "rolled_back": {undone.name: undone.reason for undone in result.log.rolled_back},
+        "comparison": result.log.comparison,
+    }
+    name_nodes(result.model)
+    record = Record("optimize", f"{nodes[0]} nodes became {nodes[1]}", details)
+    return artifact.having(record, model=result.model)
+
+
+def open_data(recipe: DataRecipe, model: ir.Model, *, calibrates: bool = True) -> DataPlan:
+    """Open the data and keep apart what verifies.
+
+    Args:
+        recipe: what the user named.
+        model: decides names, dtypes and dims.
+        calibrates: False when ranges come from a file; then all data may verify.
+
+    Raises:
+        DataError: no data was named, it does not fit, or there is too little.
+    """
+    source = _all_data(recipe, model)
+    if recipe.verify_data is not None:
+        kept = _labelled(
+            open_source(recipe.verify_data, input_specs(model), recipe.preprocess), recipe
+        )
+        if not calibrates:
+            return DataPlan(None, kept)
+        if source is None:
+            raise DataError("calibration needs data: give --data, or --calibration FILE.")
+        chosen = without(source, kept)
+        return DataPlan(
+            choose_samples(chosen, num_images=recipe.num_images, seed=recipe.seed), kept
+        )
+    if source is None:
+        raise DataError(
+            "no data was given: calibration and verification need some. Give --data, or ask for "
+            "--random-data, which says nothing about accuracy."
+        )
+    source = _labelled(source, recipe)
+    if not calibrates:
+        return DataPlan(None, source)
+    parts = split(source, num_images=recipe.num_images, seed=recipe.seed)
+    return DataPlan(parts.calibration, parts.verification)
+
+
+def calibration_source(recipe: DataRecipe, model: ir.Model, shard: str | None = None) -> Source:
+    """Everything the user gave, for calibration alone; or one shard of it.
+
+    Args:
+        recipe: what the user named.
+        model: decides names, dtypes and dims.
+        shard: ``I/N``: part I (from 1) of N, chosen by content.
+
+    Raises:
+        DataError: no data was named, it does not fit, or there is too little.
+        OptionError: `shard` is not of that form.
+    """
+    source = _all_data(recipe, model)
+    if source is None:
+        raise DataError("calibration needs data: give --data.")
+    chosen = choose_samples(source, num_images=recipe.num_images, seed=recipe.seed)
+    return chosen if shard is None else shard_of(chosen, shard)
+
+
+def _all_data(recipe: DataRecipe, model: ir.Model) -> Source | None:
+    inputs = input_specs(model)
+    if recipe.random_data:
+        return RandomSource(inputs, seed=recipe.seed)
+    return None if recipe.data is None else open_source(recipe.data, inputs, recipe.preprocess)
+
+
+def _labelled(source: Source, recipe: DataRecipe) -> Source:
+    return source if recipe.labels is None else read_labels(recipe.labels, source)
+
+
+def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineResult:
+    """Do the main job: read, prepare, calibrate, quantize, build, verify, record.
+
+    Raises:
+        InputError: the model, the data or an option is wrong; nothing half-written is left.
+        MissingError: the backend that was asked for does not work here.
+    """
+    backend, why = choose_backend(recipe.backend)
+    artifact = load(recipe.model)
+    plan = open_data(recipe.data, artifact.source, calibrates=recipe.calibration is None)
+    output = make_directory(recipe.output)
+    artifact = prepare(artifact, recipe.optimize, progress)
+    artifact = _with_ranges(artifact, plan, recipe, progress)
+    artifact = quantize(artifact, recipe.float_patterns)
+    files = _write_network(artifact, output)
+    progress("build", 0, 1)
+    engine = backend.build(_request(artifact, plan, recipe, output))
+    progress("build", 1, 1)
+    session = backend.open(engine.path)
+    try:
+        comparisons = _compare(artifact, session, plan.verification, recipe.batch_size, progress)
+        latency = _time(artifact, session, plan.verification, recipe.latency, progress)
+    finally:
+        session.close()
+    result = EngineResult(
+        artifact=artifact,
+        engine=engine,
+        why_backend=why,
+        files={**files, **engine.files},
+        comparisons=comparisons,
+        verdicts={name: judge(comparison, recipe.gate) for name, comparison in comparisons.items()},
+        latency=latency,
+        manifest=output / f"{artifact.name}.manifest.json",
+    )
+    write_manifest(result, recipe, plan)
+    return result
+
+
+def _with_ranges(
+    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
+) -> Artifact:
+    if recipe.calibration is not None:
+        return artifact.with_calibration(load_calibration(recipe.calibration, artifact.source))
+    assert plan.calibration is not None
+    tensors = watched_tensors(artifact.model, recipe.float_patterns)
+    options = replace(recipe.calibrate, preprocess=recipe.data.preprocess_text)
+    return calibrate(artifact, plan.calibration, tensors, options, progress)
+
+
+def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:
+    assert artifact.quantized is not None
+    assert artifact.calibration is not None
+    path = output / f"{artifact.name}.int8.onnx"
+    what = "explicit Q/DQ in TensorRT's form: the reference for accuracy, the input of TensorRT 11"
+    files = {file.name: what for file in write_model(artifact.quantized, path)}
+    ranges = output / f"{artifact.name}.calibration.json"
+    keeps = artifact.calibration.histograms is not None
+    write_bytes(ranges, artifact.calibration.to_bytes(histograms=keeps))
+    return {**files, ranges.name: "ranges of all tensors, for --calibration"}
+
+
+def _request(
+    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, output: Path
+) -> BuildRequest:
+    def calibration_batches() -> Iterator[Feeds]:
+        assert plan.calibration is not None
+        size = static_batch(artifact.source) or recipe.batch_size
+        return (batch.feeds for batch in batches(plan.calibration, size))
+
+    given = calibration_batches if plan.calibration is not None else None
+    return BuildRequest(artifact, output, given, recipe.settings)
+
+
+def verification_batches(model: ir.Model, source: Source, batch_size: int) -> Iterator[Batch]:
+    """Batches of `batch_size`, or of the size that the network fixes."""
+    fixed = static_batch(model)
+    return batches(source, batch_size) if fixed in (None, 1) else full_batches(source, fixed or 1)
+
+
+def _compare(
+    artifact: Artifact, engine: Session, source: Source, batch_size: int, progress: Progress
+) -> dict[str, Comparison]:
+    assert artifact.quantized is not None
+    reference = open_session(artifact.source)
+    candidates = {
+        TENSORRT_FORM: open_session(artifact.quantized, Execution.REFERENCE),
+        ENGINE: engine,
+    }
+    size = 1 if static_batch(artifact.source) == 1 else batch_size
+    data = verification_batches(artifact.source, source, size)
+    return compare_each(reference, candidates, data, progress=progress)
+
+
+def _time(
+    artifact: Artifact,
+    engine: Session,
+    source: Source,
+    options: MeasureOptions | None,
+    progress: Progress,
+) -> Mapping[str, Samples]:
+    if options is None:
+        return {}
+    feeds = []
+    for batch in verification_batches(artifact.source, source, 1):
+        feeds.append(batch.feeds)
+        if len(feeds) == _LATENCY_SAMPLES:
+            break
+    sessions = {FLOAT: open_session(artifact.source), ENGINE: engine}
+    return measure(sessions, feeds, options, progress=progress)
