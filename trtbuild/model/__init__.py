@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trtbuild.model.digests import graph_digest, weights_digest
-from trtbuild.model.reading import MIN_QDQ_OPSET, name_nodes, read_model
+from trtbuild.model.reading import MIN_QDQ_OPSET, name_nodes, read_model, read_unchanged
 from trtbuild.model.signature import input_specs, output_specs, static_batch
 from trtbuild.model.writing import model_bytes, write_model
 
@@ -15,6 +15,7 @@ __all__ = [
     "name_nodes",
     "output_specs",
     "read_model",
+    "read_unchanged",
     "static_batch",
     "weights_digest",
     "write_model",

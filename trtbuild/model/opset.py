@@ -37,6 +37,7 @@ def raise_opset(proto: onnx.ModelProto, target: int, path: Path) -> onnx.ModelPr
             f"'{path}' has opset {source}, per-channel INT8 needs {target}, and raising it failed: "
             f"{reason}. Export the network again with opset 17 or 18."
         ) from error
+    del converted.graph.value_info[:]  # inferred on the way; later stages infer their own
     converted.ir_version = max(converted.ir_version, MODERN_IR)
     if source <= 10:
         for node in _nodes(converted.graph):

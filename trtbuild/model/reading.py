@@ -19,7 +19,14 @@ from trtbuild.model.opset import raise_opset
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["MIN_OPSET", "MIN_QDQ_OPSET", "read_model"]
+__all__ = [
+    "MIN_OPSET",
+    "MIN_QDQ_OPSET",
+    "drop_weight_inputs",
+    "name_nodes",
+    "read_model",
+    "read_unchanged",
+]
 
 MIN_OPSET = 7
 MIN_QDQ_OPSET = 13
@@ -32,20 +39,40 @@ def read_model(path: Path) -> ir.Model:
         ModelError: the file is missing, is not ONNX, is damaged, misses its external data, holds an
             unsupported opset, or is not a valid graph.
     """
+    proto = _checked(path)
+    if _opset(proto) < MIN_QDQ_OPSET:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+        proto = raise_opset(_without_weight_inputs(proto), MIN_QDQ_OPSET, path)
+    model = _as_ir(proto, path)
+    drop_weight_inputs(model)
+    name_nodes(model)
+    return model
+
+
+def read_unchanged(path: Path) -> ir.Model:
+    """Read the ONNX file at `path` with the same checks, and leave opset, inputs and names alone.
+
+    Raises:
+        ModelError: as `read_model`.
+    """
+    return _as_ir(_checked(path), path)
+
+
+def _checked(path: Path) -> onnx.ModelProto:
     proto = _parse(path)
     _check_opset(proto, path)
     _check_external_data(proto, path)
     _check_valid(path)
-    if _opset(proto) < MIN_QDQ_OPSET:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-        proto = raise_opset(_without_weight_inputs(proto), MIN_QDQ_OPSET, path)
+    _forget_negative_dims(proto.graph)
+    return proto
+
+
+def _as_ir(proto: onnx.ModelProto, path: Path) -> ir.Model:
     try:
         model: ir.Model = ir.from_proto(proto)
     except Exception as error:
         raise ModelError(f"cannot read '{path}': {_first_line(error)}. Export it again.") from error
     ir.external_data.set_base_dir(model.graph, path.parent)
-    drop_weight_inputs(model)
-    name_nodes(model)
     return model
 
 
@@ -115,6 +142,14 @@ def _check_valid(path: Path) -> None:
         raise ModelError(f"'{path}' is not a valid ONNX graph: {_first_line(error)}") from error
     except Exception as error:
         raise ModelError(f"'{path}' cannot be checked: {_first_line(error)}") from error
+
+
+def _forget_negative_dims(graph: onnx.GraphProto) -> None:
+    """Some exporters write an unknown size as -1, which shape inference takes for a number."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
 
 
 def _first_line(error: BaseException) -> str:

@@ -44,6 +44,4 @@ def _dtype(value: ir.Value) -> np.dtype[np.generic]:
 def _dims(value: ir.Value) -> tuple[int | str | None, ...]:
     if value.shape is None:
         return ()
-    dims = (dim if isinstance(dim, int) else dim.value for dim in value.shape)
-    # Some exporters write an unknown size as -1.
-    return tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in dims)
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
