@@ -1,0 +1,191 @@
+"""Where the bindings come from, how the stand-in libraries are compiled, how scenarios are started."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROJECT = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("TRTBUILD_TEST_CACHE", PROJECT / ".cache" / "tests"))
+HERE = Path(__file__).parent
+
+BINDINGS = {10: "tensorrt-cu13-bindings==10.16.1.11", 11: "tensorrt-cu13-bindings==11.4.0.106"}
+CUDA_PYTHON = ("cuda-bindings==13.0.3", "cuda-pathfinder==1.3.2")
+TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a scenario returned or raised, and what the native side was asked.
+
+    Attributes:
+        value: what the scenario returned, through JSON.
+        error: type, message, exit_code of what it raised; None when it ended well.
+        calls: every native call: ``[interface.member, arguments...]``.
+        stderr: what was printed.
+    """
+
+    value: Any
+    error: dict[str, Any] | None
+    calls: list[list[Any]]
+    stderr: str
+
+    def called(self, member: str) -> list[list[Any]]:
+        """The arguments of every call of a member, oldest first."""
+        return [call[1:] for call in self.calls if call[0] == member]
+
+
+class Server:
+    """The process of one TensorRT version."""
+
+    def __init__(self, major: int, environment: dict[str, str], folder: Path) -> None:
+        self.major, self.folder, self.count = major, folder, 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.tensorrt_stub.server"],
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if self._line() != "ready":
+            pytest.fail("the process of the TensorRT stand-in did not start")
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def run(self, scenario: Callable[..., Any], **arguments: Any) -> Answer:
+        """Run ``scenario(world, **arguments)`` and answer how it went.
+
+        `scenario` is a function of a test module; arguments and result must be JSON. It runs in a fork with a
+        folder of its own as working directory.
+        """
+        self.count += 1
+        folder = self.folder / str(self.count)
+        folder.mkdir()
+        request = {
+            "module": _module_of(scenario),
+            "function": scenario.__name__,
+            "arguments": arguments,
+            "folder": str(folder),
+        }
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        status = json.loads(self._line())["status"]
+        path = folder / "answer.json"
+        if status or not path.exists():
+            pytest.fail(f"the scenario crashed with wait status {status}")
+        answer = json.loads(path.read_text())
+        assert answer["native_errors"] == [], "\n".join(answer["native_errors"])
+        return Answer(answer.get("value"), answer.get("error"), answer["calls"], answer["stderr"])
+
+    def value(self, scenario: Callable[..., Any], **arguments: Any) -> Any:
+        """Run a scenario that must end well, and answer what it returned."""
+        answer = self.run(scenario, **arguments)
+        if answer.error:
+            pytest.fail(answer.error["trace"])
+        return answer.value
+
+    def stop(self) -> None:
+        self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.wait(timeout=TIMEOUT_S)
+
+
+def _module_of(scenario: Callable[..., Any]) -> str:
+    """Name a test module so that another process can import it."""
+    path = Path(scenario.__code__.co_filename).resolve().relative_to(PROJECT)
+    return ".".join(path.with_suffix("").parts)
+
+
+def fetch(requirement: str) -> Path:
+    """Download a wheel once and answer the folder that it is unpacked in; skips where that fails."""
+    target = CACHE / requirement.replace("==", "-")
+    if target.is_dir():
+        return target
+    partial = target.with_name(f"{target.name}.{os.getpid()}")
+    wheels = partial / "wheels"
+    wheels.mkdir(parents=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+               "--no-deps", "--only-binary", ":all:", requirement, "-d", str(wheels)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        shutil.rmtree(partial)
+        pytest.skip(f"'{requirement}' cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}")
+    for wheel in wheels.iterdir():
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(partial)  # noqa: S202  a wheel that pip has checked
+    shutil.rmtree(wheels)
+    _put(partial, target)
+    return target
+
+
+def compile_libraries(major: int) -> Path:
+    """Compile the stand-in libraries for one TensorRT version; skips without a C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler ('cc') to compile the stand-in libraries with")
+    target = CACHE / f"native-{major}-{_stamp()}"
+    if target.is_dir():
+        return target
+    partial = target.with_name(f"{target.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+
+    def build(source: str, library: str, *options: str) -> None:
+        command = [compiler, "-shared", "-fPIC", "-O1", f"-Wl,-soname,{library}", *options,
+                   "-o", str(partial / library), str(HERE / source), "-ldl", "-lpthread"]  # fmt: skip
+        subprocess.run(command, check=True, timeout=120)
+
+    build("nvinfer.c", f"libnvinfer.so.{major}")
+    for empty in ("libnvinfer_plugin", "libnvonnxparser"):
+        build("nvinfer.c", f"{empty}.so.{major}", "-DEMPTY")
+    build("libcuda.c", "libcuda.so.1")
+    _put(partial, target)
+    return target
+
+
+def _stamp() -> str:
+    """A name that changes with the C sources."""
+    return str(max(int(path.stat().st_mtime) for path in HERE.glob("*.c")))
+
+
+def _put(partial: Path, target: Path) -> None:
+    """Move a finished folder into place; another process may have been faster."""
+    try:
+        partial.rename(target)
+    except OSError:
+        shutil.rmtree(partial)
+
+
+def environment(major: int) -> dict[str, str]:
+    """The environment in which `import tensorrt` finds NVIDIA's bindings over our libraries."""
+    if platform.machine() != "x86_64" or sys.platform != "linux":
+        pytest.skip("the TensorRT stand-in makes C++ objects by the x86-64 Linux calling convention")
+    paths = [PROJECT, HERE / "shim", fetch(BINDINGS[major]), *(fetch(wheel) for wheel in CUDA_PYTHON)]
+    libraries = [compile_libraries(major), Path(sysconfig.get_config_var("LIBDIR"))]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(path) for path in paths),
+        "LD_LIBRARY_PATH": os.pathsep.join(str(path) for path in libraries),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def start(major: int, folder: Path) -> Server:
+    """Start the process of one TensorRT version."""
+    return Server(major, environment(major), folder)

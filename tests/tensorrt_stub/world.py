@@ -1,0 +1,92 @@
+"""What one scenario can order of the native side, and what it is told afterwards."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.tensorrt_stub import slots
+from tests.tensorrt_stub.native import Native, i32, invoke, ptr, text
+
+CREATE = ctypes.CFUNCTYPE(ptr, ctypes.c_int, ptr, ptr, ctypes.c_int)
+SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
+
+
+@dataclass
+class World:
+    """The native TensorRT that a scenario meets.
+
+    Attributes:
+        major: 10 or 11.
+        number: version as TensorRT writes it, 101601 for 10.16.1.
+        calls: every virtual call, ``(interface.member, arguments...)``, oldest first.
+        failing: members that answer null, false or 0 without doing anything.
+        unsupported: op types that the parser refuses.
+        device: name of the GPU that plans are built for.
+        errors: tracebacks of bugs in the stand-in itself; must stay empty.
+        batches: what the calibrator handed over, read from the device memory, in order.
+        on_step: called before each step of the build; may raise or call back.
+        early_end: batches after which the build stops drawing, or None.
+    """
+
+    major: int
+    number: int
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    failing: set[str] = field(default_factory=set)
+    unsupported: set[str] = field(default_factory=set)
+    device: str = "Stand-in GPU 0"
+    errors: list[str] = field(default_factory=list)
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    on_step: Any = None
+    early_end: int | None = None
+    ran_float: set[str] = field(default_factory=set)
+    logger: int = 0
+
+    def log(self, severity: str, message: str) -> None:
+        if self.logger:
+            number = SEVERITIES.index(severity)
+            invoke(self.logger, slots.LOG, None, (i32, number), (text, message.encode()))
+
+    def called(self, member: str) -> list[tuple[Any, ...]]:
+        """The arguments of every call of a member."""
+        return [call[1:] for call in self.calls if call[0] == member]
+
+
+def install(library: ctypes.CDLL, major: int, number: int) -> World:
+    """Make `library`, the stand-in libnvinfer, answer with a new world."""
+    from tests.tensorrt_stub.builder import Builder, OnnxParser
+    from tests.tensorrt_stub.runtime import Runtime
+
+    world = World(major, number)
+    kinds: list[Any] = [Builder, Runtime, OnnxParser]
+
+    def create(kind: int, first: int | None, logger: int, version: int) -> int:
+        world.logger = logger
+        name = ("Builder", "Runtime", "OnnxParser", "Refitter", "ParserRefitter")[kind]
+        world.calls.append((f"create.{name}", version))
+        if f"create.{name}" in world.failing or kind >= len(kinds):
+            world.log("ERROR", f"CUDA initialization failure with error: 35 while making {name}")
+            return 0
+        made: Native = kinds[kind](world, first) if kind == 2 else kinds[kind](world)
+        return made.address
+
+    kept = CREATE(create)
+    Native._kept.append(kept)
+    library.standin_set_create(kept)
+    library.standin_set_library_version(number)
+    return world
+
+
+def plan_of(header: dict[str, Any], model: bytes) -> bytes:
+    """Pack a plan: a line that tells what it is, a line of JSON, the ONNX file."""
+    return b"STANDIN PLAN\n" + json.dumps(header).encode() + b"\n" + model
+
+
+def read_plan(plan: bytes) -> tuple[dict[str, Any], bytes]:
+    magic, _, rest = plan.partition(b"\n")
+    if magic != b"STANDIN PLAN":
+        raise ValueError("not a plan")
+    header, _, model = rest.partition(b"\n")
+    return json.loads(header), model
