@@ -1,0 +1,70 @@
+"""The protocol between `Device` and the package that reaches the CUDA driver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Provider"]
+
+
+class Provider(Protocol):
+    """CUDA as plain functions on addresses and handles (all int); `Device` adds ownership.
+
+    Every provider works in the *primary* context of its GPU, the one that TensorRT and torch use too, and
+    makes it current only between `push` and `pop`: whatever was current before is current again afterwards.
+    Nothing here may be called outside of such a pair. A failing call raises `DeviceError`.
+    """
+
+    name: str
+    supports_graphs: bool
+
+    def push(self) -> None: ...
+
+    def pop(self) -> None: ...
+
+    def close(self) -> None:
+        """Give the primary context back. Outside of push and pop."""
+        ...
+
+    def allocate(self, nbytes: int) -> int: ...
+
+    def free(self, address: int) -> None: ...
+
+    def allocate_pinned(self, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]: ...
+
+    def free_pinned(self, memory: np.ndarray[Any, np.dtype[np.uint8]]) -> None: ...
+
+    def copy_to_device(self, address: int, array: np.ndarray, stream: int) -> None:
+        """Start copying a contiguous array; it must stay untouched until the stream was waited for."""
+        ...
+
+    def copy_to_host(self, array: np.ndarray, address: int, stream: int) -> None:
+        """Start copying into a contiguous array; it is filled once the stream was waited for."""
+        ...
+
+    def create_stream(self) -> int: ...
+
+    def destroy_stream(self, stream: int) -> None: ...
+
+    def synchronize(self, stream: int) -> None: ...
+
+    def create_event(self) -> int: ...
+
+    def destroy_event(self, event: int) -> None: ...
+
+    def record(self, event: int, stream: int) -> None: ...
+
+    def elapsed_ms(self, start: int, stop: int) -> float:
+        """Wait for `stop` and answer the milliseconds since `start`."""
+        ...
+
+    def begin_capture(self, stream: int) -> None: ...
+
+    def end_capture(self, stream: int) -> int: ...
+
+    def launch(self, graph: int, stream: int) -> None: ...
+
+    def destroy_graph(self, graph: int) -> None: ...

@@ -1,0 +1,121 @@
+"""The GPU through `pycuda`, in the primary context (never through ``pycuda.autoinit``, which makes another)."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.cuda.device import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["PyCudaProvider"]
+
+
+class PyCudaProvider:
+    """PyCUDA's objects behind addresses and handles. PyCUDA cannot capture CUDA graphs.
+
+    Args:
+        index: number of the GPU.
+
+    Raises:
+        DeviceError: the driver or the GPU does not start.
+    """
+
+    name = "pycuda"
+    supports_graphs = False
+
+    def __init__(self, index: int) -> None:
+        import pycuda.driver
+
+        self._driver: Any = pycuda.driver
+        self._objects: dict[int, Any] = {}
+        with self._explained("opening the GPU"):
+            self._driver.init()
+            self._context = self._driver.Device(index).retain_primary_context()
+
+    def push(self) -> None:
+        self._context.push()
+
+    def pop(self) -> None:
+        self._driver.Context.pop()
+
+    def close(self) -> None:
+        self._objects.clear()
+        self._context.detach()
+
+    def allocate(self, nbytes: int) -> int:
+        with self._explained(f"{nbytes} bytes of device memory"):
+            memory = self._driver.mem_alloc(nbytes)
+        return self._keep(int(memory), memory)
+
+    def free(self, address: int) -> None:
+        self._objects.pop(address).free()
+
+    def allocate_pinned(self, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        with self._explained(f"{nbytes} bytes of pinned memory"):
+            memory: np.ndarray = self._driver.pagelocked_empty(nbytes, np.uint8)
+        self._keep(memory.ctypes.data, memory.base)
+        return memory
+
+    def free_pinned(self, memory: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        self._objects.pop(memory.ctypes.data).free()
+
+    def copy_to_device(self, address: int, array: np.ndarray, stream: int) -> None:
+        self._driver.memcpy_htod_async(address, array, self._objects[stream])
+
+    def copy_to_host(self, array: np.ndarray, address: int, stream: int) -> None:
+        self._driver.memcpy_dtoh_async(array, address, self._objects[stream])
+
+    def create_stream(self) -> int:
+        stream = self._driver.Stream(_NON_BLOCKING)
+        return self._keep(int(stream.handle), stream)
+
+    def destroy_stream(self, stream: int) -> None:
+        del self._objects[stream]
+
+    def synchronize(self, stream: int) -> None:
+        self._objects[stream].synchronize()
+
+    def create_event(self) -> int:
+        event = self._driver.Event()
+        return self._keep(id(event), event)
+
+    def destroy_event(self, event: int) -> None:
+        del self._objects[event]
+
+    def record(self, event: int, stream: int) -> None:
+        self._objects[event].record(self._objects[stream])
+
+    def elapsed_ms(self, start: int, stop: int) -> float:
+        self._objects[stop].synchronize()
+        return float(self._objects[stop].time_since(self._objects[start]))
+
+    def begin_capture(self, stream: int) -> None:
+        raise DeviceError("pycuda cannot capture CUDA graphs. Use --cuda cuda-python.")
+
+    def end_capture(self, stream: int) -> int:
+        raise DeviceError("pycuda cannot capture CUDA graphs. Use --cuda cuda-python.")
+
+    def launch(self, graph: int, stream: int) -> None:
+        raise DeviceError("pycuda cannot launch CUDA graphs. Use --cuda cuda-python.")
+
+    def destroy_graph(self, graph: int) -> None:
+        raise DeviceError("pycuda has no CUDA graphs. Use --cuda cuda-python.")
+
+    def _keep(self, handle: int, thing: Any) -> int:
+        self._objects[handle] = thing
+        return handle
+
+    @contextlib.contextmanager
+    def _explained(self, about: str) -> Iterator[None]:
+        try:
+            yield
+        except self._driver.Error as error:
+            raise DeviceError(f"pycuda failed for {about}: {error}.") from error
+
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda passes on and does not name
