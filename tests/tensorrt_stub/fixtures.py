@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ CACHE = Path(os.environ.get("TRTBUILD_TEST_CACHE", PROJECT / ".cache" / "tests")
 HERE = Path(__file__).parent
 
 BINDINGS = {10: "tensorrt-cu13-bindings==10.16.1.11", 11: "tensorrt-cu13-bindings==11.4.0.106"}
+PYCUDA = "2026.1"
 CUDA_PYTHON = ("cuda-bindings==13.0.3", "cuda-pathfinder==1.3.2")
 TIMEOUT_S = 120
 
@@ -159,6 +161,55 @@ def compile_libraries(major: int) -> Path:
     return target
 
 
+def build_pycuda() -> Path:
+    """Build pycuda from its sources once, unoptimised, against the stand-in driver; skips where it cannot."""
+    target = CACHE / f"pycuda-{PYCUDA}"
+    if target.is_dir():
+        return target
+    nvcc = shutil.which("nvcc")
+    header = next((p for p in _cuda_roots(nvcc) if (p / "include" / "cuda.h").is_file()), None)
+    if header is None:
+        pytest.skip("pycuda is built against the CUDA toolkit, and 'cuda.h' is not here")
+    partial = target.with_name(f"{target.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        source = _pycuda_source(partial)
+        (source / "libcuda.so").symlink_to(compile_libraries(11) / "libcuda.so.1")
+        _run(source, {}, "configure.py", "--no-cuda-enable-curand", f"--cuda-root={header}")
+        flags = {"CFLAGS": "-O0 -g0", "CPATH": str(header / "include"), "LIBRARY_PATH": str(source)}
+        _run(source, flags, "setup.py", "build_ext", "--inplace", "-j2")
+        shutil.rmtree(source / "build")
+        _put(source, target)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr or error.stdout).strip().splitlines()[-1:]
+        pytest.skip(f"pycuda {PYCUDA} cannot be built here: {last}")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _cuda_roots(nvcc: str | None) -> list[Path]:
+    roots = [Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))]
+    if nvcc:
+        roots.append(Path(nvcc).resolve().parents[1])
+        roots += sorted(Path(nvcc).resolve().parents[1].glob("cuda-*"), reverse=True)
+    return roots
+
+
+def _pycuda_source(folder: Path) -> Path:
+    _run(folder, {}, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+         "--no-build-isolation", "--no-binary", "pycuda", f"pycuda=={PYCUDA}", "-d", ".")  # fmt: skip
+    archive = next(folder.glob("pycuda-*.tar.gz"))
+    with tarfile.open(archive) as content:
+        content.extractall(folder, filter="data")
+    return folder / f"pycuda-{PYCUDA}"
+
+
+def _run(folder: Path, variables: dict[str, str], *arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], cwd=folder, env={**os.environ, **variables}, check=True,
+                   capture_output=True, text=True, timeout=900)  # fmt: skip
+
+
 def _stamp() -> str:
     """A name that changes with the C sources."""
     return str(max(int(path.stat().st_mtime) for path in HERE.glob("*.c")))
@@ -176,7 +227,8 @@ def environment(major: int) -> dict[str, str]:
     """The environment in which `import tensorrt` finds NVIDIA's bindings over our libraries."""
     if platform.machine() != "x86_64" or sys.platform != "linux":
         pytest.skip("the TensorRT stand-in makes C++ objects by the x86-64 Linux calling convention")
-    paths = [PROJECT, HERE / "shim", fetch(BINDINGS[major]), *(fetch(wheel) for wheel in CUDA_PYTHON)]
+    paths = [PROJECT, HERE / "shim", fetch(BINDINGS[major]), *(fetch(wheel) for wheel in CUDA_PYTHON),
+             CACHE / f"pycuda-{PYCUDA}"]
     libraries = [compile_libraries(major), Path(sysconfig.get_config_var("LIBDIR"))]
     return {
         **os.environ,

@@ -48,6 +48,7 @@ def _scenario(request: dict[str, Any], library: ctypes.CDLL, major: int, number:
     from tests.tensorrt_stub.world import install
 
     answer: dict[str, Any] = {}
+    importlib.invalidate_caches()  # packages may have been built since this process began
     noise = io.StringIO()
     os.chdir(request["folder"])
     world = install(library, major, number)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtbuild.cuda.device import DeviceError
+
+if TYPE_CHECKING:
+    from trtbuild.cuda.provider import GraphProvider
 
 __all__ = ["CudaPythonProvider"]
 
@@ -23,12 +26,12 @@ class CudaPythonProvider:
     """
 
     name = "cuda-python"
-    supports_graphs = True
 
     def __init__(self, index: int) -> None:
         from cuda.bindings import driver
 
         self._driver: Any = driver
+        self.graphs: GraphProvider = self
         self._call("cuInit", 0)
         self._device = self._call("cuDeviceGet", index)
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)

@@ -14,7 +14,7 @@ from trtbuild.errors import MissingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from trtbuild.cuda.provider import Provider
+    from trtbuild.cuda.provider import GraphProvider, Provider
 
 __all__ = ["Buffer", "Device", "DeviceError", "Pinned"]
 
@@ -55,7 +55,7 @@ class Device:
     """One GPU, reached through one provider. Close it, or use it as a context manager.
 
     Everything made here is given back by `close` at the latest, newest first, so that nothing outlives its
-    context. One thread at a time may use a device; several devices may be open for the same GPU.
+    context. A device belongs to the thread that opened it (pycuda insists); several may be open for one GPU.
 
     Args:
         provider: the opened provider; the device owns it.
@@ -77,7 +77,7 @@ class Device:
     @property
     def supports_graphs(self) -> bool:
         """Whether the provider can capture a stream into a CUDA graph."""
-        return self._provider.supports_graphs
+        return self._provider.graphs is not None
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -139,7 +139,7 @@ class Device:
         self._provider.synchronize(stream)
 
     def upload(self, buffer: Buffer, array: np.ndarray) -> None:
-        """Copy a contiguous array into device memory and wait until it is there. From any thread."""
+        """Copy a contiguous array into device memory and wait until it is there."""
         if self._upload_stream is None:
             self._upload_stream = self.stream()
         with self.active():
@@ -155,18 +155,23 @@ class Device:
         return self._provider.elapsed_ms(start, stop)
 
     def capture(self, stream: int, work: Callable[[], None]) -> int:
-        """Capture what `work` puts on the stream into a graph; inside `active`. Nothing runs."""
-        self._provider.begin_capture(stream)
+        """Capture what `work` puts on the stream into a graph; inside `active`. Nothing runs.
+
+        Raises:
+            DeviceError: the provider has no CUDA graphs.
+        """
+        graphs = self._graphs()
+        graphs.begin_capture(stream)
         try:
             work()
         finally:
-            graph = self._provider.end_capture(stream)
-            self._own(graph, self._provider.destroy_graph)
+            graph = graphs.end_capture(stream)
+            self._own(graph, graphs.destroy_graph)
         return graph
 
     def launch(self, graph: int, stream: int) -> None:
         """Put a captured graph on the stream; inside `active`."""
-        self._provider.launch(graph, stream)
+        self._graphs().launch(graph, stream)
 
     def close(self) -> None:
         """Give back everything that was made here, then the context. Safe to call twice."""
@@ -182,6 +187,13 @@ class Device:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _graphs(self) -> GraphProvider:
+        if self._provider.graphs is None:
+            raise DeviceError(
+                f"{self.provider} cannot capture CUDA graphs. Use --cuda cuda-python."
+            )
+        return self._provider.graphs
 
     def _own(self, thing: Any, destroy: Callable[[Any], None]) -> Callable[[], None]:
         """Remember that `thing` must be given back, and answer how."""

@@ -6,9 +6,9 @@ import ctypes
 import sys
 from dataclasses import dataclass
 
-__all__ = ["CudaDriver", "Gpu", "cuda_driver"]
+__all__ = ["DRIVER_LIBRARY", "CudaDriver", "Gpu", "cuda_driver"]
 
-_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+DRIVER_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NO_DEVICE = 100
 # CUdevice_attribute: the two halves of the compute capability.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
@@ -44,10 +44,13 @@ class CudaDriver:
 def cuda_driver() -> CudaDriver:
     """Ask the driver library, without any Python package. Never raises."""
     try:
-        library = ctypes.CDLL(_LIBRARY)
+        library = ctypes.CDLL(DRIVER_LIBRARY)
     except OSError:
         return CudaDriver(
-            "", (), f"the CUDA driver library '{_LIBRARY}' is not here", "Install NVIDIA's driver."
+            "",
+            (),
+            f"the CUDA driver library '{DRIVER_LIBRARY}' is not here",
+            "Install NVIDIA's driver.",
         )
     number = ctypes.c_int()
     library.cuDriverGetVersion(ctypes.byref(number))

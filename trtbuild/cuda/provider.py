@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Provider"]
+__all__ = ["GraphProvider", "Provider"]
 
 
 class Provider(Protocol):
@@ -18,8 +18,13 @@ class Provider(Protocol):
     Nothing here may be called outside of such a pair. A failing call raises `DeviceError`.
     """
 
-    name: str
-    supports_graphs: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def graphs(self) -> GraphProvider | None:
+        """How CUDA graphs are captured; None where the package cannot."""
+        ...
 
     def push(self) -> None: ...
 
@@ -60,6 +65,10 @@ class Provider(Protocol):
     def elapsed_ms(self, start: int, stop: int) -> float:
         """Wait for `stop` and answer the milliseconds since `start`."""
         ...
+
+
+class GraphProvider(Protocol):
+    """CUDA graphs, under the same rules."""
 
     def begin_capture(self, stream: int) -> None: ...
 

@@ -1,13 +1,15 @@
-"""The GPU through `pycuda`, in the primary context (never through ``pycuda.autoinit``, which makes another)."""
+"""The GPU through `pycuda`, in the primary context (``pycuda.autoinit`` would make another one)."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtbuild.cuda.device import DeviceError
+from trtbuild.cuda.machine import DRIVER_LIBRARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +28,7 @@ class PyCudaProvider:
     """
 
     name = "pycuda"
-    supports_graphs = False
+    graphs = None
 
     def __init__(self, index: int) -> None:
         import pycuda.driver
@@ -46,6 +48,9 @@ class PyCudaProvider:
     def close(self) -> None:
         self._objects.clear()
         self._context.detach()
+        # detach pushes a primary context to release it and counts on the release to pop it, which holds for
+        # contexts of pycuda's own alone. A released context that stays current breaks the next user.
+        ctypes.CDLL(DRIVER_LIBRARY).cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
     def allocate(self, nbytes: int) -> int:
         with self._explained(f"{nbytes} bytes of device memory"):
@@ -93,18 +98,6 @@ class PyCudaProvider:
     def elapsed_ms(self, start: int, stop: int) -> float:
         self._objects[stop].synchronize()
         return float(self._objects[stop].time_since(self._objects[start]))
-
-    def begin_capture(self, stream: int) -> None:
-        raise DeviceError("pycuda cannot capture CUDA graphs. Use --cuda cuda-python.")
-
-    def end_capture(self, stream: int) -> int:
-        raise DeviceError("pycuda cannot capture CUDA graphs. Use --cuda cuda-python.")
-
-    def launch(self, graph: int, stream: int) -> None:
-        raise DeviceError("pycuda cannot launch CUDA graphs. Use --cuda cuda-python.")
-
-    def destroy_graph(self, graph: int) -> None:
-        raise DeviceError("pycuda has no CUDA graphs. Use --cuda cuda-python.")
 
     def _keep(self, handle: int, thing: Any) -> int:
         self._objects[handle] = thing

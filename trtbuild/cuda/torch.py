@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtbuild.cuda.device import DeviceError
+
+if TYPE_CHECKING:
+    from trtbuild.cuda.provider import GraphProvider
 
 __all__ = ["TorchProvider"]
 
@@ -22,7 +25,6 @@ class TorchProvider:
     """
 
     name = "torch"
-    supports_graphs = True
 
     def __init__(self, index: int) -> None:
         import torch
@@ -33,6 +35,7 @@ class TorchProvider:
                 "with CUDA, or use --cuda cuda-python."
             )
         self._torch: Any = torch
+        self.graphs: GraphProvider = self
         self._device = torch.device("cuda", index)
         self._objects: dict[int, Any] = {}
         self._entered: list[Any] = []
@@ -109,6 +112,7 @@ class TorchProvider:
         self._entered.append((graph, scope))
 
     def end_capture(self, stream: int) -> int:
+        del stream  # torch captures the current stream, which begin_capture has set
         graph, scope = self._entered.pop()
         graph.capture_end()
         scope.__exit__(None, None, None)
