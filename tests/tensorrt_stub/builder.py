@@ -28,7 +28,16 @@ from tests.tensorrt_stub.native import (
 )
 from tests.tensorrt_stub.world import plan_of
 
-DATA_TYPES = {1: 0, 10: 1, 3: 2, 6: 3, 9: 4, 2: 5, 16: 7, 7: 8}  # ONNX element type -> nvinfer1::DataType
+DATA_TYPES = {
+    1: 0,
+    10: 1,
+    3: 2,
+    6: 3,
+    9: 4,
+    2: 5,
+    16: 7,
+    7: 8,
+}  # ONNX element type -> nvinfer1::DataType
 LAYER_TYPES = {"Conv": 0, "Relu": 2, "MaxPool": 3, "Concat": 8, "Add": 9, "Reshape": 13, "Flatten": 13,
                "Transpose": 13, "Gemm": 17, "MatMul": 17, "Identity": 20, "QuantizeLinear": 32,
                "DequantizeLinear": 33, "Cast": 1}  # fmt: skip
@@ -142,7 +151,9 @@ class Network(Native):
             if value.name not in constants:
                 kind = value.type.tensor_type
                 dims = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
-                tensors[value.name] = Tensor(self.world, value.name, DATA_TYPES[kind.elem_type], dims, role)
+                tensors[value.name] = Tensor(
+                    self.world, value.name, DATA_TYPES[kind.elem_type], dims, role
+                )
         for node in graph.node:
             for name in node.output:
                 tensors.setdefault(name, Tensor(self.world, name, 0, (), ""))
@@ -279,9 +290,13 @@ class Profile(Native):
     def set_shape(self, name: str, which: int, dims: int) -> bool:
         shapes = self.shapes.setdefault(name, [()] * 3)
         shapes[which] = Dims.at(dims)
-        known = [(shapes[i], shapes[j]) for i, j in ((0, 1), (0, 2), (1, 2)) if shapes[i] and shapes[j]]
+        known = [
+            (shapes[i], shapes[j]) for i, j in ((0, 1), (0, 2), (1, 2)) if shapes[i] and shapes[j]
+        ]
         # Selector 0 is min, 1 is opt, 2 is max; the bindings set min, opt, max in this order.
-        return all(len(a) == len(b) and all(x <= y for x, y in zip(a, b, strict=True)) for a, b in known)
+        return all(
+            len(a) == len(b) and all(x <= y for x, y in zip(a, b, strict=True)) for a, b in known
+        )
 
     @virtual(Dims, text, i32)
     def get_shape(self, name: str, which: int) -> tuple[int, ...]:
@@ -414,7 +429,10 @@ class Config(Native):
     @virtual(boolean, ptr, boolean)
     def set_timing_cache(self, cache: int, ignore_mismatch: bool) -> bool:
         given = Native.of(cache)
-        if getattr(given, "version", self.world.number) != self.world.number and not ignore_mismatch:
+        if (
+            getattr(given, "version", self.world.number) != self.world.number
+            and not ignore_mismatch
+        ):
             self.world.log("ERROR", "the timing cache is of another version")
             return False
         self.cache = given
@@ -477,7 +495,6 @@ class _Build:
         self.world, self.network, self.config = world, network, config
 
     def run(self) -> HostMemory | None:
-        phases: list[tuple[str, int, Any]] = [("Building Engine", 3, None)]
         self._start("Building Engine", None, 3)
         steps = [self._calibrate, self._time, lambda: True]
         for index, step in enumerate(steps):
@@ -489,7 +506,6 @@ class _Build:
                 self.world.log("ERROR", "the build was cancelled by the progress monitor")
                 return None
         self._finish("Building Engine")
-        del phases
         return HostMemory(self.world, self._plan())
 
     def _quantized(self) -> bool:
@@ -500,13 +516,14 @@ class _Build:
 
     def _start(self, phase: str, parent: str | None, steps: int) -> None:
         if self._monitor():
-            above = parent.encode() if parent else None
-            invoke(self._monitor(), slots.PHASE_START, None, (text, phase.encode()), (text, above), (i32, steps))
+            names = (text, phase.encode()), (text, parent.encode() if parent else None)
+            invoke(self._monitor(), slots.PHASE_START, None, *names, (i32, steps))
 
     def _done(self, phase: str, step: int) -> bool:
         if not self._monitor():
             return True
-        return bool(invoke(self._monitor(), slots.STEP_COMPLETE, boolean, (text, phase.encode()), (i32, step)))
+        arguments = (text, phase.encode()), (i32, step)
+        return bool(invoke(self._monitor(), slots.STEP_COMPLETE, boolean, *arguments))
 
     def _finish(self, phase: str) -> None:
         if self._monitor():
@@ -520,7 +537,9 @@ class _Build:
         count = ctypes.c_size_t(0)
         at = invoke(calibrator, slots.READ_CACHE, ptr, (ptr, ctypes.addressof(count)))
         if at:
-            self.world.calls.append(("calibrator.cache", ctypes.string_at(at, count.value).decode()))
+            self.world.calls.append(
+                ("calibrator.cache", ctypes.string_at(at, count.value).decode())
+            )
             if ctypes.string_at(at, count.value).startswith(f"TRT-{self.world.number}-".encode()):
                 return True
             self.world.log("WARNING", "Calibration cache of another version is ignored.")
@@ -528,7 +547,9 @@ class _Build:
         lines = [f"TRT-{self.world.number}-EntropyCalibration2"]
         lines += [f"{tensor._name}: 3c010a14" for tensor in self.network.inputs]
         content = ("\n".join(lines) + "\n").encode()
-        invoke(calibrator, slots.WRITE_CACHE, None, (ptr, Native.keep(content)), (size, len(content)))
+        invoke(
+            calibrator, slots.WRITE_CACHE, None, (ptr, Native.keep(content)), (size, len(content))
+        )
         return True
 
     def _draw(self, calibrator: int) -> None:
@@ -549,16 +570,22 @@ class _Build:
         profile = self.config.calibration_profile
         shape = profile.shapes[tensor._name][1] if profile else tensor.dims
         count = int(np.prod(shape))
-        return np.frombuffer(ctypes.string_at(address, 4 * count), np.float32).reshape(shape).tolist()
+        return (
+            np.frombuffer(ctypes.string_at(address, 4 * count), np.float32).reshape(shape).tolist()
+        )
 
     def _time(self) -> bool:
-        if self.config.settings["optimization_level"] == 0 or self.config.has("DISABLE_TIMING_CACHE"):
+        if self.config.settings["optimization_level"] == 0 or self.config.has(
+            "DISABLE_TIMING_CACHE"
+        ):
             return True
         cache = self.config.cache or TimingCache(self.world, {})
         self.config.cache = cache
         self._start("Timing", "Building Engine", len(self.network.layers))
         for index, layer in enumerate(self.network.layers):
-            key = hashlib.sha256(f"{layer.node.op_type} {list(layer.node.input)}".encode()).hexdigest()[:16]
+            key = hashlib.sha256(
+                f"{layer.node.op_type} {list(layer.node.input)}".encode()
+            ).hexdigest()[:16]
             if key not in cache.entries and self.config.has("ERROR_ON_TIMING_CACHE_MISS"):
                 self.world.log("ERROR", f"timing cache miss for key {key}")
                 return False

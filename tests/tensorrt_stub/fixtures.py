@@ -128,7 +128,9 @@ def fetch(requirement: str) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         shutil.rmtree(partial)
-        pytest.skip(f"'{requirement}' cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}")
+        pytest.skip(
+            f"'{requirement}' cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}"
+        )
     for wheel in wheels.iterdir():
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(partial)  # noqa: S202  a wheel that pip has checked
@@ -226,9 +228,16 @@ def _put(partial: Path, target: Path) -> None:
 def environment(major: int) -> dict[str, str]:
     """The environment in which `import tensorrt` finds NVIDIA's bindings over our libraries."""
     if platform.machine() != "x86_64" or sys.platform != "linux":
-        pytest.skip("the TensorRT stand-in makes C++ objects by the x86-64 Linux calling convention")
-    paths = [PROJECT, HERE / "shim", fetch(BINDINGS[major]), *(fetch(wheel) for wheel in CUDA_PYTHON),
-             CACHE / f"pycuda-{PYCUDA}"]
+        pytest.skip(
+            "the TensorRT stand-in makes C++ objects by the x86-64 Linux calling convention"
+        )
+    paths = [
+        PROJECT,
+        HERE / "shim",
+        fetch(BINDINGS[major]),
+        *(fetch(wheel) for wheel in CUDA_PYTHON),
+        CACHE / f"pycuda-{PYCUDA}",
+    ]
     libraries = [compile_libraries(major), Path(sysconfig.get_config_var("LIBDIR"))]
     return {
         **os.environ,

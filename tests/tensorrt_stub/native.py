@@ -1,8 +1,8 @@
 """C++ objects made in Python: memory that begins with a pointer to a table of functions.
 
-A call on an object of the bindings becomes ``object->impl->table[slot](impl, arguments...)``. Here impl is the
-object itself and each table entry a ctypes callback. A structure is returned through a hidden first argument
-(System V ABI), which is why this runs on x86-64 only.
+A call on an object of the bindings becomes ``object->impl->table[slot](impl, arguments...)``. Here impl
+is the object itself and each table entry a ctypes callback. A structure is returned through a hidden first
+argument (System V ABI), which is why this runs on x86-64 only.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Native:
                 return 0 if result is not None else None
             try:
                 answer = method(Native._alive[this], *values)
-            except Exception:
+            except Exception:  # noqa: BLE001  it may not cross the native frames
                 world.errors.append(traceback.format_exc())
                 return 0 if result is not None else None
             if isinstance(answer, Native):

@@ -26,7 +26,15 @@ from tests.tensorrt_stub.native import (
 )
 from tests.tensorrt_stub.world import read_plan
 
-NUMPY = {0: np.float32, 1: np.float16, 2: np.int8, 3: np.int32, 4: np.bool_, 5: np.uint8, 8: np.int64}
+NUMPY = {
+    0: np.float32,
+    1: np.float16,
+    2: np.int8,
+    3: np.int32,
+    4: np.bool_,
+    5: np.uint8,
+    8: np.int64,
+}
 WORK = ctypes.CFUNCTYPE(None, ptr)
 
 
@@ -50,11 +58,14 @@ class Runtime(Native):
         try:
             header, model = read_plan(ctypes.string_at(blob, count))
         except ValueError:
-            self.world.log("ERROR", "Serialization assertion magicTagRead == kMAGIC_TAG failed. Magic tag does not match")
+            self.world.log("ERROR", "magicTagRead == kMAGIC_TAG failed. Magic tag does not match")
             return None
         reason = None
         if header["version"] != self.world.number and not header["host_code"]:
-            reason = f"The engine plan file is not compatible with this version of TensorRT, expecting library version {self.world.number} got {header['version']}"
+            reason = (
+                "The engine plan file is not compatible with this version of TensorRT, expecting library "
+                f"version {self.world.number} got {header['version']}"
+            )
         elif header["device"] != self.world.device:
             reason = "The engine plan file is generated on an incompatible device"
         elif header["host_code"] and not self.allowed:
@@ -183,10 +194,14 @@ class Context(Native):
         if profiles and name in profiles[self.profile]:
             low, _, high = profiles[self.profile][name]
             if not all(a <= x <= b for a, x, b in zip(low, shape, high, strict=True)):
-                self.world.log("ERROR", f"Static dimension mismatch while setting input shape for {name}")
+                self.world.log(
+                    "ERROR", f"Static dimension mismatch while setting input shape for {name}"
+                )
                 return False
         elif shape != self.engine.dims(name):
-            self.world.log("ERROR", f"Static dimension mismatch while setting input shape for {name}")
+            self.world.log(
+                "ERROR", f"Static dimension mismatch while setting input shape for {name}"
+            )
             return False
         self.shapes[name] = shape
         return True
@@ -197,7 +212,8 @@ class Context(Native):
             return self.shapes[name]
         model = onnx.load_from_string(self.engine.model)
         for value in model.graph.input:
-            for dim, extent in zip(value.type.tensor_type.shape.dim, self.shapes.get(value.name, ()), strict=False):
+            given = self.shapes.get(value.name, ())
+            for dim, extent in zip(value.type.tensor_type.shape.dim, given, strict=False):
                 dim.dim_value = extent
         for value in model.graph.output:
             value.type.tensor_type.ClearField("shape")
@@ -221,7 +237,11 @@ class Context(Native):
 
     @virtual(i32, i32, ptr)
     def infer_shapes(self, limit: int, names: int) -> int:
-        missing = [name for name, shape in self.shapes.items() if -1 in shape or not self.addresses.get(name)]
+        missing = [
+            name
+            for name, shape in self.shapes.items()
+            if -1 in shape or not self.addresses.get(name)
+        ]
         table = (ctypes.c_void_p * max(limit, 1)).from_address(names) if limit else []
         for index, name in enumerate(missing[:limit]):
             table[index] = Native.keep(name.encode())
@@ -229,7 +249,9 @@ class Context(Native):
 
     @virtual(boolean, ptr)
     def execute_async_v3(self, stream: int) -> bool:
-        absent = [n for n in self.engine.roles if not self.addresses.get(n) and n not in self.allocators]
+        absent = [
+            n for n in self.engine.roles if not self.addresses.get(n) and n not in self.allocators
+        ]
         if absent:
             self.world.log("ERROR", f"Address is not set for tensor {absent[0]}")
             return False
@@ -244,7 +266,9 @@ class Context(Native):
         driver.standin_enqueue(ptr(stream), work, None)
         return True
 
-    def _compute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], stream: int) -> None:
+    def _compute(
+        self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], stream: int
+    ) -> None:
         import onnxruntime
 
         if self._session is None:
@@ -270,8 +294,10 @@ class Context(Native):
         allocator = self.allocators[name]
         # IOutputAllocator: 4 reallocateOutput (10 only), then reallocateOutputAsync and notifyShape.
         reallocate, notify = OUTPUT_ALLOCATOR[self.world.major]
-        at = invoke(allocator, reallocate, ptr, (text, name.encode()), (ptr, None),
-                    (ctypes.c_uint64, max(1, value.nbytes)), (ctypes.c_uint64, 256), (ptr, stream))  # fmt: skip
+        wanted = (ctypes.c_uint64, max(1, value.nbytes)), (ctypes.c_uint64, 256)
+        at = invoke(
+            allocator, reallocate, ptr, (text, name.encode()), (ptr, None), *wanted, (ptr, stream)
+        )
         dims = Dims()
         Dims.write(ctypes.addressof(dims), value.shape)
         invoke(allocator, notify, None, (text, name.encode()), (ptr, ctypes.addressof(dims)))
@@ -298,7 +324,11 @@ class Inspector(Native):
 
     def _information(self) -> dict[str, Any]:
         graph, header = self.engine.graph, self.engine.header
-        nodes = [n for n in graph.node if n.op_type not in ("QuantizeLinear", "DequantizeLinear", "Constant")]
+        nodes = [
+            n
+            for n in graph.node
+            if n.op_type not in ("QuantizeLinear", "DequantizeLinear", "Constant")
+        ]
         first = next(iter(self.engine.roles))
         layers: list[Any] = [f"Reformatting CopyNode for Input Tensor 0 to {nodes[0].name}"]
         layers += [n.name for n in nodes]
@@ -307,22 +337,35 @@ class Inspector(Native):
             layers += [self._layer(n.name, n.op_type, n.input[:1], n.output, n.name) for n in nodes]
         if self.world.major == 10:
             return {"Layers": layers, "Bindings": list(self.engine.roles)}
-        io = [{"Name": n, "IOMode": "Input" if r == 1 else "Output"} for n, r in self.engine.roles.items()]
+        io = [
+            {"Name": n, "IOMode": "Input" if r == 1 else "Output"}
+            for n, r in self.engine.roles.items()
+        ]
         return {"Layers": layers, "I/O Tensors": io}
 
     def _layer(self, name: str, kind: str, inputs: Any, outputs: Any, node: str) -> dict[str, Any]:
-        int8 = self.engine.header["int8"] and kind in ("Conv", "Gemm", "MatMul") and name not in self.engine.header["float"]
-        of_type = {"Name": name, "LayerType": "CaskConvolution" if kind == "Conv" else kind,
-                   "Inputs": [self._tensor(n, int8) for n in inputs],
-                   "Outputs": [self._tensor(n, False) for n in outputs],
-                   "TacticName": "sm89_int8_gemm" if int8 else "sm89_fp32", "TacticValue": "0x0000000000000001",
-                   "StreamId": 0, "Metadata": f"[ONNX Layer: {node}]" if node else ""}  # fmt: skip
+        header = self.engine.header
+        int8 = header["int8"] and kind in ("Conv", "Gemm", "MatMul") and name not in header["float"]
+        of_type: dict[str, Any] = {
+            "Name": name,
+            "LayerType": "CaskConvolution" if kind == "Conv" else kind,
+            "Inputs": [self._tensor(n, int8) for n in inputs],
+            "Outputs": [self._tensor(n, False) for n in outputs],
+            "TacticName": "sm89_int8_gemm" if int8 else "sm89_fp32",
+            "TacticValue": "0x0000000000000001",
+            "StreamId": 0,
+            "Metadata": f"[ONNX Layer: {node}]" if node else "",
+        }
         if kind == "Conv":
             of_type["Weights"] = {"Type": "Int8" if int8 else "Float", "Count": 1}
         return of_type
 
     def _tensor(self, name: str, int8: bool) -> dict[str, Any]:
-        form = "Thirty-two wide channel vectorized row major Int8 format" if int8 else "Row major linear FP32"
+        form = (
+            "Thirty-two wide channel vectorized row major Int8 format"
+            if int8
+            else "Row major linear FP32"
+        )
         about: dict[str, Any] = {"Name": name, "Location": "Device", "Dimensions": []}
         if self.world.major == 10:
             return about | {"Format/Datatype": form}

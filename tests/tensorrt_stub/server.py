@@ -1,7 +1,7 @@
 """One process for one TensorRT version: everything is imported once, every scenario runs in a fork.
 
-Reads a line of JSON for each scenario from standard input (module, function, arguments, folder for the answer)
-and writes a line when it is over. A crash of a scenario is an answer like any other.
+Reads a line of JSON for each scenario from standard input (module, function, arguments, folder for the
+answer) and writes a line when it is over. A crash of a scenario is an answer like any other.
 """
 
 from __future__ import annotations
