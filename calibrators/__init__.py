@@ -14,25 +14,45 @@ runtime::
 
 from __future__ import annotations
 
+from calibrators.cache import CalibrationCache, version_digits
 from calibrators.calibration_file import calibration_from_bytes, calibration_to_bytes
 from calibrators.collector import Collector, NonFinite
+from calibrators.crosscheck import (
+    Agreement,
+    Comparison,
+    Crosscheck,
+    crosscheck,
+    read_onnxruntime_table,
+)
+from calibrators.doubling import DoublingHistogram, TensorRTCollector
 from calibrators.errors import CalibratorError
 from calibrators.histogram import Histogram
 from calibrators.methods import METHODS, Threshold, assess, choose
 from calibrators.ranges import Calibration, TensorRange, merge_calibrations
+from calibrators.sharing import with_shared_ranges
 
 __all__ = [
     "METHODS",
+    "Agreement",
     "Calibration",
+    "CalibrationCache",
     "CalibratorError",
     "Collector",
+    "Comparison",
+    "Crosscheck",
+    "DoublingHistogram",
     "Histogram",
     "NonFinite",
+    "TensorRTCollector",
     "TensorRange",
     "Threshold",
     "assess",
     "calibration_from_bytes",
     "calibration_to_bytes",
     "choose",
+    "crosscheck",
     "merge_calibrations",
+    "read_onnxruntime_table",
+    "version_digits",
+    "with_shared_ranges",
 ]

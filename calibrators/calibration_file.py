@@ -107,7 +107,8 @@ def _member(document: dict[str, Any], key: str, kind: type) -> Any:
 
 
 def _range_to_json(entry: TensorRange) -> dict[str, Any]:
-    # JSON has no infinity: an error-free tensor's SQNR is null.
+    # JSON has no infinity. The SQNR of a tensor without error is one, and so is TensorRT's amax
+    # for a tensor that holds one.
     return {
         key: None if value == math.inf else value
         for key, value in dataclasses.asdict(entry).items()
@@ -120,7 +121,7 @@ def _range_from_json(name: str, entry: Any) -> TensorRange:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(TensorRange):
         value = entry.get(field.name)
-        if field.name == "sqnr_db" and value is None:
+        if field.name in ("amax", "sqnr_db") and field.name in entry and value is None:
             value = math.inf
         if not isinstance(value, _FIELD_TYPES[str(field.type)]) or isinstance(value, bool):
             raise CalibrationFileError(
@@ -128,7 +129,7 @@ def _range_from_json(name: str, entry: Any) -> TensorRange:
                 "wrong type."
             )
         values[field.name] = value
-    if not 0 <= values["amax"] < math.inf or float(np.float32(values["amax"])) != values["amax"]:
+    if not values["amax"] >= 0 or float(np.float32(values["amax"])) != values["amax"]:
         raise CalibrationFileError(
             f"damaged calibration file: amax {values['amax']} of tensor '{name}' is not a float32 "
             "value of at least 0."

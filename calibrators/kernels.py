@@ -1,6 +1,6 @@
-"""The compiled loop that counts values: the only code that touches every activation.
+"""The compiled loops that count values: the only code that touches every activation.
 
-It is imported when the first value is counted, as Numba takes a third of a second to load.
+They are imported when the first value is counted, as Numba takes a third of a second to load.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from calibrators.grid import NUM_ZERO_SLOTS, SHIFT, SIGN_OFFSET
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["count_values"]
+__all__ = ["count_equal_bins", "count_values", "largest_magnitude"]
 
 _BLOCK = 2048  # values and their bin numbers, 16 KiB together, stay in the first-level cache
 
@@ -76,3 +76,31 @@ def count_values(bits: np.ndarray, table: np.ndarray) -> tuple[Any, Any]:
         low, high = _extremes(block, low, high)
         _count_block(block, table, numbers)
     return low, high
+
+
+@_compiled
+def largest_magnitude(bits: np.ndarray) -> Any:
+    """The largest ``bits & 0x7fffffff``; above 0x7f800000 when there is a NaN.
+
+    Args:
+        bits: ``uint32[n]``, contiguous, the representation of float32 values.
+    """
+    largest = _zero
+    for j in range(bits.size):
+        largest = max(largest, bits[j] & _magnitude)
+    return largest
+
+
+@_compiled
+def count_equal_bins(values: np.ndarray, upper: float, counts: np.ndarray) -> None:
+    """Add magnitudes to the equal bins of ``[0, upper]``.
+
+    Args:
+        values: ``float32[n]``, contiguous, finite, none above `upper` in magnitude.
+        upper: above 0.
+        counts: ``int64[bins]``, changed in place; what equals `upper` goes to the last bin.
+    """
+    last = counts.size - 1
+    for j in range(values.size):
+        number = int(abs(np.float64(values[j])) * counts.size / upper)
+        counts[min(number, last)] += 1

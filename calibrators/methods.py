@@ -90,6 +90,11 @@ def assess(histogram: Histogram, amax: float, method: str, note: str = "") -> Th
 
 
 def _rule(method: str, options: Mapping[str, float]) -> Callable[..., tuple[float, str]]:
+    if method == "entropy-tensorrt":
+        raise MethodError(
+            "'entropy-tensorrt' depends on the order of the batches, which no histogram knows; "
+            "collect the batches in order with TensorRTCollector."
+        )
     if method not in METHODS:
         raise MethodError(f"there is no method '{method}'; choose one of {', '.join(METHODS)}.")
     known = list(inspect.signature(METHODS[method]).parameters)[1:]

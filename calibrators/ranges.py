@@ -110,6 +110,11 @@ class Calibration:
         """
         return self.ranges[name].scale
 
+    @property
+    def amaxes(self) -> dict[str, float]:
+        """Tensor name to clipping point."""
+        return {name: entry.amax for name, entry in self.ranges.items()}
+
     def chosen_with(self, method: str, **options: float) -> Calibration:
         """The same statistics with another method's thresholds.
 

@@ -12,7 +12,7 @@ from calibrators.entropy import search
 if TYPE_CHECKING:
     from calibrators.histogram import Histogram
 
-__all__ = ["LARGEST_CLIPPED_SHARE", "NEGLIGIBLE_SHARE", "entropy"]
+__all__ = ["LARGEST_CLIPPED_SHARE", "NEGLIGIBLE_SHARE", "covering_exponent", "entropy"]
 
 NEGLIGIBLE_SHARE = 1e-5
 """Of the non-zero values, so many may lie beyond the smallest candidate to halve the range."""
@@ -38,7 +38,7 @@ def entropy(histogram: Histogram) -> tuple[float, str]:
     fault in keeping one bin of a tensor that lies far from zero. The threshold is never above
     `observed_amax`.
     """
-    exponent = _covering_exponent(histogram.observed_amax)
+    exponent = covering_exponent(histogram.observed_amax)
     if exponent < _SMALLEST_EXPONENT:
         return histogram.observed_amax, "too small to search in, so nothing is clipped"
     counts, exponent, halvings = _range_without_outliers(histogram, exponent)
@@ -62,7 +62,7 @@ def _fewest_kept(counts: np.ndarray, outliers: int, num_nonzero: int) -> int:
     return max(_NUM_BINS // 16, int(too_many[-1]) + 1)
 
 
-def _covering_exponent(amax: float) -> int:
+def covering_exponent(amax: float) -> int:
     """The smallest e with 2**e >= amax."""
     mantissa, exponent = math.frexp(amax)
     return exponent - 1 if mantissa == 0.5 else exponent
