@@ -1,0 +1,192 @@
+"""Faster, the same, slower, or cannot tell: one engine's latency against another's.
+
+Taken together (A B A B) the two are judged by the ratio of paired turns. Against a baseline, taken
+on another day, only the two medians can be compared, and what a machine drifts within a measurement
+is added to the interval on both sides.
+
+The rule, with the interval [low, high] of candidate / base and the margin x:
+
+    same within x %    the interval lies inside [1 / (1 + x), 1 + x]
+    slower             the interval lies above 1
+    faster             the interval lies below 1
+    cannot tell        anything else
+
+The interval has 99.5 % confidence, so that an engine against itself is called slower or faster in
+fewer than 1 of 100 comparisons. It is widened by what the base against *itself* differed in the same
+measurement (A against A), and by `PLACEMENT`: two sessions of one file differ a little for as long
+as they live, because their memory lies elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.errors import OptionError
+from trtbuild.latency.stats import median_interval, ratio
+from trtbuild.verification.intervals import Estimate
+
+if TYPE_CHECKING:
+    from trtbuild.latency.measure import Samples
+
+__all__ = ["Answer", "LatencyVerdict", "against_baseline", "decide", "taken_together"]
+
+CONFIDENCE = 0.995
+DEFAULT_MARGIN_PERCENT = 2.0
+
+# Largest lasting ratio between two sessions of one file in 60 pairs of an idle two-core machine
+# was 0.4 %, in logs.
+PLACEMENT = 0.005
+
+_NUM_SEGMENTS = 10
+
+
+class Answer(StrEnum):
+    """What can be said of the candidate's latency."""
+
+    FASTER = "faster"
+    SAME = "same"
+    SLOWER = "slower"
+    CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True)
+class LatencyVerdict:
+    """The answer, and what it rests on.
+
+    Attributes:
+        base, candidate: names of the two.
+        answer: one of four.
+        ratio: candidate / base, above 1 is slower; the interval holds `CONFIDENCE` and the noise.
+        margin_percent: differences below this count as none.
+        noise_percent: what the base differed from itself.
+        smallest_visible_percent: the smallest difference that this measurement could have told from
+            none.
+    """
+
+    base: str
+    candidate: str
+    answer: Answer
+    ratio: Estimate
+    margin_percent: float
+    noise_percent: float
+    smallest_visible_percent: float
+
+    @property
+    def change_percent(self) -> float:
+        """Change of the median; above 0 is slower."""
+        return 100.0 * (self.ratio.value - 1.0)
+
+    def __str__(self) -> str:
+        low, high = (100.0 * (end - 1.0) for end in (self.ratio.low, self.ratio.high))
+        interval = f"{self.change_percent:+.1f} %, between {low:+.1f} and {high:+.1f} %"
+        against = f"'{self.candidate}' against '{self.base}'"
+        if self.answer is Answer.SAME:
+            return f"{against}: the same within {self.margin_percent:g} % ({interval})"
+        if self.answer is Answer.CANNOT_TELL:
+            return (
+                f"{against}: cannot tell ({interval}); the smallest difference that shows here is"
+                f" {self.smallest_visible_percent:.1f} %. Measure longer, or on a quieter machine"
+            )
+        return f"{against}: {self.answer} ({interval})"
+
+
+def taken_together(
+    base: Samples,
+    candidate: Samples,
+    control: Samples | None = None,
+    margin_percent: float = DEFAULT_MARGIN_PERCENT,
+) -> LatencyVerdict:
+    """Judge two sessions that took turns in one process.
+
+    Args:
+        base: what is compared with.
+        candidate: what is judged.
+        control: the base a second time, in the same turns: A against A.
+        margin_percent: differences below this count as none.
+
+    Raises:
+        OptionError: they were not taken together, or the margin is not above 0.
+    """
+    found = ratio(base, candidate, CONFIDENCE)
+    noise = abs(math.log(ratio(base, control, CONFIDENCE).value)) if control else 0.0
+    return decide(base.name, candidate.name, found, max(noise, PLACEMENT), margin_percent)
+
+
+def against_baseline(
+    base: Samples, candidate: Samples, margin_percent: float = DEFAULT_MARGIN_PERCENT
+) -> LatencyVerdict:
+    """Judge a session by samples taken earlier on the same device.
+
+    Raises:
+        OptionError: batch size or clock differ, or the margin is not above 0.
+    """
+    if (base.batch_size, base.clock) != (candidate.batch_size, candidate.clock):
+        raise OptionError(
+            f"the baseline was taken at batch {base.batch_size} by the {base.clock}, this at batch"
+            f" {candidate.batch_size} by the {candidate.clock}; they cannot be compared."
+        )
+    logs = [[math.log(float(np.median(turn))) for turn in s.turns] for s in (base, candidate)]
+    # each at half the error, so that both hold together with CONFIDENCE
+    earlier, now = (median_interval(values, 1 - (1 - CONFIDENCE) / 2) for values in logs)
+    found = Estimate(
+        math.exp(now.value - earlier.value),
+        _exp(now.low - earlier.high),
+        _exp(now.high - earlier.low),
+    )
+    noise = max(PLACEMENT, *(_drift(values) for values in logs))
+    return decide(base.name, candidate.name, found, noise, margin_percent)
+
+
+def decide(
+    base: str, candidate: str, found: Estimate, noise: float, margin_percent: float
+) -> LatencyVerdict:
+    """Apply the rule of this module.
+
+    Args:
+        base: name of what is compared with.
+        candidate: name of what is judged.
+        found: candidate / base with its interval of `CONFIDENCE`.
+        noise: by how much the interval is widened on both sides, as a logarithm.
+        margin_percent: differences below this count as none.
+
+    Raises:
+        OptionError: the margin is not above 0.
+    """
+    if not margin_percent > 0:
+        raise OptionError(f"the margin must be above 0 %, not {margin_percent:g}.")
+    wide = Estimate(found.value, found.low * math.exp(-noise), found.high * math.exp(noise))
+    margin = 1.0 + margin_percent / 100.0
+    if wide.low >= 1.0 / margin and wide.high <= margin:
+        answer = Answer.SAME
+    elif wide.low > 1.0:
+        answer = Answer.SLOWER
+    elif wide.high < 1.0:
+        answer = Answer.FASTER
+    else:
+        answer = Answer.CANNOT_TELL
+    reach = max(wide.high / wide.value, wide.value / max(wide.low, 1e-300))
+    return LatencyVerdict(
+        base=base,
+        candidate=candidate,
+        answer=answer,
+        ratio=wide,
+        margin_percent=margin_percent,
+        noise_percent=100.0 * math.expm1(noise),
+        smallest_visible_percent=100.0 * (reach - 1.0),
+    )
+
+
+def _drift(logs: list[float]) -> float:
+    """Spread of the medians of consecutive segments: how far this machine wanders by itself."""
+    segments = np.array_split(np.asarray(logs), min(_NUM_SEGMENTS, len(logs)))
+    medians = [float(np.median(segment)) for segment in segments]
+    return max(medians) - min(medians)
+
+
+def _exp(power: float) -> float:
+    return math.exp(power) if power < 700.0 else math.inf
