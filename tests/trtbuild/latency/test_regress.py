@@ -1,0 +1,132 @@
+"""Four answers: false alarms, planted slow-downs, and measurements too noisy to tell."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.fakes import FunctionSession
+from trtbuild.errors import OptionError
+from trtbuild.latency.measure import MONOTONIC, MeasureOptions, Samples, measure
+from trtbuild.latency.regress import Answer, against_baseline, decide, taken_together
+from trtbuild.verification.intervals import Estimate
+
+
+def machine(
+    rng: np.random.Generator, turns: int = 80, runs: int = 5, noise: float = 0.02
+) -> tuple[np.ndarray, np.random.Generator]:
+    """Latency of one turn after the other on a machine that wanders and hiccups."""
+    wander = np.cumsum(rng.normal(0, 0.01, turns))
+    hiccups = rng.random(turns) < 0.05
+    return np.exp(wander + hiccups * rng.exponential(0.5, turns)), rng
+
+
+def taken(
+    name: str, drift: np.ndarray, rng: np.random.Generator, factor: float = 1.0, noise: float = 0.02
+) -> Samples:
+    runs = drift[:, None] * rng.lognormal(0, noise, (len(drift), 5)) * factor
+    return Samples(name, 1, MONOTONIC, 5, tuple(float(v) for v in runs.ravel()))
+
+
+def verdicts(factor: float, count: int, noise: float = 0.02, margin: float = 2.0) -> list[Answer]:
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(count):
+        drift, _ = machine(rng)
+        a, b, control = (
+            taken(name, drift, rng, f, noise) for name, f in (("a", 1), ("b", factor), ("c", 1))
+        )
+        found.append(taken_together(a, b, control, margin).answer)
+    return found
+
+
+def test_an_engine_against_itself_is_rarely_called_different() -> None:
+    found = verdicts(1.0, 400)
+    different = sum(answer in (Answer.FASTER, Answer.SLOWER) for answer in found)
+    # under 1 % is promised: 4 of 400
+    assert different <= 4
+    assert found.count(Answer.SAME) > 350
+
+
+def test_three_percent_are_found_where_the_noise_allows() -> None:
+    assert verdicts(1.03, 50, noise=0.01).count(Answer.SLOWER) >= 48
+    assert verdicts(1 / 1.03, 50, noise=0.01).count(Answer.FASTER) >= 48
+
+
+def test_five_percent_are_never_the_same() -> None:
+    found = verdicts(1.05, 200, noise=0.1)
+    assert Answer.SAME not in found
+    assert Answer.FASTER not in found
+
+
+def test_too_much_noise_cannot_tell() -> None:
+    assert Answer.CANNOT_TELL in set(verdicts(1.01, 20, noise=0.5))
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "answer"),
+    [
+        (0.99, 1.0, 1.01, Answer.SAME),
+        (1.005, 1.01, 1.015, Answer.SAME),
+        (1.005, 1.02, 1.03, Answer.SLOWER),
+        (0.9, 0.95, 0.99, Answer.FASTER),
+        (0.97, 1.0, 1.03, Answer.CANNOT_TELL),
+        (0.0, 1.5, math.inf, Answer.CANNOT_TELL),
+    ],
+)
+def test_the_rule(low: float, value: float, high: float, answer: Answer) -> None:
+    assert decide("a", "b", Estimate(value, low, high), 0.0, 2.0).answer is answer
+
+
+def test_the_base_differing_from_itself_widens_the_interval() -> None:
+    found = decide("a", "b", Estimate(1.03, 1.02, 1.04), math.log(1.05), 2.0)
+    assert found.answer is Answer.CANNOT_TELL
+    assert found.noise_percent == pytest.approx(5.0)
+    # 1.05 * 1.04 / 1.03 above, and the low end is as far below
+    assert found.smallest_visible_percent == pytest.approx(6.06, abs=0.05)
+
+
+def test_a_baseline_of_a_steady_machine_shows_ten_percent() -> None:
+    rng = np.random.default_rng(3)
+    steady = np.ones(200)
+    base, same, slow = (taken(n, steady, rng, f) for n, f in (("a", 1), ("b", 1), ("c", 1.1)))
+    assert against_baseline(base, same, 5.0).answer is Answer.SAME
+    assert against_baseline(base, slow, 5.0).answer is Answer.SLOWER
+
+
+def test_a_baseline_of_a_wandering_machine_raises_no_false_alarm() -> None:
+    rng = np.random.default_rng(4)
+    found = []
+    for _ in range(100):
+        a, b = (taken(n, machine(rng)[0], rng) for n in "ab")
+        found.append(against_baseline(a, b, 5.0).answer)
+    # two walks that start at the same clock: nobody can tell what a machine does between two days,
+    # but within what each day showed there must be no false alarm beyond a few
+    assert sum(answer in (Answer.FASTER, Answer.SLOWER) for answer in found) <= 5
+
+
+def test_a_baseline_of_another_batch_size_or_clock_is_refused() -> None:
+    rng = np.random.default_rng(5)
+    base = taken("a", np.ones(20), rng)
+    other = Samples("b", 8, base.clock, 5, base.latencies_ms)
+    with pytest.raises(OptionError, match="at batch 1 by .* at batch 8"):
+        against_baseline(base, other)
+
+
+@pytest.mark.nightly
+def test_two_hundred_comparisons_of_one_computation_on_this_machine() -> None:
+    weights = np.random.default_rng(0).normal(size=(200, 200)).astype(np.float32)
+    feeds = {"x": weights}
+
+    def compute(x: np.ndarray) -> np.ndarray:
+        return x @ weights
+
+    different = 0
+    for _ in range(200):
+        sessions = {name: FunctionSession(compute) for name in "abc"}
+        found = measure(sessions, feeds, MeasureOptions(warmup_ms=20, duration_ms=400))
+        answer = taken_together(found["a"], found["b"], found["c"]).answer
+        different += answer in (Answer.FASTER, Answer.SLOWER)
+    assert different <= 2
