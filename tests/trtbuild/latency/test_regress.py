@@ -111,7 +111,7 @@ def test_a_baseline_of_another_batch_size_or_clock_is_refused() -> None:
     rng = np.random.default_rng(5)
     base = taken("a", np.ones(20), rng)
     other = Samples("b", 8, base.clock, 5, base.latencies_ms)
-    with pytest.raises(OptionError, match="at batch 1 by .* at batch 8"):
+    with pytest.raises(OptionError, match=r"at batch 1 by .* at batch 8"):
         against_baseline(base, other)
 
 

@@ -1,0 +1,255 @@
+"""Error of every quantized layer against float: what it adds itself, and what it inherits.
+
+With y the layer's float output, o its output when it alone is quantized (float inputs in front of
+its own Q), and q its output in the quantized network, over all images:
+
+    own        10 log10( sum y^2 / sum (y - o)^2 )       dB
+    inherited  10 log10( sum y^2 / sum (o - q)^2 )       dB
+    total      10 log10( sum y^2 / sum (y - q)^2 )       dB
+
+Each activation's noise is split by cause: values beyond the clipping points lose what lies beyond,
+the others what rounding takes. Weights are compared channel by channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.backends.onnxruntime import Execution, open_session
+from trtbuild.errors import DataError
+from trtbuild.progress import silent
+from trtbuild.quantization.operators import weight_axis
+from trtbuild.verification.metrics import decibels
+from trtbuild.verification.qdq_graph import activation_pairs, float_twins, weight_behind
+from trtbuild.verification.side_branches import Tap, Taps, side_branches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import onnx_ir as ir
+
+    from trtbuild.progress import Progress
+    from trtbuild.verification.compare import LabelledBatch
+    from trtbuild.verification.qdq_graph import ActivationPair
+
+__all__ = ["ActivationError", "LayerError", "LayerReport", "WeightError", "layer_errors"]
+
+
+@dataclass(frozen=True)
+class WeightError:
+    """A quantized weight against its float twin.
+
+    Attributes:
+        sqnr_db: of the whole weight.
+        worst_channel: the output channel with the lowest SQNR.
+        worst_channel_sqnr_db: its SQNR.
+    """
+
+    sqnr_db: float
+    worst_channel: int
+    worst_channel_sqnr_db: float
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One layer. See the module for own, inherited and total.
+
+    Attributes:
+        node: name of the layer.
+        op_type: its operator.
+        module: the PyTorch module that it came from, or empty.
+        tensor: the float tensor compared: the layer's output, behind its Relu or Clip.
+        own_sqnr_db, inherited_sqnr_db, total_sqnr_db: dB.
+        weight: of its weight; None where it has none or no float twin was found.
+    """
+
+    node: str
+    op_type: str
+    module: str
+    tensor: str
+    own_sqnr_db: float
+    inherited_sqnr_db: float
+    total_sqnr_db: float
+    weight: WeightError | None = None
+
+
+@dataclass(frozen=True)
+class ActivationError:
+    """One quantized activation, judged on its float values.
+
+    Attributes:
+        tensor: its name.
+        scale: step size.
+        low, high: clipping points, in the tensor's unit.
+        sqnr_db: of the quantized tensor.
+        clipped_percent: share of the values beyond a clipping point.
+        clipping_noise_percent: share of the noise that is due to those; the rest is rounding.
+    """
+
+    tensor: str
+    scale: float
+    low: float
+    high: float
+    sqnr_db: float
+    clipped_percent: float
+    clipping_noise_percent: float
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """Layers and activations, worst first (by own error)."""
+
+    num_images: int
+    layers: tuple[LayerError, ...]
+    activations: tuple[ActivationError, ...]
+
+
+def layer_errors(
+    reference: ir.Model,
+    quantized: ir.Model,
+    batches: Iterable[LabelledBatch],
+    progress: Progress = silent,
+) -> LayerReport:
+    """Measure every quantized layer and activation.
+
+    Memory holds the outputs of all layers for one batch, three times.
+
+    Args:
+        reference: the float network that `quantized` was made of.
+        quantized: a Q/DQ network, of any tool.
+        batches: a few dozen images are enough to order the layers.
+        progress: told of every image.
+
+    Raises:
+        ModelError: the two have no layer in common, or cannot be run.
+        DataError: no batch.
+    """
+    taps = side_branches(reference, quantized)
+    pairs = activation_pairs(quantized)
+    layers = {tap.node: _LayerNoise() for tap in taps.taps}
+    activations = {name: _ActivationNoise(pairs[name]) for name in taps.activations}
+    num_images = 0
+    expected_session = open_session(taps.reference, Execution.REFERENCE)
+    found_session = open_session(taps.quantized, Execution.REFERENCE)
+    for batch in batches:
+        expected = {**batch.feeds, **expected_session.run(batch.feeds)}
+        found = found_session.run(batch.feeds)
+        for tap in taps.taps:
+            layers[tap.node].add(expected[tap.reference], expected[tap.own], found[tap.quantized])
+        for name, twin in taps.activations.items():
+            activations[name].add(expected[twin])
+        num_images += len(batch.names)
+        progress("layers", num_images, None)
+    if not num_images:
+        raise DataError("there is no image to compare layers on. Give some with --data.")
+    return LayerReport(
+        num_images,
+        _worst_first(taps, layers, weight_errors(reference, quantized)),
+        tuple(
+            sorted((noise.result(name) for name, noise in activations.items()), key=_by_sqnr)
+        ),
+    )
+
+
+def _by_sqnr(activation: ActivationError) -> float:
+    return activation.sqnr_db
+
+
+def _worst_first(
+    taps: Taps, layers: Mapping[str, _LayerNoise], weights: Mapping[str, WeightError]
+) -> tuple[LayerError, ...]:
+    found = [
+        replace(layers[tap.node].result(tap), weight=weights.get(tap.node)) for tap in taps.taps
+    ]
+    return tuple(sorted(found, key=lambda layer: layer.own_sqnr_db))
+
+
+class _LayerNoise:
+    """Sums of squares over all images."""
+
+    def __init__(self) -> None:
+        self._signal = self._own = self._inherited = self._total = 0.0
+
+    def add(self, y: np.ndarray, o: np.ndarray, q: np.ndarray) -> None:
+        y, o, q = (array.astype(np.float64).ravel() for array in (y, o, q))
+        self._signal += float(y @ y)
+        self._own += _squares(y - o)
+        self._inherited += _squares(o - q)
+        self._total += _squares(y - q)
+
+    def result(self, tap: Tap) -> LayerError:
+        return LayerError(
+            tap.node,
+            tap.op_type,
+            tap.module,
+            tap.reference,
+            decibels(self._signal, self._own),
+            decibels(self._signal, self._inherited),
+            decibels(self._signal, self._total),
+        )
+
+
+class _ActivationNoise:
+    """Noise of one Q/DQ pair by cause."""
+
+    def __init__(self, pair: ActivationPair) -> None:
+        self._pair = pair
+        self._signal = self._clipping = self._rounding = 0.0
+        self._num_values = self._num_clipped = 0
+
+    def add(self, values: np.ndarray) -> None:
+        pair = self._pair
+        x = values.astype(np.float64).ravel()
+        beyond = x - np.clip(x, pair.low, pair.high)
+        clipped = beyond != 0.0
+        inside = x[~clipped]
+        # zero is on the grid, so rounding to multiples of the scale is what Q/DQ does inside
+        rounding = inside - pair.scale * np.rint(inside / pair.scale)
+        self._signal += float(x @ x)
+        self._clipping += _squares(beyond[clipped])
+        self._rounding += _squares(rounding)
+        self._num_values += x.size
+        self._num_clipped += int(np.count_nonzero(clipped))
+
+    def result(self, name: str) -> ActivationError:
+        noise = self._clipping + self._rounding
+        return ActivationError(
+            tensor=name,
+            scale=self._pair.scale,
+            low=self._pair.low,
+            high=self._pair.high,
+            sqnr_db=decibels(self._signal, noise),
+            clipped_percent=100.0 * self._num_clipped / max(self._num_values, 1),
+            clipping_noise_percent=100.0 * self._clipping / noise if noise else 0.0,
+        )
+
+
+def _squares(values: np.ndarray) -> float:
+    return float(values @ values)
+
+
+def weight_errors(reference: ir.Model, quantized: ir.Model) -> dict[str, WeightError]:
+    """Compare every dequantized constant weight with the float one of the same node."""
+    found = {}
+    for name, twin in float_twins(quantized, reference).items():
+        node = next(node for node in quantized.graph if node.name == name)
+        if len(node.inputs) < 2 or len(twin.inputs) < 2:
+            continue
+        weight = weight_behind(node.inputs[1])
+        original = twin.inputs[1].const_value if twin.inputs[1] is not None else None
+        if weight is None or original is None or tuple(original.shape) != weight.shape:
+            continue
+        found[name] = _weight_error(original.numpy(), weight, weight_axis(node, weight.ndim))
+    return found
+
+
+def _weight_error(x: np.ndarray, y: np.ndarray, axis: int | None) -> WeightError:
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    rows = [np.moveaxis(array, axis or 0, 0).reshape(array.shape[axis or 0], -1) for array in (x, y)]
+    signal, noise = (rows[0] ** 2).sum(1), ((rows[0] - rows[1]) ** 2).sum(1)
+    by_channel = [decibels(s, n) for s, n in zip(signal, noise)]
+    worst = int(np.argmin(by_channel))
+    return WeightError(decibels(signal.sum(), noise.sum()), worst, by_channel[worst])

@@ -1,0 +1,190 @@
+"""The float network with every quantized layer beside its float twin, both reading float inputs.
+
+            x ──────────► Conv ──────► y                 as in the float network
+            └─► Q ─► DQ ─► Conv(DQ(W)) ─► y_own          as in the quantized one
+
+What y_own differs from y is the layer's *own* error; what the same layer's output in the quantized
+network differs from y_own is what it *inherits* from the layers before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from trtbuild.errors import ModelError
+from trtbuild.verification.qdq_graph import (
+    activation_pairs,
+    behind_activation,
+    float_twins,
+    is_qdq,
+    quantized_nodes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Tap", "Taps", "side_branches"]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One quantized layer: where its float, its own and its quantized output can be read.
+
+    Attributes:
+        node: name of the layer in both networks.
+        op_type: its operator.
+        module: the PyTorch module that it came from, where the export says so.
+        reference: its output's name in the float network.
+        own: name of the side branch's output.
+        quantized: its output's name in the quantized network.
+    """
+
+    node: str
+    op_type: str
+    module: str
+    reference: str
+    own: str
+    quantized: str
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Two networks with the layers' outputs as their outputs.
+
+    Attributes:
+        reference: the float network with side branches; gives `Tap.reference`, `Tap.own` and the
+            tensors of `activations`.
+        quantized: the quantized network; gives `Tap.quantized`.
+        taps: in the order of the network.
+        activations: name in the quantized network -> name in `reference`, of the tensors in front
+            of a Q/DQ pair.
+    """
+
+    reference: ir.Model
+    quantized: ir.Model
+    taps: tuple[Tap, ...]
+    activations: Mapping[str, str]
+
+
+def side_branches(reference: ir.Model, quantized: ir.Model) -> Taps:
+    """Graft every quantized layer of `quantized` onto a copy of `reference`.
+
+    Raises:
+        ModelError: no quantized layer of the one is found in the other.
+    """
+    combined, tapped = reference.clone(), quantized.clone()
+    graft = _Graft(combined, float_twins(tapped, combined))
+    taps = [tap for node in quantized_nodes(tapped) if (tap := graft.tap(node)) is not None]
+    if not taps:
+        raise ModelError(
+            "no layer that reads Q/DQ has a layer of the same name in the float network. Give the"
+            " float network that the quantized one was made of."
+        )
+    sources = {name: graft.twin_of(pair.source) for name, pair in activation_pairs(tapped).items()}
+    activations = {name: twin for name, twin in sources.items() if twin is not None}
+    _set_outputs(combined, [t.reference for t in taps] + [t.own for t in taps] + [*activations.values()])
+    _set_outputs(tapped, [tap.quantized for tap in taps])
+    return Taps(combined, tapped, tuple(taps), activations)
+
+
+def _set_outputs(model: ir.Model, names: list[str]) -> None:
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(values[name] for name in dict.fromkeys(names) if name in values)
+
+
+class _Graft:
+    """Copies layers of the quantized network into the float one."""
+
+    def __init__(self, combined: ir.Model, twins: Mapping[str, ir.Node]) -> None:
+        self._graph = combined.graph
+        self._twins = twins
+        self._inputs = {value.name: value for value in combined.graph.inputs}
+        self._copies: dict[ir.Value, ir.Value] = {}
+        self._in_combined = {node.name: node for node in combined.graph}
+
+    def tap(self, node: ir.Node) -> Tap | None:
+        twin = self._twins.get(node.name or "")
+        if twin is None or _has_body(node):
+            return None
+        measured = behind_activation(node.outputs[0])
+        float_measured = behind_activation(twin.outputs[0])
+        chain = [node] if measured is node.outputs[0] else [node, measured.producer()]
+        if (float_measured is twin.outputs[0]) != (len(chain) == 1):
+            measured, float_measured, chain = node.outputs[0], twin.outputs[0], [node]
+        for link in chain:
+            self._copy(link)
+        return Tap(
+            node=node.name or "",
+            op_type=node.op_type,
+            module=_module(node),
+            reference=float_measured.name or "",
+            own=self._copies[measured].name or "",
+            quantized=measured.name or "",
+        )
+
+    def twin_of(self, value: ir.Value) -> str | None:
+        """Name of the float tensor that `value` of the quantized network stands for."""
+        if value.name in self._inputs:
+            return value.name
+        node = value.producer()
+        twin = self._twins.get(node.name or "") if node is not None else None
+        if node is None or twin is None:
+            return None
+        return twin.outputs[list(node.outputs).index(value)].name
+
+    def _bring(self, value: ir.Value | None) -> ir.Value | None:
+        """The float tensor for a computed value; a copy of Q, DQ, constants and all else."""
+        if value is None or value in self._copies:
+            return self._copies.get(value) if value is not None else None
+        node = value.producer()
+        if node is None:
+            self._copies[value] = self._inputs.get(value.name) or self._constant(value)
+        elif not is_qdq(node) and (twin := self._twins.get(node.name or "")) is not None:
+            self._copies[value] = twin.outputs[list(node.outputs).index(value)]
+        else:
+            self._copy(node)
+        return self._copies[value]
+
+    def _copy(self, node: ir.Node) -> None:
+        inputs = [self._bring(value) for value in node.inputs]
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            inputs,
+            attributes=list(node.attributes.values()),
+            num_outputs=len(node.outputs),
+            name=f"{node.name}__own",
+        )
+        for output, original in zip(copy.outputs, node.outputs):
+            output.name = f"{original.name}__own"
+            output.type, output.shape = original.type, original.shape
+            self._copies[original] = output
+        self._graph.append(copy)
+
+    def _constant(self, value: ir.Value) -> ir.Value:
+        copy = ir.Value(
+            name=f"{value.name}__own",
+            shape=value.shape,
+            type=value.type,
+            const_value=value.const_value,
+        )
+        self._graph.register_initializer(copy)
+        return copy
+
+
+def _has_body(node: ir.Node) -> bool:
+    return any(
+        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+        for attribute in node.attributes.values()
+    )
+
+
+def _module(node: ir.Node) -> str:
+    # written by torch.onnx: a Python list of scopes from the root module to the operator
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+    names = [part.strip(" '\"") for part in scopes.strip("[]").split(",")]
+    return names[-2] if len(names) > 1 else ""
