@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-__all__ = ["GraphStats", "measure"]
+__all__ = ["GraphStats", "measure", "node_macs"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def measure(model: ir.Model) -> GraphStats:
     ]
     for node in all_nodes(model.graph):
         nodes[f"{node.domain}::{node.op_type}" if node.domain else node.op_type] += 1
-        macs += _macs(node)
+        macs += node_macs(node)
         if node.op_type == "Constant" and node.domain == "":
             tensors.append(constant_tensor(node.outputs[0]))
     held = [tensor for tensor in tensors if tensor is not None]
@@ -66,7 +66,7 @@ def measure(model: ir.Model) -> GraphStats:
     )
 
 
-def _macs(node: ir.Node) -> int:
+def node_macs(node: ir.Node) -> int:
     """Answer output elements times the length of the sum behind each of them."""
     if node.domain != "":
         return 0

@@ -148,9 +148,7 @@ def layer_errors(
     return LayerReport(
         num_images,
         _worst_first(taps, layers, weight_errors(reference, quantized)),
-        tuple(
-            sorted((noise.result(name) for name, noise in activations.items()), key=_by_sqnr)
-        ),
+        tuple(sorted((noise.result(name) for name, noise in activations.items()), key=_by_sqnr)),
     )
 
 
@@ -248,7 +246,9 @@ def weight_errors(reference: ir.Model, quantized: ir.Model) -> dict[str, WeightE
 
 def _weight_error(x: np.ndarray, y: np.ndarray, axis: int | None) -> WeightError:
     x, y = x.astype(np.float64), y.astype(np.float64)
-    rows = [np.moveaxis(array, axis or 0, 0).reshape(array.shape[axis or 0], -1) for array in (x, y)]
+    rows = [
+        np.moveaxis(array, axis or 0, 0).reshape(array.shape[axis or 0], -1) for array in (x, y)
+    ]
     signal, noise = (rows[0] ** 2).sum(1), ((rows[0] - rows[1]) ** 2).sum(1)
     by_channel = [decibels(s, n) for s, n in zip(signal, noise)]
     worst = int(np.argmin(by_channel))

@@ -101,7 +101,8 @@ def weight_behind(value: ir.Value | None) -> np.ndarray | None:
         axis = node.attributes.get_int("axis", 1) % integers.ndim
         shape = [-1 if i == axis else 1 for i in range(integers.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
-    return ((integers.astype(np.float32) - zero.astype(np.float32)) * scale).astype(np.float32)
+    weight: np.ndarray = (integers.astype(np.float32) - zero.astype(np.float32)) * scale
+    return weight.astype(np.float32, copy=False)
 
 
 def _numbers(node: ir.Node) -> tuple[np.ndarray | None, np.ndarray, np.dtype]:

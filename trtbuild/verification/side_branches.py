@@ -85,7 +85,9 @@ def side_branches(reference: ir.Model, quantized: ir.Model) -> Taps:
         )
     sources = {name: graft.twin_of(pair.source) for name, pair in activation_pairs(tapped).items()}
     activations = {name: twin for name, twin in sources.items() if twin is not None}
-    _set_outputs(combined, [t.reference for t in taps] + [t.own for t in taps] + [*activations.values()])
+    _set_outputs(
+        combined, [t.reference for t in taps] + [t.own for t in taps] + [*activations.values()]
+    )
     _set_outputs(tapped, [tap.quantized for tap in taps])
     return Taps(combined, tapped, tuple(taps), activations)
 
@@ -104,7 +106,6 @@ class _Graft:
         self._twins = twins
         self._inputs = {value.name: value for value in combined.graph.inputs}
         self._copies: dict[ir.Value, ir.Value] = {}
-        self._in_combined = {node.name: node for node in combined.graph}
 
     def tap(self, node: ir.Node) -> Tap | None:
         twin = self._twins.get(node.name or "")
@@ -112,17 +113,20 @@ class _Graft:
             return None
         measured = behind_activation(node.outputs[0])
         float_measured = behind_activation(twin.outputs[0])
-        chain = [node] if measured is node.outputs[0] else [node, measured.producer()]
-        if (float_measured is twin.outputs[0]) != (len(chain) == 1):
-            measured, float_measured, chain = node.outputs[0], twin.outputs[0], [node]
+        activation = measured.producer()
+        if (float_measured is twin.outputs[0]) != (measured is node.outputs[0]):
+            measured, float_measured, activation = node.outputs[0], twin.outputs[0], node
+        chain = [node] if activation is None or activation is node else [node, activation]
+        # kept apart from what other branches read, which is the float tensor and not this copy
+        own: dict[ir.Value, ir.Value] = {}
         for link in chain:
-            self._copy(link)
+            self._copy(link, own)
         return Tap(
             node=node.name or "",
             op_type=node.op_type,
             module=_module(node),
             reference=float_measured.name or "",
-            own=self._copies[measured].name or "",
+            own=own[measured].name or "",
             quantized=measured.name or "",
         )
 
@@ -146,11 +150,11 @@ class _Graft:
         elif not is_qdq(node) and (twin := self._twins.get(node.name or "")) is not None:
             self._copies[value] = twin.outputs[list(node.outputs).index(value)]
         else:
-            self._copy(node)
+            self._copy(node, self._copies)
         return self._copies[value]
 
-    def _copy(self, node: ir.Node) -> None:
-        inputs = [self._bring(value) for value in node.inputs]
+    def _copy(self, node: ir.Node, copies: dict[ir.Value, ir.Value]) -> None:
+        inputs = [copies[value] if value in copies else self._bring(value) for value in node.inputs]
         copy = ir.Node(
             node.domain,
             node.op_type,
@@ -162,7 +166,7 @@ class _Graft:
         for output, original in zip(copy.outputs, node.outputs):
             output.name = f"{original.name}__own"
             output.type, output.shape = original.type, original.shape
-            self._copies[original] = output
+            copies[original] = output
         self._graph.append(copy)
 
     def _constant(self, value: ir.Value) -> ir.Value:
