@@ -60,7 +60,7 @@ __all__ = [
 
 # The names under which networks are compared and timed.
 FLOAT = "float"
-TENSORRT_FORM = "TensorRT's form"
+TENSORRT_FORM = "tensorrt_form"
 ENGINE = "engine"
 
 # Latency is taken on this many samples in turn.
