@@ -1,7 +1,7 @@
 """Train the small network of the quickstart on scikit-learn's bundled digits, and write its files.
 
-Run it from this folder with the extras ``torch`` and ``dev`` installed. It writes ``digits.onnx`` (float, batch
-norms kept), ``calibration.npz`` (training images) and ``test.npz`` (images and labels that training did
+Needs the extras ``torch`` and ``dev``. Writes ``digits.onnx`` (float, batch norms kept),
+``calibration.npz`` (training images) and ``test.npz`` (images and labels that training did
 not see).
 """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from trtbuild.latency.stats import ratio, summarize
-from trtbuild.pipeline import ENGINE, FLOAT
+from trtbuild.pipeline import ENGINE, FLOAT, TENSORRT_FORM
 from trtbuild.quantization.operators import WEIGHTED
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["engine_summary"]
 
 
+_TITLES = {FLOAT: "float", TENSORRT_FORM: "TensorRT form", ENGINE: "engine"}
+
+
 def engine_summary(result: EngineResult) -> list[RenderableType]:
     """The summary as tables and lines, the verdict last."""
     parts: list[RenderableType] = [
@@ -33,7 +36,7 @@ def engine_summary(result: EngineResult) -> list[RenderableType]:
         parts.append(_latency(result))
     parts.append(_files(result))
     for name, verdict in result.verdicts.items():
-        parts.extend(f"[red]{name}: {finding}[/red]" for finding in verdict.failures)
+        parts.extend(f"[red]{_TITLES[name]}: {finding}[/red]" for finding in verdict.failures)
     parts.append(_verdict(result))
     return parts
 
@@ -53,13 +56,11 @@ def _reason(decision: Decision) -> str:
 
 
 def _figures(result: EngineResult) -> Table:
-    table = Table(
-        "network", "output", "SQNR dB", "cosine", "rel. L2", "same top-1", "top-1 float, INT8"
-    )
+    table = Table("network", "output", "SQNR dB", "cosine", "rel. L2", "same top-1", "top-1")
     for name, comparison in result.comparisons.items():
         for output in comparison.outputs:
             table.add_row(
-                name,
+                _TITLES[name],
                 output.name,
                 _number(output.sqnr_db, ".1f"),
                 _number(output.cosine, ".5f"),
@@ -80,7 +81,7 @@ def _top1(comparison: Comparison, output: str) -> str:
     accuracy = comparison.accuracy
     if accuracy is None or accuracy.output != output:
         return ""
-    return f"{accuracy.reference_percent.value:.2f}, {accuracy.candidate_percent.value:.2f} %"
+    return f"{accuracy.reference_percent.value:.2f} -> {accuracy.candidate_percent.value:.2f}"
 
 
 def _latency(result: EngineResult) -> Table:
@@ -94,7 +95,7 @@ def _latency(result: EngineResult) -> Table:
                 f"{1 / times.value:.2f} x as fast ({1 / times.high:.2f} to {1 / times.low:.2f})"
             )
         row = (f"{value:.3f}" for value in (found.median_ms, found.p90_ms, found.p99_ms))
-        table.add_row(name, *row, relation)
+        table.add_row(_TITLES[name], *row, relation)
     first = result.latency[FLOAT]
     table.caption = f"batch {first.batch_size}, in turns in one process; {first.clock}"
     return table
