@@ -1,1 +1,78 @@
+"""The front end for PyTorch: a module is loaded, pruned, folded and exported to ONNX.
 
+Every file here except `spec` imports torch at its top. Nothing of this package is imported before one
+of the names below is asked for, so ``import trtbuild.pytorch`` costs nothing; without torch the first
+use of a name raises `MissingError`, which says what to install.
+
+    from trtbuild.pytorch import ExportSpec, InputSpec, ModuleSource, export_from_spec
+
+    result = export_from_spec(
+        ExportSpec(ModuleSource("pkg.models:factory", weights=Path("w.pt")), (InputSpec((1, 3, 224, 224)),))
+    )
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import MissingError
+
+if TYPE_CHECKING:
+    from trtbuild.pytorch.export import ExportResult, export_onnx
+    from trtbuild.pytorch.fold import FoldReport, FoldResult, fold_norms
+    from trtbuild.pytorch.from_spec import export_from_spec
+    from trtbuild.pytorch.load import LoadedModule, load_module
+    from trtbuild.pytorch.spec import ExportSpec, InputSpec, ModuleSource
+
+__all__ = [
+    "ExportResult",
+    "ExportSpec",
+    "FoldReport",
+    "FoldResult",
+    "InputSpec",
+    "LoadedModule",
+    "ModuleSource",
+    "export_from_spec",
+    "export_onnx",
+    "fold_norms",
+    "load_module",
+    "require_torch",
+]
+
+_HOMES = {
+    "ExportResult": "export",
+    "ExportSpec": "spec",
+    "FoldReport": "fold",
+    "FoldResult": "fold",
+    "InputSpec": "spec",
+    "LoadedModule": "load",
+    "ModuleSource": "spec",
+    "export_from_spec": "from_spec",
+    "export_onnx": "export",
+    "fold_norms": "fold",
+    "load_module": "load",
+}
+
+
+def require_torch(package: str = "torch") -> None:
+    """Check that `package` (torch, or a package that comes with it) is installed.
+
+    Raises:
+        MissingError: it is not; the text says how to install it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingError(
+            f"PyTorch models need the package '{package}', which is not installed: "
+            "pip install 'trtbuild[torch]'."
+        )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    home = _HOMES[name]
+    if home != "spec":
+        require_torch()
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

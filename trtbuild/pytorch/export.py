@@ -1,0 +1,227 @@
+"""A module as a checked ONNX file: folded first, named after its modules, compared with the module."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trtbuild.errors import ModelError, OptionError
+from trtbuild.pytorch.activations import find_activations
+from trtbuild.pytorch.aten import capture, quiet
+from trtbuild.pytorch.copies import copy_module, make_weights_plain
+from trtbuild.pytorch.evalmode import enforce_eval
+from trtbuild.pytorch.fold import fold_norms
+from trtbuild.pytorch.fold.affine import CannotFoldError
+from trtbuild.pytorch.fold.on_graph import fold_in_graph
+from trtbuild.pytorch.inputs import bind_inputs, run
+from trtbuild.pytorch.names import name_by_modules, name_outputs, strip_metadata
+from trtbuild.pytorch.onnx_file import staged
+from trtbuild.pytorch.opset import check_opset, lower_to_17, opset_of
+from trtbuild.pytorch.parity import check_parity
+from trtbuild.pytorch.spec import DEFAULT_OPSET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from trtbuild.pytorch.activations import LayerActivation
+    from trtbuild.pytorch.fold import FoldReport
+    from trtbuild.pytorch.fold.report import NormFate
+    from trtbuild.pytorch.inputs import BoundInputs
+    from trtbuild.pytorch.parity import ParityReport
+    from trtbuild.pytorch.spec import InputSpec
+
+__all__ = ["ExportResult", "export_onnx"]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported network.
+
+    Attributes:
+        model: the ONNX model; node names are module paths.
+        module: the torch module that it was made from: folded, in eval mode.
+        path: the file, or None.
+        files: every file written.
+        opset: of ONNX's own operators.
+        parity: how far the file is from the module.
+        fold: what became of the norms; None when folding was not asked for.
+        activations: layers whose range is taken behind their activation.
+        tensor_names: tensor name of the exporter (graph node) -> tensor name in `model`.
+        warnings: sentences for the user.
+        details: reports of the steps before, JSON types only.
+    """
+
+    model: ir.Model
+    module: nn.Module
+    path: Path | None
+    files: tuple[Path, ...]
+    opset: int
+    parity: ParityReport
+    fold: FoldReport | None
+    activations: tuple[LayerActivation, ...]
+    tensor_names: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def export_onnx(
+    module: nn.Module,
+    inputs: Sequence[InputSpec],
+    *,
+    path: Path | None = None,
+    fold: bool = True,
+    opset: int = DEFAULT_OPSET,
+    force_opset: bool = False,
+    output_names: Sequence[str] = (),
+    external_data: bool | None = None,
+) -> ExportResult:
+    """Export `module` to ONNX and compare the file with it; `module` itself is not changed.
+
+    Args:
+        module: any module; a copy of it is put into eval mode.
+        inputs: one sample input each, with the dims that shall be dynamic.
+        path: where the file goes; None keeps it in memory.
+        fold: fold norms first, so that every weighted node maps to its module.
+        opset: of the file, see `trtbuild.pytorch.spec`.
+        force_opset: allow an opset that TensorRT 10 may not parse.
+        output_names: names of the outputs in order; else ``output`` or the keys of a dict.
+        external_data: weights in a file of their own; None does so above 2 GB only.
+
+    Raises:
+        OptionError: an opset, an input or an output name that does not fit.
+        ModelError: the module cannot be run or traced, the operators cannot be exported, or the file
+            computes something else. No file is left behind then.
+        OutputError: the file cannot be written.
+    """
+    check_opset(opset, force=force_opset)
+    bound = bind_inputs(module, inputs)
+    original = copy_module(module)
+    warnings = enforce_eval(original)
+    sample_output = run(original, bound)
+    prepared, report = _prepare(original, bound, fold=fold)
+    program, report = _program(prepared, bound, report)
+    model, raw_names = _to_onnx(program, prepared, opset)
+    _name_outputs(model, sample_output, output_names)
+    warnings += _dimension_warnings(model, bound)
+    with _destination(model, path, external_data) as file:
+        parity = check_parity(file, original, bound)
+    return ExportResult(
+        model=model,
+        module=prepared,
+        path=path,
+        files=() if path is None else tuple(sorted(path.parent.glob(f"{path.name}*"))),
+        opset=opset_of(model),
+        parity=parity,
+        fold=report,
+        activations=find_activations(program),
+        tensor_names=raw_names,
+        warnings=tuple(warnings),
+    )
+
+
+def _prepare(
+    original: nn.Module, bound: BoundInputs, *, fold: bool
+) -> tuple[nn.Module, FoldReport | None]:
+    if fold:
+        result = fold_norms(original, bound)
+        return result.module, result.report
+    plain = copy_module(original)
+    make_weights_plain(plain)
+    return plain, None
+
+
+def _program(
+    module: nn.Module, bound: BoundInputs, report: FoldReport | None
+) -> tuple[ExportedProgram, FoldReport | None]:
+    """The graph to export; norms that are left in the module are folded in it, if at all possible."""
+    program = capture(module, bound, dynamic=True)
+    if report is None or not report.left:
+        return program, report
+    try:
+        fates, _ = fold_in_graph(program, bound)
+    except CannotFoldError as refusal:
+        program = capture(module, bound, dynamic=True)
+        return program, report.with_note(f"no norm was folded in the graph: {refusal}.")
+    return program, report.with_graph_fates(fates)
+
+
+def _to_onnx(
+    program: ExportedProgram, module: nn.Module, opset: int
+) -> tuple[ir.Model, dict[str, str]]:
+    try:
+        with quiet():
+            exported = torch.onnx.export(
+                program, opset_version=max(opset, 18), dynamo=True, optimize=True, verbose=False
+            )
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise ModelError(f"torch cannot express the module in ONNX: {_short(cause)}") from error
+    model: ir.Model = exported.model
+    if opset_of(model) != max(opset, 18):
+        raise ModelError(
+            f"torch made opset {opset_of(model)} where {opset} was asked for; it has no such opset."
+        )
+    tensor_names = name_by_modules(model, module)
+    strip_metadata(model)
+    if opset == 17:
+        lower_to_17(model)
+    return model, tensor_names
+
+
+def _short(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
+
+
+def _name_outputs(model: ir.Model, sample: Any, names: Sequence[str]) -> None:
+    outputs = model.graph.outputs
+    if names and len(names) != len(outputs):
+        raise OptionError(f"{len(names)} output names for {len(outputs)} outputs of the network.")
+    inputs = {value.name for value in model.graph.inputs}
+    chosen = list(names) or _names_of(sample, len(outputs))
+    if len(set(chosen)) != len(chosen) or inputs & set(chosen):
+        raise OptionError(f"output names {chosen} are not distinct, or are names of inputs.")
+    name_outputs(model, chosen)
+
+
+def _names_of(sample: Any, count: int) -> list[str]:
+    """``output``, ``output_0`` ..., or the keys of a dict of tensors."""
+    if isinstance(sample, dict) and len(sample) == count:
+        return [str(key) for key in sample]
+    return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
+
+
+def _dimension_warnings(model: ir.Model, bound: BoundInputs) -> list[str]:
+    """Outputs whose first dim is fixed although the batch was to be dynamic."""
+    if not any(0 in spec.dynamic for spec in bound.specs):
+        return []
+    batch = next(spec.dims[0] for spec in bound.specs if 0 in spec.dynamic)
+    return [
+        f"output '{value.name}' has the fixed first dim {batch} although the batch is dynamic: the "
+        "module writes that number out somewhere (a view, an expand)."
+        for value in model.graph.outputs
+        if value.shape is not None and len(value.shape) and value.shape[0] == batch
+    ]
+
+
+@contextlib.contextmanager
+def _destination(model: ir.Model, path: Path | None, external_data: bool | None) -> Iterator[Path]:
+    """The written file, to be checked before it appears at `path`; a temporary one without `path`."""
+    if path is not None:
+        with staged(model, path, external_data=external_data) as file:
+            yield file
+        return
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        staged(model, Path(folder) / "model.onnx", external_data=external_data) as file,
+    ):
+        yield file

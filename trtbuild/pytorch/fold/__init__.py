@@ -1,0 +1,178 @@
+"""Folding BatchNorm (and its kin) into the convolution or linear layer beside it.
+
+The module is analysed on the graph of ``torch.export`` (`plan`), changed as a module (`on_module`) and
+checked on a float64 copy. Norms that a module cannot drop go on the way to ONNX (`on_graph`). A module
+that cannot be traced is folded inside plain ``nn.Sequential`` only (`sequential`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from trtbuild.errors import ModelError
+from trtbuild.pytorch.aten import capture
+from trtbuild.pytorch.copies import copy_module, make_weights_plain
+from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
+from trtbuild.pytorch.fold.affine import TOLERANCE, CannotFoldError
+from trtbuild.pytorch.fold.on_module import fold_into_modules, norm_modules, plan_module_folds
+from trtbuild.pytorch.fold.report import FoldReport, NormFate
+from trtbuild.pytorch.fold.sequential import plan_sequential_folds
+from trtbuild.pytorch.inputs import BoundInputs, bind_inputs, other_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import nn
+
+    from trtbuild.pytorch.fold.on_module import ModuleFold
+    from trtbuild.pytorch.spec import InputSpec
+
+    Planner = Callable[[Mapping[str, str]], tuple[list[ModuleFold], dict[str, str]]]
+
+__all__ = ["TOLERANCE", "FoldReport", "FoldResult", "NormFate", "fold_norms"]
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """The folded module, a copy of the one given, and the report."""
+
+    module: nn.Module
+    report: FoldReport
+
+
+def fold_norms(module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs) -> FoldResult:
+    """Fold every norm that can be folded, on a copy of `module`.
+
+    Computed weights (masks, weight and spectral norm) are evaluated first. The folded state dict no
+    longer fits the user's factory (``conv.bias`` comes, ``bn.*`` goes): save it as ONNX.
+
+    Args:
+        module: any module; norms in train mode are left alone.
+        inputs: one sample input each, in the order of ``forward``.
+
+    Raises:
+        OptionError: `inputs` do not fit ``forward``.
+    """
+    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    base = copy_module(module).cpu()
+    evaluated = tuple(make_weights_plain(base))
+    plan, notes = _planner(base, bound)
+    folded, report = _Folding(base, bound, plan).run()
+    notes += report.notes
+    return FoldResult(
+        folded.to(device), FoldReport(report.fates, report.relative_error, evaluated, notes)
+    )
+
+
+def _planner(base: nn.Module, bound: BoundInputs) -> tuple[Planner, tuple[str, ...]]:
+    try:
+        program = capture(base, bound)
+    except ModelError as error:
+        note = f"{error} Only norms inside plain nn.Sequential containers were considered."
+        return (lambda barred: plan_sequential_folds(base, bound, barred)), (note,)
+    return (lambda barred: plan_module_folds(base, program, barred)), ()
+
+
+class _Folding:
+    """Fold, compare in float64, take back what is wrong; until it is right."""
+
+    def __init__(self, base: nn.Module, bound: BoundInputs, plan: Planner) -> None:
+        self.base = base
+        self.plan = plan
+        self.samples = [(bound, 1)]
+        reference = float64_copy(base)
+        try:
+            self.expected = [outputs64(reference, bound, 1)]
+            self.unverifiable = _not_finite(self.expected[0])
+        except Exception as error:  # noqa: BLE001 - the user's forward may raise anything
+            self.unverifiable = f"it cannot be run in float64: {str(error).splitlines()[0]}"
+            return
+        # Another batch size, where the module takes it: layouts that agree by chance differ there.
+        for other in other_batch(bound):
+            try:
+                self.expected.append(outputs64(reference, other, 2))
+            except Exception:  # noqa: BLE001, S112 - a fixed batch size is no fault here
+                continue
+            self.samples.append((other, 2))
+
+    def run(self) -> tuple[nn.Module, FoldReport]:
+        barred: dict[str, str] = {}
+        notes: tuple[str, ...] = ()
+        if self.unverifiable:
+            notes = (
+                f"nothing was folded: a fold could not be verified, because {self.unverifiable}.",
+            )
+            barred = dict.fromkeys(norm_modules(self.base), "a fold of it could not be verified")
+        while True:
+            folds, reasons = self.plan(barred)
+            try:
+                module = self._folded(folds)
+                error = self._error(folds)
+            except CannotFoldError as refusal:
+                barred[refusal.norm] = str(refusal)
+                continue
+            if error <= TOLERANCE:
+                break
+            barred.update(self._culprits(folds, barred))
+        fates = _fates(self.base, folds, reasons)
+        return module, FoldReport(fates, error if folds else None, notes=notes)
+
+    def _folded(self, folds: list[ModuleFold]) -> nn.Module:
+        module = copy_module(self.base)
+        fold_into_modules(module, folds)
+        return module
+
+    def _error(self, folds: list[ModuleFold]) -> float:
+        """The largest relative difference in float64; infinite when the folded module does not run."""
+        if not folds:
+            return 0.0
+        module = float64_copy(self.base)
+        fold_into_modules(module, folds)
+        try:
+            found = [outputs64(module, bound, seed) for bound, seed in self.samples]
+        except Exception:  # noqa: BLE001 - the user's forward may raise anything
+            return float("inf")
+        return max(relative_difference(want, got) for want, got in zip(self.expected, found))
+
+    def _culprits(self, folds: list[ModuleFold], barred: Mapping[str, str]) -> dict[str, str]:
+        """The norms whose fold is wrong on its own; all of them when each is right alone."""
+        wrong = {}
+        norms = {fold.norm for fold in folds}
+        for norm in norms:
+            others = dict.fromkeys(norms - {norm}, "tried alone")
+            alone, _ = self.plan({**barred, **others})
+            error = self._error(alone)
+            if error > TOLERANCE:
+                wrong[norm] = (
+                    f"its fold was taken back: the output differed by {error:.1e} in float64"
+                )
+        return wrong or dict.fromkeys(
+            norms, "its fold was taken back: the output differed in float64"
+        )
+
+
+def _not_finite(outputs: list[torch.Tensor]) -> str:
+    finite = all(tensor.isfinite().all() for tensor in outputs)
+    return "" if finite else "its output is not finite"
+
+
+def _fates(
+    module: nn.Module, folds: list[ModuleFold], reasons: Mapping[str, str]
+) -> tuple[NormFate, ...]:
+    """One fate per norm module in the order of registration, then the functional ones."""
+    fates = []
+    modules = norm_modules(module)
+    for path, norm in modules.items():
+        into = tuple(dict.fromkeys(fold.layer for fold in folds if fold.norm == path))
+        reason = "" if into else reasons.get(path, "it was not called")
+        fates.append(
+            NormFate(path, type(norm).__name__, "folded" if into else "left", into, reason)
+        )
+    for name, reason in reasons.items():
+        if name not in modules:
+            fates.append(NormFate(name, "functional", "left", (), reason))
+    return tuple(fates)

@@ -1,0 +1,159 @@
+"""Convolutions, transposed convolutions and linear layers that can take up a norm.
+
+A layer is ``y = W * x + b``. A norm after it scales outputs, a norm before it scales inputs:
+
+    after:   scale * (W * x + b) + shift    =  (scale W) * x + (scale b + shift)
+    before:  W * (scale * x + shift) + b    =  (W scale) * x + (W * shift + b)
+
+``before`` holds only where no zero is padded in: the border would see 0 instead of the shift. Weights
+are ``[out, in/groups, k...]``, of a transposed convolution ``[in, out/groups, k...]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trtbuild.pytorch.aten import name_of, shape
+from trtbuild.pytorch.fold.affine import CannotFoldError
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+    from trtbuild.pytorch.fold.affine import Affine
+
+__all__ = ["LAYER_OPERATORS", "LayerCall", "Weights", "arguments", "scaled_after", "scaled_before"]
+
+LAYER_OPERATORS = frozenset(
+    (
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "linear",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A layer's weight, its bias ``[out]`` or None, and how they lie."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    groups: int = 1
+    transposed: bool = False
+
+    def to(self, dtype: torch.dtype) -> Weights:
+        """These weights in another type.
+
+        Raises:
+            CannotFoldError: a value is not finite, in float64 or in `dtype`.
+        """
+        weight = self.weight.to(dtype)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        if not weight.isfinite().all() or (bias is not None and not bias.isfinite().all()):
+            raise CannotFoldError(f"the folded weights are not finite in {dtype}")
+        return replace(self, weight=weight, bias=bias)
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer in the graph."""
+
+    node: Node
+    weight: Node
+    bias: Node | None
+    groups: int
+    transposed: bool
+    spatial: int
+
+    @classmethod
+    def of(cls, node: Node) -> LayerCall | None:
+        """Read a graph node; None if it is no layer."""
+        name = name_of(node)
+        if name not in LAYER_OPERATORS:
+            return None
+        given = arguments(node)
+        spatial = 0 if name == "linear" else int(name[-2])
+        return cls(
+            node,
+            given["weight"],
+            given["bias"],
+            int(given.get("groups", 1)),
+            name.startswith("conv_transpose"),
+            spatial,
+        )
+
+    @property
+    def input(self) -> Node:
+        """The node whose value goes in."""
+        value: Node = self.node.args[0]
+        return value
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the channels, of input and output alike."""
+        dims = shape(self.node)
+        assert dims is not None  # noqa: S101 - these operators give a tensor
+        return len(dims) - 1 - self.spatial
+
+    def pads_with_zeros(self) -> bool:
+        """Whether zeros are added around the input."""
+        padding = arguments(self.node).get("padding", 0)
+        if isinstance(padding, str):
+            kernel = (shape(self.weight) or ())[2:]
+            return padding == "same" and any(size != 1 for size in kernel)
+        return any(padding) if isinstance(padding, list | tuple) else bool(padding)
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """A node's arguments by the names of the operator's schema, defaults filled in."""
+    schema = node.target._schema.arguments
+    given = {argument.name: argument.default_value for argument in schema}
+    given.update(zip((argument.name for argument in schema), node.args))
+    given.update(node.kwargs)
+    return given
+
+
+def scaled_after(layer: Weights, norm: Affine) -> Weights:
+    """The layer followed by the norm, as one layer; float64.
+
+    Raises:
+        CannotFoldError: the norm has another number of channels than the layer's output.
+    """
+    weight = layer.weight.detach().double()
+    outputs = weight.shape[1] * layer.groups if layer.transposed else weight.shape[0]
+    if outputs != norm.scale.numel():
+        raise CannotFoldError(f"it has {norm.scale.numel()} channels, the layer {outputs} outputs")
+    if layer.transposed:
+        grouped = weight.unflatten(0, (layer.groups, -1))  # [g, in/g, out/g, k...]
+        scale = norm.scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
+        weight = (grouped * scale).flatten(0, 1)
+    else:
+        weight = weight * norm.scale.view(-1, *[1] * (weight.dim() - 1))
+    bias = (
+        norm.shift if layer.bias is None else layer.bias.detach().double() * norm.scale + norm.shift
+    )
+    return Weights(weight, bias, layer.groups, layer.transposed)
+
+
+def scaled_before(layer: Weights, norm: Affine) -> Weights:
+    """The norm followed by the layer (convolution or linear), as one layer; float64.
+
+    Raises:
+        CannotFoldError: the norm has another number of channels than the layer's input.
+    """
+    weight = layer.weight.detach().double()
+    inputs = weight.shape[1] * layer.groups
+    if layer.transposed or inputs != norm.scale.numel():
+        raise CannotFoldError(f"it has {norm.scale.numel()} channels, the layer {inputs} inputs")
+    grouped = weight.unflatten(0, (layer.groups, -1))  # [g, out/g, in/g, k...]
+    view = (layer.groups, 1, -1, *[1] * (weight.dim() - 2))
+    added = (grouped * norm.shift.view(view)).flatten(2).sum(2).flatten()
+    bias = added if layer.bias is None else layer.bias.detach().double() + added
+    return Weights((grouped * norm.scale.view(view)).flatten(0, 1), bias, layer.groups)

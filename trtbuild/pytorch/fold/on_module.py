@@ -1,0 +1,267 @@
+"""Folds carried out on the user's module: its class, methods and hooks stay.
+
+The layer gets new parameters and the norm becomes `nn.Identity`. A module can express a fold only when
+every call of the norm and every call of the layer takes part in it the same way; what it cannot express
+(a functional norm, one layer under two norms) is left for the graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from trtbuild.pytorch.aten import calls, module_path, state_names, tensor_of
+from trtbuild.pytorch.fold.affine import Affine, CannotFoldError, norm_affine
+from trtbuild.pytorch.fold.layers import LayerCall, Weights, scaled_after, scaled_before
+from trtbuild.pytorch.fold.plan import Plan, norm_calls, plan_folds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+
+    from trtbuild.pytorch.fold.plan import Fold
+
+__all__ = [
+    "ModuleFold",
+    "fold_into_modules",
+    "has_hooks",
+    "has_norm_forward",
+    "is_norm",
+    "is_plain_layer",
+    "norm_modules",
+    "plan_module_folds",
+]
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+           nn.Linear)  # fmt: skip
+_NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward)
+
+
+@dataclass(frozen=True)
+class ModuleFold:
+    """One norm module that goes into one layer module, both by path."""
+
+    norm: str
+    layer: str
+    side: Literal["after", "before"]
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether this is a BatchNorm, SyncBatchNorm or InstanceNorm, or a subclass."""
+    return isinstance(module, _BatchNorm | _InstanceNorm)
+
+
+def norm_modules(module: nn.Module) -> dict[str, nn.Module]:
+    """The norm modules by path, each once."""
+    return {path: child for path, child in module.named_modules() if is_norm(child)}
+
+
+def plan_module_folds(
+    module: nn.Module, program: ExportedProgram, barred: Mapping[str, str]
+) -> tuple[list[ModuleFold], dict[str, str]]:
+    """Plan the folds that `module` can express.
+
+    Args:
+        module: the module that `program` was captured from.
+        program: its graph.
+        barred: paths of norms that must stay, each with its reason.
+
+    Returns:
+        The folds in the order in which they are to be done, and the reason for each norm call that
+        stays, by norm path (functional norms: by node name).
+    """
+    view = _Owners(module, program)
+    reasons = {
+        node: reason for node in norm_calls(program) if (reason := view.refusal(node, barred))
+    }
+    while True:
+        plan = plan_folds(program, reasons)
+        refused = _inexpressible(plan, view)
+        if not refused:
+            break
+        reasons.update(refused)
+    by_norm: dict[str, str] = {}
+    for node in norm_calls(program):
+        if node in plan.reasons:
+            by_norm.setdefault(view.name(node), plan.reasons[node])
+    folds = [ModuleFold(view.name(f.norm), view.path(f.layer.node), f.side) for f in plan.folds]
+    return list(dict.fromkeys(folds)), by_norm
+
+
+class _Owners:
+    """Which module owns which call of the graph."""
+
+    def __init__(self, module: nn.Module, program: ExportedProgram) -> None:
+        self.module = module
+        self.program = program
+        self.by_node = {node: self._find(node) for node in calls(program)}
+        self.paths = {id(child): path for path, child in module.named_modules()}
+        self.names = state_names(program)
+
+    def _find(self, node: Node) -> nn.Module | None:
+        try:
+            return self.module.get_submodule(module_path(node))
+        except AttributeError:  # a module that is not registered
+            return None
+
+    def path(self, node: Node) -> str:
+        """Path of the module that made the call; one path when it has several."""
+        return self.paths.get(id(self.by_node[node]), "")
+
+    def name(self, node: Node) -> str:
+        """How the report names a norm call: the norm's path, or the node if it is functional."""
+        owner = self.by_node[node]
+        return self.path(node) if owner is not None and is_norm(owner) else node.name
+
+    def refusal(self, norm: Node, barred: Mapping[str, str]) -> str:
+        """Why this norm call cannot be taken out of its module; empty when it can."""
+        owner = self.by_node[norm]
+        if owner is None or not is_norm(owner):
+            return "it is a functional call, which a module cannot drop"
+        if self.name(norm) in barred:
+            return barred[self.name(norm)]
+        if not has_norm_forward(owner):
+            return f"its class {type(owner).__name__} has a forward of its own"
+        if owner.training:
+            return "it is in train mode"
+        if has_hooks(owner):
+            return "it carries a forward hook"
+        if self._is_read_elsewhere(norm.args[1:5], owner):
+            return "its parameters are also used elsewhere"
+        return ""
+
+    def layer_refusal(self, layer: LayerCall) -> str:
+        """Why this layer's parameters cannot be replaced; empty when they can."""
+        owner = self.by_node[layer.node]
+        title = f"'{self.path(layer.node)}'" if owner is not None else "its layer"
+        if not is_plain_layer(owner):
+            kind = type(owner).__name__ if owner is not None else "an unregistered module"
+            return f"its layer is called by {title} ({kind}), which is no plain layer"
+        if has_hooks(owner):
+            return f"its layer {title} carries a forward hook"
+        if self._tensor(layer.weight) is not owner.weight:
+            return f"the weight of {title} is computed"
+        if self._is_read_elsewhere((layer.weight, layer.bias), owner):
+            return f"the weight of {title} is also used outside of it"
+        return ""
+
+    def _tensor(self, node: object) -> torch.Tensor | None:
+        name = self.names.get(getattr(node, "name", ""))
+        if name is None:
+            return None
+        owner, _, attribute = name.rpartition(".")
+        value = getattr(self.module.get_submodule(owner), attribute, None)
+        return value if isinstance(value, torch.Tensor) else tensor_of(self.program, name)
+
+    def _is_read_elsewhere(self, nodes: Iterable[object], owner: nn.Module) -> bool:
+        """Whether another call reads these parameters through `owner`, not through a tied module."""
+        for node in nodes:
+            tensor = self._tensor(node)
+            for user in getattr(node, "users", ()):
+                reader = self.by_node.get(user)
+                if reader is owner:
+                    continue
+                own = () if reader is None else (*reader.parameters(False), *reader.buffers(False))
+                if all(tensor is not other for other in own):
+                    return True
+        return False
+
+
+def has_norm_forward(module: nn.Module) -> bool:
+    """Whether forward is torch's own, so that the norm does nothing else."""
+    return type(module).forward in _NORM_FORWARDS
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a forward hook or pre-hook could change values."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def is_plain_layer(module: nn.Module | None) -> bool:
+    """Whether forward is torch's own, so that weight and bias are all that it uses."""
+    for kind in _LAYERS:
+        if isinstance(module, kind):
+            own = type(module)
+            convolves = getattr(own, "_conv_forward", None) is getattr(kind, "_conv_forward", None)
+            return own.forward is kind.forward and convolves
+    return False
+
+
+def _inexpressible(plan: Plan, view: _Owners) -> dict[Node, str]:
+    """The planned norm calls that the module cannot express, with the reason."""
+    planned = {fold.norm: fold for fold in plan.folds}
+    refused = {f.norm: reason for f in plan.folds if (reason := view.layer_refusal(f.layer))}
+    for norm in planned:
+        same = [
+            node for node in norm_calls(view.program) if view.by_node[node] is view.by_node[norm]
+        ]
+        if any(node not in planned for node in same):
+            refused.setdefault(norm, "the same norm is also called where it cannot be folded")
+    for calls_of_layer in _calls_by_owner(view).values():
+        kinds = {_norms_of(node, plan.folds, view) for node in calls_of_layer}
+        if len(kinds) > 1:
+            path = view.path(calls_of_layer[0])
+            for fold in plan.folds:
+                if fold.layer.node in calls_of_layer:
+                    refused.setdefault(
+                        fold.norm,
+                        f"its layer '{path}' is called several times, not always with this norm",
+                    )
+    return refused
+
+
+def _calls_by_owner(view: _Owners) -> dict[int, list[Node]]:
+    found: dict[int, list[Node]] = {}
+    for node, owner in view.by_node.items():
+        if owner is not None and LayerCall.of(node) is not None:
+            found.setdefault(id(owner), []).append(node)
+    return found
+
+
+def _norms_of(layer: Node, folds: Iterable[Fold], view: _Owners) -> tuple[tuple[str, str], ...]:
+    return tuple((view.name(fold.norm), fold.side) for fold in folds if fold.layer.node is layer)
+
+
+def fold_into_modules(module: nn.Module, folds: Iterable[ModuleFold]) -> None:
+    """Carry out `folds` on `module`, in place; arithmetic in float64, dtypes kept.
+
+    Raises:
+        CannotFoldError: the numbers do not allow it; its text names the norm.
+    """
+    norms = {fold.norm: module.get_submodule(fold.norm) for fold in folds}
+    for fold in folds:
+        norm = norms[fold.norm]
+        try:
+            affine = norm_affine(
+                norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps
+            )
+            _scale_layer(module.get_submodule(fold.layer), affine, fold.side)
+        except CannotFoldError as refusal:
+            raise CannotFoldError(str(refusal), norm=fold.norm) from None
+    for norm in norms.values():
+        _replace(module, norm, nn.Identity().eval())
+
+
+def _scale_layer(layer: nn.Module, affine: Affine, side: str) -> None:
+    transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    old = Weights(layer.weight, layer.bias, getattr(layer, "groups", 1), transposed)
+    new = (scaled_after if side == "after" else scaled_before)(old, affine).to(layer.weight.dtype)
+    # New parameters, not new values: another layer may be tied to the old ones.
+    trained = layer.weight.requires_grad
+    layer.weight = nn.Parameter(new.weight, requires_grad=trained)
+    layer.bias = nn.Parameter(new.bias, requires_grad=trained)
+
+
+def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` wherever `old` is registered."""
+    for parent in list(root.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[name] = new

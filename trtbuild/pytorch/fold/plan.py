@@ -1,0 +1,163 @@
+"""Which norm of a graph can go into which layer, and why each other one cannot.
+
+A norm goes backward into the layer that made its input, or else forward into the layer that takes its
+output. Between the two may stand only what moves values without changing them, and every value on the
+way must have exactly one consumer. Norms are taken in order of execution, and one that is folded is no
+obstacle any more, so conv-norm-norm folds whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from trtbuild.pytorch.aten import calls, module_path, name_of
+from trtbuild.pytorch.fold.affine import CannotFoldError
+from trtbuild.pytorch.fold.layers import LayerCall, arguments
+from trtbuild.pytorch.fold.layout import channel_axis_after, is_channelwise_pad, moves_values_only
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+
+__all__ = ["NORM_OPERATORS", "Fold", "Plan", "norm_calls", "plan_folds"]
+
+NORM_OPERATORS = frozenset(("batch_norm", "instance_norm"))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One norm call that goes into one layer call; the norm stands `side` the layer."""
+
+    norm: Node
+    layer: LayerCall
+    side: Literal["after", "before"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The folds in order of execution, and the reason for every norm that stays."""
+
+    folds: tuple[Fold, ...]
+    reasons: Mapping[Node, str]
+
+
+def norm_calls(program: ExportedProgram) -> list[Node]:
+    """The norms of the graph in order of execution."""
+    return [node for node in calls(program) if name_of(node) in NORM_OPERATORS]
+
+
+def plan_folds(program: ExportedProgram, barred: Mapping[Node, str]) -> Plan:
+    """Plan the folds of a graph.
+
+    Args:
+        program: the graph.
+        barred: norms that must stay, each with its reason.
+    """
+    folds: dict[Node, Fold] = {}
+    reasons: dict[Node, str] = {}
+    candidates = [norm for norm in norm_calls(program) if norm not in barred]
+    found = -1
+    while found < len(folds):  # one norm that goes forward makes room for the norm before it
+        found = len(folds)
+        for norm in candidates:
+            if norm not in folds:
+                reasons.update(_try(norm, folds))
+    left = {norm: reason for norm, reason in reasons.items() if norm not in folds}
+    return Plan(tuple(folds.values()), {**left, **barred})
+
+
+def _try(norm: Node, folds: dict[Node, Fold]) -> dict[Node, str]:
+    try:
+        _check_statistics(norm)
+        folds[norm] = _find(norm, folds)
+    except CannotFoldError as refusal:
+        return {norm: str(refusal)}
+    return {}
+
+
+def _check_statistics(norm: Node) -> None:
+    given = arguments(norm)
+    if given.get("training") or given.get("use_input_stats"):
+        raise CannotFoldError("it normalises with the statistics of the batch")
+    if given["running_mean"] is None or given["running_var"] is None:
+        raise CannotFoldError("it has no running statistics")
+
+
+def _find(norm: Node, folds: Mapping[Node, Fold]) -> Fold:
+    try:
+        return _search_backward(norm, folds)
+    except CannotFoldError as backward:
+        try:
+            return _search_forward(norm, folds)
+        except CannotFoldError as forward:
+            raise CannotFoldError(f"{backward}; {forward}") from None
+
+
+def _search_backward(norm: Node, folds: Mapping[Node, Fold]) -> Fold:
+    between: list[Node] = []
+    node = norm.args[0]
+    while True:
+        if node.op != "call_function":
+            raise CannotFoldError("its input is the network's input")
+        if len(node.users) != 1:
+            raise CannotFoldError(
+                f"its input, the output of {_title(node)}, is also used elsewhere"
+            )
+        layer = LayerCall.of(node)
+        if layer is not None:
+            _check_axis(layer.channel_axis, reversed(between))
+            return Fold(norm, layer, "after")
+        if node not in folds:
+            if not moves_values_only(node):
+                raise CannotFoldError(f"{_title(node)} before it is no layer")
+            between.append(node)
+        node = node.args[0]
+
+
+def _search_forward(norm: Node, folds: Mapping[Node, Fold]) -> Fold:
+    if any(name_of(user).endswith("_") for user in norm.args[0].users):
+        raise CannotFoldError("its input is overwritten")
+    axis: int | None = 1
+    node = norm
+    while True:
+        if len(node.users) != 1:
+            raise CannotFoldError("its output goes to several places")
+        user = next(iter(node.users))
+        layer = LayerCall.of(user)
+        if layer is not None and layer.input is node:
+            break
+        passes = user in folds or moves_values_only(user) or is_channelwise_pad(user)
+        if user.op != "call_function" or not passes:
+            raise CannotFoldError(f"{_title(user)} after it is no layer")
+        axis = axis if user in folds or axis is None else channel_axis_after(user, axis)
+        node = user
+    if layer.transposed:
+        raise CannotFoldError("a transposed convolution after it sees no shift at its border")
+    if layer.pads_with_zeros():
+        raise CannotFoldError(
+            f"{_title(layer.node)} after it pads with zeros, which would miss its shift"
+        )
+    if axis != layer.channel_axis:
+        raise CannotFoldError(f"its channels are not the input channels of {_title(layer.node)}")
+    return Fold(norm, layer, "before")
+
+
+def _check_axis(start: int, between: Iterable[Node]) -> None:
+    axis: int | None = start
+    for node in between:
+        axis = None if axis is None else channel_axis_after(node, axis)
+    if axis != 1:
+        where = "are mixed with others" if axis is None else f"lie on axis {axis}"
+        raise CannotFoldError(f"it normalises axis 1, and the layer's output channels {where}")
+
+
+def _title(node: Node) -> str:
+    """How a reason names a node: operator and module path."""
+    if node.op == "output":
+        return "the network's output"
+    path = module_path(node)
+    name = name_of(node).rstrip("_") or node.name
+    return f"'{name}' in '{path}'" if path else f"'{name}'"

@@ -1,0 +1,156 @@
+"""Sample inputs: seeded tensors for ``forward``, bound to its parameters."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trtbuild.errors import ModelError, OptionError
+from trtbuild.pytorch.spec import InputSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+__all__ = ["BoundInputs", "bind_inputs", "other_batch", "run", "sample", "with_sizes"]
+
+
+@dataclass(frozen=True)
+class BoundInputs:
+    """Inputs and the parameters of ``forward`` that take them, in order.
+
+    Attributes:
+        specs: the inputs, every name filled in.
+        positional: how many of them are passed by position; the rest goes by keyword.
+    """
+
+    specs: tuple[InputSpec, ...]
+    positional: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the inputs in order."""
+        return tuple(str(spec.name) for spec in self.specs)
+
+
+def bind_inputs(module: nn.Module, specs: Sequence[InputSpec]) -> BoundInputs:
+    """Give every input the name of the parameter of ``forward`` that takes it.
+
+    Raises:
+        OptionError: a name that is no parameter, an input too many, or one too few.
+    """
+    parameters = inspect.signature(module.forward).parameters.values()
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    free = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)]
+    keyword = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    required = [p.name for p in parameters if p.default is p.empty and p.name in (*free, *keyword)]
+    order, named = [*free, *keyword], []
+    left = [n for n in free if n not in {spec.name for spec in specs}]
+    for index, spec in enumerate(specs):
+        name = spec.name or (left.pop(0) if left else f"input_{index}" if variadic else None)
+        if name is None or (spec.name and name not in order and not variadic):
+            raise OptionError(
+                f"forward({', '.join(order)}) cannot take {len(specs)} inputs"
+                + (f": it has no parameter '{name}'." if name else ".")
+            )
+        named.append(replace(spec, name=name))
+    absent = [name for name in required if name not in {spec.name for spec in named}]
+    if absent:
+        raise OptionError(f"forward needs an input for {', '.join(absent)}: give one more --input.")
+    named.sort(key=lambda spec: order.index(spec.name) if spec.name in order else len(order))
+    positional = len(named) if variadic else _prefix_length([str(s.name) for s in named], free)
+    return BoundInputs(tuple(named), positional)
+
+
+def _prefix_length(names: Sequence[str], free: Sequence[str]) -> int:
+    length = 0
+    while length < min(len(names), len(free)) and names[length] == free[length]:
+        length += 1
+    return length
+
+
+def sample(
+    inputs: BoundInputs, seed: int, dtype: torch.dtype | None = None
+) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+    """Draw the arguments and keyword arguments of one call of ``forward``.
+
+    Args:
+        inputs: what to draw.
+        seed: the same seed gives the same values.
+        dtype: takes the place of every floating-point type, after the values are drawn.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    values = [_draw(spec, generator) for spec in inputs.specs]
+    if dtype is not None:
+        values = [value.to(dtype) if value.is_floating_point() else value for value in values]
+    keywords = dict(zip(inputs.names[inputs.positional :], values[inputs.positional :]))
+    return tuple(values[: inputs.positional]), keywords
+
+
+def _draw(spec: InputSpec, generator: torch.Generator) -> torch.Tensor:
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    if not spec.is_float:
+        low, high = (
+            (0, 1) if spec.low is None or spec.high is None else (int(spec.low), int(spec.high))
+        )
+        return torch.randint(low, high + 1, spec.dims, generator=generator).to(dtype)
+    if spec.low is None or spec.high is None:
+        return torch.randn(spec.dims, generator=generator).to(dtype)
+    return (spec.low + (spec.high - spec.low) * torch.rand(spec.dims, generator=generator)).to(
+        dtype
+    )
+
+
+def with_sizes(inputs: BoundInputs, sizes: dict[str, int]) -> BoundInputs:
+    """`inputs` with every dynamic dim named in `sizes` set to that size."""
+    specs = []
+    for spec in inputs.specs:
+        dims = tuple(
+            sizes.get(spec.dynamic.get(axis, ""), dim) for axis, dim in enumerate(spec.dims)
+        )
+        specs.append(replace(spec, dims=dims))
+    return replace(inputs, specs=tuple(specs))
+
+
+def other_batch(inputs: BoundInputs) -> list[BoundInputs]:
+    """`inputs` with another size of the first axis, if all inputs agree on that size; else nothing."""
+    sizes = {spec.dims[0] for spec in inputs.specs if spec.dims}
+    if len(sizes) != 1:
+        return []
+    size = sizes.pop() + 1
+    specs = tuple(replace(s, dims=(size, *s.dims[1:])) if s.dims else s for s in inputs.specs)
+    return [replace(inputs, specs=specs)]
+
+
+def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
+    """Run `module` once on a sample.
+
+    Raises:
+        ModelError: it does not take these inputs; the text names the layer that refused.
+    """
+    arguments, keywords = sample(inputs, seed)
+    running: list[str] = []
+
+    def leave(*_: Any) -> None:
+        running.pop()
+
+    handles = []
+    for path, child in module.named_modules():
+        handles.append(child.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
+        handles.append(child.register_forward_hook(leave))
+    try:
+        with torch.no_grad():
+            return module(*arguments, **keywords)
+    except Exception as error:
+        layer = running[-1] if running and running[-1] else "forward"
+        shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in inputs.specs)
+        raise ModelError(
+            f"the module does not take the input {shapes}: in '{layer}', {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()

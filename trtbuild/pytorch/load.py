@@ -1,0 +1,186 @@
+"""A module from ``package.module:attribute`` and a checkpoint, in eval mode, with what was noticed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trtbuild.errors import ModelError
+from trtbuild.pytorch.checkpoint import CheckpointReport, load_weights
+from trtbuild.pytorch.evalmode import enforce_eval, hidden_modules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trtbuild.pytorch.spec import ModuleSource
+
+__all__ = ["LoadedModule", "load_module"]
+
+
+@dataclass(frozen=True)
+class LoadedModule:
+    """A module ready for use.
+
+    Attributes:
+        module: the module, in eval mode throughout.
+        checkpoint: what was loaded, or None without a checkpoint.
+        warnings: what may make this module another one than the user trained.
+    """
+
+    module: nn.Module
+    checkpoint: CheckpointReport | None
+    warnings: tuple[str, ...]
+
+
+def load_module(source: ModuleSource) -> LoadedModule:
+    """Import, construct, load the weights, and put into eval mode.
+
+    The current directory can be imported from. The factory runs on the CPU.
+
+    Raises:
+        ModelError: it cannot be imported, there is no such attribute, the factory raised, what it
+            gave is no `nn.Module`, or the checkpoint does not match.
+    """
+    target = _import_target(source.target)
+    module = _construct(target, source)
+    warnings = _changing_buffers(target, source, module)
+    report = None
+    if source.weights is not None:
+        module, report = _load(module, source)
+        warnings += report.warnings
+    warnings += _non_finite(module)
+    for path in hidden_modules(module):
+        warnings.append(
+            f"the module in '{path}' is kept in a plain Python container: its weights are in no "
+            "checkpoint. Use nn.ModuleList or nn.ModuleDict."
+        )
+    warnings += enforce_eval(module)
+    return LoadedModule(module, report, tuple(warnings))
+
+
+def _load(module: nn.Module, source: ModuleSource) -> tuple[nn.Module, CheckpointReport]:
+    path = source.weights
+    assert path is not None  # noqa: S101 - the caller looked
+    return module, load_weights(
+        module,
+        path,
+        trust=source.trust_checkpoint,
+        allow_missing=source.allow_missing,
+        allow_unexpected=source.allow_unexpected,
+    )
+
+
+def _import_target(target: str) -> Any:
+    """The object that ``package.module:attribute`` names."""
+    name, colon, attributes = target.partition(":")
+    if not colon or not name or not attributes:
+        raise ModelError(
+            f"'{target}' is not package.module:attribute, for example torchvision.models:resnet18."
+        )
+    value: Any = _import_module(name)
+    for attribute in attributes.split("."):
+        if not hasattr(value, attribute):
+            known = ", ".join(sorted(n for n in vars(value) if not n.startswith("_"))[:12])
+            raise ModelError(
+                f"'{name}' has no attribute '{attributes}'; it has: {known or 'nothing'}."
+            )
+        value = getattr(value, attribute)
+    return value
+
+
+def _import_module(name: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ModelError(
+                f"cannot import '{name}': there is no module '{error.name}' in '{here}' or among the "
+                "installed packages."
+            ) from error
+        raise ModelError(
+            f"cannot import '{name}': it needs '{error.name}', which is missing."
+        ) from error
+    except Exception as error:
+        raise ModelError(f"importing '{name}' failed:\n{_users_traceback(error)}") from error
+
+
+def _construct(target: Any, source: ModuleSource) -> nn.Module:
+    value = target
+    if not isinstance(target, nn.Module):
+        value = _call_factory(target, source)
+    elif source.arguments:
+        raise ModelError(f"'{source.target}' is a module already; it takes no arguments.")
+    if not isinstance(value, nn.Module):
+        raise ModelError(
+            f"'{source.target}' gave a {type(value).__name__}, not an nn.Module. "
+            "Name a factory, a class or an instance."
+        )
+    return value
+
+
+def _call_factory(target: Callable[..., Any], source: ModuleSource) -> Any:
+    if not callable(target):
+        return target
+    torch.manual_seed(0)
+    try:
+        return target(**source.arguments)
+    except Exception as error:
+        raise ModelError(
+            f"the factory '{source.target}' raised:\n{_users_traceback(error)}"
+        ) from error
+
+
+def _users_traceback(error: BaseException) -> str:
+    """The traceback without the frames of this file and of importlib."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and not frame.filename.startswith("<frozen")
+    ]
+    lines = traceback.format_list(frames) + traceback.format_exception_only(error)
+    return "".join(lines).rstrip()
+
+
+def _changing_buffers(target: Any, source: ModuleSource, module: nn.Module) -> list[str]:
+    """Non-persistent buffers that are not the same in a second construction.
+
+    They are in no checkpoint, so each run of the factory gives another model.
+    """
+    persistent = set(module.state_dict())
+    left = {name: buffer for name, buffer in module.named_buffers() if name not in persistent}
+    if not left or isinstance(target, nn.Module):
+        return []
+    torch.manual_seed(1)
+    try:
+        second = dict(target(**source.arguments).named_buffers())
+    except Exception as error:  # noqa: BLE001 - a factory that runs only once is the user's right
+        return [f"whether the buffers {sorted(left)} are always the same is not known: {error}"]
+    return [
+        f"the buffer '{name}' is random and not in the checkpoint (persistent=False): every "
+        "construction gives another model. Register it with persistent=True, or fill it by a rule."
+        for name, buffer in left.items()
+        if name in second and not torch.equal(buffer, second[name])
+    ]
+
+
+def _non_finite(module: nn.Module) -> list[str]:
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    bad = [
+        name
+        for name, tensor in tensors
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if not bad:
+        return []
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return [f"{', '.join(bad[:3])}{more}: NaN or infinite values."]

@@ -1,0 +1,147 @@
+"""Node names are module paths, tensor names follow them, and nothing of this machine stays in the file.
+
+The exporter names nodes ``node_Conv_753`` and notes the module path in each node's metadata, beside
+absolute paths of the source files. Here a node gets the path, and the metadata goes:
+
+    layer1.0.conv1              the one node of a torch.nn module, or the weighted one of several
+    layer1.0.attn/Softmax       any other node of a module
+    layer1.0.relu_1             the second call of the same module
+    layer1.0.conv1_output_0     the first output of a node
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import onnx_ir as ir
+    from torch import nn
+
+__all__ = ["name_outputs", "name_by_modules", "strip_metadata"]
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a node comes from: the module's path, and the operator call within it."""
+
+    path: str
+    call: str
+
+
+def name_by_modules(model: ir.Model, module: nn.Module) -> dict[str, str]:
+    """Rename nodes, intermediate tensors and weights of `model` after the modules of `module`.
+
+    Returns:
+        The exporter's tensor name -> the new one. The exporter names the value of an ATen node after
+        the node, so this also maps graph nodes to tensors.
+    """
+    modules = dict(module.named_modules())
+    origins = {node: _origin(node, modules) for node in model.graph}
+    bare = _bare_names(origins, modules)
+    taken: Counter[str] = Counter()
+    fixed = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    renamed: dict[str, str] = {}
+    for node, origin in origins.items():
+        name = origin.path if node in bare else f"{origin.path}/{node.op_type}".lstrip("/")
+        node.name = _unique(name, taken)
+        if node in bare and _is_weighted(node):
+            _name_weight(node, origin.path, model.graph)
+        for index, value in enumerate(node.outputs):
+            if value.name and value.name not in fixed:
+                renamed[value.name] = f"{node.name}_output_{index}"
+                value.name = renamed[value.name]
+    return renamed
+
+
+def _origin(node: ir.Node, modules: Mapping[str, nn.Module]) -> _Origin:
+    text = node.metadata_props.get(_SCOPES, "[]")
+    scopes = [str(scope) for scope in ast.literal_eval(text)] if text.startswith("[") else []
+    inner = next(
+        (scope for scope in reversed(scopes[:-1]) if scope.partition("@")[0] in modules), ""
+    )
+    return _Origin(inner.partition("@")[0], scopes[-1] if scopes else "")
+
+
+def _bare_names(
+    origins: Mapping[ir.Node, _Origin], modules: Mapping[str, nn.Module]
+) -> set[ir.Node]:
+    """The nodes that are named by the path alone.
+
+    Of a layer these are its weighted nodes; of another torch.nn module the node that gives its value,
+    provided that the module makes one kind of call (hooks and padding add others).
+    """
+    by_path: dict[str, list[ir.Node]] = {}
+    for node, origin in origins.items():
+        owner = modules.get(origin.path)
+        if origin.path and owner is not None and type(owner).__module__.startswith("torch.nn."):
+            by_path.setdefault(origin.path, []).append(node)
+    bare = set()
+    for nodes in by_path.values():
+        weighted = {node for node in nodes if _is_weighted(node)}
+        kinds = {origins[node].call.rstrip("0123456789").rstrip("_") for node in nodes}
+        if weighted:
+            bare |= weighted
+        elif len(kinds) == 1:
+            bare |= {node for node in nodes if _gives(node, origins[node].call)}
+    return bare
+
+
+def _is_weighted(node: ir.Node) -> bool:
+    if node.op_type not in _WEIGHTED or len(node.inputs) < 2:
+        return False
+    weight = node.inputs[1]
+    return weight is not None and weight.is_initializer()
+
+
+def _gives(node: ir.Node, call: str) -> bool:
+    return any(value.name == call for value in node.outputs)
+
+
+def _unique(name: str, taken: Counter[str]) -> str:
+    taken[name] += 1
+    if taken[name] == 1:
+        return name
+    return _unique(f"{name}_{taken[name] - 1}", taken)
+
+
+def _name_weight(node: ir.Node, path: str, graph: ir.Graph) -> None:
+    """Give a weight that the exporter transposed (``val_12``) its parameter's name back."""
+    weight = node.inputs[1]
+    name = f"{path}.weight"
+    if weight is None or weight.name == name or name in graph.initializers:
+        return
+    if weight.name is not None and "." not in weight.name and len(weight.uses()) == 1:
+        graph.initializers.pop(weight.name)
+        weight.name = name
+        graph.initializers[name] = weight
+
+
+def name_outputs(model: ir.Model, names: Sequence[str]) -> None:
+    """Give the graph's outputs these names, in order."""
+    for value, name in zip(model.graph.outputs, names):
+        value.name = name
+
+
+def strip_metadata(model: ir.Model) -> None:
+    """Take out what the exporter noted: stack traces with absolute paths, scopes, signatures."""
+    graph = model.graph
+    holders: Iterable[ir.Model | ir.Graph] = (model, graph)
+    for holder in holders:
+        holder.metadata_props.clear()
+        holder.doc_string = None
+    values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
+    for node in graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        values += node.outputs
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None

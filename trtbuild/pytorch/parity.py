@@ -1,0 +1,161 @@
+"""The exported file against the module, in ONNX Runtime, on several samples and sizes.
+
+The yardstick is the module in float64. The file may be as far from it as ordinary float32 arithmetic is:
+``|onnx - exact| <= 8 |torch - exact| + 1e-5 max|exact|``. The first term carries networks whose own
+rounding is large (50 layers differ by 1e-3 from float64 and are right); the second is about 80 steps of
+float32, for networks that torch happens to compute exactly. A wrong graph differs by 1e-1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from trtbuild.errors import ModelError
+from trtbuild.pytorch.float64 import float64_copy, outputs64, tensors_in
+from trtbuild.pytorch.inputs import sample, with_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from trtbuild.pytorch.inputs import BoundInputs
+
+__all__ = ["ParityReport", "check_parity"]
+
+_SLACK = 8.0
+_FLOOR = 1e-5
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How far the file is from the module.
+
+    Attributes:
+        samples: the shapes tried, as ``name 2x3x224x224``.
+        error: largest ``max|onnx - exact| / max|exact|`` over samples and outputs.
+        torch_error: the same of the module's own float32 arithmetic.
+        note: why the comparison could not be made in full, or empty.
+    """
+
+    samples: tuple[str, ...]
+    error: float | None
+    torch_error: float | None
+    note: str = ""
+
+
+def check_parity(path: Path, module: nn.Module, inputs: BoundInputs) -> ParityReport:
+    """Compare the ONNX file at `path` with `module`.
+
+    Args:
+        path: the file, with its external data beside it.
+        module: the module before folding.
+        inputs: what the module takes; dynamic dims are tried at other sizes, too.
+
+    Raises:
+        ModelError: the file does not load, or computes something else.
+    """
+    session, note = _open(path, inputs)
+    if session is None:
+        return ParityReport((), None, None, note)
+    exact = float64_copy(module)
+    samples, errors, own_errors = [], [], []
+    for seed, case in enumerate(_sizes(inputs), start=1):
+        wanted = _module_outputs(module, case, seed)
+        if wanted is None:
+            continue
+        found = [
+            torch.from_numpy(array) for array in session.run(None, _feeds(session, case, seed))
+        ]
+        truth = _exact_outputs(exact, case, seed)
+        yardstick = truth if truth is not None else wanted
+        note = note or (
+            "" if truth is not None else "float64 is not possible; compared with float32."
+        )
+        shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in case.specs)
+        for index, (want, got, mine) in enumerate(zip(yardstick, found, wanted, strict=True)):
+            error, own = _distance(want, got), _distance(want, mine)
+            if not error <= _SLACK * own + (_FLOOR if truth is not None else 1e-3):
+                raise ModelError(
+                    f"the exported file computes something else: output {index} for {shapes} is off by "
+                    f"{error:.1e} of its largest value (the module's own rounding is {own:.1e})."
+                )
+            errors.append(error)
+            own_errors.append(own)
+        samples.append(shapes)
+    return ParityReport(
+        tuple(samples), max(errors, default=None), max(own_errors, default=None), note
+    )
+
+
+def _open(path: Path, inputs: BoundInputs) -> tuple[onnxruntime.InferenceSession | None, str]:
+    if any(spec.dtype == "bfloat16" for spec in inputs.specs):
+        return None, "ONNX Runtime on the CPU does not run bfloat16; the file was not compared."
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]), ""
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime does not load the exported file: {error}") from error
+
+
+def _sizes(inputs: BoundInputs) -> list[BoundInputs]:
+    """The sizes to try: as given, twice; and every dynamic dim at 1 and at one more than given."""
+    dims = {name: spec.dims[axis] for spec in inputs.specs for axis, name in spec.dynamic.items()}
+    cases = [inputs, inputs]
+    if dims:
+        cases.append(with_sizes(inputs, {name: size + 1 for name, size in dims.items()}))
+        if any(name for spec in inputs.specs for name in (spec.dynamic.get(0),) if name):
+            batches = {spec.dynamic[0] for spec in inputs.specs if 0 in spec.dynamic}
+            cases.append(with_sizes(inputs, dict.fromkeys(batches, 1)))
+    return cases
+
+
+def _module_outputs(module: nn.Module, case: BoundInputs, seed: int) -> list[torch.Tensor] | None:
+    """The module's outputs; None where it does not take this size itself."""
+    arguments, keywords = sample(case, seed)
+    try:
+        with torch.no_grad():
+            return tensors_in(module(*arguments, **keywords))
+    except Exception:
+        if seed == 1:
+            raise
+        return None
+
+
+def _exact_outputs(exact: nn.Module, case: BoundInputs, seed: int) -> list[torch.Tensor] | None:
+    try:
+        return outputs64(exact, case, seed)
+    except Exception:  # noqa: BLE001 - the user's forward may refuse float64
+        return None
+
+
+def _feeds(session: Any, case: BoundInputs, seed: int) -> dict[str, np.ndarray]:
+    arguments, keywords = sample(case, seed)
+    values: Sequence[torch.Tensor] = (*arguments, *keywords.values())
+    wanted = {value.name for value in session.get_inputs()}
+    return {n: value.numpy() for n, value in zip(case.names, values) if n in wanted}
+
+
+def _distance(want: torch.Tensor, got: torch.Tensor) -> float:
+    """``max|want - got| / max|want|``; infinite when shapes differ or only one is finite."""
+    if want.shape != got.shape:
+        return float("inf")
+    if want.numel() == 0:
+        return 0.0
+    expected, found = want.double().numpy(), got.double().numpy()
+    if not np.array_equal(np.isfinite(expected), np.isfinite(found)):
+        return float("inf")
+    finite = np.isfinite(expected)
+    difference = np.abs(expected - found, where=finite, out=np.zeros_like(expected)).max(
+        initial=0.0
+    )
+    scale = np.abs(expected, where=finite, out=np.zeros_like(expected)).max(initial=0.0)
+    return float(difference / scale if scale else difference)
