@@ -28,6 +28,7 @@ INTERRUPTED = 130
 # Command -> module and the line of the overview; a module is imported when its command is called.
 _COMMANDS = {
     "engine": "Build a verified INT8 engine from a float ONNX file: the whole job.",
+    "export": "Make a checked ONNX file from a PyTorch module.",
     "calibrate": "Find the range of every tensor that will be INT8.",
     "optimize": "Run graph passes over an ONNX file.",
     "quantize": "Write the explicit Q/DQ network from ranges.",

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import difflib
 import pickle
+import re
+import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -111,7 +113,11 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
             import safetensors.torch
 
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=not trust)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch wonders at old pickles, which is not the user's concern
+            return torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         if trust:
             raise ModelError(f"'{path}' is not a checkpoint: {_first_line(error)}") from error
@@ -124,11 +130,8 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
 
 
 def _unsafe(path: Path, error: Exception) -> str:
-    text = str(error)
-    marker = "Unsupported global: GLOBAL "
-    reason = "it is no pickle of weights"
-    if marker in text:
-        reason = f"it wants to load '{text.split(marker, 1)[1].split()[0]}'"
+    wanted = re.search(r"GLOBAL (\S+)", str(error))
+    reason = f"it wants to load '{wanted[1]}'" if wanted else "it is no pickle of weights"
     return (
         f"'{path}' holds more than weights ({reason}), so nothing of it was run. "
         "Save the weights alone (torch.save(model.state_dict(), ...)), or, if you trust whoever made "
@@ -214,10 +217,11 @@ def _dtype_changes(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> tu
     if not changed:
         return ()
     example = changed[0]
-    return (
+    text = (
         f"{len(changed)} tensors change their type on loading "
-        f"('{example}': {weights[example].dtype} in the file, {tensors[example].dtype} in the module).",
+        f"('{example}': {weights[example].dtype} in the file, {tensors[example].dtype} in the module)."
     )
+    return (text,)
 
 
 def _mismatch(
@@ -233,10 +237,10 @@ def _mismatch(
         lines.append(f"  missing in the file ({len(missing)}): {_names(missing, unexpected)}")
     if unexpected:
         lines.append(f"  unknown to the module ({len(unexpected)}): {_names(unexpected, missing)}")
-    for key in shapes[:5]:
-        lines.append(
-            f"  '{key}': {list(weights[key].shape)} in the file, {list(wanted[key])} in the module"
-        )
+    lines += [
+        f"  '{key}': {list(weights[key].shape)} in the file, {list(wanted[key])} in the module"
+        for key in shapes[:5]
+    ]
     if len(shapes) > 5:
         lines.append(f"  and {len(shapes) - 5} more shapes that differ")
     lines.append(

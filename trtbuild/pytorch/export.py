@@ -19,7 +19,7 @@ from trtbuild.pytorch.fold import fold_norms
 from trtbuild.pytorch.fold.affine import CannotFoldError
 from trtbuild.pytorch.fold.on_graph import fold_in_graph
 from trtbuild.pytorch.inputs import bind_inputs, run
-from trtbuild.pytorch.names import name_by_modules, name_outputs, strip_metadata
+from trtbuild.pytorch.names import name_by_modules, name_dims, name_outputs, strip_metadata
 from trtbuild.pytorch.onnx_file import staged
 from trtbuild.pytorch.opset import check_opset, lower_to_17, opset_of
 from trtbuild.pytorch.parity import check_parity
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from trtbuild.pytorch.activations import LayerActivation
     from trtbuild.pytorch.fold import FoldReport
-    from trtbuild.pytorch.fold.report import NormFate
     from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.pytorch.parity import ParityReport
     from trtbuild.pytorch.spec import InputSpec
@@ -110,6 +109,7 @@ def export_onnx(
     prepared, report = _prepare(original, bound, fold=fold)
     program, report = _program(prepared, bound, report)
     model, raw_names = _to_onnx(program, prepared, opset)
+    name_dims(model, bound.specs)
     _name_outputs(model, sample_output, output_names)
     warnings += _dimension_warnings(model, bound)
     with _destination(model, path, external_data) as file:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trtbuild.errors import ModelError, OptionError
-from trtbuild.pytorch.spec import InputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
+
+    from trtbuild.pytorch.spec import InputSpec
 
 __all__ = ["BoundInputs", "bind_inputs", "other_batch", "run", "sample", "with_sizes"]
 

@@ -67,7 +67,7 @@ def load_module(source: ModuleSource) -> LoadedModule:
 
 def _load(module: nn.Module, source: ModuleSource) -> tuple[nn.Module, CheckpointReport]:
     path = source.weights
-    assert path is not None  # noqa: S101 - the caller looked
+    assert path is not None
     return module, load_weights(
         module,
         path,

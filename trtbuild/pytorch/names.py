@@ -12,17 +12,21 @@ absolute paths of the source files. Here a node gets the path, and the metadata 
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    import onnx_ir as ir
     from torch import nn
 
-__all__ = ["name_outputs", "name_by_modules", "strip_metadata"]
+    from trtbuild.pytorch.spec import InputSpec
+
+__all__ = ["name_by_modules", "name_dims", "name_outputs", "strip_metadata"]
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
@@ -130,6 +134,23 @@ def name_outputs(model: ir.Model, names: Sequence[str]) -> None:
         value.name = name
 
 
+def name_dims(model: ir.Model, inputs: Sequence[InputSpec]) -> None:
+    """Call dynamic dims as the user does: the exporter numbers them (``s77``)."""
+    names: dict[str, str] = {}
+    for value, spec in zip(model.graph.inputs, inputs):
+        for axis, name in spec.dynamic.items():
+            symbol = value.shape[axis] if value.shape is not None else None
+            if isinstance(symbol, ir.SymbolicDim) and symbol.value is not None:
+                names[symbol.value] = name
+    for value in _values(model.graph):
+        if value.shape is None or value.shape.frozen:
+            continue
+        for axis, dim in enumerate(value.shape):
+            if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
+                words = re.split(r"(\w+)", dim.value)
+                value.shape[axis] = "".join(names.get(word, word) for word in words)
+
+
 def strip_metadata(model: ir.Model) -> None:
     """Take out what the exporter noted: stack traces with absolute paths, scopes, signatures."""
     graph = model.graph
@@ -137,11 +158,15 @@ def strip_metadata(model: ir.Model) -> None:
     for holder in holders:
         holder.metadata_props.clear()
         holder.doc_string = None
-    values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
     for node in graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
-        values += node.outputs
-    for value in values:
+    for value in _values(graph):
         value.metadata_props.clear()
         value.doc_string = None
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    """Every tensor of the graph: inputs, weights, and what nodes give."""
+    outputs = [value for node in graph.all_nodes() for value in node.outputs]
+    return [*graph.inputs, *graph.initializers.values(), *outputs]

@@ -64,7 +64,10 @@ def lower_to_17(model: ir.Model) -> None:
 
 def _lower_reduction(node: ir.Node) -> None:
     axes = node.inputs[1] if len(node.inputs) > 1 else None
+    does_nothing = node.attributes.pop("noop_with_empty_axes", None)
     if axes is None:
+        if does_nothing is not None and does_nothing.as_int():
+            raise ModelError(f"'{node.name}' reduces over no axis; opset 17 would reduce over all.")
         return
     if axes.const_value is None:
         raise ModelError(f"'{node.name}' reduces over axes that are computed; opset 17 cannot.")

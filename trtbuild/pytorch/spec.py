@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "CRITERIA",
     "DEFAULT_OPSET",
     "MAX_OPSET",
     "MIN_OPSET",
@@ -29,6 +30,9 @@ DEFAULT_OPSET = 18
 MIN_OPSET = 17
 MAX_OPSET = 20
 """Opset 21 and above bring operators (GroupNormalization) that TensorRT 10.0 to 10.8 cannot parse."""
+
+CRITERIA = ("l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "random")
+"""How channels are ranked; `trtbuild.pytorch.prune.criteria` says what each means."""
 
 _FLOAT_TYPES = ("float32", "float16", "bfloat16", "float64")
 _INTEGER_TYPES = ("int64", "int32", "int16", "int8", "uint8", "bool")
@@ -105,7 +109,7 @@ class PruneSpec:
 
     Attributes:
         ratio: share of the channels of each group that is removed, ``0 <= ratio < 1``.
-        criterion: how channels are ranked: one of `trtbuild.pytorch.prune.criteria.CRITERIA`.
+        criterion: how channels are ranked: one of `CRITERIA`.
         scope: ``local`` ranks within a layer, ``global`` over all layers, ``isomorphic`` over layers
             of the same structure.
         round_to: widths that remain are multiples of this; None chooses 32 for wide nets, 16 or 8
@@ -139,6 +143,8 @@ class PruneSpec:
             raise OptionError(
                 f"the largest ratio of a layer must lie between 0 and 1, not {self.max_ratio}."
             )
+        if self.criterion not in CRITERIA:
+            raise OptionError(f"criterion '{self.criterion}' is not one of {', '.join(CRITERIA)}.")
         if self.scope not in ("local", "global", "isomorphic"):
             raise OptionError(f"pruning scope '{self.scope}' is not local, global or isomorphic.")
         if self.steps < 1 or (self.round_to is not None and self.round_to < 1):

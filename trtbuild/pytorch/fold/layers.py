@@ -14,12 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from trtbuild.pytorch.aten import name_of, shape
 from trtbuild.pytorch.fold.affine import CannotFoldError
 
 if TYPE_CHECKING:
+    import torch
     from torch.fx import Node
 
     from trtbuild.pytorch.fold.affine import Affine
@@ -99,7 +98,7 @@ class LayerCall:
     def channel_axis(self) -> int:
         """Axis of the channels, of input and output alike."""
         dims = shape(self.node)
-        assert dims is not None  # noqa: S101 - these operators give a tensor
+        assert dims is not None
         return len(dims) - 1 - self.spatial
 
     def pads_with_zeros(self) -> bool:

@@ -39,7 +39,7 @@ def is_channelwise_pad(node: Node) -> bool:
     """Whether the operator repeats border values (reflect, replicate, circular), channel by channel."""
     name = name_of(node)
     if name == "pad":
-        return arguments(node)["mode"] != "constant"
+        return str(arguments(node)["mode"]) != "constant"
     return name.startswith(("reflection_pad", "replication_pad"))
 
 

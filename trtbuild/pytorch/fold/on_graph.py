@@ -177,7 +177,7 @@ def _give_own(
     given = arguments(layer)
     added = []
     for name, tensor in (("weight", weights.weight), ("bias", weights.bias)):
-        assert tensor is not None  # noqa: S101 - a folded layer has a bias
+        assert tensor is not None
         given[name], target = _add_parameter(program, f"{path}.{name}", tensor, dtype)
         added.append((target, dtype))
     layer.args = tuple(given.values())

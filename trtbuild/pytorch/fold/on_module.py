@@ -113,12 +113,12 @@ class _Owners:
 
     def path(self, node: Node) -> str:
         """Path of the module that made the call; one path when it has several."""
-        return self.paths.get(id(self.by_node[node]), "")
+        return str(self.paths.get(id(self.by_node[node]), ""))
 
     def name(self, node: Node) -> str:
         """How the report names a norm call: the norm's path, or the node if it is functional."""
         owner = self.by_node[node]
-        return self.path(node) if owner is not None and is_norm(owner) else node.name
+        return self.path(node) if owner is not None and is_norm(owner) else str(node.name)
 
     def refusal(self, norm: Node, barred: Mapping[str, str]) -> str:
         """Why this norm call cannot be taken out of its module; empty when it can."""
@@ -127,21 +127,22 @@ class _Owners:
             return "it is a functional call, which a module cannot drop"
         if self.name(norm) in barred:
             return barred[self.name(norm)]
-        if not has_norm_forward(owner):
-            return f"its class {type(owner).__name__} has a forward of its own"
-        if owner.training:
-            return "it is in train mode"
-        if has_hooks(owner):
-            return "it carries a forward hook"
-        if self._is_read_elsewhere(norm.args[1:5], owner):
-            return "its parameters are also used elsewhere"
-        return ""
+        read_elsewhere = self._is_read_elsewhere(norm.args[1:5], owner)
+        causes = {
+            f"its class {type(owner).__name__} has a forward of its own": not has_norm_forward(
+                owner
+            ),
+            "it is in train mode": owner.training,
+            "it carries a forward hook": has_hooks(owner),
+            "its parameters are also used elsewhere": read_elsewhere,
+        }
+        return next((reason for reason, holds in causes.items() if holds), "")
 
     def layer_refusal(self, layer: LayerCall) -> str:
         """Why this layer's parameters cannot be replaced; empty when they can."""
         owner = self.by_node[layer.node]
         title = f"'{self.path(layer.node)}'" if owner is not None else "its layer"
-        if not is_plain_layer(owner):
+        if owner is None or not is_plain_layer(owner):
             kind = type(owner).__name__ if owner is not None else "an unregistered module"
             return f"its layer is called by {title} ({kind}), which is no plain layer"
         if has_hooks(owner):

@@ -67,19 +67,24 @@ def _refusal(
     count: Mapping[int, int],
     ranks: Mapping[int, int],
 ) -> str:
-    if owners[id(layer)] != 1 or owners[id(norm)] != 1:
-        return "it or its layer is registered in several places"
-    if has_hooks(layer) or has_hooks(norm):
-        return "it or its layer carries a forward hook"
-    if norm.training or norm.running_mean is None or not has_norm_forward(norm):
-        return "it is in train mode, has no running statistics, or a forward of its own"
-    if not count[id(container)]:
-        return "it was not called in a run on the sample input"
-    if not count[id(container)] == count[id(layer)] == count[id(norm)]:
-        return "it or its layer is also called outside of the nn.Sequential"
-    if isinstance(layer, nn.Linear) and ranks.get(id(layer)) != 2:
-        return "its layer is an nn.Linear whose features lie on the last axis"
-    return ""
+    times = count[id(container)]
+    causes = {
+        "it or its layer is registered in several places": owners[id(layer)] + owners[id(norm)]
+        != 2,
+        "it or its layer carries a forward hook": has_hooks(layer) or has_hooks(norm),
+        "it is in train mode": norm.training,
+        "it has no running statistics": norm.running_mean is None,
+        "it has a forward of its own": not has_norm_forward(norm),
+        "it or its layer is also called outside of the nn.Sequential": not (
+            count[id(layer)] == count[id(norm)] == times
+        ),
+        "it was not called in a run on the sample input": times == 0,
+        "its layer is an nn.Linear whose features lie on the last axis": isinstance(
+            layer, nn.Linear
+        )
+        and ranks.get(id(layer)) != 2,
+    }
+    return next((reason for reason, holds in causes.items() if holds), "")
 
 
 def _record(module: nn.Module, inputs: BoundInputs) -> tuple[Counter[int], dict[int, int]]:

@@ -1,0 +1,103 @@
+"""``trtbuild export`` from the command line: files, JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import onnx
+import pytest
+
+pytest.importorskip("torch")
+
+from trtbuild.cli.main import run
+from trtbuild.cli.module_options import is_module_target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOURCE = """
+import torch
+from torch import nn
+
+def net(width=4, flat=False):
+    layers = [nn.Conv2d(3, width, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers, *([nn.Flatten()] if flat else []))
+
+def broken():
+    raise RuntimeError("no such width")
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "cli_nets.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("cli_nets", None)
+
+
+def test_export(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "export cli_nets:net --arg width=6 --arg flat=true --input 2x3x8x8 --dynamic batch -o m.onnx"
+    assert run([*line.split(), "--json"]) == 0
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert result["fold"]["folded"] == [
+        {"norm": "1", "kind": "BatchNorm2d", "where": "folded", "into": ["0"]}
+    ]
+    assert result["source"]["arguments"] == {"width": "6", "flat": "True"}
+    assert result["parity"]["error"] < 1e-6
+    assert "norms: 1 folded, 0 left" in said.err
+    model = onnx.load(here / "m.onnx")
+    assert [node.name for node in model.graph.node][:2] == ["0", "2"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("export cli_nets:net", "needs its input shape"),
+        ("export cli_nets:net --input 2x", "is not [name:]dims"),
+        ("export cli_nets:net --input 2x0x8x8", "must be at least 1"),
+        ("export cli_nets:net --input 2x3x8x8:complex", "'complex' is not one of"),
+        ("export cli_nets:net --input 2x3x8x8 --dynamic y:0=b", "no --input is named 'y'"),
+        ("export cli_nets:net --input 2x3x8x8 --dynamic 7=b", "dynamic axis 7"),
+        ("export cli_nets:net --input 2x3x8x8 --dynamic 0=", "dynamic axes '0='"),
+        ("export cli_nets:net --input 2x3x8x8 --arg 5", "is not name=value"),
+        ("export cli_nets:net --input 2x3x8x8 --opset 9", "too old"),
+        ("export cli_nets:net --input 2x4x8x8", "in '0'"),
+        ("export cli_nets:broken --input 2x3x8x8", "RuntimeError: no such width"),
+        ("export cli_nets:net --input 2x3x8x8 --weights gone.pt", "is not a file"),
+    ],
+)
+def test_wrong_input(here: Path, capsys: pytest.CaptureFixture[str], line: str, told: str) -> None:
+    assert run([*line.split(), "-o", "m.onnx"]) == 2
+    said = capsys.readouterr()
+    assert told in said.err
+    assert said.out == ""
+    assert not (here / "m.onnx").exists()
+
+
+def test_help_and_target_need_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from trtbuild.cli.main import run\n"
+        "assert run(['export', '--help']) == 0\n"
+        "import trtbuild.pytorch\n"
+        "code = run(['export', 'a:b', '--input', '1x3'])\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "pip install 'trtbuild[torch]'" in done.stderr
+
+
+def test_module_targets(here: Path) -> None:
+    assert is_module_target("pkg.models:factory")
+    assert is_module_target("nets:Space.inner")
+    assert not is_module_target("model.onnx")
+    assert not is_module_target("C:model.onnx/x")
+    (here / "odd:name").touch()
+    assert not is_module_target("odd:name")

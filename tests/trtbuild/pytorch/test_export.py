@@ -1,0 +1,277 @@
+"""Exported files: names, opsets, dynamic sizes, outputs, data files, and what is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402, N812 - torch's own convention
+from torch import nn  # noqa: E402
+
+from tests.trtbuild.pytorch.fold_cases import randomize  # noqa: E402
+from trtbuild.errors import ModelError, OptionError, OutputError  # noqa: E402
+from trtbuild.pytorch import InputSpec, export_onnx  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+        self.act = nn.ReLU6()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.bn(self.conv(x))) + x
+
+
+class Small(nn.Module):
+    """A stem, two blocks, one activation called twice, and a linear on three axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.blocks = nn.Sequential(Block(), Block())
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.stem(image))
+        x = self.relu(self.blocks(x))
+        return self.fc(x.flatten(2).transpose(1, 2))
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return randomize(Small())
+
+
+IMAGE = InputSpec((2, 3, 8, 8), dynamic={0: "batch"})
+
+
+def run(path: Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)
+
+
+def test_file(tmp_path: Path) -> None:
+    module = small()
+    path = tmp_path / "small.onnx"
+    result = export_onnx(module, [IMAGE], path=path)
+    assert [file.name for file in tmp_path.iterdir()] == ["small.onnx"]
+    assert result.files == (path,)
+
+    model = onnx.load(path)
+    assert {o.domain: o.version for o in model.opset_import} == {"": 18}
+    names = {node.name for node in model.graph.node}
+    expected = {
+        "stem",
+        "relu",
+        "relu_1",
+        "blocks.0.conv",
+        "blocks.0.act",
+        "blocks.0/Add",
+        "fc",
+        "fc/Add",
+    }
+    assert expected <= names
+    weights = {tensor.name for tensor in model.graph.initializer}
+    assert {"stem.weight", "blocks.1.conv.weight", "fc.weight"} <= weights
+    outputs = {output for node in model.graph.node for output in node.output}
+    assert "blocks.0.conv_output_0" in outputs
+    assert model.graph.input[0].name == "image"
+    for value in (model.graph.input[0], model.graph.output[0]):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert model.graph.output[0].name == "output"
+    # Absolute paths of source files stand in the exporter's metadata.
+    assert b".py" not in path.read_bytes()
+
+    image = np.random.default_rng(0).standard_normal((5, 3, 8, 8)).astype(np.float32)
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(image)).numpy()
+    # Five layers of float32 arithmetic, 72 terms each: 1e-5 of the largest value is ample and tight.
+    np.testing.assert_allclose(
+        run(path, {"image": image})[0], wanted, rtol=0, atol=1e-5 * abs(wanted).max()
+    )
+
+
+def test_activations_are_recognised() -> None:
+    found = {
+        a.layer: (a.activation, a.low, a.high) for a in export_onnx(small(), [IMAGE]).activations
+    }
+    assert found["stem"] == ("relu", 0.0, None)
+    assert found["blocks.0.conv"] == ("blocks.0.act", 0.0, 6.0)
+    assert "fc" not in found
+
+
+@pytest.mark.parametrize("opset", [17, 18, 19, 20])
+def test_opsets(opset: int) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = self.norm(x).chunk(2, -1)
+            y = F.gelu(a) * b.softmax(-1).amax(1, keepdim=True)
+            up = F.interpolate(y.unsqueeze(1), scale_factor=2, mode="bilinear")
+            return F.pad(up.mean((1, 2)), (1, 1))
+
+    result = export_onnx(Net().eval(), [InputSpec((2, 6, 8))], opset=opset)
+    assert result.opset == opset
+    assert result.model.opset_imports[""] == opset
+
+
+def test_opsets_that_are_refused() -> None:
+    with pytest.raises(OptionError, match="opset 16 is too old: 17 to 20"):
+        export_onnx(small(), [IMAGE], opset=16)
+    with pytest.raises(OptionError, match="--force-opset"):
+        export_onnx(small(), [IMAGE], opset=21)
+    assert export_onnx(small(), [IMAGE], opset=21, force_opset=True).opset == 21
+
+
+def test_an_operator_that_opset_17_has_not() -> None:
+    with pytest.raises(ModelError, match="Mish, which opset 17 has not"):
+        export_onnx(nn.Mish(), [InputSpec((2, 3))], opset=17)
+
+
+def test_outputs_of_a_dict_keep_their_keys() -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"boxes": x + 1, "scores": x * 2}
+
+    result = export_onnx(Two(), [InputSpec((2, 3))])
+    assert [value.name for value in result.model.graph.outputs] == ["boxes", "scores"]
+    named = export_onnx(Two(), [InputSpec((2, 3))], output_names=["a", "b"])
+    assert [value.name for value in named.model.graph.outputs] == ["a", "b"]
+
+
+@pytest.mark.parametrize("names", [["only"], ["same", "same"], ["x", "y"]])
+def test_output_names_that_do_not_fit(names: list[str]) -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x + 1, x * 2
+
+    with pytest.raises(OptionError, match="output names"):
+        export_onnx(Two(), [InputSpec((2, 3))], output_names=names)
+
+
+def test_several_inputs_by_position_and_by_name() -> None:
+    class Gather(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(50, 4)
+
+        def forward(self, x: torch.Tensor, *, ids: torch.Tensor) -> torch.Tensor:
+            return self.table(ids).sum(1) + x
+
+    specs = [
+        InputSpec((2, 7), "ids", "int64", 0, 49, dynamic={0: "batch", 1: "tokens"}),
+        InputSpec((2, 4), dynamic={0: "batch"}),
+    ]
+    result = export_onnx(Gather(), specs)
+    assert [value.name for value in result.model.graph.inputs] == ["x", "ids"]
+    assert "x 3x4, ids 3x8" in result.parity.samples
+
+
+@pytest.mark.parametrize(
+    ("specs", "told"),
+    [
+        ([InputSpec((2, 4)), InputSpec((2, 4))], "cannot take 2 inputs"),
+        ([InputSpec((2, 4), "y")], "no parameter 'y'"),
+        ([], "needs an input for input"),
+    ],
+)
+def test_inputs_that_do_not_fit(specs: list[InputSpec], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        export_onnx(nn.Linear(4, 4), specs)
+
+
+def test_a_wrong_input_shape_names_the_layer() -> None:
+    with pytest.raises(ModelError, match=r"image 2x3x8x9x1: in 'stem'"):
+        export_onnx(small(), [InputSpec((2, 3, 8, 9, 1))])
+
+
+def test_a_hard_coded_batch_is_noticed() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.view(2, -1) * 2
+
+    with pytest.raises(ModelError, match="batch"):
+        export_onnx(Fixed(), [InputSpec((2, 3, 4), dynamic={0: "batch"})])
+
+
+def test_a_batch_that_only_the_output_fixes_is_noticed() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x + 1, torch.zeros(2, 3)
+
+    result = export_onnx(Constant(), [InputSpec((2, 3), dynamic={0: "batch"})])
+    assert any("'output_1' has the fixed first dim 2" in text for text in result.warnings)
+
+
+def test_a_branch_on_data_is_refused_and_names_the_line() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if x.sum() > 0 else x
+
+    with pytest.raises(ModelError) as caught:
+        export_onnx(Branch(), [InputSpec((2, 3))])
+    assert "non-strict: GuardOnDataDependentSymNode" in str(caught.value)
+    assert "in forward" in str(caught.value)
+
+
+def test_train_mode_and_masks_are_dealt_with() -> None:
+    module = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.9))
+    torch.nn.utils.prune.l1_unstructured(module[0], "weight", 0.5)
+    module.train()
+    result = export_onnx(module, [InputSpec((2, 8))], fold=False)
+    assert [node.op_type for node in result.model.graph] == ["Gemm"]
+    weight = result.model.graph.initializers["0.weight"].const_value.numpy()
+    assert (weight == 0).sum() == 32
+    assert module.training
+    assert torch.nn.utils.prune.is_pruned(module)
+
+
+def test_external_data(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    result = export_onnx(small(), [IMAGE], path=path, external_data=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["small.onnx", "small.onnx.data"]
+    assert len(result.files) == 2
+    run(path, {"image": np.zeros((1, 3, 8, 8), np.float32)})
+
+
+def test_weights_beyond_the_limit_go_beside_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trtbuild.pytorch.onnx_file.EXTERNAL_ABOVE_BYTES", 1000)
+    export_onnx(small(), [IMAGE], path=tmp_path / "small.onnx", external_data=False)
+    assert (tmp_path / "small.onnx.data").exists()
+
+
+def test_a_file_that_computes_something_else_does_not_appear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damage(model: Any, module: Any) -> dict[str, str]:
+        weight = model.graph.initializers["stem.weight"]
+        weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(1.001))
+        return {}
+
+    monkeypatch.setattr("trtbuild.pytorch.export.name_by_modules", damage)
+    with pytest.raises(ModelError, match="computes something else: output 0 for image 2x3x8x8"):
+        export_onnx(small(), [IMAGE], path=tmp_path / "small.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write"):
+        export_onnx(small(), [IMAGE], path=tmp_path / "absent" / "small.onnx")

@@ -1,0 +1,66 @@
+"""What ``trtbuild export`` shows at the end, as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trtbuild.pytorch.export import ExportResult
+
+__all__ = ["export_result", "export_summary"]
+
+
+def export_summary(result: ExportResult) -> list[str]:
+    """The summary as lines, the file last."""
+    lines = [f"[yellow]warning: {_plain(text)}[/yellow]" for text in result.warnings]
+    if result.fold is not None:
+        lines += _fold_lines(result)
+    parity = result.parity
+    if parity.error is not None:
+        lines.append(
+            f"compared with the module on {len(parity.samples)} samples: off by {parity.error:.1e} of "
+            f"the largest output (the module's own float32 rounding: {parity.torch_error:.1e})"
+        )
+    if parity.note:
+        lines.append(parity.note)
+    sizes = ", ".join(f"{file} ({file.stat().st_size:,} bytes)" for file in result.files)
+    lines.append(f"opset {result.opset}, {len(result.model.graph)} nodes: {sizes}")
+    return lines
+
+
+def _fold_lines(result: ExportResult) -> list[str]:
+    assert result.fold is not None
+    folded, left = result.fold.folded, result.fold.left
+    lines = [f"norms: {len(folded)} folded, {len(left)} left"]
+    lines += [f"  {fate.norm} ({fate.kind}) left: {fate.reason}" for fate in left]
+    lines += [f"  {note}" for note in (*result.fold.evaluated, *result.fold.notes)]
+    return [_plain(line) for line in lines]
+
+
+def _plain(text: str) -> str:
+    """Square brackets are rich's markup; here they are text."""
+    return text.replace("[", "\\[")
+
+
+def export_result(result: ExportResult) -> dict[str, Any]:
+    """The result as JSON types."""
+    return {
+        "files": [str(file) for file in result.files],
+        "opset": result.opset,
+        "num_nodes": len(result.model.graph),
+        "inputs": [value.name for value in result.model.graph.inputs],
+        "outputs": [value.name for value in result.model.graph.outputs],
+        "parity": {
+            "samples": list(result.parity.samples),
+            "error": result.parity.error,
+            "torch_error": result.parity.torch_error,
+            "note": result.parity.note,
+        },
+        "fold": None if result.fold is None else result.fold.as_dict(),
+        "activations": [
+            {"layer": a.layer, "activation": a.activation, "low": a.low, "high": a.high}
+            for a in result.activations
+        ],
+        "warnings": list(result.warnings),
+        **result.details,
+    }
