@@ -34,13 +34,13 @@ from trtbuild.verification.compare import compare_each
 from trtbuild.verification.gate import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     import onnx_ir as ir
 
     from trtbuild.backends.base import Engine, Feeds, Session
-    from trtbuild.data import Batch, Source
+    from trtbuild.data import Batch, Sample, Source
     from trtbuild.latency.measure import MeasureOptions, Samples
     from trtbuild.recipe import DataRecipe, EngineRecipe
     from trtbuild.verification.compare import Comparison
@@ -277,7 +277,9 @@ def _request(
     return BuildRequest(artifact, output, given, recipe.settings)
 
 
-def verification_batches(model: ir.Model, source: Source, batch_size: int) -> Iterator[Batch]:
+def verification_batches(
+    model: ir.Model, source: Iterable[Sample], batch_size: int
+) -> Iterator[Batch]:
     """Batches of `batch_size`, or of the size that the network fixes."""
     fixed = static_batch(model)
     return batches(source, batch_size) if fixed in (None, 1) else full_batches(source, fixed or 1)

@@ -31,6 +31,8 @@ _COMMANDS = {
     "export": "Make a checked ONNX file from a PyTorch module.",
     "calibrate": "Find the range of every tensor that will be INT8.",
     "optimize": "Run graph passes over an ONNX file.",
+    "verify": "Compare an engine with its float network: figures, limits, and who is to blame.",
+    "bench": "Time an engine, alone, against another, or against a baseline.",
     "quantize": "Write the explicit Q/DQ network from ranges.",
 }
 

@@ -16,35 +16,42 @@ if TYPE_CHECKING:
 __all__ = ["check_feeds", "check_same_interface"]
 
 
-def check_same_interface(reference: Session, candidate: Session, name: str) -> None:
+def check_same_interface(
+    reference: Session, candidate: Session, name: str, of: str = "the float network"
+) -> None:
     """Check that both have the same inputs and outputs, by name and static dims.
 
     Args:
         reference: the float network.
         candidate: the network under test.
         name: what the candidate is called in the error.
+        of: what the reference is called.
 
     Raises:
         ModelError: a name is missing or extra, or dims contradict each other.
     """
-    _check_side("input", reference.inputs, candidate.inputs, name)
-    _check_side("output", reference.outputs, candidate.outputs, name)
+    _check_side("input", reference.inputs, candidate.inputs, name, of)
+    _check_side("output", reference.outputs, candidate.outputs, name, of)
 
 
 def _check_side(
-    side: str, reference: Sequence[TensorSpec], candidate: Sequence[TensorSpec], name: str
+    side: str,
+    reference: Sequence[TensorSpec],
+    candidate: Sequence[TensorSpec],
+    name: str,
+    of: str,
 ) -> None:
     ours, theirs = {s.name: s for s in reference}, {s.name: s for s in candidate}
     if set(ours) != set(theirs):
         raise ModelError(
-            f"'{name}' has the {side}s {_listed(theirs)}, the float network {_listed(ours)};"
+            f"'{name}' has the {side}s {_listed(theirs)}, {of} {_listed(ours)};"
             f" they cannot be compared. Were both made of the same network?"
         )
     for tensor, spec in ours.items():
         if not _compatible(spec.dims, theirs[tensor].dims):
             raise ModelError(
                 f"{side} '{tensor}' of '{name}' has the shape {_dims(theirs[tensor].dims)}, that of"
-                f" the float network is {_dims(spec.dims)}; they cannot be compared."
+                f" {of} is {_dims(spec.dims)}; they cannot be compared."
             )
 
 

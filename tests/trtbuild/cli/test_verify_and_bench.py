@@ -1,0 +1,197 @@
+"""``verify`` and ``bench`` as a user meets them: exit codes, JSON, one sentence for bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.trtbuild.verification.small_network import (
+    float_network,
+    images,
+    quantized,
+    spoil_weight_scale,
+)
+from trtbuild.cli.main import run
+from trtbuild.model import write_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("networks")
+    artifact = quantized()
+    write_model(artifact.source, folder / "float.onnx")
+    write_model(artifact.quantized, folder / "int8.onnx")
+    for name in ("Conv_a0", "Conv_last"):
+        spoil_weight_scale(artifact.quantized, name, 100.0)
+    write_model(artifact.quantized, folder / "spoilt.onnx")
+    other = float_network()
+    other.graph.outputs[0].name = "scores"
+    write_model(other, folder / "other.onnx")
+    np.savez(folder / "images.npz", image=images(3, 40))
+    np.savez(folder / "labels.npz", y=np.arange(40) % 6)
+    np.savez(folder / "few.npz", y=np.arange(7))
+    return folder
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def verify(capsys, folder: Path, engine: str, *more: object) -> tuple[int, str, str]:
+    data = ("--data", folder / "images.npz")
+    return call(capsys, "verify", folder / "float.onnx", folder / engine, *data, *more)
+
+
+def test_a_sound_engine_passes_and_json_is_all_there_is_on_stdout(capsys, folder) -> None:
+    code, out, _ = verify(capsys, folder, "int8.onnx", "--min-sqnr", 20, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["schema"], found["version"]) == ("trtbuild.verification", 1)
+    assert found["comparison"]["num_images"] == 40
+    assert found["verdict"]["passed"] is True
+
+
+def test_a_failed_gate_exits_1_with_the_numbers_and_is_judged_again_without_running(
+    capsys, folder, tmp_path
+) -> None:
+    saved = tmp_path / "result.json"
+    code, out, _ = verify(capsys, folder, "int8.onnx", "--min-sqnr", 90, "-o", saved)
+    assert code == 1
+    assert "at least 90 dB, failed" in out
+    again = call(capsys, "verify", "--saved", saved, "--min-sqnr", 20)
+    assert again[0] == 0
+    strict = call(capsys, "verify", "--saved", saved, "--min-cosine", 0.9999999)
+    assert strict[0] == 1
+
+
+def test_the_layers_to_blame_are_named(capsys, folder) -> None:
+    code, out, _ = verify(
+        capsys, folder, "spoilt.onnx", "--min-sqnr", 15, "--layers", "--bisect", "--json"
+    )
+    found = json.loads(out)
+    assert code == 1
+    assert {layer["node"] for layer in found["layers"]["layers"][:2]} == {"Conv_a0", "Conv_last"}
+    assert set(found["culprits"]["groups"]) == {"Conv_a0", "Conv_last"}
+
+
+def test_sensitivity_lists_every_group(capsys, folder) -> None:
+    code, out, _ = verify(
+        capsys, folder, "int8.onnx", "--sensitivity", "--diagnose-images", 8, "--json"
+    )
+    found = json.loads(out)["sensitivity"]
+    assert code == 0
+    assert "Gemm_logits" in {group["group"] for group in found}
+
+
+@pytest.mark.parametrize(
+    ("engine", "more", "message"),
+    [
+        ("other.onnx", [], "outputs 'scores'"),
+        ("absent.onnx", [], "does not exist"),
+        ("labels.npz", ["--backend", "onnxruntime"], "cannot load"),
+        ("int8.onnx", ["--labels", "few.npz"], "7 labels"),
+        ("int8.onnx", ["--max-top1-drop", "1"], "--labels"),
+        ("int8.onnx", ["--metric", "math:pi"], "not a function"),
+        ("int8.onnx", ["--metric", "math:floor"], "'math:floor' raised TypeError"),
+        ("int8.onnx", ["--metric", "builtins:repr"], "repr' raised|answered"),
+        ("int8.onnx", ["--bisect"], "needs a limit"),
+        ("int8.onnx", ["--backend", "nothing"], "no backend 'nothing'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(capsys, folder, engine, more, message) -> None:
+    more = [folder / item if item == "few.npz" else item for item in more]
+    code, out, err = verify(capsys, folder, engine, *more)
+    assert code == 2
+    assert out == ""
+    assert re.search(message, err)
+    assert "Traceback" not in err
+
+
+def test_data_of_the_wrong_shape(capsys, folder, tmp_path) -> None:
+    np.savez(tmp_path / "wide.npz", image=np.zeros((4, 3, 12), np.float32))
+    code, _, err = call(
+        capsys,
+        "verify",
+        folder / "float.onnx",
+        folder / "int8.onnx",
+        "--data",
+        tmp_path / "wide.npz",
+    )
+    assert code == 2
+    assert "image" in err
+
+
+BENCH = ("--seconds", 0.2, "--warmup-ms", 1, "--within", 400)
+
+
+def test_bench_times_an_engine_at_several_batch_sizes(capsys, folder) -> None:
+    code, out, _ = call(
+        capsys, "bench", folder / "int8.onnx", "--batch-size", "1,4", *BENCH, "--json"
+    )
+    found = json.loads(out)
+    assert code == 0
+    assert [one["batch_size"] for one in found["latencies"]] == [1, 4]
+    assert found["data"] == "random data"
+    assert all(one["p99_ms"] >= one["median_ms"] > 0 for one in found["latencies"])
+
+
+def test_bench_against_itself_within_a_wide_margin_is_the_same(capsys, folder) -> None:
+    float_file = folder / "float.onnx"
+    code, out, _ = call(capsys, "bench", float_file, "--against", float_file, *BENCH, "--json")
+    verdict = json.loads(out)["verdicts"][0]
+    assert code == 0
+    assert verdict["answer"] in ("same", "cannot tell")
+
+
+def test_bench_against_a_baseline_of_this_device_and_of_another(capsys, folder, tmp_path) -> None:
+    path = tmp_path / "baseline.json"
+    engine = folder / "int8.onnx"
+    assert call(capsys, "bench", engine, "--save-baseline", path, *BENCH)[0] == 0
+    code, out, _ = call(capsys, "bench", engine, "--against", path, *BENCH, "--json")
+    assert code in (0, 1)
+    assert json.loads(out)["verdicts"][0]["base"] == "int8.onnx"
+    data = json.loads(path.read_text())
+    data["device"]["processor"] = "another CPU"
+    path.write_text(json.dumps(data))
+    code, _, err = call(capsys, "bench", engine, "--against", path, *BENCH)
+    assert code == 2
+    assert "another CPU" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.onnx"], "does not exist"),
+        (["int8.onnx", "--batch-size", "x"], "--batch-size"),
+        (["int8.onnx", "--batch-size", "0"], "at least one image"),
+        (["int8.onnx", "--against", "other.onnx"], "they cannot be compared"),
+        (["int8.onnx", "--against", "int8.onnx", "--within", "0"], "margin must be above"),
+        (["int8.onnx", "--data", "images.npz", "--batch-size", "64"], "fewer than 64"),
+        (["int8.onnx", "--batch-size", "1,2", "--save-baseline", "b.json"], "one batch size"),
+    ],
+)
+def test_bad_input_of_bench(capsys, folder, arguments, message) -> None:
+    known = [folder / a if a.endswith((".onnx", ".npz")) else a for a in arguments]
+    code, out, err = call(capsys, "bench", *known, "--seconds", 0.1)
+    assert code == 2
+    assert out == ""
+    assert message in err
+
+
+def test_an_engine_of_a_fixed_batch_is_not_timed_at_another(capsys, folder, tmp_path) -> None:
+    model = float_network()
+    model.graph.inputs[0].shape = ir.Shape([2, 3, 12, 12])
+    write_model(model, tmp_path / "fixed.onnx")
+    code, _, err = call(capsys, "bench", tmp_path / "fixed.onnx", "--batch-size", 3)
+    assert code == 2
+    assert "built for batch 2, not 3" in err

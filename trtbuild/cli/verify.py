@@ -1,0 +1,122 @@
+"""``trtbuild verify``: is the engine right, and if not, which layer is to blame?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trtbuild.backends import AUTO
+from trtbuild.cli.data_options import data_options
+from trtbuild.cli.gate_options import gate_options
+from trtbuild.cli.output import Output, output_options
+from trtbuild.errors import OptionError
+from trtbuild.files import write_text
+from trtbuild.report import text
+from trtbuild.verification.compare import ComparisonOptions
+from trtbuild.verification.scores import load_metric
+from trtbuild.verify import (
+    Diagnosis,
+    Verification,
+    VerifyRecipe,
+    judge_again,
+    load_verification,
+    verify,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from trtbuild.recipe import DataRecipe
+    from trtbuild.verification.gate import Gate
+
+__all__ = ["command"]
+
+
+@click.command("verify")
+@click.argument("reference", metavar="FLOAT", type=click.Path(path_type=Path), required=False)
+@click.argument("engine", metavar="ENGINE", type=click.Path(path_type=Path), required=False)
+@data_options
+@click.option("--metric", "metrics", multiple=True, metavar="MODULE:FUNCTION",
+              help="Your own metric, higher is better. Repeatable.")  # fmt: skip
+@click.option("--top-k", type=click.IntRange(min=2), default=5, show_default=True,
+              help="The k of the top-k agreement.")  # fmt: skip
+@click.option("--worst", type=click.IntRange(min=0), default=10, show_default=True,
+              help="How many of the worst images are listed.")  # fmt: skip
+@click.option("--layers", is_flag=True, help="Error of every layer: its own and what it inherits.")
+@click.option("--sensitivity", is_flag=True, help="What each group of Q/DQ costs alone.")
+@click.option("--bisect", is_flag=True, help="When a limit fails: which groups explain it.")
+@click.option("--diagnose-images", type=click.IntRange(min=1), default=64, show_default=True,
+              help="Images that --layers, --sensitivity and --bisect run on.")  # fmt: skip
+@click.option("--backend", default=AUTO, show_default=True, help="What opens ENGINE.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Save the result as JSON.")
+@click.option("--saved", type=click.Path(path_type=Path),
+              help="Judge a saved result with these limits; runs nothing.")  # fmt: skip
+@gate_options
+@output_options
+def command(
+    *,
+    reference: Path | None,
+    engine: Path | None,
+    data: DataRecipe,
+    metrics: tuple[str, ...],
+    top_k: int,
+    worst: int,
+    layers: bool,
+    sensitivity: bool,
+    bisect: bool,
+    diagnose_images: int,
+    backend: str,
+    batch_size: int,
+    output: Path | None,
+    saved: Path | None,
+    gate: Gate,
+    out: Output,
+) -> int:
+    """Compare ENGINE with the float network FLOAT on the same images, and judge it by limits."""
+    if saved is not None:
+        found = judge_again(load_verification(saved), gate)
+    else:
+        if reference is None or engine is None:
+            raise OptionError("give the float network and the engine, or --saved FILE.")
+        recipe = VerifyRecipe(
+            reference=reference,
+            engine=engine,
+            data=data,
+            backend=backend,
+            batch_size=batch_size,
+            options=ComparisonOptions(
+                top_k=top_k,
+                num_worst=worst,
+                metrics={name: load_metric(name) for name in metrics},
+            ),
+            gate=gate,
+            diagnosis=Diagnosis(
+                layers=layers,
+                sensitivity=sensitivity,
+                bisect=bisect,
+                num_images=diagnose_images,
+            ),
+        )
+        with out.progress() as progress:
+            found = verify(recipe, progress)
+    if output is not None:
+        write_text(output, json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n")
+    out.say(*_summary(found))
+    out.result(found.to_json())
+    return 0 if found.verdict.passed else 1
+
+
+def _summary(found: Verification) -> list[RenderableType]:
+    parts: list[RenderableType] = [text.accuracy_table([found.comparison])]
+    parts += [*text.score_lines(found.comparison), *text.worst_images(found.comparison)]
+    if found.layers is not None:
+        parts.append(text.layer_table(found.layers))
+    if found.sensitivity is not None:
+        parts.append(text.sensitivity_table(found.sensitivity))
+    if found.culprits is not None:
+        parts += text.culprit_lines(found.culprits)
+    return [*parts, *text.verdict_lines(found.verdict, found.limits)]

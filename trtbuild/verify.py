@@ -1,0 +1,239 @@
+"""The stages of ``trtbuild verify``: a float network, an engine and data in; figures and blame out."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.backends import AUTO
+from trtbuild.backends.onnxruntime import open_session
+from trtbuild.backends.opening import open_engine
+from trtbuild.data import choose_samples
+from trtbuild.errors import OptionError
+from trtbuild.model import read_model, static_batch
+from trtbuild.pipeline import load, open_data, prepare, verification_batches
+from trtbuild.progress import Progress, silent
+from trtbuild.verification.bisect import Culprits, find_culprits
+from trtbuild.verification.compare import Comparison, ComparisonOptions, compare
+from trtbuild.verification.evaluate import Evaluator
+from trtbuild.verification.gate import Gate, Verdict, judge
+from trtbuild.verification.groups import find_groups, with_float
+from trtbuild.verification.layers import LayerReport, layer_errors
+from trtbuild.verification.records import decode, encode, load_object
+from trtbuild.verification.sensitivity import GroupSensitivity, sensitivities
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.data import Batch, Sample, Source
+    from trtbuild.recipe import DataRecipe
+
+__all__ = [
+    "Diagnosis",
+    "Verification",
+    "VerifyRecipe",
+    "judge_again",
+    "load_verification",
+    "verify",
+]
+
+SCHEMA = "trtbuild.verification"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What is looked into beyond the outputs; each needs a Q/DQ network in ONNX as the engine.
+
+    Attributes:
+        layers: error of every layer and activation.
+        sensitivity: cost of every group alone.
+        bisect: when a limit fails, the smallest set of groups that explains it.
+        num_images: how many of the images each of these runs on; None for all.
+    """
+
+    layers: bool = False
+    sensitivity: bool = False
+    bisect: bool = False
+    num_images: int | None = 64
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is."""
+        return self.layers or self.sensitivity or self.bisect
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRecipe:
+    """What to compare, on what, and what to look into.
+
+    Attributes:
+        reference: float ONNX file.
+        engine: what is judged: a plan, or an ONNX file with Q/DQ.
+        data: images and labels; all of them verify.
+        backend: opens `engine`; ``auto`` goes by the file.
+        batch_size: images a run, where the network leaves it open.
+        options: what is compared.
+        gate: limits.
+        diagnosis: what else is looked into.
+    """
+
+    reference: Path
+    engine: Path
+    data: DataRecipe
+    backend: str = AUTO
+    batch_size: int = 8
+    options: ComparisonOptions = field(default_factory=ComparisonOptions)
+    gate: Gate = field(default_factory=Gate)
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What came out; saved as JSON, it can be judged again.
+
+    Attributes:
+        reference, engine: file names.
+        data: where the images came from.
+        comparison: the outputs.
+        limits: of the gate.
+        verdict: its judgement.
+        layers, sensitivity, culprits: None where not asked for.
+    """
+
+    reference: str
+    engine: str
+    data: str
+    comparison: Comparison
+    limits: dict[str, float]
+    verdict: Verdict
+    layers: LayerReport | None = None
+    sensitivity: tuple[GroupSensitivity, ...] | None = None
+    culprits: Culprits | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give JSON types, with the schema's name and version."""
+        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+
+
+def load_verification(path: Path) -> Verification:
+    """Read what `Verification.to_json` gave.
+
+    Raises:
+        InputError: unreadable, or of another schema or version.
+    """
+    data = load_object(path, SCHEMA, VERSION)
+    fields = {key: item for key, item in data.items() if key not in ("schema", "version")}
+    return decode(Verification, fields, f"'{path}'")
+
+
+def judge_again(found: Verification, gate: Gate) -> Verification:
+    """Answer a saved result with other limits and their verdict; nothing is run.
+
+    Raises:
+        OptionError: a limit is on a figure that was not measured.
+    """
+    return replace(found, limits=gate.limits, verdict=judge(found.comparison, gate))
+
+
+def verify(recipe: VerifyRecipe, progress: Progress = silent) -> Verification:
+    """Compare, judge, and find who is to blame.
+
+    Raises:
+        InputError: a file, the data or an option is wrong, or they do not belong together.
+        MissingError: the backend that opens the engine does not work here.
+    """
+    artifact = load(recipe.reference)
+    source = _source(recipe.data, artifact.source)
+    batches = _checked(_batches(artifact.source, source, recipe.batch_size), recipe)
+    reference = open_session(artifact.source)
+    engine = open_engine(recipe.engine, recipe.backend)
+    try:
+        comparison = compare(
+            reference, engine, batches, recipe.options, name=recipe.engine.name, progress=progress
+        )
+    finally:
+        engine.close()
+    found = Verification(
+        reference=recipe.reference.name,
+        engine=recipe.engine.name,
+        data=source.description,
+        comparison=comparison,
+        limits=recipe.gate.limits,
+        verdict=judge(comparison, recipe.gate),
+    )
+    return _diagnosed(found, recipe, artifact, source, progress)
+
+
+def _source(data: DataRecipe, model: ir.Model) -> Source:
+    source = open_data(data, model, calibrates=False).verification
+    if data.num_images is None:
+        return source
+    return choose_samples(source, num_images=data.num_images, seed=data.seed)
+
+
+def _batches(model: ir.Model, source: Iterable[Sample], batch_size: int) -> Iterator[Batch]:
+    size = 1 if static_batch(model) == 1 else batch_size
+    return verification_batches(model, source, size)
+
+
+def _checked(batches: Iterator[Batch], recipe: VerifyRecipe) -> Iterator[Batch]:
+    """The batches, unless the first already shows that a limit could not be judged at the end."""
+    if recipe.gate.max_metric_drop is not None and not recipe.options.metrics:
+        raise OptionError("a limit on a metric needs one; give it with --metric.")
+    for number, batch in enumerate(batches):
+        if number == 0 and batch.labels is None and recipe.gate.max_top1_drop is not None:
+            raise OptionError("a limit on top-1 needs labels; give them with --labels.")
+        yield batch
+
+
+def _diagnosed(
+    found: Verification,
+    recipe: VerifyRecipe,
+    artifact: Artifact,
+    source: Source,
+    progress: Progress,
+) -> Verification:
+    wanted = recipe.diagnosis
+    if not wanted.wanted:
+        return found
+    quantized = _quantized_network(recipe.engine)
+    model = prepare(artifact).model
+    images = itertools.islice(source, wanted.num_images)
+    batches = list(_batches(model, images, recipe.batch_size))
+    if wanted.layers:
+        found = replace(found, layers=layer_errors(model, quantized, batches, progress))
+    evaluate = Evaluator(open_session(model), batches, recipe.options)
+    if wanted.sensitivity:
+        costs = sensitivities(quantized, model, evaluate, progress)
+        found = replace(found, sensitivity=costs)
+    if wanted.bisect:
+        culprits = _culprits(quantized, model, evaluate, recipe.gate, progress)
+        found = replace(found, culprits=culprits)
+    return found
+
+
+def _quantized_network(path: Path) -> ir.Model:
+    if path.suffix != ".onnx":
+        raise OptionError(
+            f"layers, sensitivity and bisecting need the Q/DQ network, and '{path}' is no ONNX file;"
+            " give the '.int8.onnx' file that lies beside the engine."
+        )
+    return read_model(path)
+
+
+def _culprits(
+    quantized: ir.Model, model: ir.Model, evaluate: Evaluator, gate: Gate, progress: Progress
+) -> Culprits:
+    if not gate.limits:
+        raise OptionError("bisecting needs a limit that fails, for example --min-sqnr 20.")
+
+    def passes(floats: frozenset[str]) -> bool:
+        return judge(evaluate(with_float(quantized, model, floats)), gate).passed
+
+    return find_culprits([group.name for group in find_groups(quantized)], passes, progress)
