@@ -73,19 +73,21 @@ class OnnxRuntimeSession:
 
 
 def open_session(
-    model: ir.Model | Path, execution: Execution = Execution.FAST, threads: int | None = None
+    model: ir.Model | Path | bytes,
+    execution: Execution = Execution.FAST,
+    threads: int | None = None,
 ) -> OnnxRuntimeSession:
     """Open a network on CPU.
 
     Args:
-        model: a network in memory, or the path of an ONNX file.
+        model: a network in memory, its bytes, or the path of an ONNX file.
         execution: see `Execution`.
         threads: threads inside an operator; None takes one per core.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
     """
-    source = str(model) if isinstance(model, Path) else model_bytes(model)
+    source = _source(model)
     try:
         session = ort.InferenceSession(
             source, _options(execution, threads), providers=["CPUExecutionProvider"]
@@ -93,6 +95,12 @@ def open_session(
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the network: {_reason(error)}.") from error
     return OnnxRuntimeSession(session)
+
+
+def _source(model: ir.Model | Path | bytes) -> str | bytes:
+    if isinstance(model, bytes):
+        return model
+    return str(model) if isinstance(model, Path) else model_bytes(model)
 
 
 def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
