@@ -18,6 +18,7 @@ from trtbuild.graph.constants import array
 from trtbuild.graph.operators import attribute, input_at
 from trtbuild.graph.pass_base import Declined
 from trtbuild.graph.readers import maker, require_private
+from trtbuild.graph.shapes import static_dims
 from trtbuild.graph.weights import dequantized, read_weight, rounded, scale_weight
 
 if TYPE_CHECKING:
@@ -57,10 +58,11 @@ def layer_channels(layer: ir.Node) -> tuple[int, int]:
     """Answer the rank of the output of `layer` and the number of its channels (axis 1).
 
     Raises:
-        Declined: the weights are not constant.
+        Declined: the dims of the weights are not known.
     """
-    weight = read_weight(layer.inputs[1])
-    shape = weight.shape
+    shape = static_dims(layer.inputs[1])
+    if shape is None or len(shape) < 2:
+        raise Declined("the dims of the weights are not known")
     match layer.op_type:
         case "Conv":
             return len(shape), shape[0]
@@ -111,12 +113,19 @@ def fold_affine(layer: ir.Node, affine: Affine, edit: Editor) -> None:
     """
     _, channels = layer_channels(layer)
     shift = _shift(layer, affine, channels)
-    bias = None if shift is None else rounded(shift, read_weight(layer.inputs[1]).float_dtype)
+    bias = None if shift is None else rounded(shift, _float_dtype(layer))
     if affine.scale is not None:
         factors = np.broadcast_to(affine.scale, (channels,))
         layer.replace_input_with(1, scale_weight(layer, _along_weight(layer, factors), edit))
     if bias is not None:
         _set_bias(layer, bias, edit)
+
+
+def _float_dtype(layer: ir.Node) -> np.dtype[Any]:
+    weight = layer.inputs[1]
+    if weight is None or weight.dtype is None or not weight.dtype.is_floating_point():
+        raise Declined("the weights are not floats")
+    return weight.dtype.numpy()
 
 
 def _along_weight(layer: ir.Node, factors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,11 +5,76 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.graph.passes.batch_norm import FuseInnerProductBatchNorm, MergeBNToConvolution
+from trtbuild.graph.passes.batch_norm_form import TransformBatchNormal
+from trtbuild.graph.passes.batch_norm_scale import FuseBatchNormScale
+from trtbuild.graph.passes.branches import ConstantBranch
+from trtbuild.graph.passes.clip_ranges import MergeRelu6ToConvolution, MergeReluToConvolution
 from trtbuild.graph.passes.constant_folding import ConstantFolding
+from trtbuild.graph.passes.conv1d_quant import (
+    Conv1dQuantToConv2dQuant,
+    Conv1dQuantToConv2dQuantWhole,
+)
+from trtbuild.graph.passes.expand import ExpandElimination, TurnBinaryToElementwise
+from trtbuild.graph.passes.group_convolution import TransformGroupConvolution
 from trtbuild.graph.passes.identity import RemoveDropout, RemoveUnusefulOp
+from trtbuild.graph.passes.int8_convolution import (
+    ConvBNReluFuseToConvInt8,
+    ConvBNReluFuseToConvInt8QLinear,
+    ConvBNReluFuseToConvInt8Weights,
+)
+from trtbuild.graph.passes.layer_norm import FuseLayerNorm
+from trtbuild.graph.passes.layout import (
+    AddTensorFormatConverter,
+    BinaryAddToEltWise,
+    ConvActivateFusion,
+    TurnCompabilityOpAsNC4HW4,
+)
+from trtbuild.graph.passes.lstm_int8 import LSTMWeightInt8
+from trtbuild.graph.passes.matmul import MatmulAddFusion, MatmulTransposeFusion
+from trtbuild.graph.passes.matmul_scale import MatmulScaleFusion
 from trtbuild.graph.passes.memory_data import FuseMemoryDataBinaryOp
+from trtbuild.graph.passes.noop import EliminateNoop
+from trtbuild.graph.passes.one_form import ConvertBinaryToElementwise
 from trtbuild.graph.passes.orphans import EliminateOrphanedMemoryData
+from trtbuild.graph.passes.pad import TransformOnnxPad, TransformOnnxPadOpset
+from trtbuild.graph.passes.pooling import EliminatePooling1x1, ReplaceReductionWithGlobalPooling
+from trtbuild.graph.passes.prelu import FuseTfPrelu, ReplacePReluWithLeakyRelu
+from trtbuild.graph.passes.quantize_pairs import EliminateQuantAndDequant
+from trtbuild.graph.passes.reshapes import (
+    EliminateFlattenAfterGlobalPooling,
+    EliminateFlattenAfterInnerProduct,
+    EliminateReshapeAfterGlobalPooling,
+    EliminateReshapeBeforeBinaryOp,
+    RemoveDuplicateReshape,
+)
+from trtbuild.graph.passes.scale_shift import (
+    ConvBiasAdd,
+    ConvMulFusion,
+    FuseBinaryOpEltwise,
+    FuseInnerProductAdd,
+    MergeScaleToConvolution,
+)
 from trtbuild.graph.passes.shape_nodes import ResolveTfShapeN
+from trtbuild.graph.passes.shuffle import TransformShuffleChannel
+from trtbuild.graph.passes.slices import ConcatSliceElimination, SliceElimination
+from trtbuild.graph.passes.squeezes import (
+    EliminateSqueezeExpandDims,
+    FoldExpandDimsConst,
+    UnsqueezeElimination,
+)
+from trtbuild.graph.passes.subexpressions import CommonSubexpressionElimination, TransformerMemcpy
+from trtbuild.graph.passes.to_convolution import ConvertMatMulToConv2D, TransformInnerProduct
+from trtbuild.graph.passes.to_inner_product import (
+    ConvolutionAfterGlobalPooling,
+    ConvolutionAfterInnerProduct,
+)
+from trtbuild.graph.passes.transposes import (
+    RemoveDuplicatedTensorConvert,
+    RemoveInverseTensorConverter,
+    RemoveOutputTensorConvert,
+    TensorConverterSameMerge,
+)
+from trtbuild.graph.passes.unique_names import RemoveInplace
 
 if TYPE_CHECKING:
     from trtbuild.graph.pass_base import Pass
@@ -20,12 +85,80 @@ __all__ = ["shipped_passes"]
 def shipped_passes() -> list[Pass]:
     """Make one of each pass that comes with trtbuild, in order."""
     return [
-        EliminateOrphanedMemoryData(),  # first: a dead reader would block fusions
+        # a graph off which every later condition can be read
+        RemoveInplace(),  # first of all: shape inference goes by names
+        EliminateOrphanedMemoryData(),  # a dead reader would block fusions
         RemoveUnusefulOp(),  # what stands between two operators hides them from each other
         RemoveDropout(),
-        FuseMemoryDataBinaryOp(),
-        ResolveTfShapeN(),  # makes constants for
+        FuseMemoryDataBinaryOp(),  # one form of constants for all that follows
+        # constants: what they decide is decided before anything is matched
+        ResolveTfShapeN(),
+        FoldExpandDimsConst(),
+        UnsqueezeElimination(),
         ConstantFolding(),
+        ConstantBranch(),  # behind the folding, which finds the conditions
+        TransformerMemcpy(),  # equal constants are one, so that
+        CommonSubexpressionElimination(),  # equal nodes have equal operands
+        # nodes that do nothing
+        EliminateNoop(),
+        SliceElimination(),
+        ExpandElimination(),
+        TurnBinaryToElementwise(),
+        EliminatePooling1x1(),
+        ConcatSliceElimination(),
+        # chains of reshapes: the special ones first, the general one takes what is left
+        EliminateSqueezeExpandDims(),
+        EliminateReshapeAfterGlobalPooling(),
+        EliminateFlattenAfterGlobalPooling(),
+        EliminateFlattenAfterInnerProduct(),
+        EliminateReshapeBeforeBinaryOp(),
+        TransformShuffleChannel(),  # before its Reshapes are joined with neighbours
+        RemoveDuplicateReshape(),
+        # patterns of many nodes, before their parts are taken for something else
+        FuseLayerNorm(),
+        FuseTfPrelu(),
+        ReplacePReluWithLeakyRelu(),
+        ReplaceReductionWithGlobalPooling(),  # behind layer normalisation, whose means it would take
+        ConvertBinaryToElementwise(),
+        # layout: cancel first, then sink towards the next chance to cancel
+        TensorConverterSameMerge(),
+        RemoveOutputTensorConvert(),
+        RemoveInverseTensorConverter(),
+        RemoveDuplicatedTensorConvert(),
+        ConvActivateFusion(),
+        BinaryAddToEltWise(),
+        AddTensorFormatConverter(),
+        TurnCompabilityOpAsNC4HW4(),
+        # quantised graphs
+        EliminateQuantAndDequant(),
+        ConvBNReluFuseToConvInt8(),
+        Conv1dQuantToConv2dQuant(),
+        # folds into weights: several operators at once before one of them alone
+        TransformOnnxPad(),
         MergeBNToConvolution(),
+        MergeScaleToConvolution(),
+        FuseBinaryOpEltwise(),
+        ConvMulFusion(),
+        ConvBiasAdd(),
+        MatmulTransposeFusion(),  # a Gemm takes in more than a MatMul, so it comes first
+        MatmulAddFusion(),
         FuseInnerProductBatchNorm(),
+        FuseInnerProductAdd(),
+        MatmulScaleFusion(),
+        FuseBatchNormScale(),  # for a BN that found no layer to go into
+        # activations, once the layers in front of them have taken in what they can
+        MergeReluToConvolution(),
+        MergeRelu6ToConvolution(),
+        # on request, in an order in which opposites leave the later one's form
+        TransformOnnxPadOpset(),
+        ConvBNReluFuseToConvInt8QLinear(),
+        ConvBNReluFuseToConvInt8Weights(),
+        Conv1dQuantToConv2dQuantWhole(),
+        LSTMWeightInt8(),
+        TransformBatchNormal(),
+        TransformGroupConvolution(),
+        ConvertMatMulToConv2D(),
+        TransformInnerProduct(),
+        ConvolutionAfterGlobalPooling(),
+        ConvolutionAfterInnerProduct(),
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
 from trtbuild.graph import inference
@@ -19,12 +20,14 @@ from trtbuild.graph.readers import label
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from trtbuild.graph.names import Names
 
 __all__ = ["Editor", "Note"]
+
+_AXES_AS_OPERAND = 13
+"""Opset from which on Squeeze and Unsqueeze take their axes as an operand."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,64 @@ class Editor:
         """
         given = {key: item for key, item in (attributes or {}).items() if item is not None}
         node = ir.node(op_type, list(inputs), given, num_outputs=outputs)
-        graph = before.graph
-        assert graph is not None, "the node to insert before is in a graph"
         for output in node.outputs:
             output.name = self.names.fresh(f"{op_type}_out")
-        graph.insert_before(before, node)
+        self.insert(node, before=before)
         if like is not None:
             node.outputs[0].type = like.type
             node.outputs[0].shape = like.shape.copy() if like.shape is not None else None
         else:
             inference.infer_node(node, self.model.opset_imports)
         return node.outputs[0]
+
+    def add_with_axes(
+        self, op_type: str, source: ir.Value, axes: Sequence[int], *, before: ir.Node
+    ) -> ir.Value:
+        """Insert a Squeeze or Unsqueeze, whose axes became an operand with opset 13."""
+        if self.opset < _AXES_AS_OPERAND:
+            return self.add(op_type, [source], {"axes": list(axes)}, before=before)
+        operand = self.constant(np.array(axes, np.int64), near=before, hint=f"{source.name}_axes")
+        return self.add(op_type, [source, operand], before=before)
+
+    def insert(self, node: ir.Node, *, before: ir.Node) -> None:
+        """Put a node that is in no graph in front of `before`."""
+        graph = before.graph
+        assert graph is not None, "the node to insert before is in a graph"
+        graph.insert_before(before, node)
+
+    def squeeze_behind(self, node: ir.Node, axes: Sequence[int]) -> ir.Value:
+        """Put a Squeeze behind `node`, as `follow` does."""
+        if self.opset < _AXES_AS_OPERAND:
+            return self.follow(node, "Squeeze", {"axes": list(axes)})
+        hint = f"{node.outputs[0].name}_axes"
+        return self.follow(
+            node, "Squeeze", {}, self.constant(np.array(axes, np.int64), near=node, hint=hint)
+        )
+
+    def follow(
+        self, node: ir.Node, op_type: str, attributes: Mapping[str, Any], *parameters: ir.Value
+    ) -> ir.Value:
+        """Put a new node behind `node`; who read the output of `node` reads its output.
+
+        Call it when `node` has its new operands: its own type and dims are inferred again.
+
+        Args:
+            node: the node whose output becomes the first operand.
+            op_type: the operator of the new node.
+            attributes: its attributes.
+            parameters: its other operands.
+        """
+        output = node.outputs[0]
+        graph = node.graph
+        assert graph is not None, "the node is in a graph"
+        new = ir.node(op_type, [None, *parameters], dict(attributes))
+        new.outputs[0].name = self.names.fresh(f"{op_type}_out")
+        graph.insert_after(node, new)
+        self.forward(output, new.outputs[0])
+        new.replace_input_with(0, output)
+        output.shape = None
+        self.infer(node)
+        return new.outputs[0]
 
     def infer(self, node: ir.Node) -> None:
         """Infer types and dims of the outputs of `node` from what is known about its inputs."""
@@ -145,18 +195,36 @@ class Editor:
         self.forward(output, value)
         self.drop(node)
 
+    def rewire(self, node: ir.Node, place: int, value: ir.Value) -> None:
+        """Give `node` another operand, and drop what made the old one unless somebody reads it."""
+        old = node.inputs[place]
+        node.replace_input_with(place, value)
+        source = None if old is None else old.producer()
+        if source is not None:
+            self.drop(source)
+
+    def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:
+        """Write an attribute of `node`."""
+        node.attributes.add(ir.convenience.convert_attribute(name, value))
+
     def bypass(self, node: ir.Node, output: ir.Value, replacement: ir.Value) -> None:
         """Let everybody who reads `output` of `node` read `replacement`, and drop `node`.
 
         Raises:
             Declined: `output` is an output of a graph, and `replacement` cannot take its name.
         """
-        if output.is_graph_output():
-            self._require_renamable(node, output, replacement)
+        self.require_bypass(node, output, replacement)
         self.forward(output, replacement)
         self.drop(node)
 
-    def _require_renamable(self, node: ir.Node, output: ir.Value, replacement: ir.Value) -> None:
+    def require_bypass(self, node: ir.Node, output: ir.Value, replacement: ir.Value) -> None:
+        """Check that `bypass` can be done.
+
+        Raises:
+            Declined: it cannot.
+        """
+        if not output.is_graph_output():
+            return
         source = replacement.producer()
         if replacement.is_graph_input() or replacement.is_initializer() or source is None:
             raise Declined(f"output '{output.name}' needs a node that makes it")
@@ -164,6 +232,28 @@ class Editor:
             raise Declined(f"output '{output.name}' of the body needs a node inside it")
         if replacement.is_graph_output():
             raise Declined(f"'{output.name}' and '{replacement.name}' are both outputs")
+
+    def replace(self, node: ir.Node, result: ir.Value, *, name: str | None = None) -> None:
+        """Let `result`, just made, stand for the output of `node`, and drop `node`.
+
+        Args:
+            node: the node that goes.
+            result: the output of a node that `add` made.
+            name: the name that the new node takes over, so that users find it again.
+        """
+        maker = result.producer()
+        if name is not None and maker is not None:
+            maker.name = name
+        self.forward(node.outputs[0], result)
+        self.drop(node)
+
+    def stand_in(self, node: ir.Node, output: ir.Value, value: ir.Value) -> None:
+        """Let `value` stand for `output` of `node`, by an Identity where it cannot take its name."""
+        try:
+            self.require_bypass(node, output, value)
+        except Declined:
+            value = self.add("Identity", [value], before=node, like=output)
+        self.forward(output, value)
 
     def forward(self, old: ir.Value, new: ir.Value) -> None:
         """Let everybody who reads `old` read `new`, which takes its name if it is an output."""
@@ -173,7 +263,7 @@ class Editor:
             new.shape = old.shape.copy()
         if old.is_graph_output():
             name = old.name
-            old.name = f"{name}__was"
+            old.name = self.names.fresh(f"{name}_inner")
             new.name = name
         old.replace_all_uses_with(new, replace_graph_outputs=True)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trtbuild.graph.bodies import all_graphs
-from trtbuild.graph.names import defined_values
+from trtbuild.graph.names import Names, rename_clashes
 
 __all__ = ["Interface"]
 
@@ -31,29 +30,9 @@ class Interface:
                 )
 
     def restore(self, model: ir.Model) -> None:
-        """Put types and dims back, and make all inner names unique."""
+        """Put types and dims back, and make all inner names unique once more."""
         ends = (*model.graph.inputs, *model.graph.outputs)
         for value, kind, shape in zip(ends, self._types, self._dims):
             value.type, value.shape = kind, shape
-        _make_names_unique(model)
-
-
-def _make_names_unique(model: ir.Model) -> None:
-    """Rename inner tensors that share a name with another one, in a body or around it."""
-    kept = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
-    seen: set[str | None] = set()
-    for graph in all_graphs(model.graph):
-        for value in list(defined_values(graph)):
-            outer = graph is model.graph and (value.is_graph_input() or value.is_graph_output())
-            if outer or (value.name not in seen and value.name not in kept):
-                seen.add(value.name)
-                continue
-            value.name = _unused(value.name or "tensor", seen | kept)
-            seen.add(value.name)
-
-
-def _unused(hint: str, taken: set[str | None]) -> str:
-    number = 2
-    while f"{hint}_{number}" in taken:
-        number += 1
-    return f"{hint}_{number}"
+        for _ in rename_clashes(model, Names(model)):
+            pass

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-__all__ = ["Names", "defined_values"]
+__all__ = ["Names", "defined_values", "rename_clashes"]
 
 
 def defined_values(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -49,3 +49,18 @@ class Names:
         self._next[hint] = number
         self._used.add(name)
         return name
+
+
+def rename_clashes(model: ir.Model, names: Names) -> Iterator[tuple[str, str]]:
+    """Rename inner tensors that share a name with another one; give the old and the new names."""
+    kept = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    seen: set[str | None] = set()
+    for graph in all_graphs(model.graph):
+        outer = graph is model.graph
+        for value in list(defined_values(graph)):
+            at_interface = outer and (value.is_graph_input() or value.is_graph_output())
+            old = value.name or ""
+            if not at_interface and (old in seen or old in kept):
+                value.name = names.fresh(old)
+                yield old, value.name
+            seen.add(value.name)

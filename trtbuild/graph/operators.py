@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.graph.constants import array, integers, single_value
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = [
+    "ACTIVATIONS",
+    "BROADCASTING",
+    "UNARY",
     "attribute",
     "axes",
     "dropout_is_off",
@@ -19,6 +23,75 @@ __all__ = [
     "normal_axis",
     "permutation",
 ]
+
+ACTIVATIONS = frozenset(
+    {
+        "Celu",
+        "Clip",
+        "Elu",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Mish",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+    }
+)
+"""Element by element, one tensor in, one out; other operands are scalars."""
+
+UNARY = ACTIVATIONS | frozenset(
+    {
+        "Abs",
+        "Cast",
+        "Ceil",
+        "Cos",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Identity",
+        "Log",
+        "Neg",
+        "Not",
+        "Reciprocal",
+        "Round",
+        "Sign",
+        "Sin",
+        "Sqrt",
+    }
+)
+"""Element by element, one tensor in, one out."""
+
+BROADCASTING = frozenset(
+    {
+        "Add",
+        "And",
+        "Div",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "Max",
+        "Mean",
+        "Min",
+        "Mod",
+        "Mul",
+        "Or",
+        "Pow",
+        "Sub",
+        "Sum",
+        "Where",
+        "Xor",
+    }
+)
+"""Element by element over operands that broadcast in both directions."""
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
@@ -92,3 +165,23 @@ def is_random(node: ir.Node) -> bool:
     if node.op_type == "Dropout":
         return not dropout_is_off(node)
     return node.domain == "" and node.op_type in _RANDOM
+
+
+def pad_widths(node: ir.Node) -> tuple[int, ...] | None:
+    """Answer the constant widths of a Pad as written: all starts, then all ends; None: not known."""
+    written = attribute(node, "pads", attribute(node, "paddings"))
+    return tuple(written) if written is not None else integers(input_at(node, 1))
+
+
+def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
+    """Answer the constant bounds of a Clip, infinite where there is none; None: not known."""
+    low, high = attribute(node, "min"), attribute(node, "max")
+    bounds = [-math.inf if low is None else low, math.inf if high is None else high]
+    for place in (0, 1):
+        operand = input_at(node, place + 1)
+        if operand is not None:
+            value = single_value(operand)
+            if value is None or math.isnan(float(value)):
+                return None
+            bounds[place] = float(value)
+    return bounds[0], bounds[1]

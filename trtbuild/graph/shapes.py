@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Dim", "Dims", "broadcast", "dims", "element_count", "rank", "same_dims", "static_dims"]
+__all__ = [
+    "Dim",
+    "Dims",
+    "broadcast",
+    "dims",
+    "element_count",
+    "keeps_shape",
+    "rank",
+    "same_dims",
+    "static_dims",
+]
 
 Dim: TypeAlias = "int | str | None"
 """A size, the name of a symbolic size, or None where nothing is known."""
@@ -55,6 +65,16 @@ def element_count(value: ir.Value | None) -> int | None:
     """Answer how many elements a tensor has; None where a dim is not known."""
     known = static_dims(value)
     return None if known is None else math.prod(known)
+
+
+def keeps_shape(tensor: Dims | None, constant: tuple[int, ...]) -> bool:
+    """Whether an operand of dims `constant` leaves the shape of what it broadcasts with as it is."""
+    if not constant:
+        return True
+    if tensor is None or len(constant) > len(tensor):
+        return False
+    tail = tensor[len(tensor) - len(constant) :]
+    return all(size in (1, have) for size, have in zip(constant, tail))
 
 
 def broadcast(first: Dims | None, second: Dims | None) -> Dims | None:

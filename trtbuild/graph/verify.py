@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 
@@ -217,7 +218,7 @@ def _values_differ(wanted: NDArray[Any], got: NDArray[Any], *, steps: bool) -> s
 def _relative_tolerance(dtype: np.dtype[Any]) -> float:
     if dtype.kind in "biu":
         return 0.0
-    eps = float(np.finfo(dtype).eps)
+    eps = float(ml_dtypes.finfo(dtype).eps)
     return (32 if dtype.itemsize < 4 else 1024) * eps
 
 

@@ -80,8 +80,10 @@ def _along(vector: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
     return vector.reshape([-1 if place == axis else 1 for place in range(ndim)])
 
 
-def scale_weight(layer: ir.Node, factors: NDArray[np.float64], edit: Editor) -> ir.Value:
-    """Make a copy of the weight of `layer` times `factors`, which broadcast against it.
+def scale_weight(
+    layer: ir.Node, factors: NDArray[np.float64], edit: Editor, *, place: int = 1
+) -> ir.Value:
+    """Make a copy of operand `place` of `layer` times `factors`, which broadcast against it.
 
     Integers stay integers: the factors go into their scales, which stay positive, and a negative
     factor turns the integers over.
@@ -89,7 +91,7 @@ def scale_weight(layer: ir.Node, factors: NDArray[np.float64], edit: Editor) -> 
     Raises:
         Declined: the product cannot be represented.
     """
-    weight = read_weight(layer.inputs[1])
+    weight = read_weight(layer.inputs[place])
     name = weight.value.name or "weight"
     if weight.dequantize is not None:
         return _scale_integers(layer, weight.dequantize, factors, edit)
@@ -108,20 +110,18 @@ def _scale_integers(
     if content is None or scale is None or (zero_operand is not None and zero is None):
         raise Declined("scale or zero point of the integer weights are not constant")
     axis = _factor_axis(factors, dequantize, scale, content.ndim)
-    vector = np.broadcast_to(
-        _along(scale, axis, content.ndim) * factors,
-        [content.shape[axis] if place == axis else 1 for place in range(content.ndim)],
-    ).reshape(-1)
-    if not (np.isfinite(vector) & (vector != 0)).all():
+    product = _scales(scale, factors, axis, content.shape)
+    if not (np.isfinite(product) & (product != 0)).all():
         raise Declined("a channel is scaled to zero: its int8 scale would be none")
-    turned = _turn_over(content, zero, np.asarray(vector < 0), axis)
+    turned = _turn_over(content, zero, np.asarray(product < 0), axis or 0)
+    scales = rounded(np.abs(product), scale.dtype)
     name = dequantize.inputs[0].name if dequantize.inputs[0] is not None else "weight"
     operands = [
         edit.constant(turned, near=layer, hint=name or "weight"),
-        edit.constant(rounded(np.abs(vector), scale.dtype), near=layer, hint=f"{name}_scale"),
+        edit.constant(scales, near=layer, hint=f"{name}_scale"),
     ]
     if zero is not None:
-        zeros = np.broadcast_to(zero.reshape(-1), vector.shape).copy()
+        zeros = np.broadcast_to(zero.reshape(-1) if zero.size > 1 else zero, product.shape).copy()
         operands.append(edit.constant(zeros, near=layer, hint=f"{name}_zero_point"))
     attributes = {"axis": axis, "output_dtype": attribute(dequantize, "output_dtype")}
     return edit.add(
@@ -129,10 +129,20 @@ def _scale_integers(
     )
 
 
+def _scales(
+    scale: NDArray[Any], factors: NDArray[np.float64], axis: int | None, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Multiply scales by factors: one number, or one for each slice of `axis`."""
+    if axis is None:
+        return np.asarray(scale.astype(np.float64) * factors.reshape(-1)[0])
+    slices = [shape[axis] if place == axis else 1 for place in range(len(shape))]
+    return np.broadcast_to(_along(scale, axis, len(shape)) * factors, slices).reshape(-1)
+
+
 def _factor_axis(
     factors: NDArray[np.float64], dequantize: ir.Node, scale: NDArray[Any], ndim: int
-) -> int:
-    """Answer the one axis along which scale times factors varies."""
+) -> int | None:
+    """Answer the one axis along which scale times factors varies; None where it does not."""
     if attribute(dequantize, "block_size", 0):
         raise Declined("the integer weights are scaled in blocks")
     varying = {place for place, size in enumerate(factors.shape) if size != 1}
@@ -140,7 +150,7 @@ def _factor_axis(
         varying.add(normal_axis(int(attribute(dequantize, "axis", 1)), ndim))
     if len(varying) > 1:
         raise Declined("the integer weights have their scales along another axis")
-    return varying.pop() if varying else int(np.argmax([size != 1 for size in factors.shape]))
+    return varying.pop() if varying else None
 
 
 def _turn_over(
