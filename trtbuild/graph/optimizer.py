@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trtbuild.graph.driver import PassFailure, Schedule, run_passes
-from trtbuild.graph.inference import infer_model
-from trtbuild.graph.interface import Interface
-from trtbuild.graph.pass_log import Rollback
+from trtbuild.graph.checked_run import CheckedRun
+from trtbuild.graph.driver import Schedule
 from trtbuild.graph.selection import all_passes, select
 from trtbuild.graph.stats import GraphStats, measure
-from trtbuild.graph.verify import Reference, find_reference
+from trtbuild.graph.verify import find_reference
 from trtbuild.progress import silent
 
 if TYPE_CHECKING:
@@ -93,83 +91,6 @@ def optimize(
     reference = None
     if options.check:
         reference = find_reference(model, seed=options.seed, sizes=options.sizes)
-    return _Optimization(model, reference, progress).run(schedule)
-
-
-class _Optimization:
-    """Runs a schedule as often as it takes to be rid of every pass that changes a result."""
-
-    def __init__(self, source: ir.Model, reference: Reference | None, progress: Progress) -> None:
-        self._source = source
-        self._reference = reference
-        self._progress = progress
-        self._interface = Interface(source)
-        self._rolled_back: list[Rollback] = []
-
-    def run(self, schedule: Schedule) -> OptimizeResult:
-        while True:
-            start = self._prepared()
-            before = measure(start)
-            try:
-                model, log = self._attempt(schedule, start)
-            except PassFailure as failure:
-                schedule = self._without(schedule, failure.name, failure.step, str(failure), ())
-                continue
-            reason = self._difference(model)
-            if reason is None or not any(run.changes for run in log.runs):
-                break
-            step = self._first_wrong_step(schedule, sum(bool(run.changes) for run in log.runs))
-            culprit = [run for run in log.runs if run.changes][step]
-            nodes = tuple(note.node for note in culprit.changes)
-            schedule = self._without(schedule, culprit.name, step, reason, nodes)
-        log.rolled_back = self._rolled_back
-        if self._reference is not None:
-            log.comparison = self._reference.text
-        return OptimizeResult(model, log, before, measure(model))
-
-    def _prepared(self) -> ir.Model:
-        copy = self._source.clone()
-        self._interface.relax(copy)
-        infer_model(copy)
-        return copy
-
-    def _attempt(self, schedule: Schedule, start: ir.Model) -> tuple[ir.Model, PassLog]:
-        log = run_passes(start, schedule, self._progress)
-        self._interface.restore(start)
-        return start, log
-
-    def _difference(self, model: ir.Model) -> str | None:
-        return None if self._reference is None else self._reference.difference(model)
-
-    def _first_wrong_step(self, schedule: Schedule, steps: int) -> int:
-        """Bisect: answer the first step after which the result differs."""
-        right, wrong = 0, steps
-        while wrong - right > 1:
-            middle = (right + wrong) // 2
-            model, _ = self._attempt(_up_to(schedule, middle), self._prepared())
-            if self._difference(model) is None:
-                right = middle
-            else:
-                wrong = middle
-        return wrong - 1
-
-    def _without(
-        self, schedule: Schedule, name: str, step: int, reason: str, nodes: tuple[str, ...]
-    ) -> Schedule:
-        self._rolled_back.append(Rollback(name, step, nodes, reason))
-        return Schedule(
-            default=schedule.default,
-            opt_in=schedule.opt_in,
-            max_rounds=schedule.max_rounds,
-            banned={**schedule.banned, name: step},
-        )
-
-
-def _up_to(schedule: Schedule, steps: int) -> Schedule:
-    return Schedule(
-        default=schedule.default,
-        opt_in=schedule.opt_in,
-        max_rounds=schedule.max_rounds,
-        max_steps=steps,
-        banned=schedule.banned,
-    )
+    run = CheckedRun(model, reference, progress)
+    optimized, log = run.run(schedule)
+    return OptimizeResult(optimized, log, run.size_before, measure(optimized))

@@ -53,11 +53,13 @@ class Pass:
         name: what the user calls it. ``Name.part`` is a part of the entry ``Name``, and is meant
             too when the user says ``Name``.
         opt_in: runs only when asked for, once, after the default passes have come to rest.
+        exact: changes results by rounding only; what is not exact is always `opt_in`.
         anchors: operators of the ONNX domain that a match starts from; empty: every node.
     """
 
     name: ClassVar[str]
     opt_in: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
     anchors: ClassVar[frozenset[str]] = frozenset()
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

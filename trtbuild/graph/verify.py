@@ -1,14 +1,7 @@
 """The safety net: an optimised network against its original, on random inputs, in ONNX Runtime.
 
 All graph optimisation of the runtime is off, on one thread. Large weights are fed from where they
-are mapped and never copied into a protobuf.
-
-Tolerance. A fold rounds a weight once more, so results differ by a few units in the last place of
-the type, grown by the sums behind an output; ``1024 * eps`` (float32: 1.2e-4) of the element plus
-as much of the largest element leaves room for deep networks and is far below what any wrong rewrite
-makes. Half floats keep fewer bits in reserve: ``32 * eps``. Where a rounding operator
-(QuantizeLinear, ArgMax, Cast to integers ...) turns a last bit into a step, a few elements may be a
-step off, and the whole must still agree to 5 % in the L2 norm.
+are mapped and never copied into a protobuf. What counts as agreement is in `agreement`.
 """
 
 from __future__ import annotations
@@ -16,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 
+from trtbuild.graph.agreement import kinds_differ, values_differ
 from trtbuild.graph.bodies import all_nodes
 from trtbuild.graph.evaluation import EvaluationError, open_session
 from trtbuild.graph.light import lighten
@@ -47,9 +40,6 @@ _STEPPING = frozenset(
     {"ArgMax", "ArgMin", "Ceil", "Floor", "NonMaxSuppression", "QuantizeLinear", "Round", "TopK"}
 )
 
-_FEW = 0.02
-"""Share of elements that a rounding operator may leave a step off."""
-
 
 @dataclass(frozen=True)
 class _Sample:
@@ -67,12 +57,14 @@ class Reference:
         problem: why it could not.
         steps: whether the network rounds on its way.
         is_random: whether it draws random numbers itself, so that values cannot be compared.
+        valid: whether ONNX's checker takes the original, and so has a say on the result.
     """
 
     samples: tuple[_Sample, ...] = field(repr=False)
     problem: str
     steps: bool
     is_random: bool
+    valid: bool
 
     @property
     def text(self) -> str:
@@ -83,15 +75,21 @@ class Reference:
         what = "shapes only, it draws random numbers" if self.is_random else "all outputs"
         return f"compared on {len(self.samples)} random inputs ({'; '.join(sizes)}): {what}"
 
-    def difference(self, model: ir.Model) -> str | None:
-        """Compare `model` with the original; answer what is wrong with it, None if nothing."""
+    def difference(self, model: ir.Model, *, coarse: bool = False) -> str | None:
+        """Compare `model` with the original.
+
+        Args:
+            model: the result.
+            coarse: a pass that is meant to change numbers has run, such as one that makes int8
+                weights; outputs need to agree to 10 % in the L2 norm only.
+
+        Returns:
+            What is wrong; None if nothing is.
+        """
         light = lighten(model)
-        try:
-            onnx.checker.check_model(light.proto)
-        except onnx.checker.ValidationError as error:
-            return f"the graph is invalid: {error}"
-        if not self.samples:
-            return None
+        problem = _invalid(light) if self.valid else None
+        if problem or not self.samples:
+            return problem
         try:
             session = open_session(light.proto)
         except EvaluationError as error:
@@ -102,22 +100,24 @@ class Reference:
             except EvaluationError as error:
                 return f"it does not run with {sample.binding.text}: {error}"
             for info, wanted, got in zip(session.get_outputs(), sample.outputs, outputs):
-                reason = self._compare(wanted, got)
+                reason = self._disagreement(wanted, got, coarse=coarse)
                 if reason:
                     return f"output '{info.name}' with {sample.binding.text}: {reason}"
         return None
 
-    def _compare(self, wanted: Any, got: Any) -> str | None:
-        if isinstance(wanted, list):
-            if not isinstance(got, list) or len(wanted) != len(got):
-                return "another number of elements in the sequence"
-            answers = [self._compare(w, g) for w, g in zip(wanted, got)]
-            return next((answer for answer in answers if answer), None)
-        if not isinstance(wanted, np.ndarray):
-            return None if wanted == got else "another value"
-        if wanted.dtype != got.dtype or wanted.shape != got.shape:
-            return f"{wanted.dtype}{list(wanted.shape)} became {got.dtype}{list(got.shape)}"
-        return None if self.is_random else _values_differ(wanted, got, steps=self.steps)
+    def _disagreement(self, wanted: Any, got: Any, *, coarse: bool) -> str | None:
+        reason = kinds_differ(wanted, got)
+        if reason or self.is_random:
+            return reason
+        return values_differ(wanted, got, steps=self.steps, coarse=coarse)
+
+
+def _invalid(light: LightModel) -> str | None:
+    try:
+        onnx.checker.check_model(light.proto)
+    except onnx.checker.ValidationError as error:
+        return f"the graph is invalid: {error}"
+    return None
 
 
 def find_reference(
@@ -150,6 +150,7 @@ def find_reference(
         problem=problem,
         steps=any(node.domain != "" or node.op_type in _STEPPING for node in nodes),
         is_random=any(is_random(node) for node in nodes),
+        valid=_invalid(light) is None,
     )
 
 
@@ -195,37 +196,3 @@ def _run(
         return list(session.run(None, complete))
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise EvaluationError(str(error)) from error
-
-
-def _values_differ(wanted: NDArray[Any], got: NDArray[Any], *, steps: bool) -> str | None:
-    """Say how two arrays of one type and shape differ; None if they agree."""
-    if wanted.dtype.kind in "OSU":
-        return None if np.array_equal(wanted, got) else "other text"
-    first, second = wanted.astype(np.float64), got.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        finite = first[np.isfinite(first)]
-        largest = float(np.max(np.abs(finite), initial=0.0))
-        relative = _relative_tolerance(wanted.dtype)
-        near = np.isclose(second, first, rtol=relative, atol=relative * largest, equal_nan=True)
-        if near.all():
-            return None
-        away = float(np.nanmax(np.abs(second - first), initial=0.0))
-        if steps and _few_steps(first, second, near):
-            return None
-    return f"differs by up to {away:.3g} where the largest value is {largest:.3g}"
-
-
-def _relative_tolerance(dtype: np.dtype[Any]) -> float:
-    if dtype.kind in "biu":
-        return 0.0
-    eps = float(ml_dtypes.finfo(dtype).eps)
-    return (32 if dtype.itemsize < 4 else 1024) * eps
-
-
-def _few_steps(
-    first: NDArray[np.float64], second: NDArray[np.float64], near: NDArray[np.bool_]
-) -> bool:
-    if float(np.mean(~near)) > _FEW:
-        norm, gap = np.linalg.norm(first), np.linalg.norm(second - first)
-        return bool(gap <= 0.05 * norm)
-    return bool(np.isfinite(second).all() == np.isfinite(first).all())

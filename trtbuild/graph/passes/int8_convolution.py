@@ -70,6 +70,7 @@ class ConvBNReluFuseToConvInt8Weights(Pass):
 
     name = "ConvBNReluFuseToConvInt8.weights"
     opt_in = True
+    exact = False
     anchors = frozenset({"Conv"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -183,7 +183,7 @@ def _require_unseen(core: _Core, last: ir.Node) -> None:
 def _trailing(core: _Core) -> tuple[int, ...]:
     """Answer the dims normalised over where only those are known."""
     shape = core.source.shape
-    known = [] if shape is None else [dim for dim in shape.dims[core.axis :]]
+    known = [] if shape is None else list(shape.dims[core.axis :])
     sizes = tuple(dim for dim in known if isinstance(dim, int))
     if len(sizes) != -core.axis:
         raise Declined("the size of the normalised axes is not known")
@@ -210,7 +210,7 @@ def _over_axes(node: ir.Node, shape: tuple[int, ...]) -> NDArray[Any] | None:
     """Read a constant operand that varies over the normalised axes only."""
     operands = split_operands(node)
     content = None if operands is None else array(operands[1])
-    if content is None or content.ndim < len(shape) and content.size != 1:
+    if content is None or (content.ndim < len(shape) and content.size != 1):
         return None
     extra = content.shape[: max(0, content.ndim - len(shape))]
     if content.size != 1 and (content.shape[len(extra) :] != shape or set(extra) - {1}):

@@ -31,6 +31,7 @@ class LSTMWeightInt8(Pass):
 
     name = "LSTMWeightInt8"
     opt_in = True
+    exact = False
     anchors = frozenset({"LSTM"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

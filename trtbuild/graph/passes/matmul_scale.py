@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from trtbuild.graph.affine import Affine, channel_vector, fold_affine
 from trtbuild.graph.operators import attribute
 from trtbuild.graph.pass_base import Declined, Pass
@@ -16,6 +14,7 @@ from trtbuild.graph.shapes import dims, rank
 from trtbuild.graph.weights import read_weight, scale_weight
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
     from numpy.typing import NDArray
 

@@ -58,23 +58,15 @@ def _read(last: ir.Node | None) -> _Shuffle | None:
     first = None if transpose is None else maker(transpose.inputs[0], "Reshape")
     if last is None or transpose is None or first is None or first.inputs[0] is None:
         return None
-    grouped = dims(first.outputs[0])
+    outer, grouped = dims(first.inputs[0]), dims(first.outputs[0])
     perm = permutation(transpose, rank(first.outputs[0]))
-    if (
-        grouped is None
-        or perm is None
-        or not same_dims(dims(first.inputs[0]), dims(last.outputs[0]))
-    ):
+    if outer is None or grouped is None or not same_dims(outer, dims(last.outputs[0])):
         return None
-    swapped = (0, 2, 1, *range(3, len(grouped)))
-    if perm != swapped or len(grouped) < 3:
+    if len(grouped) < 3 or perm != (0, 2, 1, *range(3, len(grouped))):
         return None
     rows, columns = grouped[1], grouped[2]
-    outer = dims(first.inputs[0]) or ()
     if not isinstance(rows, int) or not isinstance(columns, int):
         return None
-    if len(outer) != len(grouped) - 1 or outer[1] != rows * columns:
-        return None
-    if not same_dims((outer[0], *outer[2:]), (grouped[0], *grouped[3:])):
+    if not same_dims(outer, (grouped[0], rows * columns, *grouped[3:])):
         return None
     return _Shuffle(first.inputs[0], rows, columns)

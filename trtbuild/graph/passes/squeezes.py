@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.graph.constants import array, is_constant
 from trtbuild.graph.constant_cone import fold_cone
+from trtbuild.graph.constants import array, is_constant
 from trtbuild.graph.operators import axes, input_at, normal_axis
 from trtbuild.graph.pass_base import Declined, Pass
 from trtbuild.graph.readers import maker
