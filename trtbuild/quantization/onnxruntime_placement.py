@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from calibrators import TensorRange
 
-__all__ = ["integer_biases", "place_portable", "unsigned"]
+__all__ = ["difference", "integer_biases", "place_portable", "unsigned"]
 
 _ACTIVATIONS = frozenset({"Clip", "Relu"})
 _WITH_INTEGER_KERNEL = frozenset({"Add", "Concat", "LeakyRelu", "Mul", "Sigmoid"}) | AVERAGING
@@ -49,11 +49,25 @@ def place_portable(model: ir.Model, placement: Placement) -> Placement:
             if name in quantized:
                 roots[name] = roots[origin] if origin in roots else frozenset({name})
     roots.update({name: frozenset({name}) for name in quantized if name not in roots})
+    differences = _differences(model, placement, selected, quantized)
     return replace(
         placement,
         consumers={_name(v): _readers(v) for v in _values(model) if _name(v) in quantized},
-        roots=roots,
+        roots={name: of for name, of in roots.items() if name not in differences},
+        differences=differences,
     )
+
+
+def difference(total: QuantParams, addend: QuantParams) -> QuantParams:
+    """Parameters for everything that can be ``total - addend``."""
+    low, high = _ends(total)
+    least, most = _ends(addend)
+    return _over(low - most, high - least)
+
+
+def _ends(params: QuantParams) -> tuple[float, float]:
+    scale = float(params.scale)
+    return -params.zero_point * scale, (255 - params.zero_point) * scale
 
 
 def integer_biases(model: ir.Model, placement: Placement) -> frozenset[str]:
@@ -79,10 +93,37 @@ def unsigned(given: TensorRange) -> QuantParams:
 
     Non-negative tensors get zero point 0, which also stands for a ReLU.
     """
-    low = min(0.0, max(given.minimum, -given.amax))
-    high = max(0.0, min(given.maximum, given.amax))
+    return _over(max(given.minimum, -given.amax), min(given.maximum, given.amax))
+
+
+def _over(low: float, high: float) -> QuantParams:
+    low, high = min(0.0, low), max(0.0, high)
     scale = np.float32(max((high - low) / 255, float(np.finfo(np.float32).tiny)))
     return QuantParams(scale, round(-low / float(scale)), ir.DataType.UINT8)
+
+
+def _differences(
+    model: ir.Model, placement: Placement, selected: set[str], quantized: set[str]
+) -> dict[str, tuple[str, str]]:
+    """The main branch of every residual Add -> (what the Add gives, the skip branch).
+
+    Watching the main branch would part a convolution from its Add in the float network, which costs
+    more than all the counting. A Relu behind the Add hides nothing that matters: where the main branch
+    is below minus the skip branch, the result is 0 however far below.
+    """
+    skips = {c: name for name, readers in placement.consumers.items() for c in readers}
+    found = {}
+    for node in model.graph:
+        for index in (0, 1) if node.op_type == "Add" and not node.domain else ():
+            skip = skips.get(Consumer(node.name or "", index))
+            main, total = node.inputs[1 - index], _name(_behind_activation(node.outputs[0]))
+            producer = main.producer() if main is not None else None
+            by_layer = (
+                producer is not None and producer.op_type == "Conv" and producer.name in selected
+            )
+            if by_layer and skip in quantized and total in quantized:
+                found[_name(main)] = (total, skip)
+    return found
 
 
 def _quantized_tensors(model: ir.Model, selected: set[str]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,12 +64,15 @@ class Placement:
         root: quantized tensor -> the tensors whose ranges decide its scale (itself, where it is
             computed; the origin of the values, behind data movement; all parts, behind a Concat).
         decisions: one per node, with the reason.
+        differences: tensor -> (sum, addend): its range follows from theirs, since it is one minus
+            the other; such a tensor has no roots and is not watched.
     """
 
     consumers: Mapping[str, frozenset[Consumer]]
     weights: tuple[WeightPoint, ...]
     roots: Mapping[str, frozenset[str]]
     decisions: tuple[Decision, ...]
+    differences: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def watched(self) -> frozenset[str]:

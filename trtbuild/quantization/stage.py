@@ -9,6 +9,7 @@ from trtbuild.artifact import Artifact, Record
 from trtbuild.errors import InputError
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import (
+    difference,
     integer_biases,
     place_portable,
     unsigned,
@@ -90,6 +91,8 @@ def plan_with_ranges(
     for name, roots in placement.roots.items():
         ranges = [_range(calibration, root) for root in sorted(roots)]
         found[name] = params(max(ranges, key=lambda r: r.amax))
+    for name, (total, addend) in placement.differences.items():
+        found[name] = difference(found[total], found[addend])
     return Plan(placement.consumers, placement.weights, found)
 
 
