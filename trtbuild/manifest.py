@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from trtbuild.artifact import Decision
     from trtbuild.backends.base import TensorSpec
-    from trtbuild.pipeline import DataPlan, EngineResult
-    from trtbuild.recipe import DataRecipe, EngineRecipe
+    from trtbuild.data import DataPlan, DataRecipe
+    from trtbuild.pipeline import EngineResult
+    from trtbuild.recipe import EngineRecipe
 
 __all__ = ["SCHEMA", "VERSION", "build_manifest", "read_manifest", "write_manifest"]
 

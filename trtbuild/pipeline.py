@@ -11,18 +11,7 @@ from trtbuild.backends import choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.calibration import calibrate, load_calibration
-from trtbuild.data import (
-    RandomSource,
-    batches,
-    choose_samples,
-    full_batches,
-    open_source,
-    read_labels,
-    shard_of,
-    split,
-    without,
-)
-from trtbuild.errors import DataError
+from trtbuild.data import DataPlan, batches, full_batches, open_data
 from trtbuild.files import make_directory, write_bytes
 from trtbuild.graph import OptimizeOptions, optimize
 from trtbuild.latency.measure import measure
@@ -42,7 +31,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import Engine, Feeds, Session
     from trtbuild.data import Batch, Sample, Source
     from trtbuild.latency.measure import MeasureOptions, Samples
-    from trtbuild.recipe import DataRecipe, EngineRecipe
+    from trtbuild.recipe import EngineRecipe
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict
 
@@ -50,11 +39,9 @@ __all__ = [
     "ENGINE",
     "FLOAT",
     "TENSORRT_FORM",
-    "DataPlan",
     "EngineResult",
     "build_engine",
     "load",
-    "open_data",
     "prepare",
 ]
 
@@ -65,14 +52,6 @@ ENGINE = "engine"
 
 # Latency is taken on this many samples in turn.
 _LATENCY_SAMPLES = 8
-
-
-@dataclass(frozen=True)
-class DataPlan:
-    """The samples that calibrate (None when a calibration file does) and those that verify."""
-
-    calibration: Source | None
-    verification: Source
 
 
 @dataclass(frozen=True)
@@ -138,72 +117,6 @@ def prepare(
     return artifact.having(record, model=result.model)
 
 
-def open_data(recipe: DataRecipe, model: ir.Model, *, calibrates: bool = True) -> DataPlan:
-    """Open the data and keep apart what verifies.
-
-    Args:
-        recipe: what the user named.
-        model: decides names, dtypes and dims.
-        calibrates: False when ranges come from a file; then all data may verify.
-
-    Raises:
-        DataError: no data was named, it does not fit, or there is too little.
-    """
-    source = _all_data(recipe, model)
-    if recipe.verify_data is not None:
-        kept = _labelled(
-            open_source(recipe.verify_data, input_specs(model), recipe.preprocess), recipe
-        )
-        if not calibrates:
-            return DataPlan(None, kept)
-        if source is None:
-            raise DataError("calibration needs data: give --data, or --calibration FILE.")
-        chosen = without(source, kept)
-        return DataPlan(
-            choose_samples(chosen, num_images=recipe.num_images, seed=recipe.seed), kept
-        )
-    if source is None:
-        raise DataError(
-            "no data was given: calibration and verification need some. Give --data, or ask for "
-            "--random-data, which says nothing about accuracy."
-        )
-    source = _labelled(source, recipe)
-    if not calibrates:
-        return DataPlan(None, source)
-    parts = split(source, num_images=recipe.num_images, seed=recipe.seed)
-    return DataPlan(parts.calibration, parts.verification)
-
-
-def calibration_source(recipe: DataRecipe, model: ir.Model, shard: str | None = None) -> Source:
-    """Everything the user gave, for calibration alone; or one shard of it.
-
-    Args:
-        recipe: what the user named.
-        model: decides names, dtypes and dims.
-        shard: ``I/N``: part I (from 1) of N, chosen by content.
-
-    Raises:
-        DataError: no data was named, it does not fit, or there is too little.
-        OptionError: `shard` is not of that form.
-    """
-    source = _all_data(recipe, model)
-    if source is None:
-        raise DataError("calibration needs data: give --data.")
-    chosen = choose_samples(source, num_images=recipe.num_images, seed=recipe.seed)
-    return chosen if shard is None else shard_of(chosen, shard)
-
-
-def _all_data(recipe: DataRecipe, model: ir.Model) -> Source | None:
-    inputs = input_specs(model)
-    if recipe.random_data:
-        return RandomSource(inputs, seed=recipe.seed)
-    return None if recipe.data is None else open_source(recipe.data, inputs, recipe.preprocess)
-
-
-def _labelled(source: Source, recipe: DataRecipe) -> Source:
-    return source if recipe.labels is None else read_labels(recipe.labels, source)
-
-
 def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineResult:
     """Do the main job: read, prepare, calibrate, quantize, build, verify, record.
 
@@ -213,7 +126,9 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
     """
     backend, why = choose_backend(recipe.backend)
     artifact = load(recipe.model)
-    plan = open_data(recipe.data, artifact.source, calibrates=recipe.calibration is None)
+    plan = open_data(
+        recipe.data, input_specs(artifact.source), calibrates=recipe.calibration is None
+    )
     output = make_directory(recipe.output)
     artifact = prepare(artifact, recipe.optimize, progress)
     artifact = _with_ranges(artifact, plan, recipe, progress)

@@ -12,14 +12,16 @@ from trtbuild.calibration import merge_files
 from trtbuild.cli.calibrate_options import calibrate_options
 from trtbuild.cli.data_options import data_options
 from trtbuild.cli.output import Output, output_options
+from trtbuild.data import calibration_source
 from trtbuild.files import write_bytes
-from trtbuild.pipeline import calibration_source, load, prepare
+from trtbuild.model import input_specs
+from trtbuild.pipeline import load, prepare
 from trtbuild.quantization import watched_tensors
 
 if TYPE_CHECKING:
     from calibrators import Calibration
     from trtbuild.calibration import CalibrateOptions
-    from trtbuild.recipe import DataRecipe
+    from trtbuild.data import DataRecipe
 
 __all__ = ["command"]
 
@@ -61,7 +63,7 @@ def run(
 ) -> None:
     """Calibrate MODEL on all the data given, and write the ranges and their histograms."""
     artifact = prepare(load(model))
-    source = calibration_source(data, artifact.source, shard)
+    source = calibration_source(data, input_specs(artifact.source), shard)
     with out.progress() as progress:
         artifact = calibrate_stage(
             artifact, source, watched_tensors(artifact.model), calibrate, progress

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtbuild.data import Preprocess, read_preprocess
+from trtbuild.data import DataRecipe, Preprocess, read_preprocess
 from trtbuild.errors import OptionError
-from trtbuild.recipe import DataRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,7 +21,7 @@ from trtbuild.recipe import EngineRecipe
 
 if TYPE_CHECKING:
     from trtbuild.calibration import CalibrateOptions
-    from trtbuild.recipe import DataRecipe
+    from trtbuild.data import DataRecipe
     from trtbuild.verification.gate import Gate
 
 __all__ = ["command"]

@@ -6,6 +6,7 @@ from trtbuild.data.labels import read_labels
 from trtbuild.data.opening import open_source
 from trtbuild.data.preprocess import ImageSize, Preprocess, read_preprocess
 from trtbuild.data.random_data import RandomSource
+from trtbuild.data.recipe import DataPlan, DataRecipe, calibration_source, open_data
 from trtbuild.data.samples import Batch, Sample, Source, batches, full_batches
 from trtbuild.data.split import (
     Split,
@@ -19,6 +20,8 @@ from trtbuild.data.split import (
 
 __all__ = [
     "Batch",
+    "DataPlan",
+    "DataRecipe",
     "ImageSize",
     "Preprocess",
     "RandomSource",
@@ -27,9 +30,11 @@ __all__ = [
     "Split",
     "added_digests",
     "batches",
+    "calibration_source",
     "choose_samples",
     "data_digest",
     "full_batches",
+    "open_data",
     "open_source",
     "read_labels",
     "read_preprocess",

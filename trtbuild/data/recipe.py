@@ -1,0 +1,128 @@
+"""What the user said about data, and the samples that follow from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtbuild.data.labels import read_labels
+from trtbuild.data.opening import open_source
+from trtbuild.data.preprocess import Preprocess
+from trtbuild.data.random_data import RandomSource
+from trtbuild.data.split import choose_samples, shard_of, split, without
+from trtbuild.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtbuild.backends.base import TensorSpec
+    from trtbuild.data.samples import Source
+
+__all__ = ["DataPlan", "DataRecipe", "calibration_source", "open_data"]
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Which data calibrates, which verifies, and how it becomes the network's input.
+
+    Attributes:
+        data: file, folder or ``module:function``; None when none was given.
+        preprocess: how pixels become inputs; None passes arrays as they are.
+        verify_data: data kept for verification; None keeps a few percent of `data` apart.
+        labels: file with the classes of the data that verifies.
+        num_images: how many samples calibrate; None takes all.
+        random_data: use random numbers, because the user asked for it by name.
+        seed: of every choice among samples, and of random data.
+    """
+
+    data: str | None = None
+    preprocess: Preprocess | None = None
+    verify_data: str | None = None
+    labels: Path | None = None
+    num_images: int | None = None
+    random_data: bool = False
+    seed: int = 0
+
+    @property
+    def preprocess_text(self) -> str:
+        """Identifies the preprocessing in a calibration's provenance."""
+        if self.preprocess is None:
+            return "none"
+        return json.dumps(self.preprocess.as_dict(), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """The samples that calibrate (None when a calibration file does) and those that verify."""
+
+    calibration: Source | None
+    verification: Source
+
+
+def open_data(
+    recipe: DataRecipe, inputs: Sequence[TensorSpec], *, calibrates: bool = True
+) -> DataPlan:
+    """Open the data and keep apart what verifies.
+
+    Args:
+        recipe: what the user named.
+        inputs: names, dtypes and dims of the network's inputs.
+        calibrates: False when ranges come from a file; then all data may verify.
+
+    Raises:
+        DataError: no data was named, it does not fit, or there is too little.
+    """
+    source = _all_data(recipe, inputs)
+    if recipe.verify_data is not None:
+        kept = _labelled(open_source(recipe.verify_data, inputs, recipe.preprocess), recipe)
+        if not calibrates:
+            return DataPlan(None, kept)
+        if source is None:
+            raise DataError("calibration needs data: give --data, or --calibration FILE.")
+        chosen = without(source, kept)
+        return DataPlan(
+            choose_samples(chosen, num_images=recipe.num_images, seed=recipe.seed), kept
+        )
+    if source is None:
+        raise DataError(
+            "no data was given: calibration and verification need some. Give --data, or ask for "
+            "--random-data, which says nothing about accuracy."
+        )
+    source = _labelled(source, recipe)
+    if not calibrates:
+        return DataPlan(None, source)
+    parts = split(source, num_images=recipe.num_images, seed=recipe.seed)
+    return DataPlan(parts.calibration, parts.verification)
+
+
+def calibration_source(
+    recipe: DataRecipe, inputs: Sequence[TensorSpec], shard: str | None = None
+) -> Source:
+    """Everything the user gave, for calibration alone; or one shard of it.
+
+    Args:
+        recipe: what the user named.
+        inputs: names, dtypes and dims of the network's inputs.
+        shard: ``I/N``: part I (from 1) of N, chosen by content.
+
+    Raises:
+        DataError: no data was named, it does not fit, or there is too little.
+        OptionError: `shard` is not of that form.
+    """
+    source = _all_data(recipe, inputs)
+    if source is None:
+        raise DataError("calibration needs data: give --data.")
+    chosen = choose_samples(source, num_images=recipe.num_images, seed=recipe.seed)
+    return chosen if shard is None else shard_of(chosen, shard)
+
+
+def _all_data(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source | None:
+    if recipe.random_data:
+        return RandomSource(inputs, seed=recipe.seed)
+    return None if recipe.data is None else open_source(recipe.data, inputs, recipe.preprocess)
+
+
+def _labelled(source: Source, recipe: DataRecipe) -> Source:
+    return source if recipe.labels is None else read_labels(recipe.labels, source)
