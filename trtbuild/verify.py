@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.backends import AUTO
 from trtbuild.backends.onnxruntime import open_session
 from trtbuild.backends.opening import open_engine
-from trtbuild.data import choose_samples
+from trtbuild.data import choose_samples, open_data
 from trtbuild.errors import OptionError
-from trtbuild.model import read_model, static_batch
-from trtbuild.pipeline import load, open_data, prepare, verification_batches
+from trtbuild.model import input_specs, read_model, static_batch
+from trtbuild.pipeline import load, prepare, verification_batches
 from trtbuild.progress import Progress, silent
 from trtbuild.verification.bisect import Culprits, find_culprits
 from trtbuild.verification.compare import Comparison, ComparisonOptions, compare
@@ -171,7 +171,7 @@ def verify(recipe: VerifyRecipe, progress: Progress = silent) -> Verification:
 
 
 def _source(data: DataRecipe, model: ir.Model) -> Source:
-    source = open_data(data, model, calibrates=False).verification
+    source = open_data(data, input_specs(model), calibrates=False).verification
     if data.num_images is None:
         return source
     return choose_samples(source, num_images=data.num_images, seed=data.seed)

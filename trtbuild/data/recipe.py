@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.data.labels import read_labels
 from trtbuild.data.opening import open_source
-from trtbuild.data.preprocess import Preprocess
 from trtbuild.data.random_data import RandomSource
 from trtbuild.data.split import choose_samples, shard_of, split, without
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from trtbuild.backends.base import TensorSpec
+    from trtbuild.data.preprocess import Preprocess
     from trtbuild.data.samples import Source
 
 __all__ = ["DataPlan", "DataRecipe", "calibration_source", "open_data"]
