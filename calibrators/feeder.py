@@ -1,0 +1,227 @@
+"""Batches on their way to the GPU: cut to the network's shape, read ahead, staged in pinned memory.
+
+While TensorRT works on one batch, a thread reads the next and copies it into page-locked host memory; when
+TensorRT asks, one copy brings it into the device buffer of its input. Two pinned buffers and one device
+buffer for each input are all the memory that is taken, and all of it is given back by `close`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from calibrators.errors import ObservationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+__all__ = ["BatchFeeder", "DeviceBuffer", "DeviceMemory", "InputForm", "PinnedArray"]
+
+_SLOTS = 2
+_POLL_S = 0.1
+
+
+class DeviceBuffer(Protocol):
+    """Memory on the GPU."""
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def free(self) -> Callable[[], None]: ...
+
+
+class PinnedArray(Protocol):
+    """Page-locked host memory as an array."""
+
+    @property
+    def array(self) -> np.ndarray: ...
+
+    @property
+    def free(self) -> Callable[[], None]: ...
+
+
+class DeviceMemory(Protocol):
+    """Where device memory comes from; `trtbuild.cuda.Device` is one."""
+
+    def allocate(self, nbytes: int) -> DeviceBuffer:
+        """Answer device memory."""
+        ...
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> PinnedArray:
+        """Answer page-locked host memory as an array."""
+        ...
+
+    def upload(self, buffer: Any, array: np.ndarray) -> None:
+        """Copy a contiguous array into device memory and wait until it is there."""
+        ...
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """What TensorRT reads for one input in each batch: every row of exactly this shape."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class BatchFeeder:
+    """Brings batches to the GPU, one ahead.
+
+    A reader's batches may be larger or smaller than the network's: their rows (axis 0) are cut anew. Rows
+    that do not fill a last batch are left out and counted, because TensorRT reads a whole batch whatever it
+    is given.
+
+    Args:
+        batches: input name -> array, in order; read in a thread of its own, one thread at a time.
+        forms: shape and dtype of each input. Arrays are converted to the dtype.
+        memory: where buffers come from; used in the calling thread alone.
+
+    Attributes:
+        num_batches: batches handed over so far.
+        num_rows_left_out: rows of a last, incomplete batch; known once the data has ended.
+        is_exhausted: whether all data was handed over.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[Mapping[str, np.ndarray]],
+        forms: Mapping[str, InputForm],
+        memory: DeviceMemory,
+    ) -> None:
+        self.num_batches = 0
+        self.num_rows_left_out = 0
+        self.is_exhausted = False
+        self._forms = dict(forms)
+        self._memory = memory
+        self._slots = [
+            {name: memory.pinned(form.shape, form.dtype) for name, form in self._forms.items()}
+            for _ in range(_SLOTS)
+        ]
+        self._buffers = {
+            name: memory.allocate(slot.array.nbytes) for name, slot in self._slots[0].items()
+        }
+        self._empty: queue.Queue[int] = queue.Queue()
+        self._full: queue.Queue[int | BaseException | None] = queue.Queue()
+        for index in range(_SLOTS):
+            self._empty.put(index)
+        self._ahead: list[int | BaseException | None] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._stage, args=(batches,), daemon=True)
+        self._thread.start()
+
+    def next(self, names: Sequence[str]) -> list[int] | None:
+        """Bring the next batch into device memory.
+
+        Args:
+            names: the inputs in the order in which addresses are wanted.
+
+        Returns:
+            One device address a name, valid until the next call; None when the data has ended.
+
+        Raises:
+            ObservationError: a batch does not fit, or an input has no data.
+            Exception: whatever reading the data raised.
+        """
+        unknown = [name for name in names if name not in self._buffers]
+        if unknown:
+            raise ObservationError(f"there is no calibration data for the input '{unknown[0]}'.")
+        ready = self._look()
+        if ready is None:
+            self.is_exhausted = True
+            return None
+        self._ahead = []
+        for name, staged in self._slots[ready].items():
+            self._memory.upload(self._buffers[name], staged.array)
+        self._empty.put(ready)
+        self.num_batches += 1
+        return [self._buffers[name].address for name in names]
+
+    def has_more(self) -> bool:
+        """Whether a batch is left; waits until the thread knows.
+
+        Raises:
+            ObservationError: the next batch does not fit.
+            Exception: whatever reading the data raised.
+        """
+        return self._look() is not None
+
+    def close(self) -> None:
+        """Stop reading and give all memory back. Safe to call twice."""
+        self._stopping.set()
+        self._thread.join()
+        for slot in self._slots:
+            for staged in slot.values():
+                staged.free()
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._slots, self._buffers = [], {}
+
+    def __enter__(self) -> BatchFeeder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _look(self) -> int | None:
+        """Answer the slot of the next batch without taking it; None at the end."""
+        if not self._ahead:
+            self._ahead.append(self._full.get())
+        ready = self._ahead[0]
+        if isinstance(ready, BaseException):
+            raise ready
+        return ready
+
+    def _stage(self, batches: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Read and stage until the data ends; runs in the thread."""
+        try:
+            for batch in self._cut(batches):
+                index = self._take_empty()
+                if index is None:
+                    return
+                for name, staged in self._slots[index].items():
+                    staged.array[...] = batch[name]
+                self._full.put(index)
+            self._full.put(None)
+        except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
+            self._full.put(error)
+
+    def _take_empty(self) -> int | None:
+        while not self._stopping.is_set():
+            try:
+                return self._empty.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+        return None
+
+    def _cut(
+        self, batches: Iterable[Mapping[str, np.ndarray]]
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        rest: dict[str, np.ndarray] = {}
+        for number, batch in enumerate(batches):
+            arrays = {name: self._checked(name, batch, number) for name in self._forms}
+            if not rest and all(a.shape == self._forms[n].shape for n, a in arrays.items()):
+                yield arrays
+                continue
+            rest = {n: np.concatenate([rest[n], a]) if rest else a for n, a in arrays.items()}
+            size = min(form.shape[0] for form in self._forms.values())
+            while min(len(array) for array in rest.values()) >= size:
+                yield {name: array[:size] for name, array in rest.items()}
+                rest = {name: array[size:] for name, array in rest.items()}
+        self.num_rows_left_out = min((len(array) for array in rest.values()), default=0)
+
+    def _checked(self, name: str, batch: Mapping[str, np.ndarray], number: int) -> np.ndarray:
+        if name not in batch:
+            raise ObservationError(f"calibration batch {number} holds nothing for input '{name}'.")
+        form = self._forms[name]
+        array = np.asarray(batch[name])
+        if array.shape != form.shape and (not form.shape or array.shape[1:] != form.shape[1:]):
+            raise ObservationError(
+                f"calibration batch {number}, input '{name}': shape {array.shape} does not fit "
+                f"{form.shape}, which the network is calibrated with."
+            )
+        return array

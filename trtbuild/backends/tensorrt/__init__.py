@@ -1,0 +1,167 @@
+"""TensorRT 10 and 11 as a backend: build, check, open."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.backends.base import Availability, Engine
+from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
+from trtbuild.backends.tensorrt.engine import OpenedEngine
+from trtbuild.backends.tensorrt.inspector import EngineLayers, inspect_engine
+from trtbuild.backends.tensorrt.machine import machine_record
+from trtbuild.backends.tensorrt.options import RuntimePlatform, TensorRTOptions
+from trtbuild.backends.tensorrt.precision import check_precision, decide_precision
+from trtbuild.backends.tensorrt.profiles import profiles_for
+from trtbuild.backends.tensorrt.session import TensorRTSession
+from trtbuild.backends.tensorrt.versions import installed, native_version
+from trtbuild.cuda import cuda_driver
+from trtbuild.errors import MissingError
+from trtbuild.files import write_bytes
+from trtbuild.model import input_specs, write_model
+
+if TYPE_CHECKING:
+    from trtbuild.backends.base import BuildRequest
+    from trtbuild.backends.tensorrt.builder import Built
+    from trtbuild.backends.tensorrt.precision import Precision
+    from trtbuild.backends.tensorrt.profiles import Profile
+    from trtbuild.backends.tensorrt.versions import TensorRT
+
+__all__ = ["OpenedEngine", "TensorRTBackend", "TensorRTOptions", "TensorRTSession"]
+
+
+class TensorRTBackend:
+    """TensorRT, through NVIDIA's Python package ``tensorrt``.
+
+    Args:
+        options: how plans are opened; `build` takes its options from the request.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, options: TensorRTOptions | None = None) -> None:
+        self._options = options or TensorRTOptions()
+
+    def availability(self) -> Availability:
+        """Say whether TensorRT, its library, the driver and a GPU are there and fit together."""
+        try:
+            tensorrt = installed()
+        except MissingError as error:
+            return Availability(False, str(error).rstrip("."))
+        native = native_version(tensorrt.major)
+        if native is not None and native != tensorrt.number:
+            return Availability(
+                False,
+                f"TensorRT's Python package is {tensorrt.number} and its library {native}",
+                "Install both from one version.",
+            )
+        driver = cuda_driver()
+        if driver.problem:
+            return Availability(
+                False, f"TensorRT {tensorrt.version} is here, and {driver.problem}", driver.remedy
+            )
+        return Availability(True, f"TensorRT {tensorrt.version} on {driver.gpus[0].name}")
+
+    def build(self, request: BuildRequest) -> Engine:
+        """Build a plan, look at its layers, and write it with its calibration cache.
+
+        Raises:
+            ModelError: TensorRT refuses the network or builds nothing; the message has its reasons.
+            OptionError: options that contradict each other, the network or the installed version.
+            DataError: there is not enough calibration data.
+            GateError: the engine does not run in the precision that was asked for; nothing is written.
+            MissingError: TensorRT does not start, or the GPU is not there.
+        """
+        tensorrt = installed()
+        options = TensorRTOptions.from_settings(request.settings)
+        precision = decide_precision(tensorrt, request.artifact, options)
+        profiles = profiles_for(options.shapes, input_specs(request.artifact.source))
+        with tempfile.TemporaryDirectory(prefix=".tensorrt.", dir=request.directory) as folder:
+            onnx = Path(folder) / f"{request.artifact.name}.onnx"
+            write_model(precision.model, onnx)
+            blueprint = Blueprint(
+                onnx, profiles, precision.implicit, precision.strongly_typed, precision.fp16_flag
+            )
+            built = build_plan(tensorrt, blueprint, request, options, request.progress)
+            layers = self._inspect(built.plan, Path(folder), options)
+        verdict = check_precision(layers, precision, fp16=options.fp16)
+        return _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
+
+    def open(self, path: Path) -> TensorRTSession:
+        """Open a plan.
+
+        Raises:
+            InputError: the file is not a plan for this machine; the message says what it was built for.
+            MissingError: TensorRT, the driver, a GPU or memory is missing.
+        """
+        engine = OpenedEngine(path, self._options)
+        try:
+            return TensorRTSession(engine)
+        except BaseException:
+            engine.close()
+            raise
+
+    def _inspect(self, plan: bytes, folder: Path, options: TensorRTOptions) -> EngineLayers:
+        """The layers of a plan that was just built; none when it cannot run on this machine."""
+        if options.runtime_platform is not RuntimePlatform.SAME_AS_BUILD:
+            return EngineLayers((), detailed=False)
+        path = folder / "new.plan"
+        path.write_bytes(plan)
+        engine = OpenedEngine(path, dataclasses.replace(options, allow_host_code=True))
+        try:
+            return inspect_engine(engine.tensorrt.module, engine.native)
+        finally:
+            engine.close()
+
+
+def _write(
+    tensorrt: TensorRT,
+    request: BuildRequest,
+    options: TensorRTOptions,
+    precision: Precision,
+    profiles: list[dict[str, Any]],
+    built: Built,
+    layers: EngineLayers,
+    verdict: str,
+) -> Engine:
+    path = request.directory / f"{request.artifact.name}.plan"
+    files = {path.name: "TensorRT plan"}
+    write_bytes(path, built.plan)
+    if built.cache is not None:
+        cache = request.directory / f"{request.artifact.name}.cache"
+        write_bytes(cache, built.cache)
+        files[cache.name] = "TensorRT calibration cache"
+    details = {
+        "machine": machine_record(tensorrt.version, options.device),
+        "quantization": precision.quantization,
+        "precision": verdict,
+        "flags": built.flags,
+        "profiles": _profiles_json(profiles),
+        "calibration": _calibration_json(built),
+        "timing_cache": built.timing_cache,
+        "kept_fp32": [{"node": k.node, "reason": k.reason} for k in precision.kept_float],
+        "reformats": layers.num_reformats,
+        "layers": layers.to_json(),
+        "warnings": built.log.texts("WARNING"),
+    }
+    return Engine("tensorrt", path, files, details)
+
+
+def _profiles_json(profiles: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: shapes.to_json() for name, shapes in profile.items()} for profile in profiles]
+
+
+def _calibration_json(built: Built) -> dict[str, Any]:
+    if not built.range_source:
+        return {}
+    return {
+        "calibrator": built.calibrator,
+        "ranges_from": built.range_source,
+        "batches": built.num_batches,
+        "samples_left_out": built.num_rows_left_out,
+    }
+
+
+_ = Profile if TYPE_CHECKING else None

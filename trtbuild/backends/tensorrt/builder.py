@@ -1,0 +1,177 @@
+"""One build: network, configuration, calibrator, timing cache, plan; nothing is kept of a failed one."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.backends.tensorrt.config import apply_options
+from trtbuild.backends.tensorrt.implicit import calibrating, needs_device
+from trtbuild.backends.tensorrt.logger import Log, make_logger
+from trtbuild.backends.tensorrt.network import parse_network
+from trtbuild.backends.tensorrt.profiles import add_profiles
+from trtbuild.backends.tensorrt.progress import interruptible, make_monitor
+from trtbuild.backends.tensorrt.timing_cache import load_timing_cache, save_timing_cache
+from trtbuild.cuda import open_device
+from trtbuild.errors import MissingError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from trtbuild.backends.base import BuildRequest
+    from trtbuild.backends.tensorrt.options import TensorRTOptions
+    from trtbuild.backends.tensorrt.profiles import Profile
+    from trtbuild.backends.tensorrt.versions import TensorRT
+    from trtbuild.cuda import Device
+    from trtbuild.progress import Progress
+
+__all__ = ["Blueprint", "Built", "build_plan"]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What is built.
+
+    Attributes:
+        onnx: file of the network.
+        profiles: of its dynamic inputs.
+        implicit: INT8 by calibrator; otherwise the network says where INT8 is, if anywhere.
+        strongly_typed: types are those of the network.
+        fp16_flag: let a weakly typed build choose FP16 kernels.
+    """
+
+    onnx: Path
+    profiles: Sequence[Profile]
+    implicit: bool
+    strongly_typed: bool
+    fp16_flag: bool
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came out.
+
+    Attributes:
+        plan: the serialized engine.
+        cache: calibration cache of an implicit build.
+        range_source: where its ranges came from; empty for explicit and float builds.
+        calibrator: name of its calibrator.
+        num_batches: calibration batches that TensorRT drew.
+        num_rows_left_out: calibration samples of an incomplete last batch.
+        timing_cache: file and digest of the timing cache, if there is one.
+        flags: names of the builder flags that were set.
+        log: what TensorRT said.
+    """
+
+    plan: bytes
+    cache: bytes | None
+    range_source: str
+    calibrator: str
+    num_batches: int
+    num_rows_left_out: int
+    timing_cache: dict[str, Any]
+    flags: list[str]
+    log: Log
+
+
+def build_plan(
+    tensorrt: TensorRT,
+    blueprint: Blueprint,
+    request: BuildRequest,
+    options: TensorRTOptions,
+    progress: Progress,
+) -> Built:
+    """Build a plan.
+
+    Args:
+        tensorrt: the installed version.
+        blueprint: what to build.
+        request: with calibration and data for an implicit build.
+        options: see `TensorRTOptions`.
+        progress: shown each phase of the build.
+
+    Raises:
+        ModelError: the network is refused, or no plan came out; the message has TensorRT's reasons.
+        OptionError: the version lacks an option, or refuses a value.
+        MissingError: TensorRT does not start, or the GPU is not there.
+        KeyboardInterrupt: Ctrl-C; the build was cancelled.
+    """
+    log = Log()
+    logger = make_logger(tensorrt, log)
+    with _device(request, blueprint, options) as device:
+        builder = _make_builder(tensorrt, logger, log)
+        config = builder.create_builder_config()
+        network, parser = parse_network(
+            tensorrt,
+            builder,
+            logger,
+            log,
+            blueprint.onnx,
+            strongly_typed=blueprint.strongly_typed,
+            native_instance_norm=options.version_compatible,
+        )
+        apply_options(tensorrt, builder, config, options)
+        add_profiles(builder, config, blueprint.profiles)
+        if blueprint.fp16_flag:
+            config.set_flag(tensorrt.member("BuilderFlag", "FP16"))
+        timing_cache = load_timing_cache(config, options, log)
+        with contextlib.ExitStack() as stack:
+            calibration = None
+            if blueprint.implicit:
+                calibration = stack.enter_context(
+                    calibrating(tensorrt, builder, config, network, request, options, device)
+                )
+            plan = _run(tensorrt, builder, network, config, progress)
+            run = calibration.run if calibration else None
+            if plan is None and (run is None or run.error is None):
+                raise ModelError(f"TensorRT {tensorrt.version} built no engine: {log.reason()}.")
+            cache = run.finish() if run else None
+            feeder = run.feeder if run else None
+            built = Built(
+                plan=bytes(plan),
+                cache=cache,
+                range_source=calibration.source if calibration else "",
+                calibrator=calibration.calibrator if calibration else "",
+                num_batches=feeder.num_batches if feeder else 0,
+                num_rows_left_out=feeder.num_rows_left_out if feeder else 0,
+                timing_cache=save_timing_cache(config, options),
+                flags=_flags_set(tensorrt, config),
+                log=log,
+            )
+        del parser, timing_cache  # both had to live until here
+    return built
+
+
+@contextlib.contextmanager
+def _device(
+    request: BuildRequest, blueprint: Blueprint, options: TensorRTOptions
+) -> Iterator[Device | None]:
+    """Make the chosen GPU current; without need (the first GPU, no batches) no provider is opened."""
+    feeds = blueprint.implicit and needs_device(request, options)
+    if not feeds and options.device == 0:
+        yield None
+        return
+    with open_device(options.cuda, options.device) as device, device.active():
+        yield device
+
+
+def _make_builder(tensorrt: TensorRT, logger: Any, log: Log) -> Any:
+    try:
+        return tensorrt.module.Builder(logger)
+    except TypeError as error:  # how the bindings tell that the library answered null
+        raise MissingError(
+            f"TensorRT {tensorrt.version} does not start: {log.reason()}. Run `trtbuild doctor`."
+        ) from error
+
+
+def _run(tensorrt: TensorRT, builder: Any, network: Any, config: Any, progress: Progress) -> Any:
+    with interruptible() as interruption:
+        config.progress_monitor = make_monitor(tensorrt, progress, interruption)
+        return builder.build_serialized_network(network, config)
+
+
+def _flags_set(tensorrt: TensorRT, config: Any) -> list[str]:
+    members = tensorrt.module.BuilderFlag.__members__
+    return sorted(name for name, flag in members.items() if config.get_flag(flag))

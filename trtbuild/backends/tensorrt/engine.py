@@ -1,0 +1,164 @@
+"""A plan is opened: runtime, engine, device; sessions are made of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.backends.base import TensorSpec
+from trtbuild.backends.tensorrt.logger import Log, make_logger
+from trtbuild.backends.tensorrt.machine import explain_refusal, machine_record
+from trtbuild.backends.tensorrt.profiles import ShapeRange
+from trtbuild.backends.tensorrt.versions import installed
+from trtbuild.cuda import open_device
+from trtbuild.errors import InputError, MissingError, ModelError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trtbuild.backends.tensorrt.options import TensorRTOptions
+    from trtbuild.backends.tensorrt.profiles import Profile
+    from trtbuild.backends.tensorrt.versions import TensorRT
+
+__all__ = ["OpenedEngine"]
+
+
+class OpenedEngine:
+    """A deserialized plan with the GPU that it runs on. Sessions share its weights.
+
+    A plan holds machine code, so open only plans whose origin you trust. Host code, as version compatible
+    plans hold, runs with all rights of this process and must be allowed by option.
+
+    Args:
+        path: file of the plan.
+        options: `device`, `cuda`, `allow_host_code` and `weight_budget` matter here.
+
+    Raises:
+        InputError: the file cannot be read, or TensorRT refuses it; the message says what it was built for.
+        MissingError: TensorRT, the driver or the GPU is not there.
+
+    Attributes:
+        inputs: names, dtypes and dims of the inputs.
+        outputs: the same of the outputs.
+        profiles: the shapes that each optimization profile covers.
+    """
+
+    def __init__(self, path: Path, options: TensorRTOptions) -> None:
+        self.tensorrt: TensorRT = installed()
+        self.options = options
+        self.log = Log()
+        try:
+            plan = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"the plan '{path}' cannot be read: {error.strerror}.") from error
+        self.device = open_device(options.cuda, options.device)
+        try:
+            with self.device.active():
+                self._runtime = self._make_runtime()
+                self.native: Any = self._deserialize(path, plan)
+                self._set_weight_budget()
+            self.inputs = self._specs("INPUT")
+            self.outputs = self._specs("OUTPUT")
+            self.profiles = self._profiles()
+        except BaseException:
+            self.close()
+            raise
+
+    def is_on_host(self, name: str) -> bool:
+        """Whether TensorRT reads or writes a tensor in host memory, as it does with shapes."""
+        where = self.tensorrt.member("TensorLocation", "HOST")
+        return bool(self.native.get_tensor_location(name) == where)
+
+    def make_context(self) -> Any:
+        """Make an execution context, with activation memory of its own.
+
+        Raises:
+            MissingError: there is not enough device memory.
+        """
+        with self.device.active():
+            context = self.native.create_execution_context()
+        if context is None:
+            needed = self.native.device_memory_size_v2
+            raise MissingError(
+                f"no execution context: {self.log.reason()}. It needs {needed / 2**20:.0f} MiB of device memory."
+            )
+        return context
+
+    def choose_profile(self, shapes: dict[str, tuple[int, ...]]) -> int:
+        """Number of the first optimization profile that covers these input shapes.
+
+        Raises:
+            ModelError: none does.
+        """
+        for index, profile in enumerate(self.profiles):
+            if all(profile[name].holds(shape) for name, shape in shapes.items()):
+                return index
+        known = "; ".join(
+            f"profile {i}: " + ", ".join(f"'{n}' {r.min} to {r.max}" for n, r in p.items())
+            for i, p in enumerate(self.profiles)
+        )
+        raise ModelError(f"the engine was not built for the input shapes {shapes}. It takes {known}.")
+
+    def close(self) -> None:
+        """Give everything back. Sessions must be closed before. Safe to call twice."""
+        self.native = None
+        self._runtime = None
+        self.device.close()
+
+    def _make_runtime(self) -> Any:
+        logger = make_logger(self.tensorrt, self.log)
+        try:
+            runtime = self.tensorrt.module.Runtime(logger)
+        except TypeError as error:  # how the bindings tell that the library answered null
+            raise MissingError(
+                f"TensorRT {self.tensorrt.version} does not start: {self.log.reason()}. Run `trtbuild doctor`."
+            ) from error
+        runtime.engine_host_code_allowed = self.options.allow_host_code
+        return runtime
+
+    def _deserialize(self, path: Path, plan: bytes) -> Any:
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            here = machine_record(self.tensorrt.version, self.options.device)
+            raise InputError(explain_refusal(path, self.log.reason(), here))
+        return engine
+
+    def _set_weight_budget(self) -> None:
+        if not self.native.streamable_weights_size:
+            return
+        budget = self.options.weight_budget
+        if budget is None:
+            budget = self.native.get_weight_streaming_automatic_budget()
+        self.native.weight_streaming_budget_v2 = budget
+        if self.native.weight_streaming_budget_v2 != budget:
+            raise OptionError(f"TensorRT refuses {budget} bytes as the budget for streamed weights.")
+
+    def _specs(self, mode: str) -> Sequence[TensorSpec]:
+        wanted = self.tensorrt.member("TensorIOMode", mode)
+        names = [self.native.get_tensor_name(i) for i in range(self.native.num_io_tensors)]
+        return [self._spec(name) for name in names if self.native.get_tensor_mode(name) == wanted]
+
+    def _spec(self, name: str) -> TensorSpec:
+        kind = self.native.get_tensor_dtype(name)
+        try:
+            dtype = np.dtype(self.tensorrt.module.nptype(kind))
+        except TypeError as error:
+            raise ModelError(
+                f"the tensor '{name}' is {kind.name}, which NumPy does not have. Build the engine with "
+                "inputs and outputs in FP32 or FP16."
+            ) from error
+        dims = tuple(None if dim == -1 else int(dim) for dim in self.native.get_tensor_shape(name))
+        return TensorSpec(name, dtype, dims)
+
+    def _profiles(self) -> list[Profile]:
+        count = self.native.num_optimization_profiles
+        return [{s.name: self._range(s.name, index) for s in self.inputs} for index in range(count)]
+
+    def _range(self, name: str, profile: int) -> ShapeRange:
+        if self.is_on_host(name):  # values, not shapes, are bounded there
+            shape = tuple(int(dim) for dim in self.native.get_tensor_shape(name))
+            return ShapeRange(shape, shape, shape)
+        shapes = self.native.get_tensor_profile_shape(name, profile)
+        return ShapeRange(*(tuple(int(dim) for dim in shape) for shape in shapes))

@@ -1,0 +1,191 @@
+"""Implicit INT8 on TensorRT 10: where the ranges come from, and how they reach the build."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from calibrators.cache import CalibrationCache
+from calibrators.errors import CacheError
+from calibrators.feeder import BatchFeeder, InputForm
+from calibrators.tensorrt import CALIBRATORS, CalibrationRun, make_calibrator
+from trtbuild.backends.tensorrt.options import Calibrator, RangeSource
+from trtbuild.backends.tensorrt.profiles import ShapeRange, make_profile
+from trtbuild.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from trtbuild.backends.base import BuildRequest, Feeds
+    from trtbuild.backends.tensorrt.options import TensorRTOptions
+    from trtbuild.backends.tensorrt.versions import TensorRT
+    from trtbuild.cuda import Device
+
+__all__ = ["Calibrating", "calibrating", "calibrator_name"]
+
+# How ranges were chosen on the host -> the calibrator of TensorRT that chooses alike.
+_SAME_METHOD = {"entropy": "entropy2", "tensorrt": "entropy2", "minmax": "minmax"}
+
+
+@dataclass(frozen=True)
+class Calibrating:
+    """A configuration that will calibrate; its `run` is to be finished after the build.
+
+    Attributes:
+        run: what TensorRT asks and writes.
+        source: ``device``, ``host`` or the name of a cache file, for the manifest.
+        calibrator: name of the calibrator.
+    """
+
+    run: CalibrationRun
+    source: str
+    calibrator: str
+
+
+def calibrator_name(options: TensorRTOptions, method: str) -> str:
+    """Choose the calibrator: as asked, else the one that chooses ranges as `method` does."""
+    if options.calibrator is not Calibrator.AUTO:
+        return str(options.calibrator)
+    return _SAME_METHOD.get(method, "entropy2")
+
+
+@contextlib.contextmanager
+def calibrating(
+    tensorrt: TensorRT,
+    builder: Any,
+    config: Any,
+    network: Any,
+    request: BuildRequest,
+    options: TensorRTOptions,
+    device: Device | None,
+) -> Iterator[Calibrating]:
+    """Set up a configuration for implicit INT8; buffers live until the block ends.
+
+    Args:
+        tensorrt: the installed version.
+        builder: a TensorRT builder.
+        config: its configuration, which gets calibrator and calibration profile.
+        network: the parsed network.
+        request: with the calibration and, perhaps, the data.
+        options: see `RangeSource` and `Calibrator`.
+        device: where batches go; only needed when TensorRT calibrates by itself.
+
+    Raises:
+        CacheError: the cache file is of another version or calibrator, or cannot be read.
+        DataError: there is neither data nor ranges.
+    """
+    calibration = request.artifact.calibration
+    method = calibration.method if calibration is not None else ""
+    name = calibrator_name(options, method)
+    config.set_flag(tensorrt.member("BuilderFlag", "INT8"))
+    if options.cache is not None:
+        content = _checked_cache(tensorrt, options, name)
+        run, source = CalibrationRun(cache=content), options.cache.name
+    elif _from_device(request, options, method):
+        assert request.calibration_batches is not None
+        assert device is not None
+        feeder = _feeder(tensorrt, builder, config, network, request.calibration_batches(), device)
+        run, source = CalibrationRun(feeder), "device"
+    elif calibration is not None:
+        header = f"TRT-{tensorrt.number}-{CALIBRATORS[name][1]}"
+        scales = {tensor: given.scale for tensor, given in calibration.ranges.items()}
+        run = CalibrationRun(cache=CalibrationCache(header, scales).to_bytes())
+        source = "host"
+    else:
+        raise DataError("implicit INT8 needs calibration data or ranges; give --data or --calibration.")
+    config.int8_calibrator = make_calibrator(tensorrt.module, name, run)
+    try:
+        yield Calibrating(run, source, name)
+    finally:
+        if run.feeder is not None:
+            run.feeder.close()
+
+
+def needs_device(request: BuildRequest, options: TensorRTOptions) -> bool:
+    """Whether TensorRT will calibrate by itself, so that batches must reach the GPU."""
+    calibration = request.artifact.calibration
+    method = calibration.method if calibration is not None else ""
+    return options.cache is None and _from_device(request, options, method)
+
+
+def _from_device(request: BuildRequest, options: TensorRTOptions, method: str) -> bool:
+    has_data = request.calibration_batches is not None
+    if options.ranges is RangeSource.DEVICE and not has_data:
+        raise DataError("--ranges device lets TensorRT calibrate, which needs --data.")
+    if options.ranges is not RangeSource.AUTO:
+        return options.ranges is RangeSource.DEVICE
+    return has_data and (not method or method in _SAME_METHOD)
+
+
+def _checked_cache(tensorrt: TensorRT, options: TensorRTOptions, name: str) -> bytes:
+    """Read a cache file and give it the header that this TensorRT accepts, if that was allowed."""
+    path = options.cache
+    assert path is not None
+    try:
+        cache = CalibrationCache.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise OptionError(f"the calibration cache '{path}' cannot be read: {error.strerror}.") from error
+    wanted = f"TRT-{tensorrt.number}-{CALIBRATORS[name][1]}"
+    if cache.header != wanted and not options.accept_foreign_cache:
+        raise CacheError(
+            f"the calibration cache '{path}' begins with '{cache.header}', and this TensorRT reads '{wanted}': it "
+            "would pass the cache over and calibrate again. Calibrate anew, or take its scales as they are: "
+            "--accept-foreign-cache."
+        )
+    return CalibrationCache(wanted, cache.scales).to_bytes()
+
+
+def _feeder(
+    tensorrt: TensorRT,
+    builder: Any,
+    config: Any,
+    network: Any,
+    batches: Iterable[Feeds],
+    device: Device,
+) -> BatchFeeder:
+    """Start feeding; with dynamic shapes, the first batch decides the calibration profile."""
+    iterator = iter(batches)
+    first = next(iterator, None)
+    if first is None:
+        raise DataError("there is no calibration data.")
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    forms = {tensor.name: _form(tensorrt, tensor, first) for tensor in inputs}
+    if any(-1 in tuple(tensor.shape) for tensor in inputs):
+        # TensorRT reads OPT alone, and wants every batch to have exactly that shape.
+        ranges = {name: ShapeRange(*([form.shape] * 3)) for name, form in forms.items()}
+        if not config.set_calibration_profile(make_profile(builder, ranges)):
+            raise DataError(f"TensorRT refuses to calibrate with the shapes {ranges}.")
+    feeder = BatchFeeder(_chained(first, iterator), forms, device)
+    if not feeder.has_more():
+        rows = feeder.num_rows_left_out
+        feeder.close()
+        size = next(iter(forms.values())).shape[0]
+        raise DataError(
+            f"there are {rows} calibration samples and the network takes {size} at a time. Give more data, "
+            "or build the network with a smaller or dynamic batch."
+        )
+    return feeder
+
+
+def _form(tensorrt: TensorRT, tensor: Any, first: Feeds) -> InputForm:
+    if tensor.name not in first:
+        raise DataError(f"the calibration data holds nothing for the input '{tensor.name}'.")
+    given = first[tensor.name].shape
+    shape = tuple(int(dim) for dim in tensor.shape)
+    if -1 in shape:
+        if len(shape) != len(given):
+            raise DataError(
+                f"the calibration data for '{tensor.name}' has the shape {given}; the network says {shape}."
+            )
+        shape = tuple(found if dim == -1 else dim for dim, found in zip(shape, given))
+    dtype = np.dtype(tensorrt.module.nptype(tensor.dtype))
+    # TensorRT calibrates an FP32 engine: floating point inputs are FP32 whatever the network declares.
+    return InputForm(shape, np.dtype(np.float32) if dtype.kind == "f" or dtype == np.int8 else dtype)
+
+
+def _chained(first: Feeds, rest: Iterator[Feeds]) -> Iterator[Feeds]:
+    yield first
+    yield from rest

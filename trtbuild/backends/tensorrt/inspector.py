@@ -1,0 +1,215 @@
+"""The layers of a built engine: precision, kernel, reformats, and the ONNX nodes that they came from.
+
+TensorRT's inspector writes JSON of two forms. Up to 10.x the tensors of the engine are names under
+``Bindings`` and a layer's tensor has one text ``Format/Datatype``; from 11 on they are objects under
+``I/O Tensors``, and format and type are two texts. Without ``ProfilingVerbosity.DETAILED`` a layer is only a
+name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["EngineLayers", "Layer", "LayerTensor", "inspect_engine", "read_layers"]
+
+# Words of the inspector -> one name a precision. The longer words come first: "BFloat16" holds "Float".
+_PRECISIONS = (
+    ("bfloat16", "BF16"),
+    ("bf16", "BF16"),
+    ("uint8", "UINT8"),
+    ("int8", "INT8"),
+    ("int4", "INT4"),
+    ("int64", "INT64"),
+    ("int32", "INT32"),
+    ("fp8", "FP8"),
+    ("fp4", "FP4"),
+    ("fp16", "FP16"),
+    ("half", "FP16"),
+    ("fp32", "FP32"),
+    ("float", "FP32"),
+    ("bool", "BOOL"),
+)
+_COMPUTING = ("INT8", "FP16", "FP32", "BF16", "FP8", "INT4", "FP4")
+# Between the names of several ONNX nodes in a layer's metadata stand the ASCII record or unit separator.
+_SEPARATORS = re.compile(r"[\x1e\x1f]")
+_NODE = re.compile(r"\[ONNX Layer: (.*)\]", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class LayerTensor:
+    """An input or output of a layer: its precision (``INT8`` ...) and memory format, as TensorRT says it."""
+
+    name: str
+    precision: str
+    format: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an engine.
+
+    Attributes:
+        name: TensorRT's name; fused layers join names with " + ".
+        kind: such as ``CaskConvolution`` or ``Reformat``; empty where the plan tells names only.
+        precision: what it computes in, by its weights, else its first input; empty when not told.
+        tactic: the kernel.
+        nodes: names of the ONNX nodes in it.
+        inputs: what it reads.
+        outputs: what it writes.
+    """
+
+    name: str
+    kind: str = ""
+    precision: str = ""
+    tactic: str = ""
+    nodes: tuple[str, ...] = ()
+    inputs: tuple[LayerTensor, ...] = ()
+    outputs: tuple[LayerTensor, ...] = ()
+
+    @property
+    def is_reformat(self) -> bool:
+        """Whether it only converts between formats or precisions: time that computes nothing."""
+        return self.kind == "Reformat" or "Reformatting CopyNode" in self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """What the manifest keeps of a layer."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "precision": self.precision,
+            "tactic": self.tactic,
+            "nodes": list(self.nodes),
+            "reformat": self.is_reformat,
+        }
+
+
+@dataclass(frozen=True)
+class EngineLayers:
+    """The layers of an engine in order of execution.
+
+    Attributes:
+        layers: all of them, reformats included.
+        detailed: whether precisions and kernels are known.
+    """
+
+    layers: tuple[Layer, ...]
+    detailed: bool
+
+    @property
+    def num_reformats(self) -> int:
+        """How many layers only convert."""
+        return sum(layer.is_reformat for layer in self.layers)
+
+    def precision_counts(self) -> dict[str, int]:
+        """How many computing layers run in each precision."""
+        computing = (layer for layer in self.layers if not layer.is_reformat)
+        counts = Counter(layer.precision for layer in computing if layer.precision in _COMPUTING)
+        return dict(sorted(counts.items()))
+
+    def layer_of(self, node: str) -> Layer | None:
+        """The layer that an ONNX node went into; None for nodes that were folded away."""
+        return next((layer for layer in self.layers if node in layer.nodes), None)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The layers as JSON types."""
+        return [layer.to_json() for layer in self.layers]
+
+    @classmethod
+    def from_json(cls, entries: list[dict[str, Any]]) -> EngineLayers:
+        """Read what `to_json` wrote."""
+        layers = tuple(
+            Layer(e["name"], e["kind"], e["precision"], e["tactic"], tuple(e["nodes"])) for e in entries
+        )
+        return cls(layers, any(layer.kind for layer in layers))
+
+
+def inspect_engine(tensorrt: Any, engine: Any, context: Any = None) -> EngineLayers:
+    """Ask an engine for its layers.
+
+    Args:
+        tensorrt: the module ``tensorrt``.
+        engine: a deserialized engine.
+        context: an execution context with input shapes, which makes dynamic shapes and formats concrete.
+
+    Raises:
+        InputError: the inspector answers nothing.
+    """
+    inspector = engine.create_engine_inspector()
+    if context is not None:
+        inspector.execution_context = context
+    text = inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON)
+    if text is None:
+        raise InputError("TensorRT's inspector tells nothing about this engine.")
+    return read_layers(text)
+
+
+def read_layers(text: str) -> EngineLayers:
+    """Read the inspector's JSON of TensorRT 10 or 11, or a file of ``trtexec --exportLayerInfo``.
+
+    Raises:
+        InputError: not such a text.
+    """
+    try:
+        document = json.loads(text)
+        entries = document["Layers"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError("this is not the layer information of a TensorRT engine.") from error
+    layers = tuple(_layer(entry) for entry in entries)
+    return EngineLayers(layers, any(isinstance(entry, dict) for entry in entries))
+
+
+def _layer(entry: Mapping[str, Any] | str) -> Layer:
+    if isinstance(entry, str):
+        return Layer(entry, nodes=_nodes("", entry))
+    inputs = tuple(_tensor(tensor) for tensor in entry.get("Inputs", ()))
+    outputs = tuple(_tensor(tensor) for tensor in entry.get("Outputs", ()))
+    name = str(entry.get("Name", ""))
+    return Layer(
+        name=name,
+        kind=str(entry.get("LayerType", "")),
+        precision=_layer_precision(entry, inputs),
+        tactic=str(entry.get("TacticName") or entry.get("TacticValue") or ""),
+        nodes=_nodes(str(entry.get("Metadata") or ""), name),
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def _tensor(entry: Mapping[str, Any]) -> LayerTensor:
+    joint = str(entry.get("Format/Datatype", ""))
+    form = str(entry.get("Format", joint))
+    kind = str(entry.get("Datatype") or entry.get("DataType") or joint)
+    dims = tuple(int(dim) for dim in entry.get("Dimensions", ()))
+    return LayerTensor(str(entry.get("Name", "")), _precision(kind) or _precision(form), form, dims)
+
+
+def _layer_precision(entry: Mapping[str, Any], inputs: tuple[LayerTensor, ...]) -> str:
+    weights = entry.get("Weights")
+    if isinstance(weights, dict) and weights.get("Type"):
+        return _precision(str(weights["Type"]))
+    return inputs[0].precision if inputs else ""
+
+
+def _precision(text: str) -> str:
+    lowered = text.lower()
+    return next((name for word, name in _PRECISIONS if word in lowered), "")
+
+
+def _nodes(metadata: str, name: str) -> tuple[str, ...]:
+    """The ONNX nodes of a layer, by its metadata, else by the parts of its name."""
+    if metadata:
+        matches = (_NODE.fullmatch(part.strip()) for part in _SEPARATORS.split(metadata))
+        return tuple(match[1] for match in matches if match)
+    if name.startswith("Reformatting CopyNode"):
+        return ()
+    return tuple(part.strip() for part in name.split(" + "))

@@ -1,0 +1,81 @@
+"""What a plan was built for, and why it does not open elsewhere."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.cuda import cuda_driver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["explain_refusal", "machine_record", "recorded_details"]
+
+_WORDS = {
+    "tensorrt": "TensorRT",
+    "gpu": "GPU",
+    "compute_capability": "compute capability",
+    "driver": "CUDA driver",
+}
+
+
+def machine_record(version: str, device: int = 0) -> dict[str, str]:
+    """Say what a plan built here belongs to.
+
+    Args:
+        version: of TensorRT.
+        device: number of the GPU.
+
+    Returns:
+        ``tensorrt``, ``driver``, ``gpu`` and ``compute_capability``; empty texts where unknown.
+    """
+    driver = cuda_driver()
+    gpu = driver.gpus[device] if device < len(driver.gpus) else None
+    return {
+        "tensorrt": version,
+        "driver": driver.version,
+        "gpu": gpu.name if gpu else "",
+        "compute_capability": gpu.compute_capability if gpu else "",
+    }
+
+
+def recorded_details(plan: Path) -> Mapping[str, Any]:
+    """What the manifest beside a plan records about the engine; empty without a manifest."""
+    try:
+        manifest = json.loads(plan.with_suffix(".manifest.json").read_text())
+        engine = manifest["engine"]
+        details: Mapping[str, Any] = engine["details"] if engine["file"] == plan.name else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return details
+
+
+def explain_refusal(plan: Path, reason: str, here: Mapping[str, str]) -> str:
+    """Say why a plan does not open: TensorRT's own words, what differs, and what to do.
+
+    Args:
+        plan: file of the plan.
+        reason: TensorRT's error lines.
+        here: `machine_record` of this machine.
+    """
+    built = recorded_details(plan).get("machine", {})
+    differs = [
+        f"{_WORDS[key]} {built[key]} (here {here[key]})"
+        for key in _WORDS
+        if built.get(key) and built[key] != here.get(key)
+    ]
+    sentences = [f"'{plan}' cannot be opened: {reason}."]
+    if differs:
+        sentences.append(f"It was built for {', '.join(differs)}.")
+    if "host executable code" in reason or "host code" in reason:
+        sentences.append("If you trust its origin, allow it: --allow-host-code.")
+    elif "agic" in reason:
+        sentences.append("The file is not a plan, or is damaged.")
+    else:
+        sentences.append(
+            "Plans belong to one TensorRT version and GPU; build it here: "
+            "trtbuild engine MODEL.onnx --int8 --backend tensorrt."
+        )
+    return " ".join(sentences)

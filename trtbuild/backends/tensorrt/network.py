@@ -1,0 +1,67 @@
+"""An ONNX network becomes TensorRT's network definition; every parser error is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtbuild.backends.tensorrt.logger import Log
+    from trtbuild.backends.tensorrt.versions import TensorRT
+
+__all__ = ["parse_network"]
+
+
+def parse_network(
+    tensorrt: TensorRT,
+    builder: Any,
+    logger: Any,
+    log: Log,
+    path: Path,
+    *,
+    strongly_typed: bool,
+    native_instance_norm: bool = False,
+) -> tuple[Any, Any]:
+    """Parse an ONNX file.
+
+    Args:
+        tensorrt: the installed version.
+        builder: a TensorRT builder.
+        logger: its logger.
+        log: where the logger writes.
+        path: ONNX file; external data lies beside it.
+        strongly_typed: take every type from the network.
+        native_instance_norm: InstanceNormalization without a plugin, which version compatible plans need.
+
+    Returns:
+        The network and the parser, which must live as long as the network.
+
+    Raises:
+        ModelError: the parser refuses nodes; the message names each with its op type and the reason.
+    """
+    trt = tensorrt.module
+    network = builder.create_network(tensorrt.network_flags(strongly_typed=strongly_typed))
+    if network is None:
+        raise ModelError(f"TensorRT cannot make a network: {log.reason()}.")
+    parser = trt.OnnxParser(network, logger)
+    if native_instance_norm:
+        parser.set_flag(tensorrt.member("OnnxParserFlag", "NATIVE_INSTANCENORM"))
+    if not parser.parse_from_file(str(path)):
+        raise ModelError(_refusal(tensorrt, parser, log, path))
+    return network, parser
+
+
+def _refusal(tensorrt: TensorRT, parser: Any, log: Log, path: Path) -> str:
+    found = [parser.get_error(index) for index in range(parser.num_errors)]
+    if not found:
+        return f"TensorRT {tensorrt.version} cannot parse '{path.name}': {log.reason()}."
+    lines = [f"  node '{e.node_name()}' ({e.node_operator() or 'graph'}): {e.desc()}" for e in found]
+    what = "a node" if len(found) == 1 else f"{len(found)} nodes"
+    return (
+        f"TensorRT {tensorrt.version} does not take {what} of the network:\n"
+        + "\n".join(lines)
+        + "\nReplace the operator in the exported network, or load a plugin for it."
+    )

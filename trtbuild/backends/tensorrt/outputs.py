@@ -1,0 +1,47 @@
+"""Memory for outputs whose shape only the data decides: TensorRT asks for it while it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trtbuild.backends.tensorrt.versions import TensorRT
+    from trtbuild.cuda import Buffer, Device
+
+__all__ = ["make_allocator"]
+
+
+def make_allocator(tensorrt: TensorRT, device: Device) -> Any:
+    """Make an ``IOutputAllocator`` for one output.
+
+    After an execution its attributes tell: ``buffer`` (the memory, at least one byte), ``shape`` and
+    ``error`` (what went wrong in a callback, which TensorRT would hide; None if nothing).
+    """
+
+    class Allocator(tensorrt.module.IOutputAllocator):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.buffer: Buffer | None = None
+            self.shape: tuple[int, ...] = ()
+            self.error: Exception | None = None
+
+        def reallocate_output_async(
+            self, name: str, memory: int, size: int, alignment: int, stream: int
+        ) -> int | None:
+            del name, memory, alignment, stream  # CUDA aligns to 256 bytes, as TensorRT asks
+            try:
+                if self.buffer is None or self.buffer.nbytes < size:
+                    if self.buffer is not None:
+                        self.buffer.free()
+                        self.buffer = None
+                    self.buffer = device.allocate(size)
+            except Exception as error:  # noqa: BLE001  raised again after the execution
+                self.error = error
+                return None
+            return self.buffer.address
+
+        def notify_shape(self, name: str, shape: Any) -> None:
+            del name
+            self.shape = tuple(int(extent) for extent in shape)
+
+    return Allocator()

@@ -1,0 +1,124 @@
+"""Which network is built, how INT8 and FP16 are asked for, and whether they came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtbuild.backends.tensorrt.options import Quantization
+from trtbuild.errors import GateError, ModelError, OptionError
+from trtbuild.quantization.half import to_half
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.backends.tensorrt.inspector import EngineLayers
+    from trtbuild.backends.tensorrt.options import TensorRTOptions
+    from trtbuild.backends.tensorrt.versions import TensorRT
+    from trtbuild.quantization.half import KeptFloat
+
+__all__ = ["Precision", "check_precision", "decide_precision"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a network is built.
+
+    Attributes:
+        model: the network that TensorRT parses.
+        int8: whether INT8 is wanted.
+        implicit: INT8 comes from a calibrator.
+        strongly_typed: types are those of the network.
+        fp16_flag: FP16 is asked for by flag.
+        kept_float: what stays FP32 in a network that was typed FP16, and why.
+    """
+
+    model: ir.Model
+    int8: bool
+    implicit: bool
+    strongly_typed: bool
+    fp16_flag: bool
+    kept_float: tuple[KeptFloat, ...] = ()
+
+    @property
+    def quantization(self) -> str:
+        """``implicit``, ``explicit`` or ``none``."""
+        if not self.int8:
+            return "none"
+        return "implicit" if self.implicit else "explicit"
+
+
+def decide_precision(
+    tensorrt: TensorRT, artifact: Artifact, options: TensorRTOptions
+) -> Precision:
+    """Choose between flags and a typed network.
+
+    INT8 is wanted when the artifact has ranges or a Q/DQ form. FP16 is a flag on weakly typed builds of
+    TensorRT 10 and casts in the network everywhere else.
+
+    Raises:
+        OptionError: implicit quantization on a TensorRT that has none.
+        ModelError: explicit quantization of a network that has no Q/DQ form.
+    """
+    int8 = artifact.calibration is not None or artifact.quantized is not None
+    if int8 and _is_implicit(tensorrt, options):
+        return Precision(artifact.model, int8, True, False, options.fp16)
+    if not int8 and tensorrt.has_implicit:
+        return Precision(artifact.model, int8, False, False, options.fp16)
+    model = artifact.quantized if int8 else artifact.model
+    if model is None:
+        raise ModelError(f"'{artifact.name}' has no Q/DQ form; explicit INT8 needs one.")
+    if not options.fp16:
+        return Precision(model, int8, False, True, False)
+    calibration = artifact.calibration
+    observed = (
+        {name: given.observed_amax for name, given in calibration.ranges.items()}
+        if calibration is not None
+        else {}
+    )
+    typed, kept = to_half(model, observed)
+    return Precision(typed, int8, False, True, False, kept)
+
+
+def _is_implicit(tensorrt: TensorRT, options: TensorRTOptions) -> bool:
+    if options.dla is not None and not tensorrt.has_implicit:
+        raise OptionError(
+            f"TensorRT {tensorrt.version} has no implicit INT8, which DLA needs. Use TensorRT 10 there."
+        )
+    if options.quantization is Quantization.AUTO:
+        return tensorrt.has_implicit
+    if options.quantization is Quantization.IMPLICIT and not tensorrt.has_implicit:
+        raise OptionError(
+            f"TensorRT {tensorrt.version} has no implicit quantization (calibrators ended with 10). Use "
+            "--quantization explicit; `trtbuild cache convert` turns an old cache into a Q/DQ network."
+        )
+    return options.quantization is Quantization.IMPLICIT
+
+
+def check_precision(layers: EngineLayers, precision: Precision, *, fp16: bool) -> str:
+    """Look whether the engine runs in the precision that was asked for.
+
+    Returns:
+        One sentence on what was found, for the manifest.
+
+    Raises:
+        GateError: INT8 or FP16 was asked for and no layer runs in it.
+    """
+    if not layers.detailed:
+        return "not checked: the plan tells no precisions (verbosity is not detailed)"
+    counts = layers.precision_counts()
+    if precision.int8 and not counts.get("INT8"):
+        raise GateError(
+            f"INT8 was asked for, and no layer of the engine runs in it ({_text(counts)}). Layers without a range "
+            "stay in float: see the warnings, or build with --quantization explicit."
+        )
+    if fp16 and not counts.get("FP16") and counts.get("FP32"):
+        raise GateError(
+            f"FP16 was asked for, and no layer of the engine runs in it ({_text(counts)})."
+        )
+    return _text(counts)
+
+
+def _text(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} layers {name}" for name, count in sorted(counts.items()))

@@ -1,0 +1,79 @@
+"""A build that shows how far it is and can be stopped.
+
+TensorRT calls back between its steps. Python runs signal handlers only when Python code runs, so during a
+build that is in these callbacks, and the bindings swallow what a callback raises: Ctrl-C would be printed and
+forgotten. It is therefore noted, the next callback cancels the build, and `interruptible` raises it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbuild.backends.tensorrt.versions import TensorRT
+    from trtbuild.progress import Progress
+
+__all__ = ["Interruption", "interruptible", "make_monitor"]
+
+
+@dataclass
+class Interruption:
+    """Why a build has to stop: Ctrl-C, or an error in a callback; None while it may go on."""
+
+    cause: BaseException | None = None
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Note Ctrl-C while the block runs and raise it, or any other noted cause, at its end."""
+    interruption = Interruption()
+
+    def note(number: int, frame: Any) -> None:
+        del number, frame
+        interruption.cause = KeyboardInterrupt()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+    else:
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield interruption
+        finally:
+            signal.signal(signal.SIGINT, before)
+    if interruption.cause is not None:
+        raise interruption.cause
+
+
+def make_monitor(tensorrt: TensorRT, progress: Progress, interruption: Interruption) -> Any:
+    """Make an ``IProgressMonitor`` that reports each phase and cancels when `interruption` has a cause."""
+
+    class Monitor(tensorrt.module.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            del parent_phase
+            self._steps[phase_name] = num_steps
+            self._show(phase_name, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._show(phase_name, step + 1)
+            return interruption.cause is None
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._show(phase_name, self._steps.pop(phase_name, 0))
+
+        def _show(self, phase: str, done: int) -> None:
+            try:
+                progress(phase, done, self._steps.get(phase, done))
+            except BaseException as error:  # noqa: BLE001  raised again when the build has ended
+                interruption.cause = error
+
+    return Monitor()

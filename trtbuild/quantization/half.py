@@ -1,0 +1,311 @@
+"""FP16 written into the network: what TensorRT 11 wants instead of a flag.
+
+Each node either computes in FP16 or stays FP32; casts stand where the two meet, inputs and outputs of the
+network keep their types. A DequantizeLinear answers the type of its scale and a QuantizeLinear wants the
+type of its input, so the scales of Q/DQ become FP16 too, which needs opset 19; weights behind a
+DequantizeLinear are quantized again with the rounded scale, so that nothing but their own rounding changes.
+
+What stays FP32, and why, is answered: tensors whose observed magnitude comes near FP16's largest number,
+weights beyond it, operators that sum or exponentiate, operators that ONNX does not define for FP16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from trtbuild.quantization.half_types import takes_half
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["HEADROOM", "SUMMING", "KeptFloat", "to_half"]
+
+FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+HALF_MAX = float(np.finfo(np.float16).max)
+
+# Other data than the calibration's may be larger by this much before FP16 overflows.
+HEADROOM = 4.0
+
+# Their results or sums grow beyond their inputs; decomposed normalizations are made of them.
+SUMMING = frozenset(
+    {"Exp", "Log", "Pow", "CumSum", "ReduceSum", "ReduceMean", "ReduceProd", "ReduceSumSquare", "ReduceL1",
+     "ReduceL2", "ReduceLogSum", "ReduceLogSumExp"}
+)  # fmt: skip
+
+# The first opset whose QuantizeLinear and DequantizeLinear take FP16 scales.
+HALF_SCALE_OPSET = 19
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+_LEVELS = 127
+
+
+@dataclass(frozen=True)
+class KeptFloat:
+    """A node that stays FP32, and why."""
+
+    node: str
+    op_type: str
+    reason: str
+
+
+def to_half(
+    model: ir.Model, observed: Mapping[str, float]
+) -> tuple[ir.Model, tuple[KeptFloat, ...]]:
+    """Answer a copy of a float32 network, with or without Q/DQ, that computes in FP16 where it can.
+
+    Args:
+        model: the network; its nodes have names.
+        observed: tensor name -> largest magnitude that occurred; tensors that are not in it are taken to
+            be small.
+
+    Returns:
+        The network, and what stays FP32.
+
+    Raises:
+        ModelError: the opset cannot be raised to 19 for Q/DQ in FP16.
+    """
+    model = _typed_clone(model)
+    kept = []
+    half_nodes = set()
+    for node in model.graph:
+        reason = _why_float(node, observed)
+        if reason is None:
+            half_nodes.add(node)
+        elif reason and _touches_float(node):
+            kept.append(KeptFloat(node.name or "", node.op_type, reason))
+    _Typing(model.graph).apply(half_nodes)
+    return model, tuple(kept)
+
+
+def _typed_clone(model: ir.Model) -> ir.Model:
+    """A copy at an opset that can hold the result, with a type on every value."""
+    opset = model.opset_imports.get("", 0)
+    has_quantizers = any(node.op_type in _QUANTIZERS for node in model.graph)
+    if has_quantizers and opset < HALF_SCALE_OPSET:
+        model = raise_model_opset(model, HALF_SCALE_OPSET)
+    else:
+        model = model.clone()
+    ir.passes.common.ShapeInferencePass()(model)
+    return model
+
+
+def raise_model_opset(model: ir.Model, opset: int) -> ir.Model:
+    """A copy of `model` at a higher opset.
+
+    Raises:
+        ModelError: ONNX cannot convert it.
+    """
+    from pathlib import Path
+
+    from trtbuild.model.opset import raise_opset
+
+    proto = onnx.load_from_string(ir.to_proto(model).SerializeToString())
+    raised: ir.Model = ir.from_proto(raise_opset(proto, opset, Path(model.graph.name or "network")))
+    return raised
+
+
+def _why_float(node: ir.Node, observed: Mapping[str, float]) -> str | None:
+    """None for a node that becomes FP16, else why not; the text is empty where nobody asks."""
+    if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+           for attribute in node.attributes.values()):  # fmt: skip
+        return "it holds a graph of its own"
+    if node.op_type == "Constant":
+        return ""
+    if node.op_type in SUMMING:
+        return "its results can leave the range of FP16 though its inputs do not"
+    if not takes_half(node):
+        return "ONNX does not define it for FP16"
+    for value in (*node.inputs, *node.outputs):
+        reason = _why_float_value(value, observed)
+        if reason:
+            return reason
+    return None
+
+
+def _why_float_value(value: ir.Value | None, observed: Mapping[str, float]) -> str:
+    if value is None or value.dtype != FLOAT:
+        return ""
+    largest = observed.get(_origin(value).name or "", 0.0)
+    if largest * HEADROOM > HALF_MAX:
+        return f"tensor '{value.name}' reached {largest:.6g}, and FP16 ends at {HALF_MAX:.0f}"
+    constant = _constant(value)
+    if constant is None:
+        return ""
+    array = constant.numpy()
+    if array.size and np.abs(array).max() > HALF_MAX:
+        return f"constant '{value.name}' holds {np.abs(array).max():.6g}, and FP16 ends at {HALF_MAX:.0f}"
+    if _is_activation_scale(value) and not np.all(array.astype(np.float16)):
+        return f"the scale '{value.name}' is too small for FP16"
+    return ""
+
+
+def _origin(value: ir.Value) -> ir.Value:
+    """The tensor that a value holds the numbers of, in front of Q/DQ."""
+    producer = value.producer()
+    while producer is not None and producer.op_type in _QUANTIZERS:
+        source = producer.inputs[0]
+        if source is None:
+            break
+        value, producer = source, source.producer()
+    return value
+
+
+def _constant(value: ir.Value) -> ir.TensorProtocol | None:
+    if value.const_value is not None:
+        return value.const_value
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Constant" and "value" in producer.attributes:
+        return producer.attributes["value"].as_tensor()
+    return None
+
+
+def _is_activation_scale(value: ir.Value) -> bool:
+    return any(
+        use.node.op_type in _QUANTIZERS and use.idx == 1 and not _is_weight(use.node)
+        for use in value.uses()
+    )
+
+
+def _is_weight(node: ir.Node) -> bool:
+    """Whether a DequantizeLinear stands behind a constant."""
+    source = node.inputs[0]
+    return node.op_type == "DequantizeLinear" and source is not None and _constant(source) is not None
+
+
+def _touches_float(node: ir.Node) -> bool:
+    return any(v is not None and v.dtype == FLOAT for v in (*node.inputs, *node.outputs))
+
+
+class _Typing:
+    """Gives nodes their types and puts casts where types meet."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._half: dict[ir.Value, ir.Value] = {}
+        self._float: dict[ir.Value, ir.Value] = {}
+
+    def apply(self, half_nodes: set[ir.Node]) -> None:
+        for node in list(self._graph):
+            if node in half_nodes:
+                self._make_half(node)
+            else:
+                for inner in _nested(node):
+                    self._make_float(inner)
+        for index, output in enumerate(self._graph.outputs):
+            if output.dtype == HALF:
+                self._restore_output(index, output)
+        self._remove_unread()
+
+    def _make_half(self, node: ir.Node) -> None:
+        if _is_weight(node):
+            self._requantize(node)
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype == FLOAT and takes_half(node, index):
+                node.replace_input_with(index, self._as_half(value))
+        if node.op_type == "Cast" and node.attributes["to"].as_int() == int(FLOAT):
+            node.attributes["to"] = ir.AttrInt64("to", int(HALF))
+        for output in node.outputs:
+            if output.dtype == FLOAT:
+                output.dtype = HALF
+
+    def _make_float(self, node: ir.Node) -> None:
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype == HALF:
+                node.replace_input_with(index, self._as_float(value))
+
+    def _as_half(self, value: ir.Value) -> ir.Value:
+        if value not in self._half:
+            constant = _constant(value)
+            self._half[value] = (
+                self._cast(value, HALF)
+                if constant is None
+                else self._initializer(f"{value.name}_fp16", _rounded(constant.numpy()))
+            )
+        return self._half[value]
+
+    def _as_float(self, value: ir.Value) -> ir.Value:
+        if value not in self._float:
+            self._float[value] = self._cast(value, FLOAT)
+        return self._float[value]
+
+    def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        suffix = "fp16" if dtype == HALF else "fp32"
+        node = ir.node("Cast", [value], {"to": int(dtype)}, name=f"{value.name}_to_{suffix}")
+        output = node.outputs[0]
+        output.name, output.dtype, output.shape = f"{value.name}_{suffix}", dtype, value.shape
+        producer = value.producer()
+        if producer is None:
+            self._graph.insert_before(self._graph[0], node)
+        else:
+            self._graph.insert_after(producer, node)
+        return output
+
+    def _requantize(self, node: ir.Node) -> None:
+        """Round the scales of an INT8 weight to FP16 and find the integers for them."""
+        integers, scale = node.inputs[0], node.inputs[1]
+        assert integers is not None
+        assert scale is not None
+        constant, scales = _constant(integers), _constant(scale)
+        assert constant is not None
+        assert scales is not None
+        array, old = constant.numpy(), scales.numpy().astype(np.float64)
+        new = _rounded(old)
+        ratio = old / new
+        if ratio.ndim:
+            axis = node.attributes["axis"].as_int()
+            ratio = ratio.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+        requantized = np.clip(np.rint(array * ratio), -_LEVELS, _LEVELS).astype(np.int8)
+        node.replace_input_with(0, self._initializer(f"{integers.name}_fp16", requantized))
+        node.replace_input_with(1, self._initializer(f"{scale.name}_{node.name}_fp16", new))
+
+    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        unique, number = name, 1
+        while unique in self._graph.initializers:
+            number += 1
+            unique = f"{name}_{number}"
+        tensor = ir.tensor(array, name=unique)
+        value = ir.Value(
+            name=unique,
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        self._graph.register_initializer(value)
+        return value
+
+    def _restore_output(self, index: int, output: ir.Value) -> None:
+        """Give an output its type back, under its own name."""
+        cast = self._as_float(output)
+        cast.name, output.name = output.name, f"{output.name}_fp16"
+        self._graph.outputs[index] = cast
+
+    def _remove_unread(self) -> None:
+        for name, value in list(self._graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del self._graph.initializers[name]
+
+
+def _rounded(array: np.ndarray) -> np.ndarray:
+    """FP16 of constants; a positive number that would vanish becomes the smallest one there is."""
+    half = np.asarray(array).astype(np.float16)
+    tiny = np.finfo(np.float16).smallest_subnormal
+    vanished = (half == 0) & (np.asarray(array) > 0)
+    return np.where(vanished, tiny, half).astype(np.float16)
+
+
+def _nested(node: ir.Node) -> Iterator[ir.Node]:
+    """A node and all nodes of the graphs in its attributes, which read values of the outer graph too."""
+    yield node
+    for attribute in node.attributes.values():
+        graphs = []
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs = [attribute.as_graph()]
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs = list(attribute.as_graphs())
+        for graph in graphs:
+            for inner in graph:
+                yield from _nested(inner)
