@@ -77,8 +77,8 @@ class CalibrationRun:
             return self.cache
         if self.feeder is None:
             raise CacheError(
-                "TensorRT did not take the calibration cache and asked for data. The first line of the cache "
-                "must name this TensorRT version and the calibrator."
+                "TensorRT did not take the calibration cache and asked for data. The first line of the "
+                "cache must name this TensorRT version and the calibrator."
             )
         if self.feeder.num_batches == 0:
             raise ObservationError(
@@ -86,7 +86,8 @@ class CalibrationRun:
             )
         if self.feeder.has_more():
             raise ObservationError(
-                f"TensorRT stopped calibrating after {self.feeder.num_batches} batches, before the data ended."
+                f"TensorRT stopped calibrating after {self.feeder.num_batches} batches, before the data "
+                "ended."
             )
         return self.written
 
@@ -111,8 +112,8 @@ def make_calibrator(tensorrt: Any, name: str, run: CalibrationRun) -> Any:
     base = getattr(tensorrt, CALIBRATORS[name][0], None)
     if base is None:
         raise MethodError(
-            f"TensorRT {tensorrt.__version__} has no {CALIBRATORS[name][0]}: calibrators ended with TensorRT 10. "
-            "Quantize the network explicitly (Q/DQ) instead."
+            f"TensorRT {tensorrt.__version__} has no {CALIBRATORS[name][0]}: calibrators ended with "
+            "TensorRT 10. Quantize the network explicitly (Q/DQ) instead."
         )
 
     class Calibrator(base):  # type: ignore[misc, valid-type]

@@ -160,6 +160,6 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
 }
 
 # Virtual functions that the bindings implement and the native side calls.
-LOG = 0
+LOG = {10: 0, 11: 4}
 GET_BATCH_SIZE, GET_BATCH, READ_CACHE, WRITE_CACHE, GET_ALGORITHM = 4, 5, 6, 7, 8
 PHASE_START, STEP_COMPLETE, PHASE_FINISH = 4, 5, 6

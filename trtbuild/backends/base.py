@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from trtbuild.progress import Progress, silent
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
@@ -67,12 +69,14 @@ class BuildRequest:
         calibration_batches: starts a new pass over the calibration data; for backends that calibrate
             by themselves (TensorRT 10). None when ranges came from a file.
         settings: the backend's own options, by name.
+        progress: shown how far a long build is.
     """
 
     artifact: Artifact
     directory: Path
     calibration_batches: Callable[[], Iterable[Feeds]] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    progress: Progress = silent
 
 
 @dataclass(frozen=True)

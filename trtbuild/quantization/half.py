@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
 
 from trtbuild.quantization.half_types import takes_half
 
@@ -89,7 +90,7 @@ def _typed_clone(model: ir.Model) -> ir.Model:
         model = raise_model_opset(model, HALF_SCALE_OPSET)
     else:
         model = model.clone()
-    ir.passes.common.ShapeInferencePass()(model)
+    common_passes.ShapeInferencePass()(model)
     return model
 
 
@@ -173,7 +174,9 @@ def _is_activation_scale(value: ir.Value) -> bool:
 def _is_weight(node: ir.Node) -> bool:
     """Whether a DequantizeLinear stands behind a constant."""
     source = node.inputs[0]
-    return node.op_type == "DequantizeLinear" and source is not None and _constant(source) is not None
+    return (
+        node.op_type == "DequantizeLinear" and source is not None and _constant(source) is not None
+    )
 
 
 def _touches_float(node: ir.Node) -> bool:

@@ -25,7 +25,9 @@ def takes_half(node: ir.Node, index: int | None = None) -> bool:
     inputs, outputs = allowed
     if index is not None:
         return _at(inputs, index)
-    floats = [i for i, v in enumerate(node.inputs) if v is not None and v.dtype == ir.DataType.FLOAT]
+    floats = [
+        i for i, v in enumerate(node.inputs) if v is not None and v.dtype == ir.DataType.FLOAT
+    ]
     answers = [i for i, v in enumerate(node.outputs) if v.dtype == ir.DataType.FLOAT]
     if not floats and node.op_type not in ("Cast", "DequantizeLinear"):
         return not answers  # what makes floats of other things is told the type by an attribute

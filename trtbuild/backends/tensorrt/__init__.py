@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.builder import Built
     from trtbuild.backends.tensorrt.precision import Precision
-    from trtbuild.backends.tensorrt.profiles import Profile
+    from trtbuild.backends.tensorrt.profiles import ShapeRange
     from trtbuild.backends.tensorrt.versions import TensorRT
 
 __all__ = ["OpenedEngine", "TensorRTBackend", "TensorRTOptions", "TensorRTSession"]
@@ -36,7 +36,8 @@ class TensorRTBackend:
     """TensorRT, through NVIDIA's Python package ``tensorrt``.
 
     Args:
-        options: how plans are opened; `build` takes its options from the request.
+        options: how plans are opened until something is built; `build` takes its options from the request,
+            and what it built is opened with them.
     """
 
     name = "tensorrt"
@@ -76,6 +77,10 @@ class TensorRTBackend:
         """
         tensorrt = installed()
         options = TensorRTOptions.from_settings(request.settings)
+        # What was just built here is opened like that, host code included.
+        self._options = dataclasses.replace(
+            options, allow_host_code=options.allow_host_code or options.version_compatible
+        )
         precision = decide_precision(tensorrt, request.artifact, options)
         profiles = profiles_for(options.shapes, input_specs(request.artifact.source))
         with tempfile.TemporaryDirectory(prefix=".tensorrt.", dir=request.directory) as folder:
@@ -85,7 +90,7 @@ class TensorRTBackend:
                 onnx, profiles, precision.implicit, precision.strongly_typed, precision.fp16_flag
             )
             built = build_plan(tensorrt, blueprint, request, options, request.progress)
-            layers = self._inspect(built.plan, Path(folder), options)
+            layers = self._inspect(built.plan, Path(folder))
         verdict = check_precision(layers, precision, fp16=options.fp16)
         return _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
 
@@ -103,13 +108,13 @@ class TensorRTBackend:
             engine.close()
             raise
 
-    def _inspect(self, plan: bytes, folder: Path, options: TensorRTOptions) -> EngineLayers:
+    def _inspect(self, plan: bytes, folder: Path) -> EngineLayers:
         """The layers of a plan that was just built; none when it cannot run on this machine."""
-        if options.runtime_platform is not RuntimePlatform.SAME_AS_BUILD:
+        if self._options.runtime_platform is not RuntimePlatform.SAME_AS_BUILD:
             return EngineLayers((), detailed=False)
         path = folder / "new.plan"
         path.write_bytes(plan)
-        engine = OpenedEngine(path, dataclasses.replace(options, allow_host_code=True))
+        engine = OpenedEngine(path, self._options)
         try:
             return inspect_engine(engine.tensorrt.module, engine.native)
         finally:
@@ -121,7 +126,7 @@ def _write(
     request: BuildRequest,
     options: TensorRTOptions,
     precision: Precision,
-    profiles: list[dict[str, Any]],
+    profiles: list[dict[str, ShapeRange]],
     built: Built,
     layers: EngineLayers,
     verdict: str,
@@ -149,7 +154,7 @@ def _write(
     return Engine("tensorrt", path, files, details)
 
 
-def _profiles_json(profiles: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _profiles_json(profiles: list[dict[str, ShapeRange]]) -> list[dict[str, Any]]:
     return [{name: shapes.to_json() for name, shapes in profile.items()} for profile in profiles]
 
 
@@ -162,6 +167,3 @@ def _calibration_json(built: Built) -> dict[str, Any]:
         "batches": built.num_batches,
         "samples_left_out": built.num_rows_left_out,
     }
-
-
-_ = Profile if TYPE_CHECKING else None

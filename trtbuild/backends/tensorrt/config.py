@@ -94,7 +94,9 @@ def _set_targets(tensorrt: TensorRT, builder: Any, config: Any, options: TensorR
             "HardwareCompatibilityLevel", options.hardware_compatibility.upper()
         )
     if options.runtime_platform is not RuntimePlatform.SAME_AS_BUILD:
-        config.runtime_platform = tensorrt.member("RuntimePlatform", options.runtime_platform.upper())
+        config.runtime_platform = tensorrt.member(
+            "RuntimePlatform", options.runtime_platform.upper()
+        )
     if options.tiling is not Tiling.NONE:
         level = tensorrt.member("TilingOptimizationLevel", options.tiling.upper())
         _set_and_read_back(config, "tiling_optimization_level", level)

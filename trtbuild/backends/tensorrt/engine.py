@@ -82,7 +82,8 @@ class OpenedEngine:
         if context is None:
             needed = self.native.device_memory_size_v2
             raise MissingError(
-                f"no execution context: {self.log.reason()}. It needs {needed / 2**20:.0f} MiB of device memory."
+                f"no execution context: {self.log.reason()}. It needs {needed / 2**20:.0f} MiB of device "
+                "memory."
             )
         return context
 
@@ -99,7 +100,9 @@ class OpenedEngine:
             f"profile {i}: " + ", ".join(f"'{n}' {r.min} to {r.max}" for n, r in p.items())
             for i, p in enumerate(self.profiles)
         )
-        raise ModelError(f"the engine was not built for the input shapes {shapes}. It takes {known}.")
+        raise ModelError(
+            f"the engine was not built for the input shapes {shapes}. It takes {known}."
+        )
 
     def close(self) -> None:
         """Give everything back. Sessions must be closed before. Safe to call twice."""
@@ -113,7 +116,8 @@ class OpenedEngine:
             runtime = self.tensorrt.module.Runtime(logger)
         except TypeError as error:  # how the bindings tell that the library answered null
             raise MissingError(
-                f"TensorRT {self.tensorrt.version} does not start: {self.log.reason()}. Run `trtbuild doctor`."
+                f"TensorRT {self.tensorrt.version} does not start: {self.log.reason()}. Run "
+                "`trtbuild doctor`."
             ) from error
         runtime.engine_host_code_allowed = self.options.allow_host_code
         return runtime
@@ -133,7 +137,9 @@ class OpenedEngine:
             budget = self.native.get_weight_streaming_automatic_budget()
         self.native.weight_streaming_budget_v2 = budget
         if self.native.weight_streaming_budget_v2 != budget:
-            raise OptionError(f"TensorRT refuses {budget} bytes as the budget for streamed weights.")
+            raise OptionError(
+                f"TensorRT refuses {budget} bytes as the budget for streamed weights."
+            )
 
     def _specs(self, mode: str) -> Sequence[TensorSpec]:
         wanted = self.tensorrt.member("TensorIOMode", mode)

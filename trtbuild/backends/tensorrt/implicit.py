@@ -95,7 +95,9 @@ def calibrating(
         run = CalibrationRun(cache=CalibrationCache(header, scales).to_bytes())
         source = "host"
     else:
-        raise DataError("implicit INT8 needs calibration data or ranges; give --data or --calibration.")
+        raise DataError(
+            "implicit INT8 needs calibration data or ranges; give --data or --calibration."
+        )
     config.int8_calibrator = make_calibrator(tensorrt.module, name, run)
     try:
         yield Calibrating(run, source, name)
@@ -127,13 +129,15 @@ def _checked_cache(tensorrt: TensorRT, options: TensorRTOptions, name: str) -> b
     try:
         cache = CalibrationCache.from_bytes(path.read_bytes())
     except OSError as error:
-        raise OptionError(f"the calibration cache '{path}' cannot be read: {error.strerror}.") from error
+        raise OptionError(
+            f"the calibration cache '{path}' cannot be read: {error.strerror}."
+        ) from error
     wanted = f"TRT-{tensorrt.number}-{CALIBRATORS[name][1]}"
     if cache.header != wanted and not options.accept_foreign_cache:
         raise CacheError(
-            f"the calibration cache '{path}' begins with '{cache.header}', and this TensorRT reads '{wanted}': it "
-            "would pass the cache over and calibrate again. Calibrate anew, or take its scales as they are: "
-            "--accept-foreign-cache."
+            f"the calibration cache '{path}' begins with '{cache.header}', and this TensorRT reads "
+            f"'{wanted}': it would pass the cache over and calibrate again. Calibrate anew, or take its "
+            "scales as they are: --accept-foreign-cache."
         )
     return CalibrationCache(wanted, cache.scales).to_bytes()
 
@@ -183,7 +187,9 @@ def _form(tensorrt: TensorRT, tensor: Any, first: Feeds) -> InputForm:
         shape = tuple(found if dim == -1 else dim for dim, found in zip(shape, given))
     dtype = np.dtype(tensorrt.module.nptype(tensor.dtype))
     # TensorRT calibrates an FP32 engine: floating point inputs are FP32 whatever the network declares.
-    return InputForm(shape, np.dtype(np.float32) if dtype.kind == "f" or dtype == np.int8 else dtype)
+    return InputForm(
+        shape, np.dtype(np.float32) if dtype.kind == "f" or dtype == np.int8 else dtype
+    )
 
 
 def _chained(first: Feeds, rest: Iterator[Feeds]) -> Iterator[Feeds]:

@@ -128,7 +128,8 @@ class EngineLayers:
     def from_json(cls, entries: list[dict[str, Any]]) -> EngineLayers:
         """Read what `to_json` wrote."""
         layers = tuple(
-            Layer(e["name"], e["kind"], e["precision"], e["tactic"], tuple(e["nodes"])) for e in entries
+            Layer(e["name"], e["kind"], e["precision"], e["tactic"], tuple(e["nodes"]))
+            for e in entries
         )
         return cls(layers, any(layer.kind for layer in layers))
 

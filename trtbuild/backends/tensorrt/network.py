@@ -58,7 +58,9 @@ def _refusal(tensorrt: TensorRT, parser: Any, log: Log, path: Path) -> str:
     found = [parser.get_error(index) for index in range(parser.num_errors)]
     if not found:
         return f"TensorRT {tensorrt.version} cannot parse '{path.name}': {log.reason()}."
-    lines = [f"  node '{e.node_name()}' ({e.node_operator() or 'graph'}): {e.desc()}" for e in found]
+    lines = [
+        f"  node '{e.node_name()}' ({e.node_operator() or 'graph'}): {e.desc()}" for e in found
+    ]
     what = "a node" if len(found) == 1 else f"{len(found)} nodes"
     return (
         f"TensorRT {tensorrt.version} does not take {what} of the network:\n"

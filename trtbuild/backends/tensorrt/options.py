@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "Calibrator",
@@ -218,7 +220,9 @@ class TensorRTOptions:
                 "--opt-level 0 times nothing, so --timing-cache is without effect. Leave one out."
             )
         if self.exclude_lean_runtime and not self.version_compatible:
-            raise OptionError("--exclude-lean-runtime only means something with --version-compatible.")
+            raise OptionError(
+                "--exclude-lean-runtime only means something with --version-compatible."
+            )
         if self.strip_plan and self.refit not in (Refit.NO, Refit.IDENTICAL, Refit.ALL):
             raise OptionError("--strip-plan goes with --refit identical or all.")
         if self.dla is not None and self.quantization is Quantization.EXPLICIT:
@@ -244,7 +248,9 @@ def _converted(name: str, value: Any) -> Any:
     if name in _ENUMS:
         allowed = [str(member) for member in _ENUMS[name]]
         if value not in allowed:
-            raise OptionError(f"'{value}' is not a value of '{name}'; it takes {', '.join(allowed)}.")
+            raise OptionError(
+                f"'{value}' is not a value of '{name}'; it takes {', '.join(allowed)}."
+            )
         return _ENUMS[name](value)
     if name in ("timing_cache", "cache") and value is not None:
         return Path(value)

@@ -49,9 +49,7 @@ class Precision:
         return "implicit" if self.implicit else "explicit"
 
 
-def decide_precision(
-    tensorrt: TensorRT, artifact: Artifact, options: TensorRTOptions
-) -> Precision:
+def decide_precision(tensorrt: TensorRT, artifact: Artifact, options: TensorRTOptions) -> Precision:
     """Choose between flags and a typed network.
 
     INT8 is wanted when the artifact has ranges or a Q/DQ form. FP16 is a flag on weakly typed builds of
@@ -110,8 +108,8 @@ def check_precision(layers: EngineLayers, precision: Precision, *, fp16: bool) -
     counts = layers.precision_counts()
     if precision.int8 and not counts.get("INT8"):
         raise GateError(
-            f"INT8 was asked for, and no layer of the engine runs in it ({_text(counts)}). Layers without a range "
-            "stay in float: see the warnings, or build with --quantization explicit."
+            f"INT8 was asked for, and no layer of the engine runs in it ({_text(counts)}). Layers without a "
+            "range stay in float: calibrate with more data, or build with --quantization explicit."
         )
     if fp16 and not counts.get("FP16") and counts.get("FP32"):
         raise GateError(

@@ -103,8 +103,10 @@ class TensorRTSession:
         if self._context is None:
             return
         self._context = None
-        for memory in (*self._staged.values(), *self._buffers.values()):
-            memory.free()
+        for staged in self._staged.values():
+            staged.free()
+        for buffer in self._buffers.values():
+            buffer.free()
         for allocator in self._allocators.values():
             if allocator.buffer is not None:
                 allocator.buffer.free()
@@ -126,7 +128,8 @@ class TensorRTSession:
         for name, array in arrays.items():
             if not self._context.set_input_shape(name, array.shape):
                 raise ModelError(
-                    f"TensorRT refuses the shape {array.shape} of input '{name}': {self._engine.log.reason()}."
+                    f"TensorRT refuses the shape {array.shape} of input '{name}': "
+                    f"{self._engine.log.reason()}."
                 )
             self._stage(name, array)
         for spec in self.outputs:
@@ -165,7 +168,9 @@ class TensorRTSession:
 
     def _set_address(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):
-            raise ModelError(f"TensorRT refuses the memory of '{name}': {self._engine.log.reason()}.")
+            raise ModelError(
+                f"TensorRT refuses the memory of '{name}': {self._engine.log.reason()}."
+            )
 
     def _copy_in(self, name: str) -> None:
         if not self._engine.is_on_host(name):
@@ -237,10 +242,14 @@ class TensorRTSession:
 
 def _checked(spec: TensorSpec, feeds: Feeds) -> np.ndarray:
     if spec.name not in feeds:
-        raise ModelError(f"the input '{spec.name}' is missing; given are {', '.join(feeds) or 'none'}.")
+        raise ModelError(
+            f"the input '{spec.name}' is missing; given are {', '.join(feeds) or 'none'}."
+        )
     array = np.ascontiguousarray(feeds[spec.name])
     if array.ndim != len(spec.dims):
-        raise ModelError(f"the input '{spec.name}' has the shape {array.shape}; expected {spec.dims}.")
+        raise ModelError(
+            f"the input '{spec.name}' has the shape {array.shape}; expected {spec.dims}."
+        )
     if array.dtype == spec.dtype:
         return array
     if array.dtype.kind == spec.dtype.kind == "f":

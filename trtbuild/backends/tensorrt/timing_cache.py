@@ -40,8 +40,8 @@ def load_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> Any:
     # Never with ignore_mismatch: timings of another GPU would choose kernels for this one.
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         raise InputError(
-            f"the timing cache '{path}' cannot be used here: {log.reason()}. It belongs to another TensorRT or "
-            "GPU, or is damaged; name another file, and a new one is made."
+            f"the timing cache '{path}' cannot be used here: {log.reason()}. It belongs to another TensorRT "
+            "or GPU, or is damaged; name another file, and a new one is made."
         )
     return cache
 

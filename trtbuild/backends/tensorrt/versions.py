@@ -60,7 +60,9 @@ class TensorRT:
         kind = getattr(self.module, enum, None)
         members = kind.__members__ if kind is not None else {}
         if name not in members:
-            raise OptionError(f"TensorRT {self.version} has no {enum} {name}. {_why_gone(enum, name)}")
+            raise OptionError(
+                f"TensorRT {self.version} has no {enum} {name}. {_why_gone(enum, name)}"
+            )
         return members[name]
 
     def network_flags(self, *, strongly_typed: bool) -> int:
@@ -86,7 +88,9 @@ def installed() -> TensorRT:
     try:
         module = importlib.import_module("tensorrt")
     except ModuleNotFoundError as error:
-        raise MissingError(f"TensorRT is not installed ({error}). Install it: {INSTALL}.") from error
+        raise MissingError(
+            f"TensorRT is not installed ({error}). Install it: {INSTALL}."
+        ) from error
     except (ImportError, OSError, RuntimeError) as error:
         raise MissingError(
             f"TensorRT's Python package is here, and its library does not load: {error}. Install both "
