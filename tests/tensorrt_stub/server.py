@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 def main() -> None:
     faulthandler.enable()
-    for module in ("onnx.parser", "onnx_ir", "onnxruntime", "tests.tensorrt_stub.runtime",
+    for module in ("onnx.parser", "onnx_ir", "onnxruntime", "numpy.random", "cuda.bindings.driver", "tests.tensorrt_stub.runtime",
                    "tests.trtbuild.backends.tensorrt.networks", "trtbuild.backends.tensorrt"):  # fmt: skip
         importlib.import_module(module)
     import tensorrt

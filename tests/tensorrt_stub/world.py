@@ -22,7 +22,7 @@ class World:
         major: 10 or 11.
         number: version as TensorRT writes it, 101601 for 10.16.1.
         calls: every virtual call, ``(interface.member, arguments...)``, oldest first.
-        failing: members that answer null, false or 0 without doing anything.
+        failing: members that do nothing, and what they answer (0 is null and false too).
         unsupported: op types that the parser refuses.
         device: name of the GPU that plans are built for.
         errors: tracebacks of bugs in the stand-in itself; must stay empty.
@@ -34,7 +34,7 @@ class World:
     major: int
     number: int
     calls: list[tuple[Any, ...]] = field(default_factory=list)
-    failing: set[str] = field(default_factory=set)
+    failing: dict[str, int] = field(default_factory=dict)
     unsupported: set[str] = field(default_factory=set)
     device: str = "Stand-in GPU 0"
     errors: list[str] = field(default_factory=list)
