@@ -278,6 +278,10 @@ class OnnxParser(Native):
     def flags(self) -> int:
         return self.parser_flags
 
+    @virtual(None, i32)
+    def set_flag(self, flag: int) -> None:
+        self.parser_flags |= 1 << flag
+
 
 class Profile(Native):
     interface = "IOptimizationProfile"

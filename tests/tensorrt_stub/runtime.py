@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx.shape_inference
 
+from tests.tensorrt_stub import slots
 from tests.tensorrt_stub.builder import DATA_TYPES
 from tests.tensorrt_stub.native import (
     Dims,
@@ -292,19 +293,14 @@ class Context(Native):
 
     def _ask(self, name: str, value: np.ndarray, stream: int) -> int:
         allocator = self.allocators[name]
-        # IOutputAllocator: 4 reallocateOutput (10 only), then reallocateOutputAsync and notifyShape.
-        reallocate, notify = OUTPUT_ALLOCATOR[self.world.major]
         wanted = (ctypes.c_uint64, max(1, value.nbytes)), (ctypes.c_uint64, 256)
         at = invoke(
-            allocator, reallocate, ptr, (text, name.encode()), (ptr, None), *wanted, (ptr, stream)
+            allocator, slots.REALLOCATE_OUTPUT, ptr, (text, name.encode()), (ptr, None), *wanted, (ptr, stream)
         )
         dims = Dims()
         Dims.write(ctypes.addressof(dims), value.shape)
-        invoke(allocator, notify, None, (text, name.encode()), (ptr, ctypes.addressof(dims)))
+        invoke(allocator, slots.NOTIFY_SHAPE, None, (text, name.encode()), (ptr, ctypes.addressof(dims)))
         return int(at or 0)
-
-
-OUTPUT_ALLOCATOR = {10: (6, 5), 11: (5, 4)}
 
 
 class Inspector(Native):

@@ -101,6 +101,7 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "get_error": (6, 4),
         "set_flags": (11, 9),
         "flags": (12, 10),
+        "set_flag": (14, 12),
     },
     "IParserError": {
         "code": (0, 0),
@@ -162,4 +163,5 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
 # Virtual functions that the bindings implement and the native side calls.
 LOG = {10: 0, 11: 4}
 GET_BATCH_SIZE, GET_BATCH, READ_CACHE, WRITE_CACHE, GET_ALGORITHM = 4, 5, 6, 7, 8
+REALLOCATE_OUTPUT, NOTIFY_SHAPE = 5, 6
 PHASE_START, STEP_COMPLETE, PHASE_FINISH = 4, 5, 6

@@ -1,0 +1,77 @@
+"""A build shows how far it is, and stops when it should."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.trtbuild.backends.tensorrt import networks
+from trtbuild.backends.base import BuildRequest
+from trtbuild.backends.tensorrt import TensorRTBackend
+
+if TYPE_CHECKING:
+    from tests.tensorrt_stub.fixtures import Server
+    from tests.tensorrt_stub.world import World
+
+
+def shows(world: World) -> list[Any]:
+    seen: list[Any] = []
+    request = BuildRequest(
+        networks.calibrated(),
+        Path(),
+        settings={"quantization": "explicit"},
+        progress=lambda stage, done, total: seen.append((stage, done, total)),
+    )
+    TensorRTBackend().build(request)
+    return seen
+
+
+def test_phases_are_shown_with_their_steps(tensorrt: Server) -> None:
+    seen = tensorrt.value(shows)
+    assert seen[0] == ["Building Engine", 0, 3]
+    assert seen[-1] == ["Building Engine", 3, 3]
+    timing = [entry for entry in seen if entry[0] == "Timing"]
+    assert [done for _, done, _ in timing][:3] == [0, 1, 2]
+    assert timing[-1][1] == timing[-1][2]
+
+
+def is_interrupted(world: World) -> list[str]:
+    """Ctrl-C while TensorRT works: Python sees it in a callback of the bindings."""
+
+    def interrupt(step: int) -> None:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    world.on_step = interrupt
+    request = networks.request(networks.calibrated(), None, quantization="explicit")
+    try:
+        TensorRTBackend().build(request)
+    except KeyboardInterrupt:
+        default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return [*sorted(path.name for path in Path().iterdir()), f"handler restored: {default}"]
+    return ["not interrupted"]
+
+
+def test_ctrl_c_cancels_the_build(tensorrt: Server) -> None:
+    answer = tensorrt.run(is_interrupted)
+    assert answer.value == ["handler restored: True"]
+    # The build was stopped by the monitor, not merely waited for: nothing was looked at afterwards.
+    assert not answer.called("Runtime.deserialize_cuda_engine")
+
+
+def breaks(world: World) -> None:
+    def fail(stage: str, done: int, total: int | None) -> None:
+        raise ZeroDivisionError("a bug in what shows progress")
+
+    request = BuildRequest(
+        networks.calibrated(), Path(), settings={"quantization": "explicit"}, progress=fail
+    )
+    TensorRTBackend().build(request)
+
+
+def test_an_error_in_the_display_is_not_swallowed(tensorrt: Server) -> None:
+    error = tensorrt.run(breaks).error
+    assert error is not None
+    assert error["type"] == "ZeroDivisionError"
