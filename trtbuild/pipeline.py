@@ -135,7 +135,7 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
     artifact = quantize(artifact, recipe.float_patterns)
     files = _write_network(artifact, output)
     progress("build", 0, 1)
-    engine = backend.build(_request(artifact, plan, recipe, output))
+    engine = backend.build(_request(artifact, plan, recipe, output, progress))
     progress("build", 1, 1)
     session = backend.open(engine.path)
     try:
@@ -181,7 +181,11 @@ def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:
 
 
 def _request(
-    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, output: Path
+    artifact: Artifact,
+    plan: DataPlan,
+    recipe: EngineRecipe,
+    output: Path,
+    progress: Progress,
 ) -> BuildRequest:
     def calibration_batches() -> Iterator[Feeds]:
         assert plan.calibration is not None
@@ -189,7 +193,7 @@ def _request(
         return (batch.feeds for batch in batches(plan.calibration, size))
 
     given = calibration_batches if plan.calibration is not None else None
-    return BuildRequest(artifact, output, given, recipe.settings)
+    return BuildRequest(artifact, output, given, recipe.settings, progress)
 
 
 def verification_batches(

@@ -295,11 +295,23 @@ class Context(Native):
         allocator = self.allocators[name]
         wanted = (ctypes.c_uint64, max(1, value.nbytes)), (ctypes.c_uint64, 256)
         at = invoke(
-            allocator, slots.REALLOCATE_OUTPUT, ptr, (text, name.encode()), (ptr, None), *wanted, (ptr, stream)
+            allocator,
+            slots.REALLOCATE_OUTPUT,
+            ptr,
+            (text, name.encode()),
+            (ptr, None),
+            *wanted,
+            (ptr, stream),
         )
         dims = Dims()
         Dims.write(ctypes.addressof(dims), value.shape)
-        invoke(allocator, slots.NOTIFY_SHAPE, None, (text, name.encode()), (ptr, ctypes.addressof(dims)))
+        invoke(
+            allocator,
+            slots.NOTIFY_SHAPE,
+            None,
+            (text, name.encode()),
+            (ptr, ctypes.addressof(dims)),
+        )
         return int(at or 0)
 
 

@@ -47,7 +47,9 @@ class World:
     def log(self, severity: str, message: str) -> None:
         if self.logger:
             number = SEVERITIES.index(severity)
-            invoke(self.logger, slots.LOG[self.major], None, (i32, number), (text, message.encode()))
+            invoke(
+                self.logger, slots.LOG[self.major], None, (i32, number), (text, message.encode())
+            )
 
     def called(self, member: str) -> list[tuple[Any, ...]]:
         """The arguments of every call of a member."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
+from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.errors import MissingError, OptionError
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ AUTO = "auto"
 
 def known_backends() -> Mapping[str, Backend]:
     """Every backend by name, the preferred first; none is loaded by asking."""
-    embedded = OnnxRuntimeBackend()
-    return {embedded.name: embedded}
+    tensorrt, embedded = TensorRTBackend(), OnnxRuntimeBackend()
+    return {tensorrt.name: tensorrt, embedded.name: embedded}
 
 
 def choose_backend(name: str = AUTO) -> tuple[Backend, str]:

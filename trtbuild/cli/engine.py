@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from trtbuild.cli.data_options import data_options
 from trtbuild.cli.engine_summary import engine_summary
 from trtbuild.cli.gate_options import gate_options
 from trtbuild.cli.output import Output, output_options
+from trtbuild.cli.tensorrt_options import tensorrt_options
 from trtbuild.errors import OptionError
 from trtbuild.latency.measure import MeasureOptions
 from trtbuild.manifest import read_manifest
@@ -43,6 +44,7 @@ __all__ = ["command"]
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
               help="Of verification, and of calibration inside TensorRT.")  # fmt: skip
 @click.option("--latency/--no-latency", default=True, show_default=True, help="Measure latency.")
+@tensorrt_options
 @gate_options
 @output_options
 def command(
@@ -57,6 +59,7 @@ def command(
     backend: str,
     batch_size: int,
     latency: bool,
+    settings: dict[str, Any],
     gate: Gate,
     out: Output,
 ) -> int:
@@ -75,6 +78,7 @@ def command(
         calibration=calibration,
         float_patterns=float_patterns,
         backend=backend,
+        settings=settings,
         batch_size=batch_size,
         gate=gate,
         latency=MeasureOptions(duration_ms=2000) if latency else None,

@@ -81,7 +81,9 @@ def _range(array: np.ndarray, method: str) -> TensorRange:
     return TensorRange(amax, amax, *bounds, method, "", array.size, int((array == 0).sum()))
 
 
-def request(artifact: Artifact, data: list[dict[str, np.ndarray]] | None = None, **settings: Any) -> BuildRequest:
+def request(
+    artifact: Artifact, data: list[dict[str, np.ndarray]] | None = None, **settings: Any
+) -> BuildRequest:
     """A request that writes into the working directory."""
     given = (lambda: iter(data)) if data is not None else None
     return BuildRequest(artifact, Path(), given, settings)

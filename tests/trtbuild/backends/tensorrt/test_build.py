@@ -185,12 +185,19 @@ def test_several_profiles(tensorrt: Server) -> None:
     assert answer.error is None, answer.error["trace"]
     assert [p["images"]["max"][0] for p in answer.value["details"]["profiles"]] == [1, 8]
     # Three rows fit the second profile alone.
-    assert [call[0] for call in answer.called("IExecutionContext.set_optimization_profile_async")] == [1]
+    assert [
+        call[0] for call in answer.called("IExecutionContext.set_optimization_profile_async")
+    ] == [1]
 
 
 def test_flags_go_by_name(tensorrt10: Server, tensorrt11: Server) -> None:
     """The same options set other integers on 10 and 11, where the members moved."""
-    settings = {"quantization": "explicit", "sparse": True, "refit": "identical", "strict_nans": True}
+    settings = {
+        "quantization": "explicit",
+        "sparse": True,
+        "refit": "identical",
+        "strict_nans": True,
+    }
     masks = {}
     for server in (tensorrt10, tensorrt11):
         answer = server.run(builds, **settings)
@@ -260,7 +267,9 @@ def test_a_build_route_is_for_11(tensorrt10: Server, tensorrt11: Server) -> None
     answer = tensorrt11.run(builds, build_route="x=1")
     assert answer.called("IBuilderConfig.set_build_route") == [["x=1"]]
     refused = _error(
-        tensorrt11.run(builds_with_failures, failing=["IBuilderConfig.set_build_route"], build_route="y")
+        tensorrt11.run(
+            builds_with_failures, failing=["IBuilderConfig.set_build_route"], build_route="y"
+        )
     )
     assert "TensorRT refuses build_route = y" in refused["message"]
 
@@ -288,7 +297,11 @@ def builds_unsupported(world: World) -> Any:
         ("create.Runtime", 3, "does not start: CUDA initialization failure"),
         ("Runtime.deserialize_cuda_engine", 2, "cannot be opened: TensorRT gave no reason"),
         ("ICudaEngine.create_execution_context", 3, "no execution context"),
-        ("IExecutionContext.set_input_shape", 2, "refuses the shape (1, 3, 8, 8) of input 'images'"),
+        (
+            "IExecutionContext.set_input_shape",
+            2,
+            "refuses the shape (1, 3, 8, 8) of input 'images'",
+        ),
         ("IExecutionContext.set_tensor_address", 2, "TensorRT refuses the memory of 'images'"),
         ("IExecutionContext.execute_async_v3", 2, "the execution failed"),
         ("EngineInspector.get_engine_information", 2, "inspector tells nothing"),

@@ -28,7 +28,9 @@ def _build(batches: Any, batch: Any = 1, **settings: Any) -> list[str]:
     """Build with some batches; answer the files, also when the build fails, through `Left`."""
     artifact = networks.calibrated(batch)
     request = networks.request(artifact, [], **settings)
-    request = type(request)(request.artifact, request.directory, lambda: iter(batches), request.settings)
+    request = type(request)(
+        request.artifact, request.directory, lambda: iter(batches), request.settings
+    )
     try:
         TensorRTBackend().build(request)
     except BaseException as error:
@@ -40,7 +42,9 @@ def _build(batches: Any, batch: Any = 1, **settings: Any) -> list[str]:
 def fails_in_the_reader(world: World, kind: str) -> list[str]:
     def read() -> Iterator[dict[str, np.ndarray]]:
         yield from networks.batches(2)
-        raise {"value": ValueError("image 3 is damaged"), "interrupt": KeyboardInterrupt("now")}[kind]
+        raise {"value": ValueError("image 3 is damaged"), "interrupt": KeyboardInterrupt("now")}[
+            kind
+        ]
 
     return _build(read())
 
@@ -117,7 +121,9 @@ def uses_a_cache(world: World, text: str, **settings: Any) -> dict[str, Any]:
     Path("given.cache").write_text(text)
     artifact = networks.calibrated()
     data = networks.batches(2)
-    built = TensorRTBackend().build(networks.request(artifact, data, cache="given.cache", **settings))
+    built = TensorRTBackend().build(
+        networks.request(artifact, data, cache="given.cache", **settings)
+    )
     return {"details": dict(built.details), "cache": Path("net.cache").read_text()}
 
 
@@ -132,7 +138,9 @@ def test_a_cache_replaces_calibration(tensorrt10: Server) -> None:
     assert answer.called("calibrator.cache") == [[OURS]]
 
 
-@pytest.mark.parametrize("header", ["TRT-100300-EntropyCalibration2", "TRT-101601-MinMaxCalibration"])
+@pytest.mark.parametrize(
+    "header", ["TRT-100300-EntropyCalibration2", "TRT-101601-MinMaxCalibration"]
+)
 def test_a_foreign_cache_is_noticed_before_the_build(tensorrt10: Server, header: str) -> None:
     answer = tensorrt10.run(uses_a_cache, text=f"{header}\nimages: 3c010a14\n")
     error = _error(answer)
@@ -147,7 +155,9 @@ def test_a_foreign_cache_can_be_accepted(tensorrt10: Server) -> None:
     assert answer.called("calibrator.cache") == [[OURS]]
 
 
-@pytest.mark.parametrize("text", ["", "not a cache\n", "TRT-101601-EntropyCalibration2\nimages 3c\n"])
+@pytest.mark.parametrize(
+    "text", ["", "not a cache\n", "TRT-101601-EntropyCalibration2\nimages 3c\n"]
+)
 def test_a_damaged_cache_is_noticed_before_the_build(tensorrt10: Server, text: str) -> None:
     answer = tensorrt10.run(uses_a_cache, text=text)
     assert _error(answer)["type"] == "CacheError"

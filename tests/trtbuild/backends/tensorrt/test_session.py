@@ -15,7 +15,12 @@ import pytest
 
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.artifact import Artifact
-from trtbuild.backends.tensorrt import OpenedEngine, TensorRTBackend, TensorRTOptions, TensorRTSession
+from trtbuild.backends.tensorrt import (
+    OpenedEngine,
+    TensorRTBackend,
+    TensorRTOptions,
+    TensorRTSession,
+)
 
 if TYPE_CHECKING:
     from tests.tensorrt_stub.fixtures import Answer, Server
@@ -31,7 +36,11 @@ def _error(answer: Answer) -> dict[str, Any]:
 
 def _plan(batch: Any = 1, **settings: Any) -> Path:
     """A float plan of the small network."""
-    return TensorRTBackend().build(networks.request(networks.float_artifact(batch), None, **settings)).path
+    return (
+        TensorRTBackend()
+        .build(networks.request(networks.float_artifact(batch), None, **settings))
+        .path
+    )
 
 
 def _difference(session: TensorRTSession, size: int, seed: int) -> float:
@@ -204,8 +213,18 @@ def opens_elsewhere(world: World, change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "texts"),
     [
-        ("gpu", ["incompatible device", "built for TensorRT 10.3.0", "GPU NVIDIA A10 (here Stand-in GPU 0)"]),
-        ("version", ["not compatible with this version of TensorRT", "trtbuild engine MODEL.onnx --int8"]),
+        (
+            "gpu",
+            [
+                "incompatible device",
+                "built for TensorRT 10.3.0",
+                "GPU NVIDIA A10 (here Stand-in GPU 0)",
+            ],
+        ),
+        (
+            "version",
+            ["not compatible with this version of TensorRT", "trtbuild engine MODEL.onnx --int8"],
+        ),
         ("damage", ["Magic tag does not match", "not a plan, or is damaged"]),
         ("absent", ["cannot be read: No such file or directory"]),
         ("host code", ["host executable code", "--allow-host-code"]),

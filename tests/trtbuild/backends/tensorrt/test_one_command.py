@@ -1,0 +1,121 @@
+"""The main job on a machine with TensorRT: one command line for 10 and 11."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.trtbuild.backends.tensorrt import networks
+from trtbuild.cli.main import run
+from trtbuild.model import write_model
+
+if TYPE_CHECKING:
+    from tests.tensorrt_stub.fixtures import Server
+    from tests.tensorrt_stub.world import World
+
+
+def engine(
+    world: World, batch: Any = 1, options: tuple[str, ...] = (), num: int = 24
+) -> dict[str, Any]:
+    """``trtbuild engine`` in the working directory; answer the exit code and what was written."""
+    write_model(networks.network(batch), Path("net.onnx"))
+    images = np.concatenate([feeds["images"] for feeds in networks.batches(num)])
+    np.savez("images.npz", images=images)
+    code = run(
+        ["engine", "net.onnx", "--int8", "--data", "images.npz", "--no-latency", "-q", *options]
+    )
+    manifest = Path("out/net.manifest.json")
+    return {
+        "code": code,
+        "files": sorted(path.name for path in Path("out").glob("*")),
+        "manifest": json.loads(manifest.read_text()) if manifest.exists() else None,
+        "num_batches": len(world.batches),
+        "shapes": sorted({str(np.asarray(b["images"]).shape) for b in world.batches}),
+    }
+
+
+def test_one_command_line_for_both(tensorrt: Server) -> None:
+    answer = tensorrt.run(engine)
+    assert answer.error is None, answer.error["trace"]
+    built = answer.value
+    assert built["code"] == 0, answer.stderr
+    record = built["manifest"]["engine"]
+    assert record["backend"] == "tensorrt"
+    assert record["file"] == "net.plan"
+    assert record["details"]["quantization"] == {10: "implicit", 11: "explicit"}[tensorrt.major]
+    assert ("net.cache" in built["files"]) == (tensorrt.major == 10)
+    assert (built["num_batches"] > 0) == (tensorrt.major == 10)
+    assert record["details"]["machine"]["gpu"] == "Stand-in GPU 0"
+    layers = {layer["name"]: layer for layer in record["details"]["layers"]}
+    assert layers["Conv_c1"]["precision"] == "INT8"
+    assert built["manifest"]["passed"]
+
+
+def test_a_dynamic_network_with_profiles(tensorrt: Server) -> None:
+    options = (
+        "--shape",
+        "images=1x3x8x8:4x3x8x8:8x3x8x8",
+        "--batch-size",
+        "4",
+        "--workspace",
+        "64MiB",
+    )
+    answer = tensorrt.run(engine, batch="N", options=options)
+    assert answer.error is None, answer.error["trace"]
+    assert answer.value["code"] == 0, answer.stderr
+    assert [0, 64 << 20] in answer.called("IBuilderConfig.set_memory_pool_limit")
+    if tensorrt.major == 10:
+        assert answer.value["shapes"] == ["(4, 3, 8, 8)"]
+
+
+def test_a_dynamic_network_without_shapes_says_what_to_give(tensorrt: Server) -> None:
+    answer = tensorrt.run(engine, batch="N")
+    assert answer.value["code"] == 2
+    assert "--shape 'images=1x3x8x8:8x3x8x8:32x3x8x8'" in answer.stderr
+    assert answer.value["manifest"] is None
+
+
+def without_a_gpu(world: World, backend: str) -> dict[str, Any]:
+    import ctypes
+
+    ctypes.CDLL("libcuda.so.1").standin_set_devices(0)
+    return engine(world, options=("--backend", backend))
+
+
+def test_tensorrt_without_a_gpu_falls_back_and_says_so(tensorrt: Server) -> None:
+    answer = tensorrt.run(without_a_gpu, backend="auto")
+    assert answer.error is None, answer.error["trace"]
+    assert answer.value["code"] == 0
+    record = answer.value["manifest"]["engine"]
+    assert record["backend"] == "onnxruntime"
+    assert "the CUDA driver sees no GPU" in record["why"]
+
+
+def test_tensorrt_by_name_without_a_gpu_ends_with_3(tensorrt: Server) -> None:
+    answer = tensorrt.run(without_a_gpu, backend="tensorrt")
+    assert answer.value["code"] == 3
+    assert "CUDA_VISIBLE_DEVICES" in answer.stderr
+
+
+def with_another_library(world: World) -> dict[str, Any]:
+    import ctypes
+
+    library = ctypes.CDLL(f"libnvinfer.so.{world.major}")
+    library.standin_set_library_version(world.number - 100)
+    return engine(world, options=("--backend", "tensorrt"))
+
+
+def test_bindings_and_library_of_two_versions(tensorrt: Server) -> None:
+    answer = tensorrt.run(with_another_library)
+    assert answer.value["code"] == 3
+    assert "Install both from one version" in answer.stderr
+
+
+@pytest.mark.parametrize("flag", ["--workspace", "--pool"])
+def test_bad_sizes(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["engine", "net.onnx", "--int8", flag, "WORKSPACE=lots"]) == 2
+    assert "is not a size" in capsys.readouterr().err
