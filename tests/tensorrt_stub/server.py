@@ -21,11 +21,23 @@ from typing import Any
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
+# What scenarios import; paid once instead of in every fork.
+PRELOADED = (
+    "cuda.bindings.driver",
+    "numpy.random",
+    "onnx.parser",
+    "onnx_ir",
+    "onnxruntime",
+    "tests.tensorrt_stub.runtime",
+    "tests.trtbuild.backends.tensorrt.networks",
+    "trtbuild.backends.tensorrt",
+    "trtbuild.cli.engine",
+)
+
 
 def main() -> None:
     faulthandler.enable()
-    for module in ("onnx.parser", "onnx_ir", "onnxruntime", "numpy.random", "cuda.bindings.driver", "tests.tensorrt_stub.runtime",
-                   "tests.trtbuild.backends.tensorrt.networks", "trtbuild.backends.tensorrt"):  # fmt: skip
+    for module in PRELOADED:
         importlib.import_module(module)
     import tensorrt
 

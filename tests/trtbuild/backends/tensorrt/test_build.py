@@ -1,4 +1,4 @@
-"""Builds through NVIDIA's real bindings, 10.16 and 11.4: what the native side is asked, and what comes back."""
+"""Builds through NVIDIA's real bindings, 10.16 and 11.4: what is asked of the library, and what comes back."""
 
 from __future__ import annotations
 

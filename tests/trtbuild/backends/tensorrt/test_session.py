@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,8 @@ from trtbuild.backends.tensorrt import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.tensorrt_stub.fixtures import Answer, Server
     from tests.tensorrt_stub.world import World
 
