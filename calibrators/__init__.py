@@ -28,11 +28,14 @@ from calibrators.doubling import DoublingHistogram, TensorRTCollector
 from calibrators.errors import CalibratorError
 from calibrators.histogram import Histogram
 from calibrators.methods import METHODS, Threshold, assess, choose
+from calibrators.presets import PRESETS
 from calibrators.ranges import Calibration, TensorRange, merge_calibrations
 from calibrators.sharing import with_shared_ranges
+from calibrators.stability import Stability, stability
 
 __all__ = [
     "METHODS",
+    "PRESETS",
     "Agreement",
     "Calibration",
     "CalibrationCache",
@@ -43,6 +46,7 @@ __all__ = [
     "DoublingHistogram",
     "Histogram",
     "NonFinite",
+    "Stability",
     "TensorRTCollector",
     "TensorRange",
     "Threshold",
@@ -53,6 +57,7 @@ __all__ = [
     "crosscheck",
     "merge_calibrations",
     "read_onnxruntime_table",
+    "stability",
     "version_digits",
     "with_shared_ranges",
 ]

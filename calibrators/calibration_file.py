@@ -152,11 +152,11 @@ def _histogram_from_json(name: str, entry: dict[str, Any]) -> Histogram:
     try:
         stored = entry["histogram"]
         numbers, counts = _bins(base64.b64decode(stored["bins"], validate=True))
-        histogram = Histogram.__new__(Histogram)
-        histogram.__setstate__(
-            {"numbers": numbers, "counts": counts}
-            | {key: entry[key] for key in ("num_zeros", "minimum", "maximum")}
-            | {key: int(stored[key]) for key in ("num_nan", "num_inf")}
+        histogram = Histogram.from_bins(
+            numbers,
+            counts,
+            **{key: entry[key] for key in ("num_zeros", "minimum", "maximum")},
+            **{key: int(stored[key]) for key in ("num_nan", "num_inf")},
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise CalibrationFileError(

@@ -5,7 +5,8 @@
     ├── MethodError           an unknown method, an option it does not have, a value out of range
     ├── MergeError            statistics of different things put together
     ├── CalibrationFileError  a calibration file that is damaged, foreign or too new
-    └── CacheError            a TensorRT calibration cache that cannot be read or written
+    ├── CacheError            a TensorRT calibration cache that cannot be read or written
+    └── MissingError          an optional package is not installed
 
 A message says what was wrong, where (tensor, file line, value) and what to do.
 """
@@ -18,6 +19,7 @@ __all__ = [
     "CalibratorError",
     "MergeError",
     "MethodError",
+    "MissingError",
     "ObservationError",
 ]
 
@@ -44,3 +46,7 @@ class CalibrationFileError(CalibratorError):
 
 class CacheError(CalibratorError):
     """A TensorRT calibration cache cannot be read or written."""
+
+
+class MissingError(CalibratorError):
+    """An optional package that the call needs is not installed."""

@@ -35,9 +35,46 @@ class Histogram:
     def __init__(self) -> None:
         self._table = grid.allocate_table()
         self._low, self._high = _EMPTY_LOW, _EMPTY_HIGH
+        self._first = grid.NUM_MAGNITUDES  # no bin of magnitudes below this one is occupied
         self._num_observed = 0
         self._num_nan = 0
         self._num_inf = 0
+
+    @classmethod
+    def from_bins(
+        cls,
+        numbers: np.ndarray,
+        counts: np.ndarray,
+        *,
+        num_zeros: int,
+        num_nan: int,
+        num_inf: int,
+        minimum: float,
+        maximum: float,
+    ) -> Histogram:
+        """A histogram counted elsewhere: read from a file, or on a device.
+
+        Args:
+            numbers: ``int64[n]``, each once: the upper 19 bits of the float32 values, finite and not
+                zero; see `calibrators.grid`.
+            counts: ``int64[n]``, how many values each of these bins holds.
+            num_zeros: values that are zero, of either sign.
+            num_nan: values that are not a number.
+            num_inf: infinite values.
+            minimum: the smallest finite value, exactly; 0.0 when there is none.
+            maximum: the largest finite value, exactly; 0.0 when there is none.
+        """
+        histogram = cls()
+        histogram._table[numbers] = counts
+        histogram._table[-1] = num_zeros
+        histogram._num_nan, histogram._num_inf = num_nan, num_inf
+        num_values = int(counts.sum()) + num_zeros
+        histogram._num_observed = num_values + num_nan + num_inf
+        if num_values:
+            histogram._low, histogram._high = grid.sort_key(minimum), grid.sort_key(maximum)
+        if len(numbers):
+            histogram._first = int((numbers % grid.SIGN_OFFSET).min())
+        return histogram
 
     def observe(self, values: np.ndarray) -> None:
         """Count all elements of `values`, in one pass and without the interpreter lock.
@@ -52,7 +89,8 @@ class Histogram:
         array = as_float32(values)
         if array.size == 0:
             return
-        low, high = _count_values()(array.view(np.uint32), self._table)
+        low, high, least = _count_values()(array.view(np.uint32), self._table)
+        self._first = min(self._first, (int(least) + 1) >> grid.SHIFT)
         self._num_observed += array.size
         if low <= _KEY_OF_MINUS_INFINITY or high >= _KEY_OF_INFINITY:
             low, high = self._set_apart_non_finite(array)
@@ -73,8 +111,11 @@ class Histogram:
         """A new histogram of everything that either has seen; associative and commutative."""
         merged = Histogram()
         for part in (self, other):
-            occupied = np.flatnonzero(part._table)  # adding whole tables would touch every page
-            merged._table[occupied] += part._table[occupied]
+            first, *signs = part._by_sign()
+            for offset, counts in zip((0, grid.SIGN_OFFSET), signs):
+                merged._table[offset + first : offset + first + len(counts)] += counts
+            merged._table[-1] += part.num_zeros
+            merged._first = min(merged._first, part._first)
             merged._low, merged._high = min(merged._low, part._low), max(merged._high, part._high)
             merged._num_observed += part._num_observed
             merged._num_nan += part._num_nan
@@ -121,21 +162,29 @@ class Histogram:
 
         `grid.lower_edges` gives the edges of the numbered bins.
         """
-        stop = grid.magnitude_index(self.observed_amax) + 1
-        positive = self._table[:stop]
-        negative = self._table[grid.SIGN_OFFSET : grid.SIGN_OFFSET + stop]
+        first, positive, negative = self._by_sign()
         counts = positive + negative
         occupied = np.flatnonzero(counts)
-        return occupied, counts[occupied]
+        return first + occupied, counts[occupied]
 
     def signed_bins(self) -> tuple[np.ndarray, np.ndarray]:
         """Occupied bins by sign, without the zeros: numbers, and counts; ``int64[n]`` both.
 
         A number from `grid.SIGN_OFFSET` on is a bin of negative values.
         """
-        table = self._table[: -grid.NUM_ZERO_SLOTS]
-        occupied = np.flatnonzero(table)
-        return occupied, table[occupied]
+        first, *signs = self._by_sign()
+        positive, negative = map(np.flatnonzero, signs)
+        numbers = np.concatenate([first + positive, grid.SIGN_OFFSET + first + negative])
+        return numbers, self._table[numbers]
+
+    def _by_sign(self) -> tuple[int, np.ndarray, np.ndarray]:
+        """First bin of magnitudes that may be occupied, and from it on to the last one the counts.
+
+        Views for positive and negative values; looking at the rest would touch every page.
+        """
+        stop = max(grid.magnitude_index(self.observed_amax) + 1, self._first)
+        negative = self._table[grid.SIGN_OFFSET + self._first : grid.SIGN_OFFSET + stop]
+        return self._first, self._table[self._first : stop], negative
 
     def fold(self, exponent: int) -> np.ndarray:
         """Counts of |x| in 2048 equal bins of ``[0, 2**exponent)``, exactly: ``int64[2048]``.
@@ -193,14 +242,7 @@ class Histogram:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
-        self._table[state["numbers"]] = state["counts"]
-        self._table[-1] = state["num_zeros"]
-        self._num_nan, self._num_inf = state["num_nan"], state["num_inf"]
-        num_values = int(state["counts"].sum()) + state["num_zeros"]
-        self._num_observed = num_values + self._num_nan + self._num_inf
-        if num_values:
-            self._low, self._high = (grid.sort_key(state[end]) for end in ("minimum", "maximum"))
+        self.__dict__.update(Histogram.from_bins(**state).__dict__)
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
@@ -221,7 +263,7 @@ def as_float32(values: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _count_values() -> Callable[[np.ndarray, np.ndarray], tuple[int, int]]:
+def _count_values() -> Callable[[np.ndarray, np.ndarray], tuple[int, int, int]]:
     from calibrators.kernels import count_values
 
     return count_values

@@ -20,6 +20,7 @@ __all__ = ["count_equal_bins", "count_values", "largest_magnitude"]
 _BLOCK = 2048  # values and their bin numbers, 16 KiB together, stay in the first-level cache
 
 _zero = np.uint32(0)
+_one = np.uint32(1)
 _shift = np.uint32(SHIFT)
 _zero_slots = np.uint32(2 * SIGN_OFFSET)
 _slot_mask = np.uint32(NUM_ZERO_SLOTS - 1)
@@ -37,13 +38,15 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
-def _extremes(bits: np.ndarray, low: Any, high: Any) -> tuple[Any, Any]:
+def _extremes(bits: np.ndarray, low: Any, high: Any, least: Any) -> tuple[Any, Any, Any]:
     for j in range(bits.size):
         value = np.int32(bits[j])
         key = value ^ ((value >> _sign) & _all_but_sign)
         low = min(low, key)
         high = max(high, key)
-    return low, high
+        # one less, so that zeros become the largest number instead of the least
+        least = min(least, (bits[j] & _magnitude) - _one)
+    return low, high, least
 
 
 @_compiled
@@ -57,25 +60,26 @@ def _count_block(bits: np.ndarray, table: np.ndarray, numbers: np.ndarray) -> No
 
 
 @_compiled
-def count_values(bits: np.ndarray, table: np.ndarray) -> tuple[Any, Any]:
+def count_values(bits: np.ndarray, table: np.ndarray) -> tuple[Any, Any, Any]:
     """Add float32 values to a table of `grid.allocate_table`, reading each of them once.
 
     Args:
         bits: ``uint32[n]``, contiguous, the representation of the values; at least one.
-        table: ``int64``, changed in place. NaN and infinities land in the bins above the finite
-        ones.
+        table: ``int64``, changed in place. NaN and infinities land in the bins above the finite.
 
     Returns:
-        The smallest and the largest `grid.sort_key`, NaN and infinities included.
+        The smallest and the largest `grid.sort_key`, NaN and infinities included; and one less than
+        the representation of the smallest non-zero magnitude.
     """
     numbers = np.empty(_BLOCK, np.uint32)
     low = np.int32(0x7FFFFFFF)
     high = np.int32(-0x80000000)
+    least = np.uint32(0xFFFFFFFF)
     for start in range(0, bits.size, _BLOCK):
         block = bits[start : start + _BLOCK]
-        low, high = _extremes(block, low, high)
+        low, high, least = _extremes(block, low, high, least)
         _count_block(block, table, numbers)
-    return low, high
+    return low, high, least
 
 
 @_compiled

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibrators.errors import MethodError, ObservationError
+from calibrators.presets import PRESETS
 from calibrators.quantization_error import LEVELS, MagnitudeMoments, expected_error, sqnr_db
+from calibrators.rules.auto import auto
 from calibrators.rules.entropy import entropy
 from calibrators.rules.minmax import minmax
 from calibrators.rules.mse import mse
@@ -27,6 +29,7 @@ METHODS: Mapping[str, Callable[..., tuple[float, str]]] = {
     "percentile": percentile,
     "mse": mse,
     "minmax": minmax,
+    "auto": auto,
 }
 """Name to rule; a rule takes a histogram with at least one non-zero value, and its options."""
 
@@ -55,7 +58,7 @@ def choose(histogram: Histogram, method: str = "entropy", **options: float) -> T
 
     Args:
         histogram: what was seen of the tensor.
-        method: a key of `METHODS`.
+        method: a key of `METHODS`, or of `calibrators.presets.PRESETS`.
         **options: what the method takes besides, such as ``percentile=99.9``.
 
     Raises:
@@ -95,14 +98,18 @@ def _rule(method: str, options: Mapping[str, float]) -> Callable[..., tuple[floa
             "'entropy-tensorrt' depends on the order of the batches, which no histogram knows; "
             "collect the batches in order with TensorRTCollector."
         )
-    if method not in METHODS:
-        raise MethodError(f"there is no method '{method}'; choose one of {', '.join(METHODS)}.")
-    known = list(inspect.signature(METHODS[method]).parameters)[1:]
+    rule = METHODS.get(method) or PRESETS.get(method)
+    if rule is None:
+        raise MethodError(
+            f"there is no method '{method}'; choose one of {', '.join(METHODS)}, or another tool's "
+            f"rule: {', '.join(PRESETS)}."
+        )
+    known = list(inspect.signature(rule).parameters)[1:]
     for option in options:
         if option not in known:
             has = f"its options are {', '.join(known)}" if known else "it has no options"
             raise MethodError(f"method '{method}' does not know the option '{option}': {has}.")
-    return METHODS[method]
+    return rule
 
 
 def _with_non_finite(histogram: Histogram, note: str) -> str:

@@ -1,0 +1,40 @@
+"""Other tools' threshold rules, for comparing their thresholds with ours; not for use in earnest.
+
+Each rule works on the tool's own grid, which `calibrators.regrid` fills from our histogram as if all
+data had come in one batch: where a tool's grid grows with its batches, its own answer depends on
+their order. The rules keep the quirks of their tools. docs/calibration-methods.md sets them side by
+side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibrators.presets.caffe import caffe_int8, easyquant
+from calibrators.presets.mxnet import mxnet, two_sided_4001
+from calibrators.presets.ncnn import mnn, ncnn
+from calibrators.presets.onnxruntime import onnxruntime
+from calibrators.presets.paddleslim import paddleslim
+from calibrators.presets.ppq import ppq
+from calibrators.presets.talk import gtc2017, modelopt, tpu_mlir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["PRESETS"]
+
+PRESETS: Mapping[str, Callable[..., tuple[float, str]]] = {
+    "gtc2017": gtc2017,
+    "modelopt": modelopt,
+    "tpu-mlir": tpu_mlir,
+    "mxnet": mxnet,
+    "two-sided-4001": two_sided_4001,
+    "onnxruntime": onnxruntime,
+    "ncnn": ncnn,
+    "mnn": mnn,
+    "caffe-int8": caffe_int8,
+    "easyquant": easyquant,
+    "ppq": ppq,
+    "paddleslim": paddleslim,
+}
+"""Name to rule; see `calibrators.methods.METHODS`."""
