@@ -164,7 +164,9 @@ def _with_ranges(
         return artifact.with_calibration(load_calibration(recipe.calibration, artifact.source))
     assert plan.calibration is not None
     tensors = watched_tensors(artifact.model, recipe.float_patterns)
-    options = replace(recipe.calibrate, preprocess=recipe.data.preprocess_text)
+    options = replace(
+        recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
+    )
     return calibrate(artifact, plan.calibration, tensors, options, progress)
 
 

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from trtbuild.calibration.observe import collect
+from trtbuild.calibration.options import AS_TENSORRT, CalibrateOptions
 from trtbuild.calibration.reuse import load_calibration, merge_files
-from trtbuild.calibration.stage import CalibrateOptions, calibrate
+from trtbuild.calibration.stage import calibrate
+from trtbuild.calibration.watch import float_tensors, watch
 
-__all__ = ["CalibrateOptions", "calibrate", "collect", "load_calibration", "merge_files"]
+__all__ = [
+    "AS_TENSORRT",
+    "CalibrateOptions",
+    "calibrate",
+    "collect",
+    "float_tensors",
+    "load_calibration",
+    "merge_files",
+    "watch",
+]

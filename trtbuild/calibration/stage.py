@@ -2,83 +2,119 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from calibrators import Calibration, CalibratorError
 from trtbuild.artifact import Artifact, Record
+from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.calibration.observe import collect
+from trtbuild.calibration.options import AS_TENSORRT, CalibrateOptions
 from trtbuild.calibration.reuse import provenance_of
-from trtbuild.data import data_digest
-from trtbuild.errors import InputError
+from trtbuild.calibration.shards import collect_in_processes, collect_on_ray
+from trtbuild.calibration.stable import collect_until_stable, spreads
+from trtbuild.calibration.watch import watch
+from trtbuild.data import data_digest, num_samples
+from trtbuild.errors import DataError, InputError
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from calibrators.stability import Stability
+
+    from trtbuild.calibration.observe import WatchedNetwork
+    from trtbuild.calibration.statistics import Statistics
     from trtbuild.data import Source
 
-__all__ = ["CalibrateOptions", "calibrate"]
-
-
-@dataclass(frozen=True)
-class CalibrateOptions:
-    """How ranges are chosen.
-
-    Attributes:
-        method: name of a rule in `calibrators.METHODS`.
-        method_options: what the rule takes, for example ``{"percentile": 99.99}``.
-        workers: threads that run the network; None takes one per core. Never changes the result.
-        preprocess: text that identifies the preprocessing, for the file's provenance.
-    """
-
-    method: str = "entropy"
-    method_options: Mapping[str, float] = field(default_factory=dict)
-    workers: int | None = None
-    preprocess: str = "none"
+__all__ = ["calibrate"]
 
 
 def calibrate(
     artifact: Artifact,
-    samples: Source,
-    tensors: Collection[str],
+    source: Source,
+    tensors: Sequence[str],
     options: CalibrateOptions | None = None,
     progress: Progress = silent,
 ) -> Artifact:
-    """Run `samples` through the artifact's float network and choose a range for each of `tensors`.
+    """Run samples through the artifact's float network and choose a range for each of `tensors`.
+
+    Args:
+        artifact: with the network to watch.
+        source: the samples.
+        tensors: names of what is watched.
+        options: how ranges are chosen, and where the work is done.
+        progress: told of finished samples or parts.
 
     Raises:
         DataError: no sample, one that does not load, NaN or infinity in a tensor.
         InputError: the method or its options are unknown.
+        MissingError: Ray was asked for and is not there.
     """
     options = options or CalibrateOptions()
-    count = sum(1 for _ in samples)
-    collector = collect(
-        artifact.model,
-        samples,
-        tensors,
-        workers=options.workers,
-        total=count,
-        progress=progress,
-    )
-    provenance = {
-        **provenance_of(artifact.source),
-        "data": data_digest(samples),
-        "num_samples": str(count),
-        "preprocess": options.preprocess,
-    }
+    if options.method == AS_TENSORRT:
+        provenance = _provenance(artifact, source, options)
+        calibration = calibrate_as_tensorrt(
+            artifact.model,
+            source,
+            tensors,
+            options.batch_size,
+            provenance=provenance,
+            progress=progress,
+        )
+        return _with(artifact, calibration, {})
+    collector = _collector(watch(artifact.model, tensors), options, progress)
+    if options.until_stable is None:
+        statistics = collector(source)
+    else:
+        statistics, source = collect_until_stable(collector, source, options.until_stable, options)
+    if not statistics.num_samples:
+        raise DataError("there is no calibration sample.")
     try:
         calibration = Calibration.from_histograms(
-            collector.histograms,
+            statistics.together.histograms,
             options.method,
             options=options.method_options,
-            provenance=provenance,
+            provenance=_provenance(artifact, source, options),
         )
+        return _with(artifact, calibration, spreads(statistics, options))
     except CalibratorError as error:
         raise InputError(str(error)) from error
+
+
+def _collector(
+    network: WatchedNetwork, options: CalibrateOptions, progress: Progress
+) -> Callable[[Source], Statistics]:
+    if options.ray:
+        return lambda source: collect_on_ray(network, source, options.ray_address, progress)
+    if options.workers > 1:
+        return lambda source: collect_in_processes(network, source, options.workers, progress)
+    return lambda source: collect(network, source, total=num_samples(source), progress=progress)
+
+
+def _provenance(artifact: Artifact, source: Source, options: CalibrateOptions) -> dict[str, str]:
+    found = {
+        **provenance_of(artifact.source),
+        "data": data_digest(source),
+        "num_samples": str(num_samples(source)),
+        "preprocess": options.preprocess,
+    }
+    if options.method == AS_TENSORRT:
+        found["batch_size"] = str(options.batch_size)
+    return found
+
+
+def _with(artifact: Artifact, calibration: Calibration, found: Mapping[str, Stability]) -> Artifact:
+    samples = calibration.provenance["num_samples"]
     record = Record(
         "calibrate",
-        f"{len(calibration.ranges)} tensors watched over {count} samples, {options.method} thresholds",
-        {"method": options.method, "options": dict(options.method_options), **provenance},
+        f"{len(calibration.ranges)} tensors watched over {samples} samples, "
+        f"{calibration.method} thresholds",
+        {
+            "method": calibration.method,
+            "options": dict(calibration.options),
+            **calibration.provenance,
+            "spread": {name: entry.spread for name, entry in found.items()},
+            "notes": {n: given.note for n, given in calibration.ranges.items() if given.note},
+        },
     )
     return artifact.having(record, calibration=calibration)

@@ -1,26 +1,51 @@
-"""The network with the watched tensors as its outputs."""
+"""The network with the watched tensors as its outputs, and which tensors can be watched."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
+from trtbuild.calibration.observe import WatchedNetwork
+from trtbuild.graph import infer_model
+from trtbuild.model import model_bytes, static_batch
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    import onnx_ir as ir
+__all__ = ["float_tensors", "pooling_inputs", "watch"]
 
-__all__ = ["watching"]
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
+_POOLING = frozenset(
+    {"AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"}
+)
 
 
-def watching(model: ir.Model, tensors: Collection[str]) -> ir.Model:
-    """Answer a copy of `model` whose outputs are `tensors`; inputs among them are left out.
+def watch(model: ir.Model, tensors: Collection[str]) -> WatchedNetwork:
+    """Make `tensors` the outputs of a copy of `model`; what only other outputs need is not computed.
 
-    What only the original outputs needed is not computed. When nothing but inputs is watched, the
-    original outputs stay.
+    When nothing but inputs is watched, the original outputs stay.
     """
     watched = model.clone()
     produced = [v for node in watched.graph for v in node.outputs if v.name in tensors]
     if produced:
         watched.graph.outputs.clear()
         watched.graph.outputs.extend(produced)
-    return watched
+    return WatchedNetwork(model_bytes(watched), tuple(tensors), static_batch(model))
+
+
+def float_tensors(model: ir.Model) -> tuple[str, ...]:
+    """Every float input and inner tensor of the main graph, in its order: what TensorRT 10 watches."""
+    typed = model.clone()
+    infer_model(typed)
+    values = [*typed.graph.inputs, *(v for node in typed.graph for v in node.outputs)]
+    return tuple(value.name or "" for value in values if value.dtype in _FLOATS and value.name)
+
+
+def pooling_inputs(model: ir.Model) -> dict[str, str]:
+    """Output of each pooling layer -> its input, whose scale TensorRT 10 gives it."""
+    return {
+        node.outputs[0].name or "": node.inputs[0].name or ""
+        for node in model.graph
+        if node.op_type in _POOLING and node.inputs and node.inputs[0] is not None
+    }

@@ -60,6 +60,10 @@ class ArraySource:
             raise DataError(f"'{path}' holds no sample: its arrays have length 0.")
         return cls(path, arrays, inputs, preprocess)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # another process reads the file itself; the arrays are not sent
+        return ArraySource.read, (self.path, self.inputs, self.preprocess)
+
     def __iter__(self) -> Iterator[Sample]:
         first = next(iter(self.arrays))
         for index in range(len(self.arrays[first])):

@@ -18,6 +18,8 @@ __all__ = [
     "added_digests",
     "choose_samples",
     "data_digest",
+    "first_samples",
+    "num_samples",
     "shard_of",
     "split",
     "without",
@@ -121,6 +123,17 @@ def shard_of(source: Source, shard: str) -> Source:
             f"shard {shard} of '{source.description}' holds no sample; use fewer shards."
         )
     return ChosenSamples(source, frozenset(keys))
+
+
+def first_samples(source: Source, count: int, *, after: int = 0) -> Source:
+    """The samples `after` to `count` of `source` in order of content, whatever their order there."""
+    keys = sorted({sample.key for sample in source})[after:count]
+    return ChosenSamples(source, frozenset(keys))
+
+
+def num_samples(source: Source) -> int:
+    """How many samples a pass over `source` gives."""
+    return sum(1 for _ in source)
 
 
 def data_digest(source: Source) -> str:

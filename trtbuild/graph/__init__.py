@@ -1,6 +1,7 @@
 """Optimises graphs: every rewrite that MNN, NCNN and ONNX Runtime are known for, in ONNX terms."""
 
 from trtbuild.graph.editor import Editor, Note
+from trtbuild.graph.inference import infer_model
 from trtbuild.graph.optimizer import OptimizeOptions, OptimizeResult, optimize
 from trtbuild.graph.pass_base import Declined, Pass, PassDescription
 from trtbuild.graph.pass_log import PassLog, PassRun, Rollback
@@ -20,6 +21,7 @@ __all__ = [
     "PassRun",
     "Rollback",
     "all_passes",
+    "infer_model",
     "measure",
     "optimize",
 ]

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["plan_with_ranges", "portable_form", "quantize", "watched_tensors"]
 
 
-def watched_tensors(model: ir.Model, float_patterns: Sequence[str] = ()) -> frozenset[str]:
-    """Names of the tensors whose ranges TensorRT's form and the portable form need.
+def watched_tensors(model: ir.Model, float_patterns: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of the tensors whose ranges TensorRT's form and the portable form need, sorted.
 
     Raises:
         OptionError: a pattern matches no node.
     """
     placement = place(model, float_patterns)
-    return placement.watched | place_portable(model, placement).watched
+    return tuple(sorted(placement.watched | place_portable(model, placement).watched))
 
 
 def quantize(artifact: Artifact, float_patterns: Sequence[str] = ()) -> Artifact:

@@ -1,0 +1,131 @@
+"""One calibration on several processes, or on a Ray cluster: each takes parts of the data.
+
+Workers send histograms only. Every part is counted exactly, so the sum is the single run's, to the
+bit; a part whose worker was lost is done again.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.calibration.observe import WatchedNetwork, collect
+from trtbuild.calibration.statistics import Statistics
+from trtbuild.data import shard_of
+from trtbuild.errors import DataError, MissingError, TrtbuildError
+from trtbuild.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtbuild.data import Source
+
+__all__ = ["collect_in_processes", "collect_on_ray"]
+
+# Parts per worker: more than one, so that the loss of a worker costs little and progress shows.
+_PARTS_PER_WORKER = 4
+_ATTEMPTS = 3
+
+
+def collect_in_processes(
+    network: WatchedNetwork, source: Source, workers: int, progress: Progress = silent
+) -> Statistics:
+    """Count on `workers` processes of this machine; the same to the bit as `collect`.
+
+    Raises:
+        DataError: as `collect`; or a part lost its worker again and again.
+        ModelError: as `collect`.
+    """
+    shards = _shards(source, workers)
+    found: dict[str, Statistics] = {}
+    for _ in range(_ATTEMPTS):
+        waiting = [shard for shard in shards if shard not in found]
+        for shard, statistics in _attempt(network, source, waiting, workers):
+            found[shard] = statistics
+            progress("calibrate", len(found), len(shards))
+        if len(found) == len(shards):
+            return functools.reduce(Statistics.merge, found.values())
+    raise DataError(
+        f"{len(shards) - len(found)} of {len(shards)} parts of the calibration were lost {_ATTEMPTS} "
+        "times: their processes ended without a word, often for want of memory. Use fewer --workers."
+    )
+
+
+def _shards(source: Source, workers: int) -> list[str]:
+    distinct = len({sample.key for sample in source})
+    count = max(1, min(distinct, workers * _PARTS_PER_WORKER))
+    return [f"{index + 1}/{count}" for index in range(count)]
+
+
+def _attempt(
+    network: WatchedNetwork, source: Source, shards: Sequence[str], workers: int
+) -> list[tuple[str, Statistics]]:
+    """Run `shards`, and answer those whose worker lived."""
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    context = multiprocessing.get_context("spawn")  # a fork would copy held locks of ONNX Runtime
+    done = []
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        running = {pool.submit(collect_shard, network, source, s, threads): s for s in shards}
+        for future in as_completed(running):
+            try:
+                done.append((running[future], future.result()))
+            except BrokenProcessPool:
+                continue
+    return done
+
+
+def collect_shard(network: WatchedNetwork, source: Source, shard: str, threads: int) -> Statistics:
+    """What one worker does: count the samples of one shard of `source`."""
+    return collect(network, shard_of(source, shard), threads=threads)
+
+
+def collect_on_ray(
+    network: WatchedNetwork, source: Source, address: str | None, progress: Progress = silent
+) -> Statistics:
+    """Count on a Ray cluster; `source` must be readable under the same paths on its machines.
+
+    Args:
+        network: what runs.
+        source: the data; every task reads a part of it.
+        address: of the cluster; None starts one on this machine.
+        progress: told of finished parts.
+
+    Raises:
+        MissingError: Ray is not installed, or the cluster cannot be reached.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingError("--ray needs Ray: pip install 'trtbuild[ray]'.") from error
+    joined = ray.is_initialized()
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise MissingError(f"the Ray cluster '{address}' cannot be reached: {error}.") from error
+    try:
+        workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        task = ray.remote(num_cpus=1, max_retries=_ATTEMPTS)(collect_shard)
+        shared = (ray.put(network), ray.put(source))
+        running = [task.remote(*shared, shard, 1) for shard in _shards(source, workers)]
+        return _gathered(ray, running, progress)
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def _gathered(ray: Any, running: list[Any], progress: Progress) -> Statistics:
+    total, found = len(running), []
+    while running:
+        ready, running = ray.wait(running, num_returns=1)
+        try:
+            found.extend(ray.get(ready))
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            raise cause if isinstance(cause, TrtbuildError) else error from None
+        progress("calibrate", len(found), total)
+    together: Statistics = functools.reduce(Statistics.merge, found)
+    return together
