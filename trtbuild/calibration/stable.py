@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from calibrators.stability import Stability, stability
-
 from trtbuild.data import first_samples, num_samples
 
 if TYPE_CHECKING:
@@ -43,10 +42,10 @@ def collect_until_stable(
 
 def spreads(statistics: Statistics, options: CalibrateOptions) -> Mapping[str, Stability]:
     """Each tensor's thresholds from all samples and from each half; empty when a half saw nothing."""
-    halves = statistics.first.histograms, statistics.second.histograms
-    if not all(histogram.num_values for half in halves for histogram in half.values()):
+    first, second = statistics.first.histograms, statistics.second.histograms
+    if not all(histogram.num_values for half in (first, second) for histogram in half.values()):
         return {}
-    return stability(*halves, options.method, **options.method_options)
+    return stability(first, second, options.method, **options.method_options)
 
 
 def _looks(total: int) -> list[int]:
