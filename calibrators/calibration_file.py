@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from calibrators.errors import CalibrationFileError
-from calibrators.grid import NUM_MAGNITUDES, SIGN_OFFSET
+from calibrators.grid import NUM_MAGNITUDES, SIGN_OFFSET, magnitude_index
 from calibrators.histogram import Histogram
 from calibrators.ranges import Calibration, TensorRange
 
@@ -85,7 +85,7 @@ def calibration_from_bytes(content: bytes) -> Calibration:
 
 def _parse(content: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(content)
+        document = json.loads(content, parse_constant=_refuse_constant)
     except ValueError as error:  # not UTF-8, or not JSON
         raise CalibrationFileError(f"not a calibration file: {error}.") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -97,6 +97,10 @@ def _parse(content: bytes) -> dict[str, Any]:
             "use a newer one, or calibrate again."
         )
     return document
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number")
 
 
 def _member(document: dict[str, Any], key: str, kind: type) -> Any:
@@ -158,6 +162,7 @@ def _histogram_from_json(name: str, entry: dict[str, Any]) -> Histogram:
             **{key: entry[key] for key in ("num_zeros", "minimum", "maximum")},
             **{key: int(stored[key]) for key in ("num_nan", "num_inf")},
         )
+        _check_extremes(histogram, numbers)
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise CalibrationFileError(
             f"damaged calibration file: the histogram of tensor '{name}': {error}."
@@ -170,13 +175,20 @@ def _histogram_from_json(name: str, entry: dict[str, Any]) -> Histogram:
     return histogram
 
 
+def _check_extremes(histogram: Histogram, numbers: np.ndarray) -> None:
+    largest = int((numbers % SIGN_OFFSET).max(initial=0))
+    if magnitude_index(histogram.observed_amax) != largest:
+        raise ValueError("its bins do not fit the minimum and maximum")
+
+
 def _bins(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Numbers and counts of the occupied bins: pairs of a step from the bin before, and a count."""
     steps, counts = _unpack(packed).reshape(-1, 2).T
     numbers = np.cumsum(steps)
     if np.any(steps[1:] <= 0) or np.any(counts <= 0):
         raise ValueError("its bins are out of order, or empty")
-    if np.any(numbers >= 2 * SIGN_OFFSET) or np.any(numbers % SIGN_OFFSET >= NUM_MAGNITUDES):
+    beyond = (steps >= 2 * SIGN_OFFSET) | (numbers >= 2 * SIGN_OFFSET)
+    if np.any(beyond | (numbers % SIGN_OFFSET >= NUM_MAGNITUDES)):
         raise ValueError("it has a bin that is not on the grid")
     return numbers, counts
 

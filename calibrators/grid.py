@@ -10,6 +10,7 @@ The width of a bin is at most 1/1024 of the magnitudes in it.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 
 import numpy as np
@@ -47,9 +48,14 @@ def allocate_table() -> np.ndarray:
     Of its 4 MiB a tensor touches the pages of the octaves that occur in it, usually some 200 KiB.
     NumPy would ask for huge pages at this size, which would make all of it resident.
     """
-    memory = mmap.mmap(-1, 8 * (2 * SIGN_OFFSET + NUM_ZERO_SLOTS))
+    size = 8 * (2 * SIGN_OFFSET + NUM_ZERO_SLOTS)
+    if hasattr(mmap, "MAP_PRIVATE"):  # else a process and its forks would count into one table
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:
+        memory = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        with contextlib.suppress(OSError):  # a kernel without huge pages refuses the word
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, np.int64)
 
 

@@ -39,7 +39,7 @@ def calibrate(images: np.ndarray, batch_size: int = 8, **provenance: str) -> Cal
 
 
 @given(st.permutations(range(24)), st.integers(1, 24), st.integers(0, 24))
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_order_batches_and_shards_give_the_same_file(
     order: list[int], batch_size: int, cut: int
 ) -> None:
@@ -150,6 +150,20 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
         merge_calibrations([])
 
 
+@given(st.data())
+@settings(max_examples=60)
+def test_no_damage_goes_further_than_an_error(data: st.DataObject) -> None:
+    content = bytearray(calibrate(batches(2)).to_bytes(histograms=True))
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(32, 126))
+    try:
+        read = Calibration.from_bytes(bytes(content))
+    except CalibrationFileError:
+        return
+    for histogram in (read.histograms or {}).values():
+        assert histogram.magnitudes()[1].sum() + histogram.num_zeros == histogram.num_values
+
+
 def test_damaged_files_are_refused_with_the_place() -> None:
     good = calibrate(batches()).to_bytes(histograms=True)
 
@@ -180,6 +194,8 @@ def test_damaged_files_are_refused_with_the_place() -> None:
         (damaged("AQ==", "tensors", "input", "histogram", "bins"), "histogram of tensor 'input'"),
         (damaged("////fwE=", "tensors", "input", "histogram", "bins"), "not on the grid"),
         (damaged(None, "tensors", "input", "histogram"), "histogram of tensor 'input'"),
+        (damaged(1e-3, "tensors", "input", "maximum"), "do not fit the minimum and maximum"),
+        (damaged(float("nan"), "tensors", "input", "maximum"), "NaN is no JSON number"),
     ]:
         with pytest.raises(CalibrationFileError, match=message):
             Calibration.from_bytes(content)

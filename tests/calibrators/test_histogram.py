@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tracemalloc
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -153,6 +155,31 @@ def test_empty_arrays_and_scalars() -> None:
 def test_other_types_are_refused(dtype: type) -> None:
     with pytest.raises(ObservationError, match="no range to calibrate"):
         histogram_of(np.zeros(3, dtype))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_counts_for_itself() -> None:
+    histogram = histogram_of(np.ones(5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads do nothing here
+        child = os.fork()
+    if child == 0:
+        histogram.observe(np.ones(7))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert histogram == histogram_of(np.ones(5))
+
+
+def test_memory_is_what_the_octaves_touch() -> None:
+    resource = pytest.importorskip("resource")
+    values = np.random.default_rng(5).standard_normal(100_000).astype(np.float32)
+    histogram_of(values)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kept = [histogram_of(values) for _ in range(100)]
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    # whole tables would be 400 MiB
+    assert len(kept) == 100
+    assert grown_kib < 100 * 1024
 
 
 def test_counting_makes_no_copy_of_a_float32_tensor() -> None:

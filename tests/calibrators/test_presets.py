@@ -61,7 +61,7 @@ def test_every_rule_gives_a_threshold_and_says_no_wrong_thing(preset: str, name:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_hard_tensors(preset: str) -> None:
-    for values in ([0.0, 0.0], [1.0], [-1.0], [0.5, 8.0], [0, 1e-40], [1e30, -1e30, 1]):
+    for values in ([0.0, 0.0], [-1.0], [0.5, 8.0], [0, 1e-40], [1e30, -1e30, 1]):
         histogram = histogram_of(values)
         assert 0 <= choose(histogram, preset).amax <= 2.01 * histogram.observed_amax
 
