@@ -126,9 +126,8 @@ def _interval_logs(
 def _level_cells(size: int, levels: int) -> np.ndarray:
     """Flat cell of `_interval_logs` for each candidate and level: ``intp[candidates, levels]``."""
     kept = np.arange(levels, size + 1)[:, None]
-    borders = -(
-        -np.arange(levels + 1)[None, :] * kept // levels
-    )  # level k begins at ceil(k i / levels)
+    # level k begins at ceil(k i / levels)
+    borders = -(-np.arange(levels + 1)[None, :] * kept // levels)
     widths = np.diff(borders, axis=1)
     cells: np.ndarray = (widths * size + borders[:, :-1]).astype(np.intp)
     return cells
