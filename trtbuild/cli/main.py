@@ -29,6 +29,7 @@ INTERRUPTED = 130
 _COMMANDS = {
     "engine": "Build a verified INT8 engine from a float ONNX file: the whole job.",
     "export": "Make a checked ONNX file from a PyTorch module.",
+    "prune": "Remove channels of a PyTorch module.",
     "calibrate": "Find the range of every tensor that will be INT8.",
     "optimize": "Run graph passes over an ONNX file.",
     "verify": "Compare an engine with its float network: figures, limits, and who is to blame.",

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trtbuild.cli.prune_options import prune_options
 from trtbuild.errors import OptionError
 from trtbuild.pytorch.spec import (
     DEFAULT_OPSET,
     ExportSpec,
     InputSpec,
     ModuleSource,
+    PruneSpec,
     parse_axes,
     parse_input,
 )
@@ -105,12 +107,15 @@ def module_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `module_options` and the options of the export itself.
+    """Add `module_options`, `prune_options` and the options of the export itself.
 
     The command gets ``export``, a function from target and path to an `ExportSpec`.
     """
 
     @module_options
+    @prune_options
+    @click.option("--sparsity", type=click.Choice(["2:4"]),
+                  help="Make the eligible layers 2:4 sparse.")  # fmt: skip
     @click.option("--fold/--no-fold", default=True, show_default=True,
                   help="Fold BatchNorm into the layers beside it.")  # fmt: skip
     @click.option("--opset", type=int, default=DEFAULT_OPSET, show_default=True, help="17 to 20.")
@@ -123,6 +128,8 @@ def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(
         *args: Any,
         module: ModuleOptions,
+        prune: PruneSpec | None,
+        sparsity: str | None,
         fold: bool,
         opset: int,
         force_opset: bool,
@@ -135,6 +142,8 @@ def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 source=module.source_of(target),
                 inputs=module.inputs,
                 fold=fold,
+                prune=prune,
+                sparsity=sparsity,
                 opset=opset,
                 force_opset=force_opset,
                 output_names=output_names,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.progress import silent
+from trtbuild.pytorch import require_torch
 from trtbuild.pytorch.export import export_onnx
 from trtbuild.pytorch.load import load_module
+from trtbuild.pytorch.sparsity import check_two_four, make_two_four
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from trtbuild.progress import Progress
     from trtbuild.pytorch.export import ExportResult
     from trtbuild.pytorch.load import LoadedModule
@@ -29,12 +33,13 @@ def export_from_spec(spec: ExportSpec, progress: Progress = silent) -> ExportRes
         OptionError: an option that does not fit this module.
         OutputError: the file cannot be written.
     """
-    stages = 2
-    progress("export", 0, stages)
+    steps = 2 + (spec.prune is not None) + (spec.sparsity is not None)
+    progress("export", 0, steps)
     loaded = load_module(spec.source)
-    progress("export", 1, stages)
+    module, details, warnings = _thinned(spec, loaded.module)
+    progress("export", steps - 1, steps)
     result = export_onnx(
-        loaded.module,
+        module,
         spec.inputs,
         path=spec.path,
         fold=spec.fold,
@@ -43,12 +48,32 @@ def export_from_spec(spec: ExportSpec, progress: Progress = silent) -> ExportRes
         output_names=spec.output_names,
         external_data=spec.external_data,
     )
-    progress("export", stages, stages)
+    progress("export", steps, steps)
+    if spec.sparsity is not None:
+        details["sparse_nodes"] = [asdict(node) for node in check_two_four(result.model)]
     return replace(
         result,
-        warnings=(*loaded.warnings, *result.warnings),
-        details={"source": _source_details(spec, loaded), **result.details},
+        warnings=(*loaded.warnings, *warnings, *result.warnings),
+        details={"source": _source_details(spec, loaded), **details},
     )
+
+
+def _thinned(spec: ExportSpec, module: nn.Module) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """The module without the channels and weights that shall go; reports and warnings."""
+    details: dict[str, Any] = {}
+    warnings: list[str] = []
+    if spec.prune is not None:
+        require_torch("torch_pruning")
+        from trtbuild.pytorch.prune import prune_channels  # slow to import
+
+        pruned = prune_channels(module, spec.inputs, spec.prune)
+        module = pruned.module
+        details["pruning"] = pruned.report.as_dict()
+        warnings += pruned.report.notes
+    if spec.sparsity is not None:
+        details["sparse_layers"] = [asdict(layer) for layer in make_two_four(module)]
+        warnings.append("2:4 zeros were made without fine-tuning: check the accuracy.")
+    return module, details, warnings
 
 
 def _source_details(spec: ExportSpec, loaded: LoadedModule) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def load_module(source: ModuleSource) -> LoadedModule:
     warnings = _changing_buffers(target, source, module)
     report = None
     if source.weights is not None:
-        module, report = _load(module, source)
+        report = _load_weights(module, source, source.weights)
         warnings += report.warnings
     warnings += _non_finite(module)
     for path in hidden_modules(module):
@@ -65,10 +65,13 @@ def load_module(source: ModuleSource) -> LoadedModule:
     return LoadedModule(module, report, tuple(warnings))
 
 
-def _load(module: nn.Module, source: ModuleSource) -> tuple[nn.Module, CheckpointReport]:
-    path = source.weights
-    assert path is not None
-    return module, load_weights(
+def _load_weights(module: nn.Module, source: ModuleSource, path: Path) -> CheckpointReport:
+    if path.is_dir():
+        from trtbuild.pytorch.prune.history import load_pruned  # Torch-Pruning is slow to import
+
+        load_pruned(module, path)
+        return CheckpointReport("", "", len(module.state_dict()), (), (), ())
+    return load_weights(
         module,
         path,
         trust=source.trust_checkpoint,

@@ -17,6 +17,7 @@ __all__ = [
     "DEFAULT_OPSET",
     "MAX_OPSET",
     "MIN_OPSET",
+    "SCOPES",
     "ExportSpec",
     "InputSpec",
     "ModuleSource",
@@ -33,6 +34,9 @@ MAX_OPSET = 20
 
 CRITERIA = ("l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "random")
 """How channels are ranked; `trtbuild.pytorch.prune.criteria` says what each means."""
+
+SCOPES = ("local", "global", "isomorphic")
+"""Among which channels one is ranked: its layer's, all, or those of layers of the same structure."""
 
 _FLOAT_TYPES = ("float32", "float16", "bfloat16", "float64")
 _INTEGER_TYPES = ("int64", "int32", "int16", "int8", "uint8", "bool")
@@ -110,8 +114,7 @@ class PruneSpec:
     Attributes:
         ratio: share of the channels of each group that is removed, ``0 <= ratio < 1``.
         criterion: how channels are ranked: one of `CRITERIA`.
-        scope: ``local`` ranks within a layer, ``global`` over all layers, ``isomorphic`` over layers
-            of the same structure.
+        scope: one of `SCOPES`.
         round_to: widths that remain are multiples of this; None chooses 32 for wide nets, 16 or 8
             for narrow ones (INT8 kernels work on blocks of 32 channels).
         layer_ratios: pattern of module paths -> ratio, first match wins.
@@ -145,8 +148,8 @@ class PruneSpec:
             )
         if self.criterion not in CRITERIA:
             raise OptionError(f"criterion '{self.criterion}' is not one of {', '.join(CRITERIA)}.")
-        if self.scope not in ("local", "global", "isomorphic"):
-            raise OptionError(f"pruning scope '{self.scope}' is not local, global or isomorphic.")
+        if self.scope not in SCOPES:
+            raise OptionError(f"pruning scope '{self.scope}' is not one of {', '.join(SCOPES)}.")
         if self.steps < 1 or (self.round_to is not None and self.round_to < 1):
             raise OptionError("pruning steps and round_to must be at least 1.")
 

@@ -101,3 +101,90 @@ def test_module_targets(here: Path) -> None:
     assert not is_module_target("C:model.onnx/x")
     (here / "odd:name").touch()
     assert not is_module_target("odd:name")
+
+
+PRUNABLE = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
+    )
+"""
+
+
+@pytest.fixture
+def prunable(here: Path) -> Path:
+    pytest.importorskip("torch_pruning")
+    (here / "cli_nets.py").write_text(PRUNABLE)
+    return here
+
+
+def test_prune_then_export(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(
+            [
+                "prune",
+                "cli_nets:net",
+                "--input",
+                "2x3x8x8",
+                "--prune",
+                "0.5",
+                "-o",
+                "small",
+                "--json",
+            ]
+        )
+        == 0
+    )
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert result["achieved"] == 0.5
+    assert "nothing was fine-tuned" in said.err
+    assert "it gives the network's output" in said.err
+    assert sorted(file.name for file in (prunable / "small").iterdir()) == [
+        "pruning.json", "weights.safetensors",
+    ]  # fmt: skip
+    line = "export cli_nets:net --weights small --sparsity 2:4 --input 2x3x8x8 -o m.onnx --json"
+    assert run(line.split()) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {node["node"]: node["holds"] for node in result["sparse_nodes"]} == {
+        "0": False, "3": True, "7": True,
+    }  # fmt: skip
+    shapes = {t.name: list(t.dims) for t in onnx.load(prunable / "m.onnx").graph.initializer}
+    assert shapes["3.weight"] == [32, 16, 3, 3]
+
+
+def test_export_prunes_by_itself(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "export cli_nets:net --input 2x3x8x8 --prune 0 --prune-layer 3=0.75 --prune-criterion l1"
+    assert run([*line.split(), "-o", "m.onnx", "--json"]) == 0
+    layers = json.loads(capsys.readouterr().out)["pruning"]["layers"]
+    assert {layer["path"]: layer["after"] for layer in layers} == {"0": 32, "3": 16, "7": 10}
+
+
+def test_groups(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["prune", "cli_nets:net", "--input", "2x3x8x8", "--list-groups"]) == 0
+    text = capsys.readouterr().out
+    assert "7: 10 channels, kept: it gives the network's output" in text
+    assert "3: 32 input channels, because of 1" in text
+    assert not (prunable / "pruned").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("", "say how much shall go"),
+        ("--prune 1.2", "out of range"),
+        ("--prune-layer 0", "is not PATTERN=RATIO"),
+        ("--prune 0.5 --prune-ignore nothing", "matches no layer"),
+    ],
+)
+def test_wrong_pruning(
+    prunable: Path, capsys: pytest.CaptureFixture[str], options: str, told: str
+) -> None:
+    assert run(["prune", "cli_nets:net", "--input", "2x3x8x8", *options.split()]) == 2
+    assert told in capsys.readouterr().err
+    assert not (prunable / "pruned").exists()

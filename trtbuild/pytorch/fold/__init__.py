@@ -57,6 +57,11 @@ def fold_norms(module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs) -> 
         OptionError: `inputs` do not fit ``forward``.
     """
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    with torch.inference_mode(mode=False):  # copies made in it could not be traced
+        return _fold(module, bound)
+
+
+def _fold(module: nn.Module, bound: BoundInputs) -> FoldResult:
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     base = copy_module(module).cpu()
     evaluated = tuple(make_weights_plain(base))

@@ -1,0 +1,417 @@
+"""Small networks that channel pruning must get right, and those on which it is known to fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "CASES",
+    "PruneCase",
+    "Transformer",
+    "chain",
+    "data_branch",
+    "inception",
+    "residual",
+    "yolo",
+]
+
+
+@dataclass(frozen=True)
+class PruneCase:
+    """A network and what pruning by half must do.
+
+    `halved` are layers that must lose half of their channels, `kept` maps layers that must not to a
+    part of the reason. Values are checked by the fence itself and again by the test.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    dims: tuple[int, ...] = (2, 3, 16, 16)
+    dtype: str = "float32"
+    halved: tuple[str, ...] = ()
+    kept: dict[str, str] = field(default_factory=dict)
+    inexact: bool = False
+    round_to: int = 2
+
+
+class Net(nn.Module):
+    """Named layers and a function that is their forward."""
+
+    def __init__(self, forward: Callable[..., Any], **layers: nn.Module) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self._forward = forward
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self._forward(self, x)
+
+
+def conv(inputs: int, outputs: int, size: int = 3, **options: Any) -> nn.Module:
+    """A convolution, its norm and a ReLU."""
+    options = {"padding": size // 2, **options}
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, **options), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+def head(inputs: int, outputs: int = 10) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, outputs))
+
+
+def chain() -> nn.Module:
+    return nn.Sequential(conv(3, 16), conv(16, 32), head(32))
+
+
+def frozen() -> nn.Module:
+    module = chain()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module
+
+
+class Residual(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.a, self.b = conv(inputs, outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.project = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.b(self.a(x)) + self.project(x))
+
+
+def residual() -> nn.Module:
+    return nn.Sequential(conv(3, 16), Residual(16, 16), Residual(16, 32), head(32))
+
+
+def inception() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.stem(x)
+        return m.head(m.after(torch.cat([m.a(x), m.b(x), m.c(x)], 1)))
+
+    return Net(forward, stem=conv(3, 16), a=conv(16, 8, 1), b=conv(16, 16), c=conv(16, 24, 5),
+               after=conv(48, 16), head=head(16))  # fmt: skip
+
+
+def depthwise() -> nn.Module:
+    return nn.Sequential(conv(3, 16), conv(16, 16, groups=16), conv(16, 32, 1), head(32))
+
+
+def squeeze_excite() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.stem(x)
+        gate = torch.sigmoid(m.up(F.relu(m.down(x.mean((2, 3), keepdim=True)))))
+        return m.head(m.after(x * gate))
+
+    return Net(forward, stem=conv(3, 16), down=nn.Conv2d(16, 8, 1), up=nn.Conv2d(8, 16, 1),
+               after=conv(16, 16), head=head(16))  # fmt: skip
+
+
+def flatten_linear() -> nn.Module:
+    return nn.Sequential(
+        conv(3, 8, stride=2), conv(8, 16, stride=2), nn.Flatten(), nn.Linear(256, 32), nn.ReLU(),
+        nn.Linear(32, 10),
+    )  # fmt: skip
+
+
+def unet() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        high = m.down1(x)
+        low = m.down2(F.max_pool2d(high, 2))
+        return m.out(m.join(torch.cat([m.up(low), high], 1)))
+
+    return Net(forward, down1=conv(3, 16), down2=conv(16, 32), up=nn.ConvTranspose2d(32, 16, 2, 2),
+               join=conv(32, 16), out=nn.Conv2d(16, 4, 1))  # fmt: skip
+
+
+def shared_conv() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.stem(x)
+        return m.head(m.shared(m.shared(x)))
+
+    return Net(forward, stem=conv(3, 16), shared=nn.Conv2d(16, 16, 3, padding=1), head=head(16))
+
+
+def prelu_instance_norm() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3),
+        nn.InstanceNorm2d(16, affine=True),
+        nn.PReLU(16),
+        conv(16, 16),
+        head(16),
+    )
+
+
+class LayerScale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.head = conv(3, 16), nn.Conv2d(16, 16, 3, padding=1), head(16)
+        self.scale = nn.Parameter(torch.rand(16, 1, 1) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.head(x + self.inner(x) * self.scale)
+
+
+def grouped() -> nn.Module:
+    return nn.Sequential(conv(3, 16), conv(16, 32, groups=4), conv(32, 16), head(16))
+
+
+def embedding() -> nn.Module:
+    def forward(m: Any, ids: torch.Tensor) -> torch.Tensor:
+        return m.out(F.relu(m.hidden(m.table(ids).mean(1))))
+
+    return Net(forward, table=nn.Embedding(30, 16), hidden=nn.Linear(16, 32), out=nn.Linear(32, 5))
+
+
+def group_norm() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.GroupNorm(4, 16), nn.ReLU(), conv(16, 16), head(16)
+    )
+
+
+class Attention(nn.Module):
+    """Packed query, key and value; the number of heads is its own."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = heads, dim // heads
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, length, _ = x.shape
+        q, k, v = (
+            self.qkv(x).reshape(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        )
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(y.transpose(1, 2).reshape(n, length, -1))
+
+
+class Encoder(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(dim), Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 32, 4, 4)
+        self.position = nn.Parameter(torch.randn(1, 16, 32) * 0.1)
+        self.blocks = nn.Sequential(Encoder(32, 4), Encoder(32, 4))
+        self.norm, self.out = nn.LayerNorm(32), nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patch(x).flatten(2).transpose(1, 2) + self.position
+        return self.out(self.norm(self.blocks(tokens)).mean(1))
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cv1, self.cv2 = ConvBlock(width, width, 3), ConvBlock(width, width, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.cv2(self.cv1(x))
+
+
+class ConvBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, size: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+        self.bn, self.act = nn.BatchNorm2d(outputs), nn.SiLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.bn(self.conv(x)))
+
+
+class C2f(nn.Module):
+    """YOLOv8's block as written: ``chunk`` into a list, halves used again."""
+
+    def __init__(self, inputs: int, outputs: int, count: int) -> None:
+        super().__init__()
+        self.c = outputs // 2
+        self.cv1 = ConvBlock(inputs, 2 * self.c)
+        self.cv2 = ConvBlock((2 + count) * self.c, outputs)
+        self.m = nn.ModuleList(Bottleneck(self.c) for _ in range(count))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = list(self.cv1(x).chunk(2, 1))
+        y.extend(m(y[-1]) for m in self.m)
+        return self.cv2(torch.cat(y, 1))
+
+
+def yolo() -> nn.Module:
+    return nn.Sequential(ConvBlock(3, 16, 3), C2f(16, 32, 2), nn.Conv2d(32, 6, 1))
+
+
+def fixed_split() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        a, b = torch.split(m.stem(x), 8, 1)
+        return m.head(m.after(a * 2 + b))
+
+    return Net(forward, stem=conv(3, 16), after=conv(8, 16), head=head(16))
+
+
+def fixed_slice() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return m.head(m.after(m.stem(x)[:, 4:12]))
+
+    return Net(forward, stem=conv(3, 16), after=conv(8, 16), head=head(16))
+
+
+def stored_view() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return m.head(m.after(m.stem(x).view(x.shape[0], 16, 16, 16)))
+
+    return Net(forward, stem=conv(3, 16), after=conv(16, 16), head=head(16))
+
+
+def shuffle(live: bool) -> Callable[[], nn.Module]:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.stem(x)
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2 if live else 8, h, w).transpose(1, 2).reshape(n, -1, h, w)
+        return m.head(m.after(x))
+
+    def build() -> nn.Module:
+        return Net(forward, stem=conv(3, 16), after=conv(16, 16), head=head(16))
+
+    return build
+
+
+def channel_buffer() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return m.head(m.after(m.stem(x) * m.gain))
+
+    net = Net(forward, stem=conv(3, 16), after=conv(16, 16), head=head(16))
+    net.register_buffer("gain", torch.rand(16, 1, 1) + 0.5)
+    return net
+
+
+class RawWeight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.after, self.head = conv(3, 16), conv(16, 16), head(16)
+        self.kernel = nn.Parameter(torch.randn(16, 16, 3, 3) * 0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.after(F.conv2d(self.stem(x), self.kernel, padding=1)))
+
+
+def pixel_shuffle() -> nn.Module:
+    return nn.Sequential(conv(3, 16), nn.PixelShuffle(2), conv(4, 16), head(16))
+
+
+def channel_mean() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.stem(x)
+        return m.head(m.after(x)) + x.mean((1, 2, 3), keepdim=True).flatten(1)
+
+    return Net(forward, stem=conv(3, 16), after=conv(16, 16), head=head(16))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.lstm = nn.Linear(12, 16), nn.LSTM(16, 16, batch_first=True)
+        self.hidden, self.out = nn.Linear(16, 16), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, _ = self.lstm(F.relu(self.first(x)))
+        return self.out(F.relu(self.hidden(y[:, -1])))
+
+
+class SelfAttention(nn.Module):
+    """torch's own attention module between two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.attn = nn.Linear(12, 24), nn.MultiheadAttention(24, 3, batch_first=True)
+        self.hidden, self.out = nn.Linear(24, 24), nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.out(F.relu(self.hidden(self.attn(x, x, x)[0].mean(1))))
+
+
+def masked() -> nn.Module:
+    module = chain()
+    torch.nn.utils.prune.l1_unstructured(module[0][0], "weight", 0.3)
+    torch.nn.utils.parametrizations.weight_norm(module[1][0])
+    return module
+
+
+def data_branch() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.stem(x)
+        return m.head(m.a(x) if x.mean() > 0 else m.b(x))
+
+    return Net(forward, stem=conv(3, 16), a=conv(16, 16), b=conv(16, 16), head=head(16))
+
+
+def two_outputs() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = m.body(m.stem(x))
+        return {"boxes": m.boxes(x), "scores": m.scores(x).softmax(1)}
+
+    return Net(forward, stem=conv(3, 16), body=conv(16, 16), boxes=nn.Conv2d(16, 4, 1),
+               scores=nn.Conv2d(16, 6, 1))  # fmt: skip
+
+
+_OUT = "network's output"
+
+CASES = [
+    PruneCase("chain", chain, halved=("0.0", "1.0"), kept={"2.2": _OUT}),
+    PruneCase("frozen parameters", frozen, halved=("0.0", "1.0"), kept={"2.2": _OUT}),
+    PruneCase("residual", residual, halved=("0.0", "1.a.0", "1.b", "2.project", "2.b")),
+    PruneCase("concat", inception, halved=("stem.0", "a.0", "b.0", "c.0", "after.0")),
+    PruneCase("depthwise", depthwise, halved=("0.0", "1.0", "2.0")),
+    PruneCase("squeeze and excite", squeeze_excite, halved=("stem.0", "down", "up", "after.0")),
+    PruneCase("flatten, linear", flatten_linear, halved=("0.0", "1.0", "3"), kept={"5": _OUT}),
+    PruneCase("U-Net", unet, halved=("down1.0", "down2.0", "up", "join.0"), kept={"out": _OUT}),
+    PruneCase("shared conv", shared_conv, halved=("stem.0", "shared")),
+    PruneCase("PReLU and InstanceNorm", prelu_instance_norm, halved=("0", "3.0")),
+    PruneCase("raw parameter in the path", LayerScale, halved=("stem.0", "inner")),
+    PruneCase("grouped conv", grouped, halved=("0.0", "1.0", "2.0")),
+    PruneCase("embedding", embedding, (2, 7), "int64", halved=("hidden",), kept={"out": _OUT}),
+    PruneCase("GroupNorm", group_norm, halved=("0", "3.0"), inexact=True),
+    PruneCase("transformer", Transformer, halved=("blocks.0.attn.qkv", "blocks.0.mlp.0"),
+              kept={"out": _OUT}, inexact=True),
+    PruneCase("multi-head attention module", SelfAttention, (2, 9, 12), halved=("hidden",),
+              kept={"out": _OUT}, inexact=True, round_to=6),
+    PruneCase("two outputs", two_outputs, halved=("stem.0", "body.0"),
+              kept={"boxes": _OUT, "scores": _OUT}),
+    PruneCase("C2f", yolo, halved=("0.conv", "1.cv0.conv", "1.cv1.conv", "1.cv2.conv", "1.m.0.cv1.conv"),
+              kept={"2": _OUT}),
+    PruneCase("masks and weight norm", masked, halved=("0.0", "1.0")),
+    PruneCase("split by a fixed size", fixed_split, halved=("after.0",), kept={"stem.0": ""}),
+    PruneCase("slice by fixed numbers", fixed_slice, halved=("after.0",), kept={"stem.0": ""}),
+    PruneCase("view with a stored size", stored_view, halved=("after.0",),
+              kept={"stem.0": "does not run without them"}),
+    PruneCase("channel shuffle, stored sizes", shuffle(live=False), halved=("after.0",), kept={"stem.0": ""}),
+    PruneCase("channel shuffle, live sizes", shuffle(live=True), halved=("after.0",),
+              kept={"stem.0": "computes something else"}),
+    PruneCase("channel-wise buffer", channel_buffer, halved=("after.0",),
+              kept={"stem.0": "does not run without them"}),
+    PruneCase("functional conv with a raw weight", RawWeight, halved=("after.0",),
+              kept={"stem.0": "raw parameter 'kernel'"}),
+    PruneCase("pixel shuffle", pixel_shuffle, halved=("2.0",), kept={"0.0": ""}),
+    PruneCase("mean over channels", channel_mean, halved=("after.0",),
+              kept={"stem.0": ""}),
+    PruneCase("LSTM", Recurrent, (2, 6, 12), halved=("hidden",), kept={"first": "recurrent layer"}),
+]  # fmt: skip

@@ -1,0 +1,66 @@
+"""Every structure that pruning handles, and every one on which Torch-Pruning alone goes wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("torch_pruning")
+
+from tests.trtbuild.pytorch.fold_cases import randomize  # noqa: E402
+from tests.trtbuild.pytorch.prune_cases import CASES, PruneCase, data_branch  # noqa: E402
+from trtbuild.errors import ModelError  # noqa: E402
+from trtbuild.pytorch.prune import load_pruned, prune_channels, save_pruned  # noqa: E402
+from trtbuild.pytorch.spec import InputSpec, PruneSpec  # noqa: E402
+
+
+def inputs(case: PruneCase) -> list[InputSpec]:
+    if case.dtype == "int64":
+        return [InputSpec(case.dims, dtype="int64", low=0, high=9)]
+    return [InputSpec(case.dims)]
+
+
+def build(case: PruneCase) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return randomize(case.build())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_prune(case: PruneCase, tmp_path: object) -> None:
+    module = build(case)
+    flags = {name: p.requires_grad for name, p in module.named_parameters()}
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+
+    result = prune_channels(module, inputs(case), PruneSpec(0.5, round_to=case.round_to))
+
+    widths = {width.path: width for width in result.report.widths}
+    for path in case.halved:
+        assert widths[path].after * 2 == widths[path].before, path
+    for path, reason in case.kept.items():
+        assert widths[path].after == widths[path].before, path
+        assert reason in widths[path].kept
+        assert widths[path].kept
+    assert result.report.inexact == case.inexact
+    assert {name: p.requires_grad for name, p in module.named_parameters()} == flags
+    assert {name: tuple(p.shape) for name, p in module.named_parameters()} == shapes  # not touched
+    assert not result.module.training
+    assert result.report.after.parameters < result.report.before.parameters
+
+
+SAVED = [case for case in CASES if case.name in ("concat", "C2f", "transformer", "grouped conv")]
+
+
+@pytest.mark.parametrize("case", SAVED, ids=lambda case: case.name)
+def test_pruned_modules_load_exactly(case: PruneCase, tmp_path: object) -> None:
+    result = prune_channels(build(case), inputs(case), PruneSpec(0.5, round_to=case.round_to))
+    save_pruned(result.module, result.history, tmp_path / "pruned")
+    torch.manual_seed(99)  # other initial weights: everything must come from the file
+    loaded = load_pruned(case.build().eval(), tmp_path / "pruned")
+    sample = torch.randn(case.dims)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(sample), result.module(sample), rtol=0, atol=0)
+
+
+def test_a_branch_on_data_is_refused() -> None:
+    with pytest.raises(ModelError, match="a branch that the sample does not take would break"):
+        prune_channels(data_branch().eval(), [InputSpec((2, 3, 16, 16))], PruneSpec(0.5))

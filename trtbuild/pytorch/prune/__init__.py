@@ -1,0 +1,44 @@
+"""Pruning: masks over weights, and channels that really go.
+
+masks       single weights or slices at zero, held through fine-tuning (``torch.nn.utils.prune``)
+channels    whole coupled groups of channels removed and checked (Torch-Pruning)
+history     a pruned module saved and loaded without pickle
+"""
+
+from __future__ import annotations
+
+from trtbuild.pytorch.prune.channels import PruneResult, list_groups, prune_channels
+from trtbuild.pytorch.prune.dependency import Member, PruneGroup
+from trtbuild.pytorch.prune.history import PruneHistory, load_pruned, save_pruned
+from trtbuild.pytorch.prune.masks import (
+    SparsityReport,
+    is_masked,
+    make_masks_permanent,
+    mask_globally,
+    mask_slices,
+    mask_weights,
+    parse_amount,
+    sparsity_report,
+)
+from trtbuild.pytorch.prune.report import LayerWidth, PruneReport
+
+__all__ = [
+    "LayerWidth",
+    "Member",
+    "PruneGroup",
+    "PruneHistory",
+    "PruneReport",
+    "PruneResult",
+    "SparsityReport",
+    "is_masked",
+    "list_groups",
+    "load_pruned",
+    "make_masks_permanent",
+    "mask_globally",
+    "mask_slices",
+    "mask_weights",
+    "parse_amount",
+    "prune_channels",
+    "save_pruned",
+    "sparsity_report",
+]

@@ -1,0 +1,250 @@
+"""Removing channels, through whole coupled groups, on a copy, with every cut checked.
+
+Torch-Pruning finds the groups and ranks the channels; it also silently breaks networks. So: layers that
+give the output are found and kept, everything is cut and held against the dense network (`fences`). If
+that fails the groups are cut one by one, those that break something are rolled back and named, and the
+work starts again without them.
+
+The dependency graph: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (arXiv 2301.12900).
+Isomorphic ranking: Fang et al. 2024 (arXiv 2407.04616).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trtbuild.errors import ModelError, OptionError
+from trtbuild.pytorch.copies import copy_module, make_weights_plain
+from trtbuild.pytorch.cost import count_cost
+from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
+from trtbuild.pytorch.prune.criteria import make_importance, needs_gradients
+from trtbuild.pytorch.prune.cutting import Cut, CutPlan, cut
+from trtbuild.pytorch.prune.groups import LAYERS, survey
+from trtbuild.pytorch.prune.history import PruneHistory
+from trtbuild.pytorch.prune.patterns import match_layers
+from trtbuild.pytorch.prune.report import LayerWidth, PruneReport
+from trtbuild.pytorch.prune.split_blocks import find_c2f, split_c2f
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from trtbuild.pytorch.prune.dependency import PruneGroup
+    from trtbuild.pytorch.prune.groups import Prospect
+    from trtbuild.pytorch.spec import InputSpec, PruneSpec
+
+__all__ = ["PruneResult", "list_groups", "prune_channels"]
+
+_NOTHING_LEFT = "left nothing to remove"
+_ROUNDINGS = (32, 16, 8, 4, 2)
+"""INT8 kernels work on blocks of 32 channels; other widths are padded inside TensorRT."""
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """The cut module (a copy), what was done, and the record to do it again."""
+
+    module: nn.Module
+    report: PruneReport
+    history: PruneHistory
+
+
+def prune_channels(
+    module: nn.Module,
+    inputs: Sequence[InputSpec] | BoundInputs,
+    spec: PruneSpec,
+    *,
+    importance: Callable[[Any], Any] | None = None,
+    loss: Callable[[nn.Module], torch.Tensor] | None = None,
+    after_step: Callable[[nn.Module, int, int], None] | None = None,
+) -> PruneResult:
+    """Remove channels from a copy of `module`.
+
+    Nearly every parameter is a new object afterwards: make a new optimiser. Without fine-tuning, half
+    of the channels gone means an accuracy near chance.
+
+    Args:
+        module: any module; masks and computed weights are made plain first.
+        inputs: one sample input each.
+        spec: how much, ranked how.
+        importance: ranks a group of Torch-Pruning; takes the place of ``spec.criterion``.
+        loss: gives the loss of a module on the user's data, for criteria that rank by gradients.
+        after_step: called after every step with the module, the step (from 1) and the number of
+            steps; trains the module in place.
+
+    Raises:
+        OptionError: a pattern that matches no layer, or a criterion that needs a loss.
+        ModelError: the module cannot be traced.
+    """
+    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    if importance is None:
+        if needs_gradients(spec.criterion) and loss is None:
+            raise OptionError(
+                f"the criterion '{spec.criterion}' ranks by gradients and needs a loss."
+            )
+        importance = make_importance(spec.criterion)
+    with torch.inference_mode(mode=False):  # copies made in it could not have gradients
+        return _prune(module, bound, spec, importance, loss, after_step)
+
+
+def _prune(
+    module: nn.Module,
+    bound: BoundInputs,
+    spec: PruneSpec,
+    importance: Callable[[Any], Any],
+    loss: Callable[[nn.Module], torch.Tensor] | None,
+    after_step: Callable[[nn.Module, int, int], None] | None,
+) -> PruneResult:
+    base, split = _prepared(module)
+    prospect = survey(base, bound, spec, None if loss is not None else importance)
+    ratios = _ratios(base, spec)
+    plan = CutPlan(
+        spec=spec,
+        importance=importance,
+        round_to=spec.round_to or _rounding(base, prospect, spec, ratios),
+        kept=prospect.kept,
+        ratios=ratios,
+        attention=prospect.attention,
+        loss=loss,
+    )
+    done, plan = _cut_what_can_be(base, bound, plan, mixes=prospect.mixes)
+    if after_step is not None:
+        done = cut(base, bound, replace(plan, after_step=after_step), one_by_one=prospect.mixes)
+        if done.failed:
+            raise ModelError(f"pruning broke the module: {done.failed}.")
+    report = PruneReport(
+        asked=spec.ratio,
+        achieved=0.0,
+        round_to=plan.round_to,
+        widths=_widths(base, done.module, prospect.groups, plan),
+        before=count_cost(base, bound),
+        after=count_cost(done.module, bound),
+        inexact=done.mixed,
+        notes=_notes(done, split, after_step),
+    )
+    return PruneResult(
+        done.module,
+        replace(report, achieved=_achieved(report.widths)),
+        PruneHistory(bound.specs, tuple(split), tuple(done.history), done.heads),
+    )
+
+
+def list_groups(
+    module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs, spec: PruneSpec
+) -> tuple[PruneGroup, ...]:
+    """The groups of coupled channels, what triggers what in them, and why some keep their width.
+
+    Raises:
+        ModelError: the module cannot be traced.
+    """
+    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    importance = None if needs_gradients(spec.criterion) else make_importance(spec.criterion)
+    with torch.inference_mode(mode=False):
+        base, _ = _prepared(module)
+        return survey(base, bound, spec, importance).groups
+
+
+def _prepared(module: nn.Module) -> tuple[nn.Module, list[str]]:
+    """A copy with plain weights, its C2f blocks in two; and the paths of those."""
+    base = copy_module(module).eval()
+    make_weights_plain(base)
+    split = find_c2f(base)
+    split_c2f(base, split)
+    return base, split
+
+
+def _cut_what_can_be(
+    base: nn.Module, bound: BoundInputs, plan: CutPlan, *, mixes: bool
+) -> tuple[Cut, CutPlan]:
+    """Cut until nothing breaks; every round keeps the groups that broke something before."""
+    while True:
+        done = cut(base, bound, plan, one_by_one=mixes)
+        if done.failed:
+            done = cut(base, bound, plan, one_by_one=True)
+        new = {path: why for path, why in done.culprits.items() if path and path not in plan.kept}
+        if not new:
+            return done, plan
+        plan = replace(plan, kept={**plan.kept, **new})
+
+
+def _rounding(
+    base: nn.Module, prospect: Prospect, spec: PruneSpec, ratios: Mapping[str, float]
+) -> int:
+    """The widest rounding that every group survives, a multiple of every head count."""
+    remaining = []
+    for group in prospect.groups:
+        outs = [member.path for member in group.members if member.side == "out"]
+        ratio = next((ratios[path] for path in outs if path in ratios), spec.ratio)
+        if ratio and not group.kept:
+            remaining.append(group.width * (1 - ratio))
+    fitting = [size for size in _ROUNDINGS if size <= min(remaining, default=1)]
+    heads = [m.num_heads for m in base.modules() if isinstance(m, nn.MultiheadAttention)]
+    return math.lcm(fitting[0] if fitting else 1, *heads)
+
+
+def _ratios(base: nn.Module, spec: PruneSpec) -> dict[str, float]:
+    ratios: dict[str, float] = {}
+    for pattern, ratio in spec.layer_ratios:
+        for path in match_layers(base, (pattern,), LAYERS):
+            ratios.setdefault(path, ratio)
+    return ratios
+
+
+def _width(layer: nn.Module) -> int:
+    return int(getattr(layer, "out_channels", 0) or layer.out_features)
+
+
+def _widths(
+    base: nn.Module, module: nn.Module, groups: Sequence[PruneGroup], plan: CutPlan
+) -> tuple[LayerWidth, ...]:
+    coupled = _coupled(groups)
+    found = []
+    for path, layer in base.named_modules():
+        if isinstance(layer, LAYERS):
+            before, after = _width(layer), _width(module.get_submodule(path))
+            reason = "" if after < before else _reason(path, plan, coupled, base)
+            found.append(LayerWidth(path, before, after, reason))
+    return tuple(found)
+
+
+def _coupled(groups: Sequence[PruneGroup]) -> dict[str, PruneGroup]:
+    """Layer path -> the group that its output channels belong to."""
+    return {
+        member.path: group for group in groups for member in group.members if member.side == "out"
+    }
+
+
+def _reason(path: str, plan: CutPlan, coupled: Mapping[str, PruneGroup], module: nn.Module) -> str:
+    if path in plan.kept:
+        return plan.kept[path]
+    if path not in coupled:
+        return "it was not called"
+    members = [member.path for member in coupled[path].members]
+    for other in members:
+        if other in plan.kept:
+            return f"it is coupled with '{other}': {plan.kept[other]}"
+    parameters = dict(module.named_parameters())
+    raw = next((name for name in members if name in parameters), "")
+    if raw:
+        return f"it is coupled with the raw parameter '{raw}' in a way that cannot be cut"
+    return f"its ranking, or rounding to {plan.round_to}, {_NOTHING_LEFT}"
+
+
+def _achieved(widths: Sequence[LayerWidth]) -> float:
+    """Share of the channels gone, over the layers that nothing forbade to cut."""
+    free = [w for w in widths if not w.kept or w.kept.endswith(_NOTHING_LEFT)]
+    total = sum(width.before for width in free)
+    return 1 - sum(width.after for width in free) / total if total else 0.0
+
+
+def _notes(done: Cut, split: Sequence[str], after_step: object) -> tuple[str, ...]:
+    notes = [f"'{path}' (C2f) was rewritten with two convolutions, exactly" for path in split]
+    if "" in done.culprits:
+        notes.append(done.culprits[""])
+    if after_step is None and done.history:
+        notes.append("nothing was fine-tuned: expect an accuracy near chance until it is.")
+    return tuple(notes)

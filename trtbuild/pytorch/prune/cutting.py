@@ -1,0 +1,208 @@
+"""One run of Torch-Pruning over a copy, all groups at once or one by one, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from trtbuild.pytorch.copies import copy_module
+from trtbuild.pytorch.prune.attention import update_attention
+from trtbuild.pytorch.prune.dependency import forward_arguments, is_mixer, tracing
+from trtbuild.pytorch.prune.fences import Fence, Snapshot
+from trtbuild.pytorch.prune.groups import LAYERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from trtbuild.pytorch.inputs import BoundInputs
+    from trtbuild.pytorch.prune.attention import Attention
+    from trtbuild.pytorch.spec import PruneSpec
+
+__all__ = ["Cut", "CutPlan", "cut"]
+
+
+@dataclass(frozen=True)
+class CutPlan:
+    """What to cut and how.
+
+    Attributes:
+        spec: the user's wish.
+        importance: ranks the channels of a group.
+        round_to: remaining widths are multiples of this.
+        kept: layer path -> why it keeps its width.
+        ratios: layer path -> its own ratio.
+        attention: blocks with heads.
+        loss: gives the loss whose gradients rank channels, or None.
+        after_step: fine-tunes between steps: ``after_step(module, step, steps)``, or None.
+    """
+
+    spec: PruneSpec
+    importance: Any
+    round_to: int
+    kept: Mapping[str, str]
+    ratios: Mapping[str, float]
+    attention: tuple[Attention, ...]
+    loss: Callable[[nn.Module], torch.Tensor] | None = None
+    after_step: Callable[[nn.Module, int, int], None] | None = None
+
+
+@dataclass
+class Cut:
+    """What came of one run.
+
+    Attributes:
+        module: the cut network.
+        history: Torch-Pruning's record: layer path, output side or not, channel numbers.
+        heads: module path -> attribute -> new value, of attention blocks.
+        culprits: layer path -> what cutting its group broke; those groups were rolled back.
+        mixed: whether a group was cut that changes the values of others.
+        failed: why all cuts together are wrong; empty when right or when cut one by one.
+    """
+
+    module: nn.Module
+    history: list[tuple[str, bool, list[int]]] = field(default_factory=list)
+    heads: dict[str, dict[str, int]] = field(default_factory=dict)
+    culprits: dict[str, str] = field(default_factory=dict)
+    mixed: bool = False
+    failed: str = ""
+
+
+def cut(base: nn.Module, inputs: BoundInputs, plan: CutPlan, *, one_by_one: bool) -> Cut:
+    """Cut a copy of `base`.
+
+    Args:
+        base: with plain weights, in eval mode.
+        inputs: of the trace and the checks.
+        plan: what to cut.
+        one_by_one: check after every group and roll back what breaks; else check once a step.
+    """
+    module = copy_module(base)
+    run = _Run(module, inputs, plan)
+    for step in range(1, plan.spec.steps + 1):
+        backup = copy_module(module) if step > 1 else None
+        _accumulate(module, plan)
+        with tracing(module), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(step)  # the random criterion
+            (run.step_one_by_one if one_by_one else run.step_at_once)()
+        if run.result.failed and backup is not None:
+            run.result.module, run.result.failed = backup, ""
+            run.result.culprits[""] = f"step {step} broke the network; it stays at step {step - 1}"
+            break
+        if run.result.failed or run.stale:
+            break
+        if plan.after_step is not None:
+            plan.after_step(module, step, plan.spec.steps)
+            module.eval()
+    run.result.history = [
+        (str(name), bool(out), [int(index) for index in indices])
+        for name, out, indices in run.pruner.pruning_history()
+    ]
+    return run.result
+
+
+def _accumulate(module: nn.Module, plan: CutPlan) -> None:
+    """Gradients of the user's loss, for criteria that rank by them."""
+    if plan.loss is not None:
+        module.zero_grad()
+        with torch.enable_grad():
+            plan.loss(module).backward()
+
+
+class _Run:
+    """A pruner bound to the network that it cuts."""
+
+    def __init__(self, module: nn.Module, inputs: BoundInputs, plan: CutPlan) -> None:
+        self.inputs, self.plan = inputs, plan
+        self.result = Cut(module)
+        self.stale = False
+        with tracing(module):
+            self.pruner = _make_pruner(module, inputs, plan)
+        self.graph = self.pruner.DG
+
+    def step_at_once(self) -> None:
+        """Cut every group of this step, then check."""
+        module = self.result.module
+        fence = Fence(module, self.inputs)
+        try:
+            for group in self.pruner.step(interactive=True):
+                self.result.mixed |= is_mixer(group, self.pruner.num_heads)
+                fence.note_removed(self.graph, group)
+                group.prune()
+            self._update_heads()
+        except Exception as error:  # noqa: BLE001 - the library fails in many ways
+            self.result.failed = f"{type(error).__name__}: {error}"
+            return
+        self.result.failed = fence.broken(module, values=not self.result.mixed)
+
+    def step_one_by_one(self) -> None:
+        """Cut group by group; what breaks something is rolled back and named."""
+        module = self.result.module
+        for group in self.pruner.step(interactive=True):
+            root = str(self.graph._module2name[group[0].dep.target.module])
+            parameters = any(isinstance(item.dep.target.module, nn.Parameter) for item in group)
+            mixed = is_mixer(group, self.pruner.num_heads)
+            before, fence = Snapshot(module), Fence(module, self.inputs)
+            try:
+                fence.note_removed(self.graph, group)
+                group.prune()
+                self._update_heads()
+                reason = fence.broken(module, values=not mixed)
+            except Exception as error:  # noqa: BLE001 - the library fails in many ways
+                reason = f"Torch-Pruning cannot cut it ({type(error).__name__}: {error})"
+            if not reason:
+                self.result.mixed |= mixed
+                continue
+            before.restore()
+            self.result.culprits[root] = reason
+            if parameters:  # the graph knows the parameter that is gone again
+                self.stale = True
+                return
+
+    def _update_heads(self) -> None:
+        changed = update_attention(self.result.module, list(self.plan.attention), self._heads())
+        for path, values in changed.items():
+            self.result.heads.setdefault(path, {}).update(values)
+
+    def _heads(self) -> dict[nn.Module, int]:
+        heads: dict[nn.Module, int] = self.pruner.num_heads
+        return heads
+
+
+def _make_pruner(module: nn.Module, inputs: BoundInputs, plan: CutPlan) -> Any:
+    spec = plan.spec
+    heads = {
+        module.get_submodule(path): getattr(module.get_submodule(block.path), block.count)
+        for block in plan.attention
+        for path in block.projections
+    }
+    ratios = dict(plan.ratios)
+    if spec.head_ratio > 0:  # the library looks at heads only where channels are to go as well
+        for block in plan.attention:
+            for path in block.projections:
+                ratios[path] = max(ratios.get(path, spec.ratio), 1e-6)
+    return tp.pruner.BasePruner(
+        module,
+        importance=plan.importance,
+        global_pruning=spec.scope != "local",
+        isomorphic=spec.scope == "isomorphic",
+        pruning_ratio=spec.ratio,
+        pruning_ratio_dict={module.get_submodule(path): r for path, r in ratios.items()},
+        max_pruning_ratio=spec.max_ratio,
+        iterative_steps=spec.steps,
+        ignored_layers=[module.get_submodule(path) for path in plan.kept],
+        round_to=plan.round_to,
+        # Given, because the library's default dictionaries are shared by all pruners of a process.
+        in_channel_groups={},
+        out_channel_groups={},
+        num_heads=heads,
+        prune_num_heads=spec.head_ratio > 0,
+        # Whole heads and channels of each head at once lead to widths that no head count divides.
+        prune_head_dims=spec.head_ratio == 0,
+        head_pruning_ratio=spec.head_ratio,
+        root_module_types=list(LAYERS),
+        **forward_arguments(inputs),
+    )

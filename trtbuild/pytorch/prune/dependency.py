@@ -1,0 +1,183 @@
+"""Torch-Pruning's dependency graph, and what its groups mean in module paths.
+
+The library traces gradients, so every parameter must want one, gradients must be on, and the module ends
+in eval mode; `tracing` sees to that and puts everything back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from trtbuild.errors import ModelError
+from trtbuild.pytorch.inputs import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbuild.pytorch.inputs import BoundInputs
+
+__all__ = [
+    "Member",
+    "PruneGroup",
+    "build_graph",
+    "describe",
+    "is_mixer",
+    "output_layers",
+    "tracing",
+]
+
+_MIXERS = (nn.LayerNorm, nn.GroupNorm, nn.MultiheadAttention)
+"""They compute one channel from several, so taking some away changes the others."""
+_PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One part of a group.
+
+    Attributes:
+        path: module path, or name of a parameter.
+        side: ``out`` when output channels go, ``in`` when input channels go.
+        because: path of what triggers it; empty for the root.
+        num_channels: how many of its channels belong to the group.
+    """
+
+    path: str
+    side: str
+    because: str
+    num_channels: int
+
+
+@dataclass(frozen=True)
+class PruneGroup:
+    """Channels that can only go together.
+
+    Attributes:
+        root: the layer that the group is named after.
+        width: its output channels.
+        members: everything that loses channels with it, in the order of cause.
+        kept: why the group keeps its width; empty when it can be pruned.
+    """
+
+    root: str
+    width: int
+    members: tuple[Member, ...]
+    kept: str = ""
+
+
+@contextlib.contextmanager
+def tracing(module: nn.Module) -> Iterator[None]:
+    """Everything that Torch-Pruning silently needs; flags are as before afterwards, by name."""
+    wanted = {name: tensor.requires_grad for name, tensor in module.named_parameters()}
+    modes = {child: child.training for child in module.modules()}
+    try:
+        module.eval()
+        for tensor in module.parameters():
+            tensor.requires_grad_(tensor.is_floating_point())
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its warnings speak of its own internals
+            yield
+    finally:
+        for name, tensor in module.named_parameters():
+            tensor.grad = None
+            tensor.requires_grad_(wanted.get(name, tensor.is_floating_point()))
+        for child, training in modes.items():
+            child.training = training
+
+
+def forward_arguments(inputs: BoundInputs) -> dict[str, Any]:
+    """How Torch-Pruning calls the module and finds its outputs: positional, keyword, dicts and all."""
+    arguments, keywords = sample(inputs, seed=0)
+    return {
+        "example_inputs": arguments,
+        "forward_fn": lambda model, given: model(*given, **keywords),
+        "output_transform": _differentiable,
+    }
+
+
+def _differentiable(output: Any) -> list[torch.Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(output)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.grad_fn is not None]
+
+
+def build_graph(module: nn.Module, inputs: BoundInputs) -> Any:
+    """The dependency graph of `module`; call it inside `tracing`.
+
+    Raises:
+        ModelError: the library cannot follow the module.
+    """
+    try:
+        return tp.DependencyGraph().build_dependency(
+            module, **forward_arguments(inputs), verbose=False
+        )
+    except Exception as error:
+        raise ModelError(f"the channels of the module cannot be traced: {error!r}.") from error
+
+
+def output_layers(graph: Any) -> list[nn.Module]:
+    """Layers whose channels are the network's output: no other layer stands between."""
+    return [
+        node.module
+        for node in graph.module2node.values()
+        if isinstance(node.module, _PRUNABLE) and _reaches_output(node)
+    ]
+
+
+def _reaches_output(node: Any) -> bool:
+    seen, stack = set(), list(node.outputs)
+    if not stack:
+        return True
+    while stack:
+        following = stack.pop()
+        if id(following) in seen:
+            continue
+        seen.add(id(following))
+        if isinstance(following.module, _PRUNABLE) and not _is_depthwise(following.module):
+            continue
+        if not following.outputs:
+            return True
+        stack.extend(following.outputs)
+    return False
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return getattr(module, "groups", 1) == getattr(module, "out_channels", 0) > 1
+
+
+def is_mixer(group: Any, heads: Any) -> bool:
+    """Whether removing the group's channels changes the values of others (norms over channels, attention)."""
+    return any(
+        isinstance(item.dep.target.module, _MIXERS) or item.dep.target.module in heads
+        for item in group
+    )
+
+
+def describe(graph: Any, group: Any, kept: str = "") -> PruneGroup:
+    """A group of Torch-Pruning in module paths."""
+    members = []
+    nearest: dict[int, str] = {}  # of an operator: the module that its channels come from
+    for item in group:
+        path = _path(graph, item.dep.target)
+        cause = _path(graph, item.dep.source) or nearest.get(id(item.dep.source), "")
+        nearest.setdefault(id(item.dep.target), path or cause)
+        if path:
+            out = graph.is_out_channel_pruning_fn(item.dep.handler)
+            side = "out" if out else "in"
+            members.append(Member(path, side, "" if path == cause else cause, len(item.idxs)))
+    root = members[0].path if members else ""
+    width = graph.get_out_channels(group[0].dep.target.module) or 0
+    return PruneGroup(root, int(width), tuple(members), kept)
+
+
+def _path(graph: Any, node: Any) -> str:
+    """Module path or parameter name of a node; empty for an operator."""
+    if isinstance(node.module, nn.Parameter):
+        return str(graph._param_to_name.get(node.module, ""))
+    return str(graph._module2name.get(node.module, ""))

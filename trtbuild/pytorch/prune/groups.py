@@ -1,0 +1,129 @@
+"""Which channels can only go together, which can go at all, and why the others cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from trtbuild.errors import ModelError
+from trtbuild.pytorch.aten import capture
+from trtbuild.pytorch.inputs import run
+from trtbuild.pytorch.prune.attention import Attention, find_attention
+from trtbuild.pytorch.prune.dependency import (
+    PruneGroup,
+    build_graph,
+    describe,
+    is_mixer,
+    output_layers,
+    tracing,
+)
+from trtbuild.pytorch.prune.patterns import match_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trtbuild.pytorch.inputs import BoundInputs
+    from trtbuild.pytorch.spec import PruneSpec
+
+__all__ = ["LAYERS", "Prospect", "survey"]
+
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+_OUTPUT = "it gives the network's output"
+_RECURRENT = "a recurrent layer takes part, whose channels are not followed"
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What can be pruned.
+
+    Attributes:
+        groups: every group, with the reason if it keeps its width.
+        kept: layer path -> why it must not be the root of a cut.
+        attention: the attention blocks.
+        mixes: whether any group that can be pruned changes the values of other channels.
+    """
+
+    groups: tuple[PruneGroup, ...]
+    kept: dict[str, str]
+    attention: tuple[Attention, ...]
+    mixes: bool
+
+
+def survey(
+    module: nn.Module,
+    inputs: BoundInputs,
+    spec: PruneSpec,
+    importance: Callable[[Any], Any] | None,
+) -> Prospect:
+    """Look at all groups of `module` without cutting anything.
+
+    Args:
+        module: with plain weights.
+        inputs: of the trace.
+        spec: names what shall keep its width.
+        importance: ranks a group; tried on every group, because it fails on some structures. None
+            when it needs gradients.
+
+    Raises:
+        ModelError: data decides which way the module takes, or its channels cannot be traced.
+        OptionError: a pattern matches no layer.
+    """
+    run(module, inputs)
+    _refuse_branches(module, inputs)
+    kept = dict.fromkeys(match_layers(module, spec.ignore, LAYERS), "it is kept by a pattern")
+    paths = {child: path for path, child in module.named_modules()}
+    with tracing(module):
+        graph = build_graph(module, inputs)
+        kept |= {paths[layer]: _OUTPUT for layer in output_layers(graph)}
+        groups = _groups(graph, kept, importance)
+        attention = tuple(find_attention(module))
+        heads = {module.get_submodule(path) for block in attention for path in block.projections}
+        mixes = any(is_mixer(found, heads) for found, group in groups if not group.kept)
+    return Prospect(tuple(group for _, group in groups), kept, attention, mixes)
+
+
+def _refuse_branches(module: nn.Module, inputs: BoundInputs) -> None:
+    try:
+        capture(module, inputs)
+    except ModelError as error:
+        raise ModelError(
+            "channels can only be removed where every way through the module is seen; "
+            f"a branch that the sample does not take would break. {error}"
+        ) from error
+
+
+def _groups(
+    graph: Any, kept: dict[str, str], importance: Callable[[Any], Any] | None
+) -> list[tuple[Any, PruneGroup]]:
+    """All groups, each once; layers that the library cannot follow are added to `kept`."""
+    found: list[tuple[Any, PruneGroup]] = []
+    seen: set[str] = set()
+    for layer in [m for m in graph.module2node if isinstance(m, LAYERS)]:
+        path = str(graph._module2name.get(layer, ""))
+        try:
+            cut = graph.get_pruner_of_module(layer).prune_out_channels
+            width = graph.get_out_channels(layer)
+            raw = graph.get_pruning_group(layer, cut, list(range(width)))
+            if importance is not None:
+                importance(raw)
+        except Exception as error:  # noqa: BLE001 - index mappings of the library fail in many ways
+            kept[path] = (
+                f"Torch-Pruning cannot follow its channels ({type(error).__name__}: {error})"
+            )
+            found.append((None, PruneGroup(path, layer.weight.shape[0], (), kept[path])))
+            continue
+        group = describe(graph, raw)
+        outs = {member.path for member in group.members if member.side == "out"}
+        if path in seen:
+            continue
+        seen |= outs
+        if any(isinstance(item.dep.target.module, nn.RNNBase) for item in raw):
+            kept[path] = _RECURRENT
+        blocker = next((other for other in outs if other in kept), "")
+        reason = kept.get(path) or (
+            f"it is coupled with '{blocker}': {kept[blocker]}" if blocker else ""
+        )
+        found.append((raw, PruneGroup(group.root, group.width, group.members, reason)))
+    return found

@@ -1,0 +1,154 @@
+"""A pruned module on disk, without pickle: what was cut as JSON, the weights as safetensors.
+
+Loading constructs the module as ever, cuts the same channels again and then loads the weights strictly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+
+from trtbuild.errors import ModelError
+from trtbuild.files import atomic_path, make_directory, write_text
+from trtbuild.pytorch.copies import make_weights_plain
+from trtbuild.pytorch.inputs import bind_inputs
+from trtbuild.pytorch.prune.dependency import build_graph, tracing
+from trtbuild.pytorch.prune.split_blocks import split_c2f
+from trtbuild.pytorch.spec import InputSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+__all__ = [
+    "HISTORY_FILE",
+    "WEIGHTS_FILE",
+    "PruneHistory",
+    "apply_history",
+    "load_pruned",
+    "save_pruned",
+]
+
+HISTORY_FILE = "pruning.json"
+WEIGHTS_FILE = "weights.safetensors"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PruneHistory:
+    """Everything that turns the dense module into the pruned one.
+
+    Attributes:
+        inputs: what the module was traced with.
+        split_blocks: paths of C2f blocks that were rewritten first.
+        cuts: layer path, whether output channels went (else input channels), and their numbers in
+            the module as it was at that moment.
+        attributes: module path -> attribute -> value, of attention blocks.
+    """
+
+    inputs: tuple[InputSpec, ...]
+    split_blocks: tuple[str, ...]
+    cuts: tuple[tuple[str, bool, list[int]], ...]
+    attributes: dict[str, dict[str, int]]
+
+    def to_json(self) -> str:
+        """The history as text."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> PruneHistory:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ModelError: other text, or a newer format.
+        """
+        try:
+            data = json.loads(text)
+            if data["format"] != _FORMAT:
+                raise ModelError(
+                    f"the pruning history has format {data['format']}; {_FORMAT} is known."
+                )
+            inputs = tuple(
+                InputSpec(**{**given, "dims": tuple(given["dims"]),
+                             "dynamic": {int(axis): name for axis, name in given["dynamic"].items()}})
+                for given in data["inputs"]
+            )  # fmt: skip
+            cuts = tuple(
+                (str(path), bool(out), [int(index) for index in indices])
+                for path, out, indices in data["cuts"]
+            )
+            return cls(inputs, tuple(data["split_blocks"]), cuts, data["attributes"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"the pruning history is damaged: {error!r}.") from error
+
+
+def save_pruned(module: nn.Module, history: PruneHistory, folder: Path) -> None:
+    """Write history and weights into `folder`, which is made if absent.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    folder = make_directory(folder)
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        safetensors.torch.save_model(module, str(temporary))
+    write_text(folder / HISTORY_FILE, history.to_json())
+
+
+def load_pruned(module: nn.Module, folder: Path) -> nn.Module:
+    """Prune the freshly constructed dense `module` again, in place, and load the weights.
+
+    Raises:
+        ModelError: the folder is no such folder, or was made from another module.
+    """
+    try:
+        history = PruneHistory.from_json((folder / HISTORY_FILE).read_text())
+    except OSError as error:
+        raise ModelError(
+            f"'{folder}' holds no pruned module: {HISTORY_FILE} cannot be read."
+        ) from error
+    apply_history(module, history)
+    try:
+        safetensors.torch.load_model(module, folder / WEIGHTS_FILE, strict=True)
+    except Exception as error:
+        raise ModelError(
+            f"the weights in '{folder}' do not fit the pruned module: {error}"
+        ) from error
+    return module
+
+
+def apply_history(module: nn.Module, history: PruneHistory) -> None:
+    """Cut `module` in place as `history` says.
+
+    Raises:
+        ModelError: it names a layer or a channel that this module has not.
+    """
+    make_weights_plain(module)
+    try:
+        split_c2f(module, history.split_blocks)
+        bound = bind_inputs(module, history.inputs)
+        with tracing(module):
+            graph = build_graph(module, bound)
+            for path, out, indices in history.cuts:
+                _cut_again(graph, module, path, out=out, indices=indices)
+        for path, values in history.attributes.items():
+            for name, value in values.items():
+                setattr(module.get_submodule(path), name, value)
+    except AttributeError as error:
+        raise ModelError(f"the pruning history belongs to another module: {error}") from error
+
+
+def _cut_again(graph: Any, module: nn.Module, path: str, *, out: bool, indices: list[int]) -> None:
+    layer = module.get_submodule(path)
+    pruner = graph.get_pruner_of_module(layer)
+    width = (pruner.get_out_channels if out else pruner.get_in_channels)(layer)
+    # Torch-Pruning itself would cut attribute and tensor differently.
+    if not indices or min(indices) < 0 or max(indices) >= width or len(set(indices)) >= width:
+        raise ModelError(
+            f"the pruning history cuts channels that '{path}' (width {width}) has not."
+        )
+    cut = pruner.prune_out_channels if out else pruner.prune_in_channels
+    graph.get_pruning_group(layer, cut, indices).prune()
