@@ -10,7 +10,7 @@ from trtbuild.artifact import Artifact, Record
 from trtbuild.backends import choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.onnxruntime import Execution, open_session
-from trtbuild.calibration import calibrate, load_calibration
+from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
 from trtbuild.data import DataPlan, batches, full_batches, open_data
 from trtbuild.files import make_directory, write_bytes
 from trtbuild.graph import OptimizeOptions, optimize
@@ -161,13 +161,30 @@ def _with_ranges(
     artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
 ) -> Artifact:
     if recipe.calibration is not None:
-        return artifact.with_calibration(load_calibration(recipe.calibration, artifact.source))
+        return _with_earlier_ranges(artifact, plan, recipe)
     assert plan.calibration is not None
     tensors = watched_tensors(artifact.model, recipe.float_patterns)
     options = replace(
         recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
     )
     return calibrate(artifact, plan.calibration, tensors, options, progress)
+
+
+def _with_earlier_ranges(artifact: Artifact, plan: DataPlan, recipe: EngineRecipe) -> Artifact:
+    """Take the ranges of a file; where weights or preprocessing have changed since, look how far off."""
+    assert recipe.calibration is not None
+    calibration = load_calibration(recipe.calibration, artifact.source)
+    changed = changes_since(calibration, artifact.source, recipe.data.preprocess_text)
+    artifact = artifact.with_calibration(calibration)
+    if not changed:
+        return artifact
+    drift = spot_check(calibration, artifact.model, plan.verification)
+    record = Record(
+        "spot check",
+        f"{' and '.join(changed)} changed since the calibration; {drift}",
+        {"changed": list(changed), "num_samples": drift.num_samples, "ratios": dict(drift.ratios)},
+    )
+    return artifact.having(record)
 
 
 def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trtbuild.calibration.observe import collect
 from trtbuild.calibration.options import AS_TENSORRT, CalibrateOptions
-from trtbuild.calibration.reuse import load_calibration, merge_files
+from trtbuild.calibration.reuse import changes_since, load_calibration, merge_files, spot_check
 from trtbuild.calibration.stage import calibrate
 from trtbuild.calibration.watch import float_tensors, watch
 
@@ -12,9 +12,11 @@ __all__ = [
     "AS_TENSORRT",
     "CalibrateOptions",
     "calibrate",
+    "changes_since",
     "collect",
     "float_tensors",
     "load_calibration",
     "merge_files",
+    "spot_check",
     "watch",
 ]

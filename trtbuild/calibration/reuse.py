@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calibrators import Calibration, CalibratorError, merge_calibrations
-from trtbuild.data import added_digests
+from trtbuild.calibration.observe import collect
+from trtbuild.calibration.watch import watch
+from trtbuild.data import added_digests, first_samples
 from trtbuild.errors import DataError, InputError
 from trtbuild.model import graph_digest, weights_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import onnx_ir as ir
 
-__all__ = ["load_calibration", "merge_files", "provenance_of"]
+    from trtbuild.data import Source
+
+__all__ = [
+    "Drift",
+    "changes_since",
+    "load_calibration",
+    "merge_files",
+    "provenance_of",
+    "spot_check",
+]
 
 
 def provenance_of(source: ir.Model) -> dict[str, str]:
@@ -24,21 +37,70 @@ def provenance_of(source: ir.Model) -> dict[str, str]:
 
 
 def load_calibration(path: Path, source: ir.Model) -> Calibration:
-    """Read the calibration file at `path`, which must have been made from the network `source`.
+    """Read the calibration file at `path`, which must have been made from the graph of `source`.
+
+    Weights and preprocessing may have changed since; `changes_since` says so.
 
     Raises:
-        InputError: it cannot be read, or belongs to another network; the message says what differs.
+        InputError: it cannot be read, or belongs to another graph.
     """
     calibration = _read(path)
-    for key, here in provenance_of(source).items():
-        there = calibration.provenance.get(key)
-        if there != here:
-            what = {"model_graph": "another graph", "model_weights": "other weights"}[key]
-            raise InputError(
-                f"the calibration '{path}' belongs to {what} ({key} {_short(there)}, this network has "
-                f"{_short(here)}); calibrate again."
-            )
+    there, here = calibration.provenance.get("model_graph"), graph_digest(source)
+    if there != here:
+        raise InputError(
+            f"the calibration '{path}' belongs to another graph ({_short(there)}, this network is "
+            f"{_short(here)}); calibrate again."
+        )
     return calibration
+
+
+def changes_since(calibration: Calibration, source: ir.Model, preprocess: str) -> tuple[str, ...]:
+    """What is not as it was when `calibration` was made: ``weights``, ``preprocessing``, or nothing."""
+    now = {
+        "weights": ("model_weights", weights_digest(source)),
+        "preprocessing": ("preprocess", preprocess),
+    }
+    return tuple(
+        what for what, (key, here) in now.items() if calibration.provenance.get(key) != here
+    )
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far ranges have moved, from a spot check of a few samples.
+
+    Attributes:
+        num_samples: samples that were run.
+        ratios: tensor -> largest magnitude now over the largest magnitude then, furthest from 1 first.
+    """
+
+    num_samples: int
+    ratios: Mapping[str, float]
+
+    def __str__(self) -> str:
+        name, ratio = next(iter(self.ratios.items()))
+        return (
+            f"{self.num_samples} samples were run again: the largest magnitude of '{name}' is {ratio:.2f} "
+            f"times what it was, and the other {len(self.ratios) - 1} tensors are nearer"
+        )
+
+
+def spot_check(
+    calibration: Calibration, model: ir.Model, samples: Source, count: int = 16
+) -> Drift:
+    """Run a few samples through `model` and hold what its tensors hold against `calibration`.
+
+    A few samples rarely reach the largest magnitude of all, so ratios somewhat below 1 are no drift.
+
+    Raises:
+        DataError: as `trtbuild.calibration.observe.collect`.
+    """
+    names = [name for name, given in calibration.ranges.items() if given.observed_amax > 0]
+    seen = collect(watch(model, names), first_samples(samples, count))
+    now = {name: seen.together.histograms[name].observed_amax for name in names}
+    ratios = {name: now[name] / calibration.ranges[name].observed_amax for name in names}
+    furthest = sorted(names, key=lambda name: -abs(math.log(max(ratios[name], 1e-9))))
+    return Drift(seen.num_samples, {name: ratios[name] for name in furthest})
 
 
 def merge_files(paths: Sequence[Path]) -> Calibration:

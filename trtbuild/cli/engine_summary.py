@@ -29,6 +29,7 @@ def engine_summary(result: EngineResult) -> list[RenderableType]:
     """The summary as tables and lines, the verdict last."""
     parts: list[RenderableType] = [
         f"backend: {result.why_backend}",
+        *(f"note: {r.summary}" for r in result.artifact.history if r.stage == "spot check"),
         _coverage(result),
         _figures(result),
     ]

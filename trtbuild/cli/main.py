@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from calibrators.errors import CalibratorError
+from calibrators.errors import MissingError as NotInstalledError
 from trtbuild.errors import TrtbuildError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 WRONG_INPUT = 2
+NOT_INSTALLED = 3
 BUG = 4
 INTERRUPTED = 130
 
@@ -75,7 +77,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
     except (TrtbuildError, CalibratorError) as error:
         click.echo(f"trtbuild: {error}", err=True)
-        return error.exit_code if isinstance(error, TrtbuildError) else WRONG_INPUT
+        return _exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; nothing half-written was left behind.", err=True)
         return INTERRUPTED
@@ -84,6 +86,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("this is a bug of trtbuild; please report it with the lines above.", err=True)
         return BUG
     return answer if isinstance(answer, int) else 0
+
+
+def _exit_code(error: TrtbuildError | CalibratorError) -> int:
+    if isinstance(error, TrtbuildError):
+        return error.exit_code
+    return NOT_INSTALLED if isinstance(error, NotInstalledError) else WRONG_INPUT
 
 
 def main() -> None:
