@@ -14,7 +14,14 @@ from trtbuild.errors import OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["atomic_path", "file_digest", "make_directory", "write_bytes", "write_text"]
+__all__ = [
+    "atomic_path",
+    "file_digest",
+    "make_directory",
+    "staged_files",
+    "write_bytes",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -49,6 +56,27 @@ def _umask() -> int:
     value = os.umask(0)
     os.umask(value)
     return value
+
+
+@contextlib.contextmanager
+def staged_files(directory: Path) -> Iterator[Path]:
+    """Give an empty folder, and move its files to `directory` when the block ends well.
+
+    They are moved in the order in which they were written: what refers to others, written last,
+    never stands there without them. When the block raises, Ctrl-C included, nothing is left behind
+    and older files stay as they were.
+
+    Raises:
+        OutputError: `directory` cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=directory) as name:
+            folder = Path(name)
+            yield folder
+            for file in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns):
+                file.replace(directory / file.name)
+    except OSError as error:
+        raise OutputError(f"cannot write into '{directory}': {error.strerror or error}.") from error
 
 
 def write_text(path: Path, text: str) -> None:

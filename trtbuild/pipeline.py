@@ -12,7 +12,8 @@ from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
 from trtbuild.data import DataPlan, batches, full_batches, open_data
-from trtbuild.files import make_directory, write_bytes
+from trtbuild.errors import ModelError, OptionError
+from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.graph import OptimizeOptions, optimize
 from trtbuild.latency.measure import measure
 from trtbuild.manifest import write_manifest
@@ -124,15 +125,27 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
         InputError: the model, the data or an option is wrong; nothing half-written is left.
         MissingError: the backend that was asked for does not work here.
     """
-    backend, why = choose_backend(recipe.backend)
+    choose_backend(recipe.backend)  # what is not installed is said at once
     artifact = load(recipe.model)
     plan = open_data(
         recipe.data, input_specs(artifact.source), calibrates=recipe.calibration is None
     )
+    _check_labels(recipe, plan)
     output = make_directory(recipe.output)
     artifact = prepare(artifact, recipe.optimize, progress)
     artifact = _with_ranges(artifact, plan, recipe, progress)
     artifact = quantize(artifact, recipe.float_patterns)
+    with staged_files(output) as folder:
+        result = _built(artifact, plan, recipe, folder, progress)
+    engine = replace(result.engine, path=output / result.engine.path.name)
+    return replace(result, engine=engine, manifest=output / result.manifest.name)
+
+
+def _built(
+    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, output: Path, progress: Progress
+) -> EngineResult:
+    """Write, build, compare, time and record in the folder `output`."""
+    backend, why = choose_backend(recipe.backend)
     files = _write_network(artifact, output)
     progress("build", 0, 1)
     engine = backend.build(_request(artifact, plan, recipe, output, progress))
@@ -157,6 +170,13 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
     return result
 
 
+def _check_labels(recipe: EngineRecipe, plan: DataPlan) -> None:
+    if recipe.gate.max_top1_drop is not None:
+        first = next(iter(plan.verification), None)
+        if first is None or first.label is None:
+            raise OptionError("a limit on top-1 needs labels; give them with --labels.")
+
+
 def _with_ranges(
     artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
 ) -> Artifact:
@@ -164,6 +184,11 @@ def _with_ranges(
         return _with_earlier_ranges(artifact, plan, recipe)
     assert plan.calibration is not None
     tensors = watched_tensors(artifact.model, recipe.float_patterns)
+    if not tensors:
+        raise ModelError(
+            f"nothing of '{recipe.model}' would run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul "
+            "with a constant weight, or all are kept in float. `trtbuild quantize --list` says why."
+        )
     options = replace(
         recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
     )

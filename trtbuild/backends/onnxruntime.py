@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -40,6 +41,9 @@ class Execution(StrEnum):
     FLOAT = "float"
     REFERENCE = "reference"
 
+
+# "[ONNXRuntimeError] : 1 : FAIL : Fatal error: " in front of what happened
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Fatal error: )?")
 
 _FLOAT_DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "bool": "bool"}
 
@@ -151,7 +155,8 @@ def _dims(shape: Sequence[int | str | None]) -> tuple[int | str | None, ...]:
 def _reason(error: BaseException) -> str:
     """The part of ONNX Runtime's message that a user can act on."""
     text = str(error).strip() or type(error).__name__
-    return text.rsplit("Status Message: ", 1)[-1].splitlines()[0].rstrip(".")
+    line = text.rsplit("Status Message: ", 1)[-1].splitlines()[0]
+    return _PREFIX.sub("", line).rstrip(". ")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from calibrators.sharing import with_shared_ranges
 from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.calibration.observe import refuse_non_finite
 from trtbuild.calibration.watch import pooling_inputs, watch
-from trtbuild.data import Batch, batches
+from trtbuild.data import Batch, batches, filled
 from trtbuild.errors import DataError
 from trtbuild.progress import Progress, silent
 
@@ -62,8 +62,9 @@ def calibrate_as_tensorrt(
     collector = TensorRTCollector(watched)
     number = -1
     for number, group in enumerate(_groups(samples, batch_size)):
-        collector.observe(_run_each(session, group, watched, network.static_batch), batch=number)
-        _refuse_nan(collector, number)
+        arrays = _run_each(session, group, watched, network.static_batch)
+        collector.observe(arrays, batch=number)
+        _refuse_nan(collector, number, in_order=tuple(arrays))
         progress("calibrate", number + 1, None)
     if number < 0:
         raise DataError("there is no calibration sample.")
@@ -100,16 +101,14 @@ def _run_each(
     """Run the samples of a batch one by one, and put what they gave together."""
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
     for batch in group:
-        feeds = batch.feeds
-        if fixed is not None and fixed > 1:
-            feeds = {name: np.repeat(array, fixed, axis=0) for name, array in feeds.items()}
+        feeds = filled(batch.feeds, fixed or 1)
         for name, array in {**session.run(feeds), **feeds}.items():
             if name in names:
                 parts[name].append(array.ravel())
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def _refuse_nan(collector: TensorRTCollector, number: int) -> None:
+def _refuse_nan(collector: TensorRTCollector, number: int, in_order: Sequence[str]) -> None:
     # infinity is a value that TensorRT has an answer to: an infinite scale
     if any(found.kind == "nan" for found in collector.statistics.non_finite):
-        refuse_non_finite(collector.statistics, f"in batch {number}")
+        refuse_non_finite(collector.statistics, f"in batch {number}", in_order)

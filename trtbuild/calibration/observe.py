@@ -13,17 +13,15 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from trtbuild.backends.onnxruntime import Execution, OnnxRuntimeSession, open_session
 from trtbuild.calibration.statistics import Statistics
 from trtbuild.calibration.threads import run_in_threads
-from trtbuild.data import batches
+from trtbuild.data import batches, filled
 from trtbuild.errors import DataError
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from calibrators import Collector
     from trtbuild.data import Sample
@@ -81,7 +79,7 @@ class _Worker:
         self._session: OnnxRuntimeSession = open_session(
             network.content, Execution.FLOAT, threads=1
         )
-        self._repeat = network.static_batch or 1
+        self._rows = network.static_batch or 1
         self._statistics = Statistics.empty(network.tensors)
         self._num_samples = 0
 
@@ -94,26 +92,32 @@ class _Worker:
         """Run one sample and count its watched tensors."""
         number, sample = item
         (batch,) = batches([sample], 1)
-        feeds = batch.feeds
-        if self._repeat > 1:
-            # A fixed batch is filled with copies of the one sample: all counts grow by one factor.
-            feeds = {name: np.repeat(array, self._repeat, axis=0) for name, array in feeds.items()}
+        # copies of the one sample in a fixed batch: all counts grow by one factor
+        feeds = filled(batch.feeds, self._rows)
         arrays = {**self._session.run(feeds), **feeds}
         half = self._statistics.second if sample.key[0] & 1 else self._statistics.first
         half.observe({n: a for n, a in arrays.items() if n in half.histograms}, batch=number)
         self._num_samples += 1
-        refuse_non_finite(half, f"for the sample '{sample.name}' (number {number})")
+        where = f"for the sample '{sample.name}' (number {number})"
+        refuse_non_finite(half, where, in_order=tuple(arrays))
 
 
-def refuse_non_finite(collector: Collector, where: str) -> None:
-    """Stop at the first NaN or infinity.
+def refuse_non_finite(collector: Collector, where: str, in_order: Sequence[str]) -> None:
+    """Stop at NaN or infinity, and name the tensor that held it first.
+
+    Args:
+        collector: what was seen.
+        where: sample or batch, for the message.
+        in_order: names of the watched tensors, in the order in which the network computes them.
 
     Raises:
         DataError: a tensor held one; the message names tensor and place.
     """
-    for found in collector.non_finite:
-        kind = "NaN" if found.kind == "nan" else "infinity"
-        raise DataError(
-            f"the tensor '{found.tensor}' holds {kind} {where}; check the data and the weights, or "
-            "keep its readers in float with --float."
-        )
+    found = {entry.tensor: entry.kind for entry in collector.non_finite}
+    for tensor in in_order:
+        if tensor in found:
+            kind = "NaN" if found[tensor] == "nan" else "infinity"
+            raise DataError(
+                f"the tensor '{tensor}' holds {kind} {where}; check the data and the weights, or keep "
+                "its readers in float with --float."
+            )

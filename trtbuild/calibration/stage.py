@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from calibrators import Calibration, CalibratorError
+import numpy as np
+
+from calibrators import Calibration, CalibratorError, Histogram, choose
 from trtbuild.artifact import Artifact, Record
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.calibration.observe import collect
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from calibrators.stability import Stability
-
     from trtbuild.calibration.observe import WatchedNetwork
     from trtbuild.calibration.statistics import Statistics
     from trtbuild.data import Source
@@ -62,6 +63,7 @@ def calibrate(
             progress=progress,
         )
         return _with(artifact, calibration, {})
+    _check_method(options)
     collector = _collector(watch(artifact.model, tensors), options, progress)
     if options.until_stable is None:
         statistics = collector(source)
@@ -118,3 +120,13 @@ def _with(artifact: Artifact, calibration: Calibration, found: Mapping[str, Stab
         },
     )
     return artifact.having(record, calibration=calibration)
+
+
+def _check_method(options: CalibrateOptions) -> None:
+    """Try the rule on a single value, before hours of data are counted for nothing."""
+    probe = Histogram()
+    probe.observe(np.ones(1, np.float32))
+    try:
+        choose(probe, options.method, **options.method_options)
+    except CalibratorError as error:
+        raise InputError(str(error)) from error

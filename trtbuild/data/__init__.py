@@ -7,7 +7,15 @@ from trtbuild.data.opening import open_source
 from trtbuild.data.preprocess import ImageSize, Preprocess, read_preprocess
 from trtbuild.data.random_data import RandomSource
 from trtbuild.data.recipe import DataPlan, DataRecipe, calibration_source, open_data
-from trtbuild.data.samples import Batch, Sample, Source, batches, full_batches
+from trtbuild.data.samples import (
+    Batch,
+    Sample,
+    Source,
+    batches,
+    filled,
+    full_batches,
+    samples_per_batch,
+)
 from trtbuild.data.split import (
     Split,
     added_digests,
@@ -35,6 +43,7 @@ __all__ = [
     "calibration_source",
     "choose_samples",
     "data_digest",
+    "filled",
     "first_samples",
     "full_batches",
     "num_samples",
@@ -42,6 +51,7 @@ __all__ = [
     "open_source",
     "read_labels",
     "read_preprocess",
+    "samples_per_batch",
     "shard_of",
     "split",
     "without",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.data.feeds import as_feeds
 from trtbuild.data.samples import Sample, array_key
 from trtbuild.errors import DataError
 
@@ -68,17 +69,9 @@ class ArraySource:
         first = next(iter(self.arrays))
         for index in range(len(self.arrays[first])):
             rows = {name: array[index] for name, array in self.arrays.items()}
-            yield Sample(
-                name=f"{self.path.name}[{index}]",
-                key=array_key(rows.values()),
-                load=partial(self._feeds, rows),
-            )
-
-    def _feeds(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self.preprocess is not None:
-            (name,) = rows
-            return {name: self.preprocess.apply(rows[name])}
-        return {spec.name: _row(rows[spec.name], spec) for spec in self.inputs}
+            name = f"{self.path.name}[{index}]"
+            load = partial(as_feeds, rows, self.inputs, self.preprocess, name)
+            yield Sample(name, array_key(rows.values()), load)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -132,18 +125,3 @@ def _only_array(stored: Mapping[str, np.ndarray], preprocess: Preprocess | None)
     # labels, indices and class names are vectors; samples are not
     with_rows = [name for name, array in stored.items() if array.ndim >= 2]
     return with_rows[0] if len(with_rows) == 1 else None
-
-
-def _row(row: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """One sample as a feed: a batch axis in front, and the dtype of the input."""
-    feed = row[np.newaxis] if row.ndim + 1 == len(spec.dims) or not spec.dims else row
-    if feed.dtype == spec.dtype:
-        return np.ascontiguousarray(feed)
-    if feed.dtype.kind != spec.dtype.kind and not (
-        feed.dtype.kind in "iub" and spec.dtype.kind in "iu"
-    ):
-        raise DataError(
-            f"the data for input '{spec.name}' is {feed.dtype} and the network takes {spec.dtype}; "
-            "name the preprocessing (--preprocess FILE, or --scale 1 for raw pixel values)."
-        )
-    return np.ascontiguousarray(feed.astype(spec.dtype))

@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbuild.data.feeds import as_feeds
 from trtbuild.data.samples import Sample, array_key
 from trtbuild.errors import DataError
+
+if TYPE_CHECKING:
+    from trtbuild.backends.base import TensorSpec
+    from trtbuild.data.preprocess import Preprocess
 
 __all__ = ["CallableSource", "import_callable"]
 
@@ -30,21 +35,23 @@ class CallableSource:
 
     spec: str
     function: Callable[[], Iterable[Mapping[str, Any]]]
-    input_names: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    preprocess: Preprocess | None = None
     description: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "description", self.spec)
 
     def __iter__(self) -> Iterator[Sample]:
+        names = [spec.name for spec in self.inputs]
         for number, item in enumerate(self._items()):
-            if not isinstance(item, Mapping) or not set(self.input_names) <= set(item):
+            if not isinstance(item, Mapping) or not set(names) <= set(item):
                 found = sorted(item) if isinstance(item, Mapping) else type(item).__name__
                 raise DataError(
                     f"'{self.spec}' yielded {found} as item {number}; a dict with arrays for "
-                    f"{list(self.input_names)} is needed."
+                    f"{names} is needed."
                 )
-            arrays = {name: np.asarray(item[name]) for name in self.input_names}
+            arrays = {name: np.asarray(item[name]) for name in names}
             labels = None if LABEL_KEY not in item else np.atleast_1d(item[LABEL_KEY])
             yield from self._rows(number, arrays, labels)
 
@@ -66,10 +73,11 @@ class CallableSource:
                 f"'{self.spec}' yielded arrays that do not share a batch axis as item {number}: {shapes}."
             )
         for row in range(lengths.pop()):
-            feeds = {name: array[row : row + 1] for name, array in arrays.items()}
+            rows = {name: array[row] for name, array in arrays.items()}
             label = None if labels is None else int(labels[row])
             name = f"{self.spec}[{number}][{row}]"
-            yield Sample(name, array_key(feeds.values()), partial(dict, feeds), label)
+            load = partial(as_feeds, rows, self.inputs, self.preprocess, name)
+            yield Sample(name, array_key(rows.values()), load, label)
 
 
 def import_callable(spec: str) -> Callable[..., Any]:

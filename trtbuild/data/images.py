@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from trtbuild.data.feeds import as_feeds
 from trtbuild.data.samples import Sample
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trtbuild.backends.base import TensorSpec
     from trtbuild.data.preprocess import Preprocess
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "ImageTar"]
@@ -30,7 +32,7 @@ class ImageFolder:
     """Every image below a folder, in order of path; other files are passed over."""
 
     path: Path
-    input_name: str
+    spec: TensorSpec
     preprocess: Preprocess
     description: str = field(init=False, default="")
 
@@ -48,7 +50,7 @@ class ImageTar:
     """Every image in a tar file, compressed or not, in the file's order."""
 
     path: Path
-    input_name: str
+    spec: TensorSpec
     preprocess: Preprocess
     description: str = field(init=False, default="")
 
@@ -70,7 +72,8 @@ class ImageTar:
 
 def _sample(name: str, content: bytes, source: ImageFolder | ImageTar) -> Sample:
     def load() -> dict[str, np.ndarray]:
-        return {source.input_name: source.preprocess.apply(_pixels(name, content, source.path))}
+        pixels = {source.spec.name: _pixels(name, content, source.path)}
+        return as_feeds(pixels, [source.spec], source.preprocess, name)
 
     return Sample(name, hashlib.blake2b(content, digest_size=16).digest(), load)
 

@@ -30,18 +30,18 @@ def open_source(spec: str, inputs: Sequence[TensorSpec], preprocess: Preprocess 
     path = Path(spec)
     if path.is_dir() or (path.is_file() and tarfile.is_tarfile(path)):
         return _images(path, inputs, preprocess)
+    if preprocess is not None and len(inputs) != 1:
+        raise DataError(
+            f"preprocessing takes a network with one image input; this one has {len(inputs)}."
+        )
     if path.suffix.lower() in (".npz", ".npy"):
-        if preprocess is not None and len(inputs) != 1:
-            raise DataError(
-                f"preprocessing takes a network with one image input; this one has {len(inputs)}."
-            )
         return ArraySource.read(path, inputs, preprocess)
     if path.exists():
         raise DataError(
             f"cannot read the data '{spec}': not an .npz or .npy file, a tar of images, or a folder."
         )
     if ":" in spec:
-        return CallableSource(spec, import_callable(spec), tuple(item.name for item in inputs))
+        return CallableSource(spec, import_callable(spec), tuple(inputs), preprocess)
     raise DataError(f"the data '{spec}' does not exist.")
 
 
@@ -57,4 +57,4 @@ def _images(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | N
             "--preprocess FILE, or --resize, --crop, --color, --scale, --mean, --std."
         )
     reader = ImageFolder if path.is_dir() else ImageTar
-    return reader(path, inputs[0].name, preprocess)
+    return reader(path, inputs[0], preprocess)

@@ -75,11 +75,12 @@ class Preprocess:
         if not all(self.std) or not np.isfinite([self.scale, *self.mean, *self.std]).all():
             raise OptionError("preprocessing: 'std' holds a zero, or a number is not finite.")
 
-    def apply(self, pixels: np.ndarray) -> np.ndarray:
+    def apply(self, pixels: np.ndarray, name: str = "image") -> np.ndarray:
         """Turn one image into the network's input.
 
         Args:
             pixels: (H, W), (H, W, 1) or (H, W, 3), RGB; uint8 or any other numbers.
+            name: of the image, for messages.
 
         Returns:
             float32, (1, C, H', W') or (1, H', W', C).
@@ -87,8 +88,8 @@ class Preprocess:
         Raises:
             DataError: the image has another rank or number of channels, or is smaller than the crop.
         """
-        image = _resized(_channels_last(pixels), self.resize)
-        image = _colored(_cropped(image, self.crop), self.color)
+        image = _resized(_channels_last(pixels, name), self.resize, name)
+        image = _colored(_cropped(image, self.crop, name), self.color)
         values = image.astype(np.float32) * np.float32(self.scale)
         values = (values - _row(self.mean)) / _row(self.std)
         ordered = values.transpose(2, 0, 1) if self.layout == "NCHW" else values
@@ -160,18 +161,18 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         )
 
 
-def _channels_last(pixels: np.ndarray) -> np.ndarray:
+def _channels_last(pixels: np.ndarray, name: str) -> np.ndarray:
     if pixels.ndim == 2:
         return pixels[:, :, np.newaxis]
     if pixels.ndim == 3 and pixels.shape[2] in (1, 3):
         return pixels
     raise DataError(
-        f"an image has shape {pixels.shape}; preprocessing takes (height, width) or "
+        f"the image '{name}' has the shape {pixels.shape}; preprocessing takes (height, width) or "
         "(height, width, 1 or 3). Arrays that need none go without --preprocess."
     )
 
 
-def _resized(image: np.ndarray, size: ImageSize | None) -> np.ndarray:
+def _resized(image: np.ndarray, size: ImageSize | None, name: str) -> np.ndarray:
     if size is None:
         return image
     height, width = image.shape[:2]
@@ -181,21 +182,21 @@ def _resized(image: np.ndarray, size: ImageSize | None) -> np.ndarray:
     if size == (height, width):
         return image
     if image.dtype != np.uint8:
-        raise DataError(f"resizing takes uint8 pixels, and this image is {image.dtype}.")
+        raise DataError(f"resizing takes uint8 pixels, and the image '{name}' is {image.dtype}.")
     mode = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     out = np.asarray(mode.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     return out[:, :, np.newaxis] if out.ndim == 2 else out
 
 
-def _cropped(image: np.ndarray, size: ImageSize | None) -> np.ndarray:
+def _cropped(image: np.ndarray, size: ImageSize | None, name: str) -> np.ndarray:
     if size is None:
         return image
     height, width = (size, size) if isinstance(size, int) else size
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     if top < 0 or left < 0:
         raise DataError(
-            f"an image of {image.shape[0]}x{image.shape[1]} is smaller than the crop "
-            f"{height}x{width}; set 'resize'."
+            f"the image '{name}' has {image.shape[0]}x{image.shape[1]} pixels, less than the crop "
+            f"of {height}x{width}; set 'resize'."
         )
     return image[top : top + height, left : left + width]
 

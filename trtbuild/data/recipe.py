@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from trtbuild.data.labels import read_labels
 from trtbuild.data.opening import open_source
 from trtbuild.data.random_data import RandomSource
+from trtbuild.data.samples import samples_per_batch
 from trtbuild.data.split import choose_samples, shard_of, split, without
 from trtbuild.errors import DataError
+from trtbuild.model import fixed_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +95,8 @@ def open_data(
     source = _labelled(source, recipe)
     if not calibrates:
         return DataPlan(None, source)
-    parts = split(source, num_images=recipe.num_images, seed=recipe.seed)
+    at_least = samples_per_batch(source, fixed_batch(inputs) or 1)
+    parts = split(source, num_images=recipe.num_images, seed=recipe.seed, at_least=at_least)
     return DataPlan(parts.calibration, parts.verification)
 
 

@@ -11,9 +11,18 @@ import numpy as np
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Batch", "Sample", "Source", "array_key", "batches", "full_batches"]
+__all__ = [
+    "Batch",
+    "Sample",
+    "Source",
+    "array_key",
+    "batches",
+    "filled",
+    "full_batches",
+    "samples_per_batch",
+]
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,8 @@ class Sample:
     Attributes:
         name: for messages and lists of worst images, for example ``cat.jpg`` or ``x[17]``.
         key: digest of the content, so that a choice among samples does not depend on their order.
-        load: gives input name -> array with a leading batch axis of 1.
+        load: gives input name -> array with a leading batch axis of 1; or, for a network without a
+            batch axis, the array that it takes.
         label: class index, where it is known.
     """
 
@@ -51,7 +61,7 @@ class Batch:
     """Samples put together along axis 0.
 
     Attributes:
-        feeds: input name -> array of ``len(names)`` rows.
+        feeds: input name -> array of ``len(names)`` rows; or one sample that is a feed of its own.
         labels: int64 array of ``len(names)``, or None where any label is missing.
         names: names of the samples.
     """
@@ -73,7 +83,8 @@ def array_key(arrays: Iterable[np.ndarray]) -> bytes:
 def batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
     """Put `samples` together in batches of `size` rows; the last one may be smaller.
 
-    Samples whose arrays differ in shape (images of several sizes) never share a batch.
+    Samples whose arrays differ in shape (images of several sizes) never share a batch, nor do samples
+    whose leading axis is not 1: what it means, only the network knows.
 
     Raises:
         DataError: a sample cannot be loaded, or holds NaN or infinity.
@@ -84,7 +95,8 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
         arrays = sample.load()
         _check_finite(sample, arrays)
         this_shape = {name: array.shape for name, array in arrays.items()}
-        if waiting and (len(waiting) == size or this_shape != shape):
+        alone = any(array.shape[:1] != (1,) for array in arrays.values())
+        if waiting and (alone or len(waiting) == size or this_shape != shape):
             yield _joined(waiting)
             waiting = []
         waiting.append((sample, arrays))
@@ -124,10 +136,30 @@ def full_batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
     """
     found = False
     for batch in batches(samples, size):
-        if len(batch.names) == size:
+        if all(array.shape[:1] == (size,) for array in batch.feeds.values()):
             found = True
             yield batch
     if not found:
         raise DataError(
             f"the network takes batches of exactly {size}, and there are fewer samples of one shape."
         )
+
+
+def filled(feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    """Repeat one sample to the `rows` of a fixed batch; a sample that is a feed of its own stays."""
+    if rows == 1 or any(array.shape[:1] != (1,) for array in feeds.values()):
+        return dict(feeds)
+    return {name: np.repeat(array, rows, axis=0) for name, array in feeds.items()}
+
+
+def samples_per_batch(samples: Iterable[Sample], size: int) -> int:
+    """How many samples fill a batch of `size` rows: `size`, or 1 where a sample is a feed of its own.
+
+    Raises:
+        DataError: the first sample cannot be loaded.
+    """
+    for sample in samples:
+        if any(array.shape[:1] != (1,) for array in sample.load().values()):
+            return 1
+        break
+    return size

@@ -55,8 +55,8 @@ class Split:
     verification: Source
 
 
-def split(source: Source, *, num_images: int | None, seed: int) -> Split:
-    """Keep 5 % of the data (at least one sample) for verification, and calibrate on the rest.
+def split(source: Source, *, num_images: int | None, seed: int, at_least: int = 1) -> Split:
+    """Keep 5 % of the data for verification, and calibrate on the rest.
 
     Samples are ranked by a digest of their content and `seed`. Equal samples go the same way, so
     nothing that calibration saw can turn up in verification.
@@ -65,17 +65,18 @@ def split(source: Source, *, num_images: int | None, seed: int) -> Split:
         source: all the data.
         num_images: how many samples calibrate; None takes all that are left.
         seed: another seed gives another choice.
+        at_least: how many samples verification needs: one full batch where the batch is fixed.
 
     Raises:
-        DataError: there are fewer than two distinct samples, or fewer than asked for.
+        DataError: there are fewer distinct samples than that and one, or fewer than asked for.
     """
     ranked = _ranked(source, seed)
-    if len(ranked) < 2:
+    if len(ranked) < at_least + 1:
         raise DataError(
-            f"'{source.description}' holds {len(ranked)} distinct sample(s); calibration and "
-            "verification need at least one each. Give more data, or --verify-data."
+            f"'{source.description}' holds {len(ranked)} distinct sample(s); calibration needs at least "
+            f"one and verification {at_least} more. Give more data, or --verify-data."
         )
-    held_out = max(1, round(HELD_OUT_SHARE * len(ranked)))
+    held_out = max(at_least, round(HELD_OUT_SHARE * len(ranked)))
     kept = _first(ranked[held_out:], num_images, source)
     return Split(ChosenSamples(source, kept), ChosenSamples(source, frozenset(ranked[:held_out])))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from trtbuild.model.digests import graph_digest, weights_digest
-from trtbuild.model.reading import MIN_QDQ_OPSET, name_nodes, read_model, read_unchanged
-from trtbuild.model.signature import input_specs, output_specs, static_batch
+from trtbuild.model.reading import name_nodes, read_model, read_unchanged
+from trtbuild.model.signature import fixed_batch, input_specs, output_specs, static_batch
 from trtbuild.model.writing import model_bytes, write_model
 
 __all__ = [
-    "MIN_QDQ_OPSET",
+    "fixed_batch",
     "graph_digest",
     "input_specs",
     "model_bytes",

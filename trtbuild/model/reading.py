@@ -1,8 +1,9 @@
 """Read an ONNX file, say exactly what is wrong when that fails, and normalise what comes in.
 
 Normalised means: weights that are also graph inputs are weights (before IR version 4 every weight had
-to be listed as an input), the opset is at least 13 (the first with a per-channel axis on
-QuantizeLinear), and every node has a name of its own, since reports and ``--float`` speak in node names.
+to be listed as an input), functions are written out where they are called, the opset is at least 13
+(the first with a per-channel axis on QuantizeLinear; 19 with half floats, the first with half scales),
+and every node has a name of its own, since reports and ``--float`` speak in node names.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
+import onnx.inliner
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MIN_OPSET",
     "MIN_QDQ_OPSET",
+    "MIN_QDQ_OPSET_HALF",
     "drop_weight_inputs",
     "name_nodes",
     "read_model",
@@ -30,6 +33,7 @@ __all__ = [
 
 MIN_OPSET = 7
 MIN_QDQ_OPSET = 13
+MIN_QDQ_OPSET_HALF = 19
 
 
 def read_model(path: Path) -> ir.Model:
@@ -37,14 +41,17 @@ def read_model(path: Path) -> ir.Model:
 
     Raises:
         ModelError: the file is missing, is not ONNX, is damaged, misses its external data, holds an
-            unsupported opset, or is not a valid graph.
+            unsupported opset, is not a valid graph, or takes or gives what is no tensor of numbers.
     """
     proto = _checked(path)
-    if _opset(proto) < MIN_QDQ_OPSET:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-        proto = raise_opset(_without_weight_inputs(proto), MIN_QDQ_OPSET, path)
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
+    needed = MIN_QDQ_OPSET_HALF if _has_half_weights(proto) else MIN_QDQ_OPSET
+    if _opset(proto) < needed:
+        proto = raise_opset(_without_weight_inputs(proto), needed, path)
     model = _as_ir(proto, path)
     drop_weight_inputs(model)
+    _check_interface(model, path)
     name_nodes(model)
     return model
 
@@ -139,9 +146,27 @@ def _check_valid(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"'{path}' is not a valid ONNX graph: {_first_line(error)}") from error
+        raise ModelError(f"'{path}' is not a valid ONNX graph: {_first_line(error)}.") from error
     except Exception as error:
-        raise ModelError(f"'{path}' cannot be checked: {_first_line(error)}") from error
+        raise ModelError(
+            f"'{path}' is damaged ({_first_line(error)}); export or copy it again."
+        ) from error
+
+
+def _check_interface(model: ir.Model, path: Path) -> None:
+    for kind, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
+        for value in values:
+            tensor = value.type is None or isinstance(value.type, ir.TensorType)
+            if not tensor or value.dtype == ir.DataType.STRING:
+                raise ModelError(
+                    f"the {kind} '{value.name}' of '{path}' is {value.type}; only tensors of numbers "
+                    "are supported."
+                )
+
+
+def _has_half_weights(proto: onnx.ModelProto) -> bool:
+    tensors = onnx.external_data_helper._get_all_tensors(proto)
+    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in tensors)
 
 
 def _forget_negative_dims(graph: onnx.GraphProto) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-__all__ = ["input_specs", "output_specs", "static_batch"]
+__all__ = ["fixed_batch", "input_specs", "output_specs", "static_batch"]
 
 
 def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
@@ -27,8 +27,13 @@ def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
 
 
 def static_batch(model: ir.Model) -> int | None:
+    """`fixed_batch` of the network's inputs."""
+    return fixed_batch(input_specs(model))
+
+
+def fixed_batch(inputs: Iterable[TensorSpec]) -> int | None:
     """Size of axis 0 when every input fixes it to the same number, else None (dynamic)."""
-    sizes = {spec.dims[0] if spec.dims else None for spec in input_specs(model)}
+    sizes = {spec.dims[0] if spec.dims else None for spec in inputs}
     size = sizes.pop() if len(sizes) == 1 else None
     return size if isinstance(size, int) else None
 

@@ -12,7 +12,8 @@ from trtbuild.quantization.plan import (
     WeightPoint,
     symmetric,
 )
-from trtbuild.quantization.stage import plan_with_ranges, portable_form, quantize, watched_tensors
+from trtbuild.quantization.ranges import plan_with_ranges
+from trtbuild.quantization.stage import portable_form, quantize, watched_tensors
 from trtbuild.quantization.tensorrt_placement import place
 from trtbuild.quantization.weights import quantize_weight, weight_scales
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from trtbuild.quantization.operators import AVERAGING, is_constant, moves_values
+from trtbuild.quantization.operators import AVERAGING, is_constant, moves_values, weight_axis
 from trtbuild.quantization.plan import GRAPH_OUTPUT, Consumer, Placement, QuantParams
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _ends(params: QuantParams) -> tuple[float, float]:
 
 
 def integer_biases(model: ir.Model, placement: Placement) -> frozenset[str]:
-    """Names of the selected layers whose bias is a constant vector, which their kernels take as int32."""
+    """Names of the selected layers whose bias their kernels take as int32: float32, one per channel."""
     selected = {point.node for point in placement.weights}
     return frozenset(
         node.name or ""
@@ -80,12 +80,20 @@ def integer_biases(model: ir.Model, placement: Placement) -> frozenset[str]:
         and node.op_type in ("Conv", "Gemm")
         and len(node.inputs) > 2
         and is_constant(node.inputs[2])
-        and _is_vector(node.inputs[2])
+        and _is_one_per_channel(node.inputs[2], node)
     )
 
 
-def _is_vector(value: ir.Value | None) -> bool:
-    return value is not None and value.const_value is not None and len(value.const_value.shape) == 1
+def _is_one_per_channel(bias: ir.Value | None, node: ir.Node) -> bool:
+    weight = node.inputs[1]
+    assert bias is not None
+    assert bias.const_value is not None
+    assert weight is not None
+    assert weight.const_value is not None
+    axis = weight_axis(node, len(weight.const_value.shape))
+    assert axis is not None
+    channels = (weight.const_value.shape[axis],)
+    return tuple(bias.const_value.shape) == channels and bias.dtype == ir.DataType.FLOAT
 
 
 def unsigned(given: TensorRange) -> QuantParams:
@@ -178,7 +186,8 @@ def _readers(value: ir.Value) -> frozenset[Consumer]:
         for use in value.uses()
         if use.node.graph is value.graph
     }
-    if value.is_graph_output():
+    # an input that is an output as well goes through unchanged
+    if value.is_graph_output() and not value.is_graph_input():
         readers.add(Consumer(GRAPH_OUTPUT, 0))
     return frozenset(readers)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from trtbuild.artifact import Decision
-from trtbuild.errors import OptionError
+from trtbuild.errors import ModelError, OptionError
 from trtbuild.quantization.operators import RECURRENT, WEIGHTED, is_constant
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["float_by_pattern", "select"]
 
+_QUANTIZED = frozenset(
+    {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"}
+    | {"QLinearConv", "QLinearMatMul", "QuantizeLinear"}
+)
 _FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
 
 
@@ -27,7 +31,9 @@ def select(model: ir.Model, float_patterns: Sequence[str]) -> dict[str, Decision
 
     Raises:
         OptionError: a pattern matches no node.
+        ModelError: the network holds Q/DQ already.
     """
+    _check_is_float(model)
     by_pattern = float_by_pattern(model, float_patterns)
     decisions = {}
     for node in model.graph:
@@ -38,6 +44,15 @@ def select(model: ir.Model, float_patterns: Sequence[str]) -> dict[str, Decision
                 name, node.op_type, reason is None, reason or "data and weight through Q/DQ"
             )
     return decisions
+
+
+def _check_is_float(model: ir.Model) -> None:
+    for node in model.graph:
+        if node.op_type in _QUANTIZED and node.domain in ("", "ai.onnx"):
+            raise ModelError(
+                f"the network is quantized already: '{node.name}' is a {node.op_type}. "
+                "Give the float network that it was made from."
+            )
 
 
 def float_by_pattern(model: ir.Model, patterns: Sequence[str]) -> Mapping[str, str]:

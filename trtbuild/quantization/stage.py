@@ -9,22 +9,23 @@ from trtbuild.artifact import Artifact, Record
 from trtbuild.errors import InputError
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import (
-    difference,
     integer_biases,
     place_portable,
     unsigned,
 )
-from trtbuild.quantization.plan import Placement, Plan, QuantParams, symmetric
+from trtbuild.quantization.plan import Placement, QuantParams, symmetric
+from trtbuild.quantization.ranges import plan_with_ranges
 from trtbuild.quantization.tensorrt_placement import place
+from trtbuild.quantization.weights import check_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
     from calibrators import Calibration, TensorRange
 
-__all__ = ["plan_with_ranges", "portable_form", "quantize", "watched_tensors"]
+__all__ = ["portable_form", "quantize", "watched_tensors"]
 
 
 def watched_tensors(model: ir.Model, float_patterns: Sequence[str] = ()) -> tuple[str, ...]:
@@ -32,9 +33,20 @@ def watched_tensors(model: ir.Model, float_patterns: Sequence[str] = ()) -> tupl
 
     Raises:
         OptionError: a pattern matches no node.
+        ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
     """
     placement = place(model, float_patterns)
+    _check_weights(model, placement)
     return tuple(sorted(placement.watched | place_portable(model, placement).watched))
+
+
+def _check_weights(model: ir.Model, placement: Placement) -> None:
+    nodes = {node.name: node for node in model.graph}
+    for point in placement.weights:
+        weight = nodes[point.node].inputs[point.index]
+        assert weight is not None
+        assert weight.const_value is not None
+        check_finite(weight.const_value.numpy(), weight.name or "")
 
 
 def quantize(artifact: Artifact, float_patterns: Sequence[str] = ()) -> Artifact:
@@ -42,10 +54,11 @@ def quantize(artifact: Artifact, float_patterns: Sequence[str] = ()) -> Artifact
 
     Raises:
         OptionError: a pattern matches no node.
+        ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
         InputError: a tensor that needs a range has none, or was always zero.
     """
     placement = place(artifact.model, float_patterns)
-    plan = plan_with_ranges(placement, _calibration(artifact), symmetric_range)
+    plan = plan_with_ranges(artifact.model, placement, _calibration(artifact), symmetric_range)
     int8 = [decision.node for decision in placement.decisions if decision.quantized]
     record = Record(
         "quantize",
@@ -69,7 +82,7 @@ def portable_form(artifact: Artifact) -> ir.Model:
     if artifact.placement is None:
         raise InputError(f"'{artifact.name}' has not been quantized.")
     placement = place_portable(artifact.model, artifact.placement)
-    plan = plan_with_ranges(placement, _calibration(artifact), unsigned)
+    plan = plan_with_ranges(artifact.model, placement, _calibration(artifact), unsigned)
     biases = integer_biases(artifact.model, placement)
     return insert(artifact.model, replace(plan, int32_biases=biases))
 
@@ -79,40 +92,7 @@ def symmetric_range(given: TensorRange) -> QuantParams:
     return symmetric(given.amax)
 
 
-def plan_with_ranges(
-    placement: Placement, calibration: Calibration, params: Callable[[TensorRange], QuantParams]
-) -> Plan:
-    """Turn ranges into scales. A tensor with several roots takes the widest of their ranges.
-
-    Raises:
-        InputError: a range is missing, zero or not finite.
-    """
-    found: dict[str, QuantParams] = {}
-    for name, roots in placement.roots.items():
-        ranges = [_range(calibration, root) for root in sorted(roots)]
-        found[name] = params(max(ranges, key=lambda r: r.amax))
-    for name, (total, addend) in placement.differences.items():
-        found[name] = difference(found[total], found[addend])
-    return Plan(placement.consumers, placement.weights, found)
-
-
 def _calibration(artifact: Artifact) -> Calibration:
     if artifact.calibration is None:
         raise InputError(f"'{artifact.name}' has not been calibrated.")
     return artifact.calibration
-
-
-def _range(calibration: Calibration, name: str) -> TensorRange:
-    given = calibration.ranges.get(name)
-    if given is None:
-        raise InputError(
-            f"the calibration has no range for the tensor '{name}'; it was made for another network or "
-            "other options. Calibrate again."
-        )
-    if not 0 < given.amax < float("inf"):
-        raise InputError(
-            f"the tensor '{name}' has the range {given.amax:g}"
-            + (": it was zero in every batch" if given.amax == 0 else "")
-            + ". Check the data and its preprocessing, or keep its readers in float with --float."
-        )
-    return given

@@ -5,8 +5,9 @@
 2. A residual Add that adds the output of a selected node to something else reads only that something
    (the skip branch) through Q/DQ, so that Conv + Add (+ Relu) becomes one INT8 kernel. When both sides
    come from such nodes, the side with the longer path behind it is the main one.
-3. Data movement (Reshape, Slice, MaxPool, ...) in front of a quantized reader reads through Q/DQ of the
-   same scale; so does every input of a Concat. Then TensorRT moves Q up and no copy is made.
+3. Data movement (Reshape, Slice, MaxPool, ...) whose readers are all quantized reads through Q/DQ of the
+   same scale; so does every input of a Concat. Then TensorRT moves Q up and no copy is made. Where
+   somebody reads the moved values in float, Q/DQ stay behind the movement, and he loses nothing.
 4. Average pooling between two quantized layers reads through a pair of its own, for it computes.
 5. Biases and everything else stay float.
 
@@ -184,7 +185,7 @@ def _follow_values(
     moved: set[str] = set()
     for node in reversed(model.graph):
         quantized = [_name(output) for output in node.outputs if consumers.get(_name(output))]
-        sources = _sources(node) if quantized else {}
+        sources = _sources(node) if quantized and _all_read_int8(node, consumers) else {}
         for index, source in sources.items():
             consumers[source].add(Consumer(node.name or "", index))
             for output in quantized:
@@ -196,6 +197,18 @@ def _follow_values(
         if name not in moved:
             members[find(name)].add(name)
     return {name: frozenset(members[find(name)]) for name in consumers}
+
+
+def _all_read_int8(node: ir.Node, consumers: Mapping[str, set[Consumer]]) -> bool:
+    """Whether nobody reads an output of `node` in float."""
+    for output in node.outputs:
+        readers = consumers.get(_name(output), set())
+        if output.is_graph_output() or any(
+            user.graph is not node.graph or Consumer(user.name or "", index) not in readers
+            for user, index in output.uses()
+        ):
+            return False
+    return True
 
 
 def _sources(node: ir.Node) -> dict[int, str]:

@@ -7,7 +7,21 @@ import numpy as np
 from trtbuild.errors import ModelError
 from trtbuild.quantization.plan import INT8_LIMIT
 
-__all__ = ["quantize_weight", "weight_scales"]
+__all__ = ["check_finite", "quantize_bias", "quantize_weight", "weight_scales"]
+
+
+def check_finite(weight: np.ndarray, name: str) -> None:
+    """Check that every value of a weight is finite.
+
+    Raises:
+        ModelError: it holds NaN or infinity.
+    """
+    finite = np.isfinite(weight)
+    if not finite.all():
+        raise ModelError(
+            f"the weight '{name}' holds {int((~finite).sum())} values that are NaN or infinite; "
+            "export the network again from a sound checkpoint."
+        )
 
 
 def weight_scales(weight: np.ndarray, axis: int | None, name: str) -> np.ndarray:
@@ -18,12 +32,8 @@ def weight_scales(weight: np.ndarray, axis: int | None, name: str) -> np.ndarray
     Raises:
         ModelError: the weight holds NaN or infinity.
     """
+    check_finite(weight, name)
     magnitude = np.abs(weight.astype(np.float32))
-    if not np.isfinite(magnitude).all():
-        raise ModelError(
-            f"the weight '{name}' holds {int((~np.isfinite(magnitude)).sum())} values that are NaN or "
-            "infinite; export the network again from a sound checkpoint."
-        )
     others = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
     amax = magnitude.max(axis=others).astype(np.float32)
     scales = amax / np.float32(INT8_LIMIT)
@@ -39,3 +49,25 @@ def quantize_weight(weight: np.ndarray, scales: np.ndarray, axis: int | None) ->
         shape[axis] = -1
     steps = np.rint(weight.astype(np.float32) / scales.reshape(shape))
     return np.asarray(np.clip(steps, -INT8_LIMIT, INT8_LIMIT), dtype=np.int8)
+
+
+def quantize_bias(
+    bias: np.ndarray, data_scale: np.ndarray, weight_scales: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Round a bias to the scale of the integer products that it is added to.
+
+    Args:
+        bias: float, one value per output channel.
+        data_scale: scale of the layer's data input, one value.
+        weight_scales: scales of its weight, one or as many as `bias` has.
+
+    Returns:
+        Scales ``data_scale * weight_scale``, float32, and int32 steps; both of the shape of `bias`.
+    """
+    products = np.asarray(data_scale, np.float64) * np.asarray(weight_scales, np.float64)
+    # a product below the smallest normal float32 would divide to infinity
+    scales = np.maximum(products, np.finfo(np.float32).tiny).astype(np.float32)
+    scales = np.broadcast_to(scales, bias.shape)
+    steps = np.rint(bias.astype(np.float64) / scales)
+    limit = np.iinfo(np.int32)
+    return scales, np.clip(steps, limit.min, limit.max).astype(np.int32)

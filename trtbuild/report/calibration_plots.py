@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from calibrators.plots import plot_overview, plot_tensor
-
 from calibrators import METHODS
+from calibrators.plots import plot_overview, plot_tensor
 from trtbuild.errors import InputError
 
 if TYPE_CHECKING:

@@ -1,0 +1,47 @@
+"""The command line, in process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.cli.main import run
+
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["Outcome", "trtbuild"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Exit code, and what was said where."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which must be JSON and nothing else."""
+        return json.loads(self.out)
+
+    @property
+    def sentence(self) -> str:
+        """The complaint about a user's mistake: one line, no traceback, exit code 2."""
+        assert self.code == 2, (self.code, self.err)
+        assert self.out == ""
+        lines = self.err.strip().splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("trtbuild: ")
+        assert lines[0].endswith("."), "a sentence ends in a full stop"
+        return lines[0].removeprefix("trtbuild: ")
+
+
+def trtbuild(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
+    """Run ``trtbuild ARGUMENTS``."""
+    capsys.readouterr()
+    code = run([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    return Outcome(code, said.out, said.err)

@@ -1,0 +1,58 @@
+"""What is not optional imports, and works, on a machine where nothing optional is installed."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import calibrators
+import trtbuild
+
+OPTIONAL = ("tensorrt", "tensorrt_bindings", "pycuda", "cuda", "torch", "ray", "matplotlib")
+BLOCK = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {OPTIONAL}:
+            raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def run(code, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCK + code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_module_imports_without_optional_packages():
+    modules = [
+        module.name
+        for package in (calibrators, trtbuild)
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+        if not module.name.endswith("__main__")
+    ]
+    assert len(modules) > 100
+    run("import importlib\nfor name in sys.argv[1:]: importlib.import_module(name)", *modules)
+
+
+def test_importing_the_packages_loads_nothing_heavy():
+    heavy = (*OPTIONAL, "onnxruntime", "numba", "onnxscript", "onnx")
+    loaded = run(
+        f"import trtbuild, calibrators\nprint([name for name in {heavy} if name in sys.modules])"
+    )
+    assert loaded.strip() == "[]"
+
+
+def test_help_loads_no_backend():
+    loaded = run(
+        "from trtbuild.cli.main import run\nassert run(['--help']) == 0\n"
+        f"print([n for n in {(*OPTIONAL, 'onnxruntime', 'onnx')} if n in sys.modules])"
+    )
+    assert loaded.strip().endswith("[]")

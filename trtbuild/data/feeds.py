@@ -1,0 +1,107 @@
+"""One sample of an array as a feed: batch axis, dtype and dims as the network's input has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbuild.backends.base import TensorSpec
+    from trtbuild.data.preprocess import Preprocess
+
+__all__ = ["as_feed", "as_feeds"]
+
+
+def as_feeds(
+    sample: Mapping[str, np.ndarray],
+    inputs: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+    name: str,
+) -> dict[str, np.ndarray]:
+    """Bring one sample, input name -> values without a batch axis, into the form of all inputs.
+
+    Args:
+        sample: the values; images where there is a preprocessing.
+        inputs: what the network takes.
+        preprocess: applied to every array; None takes them as they are.
+        name: of the sample, for messages.
+
+    Raises:
+        DataError: an array does not fit; the message names the sample and the input.
+    """
+    feeds = {}
+    for spec in inputs:
+        values = sample[spec.name]
+        if preprocess is not None:
+            values = preprocess.apply(values, name)[0]
+        feeds[spec.name] = as_feed(values, spec, name)
+    return feeds
+
+
+def as_feed(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
+    """Bring one sample into the form that the input takes.
+
+    A sample of the input's rank minus one gets a batch axis of 1 in front; one of the full rank is a
+    feed of its own. Integers and booleans become each other, and floats become integers where they
+    are whole, as long as no value changes; floats of other widths are rounded.
+
+    Args:
+        sample: the values.
+        spec: the input.
+        name: of the sample, for messages.
+
+    Raises:
+        DataError: rank, a fixed dim or the kind of numbers does not fit.
+    """
+    return np.ascontiguousarray(_as_dtype(_as_dims(sample, spec, name), spec, name))
+
+
+def _as_dims(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
+    if not spec.dims:  # a scalar, or a shape that the file does not tell
+        return sample[np.newaxis] if sample.ndim else sample
+    feed = sample[np.newaxis] if sample.ndim + 1 == len(spec.dims) else sample
+    wanted = spec.dims if feed.shape[:1] != (1,) else (1, *spec.dims[1:])
+    fits = feed.ndim == len(wanted) and all(
+        size == dim for size, dim in zip(feed.shape, wanted) if isinstance(dim, int)
+    )
+    if not fits:
+        raise DataError(
+            f"the sample '{name}' has the shape {_dims(sample.shape)} for the input '{spec.name}', and "
+            f"the network takes {_dims(spec.dims[1:])} (behind the batch axis); "
+            "check the data, its layout and the preprocessing."
+        )
+    return feed
+
+
+def _as_dtype(feed: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
+    if feed.dtype == spec.dtype:
+        return feed
+    if _is_float(spec.dtype) and _is_float(feed.dtype):
+        return feed.astype(spec.dtype)
+    if spec.dtype.kind in "iub" and feed.dtype.kind in "iubf":
+        with np.errstate(invalid="ignore"):
+            cast = feed.astype(spec.dtype)
+        if np.array_equal(cast, feed):
+            return cast
+        raise DataError(
+            f"the sample '{name}' holds values for the input '{spec.name}' that {spec.dtype} cannot "
+            f"hold (from {feed.min()} to {feed.max()}, {feed.dtype}); check the data."
+        )
+    raise DataError(
+        f"the data for the input '{spec.name}' is {feed.dtype}, and the network takes {spec.dtype}; "
+        "name the preprocessing (--preprocess FILE, or --scale 1 for raw pixel values)."
+    )
+
+
+def _is_float(dtype: np.dtype[np.generic]) -> bool:
+    # bfloat16 of ml_dtypes has the kind 'V'
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def _dims(dims: tuple[int | str | None, ...]) -> str:
+    return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"
