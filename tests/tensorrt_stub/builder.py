@@ -41,7 +41,7 @@ DATA_TYPES = {
 LAYER_TYPES = {"Conv": 0, "Relu": 2, "MaxPool": 3, "Concat": 8, "Add": 9, "Reshape": 13, "Flatten": 13,
                "Transpose": 13, "Gemm": 17, "MatMul": 17, "Identity": 20, "QuantizeLinear": 32,
                "DequantizeLinear": 33, "Cast": 1}  # fmt: skip
-FLAGS = {"INT8": (1, None), "ERROR_ON_TIMING_CACHE_MISS": (16, 15), "DISABLE_TIMING_CACHE": (5, 5)}
+FLAGS = {"FP16": (0, None), "INT8": (1, None), "ERROR_ON_TIMING_CACHE_MISS": (16, 15), "DISABLE_TIMING_CACHE": (5, 5)}
 
 
 class HostMemory(Native):
@@ -481,7 +481,7 @@ class Builder(Native):
 
     @virtual(i32)
     def num_dla_cores(self) -> int:
-        return 0
+        return int(self.world.dla_cores)
 
     @virtual(boolean, ptr, ptr)
     def is_network_supported(self, network: int, config: int) -> bool:
@@ -600,15 +600,19 @@ class _Build:
         self._finish("Timing")
         return True
 
+    def _weights(self) -> Any:
+        return onnx.load_from_string(self.network.model).graph.initializer
+
     def _plan(self) -> bytes:
         int8 = self._quantized() or self.config.has("INT8")
+        fp16 = self.config.has("FP16") or any(t.data_type == 10 for t in self._weights())
         header = {
             "version": self.world.number,
             "device": self.world.device,
             "flags": self.config.mask,
             "detailed": self.config.settings.get("profiling_verbosity", 0) == 2,
-            "int8": int8,
-            "float": sorted(self.world.ran_float),
+            "int8": int8 and "int8" not in self.world.loses,
+            "fp16": fp16 and "fp16" not in self.world.loses,
             "profiles": [profile.shapes for profile in self.config.profiles],
             "host_code": bool(self.config.mask >> (13 if self.world.major == 10 else 12) & 1),
             "streaming": bool(self.config.mask >> (21 if self.world.major == 10 else 20) & 1),

@@ -36,6 +36,11 @@ NUMPY = {
     5: np.uint8,
     8: np.int64,
 }
+FORMS = {
+    "int8": ("Int8", "Thirty-two wide channel vectorized row major Int8 format"),
+    "fp16": ("Half", "Channel major FP16 format where channel % 8 == 0"),
+    "fp32": ("Float", "Row major linear FP32"),
+}
 WORK = ctypes.CFUNCTYPE(None, ptr)
 
 
@@ -353,28 +358,25 @@ class Inspector(Native):
 
     def _layer(self, name: str, kind: str, inputs: Any, outputs: Any, node: str) -> dict[str, Any]:
         header = self.engine.header
-        int8 = header["int8"] and kind in ("Conv", "Gemm", "MatMul") and name not in header["float"]
+        int8 = header["int8"] and kind in ("Conv", "Gemm", "MatMul")
+        of = "int8" if int8 else "fp16" if header["fp16"] else "fp32"
         of_type: dict[str, Any] = {
             "Name": name,
             "LayerType": "CaskConvolution" if kind == "Conv" else kind,
-            "Inputs": [self._tensor(n, int8) for n in inputs],
-            "Outputs": [self._tensor(n, False) for n in outputs],
-            "TacticName": "sm89_int8_gemm" if int8 else "sm89_fp32",
+            "Inputs": [self._tensor(n, of) for n in inputs],
+            "Outputs": [self._tensor(n, "fp32") for n in outputs],
+            "TacticName": f"sm89_{of}_gemm",
             "TacticValue": "0x0000000000000001",
             "StreamId": 0,
             "Metadata": f"[ONNX Layer: {node}]" if node else "",
         }
         if kind == "Conv":
-            of_type["Weights"] = {"Type": "Int8" if int8 else "Float", "Count": 1}
+            of_type["Weights"] = {"Type": FORMS[of][0], "Count": 1}
         return of_type
 
-    def _tensor(self, name: str, int8: bool) -> dict[str, Any]:
-        form = (
-            "Thirty-two wide channel vectorized row major Int8 format"
-            if int8
-            else "Row major linear FP32"
-        )
+    def _tensor(self, name: str, of: str) -> dict[str, Any]:
+        kind, form = FORMS[of]
         about: dict[str, Any] = {"Name": name, "Location": "Device", "Dimensions": []}
         if self.world.major == 10:
             return about | {"Format/Datatype": form}
-        return about | {"Format": form, "Datatype": "Int8" if int8 else "Float"}
+        return about | {"Format": form, "Datatype": kind}

@@ -28,6 +28,8 @@ class World:
         errors: tracebacks of bugs in the stand-in itself; must stay empty.
         batches: what the calibrator handed over, read from the device memory, in order.
         on_step: called before each step of the build; may raise or call back.
+        loses: precisions ("int8", "fp16") that engines do not have though they were asked for.
+        dla_cores: how many DLA cores there are.
         early_end: batches after which the build stops drawing, or None.
     """
 
@@ -41,7 +43,8 @@ class World:
     batches: list[dict[str, Any]] = field(default_factory=list)
     on_step: Any = None
     early_end: int | None = None
-    ran_float: set[str] = field(default_factory=set)
+    loses: set[str] = field(default_factory=set)
+    dla_cores: int = 0
     logger: int = 0
 
     def log(self, severity: str, message: str) -> None:

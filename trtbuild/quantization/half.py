@@ -213,7 +213,9 @@ class _Typing:
             node.attributes["to"] = ir.AttrInt64("to", int(HALF))
         for output in node.outputs:
             if output.dtype == FLOAT:
-                output.dtype = HALF
+                output.type = ir.TensorType(
+                    HALF
+                )  # not output.dtype: clones share their type objects
 
     def _make_float(self, node: ir.Node) -> None:
         for index, value in enumerate(node.inputs):

@@ -1,0 +1,296 @@
+"""FP16 in the network: what is typed how, and that ONNX Runtime computes what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from tests.trtbuild.backends.tensorrt import networks
+from trtbuild.model import name_nodes, read_model
+from trtbuild.quantization.half import HALF_MAX, to_half
+
+HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
+
+
+def _model(text: str, **weights: np.ndarray) -> ir.Model:
+    proto = onnx.parser.parse_model(text)
+    for name, value in weights.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    model: ir.Model = ir.from_proto(proto)
+    name_nodes(model)
+    return model
+
+
+def _run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    return list(session.run(None, feeds))
+
+
+def _strictly(model: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    """Run every operator in its own type; ONNX Runtime computes chains of FP16 in FP32 on CPU."""
+    with np.errstate(over="ignore"):
+        return np.asarray(ReferenceEvaluator(ir.to_proto(model)).run(None, feeds)[0])
+
+
+def _dtypes(model: ir.Model, op_type: str) -> set[ir.DataType | None]:
+    return {node.outputs[0].dtype for node in model.graph if node.op_type == op_type}
+
+
+def test_a_float_network_computes_in_fp16_and_keeps_its_interface() -> None:
+    model = networks.network("N")
+    half, kept = to_half(model, {})
+    assert kept == ()
+    assert [v.dtype for v in (*half.graph.inputs, *half.graph.outputs)] == [FLOAT, FLOAT]
+    assert [v.name for v in half.graph.outputs] == ["scores"]
+    assert _dtypes(half, "Conv") == _dtypes(half, "Add") == _dtypes(half, "Gemm") == {HALF}
+    assert {v.dtype for v in half.graph.initializers.values()} == {HALF}
+    # Two casts: in and out. More would be reformats in the engine.
+    assert sum(node.op_type == "Cast" for node in half.graph) == 2
+    feeds = networks.batches(1, 4)[0]
+    (got,), (wanted,) = _run(half, feeds), _run(model, feeds)
+    # Rounding of 2**-11 at the input, each weight and each of 7 results; sums of 144 products of either sign
+    # grow it by no more than the sum of magnitudes, here below 4 times the largest output.
+    assert np.abs(got - wanted).max() < 9 * 4 * 2**-11 * np.abs(wanted).max()
+    assert np.abs(got - wanted).max() > 0  # it did round
+    assert _dtypes(model, "Conv") <= {None, FLOAT}  # the network given is untouched
+
+
+def test_q_dq_become_fp16_with_their_scales() -> None:
+    artifact = networks.calibrated("N")
+    assert artifact.quantized is not None
+    half, kept = to_half(artifact.quantized, {})
+    assert kept == ()
+    assert half.opset_imports[""] >= 19
+    for node in half.graph:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            assert node.inputs[1] is not None
+            assert node.inputs[1].dtype == HALF
+    assert _dtypes(half, "DequantizeLinear") == {HALF}
+    # No cast between a convolution and its Q/DQ: it would keep TensorRT from fusing them.
+    assert sum(node.op_type == "Cast" for node in half.graph) == 2
+
+
+def test_q_dq_in_fp16_give_the_result_of_q_dq_in_fp32() -> None:
+    artifact = networks.calibrated("N")
+    assert artifact.quantized is not None
+    half, _ = to_half(artifact.quantized, {})
+    feeds = networks.batches(1, 16, seed=4)[0]
+    (got,), (wanted,), (plain,) = (
+        _run(model, feeds) for model in (half, artifact.quantized, artifact.model)
+    )
+    # FP16 moves values over a rounding boundary here and there: the INT8 noise itself, of which it may
+    # add a fraction, is the measure. Half of it in RMS is far more than measured (a tenth) and far less
+    # than a wrong scale or axis gives.
+    int8_noise = np.sqrt(np.mean((wanted - plain) ** 2))
+    assert np.sqrt(np.mean((got - wanted) ** 2)) < 0.5 * int8_noise
+
+
+def test_opset_is_raised_for_fp16_scales(tmp_path: Path) -> None:
+    model = _model(
+        """<ir_version: 8, opset_import: ["" : 13]>
+        g (float[2, 4] x) => (float[2, 4] y) {
+            q = QuantizeLinear(x, s, z)
+            d = DequantizeLinear(q, s, z)
+            y = Relu(d)
+        }""",
+        s=np.float32(0.5),
+        z=np.int8(0),
+    )
+    half, _ = to_half(model, {})
+    assert half.opset_imports[""] == 19
+    x = np.array([[0.2, 0.3, 100, -3], [0.75, 1.25, 63.4, 63.6]], np.float32)
+    # Halves are exact in FP16: round half to even, saturate at 127.
+    assert _run(half, {"x": x})[0].tolist() == [[0, 0.5, 63.5, 0], [1.0, 1.0, 63.5, 63.5]]
+    onnx.save(ir.to_proto(half), tmp_path / "half.onnx")
+    assert read_model(tmp_path / "half.onnx").graph.outputs[0].name == "y"
+
+
+def test_a_tensor_that_would_overflow_stays_fp32() -> None:
+    model = _model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[2, 3] x) => (float[2, 3] y) {
+            big = Mul(x, c)
+            small = Mul(big, d)
+            y = Relu(small)
+        }""",
+        c=np.float32(3e4),
+        d=np.float32(1e-4),
+    )
+    x = np.array([[1, 2, 3], [4, -5, 6]], np.float32)
+    half, kept = to_half(model, {"big": 1.8e5, "small": 18.0})
+    assert [k.node for k in kept] == ["Mul_big", "Mul_small"]
+    assert "tensor 'big' reached 180000, and FP16 ends at 65504" in kept[0].reason
+    assert _dtypes(half, "Relu") == {HALF}
+    np.testing.assert_allclose(_strictly(half, {"x": x}), np.maximum(3 * x, 0), rtol=2**-10)
+    blind, _ = to_half(model, {})  # without the range it does overflow
+    assert not np.isfinite(_strictly(blind, {"x": x})).all()
+
+
+def test_headroom_is_kept() -> None:
+    model = networks.network("N")
+    below, _ = to_half(model, {"sum": HALF_MAX / 4 * 0.99})
+    above, kept = to_half(model, {"sum": HALF_MAX / 4 * 1.01})
+    assert _dtypes(below, "Add") == {HALF}
+    assert _dtypes(above, "Add") == {FLOAT}
+    assert {k.op_type for k in kept} == {"Add", "Relu"}
+
+
+def test_a_range_counts_for_the_tensor_behind_q_dq_too() -> None:
+    artifact = networks.calibrated("N")
+    assert artifact.quantized is not None
+    half, kept = to_half(artifact.quantized, {"r1": 5e4})
+    reasons = {k.node: k.reason for k in kept}
+    assert "Conv_c2" in reasons
+    assert "reached 50000" in reasons["Conv_c2"]
+    pairs = [n for n in half.graph if n.op_type == "QuantizeLinear" and n.inputs[0].name == "r1"]
+    assert [n.inputs[1].dtype for n in pairs] == [FLOAT]
+
+
+def test_weights_beyond_fp16_stay_fp32() -> None:
+    model = _model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1, 2] x) => (float[1, 2] y) { y = MatMul(x, w) }""",
+        w=np.array([[1e5, 0], [0, 1]], np.float32),
+    )
+    half, (kept,) = to_half(model, {})
+    assert "constant 'w' holds 100000" in kept.reason
+    assert _run(half, {"x": np.ones((1, 2), np.float32)})[0].tolist() == [[1e5, 1]]
+
+
+@pytest.mark.parametrize("scale", [3e-9, 1e-8])
+def test_an_activation_scale_that_vanishes_in_fp16_keeps_its_pair_fp32(scale: float) -> None:
+    model = _model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[4] x) => (float[4] y) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+            y = Relu(d) }""",
+        s=np.float32(scale),
+        z=np.int8(0),
+    )
+    half, kept = to_half(model, {})
+    assert {k.op_type for k in kept} == {"QuantizeLinear", "DequantizeLinear"}
+    assert "too small for FP16" in kept[0].reason
+    assert _dtypes(half, "DequantizeLinear") == {FLOAT}
+
+
+def test_tiny_weight_scales_are_quantized_anew() -> None:
+    """Scales below FP16's normal numbers lose digits; the integers make up for it."""
+    rng = np.random.default_rng(2)
+    scales = np.array([3.1e-6, 1.3e-7, 2e-9, 0.01], np.float32)
+    integers = rng.integers(-127, 128, (4, 6)).astype(np.int8)
+    model = _model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1, 6] x) => (float[1, 4] y) {
+            w = DequantizeLinear <axis = 0> (wq, ws, wz)
+            y = Gemm <transB = 1> (x, w)
+        }""",
+        wq=integers,
+        ws=scales,
+        wz=np.zeros(4, np.int8),
+    )
+    half, kept = to_half(model, {})
+    assert kept == ()
+    (node,) = (n for n in half.graph if n.op_type == "DequantizeLinear")
+    stored = node.inputs[0].const_value.numpy().astype(np.float64)
+    new = node.inputs[1].const_value.numpy().astype(np.float64)
+    assert (new > 0).all()
+    error = np.abs(stored * new[:, None] - integers * scales[:, None].astype(np.float64))
+    # Half a step of the new scale from rounding; plus, where the new scale is smaller, what is clipped at
+    # 127 of its steps: 127 times the rounding of the scale itself, half of FP16's smallest step at most.
+    assert (error <= new[:, None] / 2 + 127 * np.abs(new - scales)[:, None]).all()
+    assert (error[2] <= new[2]).all()  # a channel far below FP16 becomes zeros or one step
+
+
+def test_summing_operators_stay_fp32_with_their_reason() -> None:
+    model = _model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[2, 300] x) => (float[2, 1] y) {
+            squares = Pow(x, two)
+            mean = ReduceMean(squares, axes)
+            y = Sqrt(mean)
+        }""",
+        two=np.float32(2),
+        axes=np.array([1], np.int64),
+    )
+    half, kept = to_half(model, {})
+    assert {k.op_type for k in kept} == {"Pow", "ReduceMean"}
+    x = np.full((2, 300), 400, np.float32)  # 400**2 is beyond FP16, the root of the mean is not
+    assert _run(half, {"x": x})[0].tolist() == [[400.0], [400.0]]
+
+
+def test_inputs_that_onnx_wants_in_fp32_stay_so() -> None:
+    model = _model(
+        """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[1, 1, 2, 2] x) => (float[1, 1, 4, 4] y) {
+            r = Relu(x)
+            y = Resize <mode = "nearest"> (r, , scales)
+        }""",
+        scales=np.array([1, 1, 2, 2], np.float32),
+    )
+    half, kept = to_half(model, {})
+    assert kept == ()
+    assert _dtypes(half, "Resize") <= {HALF, FLOAT}
+    assert half.graph.initializers["scales"].dtype == FLOAT
+    x = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+    np.testing.assert_array_equal(_run(half, {"x": x})[0], x.repeat(2, 2).repeat(2, 3))
+
+
+def test_graphs_inside_nodes_read_fp32() -> None:
+    model = _model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[3] x, bool c) => (float[3] y) {
+            r = Relu(x)
+            z = If (c) <then_branch = a () => (float[3] p) { p = Neg(r) },
+                        else_branch = b () => (float[3] q) { q = Identity(r) }>
+            y = Relu(z)
+        }"""
+    )
+    half, kept = to_half(model, {})
+    assert [(k.op_type, k.reason) for k in kept] == [("If", "it holds a graph of its own")]
+    assert _dtypes(half, "Relu") == {HALF}
+    x = np.array([-1, 0.5, 2], np.float32)
+    assert _run(half, {"x": x, "c": np.array(False)})[0].tolist() == [0, 0.5, 2]
+    assert _run(half, {"x": x, "c": np.array(True)})[0].tolist() == [0, 0, 0]
+
+
+def test_casts_and_constants_take_part() -> None:
+    model = _model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (int32[3] i, float[3] x) => (float[3] y, int64[1] n, bool[3] b) {
+            f = Cast <to = 1> (i)
+            k = Constant <value = float[3] {0.5, 1.5, 2.5}> ()
+            s = Add(f, k)
+            y = Mul(s, x)
+            n = Shape(s)
+            b = Greater(s, x)
+        }"""
+    )
+    half, kept = to_half(model, {})
+    assert kept == ()
+    assert _dtypes(half, "Add") == {HALF}
+    feeds = {"i": np.array([1, 2, 3], np.int32), "x": np.array([2, 4, 0.5], np.float32)}
+    y, n, b = _run(half, feeds)
+    assert (y.tolist(), n.tolist(), b.tolist()) == ([3, 14, 2.75], [3], [False, False, True])
+
+
+def test_an_output_that_is_read_too_keeps_name_and_type() -> None:
+    model = _model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[3] x) => (float[3] r, float[3] y) { r = Relu(x) y = Neg(r) }"""
+    )
+    half, _ = to_half(model, {})
+    assert [(v.name, v.dtype) for v in half.graph.outputs] == [("r", FLOAT), ("y", FLOAT)]
+    assert _dtypes(half, "Neg") == {HALF}
+    r, y = _run(half, {"x": np.array([-1, 1, 2], np.float32)})
+    assert (r.tolist(), y.tolist()) == ([0, 1, 2], [0, -1, -2])
