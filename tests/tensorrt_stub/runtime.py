@@ -12,7 +12,6 @@ import onnx
 import onnx.shape_inference
 
 from tests.tensorrt_stub import slots
-from tests.tensorrt_stub.builder import DATA_TYPES
 from tests.tensorrt_stub.native import (
     Dims,
     Native,
@@ -25,6 +24,7 @@ from tests.tensorrt_stub.native import (
     text,
     virtual,
 )
+from tests.tensorrt_stub.network import DATA_TYPES
 from tests.tensorrt_stub.world import read_plan
 
 NUMPY = {

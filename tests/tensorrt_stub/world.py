@@ -61,7 +61,8 @@ class World:
 
 def install(library: ctypes.CDLL, major: int, number: int) -> World:
     """Make `library`, the stand-in libnvinfer, answer with a new world."""
-    from tests.tensorrt_stub.builder import Builder, OnnxParser
+    from tests.tensorrt_stub.builder import Builder
+    from tests.tensorrt_stub.network import OnnxParser
     from tests.tensorrt_stub.runtime import Runtime
 
     world = World(major, number)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
-from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.errors import MissingError, OptionError
 
 if TYPE_CHECKING:
@@ -20,6 +18,11 @@ AUTO = "auto"
 
 def known_backends() -> Mapping[str, Backend]:
     """Every backend by name, the preferred first; none is loaded by asking."""
+    # Here and not above: everything that names `backends.base` passes through this file, and the backends
+    # themselves stand on packages that do.
+    from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
+    from trtbuild.backends.tensorrt import TensorRTBackend
+
     tensorrt, embedded = TensorRTBackend(), OnnxRuntimeBackend()
     return {tensorrt.name: tensorrt, embedded.name: embedded}
 

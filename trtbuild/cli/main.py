@@ -37,6 +37,9 @@ _COMMANDS = {
     "verify": "Compare an engine with its float network: figures, limits, and who is to blame.",
     "bench": "Time an engine, alone, against another, or against a baseline.",
     "quantize": "Write the explicit Q/DQ network from ranges.",
+    "inspect": "Print what each layer of a TensorRT engine really runs in.",
+    "doctor": "Say what of this machine trtbuild can use, and what mends the rest.",
+    "cache": "Show, compare and convert TensorRT calibration caches.",
 }
 
 

@@ -50,7 +50,8 @@ class TensorRTBackend:
         try:
             tensorrt = installed()
         except MissingError as error:
-            return Availability(False, str(error).rstrip("."))
+            detail, _, remedy = str(error).partition(". ")
+            return Availability(False, detail, remedy)
         native = native_version(tensorrt.major)
         if native is not None and native != tensorrt.number:
             return Availability(

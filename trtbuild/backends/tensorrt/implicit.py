@@ -15,6 +15,7 @@ from calibrators.tensorrt import CALIBRATORS, CalibrationRun, make_calibrator
 from trtbuild.backends.tensorrt.options import Calibrator, RangeSource
 from trtbuild.backends.tensorrt.profiles import ShapeRange, make_profile
 from trtbuild.errors import DataError, OptionError
+from trtbuild.quantization.spread import spread_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -91,7 +92,7 @@ def calibrating(
         run, source = CalibrationRun(feeder), "device"
     elif calibration is not None:
         header = f"TRT-{tensorrt.number}-{CALIBRATORS[name][1]}"
-        scales = {tensor: given.scale for tensor, given in calibration.ranges.items()}
+        scales = _all_scales(request)
         run = CalibrationRun(cache=CalibrationCache(header, scales).to_bytes())
         source = "host"
     else:
@@ -104,6 +105,15 @@ def calibrating(
     finally:
         if run.feeder is not None:
             run.feeder.close()
+
+
+def _all_scales(request: BuildRequest) -> dict[str, np.float32]:
+    """The scales of the calibration, and of tensors inside fused kernels that hold the same values."""
+    calibration = request.artifact.calibration
+    assert calibration is not None
+    scales = {name: given.scale for name, given in calibration.ranges.items() if given.amax > 0}
+    spread = spread_scales(request.artifact.model, scales)
+    return scales | {name: given.scale for name, given in spread.items()}
 
 
 def needs_device(request: BuildRequest, options: TensorRTOptions) -> bool:

@@ -17,7 +17,7 @@ from trtbuild.errors import MissingError, OptionError
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["TensorRT", "installed", "native_version"]
+__all__ = ["INSTALL", "TensorRT", "installed", "native_version"]
 
 OLDEST, NEWEST = 10, 11
 INSTALL = "pip install 'tensorrt-cu13>=10,<12' (or tensorrt-cu12 for a driver older than r580)"
@@ -88,9 +88,7 @@ def installed() -> TensorRT:
     try:
         module = importlib.import_module("tensorrt")
     except ModuleNotFoundError as error:
-        raise MissingError(
-            f"TensorRT is not installed ({error}). Install it: {INSTALL}."
-        ) from error
+        raise MissingError(f"TensorRT is not installed. Install it: {INSTALL}.") from error
     except (ImportError, OSError, RuntimeError) as error:
         raise MissingError(
             f"TensorRT's Python package is here, and its library does not load: {error}. Install both "

@@ -1,0 +1,80 @@
+"""What was asked of each ONNX node, against what the engine's layers do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbuild.backends.tensorrt.inspector import EngineLayers, Layer
+
+__all__ = ["NodeRow", "match_nodes"]
+
+INT8 = "INT8"
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """One ONNX node in an engine.
+
+    Attributes:
+        node: its name.
+        op_type: its operator.
+        asked: ``INT8`` or ``float``.
+        ran: the precision of its layer; empty when TensorRT folded it away or does not tell.
+        layer: the layer's name.
+        tactic: the layer's kernel.
+        why: why it runs in that precision.
+    """
+
+    node: str
+    op_type: str
+    asked: str
+    ran: str
+    layer: str
+    tactic: str
+    why: str
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether INT8 came out where it was asked for; nothing else counts as a miss."""
+        return self.asked != INT8 or self.ran in (INT8, "")
+
+
+def match_nodes(layers: EngineLayers, decisions: Sequence[Mapping[str, Any]]) -> list[NodeRow]:
+    """Match the decisions of quantization with the layers of the engine.
+
+    Args:
+        layers: what the engine's inspector tells.
+        decisions: for each node of the network its ``node``, ``op_type``, ``int8`` and ``reason``, as the
+            manifest has them.
+    """
+    return [_row(decision, layers.layer_of(decision["node"])) for decision in decisions]
+
+
+def _row(decision: Mapping[str, Any], layer: Layer | None) -> NodeRow:
+    asked = INT8 if decision["int8"] else "float"
+    ran = layer.precision if layer else ""
+    return NodeRow(
+        node=decision["node"],
+        op_type=decision["op_type"],
+        asked=asked,
+        ran=ran,
+        layer=layer.name if layer else "",
+        tactic=layer.tactic if layer else "",
+        why=_why(asked, ran, decision["reason"], layer),
+    )
+
+
+def _why(asked: str, ran: str, reason: str, layer: Layer | None) -> str:
+    if layer is None:
+        return "folded into another layer, or removed"
+    if asked == INT8 and ran not in (INT8, ""):
+        return (
+            "TensorRT chose a float kernel: none in INT8 was faster or fits, or a range is missing"
+        )
+    if asked != INT8 and ran == INT8:
+        return "part of an INT8 layer"
+    return reason

@@ -1,0 +1,144 @@
+"""A Q/DQ network becomes a plain network and a calibration cache, for DLA and for TensorRT 10.
+
+The pairs on activations go, and their scales become cache entries, bit for bit. Weights become float32
+again: the integers times their scales, which TensorRT quantizes to the same integers, because the largest
+magnitude of each channel is 127 steps. Tensors between pairs get the scale of a neighbour that holds the
+same values, so that fused kernels find one on every tensor.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+
+from calibrators.cache import CalibrationCache, version_digits
+from trtbuild.errors import ModelError
+from trtbuild.migration.report import Entry, Fate, Migration
+from trtbuild.quantization.operators import is_constant
+from trtbuild.quantization.spread import spread_scales
+
+__all__ = ["to_cache"]
+
+
+def to_cache(model: ir.Model, version: str, algorithm: str = "EntropyCalibration2") -> Migration:
+    """Take the Q/DQ out of a network.
+
+    Args:
+        model: a network in TensorRT's explicit form: INT8, symmetric, one scale an activation.
+        version: TensorRT's version for the header, such as ``10.16.1``; another one ignores the cache.
+        algorithm: of the header; DLA wants ``EntropyCalibration2``.
+
+    Raises:
+        ModelError: there is no Q/DQ, or one that a cache cannot say.
+        CacheError: `version` is not a version.
+    """
+    header = f"TRT-{version_digits(version)}-{algorithm}"
+    model = model.clone()
+    scales: dict[str, np.float32] = {}
+    for node in list(model.graph):
+        if node.op_type == "DequantizeLinear":
+            _take_out(model.graph, node, scales)
+    if not scales:
+        raise ModelError(f"'{model.graph.name}' has no Q/DQ on activations to make a cache of.")
+    common_passes.RemoveUnusedNodesPass()(model)
+    spread = spread_scales(model, scales)
+    cache = CalibrationCache(
+        header, dict(sorted(scales.items())) | {n: s.scale for n, s in sorted(spread.items())}
+    )
+    entries = [Entry(name, scale, Fate.MATCHED, (name,)) for name, scale in sorted(scales.items())]
+    entries += [
+        Entry(given.source, given.scale, Fate.MAPPED, (name,), given.through)
+        for name, given in sorted(spread.items())
+    ]
+    return Migration(model, tuple(entries), cache, without_scale=_without_scale(model, cache))
+
+
+def _take_out(graph: ir.Graph, node: ir.Node, scales: dict[str, np.float32]) -> None:
+    source = node.inputs[0]
+    assert source is not None
+    if is_constant(source):
+        _replace(graph, node, _dequantized(graph, node, source))
+        return
+    quantize = source.producer()
+    if quantize is None or quantize.op_type != "QuantizeLinear":
+        raise ModelError(
+            f"'{node.name}' has no QuantizeLinear before it; only pairs can be taken out."
+        )
+    value = quantize.inputs[0]
+    assert value is not None
+    if is_constant(value):  # a float weight that is quantized in the network: it is what we want
+        _replace(graph, node, value)
+        return
+    scale = _scalar_scale(node)
+    if _scalar_scale(quantize) != scale:
+        raise ModelError(f"'{quantize.name}' and '{node.name}' have different scales.")
+    if node.outputs[0].is_graph_output() and not value.is_graph_input():
+        _give_back_output(graph, node, value)
+    else:
+        _replace(graph, node, value)
+    name = value.name or ""
+    if scales.setdefault(name, scale) != scale:
+        raise ModelError(
+            f"the tensor '{name}' is quantized with {scales[name]} and with {scale}; a cache holds one scale "
+            "for a tensor."
+        )
+
+
+def _scalar_scale(node: ir.Node) -> np.float32:
+    scale, zero = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    if scale is None or scale.const_value is None or scale.const_value.size != 1:
+        raise ModelError(f"'{node.name}' has no single constant scale, which a cache needs.")
+    if not _is_symmetric(zero):
+        raise ModelError(f"'{node.name}' is not symmetric INT8, and a cache says nothing else.")
+    return np.float32(scale.const_value.numpy().reshape(()))
+
+
+def _is_symmetric(zero: ir.Value | None) -> bool:
+    if zero is None or zero.const_value is None:  # without a zero point ONNX means unsigned
+        return False
+    return zero.const_value.dtype == ir.DataType.INT8 and not zero.const_value.numpy().any()
+
+
+def _dequantized(graph: ir.Graph, node: ir.Node, integers: ir.Value) -> ir.Value:
+    scale, output = node.inputs[1], node.outputs[0]
+    assert integers.const_value is not None
+    if scale is None or scale.const_value is None:
+        raise ModelError(f"'{node.name}' has no constant scale.")
+    scales = scale.const_value.numpy().astype(np.float32)
+    array = integers.const_value.numpy()
+    if scales.ndim:
+        axis = node.attributes.get_int("axis", 1)
+        scales = scales.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+    tensor = ir.tensor(array.astype(np.float32) * scales, name=f"{output.name}_float")
+    value = ir.Value(
+        name=tensor.name,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.FLOAT),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    """Let everything that read the output of `node` read `value`."""
+    output = node.outputs[0]
+    for use in tuple(output.uses()):
+        use.node.replace_input_with(use.idx, value)
+    for index, found in enumerate(graph.outputs):
+        if found is output:
+            graph.outputs[index] = value
+
+
+def _give_back_output(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    """Make `value` the network's output under the output's own name."""
+    output = node.outputs[0]
+    _replace(graph, node, value)
+    output.name, value.name = f"{output.name}_dequantized", output.name
+
+
+def _without_scale(model: ir.Model, cache: CalibrationCache) -> tuple[str, ...]:
+    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+    float_values = (v for v in values if v.dtype in (None, ir.DataType.FLOAT))
+    return tuple(v.name or "" for v in float_values if v.name not in cache.scales)

@@ -1,0 +1,126 @@
+"""A calibration cache and a float network become a Q/DQ network; every scale keeps its bits.
+
+The placement is the one of `trtbuild.quantization`, not "a pair on every cached tensor", because a pair
+inside a fused kernel breaks the fusion. Weights get scales of their own, which caches do not hold. A layer
+whose input has no scale stays float and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.migration.report import Entry, Fate, Migration
+from trtbuild.quantization.insert import insert
+from trtbuild.quantization.plan import Plan, QuantParams
+from trtbuild.quantization.spread import spread_scales
+from trtbuild.quantization.tensorrt_placement import place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from calibrators.cache import CalibrationCache
+    from trtbuild.artifact import Decision
+    from trtbuild.quantization.plan import Placement
+    from trtbuild.quantization.spread import Spread
+
+__all__ = ["to_qdq"]
+
+_UNNAMED = "(Unnamed Layer*"
+
+
+def to_qdq(
+    model: ir.Model, cache: CalibrationCache, float_patterns: Sequence[str] = ()
+) -> Migration:
+    """Write the scales of a cache into a network as Q/DQ.
+
+    Args:
+        model: the float network that the cache was made for; its nodes have names.
+        cache: the cache.
+        float_patterns: nodes that stay float, by name, op type or glob.
+
+    Raises:
+        OptionError: a pattern matches no node.
+    """
+    names = _tensor_names(model)
+    usable = {name: scale for name, scale in cache.scales.items() if 0 < scale < np.inf}
+    own = {name: scale for name, scale in usable.items() if name in names}
+    spread = spread_scales(model, own)
+    known = own | {name: given.scale for name, given in spread.items()}
+    placement = place(model, float_patterns)
+    plan = _plan(placement, known)
+    used = frozenset().union(*(placement.roots[name] for name in plan.params))
+    entries = tuple(_entry(name, scale, own, used, spread) for name, scale in cache.scales.items())
+    decisions = tuple(_decide(decision, placement, plan) for decision in placement.decisions)
+    return Migration(insert(model, plan), entries, decisions=decisions)
+
+
+def _tensor_names(model: ir.Model) -> frozenset[str]:
+    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+    return frozenset(value.name for value in values if value.name)
+
+
+def _plan(placement: Placement, known: Mapping[str, np.float32]) -> Plan:
+    """What can be carried out: tensors all of whose roots have a scale, and the weights behind them."""
+    params = {
+        name: QuantParams(max(known[root] for root in roots))
+        for name, roots in placement.roots.items()
+        if all(root in known for root in roots)
+    }
+    consumers = {name: readers for name, readers in placement.consumers.items() if name in params}
+    fed = {reader.node for readers in consumers.values() for reader in readers if reader.index == 0}
+    weights = tuple(point for point in placement.weights if point.node in fed)
+    return Plan(consumers, weights, params)
+
+
+def _decide(decision: Decision, placement: Placement, plan: Plan) -> Decision:
+    if not decision.quantized:
+        return decision
+    wanted = _inputs_of(decision.node, placement.consumers)
+    missing = wanted - _inputs_of(decision.node, plan.consumers)
+    if not missing:
+        return decision
+    roots = sorted(frozenset().union(*(placement.roots[name] for name in missing)))
+    return replace(
+        decision, quantized=False, reason=f"the cache has no scale for tensor '{roots[0]}'"
+    )
+
+
+def _inputs_of(node: str, consumers: Mapping[str, frozenset[object]]) -> set[str]:
+    return {
+        name
+        for name, readers in consumers.items()
+        if any(getattr(reader, "node", "") == node for reader in readers)
+    }
+
+
+def _entry(
+    name: str,
+    scale: np.float32,
+    own: Mapping[str, np.float32],
+    used: frozenset[str],
+    spread: Mapping[str, Spread],
+) -> Entry:
+    if name not in own:
+        return Entry(name, scale, _why_lost(name, scale))
+    if name in used:
+        return Entry(name, scale, Fate.MATCHED, (name,))
+    takers = {
+        taker: given for taker, given in spread.items() if given.source == name and taker in used
+    }
+    if takers:
+        through = next(iter(takers.values())).through
+        return Entry(name, scale, Fate.MAPPED, tuple(sorted(takers)), through)
+    return Entry(name, scale, Fate.UNNEEDED)
+
+
+def _why_lost(name: str, scale: np.float32) -> Fate:
+    if scale == 0:
+        return Fate.LOST_ZERO
+    if not np.isfinite(scale):
+        return Fate.LOST_INFINITE
+    return Fate.LOST_UNNAMED if name.startswith(_UNNAMED) else Fate.LOST_UNKNOWN
