@@ -27,12 +27,18 @@ class _Network:
         self.nodes: list[ir.Node] = []
         self.weights: list[ir.Value] = []
 
-    def conv(self, x: ir.Value, inputs: int, outputs: int, kernel: int, stride: int = 1) -> ir.Value:
+    def conv(
+        self, x: ir.Value, inputs: int, outputs: int, kernel: int, stride: int = 1
+    ) -> ir.Value:
         name = f"conv{len(self.nodes)}"
         std = np.sqrt(2 / (inputs * kernel * kernel))
         weight = self._random.normal(0, std, (outputs, inputs, kernel, kernel))
         bias = self._random.normal(0, 0.1, outputs)
-        attributes = {"strides": [stride] * 2, "pads": [kernel // 2] * 4, "kernel_shape": [kernel] * 2}
+        attributes = {
+            "strides": [stride] * 2,
+            "pads": [kernel // 2] * 4,
+            "kernel_shape": [kernel] * 2,
+        }
         read = [x, self._weight(f"{name}.weight", weight), self._weight(f"{name}.bias", bias)]
         return self.node("Conv", read, attributes, name)
 
@@ -40,7 +46,11 @@ class _Network:
         return self.node("Relu", [x])
 
     def node(
-        self, op_type: str, inputs: list[ir.Value], attributes: dict[str, object] | None = None, name: str = ""
+        self,
+        op_type: str,
+        inputs: list[ir.Value],
+        attributes: dict[str, object] | None = None,
+        name: str = "",
     ) -> ir.Value:
         name = name or f"{op_type.lower()}{len(self.nodes)}"
         node = ir.node(op_type, inputs, attributes=attributes or {}, name=name)
