@@ -27,8 +27,12 @@ OPTIONAL = {
     "pycuda": ("trtbuild/cuda/",),
     "cuda": ("trtbuild/cuda/",),
     "ray": ("trtbuild/calibration/",),
-    "matplotlib": ("trtbuild/report/",),
+    "matplotlib": ("calibrators/plots.py",),
 }
+
+# These may import torch at their top; who imports them does it inside a function.
+FOR_TORCH = "trtbuild/pytorch/"
+WITHOUT_TORCH = ("trtbuild.pytorch", "trtbuild.pytorch.spec")
 
 LARGEST_FILE = 500
 LONGEST_FUNCTION = 60
@@ -137,8 +141,21 @@ def test_optional_packages_stay_in_their_places():
                 continue
             if not name_of(path).startswith(places):
                 found.append(f"{name_of(path)} imports {module}")
-            if at_import:
+            free = name_of(path).startswith(FOR_TORCH) and module_of(path) not in WITHOUT_TORCH
+            if at_import and not free:
                 found.append(f"{name_of(path)} imports {module} when it is imported itself")
+    assert not found
+
+
+def test_nobody_loads_torch_by_importing_our_own_modules():
+    found = [
+        f"{name_of(path)} imports {module}"
+        for path in sources()
+        if not name_of(path).startswith(FOR_TORCH)
+        for module, at_import in imports(path)
+        if at_import and module.startswith("trtbuild.pytorch")
+        if not module.startswith("trtbuild.pytorch.spec")
+    ]
     assert not found
 
 
@@ -147,12 +164,18 @@ def test_files_and_functions_are_small(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= LARGEST_FILE
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef) and not is_table(node):
             lines = node.end_lineno - node.lineno + 1
             docstring = node.body[0] if ast.get_docstring(node) else None
             if docstring is not None:
                 lines -= docstring.end_lineno - docstring.lineno + 1
             assert lines <= LONGEST_FUNCTION, f"{node.name} has {lines} lines"
+
+
+def is_table(function):
+    """Whether a function only gives a literal, such as the list of all passes."""
+    body = [one for one in function.body if not isinstance(one, ast.Expr)]
+    return len(body) == 1 and isinstance(body[0], ast.Return)
 
 
 def test_the_page_names_every_place():

@@ -37,6 +37,7 @@ def test_every_module_imports_without_optional_packages():
         for package in (calibrators, trtbuild)
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
         if not module.name.endswith("__main__")
+        if not module.name.startswith("trtbuild.pytorch.") or module.name.endswith(".spec")
     ]
     assert len(modules) > 100
     run("import importlib\nfor name in sys.argv[1:]: importlib.import_module(name)", *modules)
