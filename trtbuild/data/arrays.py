@@ -92,8 +92,13 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"the data '{path}' does not exist.") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise DataError(
-            f"cannot read the data '{path}': {str(error).splitlines()[0] or 'it is damaged'}"
+            f"cannot read the data '{path}': it is damaged, or holds Python objects ({_line(error)}). "
+            "Write it again with numpy.savez."
         ) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _arrays_for_inputs(

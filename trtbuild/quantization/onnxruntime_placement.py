@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from calibrators import TensorRange
 
-__all__ = ["difference", "integer_biases", "place_portable", "unsigned"]
+__all__ = ["ACTIVATIONS", "difference", "integer_biases", "place_portable", "unsigned"]
 
-_ACTIVATIONS = frozenset({"Clip", "Relu"})
+ACTIVATIONS = frozenset({"Clip", "Relu"})
 _WITH_INTEGER_KERNEL = frozenset({"Add", "Concat", "LeakyRelu", "Mul", "Sigmoid"}) | AVERAGING
 # These kernels can also give floats, so their outputs are quantized only for a reader that wants it.
 _FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
@@ -155,7 +155,7 @@ def _quantized_tensors(model: ir.Model, selected: set[str]) -> set[str]:
 def _behind_activation(value: ir.Value) -> ir.Value:
     """The output of the Relu or Clip that alone reads `value`, else `value`."""
     uses = list(value.uses())
-    if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in _ACTIVATIONS:
+    if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in ACTIVATIONS:
         return uses[0].node.outputs[0]
     return value
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError
-from trtbuild.quantization.onnxruntime_placement import difference
+from trtbuild.quantization.onnxruntime_placement import ACTIVATIONS, difference
 from trtbuild.quantization.plan import Placement, Plan, QuantParams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     import onnx_ir as ir
 
@@ -64,12 +64,11 @@ def _range(
 
 
 def _layers_around(model: ir.Model, placement: Placement, name: str) -> Iterator[str]:
-    """The INT8 layers next to a tensor, in the order of the graph."""
+    """The INT8 layers that read a tensor, and the one that it is the output of, in graph order."""
     selected = {point.node for point in placement.weights}
     value = next(v for v in _values(model) if v.name == name)
-    near = _reach([value.producer()], selected, _makers)
-    near |= _reach([use.node for use in value.uses()], selected, _readers)
-    return (node.name or "" for node in model.graph if node.name in near)
+    near = {_maker(value)} | _readers(value, selected)
+    return (node.name or "" for node in model.graph if node.name in near & selected)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
@@ -78,28 +77,26 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _reach(
-    start: Iterable[ir.Node | None],
-    stops: set[str],
-    following: Callable[[ir.Node], Iterable[ir.Node | None]],
-) -> set[str]:
-    """Names of the `stops` that are met first when going from `start` to what `following` gives."""
-    found, seen, waiting = set(), set(), [node for node in start if node is not None]
+def _maker(value: ir.Value) -> str | None:
+    """Name of the node that makes `value`, or that is fused with the activation that does."""
+    node = value.producer()
+    if node is not None and node.op_type in ACTIVATIONS and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return None if node is None else node.name
+
+
+def _readers(value: ir.Value, selected: set[str]) -> set[str | None]:
+    """Names of the `selected` nodes that are met first on the way from `value` to the outputs."""
+    found: set[str | None] = set()
+    seen: set[ir.Node] = set()
+    waiting = [use.node for use in value.uses()]
     while waiting:
         node = waiting.pop()
         if node in seen:
             continue
         seen.add(node)
-        if node.name in stops:
+        if node.name in selected:
             found.add(node.name)
         else:
-            waiting += [other for other in following(node) if other is not None]
+            waiting += [use.node for output in node.outputs for use in output.uses()]
     return found
-
-
-def _makers(node: ir.Node) -> Iterator[ir.Node | None]:
-    return (value.producer() for value in node.inputs if value is not None)
-
-
-def _readers(node: ir.Node) -> Iterator[ir.Node | None]:
-    return (use.node for value in node.outputs for use in value.uses())

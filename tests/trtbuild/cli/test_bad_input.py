@@ -1,0 +1,353 @@
+"""What bad input gets: one sentence, exit code 2, no traceback, no file."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.command import trtbuild
+from tests.models import NETWORKS
+from tests.networks.network import from_text
+
+CNN = NETWORKS["opset_13"]
+
+
+class Bench:
+    """A model and data on disk, and the main job on them."""
+
+    def __init__(self, folder, capsys):
+        self.folder, self.capsys = folder, capsys
+        self.model, self.data = CNN.save(folder, count=24)
+        self.out = folder / "out"
+
+    def give_model(self, content):
+        """Bytes, or a network."""
+        self.model.write_bytes(
+            content if isinstance(content, bytes) else content.SerializeToString()
+        )
+
+    def give_data(self, **arrays):
+        np.savez(self.data, **arrays)
+
+    def run(self, *options, data=True):
+        named = ("--data", self.data) if data else ()
+        return trtbuild(
+            *(self.capsys, "engine", self.model, "--int8", *named, "-o", self.out),
+            *("--no-latency", "--quiet", *options),
+        )
+
+    def refuses(self, *options, data=True):
+        """The sentence; nothing may be left in the output folder."""
+        sentence = self.run(*options, data=data).sentence
+        assert not self.out.is_dir() or not list(self.out.iterdir())
+        return sentence
+
+
+@pytest.fixture
+def bench(tmp_path, capsys):
+    return Bench(tmp_path, capsys)
+
+
+def images(count=24):
+    return CNN.arrays(count)["x"]
+
+
+# The model
+
+
+def test_missing_model(bench):
+    bench.model.unlink()
+    assert f"'{bench.model}' does not exist" in bench.refuses()
+
+
+def test_model_is_a_folder(bench):
+    bench.model.unlink()
+    bench.model.mkdir()
+    assert "is a folder" in bench.refuses()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 100, b"this is no network at all", b"\x08\x08"], ids=repr
+)
+def test_not_onnx(bench, content):
+    bench.give_model(content)
+    assert "is not an ONNX file" in bench.refuses()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9, 0.999])
+def test_truncated_model(bench, share):
+    whole = CNN.proto.SerializeToString()
+    bench.give_model(whole[: int(len(whole) * share)])
+    assert str(bench.model) in bench.refuses()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_corrupted_model_never_ends_in_a_traceback(bench, seed):
+    random = np.random.default_rng(seed)
+    content = bytearray(CNN.proto.SerializeToString())
+    for place in random.integers(0, 300, 12):  # the graph; behind it are weights
+        content[place] = random.integers(0, 256)
+    bench.give_model(bytes(content))
+    done = bench.run()
+    assert done.code in (0, 2), done.err
+    if done.code == 2:
+        assert done.sentence
+
+
+@pytest.mark.parametrize("opset", [0, 6, 99])
+def test_unsupported_opset(bench, opset):
+    proto = onnx.ModelProto.FromString(CNN.proto.SerializeToString())
+    proto.opset_import[0].version = opset
+    bench.give_model(proto)
+    assert "opsets 7 to" in bench.refuses()
+
+
+def test_missing_and_truncated_external_data(bench):
+    proto = onnx.ModelProto.FromString(CNN.proto.SerializeToString())
+    onnx.save(proto, bench.model, save_as_external_data=True, location="w.bin", size_threshold=0)
+    weights = bench.folder / "w.bin"
+    content = weights.read_bytes()
+    assert bench.run().code == 0
+    for file in bench.out.iterdir():
+        file.unlink()
+    weights.write_bytes(content[:100])
+    assert "'w0'" in bench.refuses() or "is cut off" in bench.refuses()
+    weights.unlink()
+    assert "w.bin', which does not exist" in bench.refuses()
+
+
+def test_invalid_graph(bench):
+    bench.give_model(from_text("g (float[N] x) => (float[N] y) { y = Relu (nothing) }"))
+    assert "is not a valid ONNX graph" in bench.refuses()
+
+
+def test_unknown_operator_is_named(bench):
+    text = """<ir_version: 8, opset_import: ["" : 17, "com.example" : 1]>
+    g (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y) { a = com.example.Wave (x) y = Conv (a, w) }"""
+    proto = onnx.parser.parse_model(text)
+    weight = np.ones((4, 3, 3, 3), np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    bench.give_model(proto)
+    assert "com.example:Wave" in bench.refuses()
+
+
+@pytest.mark.parametrize("kind", ["string[N]", "seq(float[N])"])
+def test_inputs_that_are_no_numbers(bench, kind):
+    bench.give_model(from_text(f"g ({kind} x) => ({kind} y) {{ y = Identity (x) }}"))
+    assert "the input 'x'" in bench.refuses()
+
+
+def test_nothing_to_quantize(bench):
+    bench.give_model(from_text("g (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) { y = Relu (x) }"))
+    assert "would run in INT8" in bench.refuses()
+
+
+def test_quantized_already(bench):
+    assert bench.run().code == 0
+    quantized = (bench.out / "net.int8.onnx").read_bytes()
+    for file in bench.out.iterdir():
+        file.unlink()
+    bench.give_model(quantized)
+    assert "quantized already" in bench.refuses()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weight_that_is_not_finite_is_named(bench, value):
+    proto = from_text(
+        "g (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y) { y = Conv (x, kernel) }",
+        {"kernel": (4, 3, 3, 3)},
+    )
+    array = onnx.numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    array[1, 2, 0, 0] = value
+    proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(array, "kernel"))
+    bench.give_model(proto)
+    assert "'kernel'" in bench.refuses()
+
+
+# The data
+
+
+def test_no_data(bench):
+    assert "--random-data" in bench.refuses(data=False)
+
+
+def test_random_data_is_recorded(bench):
+    done = bench.run("--random-data", "--json", data=False)
+    assert done.code == 0
+    assert done.json["data"]["random"] is True
+
+
+def test_data_and_random_data_exclude_each_other(bench):
+    assert "exclude" in bench.refuses("--random-data")
+
+
+def test_missing_data(bench):
+    bench.data.unlink()
+    assert f"'{bench.data}' does not exist" in bench.refuses()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x93NUMPY"], ids=repr)
+def test_damaged_data(bench, content):
+    bench.data.write_bytes(content)
+    assert str(bench.data) in bench.refuses()
+
+
+def test_pickled_data_is_never_loaded(bench):
+    bench.give_data(x=np.array([None, "a"], dtype=object))
+    assert "cannot read the data" in bench.refuses()
+
+
+def test_empty_data(bench):
+    bench.give_data(x=images()[:0])
+    assert "no sample" in bench.refuses()
+
+
+def test_one_sample_cannot_do_both(bench):
+    bench.give_data(x=images()[:1])
+    assert "--verify-data" in bench.refuses()
+
+
+def test_fewer_images_than_asked_for(bench):
+    sentence = bench.refuses("--num-images", 40)
+    assert "40" in sentence
+    assert "23" in sentence
+
+
+def test_wrong_input_name(bench):
+    bench.give_data(a=images(), b=images())
+    sentence = bench.refuses()
+    assert "input 'x'" in sentence
+    assert "'a'" in sentence
+
+
+@pytest.mark.parametrize("shape", [(24, 8, 8, 3), (24, 3, 8), (24, 3, 9, 8), (24, 1, 3, 8, 9)])
+def test_wrong_shape(bench, shape):
+    bench.give_data(x=np.zeros(shape, np.float32))
+    assert "[3, 8, 8]" in bench.refuses()
+
+
+def test_raw_pixels_need_a_preprocessing(bench):
+    bench.give_data(x=np.zeros((24, 3, 8, 8), np.uint8))
+    assert "--preprocess" in bench.refuses()
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (-np.inf, "infinity")])
+def test_data_that_are_not_finite(bench, value, word):
+    array = images()
+    array[7, 0, 1, 2] = value
+    bench.give_data(x=array)
+    sentence = bench.refuses()
+    assert word in sentence
+    assert "[7]" in sentence
+
+
+@pytest.mark.parametrize(
+    ("nodes", "word"),
+    [
+        ("b = Sqrt (a)", "NaN"),
+        ("b1 = Exp (a) b2 = Exp (b1) b = Exp (b2)", "infinity"),
+    ],
+)
+def test_activation_that_is_not_finite_is_named_with_its_sample(bench, nodes, word):
+    proto = from_text(
+        f"g (float[N, 3, 8, 8] x) => (float[N, 4, 4, 4] y) {{ a = Conv (x, w) {nodes} y = Conv (b, v) }}",
+        {"w": (4, 3, 3, 3), "v": (4, 4, 3, 3)},
+    )
+    bench.give_model(proto)
+    bench.give_data(x=30 * images())
+    sentence = bench.refuses()
+    assert f"'b' holds {word}" in sentence
+    assert "net.npz[" in sentence
+
+
+def test_tensor_that_is_always_zero(bench):
+    proto = from_text(
+        """g (float[N, 3, 8, 8] x) => (float[N, 4, 4, 4] y) {
+          a = Conv (x, w)  n = Abs (a)  m = Neg (n)  dead = Relu (m)  y = Conv (dead, v) }""",
+        {"w": (4, 3, 3, 3), "v": (4, 4, 3, 3)},
+    )
+    bench.give_model(proto)
+    sentence = bench.refuses()
+    assert "'dead' was zero" in sentence
+    # and the remedy that the sentence names is one
+    assert "--float 'Conv_y'" in sentence
+    remedy = [part for part in sentence.replace("'", "").rstrip(".").split() if "Conv_" in part]
+    assert bench.run(*(o for name in remedy[:1] for o in ("--float", name))).code == 0
+
+
+def test_static_batch_needs_a_batch_to_verify(bench):
+    bench.give_model(NETWORKS["dims_static_batch_4"].proto)
+    bench.give_data(x=images()[:4])
+    assert "verification 4 more" in bench.refuses()
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--float", "no*such"), "no*such"),
+        (("--backend", "abacus"), "abacus"),
+        (("--calibrator", "percentile", "--percentile", "0"), "percentile"),
+        (("--calibrator", "percentile", "--percentile", "101"), "percentile"),
+        (("--percentile", "99"), "percentile"),
+        (("--calibration", "absent.json"), "absent.json"),
+        (("--preprocess", "absent.toml"), "absent.toml"),
+        (("--labels", "absent.csv"), "absent.csv"),
+        (("--verify-data", "absent.npz"), "absent.npz"),
+        (("--mean", "a,b"), "--mean"),
+        (("--resize", "large"), "--resize"),
+        (("--std", "0"), "std"),
+        (("--max-top1-drop", "1"), "labels"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_options_that_make_no_sense(bench, options, word):
+    assert word in bench.refuses(*options)
+
+
+def test_unknown_option_and_choice_end_in_2_without_a_traceback(bench):
+    for wrong in (("--no-such-option",), ("--calibrator", "abacus"), ("--num-images", "0")):
+        done = bench.run(*wrong)
+        assert done.code == 2
+        assert "Traceback" not in done.err
+
+
+def test_precision_must_be_named(bench):
+    done = trtbuild(bench.capsys, "engine", bench.model, "--data", bench.data, "-o", bench.out)
+    assert "--int8" in done.sentence
+
+
+# The output
+
+
+def test_output_folder_that_is_a_file(bench):
+    bench.out.write_text("in the way")
+    sentence = bench.run().sentence
+    assert str(bench.out) in sentence
+    assert bench.out.read_text() == "in the way"
+
+
+def test_output_file_whose_name_is_a_folder(bench):
+    (bench.out / "net.int8.onnx").mkdir(parents=True)
+    assert "cannot write" in bench.run().sentence
+    assert [file.name for file in bench.out.iterdir()] == ["net.int8.onnx"]
+
+
+def test_a_build_that_fails_leaves_the_earlier_one_as_it_was(bench):
+    assert bench.run().code == 0
+    before = {file.name: file.read_bytes() for file in bench.out.iterdir()}
+    array = images()
+    array[3] = np.nan
+    bench.give_data(x=array)
+    assert bench.run().code == 2
+    assert {file.name: file.read_bytes() for file in bench.out.iterdir()} == before
+
+
+def test_failed_gate_ends_in_1_and_keeps_the_record(bench):
+    done = bench.run("--min-sqnr", "90", "--json")
+    assert done.code == 1
+    assert done.json["passed"] is False
+    assert (bench.out / "net.manifest.json").is_file()
