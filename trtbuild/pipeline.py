@@ -127,6 +127,7 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
     """
     choose_backend(recipe.backend)  # what is not installed is said at once
     artifact = load(recipe.model)
+    artifact = replace(artifact, history=(*recipe.earlier, *artifact.history))
     plan = open_data(
         recipe.data, input_specs(artifact.source), calibrates=recipe.calibration is None
     )

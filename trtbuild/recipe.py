@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from trtbuild.artifact import Record
 
 __all__ = ["DataRecipe", "EngineRecipe"]
 
@@ -37,6 +38,7 @@ class EngineRecipe:
         batch_size: of verification, and of backends that calibrate by themselves.
         gate: the limits that decide.
         latency: how long latency is measured; None leaves it out.
+        earlier: what was done to the network before, such as its export; goes into the manifest.
     """
 
     model: Path
@@ -51,3 +53,4 @@ class EngineRecipe:
     batch_size: int = 8
     gate: Gate = field(default_factory=Gate)
     latency: MeasureOptions | None = field(default_factory=MeasureOptions)
+    earlier: tuple[Record, ...] = ()

@@ -7,29 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trtbuild.artifact import Record
 from trtbuild.backends import AUTO
 from trtbuild.cli.calibrate_options import calibrate_options
 from trtbuild.cli.data_options import data_options
 from trtbuild.cli.engine_summary import engine_summary
+from trtbuild.cli.export_summary import export_result, export_summary
 from trtbuild.cli.gate_options import gate_options
+from trtbuild.cli.module_options import export_options, is_module_target
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.tensorrt_options import tensorrt_options
 from trtbuild.errors import OptionError
+from trtbuild.files import make_directory
 from trtbuild.latency.measure import MeasureOptions
 from trtbuild.manifest import read_manifest
 from trtbuild.pipeline import build_engine
 from trtbuild.recipe import EngineRecipe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trtbuild.calibration import CalibrateOptions
     from trtbuild.data import DataRecipe
+    from trtbuild.pytorch.spec import ExportSpec
     from trtbuild.verification.gate import Gate
 
 __all__ = ["command"]
 
 
 @click.command("engine")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.option("--int8", is_flag=True, help="Build in INT8.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out"), show_default=True,
               help="Folder for the results; made if absent.")  # fmt: skip
@@ -45,11 +52,12 @@ __all__ = ["command"]
               help="Of verification, and of calibration inside TensorRT.")  # fmt: skip
 @click.option("--latency/--no-latency", default=True, show_default=True, help="Measure latency.")
 @tensorrt_options
+@export_options
 @gate_options
 @output_options
 def command(
     *,
-    model: Path,
+    model: str,
     int8: bool,
     output: Path,
     data: DataRecipe,
@@ -60,18 +68,25 @@ def command(
     batch_size: int,
     latency: bool,
     settings: dict[str, Any],
+    export: Callable[[str, Path], ExportSpec],
     gate: Gate,
     out: Output,
 ) -> int:
-    """Build a verified INT8 engine from the float network MODEL (an ONNX file).
+    """Build a verified INT8 engine from the float network MODEL.
+
+    MODEL is an ONNX file, or a PyTorch module as package.module:factory, which is exported first.
 
     The network is prepared, calibrated on --data, quantized, built for the backend at hand, and
     compared with the float network on data that calibration has not seen.
     """
     if not int8:
         raise OptionError("say which precision to build: --int8.")
+    path, earlier = (
+        _exported(model, output, export, out) if is_module_target(model) else (Path(model), ())
+    )
     recipe = EngineRecipe(
-        model=model,
+        model=path,
+        earlier=earlier,
         output=output,
         data=data,
         calibrate=calibrate,
@@ -88,3 +103,18 @@ def command(
     out.say(*engine_summary(result))
     out.result(read_manifest(result.manifest))
     return 0 if result.passed else 1
+
+
+def _exported(
+    target: str, output: Path, export: Callable[[str, Path], ExportSpec], out: Output
+) -> tuple[Path, tuple[Record, ...]]:
+    """Export a PyTorch module into the folder `output`; the ONNX file, and what was done for it."""
+    path = make_directory(output) / f"{target.rpartition(':')[2].rpartition('.')[2]}.onnx"
+    spec = export(target, path)
+    from trtbuild.pytorch import export_from_spec
+
+    with out.progress() as progress:
+        result = export_from_spec(spec, progress)
+    out.say(*export_summary(result))
+    details = export_result(result)
+    return path, (Record("export", f"exported from '{target}'", details),)
