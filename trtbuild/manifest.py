@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from calibrators import Calibration
     from trtbuild.artifact import Decision
     from trtbuild.backends.base import TensorSpec
     from trtbuild.data import DataPlan, DataRecipe
@@ -51,8 +52,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> dict[str, Any]:
     """The manifest as JSON types."""
-    artifact, calibration = result.artifact, result.artifact.calibration
-    assert calibration is not None
+    artifact = result.artifact
     folder = result.manifest.parent
     return {
         "schema": SCHEMA,
@@ -79,10 +79,7 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
             {"stage": r.stage, "summary": r.summary, "details": dict(r.details)}
             for r in artifact.history
         ],
-        "calibration": {
-            "method": calibration.method,
-            "amax": {name: given.amax for name, given in sorted(calibration.ranges.items())},
-        },
+        "calibration": _calibration(artifact.calibration),
         "layers": [_decision(decision) for decision in artifact.decisions],
         "engine": {
             "backend": result.engine.backend,
@@ -122,6 +119,13 @@ def _data(recipe: DataRecipe, plan: DataPlan) -> dict[str, Any]:
         "verification": plan.verification.description,
         "verification_digest": data_digest(plan.verification),
     }
+
+
+def _calibration(calibration: Calibration | None) -> dict[str, Any] | None:
+    if calibration is None:
+        return None
+    amax = {name: given.amax for name, given in sorted(calibration.ranges.items())}
+    return {"method": calibration.method, "amax": amax}
 
 
 def _decision(decision: Decision) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from trtbuild.manifest import write_manifest
 from trtbuild.model import input_specs, name_nodes, read_model, static_batch, write_model
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization.half import float_activations
 from trtbuild.verification.compare import compare_each
 from trtbuild.verification.gate import judge
 
@@ -129,13 +130,16 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
     artifact = load(recipe.model)
     artifact = replace(artifact, history=(*recipe.earlier, *artifact.history))
     plan = open_data(
-        recipe.data, input_specs(artifact.source), calibrates=recipe.calibration is None
+        recipe.data,
+        input_specs(artifact.source),
+        calibrates=recipe.int8 and recipe.calibration is None,
     )
     _check_labels(recipe, plan)
     output = make_directory(recipe.output)
     artifact = prepare(artifact, recipe.optimize, progress)
-    artifact = _with_ranges(artifact, plan, recipe, progress)
-    artifact = quantize(artifact, recipe.float_patterns)
+    if recipe.int8:
+        artifact = _with_ranges(artifact, plan, recipe, progress)
+        artifact = quantize(artifact, recipe.float_patterns)
     with staged_files(output) as folder:
         result = _built(artifact, plan, recipe, folder, progress)
     engine = replace(result.engine, path=output / result.engine.path.name)
@@ -147,7 +151,7 @@ def _built(
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
     backend, why = choose_backend(recipe.backend)
-    files = _write_network(artifact, output)
+    files = _write_network(artifact, output) if recipe.int8 else {}
     progress("build", 0, 1)
     engine = backend.build(_request(artifact, plan, recipe, output, progress))
     progress("build", 1, 1)
@@ -190,6 +194,9 @@ def _with_ranges(
             f"nothing of '{recipe.model}' would run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul "
             "with a constant weight, or all are kept in float. `trtbuild quantize --list` says why."
         )
+    if recipe.settings.get("fp16"):
+        # whether they fit into FP16
+        tensors = tuple(sorted({*tensors, *float_activations(artifact.model)}))
     options = replace(
         recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
     )
@@ -252,12 +259,11 @@ def verification_batches(
 def _compare(
     artifact: Artifact, engine: Session, source: Source, batch_size: int, progress: Progress
 ) -> dict[str, Comparison]:
-    assert artifact.quantized is not None
     reference = open_session(artifact.source)
-    candidates = {
-        TENSORRT_FORM: open_session(artifact.quantized, Execution.REFERENCE),
-        ENGINE: engine,
-    }
+    candidates: dict[str, Session] = {}
+    if artifact.quantized is not None:
+        candidates[TENSORRT_FORM] = open_session(artifact.quantized, Execution.REFERENCE)
+    candidates[ENGINE] = engine
     size = 1 if static_batch(artifact.source) == 1 else batch_size
     data = verification_batches(artifact.source, source, size)
     return compare_each(reference, candidates, data, progress=progress)

@@ -28,6 +28,8 @@ class EngineRecipe:
     Attributes:
         model: path of the float ONNX file.
         output: folder of the results; made if absent.
+        int8: build in INT8; without it nothing is calibrated or quantized, and the backend's settings say
+            which other precision to build.
         data: see `DataRecipe`.
         calibrate: how ranges are chosen.
         calibration: a calibration file to use instead of calibrating.
@@ -43,6 +45,7 @@ class EngineRecipe:
 
     model: Path
     output: Path
+    int8: bool = True
     data: DataRecipe = field(default_factory=DataRecipe)
     calibrate: CalibrateOptions = field(default_factory=CalibrateOptions)
     calibration: Path | None = None

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from trtbuild.backends.base import Availability, BuildRequest, Engine, TensorSpec
-from trtbuild.errors import ModelError
+from trtbuild.errors import ModelError, OptionError
 from trtbuild.model import model_bytes, write_model
 from trtbuild.quantization import portable_form
 
@@ -170,7 +170,13 @@ class OnnxRuntimeBackend:
         return Availability(usable=True, detail=f"ONNX Runtime {ort.__version__} on CPU")
 
     def build(self, request: BuildRequest) -> Engine:
-        """Write ``NAME.onnxruntime.onnx``: uint8 activations, Q/DQ around every operator."""
+        """Write ``NAME.onnxruntime.onnx``: uint8 activations, Q/DQ around every operator.
+
+        Raises:
+            OptionError: the network was not quantized; this backend has nothing else to offer.
+        """
+        if request.artifact.quantized is None:
+            raise OptionError("ONNX Runtime builds INT8 engines; FP16 alone needs TensorRT. Add --int8.")
         model = portable_form(request.artifact)
         path = request.directory / f"{request.artifact.name}.onnxruntime.onnx"
         written = write_model(model, path)

@@ -72,15 +72,15 @@ def command(
     gate: Gate,
     out: Output,
 ) -> int:
-    """Build a verified INT8 engine from the float network MODEL.
+    """Build a verified engine from the float network MODEL, in INT8, FP16 or both.
 
     MODEL is an ONNX file, or a PyTorch module as package.module:factory, which is exported first.
 
     The network is prepared, calibrated on --data, quantized, built for the backend at hand, and
     compared with the float network on data that calibration has not seen.
     """
-    if not int8:
-        raise OptionError("say which precision to build: --int8.")
+    if not (int8 or settings.get("fp16")):
+        raise OptionError("say which precision to build: --int8, --fp16, or both.")
     path, earlier = (
         _exported(model, output, export, out) if is_module_target(model) else (Path(model), ())
     )
@@ -88,6 +88,7 @@ def command(
         model=path,
         earlier=earlier,
         output=output,
+        int8=int8,
         data=data,
         calibrate=calibrate,
         calibration=calibration,

@@ -43,6 +43,8 @@ def engine_summary(result: EngineResult) -> list[RenderableType]:
 
 
 def _coverage(result: EngineResult) -> str:
+    if result.artifact.quantized is None:
+        return "INT8: not asked for"
     weighted = [d for d in result.artifact.decisions if d.op_type in WEIGHTED]
     done = [d for d in weighted if d.quantized]
     line = f"INT8: {len(done)} of {len(weighted)} layers with weights"

@@ -24,7 +24,7 @@ from trtbuild.quantization.half_types import takes_half
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["HEADROOM", "SUMMING", "KeptFloat", "to_half"]
+__all__ = ["HEADROOM", "SUMMING", "KeptFloat", "float_activations", "to_half"]
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 HALF_MAX = float(np.finfo(np.float16).max)
@@ -51,6 +51,14 @@ class KeptFloat:
     node: str
     op_type: str
     reason: str
+
+
+def float_activations(model: ir.Model) -> frozenset[str]:
+    """Names of the computed float32 tensors of the main graph: those whose magnitude `to_half` asks for."""
+    typed = model.clone()
+    common_passes.ShapeInferencePass()(typed)
+    outputs = (value for node in typed.graph for value in node.outputs)
+    return frozenset(value.name for value in outputs if value.name and value.dtype == FLOAT)
 
 
 def to_half(

@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
 
 def engine(
-    world: World, batch: Any = 1, options: tuple[str, ...] = (), num: int = 24
+    world: World, batch: Any = 1, options: tuple[str, ...] = (), num: int = 24, int8: bool = True
 ) -> dict[str, Any]:
     """``trtbuild engine`` in the working directory; answer the exit code and what was written."""
     write_model(networks.network(batch), Path("net.onnx"))
     images = np.concatenate([feeds["images"] for feeds in networks.batches(num)])
     np.savez("images.npz", images=images)
-    code = run(
-        ["engine", "net.onnx", "--int8", "--data", "images.npz", "--no-latency", "-q", *options]
-    )
+    command = ["engine", "net.onnx", "--data", "images.npz", "--no-latency", "-q", *options]
+    code = run([*command, "--int8"] if int8 else command)
     manifest = Path("out/net.manifest.json")
     return {
         "code": code,
@@ -113,6 +112,33 @@ def test_bindings_and_library_of_two_versions(tensorrt: Server) -> None:
     answer = tensorrt.run(with_another_library)
     assert answer.value["code"] == 3
     assert "Install both from one version" in answer.stderr
+
+
+def test_int8_and_fp16_with_one_command(tensorrt: Server) -> None:
+    answer = tensorrt.run(engine, options=("--fp16", "--quantization", "explicit"))
+    assert answer.error is None, answer.error["trace"]
+    assert answer.value["code"] == 0, answer.stderr
+    manifest = answer.value["manifest"]
+    assert manifest["engine"]["details"]["kept_fp32"] == []
+    # Every computed tensor was looked at, not only those that Q/DQ stand on.
+    assert {"c1", "c2", "sum", "scores"} <= manifest["calibration"]["amax"].keys()
+
+
+def test_fp16_alone(tensorrt: Server) -> None:
+    answer = tensorrt.run(engine, int8=False, options=("--fp16",))
+    assert answer.error is None, answer.error["trace"]
+    assert answer.value["code"] == 0, answer.stderr
+    manifest = answer.value["manifest"]
+    assert manifest["calibration"] is None
+    assert manifest["engine"]["details"]["quantization"] == "none"
+    assert answer.value["files"] == ["net.manifest.json", "net.plan"]
+    assert answer.value["num_batches"] == 0
+
+
+def test_fp16_alone_needs_tensorrt(tensorrt: Server) -> None:
+    answer = tensorrt.run(engine, int8=False, options=("--fp16", "--backend", "onnxruntime"))
+    assert answer.value["code"] == 2
+    assert "FP16 alone needs TensorRT" in answer.stderr
 
 
 @pytest.mark.parametrize("flag", ["--workspace", "--pool"])
