@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calibrators.stability import Stability, stability
@@ -14,30 +15,71 @@ if TYPE_CHECKING:
     from trtbuild.calibration.statistics import Statistics
     from trtbuild.data import Source
 
-__all__ = ["collect_until_stable", "spreads"]
+__all__ = ["Agreement", "collect_until_stable", "spreads"]
 
 # Samples of the first look; every later one doubles them.
 _FIRST_LOOK = 64
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How a calibration that might stop early has ended.
+
+    Attributes:
+        share: by how much the thresholds of two halves may differ, as a share.
+        num_used: samples that were counted.
+        num_given: samples that there were.
+        num_tensors: tensors watched.
+        apart: tensor -> spread, of those whose halves do not agree, the widest first; the spread is
+            None where one half of the data holds no sample.
+    """
+
+    share: float
+    num_used: int
+    num_given: int
+    num_tensors: int
+    apart: Mapping[str, float | None]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_used} of {self.num_given} samples were used, and in {len(self.apart)} of "
+            f"{self.num_tensors} tensors thresholds of two halves do not agree to {self.share:.1%}"
+        )
+
+
 def collect_until_stable(
     collect: Callable[[Source], Statistics], source: Source, share: float, options: CalibrateOptions
-) -> tuple[Statistics, Source]:
+) -> tuple[Statistics, Source, Agreement]:
     """Count growing parts of `source` until every tensor's halves agree to `share`, or all is used.
 
     Returns:
-        The statistics, and the samples that they are of.
+        The statistics, the samples that they are of, and which tensors do not agree.
     """
     total, seen = num_samples(source), 0
     statistics: Statistics | None = None
+    apart: dict[str, float | None] = {}
     for count in _looks(total):
         more = collect(first_samples(source, count, after=seen))
         statistics = more if statistics is None else statistics.merge(more)
         seen = count
-        if all(entry.spread <= share for entry in spreads(statistics, options).values()):
+        apart = _apart(statistics, share, options)
+        if not apart:
             break
     assert statistics is not None
-    return statistics, first_samples(source, seen)
+    watched = len(statistics.first.histograms)
+    agreement = Agreement(share, statistics.num_samples, total, watched, apart)
+    return statistics, first_samples(source, seen), agreement
+
+
+def _apart(
+    statistics: Statistics, share: float, options: CalibrateOptions
+) -> dict[str, float | None]:
+    """The tensors whose halves do not agree, the widest apart first."""
+    found = spreads(statistics, options)
+    if not found:
+        return dict.fromkeys(statistics.first.histograms)
+    wide = (entry for entry in found.values() if entry.spread > share)
+    return {entry.tensor: entry.spread for entry in sorted(wide, key=lambda e: -e.spread)}
 
 
 def spreads(statistics: Statistics, options: CalibrateOptions) -> Mapping[str, Stability]:

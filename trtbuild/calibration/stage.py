@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from calibrators.stability import Stability
     from trtbuild.calibration.observe import WatchedNetwork
+    from trtbuild.calibration.stable import Agreement
     from trtbuild.calibration.statistics import Statistics
     from trtbuild.data import Source
 
@@ -66,9 +68,11 @@ def calibrate(
     _check_method(options)
     collector = _collector(watch(artifact.model, tensors), options, progress)
     if options.until_stable is None:
-        statistics = collector(source)
+        statistics, agreement = collector(source), None
     else:
-        statistics, source = collect_until_stable(collector, source, options.until_stable, options)
+        statistics, source, agreement = collect_until_stable(
+            collector, source, options.until_stable, options
+        )
     if not statistics.num_samples:
         raise DataError("there is no calibration sample.")
     try:
@@ -78,7 +82,7 @@ def calibrate(
             options=options.method_options,
             provenance=_provenance(artifact, source, options),
         )
-        return _with(artifact, calibration, spreads(statistics, options))
+        return _with(artifact, calibration, spreads(statistics, options), agreement)
     except CalibratorError as error:
         raise InputError(str(error)) from error
 
@@ -105,17 +109,23 @@ def _provenance(artifact: Artifact, source: Source, options: CalibrateOptions) -
     return found
 
 
-def _with(artifact: Artifact, calibration: Calibration, found: Mapping[str, Stability]) -> Artifact:
+def _with(
+    artifact: Artifact,
+    calibration: Calibration,
+    found: Mapping[str, Stability],
+    agreement: Agreement | None = None,
+) -> Artifact:
     samples = calibration.provenance["num_samples"]
     record = Record(
         "calibrate",
         f"{len(calibration.ranges)} tensors watched over {samples} samples, "
-        f"{calibration.method} thresholds",
+        f"{calibration.method} thresholds" + (f"; {agreement}" if agreement else ""),
         {
             "method": calibration.method,
             "options": dict(calibration.options),
             **calibration.provenance,
             "spread": {name: entry.spread for name, entry in found.items()},
+            "until_stable": None if agreement is None else asdict(agreement),
             "notes": {n: given.note for n, given in calibration.ranges.items() if given.note},
         },
     )

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calibrators.cache import CalibrationCache, version_digits
+from trtbuild.calibration import AS_TENSORRT, float_tensors, merge_files
 from trtbuild.calibration import calibrate as calibrate_stage
-from trtbuild.calibration import float_tensors, merge_files
 from trtbuild.cli.calibrate_options import calibrate_options
-from trtbuild.cli.calibrate_summary import method_table, range_table
+from trtbuild.cli.calibrate_summary import (
+    agreement_lines,
+    all_choices,
+    finite,
+    method_table,
+    range_table,
+)
 from trtbuild.cli.data_options import data_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.data import calibration_source
+from trtbuild.errors import OptionError
 from trtbuild.files import make_directory, write_bytes
 from trtbuild.model import input_specs
 from trtbuild.pipeline import load, prepare
@@ -23,6 +30,8 @@ from trtbuild.quantization import watched_tensors
 from trtbuild.report.calibration_plots import plot_calibration
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from calibrators import Calibration
     from trtbuild.calibration import CalibrateOptions
     from trtbuild.data import DataRecipe
@@ -85,6 +94,11 @@ def run(
     **files: Any,
 ) -> None:
     """Calibrate MODEL on all the data given, and write the ranges and their histograms."""
+    if shard is not None and calibrate.method == AS_TENSORRT:
+        raise OptionError(
+            f"{AS_TENSORRT} depends on the order of all batches, so it has no parts to merge; use "
+            "entropy, or leave --shard out."
+        )
     artifact = load(model)
     source = calibration_source(data, input_specs(artifact.source), shard)
     if all_tensors:
@@ -97,7 +111,7 @@ def run(
     with out.progress() as progress:
         artifact = calibrate_stage(artifact, source, tensors, options, progress)
     assert artifact.calibration is not None
-    _write(artifact.calibration, spread=artifact.history[-1].details["spread"], **files)
+    _write(artifact.calibration, artifact.history[-1].details, **files)
 
 
 @command.command("merge")
@@ -105,13 +119,13 @@ def run(
 @_file_options
 def merge(*, parts: tuple[Path, ...], **files: Any) -> None:
     """Put the PARTS of a sharded calibration together; equal to one run, byte for byte."""
-    _write(merge_files(parts), spread={}, **files)
+    _write(merge_files(parts), {}, **files)
 
 
 def _write(
     calibration: Calibration,
+    details: Mapping[str, Any],
     *,
-    spread: dict[str, float],
     output: Path,
     cache: Path | None,
     tensorrt_version: str,
@@ -127,14 +141,19 @@ def _write(
         written.append(cache)
     if plot is not None:
         written.extend(plot_calibration(calibration, make_directory(plot)))
+    spread, agreement = details.get("spread", {}), details.get("until_stable")
     out.say(method_table(calibration) if all_methods else range_table(calibration, spread))
+    if agreement is not None:
+        out.say(agreement_lines(agreement))
     out.say(*(f"wrote {file}" for file in written[:2]))
     out.result(
         {
             "files": [str(file) for file in written],
             "method": calibration.method,
             "num_samples": int(calibration.provenance["num_samples"]),
-            "amax": {name: given.amax for name, given in calibration.ranges.items()},
+            "amax": {name: finite(given.amax) for name, given in calibration.ranges.items()},
             "spread": spread,
+            "until_stable": agreement,
+            "methods": all_choices(calibration) if all_methods else None,
         }
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from calibrators import METHODS
 
@@ -13,15 +15,16 @@ if TYPE_CHECKING:
 
     from calibrators import Calibration
 
-__all__ = ["method_table", "range_table"]
+__all__ = ["agreement_lines", "all_choices", "finite", "method_table", "range_table"]
 
 
 def range_table(calibration: Calibration, spread: Mapping[str, float]) -> Table:
     """One row a tensor: its threshold, what that costs, and how far two halves of the data agree."""
-    table = Table("tensor", "amax", "largest seen", "clipped", "SQNR dB", "spread", "note")
+    titles = ("amax", "largest seen", "clipped", "SQNR dB", "spread", "note")
+    table = Table(Column("tensor", overflow="fold"), *titles)
     for name, given in calibration.ranges.items():
         table.add_row(
-            name,
+            escape(name),
             f"{given.amax:.5g}",
             f"{given.observed_amax:.5g}",
             f"{given.clipped_share:.3%}",
@@ -38,12 +41,58 @@ def range_table(calibration: Calibration, spread: Mapping[str, float]) -> Table:
 
 def method_table(calibration: Calibration) -> Table:
     """One row a tensor, one column a method: threshold, clipped share, SQNR of the tensor."""
-    table = Table("tensor", *METHODS)
-    choices = [calibration.chosen_with(method) for method in METHODS]
+    choices = _choices(calibration)
+    table = Table(Column("tensor", overflow="fold"), *choices)
     for name in calibration.ranges:
-        found = [choice.ranges[name] for choice in choices]
+        found = [choice.ranges[name] for choice in choices.values()]
         table.add_row(
-            name, *(f"{r.amax:.4g} ({r.clipped_share:.2%}, {r.sqnr_db:.1f} dB)" for r in found)
+            escape(name),
+            *(f"{r.amax:.4g} ({r.clipped_share:.2%}, {r.sqnr_db:.1f} dB)" for r in found),
         )
     table.caption = "threshold (share of the values clipped, SQNR of the tensor)"
     return table
+
+
+def all_choices(calibration: Calibration) -> dict[str, dict[str, dict[str, float | None]]]:
+    """What `method_table` shows, as JSON types: method -> tensor -> figures; infinite ones are None."""
+    return {
+        method: {
+            name: {
+                "amax": finite(given.amax),
+                "clipped_share": given.clipped_share,
+                "sqnr_db": finite(given.sqnr_db),
+            }
+            for name, given in choice.ranges.items()
+        }
+        for method, choice in _choices(calibration).items()
+    }
+
+
+def _choices(calibration: Calibration) -> dict[str, Calibration]:
+    """The calibration as it was made, and with every other method of ours."""
+    others = {m: calibration.chosen_with(m) for m in METHODS if m != calibration.method}
+    return {calibration.method: calibration, **others}
+
+
+def finite(value: float) -> float | None:
+    """`value`, or None where JSON has no word for it."""
+    return value if math.isfinite(value) else None
+
+
+def agreement_lines(agreement: Mapping[str, Any]) -> str:
+    """How a calibration that might stop early has ended, and which tensors do not agree."""
+    share, apart = agreement["share"], agreement["apart"]
+    used = f"{agreement['num_used']} of {agreement['num_given']} samples were used"
+    if not apart:
+        return f"{used}: the halves' thresholds agree to {_percent(share)} in every tensor"
+    lines = [
+        f"{used}, and {len(apart)} of {agreement['num_tensors']} tensors do not agree to {_percent(share)}:"
+    ]
+    for name, spread in apart.items():
+        how = "half of the data is empty" if spread is None else f"{spread:.2%} apart"
+        lines.append(f"  {escape(name)}: {how}")
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
