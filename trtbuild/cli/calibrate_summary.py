@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["agreement_lines", "all_choices", "finite", "method_table", "range_table"]
 
+# Columns of a name that a narrow terminal still shows in one line; longer names are folded.
+_WIDEST = 10
+
 
 def range_table(calibration: Calibration, spread: Mapping[str, float]) -> Table:
     """One row a tensor: its threshold, what that costs, and how far two halves of the data agree."""
@@ -42,14 +45,15 @@ def range_table(calibration: Calibration, spread: Mapping[str, float]) -> Table:
 def method_table(calibration: Calibration) -> Table:
     """One row a tensor, one column a method: threshold, clipped share, SQNR of the tensor."""
     choices = _choices(calibration)
-    table = Table(Column("tensor", overflow="fold"), *choices)
+    methods = (Column(name, min_width=min(len(name), _WIDEST)) for name in choices)
+    table = Table(Column("tensor", overflow="fold"), *methods, show_lines=True)
     for name in calibration.ranges:
         found = [choice.ranges[name] for choice in choices.values()]
         table.add_row(
             escape(name),
-            *(f"{r.amax:.4g} ({r.clipped_share:.2%}, {r.sqnr_db:.1f} dB)" for r in found),
+            *(f"{r.amax:.4g}\n{r.clipped_share:.2%}\n{r.sqnr_db:.1f} dB" for r in found),
         )
-    table.caption = "threshold (share of the values clipped, SQNR of the tensor)"
+    table.caption = "threshold, share of the values clipped, SQNR of the tensor"
     return table
 
 

@@ -1,0 +1,141 @@
+"""One calibration, however the data was ordered, cut, spread over processes, or done again: byte for byte."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.trtbuild.calibration.small_files import (
+    calibrate,
+    called,
+    digit_images,
+    digits,
+    digits_with,
+)
+from trtbuild.calibration.statistics import Statistics
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Any, ...], bytes]:
+    """Arguments that name network and data, and the file of a plain run."""
+    folder = tmp_path_factory.mktemp("one_run")
+    given = digits(folder)
+    assert calibrate(*given, "-q", "-o", folder / "whole") == 0
+    return given, (folder / "whole").read_bytes()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_order_and_batch_size_do_not_matter(one_run, seed, tmp_path) -> None:
+    images = digit_images()[:96]
+    np.savez(tmp_path / "other.npz", image=np.random.default_rng(seed).permutation(images))
+    given = digits_with(tmp_path / "other.npz")
+    assert calibrate(*given, "-q", "-o", tmp_path / "f", "--batch-size", 1 + 30 * seed) == 0
+    assert (tmp_path / "f").read_bytes() == one_run[1]
+
+
+def test_shards_merge_in_any_order(one_run, tmp_path) -> None:
+    given, whole = one_run
+    parts = [tmp_path / f"part{number}" for number in (1, 2, 3)]
+    for number, part in enumerate(parts, 1):
+        assert calibrate(*given, "-q", "--shard", f"{number}/3", "-o", part) == 0
+        assert part.read_bytes() != whole
+    for order in itertools.permutations(parts):
+        assert calibrate("merge", *order, "-q", "-o", tmp_path / "merged") == 0
+        assert (tmp_path / "merged").read_bytes() == whole
+
+
+def test_parts_of_parts_merge_too(one_run, tmp_path) -> None:
+    given, whole = one_run
+    for number in (1, 2, 3):
+        calibrate(*given, "-q", "--shard", f"{number}/3", "-o", tmp_path / f"p{number}")
+    assert calibrate("merge", tmp_path / "p3", tmp_path / "p1", "-q", "-o", tmp_path / "two") == 0
+    assert calibrate("merge", tmp_path / "p2", tmp_path / "two", "-q", "-o", tmp_path / "all") == 0
+    assert (tmp_path / "all").read_bytes() == whole
+
+
+def test_parts_made_differently_are_refused(one_run, tmp_path, capsys) -> None:
+    given, _ = one_run
+    calibrate(*given, "-q", "--shard", "1/2", "-o", tmp_path / "a")
+    calibrate(*given, "-q", "--shard", "2/2", "-o", tmp_path / "b", "--scale", 0.5)
+    code, _, error = called(
+        capsys, "merge", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "both"
+    )
+    assert code == 2
+    assert "b' has another preprocess than" in error
+    assert not (tmp_path / "both").exists()
+
+
+def test_ranges_alone_cannot_be_merged(one_run, tmp_path, capsys) -> None:
+    from calibrators import Calibration
+
+    ranges = Calibration.from_bytes(one_run[1]).to_bytes(histograms=False)
+    (tmp_path / "ranges").write_bytes(ranges)
+    code, _, error = called(capsys, "merge", tmp_path / "ranges", "-o", tmp_path / "both")
+    assert code == 2
+    assert "holds ranges only" in error
+
+
+def test_several_processes_give_the_same(one_run, tmp_path) -> None:
+    given, whole = one_run
+    assert calibrate(*given, "-q", "--workers", 2, "-o", tmp_path / "f") == 0
+    assert (tmp_path / "f").read_bytes() == whole
+
+
+def test_a_ray_cluster_of_two_workers_gives_the_same(one_run, tmp_path) -> None:
+    ray = pytest.importorskip("ray", reason="needs Ray")
+    given, whole = one_run
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        assert calibrate(*given, "-q", "--ray", "--output", tmp_path / "f") == 0
+        assert ray.is_initialized(), "a cluster that was there before is left alone"
+    finally:
+        ray.shutdown()
+    assert (tmp_path / "f").read_bytes() == whole
+
+
+# The first process of a pool that reads a sample dies without a word, as for want of memory.
+DEADLY = """
+import multiprocessing, os, pathlib, signal
+import numpy as np
+
+def samples():
+    images = np.load({data!r})["image"][:24]
+    for image in images:
+        if multiprocessing.parent_process() is not None and not os.path.exists({marker!r}):
+            pathlib.Path({marker!r}).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield {{"image": image[np.newaxis, np.newaxis].astype(np.float32) / 16}}
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals that kill")
+def test_a_lost_process_is_made_good(tmp_path, monkeypatch) -> None:
+    data, marker = tmp_path / "images.npz", tmp_path / "died"
+    np.savez(data, image=digit_images()[:24])
+    (tmp_path / "deadly_data.py").write_text(DEADLY.format(data=str(data), marker=str(marker)))
+    monkeypatch.syspath_prepend(tmp_path)
+    network, *_ = digits_with(data)
+    given = (network, "--data", "deadly_data:samples", "-q")
+    assert calibrate(*given, "--workers", 2, "-o", tmp_path / "spread") == 0
+    assert marker.exists(), "no process died, so nothing was tested"
+    assert calibrate(*given, "-o", tmp_path / "alone") == 0
+    assert (tmp_path / "spread").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
+def test_statistics_merge_like_sets() -> None:
+    rng = np.random.default_rng(7)
+    parts = []
+    for number in range(3):
+        part = Statistics.empty(["b", "a"])
+        half = part.first if number % 2 else part.second
+        half.observe({"a": rng.standard_normal(50), "b": rng.random(9)}, batch=number)
+        parts.append(Statistics(part.first, part.second, number))
+    a, b, c = parts
+    left, right = a.merge(b).merge(c), c.merge(b.merge(a))
+    assert dict(left.together.histograms) == dict(right.together.histograms)
+    assert dict(left.first.histograms) == dict(right.first.histograms)
+    assert left.num_samples == right.num_samples == 3
