@@ -8,6 +8,7 @@ With x the reference and y the candidate, over the values of one image (row i) o
     max error    max |x - y|                                     in the output's unit
     top-1        share of images with argmax x = argmax y        percent
     top-k        mean of |top-k of x  and  top-k of y| / k       percent
+    divergence   mean of sum p ln(p / q), p and q the softmax of x and y; nats
     equal        share of equal elements, for integer outputs    percent
 
 All sums are float64. The SQNR is that of the sums over all images (a mean of decibels would let one
@@ -61,6 +62,8 @@ class OutputComparison:
         max_error: largest absolute difference; 0 when identical.
         top1_agreement_percent, topk_agreement_percent: None unless class scores.
         top_k: the k of the latter.
+        divergence_nats: Kullback-Leibler divergence of the class probabilities; None unless class
+            scores.
         equal_percent: share of equal elements; None unless integers.
         num_non_finite: elements of the candidate that are NaN or infinite.
         num_reference_non_finite: the same of the reference.
@@ -80,6 +83,7 @@ class OutputComparison:
     top1_agreement_percent: Estimate | None
     topk_agreement_percent: Estimate | None
     top_k: int
+    divergence_nats: Estimate | None
     equal_percent: float | None
     num_non_finite: int
     num_reference_non_finite: int
@@ -135,6 +139,7 @@ class OutputMetrics:
         self._power = PairMoments()
         self._cosine = Moments()
         self._overlap = Moments()
+        self._divergence = Moments()
         self._num_images = 0
         self._num_values = 0
         self._num_top1_equal = 0
@@ -218,6 +223,8 @@ class OutputMetrics:
         self._kind = "class scores"
         self._num_scored += num_images
         self._num_top1_equal += int(np.count_nonzero(x.argmax(1) == y.argmax(1)))
+        for divergence in _divergences(x, y):
+            self._divergence.add(float(divergence))
         if x.shape[1] > self._top_k:
             for top_x, top_y in zip(_top(x, self._top_k), _top(y, self._top_k)):
                 self._overlap.add(100.0 * np.intersect1d(top_x, top_y).size / self._top_k)
@@ -241,6 +248,7 @@ class OutputMetrics:
             else None,
             topk_agreement_percent=self._overlap.estimate() if self._overlap.count else None,
             top_k=self._top_k,
+            divergence_nats=self._mean_divergence() if scores else None,
             equal_percent=100.0 * self._num_equal / max(self._num_values, 1)
             if self._kind == "integers"
             else None,
@@ -250,6 +258,11 @@ class OutputMetrics:
             sqnr_histogram=tuple(int(count) for count in self._histogram),
             worst=tuple(item[-1] for item in sorted(self._worst, reverse=True)),
         )
+
+    def _mean_divergence(self) -> Estimate:
+        if not self._divergence.count:
+            return Estimate(math.inf, math.inf, math.inf)
+        return self._divergence.estimate()
 
     def _mean_cosine(self) -> Estimate:
         if not self._cosine.count:
@@ -276,6 +289,23 @@ def _cosine(product: float, signal: float, power: float) -> float:
     if signal == 0.0 or power == 0.0:
         return 1.0 if signal == power else 0.0
     return min(1.0, max(-1.0, product / math.sqrt(signal * power)))
+
+
+def _divergences(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(x).all(1) & np.isfinite(y).all(1)
+    p, q = _log_probabilities(x[finite]), _log_probabilities(y[finite])
+    divergences: np.ndarray = (np.exp(p) * (p - q)).sum(1)
+    return divergences
+
+
+def _log_probabilities(scores: np.ndarray) -> np.ndarray:
+    """Logarithms of the softmax, or of the scores themselves where they are probabilities already."""
+    values = scores.astype(np.float64)
+    if np.all(values >= 0.0) and np.allclose(values.sum(1), 1.0, atol=1e-3):
+        return np.log(np.maximum(values, 1e-12))
+    values = values - values.max(axis=1, keepdims=True, initial=-np.inf)
+    logs: np.ndarray = values - np.log(np.exp(values).sum(1, keepdims=True))
+    return logs
 
 
 def _top(scores: np.ndarray, k: int) -> np.ndarray:

@@ -24,9 +24,9 @@ from trtbuild.verification.qdq_graph import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["Tap", "Taps", "side_branches"]
+__all__ = ["Tap", "Taps", "own_output", "side_branches"]
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,28 @@ class Taps:
     activations: Mapping[str, str]
 
 
-def side_branches(reference: ir.Model, quantized: ir.Model) -> Taps:
+def own_output(value: ir.Value) -> ir.Value:
+    """Measure a layer at its own output, in front of any activation."""
+    return value
+
+
+def side_branches(
+    reference: ir.Model,
+    quantized: ir.Model,
+    measured: Callable[[ir.Value], ir.Value] = behind_activation,
+) -> Taps:
     """Graft every quantized layer of `quantized` onto a copy of `reference`.
+
+    Args:
+        reference: the float network that `quantized` was made of.
+        quantized: with Q/DQ.
+        measured: from a layer's output to the tensor that is compared.
 
     Raises:
         ModelError: no quantized layer of the one is found in the other.
     """
     combined, tapped = reference.clone(), quantized.clone()
-    graft = _Graft(combined, float_twins(tapped, combined))
+    graft = _Graft(combined, float_twins(tapped, combined), measured)
     taps = [tap for node in quantized_nodes(tapped) if (tap := graft.tap(node)) is not None]
     if not taps:
         raise ModelError(
@@ -101,7 +115,13 @@ def _set_outputs(model: ir.Model, names: list[str]) -> None:
 class _Graft:
     """Copies layers of the quantized network into the float one."""
 
-    def __init__(self, combined: ir.Model, twins: Mapping[str, ir.Node]) -> None:
+    def __init__(
+        self,
+        combined: ir.Model,
+        twins: Mapping[str, ir.Node],
+        measured: Callable[[ir.Value], ir.Value],
+    ) -> None:
+        self._measured = measured
         self._graph = combined.graph
         self._twins = twins
         self._inputs = {value.name: value for value in combined.graph.inputs}
@@ -111,8 +131,8 @@ class _Graft:
         twin = self._twins.get(node.name or "")
         if twin is None or _has_body(node):
             return None
-        measured = behind_activation(node.outputs[0])
-        float_measured = behind_activation(twin.outputs[0])
+        measured = self._measured(node.outputs[0])
+        float_measured = self._measured(twin.outputs[0])
         activation = measured.producer()
         if (float_measured is twin.outputs[0]) != (measured is node.outputs[0]):
             measured, float_measured, activation = node.outputs[0], twin.outputs[0], node

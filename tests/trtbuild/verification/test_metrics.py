@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from trtbuild.verification.metrics import OutputMetrics, class_scores
 
@@ -130,3 +131,13 @@ def test_an_output_without_an_image_axis_is_one_item_a_batch() -> None:
 )
 def test_what_looks_like_class_scores(shape: tuple[int, ...], dtype: type, is_scores: bool) -> None:
     assert (class_scores(np.zeros(shape, dtype), 4) is not None) == is_scores
+
+
+@pytest.mark.parametrize("softmaxed", [False, True])
+def test_divergence_of_the_class_probabilities_against_scipy(softmaxed: bool) -> None:
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=(6, 5)), rng.normal(size=(6, 5))
+    p, q = (special.softmax(array, axis=1) for array in (x, y))
+    found = measured(p, q, [4, 2]) if softmaxed else measured(x, y, [4, 2])
+    expected = special.rel_entr(p, q).sum(1).mean()
+    assert found.divergence_nats.value == pytest.approx(expected, rel=1e-9)
