@@ -18,13 +18,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.backends.onnxruntime import Execution, open_session
+from trtbuild.tuning.constants import constant_of, set_constant
 from trtbuild.verification.side_branches import own_output, side_branches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    import onnx_ir as ir
 
     from trtbuild.backends.base import Feeds
 
@@ -75,25 +77,11 @@ def corrected(model: ir.Model, shifts: Mapping[str, np.ndarray]) -> ir.Model:
 
 
 def _subtract(graph: ir.Graph, node: ir.Node, shift: np.ndarray) -> None:
-    old = node.inputs[2] if len(node.inputs) > 2 else None
-    if old is not None and old.const_value is None:
-        return
-    weight = node.inputs[1]
-    dtype = np.dtype(np.float32)
-    if weight is not None and weight.const_value is not None:
-        dtype = weight.const_value.numpy().dtype
-    bias = np.zeros(shift.shape) if old is None else old.const_value.numpy().astype(np.float64)  # type: ignore[union-attr]
+    bias = constant_of(node, 2)
+    if bias is None:
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            return
+        bias = np.zeros(shift.shape)
     if node.op_type == "Gemm":
         shift = shift / node.attributes.get_float("beta", 1.0)
-    name = f"{node.name}_bias_corrected"
-    tensor = ir.tensor((bias - shift).astype(dtype), name=name)
-    value = ir.Value(
-        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.initializers.pop(name, None)
-    graph.register_initializer(value)
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    node.replace_input_with(2, value)
-    if old is not None and not old.uses() and old.name in graph.initializers:
-        del graph.initializers[old.name]
+    set_constant(graph, node, 2, bias - shift, "corrected")

@@ -25,12 +25,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.quantization.operators import is_constant
+from trtbuild.tuning.constants import constant_of, set_constant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import onnx_ir as ir
 
 __all__ = ["ChannelPair", "Skipped", "equalize", "find_pairs"]
 
@@ -88,7 +90,10 @@ def _has_channel_weights(node: ir.Node) -> bool:
     if node.op_type == "Conv":
         constants = list(node.inputs[1:])
     elif node.op_type == "Gemm":
-        if node.attributes.get_float("alpha", 1.0) != 1.0 or node.attributes.get_int("transA", 0):
+        if (
+            node.attributes.get_float("alpha", 1.0) != 1.0
+            or node.attributes.get_int("transA", 0) != 0
+        ):
             return False
         constants = list(node.inputs[1:])
     else:
@@ -128,14 +133,10 @@ def _takes_channels(user: ir.Node, value: ir.Value) -> bool:
 
 
 def _upper_limit(clip: ir.Node) -> float | None:
-    limits = [
-        float(value.const_value.numpy())
-        if value is not None and is_constant(value) and value.const_value is not None
-        else None
-        for value in (*clip.inputs[1:3], None, None)[:2]
-    ]
-    low, high = limits
-    return high if low == 0.0 and high is not None and math.isfinite(high) and high > 0 else None
+    low, high = constant_of(clip, 1), constant_of(clip, 2)
+    if low is None or high is None or float(low) != 0.0:
+        return None
+    return float(high) if 0.0 < float(high) < math.inf else None
 
 
 def _flattens_one_pixel(node: ir.Node) -> bool:
@@ -190,55 +191,26 @@ def _factors(amax: np.ndarray, strength: float, limit: float | None) -> np.ndarr
 
 
 def _scale_outputs(graph: ir.Graph, node: ir.Node, factors: np.ndarray) -> None:
-    weight = _constant(node, 1)
-    axis = 0 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) else 1
-    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
-    _replace(graph, node, 1, weight * factors.reshape(shape))
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias = _constant(node, 2)
-        _replace(
-            graph,
-            node,
-            2,
-            np.broadcast_to(bias, np.broadcast_shapes(bias.shape, factors.shape)) * factors,
-        )
+    weight, bias = constant_of(node, 1), constant_of(node, 2)
+    assert weight is not None
+    by_row = node.op_type == "Conv" or node.attributes.get_int("transB", 0) != 0
+    shape = [-1 if i == (0 if by_row else 1) else 1 for i in range(weight.ndim)]
+    set_constant(graph, node, 1, weight * factors.reshape(shape), "equalized")
+    if bias is not None:
+        set_constant(graph, node, 2, bias * factors, "equalized")
 
 
 def _scale_inputs(graph: ir.Graph, node: ir.Node, factors: np.ndarray) -> None:
-    weight = _constant(node, 1)
+    weight = constant_of(node, 1)
+    assert weight is not None
     if node.op_type == "Gemm":
-        along = factors[None, :] if node.attributes.get_int("transB", 0) else factors[:, None]
-        _replace(graph, node, 1, weight * along)
+        by_row = node.attributes.get_int("transB", 0) != 0
+        along = factors[None, :] if by_row else factors[:, None]
+        set_constant(graph, node, 1, weight * along, "equalized")
         return
     # weight [out, in / groups, ...]: output channel o reads input channels of its own group
     groups = node.attributes.get_int("group", 1)
     outputs, inputs = weight.shape[:2]
     per_output = np.repeat(factors.reshape(groups, inputs), outputs // groups, axis=0)
-    _replace(graph, node, 1, weight * per_output.reshape(outputs, inputs, *[1] * (weight.ndim - 2)))
-
-
-def _constant(node: ir.Node, index: int) -> np.ndarray:
-    value = node.inputs[index]
-    assert value is not None
-    assert value.const_value is not None
-    return value.const_value.numpy().astype(np.float64)
-
-
-def _replace(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray) -> None:
-    """Give `node` a constant of its own; another layer may share the old one."""
-    old = node.inputs[index]
-    assert old is not None
-    assert old.const_value is not None
-    dtype = old.const_value.numpy().dtype
-    name, number = f"{old.name}_equalized", 1
-    while name in graph.initializers:
-        number += 1
-        name = f"{old.name}_equalized_{number}"
-    tensor = ir.tensor(array.astype(dtype), name=name)
-    value = ir.Value(
-        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    node.replace_input_with(index, value)
-    if not old.uses() and old.name in graph.initializers:
-        del graph.initializers[old.name]
+    shape = (outputs, inputs, *[1] * (weight.ndim - 2))
+    set_constant(graph, node, 1, weight * per_output.reshape(shape), "equalized")
