@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.backends.onnxruntime import Execution, open_session
-from trtbuild.calibration.watch import watching
+from trtbuild.verification.tapping import tapped
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -27,7 +27,7 @@ def channel_ranges(
     Raises:
         ModelError: the network cannot be run.
     """
-    session = open_session(watching(model, tensors), Execution.REFERENCE)
+    session = open_session(tapped(model, tensors), Execution.REFERENCE)
     found: dict[str, np.ndarray] = {}
     for feed in feeds:
         for name, values in session.run(feed).items():

@@ -22,6 +22,7 @@ from trtbuild.verification.qdq_graph import (
     is_qdq,
     quantized_nodes,
 )
+from trtbuild.verification.tapping import tapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,27 +90,25 @@ def side_branches(
     Raises:
         ModelError: no quantized layer of the one is found in the other.
     """
-    combined, tapped = reference.clone(), quantized.clone()
-    graft = _Graft(combined, float_twins(tapped, combined), measured)
-    taps = [tap for node in quantized_nodes(tapped) if (tap := graft.tap(node)) is not None]
+    combined, quantized = reference.clone(), quantized.clone()
+    graft = _Graft(combined, float_twins(quantized, combined), measured)
+    taps = [tap for node in quantized_nodes(quantized) if (tap := graft.tap(node)) is not None]
     if not taps:
         raise ModelError(
             "no layer that reads Q/DQ has a layer of the same name in the float network. Give the"
             " float network that the quantized one was made of."
         )
-    sources = {name: graft.twin_of(pair.source) for name, pair in activation_pairs(tapped).items()}
+    sources = {
+        name: graft.twin_of(pair.source) for name, pair in activation_pairs(quantized).items()
+    }
     activations = {name: twin for name, twin in sources.items() if twin is not None}
-    _set_outputs(
-        combined, [t.reference for t in taps] + [t.own for t in taps] + [*activations.values()]
+    seen = [*(t.reference for t in taps), *(t.own for t in taps), *activations.values()]
+    return Taps(
+        tapped(combined, seen),
+        tapped(quantized, [tap.quantized for tap in taps]),
+        tuple(taps),
+        activations,
     )
-    _set_outputs(tapped, [tap.quantized for tap in taps])
-    return Taps(combined, tapped, tuple(taps), activations)
-
-
-def _set_outputs(model: ir.Model, names: list[str]) -> None:
-    values = {value.name: value for node in model.graph for value in node.outputs}
-    model.graph.outputs.clear()
-    model.graph.outputs.extend(values[name] for name in dict.fromkeys(names) if name in values)
 
 
 class _Graft:

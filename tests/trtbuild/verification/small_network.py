@@ -86,13 +86,13 @@ def batches(seed: int = 0, count: int = 24, size: int = 8) -> list[FakeBatch]:
 def calibrated(method: str = "minmax") -> Artifact:
     """The network with ranges of the images of seed 1."""
     from calibrators import Collector
-    from trtbuild.calibration.watch import watching
+    from trtbuild.verification.tapping import tapped
 
     model = float_network()
     tensors = watched_tensors(model)
     collector = Collector(sorted(tensors))
     feeds = {"image": images(1)}
-    found = open_session(watching(model, tensors), Execution.REFERENCE).run(feeds)
+    found = open_session(tapped(model, tensors), Execution.REFERENCE).run(feeds)
     collector.observe({**{k: v for k, v in {**feeds, **found}.items() if k in tensors}}, batch=0)
     calibration = Calibration.from_histograms(collector.histograms, method)
     return Artifact("small", model, model, calibration=calibration)

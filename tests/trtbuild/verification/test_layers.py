@@ -15,12 +15,12 @@ from tests.trtbuild.verification.small_network import (
     run,
     spoil_weight_scale,
 )
-from trtbuild.calibration.watch import watching
 from trtbuild.errors import DataError, ModelError
 from trtbuild.quantization import portable_form
 from trtbuild.verification.groups import find_groups, with_float
 from trtbuild.verification.layers import layer_errors
 from trtbuild.verification.qdq_graph import activation_pairs
+from trtbuild.verification.tapping import tapped
 
 
 def sqnr(signal: np.ndarray, noise: np.ndarray) -> float:
@@ -41,7 +41,7 @@ def test_own_inherited_and_total_error_against_one_layer_quantized_alone() -> No
         layer = found[name]
         alone = with_float(artifact.quantized, artifact.model, groups - {name})
         y, o, q = (
-            run(watching(model, [layer.tensor]), images())[layer.tensor]
+            run(tapped(model, [layer.tensor]), images())[layer.tensor]
             for model in (artifact.model, alone, artifact.quantized)
         )
         # sums of the same float32 values in float64; the order of the sums differs
@@ -86,7 +86,7 @@ def test_clipping_and_rounding_of_an_activation_against_numpy() -> None:
     found = layer_errors(artifact.model, artifact.quantized, batches()).activations
     r0 = next(one for one in found if one.tensor == "r0")
 
-    x = run(watching(artifact.model, ["r0"]), images())["r0"].astype(np.float64)
+    x = run(tapped(artifact.model, ["r0"]), images())["r0"].astype(np.float64)
     step = float(scale.const_value.numpy())
     levels = np.clip(np.rint(x / step), -128, 127)
     beyond = (x > 127 * step) | (x < -128 * step)
