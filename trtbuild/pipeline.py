@@ -11,7 +11,7 @@ from trtbuild.backends import choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
-from trtbuild.data import DataPlan, batches, full_batches, open_data
+from trtbuild.data import HELD_OUT_SHARE, DataPlan, batches, full_batches, open_data
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.graph import OptimizeOptions, optimize
@@ -21,6 +21,7 @@ from trtbuild.model import input_specs, name_nodes, read_model, static_batch, wr
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import quantize, watched_tensors
 from trtbuild.quantization.half import float_activations
+from trtbuild.tuning.stage import meet_budget
 from trtbuild.verification.compare import compare_each
 from trtbuild.verification.gate import judge
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from trtbuild.data import Batch, Sample, Source
     from trtbuild.latency.measure import MeasureOptions, Samples
     from trtbuild.recipe import EngineRecipe
+    from trtbuild.tuning.search import Tuned
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict
 
@@ -52,6 +54,9 @@ FLOAT = "float"
 TENSORRT_FORM = "tensorrt_form"
 ENGINE = "engine"
 
+# With an accuracy budget, so much of the data is kept for the judgement and never searched on.
+_JUDGED_SHARE = 0.5
+
 # Latency is taken on this many samples in turn.
 _LATENCY_SAMPLES = 8
 
@@ -69,6 +74,7 @@ class EngineResult:
         verdicts: the gate's judgement of each.
         latency: samples of the float network and of the engine; empty when not measured.
         manifest: path of the record.
+        tuned: what the search for a budget did; None where none was set.
     """
 
     artifact: Artifact
@@ -79,6 +85,7 @@ class EngineResult:
     verdicts: Mapping[str, Verdict]
     latency: Mapping[str, Samples]
     manifest: Path
+    tuned: Tuned | None = None
 
     @property
     def passed(self) -> bool:
@@ -133,21 +140,29 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
         recipe.data,
         input_specs(artifact.source),
         calibrates=recipe.int8 and recipe.calibration is None,
+        held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
     )
     _check_labels(recipe, plan)
     output = make_directory(recipe.output)
     artifact = prepare(artifact, recipe.optimize, progress)
+    tuned = None
     if recipe.int8:
         artifact = _with_ranges(artifact, plan, recipe, progress)
-        artifact = quantize(artifact, recipe.float_patterns)
+        tuned = _tuned(artifact, plan, recipe, progress)
+        artifact = quantize(artifact, recipe.float_patterns) if tuned is None else tuned.artifact
     with staged_files(output) as folder:
-        result = _built(artifact, plan, recipe, folder, progress)
+        result = _built(artifact, tuned, plan, recipe, folder, progress)
     engine = replace(result.engine, path=output / result.engine.path.name)
     return replace(result, engine=engine, manifest=output / result.manifest.name)
 
 
 def _built(
-    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, output: Path, progress: Progress
+    artifact: Artifact,
+    tuned: Tuned | None,
+    plan: DataPlan,
+    recipe: EngineRecipe,
+    output: Path,
+    progress: Progress,
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
     backend, why = choose_backend(recipe.backend)
@@ -170,6 +185,7 @@ def _built(
         verdicts={name: judge(comparison, recipe.gate) for name, comparison in comparisons.items()},
         latency=latency,
         manifest=output / f"{artifact.name}.manifest.json",
+        tuned=tuned,
     )
     write_manifest(result, recipe, plan)
     return result
@@ -218,6 +234,27 @@ def _with_earlier_ranges(artifact: Artifact, plan: DataPlan, recipe: EngineRecip
         {"changed": list(changed), "num_samples": drift.num_samples, "ratios": dict(drift.ratios)},
     )
     return artifact.having(record)
+
+
+def _has_budget(recipe: EngineRecipe) -> bool:
+    wanted = recipe.int8 and recipe.tune is not None and recipe.calibration is None
+    return wanted and bool(recipe.gate.limits)
+
+
+def _tuned(
+    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
+) -> Tuned | None:
+    if not _has_budget(recipe) or plan.calibration is None:
+        return None
+    return meet_budget(
+        artifact,
+        plan.calibration,
+        recipe.gate,
+        replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
+        float_patterns=recipe.float_patterns,
+        options=recipe.tune,
+        progress=progress,
+    )
 
 
 def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from trtbuild.calibration import CalibrateOptions
 from trtbuild.data import DataRecipe
 from trtbuild.graph import OptimizeOptions
 from trtbuild.latency.measure import MeasureOptions
+from trtbuild.tuning.stage import TuneOptions
 from trtbuild.verification.gate import Gate
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class EngineRecipe:
         settings: the backend's own options.
         batch_size: of verification, and of backends that calibrate by themselves.
         gate: the limits that decide.
+        tune: how far to search when `gate` sets a budget; None only judges.
         latency: how long latency is measured; None leaves it out.
         earlier: what was done to the network before, such as its export; goes into the manifest.
     """
@@ -55,5 +57,6 @@ class EngineRecipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
     gate: Gate = field(default_factory=Gate)
+    tune: TuneOptions | None = field(default_factory=TuneOptions)
     latency: MeasureOptions | None = field(default_factory=MeasureOptions)
     earlier: tuple[Record, ...] = ()

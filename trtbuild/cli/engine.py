@@ -23,6 +23,7 @@ from trtbuild.latency.measure import MeasureOptions
 from trtbuild.manifest import read_manifest
 from trtbuild.pipeline import build_engine
 from trtbuild.recipe import EngineRecipe
+from trtbuild.tuning.stage import TuneOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,10 @@ __all__ = ["command"]
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
               help="Of verification, and of calibration inside TensorRT.")  # fmt: skip
 @click.option("--latency/--no-latency", default=True, show_default=True, help="Measure latency.")
+@click.option("--tune/--no-tune", default=True, show_default=True,
+              help="With an accuracy limit: search for the cheapest way to meet it.")  # fmt: skip
+@click.option("--search-cache", type=click.Path(path_type=Path),
+              help="Folder that keeps the search's results, to go on after an interruption.")  # fmt: skip
 @tensorrt_options
 @export_options
 @gate_options
@@ -67,6 +72,8 @@ def command(
     backend: str,
     batch_size: int,
     latency: bool,
+    tune: bool,
+    search_cache: Path | None,
     settings: dict[str, Any],
     export: Callable[[str, Path], ExportSpec],
     gate: Gate,
@@ -77,7 +84,9 @@ def command(
     MODEL is an ONNX file, or a PyTorch module as package.module:factory, which is exported first.
 
     The network is prepared, calibrated on --data, quantized, built for the backend at hand, and
-    compared with the float network on data that calibration has not seen.
+    compared with the float network on data that calibration has not seen. Limits on accuracy
+    (--max-top1-drop, --min-sqnr, ...) are a budget: when the plain network does not meet it, the
+    cheapest way to do so is searched for on the calibration data.
     """
     if not (int8 or settings.get("fp16")):
         raise OptionError("say which precision to build: --int8, --fp16, or both.")
@@ -97,6 +106,7 @@ def command(
         settings=settings,
         batch_size=batch_size,
         gate=gate,
+        tune=TuneOptions(directory=search_cache) if tune else None,
         latency=MeasureOptions(duration_ms=2000) if latency else None,
     )
     with out.progress() as progress:

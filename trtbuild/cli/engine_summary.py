@@ -10,6 +10,7 @@ from rich.table import Table
 from trtbuild.latency.stats import ratio, summarize
 from trtbuild.pipeline import ENGINE, FLOAT, TENSORRT_FORM
 from trtbuild.quantization.operators import WEIGHTED
+from trtbuild.report.text import tuning_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,8 +32,10 @@ def engine_summary(result: EngineResult) -> list[RenderableType]:
         f"backend: {result.why_backend}",
         *(f"note: {r.summary}" for r in result.artifact.history if r.stage == "spot check"),
         _coverage(result),
-        _figures(result),
     ]
+    if result.tuned is not None:
+        parts.append(tuning_table(result.tuned.steps, result.tuned.num_images))
+    parts.append(_figures(result))
     if result.latency:
         parts.append(_latency(result))
     parts.append(_files(result))

@@ -17,6 +17,7 @@ from trtbuild.data.samples import (
     samples_per_batch,
 )
 from trtbuild.data.split import (
+    HELD_OUT_SHARE,
     Split,
     added_digests,
     choose_samples,
@@ -29,6 +30,7 @@ from trtbuild.data.split import (
 )
 
 __all__ = [
+    "HELD_OUT_SHARE",
     "Batch",
     "DataPlan",
     "DataRecipe",

@@ -10,7 +10,7 @@ from trtbuild.data.labels import read_labels
 from trtbuild.data.opening import open_source
 from trtbuild.data.random_data import RandomSource
 from trtbuild.data.samples import samples_per_batch
-from trtbuild.data.split import choose_samples, shard_of, split, without
+from trtbuild.data.split import HELD_OUT_SHARE, choose_samples, shard_of, split, without
 from trtbuild.errors import DataError
 from trtbuild.model import fixed_batch
 
@@ -64,7 +64,11 @@ class DataPlan:
 
 
 def open_data(
-    recipe: DataRecipe, inputs: Sequence[TensorSpec], *, calibrates: bool = True
+    recipe: DataRecipe,
+    inputs: Sequence[TensorSpec],
+    *,
+    calibrates: bool = True,
+    held_out: float = HELD_OUT_SHARE,
 ) -> DataPlan:
     """Open the data and keep apart what verifies.
 
@@ -72,6 +76,7 @@ def open_data(
         recipe: what the user named.
         inputs: names, dtypes and dims of the network's inputs.
         calibrates: False when ranges come from a file; then all data may verify.
+        held_out: share of the data that verifies, where no other data is named for that.
 
     Raises:
         DataError: no data was named, it does not fit, or there is too little.
@@ -96,7 +101,13 @@ def open_data(
     if not calibrates:
         return DataPlan(None, source)
     at_least = samples_per_batch(source, fixed_batch(inputs) or 1)
-    parts = split(source, num_images=recipe.num_images, seed=recipe.seed, at_least=at_least)
+    parts = split(
+        source,
+        num_images=recipe.num_images,
+        seed=recipe.seed,
+        at_least=at_least,
+        share=held_out,
+    )
     return DataPlan(parts.calibration, parts.verification)
 
 

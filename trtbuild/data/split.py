@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trtbuild.data.samples import Sample, Source
 
 __all__ = [
+    "HELD_OUT_SHARE",
     "Split",
     "added_digests",
     "choose_samples",
@@ -55,8 +56,15 @@ class Split:
     verification: Source
 
 
-def split(source: Source, *, num_images: int | None, seed: int, at_least: int = 1) -> Split:
-    """Keep 5 % of the data for verification, and calibrate on the rest.
+def split(
+    source: Source,
+    *,
+    num_images: int | None,
+    seed: int,
+    at_least: int = 1,
+    share: float = HELD_OUT_SHARE,
+) -> Split:
+    """Keep a share of the data for verification, and calibrate on the rest.
 
     Samples are ranked by a digest of their content and `seed`. Equal samples go the same way, so
     nothing that calibration saw can turn up in verification.
@@ -66,6 +74,7 @@ def split(source: Source, *, num_images: int | None, seed: int, at_least: int = 
         num_images: how many samples calibrate; None takes all that are left.
         seed: another seed gives another choice.
         at_least: how many samples verification needs: one full batch where the batch is fixed.
+        share: of all samples, that is kept for verification.
 
     Raises:
         DataError: there are fewer distinct samples than that and one, or fewer than asked for.
@@ -76,7 +85,7 @@ def split(source: Source, *, num_images: int | None, seed: int, at_least: int = 
             f"'{source.description}' holds {len(ranked)} distinct sample(s); calibration needs at least "
             f"one and verification {at_least} more. Give more data, or --verify-data."
         )
-    held_out = max(at_least, round(HELD_OUT_SHARE * len(ranked)))
+    held_out = max(at_least, round(share * len(ranked)))
     kept = _first(ranked[held_out:], num_images, source)
     return Split(ChosenSamples(source, kept), ChosenSamples(source, frozenset(ranked[:held_out])))
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from trtbuild.latency.measure import Samples
+    from trtbuild.tuning.search import StepReport
     from trtbuild.verification.bisect import Culprits
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict
@@ -29,6 +30,7 @@ __all__ = [
     "layer_table",
     "score_lines",
     "sensitivity_table",
+    "tuning_table",
     "verdict_lines",
     "worst_images",
 ]
@@ -149,6 +151,24 @@ def sensitivity_table(groups: Sequence[GroupSensitivity], count: int = 12) -> Ta
             "" if agreement is None else f"{agreement:.1f} %",
             f"{group.gained_db:+.2f}",
         )
+    return table
+
+
+def tuning_table(steps: Sequence[StepReport], num_images: int) -> Table:
+    """What each step of the search for a budget did and bought."""
+    table = _table("step", "what", "SQNR dB", "same top-1", "top-1 lost", "runs")
+    table.columns[1].justify, table.columns[1].overflow = "left", "fold"
+    for step in steps:
+        agreement, drop = step.top1_agreement_percent, step.top1_drop_points
+        table.add_row(
+            step.step,
+            step.what,
+            f"{step.sqnr_db:.1f}",
+            "" if agreement is None else f"{agreement:.1f} %",
+            "" if drop is None else f"{drop:+.1f}",
+            str(step.num_evaluations),
+        )
+    table.caption = f"searched on {num_images} calibration images; judged below on others"
     return table
 
 

@@ -4,10 +4,14 @@ The images that a search chooses on are not those that it is judged on, and what
 the former a little better. So the search wants more than the limits say:
 
     SQNR, cosine, relative L2    half of the way from the figure to the worse end of its interval must
-                                 meet the limit too
-    top-1 lost                   at most half of the limit, where the search images have labels; else
-                                 a third of the images that change class are taken to be lost
+                                 meet the limit
+    top-1 lost                   at most three quarters of the limit
     everything else              the limit itself
+
+Top-1 lost moves by whole images, up and down by luck. Of the images that change class about a quarter
+are lost on balance (those that change are near a tie, and some become right), so that a quarter of
+the images that change class is a steadier estimate; where the search images have labels, the mean of
+this and of what they show is taken.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from trtbuild.errors import OptionError
 from trtbuild.verification.gate import Gate, judge
 from trtbuild.verification.score import fidelity
 
@@ -22,9 +27,10 @@ if TYPE_CHECKING:
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.intervals import Estimate
 
-__all__ = ["goodness", "meets"]
+__all__ = ["expected_top1_drop", "goodness", "meets"]
 
-_LOST_SHARE_OF_CHANGED = 1 / 3
+_LOST_SHARE_OF_CHANGED = 0.25
+_ROOM = 0.75
 
 
 def goodness(comparison: Comparison) -> float:
@@ -44,20 +50,27 @@ def meets(comparison: Comparison, gate: Gate) -> bool:
     Raises:
         OptionError: a limit is on a figure that the search images cannot give.
     """
-    searched = gate
     if gate.max_top1_drop is not None:
-        if comparison.accuracy is None:
-            changed = max(
-                (100.0 - output.top1_agreement_percent.value)
-                for output in comparison.outputs
-                if output.top1_agreement_percent is not None
-            )
-            if changed * _LOST_SHARE_OF_CHANGED > gate.max_top1_drop:
-                return False
-            searched = replace(searched, max_top1_drop=None)
-        else:
-            searched = replace(searched, max_top1_drop=gate.max_top1_drop / 2)
-    return judge(_with_room(comparison), searched).passed
+        if expected_top1_drop(comparison) > _ROOM * gate.max_top1_drop:
+            return False
+        gate = replace(gate, max_top1_drop=None)
+    return judge(_with_room(comparison), gate).passed
+
+
+def expected_top1_drop(comparison: Comparison) -> float:
+    """Points of top-1 that other images would lose, by the estimate of this module.
+
+    Raises:
+        OptionError: no output looks like class scores.
+    """
+    found = [output.top1_agreement_percent for output in comparison.outputs]
+    agreements = [estimate.value for estimate in found if estimate is not None]
+    if not agreements:
+        raise OptionError("a limit on top-1 needs an output that looks like class scores.")
+    expected = _LOST_SHARE_OF_CHANGED * (100.0 - min(agreements))
+    if comparison.accuracy is None:
+        return expected
+    return (expected + comparison.accuracy.drop_points.value) / 2
 
 
 def _with_room(comparison: Comparison) -> Comparison:

@@ -53,7 +53,7 @@ class ChannelPair:
         first: name of the layer whose output channels are scaled.
         readers: names of the layers whose input channels take the factor back.
         tensor: the activation in between, as the readers read it.
-        measured: the tensor whose channel ranges count: in front of a Clip, else `tensor`.
+        measured: the tensor whose channel ranges count: behind a Clip, else `tensor`.
         limit: upper limit of a Clip in between; None without one.
     """
 
@@ -121,7 +121,7 @@ def _follow(node: ir.Node) -> ChannelPair | Skipped:
             limit = _upper_limit(user)
             if limit is None:
                 return Skipped(name, f"the limits of '{user.name}' are not 0 and a constant")
-            measured = value.name
+            measured = user.outputs[0].name
         elif not (user.op_type in _HOMOGENEOUS or _flattens_one_pixel(user)):
             return Skipped(name, f"{user.op_type} '{user.name}' does not commute with scaling")
         value = user.outputs[0]

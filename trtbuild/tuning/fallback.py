@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trtbuild.tuning.draft import Draft
     from trtbuild.verification.compare import Comparison
 
-__all__ = ["fewest_float_layers", "layer_costs", "rank_layers"]
+__all__ = ["affordable", "fewest_float_layers", "layer_costs", "rank_layers"]
 
 
 def layer_costs(model: ir.Model, names: Sequence[str]) -> dict[str, float]:
@@ -54,6 +54,16 @@ def rank_layers(
         worth[name] = gain / (costs[name] + each)
         progress("sensitivity", number + 1, len(names))
     return sorted(names, key=lambda name: (-worth[name], name))
+
+
+def affordable(ranked: Sequence[str], costs: Mapping[str, float], share: float) -> list[str]:
+    """Give the head of `ranked` that costs at most `share` together; dearer layers are passed over."""
+    kept, spent = [], 0.0
+    for name in ranked:
+        if spent + costs[name] <= share:
+            kept.append(name)
+            spent += costs[name]
+    return kept
 
 
 def fewest_float_layers(

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from trtbuild.artifact import Record
 from trtbuild.progress import Progress, silent
 from trtbuild.tuning.aim import goodness, meets
-from trtbuild.tuning.fallback import fewest_float_layers, layer_costs, rank_layers
+from trtbuild.tuning.fallback import (
+    affordable,
+    fewest_float_layers,
+    layer_costs,
+    rank_layers,
+)
 from trtbuild.tuning.steps import (
     correct_biases,
     equalize_channels,
@@ -132,7 +137,7 @@ def tune(
         search.take_best(name, step(search.best, material))
     if not search.met:
         progress("tune", len(_STEPS), len(_STEPS) + 1)
-        search.fall_back(ranking, progress)
+        search.fall_back(ranking, material.max_float_percent, progress)
     progress("tune", len(_STEPS) + 1, len(_STEPS) + 1)
     return search.result(draft)
 
@@ -170,19 +175,24 @@ class _Search:
                 break
         self._report(name, kept[-1] if kept else "nothing was better", kept=bool(kept))
 
-    def fall_back(self, ranking: Callable[[ir.Model], Comparison], progress: Progress) -> None:
+    def fall_back(
+        self,
+        ranking: Callable[[ir.Model], Comparison],
+        max_float_percent: float,
+        progress: Progress,
+    ) -> None:
         """Take the fewest layers to float."""
         layers = self.draft.int8_layers()
         costs = layer_costs(self.draft.artifact.model, layers)
         ranked = rank_layers(self.draft, ranking, costs, progress)
-        draft = fewest_float_layers(self.draft, ranked, self._passes, costs)
+        allowed = affordable(ranked, costs, max_float_percent / 100.0)
+        draft = fewest_float_layers(self.draft, allowed, self._passes, costs) if allowed else None
         if draft is None:
-            self._report("float layers", "not even all layers in float suffice", kept=False)
+            self._report("float layers", _how_near(len(allowed), max_float_percent), kept=False)
             return
         self.draft, self.met = draft, True
         self._found = self._evaluate(draft.network())
-        names = ", ".join(sorted(draft.float_nodes))
-        self._report("float layers", names, kept=True)
+        self._report("float layers", ", ".join(sorted(draft.float_nodes)), kept=True)
 
     def _passes(self, draft: Draft) -> bool:
         return meets(self._evaluate(draft.network()), self._gate)
@@ -218,6 +228,13 @@ class _Search:
         )
         summary = _summary(tuned)
         return replace(tuned, artifact=artifact.having(Record("tune", summary, tuned.to_json())))
+
+
+def _how_near(num_layers: int, max_float_percent: float) -> str:
+    return (
+        f"not met with the {num_layers} most useful layers in float, which is {max_float_percent:g} %"
+        " of the work"
+    )
 
 
 def _summary(tuned: Tuned) -> str:

@@ -38,6 +38,8 @@ class TuneOptions:
         num_ranking_images: how many of them serve to rank layers.
         num_mean_images: how many give channel means and ranges.
         num_tensors: how many tensors may get a range of their own.
+        max_float_percent: share of the work that may fall back to float at most; a budget that would
+            need more is not met.
         directory: where results are kept, so that a search that was interrupted goes on; None keeps
             nothing.
     """
@@ -46,6 +48,7 @@ class TuneOptions:
     num_ranking_images: int = 32
     num_mean_images: int = 64
     num_tensors: int = 6
+    max_float_percent: float = 50.0
     directory: Path | None = None
 
 
@@ -95,6 +98,7 @@ def meet_budget(
         feeds=[batch.feeds for batch in _first(data, options.num_mean_images)],
         calibrate=calibrated,
         num_tensors=options.num_tensors,
+        max_float_percent=options.max_float_percent,
     )
     return tune(
         Draft(artifact, float_patterns),

@@ -50,11 +50,13 @@ class Material:
         feeds: calibration images, for means and channel ranges.
         calibrate: finds the ranges of a changed network, with its histograms.
         num_tensors: how many tensors get a range of their own at most.
+        max_float_percent: share of the multiply-accumulates that may fall back to float at most.
     """
 
     feeds: Sequence[Feeds]
     calibrate: Callable[[Artifact], Artifact]
     num_tensors: int = 6
+    max_float_percent: float = 50.0
 
 
 def other_calibrator(best: Callable[[], Draft], material: Material) -> Iterator[tuple[str, Draft]]:
