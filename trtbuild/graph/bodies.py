@@ -12,8 +12,15 @@ if TYPE_CHECKING:
 __all__ = ["all_graphs", "all_nodes", "bodies"]
 
 
+_WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""The operators of the ONNX domain that hold graphs. Others need not be looked through: this is
+asked of every node by every pass."""
+
+
 def bodies(node: ir.Node) -> Iterator[ir.Graph]:
     """Give the graphs directly inside `node`."""
+    if node.domain == "" and node.op_type not in _WITH_BODIES:
+        return
     for attribute in node.attributes.values():
         if attribute.is_ref():
             continue
@@ -30,7 +37,7 @@ def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
     """
     for node in graph:
         yield node
-        if node.graph is graph:
+        if (node.op_type in _WITH_BODIES or node.domain) and node.graph is graph:
             for body in bodies(node):
                 yield from all_nodes(body)
 

@@ -13,6 +13,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
+from trtbuild.graph.bodies import all_nodes
 from trtbuild.graph.editor import Editor
 from trtbuild.graph.graph_hash import Hasher
 from trtbuild.graph.inference import infer_model
@@ -22,8 +25,6 @@ from trtbuild.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import onnx_ir as ir
 
     from trtbuild.graph.pass_base import Pass
     from trtbuild.progress import Progress
@@ -90,6 +91,12 @@ class _Driver:
         self._names = Names(model)
         self._log = PassLog()
         self._step = 0
+        self._present = self._operators()
+        self._mapped = [
+            value.const_value
+            for value in model.graph.initializers.values()
+            if isinstance(value.const_value, ir.ExternalTensor)
+        ]
 
     def run(self) -> PassLog:
         self._to_fixpoint()
@@ -135,7 +142,9 @@ class _Driver:
     def _run_one(self, item: Pass) -> bool:
         if self._step >= self._schedule.banned.get(item.name, self._step + 1):
             return False
-        edit = Editor(self._model, self._names)
+        if item.anchors and not item.anchors & self._present:
+            return False
+        edit = Editor(self._model, self._names, mapped=self._mapped)
         started = time.perf_counter()
         try:
             item.run(edit)
@@ -144,8 +153,14 @@ class _Driver:
         seconds = time.perf_counter() - started
         changes, declines = tuple(edit.changes), tuple(edit.declines)
         self._log.runs.append(PassRun(item.name, self._log.rounds, seconds, changes, declines))
-        self._step += bool(changes)
+        if changes:
+            self._step += 1
+            self._present = self._operators()
         return bool(changes)
+
+    def _operators(self) -> set[str]:
+        """Answer which operators there are, so that passes without anything to start from rest."""
+        return {node.op_type for node in all_nodes(self._model.graph)}
 
     def _finished(self) -> bool:
         limit = self._schedule.max_steps

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from trtbuild.graph import inference
 from trtbuild.graph.bodies import all_nodes, bodies
+from trtbuild.graph.mapped_pages import LARGE, give_back, mapped_copy
 from trtbuild.graph.pass_base import Declined
 from trtbuild.graph.readers import label
 
@@ -46,12 +47,14 @@ class Editor:
     Attributes:
         model: edited in place.
         names: gives names that nothing in the model has.
+        mapped: weights that are mapped from a file; where there are any, large new ones are, too.
         changes: what was done.
         declines: near matches that were left, and why.
     """
 
     model: ir.Model
     names: Names
+    mapped: Sequence[ir.TensorProtocol] = ()
     changes: list[Note] = field(default_factory=list)
     declines: list[Note] = field(default_factory=list)
 
@@ -169,6 +172,9 @@ class Editor:
 
     def constant(self, content: NDArray[np.generic], near: ir.Node, hint: str) -> ir.Value:
         """Add an initialiser to the graph of `near`; its name starts with `hint`."""
+        if self.mapped and content.nbytes >= LARGE:
+            content = mapped_copy(content)
+            give_back(self.mapped)
         return self.initializer(ir.Tensor(content), near=near, hint=hint)
 
     def initializer(self, tensor: ir.TensorProtocol, near: ir.Node, hint: str) -> ir.Value:

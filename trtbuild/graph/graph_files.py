@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from trtbuild.errors import ModelError
 from trtbuild.files import atomic_path
 from trtbuild.graph.bodies import all_graphs
+from trtbuild.graph.mapped_pages import give_back
 
 __all__ = ["read_graph", "write_graph"]
 
@@ -62,7 +63,12 @@ def write_graph(model: ir.Model, path: Path) -> list[Path]:
         return [path]
     data = path.with_name(f"{path.name}.data")
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        ir.save(model, Path(folder) / path.name, external_data=data.name)
+        ir.save(
+            model,
+            Path(folder) / path.name,
+            external_data=data.name,
+            callback=lambda _tensor, _info: give_back(tensors),
+        )
         for file in (data, path):  # the graph last: it is what a reader opens
             (Path(folder) / file.name).replace(file)
     return [path, data]

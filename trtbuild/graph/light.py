@@ -36,20 +36,50 @@ class LightModel:
 
 
 def lighten(model: ir.Model) -> LightModel:
-    """Take the large weights out of a copy of `model`, which is not changed."""
-    copy = model.clone()
-    weights: dict[str, ir.TensorProtocol] = {}
-    for graph in all_graphs(copy.graph):
-        for name, value in list(graph.initializers.items()):
-            tensor = value.const_value
-            if tensor is None or value.is_graph_input() or name in weights:
-                continue
-            if tensor.nbytes > _LARGE and not value.is_graph_output():
-                weights[name] = tensor
+    """Serialise `model` without its large weights.
+
+    They are taken out while that lasts, and put back: copying a graph costs more than writing it.
+    """
+    weights: dict[str, ir.Value] = {}
+    held = [(graph, list(graph.initializers.values())) for graph in all_graphs(model.graph)]
+    inputs = len(model.graph.inputs)
+    for graph, values in held:
+        for value in values:
+            name, tensor = value.name or "", value.const_value
+            if tensor is not None and name not in weights and _goes_aside(value, tensor):
+                weights[name] = value
                 del graph.initializers[name]
-                value.type = ir.TensorType(tensor.dtype)
-                value.shape = ir.Shape(tensor.shape.numpy())
-                copy.graph.inputs.append(value)
-            elif isinstance(tensor, ir.ExternalTensor):
-                value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=name)
-    return LightModel(ir.to_proto(copy), weights)
+    tensors = {name: value.const_value for name, value in weights.items()}
+    model.graph.inputs.extend(weights.values())
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        model.graph.inputs[inputs:] = []  # a slice assignment is what unmarks them as inputs
+        for graph, values in held:
+            _put_back(graph, values)
+    return LightModel(proto, {name: item for name, item in tensors.items() if item is not None})
+
+
+def _goes_aside(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
+    if value.is_graph_input() or value.is_graph_output():
+        return False
+    if tensor.nbytes <= _LARGE:
+        if isinstance(tensor, ir.ExternalTensor):  # its values decide shapes, so they go inside
+            content = tensor.numpy().copy()
+            value.const_value = ir.Tensor(content, dtype=tensor.dtype, name=value.name)
+        return False
+    if tensor.dtype.numpy().kind not in "biuf":
+        return False  # ONNX Runtime takes no arrays of it
+    value.type = ir.TensorType(tensor.dtype)
+    value.shape = ir.Shape(tensor.shape.numpy())
+    return True
+
+
+def _put_back(graph: ir.Graph, values: list[ir.Value]) -> None:
+    """Restore the initialisers of `graph`, in their order."""
+    if len(graph.initializers) == len(values):
+        return
+    for name in list(graph.initializers):
+        del graph.initializers[name]
+    for value in values:
+        graph.initializers.add(value)

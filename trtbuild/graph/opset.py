@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 from onnx import version_converter
+from onnx.shape_inference import InferenceError
 
 from trtbuild.graph.light import lighten
 from trtbuild.graph.pass_base import Declined
@@ -24,7 +25,8 @@ def raise_opset(model: ir.Model, version: int) -> None:
     light = lighten(model)
     try:
         converted = version_converter.convert_version(light.proto, version)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        onnx.checker.check_model(converted, full_check=True)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError, InferenceError) as error:
         raise Declined(f"ONNX's converter answered: {str(error).splitlines()[0]}") from error
     graph = ir.from_proto(converted).graph
     for value in list(graph.inputs):

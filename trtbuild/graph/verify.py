@@ -16,6 +16,7 @@ from trtbuild.graph.agreement import kinds_differ, values_differ
 from trtbuild.graph.bodies import all_nodes
 from trtbuild.graph.evaluation import EvaluationError, open_session
 from trtbuild.graph.light import lighten
+from trtbuild.graph.mapped_pages import pages_given_back
 from trtbuild.graph.operators import is_random
 from trtbuild.graph.random_feeds import Binding, bindings, draw_feeds
 
@@ -131,7 +132,7 @@ def find_reference(
         sizes: choices of symbolic dims to use instead of our own.
     """
     nodes = list(all_nodes(model.graph))
-    light = lighten(model)
+    light = lighten(model.clone())  # what the user gave is not touched, not even for a moment
     samples: list[_Sample] = []
     problem = "ONNX Runtime runs it at no size that was tried"
     try:
@@ -193,6 +194,7 @@ def _run(
     complete = {name: tensor.numpy() for name, tensor in light.weights.items()}
     complete |= {name: content for name, content in feeds.items() if name in given}
     try:
-        return list(session.run(None, complete))
+        with pages_given_back(light.weights.values()):
+            return list(session.run(None, complete))
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise EvaluationError(str(error)) from error

@@ -73,7 +73,8 @@ class TurnBinaryToElementwise(Pass):
             if expand is None or expand.inputs[0] is None:
                 continue
             if not _same_without(node, place, expand):
-                raise Declined(f"'{operand.name if operand else ''}' gives the result its shape")
+                edit.decline(node, f"Expand '{expand.name}' gives the result its shape")
+                continue
             edit.rewire(node, place, expand.inputs[0])
             done.append(expand.name or "")
         return f"broadcasts without {', '.join(done)}" if done else None

@@ -63,7 +63,8 @@ class ConvBNReluFuseToConvInt8Weights(Pass):
     """Quantise the float weights of a convolution whose input and output are quantised.
 
     Pattern: ``DequantizeLinear -> Conv(float W) (-> activation) -> QuantizeLinear``.
-    Conditions: constant weights; opset 13 or newer. Changes numbers: on request.
+    Conditions: constant weights; opset 13 or newer (19 for half floats). Changes numbers: on
+        request.
     Effect: int8 weights with one symmetric scale per output channel behind a DequantizeLinear.
     Source: MNN ``ConvBNReluFuseToConvInt8``.
     """
@@ -81,8 +82,6 @@ class ConvBNReluFuseToConvInt8Weights(Pass):
         content = array(weight)
         if content is None or weight is None or content.dtype.kind != "f":
             raise Declined("its weights are no constant floats")
-        if edit.opset < 13:
-            raise Declined("scales per channel came with opset 13")
         node.replace_input_with(1, quantize_rows(content, 0, weight.name or "weight", node, edit))
         return "has int8 weights"
 

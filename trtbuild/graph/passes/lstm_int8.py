@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from trtbuild.graph.constants import array
 from trtbuild.graph.pass_base import Declined, Pass
-from trtbuild.graph.readers import maker
+from trtbuild.graph.readers import label, maker
 from trtbuild.graph.symmetric_weights import quantize_rows
 
 if TYPE_CHECKING:
@@ -23,7 +21,8 @@ class LSTMWeightInt8(Pass):
     """Keep the weights of an LSTM in int8.
 
     Pattern: LSTM.
-    Conditions: W and R are constant float32; opset 13 or newer. Changes numbers: on request.
+    Conditions: W and R are constant floats; opset 13 or newer (19 for half floats). Changes numbers:
+        on request.
     Effect: W and R in int8 with one symmetric scale per output row (shared by the two directions)
         behind a DequantizeLinear; activations stay float.
     Source: MNN ``LSTMWeightInt8``.
@@ -36,15 +35,13 @@ class LSTMWeightInt8(Pass):
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Quantise W and R of `node`."""
-        if edit.opset < 13:
-            raise Declined("scales per row came with opset 13")
         if any(maker(node.inputs[place], "DequantizeLinear") for place in (1, 2)):
             return None
         contents = [array(node.inputs[place]) for place in (1, 2)]
-        if any(content is None or content.dtype != np.float32 for content in contents):
-            raise Declined("W and R are no constant float32")
+        if any(content is None or content.dtype.kind != "f" for content in contents):
+            raise Declined("W and R are no constant floats")
         for place, content in zip((1, 2), contents):
             if content is not None:
-                hint = f"{node.outputs[0].name}_{'W' if place == 1 else 'R'}"
+                hint = f"{label(node)}_{'W' if place == 1 else 'R'}"
                 node.replace_input_with(place, quantize_rows(content, 1, hint, node, edit))
         return "has int8 weights"

@@ -54,14 +54,20 @@ class EliminateReshapeBeforeBinaryOp(Pass):
             if reshape is None or reshape.inputs[0] is None or operand is None:
                 continue
             if not leading_ones(reshape):
-                raise Declined(f"'{operand.name}' decides which dims broadcast")
-            others = [rank(item) for index, item in enumerate(node.inputs) if index != place]
-            full = rank(operand)
-            if full is None or not any(other is not None and other >= full for other in others):
-                raise Declined(f"'{operand.name}' gives the result its rank")
-            edit.rewire(node, place, reshape.inputs[0])
-            done.append(reshape.name or "")
+                edit.decline(node, f"'{operand.name}' decides which dims broadcast")
+            elif not _another_has_rank(node, place):
+                edit.decline(node, f"'{operand.name}' gives the result its rank")
+            else:
+                edit.rewire(node, place, reshape.inputs[0])
+                done.append(reshape.name or "")
         return f"broadcasts without {', '.join(done)}" if done else None
+
+
+def _another_has_rank(node: ir.Node, place: int) -> bool:
+    """Whether an operand but this one has at least the rank of this one."""
+    full = rank(node.inputs[place])
+    others = [rank(item) for index, item in enumerate(node.inputs) if index != place]
+    return full is not None and any(other is not None and other >= full for other in others)
 
 
 def _return_to_pooling(node: ir.Node, edit: Editor) -> str | None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.graph.constants import integers
+from trtbuild.graph.constants import integers, is_constant
 from trtbuild.graph.operators import attribute
 from trtbuild.graph.pass_base import Declined, Pass
 from trtbuild.graph.readers import maker
+from trtbuild.graph.reshaping import reshape_target
 from trtbuild.graph.shapes import dims, static_dims
 
 if TYPE_CHECKING:
@@ -24,23 +25,38 @@ __all__ = ["ResolveTfShapeN"]
 class ResolveTfShapeN(Pass):
     """Replace the Shape of a static tensor by a constant.
 
-    Pattern: Shape or Size; Gather or Slice of a Shape at constant places.
-    Conditions: the dims asked for are known numbers; symbolic ones stay.
+    Pattern: Shape or Size; Gather of a Shape at constant places; a Reshape to a computed shape.
+    Conditions: the dims asked for are known numbers; symbolic ones stay. A Reshape may copy symbolic
+        dims that its input has in the same place, and leave one to be computed.
     Effect: an initialiser, from which constant folding goes on.
     Source: MNN ``ResolveTfShapeN``; ONNX has no ShapeN.
     """
 
     name = "ResolveTfShapeN"
-    anchors = frozenset({"Gather", "Shape", "Size"})
+    anchors = frozenset({"Gather", "Reshape", "Shape", "Size"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Write the dims down."""
+        if node.op_type == "Reshape":
+            return _write_target(node, edit)
         content = _gathered(node) if node.op_type == "Gather" else _asked(node)
         if content is None:
             return None
         output = node.outputs[0]
         edit.become_constant(output, content)
         return f"is {content.tolist()}"
+
+
+def _write_target(node: ir.Node, edit: Editor) -> str | None:
+    operand = node.inputs[1]
+    if operand is None or is_constant(operand) or attribute(node, "allowzero", 0):
+        return None
+    target = reshape_target(dims(node.inputs[0]), dims(node.outputs[0]))
+    if target is None:
+        raise Declined("its dims cannot be said with constants")
+    content = np.array(target, np.int64)
+    edit.rewire(node, 1, edit.constant(content, near=node, hint=f"{operand.name}_known"))
+    return f"reshapes to {list(target)}"
 
 
 def _asked(node: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:

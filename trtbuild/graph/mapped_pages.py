@@ -1,0 +1,86 @@
+"""Weights that are mapped from files: used without ever being in memory all at once.
+
+The pages of a mapping are clean copies of a file, so the system can fetch them again from its cache;
+given back, they do not count as memory of this process. Copies that passes make of mapped weights
+are mapped themselves: folding into a large network costs disk, not memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import tempfile
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["LARGE", "give_back", "mapped_copy", "pages_given_back"]
+
+LARGE = 1 << 20
+"""Bytes from which on a copy of a weight goes to a file."""
+
+_WORTH_IT = 1 << 28
+"""Bytes of mapped weights from which on pages are given back during a run."""
+
+_INTERVAL = 0.02
+"""Seconds. At a few GB/s of memory traffic, some ten MB come in between."""
+
+
+def mapped_copy(content: NDArray[Any]) -> NDArray[Any]:
+    """Move an array into a file that has no name and goes when the array does."""
+    with tempfile.TemporaryFile(prefix="trtbuild-") as file:
+        mapped = np.memmap(file, dtype=content.dtype, mode="w+", shape=content.shape)
+        mapped[...] = content
+        mapped.flush()
+        _drop_pages([region for region in [_mapping(ir.Tensor(mapped))] if region is not None])
+        return mapped
+
+
+def give_back(tensors: Iterable[ir.TensorProtocol]) -> None:
+    """Give back the pages of those of `tensors` that are mapped."""
+    _drop_pages([region for tensor in tensors if (region := _mapping(tensor)) is not None])
+
+
+@contextlib.contextmanager
+def pages_given_back(tensors: Iterable[ir.TensorProtocol]) -> Iterator[None]:
+    """Give back the pages of those of `tensors` that are mapped, again and again, in the block."""
+    held = [tensor for tensor in tensors if _mapping(tensor) is not None]
+    if sum(tensor.nbytes for tensor in held) < _WORTH_IT:
+        yield
+        return
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(_INTERVAL):
+            give_back(held)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        worker.join()
+        give_back(held)
+
+
+def _mapping(tensor: ir.TensorProtocol) -> mmap.mmap | None:
+    """Answer the mapping that holds a tensor, of the network's file or of a copy of ours."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return tensor.raw
+    content = tensor.raw if isinstance(tensor, ir.Tensor) else None
+    region = getattr(content, "_mmap", None) if isinstance(content, np.memmap) else None
+    return region if isinstance(region, mmap.mmap) else None
+
+
+def _drop_pages(regions: Iterable[mmap.mmap]) -> None:
+    if hasattr(mmap, "MADV_DONTNEED"):  # Windows has no such advice, and no such count
+        for region in regions:
+            region.madvise(mmap.MADV_DONTNEED)
