@@ -1,5 +1,6 @@
 """Optimises graphs: every rewrite that MNN, NCNN and ONNX Runtime are known for, in ONNX terms."""
 
+from trtbuild.graph import matching
 from trtbuild.graph.editor import Editor, Note
 from trtbuild.graph.inference import infer_model
 from trtbuild.graph.optimizer import OptimizeOptions, OptimizeResult, optimize
@@ -22,6 +23,7 @@ __all__ = [
     "Rollback",
     "all_passes",
     "infer_model",
+    "matching",
     "measure",
     "optimize",
 ]

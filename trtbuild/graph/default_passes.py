@@ -39,6 +39,12 @@ from trtbuild.graph.passes.orphans import EliminateOrphanedMemoryData
 from trtbuild.graph.passes.pad import TransformOnnxPad, TransformOnnxPadOpset
 from trtbuild.graph.passes.pooling import EliminatePooling1x1, ReplaceReductionWithGlobalPooling
 from trtbuild.graph.passes.prelu import FuseTfPrelu, ReplacePReluWithLeakyRelu
+from trtbuild.graph.passes.qdq_repair import (
+    QdqFloatBias,
+    QdqSigned,
+    QdqSymmetric,
+    QdqWrittenAxis,
+)
 from trtbuild.graph.passes.quantize_pairs import EliminateQuantAndDequant
 from trtbuild.graph.passes.reshapes import (
     EliminateFlattenAfterGlobalPooling,
@@ -129,7 +135,10 @@ def shipped_passes() -> list[Pass]:
         BinaryAddToEltWise(),
         AddTensorFormatConverter(),
         TurnCompabilityOpAsNC4HW4(),
-        # quantised graphs
+        # quantised graphs: into TensorRT's form first, which the others know
+        QdqFloatBias(),
+        QdqWrittenAxis(),
+        QdqSigned(),
         EliminateQuantAndDequant(),
         ConvBNReluFuseToConvInt8(),
         Conv1dQuantToConv2dQuant(),
@@ -155,6 +164,7 @@ def shipped_passes() -> list[Pass]:
         ConvBNReluFuseToConvInt8Weights(),
         Conv1dQuantToConv2dQuantWhole(),
         LSTMWeightInt8(),
+        QdqSymmetric(),
         TransformBatchNormal(),
         TransformGroupConvolution(),
         ConvertMatMulToConv2D(),

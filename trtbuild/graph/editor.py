@@ -14,9 +14,9 @@ import onnx_ir as ir
 
 from trtbuild.graph import inference
 from trtbuild.graph.bodies import all_nodes, bodies
-from trtbuild.graph.mapped_pages import LARGE, give_back, mapped_copy
 from trtbuild.graph.pass_base import Declined
 from trtbuild.graph.readers import label
+from trtbuild.model.mapped_pages import LARGE, give_back, mapped_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

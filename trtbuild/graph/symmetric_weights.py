@@ -39,7 +39,9 @@ def quantize_rows(
     wide = content.astype(np.float64)
     amax = np.abs(wide).max(axis=others, keepdims=True)
     scale = np.where(amax > 0, amax / _LARGEST, 1.0).astype(content.dtype)
-    integers = np.clip(np.rint(wide / scale.astype(np.float64)), -_LARGEST, _LARGEST).astype(np.int8)
+    integers = np.clip(np.rint(wide / scale.astype(np.float64)), -_LARGEST, _LARGEST).astype(
+        np.int8
+    )
     operands = [
         edit.constant(integers, near=before, hint=f"{hint}_int8"),
         edit.constant(scale.reshape(-1), near=before, hint=f"{hint}_scale"),

@@ -16,9 +16,9 @@ from trtbuild.graph.agreement import kinds_differ, values_differ
 from trtbuild.graph.bodies import all_nodes
 from trtbuild.graph.evaluation import EvaluationError, open_session
 from trtbuild.graph.light import lighten
-from trtbuild.graph.mapped_pages import pages_given_back
 from trtbuild.graph.operators import is_random
 from trtbuild.graph.random_feeds import Binding, bindings, draw_feeds
+from trtbuild.model.mapped_pages import pages_given_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -180,7 +180,12 @@ def batch_norm(g: Grower, x: Tensor) -> Tensor | None:
     if len(x.dims) < 2:
         return None
     size = x.dims[1]
-    parts = [g.floats(size), g.floats(size), g.floats(size, scale=0.3), np.abs(g.floats(size)) + 0.5]
+    parts = [
+        g.floats(size),
+        g.floats(size),
+        g.floats(size, scale=0.3),
+        np.abs(g.floats(size)) + 0.5,
+    ]
     names = [g.constant(part.astype(g.dtype)) for part in parts]
     return g.node("BatchNormalization", [x.name, *names], x.dims)
 
@@ -313,9 +318,7 @@ def shape_arithmetic(g: Grower, x: Tensor) -> Tensor:
     shape = g.node("Shape", [x.name], (len(x.dims),))
     first = g.node("Gather", [shape.name, g.integers([0])], (1,), axis=0)
     target = g.node("Concat", [first.name, g.integers([-1])], (2,), axis=0)
-    return g.node(
-        "Reshape", [x.name, target.name], (x.dims[0], int(np.prod(x.dims[1:])))
-    )
+    return g.node("Reshape", [x.name, target.name], (x.dims[0], int(np.prod(x.dims[1:]))))
 
 
 def expanded(g: Grower, x: Tensor) -> Tensor:
@@ -435,7 +438,9 @@ def grow(choose: Callable[[Sequence[Any]], Any], seed: int) -> onnx.ModelProto:
     dtype = np.dtype(choose([np.float32, np.float32, np.float32, np.float16]))
     random = np.random.default_rng(seed)
     g = Grower(choose, choose([13, 15, 17, 18, 20, 21]), dtype, random)
-    start = choose([(BATCH, 4, 6, 6), (BATCH, 4, 4, 4), (BATCH, 4, 8), (BATCH, 8), (BATCH, 2, 6, 4)])
+    start = choose(
+        [(BATCH, 4, 6, 6), (BATCH, 4, 4, 4), (BATCH, 4, 8), (BATCH, 8), (BATCH, 2, 6, 4)]
+    )
     g.pool.append(Tensor("x", start))
     for _ in range(choose(range(1, 13))):
         chosen = g.pick()
@@ -462,7 +467,10 @@ def finish(g: Grower, start: tuple[int, ...]) -> onnx.ModelProto:
         g.nodes,
         "random",
         [helper.make_tensor_value_info("x", kind, dims), *g.extra_inputs],
-        [helper.make_tensor_value_info(name, kind, [None] * rank) for name, rank in outputs.items()],
+        [
+            helper.make_tensor_value_info(name, kind, [None] * rank)
+            for name, rank in outputs.items()
+        ],
         g.weights,
     )
     opset = helper.make_opsetid("", g.opset)
