@@ -113,11 +113,14 @@ class _Driver:
         forms = Counter([digest.structure])
         last = digest.content
         for _ in range(self._schedule.max_rounds):
+            start = len(self._log.runs)
             changed = self._round(self._schedule.default)
             if not changed or self._finished():
                 return
             digest = self._hasher.digest(self._model)
             if digest.content == last:
+                fired = self._fired_since(start)
+                self._log.undoing = fired if len(fired) > 1 else ()
                 return
             forms[digest.structure] += 1
             if digest.content in seen or forms[digest.structure] >= _STRUCTURE_REPEATS:
