@@ -11,7 +11,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 # Stages in the order of the pipeline: each may import those before it.
 STAGES = (
-    *("pytorch", "model", "graph", "data", "calibration", "quantization"),
+    *("pytorch", "model", "graph", "data", "calibration", "quantization", "migration"),
     *("verification", "latency", "report"),
 )
 # What every stage may import besides.

@@ -58,7 +58,8 @@ def as_feed(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
     Raises:
         DataError: rank, a fixed dim or the kind of numbers does not fit.
     """
-    return np.ascontiguousarray(_as_dtype(_as_dims(sample, spec, name), spec, name))
+    # np.ascontiguousarray would make a vector of a scalar
+    return np.asarray(_as_dtype(_as_dims(sample, spec, name), spec, name), order="C")
 
 
 def _as_dims(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:

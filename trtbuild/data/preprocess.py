@@ -140,6 +140,8 @@ def _value(name: str, value: Any) -> Any:
             return _size(value)
     except (TypeError, ValueError) as error:
         raise OptionError(f"preprocessing: '{name}' cannot be {value!r}.") from error
+    if not isinstance(value, str):
+        raise OptionError(f"preprocessing: '{name}' cannot be {value!r}.")
     return value
 
 

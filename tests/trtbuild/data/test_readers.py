@@ -1,0 +1,272 @@
+"""Readers: arrays, folders, tars, callables; what a sample is, and when it is refused."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trtbuild.backends.base import TensorSpec
+from trtbuild.data import Preprocess, batches, open_source, read_labels
+from trtbuild.errors import DataError
+
+FLOATS = TensorSpec("x", np.dtype(np.float32), ("N", 3, 4, 5))
+NUMBERS = np.random.default_rng(3).standard_normal((6, 3, 4, 5)).astype(np.float32)
+PIXELS = np.random.default_rng(4).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
+
+
+def feeds(source, name="x"):
+    return [sample.load()[name] for sample in source]
+
+
+def open_arrays(tmp_path, inputs=(FLOATS,), preprocess=None, **arrays):
+    np.savez(tmp_path / "d.npz", **arrays)
+    return open_source(str(tmp_path / "d.npz"), list(inputs), preprocess)
+
+
+def test_npz_by_name_and_by_being_the_only_array(tmp_path):
+    for name in ("x", "whatever"):
+        source = open_arrays(tmp_path, **{name: NUMBERS})
+        np.testing.assert_array_equal(np.concatenate(feeds(source)), NUMBERS)
+        assert [s.name for s in source][:2] == ["d.npz[0]", "d.npz[1]"]
+
+
+def test_labels_beside_the_images_do_not_confuse(tmp_path):
+    source = open_arrays(tmp_path, pictures=NUMBERS, y=np.arange(6), classes=np.array(["a", "b"]))
+    assert len(feeds(source)) == 6
+
+
+def test_npy(tmp_path):
+    np.save(tmp_path / "d.npy", NUMBERS)
+    source = open_source(str(tmp_path / "d.npy"), [FLOATS], None)
+    np.testing.assert_array_equal(np.concatenate(feeds(source)), NUMBERS)
+
+
+def test_several_inputs_need_arrays_of_one_length(tmp_path):
+    ids = TensorSpec("ids", np.dtype(np.int64), (None, 7))
+    tokens = np.arange(42).reshape(6, 7)
+    source = open_arrays(tmp_path, (FLOATS, ids), x=NUMBERS, ids=tokens)
+    sample = next(iter(source)).load()
+    assert sample["ids"].shape == (1, 7)
+    with pytest.raises(DataError, match="differ in length"):
+        open_arrays(tmp_path, (FLOATS, ids), x=NUMBERS, ids=tokens[:5])
+    with pytest.raises(DataError, match="no array for the input 'ids'"):
+        open_arrays(tmp_path, (FLOATS, ids), x=NUMBERS)
+
+
+def test_samples_may_bring_their_batch_axis(tmp_path):
+    source = open_arrays(tmp_path, x=NUMBERS[:, np.newaxis])
+    assert {feed.shape for feed in feeds(source)} == {(1, 3, 4, 5)}
+    assert [len(b.names) for b in batches(source, 4)] == [4, 2]
+
+
+def test_samples_without_a_batch_axis_are_feeds_of_their_own(tmp_path):
+    spec = TensorSpec("x", np.dtype(np.float32), (3, 4, 5))
+    source = open_arrays(tmp_path, (spec,), x=NUMBERS)
+    assert {feed.shape for feed in feeds(source)} == {(3, 4, 5)}
+    assert [len(b.names) for b in batches(source, 4)] == [1] * 6
+
+
+def test_scalars(tmp_path):
+    spec = TensorSpec("x", np.dtype(np.float32), ())
+    source = open_arrays(tmp_path, (spec,), x=np.arange(3, dtype=np.float32))
+    assert [feed.shape for feed in feeds(source)] == [()] * 3
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "fits"),
+    [
+        (np.array([[1, 2]], np.uint8), np.int64, True),
+        (np.array([[1, 0]], np.int64), np.bool_, True),
+        (np.array([[1.0, 2.0]], np.float32), np.int32, True),
+        (np.array([[1.0, 2.5]], np.float32), np.int32, False),
+        (np.array([[1, 2**40]], np.int64), np.int32, False),
+        (np.array([[-1, 2]], np.int64), np.uint8, False),
+        (np.array([[0.5, 2.5]], np.float64), np.float16, True),
+        (np.array([[1, 2]], np.int64), np.float32, False),  # raw numbers are no prepared input
+    ],
+)
+def test_dtypes_change_only_where_no_value_does(tmp_path, given, wanted, fits):
+    source = open_arrays(tmp_path, (TensorSpec("x", np.dtype(wanted), (None, 2)),), x=given)
+    if fits:
+        (feed,) = feeds(source)
+        assert feed.dtype == wanted
+        np.testing.assert_array_equal(feed, given)
+    else:
+        with pytest.raises(DataError, match="'x'"):
+            feeds(source)
+
+
+def write_images(folder):
+    """Six PNG files in two folders, and something that is no image."""
+    for number, pixels in enumerate(PIXELS):
+        path = folder / ("a" if number % 2 else "b") / f"{number}.png"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(pixels).save(path)
+    (folder / "notes.txt").write_text("no image")
+    return sorted(folder.rglob("*.png"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "tar.gz"])
+def test_images(tmp_path, kind):
+    files = write_images(tmp_path / "set")
+    place = tmp_path / "set"
+    if kind != "folder":
+        place = tmp_path / f"set.{kind}"
+        with tarfile.open(place, "w:gz" if kind == "tar.gz" else "w") as archive:
+            archive.add(tmp_path / "set", arcname="set")
+    source = open_source(str(place), [FLOATS], Preprocess(scale=0.5))
+    names = [file.relative_to(tmp_path / "set").as_posix() for file in files]
+    found = {sample.name.removeprefix("set/"): sample.load()["x"] for sample in source}
+    assert sorted(found) == sorted(names)
+    for name, feed in found.items():
+        pixels = PIXELS[int(name[2])]
+        np.testing.assert_array_equal(feed[0], pixels.transpose(2, 0, 1).astype(np.float32) / 2)
+
+
+def test_a_folder_and_its_tar_hold_the_same_samples(tmp_path):
+    write_images(tmp_path / "set")
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(tmp_path / "set", arcname="elsewhere")
+    keys = [
+        {sample.key for sample in open_source(str(tmp_path / place), [FLOATS], Preprocess())}
+        for place in ("set", "set.tar")
+    ]
+    assert len(keys[0]) == 6
+    assert keys[0] == keys[1]
+
+
+def test_unreadable_image_is_named(tmp_path):
+    write_images(tmp_path / "set")
+    (tmp_path / "set" / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and then nothing")
+    source = open_source(str(tmp_path / "set"), [FLOATS], Preprocess())
+    with pytest.raises(DataError, match="a/broken"):
+        feeds(source)
+
+
+def test_truncated_image_and_truncated_tar(tmp_path):
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, "PNG")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "half.png").write_bytes(stream.getvalue()[:3000])
+    with pytest.raises(DataError, match="half"):
+        feeds(open_source(str(tmp_path / "set"), [FLOATS], Preprocess()))
+    (tmp_path / "set" / "half.png").write_bytes(stream.getvalue())
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(tmp_path / "set")
+    whole = (tmp_path / "set.tar").read_bytes()
+    (tmp_path / "set.tar").write_bytes(whole[:5000])
+    with pytest.raises(DataError, match="tar file"):
+        feeds(open_source(str(tmp_path / "set.tar"), [FLOATS], Preprocess()))
+
+
+def test_images_need_a_preprocessing_and_one_input(tmp_path):
+    write_images(tmp_path / "set")
+    with pytest.raises(DataError, match="--preprocess"):
+        open_source(str(tmp_path / "set"), [FLOATS], None)
+    with pytest.raises(DataError, match="2 inputs"):
+        open_source(str(tmp_path / "set"), [FLOATS, FLOATS], Preprocess())
+
+
+MODULE = """
+import numpy as np
+def good():
+    for start in range(0, 6, 4):
+        rows = np.arange(start, min(start + 4, 6), dtype=np.float32)
+        yield {"x": rows[:, None, None, None] * np.ones((1, 3, 4, 5), np.float32), "label": rows}
+def raises():
+    yield {"x": np.zeros((1, 3, 4, 5), np.float32)}
+    raise ValueError("the disk is gone")
+def no_dict():
+    yield [1, 2]
+def other_names():
+    yield {"z": np.zeros((1, 3, 4, 5), np.float32)}
+def scalars():
+    yield {"x": 1.0}
+def nothing():
+    return []
+value = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "readers_of_this_test.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "readers_of_this_test"
+    sys.modules.pop("readers_of_this_test", None)
+
+
+def test_callable_gives_rows_of_its_batches_with_labels_in_every_pass(module):
+    source = open_source(f"{module}:good", [FLOATS], None)
+    for _ in range(2):
+        samples = list(source)
+        assert [sample.label for sample in samples] == [0, 1, 2, 3, 4, 5]
+        for number, sample in enumerate(samples):
+            np.testing.assert_array_equal(
+                sample.load()["x"], np.full((1, 3, 4, 5), number, np.float32)
+            )
+
+
+@pytest.mark.parametrize(
+    ("function", "match"),
+    [
+        ("raises", "the disk is gone"),
+        ("no_dict", r"\['x'\]"),
+        ("other_names", r"\['z'\]"),
+        ("scalars", "batch axis"),
+        ("absent", "has no 'absent'"),
+        ("value", "is not a function"),
+    ],
+)
+def test_callables_that_do_not_work(module, function, match):
+    with pytest.raises(DataError, match=match):
+        feeds(open_source(f"{module}:{function}", [FLOATS], None))
+
+
+def test_module_that_is_not_there():
+    with pytest.raises(DataError, match="cannot import 'no_such_module'"):
+        open_source("no_such_module:f", [FLOATS], None)
+
+
+def test_labels_by_file_by_position_and_from_arrays(tmp_path):
+    write_images(tmp_path / "set")
+    images = open_source(str(tmp_path / "set"), [FLOATS], Preprocess())
+    rows = "\n".join(f"{number}.png,{10 + number}" for number in range(6))
+    (tmp_path / "l.csv").write_text("file,label\n" + rows)
+    labels = {sample.name[2]: sample.label for sample in read_labels(tmp_path / "l.csv", images)}
+    assert labels == {str(number): 10 + number for number in range(6)}
+    (tmp_path / "l.csv").write_text("label\n" + "\n".join("543210"))
+    by_position = [sample.label for sample in read_labels(tmp_path / "l.csv", images)]
+    assert by_position == [5, 4, 3, 2, 1, 0]
+    np.savez(tmp_path / "l.npz", y=np.arange(6), x=PIXELS)
+    assert [s.label for s in read_labels(tmp_path / "l.npz", images)] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "file\na.png", "file,label\nother.png,1", "label\nx", "label\n1\n2", "file,label\na.png"],
+)
+def test_labels_that_do_not_fit(tmp_path, content):
+    write_images(tmp_path / "set")
+    images = open_source(str(tmp_path / "set"), [FLOATS], Preprocess())
+    (tmp_path / "l.csv").write_text(content)
+    with pytest.raises(DataError, match="label"):
+        list(read_labels(tmp_path / "l.csv", images))
+
+
+def test_images_of_several_sizes_never_share_a_batch():
+    from trtbuild.data import Sample
+
+    shapes = [(1, 3, 4, 4), (1, 3, 4, 4), (1, 3, 5, 4), (1, 3, 4, 4)]
+    samples = [
+        Sample(str(n), bytes([n]), lambda shape=shape: {"x": np.zeros(shape, np.float32)})
+        for n, shape in enumerate(shapes)
+    ]
+    assert [batch.names for batch in batches(samples, 3)] == [("0", "1"), ("2",), ("3",)]
