@@ -8,7 +8,9 @@ INT8 in TensorRT's form.
 1. Selected Conv, Gemm, MatMul and ConvTranspose read data and weight through Q/DQ.
 2. The output of a selected Conv is quantized, behind its Relu or Clip when that is its only reader: with
    zero point 0 the integer kernel clips by itself. A Gemm's or MatMul's output is, when rule 3 reads it.
-3. Add, Concat, pooling and data movement whose inputs are all quantized have a quantized output.
+3. Add, Concat, pooling and data movement whose inputs are all quantized have a quantized output; but
+   what only leaves the network (the mean behind the last convolution) stays float, since rounding it
+   would make equal class scores of unequal ones and save nothing.
 
 Source: the Q/DQ selectors of ONNX Runtime (qdq_transformer), and the fused graphs it writes out.
 """
@@ -165,13 +167,21 @@ def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) ->
         return False
     if moves_values(node):
         return _name(node.inputs[0]) in quantized
-    if node.op_type not in _WITH_INTEGER_KERNEL:
+    if node.op_type not in _WITH_INTEGER_KERNEL or _only_leaves(node.outputs[0]):
         return False
     return all(
         value is not None
         and not is_constant(value)
         and (_name(value) in quantized or _can_be_quantized(value, selected))
         for value in node.inputs
+    )
+
+
+def _only_leaves(value: ir.Value) -> bool:
+    """Whether `value` goes nowhere but to the outputs of the network, moved or not."""
+    return all(
+        moves_values(use.node) and use.idx == 0 and _only_leaves(use.node.outputs[0])
+        for use in value.uses()
     )
 
 
