@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from trtbuild.graph import OptimizeOptions
     from trtbuild.manifest import read_manifest
     from trtbuild.model import input_specs, write_model
-    from trtbuild.pipeline import EngineResult, build_engine, load, prepare
+    from trtbuild.pipeline import build_engine, load, prepare
     from trtbuild.quantization import portable_form, quantize, watched_tensors
     from trtbuild.recipe import EngineRecipe
+    from trtbuild.result import EngineResult
     from trtbuild.verification.gate import Gate
 
 __all__ = [
@@ -75,9 +76,10 @@ _PLACES = {
     "trtbuild.graph": ("OptimizeOptions",),
     "trtbuild.manifest": ("read_manifest",),
     "trtbuild.model": ("input_specs", "write_model"),
-    "trtbuild.pipeline": ("EngineResult", "build_engine", "load", "prepare"),
+    "trtbuild.pipeline": ("build_engine", "load", "prepare"),
     "trtbuild.quantization": ("portable_form", "quantize", "watched_tensors"),
     "trtbuild.recipe": ("EngineRecipe",),
+    "trtbuild.result": ("EngineResult",),
     "trtbuild.verification.gate": ("Gate",),
 }
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Decision
     from trtbuild.backends.base import TensorSpec
     from trtbuild.data import DataPlan, DataRecipe
-    from trtbuild.pipeline import EngineResult
     from trtbuild.recipe import EngineRecipe
+    from trtbuild.result import EngineResult
 
 __all__ = ["SCHEMA", "VERSION", "build_manifest", "read_manifest", "write_manifest"]
 
@@ -99,6 +99,7 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
             name: {**comparison.to_json(), "verdict": result.verdicts[name].to_json()}
             for name, comparison in result.comparisons.items()
         },
+        "layers_at_fault": None if result.layers is None else encode(result.layers),
         "latency": {name: encode(summarize(samples)) for name, samples in result.latency.items()},
         "versions": {"python": platform.python_version(), **_versions(_PACKAGES)},
         "machine": {"system": platform.system(), "processor": platform.machine()},

@@ -3,94 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact, Record
 from trtbuild.backends import choose_backend
 from trtbuild.backends.base import BuildRequest
-from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
-from trtbuild.data import HELD_OUT_SHARE, DataPlan, batches, full_batches, open_data
+from trtbuild.data import HELD_OUT_SHARE, DataPlan, batches, open_data
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.graph import OptimizeOptions, optimize
-from trtbuild.latency.measure import measure
 from trtbuild.manifest import write_manifest
 from trtbuild.model import input_specs, name_nodes, read_model, static_batch, write_model
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import quantize, watched_tensors
 from trtbuild.quantization.half import float_activations
+from trtbuild.result import EngineResult
+from trtbuild.trial import compare_with_float, find_fault, time_against_float
 from trtbuild.tuning.stage import meet_budget
-from trtbuild.verification.compare import compare_each
 from trtbuild.verification.gate import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
-    import onnx_ir as ir
-
-    from trtbuild.backends.base import Engine, Feeds, Session
-    from trtbuild.data import Batch, Sample, Source
-    from trtbuild.latency.measure import MeasureOptions, Samples
+    from trtbuild.backends.base import Feeds
     from trtbuild.recipe import EngineRecipe
     from trtbuild.tuning.search import Tuned
-    from trtbuild.verification.compare import Comparison
-    from trtbuild.verification.gate import Verdict
 
-__all__ = [
-    "ENGINE",
-    "FLOAT",
-    "TENSORRT_FORM",
-    "EngineResult",
-    "build_engine",
-    "load",
-    "prepare",
-]
-
-# The names under which networks are compared and timed.
-FLOAT = "float"
-TENSORRT_FORM = "tensorrt_form"
-ENGINE = "engine"
+__all__ = ["build_engine", "load", "prepare"]
 
 # With an accuracy budget, so much of the data is kept for the judgement and never searched on.
 _JUDGED_SHARE = 0.5
-
-# Latency is taken on this many samples in turn.
-_LATENCY_SAMPLES = 8
-
-
-@dataclass(frozen=True)
-class EngineResult:
-    """What came out.
-
-    Attributes:
-        artifact: the network with its calibration, its Q/DQ form and the reasons.
-        engine: what the backend built.
-        why_backend: what was picked, and why.
-        files: file name -> what it is.
-        comparisons: figures against the float network, of TensorRT's form and of the engine.
-        verdicts: the gate's judgement of each.
-        latency: samples of the float network and of the engine; empty when not measured.
-        manifest: path of the record.
-        tuned: what the search for a budget did; None where none was set.
-    """
-
-    artifact: Artifact
-    engine: Engine
-    why_backend: str
-    files: Mapping[str, str]
-    comparisons: Mapping[str, Comparison]
-    verdicts: Mapping[str, Verdict]
-    latency: Mapping[str, Samples]
-    manifest: Path
-    tuned: Tuned | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether every limit holds."""
-        return all(verdict.passed for verdict in self.verdicts.values())
 
 
 def load(path: Path) -> Artifact:
@@ -172,8 +117,9 @@ def _built(
     progress("build", 1, 1)
     session = backend.open(engine.path)
     try:
-        comparisons = _compare(artifact, session, plan.verification, recipe.batch_size, progress)
-        latency = _time(artifact, session, plan.verification, recipe.latency, progress)
+        tried = (artifact, session, plan.verification)
+        comparisons = compare_with_float(*tried, recipe.batch_size, progress)
+        latency = time_against_float(*tried, recipe.latency, progress) if recipe.latency else {}
     finally:
         session.close()
     result = EngineResult(
@@ -185,6 +131,7 @@ def _built(
         verdicts={name: judge(comparison, recipe.gate) for name, comparison in comparisons.items()},
         latency=latency,
         manifest=output / f"{artifact.name}.manifest.json",
+        layers=find_fault(artifact, comparisons, plan.verification, progress),
         tuned=tuned,
     )
     write_manifest(result, recipe, plan)
@@ -283,42 +230,3 @@ def _request(
 
     given = calibration_batches if plan.calibration is not None else None
     return BuildRequest(artifact, output, given, recipe.settings, progress)
-
-
-def verification_batches(
-    model: ir.Model, source: Iterable[Sample], batch_size: int
-) -> Iterator[Batch]:
-    """Batches of `batch_size`, or of the size that the network fixes."""
-    fixed = static_batch(model)
-    return batches(source, batch_size) if fixed in (None, 1) else full_batches(source, fixed or 1)
-
-
-def _compare(
-    artifact: Artifact, engine: Session, source: Source, batch_size: int, progress: Progress
-) -> dict[str, Comparison]:
-    reference = open_session(artifact.source)
-    candidates: dict[str, Session] = {}
-    if artifact.quantized is not None:
-        candidates[TENSORRT_FORM] = open_session(artifact.quantized, Execution.REFERENCE)
-    candidates[ENGINE] = engine
-    size = 1 if static_batch(artifact.source) == 1 else batch_size
-    data = verification_batches(artifact.source, source, size)
-    return compare_each(reference, candidates, data, progress=progress)
-
-
-def _time(
-    artifact: Artifact,
-    engine: Session,
-    source: Source,
-    options: MeasureOptions | None,
-    progress: Progress,
-) -> Mapping[str, Samples]:
-    if options is None:
-        return {}
-    feeds = []
-    for batch in verification_batches(artifact.source, source, 1):
-        feeds.append(batch.feeds)
-        if len(feeds) == _LATENCY_SAMPLES:
-            break
-    sessions = {FLOAT: open_session(artifact.source), ENGINE: engine}
-    return measure(sessions, feeds, options, progress=progress)

@@ -12,8 +12,9 @@ from trtbuild.backends.opening import open_engine
 from trtbuild.data import choose_samples, open_data
 from trtbuild.errors import OptionError
 from trtbuild.model import input_specs, read_model, static_batch
-from trtbuild.pipeline import load, prepare, verification_batches
+from trtbuild.pipeline import load, prepare
 from trtbuild.progress import Progress, silent
+from trtbuild.trial import verification_batches
 from trtbuild.verification.bisect import Culprits, find_culprits
 from trtbuild.verification.compare import Comparison, ComparisonOptions, compare
 from trtbuild.verification.evaluate import Evaluator

@@ -176,7 +176,9 @@ class OnnxRuntimeBackend:
             OptionError: the network was not quantized; this backend has nothing else to offer.
         """
         if request.artifact.quantized is None:
-            raise OptionError("ONNX Runtime builds INT8 engines; FP16 alone needs TensorRT. Add --int8.")
+            raise OptionError(
+                "ONNX Runtime builds INT8 engines; FP16 alone needs TensorRT. Add --int8."
+            )
         model = portable_form(request.artifact)
         path = request.directory / f"{request.artifact.name}.onnxruntime.onnx"
         written = write_model(model, path)

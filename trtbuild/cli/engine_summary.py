@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from trtbuild.latency.stats import ratio, summarize
-from trtbuild.pipeline import ENGINE, FLOAT, TENSORRT_FORM
 from trtbuild.quantization.operators import WEIGHTED
-from trtbuild.report.text import tuning_table
+from trtbuild.report.text import layer_table, tuning_table
+from trtbuild.result import ENGINE, FLOAT, TENSORRT_FORM
+from trtbuild.trial import FAR_SQNR_DB
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from trtbuild.artifact import Decision
-    from trtbuild.pipeline import EngineResult
+    from trtbuild.result import EngineResult
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.intervals import Estimate
 
@@ -36,6 +37,9 @@ def engine_summary(result: EngineResult) -> list[RenderableType]:
     if result.tuned is not None:
         parts.append(tuning_table(result.tuned.steps, result.tuned.num_images))
     parts.append(_figures(result))
+    if result.layers is not None:
+        far = f"an output lies below {FAR_SQNR_DB:g} dB; these layers cost most (see --float)"
+        parts.extend([far, layer_table(result.layers, count=8)])
     if result.latency:
         parts.append(_latency(result))
     parts.append(_files(result))
