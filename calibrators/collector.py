@@ -54,9 +54,7 @@ class Collector:
             point.
         """
         for name, values in arrays.items():
-            if name not in self._histograms:
-                raise ObservationError(f"tensor '{name}' is not among those to be watched.")
-            histogram = self._histograms[name]
+            histogram = self._watched(name)
             num_before = histogram.num_nan, histogram.num_inf
             try:
                 histogram.observe(values)
@@ -64,6 +62,27 @@ class Collector:
                 raise ObservationError(f"tensor '{name}': {error}") from None
             if (histogram.num_nan, histogram.num_inf) != num_before:
                 self._note_non_finite(name, batch, num_before)
+
+    def add(self, name: str, counted: Histogram, *, batch: int) -> None:
+        """Put in what was counted elsewhere, for example on a GPU; the same as to observe its values.
+
+        Args:
+            name: of the tensor.
+            counted: the statistic of one or more portions of its values.
+            batch: number of the batch they belong to, for the record of values that are not finite.
+
+        Raises:
+            ObservationError: the tensor is not watched.
+        """
+        histogram = self._watched(name)
+        self._histograms[name] = histogram.merge(counted)
+        if counted.num_nan or counted.num_inf:
+            self._note_non_finite(name, batch, (histogram.num_nan, histogram.num_inf))
+
+    def _watched(self, name: str) -> Histogram:
+        if name not in self._histograms:
+            raise ObservationError(f"tensor '{name}' is not among those to be watched.")
+        return self._histograms[name]
 
     def _note_non_finite(self, name: str, batch: int, num_before: tuple[int, int]) -> None:
         histogram = self._histograms[name]

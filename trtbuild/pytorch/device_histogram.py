@@ -1,0 +1,74 @@
+"""The calibration statistic of a torch tensor, counted where the tensor is: only counts reach the host.
+
+The same counts to the bit as `calibrators.Histogram.observe` of the copied tensor: a bin's number is the
+upper 19 bits of a float32, which any device can shift out, and counts are whole numbers, so the order in
+which a GPU adds them does not matter.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from calibrators import Histogram, grid
+from calibrators.errors import ObservationError
+
+__all__ = ["device_histogram"]
+
+_INFINITY = 0x7F800000
+_ALL_BUT_SIGN = 0x7FFFFFFF
+
+
+def device_histogram(tensor: torch.Tensor) -> Histogram:
+    """Count all elements of `tensor` on its own device.
+
+    While it counts, it takes some 30 bytes of the device's memory for each element; the host gets
+    numbers and counts of the occupied bins, two int64 each.
+
+    Args:
+        tensor: any shape, layout and device; floating point. float64 is rounded to float32, and what
+            does not fit counts as infinite.
+
+    Returns:
+        The statistic of this tensor alone; `calibrators.Collector.add` puts it to what was seen before.
+
+    Raises:
+        ObservationError: the values are not floating point.
+    """
+    if not tensor.is_floating_point():
+        raise ObservationError(
+            f"values of type {tensor.dtype} have no range to calibrate: they must be float."
+        )
+    bits = tensor.detach().to(torch.float32).contiguous().reshape(-1).view(torch.int32)
+    magnitudes = bits & _ALL_BUT_SIGN
+    num_nan = int((magnitudes > _INFINITY).sum())
+    finite = bits[magnitudes < _INFINITY]
+    occupied = finite[(finite & _ALL_BUT_SIGN) != 0]
+    numbers, counts = _bins(occupied)
+    minimum, maximum = _extremes(finite)
+    return Histogram.from_bins(
+        numbers.cpu().numpy(),
+        counts.cpu().numpy(),
+        num_zeros=finite.numel() - occupied.numel(),
+        num_nan=num_nan,
+        num_inf=bits.numel() - finite.numel() - num_nan,
+        minimum=minimum,
+        maximum=maximum,
+    )
+
+
+def _bins(bits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers of the occupied bins, ascending, and their counts; ``int64[n]`` both."""
+    # torch shifts the sign in from the left
+    numbers = (bits >> grid.SHIFT) & (2 * grid.SIGN_OFFSET - 1)
+    counts = torch.bincount(numbers, minlength=2 * grid.SIGN_OFFSET)
+    occupied = counts.nonzero().reshape(-1)
+    return occupied, counts[occupied]
+
+
+def _extremes(finite: torch.Tensor) -> tuple[float, float]:
+    """The smallest and the largest value, exactly, by whole numbers that sort as values do."""
+    if not finite.numel():
+        return 0.0, 0.0
+    keys = finite ^ ((finite >> 31) & _ALL_BUT_SIGN)
+    low, high = torch.aminmax(keys)
+    return grid.sort_value(int(low)), grid.sort_value(int(high))
