@@ -1,0 +1,169 @@
+"""Run a TensorRT plan: needs tensorrt, cuda-python or pycuda, and numpy; nothing of trtbuild.
+
+    python infer.py resnet20.plan images.npz -o scores.npz
+
+`images.npz` holds one array for each input, by name; a `.npy` file is the only input. Works with TensorRT 10
+and 11, with any batch that an optimization profile of the plan covers.
+
+Open only plans that you trust: a plan is machine code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorrt as trt
+
+
+class CudaPython:
+    """Device memory and one stream through NVIDIA's cuda-python, in the primary context."""
+
+    def __init__(self):
+        from cuda.bindings import driver
+
+        self.driver = driver
+        self.call("cuInit", 0)
+        self.device = self.call("cuDeviceGet", 0)
+        self.call("cuCtxPushCurrent", self.call("cuDevicePrimaryCtxRetain", self.device))
+        self.stream = int(self.call("cuStreamCreate", 1))  # 1: does not wait for the default stream
+        self.memory = []
+
+    def call(self, function, *arguments):
+        code, *results = getattr(self.driver, function)(*arguments)
+        if int(code):
+            sys.exit(f"{function} failed: {code.name}")
+        return results[0] if results else None
+
+    def allocate(self, nbytes):
+        self.memory.append(int(self.call("cuMemAlloc", max(1, nbytes))))
+        return self.memory[-1]
+
+    def upload(self, address, array):
+        self.call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, self.stream)
+
+    def download(self, array, address):
+        self.call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, self.stream)
+
+    def wait(self):
+        self.call("cuStreamSynchronize", self.stream)
+
+    def close(self):
+        for address in self.memory:
+            self.call("cuMemFree", address)
+        self.call("cuStreamDestroy", self.stream)
+        self.call("cuCtxPopCurrent")
+        self.call("cuDevicePrimaryCtxRelease", self.device)
+
+
+class PyCuda:
+    """The same through pycuda. ``pycuda.autoinit`` would make a second context beside TensorRT's."""
+
+    def __init__(self):
+        import pycuda.driver
+
+        self.driver = pycuda.driver
+        self.driver.init()
+        self.context = self.driver.Device(0).retain_primary_context()
+        self.context.push()
+        self.owned_stream = self.driver.Stream()
+        self.stream = self.owned_stream.handle
+        self.memory = []
+
+    def allocate(self, nbytes):
+        self.memory.append(self.driver.mem_alloc(max(1, nbytes)))
+        return int(self.memory[-1])
+
+    def upload(self, address, array):
+        self.driver.memcpy_htod_async(address, array, self.owned_stream)
+
+    def download(self, array, address):
+        self.driver.memcpy_dtoh_async(array, address, self.owned_stream)
+
+    def wait(self):
+        self.owned_stream.synchronize()
+
+    def close(self):
+        for memory in self.memory:
+            memory.free()
+        del self.owned_stream
+        self.driver.Context.pop()
+        self.context.detach()
+        # detach leaves a primary context current; pop it from the driver's own stack.
+        ctypes.CDLL("libcuda.so.1").cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+
+
+def open_gpu():
+    """Take the first of both packages that is installed."""
+    for kind in (CudaPython, PyCuda):
+        try:
+            return kind()
+        except ModuleNotFoundError:
+            continue
+    sys.exit("install cuda-python or pycuda")
+
+
+def load_engine(path, logger):
+    """Deserialize a plan; TensorRT answers None and logs why when it does not fit."""
+    engine = trt.Runtime(logger).deserialize_cuda_engine(Path(path).read_bytes())
+    if engine is None:
+        sys.exit(f"'{path}' was built for another TensorRT or GPU, or is damaged; build it here")
+    return engine
+
+
+def infer(engine, gpu, feeds):
+    """Run once: name -> array in, name -> array out. Output shapes must follow from input shapes."""
+    context = engine.create_execution_context()
+    if context is None:
+        sys.exit("not enough device memory for this engine")
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+    held = []  # arrays must live until the stream was waited for
+    for name in inputs:
+        array = np.ascontiguousarray(feeds[name], trt.nptype(engine.get_tensor_dtype(name)))
+        if not context.set_input_shape(name, array.shape):
+            sys.exit(f"the engine does not take {array.shape} for '{name}'")
+        held.append(array)
+        address = gpu.allocate(array.nbytes)
+        gpu.upload(address, array)
+        context.set_tensor_address(name, address)
+    outputs, addresses = {}, {}
+    for name in set(names) - set(inputs):
+        dtype = trt.nptype(engine.get_tensor_dtype(name))
+        outputs[name] = np.empty(tuple(context.get_tensor_shape(name)), dtype)
+        addresses[name] = gpu.allocate(outputs[name].nbytes)
+        context.set_tensor_address(name, addresses[name])
+    if not context.execute_async_v3(gpu.stream):
+        sys.exit("the execution failed")
+    for name, array in outputs.items():
+        gpu.download(array, addresses[name])
+    gpu.wait()
+    return outputs
+
+
+def main(arguments=None):
+    """Read the arguments, run once, write the outputs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("plan")
+    parser.add_argument(
+        "inputs", help=".npz with an array for each input, or .npy for the only one"
+    )
+    parser.add_argument("-o", "--output", help=".npz to write")
+    options = parser.parse_args(arguments)
+    gpu = open_gpu()
+    engine = load_engine(options.plan, trt.Logger(trt.Logger.WARNING))
+    loaded = np.load(options.inputs)
+    feeds = dict(loaded) if hasattr(loaded, "files") else {engine.get_tensor_name(0): loaded}
+    outputs = infer(engine, gpu, feeds)
+    gpu.close()
+    for name, array in outputs.items():
+        print(f"{name}: {array.dtype} {array.shape}, largest at {array.argmax()}")
+    if options.output:
+        np.savez(options.output, **outputs)
+
+
+if __name__ == "__main__":
+    main()
