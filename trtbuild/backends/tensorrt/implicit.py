@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Calibrating", "calibrating", "calibrator_name"]
 
 # How ranges were chosen on the host -> the calibrator of TensorRT that chooses alike.
-_SAME_METHOD = {"entropy": "entropy2", "tensorrt": "entropy2", "minmax": "minmax"}
+_SAME_METHOD = {"entropy": "entropy2", "minmax": "minmax"}
 
 
 @dataclass(frozen=True)
