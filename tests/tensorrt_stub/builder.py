@@ -389,6 +389,7 @@ class _Build:
             "fp16": fp16 and "fp16" not in self.world.loses,
             "profiles": [profile.shapes for profile in self.config.profiles],
             "host_code": bool(self.config.mask >> (13 if self.world.major == 10 else 12) & 1),
+            "stripped": bool(self.config.mask >> (19 if self.world.major == 10 else 18) & 1),
             "streaming": bool(self.config.mask >> (21 if self.world.major == 10 else 20) & 1),
         }
         return plan_of(header, self.network.model)

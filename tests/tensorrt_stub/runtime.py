@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,34 @@ class Runtime(Native):
         return Engine(self.world, header, model)
 
 
+class Refitter(Native):
+    interface = "Refitter"
+
+    def __init__(self, world: Any, engine: int) -> None:
+        super().__init__(world)
+        self.engine: Engine = Native.of(engine)
+        self.weights = b""
+
+    @virtual(boolean)
+    def refit_cuda_engine(self) -> bool:
+        self.engine.model = self.weights
+        self.engine.header["stripped"] = False
+        return True
+
+
+class OnnxParserRefitter(Native):
+    interface = "OnnxParserRefitter"
+
+    def __init__(self, world: Any, refitter: int) -> None:
+        super().__init__(world)
+        self.refitter: Refitter = Native.of(refitter)
+
+    @virtual(boolean, text)
+    def refit_from_file(self, path: str) -> bool:
+        self.refitter.weights = Path(path).read_bytes()
+        return True
+
+
 class Engine(Native):
     interface = "ICudaEngine"
 
@@ -127,6 +156,10 @@ class Engine(Native):
     @virtual(boolean, text)
     def is_shape_inference_io(self, name: str) -> bool:
         return False
+
+    @virtual(boolean)
+    def refittable(self) -> bool:
+        return bool(self.header["stripped"])
 
     @virtual(i32)
     def num_optimization_profiles(self) -> int:
@@ -255,6 +288,9 @@ class Context(Native):
 
     @virtual(boolean, ptr)
     def execute_async_v3(self, stream: int) -> bool:
+        if self.engine.header["stripped"]:
+            self.world.log("ERROR", "the weights of a stripped plan are missing")
+            return False
         absent = [
             n for n in self.engine.roles if not self.addresses.get(n) and n not in self.allocators
         ]

@@ -153,6 +153,8 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "set_output_allocator": (32, 31),
         "execute_async_v3": (37, 36),
     },
+    "Refitter": {"refit_cuda_engine": (4, 4)},
+    "OnnxParserRefitter": {"refit_from_file": (1, 1)},
     "EngineInspector": {
         "set_execution_context": (3, 3),
         "get_layer_information": (5, 5),

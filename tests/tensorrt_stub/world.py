@@ -63,19 +63,19 @@ def install(library: ctypes.CDLL, major: int, number: int) -> World:
     """Make `library`, the stand-in libnvinfer, answer with a new world."""
     from tests.tensorrt_stub.builder import Builder
     from tests.tensorrt_stub.network import OnnxParser
-    from tests.tensorrt_stub.runtime import Runtime
+    from tests.tensorrt_stub.runtime import OnnxParserRefitter, Refitter, Runtime
 
     world = World(major, number)
-    kinds: list[Any] = [Builder, Runtime, OnnxParser]
+    kinds: list[Any] = [Builder, Runtime, OnnxParser, Refitter, OnnxParserRefitter]
 
     def create(kind: int, first: int | None, logger: int, version: int) -> int:
         world.logger = logger
-        name = ("Builder", "Runtime", "OnnxParser", "Refitter", "ParserRefitter")[kind]
+        name = kinds[kind].interface
         world.calls.append((f"create.{name}", version))
-        if f"create.{name}" in world.failing or kind >= len(kinds):
+        if f"create.{name}" in world.failing:
             world.log("ERROR", f"CUDA initialization failure with error: 35 while making {name}")
             return 0
-        made: Native = kinds[kind](world, first) if kind == 2 else kinds[kind](world)
+        made: Native = kinds[kind](world, first) if kind > 1 else kinds[kind](world)
         return made.address
 
     kept = CREATE(create)

@@ -15,6 +15,7 @@ from trtbuild.backends.tensorrt.machine import machine_record
 from trtbuild.backends.tensorrt.options import RuntimePlatform, TensorRTOptions
 from trtbuild.backends.tensorrt.precision import check_precision, decide_precision
 from trtbuild.backends.tensorrt.profiles import profiles_for
+from trtbuild.backends.tensorrt.refit import weights_of
 from trtbuild.backends.tensorrt.session import TensorRTSession
 from trtbuild.backends.tensorrt.versions import installed, native_version
 from trtbuild.cuda import cuda_driver
@@ -139,6 +140,11 @@ def _write(
         cache = request.directory / f"{request.artifact.name}.cache"
         write_bytes(cache, built.cache)
         files[cache.name] = "TensorRT calibration cache"
+    if options.strip_plan:
+        for file in write_model(precision.model, weights_of(path)):
+            files[file.name] = (
+                "the weights that the stripped plan is refitted with when it is opened"
+            )
     details = {
         "machine": machine_record(tensorrt.version, options.device),
         "quantization": precision.quantization,

@@ -58,6 +58,8 @@ def flag_names(options: TensorRTOptions) -> list[str]:
     names = [name for name, is_wanted in wanted.items() if is_wanted]
     if options.refit is not Refit.NO:
         names.append(_REFIT_FLAGS[options.refit])
+    elif options.strip_plan:
+        names.append(_REFIT_FLAGS[Refit.IDENTICAL])  # the weights come back as they were
     return names
 
 

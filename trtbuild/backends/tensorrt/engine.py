@@ -10,6 +10,7 @@ from trtbuild.backends.base import TensorSpec
 from trtbuild.backends.tensorrt.logger import Log, make_logger
 from trtbuild.backends.tensorrt.machine import explain_refusal, machine_record
 from trtbuild.backends.tensorrt.profiles import ShapeRange
+from trtbuild.backends.tensorrt.refit import refit, weights_of
 from trtbuild.backends.tensorrt.versions import installed
 from trtbuild.cuda import open_device
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError
@@ -49,6 +50,7 @@ class OpenedEngine:
         self.tensorrt: TensorRT = installed()
         self.options = options
         self.log = Log()
+        self._logger = make_logger(self.tensorrt, self.log)
         try:
             plan = path.read_bytes()
         except OSError as error:
@@ -58,6 +60,7 @@ class OpenedEngine:
             with self.device.active():
                 self._runtime = self._make_runtime()
                 self.native: Any = self._deserialize(path, plan)
+                self._refit(weights_of(path))
                 self._set_weight_budget()
             self.inputs = self._specs("INPUT")
             self.outputs = self._specs("OUTPUT")
@@ -111,9 +114,8 @@ class OpenedEngine:
         self.device.close()
 
     def _make_runtime(self) -> Any:
-        logger = make_logger(self.tensorrt, self.log)
         try:
-            runtime = self.tensorrt.module.Runtime(logger)
+            runtime = self.tensorrt.module.Runtime(self._logger)
         except TypeError as error:  # how the bindings tell that the library answered null
             raise MissingError(
                 f"TensorRT {self.tensorrt.version} does not start: {self.log.reason()}. Run "
@@ -128,6 +130,11 @@ class OpenedEngine:
             here = machine_record(self.tensorrt.version, self.options.device)
             raise InputError(explain_refusal(path, self.log.reason(), here))
         return engine
+
+    def _refit(self, weights: Path) -> None:
+        """Give a stripped plan its weights; the network lies beside such plans alone."""
+        if weights.is_file() and self.native.refittable:
+            refit(self.tensorrt, self.native, self._logger, self.log, weights)
 
     def _set_weight_budget(self) -> None:
         if not self.native.streamable_weights_size:

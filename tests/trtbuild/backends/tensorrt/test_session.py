@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,6 @@ from trtbuild.backends.tensorrt import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.tensorrt_stub.fixtures import Answer, Server
     from tests.tensorrt_stub.world import World
 
@@ -270,6 +269,36 @@ def test_weight_streaming_budget(tensorrt: Server) -> None:
     assert budget < calls.index("ICudaEngine.create_execution_context")
     refused = tensorrt.run(streams_weights, budget=1024, fails=True)
     assert "refuses 1024 bytes" in _error(refused)["message"]
+
+
+def strips(world: World, forgets: bool = False, fails: str = "") -> dict[str, Any]:
+    path = _plan(strip_plan=True)
+    files = sorted(file.name for file in Path().iterdir())
+    if forgets:
+        Path("net.weights.onnx").unlink()
+    if fails:
+        world.failing[fails] = 0
+    return {"files": files, "difference": _difference(TensorRTBackend().open(path), 1, 0)}
+
+
+def test_a_stripped_plan_is_refitted_when_it_is_opened(tensorrt: Server) -> None:
+    answer = tensorrt.run(strips)
+    assert answer.error is None, answer.error["trace"]
+    assert answer.value["files"] == ["net.plan", "net.weights.onnx"]
+    assert answer.value["difference"] < 1e-5
+    identical = 20 if tensorrt.major == 10 else 19  # REFIT_IDENTICAL
+    assert [identical] in answer.called("IBuilderConfig.set_flag")
+    calls = [call[0] for call in answer.calls]
+    refitted = calls.index("Refitter.refit_cuda_engine")
+    assert refitted < calls.index("ICudaEngine.create_execution_context")
+
+
+def test_a_stripped_plan_without_its_weights(tensorrt: Server) -> None:
+    message = _error(tensorrt.run(strips, forgets=True))["message"]
+    assert "the weights of a stripped plan are missing" in message
+    for member in ("OnnxParserRefitter.refit_from_file", "Refitter.refit_cuda_engine"):
+        message = _error(tensorrt.run(strips, fails=member))["message"]
+        assert "does not take the weights of 'net.weights.onnx'" in message
 
 
 def uses_after_close(world: World) -> None:
