@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -214,7 +215,8 @@ def _run(folder: Path, variables: dict[str, str], *arguments: str) -> None:
 
 def _stamp() -> str:
     """A name that changes with the C sources."""
-    return str(max(int(path.stat().st_mtime) for path in HERE.glob("*.c")))
+    content = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.c")))
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _put(partial: Path, target: Path) -> None:

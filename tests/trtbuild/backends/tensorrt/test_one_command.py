@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from tests.tensorrt_stub import fixtures
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.cli.main import run
 from trtbuild.model import write_model
@@ -98,6 +101,19 @@ def test_tensorrt_by_name_without_a_gpu_ends_with_3(tensorrt: Server) -> None:
     answer = tensorrt.run(without_a_gpu, backend="tensorrt")
     assert answer.value["code"] == 3
     assert "CUDA_VISIBLE_DEVICES" in answer.stderr
+
+
+def test_bindings_without_their_library(tensorrt: Server) -> None:
+    """What a user sees who installed the Python package alone."""
+    environment = fixtures.environment(tensorrt.major) | {"LD_LIBRARY_PATH": ""}
+    code = "from trtbuild.backends import choose_backend; choose_backend('tensorrt')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert "MissingError" in last
+    assert "its library does not load" in last
+    assert f"libnvonnxparser.so.{tensorrt.major}" in last
 
 
 def with_another_library(world: World) -> dict[str, Any]:

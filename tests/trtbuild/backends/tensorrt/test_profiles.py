@@ -1,0 +1,73 @@
+"""Optimization profiles from text; needs nothing of TensorRT."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trtbuild.backends.base import TensorSpec
+from trtbuild.backends.tensorrt.profiles import ShapeRange, parse_shapes, profiles_for
+from trtbuild.errors import OptionError
+
+FLOAT = np.dtype(np.float32)
+IMAGES = TensorSpec("images", FLOAT, ("N", 3, None, 8))
+MASK = TensorSpec("mask", FLOAT, (4,))
+
+
+def test_three_shapes_or_one() -> None:
+    assert parse_shapes(["x=1x3:2x3:8x3", "y=4"]) == [
+        {"x": ShapeRange((1, 3), (2, 3), (8, 3)), "y": ShapeRange((4,), (4,), (4,))}
+    ]
+
+
+def test_names_with_equal_signs_colons_and_scalars() -> None:
+    assert parse_shapes(["a=b:0=2"]) == [{"a=b:0": ShapeRange((2,), (2,), (2,))}]
+    assert parse_shapes(["s=scalar"]) == [{"s": ShapeRange((), (), ())}]
+
+
+def test_repeated_inputs_make_profiles() -> None:
+    profiles = parse_shapes(["x=1", "y=1", "x=2", "x=3"])
+    assert [sorted(profile) for profile in profiles] == [["x", "y"], ["x"], ["x"]]
+    assert [profile["x"].opt for profile in profiles] == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize("text", ["x", "x=", "x=1:2", "x=1xa", "x=1:2:3:4", "=1", "x=-1", "x=1 x2"])
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="cannot be read"):
+        parse_shapes([text])
+
+
+@pytest.mark.parametrize("text", ["x=2:1:3", "x=1:3:2", "x=1:2x2:3", "x=1x5:2x4:3x5"])
+def test_min_opt_max_must_be_in_order(text: str) -> None:
+    with pytest.raises(OptionError, match="min <= opt <= max"):
+        parse_shapes([text])
+
+
+def test_every_profile_has_every_input() -> None:
+    other = TensorSpec("other", FLOAT, ("N",))
+    profiles = profiles_for(
+        ["images=1x3x8x8", "other=1", "images=2x3x8x8:4x3x16x8:8x3x16x8"], [IMAGES, other, MASK]
+    )
+    assert [sorted(profile) for profile in profiles] == [["images", "other"]] * 2
+    assert profiles[1]["other"].max == (1,)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["imgs=1x3x8x8"], "the network's inputs are images, mask"),
+        (["images=1x4x8x8"], "min is 1x4x8x8, and the network says Nx3x"),
+        (["images=1x3x8"], "min is 1x3x8"),
+        (["mask=5"], "min is 5, and the network says 4"),
+        ([], "--shape 'images=1x3x224x8:8x3x224x8:32x3x224x8'"),
+        (["mask=4"], "the input 'images' has the dynamic shape"),
+    ],
+)
+def test_shapes_must_fit_the_network(texts: list[str], message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        profiles_for(texts, [IMAGES, MASK])
+    assert message in str(caught.value)
+
+
+def test_a_static_network_needs_no_profile() -> None:
+    assert profiles_for([], [MASK]) == []
