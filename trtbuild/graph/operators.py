@@ -133,10 +133,13 @@ def permutation(node: ir.Node, rank: int | None) -> tuple[int, ...] | None:
 
 
 def is_inference_batch_norm(node: ir.Node) -> bool:
-    """Whether a BatchNormalization works with its stored statistics (its other outputs unread)."""
+    """Whether a BatchNormalization works with its stored statistics.
+
+    Before opset 14 there is no ``training_mode``: more outputs than one mean training.
+    """
     if attribute(node, "training_mode", 0) or not attribute(node, "spatial", 1):
         return False
-    return all(not out.uses() and not out.is_graph_output() for out in node.outputs[1:])
+    return all(not out.name for out in node.outputs[1:])
 
 
 def dropout_is_off(node: ir.Node) -> bool:

@@ -101,8 +101,8 @@ class RemoveDropout(Pass):
     """Remove Dropout at inference.
 
     Pattern: Dropout without ``training_mode``, or with constant false.
-    Conditions: the mask is not read.
-    Effect: readers read the input.
+    Conditions: none; a mask that is read is bool.
+    Effect: readers read the input; a mask that is read is true everywhere.
     Source: MNN ``RemoveDropout``.
     """
 
@@ -113,10 +113,16 @@ class RemoveDropout(Pass):
         """Bypass `node` if it drops nothing."""
         if not dropout_is_off(node):
             raise Declined("it may be in training mode")
-        if any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:]):
-            raise Declined("its mask is read")
         source = node.inputs[0]
         if source is None:
             return None
+        masks = [out for out in node.outputs[1:] if out.uses() or out.is_graph_output()]
+        if any(mask.dtype != ir.DataType.BOOL for mask in masks):
+            raise Declined("its mask is read, and is not bool")
+        edit.require_bypass(node, node.outputs[0], source)
+        for mask in masks:
+            shape = edit.add("Shape", [source], before=node)
+            true = {"value": ir.tensor([True])}
+            edit.forward(mask, edit.add("ConstantOfShape", [shape], true, before=node, like=mask))
         edit.bypass(node, node.outputs[0], source)
         return f"readers read '{source.name}'"

@@ -116,6 +116,8 @@ class ConvBNReluFuseToConvInt8QLinear(Pass):
         x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = node.inputs[:8]
         if edit.opset < 13 and rank(w_scale) != 0:
             raise Declined("scales per channel came with opset 13")
+        bias = input_at(node, 8)
+        addend = [] if bias is None else [_float_bias(node, bias, edit)]
         operands = [
             edit.add("DequantizeLinear", [x, x_scale, x_zero], before=node),
             edit.add(
@@ -125,11 +127,8 @@ class ConvBNReluFuseToConvInt8QLinear(Pass):
                 before=node,
             ),
         ]
-        bias = input_at(node, 8)
-        if bias is not None:
-            operands.append(_float_bias(node, bias, edit))
         attributes = {key: item.value for key, item in node.attributes.items()}
-        result = edit.add("Conv", operands, attributes, before=node)
+        result = edit.add("Conv", [*operands, *addend], attributes, before=node)
         output = edit.add(
             "QuantizeLinear", [result, y_scale, y_zero], before=node, like=node.outputs[0]
         )

@@ -116,26 +116,35 @@ class ConcatSliceElimination(Pass):
         concat = maker(node.inputs[0], "Concat")
         if concat is None or len(concat.inputs) < 2:
             return None
-        known = dims(node.inputs[0])
-        if known is None:
-            raise Declined("the rank is not known")
-        axis = normal_axis(int(attribute(concat, "axis")), len(known))
-        pieces = _pieces(concat, axis)
-        wanted = _split_ranges(node, axis, known) if node.op_type == "Split" else None
-        if node.op_type == "Slice":
-            wanted = _slice_range(node, axis, known)
-        if wanted is None:
-            raise Declined("it does not cut along the axis of the Concat, at known places")
-        found = [pieces.get(bounds) for bounds in wanted]
-        if any(piece is None for piece in found):
-            raise Declined("it cuts through the pieces")
+        found = _pieces_cut(node, concat)
         for output, piece in zip(node.outputs, found):
-            if piece is not None:
-                edit.require_bypass(node, output, piece)
+            edit.require_bypass(node, output, piece)
         for output, piece in zip(node.outputs, found):
-            if piece is not None:
-                edit.bypass(node, output, piece)
+            edit.bypass(node, output, piece)
         return f"reads the pieces of '{concat.name}'"
+
+
+def _pieces_cut(node: ir.Node, concat: ir.Node) -> list[ir.Value]:
+    """Answer the piece of `concat` that each output of `node` is.
+
+    Raises:
+        Declined: one of them is not exactly one piece.
+    """
+    known = dims(node.inputs[0])
+    if known is None:
+        raise Declined("the rank is not known")
+    axis = normal_axis(int(attribute(concat, "axis")), len(known))
+    pieces = _pieces(concat, axis)
+    ranges = _split_ranges if node.op_type == "Split" else _slice_range
+    wanted = ranges(node, axis, known)
+    if wanted is None:
+        raise Declined("it does not cut along the axis of the Concat, at known places")
+    found = [pieces[bounds] for bounds in wanted if bounds in pieces]
+    if len(found) < len(wanted):
+        raise Declined("it cuts through the pieces")
+    if len(set(found)) < len(found):
+        raise Declined("two of the pieces are one tensor")
+    return found
 
 
 def _pieces(concat: ir.Node, axis: int) -> dict[tuple[int, int], ir.Value]:
