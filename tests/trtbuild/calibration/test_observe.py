@@ -1,0 +1,103 @@
+"""What is counted: against NumPy on what ONNX Runtime gives; and that memory does not grow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from calibrators import Histogram
+from tests.models import NETWORKS
+from trtbuild.calibration import collect
+from trtbuild.calibration.watch import watch
+from trtbuild.data import Sample
+from trtbuild.data.feeds import as_feed
+from trtbuild.model import input_specs
+from trtbuild.quantization import watched_tensors
+
+STATM = Path("/proc/self/statm")
+
+
+def samples_of(network, arrays):
+    specs = {spec.name: spec for spec in input_specs(network)}
+    for index in range(len(next(iter(arrays.values())))):
+        feeds = {name: as_feed(array[index], specs[name], "") for name, array in arrays.items()}
+        yield Sample(f"[{index}]", bytes([index % 256]), lambda feeds=feeds: feeds)
+
+
+@pytest.mark.parametrize("name", ["opset_13", "residual", "no_batch_axis", "dims_static_batch_4"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_counts_are_those_of_numpy(name, threads, tmp_path):
+    network = NETWORKS[name]
+    path, _ = network.save(tmp_path)
+    from trtbuild import load, prepare
+
+    model = prepare(load(path)).model
+    arrays = network.arrays(12)
+    tensors = watched_tensors(model)
+    found = collect(watch(model, tensors), samples_of(model, arrays), threads=threads)
+    assert found.num_samples == 12
+
+    observed = {tensor: [] for tensor in tensors}
+    for sample in samples_of(model, arrays):
+        feeds = sample.load()
+        if name == "dims_static_batch_4":
+            feeds = {key: np.repeat(array, 4, axis=0) for key, array in feeds.items()}
+        for tensor, values in run_all(model, tensors, feeds).items():
+            observed[tensor].append(values)
+    for tensor, histogram in found.together.histograms.items():
+        values = np.concatenate([v.ravel() for v in observed[tensor]]).astype(np.float64)
+        assert histogram.num_values == values.size
+        assert histogram.num_zeros == np.count_nonzero(values == 0)
+        # the reference runs without optimisation, and sums in another order
+        close = 1e-5 * np.abs(values).max()
+        assert abs(histogram.minimum - values.min()) <= close
+        assert abs(histogram.maximum - values.max()) <= close
+        wanted = Histogram()
+        wanted.observe(values.astype(np.float32))
+        exponent = int(np.ceil(np.log2(np.abs(values).max())))
+        # a value may fall into the next bin when its last bit differs; none may be lost
+        counts, same = histogram.fold(exponent), wanted.fold(exponent)
+        assert counts.sum() == same.sum()
+        assert np.abs(np.cumsum(counts) - np.cumsum(same)).max() <= max(2, values.size // 1000)
+
+
+def run_all(model, tensors, feeds):
+    proto = ir.to_proto(model)
+    inputs = {value.name for value in proto.graph.input}
+    outputs = [tensor for tensor in tensors if tensor not in inputs]
+    del proto.graph.output[:]
+    for name in outputs:
+        proto.graph.output.add().name = name
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    session = ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    found = dict(zip(outputs, session.run(outputs, feeds)))
+    return {**found, **{name: feeds[name] for name in inputs if name in tensors}}
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="reads the size of this process from /proc")
+def test_memory_does_not_grow_with_the_number_of_samples():
+    network = NETWORKS["dims_all_dynamic"]
+    model = ir.from_proto(network.proto)
+    image = np.random.default_rng(0).standard_normal((3, 64, 64)).astype(np.float32)
+    (spec,) = input_specs(model)
+    sizes = []
+
+    def made():
+        for index in range(600):
+            sizes.append(int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+            feed = as_feed(image * (1 + index % 7), spec, "")
+            yield Sample(str(index), bytes([index % 256]), lambda feed=feed: {"x": feed})
+
+    collect(watch(model, ("x", "r", "s")), made(), threads=1)
+    # Watched are 53,000 values a sample: kept, the last 300 samples would take 64 MB. What is allowed
+    # is a buffer of 8 MiB that one half of the data may not have filled before.
+    assert max(sizes[300:]) - max(sizes[:300]) < 16e6

@@ -1,0 +1,212 @@
+"""``trtbuild engine`` and the stages as a script uses them: files, JSON, quiet, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.command import trtbuild
+from tests.models import NETWORKS
+from tests.trtbuild.quantization.tensorrt_rules import int8_layers
+
+PROJECT = Path(__file__).resolve().parents[3]
+CNN = NETWORKS["opset_13"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    return (*CNN.save(tmp_path), tmp_path / "out")
+
+
+def engine(capsys, files, *options):
+    model, data, out = files
+    return trtbuild(
+        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency", *options)
+    )
+
+
+def test_files_and_what_the_manifest_says_of_them(files, capsys):
+    from trtbuild.files import file_digest
+
+    assert engine(capsys, files).code == 0
+    out = files[2]
+    manifest = json.loads((out / "net.manifest.json").read_text())
+    written = {file.name for file in out.iterdir()}
+    assert written == {*manifest["files"], "net.manifest.json"}
+    assert {"net.int8.onnx", "net.onnxruntime.onnx", "net.calibration.json"} <= written
+    for name, entry in manifest["files"].items():
+        assert entry["digest"] == file_digest(out / name)
+        assert entry["bytes"] == (out / name).stat().st_size
+        assert entry["what"]
+    assert manifest["model"]["digest"] == file_digest(files[0])
+
+
+def test_json_is_all_of_standard_output(files, capsys):
+    done = engine(capsys, files, "--json")
+    assert done.json == json.loads((files[2] / "net.manifest.json").read_text())
+    quiet = engine(capsys, files, "--json", "--quiet")
+    assert quiet.err == ""
+    assert quiet.json["passed"] is True
+
+
+def test_quiet_says_nothing(files, capsys):
+    done = engine(capsys, files, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_the_verdict_is_shown(files, capsys):
+    done = engine(capsys, files, "--min-sqnr", "10")
+    assert "PASSED" in done.out
+    assert "3 of 3" in done.out
+    done = engine(capsys, files, "--min-sqnr", "90")
+    assert done.code == 1
+    assert "FAILED" in done.out
+
+
+def test_the_same_build_twice_gives_the_same_files(files, capsys):
+    contents = []
+    for batch_size in (8, 3):
+        assert engine(capsys, files, "--batch-size", batch_size).code == 0
+        names = ("net.int8.onnx", "net.onnxruntime.onnx", "net.calibration.json")
+        contents.append([(files[2] / name).read_bytes() for name in names])
+    assert contents[0] == contents[1]
+
+
+def test_verification_is_on_data_that_calibration_has_not_seen(files, capsys):
+    manifest = engine(capsys, files, "--json").json
+    details = next(s for s in manifest["stages"] if s["stage"] == "calibrate")["details"]
+    verified = {v["num_images"] for v in manifest["verification"].values()}
+    assert verified == {3}  # 5 % of 64
+    assert details["num_samples"] == "61"
+
+
+def test_data_of_its_own_verifies_and_is_taken_out_of_calibration(files, capsys, tmp_path):
+    arrays = CNN.arrays()
+    np.savez(tmp_path / "verify.npz", x=arrays["x"][:10])
+    manifest = engine(capsys, files, "--json", "--verify-data", tmp_path / "verify.npz").json
+    details = next(s for s in manifest["stages"] if s["stage"] == "calibrate")["details"]
+    assert details["num_samples"] == "54"
+    assert {v["num_images"] for v in manifest["verification"].values()} == {10}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"), [("Gemm", 2), ("Conv_c", 2), ("Conv_*", 1), ("*", None), ("[Cc]onv*", 1)]
+)
+def test_layers_kept_in_float(files, capsys, pattern, left):
+    done = engine(capsys, files, "--float", pattern, "--json")
+    if left is None:
+        assert "would run in INT8" in done.sentence
+        return
+    assert len(int8_layers(onnx.load(files[2] / "net.int8.onnx"))) == left
+    reasons = [layer["reason"] for layer in done.json["layers"] if not layer["int8"]]
+    assert any(f"--float '{pattern}'" in reason for reason in reasons)
+
+
+def test_stages_one_by_one_give_what_the_whole_job_gives(files, capsys, tmp_path):
+    model, _, out = files
+    assert engine(capsys, files).code == 0
+    calibration = out / "net.calibration.json"
+    for form, name in (("tensorrt", "net.int8.onnx"), ("onnxruntime", "net.onnxruntime.onnx")):
+        alone = tmp_path / "alone.onnx"
+        done = trtbuild(
+            *(capsys, "quantize", model, "--calibration", calibration, "-o", alone, "--form", form)
+        )
+        assert done.code == 0, done.err
+        assert alone.read_bytes() == (out / name).read_bytes()
+
+
+def test_a_calibration_is_reused_and_refused_for_another_graph(files, capsys, tmp_path):
+    out = files[2]
+    assert engine(capsys, files).code == 0
+    first = (out / "net.int8.onnx").read_bytes()
+    kept = tmp_path / "kept.json"
+    kept.write_bytes((out / "net.calibration.json").read_bytes())
+    assert engine(capsys, files, "--calibration", kept).code == 0
+    assert (out / "net.int8.onnx").read_bytes() == first
+    NETWORKS["residual"].save(tmp_path)
+    sentence = engine(capsys, files, "--calibration", kept).sentence
+    assert "another graph" in sentence
+
+
+def test_list_shows_every_node_with_its_reason(files, capsys):
+    done = trtbuild(capsys, "quantize", files[0], "--list", "--json")
+    assert done.code == 0
+    assert {entry["op_type"] for entry in done.json} >= {"Conv", "Gemm", "Relu"}
+    assert all(entry["reason"] for entry in done.json)
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "trtbuild", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+
+
+def test_as_a_program(files):
+    model, data, out = files
+    process = start(
+        *("engine", model, "--int8", "--data", data, "-o", out, "--no-latency", "--json")
+    )
+    said, complained = process.communicate(timeout=120)
+    assert process.returncode == 0, complained
+    assert json.loads(said)["name"] == "net"
+    process = start("engine", model, "--int8", "--data", "absent.npz", "-o", out)
+    said, complained = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert said == ""
+    assert complained.splitlines() == ["trtbuild: the data 'absent.npz' does not exist."]
+
+
+# Slow once the output folder is there, which is made right before calibration.
+READER = """
+import pathlib, time
+import numpy as np
+def slow():
+    for number in range(1000):
+        if pathlib.Path("out").exists():
+            time.sleep(0.02)
+            if number == 50:
+                pathlib.Path("running").touch()
+        yield {"x": np.random.default_rng(number).standard_normal((1, 3, 8, 8)).astype("float32")}
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_interrupted_leaves_nothing_and_exits_with_130(files, tmp_path, monkeypatch):
+    model, _, out = files
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slow_reader.py").write_text(READER)
+    process = start("engine", model, "--int8", "--data", "slow_reader:slow", "-o", out)
+    waited = time.monotonic()
+    while not (tmp_path / "running").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() - waited < 60
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=60)
+    assert process.returncode == 130, complained
+    assert said == ""
+    assert "Traceback" not in complained
+    assert "interrupted" in complained
+    assert list(out.iterdir()) == []
+
+
+def test_version_and_help(capsys):
+    done = trtbuild(capsys, "--help")
+    assert done.code == 0
+    for command in ("engine", "calibrate", "optimize", "quantize", "verify", "bench"):
+        assert command in done.out
+    assert trtbuild(capsys, "engine", "--help").code == 0
+    assert trtbuild(capsys, "nonsense").code == 2
