@@ -11,10 +11,12 @@ from trtbuild.backends import AUTO
 from trtbuild.bench import BenchRecipe, BenchResult, bench
 from trtbuild.cli.data_options import data_options
 from trtbuild.cli.output import Output, output_options
+from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
 from trtbuild.latency.measure import MeasureOptions
 from trtbuild.latency.regress import DEFAULT_MARGIN_PERCENT, Answer
 from trtbuild.report import text
+from trtbuild.report.model import Report
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,6 +42,7 @@ __all__ = ["command"]
               help="Keep the latencies for --against on this device.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="'cannot tell' is a failure too.")
 @click.option("--backend", default=AUTO, show_default=True, help="What opens the engines.")
+@report_options
 @output_options
 def command(
     *,
@@ -53,6 +56,7 @@ def command(
     save_baseline: Path | None,
     strict: bool,
     backend: str,
+    files: ReportFiles,
     out: Output,
 ) -> int:
     """Time ENGINE; with --against, answer faster, same, slower or cannot tell.
@@ -71,6 +75,7 @@ def command(
     )
     with out.progress() as progress:
         result = bench(recipe, progress)
+    files.write(lambda: _report(engine.name, result))
     out.say(*_summary(result))
     out.result(result.to_json())
     return 1 if result.slower or (strict and result.unclear) else 0
@@ -87,6 +92,17 @@ def _batch_sizes(text_: str) -> tuple[int, ...]:
 
 
 _COLORS = {Answer.FASTER: "green", Answer.SLOWER: "red", Answer.CANNOT_TELL: "yellow"}
+
+
+def _report(title: str, result: BenchResult) -> Report:
+    return Report(
+        title=title,
+        facts={"inputs": result.data},
+        latency_verdicts=result.verdicts,
+        samples=result.samples,
+        device=result.device,
+        conditions=result.conditions,
+    )
 
 
 def _summary(result: BenchResult) -> list[RenderableType]:

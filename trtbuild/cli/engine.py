@@ -11,11 +11,13 @@ from trtbuild.artifact import Record
 from trtbuild.backends import AUTO
 from trtbuild.cli.calibrate_options import calibrate_options
 from trtbuild.cli.data_options import data_options
+from trtbuild.cli.engine_report import engine_report
 from trtbuild.cli.engine_summary import engine_summary
 from trtbuild.cli.export_summary import export_result, export_summary
 from trtbuild.cli.gate_options import gate_options
 from trtbuild.cli.module_options import export_options, is_module_target
 from trtbuild.cli.output import Output, output_options
+from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.cli.tensorrt_options import tensorrt_options
 from trtbuild.errors import OptionError
 from trtbuild.files import make_directory
@@ -59,6 +61,7 @@ __all__ = ["command"]
 @tensorrt_options
 @export_options
 @gate_options
+@report_options
 @output_options
 def command(
     *,
@@ -77,6 +80,7 @@ def command(
     settings: dict[str, Any],
     export: Callable[[str, Path], ExportSpec],
     gate: Gate,
+    files: ReportFiles,
     out: Output,
 ) -> int:
     """Build a verified engine from the float network MODEL, in INT8, FP16 or both.
@@ -111,6 +115,7 @@ def command(
     )
     with out.progress() as progress:
         result = build_engine(recipe, progress)
+    files.write(lambda: engine_report(result))
     out.say(*engine_summary(result))
     out.result(read_manifest(result.manifest))
     return 0 if result.passed else 1

@@ -36,6 +36,7 @@ _COMMANDS = {
     "optimize": "Run graph passes over an ONNX file.",
     "verify": "Compare an engine with its float network: figures, limits, and who is to blame.",
     "bench": "Time an engine, alone, against another, or against a baseline.",
+    "crosscheck": "Compare the thresholds of two calibrations, of any origin.",
     "quantize": "Write the explicit Q/DQ network from ranges.",
     "inspect": "Print what each layer of a TensorRT engine really runs in.",
     "doctor": "Say what of this machine trtbuild can use, and what mends the rest.",

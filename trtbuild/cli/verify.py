@@ -12,9 +12,11 @@ from trtbuild.backends import AUTO
 from trtbuild.cli.data_options import data_options
 from trtbuild.cli.gate_options import gate_options
 from trtbuild.cli.output import Output, output_options
+from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
 from trtbuild.files import write_text
 from trtbuild.report import text
+from trtbuild.report.model import Report
 from trtbuild.verification.compare import ComparisonOptions
 from trtbuild.verification.scores import load_metric
 from trtbuild.verify import (
@@ -56,6 +58,7 @@ __all__ = ["command"]
 @click.option("--saved", type=click.Path(path_type=Path),
               help="Judge a saved result with these limits; runs nothing.")  # fmt: skip
 @gate_options
+@report_options
 @output_options
 def command(
     *,
@@ -74,6 +77,7 @@ def command(
     output: Path | None,
     saved: Path | None,
     gate: Gate,
+    files: ReportFiles,
     out: Output,
 ) -> int:
     """Compare ENGINE with the float network FLOAT on the same images, and judge it by limits."""
@@ -105,9 +109,22 @@ def command(
             found = verify(recipe, progress)
     if output is not None:
         write_text(output, json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n")
+    files.write(lambda: _report(found))
     out.say(*_summary(found))
     out.result(found.to_json())
     return 0 if found.verdict.passed else 1
+
+
+def _report(found: Verification) -> Report:
+    return Report(
+        title=f"{found.engine} against {found.reference}",
+        facts={"engine": found.engine, "float network": found.reference, "data": found.data},
+        verdicts={found.engine: found.verdict},
+        comparisons=(found.comparison,),
+        layers=found.layers,
+        sensitivity=found.sensitivity or (),
+        culprits=found.culprits,
+    )
 
 
 def _summary(found: Verification) -> list[RenderableType]:

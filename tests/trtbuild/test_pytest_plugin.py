@@ -1,0 +1,77 @@
+"""The plugin as a deployment repository uses it: a test file of five lines, run by pytest."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tests.trtbuild.verification.small_network import images, quantized
+from trtbuild.model import write_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest_plugins = ["pytester"]
+
+TESTS = """
+def test_accuracy(assert_accuracy):
+    assert_accuracy("float.onnx", "int8.onnx", data="images.npz", min_sqnr_db={sqnr})
+
+def test_latency(assert_not_slower):
+    assert_not_slower("int8.onnx", against="{against}", within={within}, seconds=0.2)
+"""
+
+
+@pytest.fixture
+def deployment(pytester: pytest.Pytester) -> pytest.Pytester:
+    artifact = quantized()
+    write_model(artifact.source, pytester.path / "float.onnx")
+    write_model(artifact.quantized, pytester.path / "int8.onnx")
+    np.savez(pytester.path / "images.npz", image=images(3, 16))
+    return pytester
+
+
+def ran(deployment: pytest.Pytester, *arguments: str, **texts: object) -> dict[str, int]:
+    deployment.makepyfile(TESTS.format(**texts))
+    result = deployment.runpytest_inprocess("-p", "trtbuild.pytest_plugin", *arguments)
+    return result.parseoutcomes()
+
+
+def test_both_assertions_pass_against_the_float_network(deployment) -> None:
+    # 0.2 s are too short to be sure on a busy machine; then the test is skipped, never failed
+    found = ran(deployment, sqnr=10, against="float.onnx", within=100_000)
+    assert found.get("failed", 0) == 0
+    assert found["passed"] >= 1
+
+
+def test_a_limit_that_fails_fails_the_test_with_the_numbers(deployment) -> None:
+    deployment.makepyfile(TESTS.format(sqnr=95, against="float.onnx", within=100_000))
+    result = deployment.runpytest_inprocess("-p", "trtbuild.pytest_plugin", "-k", "accuracy")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*SQNR of 'logits': * dB, at least 95 dB, failed*"])
+
+
+def test_baselines_are_made_on_request_and_then_compared_with(deployment) -> None:
+    first = ran(deployment, "-k", "latency", sqnr=10, against="baselines", within=100_000)
+    assert first == {"skipped": 1, "deselected": 1}
+    saved = ran(
+        deployment, "-k", "latency", "--trtbuild-save-baselines",
+        sqnr=10, against="baselines", within=100_000,
+    )  # fmt: skip
+    assert saved["passed"] == 1
+    files: list[Path] = list((deployment.path / "baselines").iterdir())
+    assert len(files) == 1
+    assert files[0].name.startswith("int8.")
+    again = ran(deployment, "-k", "latency", sqnr=10, against="baselines", within=100_000)
+    assert again.get("failed", 0) == 0
+
+
+def test_the_plugin_costs_nothing_until_it_is_used() -> None:
+    import subprocess
+
+    code = "import trtbuild.pytest_plugin, sys; print('onnxruntime' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,89 @@
+"""Thresholds from whatever file holds some: our calibration, TensorRT's cache, ONNX Runtime's table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calibrators import (
+    METHODS,
+    Calibration,
+    CalibrationCache,
+    CalibratorError,
+    read_onnxruntime_table,
+)
+from trtbuild.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from calibrators import Histogram
+
+__all__ = ["Thresholds", "read_pair", "read_thresholds"]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """One side of a comparison.
+
+    Attributes:
+        name: what it is called.
+        kind: what the file is.
+        amaxes: tensor name -> threshold.
+        calibration: with its histograms, where the file is one of ours.
+    """
+
+    name: str
+    kind: str
+    amaxes: Mapping[str, float]
+    calibration: Calibration | None = None
+
+    @property
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Statistics by tensor; empty where the file holds none."""
+        return (self.calibration.histograms or {}) if self.calibration is not None else {}
+
+
+def read_thresholds(path: Path) -> Thresholds:
+    """Read a file of thresholds; its content decides what it is.
+
+    Raises:
+        InputError: it cannot be read, or is none of the three.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}.") from error
+    try:
+        if content.lstrip().startswith(b"{"):
+            calibration = Calibration.from_bytes(content)
+            amaxes = {name: found.amax for name, found in calibration.ranges.items()}
+            return Thresholds(path.name, f"calibration, {calibration.method}", amaxes, calibration)
+        if b":" in content.partition(b"\n")[2]:
+            cache = CalibrationCache.from_bytes(content)
+            return Thresholds(path.name, f"TensorRT cache, {cache.header}", cache.amaxes)
+        return Thresholds(path.name, "ONNX Runtime table", read_onnxruntime_table(content))
+    except CalibratorError as error:
+        raise InputError(
+            f"'{path}' is no calibration file, TensorRT cache or ONNX Runtime table: {error}"
+        ) from error
+
+
+def read_pair(first: str, second: str) -> tuple[Thresholds, Thresholds]:
+    """Read two files; or one file and a method's name, which chooses anew from its histograms.
+
+    Raises:
+        InputError: a file cannot be read, or keeps no histograms to choose from.
+    """
+    one = read_thresholds(Path(first))
+    if second not in METHODS or Path(second).exists():
+        return one, read_thresholds(Path(second))
+    if one.calibration is None or one.calibration.histograms is None:
+        raise InputError(
+            f"'{first}' keeps no histograms, so '{second}' cannot choose from them; calibrate with"
+            " trtbuild calibrate."
+        )
+    chosen = one.calibration.chosen_with(second)
+    amaxes = {name: found.amax for name, found in chosen.ranges.items()}
+    return one, Thresholds(second, "another method", amaxes, chosen)

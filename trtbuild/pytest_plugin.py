@@ -1,0 +1,206 @@
+"""Fixtures for a deployment repository's own tests; pytest finds them once trtbuild is installed.
+
+::
+
+    def test_accuracy(assert_accuracy):
+        assert_accuracy("net.onnx", "net.int8.onnx", data="val.npz", max_top1_drop=0.5)
+
+    def test_latency(assert_not_slower):
+        assert_not_slower("net.plan", against="baselines", within=3.0)
+
+A folder given as `against` holds one baseline a device; ``pytest --trtbuild-save-baselines`` writes
+the one of this machine, and without one the test is skipped with a sentence that says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from trtbuild.bench import BenchRecipe, BenchResult
+    from trtbuild.data import DataRecipe, Preprocess
+    from trtbuild.verify import Verification
+
+__all__ = ["AccuracyAssertion", "LatencyAssertion", "assert_accuracy", "assert_not_slower"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this plugin."""
+    group = parser.getgroup("trtbuild", "accuracy and latency of engines")
+    group.addoption(
+        "--trtbuild-save-baselines",
+        action="store_true",
+        help="measure latencies anew and keep them as this device's baselines",
+    )
+
+
+@dataclass(frozen=True)
+class AccuracyAssertion:
+    """Called in a test; see `assert_accuracy`."""
+
+    def __call__(
+        self,
+        reference: str | Path,
+        engine: str | Path,
+        *,
+        data: str | Path,
+        labels: str | Path | None = None,
+        preprocess: Preprocess | None = None,
+        num_images: int | None = None,
+        batch_size: int = 8,
+        backend: str = "auto",
+        **limits: float,
+    ) -> Verification:
+        """Compare `engine` with the float network `reference`, and fail where a limit does.
+
+        Args:
+            reference: float ONNX file.
+            engine: a plan or an ONNX file.
+            data: what ``--data`` takes.
+            labels: what ``--labels`` takes.
+            preprocess: how pixels become inputs.
+            num_images: how many images; None for all.
+            batch_size: images a run, where the network leaves it open.
+            backend: opens the engine.
+            **limits: fields of `trtbuild.verification.gate.Gate`.
+
+        Returns:
+            What was found, for further assertions.
+
+        Raises:
+            AssertionError: a limit fails; the message has the numbers.
+            InputError: the files or the data do not fit.
+        """
+        __tracebackhide__ = True
+        from trtbuild.verification.gate import Gate
+        from trtbuild.verify import VerifyRecipe, verify
+
+        found = verify(
+            VerifyRecipe(
+                reference=Path(reference),
+                engine=Path(engine),
+                data=_data(data, labels, preprocess, num_images),
+                backend=backend,
+                batch_size=batch_size,
+                gate=Gate(**limits),
+            )
+        )
+        if not found.verdict.passed:
+            raise AssertionError("; ".join(str(failure) for failure in found.verdict.failures))
+        return found
+
+
+@dataclass(frozen=True)
+class LatencyAssertion:
+    """Called in a test; see `assert_not_slower`."""
+
+    save_baselines: bool = False
+
+    def __call__(
+        self,
+        engine: str | Path,
+        *,
+        against: str | Path,
+        within: float = 2.0,
+        data: str | Path | None = None,
+        preprocess: Preprocess | None = None,
+        batch_size: int | None = None,
+        seconds: float = 3.0,
+        backend: str = "auto",
+    ) -> BenchResult:
+        """Time `engine` against another engine or a baseline, and fail when it is slower.
+
+        The test is skipped, with the numbers, when the machine is too noisy to tell.
+
+        Args:
+            engine: a plan or an ONNX file.
+            against: another engine; a baseline file; or a folder of baselines, one a device.
+            within: differences below this count as none, percent.
+            data: what to run on; random numbers where none is named.
+            preprocess: how pixels become inputs.
+            batch_size: None takes the one that the engine fixes, else 1.
+            seconds: how long to measure.
+            backend: opens the engines.
+
+        Returns:
+            What was measured.
+
+        Raises:
+            AssertionError: it is slower; the message has the numbers.
+            InputError: a file does not fit, or a baseline is of another device.
+        """
+        __tracebackhide__ = True
+        from trtbuild.bench import BenchRecipe, bench
+        from trtbuild.latency.measure import MeasureOptions
+
+        base = _baseline_file(Path(against), Path(engine))
+        recipe = BenchRecipe(
+            engine=Path(engine),
+            against=base,
+            data=_data(data, None, preprocess, None),
+            backend=backend,
+            batch_sizes=() if batch_size is None else (batch_size,),
+            measure=MeasureOptions(duration_ms=1000.0 * seconds),
+            margin_percent=within,
+        )
+        if base.suffix == ".json" and (self.save_baselines or not base.exists()):
+            return self._save(recipe, base)
+        result = bench(recipe)
+        said = "; ".join(str(verdict) for verdict in result.verdicts)
+        if result.slower:
+            raise AssertionError(said)
+        if result.unclear:
+            pytest.skip(said)
+        return result
+
+    def _save(self, recipe: BenchRecipe, base: Path) -> BenchResult:
+        from dataclasses import replace
+
+        from trtbuild.bench import bench
+        from trtbuild.files import make_directory
+
+        if not self.save_baselines:
+            pytest.skip(f"no baseline of this device, '{base}'; run --trtbuild-save-baselines here")
+        make_directory(base.parent)
+        return bench(replace(recipe, against=None, save_baseline=base))
+
+
+def _data(
+    data: str | Path | None,
+    labels: str | Path | None,
+    preprocess: Preprocess | None,
+    num_images: int | None,
+) -> DataRecipe:
+    from trtbuild.data import DataRecipe
+
+    return DataRecipe(
+        data=None if data is None else str(data),
+        labels=None if labels is None else Path(labels),
+        preprocess=preprocess,
+        num_images=num_images,
+    )
+
+
+def _baseline_file(against: Path, engine: Path) -> Path:
+    """The file meant by `against`: in a folder, that of this engine and this device."""
+    if against.suffix:
+        return against
+    from trtbuild.latency.conditions import this_device
+
+    return against / f"{engine.stem}.{this_device().slug}.json"
+
+
+@pytest.fixture(scope="session")
+def assert_accuracy() -> AccuracyAssertion:
+    """Compares an engine with its float network and fails where a limit does."""
+    return AccuracyAssertion()
+
+
+@pytest.fixture(scope="session")
+def assert_not_slower(pytestconfig: pytest.Config) -> Any:
+    """Times an engine against another or a baseline and fails when it is slower."""
+    return LatencyAssertion(pytestconfig.getoption("--trtbuild-save-baselines"))
