@@ -9,7 +9,7 @@ from trtbuild.manifest import read_manifest
 from trtbuild.report.model import Report, TensorPlot
 
 if TYPE_CHECKING:
-    from trtbuild.pipeline import EngineResult
+    from trtbuild.result import EngineResult
 
 __all__ = ["engine_report"]
 
