@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from trtbuild.cli.calibrate_summary import agreement_lines
 from trtbuild.latency.stats import ratio, summarize
 from trtbuild.quantization.operators import WEIGHTED
 from trtbuild.report.text import layer_table, tuning_table
@@ -14,6 +15,8 @@ from trtbuild.result import ENGINE, FLOAT, TENSORRT_FORM
 from trtbuild.trial import FAR_SQNR_DB
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
     from trtbuild.artifact import Decision
@@ -31,7 +34,7 @@ def engine_summary(result: EngineResult) -> list[RenderableType]:
     """The summary as tables and lines, the verdict last."""
     parts: list[RenderableType] = [
         f"backend: {result.why_backend}",
-        *(f"note: {r.summary}" for r in result.artifact.history if r.stage == "spot check"),
+        *_notes(result),
         _coverage(result),
     ]
     if result.tuned is not None:
@@ -47,6 +50,15 @@ def engine_summary(result: EngineResult) -> list[RenderableType]:
         parts.extend(f"[red]{_TITLES[name]}: {finding}[/red]" for finding in verdict.failures)
     parts.append(_verdict(result))
     return parts
+
+
+def _notes(result: EngineResult) -> Iterator[str]:
+    """What a user should know about the ranges."""
+    for record in result.artifact.history:
+        if record.stage == "spot check":
+            yield f"note: {record.summary}"
+        elif record.details.get("until_stable") is not None:
+            yield agreement_lines(record.details["until_stable"])
 
 
 def _coverage(result: EngineResult) -> str:

@@ -20,6 +20,7 @@ from tests.trtbuild.calibration.small_files import (
     digits,
     write_network,
 )
+from trtbuild.cli.main import run
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,16 @@ def test_until_stable_names_the_tensors_that_do_not_agree(given, whole, tmp_path
     for name, spread in found["apart"].items():
         assert f"{name}: {spread:.2%} apart" in error
     assert result["amax"] == whole.amaxes, "all data was used, so it is the plain calibration"
+
+
+def test_engine_tells_of_an_early_stop_too(given, tmp_path, capsys) -> None:
+    options = ("--int8", "--backend", "onnxruntime", "--no-latency", "--until-stable", "0.5%")
+    code = run(["engine", *map(str, given), *options, "-o", str(tmp_path)])
+    assert code == 0
+    assert "tensors do not agree to 0.5 %:\n" in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "digits.manifest.json").read_text())
+    (record,) = [stage for stage in manifest["stages"] if stage["stage"] == "calibrate"]
+    assert record["details"]["until_stable"]["apart"]
 
 
 def test_one_sample_is_never_called_stable(given, tmp_path, capsys) -> None:
