@@ -131,6 +131,7 @@ def _built(
         verdicts={name: judge(comparison, recipe.gate) for name, comparison in comparisons.items()},
         latency=latency,
         manifest=output / f"{artifact.name}.manifest.json",
+        kept_apart=recipe.calibration is None,
         layers=find_fault(artifact, comparisons, plan.verification, progress),
         tuned=tuned,
     )

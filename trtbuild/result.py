@@ -38,6 +38,7 @@ class EngineResult:
         verdicts: the gate's judgement of each.
         latency: samples of the float network and of the engine; empty when not measured.
         manifest: path of the record.
+        kept_apart: whether calibration is known not to have seen the images of the comparisons.
         layers: the layers' errors, where an output of TensorRT's form is far from the float one.
         tuned: what the search for a budget did; None where none was set.
     """
@@ -50,6 +51,7 @@ class EngineResult:
     verdicts: Mapping[str, Verdict]
     latency: Mapping[str, Samples]
     manifest: Path
+    kept_apart: bool
     layers: LayerReport | None = None
     tuned: Tuned | None = None
 

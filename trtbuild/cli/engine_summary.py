@@ -91,7 +91,12 @@ def _figures(result: EngineResult) -> Table:
                 _top1(comparison, output.name),
             )
     images = next(iter(result.comparisons.values())).num_images
-    table.caption = f"against the float network, on {images} samples that calibration did not see"
+    seen = (
+        "that calibration did not see"
+        if result.kept_apart
+        else "which the calibration may have seen"
+    )
+    table.caption = f"against the float network, on {images} samples {seen}"
     return table
 
 
