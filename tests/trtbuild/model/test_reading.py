@@ -1,0 +1,117 @@
+"""What reading does to a network, and what digests tell apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from tests.models import NETWORKS
+from tests.networks.network import from_text
+from trtbuild import write_model
+from trtbuild.model import (
+    graph_digest,
+    input_specs,
+    output_specs,
+    read_model,
+    read_unchanged,
+    static_batch,
+    weights_digest,
+    writing,
+)
+
+
+def saved(tmp_path, proto, name="net.onnx"):
+    path = tmp_path / name
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_weights_are_no_inputs_and_the_opset_is_raised(tmp_path):
+    path = saved(tmp_path, NETWORKS["weights_are_inputs"].proto)
+    model = read_model(path)
+    assert [spec.name for spec in input_specs(model)] == ["x"]
+    assert model.graph.opset_imports[""] == 13
+    unchanged = read_unchanged(path)
+    assert len(unchanged.graph.inputs) > 1
+    assert unchanged.graph.opset_imports[""] == 8
+
+
+@pytest.mark.parametrize(("name", "opset"), [("opset_18", 18), ("opset_22", 22), ("float16", 19)])
+def test_newer_opsets_stay(tmp_path, name, opset):
+    assert read_model(saved(tmp_path, NETWORKS[name].proto)).graph.opset_imports[""] == opset
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "batch"),
+    [
+        ("dims_static", (1, 3, 8, 8), 1),
+        ("dims_static_batch_4", (4, 3, 8, 8), 4),
+        ("dims_named", ("batch", 3, "height", "width"), None),
+        ("dims_all_dynamic", (None, 3, None, None), None),
+        ("dims_minus_one", (None, 3, None, None), None),
+    ],
+)
+def test_dims(tmp_path, name, dims, batch):
+    model = read_model(saved(tmp_path, NETWORKS[name].proto))
+    (spec,) = input_specs(model)
+    assert spec.dims == dims
+    assert spec.dtype == np.float32
+    assert static_batch(model) == batch
+    assert output_specs(model)[0].dims == (dims[0], 5)
+
+
+def test_every_node_has_a_name_of_its_own_and_unique_names_stay(tmp_path):
+    for name in ("names_empty", "names_equal", "names_odd"):
+        model = read_model(saved(tmp_path, NETWORKS[name].proto))
+        names = [node.name for node in model.graph]
+        assert all(names)
+        assert len(set(names)) == len(names)
+        if name == "names_odd":
+            assert names[:2] == ["a b", "[0]"]
+
+
+def test_external_data_small_and_large_through_a_raised_opset(tmp_path):
+    proto = NETWORKS["opset_9"].proto
+    path = tmp_path / "net.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="net.bin", size_threshold=0)
+    inside, outside = (read_model(p) for p in (saved(tmp_path, proto, "inside.onnx"), path))
+    assert weights_digest(inside) == weights_digest(outside)
+    assert graph_digest(inside) == graph_digest(outside)
+
+
+def test_digests(tmp_path):
+    text = "g (float[N, 4] x) => (float[N, 5] y) {{ y = Gemm <alpha = {alpha}> (x, w) }}"
+    first = from_text(text.format(alpha=1.0), {"w": (4, 5)})
+    again = from_text(text.format(alpha=1.0), {"w": (4, 5)})
+    attribute = from_text(text.format(alpha=2.0), {"w": (4, 5)})
+    weights = from_text(text.format(alpha=1.0), {"w": (4, 5)}, seed=2)
+    models = [read_model(saved(tmp_path, proto)) for proto in (first, again, attribute, weights)]
+    graphs = [graph_digest(model) for model in models]
+    assert graphs[0] == graphs[1] == graphs[3] != graphs[2]
+    values = [weights_digest(model) for model in models]
+    assert values[0] == values[1] == values[2] != values[3]
+
+
+def test_digest_sees_into_bodies(tmp_path):
+    text = """g (bool c, float[N] x) => (float[N] y) {{ y = If (c) <
+      then_branch = t () => (float[N] a) {{ a = {op} (x) }},
+      else_branch = e () => (float[N] b) {{ b = Neg (x) }}> }}"""
+    digests = {
+        graph_digest(read_model(saved(tmp_path, from_text(text.format(op=op)))))
+        for op in ("Relu", "Abs")
+    }
+    assert len(digests) == 2
+
+
+def test_large_weights_go_beside_the_file(tmp_path, monkeypatch):
+    model = read_model(saved(tmp_path, NETWORKS["opset_13"].proto))
+    monkeypatch.setattr(writing, "EXTERNAL_DATA_LIMIT", 100)
+    out = tmp_path / "out"
+    out.mkdir()
+    files = write_model(model, out / "big.onnx")
+    assert [file.name for file in files] == ["big.onnx", "big.onnx.data"] or len(files) == 2
+    assert {file.name for file in out.iterdir()} == {file.name for file in files}
+    onnx.checker.check_model(str(out / "big.onnx"))
+    assert weights_digest(ir.load(out / "big.onnx")) == weights_digest(model)
