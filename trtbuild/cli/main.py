@@ -29,18 +29,18 @@ INTERRUPTED = 130
 
 # Command -> module and the line of the overview; a module is imported when its command is called.
 _COMMANDS = {
-    "engine": "Build a verified INT8 engine from a float ONNX file: the whole job.",
+    "engine": "Build a verified INT8 engine from a float network: the whole job.",
     "export": "Make a checked ONNX file from a PyTorch module.",
     "prune": "Remove channels of a PyTorch module.",
-    "calibrate": "Find the range of every tensor that will be INT8.",
     "optimize": "Run graph passes over an ONNX file.",
+    "calibrate": "Find the range of every tensor that will be INT8.",
+    "quantize": "Write the explicit Q/DQ network from ranges.",
     "verify": "Compare an engine with its float network: figures, limits, and who is to blame.",
     "bench": "Time an engine, alone, against another, or against a baseline.",
     "crosscheck": "Compare the thresholds of two calibrations, of any origin.",
-    "quantize": "Write the explicit Q/DQ network from ranges.",
+    "cache": "Show, compare and convert TensorRT calibration caches.",
     "inspect": "Print what each layer of a TensorRT engine really runs in.",
     "doctor": "Say what of this machine trtbuild can use, and what mends the rest.",
-    "cache": "Show, compare and convert TensorRT calibration caches.",
 }
 
 
