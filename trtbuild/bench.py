@@ -55,6 +55,7 @@ class BenchRecipe:
         against: another engine, or a baseline (``.json``); None times the engine alone.
         data: what to run on; random numbers where none is named.
         backend: opens the engines; ``auto`` goes by the file.
+        settings: TensorRT's options for opening plans.
         batch_sizes: empty takes the one that the engine fixes, else 1.
         measure: how long.
         margin_percent: differences below this count as none.
@@ -65,6 +66,7 @@ class BenchRecipe:
     against: Path | None = None
     data: DataRecipe = field(default_factory=DataRecipe)
     backend: str = AUTO
+    settings: Mapping[str, Any] = field(default_factory=dict)
     batch_sizes: tuple[int, ...] = ()
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     margin_percent: float = DEFAULT_MARGIN_PERCENT
@@ -157,7 +159,7 @@ def _open(recipe: BenchRecipe, stack: contextlib.ExitStack) -> dict[str, Session
     """The engine; before it, where there is one, what it is compared with, opened twice."""
 
     def opened(path: Path) -> Session:
-        session = open_engine(path, recipe.backend)
+        session = open_engine(path, recipe.backend, recipe.settings)
         stack.callback(session.close)
         return session
 

@@ -78,7 +78,7 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
         InputError: the model, the data or an option is wrong; nothing half-written is left.
         MissingError: the backend that was asked for does not work here.
     """
-    choose_backend(recipe.backend)  # what is not installed is said at once
+    choose_backend(recipe.backend, recipe.settings)  # what is not installed is said at once
     artifact = load(recipe.model)
     artifact = replace(artifact, history=(*recipe.earlier, *artifact.history))
     plan = open_data(
@@ -110,7 +110,7 @@ def _built(
     progress: Progress,
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
-    backend, why = choose_backend(recipe.backend)
+    backend, why = choose_backend(recipe.backend, recipe.settings)
     files = _write_network(artifact, output) if recipe.int8 else {}
     progress("build", 0, 1)
     engine = backend.build(_request(artifact, plan, recipe, output, progress))

@@ -25,7 +25,7 @@ from trtbuild.verification.records import decode, encode, load_object
 from trtbuild.verification.sensitivity import GroupSensitivity, sensitivities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     import onnx_ir as ir
@@ -78,6 +78,7 @@ class VerifyRecipe:
         engine: what is judged: a plan, or an ONNX file with Q/DQ.
         data: images and labels; all of them verify.
         backend: opens `engine`; ``auto`` goes by the file.
+        settings: TensorRT's options for opening plans.
         batch_size: images a run, where the network leaves it open.
         options: what is compared.
         gate: limits.
@@ -88,6 +89,7 @@ class VerifyRecipe:
     engine: Path
     data: DataRecipe
     backend: str = AUTO
+    settings: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
     options: ComparisonOptions = field(default_factory=ComparisonOptions)
     gate: Gate = field(default_factory=Gate)
@@ -153,7 +155,7 @@ def verify(recipe: VerifyRecipe, progress: Progress = silent) -> Verification:
     source = _source(recipe.data, artifact.source)
     batches = _checked(_batches(artifact.source, source, recipe.batch_size), recipe)
     reference = open_session(artifact.source)
-    engine = open_engine(recipe.engine, recipe.backend)
+    engine = open_engine(recipe.engine, recipe.backend, recipe.settings)
     try:
         comparison = compare(
             reference, engine, batches, recipe.options, name=recipe.engine.name, progress=progress

@@ -188,7 +188,11 @@ class OnnxRuntimeBackend:
             self.name,
             path,
             {file.name: what for file in written},
-            {"onnxruntime": ort.__version__, "provider": "CPUExecutionProvider"},
+            {
+                "onnxruntime": ort.__version__,
+                "provider": "CPUExecutionProvider",
+                "without_effect": sorted(request.settings),
+            },
         )
 
     def open(self, path: Path) -> OnnxRuntimeSession:

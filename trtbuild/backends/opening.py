@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import AUTO, choose_backend
 from trtbuild.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from trtbuild.backends.base import Session
@@ -22,8 +23,15 @@ def backend_of(path: Path, backend: str = AUTO) -> str:
     return "onnxruntime" if path.suffix == ".onnx" else "tensorrt"
 
 
-def open_engine(path: Path, backend: str = AUTO) -> Session:
+def open_engine(
+    path: Path, backend: str = AUTO, settings: Mapping[str, Any] | None = None
+) -> Session:
     """Open an ONNX file in ONNX Runtime, anything else as a TensorRT plan.
+
+    Args:
+        path: the engine.
+        backend: what opens it; ``auto`` goes by the file.
+        settings: TensorRT's options for opening plans.
 
     Raises:
         InputError: there is no such file.
@@ -33,4 +41,4 @@ def open_engine(path: Path, backend: str = AUTO) -> Session:
     """
     if not path.is_file():
         raise InputError(f"the engine '{path}' does not exist; give the path of a file.")
-    return choose_backend(backend_of(path, backend))[0].open(path)
+    return choose_backend(backend_of(path, backend), settings)[0].open(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from trtbuild.bench import BenchRecipe, BenchResult, bench
 from trtbuild.cli.data_options import data_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
+from trtbuild.cli.tensorrt_options import opening_options
 from trtbuild.errors import OptionError
 from trtbuild.latency.measure import MeasureOptions
 from trtbuild.latency.regress import DEFAULT_MARGIN_PERCENT, Answer
@@ -41,6 +42,7 @@ __all__ = ["command"]
 @click.option("--save-baseline", type=click.Path(path_type=Path),
               help="Keep the latencies for --against on this device.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="'cannot tell' is a failure too.")
+@opening_options
 @click.option("--backend", default=AUTO, show_default=True, help="What opens the engines.")
 @report_options
 @output_options
@@ -56,6 +58,7 @@ def command(
     save_baseline: Path | None,
     strict: bool,
     backend: str,
+    settings: dict[str, Any],
     files: ReportFiles,
     out: Output,
 ) -> int:
@@ -68,6 +71,7 @@ def command(
         against=against,
         data=data,
         backend=backend,
+        settings=settings,
         batch_sizes=_batch_sizes(sizes),
         measure=MeasureOptions(warmup_ms=warmup_ms, duration_ms=1000.0 * seconds),
         margin_percent=margin,

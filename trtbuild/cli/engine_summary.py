@@ -35,6 +35,7 @@ def engine_summary(result: EngineResult) -> list[RenderableType]:
     parts: list[RenderableType] = [
         f"backend: {result.why_backend}",
         *_notes(result),
+        *_without_effect(result),
         _coverage(result),
     ]
     if result.tuned is not None:
@@ -59,6 +60,14 @@ def _notes(result: EngineResult) -> Iterator[str]:
             yield f"note: {record.summary}"
         elif record.details.get("until_stable") is not None:
             yield agreement_lines(record.details["until_stable"])
+
+
+def _without_effect(result: EngineResult) -> list[str]:
+    names = result.engine.details.get("without_effect")
+    if not names:
+        return []
+    text = ", ".join(name.replace("_", "-") for name in names)
+    return [f"[yellow]note[/yellow]: without effect on {result.engine.backend}: {text}"]
 
 
 def _coverage(result: EngineResult) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from enum import StrEnum
 
-__all__ = ["ByteSize", "tensorrt_options"]
+__all__ = ["ByteSize", "opening_options", "tensorrt_options"]
 
 _UNITS = {
     "": 1,
@@ -74,7 +74,8 @@ def _choice(kind: type[StrEnum]) -> click.Choice[str]:
 
 # Flag, name of the option in `TensorRTOptions`, what click makes of it, help. In the order of --help.
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_OPTIONS: list[tuple[str, str, dict[str, Any], str]] = [
+_Option: TypeAlias = tuple[str, str, dict[str, Any], str]
+_OPTIONS: list[_Option] = [
     ("--shape", "shapes", {"multiple": True, "metavar": "INPUT=MIN:OPT:MAX"},
      "Shapes of a dynamic input, such as images=1x3x224x224:8x3x224x224:32x3x224x224; repeat for profiles."),
     ("--quantization", "quantization", {"type": _choice(Quantization)},
@@ -130,21 +131,39 @@ _OPTIONS: list[tuple[str, str, dict[str, Any], str]] = [
 _REPEATED = {"shapes": tuple, "pools": dict}
 
 
+# What matters when a plan is opened, not when it is built.
+_OPENING = ("weight_budget", "cuda", "device", "allow_host_code", "cuda_graph")
+
+
 def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add TensorRT's options; the command gets those that were given as a mapping named ``settings``."""
+    return _adding(command, _OPTIONS)
 
+
+def opening_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for opening a plan; the command gets them as `tensorrt_options` gives them."""
+    return _adding(command, [option for option in _OPTIONS if option[1] in _OPENING])
+
+
+def _adding(command: Callable[..., Any], chosen: list[_Option]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(f"trt_{name}") for _, name, _, _ in _OPTIONS}
+        given = {name: kwargs.pop(f"trt_{name}") for _, name, _, _ in chosen}
         settings = {
             name: _REPEATED.get(name, lambda value: value)(value)
             for name, value in given.items()
-            if value not in (None, False, ())
-            or (value is False and name in ("tf32", "gpu_fallback"))
+            if _was_given(name, value)
         }
         return command(*args, settings=settings, **kwargs)
 
     options: Callable[..., Any] = wrapped
-    for flag, name, how, text in reversed(_OPTIONS):
+    for flag, name, how, text in reversed(chosen):
         options = click.option(flag, f"trt_{name}", help=f"[TensorRT] {text}", **how)(options)
     return options
+
+
+def _was_given(name: str, value: Any) -> bool:
+    """Whether an option stood on the command line; False is a value of the two that switch something off."""
+    if value is False:
+        return name in ("tf32", "gpu_fallback")
+    return value is not None and value != ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from trtbuild.cli.data_options import data_options
 from trtbuild.cli.gate_options import gate_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
+from trtbuild.cli.tensorrt_options import opening_options
 from trtbuild.errors import OptionError
 from trtbuild.files import write_text
 from trtbuild.report import text
@@ -52,6 +53,7 @@ __all__ = ["command"]
 @click.option("--bisect", is_flag=True, help="When a limit fails: which groups explain it.")
 @click.option("--diagnose-images", type=click.IntRange(min=1), default=64, show_default=True,
               help="Images that --layers, --sensitivity and --bisect run on.")  # fmt: skip
+@opening_options
 @click.option("--backend", default=AUTO, show_default=True, help="What opens ENGINE.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Save the result as JSON.")
@@ -73,6 +75,7 @@ def command(
     bisect: bool,
     diagnose_images: int,
     backend: str,
+    settings: dict[str, Any],
     batch_size: int,
     output: Path | None,
     saved: Path | None,
@@ -91,6 +94,7 @@ def command(
             engine=engine,
             data=data,
             backend=backend,
+            settings=settings,
             batch_size=batch_size,
             options=ComparisonOptions(
                 top_k=top_k,

@@ -161,3 +161,40 @@ def test_fp16_alone_needs_tensorrt(tensorrt: Server) -> None:
 def test_bad_sizes(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["engine", "net.onnx", "--int8", flag, "WORKSPACE=lots"]) == 2
     assert "is not a size" in capsys.readouterr().err
+
+
+def verifies_and_times(world: World, options: tuple[str, ...] = ()) -> dict[str, Any]:
+    """``trtbuild verify`` and ``bench`` on a version compatible plan."""
+    built = engine(world, options=("--version-compatible",))
+    data = ["--data", "images.npz"]
+    verified = run(
+        ["verify", "net.onnx", "out/net.plan", *data, "-q", "--min-cosine", "0.9", *options]
+    )
+    timed = run(["bench", "out/net.plan", "--seconds", "0.1", "--warmup-ms", "1", "-q", *options])
+    return {"built": built["code"], "verified": verified, "timed": timed}
+
+
+def test_plans_are_verified_and_timed_with_the_options_that_open_them(tensorrt: Server) -> None:
+    refused = tensorrt.run(verifies_and_times)
+    assert refused.value == {"built": 0, "verified": 2, "timed": 2}
+    assert "--allow-host-code" in refused.stderr
+    opened = tensorrt.run(
+        verifies_and_times, options=("--allow-host-code", "--cuda", "cuda-python")
+    )
+    assert opened.value == {"built": 0, "verified": 0, "timed": 0}, opened.stderr
+
+
+def test_wrong_options_are_found_before_anything_is_calibrated(tensorrt: Server) -> None:
+    answer = tensorrt.run(engine, options=("--opt-level", "0", "--timing-cache", "t"))
+    assert answer.value["code"] == 2
+    assert "times nothing" in answer.stderr
+    assert answer.calls == []
+
+
+def falls_back_with_options(world: World) -> dict[str, Any]:
+    built = engine(world, options=("--backend", "onnxruntime", "--fp16", "--workspace", "1GiB"))
+    return dict(built["manifest"]["engine"]["details"])
+
+
+def test_options_without_effect_are_recorded(tensorrt10: Server) -> None:
+    assert tensorrt10.value(falls_back_with_options)["without_effect"] == ["fp16", "workspace"]
