@@ -207,12 +207,22 @@ class BatchFeeder:
             if not rest and all(a.shape == self._forms[n].shape for n, a in arrays.items()):
                 yield arrays
                 continue
+            size = self._rows_of_a_batch()
             rest = {n: np.concatenate([rest[n], a]) if rest else a for n, a in arrays.items()}
-            size = min(form.shape[0] for form in self._forms.values())
             while min(len(array) for array in rest.values()) >= size:
                 yield {name: array[:size] for name, array in rest.items()}
                 rest = {name: array[size:] for name, array in rest.items()}
         self.num_rows_left_out = min((len(array) for array in rest.values()), default=0)
+
+    def _rows_of_a_batch(self) -> int:
+        sizes = {form.shape[:1] for form in self._forms.values()}
+        if len(sizes) > 1 or () in sizes:
+            shapes = ", ".join(f"'{name}' {form.shape}" for name, form in self._forms.items())
+            raise ObservationError(
+                f"calibration batches cannot be cut to the network's: its inputs {shapes} share no "
+                "batch axis. Give batches of exactly these shapes."
+            )
+        return int(next(iter(sizes))[0])
 
     def _checked(self, name: str, batch: Mapping[str, np.ndarray], number: int) -> np.ndarray:
         if name not in batch:

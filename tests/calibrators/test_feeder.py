@@ -100,6 +100,24 @@ def test_inputs_keep_together_and_addresses_follow_the_names() -> None:
             assert read["a"].dtype == np.float32
 
 
+def test_batches_without_a_common_axis_are_passed_whole_or_refused() -> None:
+    forms = {"x": _form(2, 1), "scale": _form()}
+    whole = {"x": np.ones((2, 1)), "scale": np.float32(3)}
+    memory = Memory()
+    with BatchFeeder([whole, whole], forms, memory) as feeder:
+        addresses = feeder.next(["scale"])
+        assert addresses is not None
+        assert memory.read(addresses[0], forms["scale"]) == 3
+    ragged = {"x": np.ones((3, 1)), "scale": np.float32(3)}
+    for other in (forms, {"x": _form(2, 1), "scale": _form(1)}):
+        given = ragged | {"scale": np.ones(other["scale"].shape)}
+        with (
+            BatchFeeder([given], other, Memory()) as feeder,
+            pytest.raises(CalibratorError, match="share no batch axis"),
+        ):
+            feeder.next(["x"])
+
+
 def test_has_more_takes_nothing() -> None:
     with BatchFeeder([{"x": np.ones((1, 1))}], {"x": _form(1, 1)}, Memory()) as feeder:
         assert feeder.has_more()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -15,6 +15,9 @@ from onnx.reference import ReferenceEvaluator
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.model import name_nodes, read_model
 from trtbuild.quantization.half import HALF_MAX, to_half
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
