@@ -1,0 +1,76 @@
+"""The published schemas are those of the code, and what the commands write satisfies them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from tests.trtbuild.verification.small_network import images, quantized
+from trtbuild.cli.main import run
+from trtbuild.model import write_model
+from trtbuild.schemas import schemas
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "schemas"
+
+
+@pytest.mark.parametrize("name", sorted(schemas()))
+def test_the_published_schema_is_that_of_the_code(name: str) -> None:
+    schema = schemas()[name]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    version = schema["properties"]["version"]["const"]
+    path = PUBLISHED / f"{name}.v{version}.schema.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written == schema, "run: python -m trtbuild.schemas docs/schemas"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("networks")
+    artifact = quantized()
+    write_model(artifact.source, folder / "float.onnx")
+    write_model(artifact.quantized, folder / "int8.onnx")
+    np.savez(folder / "images.npz", image=images(3, 16))
+    np.savez(folder / "labels.npz", y=np.arange(16) % 6)
+    return folder
+
+
+def valid(data: dict) -> None:
+    jsonschema.validate(data, schemas()[data["schema"]])
+
+
+def test_a_saved_verification_with_everything_satisfies_its_schema(folder: Path, capsys) -> None:
+    command = [
+        "verify",
+        "float.onnx",
+        "int8.onnx",
+        "--data",
+        "images.npz",
+        "--labels",
+        "labels.npz",
+    ]
+    paths = [str(folder / word) if "." in word else word for word in command]
+    diagnosis = ["--layers", "--sensitivity", "--bisect", "--min-sqnr", "60", "--json", "--metric"]
+    code = run([*paths, *diagnosis, "tests.trtbuild.test_schemas:largest"])
+    found = json.loads(capsys.readouterr().out)
+    assert code == 1
+    valid(found)
+    with pytest.raises(jsonschema.ValidationError):
+        valid({**found, "surprise": 1})
+
+
+def largest(outputs, labels, names) -> np.ndarray:
+    return outputs["logits"].max(1)
+
+
+def test_latencies_and_a_baseline_satisfy_their_schemas(folder: Path, capsys) -> None:
+    engine, baseline = str(folder / "int8.onnx"), folder / "baseline.json"
+    short = ["--seconds", "0.1", "--warmup-ms", "1", "--json"]
+    assert run(["bench", engine, "--save-baseline", str(baseline), *short]) == 0
+    valid(json.loads(baseline.read_text()))
+    capsys.readouterr()
+    run(["bench", engine, "--against", str(folder / "float.onnx"), *short])
+    valid(json.loads(capsys.readouterr().out))
