@@ -17,8 +17,9 @@ from trtbuild.graph import OptimizeOptions, optimize
 from trtbuild.manifest import write_manifest
 from trtbuild.model import input_specs, name_nodes, read_model, static_batch, write_model
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import place, quantize, watched_tensors
 from trtbuild.quantization.half import float_activations
+from trtbuild.quantization.operators import RECURRENT, WEIGHTED
 from trtbuild.result import EngineResult
 from trtbuild.trial import compare_with_float, find_fault, time_against_float
 from trtbuild.tuning.stage import meet_budget
@@ -155,8 +156,7 @@ def _with_ranges(
     tensors = watched_tensors(artifact.model, recipe.float_patterns)
     if not tensors:
         raise ModelError(
-            f"nothing of '{recipe.model}' would run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul "
-            "with a constant weight, or all are kept in float. `trtbuild quantize --list` says why."
+            f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact, recipe)}."
         )
     if recipe.settings.get("fp16"):
         # whether they fit into FP16
@@ -165,6 +165,14 @@ def _with_ranges(
         recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
     )
     return calibrate(artifact, plan.calibration, tensors, options, progress)
+
+
+def _why_none(artifact: Artifact, recipe: EngineRecipe) -> str:
+    """The first layer that could have been INT8, and why it is not."""
+    for decision in place(artifact.model, recipe.float_patterns).decisions:
+        if decision.op_type in WEIGHTED | RECURRENT:
+            return f"'{decision.node}' stays float: {decision.reason}"
+    return f"it has no {', '.join(sorted(WEIGHTED))} with a constant weight"
 
 
 def _with_earlier_ranges(artifact: Artifact, plan: DataPlan, recipe: EngineRecipe) -> Artifact:

@@ -89,7 +89,7 @@ def test_resnet20_loses_no_more_than_minmax_did(shared, tmp_path, capsys):
     np.savez(tmp_path / "test.npz", **test)
     manifest = run(
         *(capsys, shared, "resnet20", "--data", data / "calib_exact_1024.npz", "--array", "x"),
-        *("--num-images", 400, "--verify-data", tmp_path / "test.npz"),
+        *("--num-images", 200, "--verify-data", tmp_path / "test.npz"),
         *("--labels", tmp_path / "test.npz", "--batch-size", 50, "-o", tmp_path / "out"),
     )
     assert {v["num_images"] for v in manifest["verification"].values()} == {2300}
@@ -146,7 +146,11 @@ def test_detectors_and_text(shared, tmp_path, capsys, name):
     assert len(int8_layers(written)) >= 50
     for layer in manifest["layers"]:
         assert layer["int8"] or layer["reason"]
-    if name == "ultraface_rfb320":
-        for comparison in manifest["verification"].values():
-            for output in comparison["outputs"]:
-                assert output["sqnr_db"]["value"] >= 20
+    worst = min(
+        output["sqnr_db"]["value"]
+        for comparison in manifest["verification"].values()
+        for output in comparison["outputs"]
+    )
+    # near the float one, or the report names the layers that cause it
+    assert worst >= 20 or manifest["layers_at_fault"]["layers"]
+    assert name != "ultraface_rfb320" or worst >= 20

@@ -140,7 +140,10 @@ def test_inputs_that_are_no_numbers(bench, kind):
 
 def test_nothing_to_quantize(bench):
     bench.give_model(from_text("g (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) { y = Relu (x) }"))
-    assert "would run in INT8" in bench.refuses()
+    assert "it has no Conv, ConvTranspose, Gemm, MatMul" in bench.refuses()
+    body = "g (double[N, 3, 8, 8] x) => (double[N, 4, 6, 6] y) { y = Conv (x, w) }"
+    bench.give_model(from_text(body, {"w": (4, 3, 3, 3)}, dtype=np.float64))
+    assert "'Conv_y' stays float: its weight is DOUBLE" in bench.refuses()
 
 
 def test_quantized_already(bench):
