@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from trtbuild.graph.names import Names, rename_clashes
+from trtbuild.graph.shapes import dims
 
 __all__ = ["Interface"]
 
@@ -12,8 +13,9 @@ __all__ = ["Interface"]
 class Interface:
     """Names, types and dims of inputs and outputs, to be put back after the passes.
 
-    What is inferred about an output may be more than its author promised. A negative dim, which
-    some exporters write for "any", is taken as unknown while the passes run.
+    What is inferred about an output may be more than its author promised. While the passes run, a
+    dim of an input that has no name (or is negative, which some exporters write for "any") is given
+    one, so that shape inference can follow it.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -22,11 +24,13 @@ class Interface:
         self._types = [value.type for value in ends]
 
     def relax(self, model: ir.Model) -> None:
-        """Forget negative dims of the inputs."""
+        """Name the open dims of the inputs."""
         for value in model.graph.inputs:
             if value.shape is not None:
+                known = dims(value) or ()
                 value.shape = ir.Shape(
-                    None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape
+                    f"{value.name}[{axis}]" if dim is None else dim
+                    for axis, dim in enumerate(known)
                 )
 
     def restore(self, model: ir.Model) -> None:

@@ -37,7 +37,7 @@ def answers(model, seed=0, **sizes):
     kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
     feeds = {}
     for info in session.get_inputs():
-        shape = [sizes.get(dim, 2) if isinstance(dim, str) else dim for dim in info.shape]
+        shape = [dim if isinstance(dim, int) else sizes.get(dim, 2) for dim in info.shape]
         if info.type == "tensor(bool)":
             feeds[info.name] = np.array(seed % 2 == 0)
         elif info.type in kinds:

@@ -17,6 +17,14 @@ def vector(*values):
 
 
 CASES = {
+    "batch that is computed, and comes back": (
+        text("float[n,8] x", "float[n,8] y",
+             "r = Reshape(x, a) s = Sin(r) t = Reshape(s, b) u = Reshape(t, c) y = Reshape(u, b)"),
+        {"a": vector(-1, 2, 4), "b": vector(-1, 8), "c": vector(-1, 4, 2)},
+        {"Reshape": 2, "Sin": 1}),
+    "dims without a name": (
+        text("float[?,8] x", "float[?,8] y", "u = Unsqueeze(x, a) r = Reshape(u, b) y = Sin(r)"),
+        {"a": vector(1), "b": vector(-1, 8)}, {"Sin": 1}),
     # name: (network, weights, operators that are left)
     "reshape and back, symbolic batch": (
         text("float[n,4,1,1] x", "float[n,4,1,1] y",

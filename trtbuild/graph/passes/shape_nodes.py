@@ -49,14 +49,41 @@ class ResolveTfShapeN(Pass):
 
 def _write_target(node: ir.Node, edit: Editor) -> str | None:
     operand = node.inputs[1]
-    if operand is None or is_constant(operand) or attribute(node, "allowzero", 0):
+    if operand is None or attribute(node, "allowzero", 0):
         return None
-    target = reshape_target(dims(node.inputs[0]), dims(node.outputs[0]))
+    if is_constant(operand):
+        target = _with_copied_dim(node)
+        if target is None:
+            return None
+    else:
+        target = reshape_target(dims(node.inputs[0]), dims(node.outputs[0]))
     if target is None:
         raise Declined("its dims cannot be said with constants")
     content = np.array(target, np.int64)
     edit.rewire(node, 1, edit.constant(content, near=node, hint=f"{operand.name}_known"))
     return f"reshapes to {list(target)}"
+
+
+def _with_copied_dim(node: ir.Node) -> tuple[int, ...] | None:
+    """Answer the target with 0 for its -1 where that can only be the open dim in the same place.
+
+    Shape inference follows a dim that is copied, and loses one that is computed.
+    """
+    source, target = dims(node.inputs[0]), integers(node.inputs[1])
+    if source is None or target is None or target.count(-1) != 1:
+        return None
+    place = target.index(-1)
+    if place >= len(source) or isinstance(source[place], int):
+        return None
+    rest = [dim for axis, dim in enumerate(source) if axis != place]
+    if any(axis >= len(source) for axis, dim in enumerate(target) if dim == 0):
+        return None
+    said = [source[axis] if dim == 0 else dim for axis, dim in enumerate(target) if axis != place]
+    have = [dim for dim in rest if isinstance(dim, int)]
+    want = [dim for dim in said if isinstance(dim, int)]
+    if len(have) < len(rest) or len(want) < len(said) or math.prod(have) != math.prod(want):
+        return None
+    return None if 0 in have else tuple(0 if dim == -1 else dim for dim in target)
 
 
 def _asked(node: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
