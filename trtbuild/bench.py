@@ -41,7 +41,7 @@ __all__ = ["BenchRecipe", "BenchResult", "bench"]
 SCHEMA = "trtbuild.latency"
 VERSION = 1
 
-# Each run takes the next of so many batches: power, and so clocks, depend on the values.
+# Each turn takes the next of so many batches: power, and so clocks, depend on the values.
 _NUM_BATCHES = 8
 _CONTROL = "again"
 

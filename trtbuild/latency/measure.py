@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from trtbuild.errors import OptionError
 from trtbuild.progress import silent
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import Feeds, Session
     from trtbuild.progress import Progress
 
-__all__ = ["MONOTONIC", "MeasureOptions", "Samples", "TimedSession", "measure"]
+__all__ = ["EVENTS", "MONOTONIC", "MeasureOptions", "Samples", "TimedSession", "measure"]
 
 MONOTONIC = "monotonic clock of the host, inputs and outputs in host memory"
+EVENTS = "CUDA events around the execution, copies not counted"
 
 # A turn lasts at least this long, so that what one session leaves behind (caches, spinning threads
 # of a thread pool) weighs little on the next one's turn.
@@ -34,16 +35,16 @@ _TURN_MS = 4.0
 _MAX_RUNS_PER_TURN = 64
 
 
+_Taker: TypeAlias = "Callable[[Feeds, int, int], list[float]]"
+
+
 class TimedSession(Protocol):
-    """A session with a clock of its own (CUDA events); asked for when all sessions share it."""
+    """A session that times itself by CUDA events; asked to when all sessions can."""
 
-    @property
-    def clock(self) -> str:
-        """What is timed, by what, and what is not; for reports."""
-        ...
-
-    def run_timed(self, feeds: Mapping[str, np.ndarray]) -> float:
-        """Run once and give the latency, ms."""
+    def latencies_ms(
+        self, feeds: Mapping[str, np.ndarray], runs: int, warmup: int
+    ) -> Sequence[float] | np.ndarray:
+        """Run `warmup` times uncounted, then `runs` times; milliseconds of each of these."""
         ...
 
 
@@ -110,12 +111,12 @@ def measure(
 ) -> dict[str, Samples]:
     """Take latencies of all sessions in turns.
 
-    The host's monotonic clock is read around `Session.run`, unless every session has the same clock
-    of its own (`TimedSession`).
+    The host's monotonic clock is read around `Session.run`, unless every session times itself by CUDA
+    events (`TimedSession`).
 
     Args:
         sessions: by name; the same object may stand under two names (A against A).
-        feeds: what to run on; of several, one after the other, the same for all sessions. Real
+        feeds: what to run on; of several, one a turn, the same for all sessions. Real
             images rather than zeros: a GPU's power, and so its clock, depends on the values.
         options: how long.
         batch_size: images a run; None: length of the first axis of the first input.
@@ -128,16 +129,19 @@ def measure(
     many = [feeds] if isinstance(feeds, Mapping) else list(feeds)
     if not sessions or not many:
         raise OptionError("latency needs at least one session and one batch to run it on.")
-    clock, timers = _timers(sessions)
-    quickest = min(_warm_up(timer, many, options.warmup_ms) for timer in timers.values())
+    clock, takers = _takers(sessions)
+    quickest = min(_warm_up(taker, many, options.warmup_ms) for taker in takers.values())
     size = options.runs_per_turn or _runs_per_turn(quickest)
-    taken: dict[str, list[float]] = {name: [] for name in timers}
+    taken: dict[str, list[float]] = {name: [] for name in takers}
     spent, rounds = 0.0, 0
     while rounds < options.min_rounds or (
         spent < options.duration_ms and rounds < options.max_rounds
     ):
-        for name in _order(list(timers), rounds):
-            spent += _turn(timers[name], many, size, rounds, taken[name])
+        start = time.perf_counter_ns()
+        for name in _order(list(takers), rounds):
+            # a turn of several runs has one more ahead that does not count
+            taken[name] += takers[name](many[rounds % len(many)], size, min(size - 1, 1))
+        spent += _since_ms(start)
         rounds += 1
         progress("latency", int(spent), int(options.duration_ms))
     images = batch_size if batch_size is not None else _batch_size(many[0])
@@ -146,31 +150,46 @@ def measure(
     }
 
 
-def _timers(sessions: Mapping[str, Session]) -> tuple[str, dict[str, Callable[[Feeds], float]]]:
-    clocks = {getattr(session, "clock", None) for session in sessions.values()}
-    timed: dict[str, Any] = {n: getattr(s, "run_timed", None) for n, s in sessions.items()}
-    clock = clocks.pop() if len(clocks) == 1 else None
-    if clock is not None and all(timed.values()):
-        return clock, timed
-    return MONOTONIC, {name: _host_timer(session) for name, session in sessions.items()}
+def _takers(sessions: Mapping[str, Session]) -> tuple[str, dict[str, _Taker]]:
+    timed = {name: _by_events(session) for name, session in sessions.items()}
+    found = {name: taker for name, taker in timed.items() if taker is not None}
+    if len(found) == len(sessions):
+        return EVENTS, found
+    return MONOTONIC, {name: _by_host_clock(session) for name, session in sessions.items()}
 
 
-def _host_timer(session: Session) -> Callable[[Feeds], float]:
-    def timer(feeds: Feeds) -> float:
+def _by_events(session: Session) -> _Taker | None:
+    latencies_ms = getattr(session, "latencies_ms", None)
+    if latencies_ms is None:
+        return None
+
+    def take(feeds: Feeds, runs: int, warmup: int) -> list[float]:
+        return [float(value) for value in latencies_ms(feeds, runs=runs, warmup=warmup)]
+
+    return take
+
+
+def _by_host_clock(session: Session) -> _Taker:
+    def once(feeds: Feeds) -> float:
         start = time.perf_counter_ns()
         session.run(feeds)
-        return (time.perf_counter_ns() - start) / 1e6
+        return _since_ms(start)
 
-    return timer
+    def take(feeds: Feeds, runs: int, warmup: int) -> list[float]:
+        return [once(feeds) for _ in range(warmup + runs)][warmup:]
+
+    return take
 
 
-def _warm_up(timer: Callable[[Feeds], float], feeds: Sequence[Feeds], least_ms: float) -> float:
+def _since_ms(start_ns: int) -> float:
+    return (time.perf_counter_ns() - start_ns) / 1e6
+
+
+def _warm_up(taker: _Taker, feeds: Sequence[Feeds], least_ms: float) -> float:
     """Run until warm; answers the quickest run, ms."""
-    spent, runs, quickest = 0.0, 0, math.inf
-    while runs < 3 or spent < least_ms:
-        start = time.perf_counter_ns()
-        quickest = min(quickest, timer(feeds[runs % len(feeds)]))
-        spent += (time.perf_counter_ns() - start) / 1e6
+    start, runs, quickest = time.perf_counter_ns(), 0, math.inf
+    while runs < 3 or _since_ms(start) < least_ms:
+        quickest = min(quickest, *taker(feeds[runs % len(feeds)], 1, 0), math.inf)
         runs += 1
     return quickest
 
@@ -183,22 +202,6 @@ def _order(names: list[str], round_number: int) -> list[str]:
     start = (round_number // 2) % len(names)
     rotated = names[start:] + names[:start]
     return rotated[::-1] if round_number % 2 else rotated
-
-
-def _turn(
-    timer: Callable[[Feeds], float],
-    feeds: Sequence[Feeds],
-    size: int,
-    round_number: int,
-    taken: list[float],
-) -> float:
-    """Take one turn, with one uncounted run ahead when it has several; answers its length, ms."""
-    start = time.perf_counter_ns()
-    if size > 1:
-        timer(feeds[round_number % len(feeds)])
-    runs = range(round_number * size, (round_number + 1) * size)
-    taken.extend(timer(feeds[run % len(feeds)]) for run in runs)
-    return (time.perf_counter_ns() - start) / 1e6
 
 
 def _batch_size(feeds: Feeds) -> int:

@@ -10,15 +10,13 @@ from trtbuild.verification.groups import Group, find_groups, with_float
 from trtbuild.verification.score import fidelity
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     import onnx_ir as ir
 
     from trtbuild.progress import Progress
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.evaluate import Evaluator
 
-__all__ = ["GroupSensitivity", "gains", "sensitivities"]
+__all__ = ["GroupSensitivity", "sensitivities"]
 
 
 @dataclass(frozen=True)
@@ -89,21 +87,3 @@ def _sensitivity(
 
 def _drop(comparison: Comparison) -> float | None:
     return None if comparison.accuracy is None else comparison.accuracy.drop_points.value
-
-
-def gains(
-    quantized: ir.Model,
-    reference: ir.Model,
-    evaluate: Evaluator,
-    already: Collection[str] = (),
-    progress: Progress = silent,
-) -> dict[str, float]:
-    """Give the SQNR, dB, that each group alone gains in float, on top of those `already` float."""
-    groups = [group for group in find_groups(quantized) if group.name not in already]
-    base = fidelity(evaluate(with_float(quantized, reference, already)))
-    found = {}
-    for number, group in enumerate(groups):
-        model = with_float(quantized, reference, {*already, group.name})
-        found[group.name] = fidelity(evaluate(model)) - base
-        progress("sensitivity", number + 1, len(groups))
-    return found

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes import FunctionSession
 from trtbuild.errors import OptionError
-from trtbuild.latency.measure import MONOTONIC, MeasureOptions, measure
+from trtbuild.latency.measure import EVENTS, MONOTONIC, MeasureOptions, measure
 
 FEEDS = {"x": np.zeros((2, 3), np.float32)}
 SHORT = MeasureOptions(warmup_ms=0, duration_ms=1, min_rounds=6, runs_per_turn=2)
@@ -26,14 +26,12 @@ class Logged(FunctionSession):
 
 
 class WithEvents(FunctionSession):
-    clock = "events"
-
     def __init__(self, latency_ms: float) -> None:
         super().__init__(lambda x: x)
         self._latency_ms = latency_ms
 
-    def run_timed(self, feeds) -> float:
-        return self._latency_ms
+    def latencies_ms(self, feeds, runs: int, warmup: int) -> np.ndarray:
+        return np.full(runs, self._latency_ms)
 
 
 def test_sessions_take_turns_and_none_is_always_first() -> None:
@@ -62,9 +60,9 @@ def test_the_host_clock_sees_what_a_session_takes() -> None:
     assert min(found.latencies_ms) >= 3.0
 
 
-def test_a_common_clock_of_the_sessions_is_used_and_said() -> None:
+def test_events_are_used_and_said_where_all_sessions_have_them() -> None:
     found = measure({"a": WithEvents(1.5), "b": WithEvents(2.5)}, FEEDS, SHORT)
-    assert found["a"].clock == "events"
+    assert found["a"].clock == EVENTS
     assert set(found["b"].latencies_ms) == {2.5}
 
 

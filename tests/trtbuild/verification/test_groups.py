@@ -19,7 +19,7 @@ from trtbuild.verification.bisect import find_culprits
 from trtbuild.verification.evaluate import Evaluator
 from trtbuild.verification.gate import Gate, judge
 from trtbuild.verification.groups import find_groups, with_float
-from trtbuild.verification.sensitivity import gains, sensitivities
+from trtbuild.verification.sensitivity import sensitivities
 
 WEIGHTED = ["Conv_s0", "Conv_a0", "Conv_a2", "Conv_left", "Conv_right", "Conv_last", "Gemm_logits"]
 
@@ -91,8 +91,6 @@ def test_the_spoilt_layer_is_the_most_sensitive_and_gains_most_in_float() -> Non
     assert found[0].alone_sqnr_db < found[1].alone_sqnr_db - 10
     # alone in INT8 everything else is exact, so nothing can be worse than with all in INT8
     assert evaluate.num_evaluations == 2 * len(found) + 1
-    by_gain = gains(artifact.quantized, artifact.model, evaluate)
-    assert by_gain == pytest.approx({one.group: one.gained_db for one in found})
 
 
 def test_two_planted_layers_are_found_and_nothing_else() -> None:
