@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING
 from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.data import batches, full_batches
 from trtbuild.latency.measure import measure
-from trtbuild.model import static_batch
+from trtbuild.model import fixed_batch, input_specs
 from trtbuild.progress import Progress, silent
 from trtbuild.result import ENGINE, FLOAT, TENSORRT_FORM
 from trtbuild.verification.compare import compare_each
 from trtbuild.verification.layers import LayerReport, layer_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    import onnx_ir as ir
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from trtbuild.artifact import Artifact
-    from trtbuild.backends.base import Session
+    from trtbuild.backends.base import Session, TensorSpec
     from trtbuild.data import Batch, Sample
     from trtbuild.latency.measure import MeasureOptions, Samples
     from trtbuild.verification.compare import Comparison
@@ -42,10 +40,10 @@ _FAULT_SAMPLES = 4
 
 
 def verification_batches(
-    model: ir.Model, source: Iterable[Sample], batch_size: int
+    inputs: Sequence[TensorSpec], source: Iterable[Sample], batch_size: int
 ) -> Iterator[Batch]:
     """Batches of `batch_size`, or of the size that the network fixes."""
-    fixed = static_batch(model)
+    fixed = fixed_batch(inputs)
     if fixed is None:
         return batches(source, batch_size)
     return batches(source, 1) if fixed == 1 else full_batches(source, fixed)
@@ -67,7 +65,7 @@ def compare_with_float(
     if artifact.quantized is not None:
         candidates[TENSORRT_FORM] = open_session(artifact.quantized, Execution.REFERENCE)
     candidates[ENGINE] = engine
-    data = verification_batches(artifact.source, source, batch_size)
+    data = verification_batches(input_specs(artifact.source), source, batch_size)
     return compare_each(open_session(artifact.source), candidates, data, progress=progress)
 
 
@@ -79,7 +77,9 @@ def time_against_float(
     progress: Progress = silent,
 ) -> Mapping[str, Samples]:
     """Take latencies of the float network and of the engine in turns, on a few samples of `source`."""
-    few = itertools.islice(verification_batches(artifact.source, source, 1), _LATENCY_SAMPLES)
+    few = itertools.islice(
+        verification_batches(input_specs(artifact.source), source, 1), _LATENCY_SAMPLES
+    )
     sessions = {FLOAT: open_session(artifact.source), ENGINE: engine}
     return measure(sessions, [batch.feeds for batch in few], options, progress=progress)
 
@@ -97,5 +97,7 @@ def find_fault(
     figures = [output.sqnr_db for output in found.outputs]
     if all(figure is None or figure.value >= FAR_SQNR_DB for figure in figures):
         return None
-    few = itertools.islice(verification_batches(artifact.source, source, 1), _FAULT_SAMPLES)
+    few = itertools.islice(
+        verification_batches(input_specs(artifact.source), source, 1), _FAULT_SAMPLES
+    )
     return layer_errors(artifact.model, artifact.quantized, list(few), progress)

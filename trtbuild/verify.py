@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import AUTO
@@ -11,7 +12,7 @@ from trtbuild.backends.onnxruntime import open_session
 from trtbuild.backends.opening import open_engine
 from trtbuild.data import choose_samples, open_data
 from trtbuild.errors import OptionError
-from trtbuild.model import input_specs, read_model, static_batch
+from trtbuild.model import input_specs, read_model
 from trtbuild.pipeline import load, prepare
 from trtbuild.progress import Progress, silent
 from trtbuild.trial import verification_batches
@@ -25,13 +26,14 @@ from trtbuild.verification.records import decode, encode, load_object
 from trtbuild.verification.sensitivity import GroupSensitivity, sensitivities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
-    from trtbuild.data import Batch, Sample, Source
+    from trtbuild.backends.base import Session, TensorSpec
+    from trtbuild.data import Batch, Source
+    from trtbuild.pytorch.spec import ModuleSource
     from trtbuild.recipe import DataRecipe
 
 __all__ = [
@@ -74,7 +76,7 @@ class VerifyRecipe:
     """What to compare, on what, and what to look into.
 
     Attributes:
-        reference: float ONNX file.
+        reference: float ONNX file, or a PyTorch module.
         engine: what is judged: a plan, or an ONNX file with Q/DQ.
         data: images and labels; all of them verify.
         backend: opens `engine`; ``auto`` goes by the file.
@@ -85,7 +87,7 @@ class VerifyRecipe:
         diagnosis: what else is looked into.
     """
 
-    reference: Path
+    reference: Path | ModuleSource
     engine: Path
     data: DataRecipe
     backend: str = AUTO
@@ -151,38 +153,51 @@ def verify(recipe: VerifyRecipe, progress: Progress = silent) -> Verification:
         InputError: a file, the data or an option is wrong, or they do not belong together.
         MissingError: the backend that opens the engine does not work here.
     """
-    artifact = load(recipe.reference)
-    source = _source(recipe.data, artifact.source)
-    batches = _checked(_batches(artifact.source, source, recipe.batch_size), recipe)
-    reference = open_session(artifact.source)
+    artifact = load(recipe.reference) if isinstance(recipe.reference, Path) else None
+    if artifact is None and recipe.diagnosis.wanted:
+        raise OptionError(
+            "layers, sensitivity and bisecting need the float network as an ONNX file."
+        )
     engine = open_engine(recipe.engine, recipe.backend, recipe.settings)
     try:
+        inputs = engine.inputs if artifact is None else input_specs(artifact.source)
+        source = _source(recipe.data, inputs)
+        batches = _checked(verification_batches(inputs, source, recipe.batch_size), recipe)
+        reference = _reference(recipe.reference, artifact, engine)
         comparison = compare(
             reference, engine, batches, recipe.options, name=recipe.engine.name, progress=progress
         )
     finally:
         engine.close()
     found = Verification(
-        reference=recipe.reference.name,
+        reference=_name(recipe.reference),
         engine=recipe.engine.name,
         data=source.description,
         comparison=comparison,
         limits=recipe.gate.limits,
         verdict=judge(comparison, recipe.gate),
     )
-    return _diagnosed(found, recipe, artifact, source, progress)
+    return found if artifact is None else _diagnosed(found, recipe, artifact, source, progress)
 
 
-def _source(data: DataRecipe, model: ir.Model) -> Source:
-    source = open_data(data, input_specs(model), calibrates=False).verification
+def _reference(given: Path | ModuleSource, artifact: Artifact | None, engine: Session) -> Session:
+    if isinstance(given, Path):
+        assert artifact is not None
+        return open_session(artifact.source)
+    from trtbuild.pytorch import open_module
+
+    return open_module(given, engine)
+
+
+def _name(given: Path | ModuleSource) -> str:
+    return given.name if isinstance(given, Path) else given.target
+
+
+def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
+    source = open_data(data, inputs, calibrates=False).verification
     if data.num_images is None:
         return source
     return choose_samples(source, num_images=data.num_images, seed=data.seed)
-
-
-def _batches(model: ir.Model, source: Iterable[Sample], batch_size: int) -> Iterator[Batch]:
-    size = 1 if static_batch(model) == 1 else batch_size
-    return verification_batches(model, source, size)
 
 
 def _checked(batches: Iterator[Batch], recipe: VerifyRecipe) -> Iterator[Batch]:
@@ -208,7 +223,7 @@ def _diagnosed(
     quantized = _quantized_network(recipe.engine)
     model = prepare(artifact).model
     images = itertools.islice(source, wanted.num_images)
-    batches = list(_batches(model, images, recipe.batch_size))
+    batches = list(verification_batches(input_specs(model), images, recipe.batch_size))
     if wanted.layers:
         found = replace(found, layers=layer_errors(model, quantized, batches, progress))
     evaluate = Evaluator(open_session(model), batches, recipe.options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from trtbuild.backends import AUTO
 from trtbuild.cli.data_options import data_options
 from trtbuild.cli.gate_options import gate_options
+from trtbuild.cli.module_options import ModuleOptions, is_module_target, module_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.cli.tensorrt_options import opening_options
@@ -32,6 +34,7 @@ from trtbuild.verify import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from trtbuild.pytorch.spec import ModuleSource
     from trtbuild.recipe import DataRecipe
     from trtbuild.verification.gate import Gate
 
@@ -39,7 +42,7 @@ __all__ = ["command"]
 
 
 @click.command("verify")
-@click.argument("reference", metavar="FLOAT", type=click.Path(path_type=Path), required=False)
+@click.argument("reference", metavar="FLOAT", required=False)
 @click.argument("engine", metavar="ENGINE", type=click.Path(path_type=Path), required=False)
 @data_options
 @click.option("--metric", "metrics", multiple=True, metavar="MODULE:FUNCTION",
@@ -54,6 +57,7 @@ __all__ = ["command"]
 @click.option("--diagnose-images", type=click.IntRange(min=1), default=64, show_default=True,
               help="Images that --layers, --sensitivity and --bisect run on.")  # fmt: skip
 @opening_options
+@module_options
 @click.option("--backend", default=AUTO, show_default=True, help="What opens ENGINE.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Save the result as JSON.")
@@ -64,7 +68,7 @@ __all__ = ["command"]
 @output_options
 def command(
     *,
-    reference: Path | None,
+    reference: str | None,
     engine: Path | None,
     data: DataRecipe,
     metrics: tuple[str, ...],
@@ -81,16 +85,20 @@ def command(
     saved: Path | None,
     gate: Gate,
     files: ReportFiles,
+    module: ModuleOptions,
     out: Output,
 ) -> int:
-    """Compare ENGINE with the float network FLOAT on the same images, and judge it by limits."""
+    """Compare ENGINE with the float network FLOAT on the same images, and judge it by limits.
+
+    FLOAT is an ONNX file, or a PyTorch module as package.module:factory.
+    """
     if saved is not None:
         found = judge_again(load_verification(saved), gate)
     else:
         if reference is None or engine is None:
             raise OptionError("give the float network and the engine, or --saved FILE.")
         recipe = VerifyRecipe(
-            reference=reference,
+            reference=_float_network(reference, module),
             engine=engine,
             data=data,
             backend=backend,
@@ -117,6 +125,10 @@ def command(
     out.say(*_summary(found))
     out.result(found.to_json())
     return 0 if found.verdict.passed else 1
+
+
+def _float_network(given: str, module: ModuleOptions) -> Path | ModuleSource:
+    return replace(module.source, target=given) if is_module_target(given) else Path(given)
 
 
 def _report(found: Verification) -> Report:

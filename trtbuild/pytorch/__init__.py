@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.fold import FoldReport, FoldResult, fold_norms
     from trtbuild.pytorch.from_spec import export_from_spec
     from trtbuild.pytorch.load import LoadedModule, load_module
+    from trtbuild.pytorch.session import open_module
     from trtbuild.pytorch.spec import ExportSpec, InputSpec, ModuleSource
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "export_onnx",
     "fold_norms",
     "load_module",
+    "open_module",
     "require_torch",
 ]
 
@@ -53,6 +55,7 @@ _HOMES = {
     "export_onnx": "export",
     "fold_norms": "fold",
     "load_module": "load",
+    "open_module": "session",
 }
 
 

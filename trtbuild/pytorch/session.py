@@ -1,0 +1,77 @@
+"""A PyTorch module as a session: the float reference itself, without an export in between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from trtbuild.errors import ModelError
+from trtbuild.pytorch.float64 import tensors_in
+from trtbuild.pytorch.load import load_module
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from trtbuild.backends.base import Feeds, Session, TensorSpec
+    from trtbuild.pytorch.spec import ModuleSource
+
+__all__ = ["ModuleSession", "open_module"]
+
+
+class ModuleSession:
+    """A module in eval mode behind the names of an engine; satisfies `trtbuild.backends.base.Session`.
+
+    Args:
+        module: the module.
+        inputs: the engine's inputs, in the order of the module's positional arguments.
+        outputs: the engine's outputs, in the order of the tensors that the module answers.
+    """
+
+    def __init__(
+        self, module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> None:
+        self._module: nn.Module | None = module
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run the module once, without gradients.
+
+        Raises:
+            ModelError: it raises, or answers another number of tensors than the engine has outputs.
+        """
+        if self._module is None:
+            raise ModelError("this session has been closed; open the module again.")
+        arguments = [
+            torch.from_numpy(np.ascontiguousarray(feeds[spec.name])) for spec in self.inputs
+        ]
+        try:
+            with torch.inference_mode():
+                answers = tensors_in(self._module(*arguments))
+        except Exception as error:
+            shapes = [tuple(argument.shape) for argument in arguments]
+            raise ModelError(
+                f"the module does not run on inputs of shapes {shapes}: {type(error).__name__}: {error}"
+            ) from error
+        if len(answers) != len(self.outputs):
+            raise ModelError(
+                f"the module answers {len(answers)} tensors, and the engine has {len(self.outputs)} outputs."
+            )
+        return {spec.name: answer.numpy() for spec, answer in zip(self.outputs, answers)}
+
+    def close(self) -> None:
+        """Let the module go; safe to call twice."""
+        self._module = None
+
+
+def open_module(source: ModuleSource, engine: Session) -> ModuleSession:
+    """Load a module as the float reference of `engine`.
+
+    Raises:
+        ModelError: it cannot be loaded; see `trtbuild.pytorch.load.load_module`.
+    """
+    return ModuleSession(load_module(source).module, engine.inputs, engine.outputs)
