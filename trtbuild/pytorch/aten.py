@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import torch
 from torch.export.graph_signature import InputKind
 
 from trtbuild.errors import ModelError
-from trtbuild.pytorch.inputs import sample
+from trtbuild.pytorch.inputs import sample, with_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,21 +51,47 @@ def capture(module: nn.Module, inputs: BoundInputs, *, dynamic: bool = False) ->
     Raises:
         ModelError: neither way of tracing works, for example because data chooses a branch.
     """
+    if dynamic:
+        inputs = _with_dims_of_two(inputs)
     arguments, keywords = sample(inputs, seed=0)
     shapes = _dynamic_shapes(inputs) if dynamic else None
     failures = []
     for strict in (False, True):
         try:
-            with quiet(), contextlib.redirect_stderr(io.StringIO()):
+            with quiet():
                 return torch.export.export(
                     module, arguments, keywords, dynamic_shapes=shapes, strict=strict
                 )
-        except Exception as error:  # noqa: BLE001 - torch.export raises every kind of error
+        except Exception as error:
+            if "Constraints violated" in str(error):
+                raise ModelError(_fixed_dims(error)) from error
             failures.append(f"{'strict' if strict else 'non-strict'}: {_cause(error)}")
     raise ModelError(
         "the module cannot be traced by torch.export; tried\n  " + "\n  ".join(failures) + "\n"
         "A branch or a size that depends on values has to be rewritten (torch.where, torch.cond), or "
         "taken out of the module."
+    )
+
+
+def _with_dims_of_two(inputs: BoundInputs) -> BoundInputs:
+    """Dynamic dims of 1 at 2: torch.export takes a 1 for a number that never changes."""
+    sizes = {
+        name: max(spec.dims[axis], 2)
+        for spec in inputs.specs
+        for axis, name in spec.dynamic.items()
+    }
+    return with_sizes(inputs, sizes)
+
+
+def _fixed_dims(error: BaseException) -> str:
+    """Which dynamic dims the module itself fixes."""
+    named = re.search(r"Constraints violated \(([^)]*)\)", str(error))
+    which = f"'{named[1]}'" if named else "a dynamic axis"
+    detail = re.search(r"- (?!Not all)(.*?\)?\.)", str(error))
+    return (
+        f"{which} cannot be dynamic: the module writes the size out somewhere (a view, an expand), or "
+        "needs it to be related to another."
+        + (f" torch says: {detail[1].strip()}" if detail else "")
     )
 
 
@@ -90,16 +117,14 @@ def _cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the exporter's own warnings and log lines, which speak of its internals."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("torch.export", "torch.onnx", "torch.fx", "torch._dynamo")
-    ]
+    """Hold back what the exporter says of its internals: warnings, log lines, failed graphs."""
+    known = [name for name in logging.root.manager.loggerDict if name.startswith("torch.")]
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", *known)]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -19,12 +19,21 @@ if TYPE_CHECKING:
 __all__ = ["computed_weights", "copy_module", "make_weights_plain"]
 
 
-def copy_module(module: nn.Module) -> nn.Module:
+def copy_module(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """Deep-copy `module`, weight normalisation and pruning masks of the old kind included.
 
     Those keep a computed, non-leaf tensor as a plain attribute, which `copy.deepcopy` refuses.
+
+    Args:
+        module: the module.
+        dtype: the type of every floating-point parameter and buffer of the copy; None keeps each.
     """
     memo: dict[int, object] = {}
+    if dtype is not None:
+        for parameter in module.parameters():
+            if parameter.is_floating_point() and type(parameter) is nn.Parameter:
+                cast = parameter.detach().to(dtype, copy=True)
+                memo[id(parameter)] = nn.Parameter(cast, requires_grad=parameter.requires_grad)
     for child in _all_modules(module):
         for value in vars(child).values():
             if isinstance(value, torch.Tensor) and not value.is_leaf:
@@ -33,7 +42,7 @@ def copy_module(module: nn.Module) -> nn.Module:
     for child in _all_modules(copied):
         if parametrize.is_parametrized(child):
             _give_own_class(child)
-    return copied
+    return copied if dtype is None else copied.to(dtype)
 
 
 def _give_own_class(module: nn.Module) -> None:

@@ -16,11 +16,12 @@ from trtbuild.pytorch.fold.layers import LayerCall
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.export import ExportedProgram
     from torch.fx import Node
 
     from trtbuild.pytorch.inputs import BoundInputs
 
-__all__ = ["Cost", "count_cost"]
+__all__ = ["Cost", "cost_of", "count_cost"]
 
 _MATRIX_PRODUCTS = frozenset(("matmul", "mm", "bmm"))
 
@@ -35,11 +36,16 @@ class Cost:
 
 def count_cost(module: nn.Module, inputs: BoundInputs) -> Cost:
     """Count convolutions, linear layers, matrix products and attention; everything else is free."""
-    parameters = sum(tensor.numel() for tensor in module.parameters())
     try:
         program = capture(module, inputs)
     except ModelError:
-        return Cost(None, parameters)
+        return Cost(None, sum(tensor.numel() for tensor in module.parameters()))
+    return cost_of(program, module, inputs)
+
+
+def cost_of(program: ExportedProgram, module: nn.Module, inputs: BoundInputs) -> Cost:
+    """`count_cost` for a module whose graph is at hand."""
+    parameters = sum(tensor.numel() for tensor in module.parameters())
     batch = max(inputs.specs[0].dims[0] if inputs.specs and inputs.specs[0].dims else 1, 1)
     return Cost(sum(_macs(node) for node in calls(program)) // batch, parameters)
 

@@ -20,7 +20,7 @@ from trtbuild.pytorch.fold.affine import CannotFoldError
 from trtbuild.pytorch.fold.on_graph import fold_in_graph
 from trtbuild.pytorch.inputs import bind_inputs, run
 from trtbuild.pytorch.names import name_by_modules, name_dims, name_outputs, strip_metadata
-from trtbuild.pytorch.onnx_file import staged
+from trtbuild.pytorch.onnx_file import files_of, staged
 from trtbuild.pytorch.opset import check_opset, lower_to_17, opset_of
 from trtbuild.pytorch.parity import check_parity
 from trtbuild.pytorch.spec import DEFAULT_OPSET
@@ -54,7 +54,8 @@ class ExportResult:
         parity: how far the file is from the module.
         fold: what became of the norms; None when folding was not asked for.
         activations: layers whose range is taken behind their activation.
-        tensor_names: tensor name of the exporter (graph node) -> tensor name in `model`.
+        tensor_names: node of `program` -> tensor name in `model`.
+        program: torch's graph that the model was made from, after decomposition.
         warnings: sentences for the user.
         details: reports of the steps before, JSON types only.
     """
@@ -68,6 +69,7 @@ class ExportResult:
     fold: FoldReport | None
     activations: tuple[LayerActivation, ...]
     tensor_names: Mapping[str, str]
+    program: ExportedProgram
     warnings: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -108,7 +110,8 @@ def export_onnx(
     sample_output = run(original, bound)
     prepared, report = _prepare(original, bound, fold=fold)
     program, report = _program(prepared, bound, report)
-    model, raw_names = _to_onnx(program, prepared, opset)
+    activations = find_activations(program)
+    model, program, tensor_names = _to_onnx(program, prepared, opset)
     name_dims(model, bound.specs)
     _name_outputs(model, sample_output, output_names)
     warnings += _dimension_warnings(model, bound)
@@ -118,12 +121,13 @@ def export_onnx(
         model=model,
         module=prepared,
         path=path,
-        files=() if path is None else tuple(sorted(path.parent.glob(f"{path.name}*"))),
+        files=() if path is None else files_of(model, path, external_data=external_data),
         opset=opset_of(model),
         parity=parity,
         fold=report,
-        activations=find_activations(program),
-        tensor_names=raw_names,
+        activations=activations,
+        tensor_names=tensor_names,
+        program=program,
         warnings=tuple(warnings),
     )
 
@@ -156,7 +160,8 @@ def _program(
 
 def _to_onnx(
     program: ExportedProgram, module: nn.Module, opset: int
-) -> tuple[ir.Model, dict[str, str]]:
+) -> tuple[ir.Model, ExportedProgram, dict[str, str]]:
+    """The model, the graph as the exporter decomposed it, and its nodes' tensor names."""
     try:
         with quiet():
             exported = torch.onnx.export(
@@ -174,7 +179,7 @@ def _to_onnx(
     strip_metadata(model)
     if opset == 17:
         lower_to_17(model)
-    return model, tensor_names
+    return model, exported.exported_program, tensor_names
 
 
 def _short(error: BaseException) -> str:

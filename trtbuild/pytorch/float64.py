@@ -51,7 +51,7 @@ def _widened(value: Any) -> Any:
 
 def float64_copy(module: nn.Module) -> nn.Module:
     """A copy of `module` with every floating-point tensor in float64."""
-    return copy_module(module).double()
+    return copy_module(module, torch.float64)
 
 
 def outputs64(module: nn.Module, inputs: BoundInputs, seed: int) -> list[torch.Tensor]:

@@ -16,7 +16,7 @@ from trtbuild.errors import ModelError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EXTERNAL_ABOVE_BYTES", "num_weight_bytes", "staged"]
+__all__ = ["EXTERNAL_ABOVE_BYTES", "files_of", "num_weight_bytes", "staged"]
 
 EXTERNAL_ABOVE_BYTES = 2_000_000_000
 """A protobuf message ends at 2 GiB; the rest is left for the graph itself."""
@@ -26,6 +26,12 @@ def num_weight_bytes(model: ir.Model) -> int:
     """Bytes of all weights."""
     tensors = (value.const_value for value in model.graph.initializers.values())
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def files_of(model: ir.Model, path: Path, *, external_data: bool | None) -> tuple[Path, ...]:
+    """The files that `staged` writes: `path`, and ``<name>.data`` when the weights go apart."""
+    apart = external_data or num_weight_bytes(model) > EXTERNAL_ABOVE_BYTES
+    return (path, path.with_name(f"{path.name}.data")) if apart else (path,)
 
 
 @contextlib.contextmanager
@@ -43,15 +49,14 @@ def staged(model: ir.Model, path: Path, *, external_data: bool | None) -> Iterat
         ModelError: the ONNX checker refuses the model.
         OutputError: the folder cannot be written.
     """
-    apart = num_weight_bytes(model) > EXTERNAL_ABOVE_BYTES
-    apart = apart if external_data is None else external_data or apart
+    *_, data = files_of(model, path, external_data=external_data)
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror}.") from error
     try:
         written = folder / path.name
-        ir.save(model, written, external_data=f"{path.name}.data" if apart else None)
+        ir.save(model, written, external_data=None if data == path else data.name)
         _check(written)
         yield written
         for file in sorted(folder.iterdir(), key=lambda file: file == written):

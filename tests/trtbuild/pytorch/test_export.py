@@ -206,8 +206,17 @@ def test_a_hard_coded_batch_is_noticed() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.view(2, -1) * 2
 
-    with pytest.raises(ModelError, match="batch"):
+    with pytest.raises(ModelError, match=r"'batch' cannot be dynamic.*to be a constant \(2\)"):
         export_onnx(Fixed(), [InputSpec((2, 3, 4), dynamic={0: "batch"})])
+
+
+def test_a_dynamic_batch_may_be_given_as_one(capfd: pytest.CaptureFixture[str]) -> None:
+    """torch.export takes a 1 for a number that never changes, and says so at length."""
+    image = InputSpec((1, 3, 8, 8), dynamic={0: "batch", 2: "height"})
+    result = export_onnx(small(), [image])
+    assert [str(dim) for dim in result.model.graph.inputs[0].shape] == ["batch", "3", "height", "8"]
+    assert "image 2x3x9x8" in result.parity.samples
+    assert capfd.readouterr().err == ""
 
 
 def test_a_batch_that_only_the_output_fixes_is_noticed() -> None:

@@ -17,7 +17,12 @@ from trtbuild.pytorch.aten import capture
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
 from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.fold.affine import TOLERANCE, CannotFoldError
-from trtbuild.pytorch.fold.on_module import fold_into_modules, norm_modules, plan_module_folds
+from trtbuild.pytorch.fold.on_module import (
+    fold_into_modules,
+    norm_modules,
+    plan_module_folds,
+    take_over,
+)
 from trtbuild.pytorch.fold.report import FoldReport, NormFate
 from trtbuild.pytorch.fold.sequential import plan_sequential_folds
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs, other_batch
@@ -83,7 +88,7 @@ def _planner(base: nn.Module, bound: BoundInputs) -> tuple[Planner, tuple[str, .
 
 
 class _Folding:
-    """Fold, compare in float64, take back what is wrong; until it is right."""
+    """Fold a float64 copy, compare, bar what is wrong; until it is right. Then fold `base` itself."""
 
     def __init__(self, base: nn.Module, bound: BoundInputs, plan: Planner) -> None:
         self.base = base
@@ -115,33 +120,29 @@ class _Folding:
         while True:
             folds, reasons = self.plan(barred)
             try:
-                module = self._folded(folds)
-                error = self._error(folds)
+                folded, error = self._tried(folds)
+                if error <= TOLERANCE:
+                    fates = _fates(self.base, folds, reasons)
+                    take_over(self.base, folded, folds)
+                    break
             except CannotFoldError as refusal:
                 barred[refusal.norm] = str(refusal)
                 continue
-            if error <= TOLERANCE:
-                break
             barred.update(self._culprits(folds, barred))
-        fates = _fates(self.base, folds, reasons)
-        return module, FoldReport(fates, error if folds else None, notes=notes)
+        return self.base, FoldReport(fates, error if folds else None, notes=notes)
 
-    def _folded(self, folds: list[ModuleFold]) -> nn.Module:
-        module = copy_module(self.base)
-        fold_into_modules(module, folds)
-        return module
-
-    def _error(self, folds: list[ModuleFold]) -> float:
-        """The largest relative difference in float64; infinite when the folded module does not run."""
+    def _tried(self, folds: list[ModuleFold]) -> tuple[nn.Module, float]:
+        """A folded float64 copy and its largest relative difference; infinite when it does not run."""
         if not folds:
-            return 0.0
+            return self.base, 0.0
         module = float64_copy(self.base)
         fold_into_modules(module, folds)
         try:
             found = [outputs64(module, bound, seed) for bound, seed in self.samples]
         except Exception:  # noqa: BLE001 - the user's forward may raise anything
-            return float("inf")
-        return max(relative_difference(want, got) for want, got in zip(self.expected, found))
+            return module, float("inf")
+        pairs = zip(self.expected, found)
+        return module, max(relative_difference(want, got) for want, got in pairs)
 
     def _culprits(self, folds: list[ModuleFold], barred: Mapping[str, str]) -> dict[str, str]:
         """The norms whose fold is wrong on its own; all of them when each is right alone."""
@@ -150,7 +151,7 @@ class _Folding:
         for norm in norms:
             others = dict.fromkeys(norms - {norm}, "tried alone")
             alone, _ = self.plan({**barred, **others})
-            error = self._error(alone)
+            _, error = self._tried(alone)
             if error > TOLERANCE:
                 wrong[norm] = (
                     f"its fold was taken back: the output differed by {error:.1e} in float64"

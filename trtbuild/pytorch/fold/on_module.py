@@ -37,6 +37,7 @@ __all__ = [
     "is_plain_layer",
     "norm_modules",
     "plan_module_folds",
+    "take_over",
 ]
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -231,7 +232,7 @@ def _norms_of(layer: Node, folds: Iterable[Fold], view: _Owners) -> tuple[tuple[
 
 
 def fold_into_modules(module: nn.Module, folds: Iterable[ModuleFold]) -> None:
-    """Carry out `folds` on `module`, in place; arithmetic in float64, dtypes kept.
+    """Carry out `folds` on the float64 copy of a module, in place.
 
     Raises:
         CannotFoldError: the numbers do not allow it; its text names the norm.
@@ -250,14 +251,37 @@ def fold_into_modules(module: nn.Module, folds: Iterable[ModuleFold]) -> None:
         _replace(module, norm, nn.Identity().eval())
 
 
+def take_over(module: nn.Module, folded: nn.Module, folds: Iterable[ModuleFold]) -> None:
+    """Give `module` the folded weights of its float64 copy, in its own dtypes, in place.
+
+    Raises:
+        CannotFoldError: a weight is not finite in its dtype; its text names the norm, and `module` is
+            as it was.
+    """
+    cast = {}
+    for fold in folds:
+        layer, source = module.get_submodule(fold.layer), folded.get_submodule(fold.layer)
+        try:
+            cast[fold.layer] = Weights(source.weight, source.bias).to(layer.weight.dtype)
+        except CannotFoldError as refusal:
+            raise CannotFoldError(str(refusal), norm=fold.norm) from None
+    for path, weights in cast.items():
+        _give(module.get_submodule(path), weights)
+    for norm in [module.get_submodule(fold.norm) for fold in folds]:
+        _replace(module, norm, nn.Identity().eval())
+
+
 def _scale_layer(layer: nn.Module, affine: Affine, side: str) -> None:
     transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     old = Weights(layer.weight, layer.bias, getattr(layer, "groups", 1), transposed)
-    new = (scaled_after if side == "after" else scaled_before)(old, affine).to(layer.weight.dtype)
-    # New parameters, not new values: another layer may be tied to the old ones.
+    _give(layer, (scaled_after if side == "after" else scaled_before)(old, affine))
+
+
+def _give(layer: nn.Module, weights: Weights) -> None:
+    """New parameters, not new values: another layer may be tied to the old ones."""
     trained = layer.weight.requires_grad
-    layer.weight = nn.Parameter(new.weight, requires_grad=trained)
-    layer.bias = nn.Parameter(new.bias, requires_grad=trained)
+    layer.weight = nn.Parameter(weights.weight.detach(), requires_grad=trained)
+    layer.bias = nn.Parameter(weights.bias, requires_grad=trained)
 
 
 def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:

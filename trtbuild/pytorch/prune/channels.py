@@ -121,7 +121,7 @@ def _prune(
         achieved=0.0,
         round_to=plan.round_to,
         widths=_widths(base, done.module, prospect.groups, plan),
-        before=count_cost(base, bound),
+        before=prospect.cost,
         after=count_cost(done.module, bound),
         inexact=done.mixed,
         notes=_notes(done, split, after_step),

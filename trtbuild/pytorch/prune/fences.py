@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from trtbuild.errors import ModelError
 from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.inputs import other_batch
 
@@ -53,14 +54,7 @@ class Fence:
 
     def __init__(self, dense: nn.Module, inputs: BoundInputs) -> None:
         self._dense = float64_copy(dense)
-        self._samples = [(inputs, 1)]
-        self._outputs = [outputs64(self._dense, inputs, 1)]
-        for other in other_batch(inputs):
-            try:
-                self._outputs.append(outputs64(self._dense, other, 2))
-            except Exception:  # noqa: BLE001, S112 - a fixed batch size is no fault here
-                continue
-            self._samples.append((other, 2))
+        self._samples = [(inputs, 1), *((other, 2) for other in other_batch(inputs))]
         # Original numbers of the input channels that a layer still has.
         self._survivors: dict[str, torch.Tensor] = {}
 
@@ -102,19 +96,30 @@ class Fence:
         Args:
             cut: the network after the cut.
             values: compare values; else only that it runs and gives the same shapes.
+
+        Raises:
+            ModelError: the dense network itself does not run in float64.
         """
         if any(0 in tensor.shape for tensor in cut.parameters()):
             return "a layer would have no channels left"
         copy = float64_copy(cut)
-        for (inputs, seed), outputs in zip(self._samples, self._outputs):
+        for inputs, seed in self._samples:
+            try:
+                wanted = outputs64(self._dense, inputs, seed)
+            except Exception as error:
+                if seed == 1:
+                    raise ModelError(
+                        "a cut could not be checked: the module does not run in float64 "
+                        f"({str(error).splitlines()[0][:160]})."
+                    ) from error
+                continue  # the dense network does not take another batch size either
             try:
                 found = outputs64(copy, inputs, seed)
             except Exception as error:  # noqa: BLE001 - the user's forward may raise anything
                 return f"the network does not run without them: {str(error).splitlines()[0][:160]}"
-            if [t.shape for t in found] != [t.shape for t in outputs]:
+            if [t.shape for t in found] != [t.shape for t in wanted]:
                 return "an output would change its shape"
             if values:
-                wanted = outputs64(self._dense, inputs, seed)
                 difference = relative_difference(wanted, found)
                 if not difference <= _TOLERANCE:
                     return f"the network computes something else without them (off by {difference:.1e})"

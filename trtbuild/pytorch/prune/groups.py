@@ -9,6 +9,7 @@ from torch import nn
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.aten import capture
+from trtbuild.pytorch.cost import Cost, cost_of
 from trtbuild.pytorch.inputs import run
 from trtbuild.pytorch.prune.attention import Attention, find_attention
 from trtbuild.pytorch.prune.dependency import (
@@ -23,6 +24,8 @@ from trtbuild.pytorch.prune.patterns import match_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch.export import ExportedProgram
 
     from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.pytorch.spec import PruneSpec
@@ -43,12 +46,14 @@ class Prospect:
         kept: layer path -> why it must not be the root of a cut.
         attention: the attention blocks.
         mixes: whether any group that can be pruned changes the values of other channels.
+        cost: of the module as it is.
     """
 
     groups: tuple[PruneGroup, ...]
     kept: dict[str, str]
     attention: tuple[Attention, ...]
     mixes: bool
+    cost: Cost
 
 
 def survey(
@@ -71,7 +76,7 @@ def survey(
         OptionError: a pattern matches no layer.
     """
     run(module, inputs)
-    _refuse_branches(module, inputs)
+    program = _refuse_branches(module, inputs)
     kept = dict.fromkeys(match_layers(module, spec.ignore, LAYERS), "it is kept by a pattern")
     paths = {child: path for path, child in module.named_modules()}
     with tracing(module):
@@ -81,12 +86,13 @@ def survey(
         attention = tuple(find_attention(module))
         heads = {module.get_submodule(path) for block in attention for path in block.projections}
         mixes = any(is_mixer(found, heads) for found, group in groups if not group.kept)
-    return Prospect(tuple(group for _, group in groups), kept, attention, mixes)
+    cost = cost_of(program, module, inputs)
+    return Prospect(tuple(group for _, group in groups), kept, attention, mixes, cost)
 
 
-def _refuse_branches(module: nn.Module, inputs: BoundInputs) -> None:
+def _refuse_branches(module: nn.Module, inputs: BoundInputs) -> ExportedProgram:
     try:
-        capture(module, inputs)
+        return capture(module, inputs)
     except ModelError as error:
         raise ModelError(
             "channels can only be removed where every way through the module is seen; "
@@ -102,6 +108,8 @@ def _groups(
     seen: set[str] = set()
     for layer in [m for m in graph.module2node if isinstance(m, LAYERS)]:
         path = str(graph._module2name.get(layer, ""))
+        if path in seen:
+            continue
         try:
             cut = graph.get_pruner_of_module(layer).prune_out_channels
             width = graph.get_out_channels(layer)
@@ -116,8 +124,6 @@ def _groups(
             continue
         group = describe(graph, raw)
         outs = {member.path for member in group.members if member.side == "out"}
-        if path in seen:
-            continue
         seen |= outs
         if any(isinstance(item.dep.target.module, nn.RNNBase) for item in raw):
             kept[path] = _RECURRENT
