@@ -20,11 +20,11 @@ from torch.export.passes import move_to_device_pass
 from calibrators import Collector
 from trtbuild.errors import DataError
 from trtbuild.pytorch.aten import quiet
+from trtbuild.pytorch.device_histogram import device_histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
     from torch import nn
     from torch.fx import Node
 
@@ -53,14 +53,24 @@ def observe_modules(module: nn.Module, batches: Iterable[Sequence[torch.Tensor]]
     if first is None:
         raise DataError("there are no batches to observe.")
     names: dict[str, None] = {}
-    for name, _ in _outputs(module, _moved(first, device)):
-        names.setdefault(name)
+    _run_with_hooks(module, _moved(first, device), lambda name, _: names.setdefault(name))
     collector = Collector(names)
     for number, batch in enumerate(_chained(first, given)):
-        for name, values in _outputs(module, _moved(batch, device)):
+
+        def count(name: str, tensor: torch.Tensor, number: int = number) -> None:
             if name in names:
-                collector.observe({name: values}, batch=number)
+                _count(collector, name, tensor, number)
+
+        _run_with_hooks(module, _moved(batch, device), count)
     return collector
+
+
+def _count(collector: Collector, name: str, tensor: torch.Tensor, batch: int) -> None:
+    """Count a tensor where it is; only counts leave a GPU."""
+    if tensor.device.type == "cpu":
+        collector.observe({name: tensor.float().numpy()}, batch=batch)
+    else:
+        collector.add(name, device_histogram(tensor), batch=batch)
 
 
 def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
@@ -72,9 +82,12 @@ def _moved(batch: Sequence[torch.Tensor], device: torch.device) -> tuple[torch.T
     return tuple(torch.as_tensor(value).to(device) for value in batch)
 
 
-def _outputs(module: nn.Module, batch: Sequence[torch.Tensor]) -> list[tuple[str, np.ndarray]]:
-    """Name and values of every floating-point tensor that a leaf module gives, in order of calls."""
-    found: list[tuple[str, np.ndarray]] = []
+def _run_with_hooks(
+    module: nn.Module,
+    batch: Sequence[torch.Tensor],
+    see: Callable[[str, torch.Tensor], Any],
+) -> None:
+    """Run once and show `see` every floating-point tensor that a leaf module gives, in order of calls."""
     calls: Counter[str] = Counter()
     paths = {child: path for path, child in module.named_modules() if not list(child.children())}
 
@@ -85,9 +98,7 @@ def _outputs(module: nn.Module, batch: Sequence[torch.Tensor]) -> list[tuple[str
         tensors = output if isinstance(output, tuple | list) else (output,)
         for index, tensor in enumerate(tensors):
             if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
-                # A copy on the CPU: what comes later may write into the tensor.
-                values = tensor.detach().to("cpu", torch.float32, copy=True).numpy()
-                found.append((f"{call}_output_{index}", values))
+                see(f"{call}_output_{index}", tensor.detach())
 
     handles = [child.register_forward_hook(note) for child in paths]
     try:
@@ -96,7 +107,6 @@ def _outputs(module: nn.Module, batch: Sequence[torch.Tensor]) -> list[tuple[str
     finally:
         for handle in handles:
             handle.remove()
-    return found
 
 
 def observe_export(
@@ -163,7 +173,7 @@ class _Observer(torch.fx.Interpreter):  # type: ignore[misc]
         value = super().run_node(node)
         name = self.chosen.get(node.name)
         if name is not None:
-            self.collector.observe({name: value.detach().float().cpu().numpy()}, batch=self.batch)
+            _count(self.collector, name, value.detach(), self.batch)
         return value
 
     def run_on(self, batch: Mapping[str, torch.Tensor], device: torch.device) -> None:
