@@ -29,20 +29,28 @@ class DeviceBuffer(Protocol):
     """Memory on the GPU."""
 
     @property
-    def address(self) -> int: ...
+    def address(self) -> int:
+        """Where it starts, as CUDA counts."""
+        ...
 
     @property
-    def free(self) -> Callable[[], None]: ...
+    def free(self) -> Callable[[], None]:
+        """Function that gives the memory back."""
+        ...
 
 
 class PinnedArray(Protocol):
     """Page-locked host memory as an array."""
 
     @property
-    def array(self) -> np.ndarray: ...
+    def array(self) -> np.ndarray:
+        """The memory as an array, uint8 ``[nbytes]``."""
+        ...
 
     @property
-    def free(self) -> Callable[[], None]: ...
+    def free(self) -> Callable[[], None]:
+        """Function that gives the memory back."""
+        ...
 
 
 class DeviceMemory(Protocol):

@@ -45,10 +45,14 @@ class Session(Protocol):
     """An opened network. `run` may be called by one thread at a time."""
 
     @property
-    def inputs(self) -> Sequence[TensorSpec]: ...
+    def inputs(self) -> Sequence[TensorSpec]:
+        """What `run` takes, in order."""
+        ...
 
     @property
-    def outputs(self) -> Sequence[TensorSpec]: ...
+    def outputs(self) -> Sequence[TensorSpec]:
+        """What `run` gives, in order."""
+        ...
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run once; name -> array in, name -> array out."""
