@@ -17,10 +17,13 @@ from trtbuild.cli.prune_options import prune_options
 from trtbuild.errors import OptionError
 from trtbuild.pytorch.spec import (
     DEFAULT_OPSET,
+    MASK_METHODS,
     ExportSpec,
     InputSpec,
+    MaskSpec,
     ModuleSource,
     PruneSpec,
+    parse_amount,
     parse_axes,
     parse_input,
 )
@@ -114,6 +117,11 @@ def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @module_options
     @prune_options
+    @click.option("--mask", metavar="AMOUNT",
+                  help="Zero single weights: a share (30%, 0.3) or a count (12) per layer.")  # fmt: skip
+    @click.option("--mask-method", type=click.Choice(MASK_METHODS), default="l1", show_default=True,
+                  help="Which weights --mask takes.")  # fmt: skip
+    @click.option("--mask-globally", is_flag=True, help="Rank the weights of all layers together.")
     @click.option("--sparsity", type=click.Choice(["2:4"]),
                   help="Make the eligible layers 2:4 sparse.")  # fmt: skip
     @click.option("--fold/--no-fold", default=True, show_default=True,
@@ -129,6 +137,9 @@ def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         module: ModuleOptions,
         prune: PruneSpec | None,
+        mask: str | None,
+        mask_method: str,
+        mask_globally: bool,
         sparsity: str | None,
         fold: bool,
         opset: int,
@@ -137,12 +148,15 @@ def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
         external_data: bool | None,
         **kwargs: Any,
     ) -> Any:
+        masks = None if mask is None else MaskSpec(parse_amount(mask), mask_method, mask_globally)
+
         def export(target: str, path: Path | None) -> ExportSpec:
             return ExportSpec(
                 source=module.source_of(target),
                 inputs=module.inputs,
                 fold=fold,
                 prune=prune,
+                mask=masks,
                 sparsity=sparsity,
                 opset=opset,
                 force_opset=force_opset,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trtbuild.progress import Progress
     from trtbuild.pytorch.export import ExportResult
     from trtbuild.pytorch.load import LoadedModule
-    from trtbuild.pytorch.spec import ExportSpec
+    from trtbuild.pytorch.spec import ExportSpec, MaskSpec
 
 __all__ = ["export_from_spec"]
 
@@ -33,7 +33,7 @@ def export_from_spec(spec: ExportSpec, progress: Progress = silent) -> ExportRes
         OptionError: an option that does not fit this module.
         OutputError: the file cannot be written.
     """
-    steps = 2 + (spec.prune is not None) + (spec.sparsity is not None)
+    steps = 2 + sum(wish is not None for wish in (spec.prune, spec.mask, spec.sparsity))
     progress("export", 0, steps)
     loaded = load_module(spec.source)
     module, details, warnings = _thinned(spec, loaded.module)
@@ -70,10 +70,25 @@ def _thinned(spec: ExportSpec, module: nn.Module) -> tuple[nn.Module, dict[str, 
         module = pruned.module
         details["pruning"] = pruned.report.as_dict()
         warnings += pruned.report.notes
+    if spec.mask is not None:
+        details["masks"] = _masked(module, spec.mask)
+        warnings.append("weights were masked without fine-tuning: check the accuracy.")
     if spec.sparsity is not None:
         details["sparse_layers"] = [asdict(layer) for layer in make_two_four(module)]
         warnings.append("2:4 zeros were made without fine-tuning: check the accuracy.")
     return module, details, warnings
+
+
+def _masked(module: nn.Module, spec: MaskSpec) -> dict[str, Any]:
+    """Mask `module` in place; the zeros per layer and in all."""
+    from trtbuild.pytorch.prune.masks import mask_globally, mask_weights
+
+    apply = mask_globally if spec.globally else mask_weights
+    report = apply(module, spec.amount, method=spec.method)
+    return {
+        "share": report.total.share,
+        "layers": {layer.name: layer.share for layer in report.layers},
+    }
 
 
 def _source_details(spec: ExportSpec, loaded: LoadedModule) -> dict[str, Any]:

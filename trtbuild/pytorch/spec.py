@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 __all__ = [
     "CRITERIA",
     "DEFAULT_OPSET",
+    "MASK_METHODS",
     "MAX_OPSET",
     "MIN_OPSET",
     "SCOPES",
     "ExportSpec",
     "InputSpec",
+    "MaskSpec",
     "ModuleSource",
     "PruneSpec",
+    "parse_amount",
     "parse_axes",
     "parse_input",
 ]
@@ -34,6 +37,9 @@ MAX_OPSET = 20
 
 CRITERIA = ("l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "random")
 """How channels are ranked; `trtbuild.pytorch.prune.criteria` says what each means."""
+
+MASK_METHODS = ("l1", "random")
+"""Which weights a mask takes: those of the smallest magnitude, or any."""
 
 SCOPES = ("local", "global", "isomorphic")
 """Among which channels one is ranked: its layer's, all, or those of layers of the same structure."""
@@ -155,6 +161,27 @@ class PruneSpec:
 
 
 @dataclass(frozen=True)
+class MaskSpec:
+    """Which single weights become zero.
+
+    Attributes:
+        amount: a share (float) or a count (int), of each layer or of all together.
+        method: one of `MASK_METHODS`.
+        globally: rank the weights of all layers together.
+    """
+
+    amount: float
+    method: str = "l1"
+    globally: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in MASK_METHODS:
+            raise OptionError(
+                f"mask method '{self.method}' is not one of {', '.join(MASK_METHODS)}."
+            )
+
+
+@dataclass(frozen=True)
 class ExportSpec:
     """The way from a module to an ONNX file.
 
@@ -163,6 +190,7 @@ class ExportSpec:
         inputs: its inputs, in the order of ``forward``.
         fold: fold BatchNorm before the export.
         prune: channels to remove before folding, or None.
+        mask: single weights to zero, or None.
         sparsity: ``2:4`` makes the eligible layers 2:4 sparse, or None.
         opset: of the ONNX file, `MIN_OPSET` to `MAX_OPSET`.
         force_opset: allow a newer opset.
@@ -176,6 +204,7 @@ class ExportSpec:
     inputs: tuple[InputSpec, ...]
     fold: bool = True
     prune: PruneSpec | None = None
+    mask: MaskSpec | None = None
     sparsity: str | None = None
     opset: int = DEFAULT_OPSET
     force_opset: bool = False
@@ -231,3 +260,29 @@ def parse_axes(text: str) -> tuple[str | None, dict[int, str]]:
             )
         axes[int(axis)] = label
     return name or None, axes
+
+
+def parse_amount(text: str) -> int | float:
+    """Read an amount without surprises: ``30%`` and ``0.3`` are shares, ``12`` is a count.
+
+    ``1`` alone could be one weight or all of them, so it is refused: write ``100%`` or ``1 weight``.
+
+    Raises:
+        OptionError: not an amount, or out of range.
+    """
+    written = text.strip()
+    body = written.removesuffix("weights").removesuffix("weight").strip()
+    try:
+        if written.endswith("%"):
+            value: int | float = float(written[:-1]) / 100
+        else:
+            value = int(body) if body.isdigit() else float(body)
+    except ValueError:
+        raise OptionError(f"amount '{text}' is not a share (30%, 0.3) or a count (12).") from None
+    if value == 1 and isinstance(value, int) and body == written:
+        raise OptionError(
+            "amount '1' could be one weight or all of them: write '1 weight' or '100%'."
+        )
+    if not value >= 0 or (isinstance(value, float) and value > 1):
+        raise OptionError(f"amount '{text}' is out of range: a share lies between 0 and 1.")
+    return value

@@ -165,6 +165,19 @@ def test_export_prunes_by_itself(prunable: Path, capsys: pytest.CaptureFixture[s
     assert {layer["path"]: layer["after"] for layer in layers} == {"0": 32, "3": 16, "7": 10}
 
 
+def test_masks(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "export cli_nets:net --input 2x3x8x8 --mask 50% --mask-globally -o m.onnx --json"
+    assert run(line.split()) == 0
+    masks = json.loads(capsys.readouterr().out)["masks"]
+    assert masks["share"] == pytest.approx(0.5, abs=1e-4)
+    assert len(set(masks["layers"].values())) == 3  # one ranking, so every layer has its own share
+    weights = onnx.load(prunable / "m.onnx").graph.initializer
+    zeros = next(onnx.numpy_helper.to_array(t) == 0 for t in weights if t.name == "3.weight")
+    assert zeros.mean() == pytest.approx(masks["layers"]["3"])
+    assert run([*line.split()[:4], "--mask", "1", "-o", "n.onnx"]) == 2
+    assert "could be one weight or all" in capsys.readouterr().err
+
+
 def test_groups(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["prune", "cli_nets:net", "--input", "2x3x8x8", "--list-groups"]) == 0
     text = capsys.readouterr().out

@@ -17,10 +17,10 @@ from trtbuild.pytorch.prune.masks import (
     mask_globally,
     mask_slices,
     mask_weights,
-    parse_amount,
     sparsity_report,
 )
 from trtbuild.pytorch.prune.report import LayerWidth, PruneReport
+from trtbuild.pytorch.spec import parse_amount
 
 __all__ = [
     "LayerWidth",

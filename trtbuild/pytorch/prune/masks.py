@@ -28,7 +28,6 @@ __all__ = [
     "mask_globally",
     "mask_slices",
     "mask_weights",
-    "parse_amount",
     "sparsity_report",
 ]
 
@@ -61,32 +60,6 @@ class SparsityReport:
         """Zeros in all listed parameters."""
         zeros = sum(layer.num_zeros for layer in self.layers)
         return LayerSparsity("total", zeros, sum(layer.num_values for layer in self.layers))
-
-
-def parse_amount(text: str) -> int | float:
-    """Read an amount without surprises: ``30%`` and ``0.3`` are shares, ``12`` is a count.
-
-    ``1`` alone could be one weight or all of them, so it is refused: write ``100%`` or ``1 weight``.
-
-    Raises:
-        OptionError: not an amount, or out of range.
-    """
-    written = text.strip()
-    body = written.removesuffix("weights").removesuffix("weight").strip()
-    try:
-        if written.endswith("%"):
-            value: int | float = float(written[:-1]) / 100
-        else:
-            value = int(body) if body.isdigit() else float(body)
-    except ValueError:
-        raise OptionError(f"amount '{text}' is not a share (30%, 0.3) or a count (12).") from None
-    if value == 1 and isinstance(value, int) and body == written:
-        raise OptionError(
-            "amount '1' could be one weight or all of them: write '1 weight' or '100%'."
-        )
-    if not value >= 0 or (isinstance(value, float) and value > 1):
-        raise OptionError(f"amount '{text}' is out of range: a share lies between 0 and 1.")
-    return value
 
 
 def mask_weights(
