@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import AUTO
 from trtbuild.backends.onnxruntime import open_session
-from trtbuild.backends.opening import open_engine
+from trtbuild.backends.opening import built_by, open_engine
 from trtbuild.data import choose_samples, open_data
 from trtbuild.errors import OptionError
 from trtbuild.model import input_specs, read_model
@@ -18,7 +18,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.trial import verification_batches
 from trtbuild.verification.bisect import Culprits, find_culprits
 from trtbuild.verification.compare import Comparison, ComparisonOptions, compare
-from trtbuild.verification.evaluate import Evaluator
+from trtbuild.verification.evaluate import Evaluator, open_as_written
 from trtbuild.verification.gate import Gate, Verdict, judge
 from trtbuild.verification.groups import find_groups, with_float
 from trtbuild.verification.layers import LayerReport, layer_errors
@@ -26,7 +26,7 @@ from trtbuild.verification.records import decode, encode, load_object
 from trtbuild.verification.sensitivity import GroupSensitivity, sensitivities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from trtbuild.recipe import DataRecipe
 
 __all__ = [
+    "REFERENCE_BACKEND",
     "Diagnosis",
     "Verification",
     "VerifyRecipe",
@@ -44,6 +45,9 @@ __all__ = [
     "load_verification",
     "verify",
 ]
+
+# Candidates of a diagnosis run here unless an engine is asked for.
+REFERENCE_BACKEND = "onnxruntime"
 
 SCHEMA = "trtbuild.verification"
 VERSION = 1
@@ -58,12 +62,15 @@ class Diagnosis:
         sensitivity: cost of every group alone.
         bisect: when a limit fails, the smallest set of groups that explains it.
         num_images: how many of the images each of these runs on; None for all.
+        backend: what sensitivity and bisecting run candidates on: ``onnxruntime`` computes Q/DQ as
+            written, on CPU; ``tensorrt`` builds an engine of every candidate.
     """
 
     layers: bool = False
     sensitivity: bool = False
     bisect: bool = False
     num_images: int | None = 64
+    backend: str = REFERENCE_BACKEND
 
     @property
     def wanted(self) -> bool:
@@ -226,7 +233,10 @@ def _diagnosed(
     batches = list(verification_batches(input_specs(model), images, recipe.batch_size))
     if wanted.layers:
         found = replace(found, layers=layer_errors(model, quantized, batches, progress))
-    evaluate = Evaluator(open_session(model), batches, recipe.options)
+    opener: Callable[[ir.Model], Session] = open_as_written
+    if wanted.backend != REFERENCE_BACKEND:
+        opener = built_by(wanted.backend, batches[0].feeds, recipe.settings)
+    evaluate = Evaluator(open_session(model), batches, recipe.options, opener=opener)
     if wanted.sensitivity:
         costs = sensitivities(quantized, model, evaluate, progress)
         found = replace(found, sensitivity=costs)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.artifact import Artifact
 from trtbuild.backends import AUTO, choose_backend
+from trtbuild.backends.base import BuildRequest
 from trtbuild.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
-    from trtbuild.backends.base import Session
+    import onnx_ir as ir
 
-__all__ = ["backend_of", "open_engine"]
+    from trtbuild.backends.base import Feeds, Session
+
+__all__ = ["backend_of", "built_by", "open_engine"]
 
 
 def backend_of(path: Path, backend: str = AUTO) -> str:
@@ -42,3 +47,37 @@ def open_engine(
     if not path.is_file():
         raise InputError(f"the engine '{path}' does not exist; give the path of a file.")
     return choose_backend(backend_of(path, backend), settings)[0].open(path)
+
+
+def built_by(
+    backend: str, example: Feeds, settings: Mapping[str, Any] | None = None
+) -> Callable[[ir.Model], Session]:
+    """A function that builds an engine of a Q/DQ network and opens it; nothing is left on disk.
+
+    Args:
+        backend: ``tensorrt``; it must obey Q/DQ as they stand in the network.
+        example: a batch; dynamic inputs are built for its shapes.
+        settings: the backend's own options.
+
+    Raises:
+        OptionError: there is no backend of that name.
+        MissingError: it does not work on this machine.
+    """
+    chosen, _ = choose_backend(backend, settings)
+    shapes = [f"{name}={'x'.join(map(str, array.shape))}" for name, array in example.items()]
+
+    def build(model: ir.Model) -> Session:
+        dynamic = any(
+            not isinstance(dim, int) for value in model.graph.inputs for dim in value.shape or ()
+        )
+        options = {
+            "quantization": "explicit",
+            **({"shapes": shapes} if dynamic else {}),
+            **(settings or {}),
+        }
+        artifact = Artifact("candidate", model, model, quantized=model)
+        with tempfile.TemporaryDirectory() as folder:
+            engine = chosen.build(BuildRequest(artifact, Path(folder), settings=options))
+            return chosen.open(engine.path)
+
+    return build

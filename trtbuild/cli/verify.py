@@ -23,6 +23,7 @@ from trtbuild.report.model import Report
 from trtbuild.verification.compare import ComparisonOptions
 from trtbuild.verification.scores import load_metric
 from trtbuild.verify import (
+    REFERENCE_BACKEND,
     Diagnosis,
     Verification,
     VerifyRecipe,
@@ -56,6 +57,8 @@ __all__ = ["command"]
 @click.option("--bisect", is_flag=True, help="When a limit fails: which groups explain it.")
 @click.option("--diagnose-images", type=click.IntRange(min=1), default=64, show_default=True,
               help="Images that --layers, --sensitivity and --bisect run on.")  # fmt: skip
+@click.option("--diagnose-on", default=REFERENCE_BACKEND, show_default=True, metavar="BACKEND",
+              help="Where --sensitivity and --bisect run: tensorrt builds every candidate.")  # fmt: skip
 @opening_options
 @module_options
 @click.option("--backend", default=AUTO, show_default=True, help="What opens ENGINE.")
@@ -78,6 +81,7 @@ def command(
     sensitivity: bool,
     bisect: bool,
     diagnose_images: int,
+    diagnose_on: str,
     backend: str,
     settings: dict[str, Any],
     batch_size: int,
@@ -115,6 +119,7 @@ def command(
                 sensitivity=sensitivity,
                 bisect=bisect,
                 num_images=diagnose_images,
+                backend=diagnose_on,
             ),
         )
         with out.progress() as progress:

@@ -1,0 +1,58 @@
+"""Sensitivity and bisecting on TensorRT: every candidate is built as an engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.trtbuild.backends.tensorrt import networks
+from trtbuild.cli.main import run
+from trtbuild.model import write_model
+
+if TYPE_CHECKING:
+    from tests.tensorrt_stub.fixtures import Server
+    from tests.tensorrt_stub.world import World
+
+
+def sensitivity(world: World, backend: str, batch: Any) -> dict[str, Any]:
+    """Run ``verify --sensitivity``; the cost of each group alone."""
+    write_model(networks.network(batch), Path("net.onnx"))
+    np.savez("data.npz", images=np.concatenate([f["images"] for f in networks.batches(24)]))
+    build = ["engine", "net.onnx", "--int8", "--data", "data.npz", "--no-latency", "-q"]
+    assert run([*build, "--backend", "onnxruntime"]) == 0
+    options = [
+        "--diagnose-images",
+        "4",
+        "--batch-size",
+        "4",
+        "--diagnose-on",
+        backend,
+        "-o",
+        "found.json",
+    ]
+    both = ["net.onnx", "out/net.int8.onnx", "--data", "data.npz"]
+    code = run(["verify", *both, "--sensitivity", *options, "-q"])
+    groups = json.loads(Path("found.json").read_text())["sensitivity"]
+    return {"code": code, "alone": {group["group"]: group["alone_sqnr_db"] for group in groups}}
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_groups_cost_the_same_on_an_engine_that_computes_the_same(
+    tensorrt: Server, batch: Any
+) -> None:
+    here = tensorrt.run(sensitivity, backend="onnxruntime", batch=batch)
+    assert here.error is None, here.error["trace"]
+    assert not here.called("Builder.build_serialized_network")
+    there = tensorrt.run(sensitivity, backend="tensorrt", batch=batch)
+    assert there.error is None, there.error["trace"]
+    assert there.value["code"] == 0, there.stderr
+    # each of the groups alone in INT8 and alone in float, and all in INT8
+    num_groups = len(here.value["alone"])
+    assert len(there.called("Builder.build_serialized_network")) == 2 * num_groups + 1
+    # The stand-in runs a plan's own network in ONNX Runtime: both ways round the same values, and
+    # differ where the order of float sums puts one of them on the other side of a rounding border.
+    assert there.value["alone"] == pytest.approx(here.value["alone"], abs=1.0)
