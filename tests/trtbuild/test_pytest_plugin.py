@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytest_plugins = ["pytester"]
+
+# An installed package brings the plugin by its entry point; a checkout has to name it.
+INSTALLED = any(point.name == "trtbuild" for point in entry_points(group="pytest11"))
+LOADED = () if INSTALLED else ("-p", "trtbuild.pytest_plugin")
 
 TESTS = """
 def test_accuracy(assert_accuracy):
@@ -36,7 +41,7 @@ def deployment(pytester: pytest.Pytester) -> pytest.Pytester:
 
 def ran(deployment: pytest.Pytester, *arguments: str, **texts: object) -> dict[str, int]:
     deployment.makepyfile(TESTS.format(**texts))
-    result = deployment.runpytest_inprocess("-p", "trtbuild.pytest_plugin", *arguments)
+    result = deployment.runpytest_inprocess(*LOADED, *arguments)
     return result.parseoutcomes()
 
 
@@ -49,7 +54,7 @@ def test_both_assertions_pass_against_the_float_network(deployment) -> None:
 
 def test_a_limit_that_fails_fails_the_test_with_the_numbers(deployment) -> None:
     deployment.makepyfile(TESTS.format(sqnr=95, against="float.onnx", within=100_000))
-    result = deployment.runpytest_inprocess("-p", "trtbuild.pytest_plugin", "-k", "accuracy")
+    result = deployment.runpytest_inprocess(*LOADED, "-k", "accuracy")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*SQNR of 'logits': * dB, at least 95 dB, failed*"])
 
