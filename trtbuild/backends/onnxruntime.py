@@ -112,6 +112,8 @@ def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
+    # Threads that spin after a run would take the cores of the session whose turn is next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if execution is Execution.REFERENCE:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if execution is Execution.FLOAT:

@@ -51,6 +51,7 @@ def place_portable(model: ir.Model, placement: Placement) -> Placement:
             if name in quantized:
                 roots[name] = roots[origin] if origin in roots else frozenset({name})
     roots.update({name: frozenset({name}) for name in quantized if name not in roots})
+    roots.update(_parts_of_concats(model, roots))
     differences = _differences(model, placement, selected, quantized)
     return replace(
         placement,
@@ -58,6 +59,36 @@ def place_portable(model: ir.Model, placement: Placement) -> Placement:
         roots={name: of for name, of in roots.items() if name not in differences},
         differences=differences,
     )
+
+
+def _parts_of_concats(
+    model: ir.Model, roots: dict[str, frozenset[str]]
+) -> dict[str, frozenset[str]]:
+    """Tensors that only a Concat reads -> the Concat's roots: one rounding, and parts that are copied.
+
+    A part behind a Relu shares only when all parts are: else the zero point would not stand for the Relu.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for node in reversed(model.graph):
+        joined = _name(node.outputs[0])
+        if node.op_type != "Concat" or joined not in roots:
+            continue
+        kinds = {_is_activation(value) for value in node.inputs}
+        for value in node.inputs:
+            name = _name(value)
+            alone = value is not None and len(value.uses()) == 1 and not value.is_graph_output()
+            if (
+                alone
+                and roots.get(name) == frozenset({name})
+                and (len(kinds) == 1 or not _is_activation(value))
+            ):
+                found[name] = found.get(joined, roots[joined])
+    return found
+
+
+def _is_activation(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type in ACTIVATIONS
 
 
 def difference(total: QuantParams, addend: QuantParams) -> QuantParams:
