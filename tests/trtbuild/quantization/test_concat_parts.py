@@ -1,0 +1,63 @@
+"""What only a Concat reads has the Concat's scale in ONNX Runtime's form, if its Relu allows."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from trtbuild.model import name_nodes
+from trtbuild.quantization import place, place_portable
+
+
+def network(second: str) -> ir.Model:
+    """Two convolutions behind `second` or a Relu, joined, and a third on both."""
+    text = f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {{
+            c1 = Conv (x, w1)
+            a = Relu (c1)
+            c2 = Conv (x, w2)
+            b = {second} (c2)
+            joined = Concat <axis = 1> (a, b)
+            y = Conv (joined, w3)
+        }}
+    """
+    proto = onnx.parser.parse_model(text)
+    for name, shape in {"w1": (4, 4, 1, 1), "w2": (4, 4, 1, 1), "w3": (4, 8, 1, 1)}.items():
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.ones(shape, np.float32), name)
+        )
+    model: ir.Model = ir.from_proto(proto)
+    name_nodes(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("second", "shares_first", "shares_second"),
+    [
+        ("Relu", True, True),
+        # behind the Sigmoid's part the Concat may need a zero point that would not stand for the Relu
+        ("Sigmoid", False, True),
+    ],
+)
+def test_who_takes_the_scale_of_the_concat(second, shares_first, shares_second):
+    model = network(second)
+    roots = place_portable(model, place(model)).roots
+    assert roots["joined"] == {"joined"}
+    assert (roots["a"] == {"joined"}) is shares_first
+    assert (roots["b"] == {"joined"}) is shares_second
+
+
+def test_a_part_that_others_read_keeps_its_own_scale():
+    model = network("Relu")
+    extra = ir.node(
+        "Conv", [model.graph[1].outputs[0], model.graph.initializers["w1"]], name="other"
+    )
+    extra.outputs[0].name = "z"
+    model.graph.append(extra)
+    model.graph.outputs.append(extra.outputs[0])
+    roots = place_portable(model, place(model)).roots
+    assert roots["a"] == {"a"}
+    assert roots["b"] == {"joined"}
