@@ -48,8 +48,9 @@ class Step:
 class Run:
     """The data, the folder, and the steps so far."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, seed: int) -> None:
         self.output = output
+        self.seed = seed
         self.steps: list[Step] = []
         images, labels = images_and_labels()
         self.test_images, self.test_labels = images[:NUM_TEST], labels[:NUM_TEST]
@@ -62,6 +63,7 @@ class Run:
 
     def train(self, module: nn.Module, epochs: int, rate: float, batch: int = 64) -> None:
         """Train in place. A pruned module has new parameters, so every call has a new optimizer."""
+        torch.manual_seed(self.seed)  # a step gives the same whatever came before it
         optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-2)
         steps = epochs * -(-len(self.images) // batch)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
@@ -107,10 +109,10 @@ class Run:
         return table
 
 
-def compress(output: Path, epochs: int = 12, tuning_epochs: int = 3) -> list[Step]:
+def compress(output: Path, epochs: int = 12, tuning_epochs: int = 3, seed: int = 0) -> list[Step]:
     """Do all steps; give the table's lines."""
-    torch.manual_seed(0)
-    run = Run(output)
+    torch.manual_seed(seed)
+    run = Run(output, seed)
     dense = Digits()
     run.train(dense, epochs, 5e-3, batch=32)
     run.note("dense", dense)
@@ -152,7 +154,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("out"))
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    compress(given.output, given.epochs)
+    compress(given.output, given.epochs, seed=given.seed)

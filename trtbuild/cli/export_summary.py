@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from trtbuild.pytorch.export import ExportResult
+from rich.table import Table
 
-__all__ = ["export_result", "export_summary"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtbuild.pytorch.export import ExportResult
+    from trtbuild.pytorch.profile import LayerTime
+
+__all__ = ["export_result", "export_summary", "layer_time_table"]
 
 
 def export_summary(result: ExportResult) -> list[str]:
@@ -26,6 +31,22 @@ def export_summary(result: ExportResult) -> list[str]:
     sizes = ", ".join(f"{file} ({file.stat().st_size:,} bytes)" for file in result.files)
     lines.append(f"opset {result.opset}, {len(result.model.graph)} nodes: {sizes}")
     return lines
+
+
+def layer_time_table(times: Sequence[LayerTime], count: int = 20) -> Table:
+    """The slowest layers of the module, slowest first."""
+    table = Table("layer", "kind", "calls", "CPU ms", "GPU ms", "share")
+    for time in times[:count]:
+        table.add_row(
+            _plain(time.path),
+            time.kind,
+            str(time.num_calls),
+            f"{time.cpu_ms:.3f}",
+            f"{time.device_ms:.3f}",
+            f"{time.share:.1%}",
+        )
+    table.caption = f"the module in torch, one run on one sample; {len(times)} layers in all"
+    return table
 
 
 def _fold_lines(result: ExportResult) -> list[str]:

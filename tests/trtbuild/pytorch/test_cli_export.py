@@ -55,6 +55,29 @@ def test_export(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+def test_layer_times_name_every_leaf(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(
+            [
+                *[
+                    "export",
+                    "cli_nets:net",
+                    "--input",
+                    "2x3x8x8",
+                    "-o",
+                    "m.onnx",
+                    "--layer-times",
+                    "--json",
+                ]
+            ]
+        )
+        == 0
+    )
+    times = json.loads(capsys.readouterr().out)["layer_times"]
+    assert {time["path"] for time in times} == {"0", "1", "2"}
+    assert sum(time["share"] for time in times) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

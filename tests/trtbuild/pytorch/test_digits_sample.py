@@ -37,7 +37,7 @@ def test_sample(sample: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     steps = {step.name: step for step in sample.compress(tmp_path)}
     dense, tuned, int8 = steps["dense"], steps["fine-tuned"], steps["INT8"]
     # One image is 0.19 points: the limits are five images and two.
-    assert tuned.top1 >= dense.top1 - 1.2
+    assert tuned.top1 >= dense.top1 - 1.0
     assert int8.top1 >= steps["folded"].top1 - 0.5
     assert int8.top1 >= tuned.top1 - 0.5
     assert int8.macs <= 0.3 * dense.macs
