@@ -115,12 +115,11 @@ def test_on_a_gpu(exported: object) -> None:
 
 def test_time_per_layer() -> None:
     module = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU())
-    times = profile_layers(module.eval(), [InputSpec((1, 3, 32, 32))], runs=3, warmup=1)
+    times = profile_layers(module.eval(), [InputSpec((4, 3, 64, 64))], runs=10, warmup=1)
     assert {time.path for time in times} == {"0", "1", "2", "3"}
     assert [time.cpu_ms for time in times] == sorted((t.cpu_ms for t in times), reverse=True)
-    # twenty times the work of any other; a busy machine may stop at most one other for longer
-    assert "2" in {time.path for time in times[:2]}
-    assert {time.path: time.kind for time in times}["2"] == "Conv2d"
+    assert times[0].path == "2"  # twenty times the work of any other
+    assert times[0].kind == "Conv2d"
     assert all(time.num_calls == 1 and time.cpu_ms > 0 for time in times)
     assert sum(time.share for time in times) == pytest.approx(1)
     np.testing.assert_array_equal([time.device_ms for time in times], 0)
