@@ -27,7 +27,7 @@ from calibrators.crosscheck import (
 from calibrators.doubling import DoublingHistogram, TensorRTCollector
 from calibrators.errors import CalibratorError
 from calibrators.histogram import Histogram
-from calibrators.methods import METHODS, Threshold, assess, choose
+from calibrators.methods import METHODS, Threshold, amax_of, assess, choose
 from calibrators.presets import PRESETS
 from calibrators.ranges import Calibration, TensorRange, merge_calibrations
 from calibrators.sharing import with_shared_ranges
@@ -50,6 +50,7 @@ __all__ = [
     "TensorRTCollector",
     "TensorRange",
     "Threshold",
+    "amax_of",
     "assess",
     "calibration_from_bytes",
     "calibration_to_bytes",

@@ -42,7 +42,7 @@ def search(
         From `smallest` to n; n when no candidate has a finite divergence.
     """
     first = smallest or levels
-    values = divergences(counts, levels, outliers)[first - levels :]
+    values = divergences(counts, levels, outliers, first)
     least = values.min()
     if np.isinf(least):
         return len(counts)
@@ -63,22 +63,27 @@ def _largest_of_smallest(counts: np.ndarray, close: np.ndarray, levels: int, out
     return best_kept
 
 
-def divergences(counts: np.ndarray, levels: int = 128, outliers: int = 0) -> np.ndarray:
-    """The divergence of every candidate, ``float64[n - levels + 1]``; the first keeps `levels`.
+def divergences(
+    counts: np.ndarray, levels: int = 128, outliers: int = 0, smallest: int | None = None
+) -> np.ndarray:
+    """The divergence of every candidate, ``float64[n - smallest + 1]``.
 
-    Agrees with `entropy_reference.divergence` to about 1e-13, and has the same infinities.
+    Agrees with `entropy_reference.divergence` to about 1e-13, and has the same infinities. Arguments
+    are those of `search`.
     """
     size = len(counts)
+    first = smallest or levels
     counts_before = _prefix(counts.astype(np.float64))
     occupied_before = _prefix((counts > 0).astype(np.float64))
-    kept = np.arange(levels, size + 1)
+    kept = np.arange(first, size + 1)
     total = counts_before[-1] + outliers
-    inside = counts_before[levels:]
+    inside = counts_before[first:]
     outside = total - inside
-    last = counts[levels - 1 :] + outside
+    last = counts[first - 1 :] + outside
 
-    information, mean_log = _interval_logs(counts_before, occupied_before, -(-size // levels))
-    cells = _level_cells(size, levels)
+    widths = range(first // levels, -(-size // levels) + 1)
+    information, mean_log = _interval_logs(counts_before, occupied_before, widths)
+    cells = _level_cells(size, levels)[first - levels :]
     of_levels = np.take(information.ravel(), cells).sum(axis=1)
     of_last_level = mean_log.ravel()[cells[:, -1]]
     of_bins = _prefix(_x_log_x(counts.astype(np.float64)))[kept - 1]
@@ -93,7 +98,7 @@ def divergences(counts: np.ndarray, levels: int = 128, outliers: int = 0) -> np.
             - total * np.log(total)
         )
         values = scaled / total
-    lost = (inside == 0) | ((counts[levels - 1 :] == 0) & (outside > 0))
+    lost = (inside == 0) | ((counts[first - 1 :] == 0) & (outside > 0))
     return np.where(lost, np.inf, values)
 
 
@@ -107,16 +112,16 @@ def _x_log_x(x: np.ndarray) -> np.ndarray:
 
 
 def _interval_logs(
-    counts_before: np.ndarray, occupied_before: np.ndarray, widest: int
+    counts_before: np.ndarray, occupied_before: np.ndarray, widths: range
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For every interval of 1 .. `widest` bins: s ln(s / n), and ln(s / n); rows are widths."""
+    """For every interval of so many bins: s ln(s / n), and ln(s / n); the row is the width."""
     size = len(counts_before) - 1
-    information = np.zeros((widest + 1, size))
-    mean_log = np.zeros((widest + 1, size))
-    for width in range(1, widest + 1):
+    information = np.zeros((widths.stop, size))
+    mean_log = np.zeros((widths.stop, size))
+    for width in widths:
         held = counts_before[width:] - counts_before[:-width]
         occupied = occupied_before[width:] - occupied_before[:-width]
-        logs = np.log(np.where(held > 0, held, 1.0) / np.where(held > 0, occupied, 1.0))
+        logs = np.log(np.divide(held, occupied, out=np.ones_like(held), where=occupied > 0))
         mean_log[width, : size - width + 1] = logs
         information[width, : size - width + 1] = held * logs
     return information, mean_log

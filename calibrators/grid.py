@@ -17,6 +17,7 @@ import numpy as np
 
 __all__ = [
     "BINS_PER_OCTAVE",
+    "MOST_IN_SMALL_TABLE",
     "NUM_MAGNITUDES",
     "NUM_ZERO_SLOTS",
     "SHIFT",
@@ -42,13 +43,22 @@ One counter would be a chain of dependent additions, which is what makes the zer
 """
 
 
-def allocate_table() -> np.ndarray:
-    """A zeroed ``int64[2 * SIGN_OFFSET + NUM_ZERO_SLOTS]`` that takes memory only where it is used.
+MOST_IN_SMALL_TABLE = 0xFFFFFFFF
+"""Values that can be counted in 32 bits, even if all are in one bin."""
 
-    Of its 4 MiB a tensor touches the pages of the octaves that occur in it, usually some 200 KiB.
-    NumPy would ask for huge pages at this size, which would make all of it resident.
+
+def allocate_table(num_values: int) -> np.ndarray:
+    """A zeroed table of ``2 * SIGN_OFFSET + NUM_ZERO_SLOTS`` counts, for up to `num_values` values.
+
+    It takes memory only where it is used: of its 2 MiB a tensor touches the pages of the octaves that
+    occur in it, usually some 100 KiB. NumPy would ask for huge pages at this size, which would make all
+    of it resident.
+
+    Returns:
+        ``uint32``, which keeps more of it in the caches; ``int64`` where one bin might hold more.
     """
-    size = 8 * (2 * SIGN_OFFSET + NUM_ZERO_SLOTS)
+    dtype = np.dtype(np.uint32 if num_values <= MOST_IN_SMALL_TABLE else np.int64)
+    size = dtype.itemsize * (2 * SIGN_OFFSET + NUM_ZERO_SLOTS)
     if hasattr(mmap, "MAP_PRIVATE"):  # else a process and its forks would count into one table
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     else:
@@ -56,7 +66,7 @@ def allocate_table() -> np.ndarray:
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without huge pages refuses the word
             memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, np.int64)
+    return np.frombuffer(memory, dtype)
 
 
 def lower_edges(indices: np.ndarray) -> np.ndarray:

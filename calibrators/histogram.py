@@ -33,7 +33,7 @@ class Histogram:
     """
 
     def __init__(self) -> None:
-        self._table = grid.allocate_table()
+        self._table = grid.allocate_table(0)
         self._low, self._high = _EMPTY_LOW, _EMPTY_HIGH
         self._first = grid.NUM_MAGNITUDES  # no bin of magnitudes below this one is occupied
         self._num_observed = 0
@@ -64,11 +64,12 @@ class Histogram:
             minimum: the smallest finite value, exactly; 0.0 when there is none.
             maximum: the largest finite value, exactly; 0.0 when there is none.
         """
+        num_values = int(counts.sum()) + num_zeros
         histogram = cls()
+        histogram._table = grid.allocate_table(num_values)
         histogram._table[numbers] = counts
         histogram._table[-1] = num_zeros
         histogram._num_nan, histogram._num_inf = num_nan, num_inf
-        num_values = int(counts.sum()) + num_zeros
         histogram._num_observed = num_values + num_nan + num_inf
         if num_values:
             histogram._low, histogram._high = grid.sort_key(minimum), grid.sort_key(maximum)
@@ -89,12 +90,26 @@ class Histogram:
         array = as_float32(values)
         if array.size == 0:
             return
-        low, high, least = _count_values()(array.view(np.uint32), self._table)
+        self._make_room_for(self._num_observed + array.size)
+        low, high, least, _ = _count_values()(array.view(np.uint32), self._table)
         self._first = min(self._first, (int(least) + 1) >> grid.SHIFT)
         self._num_observed += array.size
         if low <= _KEY_OF_MINUS_INFINITY or high >= _KEY_OF_INFINITY:
             low, high = self._set_apart_non_finite(array)
         self._low, self._high = min(self._low, low), max(self._high, high)
+
+    def _make_room_for(self, num_observed: int) -> None:
+        """Go on in a table of 64-bit counts before one of 32 bits could overflow."""
+        if num_observed > grid.MOST_IN_SMALL_TABLE and self._table.dtype == np.uint32:
+            wide = grid.allocate_table(num_observed)
+            self._add_to(wide)
+            self._table = wide
+
+    def _add_to(self, table: np.ndarray) -> None:
+        first, *signs = self._by_sign()
+        for offset, counts in zip((0, grid.SIGN_OFFSET), signs):
+            table[offset + first : offset + first + len(counts)] += counts
+        table[-1] += self.num_zeros
 
     def _set_apart_non_finite(self, array: np.ndarray) -> tuple[int, int]:
         for sign in (0, grid.SIGN_OFFSET):
@@ -110,11 +125,9 @@ class Histogram:
     def merge(self, other: Histogram) -> Histogram:
         """A new histogram of everything that either has seen; associative and commutative."""
         merged = Histogram()
+        merged._make_room_for(self._num_observed + other._num_observed)
         for part in (self, other):
-            first, *signs = part._by_sign()
-            for offset, counts in zip((0, grid.SIGN_OFFSET), signs):
-                merged._table[offset + first : offset + first + len(counts)] += counts
-            merged._table[-1] += part.num_zeros
+            part._add_to(merged._table)
             merged._first = min(merged._first, part._first)
             merged._low, merged._high = min(merged._low, part._low), max(merged._high, part._high)
             merged._num_observed += part._num_observed
@@ -165,7 +178,7 @@ class Histogram:
         first, positive, negative = self._by_sign()
         counts = positive + negative
         occupied = np.flatnonzero(counts)
-        return first + occupied, counts[occupied]
+        return first + occupied, counts[occupied].astype(np.int64)
 
     def signed_bins(self) -> tuple[np.ndarray, np.ndarray]:
         """Occupied bins by sign, without the zeros: numbers, and counts; ``int64[n]`` both.
@@ -175,7 +188,7 @@ class Histogram:
         first, *signs = self._by_sign()
         positive, negative = map(np.flatnonzero, signs)
         numbers = np.concatenate([first + positive, grid.SIGN_OFFSET + first + negative])
-        return numbers, self._table[numbers]
+        return numbers, self._table[numbers].astype(np.int64)
 
     def _by_sign(self) -> tuple[int, np.ndarray, np.ndarray]:
         """First bin of magnitudes that may be occupied, and from it on to the last one the counts.
@@ -263,7 +276,7 @@ def as_float32(values: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _count_values() -> Callable[[np.ndarray, np.ndarray], tuple[int, int, int]]:
+def _count_values() -> Callable[[np.ndarray, np.ndarray], tuple[int, int, int, int]]:
     from calibrators.kernels import count_values
 
     return count_values

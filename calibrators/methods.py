@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from calibrators.histogram import Histogram
 
-__all__ = ["METHODS", "Threshold", "assess", "choose"]
+__all__ = ["METHODS", "Threshold", "amax_of", "assess", "choose"]
 
 METHODS: Mapping[str, Callable[..., tuple[float, str]]] = {
     "entropy": entropy,
@@ -65,14 +65,24 @@ def choose(histogram: Histogram, method: str = "entropy", **options: float) -> T
         MethodError: no such method, option or value.
         ObservationError: the histogram holds no finite value.
     """
+    amax, note = _apply(histogram, method, options)
+    note = _with_non_finite(histogram, note)
+    return assess(histogram, amax, method, note) if amax else Threshold(0.0, method, note)
+
+
+def amax_of(histogram: Histogram, method: str = "entropy", **options: float) -> float:
+    """The amax that `choose` finds, without what it is expected to cost; takes the same, raises the same."""
+    amax, _ = _apply(histogram, method, options)
+    return float(np.float32(amax))
+
+
+def _apply(histogram: Histogram, method: str, options: Mapping[str, float]) -> tuple[float, str]:
     rule = _rule(method, options)
     if histogram.num_values == 0:
         raise ObservationError("no finite value was seen, so there is nothing to choose from.")
     if histogram.observed_amax == 0:
-        zeros = f"zero in all {histogram.num_values} values"
-        return Threshold(0.0, method, _with_non_finite(histogram, zeros))
-    amax, note = rule(histogram, **options)
-    return assess(histogram, amax, method, _with_non_finite(histogram, note))
+        return 0.0, f"zero in all {histogram.num_values} values"
+    return rule(histogram, **options)
 
 
 def assess(histogram: Histogram, amax: float, method: str, note: str = "") -> Threshold:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calibrators.errors import MergeError
-from calibrators.methods import assess, choose
+from calibrators.methods import amax_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +23,6 @@ class Stability:
     tensor: str
     amax: float
     halves: tuple[float, float]
-    sqnr_loss_db: float
-    """How much worse, on all data, the worse half's threshold is than the one from all data; may be
-    below 0, as no method but ``mse`` seeks the best SQNR."""
 
     @property
     def spread(self) -> float:
@@ -35,38 +32,32 @@ class Stability:
 
 
 def stability(
+    amaxes: Mapping[str, float],
     first: Mapping[str, Histogram],
     second: Mapping[str, Histogram],
     method: str = "entropy",
     **options: float,
 ) -> dict[str, Stability]:
-    """Choose thresholds from two halves of the data, and from both together.
+    """Choose thresholds from two halves of the data, and hold them against those of all data.
 
-    The divergence that the entropy rule minimises is flat near its minimum: thresholds a few
-    percent apart may be equally good, which `Stability.sqnr_loss_db` shows.
+    The divergence that the entropy rule minimises is flat near its minimum: thresholds a few percent
+    apart may be equally good, which `assess` of both on the same histogram shows.
 
     Args:
-        first: tensor name to statistic, over one half of the images; see `Collector.histograms`.
-        second: the same tensors over the other half.
+        amaxes: tensor name to the threshold that `method` found on all data.
+        first: the same tensors' statistics over one half of the images; see `Collector.histograms`.
+        second: those over the other half.
         method: as for `choose`.
         **options: as for `choose`.
 
     Raises:
-        MergeError: the halves are of different tensors.
+        MergeError: the three are of different tensors.
     """
-    odd = sorted(first.keys() ^ second.keys())
+    odd = sorted((amaxes.keys() ^ first.keys()) | (first.keys() ^ second.keys()))
     if odd:
-        raise MergeError(f"the halves are of different tensors: '{odd[0]}' is in one only.")
-    return {name: _of_tensor(name, first[name], second[name], method, options) for name in first}
-
-
-def _of_tensor(
-    name: str, first: Histogram, second: Histogram, method: str, options: Mapping[str, float]
-) -> Stability:
-    together = first.merge(second)
-    whole = choose(together, method, **options)
-    halves = [choose(half, method, **options).amax for half in (first, second)]
-    # a half in which the tensor is always zero offers no threshold to judge
-    usable = [assess(together, amax, method).sqnr_db for amax in halves if amax > 0]
-    loss = whole.sqnr_db - min(usable) if whole.amax and usable else 0.0
-    return Stability(name, whole.amax, (halves[0], halves[1]), loss)
+        raise MergeError(f"the halves are of different tensors: '{odd[0]}' is not in all of them.")
+    found = {}
+    for name, amax in amaxes.items():
+        halves = [amax_of(half[name], method, **options) for half in (first, second)]
+        found[name] = Stability(name, amax, (halves[0], halves[1]))
+    return found

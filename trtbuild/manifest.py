@@ -116,9 +116,9 @@ def _data(recipe: DataRecipe, plan: DataPlan) -> dict[str, Any]:
         "random": recipe.random_data,
         "preprocess": None if recipe.preprocess is None else recipe.preprocess.as_dict(),
         "calibration": None if calibrates is None else calibrates.description,
-        "calibration_digest": None if calibrates is None else data_digest(calibrates),
+        "calibration_digest": None if calibrates is None else str(data_digest(calibrates)),
         "verification": plan.verification.description,
-        "verification_digest": data_digest(plan.verification),
+        "verification_digest": str(data_digest(plan.verification)),
     }
 
 

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +21,7 @@ from trtbuild.model import model_bytes, write_model
 from trtbuild.quantization import portable_form
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -63,17 +64,53 @@ class OnnxRuntimeSession:
         Raises:
             ModelError: an input is missing, has the wrong shape or dtype, or an operator fails.
         """
+        session = self._opened()
+        with _explained():
+            outputs = session.run(self._output_names, dict(feeds))
+        return dict(zip(self._output_names, outputs))
+
+    def bind(self, feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        """A run that reads `feeds` and writes `outputs` in place, each time it is called.
+
+        Args:
+            feeds: every input, C-contiguous; a run reads what they hold when it is called.
+            outputs: the outputs that are wanted, C-contiguous, with the shape and dtype that the
+                network gives.
+
+        Raises:
+            ModelError: an array does not belong to the network. The run raises it when an operator
+                fails, or gives another shape.
+        """
+        session = self._opened()
+        with _explained():
+            binding = session.io_binding()
+            for name, array in feeds.items():
+                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+            for name, array in outputs.items():
+                binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+
+        def run() -> None:
+            with _explained():
+                session.run_with_iobinding(binding)
+
+        return run
+
+    def _opened(self) -> ort.InferenceSession:
         if self._session is None:
             raise ModelError("this session has been closed; open the network again.")
-        try:
-            outputs = self._session.run(self._output_names, dict(feeds))
-        except Exception as error:
-            raise ModelError(f"ONNX Runtime cannot run the network: {_reason(error)}.") from error
-        return dict(zip(self._output_names, outputs))
+        return self._session
 
     def close(self) -> None:
         """Give the memory back; safe to call twice."""
         self._session = None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot run the network: {_reason(error)}.") from error
 
 
 def open_session(

@@ -2,8 +2,9 @@
 
 Every sample runs alone, on one thread: its activations are then the same bits whatever batch it is
 in, whatever runs beside it, and however many threads there are. Small batches are no slower on a CPU
-(one image's activations stay in the cache), and one session per core needs no synchronisation inside
-operators. Memory holds one sample's watched activations per thread, however many samples there are.
+(one image's activations stay in the cache), and one run per core needs no synchronisation inside
+operators. Memory holds a few samples' watched activations per thread (`ActivationRows`), however many
+samples there are.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import numpy as np
 
 from calibrators import Collector
 from trtbuild.backends.onnxruntime import Execution, OnnxRuntimeSession, open_session
+from trtbuild.calibration.rows import ActivationRows, Place
 from trtbuild.calibration.statistics import Statistics
 from trtbuild.calibration.threads import run_in_threads
-from trtbuild.data import batches, filled
-from trtbuild.errors import DataError
+from trtbuild.data import DataDigest, filled, load_feeds
+from trtbuild.errors import DataError, ModelError
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from trtbuild.data import Sample
 
 __all__ = ["WatchedNetwork", "collect", "refuse_non_finite"]
-
-# Activations of several small samples are counted together: 8 MiB, which stay in the cache.
-_VALUES_AT_A_TIME = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def collect(
     Args:
         network: what runs, and what is watched.
         samples: what to run it on.
-        threads: each with a session of its own; None takes one per core.
+        threads: each runs one sample at a time; None takes one per core.
         total: number of samples, for the progress.
         progress: told of every sample read.
 
@@ -70,7 +69,8 @@ def collect(
         DataError: a sample does not load, or a tensor held NaN or infinity.
         ModelError: the network cannot be run on a sample.
     """
-    workers = [_Worker(network) for _ in range(threads or len(os.sched_getaffinity(0)))]
+    session = open_session(network.content, Execution.FLOAT, threads=1)
+    workers = [_Worker(network, session) for _ in range(threads or len(os.sched_getaffinity(0)))]
     items = enumerate(samples)
     for done, _ in enumerate(run_in_threads([worker.observe for worker in workers], items), 1):
         progress("calibrate", done, total)
@@ -78,82 +78,75 @@ def collect(
 
 
 class _Worker:
-    """A session and the statistics of one thread."""
+    """What one thread does: runs samples, and counts their activations."""
 
-    def __init__(self, network: WatchedNetwork) -> None:
-        self._session: OnnxRuntimeSession = open_session(
-            network.content, Execution.FLOAT, threads=1
-        )
+    def __init__(self, network: WatchedNetwork, session: OnnxRuntimeSession) -> None:
         self._rows = network.static_batch or 1
-        self._halves = (_Half(network.tensors), _Half(network.tensors))
-        self._num_samples = 0
+        self._halves = (_Half(network.tensors, session), _Half(network.tensors, session))
+        self._data = DataDigest()
 
     def observe(self, item: tuple[int, Sample]) -> None:
         """Run one sample and count its watched tensors."""
         number, sample = item
-        (batch,) = batches([sample], 1)
         # copies of the one sample in a fixed batch: all counts grow by one factor
-        feeds = filled(batch.feeds, self._rows)
-        arrays = {**self._session.run(feeds), **feeds}
-        self._halves[sample.key[0] & 1].add(_Activations(number, sample.name, arrays))
-        self._num_samples += 1
+        feeds = filled(load_feeds(sample), self._rows)
+        self._halves[sample.key[0] & 1].add(Place(number, sample.name), feeds)
+        self._data = self._data.plus(sample.key)
 
     def finish(self) -> Statistics:
         """Count what is still waiting, and answer everything this worker has seen."""
         first, second = self._halves
-        return Statistics(first.finish(), second.finish(), self._num_samples)
-
-
-@dataclass(frozen=True)
-class _Activations:
-    """What the watched tensors held for one sample."""
-
-    number: int
-    sample: str
-    arrays: Mapping[str, np.ndarray]
-
-    @property
-    def non_finite(self) -> list[str]:
-        """Names of the tensors with NaN or infinity, in the order in which they were computed."""
-        return [name for name, array in self.arrays.items() if not np.isfinite(array).all()]
+        return Statistics(first.finish(), second.finish(), self._data)
 
 
 class _Half:
-    """One half's statistics, counted for several samples at a time.
+    """The statistics of one half of the data."""
 
-    A tensor's table of counts is some hundred KiB. Counted image by image, the tables of a small
-    network would throw each other out of the cache all the time.
-    """
-
-    def __init__(self, tensors: Sequence[str]) -> None:
+    def __init__(self, tensors: Sequence[str], session: OnnxRuntimeSession) -> None:
         self._collector = Collector(sorted(tensors))
-        self._waiting: list[_Activations] = []
-        self._num_values = 0
+        self._session = session
+        self._rows: ActivationRows | None = None
 
-    def add(self, activations: _Activations) -> None:
-        """Take one sample; it may be counted later."""
-        self._waiting.append(activations)
-        self._num_values += sum(array.size for array in activations.arrays.values())
-        if self._num_values >= _VALUES_AT_A_TIME:
-            self._count()
+    def add(self, place: Place, feeds: Mapping[str, np.ndarray]) -> None:
+        """Run one sample; it may be counted later, with others."""
+        if self._rows is None or not self._rows.fits(feeds):
+            self._start_rows(place, feeds)
+            return
+        try:
+            self._rows.fill(place, feeds)
+        except ModelError:
+            # shapes of outputs may depend on values; the run on its own tells
+            self._start_rows(place, feeds)
+            return
+        if self._rows.is_full:
+            self._count_rows()
 
     def finish(self) -> Collector:
         """Count what is waiting, and answer the statistics."""
-        self._count()
+        self._count_rows()
         return self._collector
 
-    def _count(self) -> None:
-        waiting, self._waiting, self._num_values = self._waiting, [], 0
-        if not waiting:
+    def _start_rows(self, place: Place, feeds: Mapping[str, np.ndarray]) -> None:
+        """Count a sample by itself, and make room for others of its shape."""
+        self._count_rows()
+        outputs = self._session.run(feeds)
+        self._rows = ActivationRows(self._session, feeds, outputs)
+        self._count({n: a[np.newaxis] for n, a in {**outputs, **feeds}.items()}, [place])
+
+    def _count_rows(self) -> None:
+        if self._rows is not None and self._rows.places:
+            self._count(*self._rows.take())
+
+    def _count(self, arrays: Mapping[str, np.ndarray], places: Sequence[Place]) -> None:
+        """Count arrays that hold a row for each of `places`."""
+        watched = {n: rows for n, rows in arrays.items() if n in self._collector.histograms}
+        self._collector.observe(watched, batch=places[0].number)
+        if not self._collector.non_finite:
             return
-        for name in self._collector.histograms:
-            arrays = [one.arrays[name] for one in waiting]
-            values = arrays[0] if len(arrays) == 1 else np.concatenate([a.ravel() for a in arrays])
-            self._collector.observe({name: values}, batch=waiting[0].number)
-        if self._collector.non_finite:
-            bad = next(one for one in waiting if one.non_finite)
-            where = f"for the sample '{bad.sample}' (number {bad.number})"
-            refuse_non_finite(self._collector, where, in_order=bad.non_finite)
+        for row, place in enumerate(places):
+            held = [n for n, rows in watched.items() if not np.isfinite(rows[row]).all()]
+            if held:
+                refuse_non_finite(self._collector, f"for {place}", in_order=held)
 
 
 def refuse_non_finite(collector: Collector, where: str, in_order: Sequence[str]) -> None:

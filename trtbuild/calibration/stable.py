@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from calibrators import amax_of
 from calibrators.stability import Stability, stability
 from trtbuild.data import first_samples, num_samples
 
@@ -49,11 +50,11 @@ class Agreement:
 
 def collect_until_stable(
     collect: Callable[[Source], Statistics], source: Source, share: float, options: CalibrateOptions
-) -> tuple[Statistics, Source, Agreement]:
+) -> tuple[Statistics, Agreement]:
     """Count growing parts of `source` until every tensor's halves agree to `share`, or all is used.
 
     Returns:
-        The statistics, the samples that they are of, and which tensors do not agree.
+        The statistics, and which tensors do not agree.
     """
     total, seen = num_samples(source), 0
     statistics: Statistics | None = None
@@ -68,26 +69,38 @@ def collect_until_stable(
     assert statistics is not None
     watched = len(statistics.first.histograms)
     agreement = Agreement(share, statistics.num_samples, total, watched, apart)
-    return statistics, first_samples(source, seen), agreement
+    return statistics, agreement
 
 
 def _apart(
     statistics: Statistics, share: float, options: CalibrateOptions
 ) -> dict[str, float | None]:
     """The tensors whose halves do not agree, the widest apart first."""
-    found = spreads(statistics, options)
+    amaxes = {
+        name: amax_of(histogram, options.method, **options.method_options)
+        for name, histogram in statistics.together.histograms.items()
+    }
+    found = spreads(statistics, amaxes, options)
     if not found:
         return dict.fromkeys(statistics.first.histograms)
     wide = (entry for entry in found.values() if entry.spread > share)
     return {entry.tensor: entry.spread for entry in sorted(wide, key=lambda e: -e.spread)}
 
 
-def spreads(statistics: Statistics, options: CalibrateOptions) -> Mapping[str, Stability]:
-    """Each tensor's thresholds from all samples and from each half; empty when a half saw nothing."""
+def spreads(
+    statistics: Statistics, amaxes: Mapping[str, float], options: CalibrateOptions
+) -> Mapping[str, Stability]:
+    """Each tensor's thresholds from all samples and from each half; empty when a half saw nothing.
+
+    Args:
+        statistics: of both halves.
+        amaxes: the thresholds from all samples.
+        options: with the method that chose them.
+    """
     first, second = statistics.first.histograms, statistics.second.histograms
     if not all(histogram.num_values for half in (first, second) for histogram in half.values()):
         return {}
-    return stability(first, second, options.method, **options.method_options)
+    return stability(amaxes, first, second, options.method, **options.method_options)
 
 
 def _looks(total: int) -> list[int]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trtbuild.calibration.observe import WatchedNetwork
     from trtbuild.calibration.stable import Agreement
     from trtbuild.calibration.statistics import Statistics
-    from trtbuild.data import Source
+    from trtbuild.data import DataDigest, Source
 
 __all__ = ["calibrate"]
 
@@ -55,7 +55,7 @@ def calibrate(
     """
     options = options or CalibrateOptions()
     if options.method == AS_TENSORRT:
-        provenance = _provenance(artifact, source, options)
+        provenance = _provenance(artifact, data_digest(source), options)
         calibration = calibrate_as_tensorrt(
             artifact.model,
             source,
@@ -70,7 +70,7 @@ def calibrate(
     if options.until_stable is None:
         statistics, agreement = collector(source), None
     else:
-        statistics, source, agreement = collect_until_stable(
+        statistics, agreement = collect_until_stable(
             collector, source, options.until_stable, options
         )
     if not statistics.num_samples:
@@ -80,9 +80,10 @@ def calibrate(
             statistics.together.histograms,
             options.method,
             options=options.method_options,
-            provenance=_provenance(artifact, source, options),
+            provenance=_provenance(artifact, statistics.data, options),
         )
-        return _with(artifact, calibration, spreads(statistics, options), agreement)
+        found = spreads(statistics, calibration.amaxes, options)
+        return _with(artifact, calibration, found, agreement)
     except CalibratorError as error:
         raise InputError(str(error)) from error
 
@@ -97,11 +98,11 @@ def _collector(
     return lambda source: collect(network, source, total=num_samples(source), progress=progress)
 
 
-def _provenance(artifact: Artifact, source: Source, options: CalibrateOptions) -> dict[str, str]:
+def _provenance(artifact: Artifact, data: DataDigest, options: CalibrateOptions) -> dict[str, str]:
     found = {
         **provenance_of(artifact.source),
-        "data": data_digest(source),
-        "num_samples": str(num_samples(source)),
+        "data": str(data),
+        "num_samples": str(data.num_samples),
         "preprocess": options.preprocess,
     }
     if options.method == AS_TENSORRT:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from calibrators import Collector
-
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from calibrators import Collector
+    from trtbuild.data import DataDigest
 
 __all__ = ["Statistics"]
 
@@ -22,20 +21,20 @@ class Statistics:
 
     first: Collector
     second: Collector
-    num_samples: int
-
-    @classmethod
-    def empty(cls, tensors: Collection[str]) -> Statistics:
-        """Nothing seen yet."""
-        return cls(Collector(sorted(tensors)), Collector(sorted(tensors)), 0)
+    data: DataDigest
 
     def merge(self, other: Statistics) -> Statistics:
         """Everything that either has seen; associative and commutative, exact."""
         return Statistics(
             self.first.merge(other.first),
             self.second.merge(other.second),
-            self.num_samples + other.num_samples,
+            self.data.merge(other.data),
         )
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples were seen."""
+        return self.data.num_samples
 
     @property
     def together(self) -> Collector:

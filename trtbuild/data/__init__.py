@@ -14,10 +14,12 @@ from trtbuild.data.samples import (
     batches,
     filled,
     full_batches,
+    load_feeds,
     samples_per_batch,
 )
 from trtbuild.data.split import (
     HELD_OUT_SHARE,
+    DataDigest,
     Split,
     added_digests,
     choose_samples,
@@ -32,6 +34,7 @@ from trtbuild.data.split import (
 __all__ = [
     "HELD_OUT_SHARE",
     "Batch",
+    "DataDigest",
     "DataPlan",
     "DataRecipe",
     "ImageSize",
@@ -48,6 +51,7 @@ __all__ = [
     "filled",
     "first_samples",
     "full_batches",
+    "load_feeds",
     "num_samples",
     "open_data",
     "open_source",

@@ -65,9 +65,11 @@ class ArraySource:
         # another process reads the file itself; the arrays are not sent
         return ArraySource.read, (self.path, self.inputs, self.preprocess)
 
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
     def __iter__(self) -> Iterator[Sample]:
-        first = next(iter(self.arrays))
-        for index in range(len(self.arrays[first])):
+        for index in range(len(self)):
             rows = {name: array[index] for name, array in self.arrays.items()}
             name = f"{self.path.name}[{index}]"
             load = partial(as_feeds, rows, self.inputs, self.preprocess, name)

@@ -39,10 +39,16 @@ class ImageFolder:
     def __post_init__(self) -> None:
         object.__setattr__(self, "description", str(self.path))
 
+    def __len__(self) -> int:
+        return len(self._files())
+
     def __iter__(self) -> Iterator[Sample]:
-        for file in sorted(self.path.rglob("*")):
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
-                yield _sample(file.relative_to(self.path).as_posix(), file.read_bytes(), self)
+        for file in self._files():
+            yield _sample(file.relative_to(self.path).as_posix(), file.read_bytes(), self)
+
+    def _files(self) -> list[Path]:
+        found = self.path.rglob("*")
+        return sorted(f for f in found if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ class RandomSource:
     seed: int = 0
     description: str = field(init=False, default="random data")
 
+    def __len__(self) -> int:
+        return self.count
+
     def __iter__(self) -> Iterator[Sample]:
         generator = np.random.default_rng(self.seed)
         for index in range(self.count):

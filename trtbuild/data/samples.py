@@ -21,6 +21,7 @@ __all__ = [
     "batches",
     "filled",
     "full_batches",
+    "load_feeds",
     "samples_per_batch",
 ]
 
@@ -92,8 +93,7 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
     waiting: list[tuple[Sample, dict[str, np.ndarray]]] = []
     shape: Any = None
     for sample in samples:
-        arrays = sample.load()
-        _check_finite(sample, arrays)
+        arrays = load_feeds(sample)
         this_shape = {name: array.shape for name, array in arrays.items()}
         alone = any(array.shape[:1] != (1,) for array in arrays.values())
         if waiting and (alone or len(waiting) == size or this_shape != shape):
@@ -118,7 +118,13 @@ def _joined(items: Sequence[tuple[Sample, dict[str, np.ndarray]]]) -> Batch:
     )
 
 
-def _check_finite(sample: Sample, arrays: dict[str, np.ndarray]) -> None:
+def load_feeds(sample: Sample) -> dict[str, np.ndarray]:
+    """Load one sample, for a run of its own.
+
+    Raises:
+        DataError: it cannot be loaded, or holds NaN or infinity.
+    """
+    arrays = sample.load()
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             kind = "NaN" if np.isnan(array).any() else "infinity"
@@ -126,6 +132,7 @@ def _check_finite(sample: Sample, arrays: dict[str, np.ndarray]) -> None:
                 f"the sample '{sample.name}' holds {kind} in the data for input '{name}'; "
                 "repair it or leave it out."
             )
+    return arrays
 
 
 def full_batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:

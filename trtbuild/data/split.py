@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HELD_OUT_SHARE",
+    "DataDigest",
     "Split",
     "added_digests",
     "choose_samples",
@@ -34,18 +37,28 @@ _DIGEST = "sum-sha256:"
 
 @dataclass(frozen=True)
 class ChosenSamples:
-    """The samples of a source whose keys are in a set; a source itself."""
+    """The samples of a source whose keys are in a set; a source itself.
+
+    Attributes:
+        source: all samples.
+        keys: of those that were chosen.
+        count: how many these are; some samples may be equal.
+    """
 
     source: Source
     keys: frozenset[bytes]
+    count: int
 
     @property
     def description(self) -> str:
         """Where the samples come from."""
-        return f"{len(self.keys)} samples of {self.source.description}"
+        return f"{self.count} samples of {self.source.description}"
 
     def __iter__(self) -> Iterator[Sample]:
         return (sample for sample in self.source if sample.key in self.keys)
+
+    def __len__(self) -> int:
+        return self.count
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,8 @@ def split(
     Raises:
         DataError: there are fewer distinct samples than that and one, or fewer than asked for.
     """
-    ranked = _ranked(source, seed)
+    found = _found(source)
+    ranked = _ranked(found, seed)
     if len(ranked) < at_least + 1:
         raise DataError(
             f"'{source.description}' holds {len(ranked)} distinct sample(s); calibration needs at least "
@@ -87,7 +101,7 @@ def split(
         )
     held_out = max(at_least, round(share * len(ranked)))
     kept = _first(ranked[held_out:], num_images, source)
-    return Split(ChosenSamples(source, kept), ChosenSamples(source, frozenset(ranked[:held_out])))
+    return Split(_chosen(source, found, kept), _chosen(source, found, ranked[:held_out]))
 
 
 def choose_samples(source: Source, *, num_images: int | None, seed: int) -> Source:
@@ -96,10 +110,11 @@ def choose_samples(source: Source, *, num_images: int | None, seed: int) -> Sour
     Raises:
         DataError: there is no sample, or there are fewer than asked for.
     """
-    ranked = _ranked(source, seed)
+    found = _found(source)
+    ranked = _ranked(found, seed)
     if not ranked:
         raise DataError(f"'{source.description}' holds no sample.")
-    return ChosenSamples(source, _first(ranked, num_images, source))
+    return _chosen(source, found, _first(ranked, num_images, source))
 
 
 def without(source: Source, excluded: Source) -> Source:
@@ -108,13 +123,14 @@ def without(source: Source, excluded: Source) -> Source:
     Raises:
         DataError: nothing is left.
     """
-    keys = frozenset(s.key for s in source) - frozenset(s.key for s in excluded)
+    found = _found(source)
+    keys = found.keys() - {sample.key for sample in excluded}
     if not keys:
         raise DataError(
             f"every sample of '{source.description}' is also in '{excluded.description}'; "
             "verification needs data that calibration has not seen."
         )
-    return ChosenSamples(source, keys)
+    return _chosen(source, found, keys)
 
 
 def shard_of(source: Source, shard: str) -> Source:
@@ -127,32 +143,56 @@ def shard_of(source: Source, shard: str) -> Source:
     index, _, count = shard.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise OptionError(f"--shard is I/N with 1 <= I <= N, for example 3/8; not '{shard}'.")
-    keys = sorted({sample.key for sample in source})[int(index) - 1 :: int(count)]
+    found = _found(source)
+    keys = sorted(found)[int(index) - 1 :: int(count)]
     if not keys:
         raise DataError(
             f"shard {shard} of '{source.description}' holds no sample; use fewer shards."
         )
-    return ChosenSamples(source, frozenset(keys))
+    return _chosen(source, found, keys)
 
 
 def first_samples(source: Source, count: int, *, after: int = 0) -> Source:
     """The samples `after` to `count` of `source` in order of content, whatever their order there."""
-    keys = sorted({sample.key for sample in source})[after:count]
-    return ChosenSamples(source, frozenset(keys))
+    found = _found(source)
+    return _chosen(source, found, sorted(found)[after:count])
 
 
 def num_samples(source: Source) -> int:
-    """How many samples a pass over `source` gives."""
-    return sum(1 for _ in source)
+    """How many samples a pass over `source` gives; read only where the source cannot tell."""
+    return len(source) if isinstance(source, Sized) else sum(1 for _ in source)
 
 
-def data_digest(source: Source) -> str:
-    """Digest of all samples that does not depend on their order; digests of parts add up.
+@dataclass(frozen=True)
+class DataDigest:
+    """Number and digest of samples, whatever their order; those of parts add up.
 
-    The sum of the samples' keys, hashed to 256 bits each, modulo 2^256.
+    The digest is the sum of the samples' keys, hashed to 256 bits each, modulo 2^256.
     """
-    total = sum(_wide(sample.key) for sample in source)
-    return _digest_text(total)
+
+    total: int = 0
+    num_samples: int = 0
+
+    def plus(self, key: bytes) -> DataDigest:
+        """With one sample more, given by its key."""
+        hashed = int.from_bytes(hashlib.sha256(key).digest())
+        return self.merge(DataDigest(hashed, 1))
+
+    def merge(self, other: DataDigest) -> DataDigest:
+        """Of both parts of the data."""
+        total = (self.total + other.total) % 2**256
+        return DataDigest(total, self.num_samples + other.num_samples)
+
+    def __str__(self) -> str:
+        return _digest_text(self.total)
+
+
+def data_digest(source: Source) -> DataDigest:
+    """The digest of all samples."""
+    digest = DataDigest()
+    for sample in source:
+        digest = digest.plus(sample.key)
+    return digest
 
 
 def added_digests(digests: Iterable[str]) -> str:
@@ -160,24 +200,29 @@ def added_digests(digests: Iterable[str]) -> str:
     return _digest_text(sum(int(digest.removeprefix(_DIGEST), 16) for digest in digests))
 
 
-def _wide(key: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(key).digest())
-
-
 def _digest_text(total: int) -> str:
     return f"{_DIGEST}{total % 2**256:064x}"
 
 
-def _ranked(source: Source, seed: int) -> list[bytes]:
+def _found(source: Source) -> Counter[bytes]:
+    """The keys in `source`, and how many samples have each."""
+    return Counter(sample.key for sample in source)
+
+
+def _chosen(source: Source, found: Counter[bytes], keys: Iterable[bytes]) -> ChosenSamples:
+    chosen = frozenset(keys)
+    return ChosenSamples(source, chosen, sum(found[key] for key in chosen))
+
+
+def _ranked(keys: Iterable[bytes], seed: int) -> list[bytes]:
     salt = str(seed).encode()
-    keys = {sample.key for sample in source}
     return sorted(keys, key=lambda key: hashlib.blake2b(key, key=salt).digest())
 
 
-def _first(keys: list[bytes], num_images: int | None, source: Source) -> frozenset[bytes]:
+def _first(keys: list[bytes], num_images: int | None, source: Source) -> list[bytes]:
     if num_images is not None and num_images > len(keys):
         raise DataError(
             f"{num_images} calibration images were asked for, and '{source.description}' has "
             f"{len(keys)} to give. Give more data or a smaller --num-images."
         )
-    return frozenset(keys[:num_images])
+    return keys[:num_images]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
@@ -16,6 +17,7 @@ from trtbuild.calibration import collect
 from trtbuild.calibration.watch import watch
 from trtbuild.data import Sample
 from trtbuild.data.feeds import as_feed
+from trtbuild.errors import DataError
 from trtbuild.model import input_specs
 from trtbuild.quantization import watched_tensors
 
@@ -64,6 +66,71 @@ def test_counts_are_those_of_numpy(name, threads, tmp_path):
         counts, same = histogram.fold(exponent), wanted.fold(exponent)
         assert counts.sum() == same.sum()
         assert np.abs(np.cumsum(counts) - np.cumsum(same)).max() <= max(2, values.size // 1000)
+
+
+# Positive values are picked out, so the shape of `c` depends on them; `s` is a scalar.
+PICKED = """<ir_version: 8, opset_import: ["" : 17]> n (float[N, K] x) => (float s, float[M] c) {
+  r = Relu (x)
+  s = ReduceSum <keepdims = 0> (r)
+  zero = Constant <value = float {0.0}> ()
+  where = Greater (x, zero)
+  found = NonZero (where)
+  places = Transpose (found)
+  c = GatherND (x, places)
+}"""
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_shapes_may_change_from_sample_to_sample(threads):
+    rng = np.random.default_rng(0)
+    rows = [rng.standard_normal((1, 7 if number // 5 % 2 else 9)) for number in range(40)]
+    feeds = [{"x": row.astype(np.float32)} for row in rows]
+    samples = [Sample(str(i), bytes([i]), lambda feed=feed: feed) for i, feed in enumerate(feeds)]
+    model = ir.from_proto(onnx.parser.parse_model(PICKED))
+    tensors = ("x", "r", "s", "c")
+    found = collect(watch(model, tensors), samples, threads=threads).together.histograms
+    wanted = {name: Histogram() for name in tensors}
+    for feed in feeds:
+        for name, values in run_all(model, tensors, feed).items():
+            wanted[name].observe(values)
+    assert dict(found) == wanted
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_sample_that_fails_ends_it(threads):
+    model = ir.from_proto(onnx.parser.parse_model(PICKED))
+    read = []
+
+    def samples():
+        for number in range(500):
+            read.append(number)
+            columns = np.nan if number == 37 else 1.0
+            feed = {"x": np.full((1, 4), columns, np.float32)}
+            yield Sample(f"image {number}", bytes([number % 256]), lambda feed=feed: feed)
+
+    with pytest.raises(DataError, match="'image 37' holds NaN"):
+        collect(watch(model, ("x", "r")), samples(), threads=threads)
+    assert len(read) < 60
+
+
+@pytest.mark.parametrize("number", [0, 3, 40])
+def test_infinity_within_the_network_names_sample_and_tensor(number):
+    model = ir.from_proto(onnx.parser.parse_model(OVERFLOWS))
+    feeds = [{"x": np.full((1, 4), 10.0 if i == number else 1.0, np.float32)} for i in range(50)]
+    samples = [
+        Sample(f"image {i}", bytes([i]), lambda feed=feed: feed) for i, feed in enumerate(feeds)
+    ]
+    place = rf"'e' holds infinity for the sample 'image {number}' \(number {number}\)"
+    with pytest.raises(DataError, match=place):
+        collect(watch(model, ("x", "e", "y")), samples, threads=1)
+
+
+OVERFLOWS = """<ir_version: 8, opset_import: ["" : 17]> n (float[N, 4] x) => (float[N, 4] y) {
+  ten = Constant <value = float {10.0}> ()
+  t = Mul (x, ten)
+  e = Exp (t)
+  y = Neg (e)
+}"""
 
 
 def run_all(model, tensors, feeds):

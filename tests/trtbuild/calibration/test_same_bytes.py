@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calibrators import Collector
 from tests.trtbuild.calibration.small_files import (
     calibrate,
     called,
@@ -17,6 +18,7 @@ from tests.trtbuild.calibration.small_files import (
     digits_with,
 )
 from trtbuild.calibration.statistics import Statistics
+from trtbuild.data import DataDigest
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +132,13 @@ def test_statistics_merge_like_sets() -> None:
     rng = np.random.default_rng(7)
     parts = []
     for number in range(3):
-        part = Statistics.empty(["b", "a"])
-        half = part.first if number % 2 else part.second
-        half.observe({"a": rng.standard_normal(50), "b": rng.random(9)}, batch=number)
-        parts.append(Statistics(part.first, part.second, number))
+        halves = (Collector(["a", "b"]), Collector(["a", "b"]))
+        arrays = {"a": rng.standard_normal(50), "b": rng.random(9)}
+        halves[number % 2].observe(arrays, batch=number)
+        parts.append(Statistics(*halves, DataDigest().plus(bytes([number]))))
     a, b, c = parts
     left, right = a.merge(b).merge(c), c.merge(b.merge(a))
     assert dict(left.together.histograms) == dict(right.together.histograms)
     assert dict(left.first.histograms) == dict(right.first.histograms)
-    assert left.num_samples == right.num_samples == 3
+    assert left.data == right.data
+    assert left.num_samples == 3

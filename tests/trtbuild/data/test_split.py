@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 
 from trtbuild.backends.base import TensorSpec
 from trtbuild.data import (
+    DataDigest,
     added_digests,
     choose_samples,
     data_digest,
+    num_samples,
     open_source,
     shard_of,
     split,
@@ -90,8 +93,11 @@ def test_shards_are_a_partition(count):
     source = source_of([*range(20), 5, 5])
     shards = [values_of(shard_of(source, f"{i}/{count}")) for i in range(1, count + 1)]
     assert sorted(value for shard in shards for value in shard) == values_of(source)
-    digests = [data_digest(shard_of(source, f"{i}/{count}")) for i in range(1, count + 1)]
-    assert added_digests(digests) == data_digest(source)
+    parts = [shard_of(source, f"{i}/{count}") for i in range(1, count + 1)]
+    assert [num_samples(part) for part in parts] == [len(shard) for shard in shards]
+    digests = [data_digest(part) for part in parts]
+    assert added_digests(map(str, digests)) == str(data_digest(source))
+    assert functools.reduce(DataDigest.merge, digests) == data_digest(source)
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "", "-1/2", "1/2/3"])
