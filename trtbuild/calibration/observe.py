@@ -18,7 +18,7 @@ import numpy as np
 
 from calibrators import Collector
 from trtbuild.backends.onnxruntime import Execution, OnnxRuntimeSession, open_session
-from trtbuild.calibration.rows import ActivationRows, Place
+from trtbuild.calibration.rows import ActivationRows, Place, Rows
 from trtbuild.calibration.statistics import Statistics
 from trtbuild.calibration.threads import run_in_threads
 from trtbuild.data import DataDigest, filled, load_feeds
@@ -81,72 +81,68 @@ class _Worker:
     """What one thread does: runs samples, and counts their activations."""
 
     def __init__(self, network: WatchedNetwork, session: OnnxRuntimeSession) -> None:
-        self._rows = network.static_batch or 1
-        self._halves = (_Half(network.tensors, session), _Half(network.tensors, session))
+        self._batch_size = network.static_batch or 1
+        self._session = session
+        self._halves = (Collector(sorted(network.tensors)), Collector(sorted(network.tensors)))
+        self._rows: ActivationRows | None = None
+        self._shapes_vary = False
         self._data = DataDigest()
 
     def observe(self, item: tuple[int, Sample]) -> None:
-        """Run one sample and count its watched tensors."""
-        number, sample = item
-        # copies of the one sample in a fixed batch: all counts grow by one factor
-        feeds = filled(load_feeds(sample), self._rows)
-        self._halves[sample.key[0] & 1].add(Place(number, sample.name), feeds)
-        self._data = self._data.plus(sample.key)
-
-    def finish(self) -> Statistics:
-        """Count what is still waiting, and answer everything this worker has seen."""
-        first, second = self._halves
-        return Statistics(first.finish(), second.finish(), self._data)
-
-
-class _Half:
-    """The statistics of one half of the data."""
-
-    def __init__(self, tensors: Sequence[str], session: OnnxRuntimeSession) -> None:
-        self._collector = Collector(sorted(tensors))
-        self._session = session
-        self._rows: ActivationRows | None = None
-
-    def add(self, place: Place, feeds: Mapping[str, np.ndarray]) -> None:
         """Run one sample; it may be counted later, with others."""
+        number, sample = item
+        half, place = sample.key[0] & 1, Place(number, sample.name)
+        # copies of the one sample in a fixed batch: all counts grow by one factor
+        feeds = filled(load_feeds(sample), self._batch_size)
+        self._data = self._data.plus(sample.key)
         if self._rows is None or not self._rows.fits(feeds):
-            self._start_rows(place, feeds)
+            self._run_alone(half, place, feeds)
             return
         try:
-            self._rows.fill(place, feeds)
+            self._rows.fill(half, place, feeds)
         except ModelError:
-            # shapes of outputs may depend on values; the run on its own tells
-            self._start_rows(place, feeds)
+            # Shapes of outputs may depend on values. If there is another reason, the run alone tells.
+            self._shapes_vary = True
+            self._run_alone(half, place, feeds)
             return
         if self._rows.is_full:
             self._count_rows()
 
-    def finish(self) -> Collector:
-        """Count what is waiting, and answer the statistics."""
+    def finish(self) -> Statistics:
+        """Count what is still waiting, and answer everything this worker has seen."""
         self._count_rows()
-        return self._collector
+        return Statistics(*self._halves, self._data)
 
-    def _start_rows(self, place: Place, feeds: Mapping[str, np.ndarray]) -> None:
-        """Count a sample by itself, and make room for others of its shape."""
+    def _run_alone(self, half: int, place: Place, feeds: Mapping[str, np.ndarray]) -> None:
+        """Run and count a sample by itself, and make room for others of its shape."""
         self._count_rows()
         outputs = self._session.run(feeds)
-        self._rows = ActivationRows(self._session, feeds, outputs)
-        self._count({n: a[np.newaxis] for n, a in {**outputs, **feeds}.items()}, [place])
+        self._rows = None if self._shapes_vary else ActivationRows(self._session, feeds, outputs)
+        arrays = {name: array[np.newaxis] for name, array in {**outputs, **feeds}.items()}
+        _count(self._halves[half], Rows(arrays, [place]))
 
     def _count_rows(self) -> None:
-        if self._rows is not None and self._rows.places:
-            self._count(*self._rows.take())
+        if self._rows is not None:
+            for collector, rows in zip(self._halves, self._rows.take()):
+                _count(collector, rows)
 
-    def _count(self, arrays: Mapping[str, np.ndarray], places: Sequence[Place]) -> None:
-        """Count arrays that hold a row for each of `places`."""
-        watched = {n: rows for n, rows in arrays.items() if n in self._collector.histograms}
-        self._collector.observe(watched, batch=places[0].number)
-        if not self._collector.non_finite:
-            return
-        for row, place in enumerate(places):
-            held = [n for n, rows in watched.items() if not np.isfinite(rows[row]).all()]
-            if held:
-                refuse_non_finite(self._collector, f"for {place}", in_order=held)
+
+def _count(collector: Collector, rows: Rows) -> None:
+    """Count the watched tensors of some samples.
+
+    Raises:
+        DataError: one of them holds NaN or infinity.
+    """
+    if not rows.places:
+        return
+    watched = {n: array for n, array in rows.arrays.items() if n in collector.histograms}
+    collector.observe(watched, batch=rows.places[0].number)
+    if not collector.non_finite:
+        return
+    for row, place in enumerate(rows.places):
+        held = [n for n, array in watched.items() if not np.isfinite(array[row]).all()]
+        if held:
+            refuse_non_finite(collector, f"for {place}", in_order=held)
 
 
 def refuse_non_finite(collector: Collector, where: str, in_order: Sequence[str]) -> None:

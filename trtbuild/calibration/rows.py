@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
     from trtbuild.backends.onnxruntime import OnnxRuntimeSession
 
-__all__ = ["ActivationRows", "Place"]
+__all__ = ["ActivationRows", "Place", "Rows"]
 
-# Activations of several small samples are counted together: 8 MiB, which stay in the cache.
-_VALUES_AT_A_TIME = 1 << 21
+# 16 MiB; more gains nothing.
+_VALUES_AT_A_TIME = 1 << 22
 
 
 class Place(NamedTuple):
@@ -27,12 +27,21 @@ class Place(NamedTuple):
         return f"the sample '{self.name}' (number {self.number})"
 
 
+class Rows(NamedTuple):
+    """Activations of some samples of one half of the data: tensor -> array of a row for each."""
+
+    arrays: Mapping[str, np.ndarray]
+    places: list[Place]
+
+
 class ActivationRows:
     """One array a tensor, one row a sample; for samples of one shape.
 
     The arrays stay where they are, so nothing is allocated or copied for a sample. And they let several
     small samples be counted together: a tensor's table of counts is some hundred KiB, and the tables of
     all tensors, needed one after the other for every sample, would throw each other out of the cache.
+
+    Samples of the first half of the data fill rows from the front, those of the second from the back.
 
     Args:
         session: runs the network; other threads may use it at the same time.
@@ -51,9 +60,8 @@ class ActivationRows:
         self._session = session
         self._inputs = {name: self._rows_like(array) for name, array in feeds.items()}
         self._outputs = {name: self._rows_like(array) for name, array in outputs.items()}
-        self._runs: list[Callable[[], None]] = []
-        self.places: list[Place] = []
-        """Of the samples in the rows so far, in their order."""
+        self._runs: dict[int, Callable[[], None]] = {}
+        self._places: tuple[list[Place], list[Place]] = ([], [])
 
     def _rows_like(self, array: np.ndarray) -> np.ndarray:
         return np.empty((self._capacity, *array.shape), array.dtype)
@@ -61,36 +69,38 @@ class ActivationRows:
     @property
     def is_full(self) -> bool:
         """Whether there is no row left."""
-        return len(self.places) == self._capacity
+        return sum(map(len, self._places)) == self._capacity
 
     def fits(self, feeds: Mapping[str, np.ndarray]) -> bool:
         """Whether a sample has the shapes of the first one."""
         return all(self._inputs[name].shape[1:] == array.shape for name, array in feeds.items())
 
-    def fill(self, place: Place, feeds: Mapping[str, np.ndarray]) -> None:
-        """Run one sample into the next row.
+    def fill(self, half: int, place: Place, feeds: Mapping[str, np.ndarray]) -> None:
+        """Run one sample of half 0 or 1 into a free row.
 
         Raises:
             ModelError: the network cannot be run, or an output's shape depends on more than the shapes
                 of the inputs; no row is taken then.
         """
-        row = len(self.places)
-        if row == len(self._runs):
+        taken = len(self._places[half])
+        row = self._capacity - 1 - taken if half else taken
+        if row not in self._runs:
             inputs, outputs = _at(self._inputs, row), _at(self._outputs, row)
-            self._runs.append(self._session.bind(inputs, outputs))
+            self._runs[row] = self._session.bind(inputs, outputs)
         for name, array in feeds.items():
             self._inputs[name][row] = array
         self._runs[row]()
-        self.places.append(place)
+        self._places[half].append(place)
 
-    def take(self) -> tuple[dict[str, np.ndarray], list[Place]]:
-        """The filled rows of every tensor, outputs first, and whose they are.
-
-        The rows are free again: the next `fill` writes over them.
-        """
-        places, self.places = self.places, []
+    def take(self) -> tuple[Rows, Rows]:
+        """The filled rows of both halves, outputs first. The next `fill` may write over them."""
+        (first, second), self._places = self._places, ([], [])
         arrays = {**self._outputs, **self._inputs}
-        return {name: rows[: len(places)] for name, rows in arrays.items()}, places
+        start = self._capacity - len(second)
+        return (
+            Rows({name: rows[: len(first)] for name, rows in arrays.items()}, first),
+            Rows({name: rows[start:] for name, rows in arrays.items()}, second[::-1]),
+        )
 
 
 def _at(arrays: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:

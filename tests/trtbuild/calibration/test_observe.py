@@ -166,5 +166,5 @@ def test_memory_does_not_grow_with_the_number_of_samples():
 
     collect(watch(model, ("x", "r", "s")), made(), threads=1)
     # Watched are 53,000 values a sample: kept, the last 300 samples would take 64 MB. What is allowed
-    # is a buffer of 8 MiB that one half of the data may not have filled before.
-    assert max(sizes[300:]) - max(sizes[:300]) < 16e6
+    # is a buffer of 16 MiB that may not have been filled before.
+    assert max(sizes[300:]) - max(sizes[:300]) < 20e6
