@@ -4,9 +4,11 @@
     python benchmarks/calibration.py resnet20 --images 64 --batch 64 --cifar10 FOLDER
 
 Every figure comes from a process of its own. CPU seconds are divided by those of plain float inference on
-one thread over the same images (more threads spend CPU seconds waiting for each other); memory is what the
-process takes beyond that of plain inference. Each tool runs twice, the second time on half of the images, so
-that growth shows; not with --once. FOLDER holds resnet20.onnx, calib_exact_1024.npz and test_exact_300.npz.
+one thread over the same images (more threads spend CPU seconds waiting for each other), measured right before
+and right after: other machines on the same processor slow both down. Of several rounds the median counts.
+Memory is what the process takes beyond that of plain inference. In every round each tool runs twice, the
+second time on half of the images, so that growth shows; not with --once. FOLDER holds resnet20.onnx,
+calib_exact_1024.npz and test_exact_300.npz.
 
 Results go to benchmarks/results/calibration-NETWORK.json, and the table in docs/calibration-benchmark.md
 is made from all files that are there.
@@ -17,9 +19,11 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,7 +39,6 @@ PAGE = ROOT / "docs" / "calibration-benchmark.md"
 START, END = "<!-- made by benchmarks/calibration.py -->\n", "<!-- end -->\n"
 BASE = "float, 1 thread"
 TOOLS = [
-    BASE,
     "float, a thread per core",
     "trtbuild entropy",
     "trtbuild auto",
@@ -86,34 +89,60 @@ def prepare_files(network: str, cifar10: Path | None, folder: Path, count: int) 
 
 
 def run(
-    network: str, count: int, batch: int, cifar10: Path | None, tools: list[str], growth: bool
+    network: str,
+    count: int,
+    batch: int,
+    cifar10: Path | None,
+    tools: list[str],
+    rounds: int,
+    growth: bool,
 ) -> dict[str, Any]:
-    """Measure `tools` on `network`, on half of the images as well if `growth`."""
-    figures: dict[str, dict[str, Any]] = {}
+    """Measure `tools` on `network` so many times, on half of the images as well if `growth`."""
+    sizes = {"all": count, "half": count // 2} if growth else {"all": count}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {
+        tool: {part: [] for part in sizes} for tool in [BASE, *tools]
+    }
     load = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as name:
-        fixed = prepare_files(network, cifar10, Path(name), count)
-        for tool in tools:
-            print(f"{network}: {tool}", file=sys.stderr, flush=True)
-            task = {**fixed, "tool": tool, "batch": batch}
-            parts = {"all": {**task, "count": count}}
-            if growth:
-                parts["half"] = {**task, "count": count // 2, "test": None}
-            figures[tool] = {part: measured(given) for part, given in parts.items()}
-            load.append(os.getloadavg()[0])
+        fixed = {**prepare_files(network, cifar10, Path(name), count), "batch": batch}
+        for number, (part, size) in itertools.product(range(rounds), sizes.items()):
+            sized = (
+                {**fixed, "count": size}
+                if part == "all"
+                else {**fixed, "count": size, "test": None}
+            )
+            before = measured({**sized, "tool": BASE})
+            found[BASE][part].append(before)
+            for tool in tools:
+                print(f"round {number + 1}, {size} images: {tool}", file=sys.stderr, flush=True)
+                figures, after = (measured({**sized, "tool": given}) for given in (tool, BASE))
+                found[tool][part].append({**figures, **times_float(figures, before, after)})
+                found[BASE][part].append(after)
+                before = after
+                load.append(os.getloadavg()[0])
     packages = ("numpy", "onnxruntime", "numba")
     return {
         "network": network,
         "images": count,
         "batch": batch,
+        "rounds": rounds,
         "machine": {
             "processor": processor(),
             "cores": len(os.sched_getaffinity(0)),
             "load_average": [min(load), max(load)],
         },
         "versions": {name: importlib.metadata.version(name) for name in packages},
-        "tools": figures,
+        "tools": found,
     }
+
+
+def times_float(
+    figures: dict[str, Any], before: dict[str, Any], after: dict[str, Any]
+) -> dict[str, Any]:
+    """CPU seconds in relation to plain inference just before and just after."""
+    if "error" in figures:
+        return {}
+    return {"times_float": 2 * figures["cpu_s"] / (before["cpu_s"] + after["cpu_s"])}
 
 
 def processor() -> str:
@@ -148,27 +177,40 @@ def table(result: dict[str, Any]) -> str:
         "| --- " * (len(titles) + 1) + "|",
     ]
     for tool, parts in result["tools"].items():
-        cells = [cell(parts[p], base[p], "cpu_s") for p in base]
-        cells += [cell(parts[p], base[p], "peak_mib") for p in base]
-        top1 = parts["all"].get("top1_percent")
+        if tool == BASE:
+            continue
+        cells = [cpu_cell(parts[p]) for p in base] + [memory_cell(parts[p], base[p]) for p in base]
+        top1 = parts["all"][0].get("top1_percent")
         cells.append("" if top1 is None else f"{top1:.1f}")
         lines.append(f"| {tool} | {' | '.join(cells)} |")
-    per_image = 1000 * base["all"]["cpu_s"] / count
+    per_image = 1000 * median(base["all"], "cpu_s") / count
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     lines.append(
-        f"\nFloat on one thread: {per_image:.2f} ms of CPU an image. {machine['processor']}, "
-        f"{machine['cores']} cores, load average {low:.1f} to {high:.1f}; {versions}.\n"
+        f"\nMedians of {result['rounds']} rounds, least and most in brackets. Float on one thread: "
+        f"{per_image:.2f} ms of CPU an image. {machine['processor']}, {machine['cores']} cores, load average "
+        f"{low:.1f} to {high:.1f}; {versions}.\n"
     )
     return "\n".join(lines)
 
 
-def cell(figures: dict[str, Any], base: dict[str, Any], key: str) -> str:
-    """A figure in relation to plain float inference."""
-    if "error" in figures:
+def median(rounds: list[dict[str, Any]], key: str) -> float:
+    """The middle one of a figure."""
+    return statistics.median(figures[key] for figures in rounds)
+
+
+def cpu_cell(rounds: list[dict[str, Any]]) -> str:
+    """CPU seconds in relation to plain float inference."""
+    if any("error" in figures for figures in rounds):
         return "failed"
-    if key == "cpu_s":
-        return f"{figures[key] / base[key]:.2f}"
-    return f"{figures[key] - base[key]:.0f}"
+    found = [figures["times_float"] for figures in rounds]
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+
+
+def memory_cell(rounds: list[dict[str, Any]], base: list[dict[str, Any]]) -> str:
+    """Peak memory beyond that of plain float inference."""
+    if any("error" in figures for figures in rounds):
+        return "failed"
+    return f"{median(rounds, 'peak_mib') - median(base, 'peak_mib'):.0f}"
 
 
 def write_page() -> None:
@@ -186,12 +228,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--cifar10", type=Path, metavar="FOLDER")
     parser.add_argument("--tools", nargs="+", choices=[*TOOLS, *MODELOPT], metavar="TOOL")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--once", action="store_true", help="not on half of the images as well")
     given = parser.parse_args()
     tools = given.tools or TOOLS + (MODELOPT if importlib.util.find_spec("modelopt") else [])
-    tools = [BASE, *(tool for tool in tools if tool != BASE)]
     files = (given.network, given.images, given.batch, given.cifar10)
-    result = run(*files, tools, growth=not given.once)
+    result = run(*files, tools, given.rounds, growth=not given.once)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"calibration-{given.network}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")

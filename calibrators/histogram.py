@@ -106,9 +106,8 @@ class Histogram:
             self._table = wide
 
     def _add_to(self, table: np.ndarray) -> None:
-        first, *signs = self._by_sign()
-        for offset, counts in zip((0, grid.SIGN_OFFSET), signs):
-            table[offset + first : offset + first + len(counts)] += counts
+        for occupied in self._by_sign():
+            table[occupied] += self._table[occupied]
         table[-1] += self.num_zeros
 
     def _set_apart_non_finite(self, array: np.ndarray) -> tuple[int, int]:
@@ -175,29 +174,36 @@ class Histogram:
 
         `grid.lower_edges` gives the edges of the numbered bins.
         """
-        first, positive, negative = self._by_sign()
-        counts = positive + negative
+        stop = max(grid.magnitude_index(self.observed_amax) + 1, self._first)
+        counts = self._of_magnitudes(self._first, stop)
         occupied = np.flatnonzero(counts)
-        return first + occupied, counts[occupied].astype(np.int64)
+        return self._first + occupied, counts[occupied].astype(np.int64)
 
     def signed_bins(self) -> tuple[np.ndarray, np.ndarray]:
         """Occupied bins by sign, without the zeros: numbers, and counts; ``int64[n]`` both.
 
         A number from `grid.SIGN_OFFSET` on is a bin of negative values.
         """
-        first, *signs = self._by_sign()
-        positive, negative = map(np.flatnonzero, signs)
-        numbers = np.concatenate([first + positive, grid.SIGN_OFFSET + first + negative])
+        found = [part.start + np.flatnonzero(self._table[part]) for part in self._by_sign()]
+        numbers = np.concatenate(found)
         return numbers, self._table[numbers].astype(np.int64)
 
-    def _by_sign(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """First bin of magnitudes that may be occupied, and from it on to the last one the counts.
+    def _by_sign(self) -> tuple[slice, slice]:
+        """Where the table may be occupied by positive and by negative values.
 
-        Views for positive and negative values; looking at the rest would touch every page.
+        Looking at the rest would touch every page.
         """
-        stop = max(grid.magnitude_index(self.observed_amax) + 1, self._first)
-        negative = self._table[grid.SIGN_OFFSET + self._first : grid.SIGN_OFFSET + stop]
-        return self._first, self._table[self._first : stop], negative
+        ends = (max(0.0, value) for value in (self.maximum, -self.minimum))  # never -0.0
+        stops = (max(grid.magnitude_index(end) + 1, self._first) for end in ends)
+        positive, negative = (slice(self._first, stop) for stop in stops)
+        return positive, slice(grid.SIGN_OFFSET + negative.start, grid.SIGN_OFFSET + negative.stop)
+
+    def _of_magnitudes(self, start: int, stop: int) -> np.ndarray:
+        """Counts of |x| in the bins from `start` to before `stop`, of both signs."""
+        counts = self._table[start:stop]
+        if self.minimum < 0:
+            counts = counts + self._table[grid.SIGN_OFFSET + start : grid.SIGN_OFFSET + stop]
+        return counts
 
     def fold(self, exponent: int) -> np.ndarray:
         """Counts of |x| in 2048 equal bins of ``[0, 2**exponent)``, exactly: ``int64[2048]``.
@@ -211,9 +217,8 @@ class Histogram:
         """
         top = grid.BINS_PER_OCTAVE * (exponent + 127)
         bottom = top - _FOLDED_OCTAVES * grid.BINS_PER_OCTAVE
-        negative = self._table[grid.SIGN_OFFSET + bottom : grid.SIGN_OFFSET + top]
         folded = np.zeros(2048, np.int64)
-        folded[1:] = np.add.reduceat(self._table[bottom:top] + negative, _fold_starts())
+        folded[1:] = np.add.reduceat(self._of_magnitudes(bottom, top), _fold_starts())
         beyond = self._num_at_or_above(top)
         folded[0] = self.num_values - beyond - int(folded.sum())
         if self.observed_amax == 2.0**exponent:
@@ -224,8 +229,7 @@ class Histogram:
         stop = grid.magnitude_index(self.observed_amax) + 1
         if index >= stop:
             return 0
-        negative = self._table[grid.SIGN_OFFSET + index : grid.SIGN_OFFSET + stop]
-        return int(self._table[index:stop].sum()) + int(negative.sum())
+        return int(self._of_magnitudes(index, stop).sum())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Histogram):
