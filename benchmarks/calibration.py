@@ -1,14 +1,14 @@
 """What calibrating costs, side by side in one run: trtbuild, ONNX Runtime and, if installed, ModelOpt.
 
-    python benchmarks/calibration.py resnet50 --images 16 --batch 8
-    python benchmarks/calibration.py resnet20 --images 64 --batch 64 --cifar10 FOLDER
+    python benchmarks/calibration.py resnet50 --images 64 --batch 8
+    python benchmarks/calibration.py resnet20 --images 4096 --batch 64 --cifar10 FOLDER
 
 Every figure comes from a process of its own. CPU seconds are divided by those of plain float inference on
 one thread over the same images (more threads spend CPU seconds waiting for each other), measured right before
 and right after: other machines on the same processor slow both down. Of several rounds the median counts.
 Memory is what the process takes beyond that of plain inference. In every round each tool runs twice, the
 second time on half of the images, so that growth shows; not with --once. FOLDER holds resnet20.onnx,
-calib_exact_1024.npz and test_exact_300.npz.
+calib_exact_1024.npz, calib_jpeg_1024.npz and test_exact_300.npz; beyond 2,048, images are mirrored.
 
 Results go to benchmarks/results/calibration-NETWORK.json, and the table in docs/calibration-benchmark.md
 is made from all files that are there.
@@ -73,19 +73,24 @@ def prepare_files(network: str, cifar10: Path | None, folder: Path, count: int) 
         return {"model": str(model), "images": str(folder / "images.npy")}
     if cifar10 is None:
         sys.exit("resnet20 needs --cifar10 FOLDER")
-    for file, name in (("calib_exact_1024", "images"), ("test_exact_300", "test")):
-        with np.load(cifar10 / f"{file}.npz") as stored:
-            x = (stored["x"].astype(np.float32) / 255 - MEAN) / STD
-            x, y = np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.float32), stored["y"]
-        if name == "test":
-            np.savez(folder / "test.npz", x=x, y=y)
-        else:
-            np.save(folder / "images.npy", x[:count])
+    x, y = cifar10_arrays(cifar10 / "test_exact_300.npz")
+    np.savez(folder / "test.npz", x=x, y=y)
+    kinds = ("exact", "jpeg")
+    parts = [cifar10_arrays(cifar10 / f"calib_{kind}_1024.npz")[0] for kind in kinds]
+    seen = np.concatenate(parts)
+    np.save(folder / "images.npy", np.concatenate([seen, seen[..., ::-1]])[:count])
     return {
         "model": str(cifar10 / "resnet20.onnx"),
         "images": str(folder / "images.npy"),
         "test": str(folder / "test.npz"),
     }
+
+
+def cifar10_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images as ResNet20 takes them, and labels."""
+    with np.load(path) as stored:
+        x, y = (stored["x"].astype(np.float32) / 255 - MEAN) / STD, stored["y"]
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.float32), y
 
 
 def run(
