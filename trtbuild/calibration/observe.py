@@ -116,8 +116,11 @@ class _Worker:
     def _run_alone(self, half: int, place: Place, feeds: Mapping[str, np.ndarray]) -> None:
         """Run and count a sample by itself, and make room for others of its shape."""
         self._count_rows()
-        outputs = self._session.run(feeds)
-        self._rows = None if self._shapes_vary else ActivationRows(self._session, feeds, outputs)
+        given = self._session.run(feeds)
+        outputs = {name: given[name] for name in given if name in self._halves[0].histograms}
+        text = any(array.dtype.hasobject for array in feeds.values())
+        has_rows = outputs and not text and not self._shapes_vary
+        self._rows = ActivationRows(self._session, feeds, outputs) if has_rows else None
         arrays = {name: array[np.newaxis] for name, array in {**outputs, **feeds}.items()}
         _count(self._halves[half], Rows(arrays, [place]))
 

@@ -96,6 +96,25 @@ def test_shapes_may_change_from_sample_to_sample(threads):
     assert dict(found) == wanted
 
 
+WORDS = """<ir_version: 8, opset_import: ["" : 17]> n (string[N] w, float[N, 2] x)
+  => (string[N] v, float[N, 2] y) {
+  v = Identity (w)
+  y = Neg (x)
+}"""
+
+
+@pytest.mark.parametrize("tensors", [("x",), ("x", "y")])
+def test_inputs_may_be_text_and_be_all_that_is_watched(tensors):
+    model = ir.from_proto(onnx.parser.parse_model(WORDS))
+    words = np.array(["a"], object)
+    feeds = [{"w": words, "x": np.full((1, 2), i, np.float32)} for i in range(9)]
+    samples = [Sample(str(i), bytes([i]), lambda feed=feed: feed) for i, feed in enumerate(feeds)]
+    found = collect(watch(model, tensors), samples, threads=1).together.histograms
+    assert set(found) == set(tensors)
+    for histogram in found.values():
+        assert (histogram.num_values, histogram.observed_amax) == (18, 8)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_sample_that_fails_ends_it(threads):
     model = ir.from_proto(onnx.parser.parse_model(PICKED))
