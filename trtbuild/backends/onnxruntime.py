@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from trtbuild.backends.base import Availability, BuildRequest, Engine, TensorSpec
-from trtbuild.errors import ModelError, OptionError
+from trtbuild.errors import MissingError, ModelError, OptionError
 from trtbuild.model import model_bytes, write_model
 from trtbuild.quantization import portable_form
 
@@ -43,6 +43,16 @@ class Execution(StrEnum):
     REFERENCE = "reference"
 
 
+_PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    # TF32 would move activations by a thousandth
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
+_NO_CUDA = (
+    "ONNX Runtime has no CUDA provider here: install onnxruntime-gpu in place of onnxruntime, with the CUDA "
+    "version that it asks for; or leave --calibrate-on out."
+)
+
 # "[ONNXRuntimeError] : 1 : FAIL : Fatal error: " in front of what happened
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Fatal error: )?")
 
@@ -50,10 +60,11 @@ _FLOAT_DTYPES = {"float": "float32", "float16": "float16", "double": "float64", 
 
 
 class OnnxRuntimeSession:
-    """A network opened in ONNX Runtime on CPU; satisfies `trtbuild.backends.base.Session`."""
+    """A network opened in ONNX Runtime; satisfies `trtbuild.backends.base.Session`."""
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(self, session: ort.InferenceSession, device: str = "cpu") -> None:
         self._session: ort.InferenceSession | None = session
+        self._device = device
         self.inputs = _specs(session.get_inputs())
         self.outputs = _specs(session.get_outputs())
         self._output_names = [spec.name for spec in self.outputs]
@@ -68,6 +79,25 @@ class OnnxRuntimeSession:
         with _explained():
             outputs = session.run(self._output_names, dict(feeds))
         return dict(zip(self._output_names, outputs))
+
+    def run_on_device(self, feeds: Feeds) -> dict[str, Any]:
+        """Run once, and leave the outputs on the session's device.
+
+        Returns:
+            Name to an object with ``__dlpack__``, which PyTorch and others take without a copy.
+
+        Raises:
+            ModelError: as `run`.
+        """
+        session = self._opened()
+        with _explained():
+            binding = session.io_binding()
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, array)
+            for name in self._output_names:
+                binding.bind_output(name, self._device)
+            session.run_with_iobinding(binding)
+            return dict(zip(self._output_names, binding.get_outputs()))
 
     def bind(self, feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> Callable[[], None]:
         """A run that reads `feeds` and writes `outputs` in place, each time it is called.
@@ -117,25 +147,31 @@ def open_session(
     model: ir.Model | Path | bytes,
     execution: Execution = Execution.FAST,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> OnnxRuntimeSession:
-    """Open a network on CPU.
+    """Open a network.
 
     Args:
         model: a network in memory, its bytes, or the path of an ONNX file.
         execution: see `Execution`.
         threads: threads inside an operator; None takes one per core.
+        device: ``cpu``, or ``cuda``.
 
     Raises:
+        MissingError: ONNX Runtime cannot use that device.
         ModelError: ONNX Runtime cannot load it.
     """
-    source = _source(model)
+    source, provider = _source(model), _PROVIDERS[device]
+    if provider[0] not in ort.get_available_providers():
+        raise MissingError(_NO_CUDA)
     try:
-        session = ort.InferenceSession(
-            source, _options(execution, threads), providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(source, _options(execution, threads), providers=[provider])
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the network: {_reason(error)}.") from error
-    return OnnxRuntimeSession(session)
+    # what cannot be loaded (a CUDA library of another version) is left out without an error
+    if provider[0] not in session.get_providers():
+        raise MissingError(_NO_CUDA)
+    return OnnxRuntimeSession(session, device)
 
 
 def _source(model: ir.Model | Path | bytes) -> str | bytes:

@@ -11,6 +11,7 @@ from calibrators import Calibration, CalibratorError, Histogram, choose
 from trtbuild.artifact import Artifact, Record
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.calibration.observe import collect
+from trtbuild.calibration.on_device import collect_on_device
 from trtbuild.calibration.options import AS_TENSORRT, CalibrateOptions
 from trtbuild.calibration.reuse import provenance_of
 from trtbuild.calibration.shards import collect_in_processes, collect_on_ray
@@ -93,6 +94,10 @@ def _collector(
 ) -> Callable[[Source], Statistics]:
     if options.ray:
         return lambda source: collect_on_ray(network, source, options.ray_address, progress)
+    if options.device != "cpu":
+        return lambda source: collect_on_device(
+            network, source, options.device, total=num_samples(source), progress=progress
+        )
     if options.workers > 1:
         return lambda source: collect_in_processes(network, source, options.workers, progress)
     return lambda source: collect(network, source, total=num_samples(source), progress=progress)
@@ -105,6 +110,8 @@ def _provenance(artifact: Artifact, data: DataDigest, options: CalibrateOptions)
         "num_samples": str(data.num_samples),
         "preprocess": options.preprocess,
     }
+    if options.device != "cpu":
+        found["device"] = options.device
     if options.method == AS_TENSORRT:
         found["batch_size"] = str(options.batch_size)
     return found

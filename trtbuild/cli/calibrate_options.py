@@ -38,6 +38,8 @@ def calibrate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--ray", metavar="ADDRESS", is_flag=False, flag_value="", help="Work on a Ray cluster."
     )
+    @click.option("--calibrate-on", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+                  help="Where the network runs; cuda needs onnxruntime-gpu and PyTorch.")  # fmt: skip
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         percentile, ray = kwargs.pop("percentile"), kwargs.pop("ray")
@@ -48,6 +50,7 @@ def calibrate_options(command: Callable[..., Any]) -> Callable[..., Any]:
             workers=kwargs.pop("workers"),
             ray=ray is not None,
             ray_address=ray or None,
+            device=kwargs.pop("calibrate_on"),
         )
         return command(*args, calibrate=options, **kwargs)
 

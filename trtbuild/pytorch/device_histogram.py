@@ -7,6 +7,8 @@ which a GPU adds them does not matter.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from calibrators import Histogram, grid
@@ -18,14 +20,15 @@ _INFINITY = 0x7F800000
 _ALL_BUT_SIGN = 0x7FFFFFFF
 
 
-def device_histogram(tensor: torch.Tensor) -> Histogram:
+def device_histogram(tensor: Any) -> Histogram:
     """Count all elements of `tensor` on its own device.
 
     While it counts, it takes some 30 bytes of the device's memory for each element; the host gets
     numbers and counts of the occupied bins, two int64 each.
 
     Args:
-        tensor: any shape, layout and device; floating point. float64 is rounded to float32, and what
+        tensor: a torch tensor, or what has ``__dlpack__``, as other libraries' tensors on a GPU do; any
+            shape, layout and device; floating point. float64 is rounded to float32, and what
             does not fit counts as infinite.
 
     Returns:
@@ -34,6 +37,8 @@ def device_histogram(tensor: torch.Tensor) -> Histogram:
     Raises:
         ObservationError: the values are not floating point.
     """
+    if not isinstance(tensor, torch.Tensor):
+        tensor = torch.from_dlpack(tensor)
     if not tensor.is_floating_point():
         raise ObservationError(
             f"values of type {tensor.dtype} have no range to calibrate: they must be float."
