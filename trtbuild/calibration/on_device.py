@@ -10,15 +10,13 @@ from trtbuild.calibration.observe import refuse_non_finite
 from trtbuild.calibration.rows import Place
 from trtbuild.calibration.statistics import Statistics
 from trtbuild.data import DataDigest, filled, load_feeds
-from trtbuild.errors import MissingError
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     import numpy as np
 
-    from calibrators import Histogram
     from trtbuild.calibration.observe import WatchedNetwork
     from trtbuild.data import Sample
 
@@ -50,7 +48,9 @@ def collect_on_device(
         MissingError: PyTorch or ONNX Runtime's CUDA provider is not there.
         ModelError: the network cannot be run on a sample.
     """
-    _device_histogram()  # says now if it is missing
+    from trtbuild.pytorch import require_torch
+
+    require_torch()
     session = open_session(network.content, Execution.FLOAT, threads=1, device=device)
     halves = (Collector(sorted(network.tensors)), Collector(sorted(network.tensors)))
     data = DataDigest()
@@ -71,7 +71,8 @@ def _count(
     Raises:
         DataError: one of them holds NaN or infinity.
     """
-    device_histogram = _device_histogram()
+    from trtbuild.pytorch.device_histogram import device_histogram
+
     watched = [name for name in (*outputs, *feeds) if name in collector.histograms]
     for name in watched:
         if name in outputs:
@@ -80,13 +81,3 @@ def _count(
             collector.observe({name: feeds[name]}, batch=place.number)
     if collector.non_finite:
         refuse_non_finite(collector, f"for {place}", in_order=watched)
-
-
-def _device_histogram() -> Callable[[Any], Histogram]:
-    try:
-        from trtbuild.pytorch.device_histogram import device_histogram
-    except ImportError as error:
-        raise MissingError(
-            "counting on a GPU needs PyTorch: pip install 'trtbuild[torch]'; or leave --calibrate-on out."
-        ) from error
-    return device_histogram

@@ -67,7 +67,7 @@ def require_torch(package: str = "torch") -> None:
     """
     if importlib.util.find_spec(package) is None:
         raise MissingError(
-            f"PyTorch models need the package '{package}', which is not installed: "
+            f"this needs the package '{package}', which is not installed: "
             "pip install 'trtbuild[torch]'."
         )
 
