@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibrators import Collector
+from calibrators.histogram import as_float32
 from trtbuild.backends.onnxruntime import Execution, OnnxRuntimeSession, open_session
 from trtbuild.calibration.rows import ActivationRows, Place, Rows
 from trtbuild.calibration.statistics import Statistics
@@ -143,7 +144,8 @@ def _count(collector: Collector, rows: Rows) -> None:
     if not collector.non_finite:
         return
     for row, place in enumerate(rows.places):
-        held = [n for n, array in watched.items() if not np.isfinite(array[row]).all()]
+        # as they were counted: a float64 may be finite and too large for a float32
+        held = [n for n, a in watched.items() if not np.isfinite(as_float32(a[row])).all()]
         if held:
             refuse_non_finite(collector, f"for {place}", in_order=held)
 

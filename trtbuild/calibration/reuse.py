@@ -114,8 +114,8 @@ def merge_files(paths: Sequence[Path]) -> Calibration:
         raise InputError("there is no part to merge.")
     first = {k: v for k, v in parts[0].provenance.items() if k not in _ADDED}
     for path, part in zip(paths, parts):
-        for key, value in first.items():
-            if part.provenance.get(key) != value:
+        for key in (*first, *part.provenance):
+            if key not in _ADDED and part.provenance.get(key) != first.get(key):
                 raise InputError(
                     f"'{path}' has another {key} than '{paths[0]}'; calibrate all parts alike."
                 )

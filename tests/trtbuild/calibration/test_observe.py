@@ -152,6 +152,19 @@ OVERFLOWS = """<ir_version: 8, opset_import: ["" : 17]> n (float[N, 4] x) => (fl
 }"""
 
 
+DOUBLE = """<ir_version: 8, opset_import: ["" : 17]> n (double[N, 2] x) => (double[N, 2] y) {
+  y = Mul (x, x)
+}"""
+
+
+def test_float64_too_large_for_an_engine_names_sample_and_tensor():
+    model = ir.from_proto(onnx.parser.parse_model(DOUBLE))
+    feeds = [{"x": np.full((1, 2), 1e30 if i == 3 else 1.0)} for i in range(6)]
+    samples = [Sample(f"image {i}", bytes([i]), lambda f=feed: f) for i, feed in enumerate(feeds)]
+    with pytest.raises(DataError, match="'y' holds infinity for the sample 'image 3'"):
+        collect(watch(model, ("x", "y")), samples, threads=1)
+
+
 def run_all(model, tensors, feeds):
     proto = ir.to_proto(model)
     inputs = {value.name for value in proto.graph.input}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from calibrators import Collector
+from calibrators import Calibration, Collector
 from tests.trtbuild.calibration.small_files import (
     calibrate,
     called,
@@ -68,6 +69,21 @@ def test_parts_made_differently_are_refused(one_run, tmp_path, capsys) -> None:
     )
     assert code == 2
     assert "b' has another preprocess than" in error
+    assert not (tmp_path / "both").exists()
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_parts_of_a_cpu_and_of_a_gpu_are_refused(one_run, tmp_path, capsys, order) -> None:
+    given, _ = one_run
+    for number, name in enumerate("ab", 1):
+        calibrate(*given, "-q", "--shard", f"{number}/2", "-o", tmp_path / name)
+    part = Calibration.from_bytes((tmp_path / "b").read_bytes())
+    made_on_gpu = replace(part, provenance={**part.provenance, "device": "cuda"})
+    (tmp_path / "b").write_bytes(made_on_gpu.to_bytes(histograms=True))
+    parts = [tmp_path / name for name in order]
+    code, _, error = called(capsys, "merge", *parts, "-o", tmp_path / "both")
+    assert code == 2
+    assert "has another device than" in error
     assert not (tmp_path / "both").exists()
 
 
