@@ -148,6 +148,7 @@ def open_session(
     execution: Execution = Execution.FAST,
     threads: int | None = None,
     device: str = "cpu",
+    optimized: Path | None = None,
 ) -> OnnxRuntimeSession:
     """Open a network.
 
@@ -156,16 +157,20 @@ def open_session(
         execution: see `Execution`.
         threads: threads inside an operator; None takes one per core.
         device: ``cpu``, or ``cuda``.
+        optimized: where to write the network as it runs, with its weights in a file beside it; for
+            this machine only.
 
     Raises:
         MissingError: ONNX Runtime cannot use that device.
         ModelError: ONNX Runtime cannot load it.
     """
-    source, provider = _source(model), _PROVIDERS[device]
+    source, provider, options = _source(model), _PROVIDERS[device], _options(execution, threads)
+    if optimized:
+        _write_optimized(options, optimized)
     if provider[0] not in ort.get_available_providers():
         raise MissingError(_NO_CUDA)
     try:
-        session = ort.InferenceSession(source, _options(execution, threads), providers=[provider])
+        session = ort.InferenceSession(source, options, providers=[provider])
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the network: {_reason(error)}.") from error
     # what cannot be loaded (a CUDA library of another version) is left out without an error
@@ -194,6 +199,13 @@ def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
     if not _multiplies_exactly():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
+
+
+def _write_optimized(options: ort.SessionOptions, path: Path) -> None:
+    options.optimized_model_filepath = str(path)
+    prefix = "session.optimized_model_external_initializers_"
+    options.add_session_config_entry(f"{prefix}file_name", f"{path.name}.data")
+    options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
 
 
 @functools.cache

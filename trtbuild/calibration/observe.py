@@ -18,7 +18,7 @@ import numpy as np
 
 from calibrators import Collector
 from calibrators.histogram import as_float32
-from trtbuild.backends.onnxruntime import Execution, OnnxRuntimeSession, open_session
+from trtbuild.backends.unordered import open_unordered
 from trtbuild.calibration.rows import ActivationRows, Place, Rows
 from trtbuild.calibration.statistics import Statistics
 from trtbuild.calibration.threads import run_in_threads
@@ -29,6 +29,7 @@ from trtbuild.progress import Progress, silent
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from trtbuild.backends.onnxruntime import OnnxRuntimeSession
     from trtbuild.data import Sample
 
 __all__ = ["WatchedNetwork", "collect", "refuse_non_finite"]
@@ -70,7 +71,7 @@ def collect(
         DataError: a sample does not load, or a tensor held NaN or infinity.
         ModelError: the network cannot be run on a sample.
     """
-    session = open_session(network.content, Execution.FLOAT, threads=1)
+    session = open_unordered(network.content, threads=1)
     workers = [_Worker(network, session) for _ in range(threads or len(os.sched_getaffinity(0)))]
     items = enumerate(samples)
     for done, _ in enumerate(run_in_threads([worker.observe for worker in workers], items), 1):
