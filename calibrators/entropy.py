@@ -84,7 +84,7 @@ def divergences(
     widths = range(first // levels, -(-size // levels) + 1)
     information, mean_log = _interval_logs(counts_before, occupied_before, widths)
     cells = _level_cells(size, levels)[first - levels :]
-    of_levels = np.take(information.ravel(), cells).sum(axis=1)
+    of_levels = np.einsum("ij->i", np.take(information.ravel(), cells))
     of_last_level = mean_log.ravel()[cells[:, -1]]
     of_bins = _prefix(_x_log_x(counts.astype(np.float64)))[kept - 1]
 
@@ -121,7 +121,8 @@ def _interval_logs(
     for width in widths:
         held = counts_before[width:] - counts_before[:-width]
         occupied = occupied_before[width:] - occupied_before[:-width]
-        logs = np.log(np.divide(held, occupied, out=np.ones_like(held), where=occupied > 0))
+        # 0 where nothing is held: what is occupied holds at least one value in each bin
+        logs = np.log(np.maximum(held / np.maximum(occupied, 1.0), 1.0))
         mean_log[width, : size - width + 1] = logs
         information[width, : size - width + 1] = held * logs
     return information, mean_log

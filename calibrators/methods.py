@@ -114,6 +114,8 @@ def _rule(method: str, options: Mapping[str, float]) -> Callable[..., tuple[floa
             f"there is no method '{method}'; choose one of {', '.join(METHODS)}, or another tool's "
             f"rule: {', '.join(PRESETS)}."
         )
+    if not options:
+        return rule
     known = list(inspect.signature(rule).parameters)[1:]
     for option in options:
         if option not in known:

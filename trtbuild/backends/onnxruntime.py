@@ -17,7 +17,7 @@ import onnxruntime as ort
 
 from trtbuild.backends.base import Availability, BuildRequest, Engine, TensorSpec
 from trtbuild.errors import MissingError, ModelError, OptionError
-from trtbuild.model import model_bytes, write_model
+from trtbuild.model import model_bytes, num_weight_bytes, temporary_file, write_model
 from trtbuild.quantization import portable_form
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ _NO_CUDA = (
     "ONNX Runtime has no CUDA provider here: install onnxruntime-gpu in place of onnxruntime, with the CUDA "
     "version that it asks for; or leave --calibrate-on out."
 )
+
+# Bytes of weights.
+_LARGE = 1 << 24
 
 # "[ONNXRuntimeError] : 1 : FAIL : Fatal error: " in front of what happened
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Fatal error: )?")
@@ -163,26 +166,40 @@ def open_session(
     Raises:
         MissingError: ONNX Runtime cannot use that device.
         ModelError: ONNX Runtime cannot load it.
+        OutputError: there is no room for a large network's weights in the temporary folder.
     """
-    source, provider, options = _source(model), _PROVIDERS[device], _options(execution, threads)
+    provider, options = _PROVIDERS[device], _options(execution, threads)
     if optimized:
         _write_optimized(options, optimized)
     if provider[0] not in ort.get_available_providers():
         raise MissingError(_NO_CUDA)
-    try:
-        session = ort.InferenceSession(source, options, providers=[provider])
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load the network: {_reason(error)}.") from error
+    with _readable(model) as source:
+        try:
+            session = ort.InferenceSession(source, options, providers=[provider])
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime cannot load the network: {_reason(error)}.") from error
     # what cannot be loaded (a CUDA library of another version) is left out without an error
     if provider[0] not in session.get_providers():
         raise MissingError(_NO_CUDA)
     return OnnxRuntimeSession(session, device)
 
 
-def _source(model: ir.Model | Path | bytes) -> str | bytes:
+@contextmanager
+def _readable(model: ir.Model | Path | bytes) -> Iterator[str | bytes]:
+    """What ONNX Runtime opens: a path, or the bytes of a network.
+
+    The weights of a large network go through a file, which ONNX Runtime maps: a protobuf ends at 2 GiB,
+    and is another copy in memory.
+    """
     if isinstance(model, bytes):
-        return model
-    return str(model) if isinstance(model, Path) else model_bytes(model)
+        yield model
+    elif isinstance(model, Path):
+        yield str(model)
+    elif num_weight_bytes(model) < _LARGE:
+        yield model_bytes(model)
+    else:
+        with temporary_file(model) as path:
+            yield str(path)
 
 
 def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from trtbuild.backends.onnxruntime import Execution, OnnxRuntimeSession, open_session
-from trtbuild.errors import ModelError
+from trtbuild.errors import ModelError, OutputError
 
 __all__ = ["open_unordered"]
 
@@ -21,28 +21,39 @@ __all__ = ["open_unordered"]
 _WHOLE_BLOCKS = 16
 
 
-def open_unordered(content: bytes, threads: int | None = None) -> OnnxRuntimeSession:
+def open_unordered(model: ir.Model | Path, threads: int | None = None) -> OnnxRuntimeSession:
     """Open a float network; outputs hold the values of `Execution.FLOAT` to the bit, in any order.
 
     Args:
-        content: the serialised network.
+        model: the network, or the path of one.
         threads: threads inside an operator; None takes one per core.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
+        OutputError: as `open_session`.
     """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "optimized.onnx"
-        try:
-            session = open_session(content, Execution.FLOAT, threads, optimized=path)
+    graph = (ir.load(model) if isinstance(model, Path) else model).graph
+    if any(node.op_type == "Conv" for node in graph):
+        session = _open_in_blocks(model, threads)
+        if session is not None:
+            return session
+    return open_session(model, Execution.FLOAT, threads)
+
+
+def _open_in_blocks(model: ir.Model | Path, threads: int | None) -> OnnxRuntimeSession | None:
+    """None where no output is computed in blocks, or the temporary folder has no room."""
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / "optimized.onnx"
+            open_session(model, Execution.FLOAT, threads, optimized=path).close()
             optimized = ir.load(path)
             if not _leave_in_blocks(optimized.graph):
-                return session
+                return None
             ir.save(optimized, path)
             # as written: it has been optimised
             return open_session(path, Execution.REFERENCE, threads)
-        except (ModelError, OSError):  # the temporary folder may be full
-            return open_session(content, Execution.FLOAT, threads)
+    except (ModelError, OutputError, OSError):
+        return None
 
 
 def _leave_in_blocks(graph: ir.Graph) -> bool:

@@ -58,7 +58,7 @@ def calibrate_as_tensorrt(
     shared = _chains(pooling_inputs(model), tensors)
     watched = dict.fromkeys([*tensors, *shared.values()])
     network = watch(model, watched)
-    session = open_session(network.content, Execution.FLOAT)
+    session = open_session(network.model, Execution.FLOAT)
     collector = TensorRTCollector(watched)
     number = -1
     for number, group in enumerate(_groups(samples, batch_size)):

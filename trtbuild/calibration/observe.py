@@ -28,6 +28,9 @@ from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    import onnx_ir as ir
 
     from trtbuild.backends.onnxruntime import OnnxRuntimeSession
     from trtbuild.data import Sample
@@ -37,15 +40,15 @@ __all__ = ["WatchedNetwork", "collect", "refuse_non_finite"]
 
 @dataclass(frozen=True)
 class WatchedNetwork:
-    """A float network whose outputs are the watched tensors; can be sent to other processes.
+    """A float network whose outputs are the watched tensors.
 
     Attributes:
-        content: the serialised network.
+        model: the network, or the path of one, which other processes can open.
         tensors: what is watched: outputs of it, and inputs.
         static_batch: size of axis 0 where the network fixes it, else None.
     """
 
-    content: bytes = field(repr=False)
+    model: ir.Model | Path = field(repr=False)
     tensors: tuple[str, ...]
     static_batch: int | None
 
@@ -71,7 +74,7 @@ def collect(
         DataError: a sample does not load, or a tensor held NaN or infinity.
         ModelError: the network cannot be run on a sample.
     """
-    session = open_unordered(network.content, threads=1)
+    session = open_unordered(network.model, threads=1)
     workers = [_Worker(network, session) for _ in range(threads or len(os.sched_getaffinity(0)))]
     items = enumerate(samples)
     for done, _ in enumerate(run_in_threads([worker.observe for worker in workers], items), 1):

@@ -51,7 +51,7 @@ def collect_on_device(
     from trtbuild.pytorch import require_torch
 
     require_torch()
-    session = open_session(network.content, Execution.FLOAT, threads=1, device=device)
+    session = open_session(network.model, Execution.FLOAT, threads=1, device=device)
     halves = (Collector(sorted(network.tensors)), Collector(sorted(network.tensors)))
     data = DataDigest()
     for number, sample in enumerate(samples):

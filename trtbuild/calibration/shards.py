@@ -6,21 +6,26 @@ bit; a part whose worker was lost is done again.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
+import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.calibration.observe import WatchedNetwork, collect
 from trtbuild.calibration.statistics import Statistics
 from trtbuild.data import shard_of
 from trtbuild.errors import DataError, MissingError, TrtbuildError
+from trtbuild.model import temporary_file
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from trtbuild.data import Source
 
@@ -42,17 +47,28 @@ def collect_in_processes(
     """
     shards = _shards(source, workers)
     found: dict[str, Statistics] = {}
-    for _ in range(_ATTEMPTS):
-        waiting = [shard for shard in shards if shard not in found]
-        for shard, statistics in _attempt(network, source, waiting, workers):
-            found[shard] = statistics
-            progress("calibrate", len(found), len(shards))
-        if len(found) == len(shards):
-            return functools.reduce(Statistics.merge, found.values())
+    with _in_a_file(network) as saved:
+        for _ in range(_ATTEMPTS):
+            waiting = [shard for shard in shards if shard not in found]
+            for shard, statistics in _attempt(saved, source, waiting, workers):
+                found[shard] = statistics
+                progress("calibrate", len(found), len(shards))
+            if len(found) == len(shards):
+                return functools.reduce(Statistics.merge, found.values())
     raise DataError(
         f"{len(shards) - len(found)} of {len(shards)} parts of the calibration were lost {_ATTEMPTS} "
         "times: their processes ended without a word, often for want of memory. Use fewer --workers."
     )
+
+
+@contextlib.contextmanager
+def _in_a_file(network: WatchedNetwork) -> Iterator[WatchedNetwork]:
+    """The same network, as other processes of this machine can open it while the block lasts."""
+    if isinstance(network.model, Path):
+        yield network
+        return
+    with temporary_file(network.model) as path:
+        yield replace(network, model=path)
 
 
 def _shards(source: Source, workers: int) -> list[str]:
@@ -108,13 +124,39 @@ def collect_on_ray(
         raise MissingError(f"the Ray cluster '{address}' cannot be reached: {error}.") from error
     try:
         workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        task = ray.remote(num_cpus=1, max_retries=_ATTEMPTS)(collect_shard)
-        shared = (ray.put(network), ray.put(source))
-        running = [task.remote(*shared, shard, 1) for shard in _shards(source, workers)]
+        task = ray.remote(num_cpus=1, max_retries=_ATTEMPTS)(_collect_sent)
+        with _in_a_file(network) as saved:
+            shared = (ray.put(_Sent.of(saved)), ray.put(source))
+        running = [task.remote(*shared, shard) for shard in _shards(source, workers)]
         return _gathered(ray, running, progress)
     finally:
         if not joined:
             ray.shutdown()
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A network on its way to another machine."""
+
+    network: WatchedNetwork
+    files: Mapping[str, bytes] = field(repr=False)
+
+    @classmethod
+    def of(cls, saved: WatchedNetwork) -> _Sent:
+        assert isinstance(saved.model, Path)
+        files = {path.name: path.read_bytes() for path in saved.model.parent.iterdir()}
+        return cls(replace(saved, model=Path(saved.model.name)), files)
+
+    def unpacked_in(self, folder: Path) -> WatchedNetwork:
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+        return replace(self.network, model=folder / str(self.network.model))
+
+
+def _collect_sent(sent: _Sent, source: Source, shard: str) -> Statistics:
+    """What a worker on another machine does."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return collect_shard(sent.unpacked_in(Path(folder)), source, shard, threads=1)
 
 
 def _gathered(ray: Any, running: list[Any], progress: Progress) -> Statistics:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from trtbuild.calibration.observe import WatchedNetwork
 from trtbuild.graph import infer_model
-from trtbuild.model import model_bytes, static_batch
+from trtbuild.model import static_batch
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,7 +31,7 @@ def watch(model: ir.Model, tensors: Collection[str]) -> WatchedNetwork:
     if produced:
         watched.graph.outputs.clear()
         watched.graph.outputs.extend(produced)
-    return WatchedNetwork(model_bytes(watched), tuple(tensors), static_batch(model))
+    return WatchedNetwork(watched, tuple(tensors), static_batch(model))
 
 
 def float_tensors(model: ir.Model) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trtbuild.model.digests import graph_digest, weights_digest
 from trtbuild.model.reading import name_nodes, read_model, read_unchanged
 from trtbuild.model.signature import fixed_batch, input_specs, output_specs, static_batch
-from trtbuild.model.writing import model_bytes, write_model
+from trtbuild.model.writing import model_bytes, num_weight_bytes, temporary_file, write_model
 
 __all__ = [
     "fixed_batch",
@@ -13,10 +13,12 @@ __all__ = [
     "input_specs",
     "model_bytes",
     "name_nodes",
+    "num_weight_bytes",
     "output_specs",
     "read_model",
     "read_unchanged",
     "static_batch",
+    "temporary_file",
     "weights_digest",
     "write_model",
 ]

@@ -21,13 +21,14 @@ def graph_digest(model: ir.Model) -> str:
 
 
 def weights_digest(model: ir.Model) -> str:
-    """SHA-256 over every initializer's name, dtype, shape and bytes, in order of name."""
+    """SHA-256 over every initializer's name, dtype, shape and bytes, in order of name in each graph."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is not None:
-            _add(digest, (name, str(tensor.dtype), str(tuple(tensor.shape))))
-            digest.update(tensor.tobytes())
+    for graph in model.graphs():
+        for name, value in sorted(graph.initializers.items()):
+            tensor = value.const_value
+            if tensor is not None:
+                _add(digest, (name, str(tensor.dtype), str(tuple(tensor.shape))))
+                digest.update(tensor.tobytes())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from trtbuild.errors import OutputError
 from trtbuild.files import atomic_path
 from trtbuild.model.mapped_pages import give_back
 
-__all__ = ["EXTERNAL_DATA_LIMIT", "model_bytes", "write_model"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "EXTERNAL_DATA_LIMIT",
+    "model_bytes",
+    "num_weight_bytes",
+    "temporary_file",
+    "write_model",
+]
 
 # A protobuf message ends at 2 GiB; some room is left for the graph itself.
 EXTERNAL_DATA_LIMIT = 1_800_000_000
@@ -31,25 +43,61 @@ def write_model(model: ir.Model, path: Path) -> list[Path]:
     Raises:
         OutputError: the folder cannot be written.
     """
-    weights = [value.const_value for value in model.graph.initializers.values()]
-    tensors = [tensor for tensor in weights if tensor is not None]
-    mapped = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, ir.ExternalTensor))
-    size = sum(tensor.nbytes for tensor in tensors)
-    if size <= EXTERNAL_DATA_LIMIT and mapped <= MAPPED_LIMIT:
+    mapped = sum(t.nbytes for t in _weights(model) if isinstance(t, ir.ExternalTensor))
+    if num_weight_bytes(model) <= EXTERNAL_DATA_LIMIT and mapped <= MAPPED_LIMIT:
         with atomic_path(path) as temporary:
             temporary.write_bytes(model_bytes(model))
         return [path]
-    data = path.with_name(path.name + ".data")
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        ir.save(
-            model,
-            Path(folder) / path.name,
-            external_data=data.name,
-            callback=lambda _tensor, _info: give_back(tensors),
-        )
-        for file in (data, path):  # the graph last: it is what a reader opens
-            (Path(folder) / file.name).replace(file)
-    return [path, data]
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            files = _write_with_data(model, Path(folder) / path.name)
+            # the graph last: it is what a reader opens
+            data, graph = (file.replace(path.with_name(file.name)) for file in files)
+    except OSError as error:
+        raise OutputError(f"cannot write '{path}': {error.strerror or error}.") from error
+    return [graph, data]
+
+
+@contextlib.contextmanager
+def temporary_file(model: ir.Model) -> Iterator[Path]:
+    """Write `model` to a file that others can open while the block lasts; weights lie beside it.
+
+    Raises:
+        OutputError: there is no room in the temporary folder.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "network.onnx"
+        try:
+            _write_with_data(model, path)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the network to '{folder}': {error.strerror or error}; set TMPDIR to a "
+                f"folder with {num_weight_bytes(model) / 1e9:.1f} GB to spare."
+            ) from error
+        yield path
+
+
+def _write_with_data(model: ir.Model, path: Path) -> tuple[Path, Path]:
+    """Write the graph to `path`, and its weights, whatever their size, to ``<path>.data``.
+
+    Returns:
+        Where the weights are, and where the graph is.
+    """
+    tensors, data = _weights(model), path.with_name(f"{path.name}.data")
+    ir.save(
+        model, path, external_data=data.name, callback=lambda _tensor, _info: give_back(tensors)
+    )
+    return data, path
+
+
+def num_weight_bytes(model: ir.Model) -> int:
+    """Bytes of all weights of the main graph."""
+    return sum(tensor.nbytes for tensor in _weights(model))
+
+
+def _weights(model: ir.Model) -> list[ir.TensorProtocol]:
+    values = (value.const_value for value in model.graph.initializers.values())
+    return [tensor for tensor in values if tensor is not None]
 
 
 def model_bytes(model: ir.Model) -> bytes:

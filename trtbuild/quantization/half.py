@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
+from trtbuild.errors import ModelError
+from trtbuild.graph.opset import raise_opset
+from trtbuild.graph.pass_base import Declined
 from trtbuild.quantization.half_types import takes_half
 
 if TYPE_CHECKING:
@@ -94,26 +96,21 @@ def _typed_clone(model: ir.Model) -> ir.Model:
     """A copy at an opset that can hold the result, with a type on every value."""
     opset = model.opset_imports.get("", 0)
     has_quantizers = any(node.op_type in _QUANTIZERS for node in model.graph)
-    if has_quantizers and opset < HALF_SCALE_OPSET:
-        model = raise_model_opset(model, HALF_SCALE_OPSET)
-    else:
-        model = model.clone()
+    raised = has_quantizers and opset < HALF_SCALE_OPSET
+    model = _raised(model, HALF_SCALE_OPSET) if raised else model.clone()
     common_passes.ShapeInferencePass()(model)
     return model
 
 
-def raise_model_opset(model: ir.Model, opset: int) -> ir.Model:
-    """A copy of `model` at a higher opset.
-
-    Raises:
-        ModelError: ONNX cannot convert it.
-    """
-    from pathlib import Path
-
-    from trtbuild.model.opset import raise_opset
-
-    proto = onnx.load_from_string(ir.to_proto(model).SerializeToString())
-    raised: ir.Model = ir.from_proto(raise_opset(proto, opset, Path(model.graph.name or "network")))
+def _raised(model: ir.Model, opset: int) -> ir.Model:
+    raised = model.clone()
+    try:
+        raise_opset(raised, opset)
+    except Declined as error:
+        raise ModelError(
+            f"FP16 beside INT8 needs opset {opset}, and this network of opset "
+            f"{model.opset_imports.get('', 0)} cannot be raised: {error}. Export it with opset {opset}."
+        ) from error
     return raised
 
 

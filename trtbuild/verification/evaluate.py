@@ -14,7 +14,7 @@ import numpy as np
 from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.errors import InputError
 from trtbuild.files import make_directory, write_text
-from trtbuild.model import model_bytes
+from trtbuild.model import graph_digest, weights_digest
 from trtbuild.verification.compare import Comparison, ComparisonOptions, compare
 
 if TYPE_CHECKING:
@@ -82,8 +82,10 @@ class Evaluator:
         Raises:
             ModelError: it cannot be opened or run, or does not match.
         """
-        content = model_bytes(model)
-        key = hashlib.sha256(self._context + content).hexdigest()
+        content = (
+            f"{graph_digest(model)} {weights_digest(model)} {sorted(model.opset_imports.items())}"
+        )
+        key = hashlib.sha256(self._context + content.encode()).hexdigest()
         found = self._known.get(key) or self._load(key)
         if found is None:
             self.num_evaluations += 1
