@@ -36,9 +36,8 @@ def range_table(calibration: Calibration, spread: Mapping[str, float]) -> Table:
             given.note,
         )
     samples = calibration.provenance.get("num_samples", "?")
-    table.caption = (
-        f"{calibration.method} over {samples} samples; spread: thresholds of two halves apart"
-    )
+    halves = "; spread: thresholds of two halves apart" if spread else ""
+    table.caption = f"{calibration.method} over {samples} samples{halves}"
     return table
 
 

@@ -65,14 +65,15 @@ def temporary_file(model: ir.Model) -> Iterator[Path]:
     Raises:
         OutputError: there is no room in the temporary folder.
     """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "network.onnx"
+    with contextlib.ExitStack() as stack:
         try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            path = Path(folder) / "network.onnx"
             _write_with_data(model, path)
         except OSError as error:
             raise OutputError(
-                f"cannot write the network to '{folder}': {error.strerror or error}; set TMPDIR to a "
-                f"folder with {num_weight_bytes(model) / 1e9:.1f} GB to spare."
+                f"cannot write the network for others to open: {error.strerror or error}; set TMPDIR to "
+                f"a folder with {num_weight_bytes(model) / 1e6:.0f} MB to spare."
             ) from error
         yield path
 

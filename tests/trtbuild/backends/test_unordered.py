@@ -19,14 +19,16 @@ CHANNELS = st.sampled_from([3, 4, 8, 15, 16, 17, 32, 48])
 def network(channels: tuple[int, int, int], *, pool: str, shortcut: bool, seed: int) -> ir.Model:
     """Two convolutions, a residual addition or none, a pooling, and readers outside of blocks."""
     first, second, rows = channels
-    back = "d = Conv (c, w2)\n e = Add (d, b)" if shortcut else "e = Identity (c)"
+    back = (
+        "d = Conv <pads = [1, 1, 1, 1]> (c, w2) e = Add (d, b)" if shortcut else "e = Identity (c)"
+    )
     text = f"""<ir_version: 8, opset_import: ["" : 17]>
     g (float[N, {rows}, 10, 9] x, float[{first}, {rows}, 3, 3] w0, float[{second}, {first}, 1, 1] w1,
        float[{first}, {second}, 3, 3] w2) => (float[N, M] y) {{
       a = Conv <pads = [1, 1, 1, 1]> (x, w0)
       b = Relu (a)
       c = Conv (b, w1)
-      {back.replace("(c, w2)", "<pads = [1, 1, 1, 1]> (c, w2)")}
+      {back}
       f = Relu (e)
       p = {pool} (f)
       s = Sigmoid (f)

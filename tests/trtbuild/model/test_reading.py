@@ -10,6 +10,7 @@ import pytest
 from tests.models import NETWORKS
 from tests.networks.network import from_text
 from trtbuild import write_model
+from trtbuild.errors import OutputError
 from trtbuild.model import (
     graph_digest,
     input_specs,
@@ -105,13 +106,26 @@ def test_digest_sees_into_bodies(tmp_path):
     assert len(digests) == 2
 
 
+def test_digest_sees_weights_in_bodies(tmp_path):
+    text = """g (bool c, float[2] x) => (float[2] y) {{ y = If (c) <
+      then_branch = t () => (float[2] a) <float[2] w = {{1.0, {value}}}> {{ a = Mul (x, w) }},
+      else_branch = e () => (float[2] b) {{ b = Neg (x) }}> }}"""
+    digests = {
+        weights_digest(read_model(saved(tmp_path, from_text(text.format(value=value)))))
+        for value in ("2.0", "3.0")
+    }
+    assert len(digests) == 2
+
+
 def test_large_weights_go_beside_the_file(tmp_path, monkeypatch):
     model = read_model(saved(tmp_path, NETWORKS["opset_13"].proto))
     monkeypatch.setattr(writing, "EXTERNAL_DATA_LIMIT", 100)
     out = tmp_path / "out"
     out.mkdir()
     files = write_model(model, out / "big.onnx")
-    assert [file.name for file in files] == ["big.onnx", "big.onnx.data"] or len(files) == 2
+    assert [file.name for file in files] == ["big.onnx", "big.onnx.data"]
     assert {file.name for file in out.iterdir()} == {file.name for file in files}
     onnx.checker.check_model(str(out / "big.onnx"))
     assert weights_digest(ir.load(out / "big.onnx")) == weights_digest(model)
+    with pytest.raises(OutputError, match=r"cannot write '.*missing/big.onnx'"):
+        write_model(model, tmp_path / "missing" / "big.onnx")

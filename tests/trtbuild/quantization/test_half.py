@@ -120,6 +120,28 @@ def test_opset_is_raised_for_fp16_scales(tmp_path: Path) -> None:
     assert read_model(tmp_path / "half.onnx").graph.outputs[0].name == "y"
 
 
+def test_weights_in_another_file_become_fp16_too(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    model = _model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 4] x) => (float[2, 4] y) {
+            q = QuantizeLinear(x, s, z)
+            d = DequantizeLinear(q, s, z)
+            y = MatMul(d, w)
+        }""",
+        s=np.float32(0.5),
+        z=np.int8(0),
+        w=weight,
+    )
+    path = tmp_path / "there" / "given.onnx"
+    path.parent.mkdir()
+    ir.save(model, path, external_data="weights", size_threshold_bytes=0)
+    half, _ = to_half(read_model(path), {})
+    x = np.array([[0.2, 0.3, 100, -3], [0.75, 1.25, 63.4, 63.6]], np.float32)
+    rounded = np.array([[0, 0.5, 63.5, -3], [1, 1, 63.5, 63.5]]) @ weight.astype(np.float16)
+    assert np.allclose(_run(half, {"x": x})[0], rounded, rtol=2**-9, atol=2**-4)
+
+
 def test_a_tensor_that_would_overflow_stays_fp32() -> None:
     model = _model(
         """<ir_version: 10, opset_import: ["" : 21]>
