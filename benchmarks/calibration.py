@@ -6,7 +6,8 @@
 Every figure comes from a process of its own. CPU seconds are divided by those of plain float inference on
 one thread over the same images (more threads spend CPU seconds waiting for each other), measured right before
 and right after: other machines on the same processor slow both down. Of several rounds the median counts.
-Memory is what the process takes beyond that of plain inference. In every round each tool runs twice, the
+Memory is what the process takes beyond that of plain inference, in brackets without what it has before the
+work begins (libraries, the network, images). In every round each tool runs twice, the
 second time on half of the images, so that growth shows; not with --once. FOLDER holds resnet20.onnx,
 calib_exact_1024.npz, calib_jpeg_1024.npz and test_exact_300.npz; beyond 2,048, images are mirrored.
 
@@ -212,10 +213,11 @@ def cpu_cell(rounds: list[dict[str, Any]]) -> str:
 
 
 def memory_cell(rounds: list[dict[str, Any]], base: list[dict[str, Any]]) -> str:
-    """Peak memory beyond that of plain float inference."""
+    """Peak memory beyond that of plain float inference; in brackets that of the work alone."""
     if any("error" in figures for figures in rounds):
         return "failed"
-    return f"{median(rounds, 'peak_mib') - median(base, 'peak_mib'):.0f}"
+    whole, work = (median(rounds, key) - median(base, key) for key in ("peak_mib", "work_mib"))
+    return f"{whole:.0f} ({work:.0f})"
 
 
 def write_page() -> None:

@@ -3,7 +3,7 @@
 The task comes as JSON in the first argument, the figures go as JSON to standard output. CPU seconds are
 those of the work alone, with opening the session that it needs: preparing the graph, loading compiled code
 and quantizing afterwards are outside, and so are the sessions of ONNX Runtime's calibrators. Peak memory is
-that of the whole process.
+that of the whole process; memory of the work, what it has then beyond what it had when the work began.
 """
 
 from __future__ import annotations
@@ -55,13 +55,19 @@ class Task:
 
 
 class Meter:
-    """Adds up the CPU seconds of all threads while a block runs; blocks within it count once."""
+    """Adds up the CPU seconds of all threads while a block runs; blocks within it count once.
+
+    And notes how much memory the process had when the first one began.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.mib_before: float | None = None
         self._depth = 0
 
     def __enter__(self) -> Meter:
+        if self.mib_before is None:
+            self.mib_before = memory_mib("VmRSS")
         if not self._depth:
             self._start = cpu_seconds()
         self._depth += 1
@@ -79,10 +85,10 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def peak_mib() -> float:
-    """The most memory that this process has had; unlike getrusage's, without that of its parent."""
+def memory_mib(kind: str) -> float:
+    """VmRSS: memory now; VmHWM: the most so far, unlike getrusage's without that of the parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
 
 def session_of(model: str, threads: int = 0, *, as_written: bool = False) -> ort.InferenceSession:
@@ -213,13 +219,19 @@ def main() -> None:
     os.dup2(2, 1)  # tools that print must not get into the figures
     with tempfile.TemporaryDirectory() as folder:
         quantized = TOOLS[task.tool](task, meter, Path(folder))
-        peak = peak_mib()
+        peak = memory_mib("VmHWM")
         accuracy = None
         if task.test is not None:
             judged = task.model if quantized is None else str(quantized)
             onnx.checker.check_model(judged)
             accuracy = top1(judged, task.test, as_written=True)
-    figures = {"cpu_s": meter.seconds, "peak_mib": peak, "top1_percent": accuracy}
+    assert meter.mib_before is not None
+    figures = {
+        "cpu_s": meter.seconds,
+        "peak_mib": peak,
+        "work_mib": peak - meter.mib_before,
+        "top1_percent": accuracy,
+    }
     os.write(out, json.dumps(figures).encode())
 
 
