@@ -91,6 +91,11 @@ def _write_with_data(model: ir.Model, path: Path) -> tuple[Path, Path]:
     return data, path
 
 
+def _has_external_data(model: ir.Model) -> bool:
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return any(isinstance(value.const_value, ir.ExternalTensor) for value in values)
+
+
 def num_weight_bytes(model: ir.Model) -> int:
     """Bytes of all weights of the main graph."""
     return sum(tensor.nbytes for tensor in _weights(model))
@@ -103,7 +108,8 @@ def _weights(model: ir.Model) -> list[ir.TensorProtocol]:
 
 def model_bytes(model: ir.Model) -> bytes:
     """Serialise `model` with all weights inside; at most 2 GiB."""
-    inlined = model.clone()
-    ir.external_data.load_to_model(inlined)
-    content: bytes = ir.to_proto(inlined).SerializeToString(deterministic=True)
+    if _has_external_data(model):
+        model = model.clone()
+        ir.external_data.load_to_model(model)
+    content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     return content

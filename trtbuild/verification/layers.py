@@ -232,8 +232,9 @@ def _squares(values: np.ndarray) -> float:
 def weight_errors(reference: ir.Model, quantized: ir.Model) -> dict[str, WeightError]:
     """Compare every dequantized constant weight with the float one of the same node."""
     found = {}
+    nodes = {node.name: node for node in quantized.graph}
     for name, twin in float_twins(quantized, reference).items():
-        node = next(node for node in quantized.graph if node.name == name)
+        node = nodes[name]
         if len(node.inputs) < 2 or len(twin.inputs) < 2:
             continue
         weight = weight_behind(node.inputs[1])
