@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -105,14 +103,3 @@ def test_by_hand() -> None:
 
 def test_of_equal_candidates_the_largest_wins() -> None:
     assert entropy.search(np.bincount([30], minlength=160), LEVELS) == 160
-
-
-def test_two_milliseconds_a_tensor() -> None:
-    counts = full_size("student")
-    entropy.search(counts)  # builds the table of levels, once for all tensors
-    durations = []
-    for _ in range(20):
-        start = time.process_time()
-        entropy.search(counts)
-        durations.append(time.process_time() - start)
-    assert min(durations) < 0.002

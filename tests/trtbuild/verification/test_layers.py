@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from calibrators import Calibration, TensorRange
 from tests.trtbuild.verification.small_network import (
     batches,
     images,
@@ -15,10 +16,12 @@ from tests.trtbuild.verification.small_network import (
     run,
     spoil_weight_scale,
 )
+from tests.work import num_calls
+from trtbuild.artifact import Artifact
 from trtbuild.errors import DataError, ModelError
-from trtbuild.quantization import portable_form
+from trtbuild.quantization import portable_form, quantize
 from trtbuild.verification.groups import find_groups, with_float
-from trtbuild.verification.layers import layer_errors
+from trtbuild.verification.layers import layer_errors, weight_errors
 from trtbuild.verification.qdq_graph import activation_pairs
 from trtbuild.verification.tapping import tapped
 
@@ -121,3 +124,30 @@ def test_spoiling_is_what_the_name_says() -> None:
     before = run(artifact.quantized, images())["logits"]
     spoil_weight_scale(artifact.quantized, "Conv_s0", 1.0)
     np.testing.assert_array_equal(run(artifact.quantized, images())["logits"], before)
+
+
+def chain(length: int) -> tuple[ir.Model, ir.Model]:
+    """So many convolutions one after the other: in float, and quantized with made-up ranges."""
+    steps = " ".join(f"t{i + 1} = Conv (t{i}, t{i})" for i in range(length))
+    model = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        chain (float[1, 2, 3, 3] t0) => (float[1, 2, 3, 3] t{length}) {{ {steps} }}"""
+    )
+    for i in range(length):
+        weight = ir.Value(
+            name=f"w{i}", const_value=ir.tensor(np.full((2, 2, 1, 1), 0.5 + i, "f"), name=f"w{i}")
+        )
+        model.graph.node(i).replace_input_with(1, weight)
+        model.graph.register_initializer(weight)
+        model.graph.node(i).name = f"conv{i}"
+    given = TensorRange(1.0, 1.0, -1.0, 1.0, "minmax", "", num_values=18, num_zeros=0)
+    ranges = {f"t{i}": given for i in range(length + 1)}
+    artifact = Artifact("chain", model, model, calibration=Calibration("minmax", ranges))
+    return model, quantize(artifact).quantized
+
+
+def test_work_on_weights_grows_with_the_layers() -> None:
+    small, large = chain(20), chain(80)
+    assert len(weight_errors(*large)) == 80
+    # work that grew with the square of the layers would be sixteen times as much
+    assert num_calls(weight_errors, *large) < 5 * num_calls(weight_errors, *small)
