@@ -64,7 +64,8 @@ def _leave_in_blocks(graph: ir.Graph) -> bool:
         if reorder is None or not _is_of_whole_blocks(reorder):
             continue
         blocked = reorder.inputs[0]
-        assert blocked is not None
+        if blocked is None or blocked.is_graph_output():  # it has one name only
+            continue
         ordered.name, blocked.name = blocked.name, ordered.name
         blocked.type, blocked.shape = ordered.type, None
         graph.outputs[number] = blocked
