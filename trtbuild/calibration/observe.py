@@ -12,18 +12,18 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from calibrators import Collector
 from calibrators.histogram import as_float32
 from trtbuild.backends.unordered import open_unordered
-from trtbuild.calibration.rows import ActivationRows, Place, Rows
+from trtbuild.calibration.rows import ActivationRows, Place
 from trtbuild.calibration.statistics import Statistics
 from trtbuild.calibration.threads import run_in_threads
 from trtbuild.data import DataDigest, filled, load_feeds
-from trtbuild.errors import DataError, ModelError
+from trtbuild.errors import DataError
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -83,59 +83,83 @@ def collect(
 
 
 class _Worker:
-    """What one thread does: runs samples, and counts their activations."""
+    """What one thread does: runs samples, and counts their activations.
+
+    Samples wait until there are enough of one half of the data to fill the rows.
+    """
 
     def __init__(self, network: WatchedNetwork, session: OnnxRuntimeSession) -> None:
         self._batch_size = network.static_batch or 1
         self._session = session
         self._halves = (Collector(sorted(network.tensors)), Collector(sorted(network.tensors)))
+        self._waiting: tuple[list[_Loaded], list[_Loaded]] = ([], [])
         self._rows: ActivationRows | None = None
         self._shapes_vary = False
         self._data = DataDigest()
 
     def observe(self, item: tuple[int, Sample]) -> None:
-        """Run one sample; it may be counted later, with others."""
+        """Take one sample; it may be run and counted later, with others."""
         number, sample = item
-        half, place = sample.key[0] & 1, Place(number, sample.name)
         # copies of the one sample in a fixed batch: all counts grow by one factor
         feeds = filled(load_feeds(sample), self._batch_size)
         self._data = self._data.plus(sample.key)
+        half = sample.key[0] & 1
+        loaded = _Loaded(Place(number, sample.name), feeds)
         if self._rows is None or not self._rows.fits(feeds):
-            self._run_alone(half, place, feeds)
+            self._run_waiting(0)
+            self._run_waiting(1)
+            self._run_alone(half, loaded)
             return
-        try:
-            self._rows.fill(half, place, feeds)
-        except ModelError:
-            # Shapes of outputs may depend on values. If there is another reason, the run alone tells.
-            self._shapes_vary = True
-            self._run_alone(half, place, feeds)
-            return
-        if self._rows.is_full:
-            self._count_rows()
+        self._waiting[half].append(loaded)
+        if len(self._waiting[half]) == self._rows.capacity:
+            self._run_waiting(half)
 
     def finish(self) -> Statistics:
         """Count what is still waiting, and answer everything this worker has seen."""
-        self._count_rows()
+        self._run_waiting(0)
+        self._run_waiting(1)
         return Statistics(*self._halves, self._data)
 
-    def _run_alone(self, half: int, place: Place, feeds: Mapping[str, np.ndarray]) -> None:
+    def _run_waiting(self, half: int) -> None:
+        waiting = self._waiting[half].copy()
+        self._waiting[half].clear()
+        num_done = 0
+        if self._rows is not None:
+            num_done = self._rows.fill(loaded.feeds for loaded in waiting)
+            places = [loaded.place for loaded in waiting[:num_done]]
+            _count(self._halves[half], _Rows(self._rows.first(num_done), places))
+        for loaded in waiting[num_done:]:
+            # Shapes of outputs may depend on values. If there is another reason, the run alone tells.
+            self._shapes_vary = True
+            self._run_alone(half, loaded)
+
+    def _run_alone(self, half: int, loaded: _Loaded) -> None:
         """Run and count a sample by itself, and make room for others of its shape."""
-        self._count_rows()
+        feeds = loaded.feeds
         given = self._session.run(feeds)
         outputs = {name: given[name] for name in given if name in self._halves[0].histograms}
         text = any(array.dtype.hasobject for array in feeds.values())
         has_rows = outputs and not text and not self._shapes_vary
         self._rows = ActivationRows(self._session, feeds, outputs) if has_rows else None
         arrays = {name: array[np.newaxis] for name, array in {**outputs, **feeds}.items()}
-        _count(self._halves[half], Rows(arrays, [place]))
-
-    def _count_rows(self) -> None:
-        if self._rows is not None:
-            for collector, rows in zip(self._halves, self._rows.take()):
-                _count(collector, rows)
+        _count(self._halves[half], _Rows(arrays, [loaded.place]))
 
 
-def _count(collector: Collector, rows: Rows) -> None:
+class _Loaded(NamedTuple):
+    """A sample that is ready to be run."""
+
+    place: Place
+    feeds: Mapping[str, np.ndarray]
+
+
+class _Rows(NamedTuple):
+    """Activations of some samples of one half of the data: tensor -> array of a row for each."""
+
+    arrays: Mapping[str, np.ndarray]
+    places: Sequence[Place]
+
+
+def _count(collector: Collector, rows: _Rows) -> None:
     """Count the watched tensors of some samples.
 
     Raises:

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from trtbuild.errors import ModelError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from trtbuild.backends.onnxruntime import OnnxRuntimeSession
 
-__all__ = ["ActivationRows", "Place", "Rows"]
+__all__ = ["ActivationRows", "Place"]
 
 _ALIGNMENT = 64
-# 16 MiB, so that some ten small samples of each half are counted together.
+# 16 MiB, so that some twenty small samples are counted together.
 _VALUES_AT_A_TIME = 1 << 22
 
 
@@ -29,21 +31,12 @@ class Place(NamedTuple):
         return f"the sample '{self.name}' (number {self.number})"
 
 
-class Rows(NamedTuple):
-    """Activations of some samples of one half of the data: tensor -> array of a row for each."""
-
-    arrays: Mapping[str, np.ndarray]
-    places: list[Place]
-
-
 class ActivationRows:
     """One array a tensor, one row a sample; for samples of one shape.
 
     The arrays stay where they are, so nothing is allocated or copied for a sample. And they let several
     small samples be counted together: a tensor's table of counts is some hundred KiB, and the tables of
     all tensors, needed one after the other for every sample, would throw each other out of the cache.
-
-    Samples of the first half of the data fill rows from the front, those of the second from the back.
 
     Args:
         session: runs the network; other threads may use it at the same time.
@@ -57,50 +50,44 @@ class ActivationRows:
         feeds: Mapping[str, np.ndarray],
         outputs: Mapping[str, np.ndarray],
     ) -> None:
-        size = sum(array.size for array in (*feeds.values(), *outputs.values()))
-        self._capacity = max(1, _VALUES_AT_A_TIME // max(1, size))
+        # samples of two halves of the data wait to be run, besides those that are
+        in_memory = 3 * sum(array.size for array in feeds.values())
+        in_memory += sum(array.size for array in outputs.values())
+        self.capacity = max(1, _VALUES_AT_A_TIME // max(1, in_memory))
         self._session = session
-        memory = _allocate([*feeds.values(), *outputs.values()], self._capacity)
+        memory = _allocate([*feeds.values(), *outputs.values()], self.capacity)
         self._inputs = {name: next(memory) for name in feeds}
         self._outputs = {name: next(memory) for name in outputs}
-        self._runs: dict[int, Callable[[], None]] = {}
-        self._places: tuple[list[Place], list[Place]] = ([], [])
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there is no row left."""
-        return sum(map(len, self._places)) == self._capacity
+        self._runs: list[Callable[[], None]] = []
 
     def fits(self, feeds: Mapping[str, np.ndarray]) -> bool:
         """Whether a sample has the shapes of the first one."""
         return all(self._inputs[name].shape[1:] == array.shape for name, array in feeds.items())
 
-    def fill(self, half: int, place: Place, feeds: Mapping[str, np.ndarray]) -> None:
-        """Run one sample of half 0 or 1 into a free row.
+    def fill(self, samples: Iterable[Mapping[str, np.ndarray]]) -> int:
+        """Run samples that fit, at most `capacity`, from the first row on.
 
-        Raises:
-            ModelError: the network cannot be run, or an output's shape depends on more than the shapes
-                of the inputs; no row is taken then.
+        Returns:
+            For how many it went well. On the one behind those the network cannot be run, or gives outputs
+            of other shapes.
         """
-        taken = len(self._places[half])
-        row = self._capacity - 1 - taken if half else taken
-        if row not in self._runs:
-            inputs, outputs = _at(self._inputs, row), _at(self._outputs, row)
-            self._runs[row] = self._session.bind(inputs, outputs)
-        for name, array in feeds.items():
-            self._inputs[name][row] = array
-        self._runs[row]()
-        self._places[half].append(place)
+        num_done = 0
+        for row, feeds in enumerate(samples):
+            if row == len(self._runs):
+                bound = (_at(self._inputs, row), _at(self._outputs, row))
+                self._runs.append(self._session.bind(*bound))
+            for name, array in feeds.items():
+                self._inputs[name][row] = array
+            try:
+                self._runs[row]()
+            except ModelError:
+                break
+            num_done += 1
+        return num_done
 
-    def take(self) -> tuple[Rows, Rows]:
-        """The filled rows of both halves, outputs first. The next `fill` may write over them."""
-        (first, second), self._places = self._places, ([], [])
-        arrays = {**self._outputs, **self._inputs}
-        start = self._capacity - len(second)
-        return (
-            Rows({name: rows[: len(first)] for name, rows in arrays.items()}, first),
-            Rows({name: rows[start:] for name, rows in arrays.items()}, second[::-1]),
-        )
+    def first(self, num_rows: int) -> dict[str, np.ndarray]:
+        """What the first rows hold, outputs first. The next `fill` writes over it."""
+        return {name: rows[:num_rows] for name, rows in {**self._outputs, **self._inputs}.items()}
 
 
 def _allocate(arrays: Sequence[np.ndarray], num_rows: int) -> Iterator[np.ndarray]:
