@@ -189,6 +189,7 @@ def table(result: dict[str, Any]) -> str:
         top1 = parts["all"][0].get("top1_percent")
         cells.append("" if top1 is None else f"{top1:.1f}")
         lines.append(f"| {tool} | {' | '.join(cells)} |")
+    lines.extend(against_default(result["tools"], sizes))
     per_image = 1000 * median(base["all"], "cpu_s") / count
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     lines.append(
@@ -197,6 +198,20 @@ def table(result: dict[str, Any]) -> str:
         f"{low:.1f} to {high:.1f}; {versions}.\n"
     )
     return "\n".join(lines)
+
+
+def against_default(tools: dict[str, Any], sizes: dict[str, str]) -> list[str]:
+    """What trtbuild costs in relation to float inference as ONNX Runtime does it without being asked."""
+    default, ours = (tools.get(name) for name in ("float, a thread per core", "trtbuild entropy"))
+    if default is None or ours is None:
+        return []
+    found = []
+    for part in ours:
+        pairs = zip(ours[part], default[part])
+        ratios = [mine["cpu_s"] / plain["cpu_s"] for mine, plain in pairs]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        found.append(f"{statistics.median(ratios):.2f} ({spread}) with {sizes[part]}")
+    return [f"\ntrtbuild entropy over float with a thread per core: {', '.join(found)}."]
 
 
 def median(rounds: list[dict[str, Any]], key: str) -> float:

@@ -51,7 +51,8 @@ class CallableSource:
                     f"'{self.spec}' yielded {found} as item {number}; a dict with arrays for "
                     f"{names} is needed."
                 )
-            arrays = {name: np.asarray(item[name]) for name in names}
+            # copies: samples wait for each other, and the function may write over its arrays meanwhile
+            arrays = {name: np.array(item[name]) for name in names}
             labels = None if LABEL_KEY not in item else np.atleast_1d(item[LABEL_KEY])
             yield from self._rows(number, arrays, labels)
 

@@ -190,6 +190,11 @@ def scalars():
     yield {"x": 1.0}
 def nothing():
     return []
+def one_buffer():
+    buffer = np.empty((2, 3, 4, 5), np.float32)
+    for number in (0, 2, 4):
+        buffer[0], buffer[1] = number, number + 1
+        yield {"x": buffer}
 value = 3
 """
 
@@ -212,6 +217,11 @@ def test_callable_gives_rows_of_its_batches_with_labels_in_every_pass(module):
             np.testing.assert_array_equal(
                 sample.load()["x"], np.full((1, 3, 4, 5), number, np.float32)
             )
+
+
+def test_callable_may_write_over_the_arrays_that_it_gave(module):
+    samples = list(open_source(f"{module}:one_buffer", [FLOATS], None))
+    assert [sample.load()["x"][0, 0, 0, 0] for sample in samples] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
