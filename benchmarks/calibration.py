@@ -202,15 +202,19 @@ def table(result: dict[str, Any]) -> str:
 
 def against_default(tools: dict[str, Any], sizes: dict[str, str]) -> list[str]:
     """What trtbuild costs in relation to float inference as ONNX Runtime does it without being asked."""
-    default, ours = (tools.get(name) for name in ("float, a thread per core", "trtbuild entropy"))
-    if default is None or ours is None:
-        return []
+    default, ours = (
+        tools.get(name, {}) for name in ("float, a thread per core", "trtbuild entropy")
+    )
     found = []
-    for part in ours:
+    for part in (part for part in ours if part in default):
+        if any("error" in figures for figures in (*ours[part], *default[part])):
+            continue
         pairs = zip(ours[part], default[part])
         ratios = [mine["cpu_s"] / plain["cpu_s"] for mine, plain in pairs]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         found.append(f"{statistics.median(ratios):.2f} ({spread}) with {sizes[part]}")
+    if not found:
+        return []
     return [f"\ntrtbuild entropy over float with a thread per core: {', '.join(found)}."]
 
 

@@ -53,7 +53,7 @@ _NO_CUDA = (
     "version that it asks for; or leave --calibrate-on out."
 )
 
-# Bytes of weights.
+# Bytes from which on weights go through a file, see `_readable`.
 _LARGE = 1 << 24
 
 # "[ONNXRuntimeError] : 1 : FAIL : Fatal error: " in front of what happened

@@ -73,12 +73,12 @@ class ActivationRows:
         """
         num_done = 0
         for row, feeds in enumerate(samples):
-            if row == len(self._runs):
-                bound = (_at(self._inputs, row), _at(self._outputs, row))
-                self._runs.append(self._session.bind(*bound))
             for name, array in feeds.items():
                 self._inputs[name][row] = array
             try:
+                if row == len(self._runs):
+                    bound = (_at(self._inputs, row), _at(self._outputs, row))
+                    self._runs.append(self._session.bind(*bound))
                 self._runs[row]()
             except ModelError:
                 break

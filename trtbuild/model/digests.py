@@ -27,14 +27,19 @@ def weights_digest(model: ir.Model) -> str:
         for name, value in sorted(graph.initializers.items()):
             tensor = value.const_value
             if tensor is not None:
-                _add(digest, (name, str(tensor.dtype), str(tuple(tensor.shape))))
-                digest.update(tensor.tobytes())
+                _add(digest, (name,))
+                _add_tensor(digest, tensor)
     return f"sha256:{digest.hexdigest()}"
 
 
 def _add(digest: hashlib._Hash, parts: Iterable[str]) -> None:
     for part in parts:
         digest.update(part.encode() + b"\0")
+
+
+def _add_tensor(digest: hashlib._Hash, tensor: ir.TensorProtocol) -> None:
+    _add(digest, (str(tensor.dtype), str(tuple(tensor.shape))))
+    digest.update(tensor.tobytes())
 
 
 def _add_graph(digest: hashlib._Hash, graph: ir.Graph) -> None:
@@ -57,6 +62,6 @@ def _add_attribute(digest: hashlib._Hash, attribute: ir.Attr) -> None:
         for graph in attribute.as_graphs():
             _add_graph(digest, graph)
     elif attribute.type == ir.AttributeType.TENSOR:
-        digest.update(attribute.as_tensor().tobytes())
+        _add_tensor(digest, attribute.as_tensor())
     else:
         _add(digest, (repr(attribute.value),))

@@ -117,6 +117,17 @@ def test_digest_sees_weights_in_bodies(tmp_path):
     assert len(digests) == 2
 
 
+def test_digest_sees_shapes_and_dtypes_of_constants(tmp_path):
+    text = """g (float[2, 2] x) => (float[2, 2] y) {{
+      c = Constant <value = {value}> () k = Cast <to = 1> (c) y = Mul (x, k) }}"""
+    values = ("float[1, 2] {0.0, 0.0}", "float[2, 1] {0.0, 0.0}", "int32[1, 2] {0, 0}")
+    digests = {
+        graph_digest(read_model(saved(tmp_path, from_text(text.format(value=value)))))
+        for value in values
+    }
+    assert len(digests) == 3
+
+
 def test_large_weights_go_beside_the_file(tmp_path, monkeypatch):
     model = read_model(saved(tmp_path, NETWORKS["opset_13"].proto))
     monkeypatch.setattr(writing, "EXTERNAL_DATA_LIMIT", 100)
