@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from calibrators.errors import MergeError, ObservationError
-from calibrators.histogram import Histogram
+from calibrators.histogram import Histogram, as_float32, observe_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,17 +51,14 @@ class Collector:
 
         Raises:
             ObservationError: a tensor that is not watched, or one whose values are not floating
-            point.
+                point. Nothing has been counted then.
         """
-        for name, values in arrays.items():
-            histogram = self._watched(name)
-            num_before = histogram.num_nan, histogram.num_inf
-            try:
-                histogram.observe(values)
-            except ObservationError as error:
-                raise ObservationError(f"tensor '{name}': {error}") from None
-            if (histogram.num_nan, histogram.num_inf) != num_before:
-                self._note_non_finite(name, batch, num_before)
+        watched = {name: self._watched(name) for name in arrays}
+        num_before = {name: (found.num_nan, found.num_inf) for name, found in watched.items()}
+        observe_arrays([(watched[name], _as_float32(name, arrays[name])) for name in arrays])
+        for name, found in watched.items():
+            if (found.num_nan, found.num_inf) != num_before[name]:
+                self._note_non_finite(name, batch, num_before[name])
 
     def add(self, name: str, counted: Histogram, *, batch: int) -> None:
         """Put in what was counted elsewhere, for example on a GPU; the same as to observe its values.
@@ -128,3 +125,10 @@ class Collector:
             )
             for (name, kind), batch in self._first_batch.items()
         )
+
+
+def _as_float32(name: str, values: np.ndarray) -> np.ndarray:
+    try:
+        return as_float32(values)
+    except ObservationError as error:
+        raise ObservationError(f"tensor '{name}': {error}") from None

@@ -10,19 +10,13 @@ The width of a bin is at most 1/1024 of the magnitudes in it.
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-
 import numpy as np
 
 __all__ = [
     "BINS_PER_OCTAVE",
-    "MOST_IN_SMALL_TABLE",
     "NUM_MAGNITUDES",
-    "NUM_ZERO_SLOTS",
     "SHIFT",
     "SIGN_OFFSET",
-    "allocate_table",
     "lower_edges",
     "magnitude_index",
     "sort_key",
@@ -36,37 +30,6 @@ SIGN_OFFSET = 1 << (31 - SHIFT)
 """A negative value's bin lies this far above the bin of its magnitude."""
 NUM_MAGNITUDES = 0x7F800000 >> SHIFT
 """Bins of finite magnitudes; above them are only infinity and NaN."""
-NUM_ZERO_SLOTS = 8
-"""Counters at the table's end that zeros go to in turn.
-
-One counter would be a chain of dependent additions, which is what makes the zeros of a ReLU slow.
-"""
-
-
-MOST_IN_SMALL_TABLE = 0xFFFFFFFF
-"""Values that can be counted in 32 bits, even if all are in one bin."""
-
-
-def allocate_table(num_values: int) -> np.ndarray:
-    """A zeroed table of ``2 * SIGN_OFFSET + NUM_ZERO_SLOTS`` counts, for up to `num_values` values.
-
-    It takes memory only where it is used: of its 2 MiB a tensor touches the pages of the octaves that
-    occur in it, usually some 100 KiB. NumPy would ask for huge pages at this size, which would make all
-    of it resident.
-
-    Returns:
-        ``uint32``, which keeps more of it in the caches; ``int64`` where one bin might hold more.
-    """
-    dtype = np.dtype(np.uint32 if num_values <= MOST_IN_SMALL_TABLE else np.int64)
-    size = dtype.itemsize * (2 * SIGN_OFFSET + NUM_ZERO_SLOTS)
-    if hasattr(mmap, "MAP_PRIVATE"):  # else a process and its forks would count into one table
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    else:
-        memory = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without huge pages refuses the word
-            memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, dtype)
 
 
 def lower_edges(indices: np.ndarray) -> np.ndarray:

@@ -10,11 +10,12 @@ import numpy as np
 
 from calibrators import grid
 from calibrators.errors import ObservationError
+from calibrators.table import NUM_ZERO_SLOTS, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["Histogram", "as_float32"]
+__all__ = ["Histogram", "as_float32", "observe_arrays"]
 
 _KEY_OF_INFINITY = grid.sort_key(math.inf)
 _KEY_OF_MINUS_INFINITY = grid.sort_key(-math.inf)
@@ -27,13 +28,13 @@ class Histogram:
 
     Values may come in any order and any portions, and histograms may be merged in any order: the
     result is the same to the bit. Zeros, NaN and infinities are counted apart, exactly; smallest
-    and largest value are exact. Memory is fixed (see `grid.allocate_table`).
+    and largest value are exact. Memory is fixed (see `calibrators.table`).
 
     One histogram must not observe in two threads at a time; give each thread its own, and merge.
     """
 
     def __init__(self) -> None:
-        self._table = grid.allocate_table(0)
+        self._table = Table()
         self._low, self._high = _EMPTY_LOW, _EMPTY_HIGH
         self._first = grid.NUM_MAGNITUDES  # no bin of magnitudes below this one is occupied
         self._num_observed = 0
@@ -66,9 +67,8 @@ class Histogram:
         """
         num_values = int(counts.sum()) + num_zeros
         histogram = cls()
-        histogram._table = grid.allocate_table(num_values)
-        histogram._table[numbers] = counts
-        histogram._table[-1] = num_zeros
+        histogram._table.put(numbers, counts)
+        histogram._table.put(slice(-1, None), np.array([num_zeros]))
         histogram._num_nan, histogram._num_inf = num_nan, num_inf
         histogram._num_observed = num_values + num_nan + num_inf
         if num_values:
@@ -87,32 +87,24 @@ class Histogram:
         Raises:
             ObservationError: the values are not floating point.
         """
-        array = as_float32(values)
-        if array.size == 0:
-            return
-        self._make_room_for(self._num_observed + array.size)
-        low, high, least, _ = _count_values()(array.view(np.uint32), self._table)
-        self._first = min(self._first, (int(least) + 1) >> grid.SHIFT)
+        observe_arrays([(self, as_float32(values))])
+
+    def _place_of(self, array: np.ndarray) -> tuple[int, int, int, int]:
+        """Where to count an array, as `calibrators.kernels.count_arrays` takes it."""
+        small, carries = self._table.addresses
+        return array.ctypes.data, array.size, small, carries
+
+    def _note(self, array: np.ndarray, low: int, high: int, least: int) -> None:
+        """Take down what came of counting an array, besides the counts."""
+        self._first = min(self._first, (least + 1) >> grid.SHIFT)
         self._num_observed += array.size
         if low <= _KEY_OF_MINUS_INFINITY or high >= _KEY_OF_INFINITY:
             low, high = self._set_apart_non_finite(array)
         self._low, self._high = min(self._low, low), max(self._high, high)
 
-    def _make_room_for(self, num_observed: int) -> None:
-        """Go on in a table of 64-bit counts before one of 32 bits could overflow."""
-        if num_observed > grid.MOST_IN_SMALL_TABLE and self._table.dtype == np.uint32:
-            wide = grid.allocate_table(num_observed)
-            self._add_to(wide)
-            self._table = wide
-
-    def _add_to(self, table: np.ndarray) -> None:
-        for occupied in self._by_sign():
-            table[occupied] += self._table[occupied]
-        table[-1] += self.num_zeros
-
     def _set_apart_non_finite(self, array: np.ndarray) -> tuple[int, int]:
         for sign in (0, grid.SIGN_OFFSET):
-            self._table[sign + grid.NUM_MAGNITUDES : sign + grid.SIGN_OFFSET] = 0
+            self._table.clear(slice(sign + grid.NUM_MAGNITUDES, sign + grid.SIGN_OFFSET))
         num_nan = int(np.isnan(array).sum())
         finite = array[np.isfinite(array)]
         self._num_nan += num_nan
@@ -124,14 +116,14 @@ class Histogram:
     def merge(self, other: Histogram) -> Histogram:
         """A new histogram of everything that either has seen; associative and commutative."""
         merged = Histogram()
-        merged._make_room_for(self._num_observed + other._num_observed)
         for part in (self, other):
-            part._add_to(merged._table)
             merged._first = min(merged._first, part._first)
             merged._low, merged._high = min(merged._low, part._low), max(merged._high, part._high)
             merged._num_observed += part._num_observed
             merged._num_nan += part._num_nan
             merged._num_inf += part._num_inf
+        for bins in (*merged._by_sign(), slice(-NUM_ZERO_SLOTS, None)):
+            merged._table.put(bins, self._table.counts(bins) + other._table.counts(bins))
         return merged
 
     @property
@@ -142,7 +134,7 @@ class Histogram:
     @property
     def num_zeros(self) -> int:
         """Values that are exactly zero, of either sign."""
-        return int(self._table[-grid.NUM_ZERO_SLOTS :].sum())
+        return int(self._table.counts(slice(-NUM_ZERO_SLOTS, None)).sum())
 
     @property
     def num_nan(self) -> int:
@@ -177,16 +169,16 @@ class Histogram:
         stop = max(grid.magnitude_index(self.observed_amax) + 1, self._first)
         counts = self._of_magnitudes(self._first, stop)
         occupied = np.flatnonzero(counts)
-        return self._first + occupied, counts[occupied].astype(np.int64)
+        return self._first + occupied, counts[occupied]
 
     def signed_bins(self) -> tuple[np.ndarray, np.ndarray]:
         """Occupied bins by sign, without the zeros: numbers, and counts; ``int64[n]`` both.
 
         A number from `grid.SIGN_OFFSET` on is a bin of negative values.
         """
-        found = [part.start + np.flatnonzero(self._table[part]) for part in self._by_sign()]
-        numbers = np.concatenate(found)
-        return numbers, self._table[numbers].astype(np.int64)
+        parts = [(part.start, self._table.counts(part)) for part in self._by_sign()]
+        numbers = np.concatenate([start + np.flatnonzero(counts) for start, counts in parts])
+        return numbers, np.concatenate([counts[counts > 0] for _, counts in parts])
 
     def _by_sign(self) -> tuple[slice, slice]:
         """Where the table may be occupied by positive and by negative values.
@@ -200,9 +192,9 @@ class Histogram:
 
     def _of_magnitudes(self, start: int, stop: int) -> np.ndarray:
         """Counts of |x| in the bins from `start` to before `stop`, of both signs."""
-        counts = self._table[start:stop]
+        counts = self._table.counts(slice(start, stop))
         if self.minimum < 0:
-            counts = counts + self._table[grid.SIGN_OFFSET + start : grid.SIGN_OFFSET + stop]
+            counts += self._table.counts(slice(grid.SIGN_OFFSET + start, grid.SIGN_OFFSET + stop))
         return counts
 
     def fold(self, exponent: int) -> np.ndarray:
@@ -262,6 +254,22 @@ class Histogram:
         self.__dict__.update(Histogram.from_bins(**state).__dict__)
 
 
+def observe_arrays(pairs: Iterable[tuple[Histogram, np.ndarray]]) -> None:
+    """Count arrays in one go, each in a histogram of its own; the same as `Histogram.observe` of each.
+
+    Args:
+        pairs: no histogram twice; arrays as `as_float32` gives them.
+    """
+    counted = [(histogram, array) for histogram, array in pairs if array.size]
+    if not counted:
+        return
+    places = np.array([histogram._place_of(array) for histogram, array in counted], np.int64)
+    found = np.empty((len(counted), 3), np.int64)
+    _count_arrays()(places, found)
+    for (histogram, array), seen in zip(counted, found.tolist()):
+        histogram._note(array, *seen)
+
+
 def as_float32(values: np.ndarray) -> np.ndarray:
     """All elements of `values` as contiguous ``float32[n]``, in any order; a view if possible.
 
@@ -280,10 +288,10 @@ def as_float32(values: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _count_values() -> Callable[[np.ndarray, np.ndarray], tuple[int, int, int, int]]:
-    from calibrators.kernels import count_values
+def _count_arrays() -> Callable[[np.ndarray, np.ndarray], int]:
+    from calibrators.kernels import count_arrays
 
-    return count_values
+    return count_arrays
 
 
 @functools.cache

@@ -170,8 +170,25 @@ def test_a_forked_process_counts_for_itself() -> None:
     assert histogram == histogram_of(np.ones(5))
 
 
-@pytest.mark.parametrize("before", [2**32 - 3, 2**32 + 5, 2**40])
-def test_counts_beyond_32_bits(before) -> None:
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 1.5, -1.5, 3e-9]), st.integers(1, 150_000)), max_size=6
+    )
+)
+@settings(max_examples=25)
+def test_many_values_in_one_bin_are_all_counted(runs: list[tuple[float, int]]) -> None:
+    # a counter of the table holds 16 bits; what goes beyond is carried
+    histogram = histogram_of(*(np.full(count, value, np.float32) for value, count in runs))
+    wanted = {value: sum(count for other, count in runs if other == value) for value, _ in runs}
+    assert histogram.num_zeros == wanted.pop(0.0, 0)
+    numbers, counts = histogram.signed_bins()
+    bits = np.array(sorted(wanted), np.float32).view(np.uint32) >> 13
+    in_order = [count for _, count in sorted(zip(bits, (wanted[v] for v in sorted(wanted))))]
+    assert (numbers.tolist(), counts.tolist()) == (sorted(bits.tolist()), in_order)
+
+
+@pytest.mark.parametrize("before", [2**16 - 1, 2**32 - 3, 2**32 + 5, 2**40])
+def test_counts_beyond_16_and_32_bits(before) -> None:
     values = np.array([1.0, 1.0, -3.0, 0.0, 1e-30], np.float32)
     bin_of_one = np.array([np.float32(1.0).view(np.uint32) >> 13], np.int64)
     histogram = Histogram.from_bins(
@@ -207,7 +224,7 @@ def test_memory_is_what_the_octaves_touch() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kept = [histogram_of(values) for _ in range(100)]
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    # whole tables would be 200 MiB
+    # whole tables would be 300 MiB
     assert len(kept) == 100
     assert grown_kib < 50 * 1024
 

@@ -123,8 +123,10 @@ class OnnxRuntimeSession:
                 binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
 
         def run() -> None:
-            with _explained():
+            try:
                 session.run_with_iobinding(binding)
+            except Exception as error:
+                raise _cannot_run(error) from error
 
         return run
 
@@ -143,7 +145,11 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot run the network: {_reason(error)}.") from error
+        raise _cannot_run(error) from error
+
+
+def _cannot_run(error: Exception) -> ModelError:
+    return ModelError(f"ONNX Runtime cannot run the network: {_reason(error)}.")
 
 
 def open_session(

@@ -27,7 +27,7 @@ from trtbuild.errors import DataError
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import onnx_ir as ir
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from trtbuild.data import Sample
 
 __all__ = ["WatchedNetwork", "collect", "refuse_non_finite"]
+
+# Samples that a thread is handed together.
+_MOST_AT_A_TIME = 8
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,34 @@ def collect(
     """
     session = open_unordered(network.model, threads=1)
     workers = [_Worker(network, session) for _ in range(threads or len(os.sched_getaffinity(0)))]
-    items = enumerate(samples)
-    for done, _ in enumerate(run_in_threads([worker.observe for worker in workers], items), 1):
-        progress("calibrate", done, total)
-    return functools.reduce(Statistics.merge, (worker.finish() for worker in workers))
+    done = 0
+    for portion in run_in_threads(workers, _portions(samples, workers[0])):
+        for _ in portion:
+            done += 1
+            progress("calibrate", done, total)
+    return functools.reduce(Statistics.merge, (worker.statistics for worker in workers))
+
+
+class _Numbered(NamedTuple):
+    """A sample, and its number in the data."""
+
+    number: int
+    sample: Sample
+
+
+def _portions(samples: Iterable[Sample], worker: _Worker) -> Iterator[list[_Numbered]]:
+    """Samples as they are handed to a thread: several of a small network, which takes a millisecond each.
+
+    Threads that meet less often wait less for each other.
+    """
+    portion: list[_Numbered] = []
+    for number, sample in enumerate(samples):
+        portion.append(_Numbered(number, sample))
+        if len(portion) >= min(_MOST_AT_A_TIME, worker.capacity):
+            yield portion
+            portion = []
+    if portion:
+        yield portion
 
 
 class _Worker:
@@ -97,28 +124,39 @@ class _Worker:
         self._shapes_vary = False
         self._data = DataDigest()
 
-    def observe(self, item: tuple[int, Sample]) -> None:
-        """Take one sample; it may be run and counted later, with others."""
-        number, sample = item
+    @property
+    def capacity(self) -> int:
+        """How many samples it runs at a time."""
+        return 1 if self._rows is None else self._rows.capacity
+
+    @property
+    def statistics(self) -> Statistics:
+        """What has been counted."""
+        return Statistics(*self._halves, self._data)
+
+    def take(self, item: list[_Numbered]) -> None:
+        """Read samples; they may be run and counted later, with others."""
+        for numbered in item:
+            self._take(*numbered)
+
+    def finish(self) -> None:
+        """Run and count what is still waiting."""
+        self._run_waiting(0)
+        self._run_waiting(1)
+
+    def _take(self, number: int, sample: Sample) -> None:
         # copies of the one sample in a fixed batch: all counts grow by one factor
         feeds = filled(load_feeds(sample), self._batch_size)
         self._data = self._data.plus(sample.key)
         half = sample.key[0] & 1
         loaded = _Loaded(Place(number, sample.name), feeds)
         if self._rows is None or not self._rows.fits(feeds):
-            self._run_waiting(0)
-            self._run_waiting(1)
+            self.finish()
             self._run_alone(half, loaded)
             return
         self._waiting[half].append(loaded)
         if len(self._waiting[half]) == self._rows.capacity:
             self._run_waiting(half)
-
-    def finish(self) -> Statistics:
-        """Count what is still waiting, and answer everything this worker has seen."""
-        self._run_waiting(0)
-        self._run_waiting(1)
-        return Statistics(*self._halves, self._data)
 
     def _run_waiting(self, half: int) -> None:
         waiting = self._waiting[half].copy()

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["run_in_threads"]
+__all__ = ["Worker", "run_in_threads"]
 
 Item = TypeVar("Item")
+Taken_contra = TypeVar("Taken_contra", contravariant=True)
 
 # Items read ahead for each thread.
 _AHEAD = 2
 
 
-def run_in_threads(
-    workers: Sequence[Callable[[Item], None]], items: Iterable[Item]
-) -> Iterator[None]:
-    """Give every item to one of `workers`, each called by one thread only; yield per item read.
+class Worker(Protocol[Taken_contra]):
+    """Does the work of one thread."""
+
+    def take(self, item: Taken_contra) -> None:
+        """Work on an item, or put it off."""
+        ...
+
+    def finish(self) -> None:
+        """Do what has been put off; there are no more items."""
+        ...
+
+
+def run_in_threads(workers: Sequence[Worker[Item]], items: Iterable[Item]) -> Iterator[Item]:
+    """Give every item to one of `workers`, each called by one thread only; yield each item given.
 
     Items are read in the calling thread, which readers may depend on. When the other threads have
     enough to do, it works as well: there are no more threads than workers, which would push each
@@ -36,35 +47,52 @@ def run_in_threads(
     for thread in threads:
         thread.start()
     try:
-        for item in items:
-            if errors:
-                break
-            if queue.qsize() < _AHEAD * len(others):
-                queue.put(item)
-            else:
-                mine(item)
-            yield
-    except BaseException as error:
-        errors.append(error)  # what is still queued is not worth doing
-        raise
+        yield from _shared_out(items, mine, queue, len(others), errors)
+        if not errors:
+            mine.finish()
     finally:
-        for _ in threads:
-            queue.put(None)
         for thread in threads:
             thread.join()
     if errors:
         raise errors[0]
 
 
+def _shared_out(
+    items: Iterable[Item],
+    mine: Worker[Item],
+    queue: SimpleQueue[Item | None],
+    num_others: int,
+    errors: list[BaseException],
+) -> Iterator[Item]:
+    """Queue items and, when there are enough in the queue, work on one; at the end tell the others."""
+    try:
+        for item in items:
+            if errors:
+                break
+            if queue.qsize() < _AHEAD * num_others:
+                queue.put(item)
+            else:
+                mine.take(item)
+            yield item
+    except BaseException as error:
+        errors.append(error)  # what is still queued is not worth doing
+        raise
+    finally:
+        for _ in range(num_others):
+            queue.put(None)
+
+
 def _work(
-    worker: Callable[[Item], None],
+    worker: Worker[Item],
     queue: SimpleQueue[Item | None],
     errors: list[BaseException],
 ) -> None:
     """Work on items until there are no more; after an error, only take them away."""
-    while (item := queue.get()) is not None:
+    try:
+        while (item := queue.get()) is not None:
+            if not errors:
+                worker.take(item)
         if not errors:
-            try:
-                worker(item)
-            except BaseException as error:  # noqa: BLE001 - handed to the calling thread
-                errors.append(error)
+            worker.finish()
+    except BaseException as error:  # noqa: BLE001 - handed to the calling thread
+        errors.append(error)

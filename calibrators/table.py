@@ -1,0 +1,76 @@
+"""The counts of all bins: small ones in 16 bits, so that they stay in the caches, and exact however large."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+
+import numpy as np
+
+from calibrators.grid import SIGN_OFFSET
+
+__all__ = ["NUM_ZERO_SLOTS", "TABLE_SIZE", "Table"]
+
+NUM_ZERO_SLOTS = 8
+"""Counters at the table's end that zeros go to in turn.
+
+One counter would be a chain of dependent additions, which is what makes the zeros of a ReLU slow.
+"""
+TABLE_SIZE = 2 * SIGN_OFFSET + NUM_ZERO_SLOTS
+"""Counters: of positive and of negative magnitudes, by the number of their bin, and of zeros."""
+
+_BITS = 16
+_SMALL, _CARRIES = np.dtype(np.uint16), np.dtype(np.uint32)
+
+
+class Table:
+    """A counter for every bin, up to 2**48.
+
+    It takes memory only where it is used: a tensor touches the pages of the octaves that occur in it,
+    usually some 50 KiB.
+
+    Attributes:
+        small: ``uint16[TABLE_SIZE]``, the counts modulo 2**16.
+        carries: ``uint32[TABLE_SIZE]``, the multiples of 2**16 in them.
+        addresses: of the two.
+    """
+
+    def __init__(self) -> None:
+        memory = _untouched(TABLE_SIZE * (_SMALL.itemsize + _CARRIES.itemsize))
+        self.carries = np.frombuffer(memory, _CARRIES, TABLE_SIZE)
+        self.small = np.frombuffer(memory, _SMALL, TABLE_SIZE, self.carries.nbytes)
+
+        self.addresses = self.small.ctypes.data, self.carries.ctypes.data
+
+    def counts(self, bins: slice | np.ndarray) -> np.ndarray:
+        """The counts of some bins, ``int64``."""
+        found = self.small[bins].astype(np.int64)
+        found += self.carries[bins].astype(np.int64) << _BITS
+        return found
+
+    def put(self, bins: slice | np.ndarray, counts: np.ndarray) -> None:
+        """Set the counts (``int64``) of some bins that hold none."""
+        self.small[bins] = counts & 0xFFFF
+        carries = counts >> _BITS
+        if carries.any():  # writing zeros would take memory
+            self.carries[bins] = carries
+
+    def clear(self, bins: slice) -> None:
+        """Make the counts of some bins zero."""
+        self.small[bins] = 0
+        self.carries[bins] = 0
+
+
+def _untouched(size: int) -> mmap.mmap:
+    """Zeros that become memory page by page, where they are written.
+
+    NumPy would ask for huge pages at this size, which would make all of it resident.
+    """
+    if hasattr(mmap, "MAP_PRIVATE"):  # else a process and its forks would count into one table
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:
+        memory = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages refuses the word
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory

@@ -1,0 +1,74 @@
+"""Work in threads: everything is done, put off or not, and errors come out."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from trtbuild.calibration.threads import run_in_threads
+
+
+class Adder:
+    """Adds up numbers, some of them only at the end."""
+
+    def __init__(self, refuses=None):
+        self.total, self.threads, self._waiting = 0, set(), []
+        self._refuses = refuses
+
+    def take(self, item):
+        if item == self._refuses:
+            raise ValueError(f"{item} is refused")
+        self.threads.add(threading.get_ident())
+        self._waiting.append(item)
+        if len(self._waiting) == 3:
+            self._add()
+
+    def finish(self):
+        self.threads.add(threading.get_ident())
+        if self._refuses == "the end":
+            raise ValueError("the end is refused")
+        self._add()
+
+    def _add(self):
+        self.total += sum(self._waiting)
+        self._waiting.clear()
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+@pytest.mark.parametrize("num_items", [0, 1, 100])
+def test_every_item_is_worked_on_once(num_threads, num_items):
+    workers = [Adder() for _ in range(num_threads)]
+    given = list(run_in_threads(workers, range(1, num_items + 1)))
+    assert given == list(range(1, num_items + 1))
+    assert sum(worker.total for worker in workers) == sum(given)
+    # each by one thread, with what was put off
+    assert all(len(worker.threads) == 1 for worker in workers)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize("refused", [7, "the end"])
+def test_the_error_of_a_worker_comes_out(num_threads, refused):
+    before = threading.active_count()
+    workers = [Adder(refused) for _ in range(num_threads)]
+    with pytest.raises(ValueError, match=f"{refused} is refused"):
+        list(run_in_threads(workers, range(1000)))
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_the_error_of_the_items_comes_out(num_threads):
+    def items():
+        yield from range(20)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(run_in_threads([Adder() for _ in range(num_threads)], items()))
+
+
+def test_nothing_is_left_running_when_the_caller_stops():
+    before = threading.active_count()
+    given = run_in_threads([Adder() for _ in range(3)], iter(int, 1))
+    next(given)
+    given.close()
+    assert threading.active_count() == before
