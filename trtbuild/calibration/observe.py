@@ -87,21 +87,14 @@ def collect(
     return functools.reduce(Statistics.merge, (worker.statistics for worker in workers))
 
 
-class _Numbered(NamedTuple):
-    """A sample, and its number in the data."""
+def _portions(samples: Iterable[Sample], worker: _Worker) -> Iterator[list[tuple[int, Sample]]]:
+    """Samples with their numbers, as they are handed to a thread: of a small network several at a time.
 
-    number: int
-    sample: Sample
-
-
-def _portions(samples: Iterable[Sample], worker: _Worker) -> Iterator[list[_Numbered]]:
-    """Samples as they are handed to a thread: several of a small network, which takes a millisecond each.
-
-    Threads that meet less often wait less for each other.
+    Threads that meet less often wait less for each other, and a sample may take a millisecond only.
     """
-    portion: list[_Numbered] = []
-    for number, sample in enumerate(samples):
-        portion.append(_Numbered(number, sample))
+    portion: list[tuple[int, Sample]] = []
+    for numbered in enumerate(samples):
+        portion.append(numbered)
         if len(portion) >= min(_MOST_AT_A_TIME, worker.capacity):
             yield portion
             portion = []
@@ -134,10 +127,10 @@ class _Worker:
         """What has been counted."""
         return Statistics(*self._halves, self._data)
 
-    def take(self, item: list[_Numbered]) -> None:
+    def take(self, item: list[tuple[int, Sample]]) -> None:
         """Read samples; they may be run and counted later, with others."""
-        for numbered in item:
-            self._take(*numbered)
+        for number, sample in item:
+            self._take(number, sample)
 
     def finish(self) -> None:
         """Run and count what is still waiting."""
