@@ -99,7 +99,7 @@ def _count_values(
             count = np.uint16(small[number] + _one_more)
             small[number] = count
             if count == _full:
-                carries[number] += _one
+                carries[number] += 1
     return low, high, least, sum_read
 
 
@@ -133,7 +133,7 @@ def count_arrays(arrays: np.ndarray, found: np.ndarray) -> Any:
     for i in range(len(arrays)):
         bits = numba.carray(_pointer(arrays[i, 0]), arrays[i, 1], np.uint32)
         small = numba.carray(_pointer(arrays[i, 2]), TABLE_SIZE, np.uint16)
-        carries = numba.carray(_pointer(arrays[i, 3]), TABLE_SIZE, np.uint32)
+        carries = numba.carray(_pointer(arrays[i, 3]), TABLE_SIZE, np.int64)
         seen = _count_values(bits, small, carries)
         found[i, 0], found[i, 1], found[i, 2] = seen[0], seen[1], seen[2]
         sum_read += seen[3]

@@ -20,18 +20,18 @@ TABLE_SIZE = 2 * SIGN_OFFSET + NUM_ZERO_SLOTS
 """Counters: of positive and of negative magnitudes, by the number of their bin, and of zeros."""
 
 _BITS = 16
-_SMALL, _CARRIES = np.dtype(np.uint16), np.dtype(np.uint32)
+_SMALL, _CARRIES = np.dtype(np.uint16), np.dtype(np.int64)
 
 
 class Table:
-    """A counter for every bin, up to 2**48.
+    """A counter for every bin.
 
     It takes memory only where it is used: a tensor touches the pages of the octaves that occur in it,
-    usually some 50 KiB.
+    usually less than 100 KiB.
 
     Attributes:
         small: ``uint16[TABLE_SIZE]``, the counts modulo 2**16.
-        carries: ``uint32[TABLE_SIZE]``, the multiples of 2**16 in them.
+        carries: ``int64[TABLE_SIZE]``, the multiples of 2**16 in them.
         addresses: of the two.
     """
 
@@ -44,8 +44,8 @@ class Table:
 
     def counts(self, bins: slice | np.ndarray) -> np.ndarray:
         """The counts of some bins, ``int64``."""
-        found = self.small[bins].astype(np.int64)
-        found += self.carries[bins].astype(np.int64) << _BITS
+        found: np.ndarray = self.carries[bins] << _BITS
+        found += self.small[bins]
         return found
 
     def put(self, bins: slice | np.ndarray, counts: np.ndarray) -> None:

@@ -119,6 +119,14 @@ def test_non_finite_values_are_found_by_tensor_and_first_batch() -> None:
     assert later.merge(earlier).non_finite == [NonFinite("t", "inf", 2, 3)]
 
 
+def test_nothing_is_counted_of_a_batch_that_is_refused() -> None:
+    collector = Collector(["a", "b"])
+    for other in ({"b": np.ones(2, np.int64)}, {"c": np.ones(2)}):
+        with pytest.raises(ObservationError):
+            collector.observe({"a": np.ones(2), **other}, batch=0)
+    assert collector.histograms["a"].num_values == 0
+
+
 def test_wrong_tensors_are_named() -> None:
     collector = Collector(["a"])
     with pytest.raises(ObservationError, match="tensor 'b' is not among"):

@@ -35,7 +35,7 @@ class ActivationRows:
     """One array a tensor, one row a sample; for samples of one shape.
 
     The arrays stay where they are, so nothing is allocated or copied for a sample. And they let several
-    small samples be counted together: a tensor's table of counts is some 50 KiB, and the tables of
+    small samples be counted together: a tensor's table of counts is tens of KiB, and the tables of
     all tensors, needed one after the other for every sample, would throw each other out of the cache.
 
     Args:

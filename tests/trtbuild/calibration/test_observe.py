@@ -68,6 +68,17 @@ def test_counts_are_those_of_numpy(name, threads, tmp_path):
         assert np.abs(np.cumsum(counts) - np.cumsum(same)).max() <= max(2, values.size // 1000)
 
 
+@pytest.mark.parametrize("name", ["residual", "no_batch_axis"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_progress_tells_of_every_sample(name, threads):
+    network = NETWORKS[name]
+    model, told = ir.from_proto(network.proto), []
+    samples = samples_of(model, network.arrays(29))
+    watched = watch(model, [spec.name for spec in input_specs(model)])
+    collect(watched, samples, threads=threads, total=29, progress=lambda *at: told.append(at))
+    assert told == [("calibrate", done, 29) for done in range(1, 30)]
+
+
 # Positive values are picked out, so the shape of `c` depends on them; `s` is a scalar.
 PICKED = """<ir_version: 8, opset_import: ["" : 17]> n (float[N, K] x) => (float s, float[M] c) {
   r = Relu (x)
