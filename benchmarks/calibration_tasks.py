@@ -115,8 +115,8 @@ def ours(task: Task, meter: Meter, method: str, folder: Path) -> Path | None:
     from trtbuild.calibration import CalibrateOptions, calibrate
     from trtbuild.data import first_samples
     from trtbuild.data.arrays import ArraySource
+    from trtbuild.jobs.engine import load, prepare
     from trtbuild.model import input_specs, write_model
-    from trtbuild.pipeline import load, prepare
     from trtbuild.quantization import quantize, watched_tensors
 
     artifact = prepare(load(Path(task.model)))

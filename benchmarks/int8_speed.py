@@ -23,14 +23,15 @@ import onnxruntime as ort
 from resnet50 import write_resnet50
 
 from trtbuild.backends.base import BuildRequest
-from trtbuild.backends.onnxruntime import OnnxRuntimeBackend, open_session
+from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
 from trtbuild.calibration import calibrate
 from trtbuild.data import RandomSource
+from trtbuild.jobs.engine import load, prepare
 from trtbuild.latency.measure import MeasureOptions, measure
 from trtbuild.latency.stats import ratio, summarize
 from trtbuild.model import input_specs
-from trtbuild.pipeline import load, prepare
 from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.runtime.onnxruntime import open_session
 
 INTEGER = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
 FLOAT = ("Conv", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul")

@@ -54,7 +54,7 @@ class PinnedArray(Protocol):
 
 
 class DeviceMemory(Protocol):
-    """Where device memory comes from; `trtbuild.cuda.Device` is one."""
+    """Where device memory comes from; `trtbuild.runtime.cuda.Device` is one."""
 
     def allocate(self, nbytes: int) -> DeviceBuffer:
         """Answer device memory."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.backends.base import TensorSpec
+from trtbuild.model.signature import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from trtbuild.backends.base import Feeds
+    from trtbuild.runtime.session import Feeds
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trtbuild.artifact import Artifact, Decision, Record
+    from trtbuild.artifact import Artifact, Record
     from trtbuild.calibration import CalibrateOptions, calibrate, load_calibration
     from trtbuild.data import DataRecipe, Preprocess, open_data
     from trtbuild.errors import (
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
         OutputError,
         TrtbuildError,
     )
-    from trtbuild.graph import OptimizeOptions
+    from trtbuild.jobs.engine import build_engine, load, prepare
     from trtbuild.manifest import read_manifest
     from trtbuild.model import input_specs, write_model
-    from trtbuild.pipeline import build_engine, load, prepare
+    from trtbuild.passes import OptimizeOptions
+    from trtbuild.plan import Decision
     from trtbuild.quantization import portable_form, quantize, watched_tensors
     from trtbuild.recipe import EngineRecipe
     from trtbuild.result import EngineResult
@@ -66,17 +67,18 @@ __all__ = [
 ]
 
 _PLACES = {
-    "trtbuild.artifact": ("Artifact", "Decision", "Record"),
+    "trtbuild.artifact": ("Artifact", "Record"),
+    "trtbuild.plan": ("Decision",),
     "trtbuild.calibration": ("CalibrateOptions", "calibrate", "load_calibration"),
     "trtbuild.data": ("DataRecipe", "Preprocess", "open_data"),
     "trtbuild.errors": (
         *("DataError", "GateError", "InputError", "MissingError", "ModelError", "OptionError"),
         *("OutputError", "TrtbuildError"),
     ),
-    "trtbuild.graph": ("OptimizeOptions",),
+    "trtbuild.passes": ("OptimizeOptions",),
     "trtbuild.manifest": ("read_manifest",),
     "trtbuild.model": ("input_specs", "write_model"),
-    "trtbuild.pipeline": ("build_engine", "load", "prepare"),
+    "trtbuild.jobs.engine": ("build_engine", "load", "prepare"),
     "trtbuild.quantization": ("portable_form", "quantize", "watched_tensors"),
     "trtbuild.recipe": ("EngineRecipe",),
     "trtbuild.result": ("EngineResult",),

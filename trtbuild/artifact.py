@@ -11,19 +11,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrators import Calibration
-    from trtbuild.quantization.plan import Placement
+    from trtbuild.plan import Decision, Placement
 
-__all__ = ["Artifact", "Decision", "Record"]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Why one node (or tensor) runs in INT8 or stays in float."""
-
-    node: str
-    op_type: str
-    quantized: bool
-    reason: str
+__all__ = ["Artifact", "Record"]
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from trtbuild.data import data_digest
 from trtbuild.files import file_digest, write_text
 from trtbuild.latency.stats import summarize
 from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
-from trtbuild.verification.records import encode, load_object
+from trtbuild.records import encode, load_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from calibrators import Calibration
-    from trtbuild.artifact import Decision
-    from trtbuild.backends.base import TensorSpec
     from trtbuild.data import DataPlan, DataRecipe
+    from trtbuild.model.signature import TensorSpec
+    from trtbuild.plan import Decision
     from trtbuild.recipe import EngineRecipe
     from trtbuild.result import EngineResult
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from trtbuild.bench import BenchRecipe, BenchResult
     from trtbuild.data import DataRecipe, Preprocess
-    from trtbuild.verify import Verification
+    from trtbuild.jobs.bench import BenchRecipe, BenchResult
+    from trtbuild.jobs.verify import Verification
 
 __all__ = ["AccuracyAssertion", "LatencyAssertion", "assert_accuracy", "assert_not_slower"]
 
@@ -76,8 +76,8 @@ class AccuracyAssertion:
             InputError: the files or the data do not fit.
         """
         __tracebackhide__ = True
+        from trtbuild.jobs.verify import VerifyRecipe, verify
         from trtbuild.verification.gate import Gate
-        from trtbuild.verify import VerifyRecipe, verify
 
         found = verify(
             VerifyRecipe(
@@ -134,7 +134,7 @@ class LatencyAssertion:
             InputError: a file does not fit, or a baseline is of another device.
         """
         __tracebackhide__ = True
-        from trtbuild.bench import BenchRecipe, bench
+        from trtbuild.jobs.bench import BenchRecipe, bench
         from trtbuild.latency.measure import MeasureOptions
 
         base = _baseline_file(Path(against), Path(engine))
@@ -160,8 +160,8 @@ class LatencyAssertion:
     def _save(self, recipe: BenchRecipe, base: Path) -> BenchResult:
         from dataclasses import replace
 
-        from trtbuild.bench import bench
         from trtbuild.files import make_directory
+        from trtbuild.jobs.bench import bench
 
         if not self.save_baselines:
             pytest.skip(f"no baseline of this device, '{base}'; run --trtbuild-save-baselines here")

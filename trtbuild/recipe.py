@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.backends import AUTO
 from trtbuild.calibration import CalibrateOptions
 from trtbuild.data import DataRecipe
-from trtbuild.graph import OptimizeOptions
 from trtbuild.latency.measure import MeasureOptions
-from trtbuild.tuning.stage import TuneOptions
+from trtbuild.passes import OptimizeOptions
+from trtbuild.search.stage import TuneOptions
 from trtbuild.verification.gate import Gate
 
 if TYPE_CHECKING:

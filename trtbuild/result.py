@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.backends.base import Engine
     from trtbuild.latency.measure import Samples
-    from trtbuild.tuning.search import Tuned
+    from trtbuild.search.budget import Tuned
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.layers import LayerReport

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from trtbuild.graph import Declined, Editor, OptimizeOptions, Pass, matching, optimize
+from trtbuild.passes import Declined, Editor, OptimizeOptions, Pass, matching, optimize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

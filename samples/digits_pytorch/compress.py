@@ -20,9 +20,9 @@ from torch import nn
 
 from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
 from trtbuild.data import DataRecipe
+from trtbuild.jobs.engine import build_engine
 from trtbuild.latency.measure import MeasureOptions, measure
 from trtbuild.latency.stats import summarize
-from trtbuild.pipeline import build_engine
 from trtbuild.pytorch import InputSpec, export_onnx
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import bind_inputs

@@ -15,8 +15,8 @@ import pytest
 from tests.conftest import PROJECT, SHARED
 from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.backends.tensorrt.versions import TensorRT, installed
-from trtbuild.cuda import PROVIDERS, cuda_driver
-from trtbuild.cuda.choose import installed_providers
+from trtbuild.runtime.cuda import PROVIDERS, cuda_driver
+from trtbuild.runtime.cuda.choose import installed_providers
 
 if TYPE_CHECKING:
     from pathlib import Path

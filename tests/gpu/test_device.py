@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.trtbuild.cuda import scenarios
-from trtbuild.cuda import open_device
+from tests.trtbuild.runtime.cuda import scenarios
+from trtbuild.runtime.cuda import open_device
 
 
 def test_bytes_come_back(provider: str) -> None:

@@ -1,4 +1,4 @@
-"""The protocol that every backend speaks: available?, build, open; and of a session: run, close.
+"""The protocol that every backend speaks: available?, build, open.
 
 Everything else (timing, comparing, choosing) lives above it and knows no backend by name.
 """
@@ -6,30 +6,18 @@ Everything else (timing, comparing, choosing) lives above it and knows no backen
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    import numpy as np
-
     from trtbuild.artifact import Artifact
+    from trtbuild.runtime.session import Feeds, Session
 
-__all__ = ["Availability", "Backend", "BuildRequest", "Engine", "Feeds", "Session", "TensorSpec"]
-
-Feeds: TypeAlias = "Mapping[str, np.ndarray]"
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """An input or output: its name, NumPy dtype, and dims (int, or a name or None when dynamic)."""
-
-    name: str
-    dtype: np.dtype[Any]
-    dims: tuple[int | str | None, ...]
+__all__ = ["Availability", "Backend", "BuildRequest", "Engine"]
 
 
 @dataclass(frozen=True)
@@ -39,28 +27,6 @@ class Availability:
     usable: bool
     detail: str
     remedy: str = ""
-
-
-class Session(Protocol):
-    """An opened network. `run` may be called by one thread at a time."""
-
-    @property
-    def inputs(self) -> Sequence[TensorSpec]:
-        """What `run` takes, in order."""
-        ...
-
-    @property
-    def outputs(self) -> Sequence[TensorSpec]:
-        """What `run` gives, in order."""
-        ...
-
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Run once; name -> array in, name -> array out."""
-        ...
-
-    def close(self) -> None:
-        """Give everything back. Safe to call twice."""
-        ...
 
 
 @dataclass(frozen=True)

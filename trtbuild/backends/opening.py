@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from trtbuild.backends.base import Feeds, Session
+    from trtbuild.runtime.session import Feeds, Session
 
 __all__ = ["backend_of", "built_by", "open_engine"]
 

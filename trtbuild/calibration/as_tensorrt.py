@@ -14,12 +14,12 @@ import numpy as np
 
 from calibrators.doubling import TensorRTCollector
 from calibrators.sharing import with_shared_ranges
-from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.calibration.observe import refuse_non_finite
 from trtbuild.calibration.watch import pooling_inputs, watch
 from trtbuild.data import Batch, batches, filled
 from trtbuild.errors import DataError
 from trtbuild.progress import Progress, silent
+from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrators import Calibration
-    from trtbuild.backends.base import Session
     from trtbuild.data import Sample
+    from trtbuild.runtime.session import Session
 
 __all__ = ["calibrate_as_tensorrt"]
 

@@ -18,13 +18,13 @@ import numpy as np
 
 from calibrators import Collector
 from calibrators.histogram import as_float32
-from trtbuild.backends.unordered import open_unordered
 from trtbuild.calibration.rows import ActivationRows, Place
 from trtbuild.calibration.statistics import Statistics
 from trtbuild.calibration.threads import run_in_threads
 from trtbuild.data import DataDigest, filled, load_feeds
 from trtbuild.errors import DataError
 from trtbuild.progress import Progress, silent
+from trtbuild.runtime.unordered import open_unordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from trtbuild.backends.onnxruntime import OnnxRuntimeSession
     from trtbuild.data import Sample
+    from trtbuild.runtime.onnxruntime import OnnxRuntimeSession
 
 __all__ = ["WatchedNetwork", "collect", "refuse_non_finite"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from calibrators import Collector
-from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.calibration.observe import refuse_non_finite
 from trtbuild.calibration.rows import Place
 from trtbuild.calibration.statistics import Statistics
 from trtbuild.data import DataDigest, filled, load_feeds
 from trtbuild.progress import Progress, silent
+from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,7 +12,7 @@ from trtbuild.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from trtbuild.backends.onnxruntime import OnnxRuntimeSession
+    from trtbuild.runtime.onnxruntime import OnnxRuntimeSession
 
 __all__ = ["ActivationRows", "Place"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from trtbuild.calibration.observe import WatchedNetwork
-from trtbuild.graph import infer_model
 from trtbuild.model import static_batch
+from trtbuild.passes import infer_model
 
 if TYPE_CHECKING:
     from collections.abc import Collection

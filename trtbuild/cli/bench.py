@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trtbuild.backends import AUTO
-from trtbuild.bench import BenchRecipe, BenchResult, bench
 from trtbuild.cli.data_options import data_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.cli.tensorrt_options import opening_options
 from trtbuild.errors import OptionError
+from trtbuild.jobs.bench import BenchRecipe, BenchResult, bench
 from trtbuild.latency.measure import MeasureOptions
 from trtbuild.latency.regress import DEFAULT_MARGIN_PERCENT, Answer
 from trtbuild.report import text

@@ -24,8 +24,8 @@ from trtbuild.cli.output import Output, output_options
 from trtbuild.data import calibration_source
 from trtbuild.errors import OptionError
 from trtbuild.files import make_directory, write_bytes
+from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import input_specs
-from trtbuild.pipeline import load, prepare
 from trtbuild.quantization import watched_tensors
 from trtbuild.report.calibration_plots import plot_calibration
 

@@ -15,9 +15,9 @@ from calibrators import Agreement, crosscheck
 from trtbuild.calibration.thresholds import Thresholds, read_pair, read_thresholds
 from trtbuild.cli.output import Output, output_options
 from trtbuild.files import make_directory, write_text
+from trtbuild.records import encode
 from trtbuild.report.histogram_plot import histogram_plot
 from trtbuild.report.svg import standalone
-from trtbuild.verification.records import encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from trtbuild.cli.output import Output, output_options
-from trtbuild.environment import State, abilities, examine
+from trtbuild.jobs.doctor import State, abilities, examine
 
 if TYPE_CHECKING:
-    from trtbuild.environment import Ability, Finding
+    from trtbuild.jobs.doctor import Ability, Finding
 
 __all__ = ["command"]
 

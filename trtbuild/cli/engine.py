@@ -21,11 +21,11 @@ from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.cli.tensorrt_options import tensorrt_options
 from trtbuild.errors import OptionError
 from trtbuild.files import make_directory
+from trtbuild.jobs.engine import build_engine
 from trtbuild.latency.measure import MeasureOptions
 from trtbuild.manifest import read_manifest
-from trtbuild.pipeline import build_engine
 from trtbuild.recipe import EngineRecipe
-from trtbuild.tuning.stage import TuneOptions
+from trtbuild.search.stage import TuneOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

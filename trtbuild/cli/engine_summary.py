@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from trtbuild.cli.calibrate_summary import agreement_lines
+from trtbuild.jobs.trial import FAR_SQNR_DB
 from trtbuild.latency.stats import ratio, summarize
-from trtbuild.quantization.operators import WEIGHTED
+from trtbuild.model.operators import WEIGHTED
 from trtbuild.report.text import layer_table, tuning_table
 from trtbuild.result import ENGINE, FLOAT, TENSORRT_FORM
-from trtbuild.trial import FAR_SQNR_DB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import RenderableType
 
-    from trtbuild.artifact import Decision
+    from trtbuild.plan import Decision
     from trtbuild.result import EngineResult
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.intervals import Estimate

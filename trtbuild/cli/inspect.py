@@ -14,9 +14,9 @@ from trtbuild.backends.tensorrt import OpenedEngine, TensorRTOptions
 from trtbuild.backends.tensorrt.inspector import EngineLayers, inspect_engine, read_layers
 from trtbuild.backends.tensorrt.matching import match_nodes
 from trtbuild.cli.output import Output, output_options
-from trtbuild.cuda import PROVIDERS
 from trtbuild.errors import InputError
 from trtbuild.files import file_digest
+from trtbuild.runtime.cuda import PROVIDERS
 
 if TYPE_CHECKING:
     from trtbuild.backends.tensorrt.matching import NodeRow

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from trtbuild.cli.output import Output, output_options
 from trtbuild.errors import OptionError
-from trtbuild.graph import OptimizeOptions, all_passes, optimize
-from trtbuild.graph import report as text
 from trtbuild.model import read_model, read_unchanged, write_model
+from trtbuild.passes import OptimizeOptions, all_passes, optimize
+from trtbuild.passes import report as text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,15 +11,15 @@ from rich.table import Table
 from trtbuild.calibration import load_calibration
 from trtbuild.cli.output import Output, output_options
 from trtbuild.errors import OptionError
+from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import write_model
-from trtbuild.pipeline import load, prepare
 from trtbuild.quantization import place, portable_form
 from trtbuild.quantization import quantize as quantize_stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbuild.artifact import Decision
+    from trtbuild.plan import Decision
 
 __all__ = ["command"]
 

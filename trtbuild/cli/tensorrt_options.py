@@ -19,7 +19,7 @@ from trtbuild.backends.tensorrt.options import (
     Tiling,
     Verbosity,
 )
-from trtbuild.cuda import PROVIDERS
+from trtbuild.runtime.cuda import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,11 +18,7 @@ from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.cli.tensorrt_options import opening_options
 from trtbuild.errors import OptionError
 from trtbuild.files import write_text
-from trtbuild.report import text
-from trtbuild.report.model import Report
-from trtbuild.verification.compare import ComparisonOptions
-from trtbuild.verification.scores import load_metric
-from trtbuild.verify import (
+from trtbuild.jobs.verify import (
     REFERENCE_BACKEND,
     Diagnosis,
     Verification,
@@ -31,6 +27,10 @@ from trtbuild.verify import (
     load_verification,
     verify,
 )
+from trtbuild.report import text
+from trtbuild.report.model import Report
+from trtbuild.verification.compare import ComparisonOptions
+from trtbuild.verification.scores import load_metric
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -17,8 +17,8 @@ from trtbuild.data.samples import Sample, array_key
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
-    from trtbuild.backends.base import TensorSpec
     from trtbuild.data.preprocess import Preprocess
+    from trtbuild.model.signature import TensorSpec
 
 __all__ = ["CallableSource", "import_callable"]
 

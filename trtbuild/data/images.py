@@ -19,8 +19,8 @@ from trtbuild.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtbuild.backends.base import TensorSpec
     from trtbuild.data.preprocess import Preprocess
+    from trtbuild.model.signature import TensorSpec
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "ImageTar"]
 

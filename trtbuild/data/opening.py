@@ -14,9 +14,9 @@ from trtbuild.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbuild.backends.base import TensorSpec
     from trtbuild.data.preprocess import Preprocess
     from trtbuild.data.samples import Source
+    from trtbuild.model.signature import TensorSpec
 
 __all__ = ["open_source"]
 

@@ -14,7 +14,7 @@ from trtbuild.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from trtbuild.backends.base import TensorSpec
+    from trtbuild.model.signature import TensorSpec
 
 __all__ = ["RandomSource"]
 

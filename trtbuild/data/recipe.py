@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from trtbuild.backends.base import TensorSpec
     from trtbuild.data.preprocess import Preprocess
     from trtbuild.data.samples import Source
+    from trtbuild.model.signature import TensorSpec
 
 __all__ = ["DataPlan", "DataRecipe", "calibration_source", "open_data"]
 

@@ -11,7 +11,7 @@ from trtbuild.errors import InputError
 from trtbuild.files import write_text
 from trtbuild.latency.conditions import Conditions, Device  # noqa: TC001 - read by `decode`
 from trtbuild.latency.measure import Samples  # noqa: TC001 - read by `decode`
-from trtbuild.verification.records import decode, encode, load_object
+from trtbuild.records import decode, encode, load_object
 
 if TYPE_CHECKING:
     from pathlib import Path

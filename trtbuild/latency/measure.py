@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from trtbuild.backends.base import Feeds, Session
     from trtbuild.progress import Progress
+    from trtbuild.runtime.session import Feeds, Session
 
 __all__ = ["EVENTS", "MONOTONIC", "MeasureOptions", "Samples", "TimedSession", "measure"]
 

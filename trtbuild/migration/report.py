@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrators.cache import CalibrationCache
-    from trtbuild.artifact import Decision
+    from trtbuild.plan import Decision
 
 __all__ = ["Entry", "Fate", "Migration"]
 

@@ -15,7 +15,7 @@ import onnx_ir.passes.common as common_passes
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.errors import ModelError
 from trtbuild.migration.report import Entry, Fate, Migration
-from trtbuild.quantization.operators import is_constant
+from trtbuild.model.operators import is_constant
 from trtbuild.quantization.spread import spread_scales
 
 __all__ = ["to_cache"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.migration.report import Entry, Fate, Migration
+from trtbuild.plan import Plan, QuantParams
 from trtbuild.quantization.insert import insert
-from trtbuild.quantization.plan import Plan, QuantParams
 from trtbuild.quantization.spread import spread_scales
 from trtbuild.quantization.tensorrt_placement import place
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrators.cache import CalibrationCache
-    from trtbuild.artifact import Decision
-    from trtbuild.quantization.plan import Placement
+    from trtbuild.plan import Decision, Placement
     from trtbuild.quantization.spread import Spread
 
 __all__ = ["to_qdq"]

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from trtbuild.backends.base import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import onnx_ir as ir
 
-__all__ = ["fixed_batch", "input_specs", "output_specs", "static_batch"]
+__all__ = ["TensorSpec", "fixed_batch", "input_specs", "output_specs", "static_batch"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output: its name, NumPy dtype, and dims (int, or a name or None when dynamic)."""
+
+    name: str
+    dtype: np.dtype[Any]
+    dims: tuple[int | str | None, ...]
 
 
 def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:

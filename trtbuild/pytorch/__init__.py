@@ -14,10 +14,9 @@ use of a name raises `MissingError`, which says what to install.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.errors import MissingError
+from trtbuild.pytorch.installed import require_torch
 
 if TYPE_CHECKING:
     from trtbuild.pytorch.export import ExportResult, export_onnx
@@ -57,19 +56,6 @@ _HOMES = {
     "load_module": "load",
     "open_module": "session",
 }
-
-
-def require_torch(package: str = "torch") -> None:
-    """Check that `package` (torch, or a package that comes with it) is installed.
-
-    Raises:
-        MissingError: it is not; the text says how to install it.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise MissingError(
-            f"this needs the package '{package}', which is not installed: "
-            "pip install 'trtbuild[torch]'."
-        )
 
 
 def __getattr__(name: str) -> Any:

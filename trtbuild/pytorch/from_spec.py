@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.progress import silent
-from trtbuild.pytorch import require_torch
 from trtbuild.pytorch.export import export_onnx
+from trtbuild.pytorch.installed import require_torch
 from trtbuild.pytorch.load import load_module
 from trtbuild.pytorch.sparsity import check_two_four, make_two_four
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from trtbuild.backends.base import Feeds, Session, TensorSpec
+    from trtbuild.model.signature import TensorSpec
     from trtbuild.pytorch.spec import ModuleSource
+    from trtbuild.runtime.session import Feeds, Session
 
 __all__ = ["ModuleSession", "open_module"]
 

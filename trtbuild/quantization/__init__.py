@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from trtbuild.quantization.insert import insert
-from trtbuild.quantization.onnxruntime_placement import place_portable, unsigned
-from trtbuild.quantization.plan import (
+from trtbuild.plan import (
     Consumer,
     Placement,
     Plan,
@@ -12,6 +10,8 @@ from trtbuild.quantization.plan import (
     WeightPoint,
     symmetric,
 )
+from trtbuild.quantization.insert import insert
+from trtbuild.quantization.onnxruntime_placement import place_portable, unsigned
 from trtbuild.quantization.ranges import plan_with_ranges
 from trtbuild.quantization.stage import portable_form, quantize, watched_tensors
 from trtbuild.quantization.tensorrt_placement import place

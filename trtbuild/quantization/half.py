@@ -19,8 +19,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from trtbuild.errors import ModelError
-from trtbuild.graph.opset import raise_opset
-from trtbuild.graph.pass_base import Declined
+from trtbuild.passes.declined import Declined
+from trtbuild.passes.opset import raise_opset
 from trtbuild.quantization.half_types import takes_half
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from trtbuild.quantization.plan import GRAPH_OUTPUT, Consumer, Plan, QuantParams, WeightPoint
+from trtbuild.model.graph_writer import GraphWriter
+from trtbuild.plan import GRAPH_OUTPUT, Consumer, Plan, QuantParams, WeightPoint
 from trtbuild.quantization.weights import quantize_bias, quantize_weight, weight_scales
-from trtbuild.quantization.writer import GraphWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from trtbuild.quantization.operators import AVERAGING, is_constant, moves_values, weight_axis
-from trtbuild.quantization.plan import GRAPH_OUTPUT, Consumer, Placement, QuantParams
+from trtbuild.model.operators import AVERAGING, is_constant, moves_values, weight_axis
+from trtbuild.plan import GRAPH_OUTPUT, Consumer, Placement, QuantParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError
+from trtbuild.plan import Placement, Plan, QuantParams
 from trtbuild.quantization.onnxruntime_placement import ACTIVATIONS, difference
-from trtbuild.quantization.plan import Placement, Plan, QuantParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from trtbuild.artifact import Decision
 from trtbuild.errors import ModelError, OptionError
-from trtbuild.quantization.operators import RECURRENT, WEIGHTED, is_constant
+from trtbuild.model.operators import RECURRENT, WEIGHTED, is_constant
+from trtbuild.plan import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbuild.quantization.operators import moves_values
+from trtbuild.model.operators import moves_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact, Record
 from trtbuild.errors import InputError
+from trtbuild.plan import Placement, QuantParams, symmetric
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import (
     integer_biases,
     place_portable,
     unsigned,
 )
-from trtbuild.quantization.plan import Placement, QuantParams, symmetric
 from trtbuild.quantization.ranges import plan_with_ranges
 from trtbuild.quantization.tensorrt_placement import place
 from trtbuild.quantization.weights import check_finite

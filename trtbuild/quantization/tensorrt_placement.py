@@ -20,9 +20,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from trtbuild.artifact import Decision
-from trtbuild.quantization.operators import AVERAGING, is_constant, moves_values, weight_axis
-from trtbuild.quantization.plan import Consumer, Placement, WeightPoint
+from trtbuild.model.operators import AVERAGING, is_constant, moves_values, weight_axis
+from trtbuild.plan import Consumer, Decision, Placement, WeightPoint
 from trtbuild.quantization.selection import select
 
 if TYPE_CHECKING:

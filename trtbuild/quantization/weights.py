@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trtbuild.errors import ModelError
-from trtbuild.quantization.plan import INT8_LIMIT
+from trtbuild.plan import INT8_LIMIT
 
 __all__ = ["check_finite", "quantize_bias", "quantize_weight", "weight_scales"]
 

@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from calibrators import Histogram
-    from trtbuild.artifact import Decision
     from trtbuild.latency.conditions import Conditions, Device
     from trtbuild.latency.measure import Samples
     from trtbuild.latency.regress import LatencyVerdict
-    from trtbuild.tuning.search import StepReport
-    from trtbuild.verification.bisect import Culprits
+    from trtbuild.plan import Decision
+    from trtbuild.search.bisect import Culprits
+    from trtbuild.search.budget import StepReport
+    from trtbuild.search.sensitivity import GroupSensitivity
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.layers import LayerReport
-    from trtbuild.verification.sensitivity import GroupSensitivity
 
 __all__ = ["Report", "TensorPlot"]
 

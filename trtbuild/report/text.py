@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from trtbuild.latency.measure import Samples
-    from trtbuild.tuning.search import StepReport
-    from trtbuild.verification.bisect import Culprits
+    from trtbuild.search.bisect import Culprits
+    from trtbuild.search.budget import StepReport
+    from trtbuild.search.sensitivity import GroupSensitivity
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.intervals import Estimate
     from trtbuild.verification.layers import LayerReport
     from trtbuild.verification.metrics import OutputComparison
-    from trtbuild.verification.sensitivity import GroupSensitivity
 
 __all__ = [
     "accuracy_table",

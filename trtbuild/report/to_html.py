@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from trtbuild.latency.stats import summarize
-from trtbuild.quantization.operators import WEIGHTED
+from trtbuild.model.operators import WEIGHTED
 from trtbuild.report.histogram_plot import histogram_plot
 from trtbuild.report.page import definitions, figure, fold, page, section, table
 from trtbuild.report.svg import bars, steps

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trtbuild.errors import DataError, OptionError
 from trtbuild.progress import silent
+from trtbuild.records import decode, encode, load_object
 from trtbuild.verification.matching import check_feeds, check_same_interface
 from trtbuild.verification.metrics import OutputComparison, OutputMetrics, class_scores
-from trtbuild.verification.records import decode, encode, load_object
 from trtbuild.verification.scores import (
     Accuracy,
     AccuracyCount,
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from trtbuild.backends.base import Session
     from trtbuild.progress import Progress
+    from trtbuild.runtime.session import Session
 
 __all__ = ["Comparison", "ComparisonOptions", "LabelledBatch", "compare", "compare_each"]
 

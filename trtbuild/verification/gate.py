@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
-from trtbuild.verification.records import encode
+from trtbuild.records import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.errors import DataError
+from trtbuild.model.operators import weight_axis
+from trtbuild.model.qdq import activation_pairs, float_twins, weight_behind
 from trtbuild.progress import silent
-from trtbuild.quantization.operators import weight_axis
+from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.verification.metrics import decibels
-from trtbuild.verification.qdq_graph import activation_pairs, float_twins, weight_behind
 from trtbuild.verification.side_branches import Tap, Taps, side_branches
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from trtbuild.model.qdq import ActivationPair
     from trtbuild.progress import Progress
     from trtbuild.verification.compare import LabelledBatch
-    from trtbuild.verification.qdq_graph import ActivationPair
 
 __all__ = ["ActivationError", "LayerError", "LayerReport", "WeightError", "layer_errors"]
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from trtbuild.backends.base import Session, TensorSpec
+    from trtbuild.model.signature import TensorSpec
+    from trtbuild.runtime.session import Session
 
 __all__ = ["check_feeds", "check_same_interface"]
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError
-from trtbuild.verification.qdq_graph import (
+from trtbuild.model.qdq import (
     activation_pairs,
     behind_activation,
     float_twins,
     is_qdq,
     quantized_nodes,
 )
-from trtbuild.verification.tapping import tapped
+from trtbuild.model.taps import tapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

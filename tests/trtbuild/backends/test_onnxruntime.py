@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.errors import OutputError
 from trtbuild.model import model_bytes
+from trtbuild.runtime.onnxruntime import Execution, open_session
 
 SIZE = 2200  # 19 MB of weights
 

@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 
 from tests.trtbuild.calibration.small_files import write_network
-from trtbuild.backends.base import TensorSpec
 from trtbuild.calibration import CalibrateOptions, collect, float_tensors, watch
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.data.callables import CallableSource
+from trtbuild.model.signature import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

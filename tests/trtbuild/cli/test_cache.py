@@ -10,9 +10,9 @@ import pytest
 
 from calibrators.cache import CalibrationCache
 from tests.trtbuild.backends.tensorrt import networks
-from trtbuild.backends.onnxruntime import open_session
 from trtbuild.cli.main import run
 from trtbuild.model import read_model, write_model
+from trtbuild.runtime.onnxruntime import open_session
 
 CACHE = """TRT-100300-EntropyCalibration2
 images: 3c010a14

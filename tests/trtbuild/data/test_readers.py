@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trtbuild.backends.base import TensorSpec
 from trtbuild.data import Preprocess, batches, open_source, read_labels
 from trtbuild.errors import DataError
+from trtbuild.model.signature import TensorSpec
 
 FLOATS = TensorSpec("x", np.dtype(np.float32), ("N", 3, 4, 5))
 NUMBERS = np.random.default_rng(3).standard_normal((6, 3, 4, 5)).astype(np.float32)

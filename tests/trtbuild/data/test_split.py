@@ -10,7 +10,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from trtbuild.backends.base import TensorSpec
 from trtbuild.data import (
     DataDigest,
     added_digests,
@@ -24,6 +23,7 @@ from trtbuild.data import (
 )
 from trtbuild.data.arrays import ArraySource
 from trtbuild.errors import DataError, OptionError
+from trtbuild.model.signature import TensorSpec
 
 SPEC = TensorSpec("x", np.dtype(np.float32), ("N", 2))
 

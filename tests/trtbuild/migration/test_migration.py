@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from calibrators.cache import CalibrationCache
 from tests.trtbuild.backends.tensorrt import networks
-from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.errors import ModelError
 from trtbuild.migration import Fate, to_cache, to_qdq
 from trtbuild.model import name_nodes, read_model
 from trtbuild.quantization.spread import spread_scales
+from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path

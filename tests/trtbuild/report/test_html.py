@@ -13,14 +13,14 @@ import pytest
 
 from calibrators import Collector
 from tests.trtbuild.verification.small_network import batches, images, quantized
-from trtbuild.artifact import Decision
-from trtbuild.backends.onnxruntime import open_session
 from trtbuild.latency.measure import MONOTONIC, Samples
 from trtbuild.latency.regress import taken_together
+from trtbuild.plan import Decision
 from trtbuild.report.junit import to_junit
 from trtbuild.report.model import Report, TensorPlot
 from trtbuild.report.to_html import to_html
-from trtbuild.verification.bisect import Culprits
+from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.search.bisect import Culprits
 from trtbuild.verification.compare import compare
 from trtbuild.verification.gate import Gate, judge
 from trtbuild.verification.layers import layer_errors

@@ -11,8 +11,8 @@ import onnx_ir as ir
 from calibrators import Calibration
 from tests.fakes import FakeBatch
 from trtbuild.artifact import Artifact
-from trtbuild.backends.onnxruntime import Execution, open_session
 from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.runtime.onnxruntime import Execution, open_session
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -86,7 +86,7 @@ def batches(seed: int = 0, count: int = 24, size: int = 8) -> list[FakeBatch]:
 def calibrated(method: str = "minmax") -> Artifact:
     """The network with ranges of the images of seed 1."""
     from calibrators import Collector
-    from trtbuild.verification.tapping import tapped
+    from trtbuild.model.taps import tapped
 
     model = float_network()
     tensors = watched_tensors(model)

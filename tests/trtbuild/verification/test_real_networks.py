@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from tests.trtbuild.verification.small_network import spoil_weight_scale
-from trtbuild.backends.onnxruntime import open_session
 from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.data import Preprocess, batches, choose_samples, open_source, read_labels
+from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import input_specs
-from trtbuild.pipeline import load, prepare
 from trtbuild.quantization import quantize, watched_tensors
-from trtbuild.verification.bisect import find_culprits
-from trtbuild.verification.evaluate import Evaluator
+from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.search.bisect import find_culprits
+from trtbuild.search.evaluate import Evaluator
+from trtbuild.search.groups import find_groups, with_float
 from trtbuild.verification.gate import Gate, judge
-from trtbuild.verification.groups import find_groups, with_float
 
 PREPROCESS = Preprocess(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 

@@ -18,10 +18,10 @@ from trtbuild.backends.tensorrt.profiles import profiles_for
 from trtbuild.backends.tensorrt.refit import weights_of
 from trtbuild.backends.tensorrt.session import TensorRTSession
 from trtbuild.backends.tensorrt.versions import installed, native_version
-from trtbuild.cuda import cuda_driver
 from trtbuild.errors import MissingError
 from trtbuild.files import write_bytes
 from trtbuild.model import input_specs, write_model
+from trtbuild.runtime.cuda import cuda_driver
 
 if TYPE_CHECKING:
     from trtbuild.backends.base import BuildRequest

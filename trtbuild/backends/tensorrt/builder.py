@@ -13,8 +13,8 @@ from trtbuild.backends.tensorrt.network import parse_network
 from trtbuild.backends.tensorrt.profiles import add_profiles
 from trtbuild.backends.tensorrt.progress import interruptible, make_monitor
 from trtbuild.backends.tensorrt.timing_cache import load_timing_cache, save_timing_cache
-from trtbuild.cuda import open_device
 from trtbuild.errors import MissingError, ModelError
+from trtbuild.runtime.cuda import open_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from trtbuild.backends.tensorrt.options import TensorRTOptions
     from trtbuild.backends.tensorrt.profiles import Profile
     from trtbuild.backends.tensorrt.versions import TensorRT
-    from trtbuild.cuda import Device
     from trtbuild.progress import Progress
+    from trtbuild.runtime.cuda import Device
 
 __all__ = ["Blueprint", "Built", "build_plan"]
 

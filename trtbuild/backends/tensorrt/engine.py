@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.backends.base import TensorSpec
 from trtbuild.backends.tensorrt.logger import Log, make_logger
 from trtbuild.backends.tensorrt.machine import explain_refusal, machine_record
 from trtbuild.backends.tensorrt.profiles import ShapeRange
 from trtbuild.backends.tensorrt.refit import refit, weights_of
 from trtbuild.backends.tensorrt.versions import installed
-from trtbuild.cuda import open_device
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError
+from trtbuild.model.signature import TensorSpec
+from trtbuild.runtime.cuda import open_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

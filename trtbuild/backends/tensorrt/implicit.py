@@ -20,10 +20,11 @@ from trtbuild.quantization.spread import spread_scales
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from trtbuild.backends.base import BuildRequest, Feeds
+    from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.options import TensorRTOptions
     from trtbuild.backends.tensorrt.versions import TensorRT
-    from trtbuild.cuda import Device
+    from trtbuild.runtime.cuda import Device
+    from trtbuild.runtime.session import Feeds
 
 __all__ = ["Calibrating", "calibrating", "calibrator_name"]
 

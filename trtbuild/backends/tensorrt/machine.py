@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.cuda import cuda_driver
+from trtbuild.runtime.cuda import cuda_driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -141,7 +141,7 @@ class TensorRTOptions:
         ranges: see `RangeSource`.
         cache: TensorRT calibration cache to use instead of calibrating.
         accept_foreign_cache: use `cache` although another version or calibrator wrote it.
-        cuda: provider of device memory, see `trtbuild.cuda.PROVIDERS`.
+        cuda: provider of device memory, see `trtbuild.runtime.cuda.PROVIDERS`.
         device: number of the GPU.
         allow_host_code: let plans run host code, as version compatible ones do, when they are opened.
         weight_budget: bytes of device memory for streamed weights when the plan is opened; None for

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trtbuild.backends.tensorrt.versions import TensorRT
-    from trtbuild.cuda import Buffer, Device
+    from trtbuild.runtime.cuda import Buffer, Device
 
 __all__ = ["make_allocator"]
 

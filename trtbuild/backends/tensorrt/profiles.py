@@ -11,7 +11,7 @@ from trtbuild.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtbuild.backends.base import TensorSpec
+    from trtbuild.model.signature import TensorSpec
 
 __all__ = ["Profile", "Shape", "ShapeRange", "add_profiles", "parse_shapes", "profiles_for"]
 

@@ -13,9 +13,10 @@ from trtbuild.errors import ModelError, OptionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trtbuild.backends.base import Feeds, TensorSpec
     from trtbuild.backends.tensorrt.engine import OpenedEngine
-    from trtbuild.cuda import Buffer, Pinned
+    from trtbuild.model.signature import TensorSpec
+    from trtbuild.runtime.cuda import Buffer, Pinned
+    from trtbuild.runtime.session import Feeds
 
 __all__ = ["TensorRTSession"]
 

@@ -13,9 +13,9 @@ import onnx_ir as ir
 from calibrators import Calibration, TensorRange
 from trtbuild.artifact import Artifact
 from trtbuild.backends.base import BuildRequest
-from trtbuild.backends.onnxruntime import OnnxRuntimeSession, open_session
 from trtbuild.model import name_nodes
 from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.runtime.onnxruntime import OnnxRuntimeSession, open_session
 
 CHANNELS = 16
 

@@ -10,8 +10,8 @@ import pytest
 
 from calibrators.cache import CalibrationCache
 from tests.trtbuild.backends.tensorrt import networks
-from trtbuild.backends.onnxruntime import open_session
 from trtbuild.backends.tensorrt import TensorRTBackend, TensorRTOptions
+from trtbuild.runtime.onnxruntime import open_session
 
 if TYPE_CHECKING:
     from tests.tensorrt_stub.fixtures import Answer, Server

@@ -209,7 +209,7 @@ def reads_ahead(world: World) -> list[int]:
             yield feeds
 
     from calibrators.feeder import BatchFeeder, InputForm
-    from trtbuild.cuda import open_device
+    from trtbuild.runtime.cuda import open_device
 
     form = InputForm((1, 3, 8, 8), np.dtype(np.float32))
     with open_device() as device, BatchFeeder(counted(), {"images": form}, device) as feeder:
@@ -232,7 +232,7 @@ def closes_in_the_middle(world: World) -> list[int]:
     from itertools import count
 
     from calibrators.feeder import BatchFeeder, InputForm
-    from trtbuild.cuda import open_device
+    from trtbuild.runtime.cuda import open_device
 
     form = InputForm((1, 3, 8, 8), np.dtype(np.float32))
     endless = (networks.batches(1)[0] for _ in count())

@@ -192,7 +192,7 @@ def test_inspect_opens_a_plan_without_a_manifest(tensorrt: Server) -> None:
 def examines(world: World, broken: str = "") -> Any:
     import ctypes
 
-    from trtbuild.environment import abilities, examine
+    from trtbuild.jobs.doctor import abilities, examine
 
     if broken == "no gpu":
         ctypes.CDLL("libcuda.so.1").standin_set_devices(0)

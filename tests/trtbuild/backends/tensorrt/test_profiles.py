@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trtbuild.backends.base import TensorSpec
 from trtbuild.backends.tensorrt.profiles import ShapeRange, parse_shapes, profiles_for
 from trtbuild.errors import OptionError
+from trtbuild.model.signature import TensorSpec
 
 FLOAT = np.dtype(np.float32)
 IMAGES = TensorSpec("images", FLOAT, ("N", 3, None, 8))

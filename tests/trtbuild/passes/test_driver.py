@@ -1,0 +1,213 @@
+"""The driver comes to an end, says why it stopped, and undoes what changes a result."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.trtbuild.passes.networks import answers, network
+from trtbuild.errors import OptionError
+from trtbuild.passes import Declined, OptimizeOptions, Pass, all_passes, optimize
+
+CHAIN = "chain (float[n,4] x) => (float[n,4] y) { a = Relu(x) b = Neg(a) c = Abs(b) y = Tanh(c) }"
+
+
+def swap(source, target):
+    """A pass that turns one operator into another; two of them undo each other."""
+
+    class Swap(Pass):
+        """Swap operators.
+
+        Pattern: one operator.
+        """
+
+        name = f"{source}_to_{target}"
+        anchors = frozenset({source})
+
+        def rewrite(self, node, edit):
+            edit.replace(node, edit.add(target, node.inputs, before=node, like=node.outputs[0]))
+            return "swapped"
+
+    return Swap()
+
+
+class Drop(Pass):
+    """Drop an operator, whatever it computes: wrong on purpose."""
+
+    anchors = frozenset({"Abs"})
+    name = "drop_abs"
+
+    def rewrite(self, node, edit):
+        edit.bypass(node, node.outputs[0], node.inputs[0])
+        return "dropped"
+
+
+class Fails(Pass):
+    """Raise in the middle of an edit."""
+
+    anchors = frozenset({"Neg"})
+    name = "fails"
+
+    def rewrite(self, node, edit):
+        edit.replace(node, edit.add("Relu", node.inputs, before=node, like=node.outputs[0]))
+        raise ZeroDivisionError("a bug of the pass")
+
+
+class NeverRests(Pass):
+    """Wrap the output in one more operator, each time."""
+
+    anchors = frozenset({"Tanh"})
+    name = "never_rests"
+
+    def rewrite(self, node, edit):
+        edit.follow(node, "Sin", {})
+        return "wrapped"
+
+
+def run(*passes, text=CHAIN, **options):
+    return optimize(network(text), OptimizeOptions(passes=passes, **options))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_passes_that_undo_each_other_within_a_round_are_named(turned):
+    passes = [swap("Relu", "Elu"), swap("Elu", "Relu")]
+    result = run(*(reversed(passes) if turned else passes), check=False)
+    assert set(result.log.undoing) == {"Relu_to_Elu", "Elu_to_Relu"}
+    assert result.log.rounds <= 3
+
+
+def test_passes_that_undo_each_other_over_rounds_are_named():
+    """Three passes turn an operator around; a round ends each time in another place."""
+
+    class Turn(Pass):
+        """Turn one operator into the next, once a round."""
+
+        name = "turn"
+        order = ("Sin", "Cos", "Tan")
+        anchors = frozenset(order)
+
+        def run(self, edit):
+            node = next(edit.nodes(self.anchors))
+            after = self.order[(self.order.index(node.op_type) + 1) % 3]
+            edit.replace(node, edit.add(after, node.inputs, before=node, like=node.outputs[0]))
+            edit.report(node, "turned")
+
+    text = "t (float[n,4] x) => (float[n,4] y) { a = Sin(x) y = Relu(a) }"
+    result = run(Turn(), text=text, check=False)
+    assert result.log.undoing == ("turn",)
+    assert result.log.rounds == 3
+    assert not result.log.capped
+
+
+def test_cap_ends_what_always_changes():
+    result = run(NeverRests(), check=False, max_rounds=7)
+    assert result.log.capped
+    assert result.log.rounds == 7
+    assert result.after.nodes["Sin"] == 7
+
+
+def test_wrong_pass_is_undone_and_named_and_the_others_go_on():
+    text = "t (float[n,4] x) => (float[n,4] y) { a = Identity(x) c = Abs(a) d = Identity(c) y = Tanh(d) }"
+    result = run(Drop(), text=text)
+    assert [undone.name for undone in result.log.rolled_back] == ["drop_abs"]
+    assert "differs" in result.log.rolled_back[0].reason
+    assert dict(result.after.nodes) == {"Abs": 1, "Tanh": 1}
+
+
+def test_only_the_wrong_run_of_a_pass_is_undone():
+    """The pass is right in its first run, where x is not negative, and wrong in its second."""
+    text = "t (float[n,4] x) => (float[n,4] y) { r = Relu(x) a = Abs(r) n = Sin(a) y = Tanh(n) }"
+    result = run(Drop(), swap("Sin", "Abs"), text=text, max_rounds=9)
+    assert {undone.name for undone in result.log.rolled_back} == {"Sin_to_Abs"}
+    assert dict(result.after.nodes) == {"Relu": 1, "Sin": 1, "Tanh": 1}
+
+
+def test_without_check_the_wrong_result_comes_out():
+    """So the tests above show the safety net, and not a pass that does nothing."""
+    text = "t (float[n,4] x) => (float[n,4] y) { c = Abs(x) y = Tanh(c) }"
+    result = run(Drop(), text=text, check=False)
+    assert dict(result.after.nodes) == {"Tanh": 1}
+
+
+def test_pass_that_raises_is_undone_whole():
+    model = network(CHAIN)
+    result = optimize(model, OptimizeOptions(passes=[Fails()]))
+    assert [undone.name for undone in result.log.rolled_back] == ["fails"]
+    assert "ZeroDivisionError" in result.log.rolled_back[0].reason
+    np.testing.assert_array_equal(answers(result.model)[0], answers(model)[0])
+
+
+def test_original_is_not_touched():
+    text = "t (float[1,4] x) => (float[1,4] y) { a = Identity(x) b = Add(a, zero) y = Tanh(b) }"
+    model = network(text, {"zero": np.zeros(4, np.float32)})
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    optimize(model)
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+
+
+def test_same_input_gives_the_same_bytes():
+    text = "t (float[1,3,8,8] x) => (float[1,4,8,8] y) { c = Conv<pads=[1,1,1,1]>(x, w) y = Add(c, b) }"
+    weights = {"w": (4, 3, 3, 3), "b": (1, 4, 1, 1)}
+    made = [ir.to_proto(optimize(network(text, weights)).model) for _ in range(2)]
+    first, second = (proto.SerializeToString(deterministic=True) for proto in made)
+    assert first == second
+
+
+def test_near_match_says_why_and_where():
+    text = "t (float[1,3,4,4] x) => (float[1,4,4,4] y) { c = Conv(x, w) y = Add(c, b) }"
+    result = optimize(network(text, {"w": (4, 3, 1, 1), "b": (4,)}))
+    (note,) = result.log.declined["ConvBiasAdd"]
+    assert "'b' of shape [4] is not per channel" in note.text
+    assert result.after.nodes["Add"] == 1
+
+
+def test_names_are_checked_with_a_suggestion():
+    with pytest.raises(OptionError, match="Did you mean 'ConvBiasAdd'"):
+        run(enable=["ConvBiasAd"])
+
+
+def test_only_and_disable():
+    text = "t (float[1,4] x) => (float[1,4] y) { a = Identity(x) b = Dropout(a) y = Tanh(b) }"
+    assert "Dropout" in run(text=text, only=["RemoveUnusefulOp"]).after.nodes
+    assert "Identity" in run(text=text, disable=["RemoveUnusefulOp"]).after.nodes
+
+
+def test_name_means_its_parts():
+    names = {item.name for item in all_passes()}
+    assert {"TransformOnnxPad", "TransformOnnxPad.opset"} <= names
+    text = "t (float[1,2,4,4] x) => (float[1,2,4,4] y) { y = Relu(x) }"
+    run(text=text, enable=["TransformOnnxPad"])
+
+
+def test_two_passes_of_one_name_are_refused():
+    with pytest.raises(OptionError, match="two graph passes"):
+        run(Drop(), Drop())
+
+
+def test_time_of_every_pass_is_kept():
+    result = run(text="t (float[n] x) => (float[n] y) { a = Identity(x) y = Relu(a) }")
+    assert result.log.seconds["RemoveUnusefulOp"] > 0
+    assert result.log.rounds == len({run.round for run in result.log.runs})
+
+
+def test_declined_is_no_error():
+    assert str(Declined("its output is read twice")) == "its output is read twice"
+
+
+def test_symbolic_dims_are_compared_at_several_sizes():
+    """``[4, 1] * [n]`` looks like ``[n]`` at one size only; the net must see another."""
+
+    class Squash(Pass):
+        """Sum over an axis that may have one element: wrong unless it has."""
+
+        anchors = frozenset({"ReduceMax"})
+        name = "squash"
+
+        def rewrite(self, node, edit):
+            edit.bypass(node, node.outputs[0], node.inputs[0])
+            return "dropped"
+
+    text = "t (float[n,4] x) => (float[m,4] y) { a = ReduceMax<axes=[0]>(x) y = Tanh(a) }"
+    result = run(Squash(), text=text)
+    assert [undone.name for undone in result.log.rolled_back] == ["squash"]

@@ -1,0 +1,110 @@
+"""Random networks, optimised without the safety net and compared by other code than it uses."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+
+from tests.trtbuild.passes.random_graphs import BATCH, grow
+from trtbuild.passes import OptimizeOptions, optimize
+
+QUICK = settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+LONG = settings(
+    max_examples=10_000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+
+
+@st.composite
+def networks(draw):
+    return grow(lambda options: draw(st.sampled_from(list(options))), draw(st.integers(0, 2**16)))
+
+
+def open_unoptimised(model):
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+
+
+def feeds_of(model, session, seed):
+    """Draw what the network wants; overridable initialisers are overridden."""
+    random = np.random.default_rng(seed)
+    feeds = {}
+    inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
+    for info in inputs:
+        shape = [BATCH if isinstance(dim, str) else dim for dim in info.shape]
+        if info.type == "tensor(bool)":
+            feeds[info.name] = np.array(seed % 2 == 0)
+        else:
+            kind = np.float16 if info.type == "tensor(float16)" else np.float32
+            feeds[info.name] = random.standard_normal(shape).astype(kind)
+    return feeds
+
+
+def tolerance(model, wanted):
+    """Relative to the largest value of an output.
+
+    Folding moves one rounding (2^-24 or 2^-11) of each of up to 12 steps, and sums of up to some
+    hundred products amplify it: 12 * 100 * 2^-24 is below 1e-4; half floats leave 2^-11 * 12 * 4.
+    Rounding to int8 steps of 1/16 may land one step away.
+    """
+    ops = {node.op_type for node in model.graph.node}
+    if wanted.dtype == np.float16:
+        return 0.025
+    return 0.2 if "QuantizeLinear" in ops else 2e-4
+
+
+def check(model):
+    try:
+        session = open_unoptimised(model)
+        samples = [
+            (feeds := feeds_of(model, session, seed), session.run(None, feeds)) for seed in (0, 1)
+        ]
+    except Exception:  # noqa: BLE001 - ONNX Runtime has no kernel for it, or no such broadcast
+        reject()
+    result = optimize(ir.from_proto(model), OptimizeOptions(check=False))
+    optimised = ir.to_proto(result.model)
+    onnx.checker.check_model(optimised, full_check=True)
+    assert not result.log.undoing
+    assert not result.log.capped
+    for part in ("input", "output"):
+        assert list(getattr(model.graph, part)) == list(getattr(optimised.graph, part))
+    again = open_unoptimised(optimised)
+    for feeds, wanted in samples:
+        for name, first, second in zip(
+            [info.name for info in session.get_outputs()], wanted, again.run(None, feeds)
+        ):
+            assert first.dtype == second.dtype
+            assert first.shape == second.shape, name
+            a, b = first.astype(np.float64), second.astype(np.float64)
+            if not np.isfinite(a).all():
+                reject()  # it overflows; where exactly is a matter of rounding
+            limit = tolerance(model, first) * max(1.0, float(np.max(np.abs(a), initial=0.0)))
+            assert np.max(np.abs(a - b), initial=0.0) <= limit, f"{name}: {fired(result)}"
+    rerun = optimize(ir.from_proto(optimised), OptimizeOptions(check=False))
+    assert not rerun.log.fired, fired(rerun)
+
+
+def fired(result):
+    return {name: [note.text for note in notes] for name, notes in result.log.fired.items()}
+
+
+@QUICK
+@given(networks())
+def test_random_networks_keep_their_answers(model):
+    check(model)
+
+
+@pytest.mark.nightly
+@LONG
+@given(networks())
+def test_many_random_networks_keep_their_answers(model):
+    check(model)

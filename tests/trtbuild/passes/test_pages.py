@@ -1,0 +1,56 @@
+"""The page of passes, the list, and the docstrings they are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trtbuild.passes import all_passes
+from trtbuild.passes.passes_page import passes_page
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+CATALOGUE = [
+    "RemoveUnusefulOp", "RemoveDropout", "eliminate_noop", "TensorConverterSameMerge",
+    "Slice_Elimination", "Expand_Elimination", "eliminate_pooling1x1", "RemoveOutputTensorConvert",
+    "Unsqueeze_Elimination", "eliminate_orphaned_memorydata", "eliminate_reshape_before_binaryop",
+    "eliminate_reshape_after_global_pooling", "eliminate_flatten_after_global_pooling",
+    "eliminate_flatten_after_innerproduct", "RemoveDuplicateReshape", "RemoveDuplicatedTensorConvert",
+    "EliminateSqueezeExpandDims", "RemoveInverseTensorConverter", "EliminateQuantAndDequant",
+    "Concat_Slice_Elimination", "Common_Subexpression_Elimination", "ConvBiasAdd",
+    "MergeBNToConvolution", "MergeScaleToConvolution", "Conv_Mul_Fusion", "Matmul_Add_Fusion",
+    "Matmul_Scale_Fusion", "fuse_batchnorm_scale", "fuse_innerproduct_batchnorm",
+    "fuse_innerproduct_add", "MergeReluToConvolution", "MergeRelu6ToConvolution",
+    "Conv_Activate_Fusion", "ConstantFolding", "FoldExpandDimsConst", "fuse_memorydata_binaryop",
+    "FuseLayerNorm", "FuseTfPrelu", "Matmul_transpose_Fusion", "fuse_binaryop_eltwise",
+    "replace_reduction_with_global_pooling", "ConvertMatMulToConv2D", "TransformInnerProduct",
+    "TransformBatchNormal", "replace_prelu_with_leaky_relu",
+    "replace_convolution_with_innerproduct_after_global_pooling",
+    "replace_convolution_with_innerproduct_after_innerproduct", "TransformShuffleChannel",
+    "TransformOnnxPad", "ResolveTfShapeN", "TransformGroupConvolution", "AddTensorFormatConverter",
+    "TurnCompabilityOpAsNC4HW4", "RemoveInplace", "ConvertBinaryToElementwise", "BinaryAddToEltWise",
+    "TurnBinaryToElementwise", "Transformer_Memcpy", "ConvBNReluFuseToConvInt8", "LSTMWeightInt8",
+    "Conv1dQuantToConv2dQuant",
+]  # fmt: skip
+
+
+def test_all_61_passes_of_the_catalogue_are_there():
+    assert len(CATALOGUE) == 61
+    assert set(CATALOGUE) <= {item.name for item in all_passes()}
+
+
+@pytest.mark.parametrize("item", all_passes(), ids=lambda item: item.name)
+def test_docstring_says_everything(item):
+    text = item.describe()
+    for field in ("summary", "pattern", "conditions", "effect", "source"):
+        assert len(getattr(text, field)) > 3, field
+    assert text.summary.endswith(".")
+    assert item.opt_in or item.exact
+
+
+def test_page_is_up_to_date():
+    page = (DOCS / "passes.md").read_text()
+    assert page == passes_page(all_passes()), (
+        "run python -m trtbuild.passes.passes_page > docs/passes.md"
+    )

@@ -1,0 +1,241 @@
+"""The stages of ``trtbuild bench``: an engine, alone, against another, or against a baseline."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.backends import AUTO
+from trtbuild.backends.opening import open_engine
+from trtbuild.data import RandomSource, batches, open_source
+from trtbuild.errors import DataError, OptionError
+from trtbuild.files import file_digest
+from trtbuild.latency.baseline import Baseline, check_device, load_baseline, save_baseline
+from trtbuild.latency.conditions import Conditions, Device, Watch, this_device
+from trtbuild.latency.measure import MeasureOptions, Samples, measure
+from trtbuild.latency.regress import (
+    DEFAULT_MARGIN_PERCENT,
+    Answer,
+    LatencyVerdict,
+    against_baseline,
+    taken_together,
+)
+from trtbuild.latency.stats import summarize
+from trtbuild.progress import Progress, silent
+from trtbuild.recipe import DataRecipe
+from trtbuild.records import encode
+from trtbuild.verification.matching import check_same_interface
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from trtbuild.data import Source
+    from trtbuild.model.signature import TensorSpec
+    from trtbuild.runtime.session import Feeds, Session
+
+__all__ = ["BenchRecipe", "BenchResult", "bench"]
+
+SCHEMA = "trtbuild.latency"
+VERSION = 1
+
+# Each turn takes the next of so many batches: power, and so clocks, depend on the values.
+_NUM_BATCHES = 8
+_CONTROL = "again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRecipe:
+    """What to time, and against what.
+
+    Attributes:
+        engine: the file to time.
+        against: another engine, or a baseline (``.json``); None times the engine alone.
+        data: what to run on; random numbers where none is named.
+        backend: opens the engines; ``auto`` goes by the file.
+        settings: TensorRT's options for opening plans.
+        batch_sizes: empty takes the one that the engine fixes, else 1.
+        measure: how long.
+        margin_percent: differences below this count as none.
+        save_baseline: where to keep the latencies; one batch size only.
+    """
+
+    engine: Path
+    against: Path | None = None
+    data: DataRecipe = field(default_factory=DataRecipe)
+    backend: str = AUTO
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    batch_sizes: tuple[int, ...] = ()
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
+    margin_percent: float = DEFAULT_MARGIN_PERCENT
+    save_baseline: Path | None = None
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Latencies, and what can be said of them.
+
+    Attributes:
+        samples: of each session and batch size.
+        verdicts: one a batch size; empty without anything to compare with.
+        device: where they were taken.
+        conditions: what the machine did meanwhile.
+        data: what was run on.
+    """
+
+    samples: tuple[Samples, ...]
+    verdicts: tuple[LatencyVerdict, ...]
+    device: Device
+    conditions: Conditions
+    data: str
+
+    @property
+    def slower(self) -> bool:
+        """Whether the engine is slower at any batch size."""
+        return any(verdict.answer is Answer.SLOWER for verdict in self.verdicts)
+
+    @property
+    def unclear(self) -> bool:
+        """Whether at any batch size nothing can be said."""
+        return any(verdict.answer is Answer.CANNOT_TELL for verdict in self.verdicts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give JSON types: summaries and not every sample, with the schema's name and version."""
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "latencies": [encode(summarize(samples)) for samples in self.samples],
+            "verdicts": encode(self.verdicts),
+            "device": encode(self.device),
+            "conditions": encode(self.conditions),
+            "remarks": list(self.conditions.remarks()),
+            "data": self.data,
+        }
+
+
+def bench(recipe: BenchRecipe, progress: Progress = silent) -> BenchResult:
+    """Time the engine, and compare it where something to compare with is given.
+
+    Raises:
+        InputError: a file is wrong, the engines do not match, a baseline is of another device, or
+            the data does not fit.
+        MissingError: the backend does not work here.
+    """
+    device = this_device()
+    baseline = _baseline(recipe, device)
+    with contextlib.ExitStack() as stack:
+        sessions = _open(recipe, stack)
+        inputs = sessions[recipe.engine.name].inputs
+        source = _source(recipe.data, inputs)
+        sizes = _batch_sizes(recipe, inputs)
+        watch = Watch()
+        samples, verdicts = [], []
+        for size in sizes:
+            taken = measure(sessions, _feeds(source, size), recipe.measure, batch_size=size,
+                            progress=progress)  # fmt: skip
+            samples += [taken[name] for name in taken if name != _CONTROL]
+            verdicts += _verdicts(recipe, taken, baseline)
+        result = BenchResult(
+            tuple(samples), tuple(verdicts), device, watch.conditions(), source.description
+        )
+    if recipe.save_baseline is not None:
+        _save(recipe, result)
+    return result
+
+
+def _baseline(recipe: BenchRecipe, device: Device) -> Baseline | None:
+    if recipe.save_baseline is not None and len(recipe.batch_sizes) > 1:
+        raise OptionError("a baseline holds one batch size; give one with --batch-size.")
+    if recipe.against is None or recipe.against.suffix != ".json":
+        return None
+    baseline = load_baseline(recipe.against)
+    check_device(baseline, device, recipe.against)
+    return baseline
+
+
+def _open(recipe: BenchRecipe, stack: contextlib.ExitStack) -> dict[str, Session]:
+    """The engine; before it, where there is one, what it is compared with, opened twice."""
+
+    def opened(path: Path) -> Session:
+        session = open_engine(path, recipe.backend, recipe.settings)
+        stack.callback(session.close)
+        return session
+
+    engine = opened(recipe.engine)
+    if recipe.against is None or recipe.against.suffix == ".json":
+        return {recipe.engine.name: engine}
+    base = opened(recipe.against)
+    check_same_interface(base, engine, str(recipe.engine), of="the other engine")
+    name = recipe.against.name
+    if name == recipe.engine.name:
+        name = str(recipe.against)
+    return {name: base, recipe.engine.name: engine, _CONTROL: opened(recipe.against)}
+
+
+def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
+    named = data.verify_data or data.data
+    if named is None:
+        return RandomSource(inputs, seed=data.seed)
+    return open_source(named, inputs, data.preprocess)
+
+
+def _batch_sizes(recipe: BenchRecipe, inputs: Sequence[TensorSpec]) -> tuple[int, ...]:
+    fixed = {spec.dims[0] for spec in inputs if spec.dims and isinstance(spec.dims[0], int)}
+    wanted = recipe.batch_sizes or (tuple(fixed) if len(fixed) == 1 else (1,))
+    for size in wanted:
+        if fixed and fixed != {size}:
+            raise OptionError(
+                f"'{recipe.engine}' was built for batch {sorted(fixed)[0]}, not {size};"
+                " leave --batch-size away, or build it with a dynamic batch."
+            )
+    return wanted
+
+
+def _feeds(source: Source, size: int) -> list[Feeds]:
+    found = [batch.feeds for batch in _full(source, size)]
+    if not found:
+        raise DataError(f"'{source.description}' holds fewer than {size} samples, one batch.")
+    return list(found)
+
+
+def _full(source: Source, size: int) -> Iterator[Any]:
+    samples = itertools.islice(source, size * _NUM_BATCHES)
+    return (batch for batch in batches(samples, size) if len(batch.names) == size)
+
+
+def _verdicts(
+    recipe: BenchRecipe, taken: Mapping[str, Samples], baseline: Baseline | None
+) -> list[LatencyVerdict]:
+    candidate = taken[recipe.engine.name]
+    if baseline is not None:
+        return [against_baseline(baseline.samples, candidate, recipe.margin_percent)]
+    if _CONTROL not in taken:
+        return []
+    base = next(samples for name, samples in taken.items() if name != recipe.engine.name)
+    return [taken_together(base, candidate, taken[_CONTROL], recipe.margin_percent)]
+
+
+def _save(recipe: BenchRecipe, result: BenchResult) -> None:
+    assert recipe.save_baseline is not None
+    samples = next(one for one in result.samples if one.name == recipe.engine.name)
+    baseline = Baseline(
+        engine=recipe.engine.name,
+        engine_digest=file_digest(recipe.engine),
+        device=result.device,
+        taken_at=Baseline.now(),
+        samples=samples,
+        conditions=result.conditions,
+        versions=_versions("trtbuild", "onnxruntime", "tensorrt"),
+    )
+    save_baseline(baseline, recipe.save_baseline)
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -1,0 +1,184 @@
+"""What this machine has of all that trtbuild can use, what will work, and what mends the rest."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.backends.tensorrt.versions import INSTALL, installed, native_version
+from trtbuild.errors import MissingError
+from trtbuild.runtime.cuda import PROVIDERS, cuda_driver
+
+__all__ = ["Ability", "Finding", "State", "abilities", "examine"]
+
+# Where an engine, its caches and its manifest are comfortably kept.
+_WANTED_DISK = 2 * 2**30
+_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "numba")
+
+
+class State(StrEnum):
+    """How a part of the machine is."""
+
+    OK = "ok"
+    ABSENT = "absent"
+    """Not there; something optional will not work."""
+    BROKEN = "broken"
+    """There, and does not work."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part: its state, what was found, and the command that mends it (empty when nothing is wrong)."""
+
+    part: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Something that a user may want to do, whether it works here, and why not."""
+
+    what: str
+    works: bool
+    why: str
+
+
+def examine(folder: Path | None = None) -> list[Finding]:
+    """Look at everything. Never raises.
+
+    Args:
+        folder: where results would go; None for the working directory.
+    """
+    return [
+        _python(),
+        *(_package(name) for name in _PACKAGES),
+        _onnxruntime(),
+        _driver(),
+        *_gpus(),
+        *_tensorrt(),
+        *(_provider(name) for name in PROVIDERS),
+        _disk(folder or Path.cwd()),
+    ]
+
+
+def abilities(findings: list[Finding]) -> list[Ability]:
+    """Say what will work here, from what was found."""
+    tensorrt = TensorRTBackend().availability()
+    reaches = [f.part for f in findings if f.part in PROVIDERS and f.state is State.OK]
+    has_runtime = any(f.part == "ONNX Runtime" and f.state is State.OK for f in findings)
+    opens = f"through {reaches[0]}" if reaches else "no package reaches the GPU"
+    runs = tensorrt.usable and bool(reaches)
+    return [
+        Ability("portable INT8 engines for this CPU", has_runtime, "ONNX Runtime"),
+        Ability("building TensorRT engines", tensorrt.usable, tensorrt.detail),
+        Ability("running TensorRT engines", runs, opens if tensorrt.usable else tensorrt.detail),
+        Ability("exporting PyTorch modules", _is_there("torch"), "torch"),
+    ]
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding("Python", State.OK, f"{found}, {sys.executable}")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, State.OK, version(name))
+    except PackageNotFoundError:
+        return Finding(name, State.ABSENT, "not installed", "pip install trtbuild")
+
+
+def _onnxruntime() -> Finding:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return Finding(
+            "ONNX Runtime", State.BROKEN, str(error), "pip install --force-reinstall onnxruntime"
+        )
+    return Finding("ONNX Runtime", State.OK, ", ".join(onnxruntime.get_available_providers()))
+
+
+def _driver() -> Finding:
+    driver = cuda_driver()
+    if driver.problem:
+        state = State.BROKEN if driver.version else State.ABSENT
+        return Finding("CUDA driver", state, driver.problem, driver.remedy)
+    return Finding("CUDA driver", State.OK, f"CUDA {driver.version}")
+
+
+def _gpus() -> list[Finding]:
+    return [
+        Finding(
+            f"GPU {gpu.index}",
+            State.OK,
+            f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory_bytes / 2**30:.0f} GiB",
+        )
+        for gpu in cuda_driver().gpus
+    ]
+
+
+def _tensorrt() -> list[Finding]:
+    try:
+        found = installed()
+    except MissingError as error:
+        if not _is_there("tensorrt"):
+            return [Finding("TensorRT", State.ABSENT, "not installed", INSTALL)]
+        return [Finding("TensorRT", State.BROKEN, str(error), INSTALL)]
+    style = "implicit and explicit INT8" if found.has_implicit else "explicit INT8"
+    bindings = Finding("TensorRT", State.OK, f"{found.version}: {style}")
+    number = native_version(found.major)
+    if number is None:
+        return [
+            bindings,
+            Finding("TensorRT library", State.BROKEN, "does not load", "pip install tensorrt-cu13"),
+        ]
+    if number != found.number:
+        text = f"{number}, and the Python package is {found.number}"
+        remedy = f"pip install --force-reinstall tensorrt-cu13=={found.version}"
+        return [bindings, Finding("TensorRT library", State.BROKEN, text, remedy)]
+    return [bindings, Finding("TensorRT library", State.OK, str(number))]
+
+
+def _provider(name: str) -> Finding:
+    module, command = PROVIDERS[name]
+    if not _is_there(module):
+        return Finding(name, State.ABSENT, "not installed", command)
+    found = _version_of(name, module.split(".")[0], "cuda-bindings")
+    if found.endswith("+cpu"):
+        return Finding(name, State.ABSENT, f"{found}: built without CUDA", command)
+    return Finding(name, State.OK, found)
+
+
+def _version_of(*packages: str) -> str:
+    for package in packages:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return "installed"
+
+
+def _disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 2**30:.1f} GiB free in '{folder}'"
+    if free < _WANTED_DISK:
+        return Finding(
+            "disk", State.BROKEN, text, "free some space, or choose another folder with -o"
+        )
+    return Finding("disk", State.OK, text)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,241 @@
+"""The stages in order: a float ONNX file in; an engine, its verdict and its manifest out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trtbuild.artifact import Artifact, Record
+from trtbuild.backends import choose_backend
+from trtbuild.backends.base import BuildRequest
+from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
+from trtbuild.data import HELD_OUT_SHARE, DataPlan, batches, open_data
+from trtbuild.errors import ModelError, OptionError
+from trtbuild.files import make_directory, staged_files, write_bytes
+from trtbuild.jobs.trial import compare_with_float, find_fault, time_against_float
+from trtbuild.manifest import write_manifest
+from trtbuild.model import input_specs, name_nodes, read_model, static_batch, write_model
+from trtbuild.model.operators import RECURRENT, WEIGHTED
+from trtbuild.passes import OptimizeOptions, optimize
+from trtbuild.progress import Progress, silent
+from trtbuild.quantization import place, quantize, watched_tensors
+from trtbuild.quantization.half import float_activations
+from trtbuild.result import EngineResult
+from trtbuild.search.stage import meet_budget
+from trtbuild.verification.gate import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from trtbuild.recipe import EngineRecipe
+    from trtbuild.runtime.session import Feeds
+    from trtbuild.search.budget import Tuned
+
+__all__ = ["build_engine", "load", "prepare"]
+
+# With an accuracy budget, so much of the data is kept for the judgement and never searched on.
+_JUDGED_SHARE = 0.5
+
+
+def load(path: Path) -> Artifact:
+    """Read the float network at `path`.
+
+    Raises:
+        ModelError: see `trtbuild.model.read_model`.
+    """
+    model = read_model(path)
+    opset = model.graph.opset_imports.get("", 0)
+    record = Record(
+        "read", f"{len(model.graph)} nodes, opset {opset}", {"file": path.name, "opset": opset}
+    )
+    return Artifact(path.stem, model, model, history=(record,))
+
+
+def prepare(
+    artifact: Artifact, options: OptimizeOptions | None = None, progress: Progress = silent
+) -> Artifact:
+    """Run the graph passes: constants folded, batch norms folded, what is dead gone."""
+    result = optimize(artifact.model, options or OptimizeOptions(), progress)
+    nodes = (len(artifact.model.graph), len(result.model.graph))
+    fired = Counter({run.name: 0 for run in result.log.runs})
+    for run in result.log.runs:
+        fired[run.name] += len(run.changes)
+    details = {
+        "changes": {name: count for name, count in fired.items() if count},
+        "rolled_back": {undone.name: undone.reason for undone in result.log.rolled_back},
+        "comparison": result.log.comparison,
+    }
+    name_nodes(result.model)
+    record = Record("optimize", f"{nodes[0]} nodes became {nodes[1]}", details)
+    return artifact.having(record, model=result.model)
+
+
+def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineResult:
+    """Do the main job: read, prepare, calibrate, quantize, build, verify, record.
+
+    Raises:
+        InputError: the model, the data or an option is wrong; nothing half-written is left.
+        MissingError: the backend that was asked for does not work here.
+    """
+    choose_backend(recipe.backend, recipe.settings)  # what is not installed is said at once
+    artifact = load(recipe.model)
+    artifact = replace(artifact, history=(*recipe.earlier, *artifact.history))
+    plan = open_data(
+        recipe.data,
+        input_specs(artifact.source),
+        calibrates=recipe.int8 and recipe.calibration is None,
+        held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
+    )
+    _check_labels(recipe, plan)
+    output = make_directory(recipe.output)
+    artifact = prepare(artifact, recipe.optimize, progress)
+    tuned = None
+    if recipe.int8:
+        artifact = _with_ranges(artifact, plan, recipe, progress)
+        tuned = _tuned(artifact, plan, recipe, progress)
+        artifact = quantize(artifact, recipe.float_patterns) if tuned is None else tuned.artifact
+    with staged_files(output) as folder:
+        result = _built(artifact, tuned, plan, recipe, folder, progress)
+    engine = replace(result.engine, path=output / result.engine.path.name)
+    return replace(result, engine=engine, manifest=output / result.manifest.name)
+
+
+def _built(
+    artifact: Artifact,
+    tuned: Tuned | None,
+    plan: DataPlan,
+    recipe: EngineRecipe,
+    output: Path,
+    progress: Progress,
+) -> EngineResult:
+    """Write, build, compare, time and record in the folder `output`."""
+    backend, why = choose_backend(recipe.backend, recipe.settings)
+    files = _write_network(artifact, output) if recipe.int8 else {}
+    progress("build", 0, 1)
+    engine = backend.build(_request(artifact, plan, recipe, output, progress))
+    progress("build", 1, 1)
+    session = backend.open(engine.path)
+    try:
+        tried = (artifact, session, plan.verification)
+        comparisons = compare_with_float(*tried, recipe.batch_size, progress)
+        latency = time_against_float(*tried, recipe.latency, progress) if recipe.latency else {}
+    finally:
+        session.close()
+    result = EngineResult(
+        artifact=artifact,
+        engine=engine,
+        why_backend=why,
+        files={**files, **engine.files},
+        comparisons=comparisons,
+        verdicts={name: judge(comparison, recipe.gate) for name, comparison in comparisons.items()},
+        latency=latency,
+        manifest=output / f"{artifact.name}.manifest.json",
+        kept_apart=recipe.calibration is None,
+        layers=find_fault(artifact, comparisons, plan.verification, progress),
+        tuned=tuned,
+    )
+    write_manifest(result, recipe, plan)
+    return result
+
+
+def _check_labels(recipe: EngineRecipe, plan: DataPlan) -> None:
+    if recipe.gate.max_top1_drop is not None:
+        first = next(iter(plan.verification), None)
+        if first is None or first.label is None:
+            raise OptionError("a limit on top-1 needs labels; give them with --labels.")
+
+
+def _with_ranges(
+    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
+) -> Artifact:
+    if recipe.calibration is not None:
+        return _with_earlier_ranges(artifact, plan, recipe)
+    assert plan.calibration is not None
+    tensors = watched_tensors(artifact.model, recipe.float_patterns)
+    if not tensors:
+        raise ModelError(
+            f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact, recipe)}."
+        )
+    if recipe.settings.get("fp16"):
+        # whether they fit into FP16
+        tensors = tuple(sorted({*tensors, *float_activations(artifact.model)}))
+    options = replace(
+        recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
+    )
+    return calibrate(artifact, plan.calibration, tensors, options, progress)
+
+
+def _why_none(artifact: Artifact, recipe: EngineRecipe) -> str:
+    """The first layer that could have been INT8, and why it is not."""
+    for decision in place(artifact.model, recipe.float_patterns).decisions:
+        if decision.op_type in WEIGHTED | RECURRENT:
+            return f"'{decision.node}' stays float: {decision.reason}"
+    return f"it has no {', '.join(sorted(WEIGHTED))} with a constant weight"
+
+
+def _with_earlier_ranges(artifact: Artifact, plan: DataPlan, recipe: EngineRecipe) -> Artifact:
+    """Take the ranges of a file; where weights or preprocessing have changed since, look how far off."""
+    assert recipe.calibration is not None
+    calibration = load_calibration(recipe.calibration, artifact.source)
+    changed = changes_since(calibration, artifact.source, recipe.data.preprocess_text)
+    artifact = artifact.with_calibration(calibration)
+    if not changed:
+        return artifact
+    drift = spot_check(calibration, artifact.model, plan.verification)
+    record = Record(
+        "spot check",
+        f"{' and '.join(changed)} changed since the calibration; {drift}",
+        {"changed": list(changed), "num_samples": drift.num_samples, "ratios": dict(drift.ratios)},
+    )
+    return artifact.having(record)
+
+
+def _has_budget(recipe: EngineRecipe) -> bool:
+    wanted = recipe.int8 and recipe.tune is not None and recipe.calibration is None
+    return wanted and bool(recipe.gate.limits)
+
+
+def _tuned(
+    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
+) -> Tuned | None:
+    if not _has_budget(recipe) or plan.calibration is None:
+        return None
+    return meet_budget(
+        artifact,
+        plan.calibration,
+        recipe.gate,
+        replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
+        float_patterns=recipe.float_patterns,
+        options=recipe.tune,
+        progress=progress,
+    )
+
+
+def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:
+    assert artifact.quantized is not None
+    assert artifact.calibration is not None
+    path = output / f"{artifact.name}.int8.onnx"
+    what = "explicit Q/DQ in TensorRT's form: the reference for accuracy, the input of TensorRT 11"
+    files = {file.name: what for file in write_model(artifact.quantized, path)}
+    ranges = output / f"{artifact.name}.calibration.json"
+    keeps = artifact.calibration.histograms is not None
+    write_bytes(ranges, artifact.calibration.to_bytes(histograms=keeps))
+    return {**files, ranges.name: "ranges of all tensors, for --calibration"}
+
+
+def _request(
+    artifact: Artifact,
+    plan: DataPlan,
+    recipe: EngineRecipe,
+    output: Path,
+    progress: Progress,
+) -> BuildRequest:
+    def calibration_batches() -> Iterator[Feeds]:
+        assert plan.calibration is not None
+        size = static_batch(artifact.source) or recipe.batch_size
+        return (batch.feeds for batch in batches(plan.calibration, size))
+
+    given = calibration_batches if plan.calibration is not None else None
+    return BuildRequest(artifact, output, given, recipe.settings, progress)

@@ -1,0 +1,109 @@
+"""The JSON schemas of what trtbuild writes, made of the dataclasses that it writes.
+
+``python -m trtbuild.jobs.schemas docs/schemas`` writes them; a test holds the published files to
+what the code says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import types
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from trtbuild.files import make_directory, write_text
+from trtbuild.jobs import bench, verify
+from trtbuild.latency import baseline
+from trtbuild.latency.conditions import Conditions, Device
+from trtbuild.latency.regress import LatencyVerdict
+from trtbuild.latency.stats import LatencySummary
+from trtbuild.verification import compare
+
+__all__ = ["schema_of", "schemas"]
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]}
+_PLAIN: dict[Any, dict[str, Any]] = {
+    float: _NUMBER,
+    int: {"type": "integer"},
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Give every schema by its name, which is the value of the field ``schema``."""
+    latency = {
+        "latencies": _array(schema_of(LatencySummary)),
+        "verdicts": _array(schema_of(LatencyVerdict)),
+        "device": schema_of(Device),
+        "conditions": schema_of(Conditions),
+        "remarks": _array({"type": "string"}),
+        "data": {"type": "string"},
+    }
+    return {
+        verify.SCHEMA: _named(schema_of(verify.Verification), verify.SCHEMA, verify.VERSION),
+        compare.SCHEMA: _named(schema_of(compare.Comparison), compare.SCHEMA, compare.VERSION),
+        baseline.SCHEMA: _named(schema_of(baseline.Baseline), baseline.SCHEMA, baseline.VERSION),
+        bench.SCHEMA: _named(_object(latency, tuple(latency)), bench.SCHEMA, bench.VERSION),
+    }
+
+
+def schema_of(cls: type) -> dict[str, Any]:
+    """Give the schema of what `trtbuild.records.encode` makes of a dataclass."""
+    hints = get_type_hints(cls)
+    fields = [field.name for field in dataclasses.fields(cls)]
+    return _object({name: _schema(hints[name]) for name in fields}, tuple(fields))
+
+
+def _schema(hint: Any) -> dict[str, Any]:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_schema(arguments[0]), {"type": "null"}]}
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return _array(_schema(arguments[0]))
+    if origin is tuple:
+        return {"type": "array", "prefixItems": [_schema(item) for item in arguments],
+                "minItems": len(arguments), "maxItems": len(arguments)}  # fmt: skip
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(arguments[1])}
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return {"enum": [str(member) for member in hint]}
+    return schema_of(hint) if dataclasses.is_dataclass(hint) else _PLAIN[hint]  # type: ignore[arg-type]
+
+
+def _array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _object(properties: dict[str, Any], required: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _named(schema: dict[str, Any], name: str, version: int) -> dict[str, Any]:
+    head = {"schema": {"const": name}, "version": {"const": version}}
+    return {
+        "$schema": _DRAFT,
+        "title": name,
+        **_object({**head, **schema["properties"]}, (*head, *schema["required"])),
+    }
+
+
+def _write(folder: Path) -> None:
+    make_directory(folder)
+    for name, schema in schemas().items():
+        version = schema["properties"]["version"]["const"]
+        path = folder / f"{name}.v{version}.schema.json"
+        write_text(path, json.dumps(schema, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]))

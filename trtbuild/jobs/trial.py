@@ -1,0 +1,104 @@
+"""A built engine is tried out: figures against the float network, latency, layers at fault."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from trtbuild.data import batches, full_batches
+from trtbuild.latency.measure import measure
+from trtbuild.model import fixed_batch, input_specs
+from trtbuild.progress import Progress, silent
+from trtbuild.result import ENGINE, FLOAT, TENSORRT_FORM
+from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.verification.compare import compare_each
+from trtbuild.verification.layers import LayerReport, layer_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.data import Batch, Sample
+    from trtbuild.latency.measure import MeasureOptions, Samples
+    from trtbuild.model.signature import TensorSpec
+    from trtbuild.runtime.session import Session
+    from trtbuild.verification.compare import Comparison
+
+__all__ = [
+    "FAR_SQNR_DB",
+    "compare_with_float",
+    "find_fault",
+    "time_against_float",
+    "verification_batches",
+]
+
+# Latency is taken on this many samples in turn.
+_LATENCY_SAMPLES = 8
+
+# Below this an output is far from the float one (10 % relative error), and the user wants a name.
+FAR_SQNR_DB = 20.0
+_FAULT_SAMPLES = 4
+
+
+def verification_batches(
+    inputs: Sequence[TensorSpec], source: Iterable[Sample], batch_size: int
+) -> Iterator[Batch]:
+    """Batches of `batch_size`, or of the size that the network fixes."""
+    fixed = fixed_batch(inputs)
+    if fixed is None:
+        return batches(source, batch_size)
+    return batches(source, 1) if fixed == 1 else full_batches(source, fixed)
+
+
+def compare_with_float(
+    artifact: Artifact,
+    engine: Session,
+    source: Iterable[Sample],
+    batch_size: int,
+    progress: Progress = silent,
+) -> dict[str, Comparison]:
+    """Run the float network, TensorRT's form where there is one, and the engine on `source`.
+
+    Returns:
+        Name (`trtbuild.result`) -> figures against the float network.
+    """
+    candidates: dict[str, Session] = {}
+    if artifact.quantized is not None:
+        candidates[TENSORRT_FORM] = open_session(artifact.quantized, Execution.REFERENCE)
+    candidates[ENGINE] = engine
+    data = verification_batches(input_specs(artifact.source), source, batch_size)
+    return compare_each(open_session(artifact.source), candidates, data, progress=progress)
+
+
+def time_against_float(
+    artifact: Artifact,
+    engine: Session,
+    source: Iterable[Sample],
+    options: MeasureOptions,
+    progress: Progress = silent,
+) -> Mapping[str, Samples]:
+    """Take latencies of the float network and of the engine in turns, on a few samples of `source`."""
+    few = itertools.islice(
+        verification_batches(input_specs(artifact.source), source, 1), _LATENCY_SAMPLES
+    )
+    sessions = {FLOAT: open_session(artifact.source), ENGINE: engine}
+    return measure(sessions, [batch.feeds for batch in few], options, progress=progress)
+
+
+def find_fault(
+    artifact: Artifact,
+    comparisons: Mapping[str, Comparison],
+    source: Iterable[Sample],
+    progress: Progress = silent,
+) -> LayerReport | None:
+    """The error of every layer, where an output of TensorRT's form lies below 20 dB; else None."""
+    found = comparisons.get(TENSORRT_FORM)
+    if found is None or artifact.quantized is None:
+        return None
+    figures = [output.sqnr_db for output in found.outputs]
+    if all(figure is None or figure.value >= FAR_SQNR_DB for figure in figures):
+        return None
+    few = itertools.islice(
+        verification_batches(input_specs(artifact.source), source, 1), _FAULT_SAMPLES
+    )
+    return layer_errors(artifact.model, artifact.quantized, list(few), progress)

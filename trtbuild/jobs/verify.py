@@ -1,0 +1,268 @@
+"""The stages of ``trtbuild verify``: a float network, an engine and data in; figures and blame out."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.backends import AUTO
+from trtbuild.backends.opening import built_by, open_engine
+from trtbuild.data import choose_samples, open_data
+from trtbuild.errors import OptionError
+from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.trial import verification_batches
+from trtbuild.model import input_specs, read_model
+from trtbuild.progress import Progress, silent
+from trtbuild.records import decode, encode, load_object
+from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.search.bisect import Culprits, find_culprits
+from trtbuild.search.evaluate import Evaluator, open_as_written
+from trtbuild.search.groups import find_groups, with_float
+from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
+from trtbuild.verification.compare import Comparison, ComparisonOptions, compare
+from trtbuild.verification.gate import Gate, Verdict, judge
+from trtbuild.verification.layers import LayerReport, layer_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.data import Batch, Source
+    from trtbuild.model.signature import TensorSpec
+    from trtbuild.pytorch.spec import ModuleSource
+    from trtbuild.recipe import DataRecipe
+    from trtbuild.runtime.session import Session
+
+__all__ = [
+    "REFERENCE_BACKEND",
+    "Diagnosis",
+    "Verification",
+    "VerifyRecipe",
+    "judge_again",
+    "load_verification",
+    "verify",
+]
+
+# Candidates of a diagnosis run here unless an engine is asked for.
+REFERENCE_BACKEND = "onnxruntime"
+
+SCHEMA = "trtbuild.verification"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What is looked into beyond the outputs; each needs a Q/DQ network in ONNX as the engine.
+
+    Attributes:
+        layers: error of every layer and activation.
+        sensitivity: cost of every group alone.
+        bisect: when a limit fails, the smallest set of groups that explains it.
+        num_images: how many of the images each of these runs on; None for all.
+        backend: what sensitivity and bisecting run candidates on: ``onnxruntime`` computes Q/DQ as
+            written, on CPU; ``tensorrt`` builds an engine of every candidate.
+    """
+
+    layers: bool = False
+    sensitivity: bool = False
+    bisect: bool = False
+    num_images: int | None = 64
+    backend: str = REFERENCE_BACKEND
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is."""
+        return self.layers or self.sensitivity or self.bisect
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRecipe:
+    """What to compare, on what, and what to look into.
+
+    Attributes:
+        reference: float ONNX file, or a PyTorch module.
+        engine: what is judged: a plan, or an ONNX file with Q/DQ.
+        data: images and labels; all of them verify.
+        backend: opens `engine`; ``auto`` goes by the file.
+        settings: TensorRT's options for opening plans.
+        batch_size: images a run, where the network leaves it open.
+        options: what is compared.
+        gate: limits.
+        diagnosis: what else is looked into.
+    """
+
+    reference: Path | ModuleSource
+    engine: Path
+    data: DataRecipe
+    backend: str = AUTO
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int = 8
+    options: ComparisonOptions = field(default_factory=ComparisonOptions)
+    gate: Gate = field(default_factory=Gate)
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What came out; saved as JSON, it can be judged again.
+
+    Attributes:
+        reference, engine: file names.
+        data: where the images came from.
+        comparison: the outputs.
+        limits: of the gate.
+        verdict: its judgement.
+        layers, sensitivity, culprits: None where not asked for.
+    """
+
+    reference: str
+    engine: str
+    data: str
+    comparison: Comparison
+    limits: dict[str, float]
+    verdict: Verdict
+    layers: LayerReport | None = None
+    sensitivity: tuple[GroupSensitivity, ...] | None = None
+    culprits: Culprits | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give JSON types, with the schema's name and version."""
+        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+
+
+def load_verification(path: Path) -> Verification:
+    """Read what `Verification.to_json` gave.
+
+    Raises:
+        InputError: unreadable, or of another schema or version.
+    """
+    data = load_object(path, SCHEMA, VERSION)
+    fields = {key: item for key, item in data.items() if key not in ("schema", "version")}
+    return decode(Verification, fields, f"'{path}'")
+
+
+def judge_again(found: Verification, gate: Gate) -> Verification:
+    """Answer a saved result with other limits and their verdict; nothing is run.
+
+    Raises:
+        OptionError: a limit is on a figure that was not measured.
+    """
+    return replace(found, limits=gate.limits, verdict=judge(found.comparison, gate))
+
+
+def verify(recipe: VerifyRecipe, progress: Progress = silent) -> Verification:
+    """Compare, judge, and find who is to blame.
+
+    Raises:
+        InputError: a file, the data or an option is wrong, or they do not belong together.
+        MissingError: the backend that opens the engine does not work here.
+    """
+    artifact = load(recipe.reference) if isinstance(recipe.reference, Path) else None
+    if artifact is None and recipe.diagnosis.wanted:
+        raise OptionError(
+            "layers, sensitivity and bisecting need the float network as an ONNX file."
+        )
+    engine = open_engine(recipe.engine, recipe.backend, recipe.settings)
+    try:
+        inputs = engine.inputs if artifact is None else input_specs(artifact.source)
+        source = _source(recipe.data, inputs)
+        batches = _checked(verification_batches(inputs, source, recipe.batch_size), recipe)
+        reference = _reference(recipe.reference, artifact, engine)
+        comparison = compare(
+            reference, engine, batches, recipe.options, name=recipe.engine.name, progress=progress
+        )
+    finally:
+        engine.close()
+    found = Verification(
+        reference=_name(recipe.reference),
+        engine=recipe.engine.name,
+        data=source.description,
+        comparison=comparison,
+        limits=recipe.gate.limits,
+        verdict=judge(comparison, recipe.gate),
+    )
+    return found if artifact is None else _diagnosed(found, recipe, artifact, source, progress)
+
+
+def _reference(given: Path | ModuleSource, artifact: Artifact | None, engine: Session) -> Session:
+    if isinstance(given, Path):
+        assert artifact is not None
+        return open_session(artifact.source)
+    from trtbuild.pytorch import open_module
+
+    return open_module(given, engine)
+
+
+def _name(given: Path | ModuleSource) -> str:
+    return given.name if isinstance(given, Path) else given.target
+
+
+def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
+    source = open_data(data, inputs, calibrates=False).verification
+    if data.num_images is None:
+        return source
+    return choose_samples(source, num_images=data.num_images, seed=data.seed)
+
+
+def _checked(batches: Iterator[Batch], recipe: VerifyRecipe) -> Iterator[Batch]:
+    """The batches, unless the first already shows that a limit could not be judged at the end."""
+    if recipe.gate.max_metric_drop is not None and not recipe.options.metrics:
+        raise OptionError("a limit on a metric needs one; give it with --metric.")
+    for number, batch in enumerate(batches):
+        if number == 0 and batch.labels is None and recipe.gate.max_top1_drop is not None:
+            raise OptionError("a limit on top-1 needs labels; give them with --labels.")
+        yield batch
+
+
+def _diagnosed(
+    found: Verification,
+    recipe: VerifyRecipe,
+    artifact: Artifact,
+    source: Source,
+    progress: Progress,
+) -> Verification:
+    wanted = recipe.diagnosis
+    if not wanted.wanted:
+        return found
+    quantized = _quantized_network(recipe.engine)
+    model = prepare(artifact).model
+    images = itertools.islice(source, wanted.num_images)
+    batches = list(verification_batches(input_specs(model), images, recipe.batch_size))
+    if wanted.layers:
+        found = replace(found, layers=layer_errors(model, quantized, batches, progress))
+    opener: Callable[[ir.Model], Session] = open_as_written
+    if wanted.backend != REFERENCE_BACKEND:
+        opener = built_by(wanted.backend, batches[0].feeds, recipe.settings)
+    evaluate = Evaluator(open_session(model), batches, recipe.options, opener=opener)
+    if wanted.sensitivity:
+        costs = sensitivities(quantized, model, evaluate, progress)
+        found = replace(found, sensitivity=costs)
+    if wanted.bisect:
+        culprits = _culprits(quantized, model, evaluate, recipe.gate, progress)
+        found = replace(found, culprits=culprits)
+    return found
+
+
+def _quantized_network(path: Path) -> ir.Model:
+    if path.suffix != ".onnx":
+        raise OptionError(
+            f"layers, sensitivity and bisecting need the Q/DQ network, and '{path}' is no ONNX file;"
+            " give the '.int8.onnx' file that lies beside the engine."
+        )
+    return read_model(path)
+
+
+def _culprits(
+    quantized: ir.Model, model: ir.Model, evaluate: Evaluator, gate: Gate, progress: Progress
+) -> Culprits:
+    if not gate.limits:
+        raise OptionError("bisecting needs a limit that fails, for example --min-sqnr 20.")
+
+    def passes(floats: frozenset[str]) -> bool:
+        return judge(evaluate(with_float(quantized, model, floats)), gate).passed
+
+    return find_culprits([group.name for group in find_groups(quantized)], passes, progress)

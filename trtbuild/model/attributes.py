@@ -1,0 +1,190 @@
+"""Reading operators whose form changed between opsets: axes, bounds, flags."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.model.constants import array, integers, single_value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = [
+    "ACTIVATIONS",
+    "BROADCASTING",
+    "UNARY",
+    "attribute",
+    "axes",
+    "dropout_is_off",
+    "input_at",
+    "is_inference_batch_norm",
+    "is_random",
+    "normal_axis",
+    "permutation",
+]
+
+ACTIVATIONS = frozenset(
+    {
+        "Celu",
+        "Clip",
+        "Elu",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Mish",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+    }
+)
+"""Element by element, one tensor in, one out; other operands are scalars."""
+
+UNARY = ACTIVATIONS | frozenset(
+    {
+        "Abs",
+        "Cast",
+        "Ceil",
+        "Cos",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Identity",
+        "Log",
+        "Neg",
+        "Not",
+        "Reciprocal",
+        "Round",
+        "Sign",
+        "Sin",
+        "Sqrt",
+    }
+)
+"""Element by element, one tensor in, one out."""
+
+BROADCASTING = frozenset(
+    {
+        "Add",
+        "And",
+        "Div",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "Max",
+        "Mean",
+        "Min",
+        "Mod",
+        "Mul",
+        "Or",
+        "Pow",
+        "Sub",
+        "Sum",
+        "Where",
+        "Xor",
+    }
+)
+"""Element by element over operands that broadcast in both directions."""
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """Answer an attribute as a Python value, `default` where it is not written."""
+    found = node.attributes.get(name)
+    return default if found is None or found.is_ref() else found.value
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """Answer an operand; None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def axes(node: ir.Node, *, index: int = 1) -> tuple[int, ...] | None:
+    """Answer the constant axes of Squeeze, Unsqueeze or a reduction, as attribute or operand.
+
+    Returns:
+        The axes as written (possibly negative, empty where none are given); None where they are not
+        constant.
+    """
+    written = attribute(node, "axes")
+    if written is not None:
+        return tuple(written)
+    operand = input_at(node, index)
+    return () if operand is None else integers(operand)
+
+
+def normal_axis(axis: int, rank: int) -> int:
+    """Count an axis from the front."""
+    return axis + rank if axis < 0 else axis
+
+
+def permutation(node: ir.Node, rank: int | None) -> tuple[int, ...] | None:
+    """Answer the permutation of a Transpose; without one it reverses the dims. None: not known."""
+    perm = attribute(node, "perm")
+    if perm is not None:
+        return tuple(perm)
+    return None if rank is None else tuple(reversed(range(rank)))
+
+
+def is_inference_batch_norm(node: ir.Node) -> bool:
+    """Whether a BatchNormalization works with its stored statistics.
+
+    Before opset 14 there is no ``training_mode``: more outputs than one mean training.
+    """
+    if attribute(node, "training_mode", 0) or not attribute(node, "spatial", 1):
+        return False
+    return all(not out.name for out in node.outputs[1:])
+
+
+def dropout_is_off(node: ir.Node) -> bool:
+    """Whether a Dropout passes its input through."""
+    operand = input_at(node, 2)
+    if operand is None:
+        return True
+    content = array(operand)
+    return content is not None and not bool(single_value(operand))
+
+
+_RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+
+
+def is_random(node: ir.Node) -> bool:
+    """Whether `node` answers something else each time it runs, or may."""
+    if node.op_type == "Dropout":
+        return not dropout_is_off(node)
+    return node.domain == "" and node.op_type in _RANDOM
+
+
+def pad_widths(node: ir.Node) -> tuple[int, ...] | None:
+    """Answer the constant widths of a Pad as written: all starts, then all ends; None: not known."""
+    written = attribute(node, "pads", attribute(node, "paddings"))
+    return tuple(written) if written is not None else integers(input_at(node, 1))
+
+
+def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
+    """Answer the constant bounds of a Clip, infinite where there is none; None: not known."""
+    low, high = attribute(node, "min"), attribute(node, "max")
+    bounds = [-math.inf if low is None else low, math.inf if high is None else high]
+    for place in (0, 1):
+        operand = input_at(node, place + 1)
+        if operand is not None:
+            value = single_value(operand)
+            if value is None or math.isnan(float(value)):
+                return None
+            bounds[place] = float(value)
+    return bounds[0], bounds[1]

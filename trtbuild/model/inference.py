@@ -1,0 +1,104 @@
+"""Shapes and types of all tensors, by ONNX's own inference, from the inputs and weights alone.
+
+The dims that a file records for inner tensors are forgotten first: they are often left over from
+before an input became symbolic, and no rewrite may rest on them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+from trtbuild.model.bodies import all_nodes, bodies
+from trtbuild.model.constants import constant_tensor
+from trtbuild.model.light import lighten
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["infer_model", "infer_node"]
+
+_SMALL = 64
+"""Elements. Shapes, axes and bounds: constants whose values decide the shape of a result."""
+
+_log = logging.getLogger(__name__)
+
+
+def infer_model(model: ir.Model) -> None:
+    """Write what can be inferred onto every tensor of `model`; forget all other dims."""
+    for node in all_nodes(model.graph):
+        if node.domain == "":
+            for output in node.outputs:
+                output.shape = None
+    try:
+        proto = onnx.shape_inference.infer_shapes(lighten(model).proto, data_prop=True)
+    except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
+        _log.debug("shape inference answered: %s", error)
+        return
+    _take_over(model.graph, proto.graph)
+
+
+def _take_over(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    known = {info.name: info.type for info in (*proto.value_info, *proto.output)}
+    for node, node_proto in zip(graph, proto.node):
+        _set_outputs(node.outputs, known)
+        inner = [a.g for a in node_proto.attribute if a.type == onnx.AttributeProto.GRAPH]
+        inner += [g for a in node_proto.attribute for g in a.graphs]
+        for body, body_proto in zip(bodies(node), inner):
+            _take_over(body, body_proto)
+
+
+def _set_outputs(outputs: Iterable[ir.Value], known: Mapping[str, onnx.TypeProto]) -> None:
+    for output in outputs:
+        proto = known.get(output.name or "")
+        if proto is None:
+            continue
+        inferred = ir.serde.deserialize_type_proto_for_type(proto)
+        if inferred is not None:
+            output.type = inferred
+        output.shape = ir.serde.deserialize_type_proto_for_shape(proto)
+
+
+def infer_node(node: ir.Node, opset_imports: Mapping[str, int]) -> None:
+    """Write what can be inferred onto the outputs of one new node."""
+    version = opset_imports.get(node.domain)
+    types = {v.name or "": _type_proto(v) for v in node.inputs if v is not None}
+    if version is None or any(item is None for item in types.values()):
+        return
+    data = {
+        v.name or "": proto
+        for v in node.inputs
+        if v is not None and (proto := _data_proto(v)) is not None
+    }
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        answer = onnx.shape_inference.infer_node_outputs(
+            schema, ir.serde.serialize_node(node), types, data, opset_imports=_opsets(opset_imports)
+        )
+    except (RuntimeError, onnx.defs.SchemaError, onnx.shape_inference.InferenceError) as error:
+        _log.debug("shape inference of one %s answered: %s", node.op_type, error)
+        return
+    _set_outputs(node.outputs, answer)
+
+
+def _opsets(imports: Mapping[str, int]) -> list[onnx.OperatorSetIdProto]:
+    return [onnx.helper.make_opsetid(domain, version) for domain, version in imports.items()]
+
+
+def _type_proto(value: ir.Value) -> onnx.TypeProto | None:
+    if value.type is None:
+        return None
+    proto = ir.serde.serialize_type(value.type)
+    if value.shape is not None:
+        ir.serde.serialize_shape_into(proto, value.shape)
+    return proto
+
+
+def _data_proto(value: ir.Value) -> onnx.TensorProto | None:
+    tensor = constant_tensor(value)
+    if tensor is None or tensor.size > _SMALL:
+        return None
+    return ir.serde.serialize_tensor(ir.tensor(tensor.numpy()))

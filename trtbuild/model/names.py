@@ -1,0 +1,66 @@
+"""Names of tensors: every one unique over the graph and all its bodies.
+
+ONNX lets sibling bodies use one name twice. A rewrite that moves nodes between graphs, and ONNX
+Runtime's outer scopes, do not forgive that, so new names are unique everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.model.bodies import all_graphs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx_ir as ir
+
+__all__ = ["Names", "defined_values", "rename_clashes"]
+
+
+def defined_values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Give every tensor that `graph` itself defines: inputs, initialisers, outputs of nodes."""
+    yield from graph.inputs
+    for value in graph.initializers.values():
+        if not value.is_graph_input():
+            yield value
+    for node in graph:
+        for output in node.outputs:
+            if output.name != "":
+                yield output
+
+
+class Names:
+    """The names in use in one model, and new ones on demand."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._used = {
+            value.name or "" for graph in all_graphs(model.graph) for value in defined_values(graph)
+        }
+        self._next: dict[str, int] = {}
+
+    def fresh(self, hint: str) -> str:
+        """Answer a name that starts with `hint` and that nothing has, and keep it."""
+        name = hint
+        number = self._next.get(hint, 1)
+        while name in self._used:
+            number += 1
+            name = f"{hint}_{number}"
+        self._next[hint] = number
+        self._used.add(name)
+        return name
+
+
+def rename_clashes(model: ir.Model, names: Names) -> Iterator[tuple[str, str]]:
+    """Rename inner tensors that share a name with another one; give the old and the new names."""
+    kept = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    seen: set[str | None] = set()
+    for graph in all_graphs(model.graph):
+        outer = graph is model.graph
+        for value in list(defined_values(graph)):
+            at_interface = outer and (value.is_graph_input() or value.is_graph_output())
+            old = value.name or ""
+            if not at_interface and (old in seen or old in kept):
+                value.name = names.fresh(old)
+                yield old, value.name
+            seen.add(value.name)

@@ -1,0 +1,146 @@
+"""Reads Q/DQ networks: which input of which node is quantized, from what, with which numbers.
+
+Works on the names and operators of ONNX alone, so networks that another tool quantized are read too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.model.operators import moves_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import onnx_ir as ir
+
+__all__ = [
+    "ActivationPair",
+    "activation_pairs",
+    "behind_activation",
+    "float_twins",
+    "is_qdq",
+    "pair_behind",
+    "quantized_nodes",
+    "weight_behind",
+]
+
+_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+_ACTIVATIONS = frozenset({"Clip", "Relu"})
+
+
+@dataclass(frozen=True)
+class ActivationPair:
+    """A Q/DQ pair on a computed tensor, with per-tensor numbers.
+
+    Attributes:
+        source: the float tensor in front of Q.
+        quantize, dequantize: the two nodes.
+        scale: step size.
+        low, high: the smallest and largest value that are not clipped, ``(limit - zero) * scale``.
+    """
+
+    source: ir.Value
+    quantize: ir.Node
+    dequantize: ir.Node
+    scale: float
+    low: float
+    high: float
+
+
+def is_qdq(node: ir.Node) -> bool:
+    """Say whether `node` is a QuantizeLinear or DequantizeLinear."""
+    return node.op_type in (_QUANTIZE, _DEQUANTIZE)
+
+
+def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == op_type else None
+
+
+def pair_behind(value: ir.Value | None) -> ActivationPair | None:
+    """Give the pair that `value` comes out of; None where it does not."""
+    dequantize = _producer(value, _DEQUANTIZE)
+    quantize = _producer(dequantize.inputs[0], _QUANTIZE) if dequantize is not None else None
+    if dequantize is None or quantize is None or quantize.inputs[0] is None:
+        return None
+    scale, zero, dtype = _numbers(quantize)
+    if scale is None or scale.size != 1:
+        return None
+    limits = np.iinfo(dtype)
+    step, origin = float(scale.reshape(-1)[0]), float(zero.reshape(-1)[0])
+    low, high = ((limit - origin) * step for limit in (limits.min, limits.max))
+    return ActivationPair(quantize.inputs[0], quantize, dequantize, step, low, high)
+
+
+def activation_pairs(model: ir.Model) -> dict[str, ActivationPair]:
+    """Give every pair on an activation, by the name of the float tensor in front of it."""
+    found = {}
+    for node in model.graph:
+        if node.op_type == _DEQUANTIZE:
+            pair = pair_behind(node.outputs[0])
+            if pair is not None:
+                found[pair.source.name or ""] = pair
+    return found
+
+
+def weight_behind(value: ir.Value | None) -> np.ndarray | None:
+    """Give the float32 weight that a DequantizeLinear of constants yields; None for all else."""
+    node = _producer(value, _DEQUANTIZE)
+    tensor = node.inputs[0].const_value if node is not None and node.inputs[0] is not None else None
+    if node is None or tensor is None:
+        return None
+    scale, zero, _ = _numbers(node)
+    if scale is None:
+        return None
+    integers = tensor.numpy()
+    if scale.size > 1:
+        axis = node.attributes.get_int("axis", 1) % integers.ndim
+        shape = [-1 if i == axis else 1 for i in range(integers.ndim)]
+        scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
+    weight: np.ndarray = (integers.astype(np.float32) - zero.astype(np.float32)) * scale
+    return weight.astype(np.float32, copy=False)
+
+
+def _numbers(node: ir.Node) -> tuple[np.ndarray | None, np.ndarray, np.dtype]:
+    """Scale, zero point and integer type of a Q or DQ whose scale is constant."""
+    scale = node.inputs[1].const_value if node.inputs[1] is not None else None
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = given.const_value if given is not None else None
+    numbers = np.zeros((), np.uint8) if zero is None else zero.numpy()
+    return (None if scale is None else scale.numpy()), numbers, numbers.dtype
+
+
+def quantized_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Give the nodes that compute on something dequantized (data movement and Q/DQ left out)."""
+    for node in model.graph:
+        if is_qdq(node) or moves_values(node):
+            continue
+        if any(_producer(value, _DEQUANTIZE) is not None for value in node.inputs):
+            yield node
+
+
+def float_twins(quantized: ir.Model, reference: ir.Model) -> Mapping[str, ir.Node]:
+    """Give the float node of each node of `quantized`: of the same name and operator.
+
+    A node without a twin by name is matched by the name of its first output.
+    """
+    by_name = {node.name: node for node in reference.graph}
+    by_output = {node.outputs[0].name: node for node in reference.graph if node.outputs}
+    twins = {}
+    for node in quantized.graph:
+        twin = by_name.get(node.name) or by_output.get(node.outputs[0].name)
+        if twin is not None and twin.op_type == node.op_type:
+            twins[node.name or ""] = twin
+    return twins
+
+
+def behind_activation(value: ir.Value) -> ir.Value:
+    """Give the output of the Relu or Clip that alone reads `value`, else `value`."""
+    uses = list(value.uses())
+    if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in _ACTIVATIONS:
+        return uses[0].node.outputs[0]
+    return value

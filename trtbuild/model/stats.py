@@ -1,0 +1,92 @@
+"""How large a graph is: nodes by operator, parameters, multiply-accumulates, bytes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtbuild.model.attributes import attribute
+from trtbuild.model.bodies import all_graphs, all_nodes
+from trtbuild.model.constants import constant_tensor
+from trtbuild.model.shapes import dims, static_dims
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+__all__ = ["GraphStats", "measure", "node_macs"]
+
+
+@dataclass(frozen=True)
+class GraphStats:
+    """The size of a graph, bodies of If, Loop and Scan included (each counted once).
+
+    Attributes:
+        nodes: operator -> how many; ``domain::operator`` outside the ONNX domain.
+        parameters: elements of all constants.
+        parameter_bytes: bytes of all constants.
+        macs: multiply-accumulates of convolutions and matrix products, at batch and other symbolic
+            sizes of 1; those of unknown size are left out.
+    """
+
+    nodes: Mapping[str, int]
+    parameters: int
+    parameter_bytes: int
+    macs: int
+
+    @property
+    def node_count(self) -> int:
+        """All nodes but Constant, which is a weight and no work."""
+        return sum(count for op, count in self.nodes.items() if op != "Constant")
+
+
+def measure(model: ir.Model) -> GraphStats:
+    """Count what is in `model`. Dims must have been inferred for `macs` to be complete."""
+    nodes: Counter[str] = Counter()
+    macs = 0
+    tensors = [
+        value.const_value
+        for graph in all_graphs(model.graph)
+        for value in graph.initializers.values()
+    ]
+    for node in all_nodes(model.graph):
+        nodes[f"{node.domain}::{node.op_type}" if node.domain else node.op_type] += 1
+        macs += node_macs(node)
+        if node.op_type == "Constant" and node.domain == "":
+            tensors.append(constant_tensor(node.outputs[0]))
+    held = [tensor for tensor in tensors if tensor is not None]
+    return GraphStats(
+        nodes=dict(sorted(nodes.items())),
+        parameters=sum(tensor.size for tensor in held),
+        parameter_bytes=sum(tensor.nbytes for tensor in held),
+        macs=macs,
+    )
+
+
+def node_macs(node: ir.Node) -> int:
+    """Answer output elements times the length of the sum behind each of them."""
+    if node.domain != "":
+        return 0
+    match node.op_type:
+        case "Conv":
+            weight = static_dims(node.inputs[1])
+            return _elements(node.outputs[0]) * math.prod(weight[1:]) if weight else 0
+        case "ConvTranspose":
+            weight = static_dims(node.inputs[1])
+            return _elements(node.inputs[0]) * math.prod(weight[1:]) if weight else 0
+        case "MatMul" | "Gemm":
+            left = dims(node.inputs[0])
+            if not left:
+                return 0
+            depth = left[0 if attribute(node, "transA", 0) else -1]
+            return _elements(node.outputs[0]) * (depth if isinstance(depth, int) else 1)
+        case _:
+            return 0
+
+
+def _elements(value: ir.Value | None) -> int:
+    known = dims(value)
+    return 0 if known is None else math.prod(d if isinstance(d, int) else 1 for d in known)

@@ -1,0 +1,174 @@
+"""Runs passes over one model until nothing changes, and always comes to an end.
+
+A round runs every default pass once, in order. After each round the graph is hashed: the same
+digest as before means rest; a digest of an earlier round means that passes undo each other, and
+they are named; a cap ends everything else. Opt-in passes run once, after the default passes have
+come to rest, which then run again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from trtbuild.model.bodies import all_nodes
+from trtbuild.model.graph_hash import Hasher
+from trtbuild.model.inference import infer_model
+from trtbuild.model.names import Names
+from trtbuild.passes.editor import Editor
+from trtbuild.passes.pass_log import PassLog, PassRun
+from trtbuild.progress import silent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbuild.passes.pass_base import Pass
+    from trtbuild.progress import Progress
+
+__all__ = ["PassFailure", "Schedule", "run_passes"]
+
+_STRUCTURE_REPEATS = 3
+"""A graph whose form came three times while only float constants changed is going in circles."""
+
+
+class PassFailure(Exception):  # noqa: N818 - carries the failure of a pass to who can roll it back
+    """A pass raised; the model that it worked on may be half edited.
+
+    Attributes:
+        name: the pass.
+        step: how many runs before it had changed something.
+    """
+
+    def __init__(self, name: str, step: int, cause: Exception) -> None:
+        super().__init__(f"pass '{name}' failed: {type(cause).__name__}: {cause}")
+        self.name = name
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What to run, and how far.
+
+    Attributes:
+        default: run in rounds until nothing changes.
+        opt_in: run once each, after that.
+        max_rounds: the cap.
+        max_steps: stop after so many runs that changed something; None: do not.
+        banned: pass -> the step from which on it does not run.
+    """
+
+    default: Sequence[Pass]
+    opt_in: Sequence[Pass] = ()
+    max_rounds: int = 100
+    max_steps: int | None = None
+    banned: Mapping[str, int] = field(default_factory=dict)
+
+
+def run_passes(model: ir.Model, schedule: Schedule, progress: Progress = silent) -> PassLog:
+    """Run the passes of `schedule` over `model`, whose dims have been inferred, in place.
+
+    The same model and schedule give the same graph: with `Schedule.max_steps` a run can be replayed
+    up to any point.
+
+    Raises:
+        PassFailure: a pass raised something that it should not.
+    """
+    return _Driver(model, schedule, progress).run()
+
+
+class _Driver:
+    """The state of one `run_passes`."""
+
+    def __init__(self, model: ir.Model, schedule: Schedule, progress: Progress) -> None:
+        self._model = model
+        self._schedule = schedule
+        self._progress = progress
+        self._hasher = Hasher()
+        self._names = Names(model)
+        self._log = PassLog()
+        self._step = 0
+        self._present = self._operators()
+        self._mapped = [
+            value.const_value
+            for value in model.graph.initializers.values()
+            if isinstance(value.const_value, ir.ExternalTensor)
+        ]
+
+    def run(self) -> PassLog:
+        self._to_fixpoint()
+        if self._schedule.opt_in and not self._finished():
+            changed = self._round(self._schedule.opt_in)
+            if changed:
+                infer_model(self._model)
+                self._to_fixpoint()
+        return self._log
+
+    def _to_fixpoint(self) -> None:
+        digest = self._hasher.digest(self._model)
+        seen = {digest.content: len(self._log.runs)}
+        forms = Counter([digest.structure])
+        last = digest.content
+        for _ in range(self._schedule.max_rounds):
+            start = len(self._log.runs)
+            changed = self._round(self._schedule.default)
+            if not changed or self._finished():
+                return
+            digest = self._hasher.digest(self._model)
+            if digest.content == last:
+                fired = self._fired_since(start)
+                self._log.undoing = fired if len(fired) > 1 else ()
+                return
+            forms[digest.structure] += 1
+            if digest.content in seen or forms[digest.structure] >= _STRUCTURE_REPEATS:
+                self._log.undoing = self._fired_since(seen.get(digest.content, 0))
+                return
+            seen[digest.content] = len(self._log.runs)
+            last = digest.content
+            infer_model(self._model)
+        self._log.capped = True
+
+    def _round(self, passes: Sequence[Pass]) -> bool:
+        """Run each pass once; answer whether anything changed."""
+        self._log.rounds += 1
+        changed = False
+        for place, item in enumerate(passes):
+            if self._finished():
+                break
+            self._progress(f"graph passes, round {self._log.rounds}", place, len(passes))
+            changed |= self._run_one(item)
+        return changed
+
+    def _run_one(self, item: Pass) -> bool:
+        if self._step >= self._schedule.banned.get(item.name, self._step + 1):
+            return False
+        if item.anchors and not item.anchors & self._present:
+            return False
+        edit = Editor(self._model, self._names, mapped=self._mapped)
+        started = time.perf_counter()
+        try:
+            item.run(edit)
+        except Exception as error:  # a user's pass may raise anything
+            raise PassFailure(item.name, self._step, error) from error
+        seconds = time.perf_counter() - started
+        changes, declines = tuple(edit.changes), tuple(edit.declines)
+        self._log.runs.append(PassRun(item.name, self._log.rounds, seconds, changes, declines))
+        if changes:
+            self._step += 1
+            self._present = self._operators()
+        return bool(changes)
+
+    def _operators(self) -> set[str]:
+        """Answer which operators there are, so that passes without anything to start from rest."""
+        return {node.op_type for node in all_nodes(self._model.graph)}
+
+    def _finished(self) -> bool:
+        limit = self._schedule.max_steps
+        return limit is not None and self._step >= limit
+
+    def _fired_since(self, start: int) -> tuple[str, ...]:
+        names = [run.name for run in self._log.runs[start:] if run.changes]
+        return tuple(dict.fromkeys(names))

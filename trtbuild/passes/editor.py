@@ -1,0 +1,301 @@
+"""Edits one model on behalf of one pass, and writes down what the pass did.
+
+The conditions that hold for every pass live here: outputs keep their names, bodies keep a producer
+for each of their outputs, weights are copied and never edited, names stay unique.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from trtbuild.model import inference
+from trtbuild.model.bodies import all_nodes, bodies
+from trtbuild.model.mapped_pages import LARGE, give_back, mapped_copy
+from trtbuild.passes.declined import Declined
+from trtbuild.passes.readers import label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from trtbuild.model.names import Names
+
+__all__ = ["Editor", "Note"]
+
+_AXES_AS_OPERAND = 13
+"""Opset from which on Squeeze and Unsqueeze take their axes as an operand."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a pass did, or why it did nothing, at one node."""
+
+    node: str
+    op_type: str
+    text: str
+
+
+@dataclass
+class Editor:
+    """One model under the hands of one pass.
+
+    Attributes:
+        model: edited in place.
+        names: gives names that nothing in the model has.
+        mapped: weights that are mapped from a file; where there are any, large new ones are, too.
+        changes: what was done.
+        declines: near matches that were left, and why.
+    """
+
+    model: ir.Model
+    names: Names
+    mapped: Sequence[ir.TensorProtocol] = ()
+    changes: list[Note] = field(default_factory=list)
+    declines: list[Note] = field(default_factory=list)
+
+    @property
+    def opset(self) -> int:
+        """Version of the ONNX operator set that the model imports."""
+        return self.model.opset_imports.get("", 1)
+
+    def nodes(self, op_types: frozenset[str] = frozenset()) -> Iterator[ir.Node]:
+        """Give every node of the ONNX domain of one of these types (none: all), bodies included.
+
+        Nodes may be added and removed on the way.
+        """
+        for node in all_nodes(self.model.graph):
+            if node.domain == "" and (not op_types or node.op_type in op_types):
+                yield node
+
+    def report(self, node: ir.Node, what: str) -> None:
+        """Write down that something was done at `node`."""
+        self.changes.append(Note(label(node), node.op_type, what))
+
+    def note(self, name: str, kind: str, what: str) -> None:
+        """Write down that something was done at what is no node."""
+        self.changes.append(Note(name, kind, what))
+
+    def decline(self, node: ir.Node, reason: str) -> None:
+        """Write down that a near match at `node` was left, and why."""
+        self.declines.append(Note(label(node), node.op_type, reason))
+
+    def add(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        before: ir.Node,
+        like: ir.Value | None = None,
+        outputs: int = 1,
+    ) -> ir.Value:
+        """Insert a node of the ONNX domain in front of `before`; answer its first output.
+
+        Args:
+            op_type: the operator.
+            inputs: its operands; None for one that is left out.
+            attributes: its attributes as Python values; None values are left out.
+            before: the node in front of which, and in whose graph, it stands.
+            like: a tensor of the same type and dims as the first output; without it, they are
+                inferred.
+            outputs: how many outputs it has.
+        """
+        given = {key: item for key, item in (attributes or {}).items() if item is not None}
+        node = ir.node(op_type, list(inputs), given, num_outputs=outputs)
+        for output in node.outputs:
+            output.name = self.names.fresh(f"{op_type}_out")
+        self.insert(node, before=before)
+        if like is not None:
+            node.outputs[0].type = like.type
+            node.outputs[0].shape = like.shape.copy() if like.shape is not None else None
+        else:
+            inference.infer_node(node, self.model.opset_imports)
+        return node.outputs[0]
+
+    def add_with_axes(
+        self, op_type: str, source: ir.Value, axes: Sequence[int], *, before: ir.Node
+    ) -> ir.Value:
+        """Insert a Squeeze or Unsqueeze, whose axes became an operand with opset 13."""
+        if self.opset < _AXES_AS_OPERAND:
+            return self.add(op_type, [source], {"axes": list(axes)}, before=before)
+        operand = self.constant(np.array(axes, np.int64), near=before, hint=f"{source.name}_axes")
+        return self.add(op_type, [source, operand], before=before)
+
+    def insert(self, node: ir.Node, *, before: ir.Node) -> None:
+        """Put a node that is in no graph in front of `before`."""
+        graph = before.graph
+        assert graph is not None, "the node to insert before is in a graph"
+        graph.insert_before(before, node)
+
+    def squeeze_behind(self, node: ir.Node, axes: Sequence[int]) -> ir.Value:
+        """Put a Squeeze behind `node`, as `follow` does."""
+        if self.opset < _AXES_AS_OPERAND:
+            return self.follow(node, "Squeeze", {"axes": list(axes)})
+        hint = f"{node.outputs[0].name}_axes"
+        return self.follow(
+            node, "Squeeze", {}, self.constant(np.array(axes, np.int64), near=node, hint=hint)
+        )
+
+    def follow(
+        self, node: ir.Node, op_type: str, attributes: Mapping[str, Any], *parameters: ir.Value
+    ) -> ir.Value:
+        """Put a new node behind `node`; who read the output of `node` reads its output.
+
+        Call it when `node` has its new operands: its own type and dims are inferred again.
+
+        Args:
+            node: the node whose output becomes the first operand.
+            op_type: the operator of the new node.
+            attributes: its attributes.
+            parameters: its other operands.
+        """
+        output = node.outputs[0]
+        graph = node.graph
+        assert graph is not None, "the node is in a graph"
+        new = ir.node(op_type, [None, *parameters], dict(attributes))
+        new.outputs[0].name = self.names.fresh(f"{op_type}_out")
+        graph.insert_after(node, new)
+        self.forward(output, new.outputs[0])
+        new.replace_input_with(0, output)
+        output.shape = None
+        self.infer(node)
+        return new.outputs[0]
+
+    def infer(self, node: ir.Node) -> None:
+        """Infer types and dims of the outputs of `node` from what is known about its inputs."""
+        inference.infer_node(node, self.model.opset_imports)
+
+    def constant(self, content: NDArray[np.generic], near: ir.Node, hint: str) -> ir.Value:
+        """Add an initialiser to the graph of `near`; its name starts with `hint`."""
+        if self.mapped and content.nbytes >= LARGE:
+            content = mapped_copy(content)
+            give_back(self.mapped)
+        return self.initializer(ir.Tensor(content), near=near, hint=hint)
+
+    def initializer(self, tensor: ir.TensorProtocol, near: ir.Node, hint: str) -> ir.Value:
+        """Add an initialiser that holds `tensor`, shared and not copied, to the graph of `near`."""
+        graph = near.graph
+        assert graph is not None, "the node is in a graph"
+        value = ir.Value(
+            name=self.names.fresh(hint),
+            shape=ir.Shape(tensor.shape.numpy()),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        graph.register_initializer(value)
+        return value
+
+    def become_constant(self, output: ir.Value, content: NDArray[np.generic]) -> None:
+        """Replace a tensor that a node makes by a constant: an initialiser, or a Constant node."""
+        node = output.producer()
+        assert node is not None, "a node makes it"
+        if output.is_graph_output():
+            value = self.add("Constant", [], {"value": ir.Tensor(content)}, before=node)
+        else:
+            value = self.constant(content, near=node, hint=f"{output.name}_folded")
+        self.forward(output, value)
+        self.drop(node)
+
+    def rewire(self, node: ir.Node, place: int, value: ir.Value) -> None:
+        """Give `node` another operand, and drop what made the old one unless somebody reads it."""
+        old = node.inputs[place]
+        node.replace_input_with(place, value)
+        source = None if old is None else old.producer()
+        if source is not None:
+            self.drop(source)
+
+    def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:
+        """Write an attribute of `node`."""
+        node.attributes.add(ir.convenience.convert_attribute(name, value))
+
+    def bypass(self, node: ir.Node, output: ir.Value, replacement: ir.Value) -> None:
+        """Let everybody who reads `output` of `node` read `replacement`, and drop `node`.
+
+        Raises:
+            Declined: `output` is an output of a graph, and `replacement` cannot take its name.
+        """
+        self.require_bypass(node, output, replacement)
+        self.forward(output, replacement)
+        self.drop(node)
+
+    def require_bypass(self, node: ir.Node, output: ir.Value, replacement: ir.Value) -> None:
+        """Check that `bypass` can be done.
+
+        Raises:
+            Declined: it cannot.
+        """
+        if not output.is_graph_output():
+            return
+        source = replacement.producer()
+        if replacement.is_graph_input() or replacement.is_initializer() or source is None:
+            raise Declined(f"output '{output.name}' needs a node that makes it")
+        if source.graph is not node.graph:
+            raise Declined(f"output '{output.name}' of the body needs a node inside it")
+        if replacement.is_graph_output():
+            raise Declined(f"'{output.name}' and '{replacement.name}' are both outputs")
+
+    def replace(self, node: ir.Node, result: ir.Value, *, name: str | None = None) -> None:
+        """Let `result`, just made, stand for the output of `node`, and drop `node`.
+
+        Args:
+            node: the node that goes.
+            result: the output of a node that `add` made.
+            name: the name that the new node takes over, so that users find it again.
+        """
+        maker = result.producer()
+        if name is not None and maker is not None:
+            maker.name = name
+        self.forward(node.outputs[0], result)
+        self.drop(node)
+
+    def stand_in(self, node: ir.Node, output: ir.Value, value: ir.Value) -> None:
+        """Let `value` stand for `output` of `node`, by an Identity where it cannot take its name."""
+        try:
+            self.require_bypass(node, output, value)
+        except Declined:
+            value = self.add("Identity", [value], before=node, like=output)
+        self.forward(output, value)
+
+    def forward(self, old: ir.Value, new: ir.Value) -> None:
+        """Let everybody who reads `old` read `new`, which takes its name if it is an output."""
+        if new.type is None:
+            new.type = old.type
+        if new.shape is None and old.shape is not None:
+            new.shape = old.shape.copy()
+        if old.is_graph_output():
+            name = old.name
+            old.name = self.names.fresh(f"{name}_inner")
+            new.name = name
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+    def drop(self, node: ir.Node) -> None:
+        """Remove `node`, and whatever was there only for it, unless somebody reads it."""
+        waiting = [node]
+        while waiting:
+            candidate = waiting.pop()
+            graph = candidate.graph
+            if graph is None or any(
+                out.uses() or out.is_graph_output() for out in candidate.outputs
+            ):
+                continue
+            sources = [value.producer() for value in candidate.inputs if value is not None]
+            for body in bodies(candidate):
+                sources += _let_go(body)
+            graph.remove(candidate, safe=True)
+            waiting.extend(source for source in sources if source is not None)
+
+
+def _let_go(body: ir.Graph) -> list[ir.Node | None]:
+    """Detach the nodes of a removed body from what they read; answer who made that."""
+    sources = []
+    for node in all_nodes(body):
+        for index, value in enumerate(node.inputs):
+            if value is not None:
+                sources.append(value.producer())
+                node.replace_input_with(index, None)
+    return sources

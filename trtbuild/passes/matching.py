@@ -1,0 +1,42 @@
+"""What a pass asks about a graph, in one place for passes of your own.
+
+Who makes a tensor and who reads it, what is constant and what its values are, which dims are known,
+and what the operands of an operator mean in this opset.
+"""
+
+from __future__ import annotations
+
+from trtbuild.model.attributes import (
+    attribute,
+    axes,
+    clip_bounds,
+    input_at,
+    normal_axis,
+    pad_widths,
+    permutation,
+)
+from trtbuild.model.constants import array, integers, is_constant, single_value
+from trtbuild.model.shapes import broadcast, dims, rank, same_dims, static_dims
+from trtbuild.passes.readers import maker, require_private, sole_node
+
+__all__ = [
+    "array",
+    "attribute",
+    "axes",
+    "broadcast",
+    "clip_bounds",
+    "dims",
+    "input_at",
+    "integers",
+    "is_constant",
+    "maker",
+    "normal_axis",
+    "pad_widths",
+    "permutation",
+    "rank",
+    "require_private",
+    "same_dims",
+    "single_value",
+    "sole_node",
+    "static_dims",
+]

@@ -1,0 +1,60 @@
+"""The page of all passes, made from their docstrings: ``python -m trtbuild.passes.passes_page``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from trtbuild.passes.default_passes import shipped_passes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtbuild.passes.pass_base import Pass
+
+__all__ = ["passes_page"]
+
+_HEAD = """\
+# Graph passes
+
+Made from the docstrings of the passes by `python -m trtbuild.passes.passes_page`; do not edit.
+
+The default passes run in rounds, in the order below, until a round changes nothing; the driver hashes
+the graph after each round, stops when it was seen before and then names the passes that undo each
+other (the fixpoint loop of the catalogue). Passes on request run once, after that, and the default
+passes once more behind them. Names are those of MNN, NCNN and ONNX Runtime, where the rules come from.
+
+Conditions that hold for every pass:
+
+- names, order, types and dims of inputs and outputs stay, and an input nobody reads stays;
+- a tensor that a match takes in has no other reader, is no output, and is not captured by a body;
+- constant is an initialiser that is not also an input, or a Constant node; weights are copied, never
+  edited;
+- no operator outside the ONNX domain comes out, and the opset stays unless asked;
+- QuantizeLinear and DequantizeLinear are INT8 information: never folded into floats, never dropped as
+  a pair;
+- only what shape inference proves counts: a symbolic dim may be 1.
+
+A pass of your own: see `samples/custom_pass`.
+"""
+
+
+def passes_page(passes: Sequence[Pass]) -> str:
+    """Write the page: a section for the default passes and one for those on request."""
+    parts = [_HEAD]
+    for title, opt_in in (("Default passes", False), ("Passes on request", True)):
+        parts.append(f"## {title}\n")
+        parts += [_entry(item) for item in passes if item.opt_in is opt_in]
+    return "\n".join(parts)
+
+
+def _entry(item: Pass) -> str:
+    text = item.describe()
+    lines = [f"### {item.name}\n", f"{text.summary}\n"]
+    fields = ("pattern", "conditions", "effect", "source")
+    lines += [f"- {name.capitalize()}: {getattr(text, name)}" for name in fields]
+    return "\n".join(lines).replace("``", "`") + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(passes_page(shipped_passes()))

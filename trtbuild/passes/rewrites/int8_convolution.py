@@ -1,0 +1,146 @@
+"""Convolutions that are quantised already, or almost: BN, integer weights, QLinearConv."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.model.attributes import input_at
+from trtbuild.model.constants import array
+from trtbuild.model.shapes import rank
+from trtbuild.passes.affine import fold_affine, layer_before, layer_channels
+from trtbuild.passes.declined import Declined
+from trtbuild.passes.pass_base import Pass
+from trtbuild.passes.readers import label, maker, sole_node
+from trtbuild.passes.rewrites.batch_norm import batch_norm_affine
+from trtbuild.passes.symmetric_weights import quantize_rows
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.passes.editor import Editor
+
+__all__ = [
+    "ConvBNReluFuseToConvInt8",
+    "ConvBNReluFuseToConvInt8QLinear",
+    "ConvBNReluFuseToConvInt8Weights",
+]
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+class ConvBNReluFuseToConvInt8(Pass):
+    """Fold BatchNormalization behind a convolution with int8 weights into their scales.
+
+    Pattern: ``DequantizeLinear(int8 W) -> Conv -> BatchNormalization``.
+    Conditions: nobody else sees the convolution's output, no Q-DQ in between; a reader that shares the
+        weights keeps them.
+    Effect: the integers stay, but for the sign of channels with a negative factor; scales take the
+        factor and stay positive; the bias takes the shift. ``DQ -> Conv -> Relu -> Q`` is in one
+        piece.
+    Source: MNN ``ConvBNReluFuseToConvInt8``.
+    """
+
+    name = "ConvBNReluFuseToConvInt8"
+    anchors = frozenset({"BatchNormalization"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Fold `node` into the quantised convolution that feeds it."""
+        layer = maker(node.inputs[0], *_CONVOLUTIONS)
+        if layer is None or maker(layer.inputs[1], "DequantizeLinear") is None:
+            return None
+        layer_before(node.inputs[0], node, _CONVOLUTIONS)
+        affine = batch_norm_affine(node)
+        _, channels = layer_channels(layer)
+        if affine.scale is None or affine.scale.size != channels:
+            raise Declined("it does not have one statistic for each channel")
+        fold_affine(layer, affine, edit)
+        edit.bypass(node, node.outputs[0], layer.outputs[0])
+        return f"folded into the scales of {layer.op_type} '{layer.name}'"
+
+
+class ConvBNReluFuseToConvInt8Weights(Pass):
+    """Quantise the float weights of a convolution whose input and output are quantised.
+
+    Pattern: ``DequantizeLinear -> Conv(float W) (-> activation) -> QuantizeLinear``.
+    Conditions: constant weights; opset 13 or newer (19 for half floats). Changes numbers: on
+        request.
+    Effect: int8 weights with one symmetric scale per output channel behind a DequantizeLinear.
+    Source: MNN ``ConvBNReluFuseToConvInt8``.
+    """
+
+    name = "ConvBNReluFuseToConvInt8.weights"
+    opt_in = True
+    exact = False
+    anchors = frozenset({"Conv"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Give `node` int8 weights."""
+        if maker(node.inputs[0], "DequantizeLinear") is None or not _meets_quantizer(node):
+            return None
+        weight = node.inputs[1]
+        content = array(weight)
+        if content is None or weight is None or content.dtype.kind != "f":
+            raise Declined("its weights are no constant floats")
+        node.replace_input_with(1, quantize_rows(content, 0, weight.name or "weight", node, edit))
+        return "has int8 weights"
+
+
+def _meets_quantizer(node: ir.Node) -> bool:
+    """Whether the output of `node` is quantised, behind at most one more operator."""
+    users = node.outputs[0].consumers()
+    if any(user.op_type == "QuantizeLinear" for user in users):
+        return True
+    following = users[0] if len(users) == 1 else None
+    return following is not None and any(
+        sole_node(output, "QuantizeLinear") is not None for output in following.outputs
+    )
+
+
+class ConvBNReluFuseToConvInt8QLinear(Pass):
+    """Write QLinearConv in the form that TensorRT reads.
+
+    Pattern: QLinearConv.
+    Conditions: constant scales of input and weights where there is a bias, which is in their product;
+        opset 13 or newer where weights have a scale per channel.
+    Effect: ``DequantizeLinear -> Conv -> QuantizeLinear`` with a float bias.
+    Source: MNN ``ConvBNReluFuseToConvInt8``; TensorRT's parser reads Q/DQ only.
+    """
+
+    name = "ConvBNReluFuseToConvInt8.qlinear"
+    opt_in = True
+    anchors = frozenset({"QLinearConv"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Replace `node` by the operators that it stands for."""
+        x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = node.inputs[:8]
+        if edit.opset < 13 and rank(w_scale) != 0:
+            raise Declined("scales per channel came with opset 13")
+        bias = input_at(node, 8)
+        addend = [] if bias is None else [_float_bias(node, bias, edit)]
+        operands = [
+            edit.add("DequantizeLinear", [x, x_scale, x_zero], before=node),
+            edit.add(
+                "DequantizeLinear",
+                [w, w_scale, w_zero],
+                {"axis": 0} if edit.opset >= 13 else None,
+                before=node,
+            ),
+        ]
+        attributes = {key: item.value for key, item in node.attributes.items()}
+        result = edit.add("Conv", [*operands, *addend], attributes, before=node)
+        output = edit.add(
+            "QuantizeLinear", [result, y_scale, y_zero], before=node, like=node.outputs[0]
+        )
+        edit.replace(node, output)
+        return "became DQ -> Conv -> Q"
+
+
+def _float_bias(node: ir.Node, bias: ir.Value, edit: Editor) -> ir.Value:
+    content, x_scale, w_scale = (array(value) for value in (bias, node.inputs[1], node.inputs[4]))
+    if content is None or x_scale is None or w_scale is None:
+        raise Declined("bias or scales are not constant")
+    steps = x_scale.astype(np.float64).reshape(-1) * w_scale.astype(np.float64).reshape(-1)
+    value = (content.astype(np.float64) * steps).astype(x_scale.dtype)
+    return edit.constant(value, near=node, hint=f"{label(node)}_bias")

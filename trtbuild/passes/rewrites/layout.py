@@ -1,0 +1,228 @@
+"""Transposes that sink behind the operators that work on any layout, until they meet and cancel.
+
+A Transpose on an operand, ``op(T(x))``, is ``T(op'(x))`` where the constants and the axis of ``op'``
+are permuted back: axis ``a`` behind ``T`` is axis ``perm[a]`` in front of it, and a constant that
+broadcasts against ``T(x)`` is padded to its rank and transposed by the inverse permutation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.model.attributes import (
+    ACTIVATIONS,
+    BROADCASTING,
+    UNARY,
+    attribute,
+    input_at,
+    normal_axis,
+    permutation,
+)
+from trtbuild.model.constants import array, is_constant
+from trtbuild.model.shapes import rank
+from trtbuild.passes.declined import Declined
+from trtbuild.passes.pass_base import Pass
+from trtbuild.passes.readers import maker, require_private, sole_node
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.passes.editor import Editor
+
+__all__ = [
+    "AddTensorFormatConverter",
+    "BinaryAddToEltWise",
+    "ConvActivateFusion",
+    "TurnCompabilityOpAsNC4HW4",
+]
+
+_WITH_AXIS = frozenset({"Concat", "LogSoftmax", "Softmax"})
+_QUANTIZERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
+_DATA_OPERANDS = BROADCASTING | {"Concat", "PRelu"}
+"""Operators all of whose operands are tensors to permute; others have one, and parameters."""
+
+
+@dataclass(frozen=True)
+class _Sink:
+    """A Transpose that can move behind a node.
+
+    Attributes:
+        perm: its permutation.
+        sources: place of an operand -> the tensor in front of its Transpose.
+        constants: places of constants to permute back.
+    """
+
+    perm: tuple[int, ...]
+    sources: dict[int, ir.Value]
+    constants: tuple[int, ...]
+
+
+def _sink_of(node: ir.Node) -> _Sink | None:
+    """Read the Transposes in front of `node`; None if there is none.
+
+    Raises:
+        Declined: one cannot move.
+    """
+    places = range(len(node.inputs)) if node.op_type in _DATA_OPERANDS else range(1)
+    computed = [place for place in places if not is_constant(node.inputs[place])]
+    found = {place: maker(node.inputs[place], "Transpose") for place in computed}
+    if not any(found.values()):
+        return None
+    perms = {
+        None if item is None else permutation(item, rank(item.inputs[0])) for item in found.values()
+    }
+    perm = perms.pop()
+    if perm is None or perms:
+        raise Declined("its operands are not all transposed the same way")
+    sources: dict[int, ir.Value] = {}
+    for place, transpose in found.items():
+        value = node.inputs[place]
+        if transpose is None or transpose.inputs[0] is None or value is None:
+            return None
+        require_private(value, node)
+        sources[place] = transpose.inputs[0]
+    constants = tuple(place for place in places if place not in sources)
+    for place in constants:
+        content = array(node.inputs[place])
+        if content is None or content.ndim > len(perm):
+            raise Declined("a constant makes the result of a higher rank")
+        if node.op_type == "Concat" and content.ndim != len(perm):
+            raise Declined("a piece has another rank")
+    return _Sink(perm, sources, constants)
+
+
+def _sink(node: ir.Node, sink: _Sink, edit: Editor) -> str:
+    """Move the Transposes of `sink` behind `node`."""
+    inverse = tuple(int(place) for place in np.argsort(sink.perm))
+    for place in sink.constants:
+        operand = node.inputs[place]
+        content = array(operand)
+        assert content is not None and operand is not None, "_sink_of looked"  # noqa: PT018
+        if content.size == 1 and node.op_type != "Concat":
+            continue
+        padded = content.reshape((1,) * (len(inverse) - content.ndim) + content.shape)
+        turned = np.transpose(padded, inverse)
+        node.replace_input_with(
+            place, edit.constant(turned, near=node, hint=operand.name or "constant")
+        )
+    if node.op_type in _WITH_AXIS:
+        axis = normal_axis(int(attribute(node, "axis", -1)), len(inverse))
+        edit.set_attribute(node, "axis", sink.perm[axis])
+    for place, source in sink.sources.items():
+        edit.rewire(node, place, source)
+    edit.follow(node, "Transpose", {"perm": list(sink.perm)})
+    return f"runs in front of Transpose {list(sink.perm)}"
+
+
+class TurnCompabilityOpAsNC4HW4(Pass):
+    """Run operators that work on any layout in front of the Transposes of their operands.
+
+    Pattern: an elementwise operator, Concat or Softmax all of whose computed operands come from
+        Transposes with one permutation.
+    Conditions: nobody else reads the transposed tensors; axis and constants are permuted along;
+        Softmax of opset 13 or newer (before, it flattened). Reshape and reductions stop it.
+    Effect: the operator in the layout in front, one Transpose behind it.
+    Source: MNN ``TurnCompabilityOpAsNC4HW4``.
+    """
+
+    name = "TurnCompabilityOpAsNC4HW4"
+    anchors = UNARY | BROADCASTING | _WITH_AXIS | {"PRelu"}
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Sink the Transposes in front of `node` behind it."""
+        sink = _sink_of(node)
+        if sink is None:
+            return None
+        if edit.opset < 13 and node.op_type in {"LogSoftmax", "Softmax"}:
+            raise Declined("before opset 13 it flattens its input")
+        if node.op_type == "PRelu" and 0 not in sink.sources:
+            raise Declined("only its slopes are transposed")
+        return _sink(node, sink, edit)
+
+
+class AddTensorFormatConverter(Pass):
+    """Let the Transposes around quantisation meet.
+
+    Pattern: ``Transpose -> QuantizeLinear -> DequantizeLinear -> Transpose``.
+    Conditions: one scale for the whole tensor; nobody else sees what is between. The Transposes at
+        the interface stay.
+    Effect: the pair works on the layout in front, and the Transposes stand behind each other, where
+        they compose or cancel.
+    Source: MNN ``AddTensorFormatConverter``; layouts are the engine's choice in TensorRT, so what is
+        left of the task is that Transposes around NCHW islands cancel.
+    """
+
+    name = "AddTensorFormatConverter"
+    anchors = frozenset({"QuantizeLinear"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Move the Transpose in front of `node` behind the DequantizeLinear that follows."""
+        first = maker(node.inputs[0], "Transpose")
+        following = sole_node(node.outputs[0], "DequantizeLinear")
+        if first is None or first.inputs[0] is None or following is None:
+            return None
+        if sole_node(following.outputs[0], "Transpose") is None:
+            return None
+        perm = permutation(first, rank(first.inputs[0]))
+        if perm is None or not all(_per_tensor(item) for item in (node, following)):
+            raise Declined("its scale lies along an axis")
+        require_private(first.outputs[0], node)
+        edit.rewire(node, 0, first.inputs[0])
+        node.outputs[0].shape = None
+        edit.infer(node)
+        edit.follow(following, "Transpose", {"perm": list(perm)})
+        return f"runs in front of Transpose {list(perm)}"
+
+
+def _per_tensor(node: ir.Node) -> bool:
+    return rank(node.inputs[1]) == 0 or (rank(input_at(node, 1)) is not None and _single(node))
+
+
+def _single(node: ir.Node) -> bool:
+    content = array(node.inputs[1])
+    return content is not None and content.size == 1
+
+
+class BinaryAddToEltWise(Pass):
+    """Add first, transpose once.
+
+    Pattern: ``Transpose(a) + Transpose(b)`` with one permutation, also behind DequantizeLinear.
+    Conditions: nobody else reads the transposed tensors; different permutations stay.
+    Effect: ``Transpose(a + b)``; ``DequantizeLinear -> Add`` become neighbours.
+    Source: MNN ``BinaryAddToEltWise``.
+    """
+
+    name = "BinaryAddToEltWise"
+    anchors = frozenset({"Add"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Sink two Transposes behind `node`."""
+        if any(maker(value, "Transpose") is None for value in node.inputs):
+            return None
+        sink = _sink_of(node)
+        return None if sink is None else _sink(node, sink, edit)
+
+
+class ConvActivateFusion(Pass):
+    """Bring an activation next to its convolution.
+
+    Pattern: ``Conv -> Transpose -> activation``.
+    Conditions: nobody else sees the convolution's output. Identity and Dropout between them go by
+        their own passes.
+    Effect: ``Conv -> activation -> Transpose``, which TensorRT fuses; no contrib operator.
+    Source: ONNX Runtime ``Conv Activate Fusion``.
+    """
+
+    name = "Conv_Activate_Fusion"
+    anchors = ACTIVATIONS
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Sink the Transpose between a convolution and `node`."""
+        transpose = maker(node.inputs[0], "Transpose")
+        if transpose is None or maker(transpose.inputs[0], "Conv", "ConvTranspose") is None:
+            return None
+        sink = _sink_of(node)
+        return None if sink is None else _sink(node, sink, edit)

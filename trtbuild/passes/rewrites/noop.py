@@ -1,0 +1,119 @@
+"""Operators that happen to return their input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from trtbuild.model.attributes import attribute, axes, clip_bounds, input_at, pad_widths
+from trtbuild.model.constants import array, integers, single_value
+from trtbuild.model.shapes import dims, keeps_shape
+from trtbuild.passes.declined import Declined
+from trtbuild.passes.pass_base import Pass
+from trtbuild.passes.reshaping import RESHAPES, keeps_dims
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.passes.editor import Editor
+
+__all__ = ["EliminateNoop"]
+
+_NEUTRAL: dict[str, tuple[Any, bool]] = {
+    # operator: (constant that changes nothing, whether it may stand on the left)
+    "Add": (0, True),
+    "And": (True, True),
+    "Div": (1, False),
+    "Mul": (1, True),
+    "Or": (False, True),
+    "Pow": (1, False),
+    "Sub": (0, False),
+}
+
+_REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"})
+"""Reductions that return a single element as it is; ReduceL1 and others do not."""
+
+
+class EliminateNoop(Pass):
+    """Remove operators whose constants or dims make them return their input.
+
+    Pattern: ``x + 0``, ``x - 0``, ``x * 1``, ``x / 1``, ``x ** 1``; Pad by nothing, Tile by one;
+        Reshape, Flatten, Squeeze or Unsqueeze to the dims that are there; Clip to everything; a
+        reduction over no axes or over axes of size 1.
+    Conditions: constants hold exactly that value (1e-9 is no zero) and do not make the result larger
+        or of another rank; ``0 - x`` and ``1 / x`` compute something.
+    Effect: readers read the input.
+    Source: NCNN ``eliminate_noop``.
+    """
+
+    name = "eliminate_noop"
+    anchors = frozenset({"Clip", "Pad", "Tile", *_NEUTRAL, *_REDUCTIONS, *RESHAPES})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Bypass `node` if it returns its input."""
+        source = _returned(node)
+        if source is None:
+            return None
+        edit.bypass(node, node.outputs[0], source)
+        return f"returns '{source.name}'"
+
+
+def _returned(node: ir.Node) -> ir.Value | None:
+    if node.op_type in _NEUTRAL:
+        return _neutral_operand(node)
+    match node.op_type:
+        case "Clip":
+            does_nothing = _clips_nothing(node)
+        case "Pad":
+            widths = pad_widths(node)
+            does_nothing = widths is not None and not any(widths)
+        case "Tile":
+            repeats = integers(input_at(node, 1))
+            does_nothing = repeats is not None and all(count == 1 for count in repeats)
+        case "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze":
+            does_nothing = keeps_dims(node)
+        case _:
+            does_nothing = _reduces_nothing(node)
+    return node.inputs[0] if does_nothing else None
+
+
+def _neutral_operand(node: ir.Node) -> ir.Value | None:
+    """Answer the other operand where one is the constant that changes nothing."""
+    neutral, commutes = _NEUTRAL[node.op_type]
+    places = ((0, 1), (1, 0)) if commutes else ((0, 1),)
+    for place, other in places:
+        value = single_value(node.inputs[other])
+        if value is None or value != neutral:
+            continue
+        source, constant = node.inputs[place], array(node.inputs[other])
+        if constant is None or not keeps_shape(dims(source), constant.shape):
+            raise Declined("the constant may make the result larger")
+        if source is not None and source.dtype != node.outputs[0].dtype:
+            return None
+        return source
+    return None
+
+
+def _clips_nothing(node: ir.Node) -> bool:
+    bounds = clip_bounds(node)
+    dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
+    if bounds is None or dtype is None:
+        return False
+    low, high = bounds
+    kind = dtype.numpy()
+    limits: Any = np.iinfo(kind) if kind.kind in "iu" else ml_dtypes.finfo(kind)
+    return low <= float(limits.min) and high >= float(limits.max)
+
+
+def _reduces_nothing(node: ir.Node) -> bool:
+    over = axes(node)
+    if over is None:
+        return False
+    if not over:
+        return bool(attribute(node, "noop_with_empty_axes", 0))
+    known = dims(node.inputs[0])
+    if known is None or not attribute(node, "keepdims", 1):
+        return False
+    return all(known[axis] == 1 for axis in over)

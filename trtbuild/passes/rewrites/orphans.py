@@ -1,0 +1,48 @@
+"""Nodes, constants and initialisers that nobody reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.model.bodies import all_graphs, bodies
+from trtbuild.passes.pass_base import Pass
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.passes.editor import Editor
+
+__all__ = ["EliminateOrphanedMemoryData"]
+
+
+class EliminateOrphanedMemoryData(Pass):
+    """Remove initialisers, constants and branches that nobody reads.
+
+    Pattern: a node none of whose outputs is read; an initialiser without reader.
+    Conditions: no graph output; no graph input (overridable initialisers included); bodies of If,
+        Loop and Scan count as readers.
+    Effect: it is gone, and so is whatever was there only for it.
+    Source: NCNN ``eliminate_orphaned_memorydata``; dead code elimination.
+    """
+
+    name = "eliminate_orphaned_memorydata"
+
+    def run(self, edit: Editor) -> None:
+        """Walk each graph from its end to its start, then look at the initialisers."""
+        self._remove_nodes(edit.model.graph, edit)
+        for graph in all_graphs(edit.model.graph):
+            for name, value in list(graph.initializers.items()):
+                if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+                    del graph.initializers[name]
+                    edit.note(name, "initialiser", "nobody reads it")
+
+    def _remove_nodes(self, graph: ir.Graph, edit: Editor) -> None:
+        for node in reversed(graph):
+            if node.graph is None:
+                continue
+            if any(out.uses() or out.is_graph_output() for out in node.outputs):
+                for body in bodies(node):
+                    self._remove_nodes(body, edit)
+            else:
+                edit.report(node, "nobody reads it")
+                edit.drop(node)

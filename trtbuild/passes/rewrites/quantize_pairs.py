@@ -1,0 +1,88 @@
+"""QuantizeLinear behind DequantizeLinear with the same parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.model.attributes import attribute, input_at, normal_axis
+from trtbuild.model.constants import constant_tensor
+from trtbuild.model.shapes import rank
+from trtbuild.passes.declined import Declined
+from trtbuild.passes.pass_base import Pass
+from trtbuild.passes.readers import maker
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.passes.editor import Editor
+
+__all__ = ["EliminateQuantAndDequant"]
+
+_EXACT_BITS = 8
+"""Integers of this width come back through any float scale; wider ones may round in float16."""
+
+
+class EliminateQuantAndDequant(Pass):
+    """Quantise once where the same tensor is quantised again.
+
+    Pattern: ``DequantizeLinear -> QuantizeLinear``; ``Q -> DQ -> Q -> DQ`` becomes ``Q -> DQ``.
+    Conditions: the same scale, zero point, type and axis, by value. A lone ``Q -> DQ`` is INT8
+        information for TensorRT and stays, and so does a pair that requantises.
+    Effect: readers read the integers in front.
+    Source: MNN ``EliminateQuantAndDequant``, which drops both orders and compares no scale.
+    """
+
+    name = "EliminateQuantAndDequant"
+    anchors = frozenset({"QuantizeLinear"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Bypass `node` and the DequantizeLinear in front of it."""
+        first = maker(node.inputs[0], "DequantizeLinear")
+        if first is None or first.inputs[0] is None:
+            return None
+        integers = first.inputs[0]
+        if integers.dtype is None or integers.dtype != node.outputs[0].dtype:
+            raise Declined("it quantises to another type")
+        if not integers.dtype.is_integer() or integers.dtype.bitwidth > _EXACT_BITS:
+            raise Declined("wide integers may round")
+        if not _same(first.inputs[1], node.inputs[1]):
+            raise Declined("it quantises with another scale")
+        if not _same_zero(input_at(first, 2), input_at(node, 2)):
+            raise Declined("it quantises with another zero point")
+        if not _same_axis(first, node):
+            raise Declined("it quantises along another axis")
+        edit.bypass(node, node.outputs[0], integers)
+        return f"quantised '{integers.name}' again"
+
+
+def _same(first: ir.Value | None, second: ir.Value | None) -> bool:
+    if first is second:
+        return first is not None
+    left, right = constant_tensor(first), constant_tensor(second)
+    if left is None or right is None or left.dtype != right.dtype:
+        return False
+    return left.size == right.size and left.tobytes() == right.tobytes()
+
+
+def _same_zero(first: ir.Value | None, second: ir.Value | None) -> bool:
+    """Compare zero points; one that is left out is zero."""
+    if first is not None and second is not None:
+        return _same(first, second)
+    given = first if first is not None else second
+    tensor = constant_tensor(given)
+    return given is None or (tensor is not None and not np.any(tensor.numpy()))
+
+
+def _same_axis(first: ir.Node, second: ir.Node) -> bool:
+    if attribute(first, "block_size", 0) != attribute(second, "block_size", 0):
+        return False
+    tensor = constant_tensor(first.inputs[1])
+    if rank(first.inputs[1]) == 0 or (tensor is not None and tensor.size == 1):
+        return True
+    count = rank(first.inputs[0])
+    places = [int(attribute(node, "axis", 1)) for node in (first, second)]
+    if count is not None:
+        places = [normal_axis(place, count) for place in places]
+    return places[0] == places[1]

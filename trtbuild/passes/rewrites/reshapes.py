@@ -1,0 +1,184 @@
+"""Reshapes that go nowhere, come back, or are made twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.model.attributes import BROADCASTING, attribute
+from trtbuild.model.constants import integers
+from trtbuild.model.shapes import dims, rank
+from trtbuild.passes.declined import Declined
+from trtbuild.passes.pass_base import Pass
+from trtbuild.passes.readers import maker, require_private
+from trtbuild.passes.reshaping import (
+    RESHAPES,
+    add_reshape,
+    equal_ancestor,
+    leading_ones,
+    reshape_target,
+)
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.passes.editor import Editor
+
+__all__ = [
+    "EliminateFlattenAfterGlobalPooling",
+    "EliminateFlattenAfterInnerProduct",
+    "EliminateReshapeAfterGlobalPooling",
+    "EliminateReshapeBeforeBinaryOp",
+    "RemoveDuplicateReshape",
+]
+
+_GLOBAL_POOLS = ("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
+
+
+class EliminateReshapeBeforeBinaryOp(Pass):
+    """Let broadcasting add leading dims of 1.
+
+    Pattern: Reshape or Unsqueeze in front of an operator that broadcasts.
+    Conditions: it only puts ones in front of the dims, and another operand has the full rank.
+        ``[N, C] -> [N, C, 1, 1]`` decides which dims broadcast and stays: ONNX aligns right.
+    Effect: the operator reads the tensor in front.
+    Source: NCNN ``eliminate_reshape_before_binaryop``.
+    """
+
+    name = "eliminate_reshape_before_binaryop"
+    anchors = BROADCASTING
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Read around each reshape that only adds leading ones."""
+        done = []
+        for place, operand in enumerate(node.inputs):
+            reshape = maker(operand, "Reshape", "Unsqueeze")
+            if reshape is None or reshape.inputs[0] is None or operand is None:
+                continue
+            if not leading_ones(reshape):
+                edit.decline(node, f"'{operand.name}' decides which dims broadcast")
+            elif not _another_has_rank(node, place):
+                edit.decline(node, f"'{operand.name}' gives the result its rank")
+            else:
+                edit.rewire(node, place, reshape.inputs[0])
+                done.append(reshape.name or "")
+        return f"broadcasts without {', '.join(done)}" if done else None
+
+
+def _another_has_rank(node: ir.Node, place: int) -> bool:
+    """Whether an operand but this one has at least the rank of this one."""
+    full = rank(node.inputs[place])
+    others = [rank(item) for index, item in enumerate(node.inputs) if index != place]
+    return full is not None and any(other is not None and other >= full for other in others)
+
+
+def _return_to_pooling(node: ir.Node, edit: Editor) -> str | None:
+    """Bypass a chain of reshapes that comes back to what a global pooling made."""
+    source = equal_ancestor(node)
+    if source is None or maker(source, *_GLOBAL_POOLS) is None:
+        return None
+    edit.bypass(node, node.outputs[0], source)
+    return f"came back to the dims of '{source.name}'"
+
+
+class EliminateReshapeAfterGlobalPooling(Pass):
+    """Remove Reshapes behind global pooling that leave, or come back to, its [N, C, 1, 1].
+
+    Pattern: ``GlobalAveragePool | GlobalMaxPool -> Reshape``, or ``-> [N, C] ->`` and back.
+    Conditions: the dims at the end are known to be those of the pooling. ``[N, C]`` as an output, or
+        in front of a Gemm, stays.
+    Effect: readers read what was pooled.
+    Source: NCNN ``eliminate_reshape_after_global_pooling``.
+    """
+
+    name = "eliminate_reshape_after_global_pooling"
+    anchors = frozenset({"Reshape", "Unsqueeze"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Bypass the chain that ends in `node`."""
+        return _return_to_pooling(node, edit)
+
+
+class EliminateFlattenAfterGlobalPooling(Pass):
+    """Remove a Flatten behind global pooling whose result becomes [N, C, 1, 1] again.
+
+    Pattern: ``GlobalAveragePool | GlobalMaxPool -> Flatten -> Reshape | Unsqueeze``.
+    Conditions: as for Reshape; a Flatten in front of a Gemm makes the matrix it needs and stays.
+    Effect: readers read what was pooled.
+    Source: NCNN ``eliminate_flatten_after_global_pooling``.
+    """
+
+    name = "eliminate_flatten_after_global_pooling"
+    anchors = frozenset({"Reshape", "Unsqueeze"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Bypass the chain that ends in `node`, if a Flatten is in it."""
+        if maker(node.inputs[0], "Flatten") is None:
+            return None
+        return _return_to_pooling(node, edit)
+
+
+class EliminateFlattenAfterInnerProduct(Pass):
+    """Remove a Flatten of what is a matrix already.
+
+    Pattern: ``Gemm | MatMul (-> Add) -> Flatten``.
+    Conditions: rank 2 and axis 1. A MatMul of rank 3, or axis 0 or 2, makes other dims.
+    Effect: readers read the matrix.
+    Source: NCNN ``eliminate_flatten_after_innerproduct``.
+    """
+
+    name = "eliminate_flatten_after_innerproduct"
+    anchors = frozenset({"Flatten"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Bypass `node` if a matrix product made its input."""
+        source = node.inputs[0]
+        product = maker(source, "Add", "Gemm", "MatMul")
+        if source is None or product is None:
+            return None
+        if rank(source) != 2 or attribute(node, "axis", 1) not in (1, -1):
+            raise Declined("it makes other dims")
+        edit.bypass(node, node.outputs[0], source)
+        return f"'{source.name}' is a matrix already"
+
+
+class RemoveDuplicateReshape(Pass):
+    """Make one Reshape of a chain.
+
+    Pattern: Reshape, Flatten, Squeeze or Unsqueeze behind another of them.
+    Conditions: nobody else sees the tensor between them; the dims at the end can be said with
+        constants, a 0 for a dim that is copied, and at most one -1. A 0 of the last target copies
+        from the tensor between, and is resolved against it.
+    Effect: the last one alone, or none if the chain comes back to where it started.
+    Source: MNN ``RemoveDuplicateReshape``.
+    """
+
+    name = "RemoveDuplicateReshape"
+    anchors = frozenset(RESHAPES)
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Reshape what is in front of the chain that ends in `node`."""
+        middle = node.inputs[0]
+        first = maker(middle, *RESHAPES)
+        if first is None or middle is None or first.inputs[0] is None:
+            return None
+        start = equal_ancestor(node)
+        if start is not None:
+            edit.bypass(node, node.outputs[0], start)
+            return f"came back to the dims of '{start.name}'"
+        if {first.op_type, node.op_type} <= {"Squeeze", "Unsqueeze"}:
+            return None
+        require_private(middle, node)
+        target = reshape_target(dims(first.inputs[0]), dims(node.outputs[0])) or _own(node)
+        if target is None:
+            raise Declined("its dims cannot be said without the tensor between")
+        output = node.outputs[0]
+        result = add_reshape(first.inputs[0], target, edit, before=node, like=output)
+        edit.forward(output, result)
+        edit.drop(node)
+        return f"took in {first.op_type} '{first.name}'"
+
+
+def _own(node: ir.Node) -> tuple[int, ...] | None:
+    """Answer the target of a Reshape if it does not copy dims from its input."""
+    target = integers(node.inputs[1]) if node.op_type == "Reshape" else None
+    return None if target is None or 0 in target else target

@@ -1,0 +1,191 @@
+"""Multiplications and additions of constants behind a layer, folded into it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.model.constants import is_constant
+from trtbuild.passes.affine import Affine, channel_vector, fold_affine, layer_before, layer_channels
+from trtbuild.passes.declined import Declined
+from trtbuild.passes.pass_base import Pass
+from trtbuild.passes.readers import maker, require_private, sole_node
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.passes.editor import Editor
+
+__all__ = [
+    "ConvBiasAdd",
+    "ConvMulFusion",
+    "FuseBinaryOpEltwise",
+    "FuseInnerProductAdd",
+    "MergeScaleToConvolution",
+    "affine_of",
+]
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+def split_operands(node: ir.Node) -> tuple[ir.Value, ir.Value, bool] | None:
+    """Answer the computed and the constant operand of a binary node, and whether it is first.
+
+    None where both are computed, or both constant.
+    """
+    left, right = node.inputs[0], node.inputs[1]
+    if left is None or right is None or is_constant(left) == is_constant(right):
+        return None
+    return (right, left, True) if is_constant(left) else (left, right, False)
+
+
+def affine_of(node: ir.Node, ranks: int, channels: int) -> Affine:
+    """Read Add, Sub, Mul or Div of a constant as ``x * scale + shift`` per channel.
+
+    Raises:
+        Declined: it is not per channel, or the constant is on the left of a Sub or Div.
+    """
+    operands = split_operands(node)
+    if operands is None:
+        raise Declined("its other operand is not constant")
+    _, constant, on_left = operands
+    vector = channel_vector(constant, ranks, channels)
+    if on_left and node.op_type in ("Div", "Sub"):
+        raise Declined(f"the constant is on the left of the {node.op_type}")
+    match node.op_type:
+        case "Add":
+            return Affine(shift=vector)
+        case "Sub":
+            return Affine(shift=-vector)
+        case "Mul":
+            return Affine(scale=vector)
+        case _:
+            if not vector.all():
+                raise Declined("it divides by zero")
+            return Affine(scale=1.0 / vector)
+
+
+def _fold(node: ir.Node, edit: Editor, layers: tuple[str, ...]) -> str | None:
+    """Fold one binary node into the layer that feeds it."""
+    feeding = [maker(value, *layers) for value in node.inputs]
+    if not any(feeding):
+        return None
+    operands = split_operands(node)
+    if operands is None:
+        raise Declined("its other operand is not constant")
+    layer = layer_before(operands[0], node, layers)
+    if layer is None:
+        return None
+    fold_affine(layer, affine_of(node, *layer_channels(layer)), edit)
+    edit.bypass(node, node.outputs[0], layer.outputs[0])
+    return f"folded into {layer.op_type} '{layer.name}'"
+
+
+class ConvBiasAdd(Pass):
+    """Fold a constant that is added behind a convolution into its bias.
+
+    Pattern: ``Conv | ConvTranspose -> Add | Sub`` of a constant, on either side of the Add.
+    Conditions: the constant is a scalar or has one value per channel, judged by right-aligned
+        broadcasting (``[C]`` lies along the width), and does not make the result larger; the bias is
+        constant or absent; nobody else sees the convolution's output.
+    Effect: ``b' = b + c``.
+    Source: MNN ``ConvBiasAdd``.
+    """
+
+    name = "ConvBiasAdd"
+    anchors = frozenset({"Add", "Sub"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Fold `node` into the convolution that feeds it."""
+        return _fold(node, edit, _CONVOLUTIONS)
+
+
+class ConvMulFusion(Pass):
+    """Fold a constant factor behind a convolution into its weights.
+
+    Pattern: ``Conv | ConvTranspose -> Mul | Div`` by a constant.
+    Conditions: as for ConvBiasAdd; weights are constant; ``c / Conv`` stays.
+    Effect: ``W' = W * c``, ``b' = b * c``.
+    Source: ONNX Runtime ``Conv Mul Fusion``.
+    """
+
+    name = "Conv_Mul_Fusion"
+    anchors = frozenset({"Div", "Mul"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Fold `node` into the convolution that feeds it."""
+        return _fold(node, edit, _CONVOLUTIONS)
+
+
+class MergeScaleToConvolution(Pass):
+    """Fold a Scale layer, a Mul and an Add per channel, into the convolution in front of it.
+
+    Pattern: ``Conv | ConvTranspose -> Mul -> Add`` of constants.
+    Conditions: as for ConvBiasAdd and Conv_Mul_Fusion, for both.
+    Effect: ``W' = W * scale``, ``b' = b * scale + shift``.
+    Source: MNN ``MergeScaleToConvolution``.
+    """
+
+    name = "MergeScaleToConvolution"
+    anchors = frozenset({"Mul"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Fold `node` and the Add behind it."""
+        operands = split_operands(node)
+        layer = None if operands is None else maker(operands[0], *_CONVOLUTIONS)
+        shift = sole_node(node.outputs[0], "Add")
+        if operands is None or layer is None or shift is None or split_operands(shift) is None:
+            return None
+        require_private(operands[0], node)
+        ranks, channels = layer_channels(layer)
+        both = Affine(
+            scale=affine_of(node, ranks, channels).scale,
+            shift=affine_of(shift, ranks, channels).shift,
+        )
+        fold_affine(layer, both, edit)
+        edit.bypass(shift, shift.outputs[0], layer.outputs[0])
+        return f"folded with '{shift.name}' into {layer.op_type} '{layer.name}'"
+
+
+class FuseBinaryOpEltwise(Pass):
+    """Fold the coefficients of a weighted sum into the convolutions that it sums.
+
+    Pattern: ``Conv * c1 + Conv * c2``.
+    Conditions: as for Conv_Mul_Fusion, for each term; a dynamic or spatial coefficient stays. ONNX
+        has no weighted Sum.
+    Effect: the plain sum of the convolutions.
+    Source: NCNN ``fuse_binaryop_eltwise``.
+    """
+
+    name = "fuse_binaryop_eltwise"
+    anchors = frozenset({"Add", "Sub", "Sum"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Fold the factor of each term of `node`."""
+        terms = [maker(value, "Mul") for value in node.inputs]
+        if len(terms) < 2 or any(term is None for term in terms):
+            return None
+        folded = []
+        for term in terms:
+            try:
+                folded.append(_fold(term, edit, _CONVOLUTIONS) if term is not None else None)
+            except Declined as verdict:
+                edit.decline(node, str(verdict))
+        return "; ".join(what for what in folded if what is not None) or None
+
+
+class FuseInnerProductAdd(Pass):
+    """Fold a constant row that is added behind a Gemm into its C.
+
+    Pattern: ``Gemm -> Add | Sub`` of a constant.
+    Conditions: a scalar or one value per column, which neither adds rows nor raises the rank; C is a
+        constant row or absent.
+    Effect: ``C' = beta * C + c``.
+    Source: NCNN ``fuse_innerproduct_add``.
+    """
+
+    name = "fuse_innerproduct_add"
+    anchors = frozenset({"Add", "Sub"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Fold `node` into the Gemm that feeds it."""
+        return _fold(node, edit, ("Gemm",))

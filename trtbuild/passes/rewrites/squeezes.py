@@ -1,0 +1,93 @@
+"""Squeeze and Unsqueeze of constants, in pairs, and with computed axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.model.attributes import axes, input_at, normal_axis
+from trtbuild.model.constants import array, is_constant
+from trtbuild.model.shapes import rank, static_dims
+from trtbuild.passes.constant_cone import fold_cone
+from trtbuild.passes.declined import Declined
+from trtbuild.passes.pass_base import Pass
+from trtbuild.passes.readers import maker
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.passes.editor import Editor
+
+__all__ = ["EliminateSqueezeExpandDims", "FoldExpandDimsConst", "UnsqueezeElimination"]
+
+
+class UnsqueezeElimination(Pass):
+    """Give a constant its dims instead of unsqueezing it at every run.
+
+    Pattern: Unsqueeze of a constant.
+    Conditions: the axes are constant; an overridable initialiser is no constant.
+    Effect: a second initialiser with the new dims; other readers keep the first one.
+    Source: ONNX Runtime ``Unsqueeze Elimination``.
+    """
+
+    name = "Unsqueeze_Elimination"
+    anchors = frozenset({"Unsqueeze"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Write the constant down with its new dims."""
+        content, target = array(node.inputs[0]), static_dims(node.outputs[0])
+        if content is None or target is None or axes(node) is None:
+            return None
+        edit.become_constant(node.outputs[0], content.reshape(target))
+        return "is a constant with other dims"
+
+
+class FoldExpandDimsConst(Pass):
+    """Compute the axes of an Unsqueeze or Squeeze before the network runs.
+
+    Pattern: Unsqueeze or Squeeze whose axes come out of arithmetic on constants.
+    Conditions: nothing in that arithmetic is random, overridable or a graph input.
+    Effect: the axes are an initialiser.
+    Source: MNN ``FoldExpandDimsConst``.
+    """
+
+    name = "FoldExpandDimsConst"
+    anchors = frozenset({"Squeeze", "Unsqueeze"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Fold what makes the axes of `node`."""
+        operand = input_at(node, 1)
+        if operand is None or is_constant(operand):
+            return None
+        if not fold_cone(operand, edit):
+            raise Declined("its axes depend on an input")
+        return "its axes are constant"
+
+
+class EliminateSqueezeExpandDims(Pass):
+    """Remove Squeeze and Unsqueeze of the same axes behind each other.
+
+    Pattern: ``Unsqueeze -> Squeeze`` or ``Squeeze -> Unsqueeze``.
+    Conditions: both have constant axes, and the same ones, counted from the front.
+    Effect: readers read the tensor in front of both.
+    Source: MNN ``EliminateSqueezeExpandDims``.
+    """
+
+    name = "EliminateSqueezeExpandDims"
+    anchors = frozenset({"Squeeze", "Unsqueeze"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Bypass `node` and its opposite."""
+        other = "Squeeze" if node.op_type == "Unsqueeze" else "Unsqueeze"
+        first = maker(node.inputs[0], other)
+        if first is None or first.inputs[0] is None:
+            return None
+        unsqueeze = node if node.op_type == "Unsqueeze" else first
+        long = rank(unsqueeze.outputs[0])
+        written = [axes(item) for item in (first, node)]
+        if long is None or any(not item for item in written):
+            raise Declined("the axes or the rank are not known")
+        sets = [{normal_axis(axis, long) for axis in item or ()} for item in written]
+        if sets[0] != sets[1]:
+            raise Declined("the axes differ")
+        edit.bypass(node, node.outputs[0], first.inputs[0])
+        return f"undid {other} '{first.name}'"

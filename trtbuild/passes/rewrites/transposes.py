@@ -1,0 +1,141 @@
+"""Transposes that do nothing, cancel, or compose.
+
+``Transpose(perm)`` gives ``y[j] = x[perm[j]]`` for the dims, so ``q`` behind ``p`` is the one Transpose
+``r[j] = p[q[j]]``. MNN's format converters (NCHW, NHWC, NC4HW4) have no ONNX operator of their own;
+what an exporter writes for them is a Transpose.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.model.attributes import permutation
+from trtbuild.model.shapes import rank
+from trtbuild.passes.pass_base import Pass
+from trtbuild.passes.readers import maker
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.passes.editor import Editor
+
+__all__ = [
+    "RemoveDuplicatedTensorConvert",
+    "RemoveInverseTensorConverter",
+    "RemoveOutputTensorConvert",
+    "TensorConverterSameMerge",
+]
+
+
+def _perm(node: ir.Node) -> tuple[int, ...] | None:
+    return permutation(node, rank(node.inputs[0]))
+
+
+def _is_identity(perm: tuple[int, ...] | None) -> bool:
+    return perm is not None and perm == tuple(range(len(perm)))
+
+
+def _composed(node: ir.Node) -> tuple[ir.Value, tuple[int, ...]] | None:
+    """Answer the tensor in front of two Transposes, and the one permutation that both make."""
+    first = maker(node.inputs[0], "Transpose")
+    if first is None or first.inputs[0] is None:
+        return None
+    inner, outer = _perm(first), _perm(node)
+    if inner is None or outer is None:
+        return None
+    return first.inputs[0], tuple(inner[axis] for axis in outer)
+
+
+def _drop_identity(node: ir.Node, edit: Editor) -> str | None:
+    source = node.inputs[0]
+    if source is None or not _is_identity(_perm(node)):
+        return None
+    edit.bypass(node, node.outputs[0], source)
+    return "was the identity permutation"
+
+
+def _cancel(node: ir.Node, edit: Editor) -> str | None:
+    found = _composed(node)
+    if found is None or not _is_identity(found[1]):
+        return None
+    edit.bypass(node, node.outputs[0], found[0])
+    return "undid the Transpose in front of it"
+
+
+class TensorConverterSameMerge(Pass):
+    """Remove a Transpose that leaves the dims in place.
+
+    Pattern: a Transpose with the identity permutation.
+    Conditions: the permutation is written, or the rank known (without one the dims are reversed); a
+        swap of dims of equal size is no identity.
+    Effect: readers read the input.
+    Source: MNN ``TensorConverterSameMerge``.
+    """
+
+    name = "TensorConverterSameMerge"
+    anchors = frozenset({"Transpose"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Bypass `node` if its permutation is the identity."""
+        return _drop_identity(node, edit)
+
+
+class RemoveOutputTensorConvert(Pass):
+    """Remove Transposes in front of an output that do nothing together.
+
+    Pattern: a Transpose that makes a graph output and is the identity, or undoes the one before.
+    Conditions: the tensor in front can take the name of the output. A Transpose that changes the
+        layout of an output is interface and stays (TensorRT: I/O formats).
+    Effect: the node in front makes the output, under its name.
+    Source: MNN ``RemoveOutputTensorConvert``.
+    """
+
+    name = "RemoveOutputTensorConvert"
+    anchors = frozenset({"Transpose"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Bypass `node` if it makes an output and does nothing."""
+        if not node.outputs[0].is_graph_output():
+            return None
+        return _drop_identity(node, edit) or _cancel(node, edit)
+
+
+class RemoveInverseTensorConverter(Pass):
+    """Remove a Transpose that undoes the one in front of it.
+
+    Pattern: ``Transpose -> Transpose`` whose composition is the identity.
+    Conditions: both permutations are known. The first one stays if somebody else reads it.
+    Effect: readers read the tensor in front of both.
+    Source: MNN ``RemoveInverseTensorConverter``.
+    """
+
+    name = "RemoveInverseTensorConverter"
+    anchors = frozenset({"Transpose"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Bypass `node` and its inverse."""
+        return _cancel(node, edit)
+
+
+class RemoveDuplicatedTensorConvert(Pass):
+    """Compose a chain of Transposes into one.
+
+    Pattern: ``Transpose -> Transpose``.
+    Conditions: both permutations are known; the first one stays if somebody else reads it.
+    Effect: one Transpose with ``perm[j] = first[second[j]]``.
+    Source: MNN ``RemoveDuplicatedTensorConvert``.
+    """
+
+    name = "RemoveDuplicatedTensorConvert"
+    anchors = frozenset({"Transpose"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Let `node` permute the tensor in front of the chain."""
+        found = _composed(node)
+        if found is None:
+            return None
+        source, perm = found
+        first = maker(node.inputs[0], "Transpose")
+        edit.rewire(node, 0, source)
+        edit.set_attribute(node, "perm", perm)
+        return f"took in '{first.name}'" if first is not None else None

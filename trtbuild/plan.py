@@ -1,0 +1,120 @@
+"""Where Q/DQ go and with which numbers, as data; rules make plans, `insert` carries them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "INT8_LIMIT",
+    "Consumer",
+    "Decision",
+    "Placement",
+    "Plan",
+    "QuantParams",
+    "WeightPoint",
+    "symmetric",
+]
+
+# TensorRT's symmetric INT8: amax maps to 127, and scale = amax / 127.
+INT8_LIMIT = 127
+
+# The consumer of a tensor that is an output of the network.
+GRAPH_OUTPUT = "graph output"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why one node (or tensor) runs in INT8 or stays in float."""
+
+    node: str
+    op_type: str
+    quantized: bool
+    reason: str
+
+
+@dataclass(frozen=True, order=True)
+class Consumer:
+    """One reader of a tensor: a node's input; or the network's output (`GRAPH_OUTPUT`, position)."""
+
+    node: str
+    index: int
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """Scale (positive, float32), zero point and integer type of one quantized tensor."""
+
+    scale: np.float32
+    zero_point: int = 0
+    dtype: ir.DataType = ir.DataType.INT8
+
+
+@dataclass(frozen=True, order=True)
+class WeightPoint:
+    """A constant weight that becomes INT8.
+
+    Attributes:
+        node: name of the node that reads it.
+        index: input index there.
+        axis: axis of the per-channel scales, or None for one scale.
+    """
+
+    node: str
+    index: int
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where Q/DQ go, before any range is known.
+
+    Attributes:
+        consumers: tensor -> the readers that read it through a Q/DQ pair; the others read floats.
+        weights: the weights that become INT8.
+        root: quantized tensor -> the tensors whose ranges decide its scale (itself, where it is
+            computed; the origin of the values, behind data movement; all parts, behind a Concat).
+        decisions: one per node, with the reason.
+        differences: tensor -> (sum, addend): its range follows from theirs, since it is one minus
+            the other; such a tensor has no roots and is not watched.
+    """
+
+    consumers: Mapping[str, frozenset[Consumer]]
+    weights: tuple[WeightPoint, ...]
+    roots: Mapping[str, frozenset[str]]
+    decisions: tuple[Decision, ...]
+    differences: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def watched(self) -> frozenset[str]:
+        """The tensors that need a range."""
+        return frozenset().union(*self.roots.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A placement with the numbers: what `insert` needs.
+
+    Attributes:
+        consumers: as in `Placement`.
+        weights: as in `Placement`.
+        params: quantized tensor -> scale and zero point.
+        int32_biases: nodes whose constant bias becomes int32 with the scale of the products, which
+            ONNX Runtime's integer kernels want and TensorRT refuses.
+    """
+
+    consumers: Mapping[str, frozenset[Consumer]]
+    weights: tuple[WeightPoint, ...]
+    params: Mapping[str, QuantParams]
+    int32_biases: frozenset[str] = frozenset()
+
+
+def symmetric(amax: float) -> QuantParams:
+    """Signed INT8 with ``scale = float32(amax) / float32(127)``, divided in float32 as TensorRT does."""
+    return QuantParams(np.float32(amax) / np.float32(INT8_LIMIT))

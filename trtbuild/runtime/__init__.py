@@ -1,0 +1,1 @@
+"""Networks and engines are run: one protocol of a session, and what stands behind it."""

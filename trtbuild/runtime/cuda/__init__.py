@@ -1,0 +1,19 @@
+"""Device memory, streams, events and graphs: one `Device`, three packages that can stand behind it."""
+
+from __future__ import annotations
+
+from trtbuild.runtime.cuda.choose import PROVIDERS, open_device
+from trtbuild.runtime.cuda.device import Buffer, Device, DeviceError, Pinned
+from trtbuild.runtime.cuda.machine import CudaDriver, Gpu, cuda_driver
+
+__all__ = [
+    "PROVIDERS",
+    "Buffer",
+    "CudaDriver",
+    "Device",
+    "DeviceError",
+    "Gpu",
+    "Pinned",
+    "cuda_driver",
+    "open_device",
+]

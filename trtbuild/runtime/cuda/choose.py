@@ -1,0 +1,82 @@
+"""Which package reaches the GPU: the one that was named, or the first that is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from trtbuild.errors import MissingError, OptionError
+from trtbuild.runtime.cuda.device import Device, DeviceError
+from trtbuild.runtime.cuda.machine import cuda_driver
+
+__all__ = ["PROVIDERS", "installed_providers", "open_device"]
+
+# Name -> (module to look for, what installs it). The order is the order of `auto`: torch comes last because
+# importing it takes seconds, and cuda-python first because it has wheels and CUDA graphs.
+PROVIDERS = {
+    "cuda-python": ("cuda.bindings.driver", "pip install 'trtbuild[tensorrt]'"),
+    "pycuda": ("pycuda.driver", "pip install 'trtbuild[pycuda]'"),
+    "torch": ("torch", "pip install torch"),
+}
+
+
+def installed_providers() -> tuple[str, ...]:
+    """Name the providers whose package is installed, in order of preference. Imports none of them."""
+    return tuple(name for name, (module, _) in PROVIDERS.items() if _is_installed(module))
+
+
+def open_device(provider: str = "auto", index: int = 0) -> Device:
+    """Open a GPU.
+
+    Args:
+        provider: one of `PROVIDERS`, or ``auto`` for the first that is installed.
+        index: number of the GPU among those visible.
+
+    Raises:
+        OptionError: there is no provider of that name.
+        MissingError: the package, the driver or the GPU is not there.
+    """
+    if provider not in (*PROVIDERS, "auto"):
+        raise OptionError(
+            f"'{provider}' is not a CUDA provider. Choose auto, {', '.join(PROVIDERS)}."
+        )
+    driver = cuda_driver()
+    if driver.problem:
+        raise DeviceError(f"no GPU can be used: {driver.problem}. {driver.remedy}")
+    if index >= len(driver.gpus):
+        raise DeviceError(
+            f"there is no GPU {index}: this machine has {len(driver.gpus)}, counted from 0."
+        )
+    name = _choose(provider)
+    if name == "pycuda":
+        from trtbuild.runtime.cuda.pycuda import PyCudaProvider
+
+        return Device(PyCudaProvider(index), index)
+    if name == "torch":
+        from trtbuild.runtime.cuda.torch import TorchProvider
+
+        return Device(TorchProvider(index), index)
+    from trtbuild.runtime.cuda.cuda_python import CudaPythonProvider
+
+    return Device(CudaPythonProvider(index), index)
+
+
+def _choose(provider: str) -> str:
+    installed = installed_providers()
+    if provider == "auto":
+        if not installed:
+            raise MissingError(
+                "no package to reach the GPU with is installed. Install one: "
+                + ", or ".join(f"{command}" for _, command in PROVIDERS.values())
+                + "."
+            )
+        return installed[0]
+    if provider not in installed:
+        raise MissingError(f"{provider} is not installed. Install it: {PROVIDERS[provider][1]}.")
+    return provider
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,208 @@
+"""A GPU's memory, streams, events and graphs, with an owner for everything that was made."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.errors import MissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trtbuild.runtime.cuda.provider import GraphProvider, Provider
+
+__all__ = ["Buffer", "Device", "DeviceError", "Pinned"]
+
+
+class DeviceError(MissingError):
+    """The CUDA driver refused: no memory, no device, a broken context."""
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory on the GPU.
+
+    Attributes:
+        address: device pointer, aligned to 256 bytes at least.
+        nbytes: size.
+        free: gives the memory back; safe to call twice.
+    """
+
+    address: int
+    nbytes: int
+    free: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """Page-locked host memory, from which copies run beside everything else.
+
+    Attributes:
+        array: the memory as an array.
+        free: gives the memory back; safe to call twice. The array must not be used afterwards.
+    """
+
+    array: np.ndarray
+    free: Callable[[], None]
+
+
+class Device:
+    """One GPU, reached through one provider. Close it, or use it as a context manager.
+
+    Everything made here is given back by `close` at the latest, newest first, so that nothing outlives its
+    context. A device belongs to the thread that opened it (pycuda insists); several may be open for one GPU.
+
+    Args:
+        provider: the opened provider; the device owns it.
+        index: number of the GPU among those visible.
+    """
+
+    def __init__(self, provider: Provider, index: int = 0) -> None:
+        self.index = index
+        self._provider = provider
+        self._owned: dict[object, Callable[[], None]] = {}
+        self._upload_stream: int | None = None
+        self._closed = False
+
+    @property
+    def provider(self) -> str:
+        """Name of the provider: ``pycuda``, ``cuda-python`` or ``torch``."""
+        return self._provider.name
+
+    @property
+    def supports_graphs(self) -> bool:
+        """Whether the provider can capture a stream into a CUDA graph."""
+        return self._provider.graphs is not None
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Make the GPU's primary context current for a block; calls into TensorRT belong inside."""
+        self._provider.push()
+        try:
+            yield
+        finally:
+            self._provider.pop()
+
+    def allocate(self, nbytes: int) -> Buffer:
+        """Allocate device memory; a size of 0 gets one byte, for TensorRT wants a pointer anyway.
+
+        Raises:
+            DeviceError: there is not enough memory.
+        """
+        size = max(1, nbytes)
+        with self.active():
+            address = self._provider.allocate(size)
+        return Buffer(address, size, self._own(address, self._provider.free))
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> Pinned:
+        """Allocate page-locked host memory as an array of `shape` and `dtype`; its content is undefined.
+
+        Raises:
+            DeviceError: there is not enough memory.
+        """
+        kind = np.dtype(dtype)
+        count = math.prod(shape)
+        with self.active():
+            memory = self._provider.allocate_pinned(max(1, count * kind.itemsize))
+        array = memory[: count * kind.itemsize].view(kind).reshape(shape)
+        return Pinned(array, self._own(memory, self._provider.free_pinned))
+
+    def stream(self) -> int:
+        """Make a stream of its own, which does not wait for the default stream."""
+        with self.active():
+            handle = self._provider.create_stream()
+        self._own(handle, self._provider.destroy_stream)
+        return handle
+
+    def event(self) -> int:
+        """Make an event that can be timed."""
+        with self.active():
+            handle = self._provider.create_event()
+        self._own(handle, self._provider.destroy_event)
+        return handle
+
+    def copy_to_device(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
+        """Start a copy; inside `active`. `array` is contiguous and stays untouched until `synchronize`."""
+        self._provider.copy_to_device(buffer.address, array, stream)
+
+    def copy_to_host(self, array: np.ndarray, buffer: Buffer, stream: int) -> None:
+        """Start a copy; inside `active`. `array` is contiguous and filled after `synchronize`."""
+        self._provider.copy_to_host(array, buffer.address, stream)
+
+    def synchronize(self, stream: int) -> None:
+        """Wait for everything on the stream; inside `active`."""
+        self._provider.synchronize(stream)
+
+    def upload(self, buffer: Buffer, array: np.ndarray) -> None:
+        """Copy a contiguous array into device memory and wait until it is there."""
+        if self._upload_stream is None:
+            self._upload_stream = self.stream()
+        with self.active():
+            self._provider.copy_to_device(buffer.address, array, self._upload_stream)
+            self._provider.synchronize(self._upload_stream)
+
+    def record(self, event: int, stream: int) -> None:
+        """Let the event happen when the stream gets there; inside `active`."""
+        self._provider.record(event, stream)
+
+    def elapsed_ms(self, start: int, stop: int) -> float:
+        """Wait for `stop` and answer the milliseconds between both events; inside `active`."""
+        return self._provider.elapsed_ms(start, stop)
+
+    def capture(self, stream: int, work: Callable[[], None]) -> int:
+        """Capture what `work` puts on the stream into a graph; inside `active`. Nothing runs.
+
+        Raises:
+            DeviceError: the provider has no CUDA graphs.
+        """
+        graphs = self._graphs()
+        graphs.begin_capture(stream)
+        try:
+            work()
+        finally:
+            graph = graphs.end_capture(stream)
+            self._own(graph, graphs.destroy_graph)
+        return graph
+
+    def launch(self, graph: int, stream: int) -> None:
+        """Put a captured graph on the stream; inside `active`."""
+        self._graphs().launch(graph, stream)
+
+    def close(self) -> None:
+        """Give back everything that was made here, then the context. Safe to call twice."""
+        if self._closed:
+            return
+        for give_back in reversed(list(self._owned.values())):
+            give_back()
+        self._closed = True
+        self._provider.close()
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _graphs(self) -> GraphProvider:
+        if self._provider.graphs is None:
+            raise DeviceError(
+                f"{self.provider} cannot capture CUDA graphs. Use --cuda cuda-python."
+            )
+        return self._provider.graphs
+
+    def _own(self, thing: Any, destroy: Callable[[Any], None]) -> Callable[[], None]:
+        """Remember that `thing` must be given back, and answer how."""
+        key = object()
+
+        def give_back() -> None:
+            if self._owned.pop(key, None):
+                with self.active():
+                    destroy(thing)
+
+        self._owned[key] = give_back
+        return give_back

@@ -1,0 +1,267 @@
+"""Networks are run in ONNX Runtime: the float reference, and engines of the embedded backend."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from trtbuild.errors import MissingError, ModelError
+from trtbuild.model import model_bytes, num_weight_bytes, temporary_file
+from trtbuild.model.signature import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from trtbuild.runtime.session import Feeds
+
+__all__ = ["Execution", "OnnxRuntimeSession", "open_session"]
+
+
+class Execution(StrEnum):
+    """How a network is run.
+
+    FAST: every optimisation, INT8 kernels where Q/DQ allow; what is deployed and timed.
+    REFERENCE: the graph exactly as written, node by node, in float; what accuracy is judged on.
+    FLOAT: every float optimisation, but Q/DQ are computed as written.
+    """
+
+    FAST = "fast"
+    FLOAT = "float"
+    REFERENCE = "reference"
+
+
+_PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    # TF32 would move activations by a thousandth
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
+_NO_CUDA = (
+    "ONNX Runtime has no CUDA provider here: install onnxruntime-gpu in place of onnxruntime, with the CUDA "
+    "version that it asks for; or leave --calibrate-on out."
+)
+
+# Bytes from which on weights go through a file, see `_readable`.
+_LARGE = 1 << 24
+
+# "[ONNXRuntimeError] : 1 : FAIL : Fatal error: " in front of what happened
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Fatal error: )?")
+
+_FLOAT_DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "bool": "bool"}
+
+
+class OnnxRuntimeSession:
+    """A network opened in ONNX Runtime; satisfies `trtbuild.runtime.session.Session`."""
+
+    def __init__(self, session: ort.InferenceSession, device: str = "cpu") -> None:
+        self._session: ort.InferenceSession | None = session
+        self._device = device
+        self.inputs = _specs(session.get_inputs())
+        self.outputs = _specs(session.get_outputs())
+        self._output_names = [spec.name for spec in self.outputs]
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run once.
+
+        Raises:
+            ModelError: an input is missing, has the wrong shape or dtype, or an operator fails.
+        """
+        session = self._opened()
+        with _explained():
+            outputs = session.run(self._output_names, dict(feeds))
+        return dict(zip(self._output_names, outputs))
+
+    def run_on_device(self, feeds: Feeds) -> dict[str, Any]:
+        """Run once, and leave the outputs on the session's device.
+
+        Returns:
+            Name to an object with ``__dlpack__``, which PyTorch and others take without a copy.
+
+        Raises:
+            ModelError: as `run`.
+        """
+        session = self._opened()
+        with _explained():
+            binding = session.io_binding()
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, array)
+            for name in self._output_names:
+                binding.bind_output(name, self._device)
+            session.run_with_iobinding(binding)
+            return dict(zip(self._output_names, binding.get_outputs()))
+
+    def bind(self, feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        """A run that reads `feeds` and writes `outputs` in place, each time it is called.
+
+        Args:
+            feeds: every input, C-contiguous; a run reads what they hold when it is called.
+            outputs: the outputs that are wanted, C-contiguous, with the shape and dtype that the
+                network gives.
+
+        Raises:
+            ModelError: an array does not belong to the network. The run raises it when an operator
+                fails, or gives another shape.
+        """
+        session = self._opened()
+        with _explained():
+            binding = session.io_binding()
+            for name, array in feeds.items():
+                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+            for name, array in outputs.items():
+                binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+
+        def run() -> None:
+            try:
+                session.run_with_iobinding(binding)
+            except Exception as error:
+                raise _cannot_run(error) from error
+
+        return run
+
+    def _opened(self) -> ort.InferenceSession:
+        if self._session is None:
+            raise ModelError("this session has been closed; open the network again.")
+        return self._session
+
+    def close(self) -> None:
+        """Give the memory back; safe to call twice."""
+        self._session = None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _cannot_run(error) from error
+
+
+def _cannot_run(error: Exception) -> ModelError:
+    return ModelError(f"ONNX Runtime cannot run the network: {_reason(error)}.")
+
+
+def open_session(
+    model: ir.Model | Path | bytes,
+    execution: Execution = Execution.FAST,
+    threads: int | None = None,
+    device: str = "cpu",
+    optimized: Path | None = None,
+) -> OnnxRuntimeSession:
+    """Open a network.
+
+    Args:
+        model: a network in memory, its bytes, or the path of an ONNX file.
+        execution: see `Execution`.
+        threads: threads inside an operator; None takes one per core.
+        device: ``cpu``, or ``cuda``.
+        optimized: where to write the network as it runs, with its weights in a file beside it; for
+            this machine only.
+
+    Raises:
+        MissingError: ONNX Runtime cannot use that device.
+        ModelError: ONNX Runtime cannot load it.
+        OutputError: there is no room for a large network's weights in the temporary folder.
+    """
+    provider, options = _PROVIDERS[device], _options(execution, threads)
+    if optimized:
+        _write_optimized(options, optimized)
+    if provider[0] not in ort.get_available_providers():
+        raise MissingError(_NO_CUDA)
+    with _readable(model) as source:
+        try:
+            session = ort.InferenceSession(source, options, providers=[provider])
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime cannot load the network: {_reason(error)}.") from error
+    # what cannot be loaded (a CUDA library of another version) is left out without an error
+    if provider[0] not in session.get_providers():
+        raise MissingError(_NO_CUDA)
+    return OnnxRuntimeSession(session, device)
+
+
+@contextmanager
+def _readable(model: ir.Model | Path | bytes) -> Iterator[str | bytes]:
+    """What ONNX Runtime opens: a path, or the bytes of a network.
+
+    The weights of a large network go through a file, which ONNX Runtime maps: a protobuf ends at 2 GiB,
+    and is another copy in memory.
+    """
+    if isinstance(model, bytes):
+        yield model
+    elif isinstance(model, Path):
+        yield str(model)
+    elif num_weight_bytes(model) < _LARGE:
+        yield model_bytes(model)
+    else:
+        with temporary_file(model) as path:
+            yield str(path)
+
+
+def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.inter_op_num_threads = 1
+    # Threads that spin after a run would take the cores of the session whose turn is next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if execution is Execution.REFERENCE:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if execution is Execution.FLOAT:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if not _multiplies_exactly():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def _write_optimized(options: ort.SessionOptions, path: Path) -> None:
+    options.optimized_model_filepath = str(path)
+    prefix = "session.optimized_model_external_initializers_"
+    options.add_session_config_entry(f"{prefix}file_name", f"{path.name}.data")
+    options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
+
+
+@functools.cache
+def _multiplies_exactly() -> bool:
+    """Whether this processor sums uint8 x int8 products without saturating at 16 bits.
+
+    x86 does so only with VNNI; elsewhere ONNX Runtime has exact kernels, slower by half, to ask for.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        return "vnni" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+
+
+def _specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(a.name, _dtype(a.type), _dims(a.shape)) for a in arguments)
+
+
+def _dtype(kind: str) -> np.dtype[Any]:
+    """NumPy's dtype for ONNX Runtime's ``tensor(kind)``; object for what is no tensor of numbers."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    try:
+        return np.dtype(_FLOAT_DTYPES.get(name, name))
+    except TypeError:
+        return np.dtype(np.object_)
+
+
+def _dims(shape: Sequence[int | str | None]) -> tuple[int | str | None, ...]:
+    return tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in shape)
+
+
+def _reason(error: BaseException) -> str:
+    """The part of ONNX Runtime's message that a user can act on."""
+    text = str(error).strip() or type(error).__name__
+    line = text.rsplit("Status Message: ", 1)[-1].splitlines()[0]
+    return _PREFIX.sub("", line).rstrip(". ")

@@ -1,0 +1,38 @@
+"""The protocol of everything that runs a network: run, close."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from trtbuild.model.signature import TensorSpec
+
+__all__ = ["Feeds", "Session"]
+
+Feeds: TypeAlias = "Mapping[str, np.ndarray]"
+
+
+class Session(Protocol):
+    """An opened network. `run` may be called by one thread at a time."""
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """What `run` takes, in order."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """What `run` gives, in order."""
+        ...
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run once; name -> array in, name -> array out."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back. Safe to call twice."""
+        ...

@@ -1,0 +1,244 @@
+"""The cheapest way to meet an accuracy budget, step by step, and what each step bought.
+
+Steps that cost nothing at run time come first, in this order; each is kept when it brings the network
+closer to float. As soon as the budget is met the search stops. Only then layers fall back to float.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from trtbuild.artifact import Record
+from trtbuild.progress import Progress, silent
+from trtbuild.records import encode
+from trtbuild.search.fallback import (
+    affordable,
+    fewest_float_layers,
+    layer_costs,
+    rank_layers,
+)
+from trtbuild.search.goal import goodness, meets
+from trtbuild.search.score import fidelity
+from trtbuild.search.steps import (
+    correct_biases,
+    equalize_channels,
+    other_calibrator,
+    other_range_of_one_tensor,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import onnx_ir as ir
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.search.candidate import Draft
+    from trtbuild.search.evaluate import Evaluator
+    from trtbuild.search.steps import Material
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.gate import Gate
+
+__all__ = ["StepReport", "Tuned", "tune"]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step of the search, with the figures after it, on the search images.
+
+    Attributes:
+        step: which.
+        what: what it chose; why nothing, where it chose nothing.
+        kept: whether it changed the network.
+        sqnr_db: of the worst output.
+        top1_agreement_percent: None without class scores.
+        top1_drop_points: None without labels.
+        num_evaluations: networks run for it.
+    """
+
+    step: str
+    what: str
+    kept: bool
+    sqnr_db: float
+    top1_agreement_percent: float | None
+    top1_drop_points: float | None
+    num_evaluations: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the search found.
+
+    Attributes:
+        artifact: quantized the way it found.
+        steps: what was done, in order; the first is the network as it came.
+        met: whether the budget is met on the search images, with room for others.
+        float_layers: layers that it keeps in float.
+        float_macs_percent: their share of the work of all layers that could be INT8.
+        num_images: what it searched on.
+    """
+
+    artifact: Artifact
+    steps: tuple[StepReport, ...]
+    met: bool
+    float_layers: tuple[str, ...]
+    float_macs_percent: float
+    num_images: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Give JSON types, without the network."""
+        return {
+            "steps": encode(self.steps),
+            "met": self.met,
+            "float_layers": list(self.float_layers),
+            "float_macs_percent": self.float_macs_percent,
+            "num_images": self.num_images,
+        }
+
+
+_Step: TypeAlias = "Callable[[Callable[[], Draft], Material], Iterator[tuple[str, Draft]]]"
+
+_STEPS: tuple[tuple[str, _Step], ...] = (
+    ("other calibrator", other_calibrator),
+    ("bias correction", correct_biases),
+    ("channel equalization", equalize_channels),
+    ("other calibrator again", other_calibrator),
+    ("bias correction again", correct_biases),
+    ("ranges of single tensors", other_range_of_one_tensor),
+)
+
+
+def tune(
+    draft: Draft,
+    gate: Gate,
+    evaluate: Evaluator,
+    ranking: Evaluator,
+    material: Material,
+    progress: Progress = silent,
+) -> Tuned:
+    """Search until the budget is met.
+
+    Args:
+        draft: the network as it would be quantized without a budget.
+        gate: the budget.
+        evaluate: on the search images.
+        ranking: on a few of them, for the many runs that rank layers.
+        material: what the steps work with.
+        progress: told of every step.
+
+    Raises:
+        OptionError: a limit is on a figure that the images cannot give.
+    """
+    search = _Search(draft, gate, evaluate)
+    for number, (name, step) in enumerate(_STEPS):
+        if search.met:
+            break
+        progress("tune", number, len(_STEPS) + 1)
+        search.take_best(name, step(search.best, material))
+    if not search.met:
+        progress("tune", len(_STEPS), len(_STEPS) + 1)
+        search.fall_back(ranking, material.max_float_percent, progress)
+    progress("tune", len(_STEPS) + 1, len(_STEPS) + 1)
+    return search.result(draft)
+
+
+class _Search:
+    """The best draft so far."""
+
+    def __init__(self, draft: Draft, gate: Gate, evaluate: Evaluator) -> None:
+        self._gate = gate
+        self._evaluate = evaluate
+        self._steps: list[StepReport] = []
+        self._runs = evaluate.num_evaluations
+        self.draft = draft
+        self._found = evaluate(draft.network())
+        self.met = meets(self._found, gate)
+        self._report("as it came", "", kept=True)
+
+    def best(self) -> Draft:
+        """The best draft so far."""
+        return self.draft
+
+    def take_best(self, name: str, proposals: Iterator[tuple[str, Draft]]) -> None:
+        """Keep every proposal that is better than all before it; stop when one suffices.
+
+        One that meets the budget and is no closer to float than the last does so by luck.
+        """
+        kept = []
+        for what, draft in proposals:
+            found = self._evaluate(draft.network())
+            if goodness(found) > goodness(self._found):
+                kept.append(what)
+                self.draft, self._found = draft, found
+                self.met = meets(found, self._gate)
+            if self.met:
+                break
+        self._report(name, kept[-1] if kept else "nothing was better", kept=bool(kept))
+
+    def fall_back(
+        self,
+        ranking: Callable[[ir.Model], Comparison],
+        max_float_percent: float,
+        progress: Progress,
+    ) -> None:
+        """Take the fewest layers to float."""
+        layers = self.draft.int8_layers()
+        costs = layer_costs(self.draft.artifact.model, layers)
+        ranked = rank_layers(self.draft, ranking, costs, progress)
+        allowed = affordable(ranked, costs, max_float_percent / 100.0)
+        draft = fewest_float_layers(self.draft, allowed, self._passes, costs) if allowed else None
+        if draft is None:
+            self._report("float layers", _how_near(len(allowed), max_float_percent), kept=False)
+            return
+        self.draft, self.met = draft, True
+        self._found = self._evaluate(draft.network())
+        self._report("float layers", ", ".join(sorted(draft.float_nodes)), kept=True)
+
+    def _passes(self, draft: Draft) -> bool:
+        return meets(self._evaluate(draft.network()), self._gate)
+
+    def _report(self, step: str, what: str, *, kept: bool) -> None:
+        found = self._found
+        agreement = [output.top1_agreement_percent for output in found.outputs]
+        shares = [estimate.value for estimate in agreement if estimate is not None]
+        self._steps.append(
+            StepReport(
+                step=step,
+                what=what,
+                kept=kept,
+                sqnr_db=fidelity(found),
+                top1_agreement_percent=min(shares, default=None),
+                top1_drop_points=found.accuracy.drop_points.value if found.accuracy else None,
+                num_evaluations=self._evaluate.num_evaluations - self._runs,
+            )
+        )
+        self._runs = self._evaluate.num_evaluations
+
+    def result(self, start: Draft) -> Tuned:
+        artifact = self.draft.realized()
+        costs = layer_costs(start.artifact.model, start.int8_layers())
+        floats = tuple(sorted(self.draft.float_nodes))
+        tuned = Tuned(
+            artifact=artifact,
+            steps=tuple(self._steps),
+            met=self.met,
+            float_layers=floats,
+            float_macs_percent=100.0 * sum(costs.get(name, 0.0) for name in floats),
+            num_images=self._evaluate.num_images,
+        )
+        summary = _summary(tuned)
+        return replace(tuned, artifact=artifact.having(Record("tune", summary, tuned.to_json())))
+
+
+def _how_near(num_layers: int, max_float_percent: float) -> str:
+    return (
+        f"not met with the {num_layers} most useful layers in float, which is {max_float_percent:g} %"
+        " of the work"
+    )
+
+
+def _summary(tuned: Tuned) -> str:
+    kept: Sequence[str] = [step.step for step in tuned.steps[1:] if step.kept]
+    done = ", ".join(kept) or "nothing had to be done"
+    met = "met" if tuned.met else "not met"
+    return f"{done}; the budget is {met} on {tuned.num_images} search images"

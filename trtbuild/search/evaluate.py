@@ -1,0 +1,140 @@
+"""Run many candidates of one float network on the same batches, each of them once.
+
+The float network's outputs are kept, and so are results: on disk, they serve the next process too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.errors import InputError
+from trtbuild.files import make_directory, write_text
+from trtbuild.model import graph_digest, weights_digest
+from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.verification.compare import Comparison, ComparisonOptions, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from trtbuild.model.signature import TensorSpec
+    from trtbuild.runtime.session import Feeds, Session
+    from trtbuild.verification.compare import LabelledBatch
+
+__all__ = ["Evaluator", "open_as_written"]
+
+
+def open_as_written(model: ir.Model) -> Session:
+    """Open a Q/DQ network on CPU so that Q/DQ are computed as they are written."""
+    return open_session(model, Execution.FLOAT)
+
+
+class Evaluator:
+    """Compares candidates with the float network on the same batches.
+
+    Args:
+        reference: the float network, opened.
+        batches: kept in memory, with the float network's outputs.
+        options: what a comparison looks at.
+        opener: opens a candidate; the default computes Q/DQ as written, on CPU. Give one that builds
+            an engine to evaluate on TensorRT.
+        directory: where results are kept for the next process; None keeps them in memory.
+        context: what else decides a result (the name of the opener, of a metric), for the key.
+    """
+
+    def __init__(
+        self,
+        reference: Session,
+        batches: Iterable[LabelledBatch],
+        options: ComparisonOptions | None = None,
+        *,
+        opener: Callable[[ir.Model], Session] = open_as_written,
+        directory: Path | None = None,
+        context: str = "",
+    ) -> None:
+        self._batches = list(batches)
+        self._reference = _Recorded(reference, self._batches)
+        self._options = options
+        self._opener = opener
+        self._directory = make_directory(directory) if directory is not None else None
+        self._context = self._digest_of_data(context)
+        self._known: dict[str, Comparison] = {}
+        self.num_evaluations = 0
+
+    @property
+    def batches(self) -> Sequence[LabelledBatch]:
+        """What candidates are run on."""
+        return self._batches
+
+    @property
+    def num_images(self) -> int:
+        """How many images those are."""
+        return sum(len(batch.names) for batch in self._batches)
+
+    def __call__(self, model: ir.Model) -> Comparison:
+        """Compare `model` with the float network.
+
+        Raises:
+            ModelError: it cannot be opened or run, or does not match.
+        """
+        content = (
+            f"{graph_digest(model)} {weights_digest(model)} {sorted(model.opset_imports.items())}"
+        )
+        key = hashlib.sha256(self._context + content.encode()).hexdigest()
+        found = self._known.get(key) or self._load(key)
+        if found is None:
+            self.num_evaluations += 1
+            session = self._opener(model)
+            try:
+                found = compare(self._reference, session, self._batches, self._options)
+            finally:
+                session.close()
+            self._save(key, found)
+        self._known[key] = found
+        return found
+
+    def _digest_of_data(self, context: str) -> bytes:
+        digest = hashlib.sha256(context.encode())
+        digest.update(repr(sorted(self._options.metrics)).encode() if self._options else b"")
+        for batch in self._batches:
+            expected = self._reference.run(batch.feeds)
+            for arrays in (batch.feeds, expected):
+                for name, array in arrays.items():
+                    digest.update(f"{name}{array.dtype}{array.shape}".encode())
+                    digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(b"" if batch.labels is None else batch.labels.tobytes())
+        return digest.digest()
+
+    def _load(self, key: str) -> Comparison | None:
+        path = self._directory / f"{key}.json" if self._directory is not None else None
+        if path is None or not path.is_file():
+            return None
+        try:
+            return Comparison.load(path)
+        except InputError:  # of another version, or damaged: it is only a cache
+            return None
+
+    def _save(self, key: str, found: Comparison) -> None:
+        if self._directory is not None:
+            write_text(self._directory / f"{key}.json", json.dumps(found.to_json()))
+
+
+class _Recorded:
+    """The float network as a session that runs each batch once."""
+
+    def __init__(self, session: Session, batches: Sequence[LabelledBatch]) -> None:
+        self.inputs: Sequence[TensorSpec] = session.inputs
+        self.outputs: Sequence[TensorSpec] = session.outputs
+        self._outputs = {id(batch.feeds): session.run(batch.feeds) for batch in batches}
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return self._outputs[id(feeds)]
+
+    def close(self) -> None:
+        """Nothing to give back."""

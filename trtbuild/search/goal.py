@@ -1,0 +1,95 @@
+"""What a search aims at: the gate's limits, with room for images that it has not seen.
+
+The images that a search chooses on are not those that it is judged on, and whatever is chosen fits
+the former a little better. So the search wants more than the limits say:
+
+    SQNR, cosine, relative L2    half of the way from the figure to the worse end of its interval must
+                                 meet the limit
+    top-1 lost                   at most three quarters of the limit
+    everything else              the limit itself
+
+Top-1 lost moves by whole images, up and down by luck. Of the images that change class about a quarter
+are lost on balance (those that change are near a tie, and some become right), so that a quarter of
+the images that change class is a steadier estimate; where the search images have labels, the mean of
+this and of what they show is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trtbuild.errors import OptionError
+from trtbuild.search.score import fidelity
+from trtbuild.verification.gate import Gate, judge
+
+if TYPE_CHECKING:
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.intervals import Estimate
+
+__all__ = ["expected_top1_drop", "goodness", "meets"]
+
+_LOST_SHARE_OF_CHANGED = 0.25
+_ROOM = 0.75
+
+
+def goodness(comparison: Comparison) -> float:
+    """One number that moves with every change, to rank candidates by; higher is better.
+
+    The negative divergence of the class probabilities where there are class scores (the worst
+    output's), else the SQNR of the worst output.
+    """
+    divergences = [output.divergence_nats for output in comparison.outputs]
+    found = [estimate.value for estimate in divergences if estimate is not None]
+    return -max(found) if found else fidelity(comparison)
+
+
+def meets(comparison: Comparison, gate: Gate) -> bool:
+    """Say whether the search may stop here.
+
+    Raises:
+        OptionError: a limit is on a figure that the search images cannot give.
+    """
+    if gate.max_top1_drop is not None:
+        if expected_top1_drop(comparison) > _ROOM * gate.max_top1_drop:
+            return False
+        gate = replace(gate, max_top1_drop=None)
+    return judge(_with_room(comparison), gate).passed
+
+
+def expected_top1_drop(comparison: Comparison) -> float:
+    """Points of top-1 that other images would lose, by the estimate of this module.
+
+    Raises:
+        OptionError: no output looks like class scores.
+    """
+    found = [output.top1_agreement_percent for output in comparison.outputs]
+    agreements = [estimate.value for estimate in found if estimate is not None]
+    if not agreements:
+        raise OptionError("a limit on top-1 needs an output that looks like class scores.")
+    expected = _LOST_SHARE_OF_CHANGED * (100.0 - min(agreements))
+    if comparison.accuracy is None:
+        return expected
+    return (expected + comparison.accuracy.drop_points.value) / 2
+
+
+def _with_room(comparison: Comparison) -> Comparison:
+    outputs = tuple(
+        replace(
+            output,
+            sqnr_db=_halfway(output.sqnr_db, upper_is_worse=False),
+            cosine=_halfway(output.cosine, upper_is_worse=False),
+            relative_l2=_halfway(output.relative_l2, upper_is_worse=True),
+        )
+        for output in comparison.outputs
+    )
+    return replace(comparison, outputs=outputs)
+
+
+def _halfway(estimate: Estimate | None, *, upper_is_worse: bool) -> Estimate | None:
+    if estimate is None:
+        return None
+    worse = estimate.high if upper_is_worse else estimate.low
+    if abs(worse) == float("inf"):
+        return estimate
+    return replace(estimate, value=(estimate.value + worse) / 2)

@@ -1,0 +1,150 @@
+"""Groups of Q/DQ: one quantized layer with every pair and weight that it reads through Q/DQ.
+
+A group is the unit that can be float or INT8 by itself. Pairs that several layers read stay for those
+that still want them; data movement and Concat read floats as soon as no INT8 layer is behind them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from trtbuild.errors import OptionError
+from trtbuild.model.operators import moves_values
+from trtbuild.model.qdq import (
+    behind_activation,
+    float_twins,
+    is_qdq,
+    pair_behind,
+    quantized_nodes,
+    weight_behind,
+)
+from trtbuild.model.stats import node_macs
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["Group", "find_groups", "with_float"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One quantized layer.
+
+    Attributes:
+        name: of its node.
+        op_type: its operator.
+        macs: multiply-accumulates for one image; 0 where it has none or the shapes are not known.
+    """
+
+    name: str
+    op_type: str
+    macs: int
+
+
+def find_groups(quantized: ir.Model) -> tuple[Group, ...]:
+    """List the groups of a Q/DQ network, in its order.
+
+    Raises:
+        OptionError: nothing in it reads Q/DQ.
+    """
+    groups = tuple(
+        Group(node.name or "", node.op_type, node_macs(node))
+        for node in quantized_nodes(quantized)
+        if node.op_type != "Concat"
+    )
+    if not groups:
+        raise OptionError(
+            "no layer of this network reads Q/DQ; there is nothing to look for in it."
+        )
+    return groups
+
+
+def with_float(quantized: ir.Model, reference: ir.Model, names: Collection[str]) -> ir.Model:
+    """Answer a copy of `quantized` in which the groups `names` compute in float.
+
+    Their weights become those of `reference` where it has a node of that name (else the dequantized
+    ones stay).
+
+    Raises:
+        OptionError: a name is no group.
+    """
+    model = quantized.clone()
+    nodes = {node.name: node for node in quantized_nodes(model)}
+    if unknown := sorted(set(names) - set(nodes)):
+        raise OptionError(f"'{unknown[0]}' is no layer that reads Q/DQ.")
+    twins = float_twins(model, reference)
+    for name in names:
+        _make_float(model.graph, nodes[name], twins.get(name))
+    _free_outputs(model.graph, {behind_activation(nodes[name].outputs[0]) for name in names})
+    for node in reversed(model.graph):
+        if moves_values(node) or node.op_type == "Concat":
+            _read_float_unless_wanted(node)
+    return RemoveUnusedNodesPass()(model).model
+
+
+def _make_float(graph: ir.Graph, node: ir.Node, twin: ir.Node | None) -> None:
+    for index, value in enumerate(node.inputs):
+        pair = pair_behind(value)
+        if pair is not None:
+            node.replace_input_with(index, pair.source)
+        elif twin is not None and weight_behind(value) is not None:
+            original = twin.inputs[index] if index < len(twin.inputs) else None
+            if original is not None and original.const_value is not None:
+                node.replace_input_with(index, _float_constant(graph, original))
+
+
+def _float_constant(graph: ir.Graph, original: ir.Value) -> ir.Value:
+    name = f"{original.name}__float"
+    if name not in graph.initializers:
+        copy = ir.Value(
+            name=name,
+            shape=original.shape,
+            type=original.type,
+            const_value=original.const_value,
+        )
+        graph.register_initializer(copy)
+    return graph.initializers[name]
+
+
+def _free_outputs(graph: ir.Graph, computed: Collection[ir.Value]) -> None:
+    """Take the pair in front of an output away where its values were computed in float."""
+    for position, output in enumerate(graph.outputs):
+        pair = pair_behind(output)
+        if pair is not None and _origin(pair.source) in computed:
+            value = pair.source
+            output.name, value.name = f"{output.name}__quantized", output.name
+            graph.outputs[position] = value
+
+
+def _origin(value: ir.Value) -> ir.Value:
+    """Where the values of a tensor were computed: before pairs and data movement."""
+    while True:
+        pair, producer = pair_behind(value), value.producer()
+        if pair is not None:
+            value = pair.source
+        elif producer is not None and moves_values(producer) and producer.inputs[0] is not None:
+            value = producer.inputs[0]
+        else:
+            return value
+
+
+def _read_float_unless_wanted(node: ir.Node) -> None:
+    readers = [use.node for output in node.outputs for use in output.uses()]
+    if any(_is_quantized_for_somebody(reader) for reader in readers):
+        return
+    for index, value in enumerate(node.inputs):
+        pair = pair_behind(value)
+        if pair is not None:
+            node.replace_input_with(index, pair.source)
+
+
+def _is_quantized_for_somebody(reader: ir.Node) -> bool:
+    """Whether `reader` is a Q whose pair is still read (a pair that nobody reads is not yet gone)."""
+    if not is_qdq(reader):
+        return False
+    pairs = [use.node.outputs[0] for use in reader.outputs[0].uses()]
+    return any(pair.uses() or pair.is_graph_output() for pair in pairs)

@@ -1,0 +1,130 @@
+"""The stage: an artifact with ranges and a budget in, the same quantized to meet it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trtbuild.calibration import calibrate
+from trtbuild.data import batches, choose_samples, full_batches
+from trtbuild.errors import OptionError
+from trtbuild.model import static_batch
+from trtbuild.progress import Progress, silent
+from trtbuild.quantization import watched_tensors
+from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.search.budget import Tuned, tune
+from trtbuild.search.candidate import Draft
+from trtbuild.search.evaluate import Evaluator
+from trtbuild.search.steps import Material
+from trtbuild.verification.compare import ComparisonOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.calibration import CalibrateOptions
+    from trtbuild.data import Batch, Source
+    from trtbuild.verification.gate import Gate
+
+__all__ = ["TuneOptions", "meet_budget"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """How far the search goes.
+
+    Attributes:
+        num_images: calibration images that candidates are compared on.
+        num_ranking_images: how many of them serve to rank layers.
+        num_mean_images: how many give channel means and ranges.
+        num_tensors: how many tensors may get a range of their own.
+        max_float_percent: share of the work that may fall back to float at most; a budget that would
+            need more is not met.
+        directory: where results are kept, so that a search that was interrupted goes on; None keeps
+            nothing.
+    """
+
+    num_images: int = 256
+    num_ranking_images: int = 32
+    num_mean_images: int = 64
+    num_tensors: int = 6
+    max_float_percent: float = 50.0
+    directory: Path | None = None
+
+
+def meet_budget(
+    artifact: Artifact,
+    source: Source,
+    gate: Gate,
+    calibrate_options: CalibrateOptions,
+    *,
+    float_patterns: tuple[str, ...] = (),
+    options: TuneOptions | None = None,
+    progress: Progress = silent,
+) -> Tuned:
+    """Search, on calibration images alone, how to quantize `artifact` so that it meets `gate`.
+
+    Args:
+        artifact: calibrated, with its histograms.
+        source: the calibration images; what is judged later must not be among them.
+        gate: the budget.
+        calibrate_options: how ranges are found when the network changes.
+        float_patterns: layers that stay in float whatever happens.
+        options: how far the search goes.
+        progress: told of every step.
+
+    Raises:
+        OptionError: there is no limit, or one that the images cannot judge.
+        DataError: a sample does not load.
+    """
+    if not gate.limits:
+        raise OptionError("a search needs a budget, for example --max-top1-drop 0.5.")
+    options = options or TuneOptions()
+    data = _batches(artifact, source, options.num_images)
+
+    def evaluator(images: list[Batch]) -> Evaluator:
+        return Evaluator(
+            open_session(artifact.source),
+            images,
+            ComparisonOptions(num_worst=0),
+            directory=options.directory,
+        )
+
+    def calibrated(changed: Artifact) -> Artifact:
+        tensors = watched_tensors(changed.model, float_patterns)
+        return calibrate(changed, source, tensors, calibrate_options, progress)
+
+    material = Material(
+        feeds=[batch.feeds for batch in _first(data, options.num_mean_images)],
+        calibrate=calibrated,
+        num_tensors=options.num_tensors,
+        max_float_percent=options.max_float_percent,
+    )
+    return tune(
+        Draft(artifact, float_patterns),
+        gate,
+        evaluator(data),
+        evaluator(_first(data, options.num_ranking_images)),
+        material,
+        progress,
+    )
+
+
+def _batches(artifact: Artifact, source: Source, count: int) -> list[Batch]:
+    available = sum(1 for _ in source)
+    chosen = choose_samples(source, num_images=min(count, available), seed=0)
+    fixed = static_batch(artifact.source)
+    found = list(full_batches(chosen, fixed) if fixed else batches(chosen, 16))
+    if all(batch.labels is not None for batch in found):
+        return found
+    return [replace(batch, labels=None) for batch in found]
+
+
+def _first(data: list[Batch], num_images: int) -> list[Batch]:
+    kept, count = [], 0
+    for batch in data:
+        if count >= num_images:
+            break
+        kept.append(batch)
+        count += len(batch.names)
+    return kept

@@ -1,0 +1,153 @@
+"""The steps that cost nothing at run time: each proposes drafts, and the search keeps the best.
+
+A step is a function from the best draft so far (asked for whenever it is needed) and the material at
+hand to (what was done, draft) pairs. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trtbuild.search.bias_correction import mean_shifts
+from trtbuild.search.channel_ranges import channel_ranges
+from trtbuild.search.equalization import equalize, find_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from calibrators import Calibration, TensorRange
+    from trtbuild.artifact import Artifact
+    from trtbuild.runtime.session import Feeds
+    from trtbuild.search.candidate import Draft
+
+__all__ = [
+    "Material",
+    "correct_biases",
+    "equalize_channels",
+    "other_calibrator",
+    "other_range_of_one_tensor",
+]
+
+# (method, options); percentiles as far as a few hundred images can support them
+_METHODS: tuple[tuple[str, dict[str, float]], ...] = (
+    ("entropy", {}),
+    ("mse", {}),
+    ("percentile", {"percentile": 99.99}),
+    ("percentile", {"percentile": 99.999}),
+    ("minmax", {}),
+)
+
+# Ranges closer than this are not worth a run.
+_SAME_RANGE = 0.03
+
+
+@dataclass(frozen=True)
+class Material:
+    """What steps work with.
+
+    Attributes:
+        feeds: calibration images, for means and channel ranges.
+        calibrate: finds the ranges of a changed network, with its histograms.
+        num_tensors: how many tensors get a range of their own at most.
+        max_float_percent: share of the multiply-accumulates that may fall back to float at most.
+    """
+
+    feeds: Sequence[Feeds]
+    calibrate: Callable[[Artifact], Artifact]
+    num_tensors: int = 6
+    max_float_percent: float = 50.0
+
+
+def other_calibrator(best: Callable[[], Draft], material: Material) -> Iterator[tuple[str, Draft]]:
+    """Another rule for all thresholds."""
+    del material
+    calibration = best().artifact.calibration
+    if calibration is None or calibration.histograms is None:
+        return
+    for method, options in _METHODS:
+        if (method, options) != (calibration.method, dict(calibration.options)):
+            chosen = calibration.chosen_with(method, **options)
+            yield _described(method, options), _with_calibration(best(), chosen)
+
+
+def correct_biases(best: Callable[[], Draft], material: Material) -> Iterator[tuple[str, Draft]]:
+    """The mean error of each channel taken out of the biases."""
+    draft = best()
+    plain = replace(draft, shifts={})
+    shifts = mean_shifts(draft.artifact.model, plain.network(), material.feeds)
+    yield f"biases of {len(shifts)} layers", replace(draft, shifts=shifts)
+
+
+def equalize_channels(best: Callable[[], Draft], material: Material) -> Iterator[tuple[str, Draft]]:
+    """Channels brought to one range; the changed network is calibrated anew."""
+    draft = best()
+    model = draft.artifact.model
+    pairs, _ = find_pairs(model)
+    if not pairs:
+        return
+    amax = channel_ranges(model, {pair.measured for pair in pairs}, material.feeds)
+    for strength in (0.5, 1.0):
+        equalized, changed = equalize(model, amax, strength)
+        if changed:
+            artifact = material.calibrate(replace(draft.artifact, model=equalized))
+            artifact = _by_the_same_rule(artifact, draft.artifact)
+            what = f"channels behind {len(changed)} layers, strength {strength:g}"
+            equal = replace(draft, artifact=artifact, shifts={})
+            yield what, equal
+            for more, corrected in correct_biases(lambda equal=equal: equal, material):  # type: ignore[misc]
+                yield f"{what}; {more}", corrected
+
+
+def other_range_of_one_tensor(
+    best: Callable[[], Draft], material: Material
+) -> Iterator[tuple[str, Draft]]:
+    """Another rule for one tensor, for those tensors about which the rules disagree most."""
+    calibration = best().artifact.calibration
+    if calibration is None or calibration.histograms is None:
+        return
+    choices = [
+        (_described(method, options), calibration.chosen_with(method, **options).ranges)
+        for method, options in _METHODS
+    ]
+    disputed = _most_disputed([ranges for _, ranges in choices])[: material.num_tensors]
+    for name in disputed:
+        tried = [calibration.ranges[name].amax]
+        for described, ranges in choices:
+            amax = ranges[name].amax
+            if all(abs(amax / other - 1.0) >= _SAME_RANGE for other in tried):
+                tried.append(amax)
+                yield f"{described} for '{name}'", _with_range(best(), name, ranges[name])
+
+
+def _most_disputed(choices: Sequence[Mapping[str, TensorRange]]) -> list[str]:
+    """The tensors by how much their widest and narrowest proposed range differ."""
+
+    def spread(name: str) -> float:
+        found = [ranges[name].amax for ranges in choices]
+        return max(found) / min(found) if min(found) > 0 else 0.0
+
+    return sorted(choices[0], key=lambda name: (-spread(name), name))
+
+
+def _described(method: str, options: Mapping[str, float]) -> str:
+    return " ".join((method, *(f"{value:g}" for value in options.values())))
+
+
+def _with_calibration(draft: Draft, calibration: Calibration) -> Draft:
+    return replace(draft, artifact=replace(draft.artifact, calibration=calibration), shifts={})
+
+
+def _with_range(draft: Draft, name: str, given: TensorRange) -> Draft:
+    calibration = draft.artifact.calibration
+    assert calibration is not None
+    changed = replace(calibration, ranges={**calibration.ranges, name: given})
+    return replace(draft, artifact=replace(draft.artifact, calibration=changed))
+
+
+def _by_the_same_rule(artifact: Artifact, before: Artifact) -> Artifact:
+    """The ranges of `artifact` chosen anew by the rule that the search has settled on."""
+    chosen, found = before.calibration, artifact.calibration
+    if chosen is None or found is None or found.histograms is None:
+        return artifact
+    return replace(artifact, calibration=found.chosen_with(chosen.method, **chosen.options))
