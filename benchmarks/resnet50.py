@@ -80,7 +80,7 @@ class _Network:
 
 
 def resnet50(seed: int = 0, classes: int = 1000) -> ir.Model:
-    """Answer ResNet-50: float32 ``image`` (batch, 3, height, width) to (batch, `classes`)."""
+    """Return ResNet-50: float32 ``image`` (batch, 3, height, width) to (batch, `classes`)."""
     network = _Network(seed)
     image = ir.Value(
         name="image", shape=ir.Shape(["batch", 3, 224, 224]), type=ir.TensorType(ir.DataType.FLOAT)

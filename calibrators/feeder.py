@@ -57,11 +57,11 @@ class DeviceMemory(Protocol):
     """Where device memory comes from; `trtbuild.runtime.cuda.Device` is one."""
 
     def allocate(self, nbytes: int) -> DeviceBuffer:
-        """Answer device memory."""
+        """Return device memory."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> PinnedArray:
-        """Answer page-locked host memory as an array."""
+        """Return page-locked host memory as an array."""
         ...
 
     def upload(self, buffer: Any, array: np.ndarray) -> None:
@@ -176,7 +176,7 @@ class BatchFeeder:
         self.close()
 
     def _look(self) -> int | None:
-        """Answer the slot of the next batch without taking it; None at the end."""
+        """Return the slot of the next batch without taking it; None at the end."""
         if not self._ahead:
             self._ahead.append(self._full.get())
         ready = self._ahead[0]

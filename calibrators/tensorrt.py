@@ -51,7 +51,7 @@ class CalibrationRun:
     was_asked_for_data: bool = False
 
     def next_batch(self, names: Sequence[str]) -> list[int] | None:
-        """Answer one device address a name, or None at the end and after an error. Never raises."""
+        """Return one device address a name, or None at the end and after an error. Never raises."""
         self.was_asked_for_data = True
         if self.error is not None or self.feeder is None:
             return None

@@ -61,7 +61,7 @@ def module_of(path):
 
 
 def imports(path):
-    """Give (module, whether at import time) of every import."""
+    """Return (module, whether at import time) of every import."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typing = set()
     for node in ast.walk(tree):

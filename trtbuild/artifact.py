@@ -53,7 +53,7 @@ class Artifact:
     history: tuple[Record, ...] = ()
 
     def with_calibration(self, calibration: Calibration) -> Artifact:
-        """Answer this artifact with ranges that were found before, and where they came from."""
+        """Return this artifact with ranges that were found before, and where they came from."""
         record = Record(
             "calibrate",
             f"{len(calibration.ranges)} ranges from an earlier calibration",
@@ -62,5 +62,5 @@ class Artifact:
         return self.having(record, calibration=calibration)
 
     def having(self, record: Record, **changes: Any) -> Artifact:
-        """Answer this artifact with `changes` made and `record` added to its history."""
+        """Return this artifact with `changes` made and `record` added to its history."""
         return replace(self, history=(*self.history, record), **changes)

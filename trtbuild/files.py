@@ -26,7 +26,7 @@ __all__ = [
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and move it there when the block ends well.
+    """Return a temporary path beside `path`, and move it there when the block ends well.
 
     A concurrent reader sees the old file or the new one, never a part. When the block raises,
     Ctrl-C included, nothing is left behind.
@@ -60,7 +60,7 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def staged_files(directory: Path) -> Iterator[Path]:
-    """Give an empty folder, and move its files to `directory` when the block ends well.
+    """Yield an empty folder, and move its files to `directory` when the block ends well.
 
     They are moved in the order in which they were written: what refers to others, written last,
     never stands there without them. When the block raises, Ctrl-C included, nothing is left behind

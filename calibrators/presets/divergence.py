@@ -21,7 +21,7 @@ def spread(counts: np.ndarray, filled: np.ndarray, starts: np.ndarray) -> np.nda
 
 
 def smoothed(counts: np.ndarray, amount: float = 1e-4) -> np.ndarray | None:
-    """Give every empty bin `amount` and take as much off the filled ones, in float32.
+    """Fill every empty bin with `amount` and take as much off the filled ones, in float32.
 
     Beside large counts what is taken off is lost to rounding, as it is in the tools that do this.
 

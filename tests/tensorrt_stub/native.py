@@ -80,7 +80,7 @@ class Native:
 
     @classmethod
     def keep(cls, content: bytes) -> int:
-        """Answer the address of `content`, which stays alive."""
+        """Return the address of `content`, which stays alive."""
         buffer = ctypes.create_string_buffer(content)
         Native._kept.append(buffer)
         return ctypes.addressof(buffer)

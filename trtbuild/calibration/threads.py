@@ -31,7 +31,7 @@ class Worker(Protocol[Taken_contra]):
 
 
 def run_in_threads(workers: Sequence[Worker[Item]], items: Iterable[Item]) -> Iterator[Item]:
-    """Give every item to one of `workers`, each called by one thread only; yield each item given.
+    """Hand every item to one of `workers`, each called by one thread only; yield each item given.
 
     Items are read in the calling thread, which readers may depend on. When the other threads have
     enough to do, it works as well: there are no more threads than workers, which would push each

@@ -46,7 +46,7 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Answer the number of bytes."""
+        """Return the number of bytes."""
         match = _SIZE.fullmatch(str(value))
         unit = match and _UNITS.get(match[2].upper())
         if not match or unit is None:

@@ -103,7 +103,7 @@ class BenchResult:
         return any(verdict.answer is Answer.CANNOT_TELL for verdict in self.verdicts)
 
     def to_json(self) -> dict[str, Any]:
-        """Give JSON types: summaries and not every sample, with the schema's name and version."""
+        """Return JSON types: summaries and not every sample, with the schema's name and version."""
         return {
             "schema": SCHEMA,
             "version": VERSION,

@@ -35,7 +35,7 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Give every schema by its name, which is the value of the field ``schema``."""
+    """Return every schema by its name, which is the value of the field ``schema``."""
     latency = {
         "latencies": _array(schema_of(LatencySummary)),
         "verdicts": _array(schema_of(LatencyVerdict)),
@@ -53,7 +53,7 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def schema_of(cls: type) -> dict[str, Any]:
-    """Give the schema of what `trtbuild.records.encode` makes of a dataclass."""
+    """Return the schema of what `trtbuild.records.encode` makes of a dataclass."""
     hints = get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]
     return _object({name: _schema(hints[name]) for name in fields}, tuple(fields))

@@ -130,7 +130,7 @@ class Verification:
     culprits: Culprits | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Give JSON types, with the schema's name and version."""
+        """Return JSON types, with the schema's name and version."""
         return {"schema": SCHEMA, "version": VERSION, **encode(self)}
 
 
@@ -146,7 +146,7 @@ def load_verification(path: Path) -> Verification:
 
 
 def judge_again(found: Verification, gate: Gate) -> Verification:
-    """Answer a saved result with other limits and their verdict; nothing is run.
+    """Return a saved result with other limits and their verdict; nothing is run.
 
     Raises:
         OptionError: a limit is on a figure that was not measured.

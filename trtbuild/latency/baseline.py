@@ -46,11 +46,11 @@ class Baseline:
 
     @staticmethod
     def now() -> str:
-        """Give the time of day for `taken_at`."""
+        """Return the time of day for `taken_at`."""
         return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
     def to_json(self) -> dict[str, Any]:
-        """Give JSON types, with the schema's name and version."""
+        """Return JSON types, with the schema's name and version."""
         return {"schema": SCHEMA, "version": VERSION, **encode(self)}
 
 

@@ -160,7 +160,7 @@ class Watch:
         self._before = _read()
 
     def conditions(self) -> Conditions:
-        """Give what the machine did since this watch was made."""
+        """Return what the machine did since this watch was made."""
         before, after = self._before, _read()
         total = after.total_ticks - before.total_ticks
         other = after.busy_ticks - before.busy_ticks - (after.own_ticks - before.own_ticks)

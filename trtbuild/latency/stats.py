@@ -66,7 +66,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def summarize(samples: Samples) -> LatencySummary:
-    """Give the figures of one session's samples."""
+    """Return the figures of one session's samples."""
     values = np.asarray(samples.latencies_ms)
     turns = Moments()
     for turn in samples.turns:
@@ -91,7 +91,7 @@ def summarize(samples: Samples) -> LatencySummary:
 
 
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """Give the median with its exact interval from order statistics.
+    """Return the median with its exact interval from order statistics.
 
     With too few values for `confidence` (fewer than 6 at 95 %, 9 at 99.5 %) the ends are infinite.
 
@@ -123,7 +123,7 @@ def _lower_rank(count: int, tail: float) -> int:
 
 
 def ratio(base: Samples, other: Samples, confidence: float = CONFIDENCE) -> Estimate:
-    """Give ``other / base`` of samples taken together: the median over rounds of the turns' ratios.
+    """Return ``other / base`` of samples taken together: the median over rounds of the turns' ratios.
 
     A turn counts as its median run, so a single hiccup moves nothing. Above 1, `other` is slower.
 

@@ -95,18 +95,18 @@ BROADCASTING = frozenset(
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
-    """Answer an attribute as a Python value, `default` where it is not written."""
+    """Return an attribute as a Python value, `default` where it is not written."""
     found = node.attributes.get(name)
     return default if found is None or found.is_ref() else found.value
 
 
 def input_at(node: ir.Node, index: int) -> ir.Value | None:
-    """Answer an operand; None where it is left out."""
+    """Return an operand; None where it is left out."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 
 def axes(node: ir.Node, *, index: int = 1) -> tuple[int, ...] | None:
-    """Answer the constant axes of Squeeze, Unsqueeze or a reduction, as attribute or operand.
+    """Return the constant axes of Squeeze, Unsqueeze or a reduction, as attribute or operand.
 
     Returns:
         The axes as written (possibly negative, empty where none are given); None where they are not
@@ -125,7 +125,7 @@ def normal_axis(axis: int, rank: int) -> int:
 
 
 def permutation(node: ir.Node, rank: int | None) -> tuple[int, ...] | None:
-    """Answer the permutation of a Transpose; without one it reverses the dims. None: not known."""
+    """Return the permutation of a Transpose; without one it reverses the dims. None: not known."""
     perm = attribute(node, "perm")
     if perm is not None:
         return tuple(perm)
@@ -171,13 +171,13 @@ def is_random(node: ir.Node) -> bool:
 
 
 def pad_widths(node: ir.Node) -> tuple[int, ...] | None:
-    """Answer the constant widths of a Pad as written: all starts, then all ends; None: not known."""
+    """Return the constant widths of a Pad as written: all starts, then all ends; None: not known."""
     written = attribute(node, "pads", attribute(node, "paddings"))
     return tuple(written) if written is not None else integers(input_at(node, 1))
 
 
 def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
-    """Answer the constant bounds of a Clip, infinite where there is none; None: not known."""
+    """Return the constant bounds of a Clip, infinite where there is none; None: not known."""
     low, high = attribute(node, "min"), attribute(node, "max")
     bounds = [-math.inf if low is None else low, math.inf if high is None else high]
     for place in (0, 1):

@@ -18,7 +18,7 @@ asked of every node by every pass."""
 
 
 def bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    """Give the graphs directly inside `node`."""
+    """Return the graphs directly inside `node`."""
     if node.domain == "" and node.op_type not in _WITH_BODIES:
         return
     for attribute in node.attributes.values():
@@ -31,7 +31,7 @@ def bodies(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
-    """Give every node of `graph`, each followed by the nodes of its bodies.
+    """Return every node of `graph`, each followed by the nodes of its bodies.
 
     Nodes may be added and removed on the way: a removed node's bodies are not entered.
     """
@@ -43,7 +43,7 @@ def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
 
 
 def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
-    """Give `graph` and every graph inside it."""
+    """Return `graph` and every graph inside it."""
     yield graph
     for node in graph:
         for body in bodies(node):

@@ -22,7 +22,7 @@ __all__ = ["array", "constant_tensor", "integers", "is_constant", "numpy_dtype",
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Answer the tensor behind a constant, without reading its data; None for anything else."""
+    """Return the tensor behind a constant, without reading its data; None for anything else."""
     if value is None:
         return None
     if value.is_initializer():
@@ -70,7 +70,7 @@ def integers(value: ir.Value | None) -> tuple[int, ...] | None:
 
 
 def single_value(value: ir.Value | None) -> Any | None:
-    """Answer the value that all elements of a constant have, bit for bit; None if they differ."""
+    """Return the value that all elements of a constant have, bit for bit; None if they differ."""
     content = array(value)
     if content is None or content.size == 0:
         return None
@@ -90,5 +90,5 @@ def _blocks(flat: Array, size: int = 1 << 16) -> Iterator[Array]:
 
 
 def numpy_dtype(value: ir.Value) -> np.dtype[Any] | None:
-    """Answer the NumPy dtype of a tensor's elements; None where its type is not known."""
+    """Return the NumPy dtype of a tensor's elements; None where its type is not known."""
     return None if value.dtype is None else value.dtype.numpy()

@@ -25,7 +25,7 @@ class GraphWriter:
         self._node_names = {node.name for node in model.graph}
 
     def fresh(self, hint: str) -> str:
-        """Answer a tensor name that starts with `hint` and is not taken."""
+        """Return a tensor name that starts with `hint` and is not taken."""
         return self._names.fresh(hint)
 
     def constant(self, hint: str, array: np.ndarray) -> ir.Value:

@@ -72,7 +72,7 @@ def pages_given_back(tensors: Iterable[ir.TensorProtocol]) -> Iterator[None]:
 
 
 def _mapping(tensor: ir.TensorProtocol) -> mmap.mmap | None:
-    """Answer the mapping that holds a tensor, of the network's file or of a copy of ours."""
+    """Return the mapping that holds a tensor, of the network's file or of a copy of ours."""
     if isinstance(tensor, ir.ExternalTensor):
         return tensor.raw
     content = tensor.raw if isinstance(tensor, ir.Tensor) else None

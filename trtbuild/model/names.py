@@ -19,7 +19,7 @@ __all__ = ["Names", "defined_values", "rename_clashes"]
 
 
 def defined_values(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Give every tensor that `graph` itself defines: inputs, initialisers, outputs of nodes."""
+    """Return every tensor that `graph` itself defines: inputs, initialisers, outputs of nodes."""
     yield from graph.inputs
     for value in graph.initializers.values():
         if not value.is_graph_input():
@@ -40,7 +40,7 @@ class Names:
         self._next: dict[str, int] = {}
 
     def fresh(self, hint: str) -> str:
-        """Answer a name that starts with `hint` and that nothing has, and keep it."""
+        """Return a name that starts with `hint` and that nothing has, and keep it."""
         name = hint
         number = self._next.get(hint, 1)
         while name in self._used:

@@ -25,7 +25,7 @@ _LARGEST_OPERAND = 64
 
 
 def raise_opset(proto: onnx.ModelProto, target: int, path: Path) -> onnx.ModelProto:
-    """Answer `proto` at opset `target`; weights must not be among its inputs.
+    """Return `proto` at opset `target`; weights must not be among its inputs.
 
     Resize before opset 11 had one rule of coordinates, which later opsets call ``asymmetric``; the
     converter leaves the newer default in place and so moves the pixels, hence the repair.

@@ -14,7 +14,7 @@ __all__ = ["constant_of", "set_constant"]
 
 
 def constant_of(node: ir.Node, index: int) -> npt.NDArray[np.float64] | None:
-    """Give the constant input `index` of `node` as float64; None where there is none."""
+    """Return the constant input `index` of `node` as float64; None where there is none."""
     value = node.inputs[index] if index < len(node.inputs) else None
     if value is None or value.const_value is None:
         return None

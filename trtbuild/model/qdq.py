@@ -62,7 +62,7 @@ def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 
 def pair_behind(value: ir.Value | None) -> ActivationPair | None:
-    """Give the pair that `value` comes out of; None where it does not."""
+    """Return the pair that `value` comes out of; None where it does not."""
     dequantize = _producer(value, _DEQUANTIZE)
     quantize = _producer(dequantize.inputs[0], _QUANTIZE) if dequantize is not None else None
     if dequantize is None or quantize is None or quantize.inputs[0] is None:
@@ -77,7 +77,7 @@ def pair_behind(value: ir.Value | None) -> ActivationPair | None:
 
 
 def activation_pairs(model: ir.Model) -> dict[str, ActivationPair]:
-    """Give every pair on an activation, by the name of the float tensor in front of it."""
+    """Return every pair on an activation, by the name of the float tensor in front of it."""
     found = {}
     for node in model.graph:
         if node.op_type == _DEQUANTIZE:
@@ -88,7 +88,7 @@ def activation_pairs(model: ir.Model) -> dict[str, ActivationPair]:
 
 
 def weight_behind(value: ir.Value | None) -> np.ndarray | None:
-    """Give the float32 weight that a DequantizeLinear of constants yields; None for all else."""
+    """Return the float32 weight that a DequantizeLinear of constants yields; None for all else."""
     node = _producer(value, _DEQUANTIZE)
     tensor = node.inputs[0].const_value if node is not None and node.inputs[0] is not None else None
     if node is None or tensor is None:
@@ -115,7 +115,7 @@ def _numbers(node: ir.Node) -> tuple[np.ndarray | None, np.ndarray, np.dtype]:
 
 
 def quantized_nodes(model: ir.Model) -> Iterator[ir.Node]:
-    """Give the nodes that compute on something dequantized (data movement and Q/DQ left out)."""
+    """Return the nodes that compute on something dequantized (data movement and Q/DQ left out)."""
     for node in model.graph:
         if is_qdq(node) or moves_values(node):
             continue
@@ -124,7 +124,7 @@ def quantized_nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def float_twins(quantized: ir.Model, reference: ir.Model) -> Mapping[str, ir.Node]:
-    """Give the float node of each node of `quantized`: of the same name and operator.
+    """Return the float node of each node of `quantized`: of the same name and operator.
 
     A node without a twin by name is matched by the name of its first output.
     """
@@ -139,7 +139,7 @@ def float_twins(quantized: ir.Model, reference: ir.Model) -> Mapping[str, ir.Nod
 
 
 def behind_activation(value: ir.Value) -> ir.Value:
-    """Give the output of the Relu or Clip that alone reads `value`, else `value`."""
+    """Return the output of the Relu or Clip that alone reads `value`, else `value`."""
     uses = list(value.uses())
     if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in _ACTIVATIONS:
         return uses[0].node.outputs[0]

@@ -27,26 +27,26 @@ Dims: TypeAlias = "tuple[Dim, ...]"
 
 
 def dims(value: ir.Value | None) -> Dims | None:
-    """Answer the dims of a tensor; None where not even the rank is known."""
+    """Return the dims of a tensor; None where not even the rank is known."""
     if value is None or value.shape is None:
         return None
     return tuple(_known(dim) for dim in value.shape.dims)
 
 
 def _known(dim: int | ir.SymbolicDim) -> Dim:
-    """Answer what is known of a dim; some exporters write -1 for "any"."""
+    """Return what is known of a dim; some exporters write -1 for "any"."""
     if isinstance(dim, int):
         return dim if dim >= 0 else None
     return dim.value
 
 
 def rank(value: ir.Value | None) -> int | None:
-    """Answer how many dims a tensor has; None where that is not known."""
+    """Return how many dims a tensor has; None where that is not known."""
     return None if value is None or value.shape is None else len(value.shape)
 
 
 def static_dims(value: ir.Value | None) -> tuple[int, ...] | None:
-    """Answer the dims of a tensor whose every dim is a known number; None otherwise."""
+    """Return the dims of a tensor whose every dim is a known number; None otherwise."""
     known = dims(value)
     if known is None:
         return None
@@ -62,7 +62,7 @@ def same_dims(first: Dims | None, second: Dims | None) -> bool:
 
 
 def element_count(value: ir.Value | None) -> int | None:
-    """Answer how many elements a tensor has; None where a dim is not known."""
+    """Return how many elements a tensor has; None where a dim is not known."""
     known = static_dims(value)
     return None if known is None else math.prod(known)
 
@@ -78,7 +78,7 @@ def keeps_shape(tensor: Dims | None, constant: tuple[int, ...]) -> bool:
 
 
 def broadcast(first: Dims | None, second: Dims | None) -> Dims | None:
-    """Answer the shape of a broadcasting operator's result, right-aligned; None: rank not known."""
+    """Return the shape of a broadcasting operator's result, right-aligned; None: rank not known."""
     if first is None or second is None:
         return None
     length = max(len(first), len(second))

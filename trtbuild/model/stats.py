@@ -67,7 +67,7 @@ def measure(model: ir.Model) -> GraphStats:
 
 
 def node_macs(node: ir.Node) -> int:
-    """Answer output elements times the length of the sum behind each of them."""
+    """Return output elements times the length of the sum behind each of them."""
     if node.domain != "":
         return 0
     match node.op_type:

@@ -13,7 +13,7 @@ __all__ = ["tapped"]
 
 
 def tapped(model: ir.Model, names: Collection[str]) -> ir.Model:
-    """Answer a copy of `model` that gives the tensors `names`; what only others need is not run."""
+    """Return a copy of `model` that gives the tensors `names`; what only others need is not run."""
     copy = model.clone()
     values = {value.name: value for node in copy.graph for value in node.outputs}
     copy.graph.outputs.clear()

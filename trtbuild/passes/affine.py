@@ -43,7 +43,7 @@ class Affine:
 def layer_before(
     value: ir.Value | None, reader: ir.Node, op_types: tuple[str, ...] = LAYERS
 ) -> ir.Node | None:
-    """Answer the layer that makes `value` for `reader` alone; None if no such layer makes it.
+    """Return the layer that makes `value` for `reader` alone; None if no such layer makes it.
 
     Raises:
         Declined: a layer makes it, and somebody else sees it too.
@@ -55,7 +55,7 @@ def layer_before(
 
 
 def layer_channels(layer: ir.Node) -> tuple[int, int]:
-    """Answer the rank of the output of `layer` and the number of its channels (axis 1).
+    """Return the rank of the output of `layer` and the number of its channels (axis 1).
 
     Raises:
         Declined: the dims of the weights are not known.
@@ -145,7 +145,7 @@ def _along_weight(layer: ir.Node, factors: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _shift(layer: ir.Node, affine: Affine, channels: int) -> NDArray[np.float64] | None:
-    """Answer the new bias, one value per channel; None where the layer has and needs none."""
+    """Return the new bias, one value per channel; None where the layer has and needs none."""
     bias = _bias(layer, channels)
     if bias is None:
         return None if affine.shift is None else np.broadcast_to(affine.shift, (channels,))

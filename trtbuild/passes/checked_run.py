@@ -73,7 +73,7 @@ class CheckedRun:
         return model, log
 
     def _blame(self, schedule: Schedule, model: ir.Model, log: PassLog) -> Rollback | None:
-        """Answer the run that made `model` differ from the original; None if it does not."""
+        """Return the run that made `model` differ from the original; None if it does not."""
         runs = [run for run in log.runs if run.changes]
         if self._reference is None or not runs:
             return None

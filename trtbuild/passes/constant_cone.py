@@ -51,7 +51,7 @@ def fold_cone(value: ir.Value, edit: Editor) -> bool:
 
 
 def _cone(value: ir.Value) -> list[ir.Node]:
-    """Answer the nodes that make `value`, in order; none if they read more than constants."""
+    """Return the nodes that make `value`, in order; none if they read more than constants."""
     order: dict[ir.Node, None] = {}
 
     def visit(current: ir.Value | None) -> bool:

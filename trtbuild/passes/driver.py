@@ -162,7 +162,7 @@ class _Driver:
         return bool(changes)
 
     def _operators(self) -> set[str]:
-        """Answer which operators there are, so that passes without anything to start from rest."""
+        """Return which operators there are, so that passes without anything to start from rest."""
         return {node.op_type for node in all_nodes(self._model.graph)}
 
     def _finished(self) -> bool:

@@ -64,7 +64,7 @@ class Editor:
         return self.model.opset_imports.get("", 1)
 
     def nodes(self, op_types: frozenset[str] = frozenset()) -> Iterator[ir.Node]:
-        """Give every node of the ONNX domain of one of these types (none: all), bodies included.
+        """Return every node of the ONNX domain of one of these types (none: all), bodies included.
 
         Nodes may be added and removed on the way.
         """

@@ -43,7 +43,7 @@ class Binding:
 
 
 def bindings(model: ir.Model, given: Sequence[Mapping[str, int]]) -> Iterator[list[Binding]]:
-    """Give groups of choices; the first choice of a group that the network takes is enough.
+    """Return groups of choices; the first choice of a group that the network takes is enough.
 
     Args:
         model: the network.
@@ -70,7 +70,7 @@ def _fed(model: ir.Model) -> list[ir.Value]:
 
 
 def _open_dims(model: ir.Model) -> dict[str, bool]:
-    """Answer symbolic dim -> whether it leads an input."""
+    """Return symbolic dim -> whether it leads an input."""
     answer: dict[str, bool] = {}
     for value in _fed(model):
         for axis, dim in enumerate(dims(value) or ()):

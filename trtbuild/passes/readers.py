@@ -18,7 +18,7 @@ def label(node: ir.Node) -> str:
 
 
 def maker(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """Answer the node of the ONNX domain that makes `value`, if it is one of `op_types`."""
+    """Return the node of the ONNX domain that makes `value`, if it is one of `op_types`."""
     node = None if value is None else value.producer()
     if node is None or node.domain != "" or node.op_type not in op_types:
         return None
@@ -42,7 +42,7 @@ def require_private(value: ir.Value, reader: ir.Node) -> None:
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:
-    """Answer the one node, in the same graph, that reads `value`; None where others see it."""
+    """Return the one node, in the same graph, that reads `value`; None where others see it."""
     users = value.consumers()
     if len(users) != 1 or value.is_graph_output():
         return None
@@ -53,7 +53,7 @@ def only_reader(value: ir.Value) -> ir.Node | None:
 
 
 def sole_node(value: ir.Value, *op_types: str) -> ir.Node | None:
-    """Answer the only reader of `value` if it is one of `op_types` of the ONNX domain."""
+    """Return the only reader of `value` if it is one of `op_types` of the ONNX domain."""
     node = only_reader(value)
     if node is None or node.domain != "" or node.op_type not in op_types:
         return None

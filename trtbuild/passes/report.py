@@ -16,7 +16,7 @@ __all__ = ["as_json", "explanation", "pass_rows", "size_rows"]
 
 
 def size_rows(result: OptimizeResult) -> list[tuple[str, str, str]]:
-    """Give the rows of the table before / after: operators, parameters, work."""
+    """Return the rows of the table before / after: operators, parameters, work."""
     before, after = result.before, result.after
     operators = sorted(set(before.nodes) | set(after.nodes))
     rows = [
@@ -58,7 +58,7 @@ def warnings(log: PassLog) -> list[str]:
 
 
 def pass_rows(passes: Sequence[Pass]) -> list[tuple[str, str, str]]:
-    """Give the rows of the table of passes: name, when it runs, what it does."""
+    """Return the rows of the table of passes: name, when it runs, what it does."""
     return [
         (item.name, "on request" if item.opt_in else "default", item.describe().summary)
         for item in passes
@@ -66,7 +66,7 @@ def pass_rows(passes: Sequence[Pass]) -> list[tuple[str, str, str]]:
 
 
 def as_json(result: OptimizeResult) -> dict[str, Any]:
-    """Give the result as JSON types: sizes, what each pass did and left, what was undone."""
+    """Return the result as JSON types: sizes, what each pass did and left, what was undone."""
     log = result.log
     return {
         "before": _stats(result.before),

@@ -29,7 +29,7 @@ RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
 def equal_ancestor(node: ir.Node) -> ir.Value | None:
-    """Answer a tensor that a chain of reshapes ending in `node` starts from and comes back to."""
+    """Return a tensor that a chain of reshapes ending in `node` starts from and comes back to."""
     wanted = dims(node.outputs[0])
     current: ir.Node | None = node
     while current is not None:
@@ -58,7 +58,7 @@ def keeps_dims(node: ir.Node) -> bool:
 
 
 def reshape_target(source: Dims | None, result: Dims | None) -> tuple[int, ...] | None:
-    """Answer the target of a Reshape from `source` to `result`; None where one cannot say it.
+    """Return the target of a Reshape from `source` to `result`; None where one cannot say it.
 
     A symbolic dim is copied by 0 where the source has it in the same place; one other may be -1.
     """

@@ -20,7 +20,7 @@ ENTRY_POINT_GROUP = "trtbuild.graph_passes"
 
 
 def all_passes(extra: Iterable[Pass] = ()) -> list[Pass]:
-    """Answer every pass: those of trtbuild, those of installed packages, and `extra`.
+    """Return every pass: those of trtbuild, those of installed packages, and `extra`.
 
     Raises:
         OptionError: an entry point cannot be loaded, or two passes have one name.
@@ -57,7 +57,7 @@ def select(
     disable: Iterable[str] = (),
     only: Iterable[str] = (),
 ) -> tuple[list[Pass], list[Pass]]:
-    """Answer the passes that run to the fixpoint, and the opt-in passes that run once.
+    """Return the passes that run to the fixpoint, and the opt-in passes that run once.
 
     A name means the pass and its parts: ``TransformOnnxPad`` means ``TransformOnnxPad.opset`` too.
 

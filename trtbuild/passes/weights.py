@@ -39,7 +39,7 @@ class Weight:
 
 
 def read_weight(value: ir.Value | None) -> Weight:
-    """Answer what lies behind a weight operand, without reading its data.
+    """Return what lies behind a weight operand, without reading its data.
 
     Raises:
         Declined: it is not constant, or neither float nor dequantised integers.
@@ -142,7 +142,7 @@ def _scales(
 def _factor_axis(
     factors: NDArray[np.float64], dequantize: ir.Node, scale: NDArray[Any], ndim: int
 ) -> int | None:
-    """Answer the one axis along which scale times factors varies; None where it does not."""
+    """Return the one axis along which scale times factors varies; None where it does not."""
     if attribute(dequantize, "block_size", 0):
         raise Declined("the integer weights are scaled in blocks")
     varying = {place for place, size in enumerate(factors.shape) if size != 1}

@@ -129,7 +129,7 @@ def _name_weight(node: ir.Node, path: str, graph: ir.Graph) -> None:
 
 
 def name_outputs(model: ir.Model, names: Sequence[str]) -> None:
-    """Give the graph's outputs these names, in order."""
+    """Return the graph's outputs these names, in order."""
     for value, name in zip(model.graph.outputs, names):
         value.name = name
 

@@ -66,7 +66,7 @@ def float_activations(model: ir.Model) -> frozenset[str]:
 def to_half(
     model: ir.Model, observed: Mapping[str, float]
 ) -> tuple[ir.Model, tuple[KeptFloat, ...]]:
-    """Answer a copy of a float32 network, with or without Q/DQ, that computes in FP16 where it can.
+    """Return a copy of a float32 network, with or without Q/DQ, that computes in FP16 where it can.
 
     Args:
         model: the network; its nodes have names.

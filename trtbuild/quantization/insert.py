@@ -18,7 +18,7 @@ __all__ = ["insert"]
 
 
 def insert(model: ir.Model, plan: Plan) -> ir.Model:
-    """Answer a copy of `model` with one Q/DQ pair per quantized tensor, and INT8 weights behind DQ.
+    """Return a copy of `model` with one Q/DQ pair per quantized tensor, and INT8 weights behind DQ.
 
     Readers that the plan does not name keep reading floats. ``axis`` is always written: TensorRT's
     parser and ONNX differ in its default.

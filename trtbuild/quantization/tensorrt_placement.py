@@ -7,7 +7,7 @@
    come from such nodes, the side with the longer path behind it is the main one.
 3. Data movement (Reshape, Slice, MaxPool, ...) whose readers are all quantized reads through Q/DQ of the
    same scale; so does every input of a Concat. Then TensorRT moves Q up and no copy is made. Where
-   somebody reads the moved values in float, Q/DQ stay behind the movement, and he loses nothing.
+   somebody reads the moved values in float, Q/DQ stay behind the movement, and nothing is rounded for them.
 4. Average pooling between two quantized layers reads through a pair of its own, for it computes.
 5. Biases and everything else stay float.
 

@@ -14,7 +14,7 @@ __all__ = ["to_junit"]
 
 
 def to_junit(report: Report) -> str:
-    """Give the XML text.
+    """Return the XML text.
 
     A failed limit is a failure with the numbers; "cannot tell" is a skipped test with the reason.
     """

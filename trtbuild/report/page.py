@@ -49,7 +49,7 @@ pre { background: var(--soft); padding: 12px; overflow: auto; font-size: .8rem; 
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """Give a whole page; it loads nothing."""
+    """Return a whole page; it loads nothing."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

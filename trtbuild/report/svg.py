@@ -184,6 +184,6 @@ def _plot(parts: Sequence[str], title: str) -> str:
 
 
 def standalone(plot: str) -> str:
-    """Give a plot as a file of its own."""
+    """Return a plot as a file of its own."""
     head, _, rest = plot.partition(">")
     return f"{head}><style>{STYLE}</style>{rest}\n"

@@ -27,7 +27,7 @@ _NUM_LAYERS = 20
 
 
 def to_html(report: Report) -> str:
-    """Give the page."""
+    """Return the page."""
     return page(
         f"trtbuild: {report.title}",
         (

@@ -38,7 +38,7 @@ _WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 def mean_shifts(
     reference: ir.Model, quantized: ir.Model, feeds: Iterable[Feeds]
 ) -> dict[str, np.ndarray]:
-    """Give node name -> mean of (quantized - float) of each output channel, float64 ``[channels]``.
+    """Return node name -> mean of (quantized - float) of each output channel, float64 ``[channels]``.
 
     Args:
         reference: the float network that `quantized` was made of.
@@ -64,7 +64,7 @@ def mean_shifts(
 
 
 def corrected(model: ir.Model, shifts: Mapping[str, np.ndarray]) -> ir.Model:
-    """Answer a copy of the float network `model` with `shifts` taken out of the biases.
+    """Return a copy of the float network `model` with `shifts` taken out of the biases.
 
     Layers without a bias get one. A layer whose bias is no constant vector stays as it is.
     """

@@ -71,7 +71,7 @@ class Tuned:
 
     Attributes:
         artifact: quantized the way it found.
-        steps: what was done, in order; the first is the network as it came.
+        steps: what was done, in order; the first is the network as calibrated.
         met: whether the budget is met on the search images, with room for others.
         float_layers: layers that it keeps in float.
         float_macs_percent: their share of the work of all layers that could be INT8.
@@ -86,7 +86,7 @@ class Tuned:
     num_images: int
 
     def to_json(self) -> dict[str, Any]:
-        """Give JSON types, without the network."""
+        """Return JSON types, without the network."""
         return {
             "steps": encode(self.steps),
             "met": self.met,
@@ -153,7 +153,7 @@ class _Search:
         self.draft = draft
         self._found = evaluate(draft.network())
         self.met = meets(self._found, gate)
-        self._report("as it came", "", kept=True)
+        self._report("as calibrated", "", kept=True)
 
     def best(self) -> Draft:
         """The best draft so far."""

@@ -22,7 +22,7 @@ __all__ = ["channel_ranges"]
 def channel_ranges(
     model: ir.Model, tensors: Collection[str], feeds: Iterable[Feeds]
 ) -> dict[str, np.ndarray]:
-    """Give tensor name -> float64 ``[channels]``; channels are axis 1.
+    """Return tensor name -> float64 ``[channels]``; channels are axis 1.
 
     Raises:
         ModelError: the network cannot be run.

@@ -153,7 +153,7 @@ def equalize(
     amax: Mapping[str, np.ndarray],
     strength: float = 1.0,
 ) -> tuple[ir.Model, tuple[str, ...]]:
-    """Answer a copy of `model` with the channels of its pairs equalized, and the layers changed.
+    """Return a copy of `model` with the channels of its pairs equalized, and the layers changed.
 
     The function computed stays the same, to rounding, for all inputs whose activations stay within
     `amax` where there is a Clip, and for all inputs elsewhere.

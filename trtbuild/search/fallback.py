@@ -22,7 +22,7 @@ __all__ = ["affordable", "fewest_float_layers", "layer_costs", "rank_layers"]
 
 
 def layer_costs(model: ir.Model, names: Sequence[str]) -> dict[str, float]:
-    """Give each layer's share of the multiply-accumulates of all `names`, 0 to 1.
+    """Return each layer's share of the multiply-accumulates of all `names`, 0 to 1.
 
     Layers of unknown shape count as equal.
     """
@@ -57,7 +57,7 @@ def rank_layers(
 
 
 def affordable(ranked: Sequence[str], costs: Mapping[str, float], share: float) -> list[str]:
-    """Give the head of `ranked` that costs at most `share` together; dearer layers are passed over."""
+    """Return the head of `ranked` that costs at most `share` together; dearer layers are passed over."""
     kept, spent = [], 0.0
     for name in ranked:
         if spent + costs[name] <= share:

@@ -64,7 +64,7 @@ def find_groups(quantized: ir.Model) -> tuple[Group, ...]:
 
 
 def with_float(quantized: ir.Model, reference: ir.Model, names: Collection[str]) -> ir.Model:
-    """Answer a copy of `quantized` in which the groups `names` compute in float.
+    """Return a copy of `quantized` in which the groups `names` compute in float.
 
     Their weights become those of `reference` where it has a node of that name (else the dequantized
     ones stay).

@@ -82,7 +82,7 @@ class Comparison:
     metrics: tuple[MetricScore, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give JSON types, with the schema's name and version."""
+        """Return JSON types, with the schema's name and version."""
         return {"schema": SCHEMA, "version": VERSION, **encode(self)}
 
     @classmethod
@@ -105,7 +105,7 @@ class Comparison:
         return cls.from_json(load_object(path, SCHEMA, VERSION), f"'{path}'")
 
     def output(self, name: str) -> OutputComparison:
-        """Give the figures of one output.
+        """Return the figures of one output.
 
         Raises:
             KeyError: there is no such output.

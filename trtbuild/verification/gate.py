@@ -100,7 +100,7 @@ class Verdict:
         return tuple(finding for finding in self.findings if not finding.passed)
 
     def to_json(self) -> dict[str, Any]:
-        """Give JSON types."""
+        """Return JSON types."""
         result: dict[str, Any] = encode(self)
         return result
 

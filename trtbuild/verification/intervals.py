@@ -83,7 +83,7 @@ class Moments:
         return self._squares / (self.count - 1) if self.count > 1 else 0.0
 
     def estimate(self, confidence: float = CONFIDENCE) -> Estimate:
-        """Give the mean with its Student interval; infinite with fewer than two values."""
+        """Return the mean with its Student interval; infinite with fewer than two values."""
         if self.count < 2:
             return Estimate(self.mean, -math.inf, math.inf)
         quantile = student_quantile(0.5 + confidence / 2, self.count - 1)
@@ -107,7 +107,7 @@ class PairMoments:
         self._products += step * (denominator - self.denominator.mean)
 
     def log_ratio(self, confidence: float = CONFIDENCE) -> Estimate:
-        """Give ``ln(sum of numerators / sum of denominators)`` with its delta-method interval.
+        """Return ``ln(sum of numerators / sum of denominators)`` with its delta-method interval.
 
         The variance is ``(var(a)/mean(a)^2 + var(b)/mean(b)^2 - 2 cov(a,b)/(mean(a) mean(b))) / n``
         (Cochran, Sampling Techniques, chapter 6). A zero sum gives an infinite value.
@@ -131,7 +131,7 @@ class PairMoments:
 
 
 def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:
-    """Give ``successes / trials`` with Wilson's score interval (Wilson 1927), as shares of 1.
+    """Return ``successes / trials`` with Wilson's score interval (Wilson 1927), as shares of 1.
 
     Raises:
         ValueError: no trials.
@@ -149,7 +149,7 @@ def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> E
 def difference_of_proportions(
     only_first: int, only_second: int, trials: int, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """Give the difference of two paired proportions, ``(only_first - only_second) / trials``.
+    """Return the difference of two paired proportions, ``(only_first - only_second) / trials``.
 
     The same images are judged twice; `only_first` counts those that only the first got right.
     The interval is Bonett and Price's adjusted Wald interval (2012), which adds one to each of the

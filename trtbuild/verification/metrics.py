@@ -100,7 +100,7 @@ def decibels(signal: float, noise: float) -> float:
 
 
 def class_scores(array: np.ndarray, num_images: int) -> np.ndarray | None:
-    """Give `array` as ``[images, classes]`` if it looks like class scores, else None.
+    """Return `array` as ``[images, classes]`` if it looks like class scores, else None.
 
     It does when it is float, its first axis is the images, there are at least two classes, and
     every further axis has length 1 (``[N, 1000]``, ``[N, 1000, 1, 1]``).
@@ -230,7 +230,7 @@ class OutputMetrics:
                 self._overlap.add(100.0 * np.intersect1d(top_x, top_y).size / self._top_k)
 
     def result(self) -> OutputComparison:
-        """Give everything found out so far."""
+        """Return everything found out so far."""
         values = self._kind != "integers"
         log_ratio = self._power.log_ratio() if self._power.numerator.count else _NOTHING_FINITE
         scores = self._kind == "class scores"

@@ -76,7 +76,7 @@ class AccuracyCount:
         np.add.at(self._counts, (right.astype(int), right_too.astype(int)), 1)
 
     def result(self) -> Accuracy | None:
-        """Give the accuracy so far; None when no image had a label."""
+        """Return the accuracy so far; None when no image had a label."""
         total = int(self._counts.sum())
         if not total:
             return None
@@ -171,7 +171,7 @@ class MetricAverage:
         return np.broadcast_to(scores.reshape(-1), (num_images,))
 
     def result(self) -> MetricScore:
-        """Give the averages so far (the ``result()`` of a metric class).
+        """Return the averages so far (the ``result()`` of a metric class).
 
         Raises:
             OptionError: the metric's ``result()`` raised or gave no finite number.

@@ -79,7 +79,7 @@ def _check_order(name: str, given: ShapeRange) -> None:
 
 
 def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dict[str, ShapeRange]]:
-    """Answer complete profiles for a network: every dynamic input in each of them.
+    """Return complete profiles for a network: every dynamic input in each of them.
 
     A profile that leaves an input out takes it from the first profile. A network whose inputs are all
     static needs none.
@@ -110,7 +110,7 @@ def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dic
 
 
 def add_profiles(builder: Any, config: Any, profiles: Sequence[Profile]) -> None:
-    """Give the profiles to a builder configuration.
+    """Add the profiles to a builder configuration.
 
     Raises:
         OptionError: TensorRT refuses one.

@@ -17,7 +17,7 @@ __all__ = ["load_timing_cache", "save_timing_cache"]
 
 
 def load_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> Any:
-    """Give the configuration a timing cache; a new one where the file does not exist yet.
+    """Set a timing cache on the configuration; a new one where the file does not exist yet.
 
     Args:
         config: the builder configuration.

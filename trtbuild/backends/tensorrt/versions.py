@@ -52,7 +52,7 @@ class TensorRT:
         return hasattr(self.module, "IInt8EntropyCalibrator2")
 
     def member(self, enum: str, name: str) -> Any:
-        """Answer a member of an enum by name.
+        """Return a member of an enum by name.
 
         Raises:
             OptionError: this version has no such member.

@@ -34,7 +34,7 @@ class _Clamp:
     high: float
 
     def then(self, later: _Clamp) -> _Clamp:
-        """Answer both, one behind the other: a clamp to the image of the first interval."""
+        """Return both, one behind the other: a clamp to the image of the first interval."""
         low, high = (min(max(end, later.low), later.high) for end in (self.low, self.high))
         return _Clamp(self.source, low, high)
 

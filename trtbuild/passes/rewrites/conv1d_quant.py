@@ -86,7 +86,7 @@ def _from_convolution(value: ir.Value) -> bool:
 
 
 def _widened(axis: int, gone: list[int]) -> int:
-    """Answer where an axis of the squeezed tensor lies in front of the Squeeze."""
+    """Return where an axis of the squeezed tensor lies in front of the Squeeze."""
     for place in gone:
         if place <= axis:
             axis += 1

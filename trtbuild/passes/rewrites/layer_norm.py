@@ -90,7 +90,7 @@ class FuseLayerNorm(Pass):
 
 
 def _quotient(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
-    """Answer the Sub that is divided, and the variance plus epsilon under the root."""
+    """Return the Sub that is divided, and the variance plus epsilon under the root."""
     if node.op_type == "Div":
         return maker(node.inputs[0], "Sub"), _under_root(node.inputs[1])
     for place in (0, 1):
@@ -150,7 +150,7 @@ def _squares(square: ir.Node, value: ir.Value) -> bool:
 
 
 def _path(node: ir.Node, addition: ir.Node) -> set[ir.Node]:
-    """Answer the nodes between the Add of epsilon and the division: root, inverse."""
+    """Return the nodes between the Add of epsilon and the division: root, inverse."""
     found: set[ir.Node] = {addition}
     waiting = [value.producer() for value in node.inputs if value is not None]
     while waiting:
@@ -163,7 +163,7 @@ def _path(node: ir.Node, addition: ir.Node) -> set[ir.Node]:
 
 
 def _trailing_axis(mean: ir.Node) -> int | None:
-    """Answer -k for a mean, with dims kept, over exactly the last k axes."""
+    """Return -k for a mean, with dims kept, over exactly the last k axes."""
     written, count = axes(mean), rank(mean.inputs[0])
     if not written or not attribute(mean, "keepdims", 1):
         return None
@@ -182,7 +182,7 @@ def _require_unseen(core: _Core, last: ir.Node) -> None:
 
 
 def _trailing(core: _Core) -> tuple[int, ...]:
-    """Answer the dims normalised over where only those are known."""
+    """Return the dims normalised over where only those are known."""
     shape = core.source.shape
     known = [] if shape is None else list(shape.dims[core.axis :])
     sizes = tuple(dim for dim in known if isinstance(dim, int))
@@ -194,7 +194,7 @@ def _trailing(core: _Core) -> tuple[int, ...]:
 def _scale_and_shift(
     node: ir.Node, shape: tuple[int, ...]
 ) -> tuple[ir.Node, NDArray[Any] | None, NDArray[Any] | None]:
-    """Answer the last node of the pattern, and the scale and shift that it takes in."""
+    """Return the last node of the pattern, and the scale and shift that it takes in."""
     last, scale, shift = node, None, None
     following = sole_node(last.outputs[0], "Mul")
     if following is not None:

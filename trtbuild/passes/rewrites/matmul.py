@@ -106,7 +106,7 @@ class MatmulTransposeFusion(Pass):
 
 
 def _transposed(node: ir.Node, place: int) -> ir.Value | None:
-    """Answer what is in front of a Transpose of a matrix."""
+    """Return what is in front of a Transpose of a matrix."""
     transpose = maker(node.inputs[place], "Transpose")
     if transpose is None:
         return None

@@ -80,7 +80,7 @@ def _returned(node: ir.Node) -> ir.Value | None:
 
 
 def _neutral_operand(node: ir.Node) -> ir.Value | None:
-    """Answer the other operand where one is the constant that changes nothing."""
+    """Return the other operand where one is the constant that changes nothing."""
     neutral, commutes = _NEUTRAL[node.op_type]
     places = ((0, 1), (1, 0)) if commutes else ((0, 1),)
     for place, other in places:

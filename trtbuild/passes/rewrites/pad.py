@@ -59,7 +59,7 @@ class TransformOnnxPad(Pass):
 
 
 def _widths(pad: ir.Node, count: int) -> tuple[list[int], list[int]]:
-    """Answer the widths before and behind each axis of a Pad of zeros."""
+    """Return the widths before and behind each axis of a Pad of zeros."""
     if attribute(pad, "mode", "constant") != "constant":
         raise Declined("the Pad repeats or reflects")
     value = input_at(pad, 2)

@@ -76,7 +76,7 @@ class ReplaceReductionWithGlobalPooling(Pass):
 
 
 def _mean(node: ir.Node) -> tuple[ir.Value | None, set[int], bool]:
-    """Answer what is averaged over which axes, counted in its own dims, and whether they stay."""
+    """Return what is averaged over which axes, counted in its own dims, and whether they stay."""
     over, keeps = _own_axes(node), bool(attribute(node, "keepdims", 1))
     first = maker(node.inputs[0], "ReduceMean")
     if first is None or node.inputs[0] is None:

@@ -152,7 +152,7 @@ class QdqSymmetric(Pass):
 
 
 def _group(node: ir.Node) -> list[ir.Node]:
-    """Answer `node` and, for a QuantizeLinear, the DequantizeLinears that read it.
+    """Return `node` and, for a QuantizeLinear, the DequantizeLinears that read it.
 
     Raises:
         Declined: somebody else reads the integers, or reads them with other parameters.

@@ -179,6 +179,6 @@ class RemoveDuplicateReshape(Pass):
 
 
 def _own(node: ir.Node) -> tuple[int, ...] | None:
-    """Answer the target of a Reshape if it does not copy dims from its input."""
+    """Return the target of a Reshape if it does not copy dims from its input."""
     target = integers(node.inputs[1]) if node.op_type == "Reshape" else None
     return None if target is None or 0 in target else target

@@ -28,7 +28,7 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def split_operands(node: ir.Node) -> tuple[ir.Value, ir.Value, bool] | None:
-    """Answer the computed and the constant operand of a binary node, and whether it is first.
+    """Return the computed and the constant operand of a binary node, and whether it is first.
 
     None where both are computed, or both constant.
     """

@@ -66,7 +66,7 @@ def _write_target(node: ir.Node, edit: Editor) -> str | None:
 
 
 def _with_copied_dim(node: ir.Node) -> tuple[int, ...] | None:
-    """Answer the target with 0 for its -1 where that can only be the open dim in the same place.
+    """Return the target with 0 for its -1 where that can only be the open dim in the same place.
 
     Shape inference follows a dim that is copied, and loses one that is computed.
     """

@@ -42,7 +42,7 @@ class _Cut:
         return self.start == 0 and self.end >= _NO_END
 
     def bounds(self, size: int) -> tuple[int, int]:
-        """Answer the first place and the one behind the last, as ONNX clamps them."""
+        """Return the first place and the one behind the last, as ONNX clamps them."""
         first, last = (
             min(max(place + size if place < 0 else place, 0), size)
             for place in (self.start, self.end)
@@ -69,7 +69,7 @@ def _cuts(node: ir.Node, rank: int) -> list[_Cut] | None:
 
 
 def _optional(operand: ir.Value | None) -> tuple[int, ...] | None:
-    """Answer None for an operand that is left out, and nothing for one that is not constant."""
+    """Return None for an operand that is left out, and nothing for one that is not constant."""
     if operand is None:
         return None
     return integers(operand) or ()
@@ -126,7 +126,7 @@ class ConcatSliceElimination(Pass):
 
 
 def _pieces_cut(node: ir.Node, concat: ir.Node) -> list[ir.Value]:
-    """Answer the piece of `concat` that each output of `node` is.
+    """Return the piece of `concat` that each output of `node` is.
 
     Raises:
         Declined: one of them is not exactly one piece.

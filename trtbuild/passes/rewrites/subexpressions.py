@@ -54,7 +54,7 @@ class TransformerMemcpy(Pass):
 
 
 def _sample(tensor: ir.TensorProtocol) -> Hashable:
-    """Answer what differs cheaply: type, dims and some of the elements."""
+    """Return what differs cheaply: type, dims and some of the elements."""
     kind = (tensor.dtype, tuple(tensor.shape.numpy()))
     if tensor.dtype == ir.DataType.STRING:
         return (*kind, repr(tensor.numpy().tolist()))

@@ -36,7 +36,7 @@ def _is_identity(perm: tuple[int, ...] | None) -> bool:
 
 
 def _composed(node: ir.Node) -> tuple[ir.Value, tuple[int, ...]] | None:
-    """Answer the tensor in front of two Transposes, and the one permutation that both make."""
+    """Return the tensor in front of two Transposes, and the one permutation that both make."""
     first = maker(node.inputs[0], "Transpose")
     if first is None or first.inputs[0] is None:
         return None
