@@ -14,9 +14,9 @@ import pytest
 
 from tests.conftest import PROJECT, SHARED
 from trtbuild.backends.tensorrt import TensorRTBackend
-from trtbuild.backends.tensorrt.versions import TensorRT, installed
 from trtbuild.runtime.cuda import PROVIDERS, cuda_driver
 from trtbuild.runtime.cuda.choose import installed_providers
+from trtbuild.runtime.tensorrt.versions import TensorRT, installed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.gpu.conftest import Trained
-    from trtbuild.backends.tensorrt.versions import TensorRT
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 # Every batch of verification and calibration fits; 64 is what ResNet20 is calibrated with.
 BATCHES = "1x{shape}:64x{shape}:64x{shape}"

@@ -10,16 +10,16 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from trtbuild.backends.tensorrt import OpenedEngine, TensorRTOptions
-from trtbuild.backends.tensorrt.inspector import EngineLayers, inspect_engine, read_layers
-from trtbuild.backends.tensorrt.matching import match_nodes
 from trtbuild.cli.output import Output, output_options
 from trtbuild.errors import InputError
 from trtbuild.files import file_digest
 from trtbuild.runtime.cuda import PROVIDERS
+from trtbuild.runtime.tensorrt import OpenOptions
+from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
+from trtbuild.runtime.tensorrt.matching import match_nodes
 
 if TYPE_CHECKING:
-    from trtbuild.backends.tensorrt.matching import NodeRow
+    from trtbuild.runtime.tensorrt.matching import NodeRow
 
 __all__ = ["command"]
 
@@ -50,7 +50,7 @@ def command(
     elif manifest and not open_it:
         layers = EngineLayers.from_json(manifest["engine"]["details"]["layers"])
     else:
-        layers = _ask(engine, TensorRTOptions(allow_host_code=allow_host_code, cuda=cuda))
+        layers = inspect_plan(engine, OpenOptions(allow_host_code=allow_host_code, cuda=cuda))
     rows = match_nodes(layers, manifest.get("layers", []))
     out.say(*_summary(layers, rows))
     if show_all or not rows:
@@ -85,14 +85,6 @@ def _text(path: Path) -> str:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"'{path}' cannot be read: {error}.") from error
-
-
-def _ask(path: Path, options: TensorRTOptions) -> EngineLayers:
-    engine = OpenedEngine(path, options)
-    try:
-        return inspect_engine(engine.tensorrt.module, engine.native)
-    finally:
-        engine.close()
 
 
 def _summary(layers: EngineLayers, rows: list[NodeRow]) -> list[str]:

@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trtbuild.backends.tensorrt import TensorRTBackend
-from trtbuild.backends.tensorrt.versions import INSTALL, installed, native_version
 from trtbuild.errors import MissingError
 from trtbuild.runtime.cuda import PROVIDERS, cuda_driver
+from trtbuild.runtime.tensorrt.versions import INSTALL, installed, native_version
 
 __all__ = ["Ability", "Finding", "State", "abilities", "examine"]
 

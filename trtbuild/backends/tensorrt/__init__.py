@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.base import Availability, Engine
 from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
-from trtbuild.backends.tensorrt.engine import OpenedEngine
-from trtbuild.backends.tensorrt.inspector import EngineLayers, inspect_engine
-from trtbuild.backends.tensorrt.machine import machine_record
 from trtbuild.backends.tensorrt.options import RuntimePlatform, TensorRTOptions
 from trtbuild.backends.tensorrt.precision import check_precision, decide_precision
 from trtbuild.backends.tensorrt.profiles import profiles_for
-from trtbuild.backends.tensorrt.refit import weights_of
-from trtbuild.backends.tensorrt.session import TensorRTSession
-from trtbuild.backends.tensorrt.versions import installed, native_version
 from trtbuild.errors import MissingError
 from trtbuild.files import write_bytes
 from trtbuild.model import input_specs, write_model
 from trtbuild.runtime.cuda import cuda_driver
+from trtbuild.runtime.tensorrt import open_plan
+from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan
+from trtbuild.runtime.tensorrt.machine import machine_record
+from trtbuild.runtime.tensorrt.refit import weights_of
+from trtbuild.runtime.tensorrt.versions import installed, native_version
 
 if TYPE_CHECKING:
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.builder import Built
     from trtbuild.backends.tensorrt.precision import Precision
-    from trtbuild.backends.tensorrt.profiles import ShapeRange
-    from trtbuild.backends.tensorrt.versions import TensorRT
+    from trtbuild.runtime.tensorrt import TensorRTSession
+    from trtbuild.runtime.tensorrt.shapes import ShapeRange
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["OpenedEngine", "TensorRTBackend", "TensorRTOptions", "TensorRTSession"]
+__all__ = ["TensorRTBackend", "TensorRTOptions"]
 
 
 class TensorRTBackend:
@@ -103,12 +103,7 @@ class TensorRTBackend:
             InputError: the file is not a plan for this machine; the message says what it was built for.
             MissingError: TensorRT, the driver, a GPU or memory is missing.
         """
-        engine = OpenedEngine(path, self._options)
-        try:
-            return TensorRTSession(engine)
-        except BaseException:
-            engine.close()
-            raise
+        return open_plan(path, self._options)
 
     def _inspect(self, plan: bytes, folder: Path) -> EngineLayers:
         """The layers of a plan that was just built; none when it cannot run on this machine."""
@@ -116,11 +111,7 @@ class TensorRTBackend:
             return EngineLayers((), detailed=False)
         path = folder / "new.plan"
         path.write_bytes(plan)
-        engine = OpenedEngine(path, self._options)
-        try:
-            return inspect_engine(engine.tensorrt.module, engine.native)
-        finally:
-            engine.close()
+        return inspect_plan(path, self._options)
 
 
 def _write(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.tensorrt.config import apply_options
 from trtbuild.backends.tensorrt.implicit import calibrating, needs_device
-from trtbuild.backends.tensorrt.logger import Log, make_logger
 from trtbuild.backends.tensorrt.network import parse_network
 from trtbuild.backends.tensorrt.profiles import add_profiles
 from trtbuild.backends.tensorrt.progress import interruptible, make_monitor
 from trtbuild.backends.tensorrt.timing_cache import load_timing_cache, save_timing_cache
 from trtbuild.errors import MissingError, ModelError
 from trtbuild.runtime.cuda import open_device
+from trtbuild.runtime.tensorrt.logger import Log, make_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.options import TensorRTOptions
-    from trtbuild.backends.tensorrt.profiles import Profile
-    from trtbuild.backends.tensorrt.versions import TensorRT
     from trtbuild.progress import Progress
     from trtbuild.runtime.cuda import Device
+    from trtbuild.runtime.tensorrt.shapes import Profile
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["Blueprint", "Built", "build_plan"]
 

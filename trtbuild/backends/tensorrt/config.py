@@ -14,7 +14,7 @@ from trtbuild.errors import MissingError, OptionError
 
 if TYPE_CHECKING:
     from trtbuild.backends.tensorrt.options import TensorRTOptions
-    from trtbuild.backends.tensorrt.versions import TensorRT
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["apply_options", "flag_names"]
 

@@ -13,18 +13,19 @@ from calibrators.errors import CacheError
 from calibrators.feeder import BatchFeeder, InputForm
 from calibrators.tensorrt import CALIBRATORS, CalibrationRun, make_calibrator
 from trtbuild.backends.tensorrt.options import Calibrator, RangeSource
-from trtbuild.backends.tensorrt.profiles import ShapeRange, make_profile
+from trtbuild.backends.tensorrt.profiles import make_profile
 from trtbuild.errors import DataError, OptionError
 from trtbuild.quantization.spread import spread_scales
+from trtbuild.runtime.tensorrt.shapes import ShapeRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.options import TensorRTOptions
-    from trtbuild.backends.tensorrt.versions import TensorRT
     from trtbuild.runtime.cuda import Device
     from trtbuild.runtime.session import Feeds
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["Calibrating", "calibrating", "calibrator_name"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
+from trtbuild.runtime.tensorrt.options import OpenOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,8 +104,8 @@ class RuntimePlatform(StrEnum):
 
 
 @dataclass(frozen=True)
-class TensorRTOptions:
-    """Options of one build; the defaults are TensorRT's own unless said otherwise.
+class TensorRTOptions(OpenOptions):
+    """Options of one build and of opening its plan; the defaults are TensorRT's own unless said otherwise.
 
     Attributes:
         quantization: implicit or explicit INT8.
@@ -141,12 +142,6 @@ class TensorRTOptions:
         ranges: see `RangeSource`.
         cache: TensorRT calibration cache to use instead of calibrating.
         accept_foreign_cache: use `cache` although another version or calibrator wrote it.
-        cuda: provider of device memory, see `trtbuild.runtime.cuda.PROVIDERS`.
-        device: number of the GPU.
-        allow_host_code: let plans run host code, as version compatible ones do, when they are opened.
-        weight_budget: bytes of device memory for streamed weights when the plan is opened; None for
-            TensorRT's choice.
-        cuda_graph: replay executions of one shape as a CUDA graph.
     """
 
     quantization: Quantization = Quantization.AUTO
@@ -181,11 +176,6 @@ class TensorRTOptions:
     ranges: RangeSource = RangeSource.AUTO
     cache: Path | None = None
     accept_foreign_cache: bool = False
-    cuda: str = "auto"
-    device: int = 0
-    allow_host_code: bool = False
-    weight_budget: int | None = None
-    cuda_graph: bool = False
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TensorRTOptions:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
-    from trtbuild.backends.tensorrt.inspector import EngineLayers
     from trtbuild.backends.tensorrt.options import TensorRTOptions
-    from trtbuild.backends.tensorrt.versions import TensorRT
     from trtbuild.quantization.half import KeptFloat
+    from trtbuild.runtime.tensorrt.inspector import EngineLayers
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["Precision", "check_precision", "decide_precision"]
 

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
+from trtbuild.runtime.tensorrt.shapes import ShapeRange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from trtbuild.model.signature import TensorSpec
+    from trtbuild.runtime.tensorrt.shapes import Profile, Shape
 
-__all__ = ["Profile", "Shape", "ShapeRange", "add_profiles", "parse_shapes", "profiles_for"]
+__all__ = ["add_profiles", "make_profile", "parse_shapes", "profiles_for"]
 
-Shape: TypeAlias = "tuple[int, ...]"
 _SHAPE = re.compile(r"\d+(x\d+)*|scalar")
-
-
-@dataclass(frozen=True)
-class ShapeRange:
-    """The shapes of one input; kernels are tuned for `opt`. ``min <= opt <= max`` in each dimension."""
-
-    min: Shape
-    opt: Shape
-    max: Shape
-
-    def holds(self, shape: Shape) -> bool:
-        """Whether a shape lies between min and max."""
-        return len(shape) == len(self.min) and all(
-            low <= extent <= high for low, extent, high in zip(self.min, shape, self.max)
-        )
-
-    def to_json(self) -> dict[str, list[int]]:
-        """The range as JSON types."""
-        return {"min": list(self.min), "opt": list(self.opt), "max": list(self.max)}
-
-
-Profile: TypeAlias = "Mapping[str, ShapeRange]"
 
 
 def parse_shapes(texts: Sequence[str]) -> list[dict[str, ShapeRange]]:

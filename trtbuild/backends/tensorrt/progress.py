@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtbuild.backends.tensorrt.versions import TensorRT
     from trtbuild.progress import Progress
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["Interruption", "interruptible", "make_monitor"]
 

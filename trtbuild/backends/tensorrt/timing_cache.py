@@ -10,8 +10,8 @@ from trtbuild.files import file_digest, write_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtbuild.backends.tensorrt.logger import Log
     from trtbuild.backends.tensorrt.options import TensorRTOptions
+    from trtbuild.runtime.tensorrt.logger import Log
 
 __all__ = ["load_timing_cache", "save_timing_cache"]
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[4]
 SOURCES = [
     *sorted((PROJECT / "trtbuild" / "backends" / "tensorrt").glob("*.py")),
+    *sorted((PROJECT / "trtbuild" / "runtime" / "tensorrt").glob("*.py")),
     PROJECT / "calibrators" / "tensorrt.py",
 ]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trtbuild.backends.tensorrt.profiles import ShapeRange, parse_shapes, profiles_for
+from trtbuild.backends.tensorrt.profiles import parse_shapes, profiles_for
 from trtbuild.errors import OptionError
 from trtbuild.model.signature import TensorSpec
+from trtbuild.runtime.tensorrt.shapes import ShapeRange
 
 FLOAT = np.dtype(np.float32)
 IMAGES = TensorSpec("images", FLOAT, ("N", 3, None, 8))

@@ -9,8 +9,8 @@ from trtbuild.errors import ModelError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtbuild.backends.tensorrt.logger import Log
-    from trtbuild.backends.tensorrt.versions import TensorRT
+    from trtbuild.runtime.tensorrt.logger import Log
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["refit", "weights_of"]
 

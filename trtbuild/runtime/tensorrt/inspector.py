@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError
+from trtbuild.runtime.tensorrt.engine import OpenedEngine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-__all__ = ["EngineLayers", "Layer", "LayerTensor", "inspect_engine", "read_layers"]
+    from trtbuild.runtime.tensorrt.options import OpenOptions
+
+__all__ = ["EngineLayers", "Layer", "LayerTensor", "inspect_plan", "read_layers"]
 
 # Words of the inspector -> one name a precision. The longer words come first: "BFloat16" holds "Float".
 _PRECISIONS = (
@@ -134,21 +138,19 @@ class EngineLayers:
         return cls(layers, any(layer.kind for layer in layers))
 
 
-def inspect_engine(tensorrt: Any, engine: Any, context: Any = None) -> EngineLayers:
-    """Ask an engine for its layers.
-
-    Args:
-        tensorrt: the module ``tensorrt``.
-        engine: a deserialized engine.
-        context: an execution context with input shapes, which makes dynamic shapes and formats concrete.
+def inspect_plan(path: Path, options: OpenOptions) -> EngineLayers:
+    """Return the layers of a plan, which is opened for it and closed again.
 
     Raises:
-        InputError: the inspector answers nothing.
+        InputError: the file is not a plan for this machine, or the inspector answers nothing.
+        MissingError: TensorRT, the driver, a GPU or memory is missing.
     """
-    inspector = engine.create_engine_inspector()
-    if context is not None:
-        inspector.execution_context = context
-    text = inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON)
+    engine = OpenedEngine(path, options)
+    try:
+        form = engine.tensorrt.module.LayerInformationFormat.JSON
+        text = engine.native.create_engine_inspector().get_engine_information(form)
+    finally:
+        engine.close()
     if text is None:
         raise InputError("TensorRT's inspector tells nothing about this engine.")
     return read_layers(text)

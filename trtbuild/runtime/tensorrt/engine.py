@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.backends.tensorrt.logger import Log, make_logger
-from trtbuild.backends.tensorrt.machine import explain_refusal, machine_record
-from trtbuild.backends.tensorrt.profiles import ShapeRange
-from trtbuild.backends.tensorrt.refit import refit, weights_of
-from trtbuild.backends.tensorrt.versions import installed
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError
 from trtbuild.model.signature import TensorSpec
 from trtbuild.runtime.cuda import open_device
+from trtbuild.runtime.tensorrt.logger import Log, make_logger
+from trtbuild.runtime.tensorrt.machine import explain_refusal, machine_record
+from trtbuild.runtime.tensorrt.refit import refit, weights_of
+from trtbuild.runtime.tensorrt.shapes import ShapeRange
+from trtbuild.runtime.tensorrt.versions import installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from trtbuild.backends.tensorrt.options import TensorRTOptions
-    from trtbuild.backends.tensorrt.profiles import Profile
-    from trtbuild.backends.tensorrt.versions import TensorRT
+    from trtbuild.runtime.tensorrt.options import OpenOptions
+    from trtbuild.runtime.tensorrt.shapes import Profile
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["OpenedEngine"]
 
@@ -34,7 +34,7 @@ class OpenedEngine:
 
     Args:
         path: file of the plan.
-        options: `device`, `cuda`, `allow_host_code` and `weight_budget` matter here.
+        options: how it is opened.
 
     Raises:
         InputError: the file cannot be read, or TensorRT refuses it; the message says what it was built for.
@@ -46,7 +46,7 @@ class OpenedEngine:
         profiles: the shapes that each optimization profile covers.
     """
 
-    def __init__(self, path: Path, options: TensorRTOptions) -> None:
+    def __init__(self, path: Path, options: OpenOptions) -> None:
         self.tensorrt: TensorRT = installed()
         self.options = options
         self.log = Log()

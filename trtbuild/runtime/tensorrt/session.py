@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.backends.tensorrt.outputs import make_allocator
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.runtime.tensorrt.outputs import make_allocator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trtbuild.backends.tensorrt.engine import OpenedEngine
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.cuda import Buffer, Pinned
     from trtbuild.runtime.session import Feeds
+    from trtbuild.runtime.tensorrt.engine import OpenedEngine
 
 __all__ = ["TensorRTSession"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trtbuild.backends.tensorrt.versions import TensorRT
     from trtbuild.runtime.cuda import Buffer, Device
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["make_allocator"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtbuild.backends.tensorrt.inspector import EngineLayers, Layer
+    from trtbuild.runtime.tensorrt.inspector import EngineLayers, Layer
 
 __all__ = ["NodeRow", "match_nodes"]
 

@@ -10,10 +10,10 @@ import pytest
 
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.backends.tensorrt import TensorRTBackend
-from trtbuild.backends.tensorrt.inspector import EngineLayers, read_layers
-from trtbuild.backends.tensorrt.matching import match_nodes
 from trtbuild.cli.main import run
 from trtbuild.errors import InputError
+from trtbuild.runtime.tensorrt.inspector import EngineLayers, read_layers
+from trtbuild.runtime.tensorrt.matching import match_nodes
 
 if TYPE_CHECKING:
     from tests.tensorrt_stub.fixtures import Server

@@ -15,12 +15,8 @@ import pytest
 
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.artifact import Artifact
-from trtbuild.backends.tensorrt import (
-    OpenedEngine,
-    TensorRTBackend,
-    TensorRTOptions,
-    TensorRTSession,
-)
+from trtbuild.backends.tensorrt import TensorRTBackend, TensorRTOptions
+from trtbuild.runtime.tensorrt import OpenedEngine, OpenOptions, TensorRTSession
 
 if TYPE_CHECKING:
     from tests.tensorrt_stub.fixtures import Answer, Server
@@ -91,7 +87,7 @@ def test_a_closed_session_has_given_everything_back(tensorrt: Server) -> None:
 
 def runs_two_contexts(world: World) -> list[float]:
     """Two sessions of one engine, taking turns with different shapes."""
-    engine = OpenedEngine(_plan("N", shapes=DYNAMIC), TensorRTOptions())
+    engine = OpenedEngine(_plan("N", shapes=DYNAMIC), OpenOptions())
     sessions = [TensorRTSession(engine, owns_engine=False) for _ in range(2)]
     differences = [_difference(sessions[i % 2], 2 + i % 2, i) for i in range(6)]
     for session in sessions:

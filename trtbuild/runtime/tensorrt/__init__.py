@@ -1,0 +1,33 @@
+"""TensorRT 10 and 11 at run time: a plan is opened, run, refitted and asked for its layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.runtime.tensorrt.engine import OpenedEngine
+from trtbuild.runtime.tensorrt.options import OpenOptions
+from trtbuild.runtime.tensorrt.session import TensorRTSession
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["OpenOptions", "OpenedEngine", "TensorRTSession", "open_plan"]
+
+
+def open_plan(path: Path, options: OpenOptions | None = None) -> TensorRTSession:
+    """Return a session of a plan; closing it closes the engine too.
+
+    Args:
+        path: file of the plan.
+        options: how it is opened; None for the defaults of `OpenOptions`.
+
+    Raises:
+        InputError: the file is not a plan for this machine; the message says what it was built for.
+        MissingError: TensorRT, the driver, a GPU or memory is missing.
+    """
+    engine = OpenedEngine(path, options or OpenOptions())
+    try:
+        return TensorRTSession(engine)
+    except BaseException:
+        engine.close()
+        raise
