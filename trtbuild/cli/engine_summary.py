@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from trtbuild.cli.calibrate_summary import agreement_lines
-from trtbuild.jobs.trial import FAR_SQNR_DB
+from trtbuild.jobs.compare import FAR_SQNR_DB
 from trtbuild.latency.stats import ratio, summarize
 from trtbuild.model.operators import WEIGHTED
 from trtbuild.report.text import layer_table, tuning_table

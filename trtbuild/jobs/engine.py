@@ -13,7 +13,7 @@ from trtbuild.calibration import calibrate, changes_since, load_calibration, spo
 from trtbuild.data import HELD_OUT_SHARE, DataPlan, batches, open_data
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.files import make_directory, staged_files, write_bytes
-from trtbuild.jobs.trial import compare_with_float, find_fault, time_against_float
+from trtbuild.jobs.compare import compare_with_float, find_fault, time_against_float
 from trtbuild.manifest import write_manifest
 from trtbuild.model import input_specs, name_nodes, read_model, static_batch, write_model
 from trtbuild.model.operators import RECURRENT, WEIGHTED

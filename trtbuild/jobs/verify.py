@@ -11,8 +11,8 @@ from trtbuild.backends import AUTO
 from trtbuild.backends.opening import built_by, open_engine
 from trtbuild.data import choose_samples, open_data
 from trtbuild.errors import OptionError
+from trtbuild.jobs.compare import verification_batches
 from trtbuild.jobs.engine import load, prepare
-from trtbuild.jobs.trial import verification_batches
 from trtbuild.model import input_specs, read_model
 from trtbuild.progress import Progress, silent
 from trtbuild.records import decode, encode, load_object

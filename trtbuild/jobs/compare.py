@@ -1,4 +1,4 @@
-"""A built engine is tried out: figures against the float network, latency, layers at fault."""
+"""A built engine against its float network: figures, latency, layers at fault."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _FAULT_SAMPLES = 4
 def verification_batches(
     inputs: Sequence[TensorSpec], source: Iterable[Sample], batch_size: int
 ) -> Iterator[Batch]:
-    """Batches of `batch_size`, or of the size that the network fixes."""
+    """Return batches of `batch_size`, or of the size that the network fixes."""
     fixed = fixed_batch(inputs)
     if fixed is None:
         return batches(source, batch_size)
