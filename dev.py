@@ -1,4 +1,4 @@
-"""Set up a virtual environment and run the demonstration or the tests; needs Python 3.11 and a network.
+"""Set up a virtual environment and run the demonstration or the tests; needs Python 3.10 and a network.
 
     python3 dev.py demo     build a verified INT8 engine from the trained network in samples/quickstart
     python3 dev.py test     lint, format check, types and tests; what continuous integration runs
@@ -58,8 +58,8 @@ def main() -> None:
     task = sys.argv[1] if len(sys.argv) > 1 else ""
     if task not in EXTRAS:
         sys.exit(__doc__)
-    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python gets a sentence, not a traceback
-        sys.exit(f"trtbuild needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+    if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence, not a traceback
+        sys.exit(f"trtbuild needs Python 3.10 or newer; this is {sys.version.split()[0]}")
     python = environment(task)
     for arguments in [DEMO] if task == "demo" else CHECKS:
         print("$ python", *arguments, file=sys.stderr, flush=True)

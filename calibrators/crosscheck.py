@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +31,7 @@ _NEAR, _FAR = 0.10, 0.25
 _LEVELS = 128
 
 
-class Agreement(StrEnum):
+class Agreement(str, Enum):
     """How near two thresholds of one tensor are, in order from best to worst.
 
     The limits follow from replaying a TensorRT calibration: rounding noise of 1e-3 on the
@@ -48,6 +48,8 @@ class Agreement(StrEnum):
     """More than 25 % apart."""
     UNUSABLE = "unusable"
     """One is zero or infinite: that tensor has no scale there, which is no disagreement."""
+
+    __str__ = str.__str__  # Python 3.10 has no StrEnum
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ class TensorRange:
     @property
     def scale(self) -> np.float32:
         """Step size for symmetric signed INT8, ``amax / 127`` as a float32 division."""
-        return np.float32(self.amax) / np.float32(LEVELS)
+        scale: np.float32 = np.float32(self.amax) / np.float32(LEVELS)
+        return scale
 
 
 @dataclass(frozen=True)

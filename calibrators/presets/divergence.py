@@ -34,7 +34,8 @@ def smoothed(counts: np.ndarray, amount: float = 1e-4) -> np.ndarray | None:
     if num_filled == 0 or amount * num_empty >= num_filled:
         return None
     taken = np.float32(amount * num_empty / num_filled)
-    return np.where(empty, np.float32(amount), counts.astype(np.float32) - taken)
+    less: np.ndarray = np.where(empty, np.float32(amount), counts.astype(np.float32) - taken)
+    return less
 
 
 def relative_entropy(p: np.ndarray | None, q: np.ndarray | None) -> float:

@@ -23,7 +23,8 @@ from trtbuild.runtime.cuda import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from enum import StrEnum
+
+    from trtbuild.enums import StrEnum
 
 __all__ = ["ByteSize", "opening_options", "tensorrt_options"]
 

@@ -17,7 +17,6 @@ and the layout that the network wants. An example::
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from trtbuild.errors import DataError, OptionError
+from trtbuild.toml_files import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +106,7 @@ def read_preprocess(path: Path | None, overrides: Mapping[str, Any]) -> Preproce
     Raises:
         OptionError: the file cannot be read, or names an unknown setting or an impossible value.
     """
-    settings: dict[str, Any] = {} if path is None else _read_toml(path)
+    settings: dict[str, Any] = {} if path is None else read_toml(path, "preprocessing")
     settings |= {name: value for name, value in overrides.items() if value is not None}
     if path is None and not settings:
         return None
@@ -117,16 +117,6 @@ def read_preprocess(path: Path | None, overrides: Mapping[str, Any]) -> Preproce
             f"known are {', '.join(sorted(known))}."
         )
     return Preprocess(**{name: _value(name, value) for name, value in settings.items()})
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            return tomllib.load(stream)
-    except OSError as error:
-        raise OptionError(f"cannot read the preprocessing '{path}': {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OptionError(f"the preprocessing '{path}' is not TOML: {error}.") from error
 
 
 def _value(name: str, value: Any) -> Any:

@@ -175,7 +175,7 @@ class DataDigest:
 
     def plus(self, key: bytes) -> DataDigest:
         """With one sample more, given by its key."""
-        hashed = int.from_bytes(hashlib.sha256(key).digest())
+        hashed = int.from_bytes(hashlib.sha256(key).digest(), "big")
         return DataDigest((self.total + hashed) % 2**256, self.num_samples + 1)
 
     def merge(self, other: DataDigest) -> DataDigest:

@@ -7,11 +7,11 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError
 from trtbuild.runtime.cuda import PROVIDERS, cuda_driver
 from trtbuild.runtime.tensorrt.versions import INSTALL, installed, native_version

@@ -10,10 +10,10 @@ import dataclasses
 import json
 import sys
 import types
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from trtbuild.enums import StrEnum
 from trtbuild.files import make_directory, write_text
 from trtbuild.jobs import bench, verify
 from trtbuild.latency import baseline

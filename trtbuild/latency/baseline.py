@@ -47,7 +47,7 @@ class Baseline:
     @staticmethod
     def now() -> str:
         """Return the time of day for `taken_at`."""
-        return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types, with the schema's name and version."""

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.enums import StrEnum
 from trtbuild.errors import OptionError
 from trtbuild.latency.stats import median_interval, ratio
 from trtbuild.verification.intervals import Estimate

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from trtbuild.enums import StrEnum
 
 if TYPE_CHECKING:
     import numpy as np

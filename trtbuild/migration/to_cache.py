@@ -91,7 +91,8 @@ def _scalar_scale(node: ir.Node) -> np.float32:
         raise ModelError(f"'{node.name}' has no single constant scale, which a cache needs.")
     if not _is_symmetric(zero):
         raise ModelError(f"'{node.name}' is not symmetric INT8, and a cache says nothing else.")
-    return np.float32(scale.const_value.numpy().reshape(()))
+    content: np.float32 = np.float32(scale.const_value.numpy().reshape(()))
+    return content
 
 
 def _is_symmetric(zero: ir.Value | None) -> bool:

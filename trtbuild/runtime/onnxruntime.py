@@ -7,13 +7,13 @@ import os
 import platform
 import re
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 
+from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError, ModelError
 from trtbuild.model import model_bytes, num_weight_bytes, temporary_file
 from trtbuild.model.signature import TensorSpec

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.enums import StrEnum
 from trtbuild.errors import OptionError
 from trtbuild.runtime.tensorrt.options import OpenOptions
 
@@ -222,7 +222,7 @@ class TensorRTOptions(OpenOptions):
             )
 
 
-_ENUMS = {
+_ENUMS: dict[str, type[StrEnum]] = {
     "quantization": Quantization,
     "hardware_compatibility": HardwareCompatibility,
     "refit": Refit,

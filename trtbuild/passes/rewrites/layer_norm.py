@@ -219,4 +219,5 @@ def _over_axes(node: ir.Node, shape: tuple[int, ...]) -> NDArray[Any] | None:
     if operands is not None and content.ndim > (rank(operands[0]) or 0):
         return None
     flat = content.reshape(()) if content.size == 1 else content.reshape(shape)
-    return np.broadcast_to(flat, shape).copy()
+    full: NDArray[Any] = np.broadcast_to(flat, shape).copy()
+    return full
