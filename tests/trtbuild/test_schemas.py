@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.trtbuild.verification.small_network import images, quantized
+from tools.write_schemas import schemas
 from trtbuild.cli.main import run
-from trtbuild.jobs.schemas import schemas
 from trtbuild.model import write_model
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "schemas"
@@ -24,7 +24,7 @@ def test_the_published_schema_is_that_of_the_code(name: str) -> None:
     version = schema["properties"]["version"]["const"]
     path = PUBLISHED / f"{name}.v{version}.schema.json"
     written = json.loads(path.read_text(encoding="utf-8"))
-    assert written == schema, "run: python -m trtbuild.jobs.schemas docs/schemas"
+    assert written == schema, "run: python tools/write_schemas.py docs/schemas"
 
 
 @pytest.fixture(scope="module")

@@ -81,8 +81,8 @@ def command(
 
 def _list(out: Output) -> None:
     rows = text.pass_rows(all_passes())
-    out.say(_table(("pass", "runs", "what it does"), rows))
-    out.result([dict(zip(("name", "runs", "summary"), row)) for row in rows])
+    out.say(_table(("pass", "runs", "what it does", "also called"), rows))
+    out.result([dict(zip(("name", "runs", "summary", "aliases"), row)) for row in rows])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

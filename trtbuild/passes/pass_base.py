@@ -44,8 +44,8 @@ class Pass:
     at once overrides `run` instead.
 
     Attributes:
-        name: what the user calls it. ``Name.part`` is a part of the entry ``Name``, and is meant
-            too when the user says ``Name``.
+        name: what the user calls it, ``verb_object``. ``name.part`` is a part of the entry
+            ``name``, and is meant too when the user says ``name``.
         opt_in: runs only when asked for, once, after the default passes have come to rest.
         exact: changes results by rounding only; what is not exact is always `opt_in`.
         anchors: operators of the ONNX domain that a match starts from; empty: every node.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.passes.catalogue import aliases_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -57,10 +59,15 @@ def warnings(log: PassLog) -> list[str]:
     return lines
 
 
-def pass_rows(passes: Sequence[Pass]) -> list[tuple[str, str, str]]:
-    """Return the rows of the table of passes: name, when it runs, what it does."""
+def pass_rows(passes: Sequence[Pass]) -> list[tuple[str, str, str, str]]:
+    """Return the rows of the table of passes: name, when it runs, what it does, other names."""
     return [
-        (item.name, "on request" if item.opt_in else "default", item.describe().summary)
+        (
+            item.name,
+            "on request" if item.opt_in else "default",
+            item.describe().summary,
+            ", ".join(aliases_of(item.name).values()),
+        )
         for item in passes
     ]
 

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError
+from trtbuild.passes.catalogue import aliases_of
 from trtbuild.passes.default_passes import shipped_passes
 from trtbuild.passes.pass_base import Pass
 
@@ -26,12 +27,17 @@ def all_passes(extra: Iterable[Pass] = ()) -> list[Pass]:
         OptionError: an entry point cannot be loaded, or two passes have one name.
     """
     passes = [*shipped_passes(), *_installed_passes(), *extra]
-    names: set[str] = set()
+    taken: set[str] = set()
     for item in passes:
-        if item.name in names:
+        if item.name in taken:
             raise OptionError(f"two graph passes are called '{item.name}'. Rename one of them.")
-        names.add(item.name)
+        taken |= _called(item)
     return passes
+
+
+def _called(item: Pass) -> set[str]:
+    """Return every name by which a user may mean `item`."""
+    return {item.name, *aliases_of(item.name).values()}
 
 
 def _installed_passes() -> list[Pass]:
@@ -59,7 +65,8 @@ def select(
 ) -> tuple[list[Pass], list[Pass]]:
     """Return the passes that run to the fixpoint, and the opt-in passes that run once.
 
-    A name means the pass and its parts: ``TransformOnnxPad`` means ``TransformOnnxPad.opset`` too.
+    A pass is meant by its name and by those of `catalogue`; a name means its parts, too:
+    ``TransformOnnxPad`` means ``TransformOnnxPad.opset`` as well.
 
     Args:
         passes: all passes.
@@ -81,12 +88,16 @@ def select(
 
 
 def _expand(passes: Sequence[Pass], names: Iterable[str]) -> set[str]:
+    """Return our names of the passes that are meant by `names`."""
+    called = {word: item.name for item in passes for word in _called(item)}
     found: set[str] = set()
     for name in names:
-        matching = {p.name for p in passes if p.name == name or p.name.startswith(f"{name}.")}
-        if not matching:
-            close = difflib.get_close_matches(name, [p.name for p in passes], n=1)
+        meant = {
+            ours for word, ours in called.items() if word == name or word.startswith(f"{name}.")
+        }
+        if not meant:
+            close = difflib.get_close_matches(name, called, n=1)
             hint = f" Did you mean '{close[0]}'?" if close else " See trtbuild optimize --list."
             raise OptionError(f"there is no graph pass '{name}'.{hint}")
-        found |= matching
+        found |= meant
     return found

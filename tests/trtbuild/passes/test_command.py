@@ -42,7 +42,7 @@ def test_writes_the_optimised_network(source):
     done = call(source, target, "--explain")
     assert done.exit_code == 0
     assert "Identity" in done.output
-    assert "ConvBiasAdd: 1 changed" in done.output
+    assert "fold_bias_add: 1 changed" in done.output
     assert "compared on" in done.output
     assert [node.op_type for node in onnx.load(target).graph.node] == ["Conv", "Relu"]
 
@@ -52,15 +52,15 @@ def test_json_is_all_of_standard_output(source):
     content = json.loads(done.stdout)
     assert content["before"]["node_count"] == 4
     assert content["after"]["node_count"] == 2
-    assert content["passes"]["ConvBiasAdd"]["changes"][0]["op_type"] == "Add"
+    assert content["passes"]["fold_bias_add"]["changes"][0]["op_type"] == "Add"
     assert set(content["file_bytes"]) == {"before", "after"}
 
 
 def test_list_shows_every_pass():
     done = call("--list", "--json")
     rows = json.loads(done.stdout)
-    assert {"name": "ConvBiasAdd", "runs": "default"}.items() <= rows[
-        [r["name"] for r in rows].index("ConvBiasAdd")
+    assert {"name": "fold_bias_add", "runs": "default"}.items() <= rows[
+        [r["name"] for r in rows].index("fold_bias_add")
     ].items()
     assert len(rows) >= 61
 

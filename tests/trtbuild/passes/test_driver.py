@@ -9,6 +9,7 @@ import pytest
 from tests.trtbuild.passes.networks import answers, network
 from trtbuild.errors import OptionError
 from trtbuild.passes import Declined, OptimizeOptions, Pass, all_passes, optimize
+from trtbuild.passes.selection import select
 
 CHAIN = "chain (float[n,4] x) => (float[n,4] y) { a = Relu(x) b = Neg(a) c = Abs(b) y = Tanh(c) }"
 
@@ -157,27 +158,43 @@ def test_same_input_gives_the_same_bytes():
 def test_near_match_says_why_and_where():
     text = "t (float[1,3,4,4] x) => (float[1,4,4,4] y) { c = Conv(x, w) y = Add(c, b) }"
     result = optimize(network(text, {"w": (4, 3, 1, 1), "b": (4,)}))
-    (note,) = result.log.declined["ConvBiasAdd"]
+    (note,) = result.log.declined["fold_bias_add"]
     assert "'b' of shape [4] is not per channel" in note.text
     assert result.after.nodes["Add"] == 1
 
 
 def test_names_are_checked_with_a_suggestion():
+    with pytest.raises(OptionError, match="Did you mean 'fold_bias_add'"):
+        run(enable=["fold_bias_ad"])
     with pytest.raises(OptionError, match="Did you mean 'ConvBiasAdd'"):
         run(enable=["ConvBiasAd"])
 
 
 def test_only_and_disable():
     text = "t (float[1,4] x) => (float[1,4] y) { a = Identity(x) b = Dropout(a) y = Tanh(b) }"
-    assert "Dropout" in run(text=text, only=["RemoveUnusefulOp"]).after.nodes
-    assert "Identity" in run(text=text, disable=["RemoveUnusefulOp"]).after.nodes
+    assert "Dropout" in run(text=text, only=["remove_identity"]).after.nodes
+    assert "Identity" in run(text=text, disable=["remove_identity"]).after.nodes
+
+
+class DropPart(Drop):
+    name = "drop_abs.part"
 
 
 def test_name_means_its_parts():
-    names = {item.name for item in all_passes()}
-    assert {"TransformOnnxPad", "TransformOnnxPad.opset"} <= names
-    text = "t (float[1,2,4,4] x) => (float[1,2,4,4] y) { y = Relu(x) }"
-    run(text=text, enable=["TransformOnnxPad"])
+    _, on_request = select(all_passes(), enable=["TransformOnnxPad"])
+    assert [item.name for item in on_request] == ["raise_pad_opset"]
+    _, on_request = select(all_passes(), only=["TransformOnnxPad"])
+    assert [item.name for item in on_request] == ["raise_pad_opset"]
+    default, _ = select([Drop(), DropPart(), *all_passes()], only=["drop_abs"])
+    assert [item.name for item in default] == ["drop_abs", "drop_abs.part"]
+
+
+def test_a_pass_cannot_take_the_name_that_the_catalogue_has_for_another():
+    class ConvBiasAdd(Drop):
+        name = "ConvBiasAdd"
+
+    with pytest.raises(OptionError, match="two graph passes"):
+        run(ConvBiasAdd())
 
 
 def test_two_passes_of_one_name_are_refused():
@@ -187,7 +204,7 @@ def test_two_passes_of_one_name_are_refused():
 
 def test_time_of_every_pass_is_kept():
     result = run(text="t (float[n] x) => (float[n] y) { a = Identity(x) y = Relu(a) }")
-    assert result.log.seconds["RemoveUnusefulOp"] > 0
+    assert result.log.seconds["remove_identity"] > 0
     assert result.log.rounds == len({run.round for run in result.log.runs})
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from tools.write_passes_page import passes_page
 from trtbuild.passes import all_passes
-from trtbuild.passes.passes_page import passes_page
+from trtbuild.passes.catalogue import ALIASES, aliases_of
+from trtbuild.passes.selection import select
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -37,7 +40,44 @@ CATALOGUE = [
 
 def test_all_61_passes_of_the_catalogue_are_there():
     assert len(CATALOGUE) == 61
-    assert set(CATALOGUE) <= {item.name for item in all_passes()}
+    for name in CATALOGUE:
+        default, on_request = select(all_passes(), only=[name])
+        assert default + on_request, name
+
+
+def test_every_alias_means_one_pass():
+    ours = [item.name for item in all_passes()]
+    aliases = [alias for names in ALIASES.values() for alias in names.values()]
+    assert len({*ours, *aliases}) == len(ours) + len(aliases)
+    for names in ALIASES.values():
+        for name, alias in names.items():
+            default, on_request = select(all_passes(), only=[alias])
+            assert name in [item.name for item in default + on_request]
+
+
+@pytest.mark.parametrize("item", all_passes(), ids=lambda item: item.name)
+def test_names_are_verb_object(item):
+    assert re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", item.name)
+    assert type(item).__name__.lower() == item.name.replace("_", "")
+
+
+def test_page_shows_both_names():
+    page = (DOCS / "passes.md").read_text(encoding="utf-8")
+    for item in all_passes():
+        section = page.split(f"### {item.name}\n")[1].split("###")[0]
+        for tool, alias in aliases_of(item.name).items():
+            assert f"`{alias}` ({tool})" in section
+
+
+@pytest.mark.parametrize("item", all_passes(), ids=lambda item: item.name)
+def test_docstring_names_the_source_that_the_catalogue_has(item):
+    for tool, alias in aliases_of(item.name).items():
+        source = item.describe().source
+        known = alias.split(".")[0].lower().replace("_", " ")
+        assert (
+            tool == "trtbuild before 0.1"
+            or f"{tool} ``{known}``".lower() in source.lower().replace("_", " ")
+        )
 
 
 @pytest.mark.parametrize("item", all_passes(), ids=lambda item: item.name)
@@ -52,5 +92,5 @@ def test_docstring_says_everything(item):
 def test_page_is_up_to_date():
     page = (DOCS / "passes.md").read_text()
     assert page == passes_page(all_passes()), (
-        "run python -m trtbuild.passes.passes_page > docs/passes.md"
+        "run python tools/write_passes_page.py > docs/passes.md"
     )

@@ -45,8 +45,8 @@ def test_layer_of_onnx_runtime_becomes_one_of_tensorrt_exactly():
 def test_asymmetric_activations_need_to_be_asked_for():
     model = network(LAYER, weights(np.uint8(100)))
     plain = optimize(model)
-    assert "not 128" in plain.log.declined["qdq_signed"][0].text
-    result = optimize(model, OptimizeOptions(enable=["qdq_symmetric"]))
+    assert "not 128" in plain.log.declined["make_qdq_signed"][0].text
+    result = optimize(model, OptimizeOptions(enable=["make_qdq_symmetric"]))
     assert not result.log.rolled_back
     zeros = [
         node.inputs[2].const_value.numpy()
@@ -110,7 +110,7 @@ def test_passes_on_request_stay_close():
         "s2": np.array(0.05, np.float32),
         "z": np.array(0, np.int8),
     }
-    enable = ["ConvBNReluFuseToConvInt8"]
+    enable = ["quantize_conv_weights"]
     result = optimize(network(text, constants), OptimizeOptions(enable=enable))
     assert not result.log.rolled_back
     assert ops(result)["DequantizeLinear"] == 3

@@ -158,7 +158,7 @@ def test_huge_expand_is_not_written_out():
     )
     result = optimized(network(source, {"k": np.array(2, np.float32), "s": vector(2000, 2000)}))
     assert "Expand" in ops(result)
-    assert "would write" in result.log.declined["ConstantFolding"][0].text
+    assert "would write" in result.log.declined["fold_constants"][0].text
 
 
 def test_random_numbers_are_drawn_twice():

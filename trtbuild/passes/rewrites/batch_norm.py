@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["FuseInnerProductBatchNorm", "MergeBNToConvolution", "batch_norm_affine"]
+__all__ = ["FoldBatchNormIntoConv", "FoldBatchNormIntoGemm", "batch_norm_affine"]
 
 
 def batch_norm_affine(node: ir.Node) -> Affine:
@@ -48,7 +48,7 @@ def _fold(node: ir.Node, layer: ir.Node | None, edit: Editor) -> str | None:
     return f"folded into {layer.op_type} '{layer.name}'"
 
 
-class MergeBNToConvolution(Pass):
+class FoldBatchNormIntoConv(Pass):
     """Fold BatchNormalization into the convolution in front of it.
 
     Pattern: ``Conv | ConvTranspose -> BatchNormalization``, any rank, any groups.
@@ -59,7 +59,7 @@ class MergeBNToConvolution(Pass):
     Source: MNN ``MergeBNToConvolution``; Jacob et al. 2018, section 3.2.
     """
 
-    name = "MergeBNToConvolution"
+    name = "fold_batch_norm_into_conv"
     anchors = frozenset({"BatchNormalization"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -67,7 +67,7 @@ class MergeBNToConvolution(Pass):
         return _fold(node, layer_before(node.inputs[0], node, ("Conv", "ConvTranspose")), edit)
 
 
-class FuseInnerProductBatchNorm(Pass):
+class FoldBatchNormIntoGemm(Pass):
     """Fold BatchNormalization into the matrix product in front of it.
 
     Pattern: ``Gemm -> BatchNormalization`` (transB, alpha, beta, scalar or row C).
@@ -77,7 +77,7 @@ class FuseInnerProductBatchNorm(Pass):
     Source: NCNN ``fuse_innerproduct_batchnorm``.
     """
 
-    name = "fuse_innerproduct_batchnorm"
+    name = "fold_batch_norm_into_gemm"
     anchors = frozenset({"BatchNormalization"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["TransformBatchNormal"]
+__all__ = ["ConvertBatchNormToMulAdd"]
 
 
-class TransformBatchNormal(Pass):
+class ConvertBatchNormToMulAdd(Pass):
     """Write a BatchNormalization that stands alone as Mul and Add.
 
     Pattern: BatchNormalization that no layer took in.
@@ -28,7 +28,7 @@ class TransformBatchNormal(Pass):
     Source: MNN ``TransformBatchNormal``.
     """
 
-    name = "TransformBatchNormal"
+    name = "convert_batch_norm_to_mul_add"
     opt_in = True
     anchors = frozenset({"BatchNormalization"})
 

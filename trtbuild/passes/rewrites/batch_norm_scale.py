@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["FuseBatchNormScale"]
+__all__ = ["FoldScaleShiftIntoBatchNorm"]
 
 
-class FuseBatchNormScale(Pass):
+class FoldScaleShiftIntoBatchNorm(Pass):
     """Fold constants behind a BatchNormalization into its scale and shift.
 
     Pattern: ``BatchNormalization -> Mul | Div | Add | Sub`` of a constant.
@@ -33,7 +33,7 @@ class FuseBatchNormScale(Pass):
     Source: NCNN ``fuse_batchnorm_scale``.
     """
 
-    name = "fuse_batchnorm_scale"
+    name = "fold_scale_shift_into_batch_norm"
     anchors = frozenset({"Add", "Div", "Mul", "Sub"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

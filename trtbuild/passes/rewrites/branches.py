@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["ConstantBranch"]
+__all__ = ["InlineConstantBranch"]
 
 
-class ConstantBranch(Pass):
+class InlineConstantBranch(Pass):
     """Put the taken branch of an If in its place.
 
     Pattern: If whose condition is constant.
@@ -26,7 +26,7 @@ class ConstantBranch(Pass):
     Source: MNN ``ConstantFolding``.
     """
 
-    name = "ConstantFolding.branches"
+    name = "inline_constant_branch"
     anchors = frozenset({"If"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["MergeRelu6ToConvolution", "MergeReluToConvolution"]
+__all__ = ["MergeClips", "MergeRelus"]
 
 _CLAMPS = ("Clip", "Max", "Min", "Relu")
 
@@ -103,7 +103,7 @@ def _finite(bound: float) -> float | None:
     return bound if math.isfinite(bound) else None
 
 
-class MergeReluToConvolution(Pass):
+class MergeRelus(Pass):
     """Write what clamps at zero from below as Relu, once.
 
     Pattern: ``Relu -> Relu``; ``Max(x, 0)``.
@@ -113,7 +113,7 @@ class MergeReluToConvolution(Pass):
     Source: MNN ``MergeReluToConvolution``.
     """
 
-    name = "MergeReluToConvolution"
+    name = "merge_relus"
     anchors = frozenset({"Max", "Relu"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -130,7 +130,7 @@ class MergeReluToConvolution(Pass):
         return "was Max(x, 0)"
 
 
-class MergeRelu6ToConvolution(Pass):
+class MergeClips(Pass):
     """Make one Clip of a chain of clamps.
 
     Pattern: Relu, Clip, and Min or Max with a constant, one behind the other.
@@ -140,7 +140,7 @@ class MergeRelu6ToConvolution(Pass):
     Source: MNN ``MergeRelu6ToConvolution``.
     """
 
-    name = "MergeRelu6ToConvolution"
+    name = "merge_clips"
     anchors = frozenset(_CLAMPS)
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

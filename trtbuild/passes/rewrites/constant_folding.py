@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["ConstantFolding"]
+__all__ = ["FoldConstants"]
 
 _LARGEST_GROWTH = 1 << 20
 """Bytes that a result may have beyond the constants it comes from. TensorRT expands for itself."""
@@ -37,7 +37,7 @@ _SUPPORTED = frozenset("biuf")
 """NumPy kinds that ONNX Runtime takes as arrays: bool, integers, floats."""
 
 
-class ConstantFolding(Pass):
+class FoldConstants(Pass):
     """Compute what depends on constants only.
 
     Pattern: a node all of whose operands are constants.
@@ -48,7 +48,7 @@ class ConstantFolding(Pass):
     Source: MNN ``ConstantFolding``.
     """
 
-    name = "ConstantFolding"
+    name = "fold_constants"
 
     def run(self, edit: Editor) -> None:
         """Fold graph by graph, each in topological order, many nodes in one run."""

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["Conv1dQuantToConv2dQuant", "Conv1dQuantToConv2dQuantWhole"]
+__all__ = ["ConvertQuantizedConv1dToConv2d", "SinkSqueezeBelowQdq"]
 
 _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 _QUANTIZERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
 
-class Conv1dQuantToConv2dQuant(Pass):
+class SinkSqueezeBelowQdq(Pass):
     """Move the Squeeze behind a convolution past its activation and quantisation.
 
     Pattern: ``Conv -> Squeeze ->`` elementwise operators with constants, Q and DQ.
@@ -40,7 +40,7 @@ class Conv1dQuantToConv2dQuant(Pass):
     Source: MNN ``Conv1dQuantToConv2dQuant``.
     """
 
-    name = "Conv1dQuantToConv2dQuant"
+    name = "sink_squeeze_below_qdq"
     anchors = UNARY | _ARITHMETIC | _QUANTIZERS
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -119,7 +119,7 @@ def _widen_constant(node: ir.Node, place: int, gone: list[int], count: int, edit
     node.replace_input_with(place, edit.constant(wide, near=node, hint=operand.name or "constant"))
 
 
-class Conv1dQuantToConv2dQuantWhole(Pass):
+class ConvertQuantizedConv1dToConv2d(Pass):
     """Write a quantised convolution over a sequence as one over an image of height 1.
 
     Pattern: ``DequantizeLinear -> Conv`` of rank 3 with quantised weights.
@@ -128,7 +128,7 @@ class Conv1dQuantToConv2dQuantWhole(Pass):
     Source: MNN ``Conv1dQuantToConv2dQuant``.
     """
 
-    name = "Conv1dQuantToConv2dQuant.conv1d"
+    name = "convert_quantized_conv1d_to_conv2d"
     opt_in = True
     anchors = frozenset({"Conv"})
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["ExpandElimination", "TurnBinaryToElementwise"]
+__all__ = ["RemoveExpandBeforeBinary", "RemoveNoopExpand"]
 
 
-class ExpandElimination(Pass):
+class RemoveNoopExpand(Pass):
     """Remove an Expand that makes nothing larger.
 
     Pattern: Expand to the shape that the tensor has, to ones, or to its own Shape.
@@ -29,7 +29,7 @@ class ExpandElimination(Pass):
     Source: ONNX Runtime ``Expand Elimination``.
     """
 
-    name = "Expand_Elimination"
+    name = "remove_noop_expand"
     anchors = frozenset({"Expand"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -53,7 +53,7 @@ def _keeps(source: ir.Value, node: ir.Node) -> bool:
     return same_dims(dims(source), dims(node.outputs[0]))
 
 
-class TurnBinaryToElementwise(Pass):
+class RemoveExpandBeforeBinary(Pass):
     """Let an operator broadcast by itself instead of expanding its operand first.
 
     Pattern: ``Expand`` in front of an operator that broadcasts.
@@ -63,7 +63,7 @@ class TurnBinaryToElementwise(Pass):
         nearest task is taken.
     """
 
-    name = "TurnBinaryToElementwise"
+    name = "remove_expand_before_binary"
     anchors = BROADCASTING
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["TransformGroupConvolution"]
+__all__ = ["SplitGroupedConv"]
 
 
-class TransformGroupConvolution(Pass):
+class SplitGroupedConv(Pass):
     """Write a grouped convolution as one convolution per group.
 
     Pattern: Conv with more than one group.
@@ -29,7 +29,7 @@ class TransformGroupConvolution(Pass):
     Source: MNN ``TransformGroupConvolution``.
     """
 
-    name = "TransformGroupConvolution"
+    name = "split_grouped_conv"
     opt_in = True
     anchors = frozenset({"Conv"})
 

@@ -16,10 +16,10 @@ from trtbuild.passes.readers import maker
 if TYPE_CHECKING:
     from trtbuild.passes.editor import Editor
 
-__all__ = ["RemoveDropout", "RemoveUnusefulOp"]
+__all__ = ["RemoveDropout", "RemoveIdentity"]
 
 
-class RemoveUnusefulOp(Pass):
+class RemoveIdentity(Pass):
     """Remove operators that hand their input on unchanged.
 
     Pattern: Identity; Cast to the type the tensor has; Concat, Split, Sum, Max, Min or Mean of one
@@ -32,7 +32,7 @@ class RemoveUnusefulOp(Pass):
         in ONNX that changes types, so it stays.
     """
 
-    name = "RemoveUnusefulOp"
+    name = "remove_identity"
     anchors = frozenset(
         {"Identity", "Cast", "Concat", "Split", "Sum", "Max", "Min", "Mean", "SequenceAt"}
     )
@@ -107,7 +107,7 @@ class RemoveDropout(Pass):
     Source: MNN ``RemoveDropout``.
     """
 
-    name = "RemoveDropout"
+    name = "remove_dropout"
     anchors = frozenset({"Dropout"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from trtbuild.passes.editor import Editor
 
 __all__ = [
-    "ConvBNReluFuseToConvInt8",
-    "ConvBNReluFuseToConvInt8QLinear",
-    "ConvBNReluFuseToConvInt8Weights",
+    "ConvertQlinearConvToQdq",
+    "FoldBatchNormIntoInt8Conv",
+    "QuantizeConvWeights",
 ]
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
-class ConvBNReluFuseToConvInt8(Pass):
+class FoldBatchNormIntoInt8Conv(Pass):
     """Fold BatchNormalization behind a convolution with int8 weights into their scales.
 
     Pattern: ``DequantizeLinear(int8 W) -> Conv -> BatchNormalization``.
@@ -42,7 +42,7 @@ class ConvBNReluFuseToConvInt8(Pass):
     Source: MNN ``ConvBNReluFuseToConvInt8``.
     """
 
-    name = "ConvBNReluFuseToConvInt8"
+    name = "fold_batch_norm_into_int8_conv"
     anchors = frozenset({"BatchNormalization"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -60,7 +60,7 @@ class ConvBNReluFuseToConvInt8(Pass):
         return f"folded into the scales of {layer.op_type} '{layer.name}'"
 
 
-class ConvBNReluFuseToConvInt8Weights(Pass):
+class QuantizeConvWeights(Pass):
     """Quantise the float weights of a convolution whose input and output are quantised.
 
     Pattern: ``DequantizeLinear -> Conv(float W) (-> activation) -> QuantizeLinear``.
@@ -70,7 +70,7 @@ class ConvBNReluFuseToConvInt8Weights(Pass):
     Source: MNN ``ConvBNReluFuseToConvInt8``.
     """
 
-    name = "ConvBNReluFuseToConvInt8.weights"
+    name = "quantize_conv_weights"
     opt_in = True
     exact = False
     anchors = frozenset({"Conv"})
@@ -98,7 +98,7 @@ def _meets_quantizer(node: ir.Node) -> bool:
     )
 
 
-class ConvBNReluFuseToConvInt8QLinear(Pass):
+class ConvertQlinearConvToQdq(Pass):
     """Write QLinearConv in the form that TensorRT reads.
 
     Pattern: QLinearConv.
@@ -108,7 +108,7 @@ class ConvBNReluFuseToConvInt8QLinear(Pass):
     Source: MNN ``ConvBNReluFuseToConvInt8``; TensorRT's parser reads Q/DQ only.
     """
 
-    name = "ConvBNReluFuseToConvInt8.qlinear"
+    name = "convert_qlinear_conv_to_qdq"
     opt_in = True
     anchors = frozenset({"QLinearConv"})
 

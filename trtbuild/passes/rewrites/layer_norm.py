@@ -57,7 +57,7 @@ class FuseLayerNorm(Pass):
     Source: MNN ``FuseLayerNorm``; Ba et al. 2016.
     """
 
-    name = "FuseLayerNorm"
+    name = "fuse_layer_norm"
     anchors = frozenset({"Div", "Mul"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

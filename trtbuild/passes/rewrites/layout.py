@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from trtbuild.passes.editor import Editor
 
 __all__ = [
-    "AddTensorFormatConverter",
-    "BinaryAddToEltWise",
-    "ConvActivateFusion",
-    "TurnCompabilityOpAsNC4HW4",
+    "SinkTranspose",
+    "SinkTransposeBelowActivation",
+    "SinkTransposeBelowAdd",
+    "SinkTransposeBelowQdq",
 ]
 
 _WITH_AXIS = frozenset({"Concat", "LogSoftmax", "Softmax"})
@@ -117,7 +117,7 @@ def _sink(node: ir.Node, sink: _Sink, edit: Editor) -> str:
     return f"runs in front of Transpose {list(sink.perm)}"
 
 
-class TurnCompabilityOpAsNC4HW4(Pass):
+class SinkTranspose(Pass):
     """Run operators that work on any layout in front of the Transposes of their operands.
 
     Pattern: an elementwise operator, Concat or Softmax all of whose computed operands come from
@@ -128,7 +128,7 @@ class TurnCompabilityOpAsNC4HW4(Pass):
     Source: MNN ``TurnCompabilityOpAsNC4HW4``.
     """
 
-    name = "TurnCompabilityOpAsNC4HW4"
+    name = "sink_transpose"
     anchors = UNARY | BROADCASTING | _WITH_AXIS | {"PRelu"}
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -143,7 +143,7 @@ class TurnCompabilityOpAsNC4HW4(Pass):
         return _sink(node, sink, edit)
 
 
-class AddTensorFormatConverter(Pass):
+class SinkTransposeBelowQdq(Pass):
     """Let the Transposes around quantisation meet.
 
     Pattern: ``Transpose -> QuantizeLinear -> DequantizeLinear -> Transpose``.
@@ -155,7 +155,7 @@ class AddTensorFormatConverter(Pass):
         left of the task is that Transposes around NCHW islands cancel.
     """
 
-    name = "AddTensorFormatConverter"
+    name = "sink_transpose_below_qdq"
     anchors = frozenset({"QuantizeLinear"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -186,7 +186,7 @@ def _single(node: ir.Node) -> bool:
     return content is not None and content.size == 1
 
 
-class BinaryAddToEltWise(Pass):
+class SinkTransposeBelowAdd(Pass):
     """Add first, transpose once.
 
     Pattern: ``Transpose(a) + Transpose(b)`` with one permutation, also behind DequantizeLinear.
@@ -195,7 +195,7 @@ class BinaryAddToEltWise(Pass):
     Source: MNN ``BinaryAddToEltWise``.
     """
 
-    name = "BinaryAddToEltWise"
+    name = "sink_transpose_below_add"
     anchors = frozenset({"Add"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -206,7 +206,7 @@ class BinaryAddToEltWise(Pass):
         return None if sink is None else _sink(node, sink, edit)
 
 
-class ConvActivateFusion(Pass):
+class SinkTransposeBelowActivation(Pass):
     """Bring an activation next to its convolution.
 
     Pattern: ``Conv -> Transpose -> activation``.
@@ -216,7 +216,7 @@ class ConvActivateFusion(Pass):
     Source: ONNX Runtime ``Conv Activate Fusion``.
     """
 
-    name = "Conv_Activate_Fusion"
+    name = "sink_transpose_below_activation"
     anchors = ACTIVATIONS
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

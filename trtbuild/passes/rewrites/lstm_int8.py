@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["LSTMWeightInt8"]
+__all__ = ["QuantizeLstmWeights"]
 
 
-class LSTMWeightInt8(Pass):
+class QuantizeLstmWeights(Pass):
     """Keep the weights of an LSTM in int8.
 
     Pattern: LSTM.
@@ -29,7 +29,7 @@ class LSTMWeightInt8(Pass):
     Source: MNN ``LSTMWeightInt8``.
     """
 
-    name = "LSTMWeightInt8"
+    name = "quantize_lstm_weights"
     opt_in = True
     exact = False
     anchors = frozenset({"LSTM"})

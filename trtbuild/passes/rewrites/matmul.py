@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["MatmulAddFusion", "MatmulTransposeFusion", "is_matrix_product"]
+__all__ = ["FuseMatmulAdd", "FuseTransposeIntoGemm", "is_matrix_product"]
 
 
 def is_matrix_product(node: ir.Node) -> bool:
@@ -35,7 +35,7 @@ def is_matrix_product(node: ir.Node) -> bool:
     return floats and rank(left) == 2 and rank(right) == 2
 
 
-class MatmulAddFusion(Pass):
+class FuseMatmulAdd(Pass):
     """Write a matrix product and a constant row behind it as one Gemm.
 
     Pattern: ``MatMul -> Add`` of a constant, on either side.
@@ -45,7 +45,7 @@ class MatmulAddFusion(Pass):
     Source: ONNX Runtime ``Matmul Add Fusion``.
     """
 
-    name = "Matmul_Add_Fusion"
+    name = "fuse_matmul_add"
     anchors = frozenset({"Add"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -70,7 +70,7 @@ class MatmulAddFusion(Pass):
         return f"became Gemm with '{product.name}'"
 
 
-class MatmulTransposeFusion(Pass):
+class FuseTransposeIntoGemm(Pass):
     """Let a Gemm transpose its factors.
 
     Pattern: ``Transpose`` in front of a MatMul of matrices, or of a Gemm.
@@ -80,7 +80,7 @@ class MatmulTransposeFusion(Pass):
     Source: ONNX Runtime ``Matmul Transpose Fusion``.
     """
 
-    name = "Matmul_transpose_Fusion"
+    name = "fuse_transpose_into_gemm"
     anchors = frozenset({"Gemm", "MatMul"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     Factors = NDArray[np.float64]
 
-__all__ = ["MatmulScaleFusion"]
+__all__ = ["FoldScaleIntoMatmul"]
 
 _PRODUCTS = ("Gemm", "MatMul")
 
 
-class MatmulScaleFusion(Pass):
+class FoldScaleIntoMatmul(Pass):
     """Fold a constant factor in front of or behind a matrix product into it.
 
     Pattern: Mul or Div by a constant in front of or behind MatMul or Gemm.
@@ -40,7 +40,7 @@ class MatmulScaleFusion(Pass):
     Source: ONNX Runtime ``Matmul Scale Fusion``.
     """
 
-    name = "Matmul_Scale_Fusion"
+    name = "fold_scale_into_matmul"
     anchors = frozenset({"Div", "Gemm", "MatMul", "Mul"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

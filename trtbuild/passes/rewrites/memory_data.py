@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["FuseMemoryDataBinaryOp"]
+__all__ = ["SimplifyConstants"]
 
 
-class FuseMemoryDataBinaryOp(Pass):
+class SimplifyConstants(Pass):
     """Make Constant nodes initialisers, and operands of equal values scalars.
 
     Pattern: a Constant node; a constant operand, of an operator that broadcasts, whose elements are
@@ -30,7 +30,7 @@ class FuseMemoryDataBinaryOp(Pass):
     Source: NCNN ``fuse_memorydata_binaryop``; ONNX's binary operators have no scalar attribute.
     """
 
-    name = "fuse_memorydata_binaryop"
+    name = "simplify_constants"
     anchors = BROADCASTING | {"Constant"}
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["EliminateNoop"]
+__all__ = ["RemoveNoop"]
 
 _NEUTRAL: dict[str, tuple[Any, bool]] = {
     # operator: (constant that changes nothing, whether it may stand on the left)
@@ -36,7 +36,7 @@ _REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "
 """Reductions that return a single element as it is; ReduceL1 and others do not."""
 
 
-class EliminateNoop(Pass):
+class RemoveNoop(Pass):
     """Remove operators whose constants or dims make them return their input.
 
     Pattern: ``x + 0``, ``x - 0``, ``x * 1``, ``x / 1``, ``x ** 1``; Pad by nothing, Tile by one;
@@ -48,7 +48,7 @@ class EliminateNoop(Pass):
     Source: NCNN ``eliminate_noop``.
     """
 
-    name = "eliminate_noop"
+    name = "remove_noop"
     anchors = frozenset({"Clip", "Pad", "Tile", *_NEUTRAL, *_REDUCTIONS, *RESHAPES})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

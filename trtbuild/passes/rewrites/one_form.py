@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["ConvertBinaryToElementwise"]
+__all__ = ["ConvertSumToAdd"]
 
 
-class ConvertBinaryToElementwise(Pass):
+class ConvertSumToAdd(Pass):
     """Write the Sum of two tensors as Add.
 
     Pattern: Sum of two operands.
@@ -23,7 +23,7 @@ class ConvertBinaryToElementwise(Pass):
     Source: MNN ``ConvertBinaryToElementwise`` goes the other way, to Eltwise.
     """
 
-    name = "ConvertBinaryToElementwise"
+    name = "convert_sum_to_add"
     anchors = frozenset({"Sum"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

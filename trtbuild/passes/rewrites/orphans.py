@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["EliminateOrphanedMemoryData"]
+__all__ = ["RemoveUnread"]
 
 
-class EliminateOrphanedMemoryData(Pass):
+class RemoveUnread(Pass):
     """Remove initialisers, constants and branches that nobody reads.
 
     Pattern: a node none of whose outputs is read; an initialiser without reader.
@@ -25,7 +25,7 @@ class EliminateOrphanedMemoryData(Pass):
     Source: NCNN ``eliminate_orphaned_memorydata``; dead code elimination.
     """
 
-    name = "eliminate_orphaned_memorydata"
+    name = "remove_unread"
 
     def run(self, edit: Editor) -> None:
         """Walk each graph from its end to its start, then look at the initialisers."""

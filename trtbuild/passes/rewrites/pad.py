@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["TransformOnnxPad", "TransformOnnxPadOpset"]
+__all__ = ["FusePadIntoConv", "RaisePadOpset"]
 
 
-class TransformOnnxPad(Pass):
+class FusePadIntoConv(Pass):
     """Fold a Pad of zeros into the pads of the convolution behind it.
 
     Pattern: ``Pad -> Conv``.
@@ -31,7 +31,7 @@ class TransformOnnxPad(Pass):
     Source: MNN ``TransformOnnxPad``.
     """
 
-    name = "TransformOnnxPad"
+    name = "fuse_pad_into_conv"
     anchors = frozenset({"Conv"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -80,7 +80,7 @@ def _widths(pad: ir.Node, count: int) -> tuple[list[int], list[int]]:
     return before, after
 
 
-class TransformOnnxPadOpset(Pass):
+class RaisePadOpset(Pass):
     """Raise the opset of a network so that Pad takes its widths as an operand.
 
     Pattern: a Pad of opset 10 or older, whose widths are attributes.
@@ -89,7 +89,7 @@ class TransformOnnxPadOpset(Pass):
     Source: MNN ``TransformOnnxPad``.
     """
 
-    name = "TransformOnnxPad.opset"
+    name = "raise_pad_opset"
     opt_in = True
     anchors = frozenset({"Pad"})
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["EliminatePooling1x1", "ReplaceReductionWithGlobalPooling"]
+__all__ = ["ConvertMeanToGlobalPool", "RemovePool1x1"]
 
 
-class EliminatePooling1x1(Pass):
+class RemovePool1x1(Pass):
     """Remove pooling over windows of one element.
 
     Pattern: MaxPool or AveragePool with a kernel of ones.
@@ -27,7 +27,7 @@ class EliminatePooling1x1(Pass):
     Source: NCNN ``eliminate_pooling1x1``.
     """
 
-    name = "eliminate_pooling1x1"
+    name = "remove_pool_1x1"
     anchors = frozenset({"AveragePool", "MaxPool"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -45,7 +45,7 @@ class EliminatePooling1x1(Pass):
         return f"pooled single elements of '{source.name}'"
 
 
-class ReplaceReductionWithGlobalPooling(Pass):
+class ConvertMeanToGlobalPool(Pass):
     """Write the mean over all spatial axes as GlobalAveragePool.
 
     Pattern: ReduceMean over axes 2 to the last of a tensor of rank 4 or 5, at once or one behind the
@@ -56,7 +56,7 @@ class ReplaceReductionWithGlobalPooling(Pass):
     Source: NCNN ``replace_reduction_with_global_pooling``.
     """
 
-    name = "replace_reduction_with_global_pooling"
+    name = "convert_mean_to_global_pool"
     anchors = frozenset({"ReduceMean"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["FuseTfPrelu", "ReplacePReluWithLeakyRelu"]
+__all__ = ["ConvertPreluToLeakyRelu", "FusePrelu"]
 
 
-class ReplacePReluWithLeakyRelu(Pass):
+class ConvertPreluToLeakyRelu(Pass):
     """Write a PRelu with one slope as LeakyRelu.
 
     Pattern: PRelu whose slopes all have one value.
@@ -32,7 +32,7 @@ class ReplacePReluWithLeakyRelu(Pass):
     Source: NCNN ``replace_prelu_with_leaky_relu``.
     """
 
-    name = "replace_prelu_with_leaky_relu"
+    name = "convert_prelu_to_leaky_relu"
     anchors = frozenset({"PRelu"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -52,7 +52,7 @@ class ReplacePReluWithLeakyRelu(Pass):
         return f"has one slope, {float(slope):g}"
 
 
-class FuseTfPrelu(Pass):
+class FusePrelu(Pass):
     """Write what TensorFlow spells out for PRelu as PRelu.
 
     Pattern: ``Relu(x) + c * Relu(-x)``, which has slope ``-c``; ``Relu(x) + c * (x - |x|)``, which
@@ -63,7 +63,7 @@ class FuseTfPrelu(Pass):
     Source: MNN ``FuseTfPrelu``.
     """
 
-    name = "FuseTfPrelu"
+    name = "fuse_prelu"
     anchors = frozenset({"Add", "Sub"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["QdqFloatBias", "QdqSigned", "QdqSymmetric", "QdqWrittenAxis"]
+__all__ = ["DequantizeBias", "MakeQdqSigned", "MakeQdqSymmetric", "WriteQdqAxis"]
 
 _MIDDLE = 128
 """Zero point with which uint8 means what int8 means with 0: ``u - 128``."""
 
 
-class QdqFloatBias(Pass):
+class DequantizeBias(Pass):
     """Write an int32 bias behind a DequantizeLinear as floats.
 
     Pattern: ``DequantizeLinear(int32) -> bias`` of Conv, ConvTranspose or Gemm.
@@ -38,7 +38,7 @@ class QdqFloatBias(Pass):
     Source: TensorRT's rules for explicit quantisation.
     """
 
-    name = "qdq_float_bias"
+    name = "dequantize_bias"
     anchors = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -56,7 +56,7 @@ class QdqFloatBias(Pass):
         return "has a float bias"
 
 
-class QdqWrittenAxis(Pass):
+class WriteQdqAxis(Pass):
     """Write the axis of scales per channel where it is left to the default.
 
     Pattern: QuantizeLinear or DequantizeLinear with several scales and no axis.
@@ -65,7 +65,7 @@ class QdqWrittenAxis(Pass):
     Source: ONNX QuantizeLinear-13; TensorRT's rules for explicit quantisation.
     """
 
-    name = "qdq_written_axis"
+    name = "write_qdq_axis"
     anchors = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -77,18 +77,18 @@ class QdqWrittenAxis(Pass):
         return "works along axis 1"
 
 
-class QdqSigned(Pass):
+class MakeQdqSigned(Pass):
     """Write uint8 around 128 as int8 around 0.
 
     Pattern: QuantizeLinear to uint8 with zero point 128 and its DequantizeLinears; uint8 constants
         behind a DequantizeLinear with zero point 128.
     Conditions: the zero points are constant and all 128; nobody else reads the integers. Other zero
-        points are asymmetric and need `qdq_symmetric`.
+        points are asymmetric and need `make_qdq_symmetric`.
     Effect: the same numbers as int8 with zero point 0, exactly.
     Source: TensorRT's rules for explicit quantisation.
     """
 
-    name = "qdq_signed"
+    name = "make_qdq_signed"
     anchors = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -97,7 +97,7 @@ class QdqSigned(Pass):
         if zero is None or zero.dtype != np.uint8:
             return None
         if not (zero == _MIDDLE).all():
-            raise Declined("its zero point is not 128; enable 'qdq_symmetric' to requantise")
+            raise Declined("its zero point is not 128; enable 'make_qdq_symmetric' to requantise")
         group = _group(node)
         shifted = np.zeros(zero.shape, np.int8)
         if node.op_type == "DequantizeLinear":
@@ -110,7 +110,7 @@ class QdqSigned(Pass):
         return "is int8 around 0"
 
 
-class QdqSymmetric(Pass):
+class MakeQdqSymmetric(Pass):
     """Requantise asymmetric integers symmetrically.
 
     Pattern: QuantizeLinear with a zero point that is not in the middle, and its DequantizeLinears;
@@ -121,7 +121,7 @@ class QdqSymmetric(Pass):
     Source: TensorRT's rules for explicit quantisation.
     """
 
-    name = "qdq_symmetric"
+    name = "make_qdq_symmetric"
     opt_in = True
     exact = False
     anchors = frozenset({"DequantizeLinear", "QuantizeLinear"})

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["EliminateQuantAndDequant"]
+__all__ = ["CancelDequantizeQuantize"]
 
 _EXACT_BITS = 8
 """Integers of this width come back through any float scale; wider ones may round in float16."""
 
 
-class EliminateQuantAndDequant(Pass):
+class CancelDequantizeQuantize(Pass):
     """Quantise once where the same tensor is quantised again.
 
     Pattern: ``DequantizeLinear -> QuantizeLinear``; ``Q -> DQ -> Q -> DQ`` becomes ``Q -> DQ``.
@@ -34,7 +34,7 @@ class EliminateQuantAndDequant(Pass):
     Source: MNN ``EliminateQuantAndDequant``, which drops both orders and compares no scale.
     """
 
-    name = "EliminateQuantAndDequant"
+    name = "cancel_dequantize_quantize"
     anchors = frozenset({"QuantizeLinear"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

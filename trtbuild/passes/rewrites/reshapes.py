@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from trtbuild.passes.editor import Editor
 
 __all__ = [
-    "EliminateFlattenAfterGlobalPooling",
-    "EliminateFlattenAfterInnerProduct",
-    "EliminateReshapeAfterGlobalPooling",
-    "EliminateReshapeBeforeBinaryOp",
-    "RemoveDuplicateReshape",
+    "MergeReshapes",
+    "RemoveFlattenAfterGemm",
+    "RemoveFlattenAfterGlobalPool",
+    "RemoveReshapeAfterGlobalPool",
+    "RemoveReshapeBeforeBinary",
 ]
 
 _GLOBAL_POOLS = ("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
 
 
-class EliminateReshapeBeforeBinaryOp(Pass):
+class RemoveReshapeBeforeBinary(Pass):
     """Let broadcasting add leading dims of 1.
 
     Pattern: Reshape or Unsqueeze in front of an operator that broadcasts.
@@ -44,7 +44,7 @@ class EliminateReshapeBeforeBinaryOp(Pass):
     Source: NCNN ``eliminate_reshape_before_binaryop``.
     """
 
-    name = "eliminate_reshape_before_binaryop"
+    name = "remove_reshape_before_binary"
     anchors = BROADCASTING
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -80,7 +80,7 @@ def _return_to_pooling(node: ir.Node, edit: Editor) -> str | None:
     return f"came back to the dims of '{source.name}'"
 
 
-class EliminateReshapeAfterGlobalPooling(Pass):
+class RemoveReshapeAfterGlobalPool(Pass):
     """Remove Reshapes behind global pooling that leave, or come back to, its [N, C, 1, 1].
 
     Pattern: ``GlobalAveragePool | GlobalMaxPool -> Reshape``, or ``-> [N, C] ->`` and back.
@@ -90,7 +90,7 @@ class EliminateReshapeAfterGlobalPooling(Pass):
     Source: NCNN ``eliminate_reshape_after_global_pooling``.
     """
 
-    name = "eliminate_reshape_after_global_pooling"
+    name = "remove_reshape_after_global_pool"
     anchors = frozenset({"Reshape", "Unsqueeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -98,7 +98,7 @@ class EliminateReshapeAfterGlobalPooling(Pass):
         return _return_to_pooling(node, edit)
 
 
-class EliminateFlattenAfterGlobalPooling(Pass):
+class RemoveFlattenAfterGlobalPool(Pass):
     """Remove a Flatten behind global pooling whose result becomes [N, C, 1, 1] again.
 
     Pattern: ``GlobalAveragePool | GlobalMaxPool -> Flatten -> Reshape | Unsqueeze``.
@@ -107,7 +107,7 @@ class EliminateFlattenAfterGlobalPooling(Pass):
     Source: NCNN ``eliminate_flatten_after_global_pooling``.
     """
 
-    name = "eliminate_flatten_after_global_pooling"
+    name = "remove_flatten_after_global_pool"
     anchors = frozenset({"Reshape", "Unsqueeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -117,7 +117,7 @@ class EliminateFlattenAfterGlobalPooling(Pass):
         return _return_to_pooling(node, edit)
 
 
-class EliminateFlattenAfterInnerProduct(Pass):
+class RemoveFlattenAfterGemm(Pass):
     """Remove a Flatten of what is a matrix already.
 
     Pattern: ``Gemm | MatMul (-> Add) -> Flatten``.
@@ -126,7 +126,7 @@ class EliminateFlattenAfterInnerProduct(Pass):
     Source: NCNN ``eliminate_flatten_after_innerproduct``.
     """
 
-    name = "eliminate_flatten_after_innerproduct"
+    name = "remove_flatten_after_gemm"
     anchors = frozenset({"Flatten"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -141,7 +141,7 @@ class EliminateFlattenAfterInnerProduct(Pass):
         return f"'{source.name}' is a matrix already"
 
 
-class RemoveDuplicateReshape(Pass):
+class MergeReshapes(Pass):
     """Make one Reshape of a chain.
 
     Pattern: Reshape, Flatten, Squeeze or Unsqueeze behind another of them.
@@ -152,7 +152,7 @@ class RemoveDuplicateReshape(Pass):
     Source: MNN ``RemoveDuplicateReshape``.
     """
 
-    name = "RemoveDuplicateReshape"
+    name = "merge_reshapes"
     anchors = frozenset(RESHAPES)
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from trtbuild.passes.editor import Editor
 
 __all__ = [
-    "ConvBiasAdd",
-    "ConvMulFusion",
-    "FuseBinaryOpEltwise",
-    "FuseInnerProductAdd",
-    "MergeScaleToConvolution",
+    "FoldAddIntoGemm",
+    "FoldBiasAdd",
+    "FoldScaleIntoConv",
+    "FoldScaleShiftIntoConv",
+    "FoldSumCoefficients",
     "affine_of",
 ]
 
@@ -80,7 +80,7 @@ def _fold(node: ir.Node, edit: Editor, layers: tuple[str, ...]) -> str | None:
     return f"folded into {layer.op_type} '{layer.name}'"
 
 
-class ConvBiasAdd(Pass):
+class FoldBiasAdd(Pass):
     """Fold a constant that is added behind a convolution into its bias.
 
     Pattern: ``Conv | ConvTranspose -> Add | Sub`` of a constant, on either side of the Add.
@@ -91,7 +91,7 @@ class ConvBiasAdd(Pass):
     Source: MNN ``ConvBiasAdd``.
     """
 
-    name = "ConvBiasAdd"
+    name = "fold_bias_add"
     anchors = frozenset({"Add", "Sub"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -99,16 +99,16 @@ class ConvBiasAdd(Pass):
         return _fold(node, edit, _CONVOLUTIONS)
 
 
-class ConvMulFusion(Pass):
+class FoldScaleIntoConv(Pass):
     """Fold a constant factor behind a convolution into its weights.
 
     Pattern: ``Conv | ConvTranspose -> Mul | Div`` by a constant.
-    Conditions: as for ConvBiasAdd; weights are constant; ``c / Conv`` stays.
+    Conditions: as for fold_bias_add; weights are constant; ``c / Conv`` stays.
     Effect: ``W' = W * c``, ``b' = b * c``.
     Source: ONNX Runtime ``Conv Mul Fusion``.
     """
 
-    name = "Conv_Mul_Fusion"
+    name = "fold_scale_into_conv"
     anchors = frozenset({"Div", "Mul"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -116,16 +116,16 @@ class ConvMulFusion(Pass):
         return _fold(node, edit, _CONVOLUTIONS)
 
 
-class MergeScaleToConvolution(Pass):
+class FoldScaleShiftIntoConv(Pass):
     """Fold a Scale layer, a Mul and an Add per channel, into the convolution in front of it.
 
     Pattern: ``Conv | ConvTranspose -> Mul -> Add`` of constants.
-    Conditions: as for ConvBiasAdd and Conv_Mul_Fusion, for both.
+    Conditions: as for fold_bias_add and fold_scale_into_conv, for both.
     Effect: ``W' = W * scale``, ``b' = b * scale + shift``.
     Source: MNN ``MergeScaleToConvolution``.
     """
 
-    name = "MergeScaleToConvolution"
+    name = "fold_scale_shift_into_conv"
     anchors = frozenset({"Mul"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -146,17 +146,17 @@ class MergeScaleToConvolution(Pass):
         return f"folded with '{shift.name}' into {layer.op_type} '{layer.name}'"
 
 
-class FuseBinaryOpEltwise(Pass):
+class FoldSumCoefficients(Pass):
     """Fold the coefficients of a weighted sum into the convolutions that it sums.
 
     Pattern: ``Conv * c1 + Conv * c2``.
-    Conditions: as for Conv_Mul_Fusion, for each term; a dynamic or spatial coefficient stays. ONNX
+    Conditions: as for fold_scale_into_conv, for each term; a dynamic or spatial coefficient stays. ONNX
         has no weighted Sum.
     Effect: the plain sum of the convolutions.
     Source: NCNN ``fuse_binaryop_eltwise``.
     """
 
-    name = "fuse_binaryop_eltwise"
+    name = "fold_sum_coefficients"
     anchors = frozenset({"Add", "Sub", "Sum"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -173,7 +173,7 @@ class FuseBinaryOpEltwise(Pass):
         return "; ".join(what for what in folded if what is not None) or None
 
 
-class FuseInnerProductAdd(Pass):
+class FoldAddIntoGemm(Pass):
     """Fold a constant row that is added behind a Gemm into its C.
 
     Pattern: ``Gemm -> Add | Sub`` of a constant.
@@ -183,7 +183,7 @@ class FuseInnerProductAdd(Pass):
     Source: NCNN ``fuse_innerproduct_add``.
     """
 
-    name = "fuse_innerproduct_add"
+    name = "fold_add_into_gemm"
     anchors = frozenset({"Add", "Sub"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["ResolveTfShapeN"]
+__all__ = ["FoldShape"]
 
 
-class ResolveTfShapeN(Pass):
+class FoldShape(Pass):
     """Replace the Shape of a static tensor by a constant.
 
     Pattern: Shape or Size; Gather of a Shape at constant places; a Reshape to a computed shape.
@@ -33,7 +33,7 @@ class ResolveTfShapeN(Pass):
     Source: MNN ``ResolveTfShapeN``; ONNX has no ShapeN.
     """
 
-    name = "ResolveTfShapeN"
+    name = "fold_shape"
     anchors = frozenset({"Gather", "Reshape", "Shape", "Size"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["TransformShuffleChannel"]
+__all__ = ["CancelChannelShuffles"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Shuffle:
     columns: int
 
 
-class TransformShuffleChannel(Pass):
+class CancelChannelShuffles(Pass):
     """Remove a channel shuffle and the one that undoes it.
 
     Pattern: two shuffles of C channels behind each other, in ``g`` and in ``C / g`` groups.
@@ -38,7 +38,7 @@ class TransformShuffleChannel(Pass):
     Source: MNN ``TransformShuffleChannel``; Zhang et al. 2018 (ShuffleNet).
     """
 
-    name = "TransformShuffleChannel"
+    name = "cancel_channel_shuffles"
     anchors = frozenset({"Reshape"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

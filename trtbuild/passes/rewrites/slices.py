@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["ConcatSliceElimination", "SliceElimination"]
+__all__ = ["CancelConcatSlice", "RemoveFullSlice"]
 
 _NO_END = 2**31 - 1
 """INT32_MAX, which exporters write for "to the end"; a smaller end may cut a symbolic dim."""
@@ -75,7 +75,7 @@ def _optional(operand: ir.Value | None) -> tuple[int, ...] | None:
     return integers(operand) or ()
 
 
-class SliceElimination(Pass):
+class RemoveFullSlice(Pass):
     """Remove a Slice that takes everything.
 
     Pattern: Slice with constant bounds.
@@ -85,7 +85,7 @@ class SliceElimination(Pass):
     Source: ONNX Runtime ``Slice Elimination``.
     """
 
-    name = "Slice_Elimination"
+    name = "remove_full_slice"
     anchors = frozenset({"Slice"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -100,7 +100,7 @@ class SliceElimination(Pass):
         return f"takes all of '{source.name}'"
 
 
-class ConcatSliceElimination(Pass):
+class CancelConcatSlice(Pass):
     """Read the pieces of a Concat instead of cutting them out of it again.
 
     Pattern: ``Concat -> Split``, or ``Concat -> Slice``, along the axis of the Concat.
@@ -109,7 +109,7 @@ class ConcatSliceElimination(Pass):
     Source: ONNX Runtime ``Concat Slice Elimination``.
     """
 
-    name = "Concat_Slice_Elimination"
+    name = "cancel_concat_slice"
     anchors = frozenset({"Slice", "Split"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["EliminateSqueezeExpandDims", "FoldExpandDimsConst", "UnsqueezeElimination"]
+__all__ = ["CancelSqueezeUnsqueeze", "FoldSqueezeAxes", "FoldUnsqueeze"]
 
 
-class UnsqueezeElimination(Pass):
+class FoldUnsqueeze(Pass):
     """Give a constant its dims instead of unsqueezing it at every run.
 
     Pattern: Unsqueeze of a constant.
@@ -29,7 +29,7 @@ class UnsqueezeElimination(Pass):
     Source: ONNX Runtime ``Unsqueeze Elimination``.
     """
 
-    name = "Unsqueeze_Elimination"
+    name = "fold_unsqueeze"
     anchors = frozenset({"Unsqueeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -41,7 +41,7 @@ class UnsqueezeElimination(Pass):
         return "is a constant with other dims"
 
 
-class FoldExpandDimsConst(Pass):
+class FoldSqueezeAxes(Pass):
     """Compute the axes of an Unsqueeze or Squeeze before the network runs.
 
     Pattern: Unsqueeze or Squeeze whose axes come out of arithmetic on constants.
@@ -50,7 +50,7 @@ class FoldExpandDimsConst(Pass):
     Source: MNN ``FoldExpandDimsConst``.
     """
 
-    name = "FoldExpandDimsConst"
+    name = "fold_squeeze_axes"
     anchors = frozenset({"Squeeze", "Unsqueeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -63,7 +63,7 @@ class FoldExpandDimsConst(Pass):
         return "its axes are constant"
 
 
-class EliminateSqueezeExpandDims(Pass):
+class CancelSqueezeUnsqueeze(Pass):
     """Remove Squeeze and Unsqueeze of the same axes behind each other.
 
     Pattern: ``Unsqueeze -> Squeeze`` or ``Squeeze -> Unsqueeze``.
@@ -72,7 +72,7 @@ class EliminateSqueezeExpandDims(Pass):
     Source: MNN ``EliminateSqueezeExpandDims``.
     """
 
-    name = "EliminateSqueezeExpandDims"
+    name = "cancel_squeeze_unsqueeze"
     anchors = frozenset({"Squeeze", "Unsqueeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["CommonSubexpressionElimination", "TransformerMemcpy"]
+__all__ = ["MergeEqualConstants", "MergeEqualNodes"]
 
 _SAMPLE = 64
 """Elements at the start that tell large constants apart before all of them are read."""
 
 
-class TransformerMemcpy(Pass):
+class MergeEqualConstants(Pass):
     """Keep one copy of each constant.
 
     Pattern: two initialisers of one graph with the same type, dims and bits.
@@ -33,7 +33,7 @@ class TransformerMemcpy(Pass):
         constants are what is left of the task.
     """
 
-    name = "Transformer_Memcpy"
+    name = "merge_equal_constants"
 
     def run(self, edit: Editor) -> None:
         """Merge equal initialisers, graph by graph."""
@@ -73,7 +73,7 @@ def _equal(first: ir.TensorProtocol | None, second: ir.TensorProtocol) -> bool:
     return bool(first.tobytes() == second.tobytes())
 
 
-class CommonSubexpressionElimination(Pass):
+class MergeEqualNodes(Pass):
     """Compute the same thing once.
 
     Pattern: two nodes of one graph with the same operator, attributes and operands.
@@ -83,7 +83,7 @@ class CommonSubexpressionElimination(Pass):
     Source: ONNX Runtime ``Common Subexpression Elimination``.
     """
 
-    name = "Common_Subexpression_Elimination"
+    name = "merge_equal_nodes"
 
     def run(self, edit: Editor) -> None:
         """Walk each graph in order and look every node up among those before it."""

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["ConvertMatMulToConv2D", "TransformInnerProduct"]
+__all__ = ["ConvertGemmToConv", "ConvertMatmulToConv"]
 
 
-class ConvertMatMulToConv2D(Pass):
+class ConvertMatmulToConv(Pass):
     """Write a MatMul by a constant matrix as a 1x1 convolution.
 
     Pattern: MatMul of rank 2 or more by a constant matrix ``[K, N]`` on the right.
@@ -33,7 +33,7 @@ class ConvertMatMulToConv2D(Pass):
     Source: MNN ``ConvertMatMulToConv2D``.
     """
 
-    name = "ConvertMatMulToConv2D"
+    name = "convert_matmul_to_conv"
     opt_in = True
     anchors = frozenset({"MatMul"})
 
@@ -59,7 +59,7 @@ class ConvertMatMulToConv2D(Pass):
         return "became a 1x1 Conv"
 
 
-class TransformInnerProduct(Pass):
+class ConvertGemmToConv(Pass):
     """Write a Gemm by a constant matrix as a 1x1 convolution.
 
     Pattern: Gemm with constant B, any transB, alpha, beta.
@@ -69,7 +69,7 @@ class TransformInnerProduct(Pass):
     Source: MNN ``TransformInnerProduct``.
     """
 
-    name = "TransformInnerProduct"
+    name = "convert_gemm_to_conv"
     opt_in = True
     anchors = frozenset({"Gemm"})
 

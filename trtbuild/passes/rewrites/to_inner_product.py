@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["ConvolutionAfterGlobalPooling", "ConvolutionAfterInnerProduct"]
+__all__ = ["ConvertConvAfterGemm", "ConvertConvAfterGlobalPool"]
 
 
 def _require_one_pixel(node: ir.Node) -> None:
@@ -52,17 +52,17 @@ def _to_gemm(node: ir.Node, matrix: ir.Value, edit: Editor) -> str:
     return "became a Gemm"
 
 
-class ConvolutionAfterGlobalPooling(Pass):
+class ConvertConvAfterGlobalPool(Pass):
     """Write a 1x1 convolution behind global pooling as a Gemm.
 
     Pattern: ``GlobalAveragePool | GlobalMaxPool -> Conv`` with a kernel of ones.
     Conditions: no pads (which would make a larger map), one group, constant weights. Changes the form,
-        and is the opposite of TransformInnerProduct: on request.
+        and is the opposite of convert_gemm_to_conv: on request.
     Effect: ``Flatten -> Gemm -> Unsqueeze``; a Flatten behind it cancels.
     Source: NCNN ``replace_convolution_with_innerproduct_after_global_pooling``.
     """
 
-    name = "replace_convolution_with_innerproduct_after_global_pooling"
+    name = "convert_conv_after_global_pool"
     opt_in = True
     anchors = frozenset({"Conv"})
 
@@ -79,7 +79,7 @@ class ConvolutionAfterGlobalPooling(Pass):
         return _to_gemm(node, matrix, edit)
 
 
-class ConvolutionAfterInnerProduct(Pass):
+class ConvertConvAfterGemm(Pass):
     """Write a 1x1 convolution behind a matrix product as a Gemm.
 
     Pattern: ``Gemm | MatMul -> Reshape | Unsqueeze [N, C, 1, 1] -> Conv`` with a kernel of ones.
@@ -88,7 +88,7 @@ class ConvolutionAfterInnerProduct(Pass):
     Source: NCNN ``replace_convolution_with_innerproduct_after_innerproduct``.
     """
 
-    name = "replace_convolution_with_innerproduct_after_innerproduct"
+    name = "convert_conv_after_gemm"
     opt_in = True
     anchors = frozenset({"Conv"})
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from trtbuild.passes.editor import Editor
 
 __all__ = [
-    "RemoveDuplicatedTensorConvert",
-    "RemoveInverseTensorConverter",
-    "RemoveOutputTensorConvert",
-    "TensorConverterSameMerge",
+    "CancelInverseTransposes",
+    "MergeTransposes",
+    "RemoveIdentityTranspose",
+    "RemoveTransposeBeforeOutput",
 ]
 
 
@@ -62,7 +62,7 @@ def _cancel(node: ir.Node, edit: Editor) -> str | None:
     return "undid the Transpose in front of it"
 
 
-class TensorConverterSameMerge(Pass):
+class RemoveIdentityTranspose(Pass):
     """Remove a Transpose that leaves the dims in place.
 
     Pattern: a Transpose with the identity permutation.
@@ -72,7 +72,7 @@ class TensorConverterSameMerge(Pass):
     Source: MNN ``TensorConverterSameMerge``.
     """
 
-    name = "TensorConverterSameMerge"
+    name = "remove_identity_transpose"
     anchors = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -80,7 +80,7 @@ class TensorConverterSameMerge(Pass):
         return _drop_identity(node, edit)
 
 
-class RemoveOutputTensorConvert(Pass):
+class RemoveTransposeBeforeOutput(Pass):
     """Remove Transposes in front of an output that do nothing together.
 
     Pattern: a Transpose that makes a graph output and is the identity, or undoes the one before.
@@ -90,7 +90,7 @@ class RemoveOutputTensorConvert(Pass):
     Source: MNN ``RemoveOutputTensorConvert``.
     """
 
-    name = "RemoveOutputTensorConvert"
+    name = "remove_transpose_before_output"
     anchors = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -100,7 +100,7 @@ class RemoveOutputTensorConvert(Pass):
         return _drop_identity(node, edit) or _cancel(node, edit)
 
 
-class RemoveInverseTensorConverter(Pass):
+class CancelInverseTransposes(Pass):
     """Remove a Transpose that undoes the one in front of it.
 
     Pattern: ``Transpose -> Transpose`` whose composition is the identity.
@@ -109,7 +109,7 @@ class RemoveInverseTensorConverter(Pass):
     Source: MNN ``RemoveInverseTensorConverter``.
     """
 
-    name = "RemoveInverseTensorConverter"
+    name = "cancel_inverse_transposes"
     anchors = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
@@ -117,7 +117,7 @@ class RemoveInverseTensorConverter(Pass):
         return _cancel(node, edit)
 
 
-class RemoveDuplicatedTensorConvert(Pass):
+class MergeTransposes(Pass):
     """Compose a chain of Transposes into one.
 
     Pattern: ``Transpose -> Transpose``.
@@ -126,7 +126,7 @@ class RemoveDuplicatedTensorConvert(Pass):
     Source: MNN ``RemoveDuplicatedTensorConvert``.
     """
 
-    name = "RemoveDuplicatedTensorConvert"
+    name = "merge_transposes"
     anchors = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:

@@ -10,10 +10,10 @@ from trtbuild.passes.pass_base import Pass
 if TYPE_CHECKING:
     from trtbuild.passes.editor import Editor
 
-__all__ = ["RemoveInplace"]
+__all__ = ["MakeNamesUnique"]
 
 
-class RemoveInplace(Pass):
+class MakeNamesUnique(Pass):
     """Give every tensor a name of its own.
 
     Pattern: one name for two tensors, in sibling bodies or in a body and around it.
@@ -22,7 +22,7 @@ class RemoveInplace(Pass):
     Source: MNN ``RemoveInplace``; ONNX is in single assignment form, so nothing is in place.
     """
 
-    name = "RemoveInplace"
+    name = "make_names_unique"
 
     def run(self, edit: Editor) -> None:
         """Rename what clashes."""

@@ -1,10 +1,14 @@
-"""The page of all passes, made from their docstrings: ``python -m trtbuild.passes.passes_page``."""
+"""Write the page of all passes, from their docstrings and the catalogue of their other names.
+
+Usage: ``python tools/write_passes_page.py > docs/passes.md``; a test holds the page to what the code says.
+"""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
+from trtbuild.passes.catalogue import aliases_of
 from trtbuild.passes.default_passes import shipped_passes
 
 if TYPE_CHECKING:
@@ -17,12 +21,13 @@ __all__ = ["passes_page"]
 _HEAD = """\
 # Graph passes
 
-Made from the docstrings of the passes by `python -m trtbuild.passes.passes_page`; do not edit.
+Made from the docstrings of the passes by `python tools/write_passes_page.py`; do not edit.
 
 The default passes run in rounds, in the order below, until a round changes nothing; the driver hashes
 the graph after each round, stops when it was seen before and then names the passes that undo each
 other (the fixpoint loop of the catalogue). Passes on request run once, after that, and the default
-passes once more behind them. Names are those of MNN, NCNN and ONNX Runtime, where the rules come from.
+passes once more behind them. Rules that come from MNN, NCNN or ONNX Runtime stand there under the names
+given as "also called"; `--enable`, `--disable` and `--only` take those, too.
 
 Conditions that hold for every pass:
 
@@ -40,7 +45,7 @@ A pass of your own: see `samples/custom_pass`.
 
 
 def passes_page(passes: Sequence[Pass]) -> str:
-    """Write the page: a section for the default passes and one for those on request."""
+    """Return the page: a section for the default passes and one for those on request."""
     parts = [_HEAD]
     for title, opt_in in (("Default passes", False), ("Passes on request", True)):
         parts.append(f"## {title}\n")
@@ -51,6 +56,9 @@ def passes_page(passes: Sequence[Pass]) -> str:
 def _entry(item: Pass) -> str:
     text = item.describe()
     lines = [f"### {item.name}\n", f"{text.summary}\n"]
+    aliases = [f"`{alias}` ({tool})" for tool, alias in aliases_of(item.name).items()]
+    if aliases:
+        lines.append(f"- Also called: {', '.join(aliases)}")
     fields = ("pattern", "conditions", "effect", "source")
     lines += [f"- {name.capitalize()}: {getattr(text, name)}" for name in fields]
     return "\n".join(lines).replace("``", "`") + "\n"

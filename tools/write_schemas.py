@@ -1,7 +1,7 @@
-"""The JSON schemas of what trtbuild writes, made of the dataclasses that it writes.
+"""Write the JSON schemas of what trtbuild writes, made of the dataclasses that it writes.
 
-``python -m trtbuild.jobs.schemas docs/schemas`` writes them; a test holds the published files to
-what the code says.
+Usage: ``python tools/write_schemas.py docs/schemas``; a test holds the published files to what the code
+says.
 """
 
 from __future__ import annotations
