@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import platform
+import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING
 from trtbuild.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = [
     "atomic_path",
@@ -28,30 +32,57 @@ _PART = 2**20  # bytes that are read at once for a digest
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Return a temporary path beside `path`, and move it there when the block ends well.
+    """Yield a temporary path beside `path`, and move it there when the block ends well.
 
-    A concurrent reader sees the old file or the new one, never a part. When the block raises,
-    Ctrl-C included, nothing is left behind.
+    A concurrent reader sees the old file or the new one, never a part, also after a power cut. When the
+    block raises, Ctrl-C included, nothing is left behind. Through a symbolic link its target is
+    written; into a device or a FIFO the finished content is written, and it stays what it is.
 
     Raises:
-        OutputError: the folder is missing or cannot be written.
+        OutputError: the folder is missing or cannot be written, or `path` is a folder.
     """
+    target = Path(os.path.realpath(path))
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
-        )
+        _check_no_folder(target)
+        folder = None if _is_special(target) else target.parent
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=folder)
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror}.") from error
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        if folder is None:
+            _pour(temporary, target)
+        else:
+            temporary.chmod(0o666 & ~_umask())
+            _flush(temporary)
+            temporary.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror or error}.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_no_folder(target: Path) -> None:
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file")
+
+
+def _is_special(target: Path) -> bool:
+    """Whether `target` is there and is no regular file: a device, a FIFO, a socket."""
+    return target.exists() and not target.is_file()
+
+
+def _pour(source: Path, target: Path) -> None:
+    with source.open("rb") as read, target.open("wb") as write:
+        shutil.copyfileobj(read, write)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the content of `path` is on the disk: a rename must not overtake it."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def _umask() -> int:
@@ -66,19 +97,102 @@ def staged_files(directory: Path) -> Iterator[Path]:
 
     They are moved in the order in which they were written: what refers to others, written last,
     never stands there without them. When the block raises, Ctrl-C included, nothing is left behind
-    and older files stay as they were.
+    and older files stay as they were; when a move fails, those already moved are taken back. Folders
+    of builds of this machine that were killed are removed.
 
     Raises:
         OutputError: `directory` cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=directory) as name:
-            folder = Path(name)
+        _sweep(directory)
+        with _building_folder(directory) as folder:
             yield folder
-            for file in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns):
-                file.replace(directory / file.name)
+            files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+            for file in files:
+                _check_no_folder(directory / file.name)
+                _flush(file)
+            with _building_folder(directory) as aside:
+                _move_all(files, directory, aside)
     except OSError as error:
-        raise OutputError(f"cannot write into '{directory}': {error.strerror or error}.") from error
+        where = f" ('{Path(error.filename).name}')" if error.filename else ""
+        raise OutputError(
+            f"cannot write into '{directory}'{where}: {error.strerror or error}."
+        ) from error
+
+
+def _move_all(files: Sequence[Path], directory: Path, aside: Path) -> None:
+    """Move `files` into `directory`, one after the other; on an error, take all of them back.
+
+    Args:
+        files: what is moved, all in one folder.
+        directory: where to.
+        aside: an empty folder beside them; keeps what is replaced until all is done.
+    """
+    with contextlib.ExitStack() as undo:
+        for file in files:
+            target = Path(os.path.realpath(directory / file.name))
+            if target.exists():
+                kept = aside / file.name
+                _keep(target, kept)
+                undo.callback(_move, kept, target)
+            else:
+                undo.callback(target.unlink, missing_ok=True)
+            _move(file, target)
+        undo.pop_all()
+
+
+def _move(file: Path, target: Path) -> None:
+    try:
+        file.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # a symbolic link to another file system
+            raise
+        with atomic_path(target) as temporary:
+            shutil.copyfile(file, temporary)
+
+
+def _keep(target: Path, kept: Path) -> None:
+    """Keep `target` under a second name; it stays readable where it is."""
+    try:
+        kept.hardlink_to(target)
+    except OSError:  # a file system without links, or another one behind a symbolic link
+        shutil.copy2(target, kept)
+
+
+_BUILDING = ".building-"
+
+
+@contextlib.contextmanager
+def _building_folder(directory: Path) -> Iterator[Path]:
+    """An empty folder in `directory` whose name says which process of which machine it belongs to."""
+    prefix = f"{_BUILDING}{_machine_name()}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=directory) as name:
+        yield Path(name)
+
+
+def _machine_name() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", platform.node())
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the folders of builds of this machine whose process is gone (SIGKILL, out of memory)."""
+    prefix = f"{_BUILDING}{_machine_name()}-"
+    for folder in directory.glob(f"{prefix}*"):
+        process = folder.name.removeprefix(prefix).partition("-")[0]
+        if process.isdigit() and not _is_alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # signal 0 would end the process there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

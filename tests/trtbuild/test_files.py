@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +56,71 @@ def test_places_that_cannot_be_written(tmp_path):
         write_text(blocked / "below", "text")
     with pytest.raises(OutputError, match="file"), staged_files(blocked):
         pass
+
+
+def test_what_is_no_regular_file_stays_what_it_is(tmp_path):
+    link, real = tmp_path / "link", tmp_path / "folder" / "real"
+    real.parent.mkdir()
+    real.write_text("old")
+    link.symlink_to(real)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    fifo, read = tmp_path / "fifo", []
+    os.mkfifo(fifo)
+    reader = threading.Thread(target=lambda: read.append(fifo.read_text()))
+    reader.start()
+    write_text(fifo, "content")
+    reader.join()
+    assert read == ["content"]
+    assert stat.S_ISFIFO(fifo.lstat().st_mode)
+    assert {file.name for file in tmp_path.iterdir()} == {"link", "folder", "fifo"}
+    write_text(Path(os.devnull), "nothing")
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    with pytest.raises(OutputError, match="folder"):
+        write_text(tmp_path, "text")
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(OutputError, match="folder"))
+        folder = stack.enter_context(staged_files(tmp_path))
+        (folder / "a").write_text("new")
+        (folder / "b").write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert {file.name for file in tmp_path.iterdir()} == {"a", "b"}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_move_that_fails_takes_the_others_back(tmp_path, monkeypatch, error):
+    (tmp_path / "a").write_text("old")
+    real = Path.replace
+
+    def replace(source, target):
+        if target == tmp_path / "c":
+            raise error
+        return real(source, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with contextlib.suppress(OutputError, KeyboardInterrupt), staged_files(tmp_path) as folder:
+        for name in "abc":
+            (folder / name).write_text("new")
+            time.sleep(0.01)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a": "old"}
+
+
+def test_folders_of_killed_builds_are_swept(tmp_path):
+    code = (
+        "import os, pathlib; from trtbuild.files import staged_files\n"
+        f"with staged_files(pathlib.Path({str(tmp_path)!r})) as folder:\n"
+        "    (folder / 'half').write_text('half'); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert len(list(tmp_path.glob(".building-*"))) == 1
+    other = tmp_path / ".building-another.machine-1-x"
+    other.mkdir()
+    with staged_files(tmp_path) as mine, staged_files(tmp_path):
+        assert mine.is_dir()
+    assert list(tmp_path.iterdir()) == [other]

@@ -1,15 +1,18 @@
 """``trtbuild``: finds the command, and turns what goes wrong into one sentence and an exit code.
 
 0 done, 1 a gate failed, 2 the input is wrong, 3 something needed is not installed, 4 a bug of ours,
-130 interrupted.
+130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import signal
 import sys
+import threading
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -18,7 +21,7 @@ from calibrators.errors import MissingError as NotInstalledError
 from trtbuild.errors import TrtbuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["main"]
 
@@ -68,14 +71,18 @@ def _group() -> None:
     """Build, calibrate and verify INT8 engines for NVIDIA TensorRT 10 and 11.
 
     Exit codes: 0 done, 1 a gate failed, 2 the input is wrong, 3 something needed is not installed,
-    4 a bug of trtbuild, 130 interrupted.
+    4 a bug of trtbuild, 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP.
     """
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and answer the exit code; messages go to standard error."""
     try:
-        answer = _group.main(args=arguments, prog_name="trtbuild", standalone_mode=False)
+        with _signals_raised():
+            answer = _group.main(args=arguments, prog_name="trtbuild", standalone_mode=False)
+    except Terminated as ended:
+        click.echo(f"ended by {ended.signal.name}; nothing half-written was left behind.", err=True)
+        return 128 + ended.signal
     except click.ClickException as error:
         error.show()
         return WRONG_INPUT
@@ -90,6 +97,40 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("this is a bug of trtbuild; please report it with the lines above.", err=True)
         return BUG
     return answer if isinstance(answer, int) else 0
+
+
+class Terminated(BaseException):
+    """Another process wants this one to end; raised so that all clean-up runs, as with Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(self.signal.name)
+
+
+@contextlib.contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise `Terminated` in the block, but for those that are ignored (nohup)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def end(number: int, frame: object) -> NoReturn:
+        del frame
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)  # a second one must not stop the clean-up
+        raise Terminated(number)
+
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {
+        one: signal.getsignal(one) for one in known if signal.getsignal(one) != signal.SIG_IGN
+    }
+    for one in before:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _exit_code(error: TrtbuildError | CalibratorError) -> int:

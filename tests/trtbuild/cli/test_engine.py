@@ -144,14 +144,19 @@ def test_list_shows_every_node_with_its_reason(files, capsys):
     assert all(entry["reason"] for entry in done.json)
 
 
+def heed_signals():
+    """A shell's job in the background has Ctrl-C ignored, one under nohup SIGHUP; so have its children."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "trtbuild", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # started in the background, a shell's job has Ctrl-C ignored, and so have its children
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        preexec_fn=heed_signals,  # noqa: PLW1509
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )
 
@@ -186,7 +191,15 @@ def slow():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-def test_interrupted_leaves_nothing_and_exits_with_130(files, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "SIGTERM"),
+        (signal.SIGHUP, 129, "SIGHUP"),
+    ],
+)
+def test_ended_by_a_signal_leaves_nothing(files, tmp_path, monkeypatch, number, code, word):
     model, _, out = files
     monkeypatch.chdir(tmp_path)
     (tmp_path / "slow_reader.py").write_text(READER)
@@ -196,12 +209,12 @@ def test_interrupted_leaves_nothing_and_exits_with_130(files, tmp_path, monkeypa
         assert process.poll() is None, process.communicate()
         assert time.monotonic() - waited < 60
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, complained = process.communicate(timeout=60)
-    assert process.returncode == 130, complained
+    assert process.returncode == code, complained
     assert said == ""
     assert "Traceback" not in complained
-    assert "interrupted" in complained
+    assert word in complained
     assert list(out.iterdir()) == []
 
 
