@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trtbuild.model.stats import GraphStats
+    from trtbuild.passes.driver import PassLog
     from trtbuild.passes.optimizer import OptimizeResult
     from trtbuild.passes.pass_base import Pass
-    from trtbuild.passes.pass_log import PassLog
 
 __all__ = ["as_json", "explanation", "pass_rows", "size_rows"]
 

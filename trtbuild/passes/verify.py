@@ -1,7 +1,16 @@
 """The safety net: an optimised network against its original, on random inputs, in ONNX Runtime.
 
 All graph optimisation of the runtime is off, on one thread. Large weights are fed from where they
-are mapped and never copied into a protobuf. What counts as agreement is in `agreement`.
+are mapped and never copied into a protobuf.
+
+Tolerance. A fold rounds a weight once more, so results differ by a few units in the last place of
+the type, grown by the sums behind an output; ``1024 * eps`` (float32: 1.2e-4) of the element plus
+as much of the largest element leaves room for deep networks and is far below what any wrong rewrite
+makes. Half floats keep fewer bits in reserve: ``32 * eps``. Where a rounding operator
+(QuantizeLinear, ArgMax, Cast to integers ...) turns a last bit into a step, a few elements may be a
+step off, and the whole must still agree to 5 % in the L2 norm.
+
+A pass that is meant to change numbers (int8 weights) is judged coarsely, by the L2 norm alone.
 """
 
 from __future__ import annotations
@@ -9,21 +18,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from trtbuild.model.attributes import is_random
 from trtbuild.model.bodies import all_nodes
 from trtbuild.model.light import lighten
 from trtbuild.model.mapped_pages import pages_given_back
-from trtbuild.passes.agreement import kinds_differ, values_differ
-from trtbuild.passes.random_feeds import Binding, bindings, draw_feeds
+from trtbuild.model.shapes import dims
 from trtbuild.runtime.evaluation import EvaluationError, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import onnx_ir as ir
     import onnxruntime
     from numpy.typing import NDArray
 
@@ -41,10 +50,25 @@ _STEPPING = frozenset(
     {"ArgMax", "ArgMin", "Ceil", "Floor", "NonMaxSuppression", "QuantizeLinear", "Round", "TopK"}
 )
 
+_SIZES = ((1, 1), (3, 5), (2, 8), (2, 32), (1, 64), (1, 224))
+"""Size of a leading symbolic dim, and of all others; later pairs: for networks that need room."""
+
+_INTEGERS = ((-100, 100), (0, 8), (0, 1), (1, 1))
+"""Ranges for integer inputs; later ones are for networks that use them as places or counts."""
+
+_FEW = 0.02
+"""Share of elements that a rounding operator may leave a step off."""
+
+_STEPS_NORM = 0.05
+"""Relative L2 distance that rounding to other steps makes at most."""
+
+_COARSE_NORM = 0.1
+"""Relative L2 distance that int8 weights of 7 bits stay far below, and a wrong layer far above."""
+
 
 @dataclass(frozen=True)
 class _Sample:
-    binding: Binding
+    binding: _Binding
     feeds: Mapping[str, NDArray[Any]]
     outputs: Sequence[Any]
 
@@ -107,10 +131,10 @@ class Reference:
         return None
 
     def _disagreement(self, wanted: Any, got: Any, *, coarse: bool) -> str | None:
-        reason = kinds_differ(wanted, got)
+        reason = _kinds_differ(wanted, got)
         if reason or self.is_random:
             return reason
-        return values_differ(wanted, got, steps=self.steps, coarse=coarse)
+        return _values_differ(wanted, got, steps=self.steps, coarse=coarse)
 
 
 def _invalid(light: LightModel) -> str | None:
@@ -140,7 +164,7 @@ def find_reference(
     except EvaluationError as error:
         problem = f"ONNX Runtime does not take the original: {error}"
     else:
-        for group in bindings(model, sizes):
+        for group in _bindings(model, sizes):
             if len({sample.binding.text for sample in samples}) >= _ENOUGH:
                 break
             found, reason = _first_that_runs(model, session, light, group, seed)
@@ -159,7 +183,7 @@ def _first_that_runs(
     model: ir.Model,
     session: onnxruntime.InferenceSession,
     light: LightModel,
-    group: Sequence[Binding],
+    group: Sequence[_Binding],
     seed: int,
 ) -> tuple[list[_Sample], str]:
     reason = ""
@@ -175,12 +199,12 @@ def _samples(
     model: ir.Model,
     session: onnxruntime.InferenceSession,
     light: LightModel,
-    binding: Binding,
+    binding: _Binding,
     seed: int,
 ) -> Iterator[_Sample]:
     for draw in range(_DRAWS):
         random = np.random.default_rng([seed, draw])
-        feeds = draw_feeds(model, binding, random, override=draw % 2 == 1)
+        feeds = _draw_feeds(model, binding, random, override=draw % 2 == 1)
         if feeds is None:
             raise EvaluationError("an input is no tensor of numbers")
         yield _Sample(binding, feeds, _run(session, light, feeds))
@@ -198,3 +222,176 @@ def _run(
             return list(session.run(None, complete))
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise EvaluationError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Binding:
+    """A choice of what the network leaves open.
+
+    Attributes:
+        sizes: size of each symbolic dim; the key is its name, or ``input[axis]`` where it has none.
+        integers: lowest and highest value of integer inputs.
+    """
+
+    sizes: Mapping[str, int]
+    integers: tuple[int, int]
+
+    @property
+    def text(self) -> str:
+        """The sizes, for a message."""
+        return ", ".join(f"{name} = {size}" for name, size in self.sizes.items()) or "its own dims"
+
+
+def _bindings(model: ir.Model, given: Sequence[Mapping[str, int]]) -> Iterator[list[_Binding]]:
+    """Return groups of choices; the first choice of a group that the network takes is enough.
+
+    Args:
+        model: the network.
+        given: sizes of symbolic dims that the user knows to be right; replaces our guesses.
+    """
+    open_dims = _open_dims(model)
+    has_integers = any(_is_integer(value) for value in _fed(model))
+    ranges = _INTEGERS if has_integers else _INTEGERS[:1]
+    if given:
+        choices = [{key: dict(sizes).get(key, 1) for key in open_dims} for sizes in given]
+    elif open_dims:
+        choices = [
+            {key: lead if leading else other for key, leading in open_dims.items()}
+            for lead, other in _SIZES
+        ]
+    else:
+        choices = [{}]
+    for sizes in choices:
+        yield [_Binding(sizes, limits) for limits in ranges]
+
+
+def _fed(model: ir.Model) -> list[ir.Value]:
+    return [value for value in model.graph.inputs if not value.is_initializer()]
+
+
+def _open_dims(model: ir.Model) -> dict[str, bool]:
+    """Return symbolic dim -> whether it leads an input."""
+    answer: dict[str, bool] = {}
+    for value in _fed(model):
+        for axis, dim in enumerate(dims(value) or ()):
+            if not isinstance(dim, int):
+                key = dim or f"{value.name}[{axis}]"
+                answer[key] = answer.get(key, False) or axis == 0
+    return answer
+
+
+def _is_integer(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_integer()
+
+
+def _draw_feeds(
+    model: ir.Model, binding: _Binding, random: np.random.Generator, *, override: bool
+) -> dict[str, NDArray[Any]] | None:
+    """Draw one set of inputs; None where an input is no tensor of numbers.
+
+    Args:
+        model: the network.
+        binding: sizes and ranges.
+        random: source of the values.
+        override: whether initialisers that are inputs are given other values too.
+    """
+    feeds: dict[str, NDArray[Any]] = {}
+    for value in model.graph.inputs:
+        if value.is_initializer() and not override:
+            continue
+        if value.dtype is None or value.dtype == ir.DataType.STRING or dims(value) is None:
+            return None
+        name = value.name or ""
+        shape = [
+            dim if isinstance(dim, int) else binding.sizes[dim or f"{name}[{axis}]"]
+            for axis, dim in enumerate(dims(value) or ())
+        ]
+        feeds[name] = _draw(value.dtype.numpy(), shape, binding.integers, random)
+    return feeds
+
+
+def _draw(
+    dtype: np.dtype[Any], shape: list[int], integers: tuple[int, int], random: np.random.Generator
+) -> NDArray[Any]:
+    if dtype.kind == "b":
+        return random.integers(0, 2, shape).astype(bool)
+    if dtype.kind in "iu":
+        low = max(integers[0], int(np.iinfo(dtype).min))
+        return random.integers(low, integers[1], shape, endpoint=True).astype(dtype)
+    return random.standard_normal(shape).astype(dtype)
+
+
+def _kinds_differ(wanted: Any, got: Any) -> str | None:
+    """Say how type, dims or length of two results differ; None if they do not."""
+    if isinstance(wanted, list):
+        if not isinstance(got, list) or len(wanted) != len(got):
+            return "the sequence has another length"
+        reasons = (_kinds_differ(first, second) for first, second in zip(wanted, got))
+        return next((reason for reason in reasons if reason), None)
+    if not isinstance(wanted, np.ndarray):
+        return None if type(wanted) is type(got) else "is of another kind"
+    if wanted.dtype != got.dtype or wanted.shape != got.shape:
+        return f"{wanted.dtype}{list(wanted.shape)} became {got.dtype}{list(got.shape)}"
+    return None
+
+
+def _values_differ(
+    wanted: Any, got: Any, *, steps: bool = False, coarse: bool = False
+) -> str | None:
+    """Say how two results of one kind differ; None if they agree.
+
+    Args:
+        wanted: what the original answers.
+        got: what is judged.
+        steps: the network rounds on its way.
+        coarse: a pass has run that is meant to change numbers.
+    """
+    if isinstance(wanted, list):
+        reasons = (_values_differ(a, b, steps=steps, coarse=coarse) for a, b in zip(wanted, got))
+        return next((reason for reason in reasons if reason), None)
+    if not isinstance(wanted, np.ndarray) or wanted.dtype.kind in "OSU":
+        return None if np.array_equal(wanted, got) else "holds other values"
+    first, second = wanted.astype(np.float64), got.astype(np.float64)
+    if coarse:
+        return None if _close_norms(first, second, _COARSE_NORM) else _text(first, second)
+    near = _near(first, second, wanted.dtype)
+    if near.all() or (steps and _few_steps(first, second, near)):
+        return None
+    return _text(first, second)
+
+
+def _near(
+    first: NDArray[np.float64], second: NDArray[np.float64], dtype: np.dtype[Any]
+) -> NDArray[np.bool_]:
+    relative = _relative_tolerance(dtype)
+    finite = first[np.isfinite(first)]
+    largest = float(np.max(np.abs(finite), initial=0.0))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.isclose(second, first, rtol=relative, atol=relative * largest, equal_nan=True)
+
+
+def _relative_tolerance(dtype: np.dtype[Any]) -> float:
+    if dtype.kind in "biu":
+        return 0.0
+    eps = float(ml_dtypes.finfo(dtype).eps)
+    return (32 if dtype.itemsize < 4 else 1024) * eps
+
+
+def _few_steps(
+    first: NDArray[np.float64], second: NDArray[np.float64], near: NDArray[np.bool_]
+) -> bool:
+    if float(np.mean(~near)) > _FEW:
+        return _close_norms(first, second, _STEPS_NORM)
+    return bool(np.array_equal(np.isfinite(first), np.isfinite(second)))
+
+
+def _close_norms(first: NDArray[np.float64], second: NDArray[np.float64], limit: float) -> bool:
+    gap, norm = float(np.linalg.norm(second - first)), float(np.linalg.norm(first))
+    return gap <= limit * norm
+
+
+def _text(first: NDArray[np.float64], second: NDArray[np.float64]) -> str:
+    with np.errstate(invalid="ignore"):
+        away = float(np.nanmax(np.abs(second - first), initial=0.0))
+        largest = float(np.nanmax(np.abs(first), initial=0.0))
+    return f"differs by up to {away:.3g} where the largest value is {largest:.3g}"
