@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # Every package and loose file of trtbuild, the lowest first. Each may import those above it in this list, and
 # nothing beside or below it; imports for the type checker count, too.
 LAYERS = (
-    *("enums", "errors", "files", "progress", "records", "toml_files"),
+    *("enums", "errors", "machine", "files", "progress", "records", "toml_files"),
     *("model", "runtime", "data"),
     *("plan", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
@@ -38,6 +38,16 @@ OPTIONAL = {
 # These may import torch at their top; who imports them does it inside a function.
 FOR_TORCH = "trtbuild/pytorch/"
 WITHOUT_TORCH = ("trtbuild.pytorch", "trtbuild.pytorch.spec", "trtbuild.pytorch.installed")
+
+# What one file knows, and nobody else writes: text -> that file.
+IN_ONE_PLACE = {
+    "InferenceSession(": "trtbuild/runtime/onnxruntime.py",
+    "sched_getaffinity": "trtbuild/machine.py",
+    "cpu_count": "trtbuild/machine.py",
+    "PackageNotFoundError": "trtbuild/machine.py",
+    "find_spec": "trtbuild/machine.py",
+    "/proc/cpuinfo": "trtbuild/machine.py",
+}
 
 LARGEST_FILE = 500
 LONGEST_FUNCTION = 60
@@ -157,6 +167,12 @@ def test_optional_packages_stay_in_their_places():
             if at_import and not free:
                 found.append(f"{name_of(path)} imports {module} when it is imported itself")
     assert not found
+
+
+@pytest.mark.parametrize("text", IN_ONE_PLACE)
+def test_one_file_knows_it(text):
+    found = {name_of(path) for path in sources() if text in path.read_text(encoding="utf-8")}
+    assert found == {IN_ONE_PLACE[text]}
 
 
 def test_nobody_loads_torch_by_importing_our_own_modules():

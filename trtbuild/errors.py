@@ -3,6 +3,7 @@
     TrtbuildError                 anything trtbuild says about the user's input or machine
     ├── InputError                exit code 2: something that was given is wrong
     │   ├── ModelError            the network: unreadable, invalid, not supported
+    │   │   └── ExecutionError    it does not load or run in ONNX Runtime
     │   ├── DataError             calibration or verification data, labels, preprocessing
     │   ├── OptionError           an option, a pattern, or a combination of options
     │   └── OutputError           a file or folder that cannot be written
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "DataError",
+    "ExecutionError",
     "GateError",
     "InputError",
     "MissingError",
@@ -42,6 +44,19 @@ class InputError(TrtbuildError):
 
 class ModelError(InputError):
     """The network cannot be read, is invalid, or holds what is not supported."""
+
+
+class ExecutionError(ModelError):
+    """The network does not load or run in ONNX Runtime.
+
+    Args:
+        message: for a user.
+        reason: the part of it that ONNX Runtime said.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class DataError(InputError):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.data import data_digest
 from trtbuild.files import file_digest, write_text
 from trtbuild.latency.stats import summarize
+from trtbuild.machine import package_versions
 from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
 from trtbuild.records import encode, load_object
 
@@ -101,7 +101,7 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
         },
         "layers_at_fault": None if result.layers is None else encode(result.layers),
         "latency": {name: encode(summarize(samples)) for name, samples in result.latency.items()},
-        "versions": {"python": platform.python_version(), **_versions(_PACKAGES)},
+        "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"system": platform.system(), "processor": platform.machine()},
     }
 
@@ -138,11 +138,6 @@ def _decision(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _versions(packages: Iterable[str]) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+def _versions() -> dict[str, str]:
+    found = package_versions(*_PACKAGES)
+    return {package: found.get(package, "not installed") for package in _PACKAGES}

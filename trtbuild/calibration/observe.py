@@ -10,7 +10,6 @@ samples there are.
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,8 +22,9 @@ from trtbuild.calibration.statistics import Statistics
 from trtbuild.calibration.threads import run_in_threads
 from trtbuild.data import DataDigest, filled, load_feeds
 from trtbuild.errors import DataError
+from trtbuild.machine import usable_cpus
 from trtbuild.progress import Progress, silent
-from trtbuild.runtime.unordered import open_unordered
+from trtbuild.runtime.blocked_layout import open_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -77,8 +77,8 @@ def collect(
         DataError: a sample does not load, or a tensor held NaN or infinity.
         ModelError: the network cannot be run on a sample.
     """
-    session = open_unordered(network.model, threads=1)
-    workers = [_Worker(network, session) for _ in range(threads or len(os.sched_getaffinity(0)))]
+    session = open_blocked(network.model, threads=1)
+    workers = [_Worker(network, session) for _ in range(threads or usable_cpus())]
     done = 0
     for portion in run_in_threads(workers, _portions(samples, workers[0])):
         for _ in portion:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
-import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ from trtbuild.calibration.observe import WatchedNetwork, collect
 from trtbuild.calibration.statistics import Statistics
 from trtbuild.data import shard_of
 from trtbuild.errors import DataError, MissingError, TrtbuildError
+from trtbuild.machine import usable_cpus
 from trtbuild.model import temporary_file
 from trtbuild.progress import Progress, silent
 
@@ -81,7 +81,7 @@ def _attempt(
     network: WatchedNetwork, source: Source, shards: Sequence[str], workers: int
 ) -> list[tuple[str, Statistics]]:
     """Run `shards`, and answer those whose worker lived."""
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    threads = max(1, usable_cpus() // workers)
     context = multiprocessing.get_context("spawn")  # a fork would copy held locks of ONNX Runtime
     done = []
     with ProcessPoolExecutor(workers, mp_context=context) as pool:

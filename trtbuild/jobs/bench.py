@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import AUTO
@@ -24,6 +23,7 @@ from trtbuild.latency.regress import (
     taken_together,
 )
 from trtbuild.latency.stats import summarize
+from trtbuild.machine import package_versions
 from trtbuild.progress import Progress, silent
 from trtbuild.recipe import DataRecipe
 from trtbuild.records import encode
@@ -228,14 +228,6 @@ def _save(recipe: BenchRecipe, result: BenchResult) -> None:
         taken_at=Baseline.now(),
         samples=samples,
         conditions=result.conditions,
-        versions=_versions("trtbuild", "onnxruntime", "tensorrt"),
+        versions=package_versions("trtbuild", "onnxruntime", "tensorrt"),
     )
     save_baseline(baseline, recipe.save_baseline)
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError
+from trtbuild.machine import is_importable, package_versions, system_name
 from trtbuild.runtime.cuda import PROVIDERS, cuda_driver
 from trtbuild.runtime.tensorrt.versions import INSTALL, installed, native_version
 
@@ -81,20 +80,20 @@ def abilities(findings: list[Finding]) -> list[Ability]:
         Ability("portable INT8 engines for this CPU", has_runtime, "ONNX Runtime"),
         Ability("building TensorRT engines", tensorrt.usable, tensorrt.detail),
         Ability("running TensorRT engines", runs, opens if tensorrt.usable else tensorrt.detail),
-        Ability("exporting PyTorch modules", _is_there("torch"), "torch"),
+        Ability("exporting PyTorch modules", is_importable("torch"), "torch"),
     ]
 
 
 def _python() -> Finding:
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return Finding("Python", State.OK, f"{found}, {sys.executable}")
+    found = f"{platform.python_version()} on {system_name()}, {sys.executable}"
+    return Finding("Python", State.OK, found)
 
 
 def _package(name: str) -> Finding:
-    try:
-        return Finding(name, State.OK, version(name))
-    except PackageNotFoundError:
+    found = package_versions(name)
+    if not found:
         return Finding(name, State.ABSENT, "not installed", "pip install trtbuild")
+    return Finding(name, State.OK, found[name])
 
 
 def _onnxruntime() -> Finding:
@@ -130,7 +129,7 @@ def _tensorrt() -> list[Finding]:
     try:
         found = installed()
     except MissingError as error:
-        if not _is_there("tensorrt"):
+        if not is_importable("tensorrt"):
             return [Finding("TensorRT", State.ABSENT, "not installed", INSTALL)]
         return [Finding("TensorRT", State.BROKEN, str(error), INSTALL)]
     style = "implicit and explicit INT8" if found.has_implicit else "explicit INT8"
@@ -150,21 +149,13 @@ def _tensorrt() -> list[Finding]:
 
 def _provider(name: str) -> Finding:
     module, command = PROVIDERS[name]
-    if not _is_there(module):
+    if not is_importable(module):
         return Finding(name, State.ABSENT, "not installed", command)
-    found = _version_of(name, module.split(".")[0], "cuda-bindings")
+    versions = package_versions(name, module.split(".")[0], "cuda-bindings").values()
+    found = next(iter(versions), "installed")
     if found.endswith("+cpu"):
         return Finding(name, State.ABSENT, f"{found}: built without CUDA", command)
     return Finding(name, State.OK, found)
-
-
-def _version_of(*packages: str) -> str:
-    for package in packages:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return "installed"
 
 
 def _disk(folder: Path) -> Finding:
@@ -175,10 +166,3 @@ def _disk(folder: Path) -> Finding:
             "disk", State.BROKEN, text, "free some space, or choose another folder with -o"
         )
     return Finding("disk", State.OK, text)
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False

@@ -6,12 +6,13 @@ What cannot be read on a machine is None and is left out of reports; nothing is 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+
+from trtbuild.machine import cpuinfo, processor_name, system_name, usable_cpus
 
 __all__ = ["Conditions", "Device", "Watch", "this_device"]
 
@@ -97,27 +98,15 @@ class Conditions:
 
 
 def this_device() -> Device:
-    """Describe the machine that runs this."""
+    """Return what decides latencies on the machine that runs this."""
     gpus = _gpus()
     return Device(
-        processor=_processor(),
-        num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cpu_count(),
+        processor=processor_name(),
+        num_cpus=usable_cpus(),
         gpus=tuple(gpu["name"] for gpu in gpus),
         driver=gpus[0]["driver_version"] if gpus else "",
-        system=f"{platform.system()} {platform.machine()}",
+        system=system_name(),
     )
-
-
-def _cpu_count() -> int:
-    return os.cpu_count() or 1
-
-
-def _processor() -> str:
-    for line in _lines("/proc/cpuinfo"):
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _lines(path: str) -> list[str]:
@@ -208,8 +197,7 @@ def _read() -> _Reading:
 
 
 def _cpu_mhz() -> float | None:
-    fields = (line.partition(":") for line in _lines("/proc/cpuinfo"))
-    clocks = [float(value) for key, _, value in fields if key.strip() == "cpu MHz"]
+    clocks = [float(clock) for clock in cpuinfo("cpu MHz")]
     return fmean(clocks) if clocks else None
 
 

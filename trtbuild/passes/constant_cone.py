@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtbuild.errors import ExecutionError
 from trtbuild.model.attributes import is_random
 from trtbuild.model.bodies import bodies
 from trtbuild.model.constants import array, is_constant
 from trtbuild.passes.declined import Declined
-from trtbuild.runtime.evaluation import EvaluationError, evaluate
+from trtbuild.runtime.evaluation import evaluate
 
 if TYPE_CHECKING:
     from typing import Any
@@ -44,8 +45,8 @@ def fold_cone(value: ir.Value, edit: Editor) -> bool:
                 constants[operand] = content
     try:
         (result,) = evaluate(cone, constants, [value], edit.model.opset_imports)
-    except EvaluationError as error:
-        raise Declined(f"ONNX Runtime cannot compute it: {error}") from error
+    except ExecutionError as error:
+        raise Declined(f"ONNX Runtime cannot compute it: {error.reason}") from error
     edit.become_constant(value, result)
     return True
 

@@ -23,17 +23,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from trtbuild.errors import ExecutionError
 from trtbuild.model.attributes import is_random
 from trtbuild.model.bodies import all_nodes
 from trtbuild.model.light import lighten
 from trtbuild.model.mapped_pages import pages_given_back
 from trtbuild.model.shapes import dims
-from trtbuild.runtime.evaluation import EvaluationError, open_session
+from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import onnxruntime
     from numpy.typing import NDArray
 
     from trtbuild.model.light import LightModel
@@ -116,15 +116,15 @@ class Reference:
         if problem or not self.samples:
             return problem
         try:
-            session = open_session(light.proto)
-        except EvaluationError as error:
-            return f"ONNX Runtime does not take the result: {error}"
+            session = _opened(light)
+        except ExecutionError as error:
+            return f"ONNX Runtime does not take the result: {error.reason}"
         for sample in self.samples:
             try:
                 outputs = _run(session, light, sample.feeds)
-            except EvaluationError as error:
-                return f"it does not run with {sample.binding.text}: {error}"
-            for info, wanted, got in zip(session.get_outputs(), sample.outputs, outputs):
+            except ExecutionError as error:
+                return f"it does not run with {sample.binding.text}: {error.reason}"
+            for info, wanted, got in zip(session.outputs, sample.outputs, outputs):
                 reason = self._disagreement(wanted, got, coarse=coarse)
                 if reason:
                     return f"output '{info.name}' with {sample.binding.text}: {reason}"
@@ -160,9 +160,9 @@ def find_reference(
     samples: list[_Sample] = []
     problem = "ONNX Runtime runs it at no size that was tried"
     try:
-        session = open_session(light.proto)
-    except EvaluationError as error:
-        problem = f"ONNX Runtime does not take the original: {error}"
+        session = _opened(light)
+    except ExecutionError as error:
+        problem = f"ONNX Runtime does not take the original: {error.reason}"
     else:
         for group in _bindings(model, sizes):
             if len({sample.binding.text for sample in samples}) >= _ENOUGH:
@@ -181,7 +181,7 @@ def find_reference(
 
 def _first_that_runs(
     model: ir.Model,
-    session: onnxruntime.InferenceSession,
+    session: OnnxRuntimeSession,
     light: LightModel,
     group: Sequence[_Binding],
     seed: int,
@@ -190,14 +190,14 @@ def _first_that_runs(
     for binding in group:
         try:
             return list(_samples(model, session, light, binding, seed)), ""
-        except EvaluationError as error:
-            reason = str(error)
+        except ExecutionError as error:
+            reason = error.reason
     return [], reason
 
 
 def _samples(
     model: ir.Model,
-    session: onnxruntime.InferenceSession,
+    session: OnnxRuntimeSession,
     light: LightModel,
     binding: _Binding,
     seed: int,
@@ -206,22 +206,24 @@ def _samples(
         random = np.random.default_rng([seed, draw])
         feeds = _draw_feeds(model, binding, random, override=draw % 2 == 1)
         if feeds is None:
-            raise EvaluationError("an input is no tensor of numbers")
+            reason = "an input is no tensor of numbers"
+            raise ExecutionError(f"the network is not run: {reason}.", reason)
         yield _Sample(binding, feeds, _run(session, light, feeds))
 
 
+def _opened(light: LightModel) -> OnnxRuntimeSession:
+    content = light.proto.SerializeToString()
+    return open_session(content, Execution.REFERENCE, threads=1, arena=False)
+
+
 def _run(
-    session: onnxruntime.InferenceSession, light: LightModel, feeds: Mapping[str, NDArray[Any]]
+    session: OnnxRuntimeSession, light: LightModel, feeds: Mapping[str, NDArray[Any]]
 ) -> list[Any]:
-    given = {info.name for info in session.get_inputs()}
-    given |= {info.name for info in session.get_overridable_initializers()}
+    given = {spec.name for spec in session.inputs} | set(session.overridable)
     complete = {name: tensor.numpy() for name, tensor in light.weights.items()}
     complete |= {name: content for name, content in feeds.items() if name in given}
-    try:
-        with pages_given_back(light.weights.values()):
-            return list(session.run(None, complete))
-    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        raise EvaluationError(str(error)) from error
+    with pages_given_back(light.weights.values()):
+        return list(session.run(complete).values())
 
 
 @dataclass(frozen=True)

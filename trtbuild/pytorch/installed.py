@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from trtbuild.errors import MissingError
+from trtbuild.machine import is_importable
 
 __all__ = ["require_torch"]
 
@@ -15,7 +14,7 @@ def require_torch(package: str = "torch") -> None:
     Raises:
         MissingError: it is not; the text says how to install it.
     """
-    if importlib.util.find_spec(package) is None:
+    if not is_importable(package):
         raise MissingError(
             f"this needs the package '{package}', which is not installed: "
             "pip install 'trtbuild[torch]'."

@@ -9,15 +9,15 @@ float32, for networks that torch happens to compute exactly. A wrong graph diffe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 import torch
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.float64 import float64_copy, outputs64, tensors_in
 from trtbuild.pytorch.inputs import sample, with_sizes
+from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trtbuild.pytorch.inputs import BoundInputs
+    from trtbuild.runtime.session import Session
 
 __all__ = ["ParityReport", "check_parity"]
 
 _SLACK = 8.0
 _FLOOR = 1e-5
+_NO_BFLOAT16 = "ONNX Runtime on the CPU does not run bfloat16; the file was not compared."
 
 
 @dataclass(frozen=True)
@@ -61,18 +63,17 @@ def check_parity(path: Path, module: nn.Module, inputs: BoundInputs) -> ParityRe
     Raises:
         ModelError: the file does not load, or computes something else.
     """
-    session, note = _open(path, inputs)
-    if session is None:
-        return ParityReport((), None, None, note)
+    if any(spec.dtype == "bfloat16" for spec in inputs.specs):
+        return ParityReport((), None, None, _NO_BFLOAT16)
+    session, note = open_session(path, Execution.REFERENCE), ""
     exact = float64_copy(module)
     samples, errors, own_errors = [], [], []
     for seed, case in enumerate(_sizes(inputs), start=1):
         wanted = _module_outputs(module, case, seed)
         if wanted is None:
             continue
-        found = [
-            torch.from_numpy(array) for array in session.run(None, _feeds(session, case, seed))
-        ]
+        outputs = session.run(_feeds(session, case, seed)).values()
+        found = [torch.from_numpy(array) for array in outputs]
         truth = _exact_outputs(exact, case, seed)
         yardstick = truth if truth is not None else wanted
         note = note or (
@@ -92,18 +93,6 @@ def check_parity(path: Path, module: nn.Module, inputs: BoundInputs) -> ParityRe
     return ParityReport(
         tuple(samples), max(errors, default=None), max(own_errors, default=None), note
     )
-
-
-def _open(path: Path, inputs: BoundInputs) -> tuple[onnxruntime.InferenceSession | None, str]:
-    if any(spec.dtype == "bfloat16" for spec in inputs.specs):
-        return None, "ONNX Runtime on the CPU does not run bfloat16; the file was not compared."
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]), ""
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime does not load the exported file: {error}") from error
 
 
 def _sizes(inputs: BoundInputs) -> list[BoundInputs]:
@@ -137,10 +126,10 @@ def _exact_outputs(exact: nn.Module, case: BoundInputs, seed: int) -> list[torch
         return None
 
 
-def _feeds(session: Any, case: BoundInputs, seed: int) -> dict[str, np.ndarray]:
+def _feeds(session: Session, case: BoundInputs, seed: int) -> dict[str, np.ndarray]:
     arguments, keywords = sample(case, seed)
     values: Sequence[torch.Tensor] = (*arguments, *keywords.values())
-    wanted = {value.name for value in session.get_inputs()}
+    wanted = {spec.name for spec in session.inputs}
     return {n: value.numpy() for n, value in zip(case.names, values) if n in wanted}
 
 

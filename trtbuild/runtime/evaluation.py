@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
+
+from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
-    import onnx
-    import onnxruntime
     from numpy.typing import NDArray
 
     Array = NDArray[np.generic]
 
-__all__ = ["EvaluationError", "evaluate", "open_session"]
+__all__ = ["evaluate"]
 
 _IR_VERSION = 8
 """Old enough for every ONNX Runtime that is supported, new enough for every operator set."""
-
-
-class EvaluationError(Exception):
-    """ONNX Runtime cannot run these nodes; says why in its own words."""
-
-
-def open_session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Open a network on the CPU with all graph optimisation off, on one thread, silent.
-
-    Raises:
-        EvaluationError: ONNX Runtime does not take it.
-    """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.enable_cpu_mem_arena = False
-    try:
-        return ort.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        raise EvaluationError(str(error)) from error
 
 
 def evaluate(
@@ -54,7 +28,7 @@ def evaluate(
     wanted: Sequence[ir.Value],
     opset_imports: Mapping[str, int],
 ) -> list[Array]:
-    """Run `nodes`, which are in order and read nothing but `constants` and each other.
+    """Return what `nodes`, which are in order and read nothing but `constants` and each other, compute.
 
     Args:
         nodes: the nodes; they are copied.
@@ -63,15 +37,12 @@ def evaluate(
         opset_imports: domain -> version.
 
     Raises:
-        EvaluationError: ONNX Runtime has no kernel, or the nodes are invalid.
+        ExecutionError: ONNX Runtime has no kernel, or the nodes are invalid.
     """
-    proto = ir.to_proto(_as_model(nodes, constants, wanted, opset_imports))
-    session = open_session(proto)
-    feeds: dict[str, Any] = {value.name or "": item for value, item in constants.items()}
-    try:
-        return list(session.run([value.name for value in wanted], feeds))
-    except Exception as error:  # see open_session
-        raise EvaluationError(str(error)) from error
+    model = _as_model(nodes, constants, wanted, opset_imports)
+    session = open_session(model, Execution.REFERENCE, threads=1, arena=False)
+    outputs = session.run({value.name or "": content for value, content in constants.items()})
+    return [outputs[value.name or ""] for value in wanted]
 
 
 def _as_model(

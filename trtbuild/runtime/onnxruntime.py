@@ -1,9 +1,11 @@
-"""Networks are run in ONNX Runtime: the float reference, and engines of the embedded backend."""
+"""Networks are run in ONNX Runtime: the float reference, and engines of the embedded backend.
+
+Sessions of ONNX Runtime are opened here and nowhere else.
+"""
 
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import re
 from contextlib import contextmanager
@@ -11,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 
 from trtbuild.enums import StrEnum
-from trtbuild.errors import MissingError, ModelError
+from trtbuild.errors import ExecutionError, MissingError, ModelError
+from trtbuild.machine import cpuinfo, usable_cpus
 from trtbuild.model import model_bytes, num_weight_bytes, temporary_file
 from trtbuild.model.signature import TensorSpec
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
+    import onnxruntime as ort
 
     from trtbuild.runtime.session import Feeds
 
@@ -61,20 +64,26 @@ _FLOAT_DTYPES = {"float": "float32", "float16": "float16", "double": "float64", 
 
 
 class OnnxRuntimeSession:
-    """A network opened in ONNX Runtime; satisfies `trtbuild.runtime.session.Session`."""
+    """A network opened in ONNX Runtime; satisfies `trtbuild.runtime.session.Session`.
+
+    Attributes:
+        overridable: names of the initializers that `run` takes in place of those stored.
+    """
 
     def __init__(self, session: ort.InferenceSession, device: str = "cpu") -> None:
         self._session: ort.InferenceSession | None = session
         self._device = device
         self.inputs = _specs(session.get_inputs())
         self.outputs = _specs(session.get_outputs())
+        self.overridable = tuple(a.name for a in session.get_overridable_initializers())
         self._output_names = [spec.name for spec in self.outputs]
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run once.
 
         Raises:
-            ModelError: an input is missing, has the wrong shape or dtype, or an operator fails.
+            ExecutionError: an input is missing, has the wrong shape or dtype, or an operator fails.
+            ModelError: the session has been closed.
         """
         session = self._opened()
         with _explained():
@@ -112,6 +121,8 @@ class OnnxRuntimeSession:
             ModelError: an array does not belong to the network. The run raises it when an operator
                 fails, or gives another shape.
         """
+        import onnxruntime as ort
+
         session = self._opened()
         with _explained():
             binding = session.io_binding()
@@ -146,8 +157,9 @@ def _explained() -> Iterator[None]:
         raise _cannot_run(error) from error
 
 
-def _cannot_run(error: Exception) -> ModelError:
-    return ModelError(f"ONNX Runtime cannot run the network: {_reason(error)}.")
+def _cannot_run(error: Exception) -> ExecutionError:
+    reason = _reason(error)
+    return ExecutionError(f"ONNX Runtime cannot run the network: {reason}.", reason)
 
 
 def open_session(
@@ -156,6 +168,7 @@ def open_session(
     threads: int | None = None,
     device: str = "cpu",
     optimized: Path | None = None,
+    arena: bool = True,
 ) -> OnnxRuntimeSession:
     """Open a network.
 
@@ -166,13 +179,18 @@ def open_session(
         device: ``cpu``, or ``cuda``.
         optimized: where to write the network as it runs, with its weights in a file beside it; for
             this machine only.
+        arena: keep the memory of a run for the next one; without it a session that is not run often
+            holds less.
 
     Raises:
         MissingError: ONNX Runtime cannot use that device.
-        ModelError: ONNX Runtime cannot load it.
+        ExecutionError: ONNX Runtime cannot load it.
         OutputError: there is no room for a large network's weights in the temporary folder.
     """
+    import onnxruntime as ort
+
     provider, options = _PROVIDERS[device], _options(execution, threads)
+    options.enable_cpu_mem_arena = arena
     if optimized:
         _write_optimized(options, optimized)
     if provider[0] not in ort.get_available_providers():
@@ -181,7 +199,10 @@ def open_session(
         try:
             session = ort.InferenceSession(source, options, providers=[provider])
         except Exception as error:
-            raise ModelError(f"ONNX Runtime cannot load the network: {_reason(error)}.") from error
+            reason = _reason(error)
+            raise ExecutionError(
+                f"ONNX Runtime cannot load the network: {reason}.", reason
+            ) from error
     # what cannot be loaded (a CUDA library of another version) is left out without an error
     if provider[0] not in session.get_providers():
         raise MissingError(_NO_CUDA)
@@ -207,9 +228,11 @@ def _readable(model: ir.Model | Path | bytes) -> Iterator[str | bytes]:
 
 
 def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or usable_cpus()
     options.inter_op_num_threads = 1
     # Threads that spin after a run would take the cores of the session whose turn is next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -237,10 +260,7 @@ def _multiplies_exactly() -> bool:
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
-    try:
-        return "vnni" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
+    return any("vnni" in flags for flags in cpuinfo("flags"))
 
 
 def _specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from trtbuild.errors import ExecutionError
 from trtbuild.model.attributes import is_random, permutation
 from trtbuild.model.bodies import all_graphs, bodies
 from trtbuild.model.constants import array, constant_tensor
 from trtbuild.model.shapes import element_count, static_dims
 from trtbuild.passes.pass_base import Pass
-from trtbuild.runtime.evaluation import EvaluationError, evaluate
+from trtbuild.runtime.evaluation import evaluate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,12 +96,12 @@ class _Batch:
             return
         try:
             self._evaluate(nodes)
-        except EvaluationError:
+        except ExecutionError:
             for node in nodes:
                 try:
                     self._evaluate([node])
-                except EvaluationError as error:
-                    self.edit.decline(node, f"ONNX Runtime cannot compute it: {error}")
+                except ExecutionError as error:
+                    self.edit.decline(node, f"ONNX Runtime cannot compute it: {error.reason}")
 
     def _evaluate(self, nodes: list[ir.Node]) -> None:
         group = set(nodes)
@@ -111,7 +112,8 @@ class _Batch:
                     continue
                 content = array(value)
                 if content is None or content.dtype.kind not in _SUPPORTED:
-                    raise EvaluationError("an operand is of a type that it does not take")
+                    reason = "an operand is of a type that it does not take"
+                    raise ExecutionError(f"ONNX Runtime cannot run a node: {reason}.", reason)
                 constants[value] = content
         wanted = [
             output

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from trtbuild.errors import MissingError, OptionError
+from trtbuild.machine import is_importable
 from trtbuild.runtime.cuda.device import Device, DeviceError
 from trtbuild.runtime.cuda.machine import cuda_driver
 
@@ -21,7 +20,7 @@ PROVIDERS = {
 
 def installed_providers() -> tuple[str, ...]:
     """Name the providers whose package is installed, in order of preference. Imports none of them."""
-    return tuple(name for name, (module, _) in PROVIDERS.items() if _is_installed(module))
+    return tuple(name for name, (module, _) in PROVIDERS.items() if is_importable(module))
 
 
 def open_device(provider: str = "auto", index: int = 0) -> Device:
@@ -73,10 +72,3 @@ def _choose(provider: str) -> str:
     if provider not in installed:
         raise MissingError(f"{provider} is not installed. Install it: {PROVIDERS[provider][1]}.")
     return provider
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False

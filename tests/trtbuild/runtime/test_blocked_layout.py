@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trtbuild.calibration.watch import float_tensors, watch
+from trtbuild.runtime.blocked_layout import open_blocked
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.runtime.unordered import open_unordered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ def test_values_are_those_of_an_ordinary_run(channels, pool, shortcut, data) -> 
     shape = (data.draw(st.integers(1, 3)), channels[2], 10, 9)
     feeds = {"x": np.random.default_rng(0).standard_normal(shape, np.float32)}
     wanted = open_session(watched.model, Execution.FLOAT, threads=1).run(feeds)
-    found = open_unordered(watched.model, threads=1).run(feeds)
+    found = open_blocked(watched.model, threads=1).run(feeds)
     assert list(found) == list(wanted)
     for name, values in wanted.items():
         assert np.array_equal(np.sort(found[name], axis=None), np.sort(values, axis=None)), name
@@ -81,7 +81,7 @@ def test_whole_blocks_are_left_as_they_are(tmp_path: Path) -> None:
         pytest.skip("ONNX Runtime does not compute convolutions in blocks on this processor")
     feeds = {"x": np.random.default_rng(0).standard_normal((1, 16, 10, 9), np.float32)}
     ordered = open_session(model, Execution.FLOAT, threads=1).run(feeds)
-    found = open_unordered(model, threads=1).run(feeds)
+    found = open_blocked(model, threads=1).run(feeds)
     # values of so many channels stand side by side
     together = {
         block: ordered["b"].reshape(16 // block, block, 90).transpose(0, 2, 1).ravel()
@@ -95,4 +95,4 @@ def test_without_room_for_files_order_comes_back(monkeypatch: pytest.MonkeyPatch
     feeds = {"x": np.ones((1, 16, 10, 9), np.float32)}
     wanted = open_session(model, Execution.FLOAT, threads=1).run(feeds)["b"]
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    assert np.array_equal(open_unordered(model, threads=1).run(feeds)["b"], wanted)
+    assert np.array_equal(open_blocked(model, threads=1).run(feeds)["b"], wanted)

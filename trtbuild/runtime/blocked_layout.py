@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions for those who do not need the values of an output in order.
+"""ONNX Runtime sessions whose outputs may stay in its blocked layout, for values that are only counted.
 
 On a CPU, ONNX Runtime computes convolutions on blocks of channels (the layout NCHWc), and brings every
 output of the network back into the order of ONNX. For activations that are only to be counted that is
@@ -15,14 +15,14 @@ import onnx_ir as ir
 from trtbuild.errors import ModelError, OutputError
 from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_session
 
-__all__ = ["open_unordered"]
+__all__ = ["open_blocked"]
 
 # Blocks are of 4, 8 or 16 channels; a network of other numbers of channels computes some for nothing.
 _WHOLE_BLOCKS = 16
 
 
-def open_unordered(model: ir.Model | Path, threads: int | None = None) -> OnnxRuntimeSession:
-    """Open a float network; outputs hold the values of `Execution.FLOAT` to the bit, in any order.
+def open_blocked(model: ir.Model | Path, threads: int | None = None) -> OnnxRuntimeSession:
+    """Return a session of a float network that gives the values of `Execution.FLOAT`, in any order.
 
     Args:
         model: the network, or the path of one.
@@ -41,7 +41,7 @@ def open_unordered(model: ir.Model | Path, threads: int | None = None) -> OnnxRu
 
 
 def _open_in_blocks(model: ir.Model | Path, threads: int | None) -> OnnxRuntimeSession | None:
-    """None where no output is computed in blocks, or the temporary folder has no room."""
+    """Return None where no output is computed in blocks, or the temporary folder has no room."""
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             path = Path(folder) / "optimized.onnx"

@@ -1,0 +1,65 @@
+"""What a machine is asked for, and builds on those that do not tell which CPUs a process may use."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import pytest
+
+from tests.command import trtbuild
+from tests.models import NETWORKS
+from trtbuild import machine
+from trtbuild.latency.conditions import this_device
+
+
+@pytest.fixture
+def without_affinity(monkeypatch):
+    """As on macOS and Windows; leaves 3 CPUs, which no real machine of these tests has to have."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+
+
+def test_cpus_of_this_process_where_the_system_tells(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 5}, raising=False)
+    assert machine.usable_cpus() == 2
+
+
+@pytest.mark.usefixtures("without_affinity")
+def test_all_cpus_where_it_does_not():
+    assert machine.usable_cpus() == 3
+    assert this_device().num_cpus == 3
+
+
+@pytest.mark.usefixtures("without_affinity")
+def test_one_cpu_where_nothing_is_told(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert machine.usable_cpus() == 1
+
+
+@pytest.mark.usefixtures("without_affinity")
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["threads", "processes"])
+def test_an_engine_is_built_without_affinity(tmp_path, capsys, options):
+    model, data = NETWORKS["opset_13"].save(tmp_path)
+    out = tmp_path / "out"
+    command = ("engine", model, "--int8", "--data", data, "-o", out, "--no-latency", "-q")
+    outcome = trtbuild(capsys, *command, *options)
+    assert outcome.code == 0, outcome.err
+    assert list(out.glob("*.manifest.json"))
+
+
+def test_without_linux_files_the_processor_still_has_a_name(monkeypatch):
+    def refuse(*arguments, **options):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(machine.Path, "read_text", refuse)
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert machine.cpuinfo("flags") == []
+    assert machine.processor_name() == "arm"
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert machine.processor_name() == platform.machine()
+
+
+def test_only_installed_packages_have_versions():
+    assert list(machine.package_versions("numpy", "no-such-package")) == ["numpy"]
+    assert not machine.is_importable("no_such_package.inner")

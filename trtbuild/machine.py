@@ -1,0 +1,64 @@
+"""What this machine is: its CPUs, its system, the packages installed. `runtime.cuda` knows its GPUs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+__all__ = [
+    "cpuinfo",
+    "is_importable",
+    "package_versions",
+    "processor_name",
+    "system_name",
+    "usable_cpus",
+]
+
+
+def usable_cpus() -> int:
+    """Return how many logical CPUs this process may use; all of them where the system tells no less."""
+    if hasattr(os, "sched_getaffinity"):  # absent on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpuinfo(field: str) -> list[str]:
+    """Return what Linux tells of a field (``model name``, ``flags``), a text for each CPU; else nothing."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    pairs = (line.partition(":") for line in text.splitlines())
+    return [value.strip() for key, _, value in pairs if key.strip() == field]
+
+
+def processor_name() -> str:
+    """Return the model name of the CPU, or its machine type where the system does not tell."""
+    return next(iter(cpuinfo("model name")), "") or platform.processor() or platform.machine()
+
+
+def system_name() -> str:
+    """Return operating system and machine type, such as ``Linux x86_64``."""
+    return f"{platform.system()} {platform.machine()}"
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """Return name -> version of those of `packages` (by the names that pip knows) that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def is_importable(module: str) -> bool:
+    """Return whether there is a module of that name; it is not loaded, though packages around it are."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package around it
+        return False
