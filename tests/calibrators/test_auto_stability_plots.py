@@ -73,7 +73,7 @@ def test_more_images_make_thresholds_of_halves_agree() -> None:
     spreads = []
     for num in (1000, 1_000_000):
         halves = [{t: histogram_of(rng.laplace(size=num)) for t in "abcdefgh"} for _ in range(2)]
-        found = stability_of(*halves, "percentile", percentile=99.9)
+        found = stability_of(halves[0], halves[1], "percentile", percentile=99.9)
         spreads.append(np.mean([entry.spread for entry in found.values()]))
     # The 99.9th percentile of n Laplace values has a standard deviation of sqrt(1000 / n) over a
     # value of 6.9, so two differ by 16 % and 0.5 % on average.

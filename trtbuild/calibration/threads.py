@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
 __all__ = ["Worker", "run_in_threads"]
 
@@ -30,7 +30,9 @@ class Worker(Protocol[Taken_contra]):
         ...
 
 
-def run_in_threads(workers: Sequence[Worker[Item]], items: Iterable[Item]) -> Iterator[Item]:
+def run_in_threads(
+    workers: Sequence[Worker[Item]], items: Iterable[Item]
+) -> Generator[Item, None, None]:
     """Hand every item to one of `workers`, each called by one thread only; yield each item given.
 
     Items are read in the calling thread, which readers may depend on. When the other threads have

@@ -66,7 +66,7 @@ def amaxes(collector: Collector) -> dict[str, float]:
     return Calibration.from_histograms(collector.histograms, "minmax").amaxes
 
 
-def test_the_exported_graph_is_observed_under_its_own_tensor_names(exported: object) -> None:
+def test_the_exported_graph_is_observed_under_its_own_tensor_names(exported) -> None:
     collector = observe_export(exported, [{"x": batch} for batch in batches()], device="cpu")
     names = list(collector.histograms)
     assert {"x", "stem_output_0", "relu_output_0", "relu_1_output_0", "Add_output_0",
@@ -77,7 +77,7 @@ def test_the_exported_graph_is_observed_under_its_own_tensor_names(exported: obj
         assert amax == pytest.approx(truth[name], rel=1e-5), name
 
 
-def test_modules_are_observed_by_hooks(exported: object) -> None:
+def test_modules_are_observed_by_hooks(exported) -> None:
     collector = observe_modules(exported.module, [(batch,) for batch in batches()])
     names = ["stem_output_0", "relu_output_0", "conv_output_0", "relu_1_output_0"]
     truth = amaxes(by_onnxruntime(exported.model, names))
@@ -89,12 +89,12 @@ def test_modules_are_observed_by_hooks(exported: object) -> None:
     assert collector.histograms["relu_output_0"].minimum == 0
 
 
-def test_chosen_tensors(exported: object) -> None:
+def test_chosen_tensors(exported) -> None:
     collector = observe_export(exported, [{"x": batches()[0]}], names=["Add_output_0"])
     assert list(collector.histograms) == ["Add_output_0"]
 
 
-def test_what_is_refused(exported: object) -> None:
+def test_what_is_refused(exported) -> None:
     with pytest.raises(DataError, match="no tensor 'nothing'"):
         observe_export(exported, [], names=["nothing"])
     with pytest.raises(DataError, match="no batches"):
@@ -106,7 +106,7 @@ def test_what_is_refused(exported: object) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
-def test_on_a_gpu(exported: object) -> None:
+def test_on_a_gpu(exported) -> None:
     on_gpu = amaxes(observe_export(exported, [{"x": b} for b in batches()], device="cuda"))
     on_cpu = amaxes(observe_export(exported, [{"x": b} for b in batches()], device="cpu"))
     # Convolutions may run in TF32 on a GPU: ten mantissa bits, 1e-3.

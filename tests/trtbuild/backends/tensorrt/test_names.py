@@ -47,9 +47,11 @@ def enum_members() -> set[tuple[str, str]]:
     found = set()
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
-            is_member = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("member")
-            if is_member and all(isinstance(a, ast.Constant) for a in node.args):
-                found.add(tuple(a.value for a in node.args))
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("member")):
+                continue
+            words = tuple(a.value for a in node.args if isinstance(a, ast.Constant))
+            if len(words) == len(node.args):
+                found.add(words)
     return found
 
 
