@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_without_linux_files_the_processor_still_has_a_name(monkeypatch):
     def refuse(*arguments, **options):
         raise FileNotFoundError
 
-    monkeypatch.setattr(machine.Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
     monkeypatch.setattr(platform, "processor", lambda: "arm")
     assert machine.cpuinfo("flags") == []
     assert machine.processor_name() == "arm"
