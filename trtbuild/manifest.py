@@ -9,7 +9,6 @@ import json
 import platform
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.data import data_digest
 from trtbuild.files import file_digest, write_text
 from trtbuild.latency.stats import summarize
 from trtbuild.machine import package_versions
@@ -116,9 +115,9 @@ def _data(recipe: DataRecipe, plan: DataPlan) -> dict[str, Any]:
         "random": recipe.random_data,
         "preprocess": None if recipe.preprocess is None else recipe.preprocess.as_dict(),
         "calibration": None if calibrates is None else calibrates.description,
-        "calibration_digest": None if calibrates is None else str(data_digest(calibrates)),
+        "calibration_digest": None if calibrates is None else str(calibrates.index.digest),
         "verification": plan.verification.description,
-        "verification_digest": str(data_digest(plan.verification)),
+        "verification_digest": str(plan.verification.index.digest),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from calibrators import Calibration, CalibratorError, merge_calibrations
 from trtbuild.calibration.observe import collect
 from trtbuild.calibration.watch import watch
-from trtbuild.data import added_digests, first_samples
+from trtbuild.data import DataDigest, first_samples
 from trtbuild.errors import DataError, InputError
 from trtbuild.model import graph_digest, weights_digest
 
@@ -119,11 +120,8 @@ def merge_files(paths: Sequence[Path]) -> Calibration:
                 raise InputError(
                     f"'{path}' has another {key} than '{paths[0]}'; calibrate all parts alike."
                 )
-    provenance = {
-        **first,
-        "data": added_digests(part.provenance["data"] for part in parts),
-        "num_samples": str(sum(int(part.provenance["num_samples"]) for part in parts)),
-    }
+    data = functools.reduce(DataDigest.merge, (_data_of(part) for part in parts))
+    provenance = {**first, "data": str(data), "num_samples": str(data.num_samples)}
     try:
         return merge_calibrations(parts, provenance)
     except CalibratorError as error:
@@ -131,6 +129,10 @@ def merge_files(paths: Sequence[Path]) -> Calibration:
 
 
 _ADDED = ("data", "num_samples")
+
+
+def _data_of(part: Calibration) -> DataDigest:
+    return DataDigest.from_text(part.provenance["data"], int(part.provenance["num_samples"]))
 
 
 def _read(path: Path) -> Calibration:

@@ -72,8 +72,7 @@ def _in_a_file(network: WatchedNetwork) -> Iterator[WatchedNetwork]:
 
 
 def _shards(source: Source, workers: int) -> list[str]:
-    distinct = len({sample.key for sample in source})
-    count = max(1, min(distinct, workers * _PARTS_PER_WORKER))
+    count = max(1, min(len(source.index.counts), workers * _PARTS_PER_WORKER))
     return [f"{index + 1}/{count}" for index in range(count)]
 
 

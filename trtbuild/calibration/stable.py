@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from calibrators import amax_of
 from calibrators.stability import Stability, stability
-from trtbuild.data import first_samples, num_samples
+from trtbuild.data import first_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,7 +56,7 @@ def collect_until_stable(
     Returns:
         The statistics, and which tensors do not agree.
     """
-    total, seen = num_samples(source), 0
+    total, seen = len(source.index), 0
     statistics: Statistics | None = None
     apart: dict[str, float | None] = {}
     for count in _looks(total):

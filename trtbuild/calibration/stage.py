@@ -17,7 +17,6 @@ from trtbuild.calibration.reuse import provenance_of
 from trtbuild.calibration.shards import collect_in_processes, collect_on_ray
 from trtbuild.calibration.stable import collect_until_stable, spreads
 from trtbuild.calibration.watch import watch
-from trtbuild.data import data_digest, num_samples
 from trtbuild.errors import DataError, InputError
 from trtbuild.progress import Progress, silent
 
@@ -56,7 +55,7 @@ def calibrate(
     """
     options = options or CalibrateOptions()
     if options.method == AS_TENSORRT:
-        provenance = _provenance(artifact, data_digest(source), options)
+        provenance = _provenance(artifact, source.index.digest, options)
         calibration = calibrate_as_tensorrt(
             artifact.model,
             source,
@@ -96,11 +95,11 @@ def _collector(
         return lambda source: collect_on_ray(network, source, options.ray_address, progress)
     if options.device != "cpu":
         return lambda source: collect_on_device(
-            network, source, options.device, total=num_samples(source), progress=progress
+            network, source, options.device, total=len(source.index), progress=progress
         )
     if options.workers > 1:
         return lambda source: collect_in_processes(network, source, options.workers, progress)
-    return lambda source: collect(network, source, total=num_samples(source), progress=progress)
+    return lambda source: collect(network, source, total=len(source.index), progress=progress)
 
 
 def _provenance(artifact: Artifact, data: DataDigest, options: CalibrateOptions) -> dict[str, str]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from trtbuild.data.labels import read_labels
-from trtbuild.data.opening import open_source
 from trtbuild.data.preprocess import ImageSize, Preprocess, read_preprocess
 from trtbuild.data.random_data import RandomSource
-from trtbuild.data.recipe import DataPlan, DataRecipe, calibration_source, open_data
+from trtbuild.data.recipe import (
+    DataPlan,
+    DataRecipe,
+    calibration_source,
+    open_data,
+    open_source,
+)
 from trtbuild.data.samples import (
     Batch,
+    DataDigest,
+    Index,
     Sample,
     Source,
     batches,
@@ -19,13 +26,9 @@ from trtbuild.data.samples import (
 )
 from trtbuild.data.split import (
     HELD_OUT_SHARE,
-    DataDigest,
     Split,
-    added_digests,
     choose_samples,
-    data_digest,
     first_samples,
-    num_samples,
     shard_of,
     split,
     without,
@@ -38,21 +41,19 @@ __all__ = [
     "DataPlan",
     "DataRecipe",
     "ImageSize",
+    "Index",
     "Preprocess",
     "RandomSource",
     "Sample",
     "Source",
     "Split",
-    "added_digests",
     "batches",
     "calibration_source",
     "choose_samples",
-    "data_digest",
     "filled",
     "first_samples",
     "full_batches",
     "load_feeds",
-    "num_samples",
     "open_data",
     "open_source",
     "read_labels",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trtbuild.data.feeds import as_feeds
-from trtbuild.data.samples import Sample, array_key
+from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["ArraySource", "load_arrays"]
 
 
 @dataclass(frozen=True)
-class ArraySource:
+class ArraySource(Source):
     """Rows of one array per input.
 
     Attributes:
@@ -38,10 +38,11 @@ class ArraySource:
     arrays: Mapping[str, np.ndarray]
     inputs: Sequence[TensorSpec]
     preprocess: Preprocess | None = None
-    description: str = field(init=False, default="")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "description", str(self.path))
+    @property
+    def description(self) -> str:
+        """Where the samples come from."""
+        return str(self.path)
 
     @classmethod
     def read(
@@ -65,11 +66,8 @@ class ArraySource:
         # another process reads the file itself; the arrays are not sent
         return ArraySource.read, (self.path, self.inputs, self.preprocess)
 
-    def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
-
     def __iter__(self) -> Iterator[Sample]:
-        for index in range(len(self)):
+        for index in range(len(next(iter(self.arrays.values())))):
             rows = {name: array[index] for name, array in self.arrays.items()}
             name = f"{self.path.name}[{index}]"
             load = partial(as_feeds, rows, self.inputs, self.preprocess, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.data.feeds import as_feeds
-from trtbuild.data.samples import Sample, array_key
+from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ LABEL_KEY = "label"
 
 
 @dataclass(frozen=True)
-class CallableSource:
+class CallableSource(Source):
     """Batches from a function that yields dicts: input name -> array with a batch axis.
 
     The function is called anew for every pass. A key ``label`` holds the class of each row.
@@ -37,10 +37,11 @@ class CallableSource:
     function: Callable[[], Iterable[Mapping[str, Any]]]
     inputs: tuple[TensorSpec, ...]
     preprocess: Preprocess | None = None
-    description: str = field(init=False, default="")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "description", self.spec)
+    @property
+    def description(self) -> str:
+        """Where the samples come from."""
+        return self.spec
 
     def __iter__(self) -> Iterator[Sample]:
         names = [spec.name for spec in self.inputs]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from trtbuild.data.feeds import as_feeds
-from trtbuild.data.samples import Sample
+from trtbuild.data.samples import Sample, Source
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,19 +29,17 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".t
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(Source):
     """Every image below a folder, in order of path; other files are passed over."""
 
     path: Path
     spec: TensorSpec
     preprocess: Preprocess
-    description: str = field(init=False, default="")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "description", str(self.path))
-
-    def __len__(self) -> int:
-        return len(self._files())
+    @property
+    def description(self) -> str:
+        """Where the samples come from."""
+        return str(self.path)
 
     def __iter__(self) -> Iterator[Sample]:
         for file in self._files():
@@ -52,16 +51,17 @@ class ImageFolder:
 
 
 @dataclass(frozen=True)
-class ImageTar:
+class ImageTar(Source):
     """Every image in a tar file, compressed or not, in the file's order."""
 
     path: Path
     spec: TensorSpec
     preprocess: Preprocess
-    description: str = field(init=False, default="")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "description", str(self.path))
+    @property
+    def description(self) -> str:
+        """Where the samples come from."""
+        return str(self.path)
 
     def __iter__(self) -> Iterator[Sample]:
         try:
@@ -77,11 +77,13 @@ class ImageTar:
 
 
 def _sample(name: str, content: bytes, source: ImageFolder | ImageTar) -> Sample:
-    def load() -> dict[str, np.ndarray]:
-        pixels = {source.spec.name: _pixels(name, content, source.path)}
-        return as_feeds(pixels, [source.spec], source.preprocess, name)
+    key = hashlib.blake2b(content, digest_size=16).digest()
+    return Sample(name, key, partial(_feeds, name, content, source))
 
-    return Sample(name, hashlib.blake2b(content, digest_size=16).digest(), load)
+
+def _feeds(name: str, content: bytes, source: ImageFolder | ImageTar) -> dict[str, np.ndarray]:
+    pixels = {source.spec.name: _pixels(name, content, source.path)}
+    return as_feeds(pixels, [source.spec], source.preprocess, name)
 
 
 def _pixels(name: str, content: bytes, path: Path) -> np.ndarray:

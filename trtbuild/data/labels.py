@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.data.arrays import load_arrays
+from trtbuild.data.samples import Source
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from trtbuild.data.samples import Sample, Source
+    from trtbuild.data.samples import Sample
 
 __all__ = ["LabelledSource", "read_labels"]
 
 
 @dataclass(frozen=True)
-class LabelledSource:
+class LabelledSource(Source):
     """A source whose samples get their labels from a file: by name, or by position."""
 
     source: Source

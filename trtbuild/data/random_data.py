@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.data.samples import Sample, array_key
+from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,16 +20,17 @@ __all__ = ["RandomSource"]
 
 
 @dataclass(frozen=True)
-class RandomSource:
+class RandomSource(Source):
     """Standard normal floats and zero integers for every input; used only when asked for by name."""
 
     inputs: Sequence[TensorSpec]
     count: int = 64
     seed: int = 0
-    description: str = field(init=False, default="random data")
 
-    def __len__(self) -> int:
-        return self.count
+    @property
+    def description(self) -> str:
+        """Where the samples come from."""
+        return "random data"
 
     def __iter__(self) -> Iterator[Sample]:
         generator = np.random.default_rng(self.seed)

@@ -1,10 +1,13 @@
-"""What every reader yields: samples; and how they become batches."""
+"""What every reader yields: samples, with an index of them; and how samples become batches."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "DataDigest",
+    "Index",
     "Sample",
     "Source",
     "array_key",
@@ -44,17 +49,97 @@ class Sample:
     label: int | None = None
 
 
-class Source(Protocol):
-    """Data that can be gone through more than once, a sample at a time."""
+@dataclass(frozen=True)
+class DataDigest:
+    """Number and digest of samples, whatever their order; those of parts add up.
+
+    The digest is the sum of the samples' keys, hashed to 256 bits each, modulo 2^256.
+    """
+
+    total: int = 0
+    num_samples: int = 0
+
+    def plus(self, key: bytes) -> DataDigest:
+        """Return the digest with one sample more, given by its key."""
+        hashed = int.from_bytes(hashlib.sha256(key).digest(), "big")
+        return DataDigest((self.total + hashed) % 2**256, self.num_samples + 1)
+
+    def merge(self, other: DataDigest) -> DataDigest:
+        """Return the digest of both parts of the data."""
+        total = (self.total + other.total) % 2**256
+        return DataDigest(total, self.num_samples + other.num_samples)
+
+    @classmethod
+    def from_text(cls, text: str, num_samples: int) -> DataDigest:
+        """Return what `str` wrote, of so many samples."""
+        return cls(int(text.removeprefix(_DIGEST), 16), num_samples)
+
+    def __str__(self) -> str:
+        return f"{_DIGEST}{self.total:064x}"
+
+
+@dataclass(frozen=True)
+class Index:
+    """What one pass over a source tells of its samples, in their order.
+
+    Attributes:
+        keys: of every sample; equal samples have equal keys.
+        labels: of every sample; None where it has none.
+        first: the first sample; None where there is no sample, or it is not kept.
+    """
+
+    keys: tuple[bytes, ...]
+    labels: tuple[int | None, ...]
+    first: Sample | None = None
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> Index:
+        """Go through `samples` once; nothing is loaded."""
+        first, entries = None, []
+        for sample in samples:
+            first = first or sample
+            entries.append((sample.key, sample.label))
+        return cls(tuple(key for key, _ in entries), tuple(label for _, label in entries), first)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @functools.cached_property
+    def counts(self) -> Counter[bytes]:
+        """The distinct keys, and how many samples have each."""
+        return Counter(self.keys)
+
+    @functools.cached_property
+    def digest(self) -> DataDigest:
+        """Number and digest of all samples."""
+        return functools.reduce(DataDigest.plus, self.keys, DataDigest())
+
+    def chosen(self, keys: frozenset[bytes]) -> Index:
+        """Return the index of those samples whose keys are among `keys`."""
+        kept = [entry for entry in zip(self.keys, self.labels) if entry[0] in keys]
+        return Index(tuple(key for key, _ in kept), tuple(label for _, label in kept))
+
+
+class Source(ABC):
+    """Data that can be gone through more than once, a sample at a time.
+
+    A pass may be dear: of a callable it is the user's whole input pipeline. So everything that is
+    asked about the samples, and not of their values, comes from one pass, the `index`.
+    """
 
     @property
+    @abstractmethod
     def description(self) -> str:
         """Where the data comes from, for messages and the manifest."""
-        ...
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Sample]:
         """Start a new pass, in the order of the data."""
-        ...
+
+    @functools.cached_property
+    def index(self) -> Index:
+        """The samples' index; computed when it is first asked for, and kept."""
+        return Index.of(self)
 
 
 @dataclass(frozen=True)
@@ -70,6 +155,19 @@ class Batch:
     feeds: dict[str, np.ndarray]
     labels: np.ndarray | None
     names: tuple[str, ...]
+
+    def samples(self) -> Iterator[Batch]:
+        """Give every sample as a batch of its own."""
+        if len(self.names) == 1:
+            yield self
+            return
+        for row, name in enumerate(self.names):
+            one = slice(row, row + 1)
+            feeds = {name: array[one] for name, array in self.feeds.items()}
+            yield Batch(feeds, None if self.labels is None else self.labels[one], (name,))
+
+
+_DIGEST = "sum-sha256:"
 
 
 def array_key(arrays: Iterable[np.ndarray]) -> bytes:
@@ -159,14 +257,13 @@ def filled(feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
     return {name: np.repeat(array, rows, axis=0) for name, array in feeds.items()}
 
 
-def samples_per_batch(samples: Iterable[Sample], size: int) -> int:
-    """How many samples fill a batch of `size` rows: `size`, or 1 where a sample is a feed of its own.
+def samples_per_batch(source: Source, size: int) -> int:
+    """Return how many samples fill a batch of `size` rows: `size`, or 1 where a sample is a whole feed.
 
     Raises:
         DataError: the first sample cannot be loaded.
     """
-    for sample in samples:
-        if any(array.shape[:1] != (1,) for array in sample.load().values()):
-            return 1
-        break
+    first = source.index.first if size > 1 else None
+    if first is not None and any(array.shape[:1] != (1,) for array in first.load().values()):
+        return 1
     return size

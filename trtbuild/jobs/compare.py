@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 from trtbuild.data import batches, full_batches
@@ -32,12 +31,12 @@ __all__ = [
     "verification_batches",
 ]
 
-# Latency is taken on this many samples in turn.
-_LATENCY_SAMPLES = 8
+# Latency is taken on this many batches in turn; of one sample, where the network leaves the size open.
+_LATENCY_BATCHES = 8
 
 # Below this an output is far from the float one (10 % relative error), and the user wants a name.
 FAR_SQNR_DB = 20.0
-_FAULT_SAMPLES = 4
+_FAULT_BATCHES = 4
 
 
 def verification_batches(
@@ -56,31 +55,38 @@ def compare_with_float(
     source: Iterable[Sample],
     batch_size: int,
     progress: Progress = silent,
-) -> dict[str, Comparison]:
+) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
     """Run the float network, TensorRT's form where there is one, and the engine on `source`.
 
     Returns:
-        Name (`trtbuild.result`) -> figures against the float network.
+        Name (`trtbuild.result`) -> figures against the float network; and the first few batches of what
+        was run, for a closer look without another pass over the data.
     """
     candidates: dict[str, Session] = {}
     if artifact.quantized is not None:
         candidates[TENSORRT_FORM] = open_session(artifact.quantized, Execution.REFERENCE)
     candidates[ENGINE] = engine
-    data = verification_batches(input_specs(artifact.source), source, batch_size)
-    return compare_each(open_session(artifact.source), candidates, data, progress=progress)
+    inputs = input_specs(artifact.source)
+    few: list[Batch] = []
+
+    def kept() -> Iterator[Batch]:
+        for batch in verification_batches(inputs, source, batch_size):
+            if len(few) < _LATENCY_BATCHES:
+                few.extend([batch] if fixed_batch(inputs) else batch.samples())
+            yield batch
+
+    comparisons = compare_each(open_session(artifact.source), candidates, kept(), progress=progress)
+    return comparisons, tuple(few[:_LATENCY_BATCHES])
 
 
 def time_against_float(
     artifact: Artifact,
     engine: Session,
-    source: Iterable[Sample],
+    few: Iterable[Batch],
     options: MeasureOptions,
     progress: Progress = silent,
 ) -> Mapping[str, Samples]:
-    """Take latencies of the float network and of the engine in turns, on a few samples of `source`."""
-    few = itertools.islice(
-        verification_batches(input_specs(artifact.source), source, 1), _LATENCY_SAMPLES
-    )
+    """Take latencies of the float network and of the engine in turns, on a few batches."""
     sessions = {FLOAT: open_session(artifact.source), ENGINE: engine}
     return measure(sessions, [batch.feeds for batch in few], options, progress=progress)
 
@@ -88,17 +94,14 @@ def time_against_float(
 def find_fault(
     artifact: Artifact,
     comparisons: Mapping[str, Comparison],
-    source: Iterable[Sample],
+    few: Sequence[Batch],
     progress: Progress = silent,
 ) -> LayerReport | None:
-    """The error of every layer, where an output of TensorRT's form lies below 20 dB; else None."""
+    """Return the error of every layer, where an output of TensorRT's form lies below 20 dB; else None."""
     found = comparisons.get(TENSORRT_FORM)
     if found is None or artifact.quantized is None:
         return None
     figures = [output.sqnr_db for output in found.outputs]
     if all(figure is None or figure.value >= FAR_SQNR_DB for figure in figures):
         return None
-    few = itertools.islice(
-        verification_batches(input_specs(artifact.source), source, 1), _FAULT_SAMPLES
-    )
-    return layer_errors(artifact.model, artifact.quantized, list(few), progress)
+    return layer_errors(artifact.model, artifact.quantized, few[:_FAULT_BATCHES], progress)

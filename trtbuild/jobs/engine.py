@@ -26,9 +26,10 @@ from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from trtbuild.latency.measure import Samples
     from trtbuild.recipe import EngineRecipe
     from trtbuild.runtime.session import Feeds
     from trtbuild.search.budget import Tuned
@@ -118,9 +119,12 @@ def _built(
     progress("build", 1, 1)
     session = backend.open(engine.path)
     try:
-        tried = (artifact, session, plan.verification)
-        comparisons = compare_with_float(*tried, recipe.batch_size, progress)
-        latency = time_against_float(*tried, recipe.latency, progress) if recipe.latency else {}
+        comparisons, few = compare_with_float(
+            artifact, session, plan.verification, recipe.batch_size, progress
+        )
+        latency: Mapping[str, Samples] = {}
+        if recipe.latency:
+            latency = time_against_float(artifact, session, few, recipe.latency, progress)
     finally:
         session.close()
     result = EngineResult(
@@ -133,7 +137,7 @@ def _built(
         latency=latency,
         manifest=output / f"{artifact.name}.manifest.json",
         kept_apart=recipe.calibration is None,
-        layers=find_fault(artifact, comparisons, plan.verification, progress),
+        layers=find_fault(artifact, comparisons, few, progress),
         tuned=tuned,
     )
     write_manifest(result, recipe, plan)
@@ -141,10 +145,11 @@ def _built(
 
 
 def _check_labels(recipe: EngineRecipe, plan: DataPlan) -> None:
-    if recipe.gate.max_top1_drop is not None:
-        first = next(iter(plan.verification), None)
-        if first is None or first.label is None:
-            raise OptionError("a limit on top-1 needs labels; give them with --labels.")
+    if recipe.gate.max_top1_drop is None:
+        return
+    labels = plan.verification.index.labels
+    if not labels or labels[0] is None:
+        raise OptionError("a limit on top-1 needs labels; give them with --labels.")
 
 
 def _with_ranges(

@@ -111,8 +111,8 @@ def meet_budget(
 
 
 def _batches(artifact: Artifact, source: Source, count: int) -> list[Batch]:
-    available = sum(1 for _ in source)
-    chosen = choose_samples(source, num_images=min(count, available), seed=0)
+    num_distinct = len(source.index.counts)
+    chosen = choose_samples(source, num_images=min(count, num_distinct), seed=0)
     fixed = static_batch(artifact.source)
     found = list(full_batches(chosen, fixed) if fixed else batches(chosen, 16))
     if all(batch.labels is not None for batch in found):

@@ -12,10 +12,7 @@ from hypothesis import strategies as st
 
 from trtbuild.data import (
     DataDigest,
-    added_digests,
     choose_samples,
-    data_digest,
-    num_samples,
     open_source,
     shard_of,
     split,
@@ -94,10 +91,11 @@ def test_shards_are_a_partition(count):
     shards = [values_of(shard_of(source, f"{i}/{count}")) for i in range(1, count + 1)]
     assert sorted(value for shard in shards for value in shard) == values_of(source)
     parts = [shard_of(source, f"{i}/{count}") for i in range(1, count + 1)]
-    assert [num_samples(part) for part in parts] == [len(shard) for shard in shards]
-    digests = [data_digest(part) for part in parts]
-    assert added_digests(map(str, digests)) == str(data_digest(source))
-    assert functools.reduce(DataDigest.merge, digests) == data_digest(source)
+    assert [len(part.index) for part in parts] == [len(shard) for shard in shards]
+    digests = [part.index.digest for part in parts]
+    assert functools.reduce(DataDigest.merge, digests) == source.index.digest
+    written = [DataDigest.from_text(str(digest), digest.num_samples) for digest in digests]
+    assert written == digests
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "", "-1/2", "1/2/3"])
@@ -107,14 +105,14 @@ def test_shards_that_are_none(text):
 
 
 def test_digest_tells_data_apart_and_not_orders():
-    assert data_digest(source_of([1, 2, 3])) == data_digest(source_of([3, 1, 2]))
+    assert source_of([1, 2, 3]).index.digest == source_of([3, 1, 2]).index.digest
     others = ([1, 2], [1, 2, 4], [1, 2, 3, 3], [1, 2, 3, 0])
-    assert len({data_digest(source_of(v)) for v in ([1, 2, 3], *others)}) == 5
+    assert len({source_of(v).index.digest for v in ([1, 2, 3], *others)}) == 5
 
 
 def test_dtype_is_part_of_the_content(tmp_path):
     digests = set()
     for dtype in (np.float32, np.float64):
         np.save(tmp_path / "d.npy", np.zeros((3, 2), dtype))
-        digests.add(data_digest(open_source(str(tmp_path / "d.npy"), [SPEC], None)))
+        digests.add(open_source(str(tmp_path / "d.npy"), [SPEC], None).index.digest)
     assert len(digests) == 2

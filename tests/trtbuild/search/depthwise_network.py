@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from trtbuild.artifact import Artifact
-from trtbuild.data import Sample
+from trtbuild.data import Sample, Source
 from trtbuild.data.samples import array_key
 
 TEXT = """
@@ -74,12 +74,16 @@ def images(seed: int, count: int = 48) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 3, 10, 10)).astype(np.float32)
 
 
-class Images:
+class Images(Source):
     """Images as a source."""
 
     def __init__(self, seed: int, count: int = 48) -> None:
-        self.description = f"images of seed {seed}"
+        self._seed = seed
         self._images = images(seed, count)
+
+    @property
+    def description(self):
+        return f"images of seed {self._seed}"
 
     def __iter__(self):
         for number, image in enumerate(self._images):
