@@ -25,7 +25,7 @@ class _Network:
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
         self.nodes: list[ir.Node] = []
-        self.weights: list[ir.Value] = []
+        self.weights = ir.tape.Tape()
 
     def conv(
         self, x: ir.Value, inputs: int, outputs: int, kernel: int, stride: int = 1
@@ -59,11 +59,7 @@ class _Network:
         return node.outputs[0]
 
     def _weight(self, name: str, array: np.ndarray) -> ir.Value:
-        tensor = ir.tensor(array.astype(np.float32), name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
-        value.const_value = tensor
-        self.weights.append(value)
-        return value
+        return self.weights.initializer(ir.tensor(array.astype(np.float32)), name)
 
     def bottleneck(self, x: ir.Value, inputs: int, width: int, stride: int) -> ir.Value:
         outputs = width * EXPANSION
@@ -82,9 +78,7 @@ class _Network:
 def resnet50(seed: int = 0, classes: int = 1000) -> ir.Model:
     """Return ResNet-50: float32 ``image`` (batch, 3, height, width) to (batch, `classes`)."""
     network = _Network(seed)
-    image = ir.Value(
-        name="image", shape=ir.Shape(["batch", 3, 224, 224]), type=ir.TensorType(ir.DataType.FLOAT)
-    )
+    image = ir.val("image", ir.DataType.FLOAT, ["batch", 3, 224, 224])
     x = network.relu(network.conv(image, 3, 64, 7, 2))
     pool = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
     x = network.node("MaxPool", [x], pool)
@@ -97,7 +91,7 @@ def resnet50(seed: int = 0, classes: int = 1000) -> ir.Model:
     scores = network.linear(x, channels, classes)
     scores.shape, scores.type = ir.Shape(["batch", classes]), ir.TensorType(ir.DataType.FLOAT)
     graph = ir.Graph(
-        [image], [scores], nodes=network.nodes, initializers=network.weights,
+        [image], [scores], nodes=network.nodes, initializers=network.weights.initializers,
         opset_imports={"": OPSET}, name="resnet50",
     )  # fmt: skip
     return ir.Model(graph, ir_version=8)

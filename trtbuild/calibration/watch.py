@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from trtbuild.calibration.observe import WatchedNetwork
 from trtbuild.model import static_batch
+from trtbuild.model.edits import tapped
 from trtbuild.passes import infer_model
 
 if TYPE_CHECKING:
@@ -26,12 +27,7 @@ def watch(model: ir.Model, tensors: Collection[str]) -> WatchedNetwork:
 
     When nothing but inputs is watched, the original outputs stay.
     """
-    watched = model.clone()
-    produced = [v for node in watched.graph for v in node.outputs if v.name in tensors]
-    if produced:
-        watched.graph.outputs.clear()
-        watched.graph.outputs.extend(produced)
-    return WatchedNetwork(watched, tuple(tensors), static_batch(model))
+    return WatchedNetwork(tapped(model, tensors), tuple(tensors), static_batch(model))
 
 
 def float_tensors(model: ir.Model) -> tuple[str, ...]:

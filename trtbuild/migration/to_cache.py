@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common as common_passes
 
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.errors import ModelError
 from trtbuild.migration.report import Entry, Fate, Migration
+from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
 from trtbuild.model.operators import is_constant
 from trtbuild.quantization.spread import spread_scales
 
@@ -41,7 +41,7 @@ def to_cache(model: ir.Model, version: str, algorithm: str = "EntropyCalibration
             _take_out(model.graph, node, scales)
     if not scales:
         raise ModelError(f"'{model.graph.name}' has no Q/DQ on activations to make a cache of.")
-    common_passes.RemoveUnusedNodesPass()(model)
+    remove_unread(model)
     spread = spread_scales(model, scales)
     cache = CalibrationCache(
         header, dict(sorted(scales.items())) | {n: s.scale for n, s in sorted(spread.items())}
@@ -58,7 +58,7 @@ def _take_out(graph: ir.Graph, node: ir.Node, scales: dict[str, np.float32]) -> 
     source = node.inputs[0]
     assert source is not None
     if is_constant(source):
-        _replace(graph, node, _dequantized(graph, node, source))
+        _replace(node, _dequantized(graph, node, source))
         return
     quantize = source.producer()
     if quantize is None or quantize.op_type != "QuantizeLinear":
@@ -68,15 +68,15 @@ def _take_out(graph: ir.Graph, node: ir.Node, scales: dict[str, np.float32]) -> 
     value = quantize.inputs[0]
     assert value is not None
     if is_constant(value):  # a float weight that is quantized in the network: it is what we want
-        _replace(graph, node, value)
+        _replace(node, value)
         return
     scale = _scalar_scale(node)
     if _scalar_scale(quantize) != scale:
         raise ModelError(f"'{quantize.name}' and '{node.name}' have different scales.")
     if node.outputs[0].is_graph_output() and not value.is_graph_input():
-        _give_back_output(graph, node, value)
-    else:
-        _replace(graph, node, value)
+        output = node.outputs[0]
+        take_over_output(output, value, aside=f"{output.name}_dequantized")
+    _replace(node, value)
     name = value.name or ""
     if scales.setdefault(name, scale) != scale:
         raise ModelError(
@@ -111,32 +111,12 @@ def _dequantized(graph: ir.Graph, node: ir.Node, integers: ir.Value) -> ir.Value
     if scales.ndim:
         axis = node.attributes.get_int("axis", 1)
         scales = scales.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-    tensor = ir.tensor(array.astype(np.float32) * scales, name=f"{output.name}_float")
-    value = ir.Value(
-        name=tensor.name,
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(ir.DataType.FLOAT),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
+    return add_initializer(graph, f"{output.name}_float", array.astype(np.float32) * scales)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+def _replace(node: ir.Node, value: ir.Value) -> None:
     """Let everything that read the output of `node` read `value`."""
-    output = node.outputs[0]
-    for use in tuple(output.uses()):
-        use.node.replace_input_with(use.idx, value)
-    for index, found in enumerate(graph.outputs):
-        if found is output:
-            graph.outputs[index] = value
-
-
-def _give_back_output(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    """Make `value` the network's output under the output's own name."""
-    output = node.outputs[0]
-    _replace(graph, node, value)
-    output.name, value.name = f"{output.name}_dequantized", output.name
+    node.outputs[0].replace_all_uses_with(value, replace_graph_outputs=True)
 
 
 def _without_scale(model: ir.Model, cache: CalibrationCache) -> tuple[str, ...]:

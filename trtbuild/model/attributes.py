@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from trtbuild.model.constants import array, integers, single_value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
 __all__ = [
     "ACTIVATIONS",
@@ -16,6 +19,7 @@ __all__ = [
     "UNARY",
     "attribute",
     "axes",
+    "constant_of",
     "dropout_is_off",
     "input_at",
     "is_inference_batch_norm",
@@ -103,6 +107,12 @@ def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
 def input_at(node: ir.Node, index: int) -> ir.Value | None:
     """Return an operand; None where it is left out."""
     return node.inputs[index] if index < len(node.inputs) else None
+
+
+def constant_of(node: ir.Node, index: int) -> NDArray[np.float64] | None:
+    """Return a constant operand as float64; None where it is left out or computed."""
+    content = array(input_at(node, index))
+    return None if content is None else content.astype(np.float64)
 
 
 def axes(node: ir.Node, *, index: int = 1) -> tuple[int, ...] | None:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from trtbuild.model import inference
 from trtbuild.model.bodies import all_nodes, bodies
+from trtbuild.model.edits import add_initializer, take_over_output
 from trtbuild.model.mapped_pages import LARGE, give_back, mapped_copy
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.readers import label
@@ -181,14 +182,7 @@ class Editor:
         """Add an initialiser that holds `tensor`, shared and not copied, to the graph of `near`."""
         graph = near.graph
         assert graph is not None, "the node is in a graph"
-        value = ir.Value(
-            name=self.names.fresh(hint),
-            shape=ir.Shape(tensor.shape.numpy()),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        graph.register_initializer(value)
-        return value
+        return add_initializer(graph, self.names.fresh(hint), tensor)
 
     def become_constant(self, output: ir.Value, content: NDArray[np.generic]) -> None:
         """Replace a tensor that a node makes by a constant: an initialiser, or a Constant node."""
@@ -268,10 +262,8 @@ class Editor:
         if new.shape is None and old.shape is not None:
             new.shape = old.shape.copy()
         if old.is_graph_output():
-            name = old.name
-            old.name = self.names.fresh(f"{name}_inner")
-            new.name = name
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
+            take_over_output(old, new, aside=self.names.fresh(f"{old.name}_inner"))
+        old.replace_all_uses_with(new)
 
     def drop(self, node: ir.Node) -> None:
         """Remove `node`, and whatever was there only for it, unless somebody reads it."""

@@ -19,6 +19,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from trtbuild.errors import ModelError
+from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
+from trtbuild.model.names import Names
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.opset import raise_opset
 from trtbuild.quantization.half_types import takes_half
@@ -88,7 +90,8 @@ def to_half(
             half_nodes.add(node)
         elif reason and _touches_float(node):
             kept.append(KeptFloat(node.name or "", node.op_type, reason))
-    _Typing(model.graph).apply(half_nodes)
+    _Typing(model).apply(half_nodes)
+    remove_unread(model)
     return model, tuple(kept)
 
 
@@ -191,8 +194,9 @@ def _touches_float(node: ir.Node) -> bool:
 class _Typing:
     """Gives nodes their types and puts casts where types meet."""
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
+    def __init__(self, model: ir.Model) -> None:
+        self._graph = model.graph
+        self._names = Names(model)
         self._half: dict[ir.Value, ir.Value] = {}
         self._float: dict[ir.Value, ir.Value] = {}
 
@@ -203,10 +207,11 @@ class _Typing:
             else:
                 for inner in _nested(node):
                     self._make_float(inner)
-        for index, output in enumerate(self._graph.outputs):
+        for output in list(self._graph.outputs):
             if output.dtype == HALF:
-                self._restore_output(index, output)
-        self._remove_unread()
+                take_over_output(
+                    output, self._as_float(output), aside=self._names.fresh(f"{output.name}_fp16")
+                )
 
     def _make_half(self, node: ir.Node) -> None:
         if _is_weight(node):
@@ -246,7 +251,8 @@ class _Typing:
         suffix = "fp16" if dtype == HALF else "fp32"
         node = ir.node("Cast", [value], {"to": int(dtype)}, name=f"{value.name}_to_{suffix}")
         output = node.outputs[0]
-        output.name, output.dtype, output.shape = f"{value.name}_{suffix}", dtype, value.shape
+        output.name = self._names.fresh(f"{value.name}_{suffix}")
+        output.dtype, output.shape = dtype, value.shape
         producer = value.producer()
         if producer is None:
             self._graph.insert_before(self._graph[0], node)
@@ -273,30 +279,7 @@ class _Typing:
         node.replace_input_with(1, self._initializer(f"{scale.name}_{node.name}_fp16", new))
 
     def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        unique, number = name, 1
-        while unique in self._graph.initializers:
-            number += 1
-            unique = f"{name}_{number}"
-        tensor = ir.tensor(array, name=unique)
-        value = ir.Value(
-            name=unique,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        self._graph.register_initializer(value)
-        return value
-
-    def _restore_output(self, index: int, output: ir.Value) -> None:
-        """Give an output its type back, under its own name."""
-        cast = self._as_float(output)
-        cast.name, output.name = output.name, f"{output.name}_fp16"
-        self._graph.outputs[index] = cast
-
-    def _remove_unread(self) -> None:
-        for name, value in list(self._graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
-                del self._graph.initializers[name]
+        return add_initializer(self._graph, self._names.fresh(name), array)
 
 
 def _rounded(array: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from trtbuild.model.graph_writer import GraphWriter
+from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Plan, QuantParams, WeightPoint
 from trtbuild.quantization.weights import quantize_bias, quantize_weight, weight_scales
 
@@ -34,7 +34,7 @@ def insert(model: ir.Model, plan: Plan) -> ir.Model:
         _quantize_weight(writer, nodes[point.node], point, done)
     for name in sorted(plan.int32_biases):
         _quantize_bias(writer, nodes[name])
-    _remove_unread_weights(model.graph)
+    remove_unread(model)
     return model
 
 
@@ -63,7 +63,8 @@ def _quantize_activation(
     _place_behind(writer.graph, value, [quantize, dequantize])
     for consumer in sorted(consumers):
         if consumer.node == GRAPH_OUTPUT:
-            _take_over_output(writer, value, dequantize.outputs[0])
+            aside = writer.fresh(f"{name}_float")
+            take_over_output(value, dequantize.outputs[0], aside=aside)
         else:
             nodes[consumer.node].replace_input_with(consumer.index, dequantize.outputs[0])
 
@@ -136,17 +137,3 @@ def _place_behind(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> Non
         graph.insert_before(graph[0], nodes)
     else:
         graph.insert_after(producer, nodes)
-
-
-def _take_over_output(writer: GraphWriter, value: ir.Value, replacement: ir.Value) -> None:
-    """Make `replacement` the network's output, under the output's own name, which callers rely on."""
-    outputs = writer.graph.outputs
-    position = next(i for i, output in enumerate(outputs) if output is value)
-    replacement.name, value.name = value.name, writer.fresh(f"{value.name}_float")
-    outputs[position] = replacement
-
-
-def _remove_unread_weights(graph: ir.Graph) -> None:
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]

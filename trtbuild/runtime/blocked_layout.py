@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError, OutputError
+from trtbuild.model.edits import take_over_output
 from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_session
 
 __all__ = ["open_blocked"]
@@ -59,16 +60,15 @@ def _open_in_blocks(model: ir.Model | Path, threads: int | None) -> OnnxRuntimeS
 def _leave_in_blocks(graph: ir.Graph) -> bool:
     """Make what is computed in blocks the outputs, in place of its copies in order; whether any is."""
     found = False
-    for number, ordered in enumerate(graph.outputs):
+    for ordered in list(graph.outputs):
         reorder = ordered.producer()
         if reorder is None or not _is_of_whole_blocks(reorder):
             continue
         blocked = reorder.inputs[0]
         if blocked is None or blocked.is_graph_output():  # it has one name only
             continue
-        ordered.name, blocked.name = blocked.name, ordered.name
+        take_over_output(ordered, blocked, aside=blocked.name or "")
         blocked.type, blocked.shape = ordered.type, None
-        graph.outputs[number] = blocked
         if not ordered.uses():
             graph.remove(reorder, safe=True)
         found = True

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.model.own_constant import constant_of, set_constant
+from trtbuild.model.attributes import constant_of
+from trtbuild.model.edits import set_constant
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.verification.side_branches import own_output, side_branches
 
@@ -72,11 +73,11 @@ def corrected(model: ir.Model, shifts: Mapping[str, np.ndarray]) -> ir.Model:
     for node in model.graph:
         shift = shifts.get(node.name or "")
         if shift is not None and node.op_type in _WITH_BIAS:
-            _subtract(model.graph, node, shift)
+            _subtract(model, node, shift)
     return model
 
 
-def _subtract(graph: ir.Graph, node: ir.Node, shift: np.ndarray) -> None:
+def _subtract(model: ir.Model, node: ir.Node, shift: np.ndarray) -> None:
     bias = constant_of(node, 2)
     if bias is None:
         if len(node.inputs) > 2 and node.inputs[2] is not None:
@@ -84,4 +85,4 @@ def _subtract(graph: ir.Graph, node: ir.Node, shift: np.ndarray) -> None:
         bias = np.zeros(shift.shape)
     if node.op_type == "Gemm":
         shift = shift / node.attributes.get_float("beta", 1.0)
-    set_constant(graph, node, 2, bias - shift, "corrected")
+    set_constant(model, node, 2, bias - shift, "corrected")

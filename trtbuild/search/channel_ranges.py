@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.model.taps import tapped
+from trtbuild.model.edits import tapped
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.model.attributes import constant_of
+from trtbuild.model.edits import set_constant
 from trtbuild.model.operators import is_constant
-from trtbuild.model.own_constant import constant_of, set_constant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -174,9 +175,9 @@ def equalize(
         factors = _factors(amax[pair.measured], strength, pair.limit)
         if np.allclose(factors, 1.0):
             continue
-        _scale_outputs(model.graph, nodes[pair.first], 1.0 / factors)
+        _scale_outputs(model, nodes[pair.first], 1.0 / factors)
         for reader in pair.readers:
-            _scale_inputs(model.graph, nodes[reader], factors)
+            _scale_inputs(model, nodes[reader], factors)
         changed.append(pair.first)
     return model, tuple(changed)
 
@@ -190,27 +191,27 @@ def _factors(amax: np.ndarray, strength: float, limit: float | None) -> np.ndarr
     return factors
 
 
-def _scale_outputs(graph: ir.Graph, node: ir.Node, factors: np.ndarray) -> None:
+def _scale_outputs(model: ir.Model, node: ir.Node, factors: np.ndarray) -> None:
     weight, bias = constant_of(node, 1), constant_of(node, 2)
     assert weight is not None
     by_row = node.op_type == "Conv" or node.attributes.get_int("transB", 0) != 0
     shape = [-1 if i == (0 if by_row else 1) else 1 for i in range(weight.ndim)]
-    set_constant(graph, node, 1, weight * factors.reshape(shape), "equalized")
+    set_constant(model, node, 1, weight * factors.reshape(shape), "equalized")
     if bias is not None:
-        set_constant(graph, node, 2, bias * factors, "equalized")
+        set_constant(model, node, 2, bias * factors, "equalized")
 
 
-def _scale_inputs(graph: ir.Graph, node: ir.Node, factors: np.ndarray) -> None:
+def _scale_inputs(model: ir.Model, node: ir.Node, factors: np.ndarray) -> None:
     weight = constant_of(node, 1)
     assert weight is not None
     if node.op_type == "Gemm":
         by_row = node.attributes.get_int("transB", 0) != 0
         along = factors[None, :] if by_row else factors[:, None]
-        set_constant(graph, node, 1, weight * along, "equalized")
+        set_constant(model, node, 1, weight * along, "equalized")
         return
     # weight [out, in / groups, ...]: output channel o reads input channels of its own group
     groups = node.attributes.get_int("group", 1)
     outputs, inputs = weight.shape[:2]
     per_output = np.repeat(factors.reshape(groups, inputs), outputs // groups, axis=0)
     shape = (outputs, inputs, *[1] * (weight.ndim - 2))
-    set_constant(graph, node, 1, weight * per_output.reshape(shape), "equalized")
+    set_constant(model, node, 1, weight * per_output.reshape(shape), "equalized")

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
-
 from trtbuild.errors import OptionError
+from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
 from trtbuild.model.operators import moves_values
 from trtbuild.model.qdq import (
     behind_activation,
@@ -26,6 +24,8 @@ from trtbuild.model.stats import node_macs
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    import onnx_ir as ir
 
 __all__ = ["Group", "find_groups", "with_float"]
 
@@ -83,7 +83,8 @@ def with_float(quantized: ir.Model, reference: ir.Model, names: Collection[str])
     for node in reversed(model.graph):
         if moves_values(node) or node.op_type == "Concat":
             _read_float_unless_wanted(node)
-    return RemoveUnusedNodesPass()(model).model
+    remove_unread(model)
+    return model
 
 
 def _make_float(graph: ir.Graph, node: ir.Node, twin: ir.Node | None) -> None:
@@ -94,30 +95,22 @@ def _make_float(graph: ir.Graph, node: ir.Node, twin: ir.Node | None) -> None:
         elif twin is not None and weight_behind(value) is not None:
             original = twin.inputs[index] if index < len(twin.inputs) else None
             if original is not None and original.const_value is not None:
-                node.replace_input_with(index, _float_constant(graph, original))
+                name = f"{original.name}__float"
+                node.replace_input_with(index, _float_constant(graph, name, original.const_value))
 
 
-def _float_constant(graph: ir.Graph, original: ir.Value) -> ir.Value:
-    name = f"{original.name}__float"
+def _float_constant(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
     if name not in graph.initializers:
-        copy = ir.Value(
-            name=name,
-            shape=original.shape,
-            type=original.type,
-            const_value=original.const_value,
-        )
-        graph.register_initializer(copy)
+        return add_initializer(graph, name, tensor)
     return graph.initializers[name]
 
 
 def _free_outputs(graph: ir.Graph, computed: Collection[ir.Value]) -> None:
     """Take the pair in front of an output away where its values were computed in float."""
-    for position, output in enumerate(graph.outputs):
+    for output in list(graph.outputs):
         pair = pair_behind(output)
         if pair is not None and _origin(pair.source) in computed:
-            value = pair.source
-            output.name, value.name = f"{output.name}__quantized", output.name
-            graph.outputs[position] = value
+            take_over_output(output, pair.source, aside=f"{output.name}__quantized")
 
 
 def _origin(value: ir.Value) -> ir.Value:

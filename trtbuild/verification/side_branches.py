@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError
+from trtbuild.model.edits import add_initializer, tapped
 from trtbuild.model.qdq import (
     activation_pairs,
     behind_activation,
@@ -22,7 +23,6 @@ from trtbuild.model.qdq import (
     is_qdq,
     quantized_nodes,
 )
-from trtbuild.model.taps import tapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -189,14 +189,8 @@ class _Graft:
         self._graph.append(copy)
 
     def _constant(self, value: ir.Value) -> ir.Value:
-        copy = ir.Value(
-            name=f"{value.name}__own",
-            shape=value.shape,
-            type=value.type,
-            const_value=value.const_value,
-        )
-        self._graph.register_initializer(copy)
-        return copy
+        assert value.const_value is not None, "what nothing makes is an input or a constant"
+        return add_initializer(self._graph, f"{value.name}__own", value.const_value)
 
 
 def _has_body(node: ir.Node) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from tests.trtbuild.search.depthwise_network import Images, artifact, images
 from tests.trtbuild.verification.small_network import run
 from trtbuild.calibration import CalibrateOptions, calibrate
-from trtbuild.model.taps import tapped
+from trtbuild.model.edits import tapped
 from trtbuild.quantization import quantize, watched_tensors
 from trtbuild.search.bias_correction import corrected, mean_shifts
 

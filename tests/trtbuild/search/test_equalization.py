@@ -7,7 +7,7 @@ import pytest
 
 from tests.trtbuild.search.depthwise_network import images, network
 from tests.trtbuild.verification.small_network import float_network, run
-from trtbuild.model.taps import tapped
+from trtbuild.model.edits import tapped
 from trtbuild.search.channel_ranges import channel_ranges
 from trtbuild.search.equalization import equalize, find_pairs
 

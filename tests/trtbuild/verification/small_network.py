@@ -86,7 +86,7 @@ def batches(seed: int = 0, count: int = 24, size: int = 8) -> list[FakeBatch]:
 def calibrated(method: str = "minmax") -> Artifact:
     """The network with ranges of the images of seed 1."""
     from calibrators import Collector
-    from trtbuild.model.taps import tapped
+    from trtbuild.model.edits import tapped
 
     model = float_network()
     tensors = watched_tensors(model)

@@ -19,8 +19,8 @@ from tests.trtbuild.verification.small_network import (
 from tests.work import num_calls
 from trtbuild.artifact import Artifact
 from trtbuild.errors import DataError, ModelError
+from trtbuild.model.edits import tapped
 from trtbuild.model.qdq import activation_pairs
-from trtbuild.model.taps import tapped
 from trtbuild.quantization import portable_form, quantize
 from trtbuild.search.groups import find_groups, with_float
 from trtbuild.verification.layers import layer_errors, weight_errors

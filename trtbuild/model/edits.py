@@ -1,0 +1,156 @@
+"""Changes to a network: constants and nodes are added, outputs change hands, what nothing reads goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from trtbuild.model.names import Names
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    import numpy as np
+
+__all__ = [
+    "GraphWriter",
+    "add_initializer",
+    "remove_unread",
+    "set_constant",
+    "take_over_output",
+    "tapped",
+]
+
+
+def add_initializer(
+    graph: ir.Graph, name: str, content: np.ndarray | ir.TensorProtocol
+) -> ir.Value:
+    """Add a constant to `graph`; a tensor is shared, not copied.
+
+    Args:
+        graph: the graph that shall hold it.
+        name: a name that no other tensor has.
+        content: its dtype, shape and elements.
+    """
+    tensor = content if isinstance(content, ir.TensorProtocol) else ir.tensor(content, name=name)
+    return ir.tape.Tape(graph).initializer(tensor, name)
+
+
+def set_constant(
+    model: ir.Model, node: ir.Node, index: int, array: np.ndarray, suffix: str
+) -> None:
+    """Give `node` of the main graph a constant of its own as input `index`; others keep the old one.
+
+    Args:
+        model: the network.
+        node: a layer; its constant gets the dtype of its weight, input 1.
+        index: the input, which may not be there yet.
+        array: the elements.
+        suffix: the constant is called after node, index and this.
+    """
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.dtype is not None
+    old = node.inputs[index] if index < len(node.inputs) else None
+    name = Names(model).fresh(f"{node.name}_{index}_{suffix}")
+    value = add_initializer(model.graph, name, array.astype(weight.dtype.numpy()))
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+    if old is not None and old.is_initializer() and not old.uses() and not old.is_graph_output():
+        del model.graph.initializers[old.name or ""]
+
+
+def take_over_output(output: ir.Value, new: ir.Value, *, aside: str) -> None:
+    """Make `new` an output of the graph in place of `output`, under its name, which callers rely on.
+
+    Who reads `output` inside the network keeps reading it.
+
+    Args:
+        output: an output of a graph.
+        new: a tensor of the same graph that is no output of it.
+        aside: the name that `output` has from now on.
+    """
+    graph = output.graph
+    assert graph is not None, "an output belongs to a graph"
+    name = output.name
+    output.name = aside
+    new.name = name
+    for place, value in enumerate(graph.outputs):
+        if value is output:
+            graph.outputs[place] = new
+
+
+def remove_unread(model: ir.Model) -> None:
+    """Remove the nodes and constants that no output needs, in place; inputs and outputs stay."""
+    RemoveUnusedNodesPass()(model)
+
+
+def tapped(model: ir.Model, names: Collection[str]) -> ir.Model:
+    """Return a copy of `model` whose outputs are the computed tensors of `names`, in its order.
+
+    What only other outputs need is not computed. Where none of `names` is computed, such as inputs
+    alone, the outputs stay.
+    """
+    copy, wanted = model.clone(), frozenset(names)
+    values = [value for node in copy.graph for value in node.outputs if value.name in wanted]
+    if values:
+        copy.graph.outputs.clear()
+        copy.graph.outputs.extend(values)
+    return copy
+
+
+class GraphWriter:
+    """Adds nodes and constants to the main graph of one model, each under a name that nothing else has."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.graph = model.graph
+        self._names = Names(model)
+        self._node_names = {node.name for node in model.graph}
+
+    def fresh(self, hint: str) -> str:
+        """Return a tensor name that starts with `hint` and is not taken."""
+        return self._names.fresh(hint)
+
+    def constant(self, hint: str, array: np.ndarray) -> ir.Value:
+        """Add an initializer."""
+        return add_initializer(self.graph, self._names.fresh(hint), array)
+
+    def quantize(self, value: ir.Value, parameters: Sequence[ir.Value], hint: str) -> ir.Node:
+        """Make the QuantizeLinear of an activation; its place in the graph is the caller's choice."""
+        node = self._node("QuantizeLinear", [value, *parameters], hint, {})
+        assert parameters[1].dtype is not None
+        node.outputs[0].dtype = parameters[1].dtype
+        node.outputs[0].shape = value.shape
+        return node
+
+    def dequantize(
+        self,
+        value: ir.Value,
+        parameters: Sequence[ir.Value],
+        hint: str,
+        like: ir.Value,
+        axis: int | None,
+    ) -> ir.Node:
+        """Make a DequantizeLinear whose output has the type and shape of `like`."""
+        attributes = {} if axis is None else {"axis": axis}
+        node = self._node("DequantizeLinear", [value, *parameters], hint, attributes)
+        node.outputs[0].type = like.type
+        node.outputs[0].shape = like.shape
+        return node
+
+    def _node(
+        self, op_type: str, inputs: Sequence[ir.Value], hint: str, attributes: Mapping[str, int]
+    ) -> ir.Node:
+        output = self._names.fresh(hint)
+        base = name = f"{output}_{op_type}"
+        number = 1
+        while name in self._node_names:
+            number += 1
+            name = f"{base}_{number}"
+        self._node_names.add(name)
+        node = ir.node(op_type, list(inputs), attributes=attributes, name=name)
+        node.outputs[0].name = output
+        return node
