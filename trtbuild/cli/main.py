@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import signal
 import sys
 import threading
@@ -78,7 +79,7 @@ def _group() -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and answer the exit code; messages go to standard error."""
     try:
-        with _signals_raised():
+        with _signals_raised(), _warnings_shown():
             answer = _group.main(args=arguments, prog_name="trtbuild", standalone_mode=False)
     except Terminated as ended:
         click.echo(f"ended by {ended.signal.name}; nothing half-written was left behind.", err=True)
@@ -131,6 +132,23 @@ def _signals_raised() -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+class _Warnings(logging.Handler):
+    """Shows what the library warns of, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"trtbuild: warning: {record.getMessage()}", err=True)
+
+
+@contextlib.contextmanager
+def _warnings_shown() -> Iterator[None]:
+    logger, handler = logging.getLogger("trtbuild"), _Warnings(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _exit_code(error: TrtbuildError | CalibratorError) -> int:

@@ -15,7 +15,14 @@ from trtbuild.errors import ModelError, OptionError
 from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.jobs.compare import compare_with_float, find_fault, time_against_float
 from trtbuild.manifest import write_manifest
-from trtbuild.model import input_specs, name_nodes, read_model, static_batch, write_model
+from trtbuild.model import (
+    input_specs,
+    name_nodes,
+    read_model,
+    repairs_of,
+    static_batch,
+    write_model,
+)
 from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
@@ -48,9 +55,8 @@ def load(path: Path) -> Artifact:
     """
     model = read_model(path)
     opset = model.graph.opset_imports.get("", 0)
-    record = Record(
-        "read", f"{len(model.graph)} nodes, opset {opset}", {"file": path.name, "opset": opset}
-    )
+    details = {"file": path.name, "opset": opset, "repairs": list(repairs_of(model))}
+    record = Record("read", f"{len(model.graph)} nodes, opset {opset}", details)
     return Artifact(path.stem, model, model, history=(record,))
 
 

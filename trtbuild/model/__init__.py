@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trtbuild.model.digests import graph_digest, weights_digest
-from trtbuild.model.reading import name_nodes, read_model, read_unchanged
+from trtbuild.model.reading import name_nodes, read_model, read_unchanged, repairs_of
 from trtbuild.model.signature import fixed_batch, input_specs, output_specs, static_batch
 from trtbuild.model.writing import model_bytes, num_weight_bytes, temporary_file, write_model
 
@@ -17,6 +17,7 @@ __all__ = [
     "output_specs",
     "read_model",
     "read_unchanged",
+    "repairs_of",
     "static_batch",
     "temporary_file",
     "weights_digest",

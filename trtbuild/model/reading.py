@@ -8,6 +8,7 @@ and every node has a name of its own, since reports and ``--float`` speak in nod
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import onnx
@@ -17,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError
 from trtbuild.model.opset import raise_opset
+from trtbuild.model.repair import repair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +31,13 @@ __all__ = [
     "name_nodes",
     "read_model",
     "read_unchanged",
+    "repairs_of",
 ]
+
+_log = logging.getLogger(__name__)
+
+# Where `repairs_of` looks, among what a network in memory carries and no file holds.
+_REPAIRS = "trtbuild.repairs"
 
 MIN_OPSET = 7
 MIN_QDQ_OPSET = 13
@@ -43,13 +51,13 @@ def read_model(path: Path) -> ir.Model:
         ModelError: the file is missing, is not ONNX, is damaged, misses its external data, holds an
             unsupported opset, is not a valid graph, or takes or gives what is no tensor of numbers.
     """
-    proto = _checked(path)
+    proto, repairs = _checked(path)
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
     needed = MIN_QDQ_OPSET_HALF if _has_half_weights(proto) else MIN_QDQ_OPSET
     if _opset(proto) < needed:
         proto = raise_opset(_without_weight_inputs(proto), needed, path)
-    model = _as_ir(proto, path)
+    model = _as_ir(proto, path, repairs)
     drop_weight_inputs(model)
     _check_interface(model, path)
     name_nodes(model)
@@ -62,25 +70,36 @@ def read_unchanged(path: Path) -> ir.Model:
     Raises:
         ModelError: as `read_model`.
     """
-    return _as_ir(_checked(path), path)
+    proto, repairs = _checked(path)
+    return _as_ir(proto, path, repairs)
 
 
-def _checked(path: Path) -> onnx.ModelProto:
+def _checked(path: Path) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The network, valid, and what had to be repaired for that."""
     proto = _parse(path)
     _check_opset(proto, path)
     _check_external_data(proto, path)
-    _check_valid(path)
-    _forget_negative_dims(proto.graph)
-    return proto
+    repairs = tuple(repair(proto, path))
+    _check_valid(_for_checker(proto) if repairs else str(path), path)
+    for sentence in repairs:
+        _log.warning("'%s': %s.", path, sentence)
+    return proto, repairs
 
 
-def _as_ir(proto: onnx.ModelProto, path: Path) -> ir.Model:
+def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.Model:
     try:
         model: ir.Model = ir.from_proto(proto)
     except Exception as error:
         raise ModelError(f"cannot read '{path}': {_first_line(error)}. Export it again.") from error
     ir.external_data.set_base_dir(model.graph, path.parent)
+    model.meta[_REPAIRS] = repairs
     return model
+
+
+def repairs_of(model: ir.Model) -> tuple[str, ...]:
+    """What was repaired while `model` was read, a sentence each; empty for what no file was read of."""
+    found: tuple[str, ...] = model.meta.get(_REPAIRS, ())
+    return found
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -90,6 +109,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         content = path.read_bytes()
+        _check_kind(content, path)
         proto.ParseFromString(content)
     except OSError as error:
         raise ModelError(f"cannot read the model '{path}': {error.strerror}.") from error
@@ -105,6 +125,29 @@ def _parse(path: Path) -> onnx.ModelProto:
             f"{len(content)} bytes."
         )
     return proto
+
+
+# What lies where an ONNX file is expected: its first bytes (from an offset), what it is, what to do.
+_OTHER_KINDS = (
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
+    (0, b"ftrt", "a TensorRT engine", "give the ONNX file that it was built from"),
+    (0, b"ptrt", "a TensorRT engine", "give the ONNX file that it was built from"),
+    (4, b"ORTM", "a network in ONNX Runtime's own format", "give the ONNX file that it was made from"),
+    (4, b"TFL3", "a TensorFlow Lite network", "convert it to ONNX"),
+    (0, b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint or an .npz",
+     "give an ONNX file, or a module as package.module:factory with --weights"),
+    (0, b"\x80\x02", "a pickle, such as an old PyTorch checkpoint",
+     "give an ONNX file, or a module as package.module:factory with --weights"),
+    (0, b"\x89HDF", "an HDF5 file, such as a Keras network", "convert it to ONNX"),
+    (0, b"\x1f\x8b", "compressed by gzip", "unpack it first"),
+    (0, b"<", "a text, such as the page of a web server", "download the file itself"),
+)  # fmt: skip
+
+
+def _check_kind(content: bytes, path: Path) -> None:
+    for offset, magic, kind, remedy in _OTHER_KINDS:
+        if content[offset : offset + len(magic)] == magic:
+            raise ModelError(f"'{path}' is no ONNX file, but {kind}; {remedy}.")
 
 
 def _opset(proto: onnx.ModelProto) -> int:
@@ -142,9 +185,28 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def _check_valid(path: Path) -> None:
+def _for_checker(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that the checker takes without the file: weights in other files are inputs of it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    inside = []
+    for tensor in copy.graph.initializer:
+        if onnx.external_data_helper.uses_external_data(tensor):
+            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            copy.graph.input.append(value)
+        else:
+            inside.append(tensor)
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(inside)
+    for output in copy.graph.output:
+        if output.type.WhichOneof("value") == "tensor_type":
+            output.type.tensor_type.shape.SetInParent()  # one of no known rank is fine for us
+    return copy
+
+
+def _check_valid(network: onnx.ModelProto | str, path: Path) -> None:
     try:
-        onnx.checker.check_model(str(path))
+        onnx.checker.check_model(network)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"'{path}' is not a valid ONNX graph: {_first_line(error)}.") from error
     except Exception as error:
@@ -167,14 +229,6 @@ def _check_interface(model: ir.Model, path: Path) -> None:
 def _has_half_weights(proto: onnx.ModelProto) -> bool:
     tensors = onnx.external_data_helper._get_all_tensors(proto)
     return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in tensors)
-
-
-def _forget_negative_dims(graph: onnx.GraphProto) -> None:
-    """Some exporters write an unknown size as -1, which shape inference takes for a number."""
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:
-                dim.ClearField("dim_value")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,264 @@
+"""What ONNX Runtime runs is read: repaired with a sentence, and computing what it computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from trtbuild.errors import ModelError
+from trtbuild.model import read_model, read_unchanged, repairs_of
+from trtbuild.model.repair import repair
+from trtbuild.model.writing import model_bytes
+
+RNG = np.random.default_rng(0)
+W1 = numpy_helper.from_array(RNG.standard_normal((8, 3, 3, 3)).astype(np.float32), "w1")
+W2 = numpy_helper.from_array(RNG.standard_normal((4, 8, 3, 3)).astype(np.float32), "w2")
+GAIN = numpy_helper.from_array(np.full(10, 2, np.float32), "gain")
+CONV1 = helper.make_node("Conv", ["x", "w1"], ["c"], name="conv1")
+RELU = helper.make_node("Relu", ["c"], ["r"], name="relu")
+CONV2 = helper.make_node("Conv", ["r", "w2"], ["y"], name="conv2")
+X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 12, 12])
+Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 8, 8])
+OPEN = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+CHAIN = [CONV1, RELU, CONV2]
+
+
+def model(nodes, weights=(W1, W2), *, opset=17, ir=8, inputs=(X,), outputs=(Y,), **more):
+    graph = helper.make_graph(nodes, "g", list(inputs), list(outputs), list(weights), **more)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+
+
+def run(content, feeds):
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(content, options).run(None, feeds)
+
+
+def layer_norm():
+    node = helper.make_node("LayerNormalization", ["r", "gain"], ["l"], name="norm")
+    last = helper.make_node("Conv", ["l", "w2"], ["y"], name="conv2")
+    return model([CONV1, RELU, node, last], [W1, W2, GAIN], opset=12)
+
+
+def without_shape():
+    return model(CHAIN, outputs=[OPEN])
+
+
+def without_type():
+    return model(CHAIN, value_info=[onnx.ValueInfoProto(name="c")])
+
+
+def unnamed():
+    made = model(CHAIN)
+    made.graph.name = ""
+    return made
+
+
+def sparse():
+    values = np.array([1.5, -2.0, 0.25], np.float32)
+    made = [
+        helper.make_sparse_tensor(
+            numpy_helper.from_array(values, name), numpy_helper.from_array(indices, "at"), [4, 4]
+        )
+        for name, indices in (
+            ("linear", np.array([0, 5, 14])),
+            ("coordinates", np.array([[0, 0], [1, 1], [3, 2]])),
+        )
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "linear"], ["m"], name="first"),
+        helper.make_node("MatMul", ["m", "coordinates"], ["y"], name="second"),
+    ]
+    flat = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    return model(nodes, (), inputs=flat[:1], outputs=flat[1:], sparse_initializer=made)
+
+
+def overridable():
+    open_dims = helper.make_tensor_value_info("w1", TensorProto.FLOAT, ["a", None, 3, 3])
+    return model(CHAIN, inputs=[X, open_dims])
+
+
+FOUND = {
+    "unsorted": (model([CONV2, RELU, CONV1]), "sorted"),
+    "ir3": (model(CHAIN, ir=3, opset=8), "IR version 3"),
+    "no shape": (without_shape(), "'y'"),
+    "no type": (without_type(), "without a type"),
+    "unnamed": (unnamed(), "no name"),
+    "layer norm of opset 12": (layer_norm(), "'LayerNormalization'"),
+    "sparse": (sparse(), "'linear', 'coordinates'"),
+    "overridable": (overridable(), None),
+    "nothing": (model(CHAIN), None),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("read", [read_model, read_unchanged])
+def test_what_onnxruntime_runs_is_read_and_computes_the_same(tmp_path, name, read, caplog):
+    made, sentence = FOUND[name]
+    path = tmp_path / "net.onnx"
+    path.write_bytes(made.SerializeToString())
+    dims = [
+        2 if dim.dim_param else dim.dim_value
+        for dim in made.graph.input[0].type.tensor_type.shape.dim
+    ]
+    feeds = {"x": RNG.standard_normal(dims).astype(np.float32)}
+    wanted = run(made.SerializeToString(), feeds)
+    found = read(path)
+    assert len(repairs_of(found)) == (sentence is not None)
+    assert all(sentence in repair for repair in repairs_of(found))
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * (sentence is not None)
+    written = model_bytes(found)
+    onnx.checker.check_model(written)
+    for one, other in zip(run(written, feeds), wanted):
+        # the same operators on the same numbers; another opset may pick another kernel
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(order=st.permutations(range(12)), seed=st.integers(0, 2**16))
+def test_any_order_of_nodes_is_sorted(order, seed):
+    rng = np.random.default_rng(seed)
+    nodes = [
+        helper.make_node(
+            "Add",
+            [f"t{rng.integers(number + 1)}", f"t{rng.integers(number + 1)}"],
+            [f"t{number + 1}"],
+        )
+        for number in range(12)
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("t0", "t12")]
+    made = model([nodes[i] for i in order], (), inputs=ends[:1], outputs=ends[1:])
+    repair(made, "net.onnx")
+    onnx.checker.check_model(made)
+    assert sorted(n.output[0] for n in made.graph.node) == sorted(n.output[0] for n in nodes)
+
+
+def test_what_is_sorted_stays_as_it_is():
+    made = model(CHAIN)
+    before = made.SerializeToString()
+    assert repair(made, "net.onnx") == []
+    assert made.SerializeToString() == before
+
+
+def test_a_body_that_reads_from_around_it_comes_after_what_it_reads(tmp_path):
+    body = helper.make_graph(
+        [helper.make_node("Neg", ["c"], ["b"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)],
+    )
+    choose = helper.make_node("If", ["flag"], ["y"], then_branch=body, else_branch=body)
+    flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
+    made = model(
+        [choose, CONV1],
+        [W1],
+        inputs=[X, flag],
+        outputs=[OPEN],
+    )
+    path = tmp_path / "net.onnx"
+    path.write_bytes(made.SerializeToString())
+    assert [node.op_type for node in read_model(path).graph] == ["Conv", "If"]
+
+
+def training(node, opset, *more):
+    outputs = [OPEN]
+    names = [name for name in node.input[1:] if name]
+    weights = [numpy_helper.from_array(np.ones(8, np.float32), name) for name in names]
+    if node.op_type == "Dropout":
+        weights = [
+            numpy_helper.from_array(np.float32(0.5), "ratio"),
+            numpy_helper.from_array(np.array(True), "on"),
+        ]
+    last = helper.make_node("Relu", ["n"], ["y"])
+    return model([CONV1, node, last, *more], [W1, *weights], opset=opset, outputs=outputs)
+
+
+DROPOUT = helper.make_node("Dropout", ["c", "ratio", "on"], ["n"], name="drop")
+NORM = helper.make_node(
+    "BatchNormalization", ["c", "s", "b", "m", "v"], ["n", "m2", "v2"], training_mode=1, name="norm"
+)
+OLD_NORM = helper.make_node(
+    "BatchNormalization", ["c", "s", "b", "m", "v"], ["n", "m2", "v2", "sm", "sv"], name="norm"
+)
+
+
+@pytest.mark.parametrize(("node", "opset"), [(DROPOUT, 15), (NORM, 15), (OLD_NORM, 9)])
+def test_training_mode_is_switched_off_and_said(tmp_path, node, opset):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(training(node, opset).SerializeToString())
+    found = read_model(path)
+    sentence = repairs_of(found)[0]
+    assert f"{node.op_type} '{node.name}'" in sentence
+    feeds = {"x": RNG.standard_normal((2, 3, 12, 12)).astype(np.float32)}
+    twice = [run(model_bytes(found), feeds)[0] for _ in range(2)]
+    np.testing.assert_array_equal(*twice)
+    plain = run(
+        model(
+            [CONV1], [W1], outputs=[helper.make_tensor_value_info("c", 1, None)]
+        ).SerializeToString(),
+        feeds,
+    )[0]
+    if node.op_type == "Dropout":
+        wanted = np.maximum(plain, 0)
+    else:  # gain, shift, mean and variance are 1
+        wanted = np.maximum((plain - 1) / np.sqrt(np.float32(1 + 1e-5)) + 1, 0)
+    np.testing.assert_allclose(twice[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_of_training_that_somebody_reads_are_refused(tmp_path):
+    path = tmp_path / "net.onnx"
+    made = training(NORM, 15, helper.make_node("Neg", ["m2"], ["z"]))
+    path.write_bytes(made.SerializeToString())
+    with pytest.raises(ModelError, match=r"'norm'.*'m2'.*eval"):
+        read_model(path)
+
+
+def test_bfloat16_becomes_float32(tmp_path):
+    import ml_dtypes
+
+    values = RNG.standard_normal((8, 10)).astype(ml_dtypes.bfloat16)
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.BFLOAT16, ["n", 8]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 10]),
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Cast", ["m"], ["b"], to=TensorProto.BFLOAT16),
+        helper.make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT),
+    ]
+    weight = helper.make_tensor("w", TensorProto.BFLOAT16, [8, 10], values.tobytes(), raw=True)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(
+        model(
+            nodes, [weight], opset=22, ir=10, inputs=ends[:1], outputs=ends[1:]
+        ).SerializeToString()
+    )
+    found = read_model(path)
+    assert "bfloat16" in repairs_of(found)[0]
+    x = RNG.standard_normal((3, 8)).astype(np.float32)
+    wanted = x.astype(np.float64) @ values.astype(np.float64)
+    # a sum of 8 products in float32
+    np.testing.assert_allclose(run(model_bytes(found), {"x": x})[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n", "git lfs pull"),
+        (b"ftrt" + bytes(40), "TensorRT engine"),
+        (b"PK\x03\x04" + bytes(40), "checkpoint"),
+        (b"<!DOCTYPE html>", "web server"),
+        (bytes(4) + b"ORTM", "ONNX Runtime"),
+    ],
+)
+def test_other_files_are_named(tmp_path, content, word):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=word):
+        read_model(path)

@@ -1,0 +1,347 @@
+"""What exporters and editors leave behind, and ONNX Runtime takes: repaired while a file is read.
+
+Each repair works in place on a network as it was parsed, leaves what it computes as it is (in evaluation
+mode), and returns one sentence where it did something.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from trtbuild.errors import ModelError
+from trtbuild.model.opset import raise_opset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["repair"]
+
+# Before it, every weight had to be an input as well.
+_WEIGHTS_WITHOUT_INPUTS = 4
+
+_BFLOAT16 = onnx.TensorProto.BFLOAT16
+# Attributes of ONNX operators that name a type.
+_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision")
+
+# The domain that holds operators newer than the network's opset while the converter raises it.
+_SET_ASIDE = "trtbuild.newer"
+
+_ONNX = ("", "ai.onnx")
+
+
+def repair(proto: onnx.ModelProto, path: Path) -> list[str]:
+    """Repair `proto` in place.
+
+    Args:
+        proto: as parsed; weights may lie in another file.
+        path: of the file, for messages.
+
+    Returns:
+        A sentence for each repair, without a full stop; empty where nothing was wrong.
+
+    Raises:
+        ModelError: the network was exported in training mode and its outputs depend on that.
+    """
+    _forget_negative_dims(proto.graph)
+    found = (
+        _name_graphs(proto),
+        _forget_empty_types(proto),
+        _densify(proto),
+        _raise_ir_version(proto),
+        _sort_nodes(proto),
+        _leave_training_mode(proto, path),
+        _raise_opset_for_newer_operators(proto, path),
+        _compute_in_float32(proto, path),
+        _find_output_shapes(proto),
+    )
+    return [sentence for sentence in found if sentence]
+
+
+def _forget_negative_dims(graph: onnx.GraphProto) -> None:
+    """Some exporters write an unknown size as -1, which shape inference takes for a number."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+
+
+def _name_graphs(proto: onnx.ModelProto) -> str:
+    unnamed = [graph for graph in _graphs(proto.graph) if not graph.name]
+    for number, graph in enumerate(unnamed):
+        graph.name = "graph" if number == 0 else f"graph_{number}"
+    return "a graph had no name and got one" if unnamed else ""
+
+
+def _forget_empty_types(proto: onnx.ModelProto) -> str:
+    """Drop what `value_info` does not say: an entry without a type or a shape says nothing."""
+    dropped = 0
+    for graph in _graphs(proto.graph):
+        kept = [value for value in graph.value_info if _says_something(value)]
+        dropped += len(graph.value_info) - len(kept)
+        if len(kept) != len(graph.value_info):
+            del graph.value_info[:]
+            graph.value_info.extend(kept)
+    return f"{dropped} inner tensors were listed without a type or shape" if dropped else ""
+
+
+def _says_something(value: onnx.ValueInfoProto) -> bool:
+    if not value.type.HasField("tensor_type"):
+        return value.type.WhichOneof("value") is not None
+    tensor = value.type.tensor_type
+    return bool(tensor.elem_type != onnx.TensorProto.UNDEFINED and tensor.HasField("shape"))
+
+
+def _densify(proto: onnx.ModelProto) -> str:
+    names = []
+    for graph in _graphs(proto.graph):
+        for sparse in graph.sparse_initializer:
+            graph.initializer.append(_dense(sparse))
+            names.append(sparse.values.name)
+        del graph.sparse_initializer[:]
+    return f"the sparse weights {_listed(names)} became dense" if names else ""
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    """The tensor that `sparse` stands for; its indices are linear, or one row of coordinates a value."""
+    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    if indices.ndim == 1:
+        dense.reshape(-1)[indices] = values
+    else:
+        dense[tuple(indices.T)] = values
+    return numpy_helper.from_array(dense, sparse.values.name)
+
+
+def _raise_ir_version(proto: onnx.ModelProto) -> str:
+    inputs = {value.name for value in proto.graph.input}
+    alone = [tensor.name for tensor in proto.graph.initializer if tensor.name not in inputs]
+    if proto.ir_version >= _WEIGHTS_WITHOUT_INPUTS or not alone:
+        return ""
+    before, proto.ir_version = proto.ir_version, _WEIGHTS_WITHOUT_INPUTS
+    return (
+        f"IR version {before} wants every weight among the inputs, and {len(alone)} are not; "
+        f"read as version {_WEIGHTS_WITHOUT_INPUTS}"
+    )
+
+
+def _sort_nodes(proto: onnx.ModelProto) -> str:
+    moved = sum(_sort(graph) for graph in _graphs(proto.graph))
+    return "nodes stood before those that they read from, and were sorted" if moved else ""
+
+
+def _sort(graph: onnx.GraphProto) -> bool:
+    """Bring the nodes of one graph into topological order, as near to their order as that allows."""
+    makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    waits_for = [
+        {makers[name] for name in _read_by(node) if name in makers} - {i}
+        for i, node in enumerate(graph.node)
+    ]
+    if all(max(needed, default=-1) < i for i, needed in enumerate(waits_for)):
+        return False
+    order = _order(waits_for)
+    if order is None:
+        return False  # a circle; the checker says so
+    nodes = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return True
+
+
+def _order(waits_for: list[set[int]]) -> list[int] | None:
+    """The numbers of `waits_for` so that each comes after those it waits for; None for a circle."""
+    readers: dict[int, list[int]] = defaultdict(list)
+    for number, needed in enumerate(waits_for):
+        for one in needed:
+            readers[one].append(number)
+    missing = [len(needed) for needed in waits_for]
+    order: list[int] = []
+    for start in range(len(waits_for)):
+        ready = [start] if missing[start] == 0 else []
+        while ready:
+            number = ready.pop()
+            missing[number] = -1
+            order.append(number)
+            for reader in readers[number]:
+                missing[reader] -= 1
+            # those before `start` have waited; those behind it have their own turn
+            ready.extend(r for r in reversed(readers[number]) if missing[r] == 0 and r < start)
+    return order if len(order) == len(waits_for) else None
+
+
+def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """The tensors that a node reads, those that its bodies capture included."""
+    yield from node.input
+    for body in _bodies(node):
+        own = {value.name for value in (*body.input, *body.initializer)}
+        own.update(name for inner in body.node for name in inner.output)
+        for inner in body.node:
+            yield from (name for name in _read_by(inner) if name not in own)
+        yield from (value.name for value in body.output if value.name not in own)
+
+
+def _leave_training_mode(proto: onnx.ModelProto, path: Path) -> str:
+    """Switch off Dropout, and let BatchNormalization use its statistics, as an engine does."""
+    constants = {t.name: t for t in proto.graph.initializer}
+    constants.update(
+        {n.output[0]: a.t for n in proto.graph.node if n.op_type == "Constant" for a in n.attribute}
+    )
+    read = {name for node in _nodes(proto.graph) for name in _read_by(node)}
+    read.update(value.name for graph in _graphs(proto.graph) for value in graph.output)
+    changed = []
+    for node in _nodes(proto.graph):
+        if node.domain not in _ONNX or not _trains(node, constants):
+            continue
+        statistics = [name for name in node.output[1:] if name in read]
+        if statistics:
+            raise ModelError(
+                f"{node.op_type} '{node.name}' of '{path}' is in training mode, and its output "
+                f"'{statistics[0]}' is read; export the network in evaluation mode (model.eval())."
+            )
+        _evaluate_instead(node)
+        changed.append(f"{node.op_type} '{node.name or node.output[0]}'")
+    if not changed:
+        return ""
+    return (
+        f"{_listed(changed)} in training mode: switched to evaluation mode, which is what an engine "
+        "runs; export the network in evaluation mode (model.eval())"
+    )
+
+
+def _trains(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    if node.op_type == "Dropout" and len(node.input) > 2:
+        mode = constants.get(node.input[2])
+        return mode is not None and bool(numpy_helper.to_array(mode).any())
+    if node.op_type == "BatchNormalization":
+        # before opset 14 the running statistics among the outputs said so
+        return len(node.output) > 3 or any(
+            attribute.name == "training_mode" and attribute.i for attribute in node.attribute
+        )
+    return False
+
+
+def _evaluate_instead(node: onnx.NodeProto) -> None:
+    if node.op_type == "Dropout":
+        del node.input[2:]
+        return
+    del node.output[1:]
+    kept = [attribute for attribute in node.attribute if attribute.name != "training_mode"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _raise_opset_for_newer_operators(proto: onnx.ModelProto, path: Path) -> str:
+    """Raise the opset to the first that knows every operator: ONNX Runtime takes some in any opset."""
+    opset = next((one.version for one in proto.opset_import if one.domain in _ONNX), 0)
+    firsts = {
+        node.op_type: _first_opset(node.op_type, opset)
+        for node in _nodes(proto.graph)
+        if node.domain in _ONNX
+    }
+    newer = {name: first for name, first in firsts.items() if first > opset}
+    if not newer or not opset:
+        return ""
+    target = max(newer.values())
+    for node in _nodes(proto.graph):
+        if node.domain in _ONNX and node.op_type in newer:
+            node.domain = _SET_ASIDE  # the converter refuses what the opset does not have
+    proto.opset_import.append(onnx.helper.make_opsetid(_SET_ASIDE, 1))
+    proto.CopyFrom(raise_opset(_without_weight_inputs(proto), target, path))
+    for node in _nodes(proto.graph):
+        if node.domain == _SET_ASIDE:
+            node.domain = ""
+    kept = [one for one in proto.opset_import if one.domain != _SET_ASIDE]
+    del proto.opset_import[:]
+    proto.opset_import.extend(kept)
+    return f"opset {opset} does not have {_listed(sorted(newer))}; read as opset {target}"
+
+
+@functools.cache
+def _first_opset(op_type: str, opset: int) -> int:
+    """The first opset that has the operator, if it is newer than `opset`; else 0, also for unknown ones."""
+    if onnx.defs.has(op_type, max_inclusive_version=opset):
+        return 0
+    schemas = onnx.defs.get_all_schemas_with_history()
+    found = [one.since_version for one in schemas if one.name == op_type and one.domain == ""]
+    return min(found, default=0)
+
+
+def _without_weight_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    kept = [value for value in proto.graph.input if value.name not in weights]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    proto.ir_version = max(proto.ir_version, _WEIGHTS_WITHOUT_INPUTS)
+    return proto
+
+
+def _compute_in_float32(proto: onnx.ModelProto, path: Path) -> str:
+    """Put float32 in the place of bfloat16: every value is kept, sums are rounded less."""
+    changed = sum(_widened_values(graph) for graph in _graphs(proto.graph))
+    for tensor in onnx.external_data_helper._get_all_tensors(proto):
+        if tensor.data_type == _BFLOAT16:
+            if onnx.external_data_helper.uses_external_data(tensor):
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+            changed += 1
+    for node in _nodes(proto.graph):
+        for attribute in node.attribute:
+            if attribute.name in _TYPE_ATTRIBUTES and attribute.i == _BFLOAT16:
+                attribute.i = onnx.TensorProto.FLOAT
+                changed += 1
+    return "bfloat16 became float32, its inputs and outputs included" if changed else ""
+
+
+def _widened_values(graph: onnx.GraphProto) -> int:
+    found = [
+        value
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        if value.type.tensor_type.elem_type == _BFLOAT16
+    ]
+    for value in found:
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    return len(found)
+
+
+def _find_output_shapes(proto: onnx.ModelProto) -> str:
+    """Give outputs without a type or a shape the inferred one; a shape of no known size where none is."""
+    bare = [value for value in proto.graph.output if not _says_something(value)]
+    if not bare:
+        return ""
+    inferred = onnx.shape_inference.infer_shapes(proto)
+    found = {value.name: value for value in inferred.graph.output}
+    for value in bare:
+        if _says_something(found[value.name]):
+            value.type.CopyFrom(found[value.name].type)
+    return f"the outputs {_listed([value.name for value in bare])} had no type or shape"
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for body in _bodies(node):
+            yield from _graphs(body)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for one in _graphs(graph):
+        yield from one.node
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" if "'" not in name else name for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
