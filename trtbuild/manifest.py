@@ -5,7 +5,6 @@ JSON, schema ``trtbuild.manifest``; docs/manifest.md describes it.
 
 from __future__ import annotations
 
-import json
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from trtbuild.files import file_digest, write_text
 from trtbuild.latency.stats import summarize
 from trtbuild.machine import package_versions
 from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
-from trtbuild.records import encode, load_object
+from trtbuild.records import dumps, encode, load_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +35,7 @@ _PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript"
 
 def write_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> None:
     """Write the manifest of `result`, as the last file of a build."""
-    text = json.dumps(build_manifest(result, recipe, plan), indent=1, ensure_ascii=False)
+    text = dumps(build_manifest(result, recipe, plan))
     write_text(result.manifest, text + "\n")
 
 

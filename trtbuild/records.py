@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, exactly: tuples, nested records, numbers that JSON lacks.
+"""All JSON: frozen dataclasses to text and back, exactly: tuples, nested records, numbers it lacks.
 
 JSON has no infinity; here it is the string ``"inf"`` (``"-inf"``, ``"nan"``), and any other reader
 sees at once that it is not a number it may add up.
@@ -10,6 +10,9 @@ import dataclasses
 import json
 import math
 import types
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from trtbuild.errors import InputError
@@ -17,28 +20,56 @@ from trtbuild.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["decode", "encode", "load_object"]
+__all__ = ["decode", "dumps", "encode", "load_object"]
 
 _T = TypeVar("_T")
 
 
 def encode(value: Any) -> Any:
-    """Turn a dataclass (or what one may hold) into JSON types.
+    """Return a dataclass, or what one may hold, as JSON types.
+
+    Enumerations become their values, paths their text, NumPy's scalars Python's numbers.
 
     Raises:
         TypeError: a type that no record holds.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: encode(item) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {_plain_key(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
+    return _plain_value(value)
+
+
+def _plain_value(value: Any) -> str | bool | int | float | None:
+    if isinstance(value, Enum):
+        value = value.value
+    elif getattr(value, "shape", None) == ():  # a scalar of NumPy, which need not be loaded for it
+        value = value.item()
+    elif isinstance(value, PurePath):
+        value = str(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if value is None or isinstance(value, str | bool | int):
         return value
     raise TypeError(f"cannot write a {type(value).__name__} as JSON")
+
+
+def _plain_key(key: Any) -> str:
+    plain = _plain_value(key)
+    if not isinstance(plain, str):
+        raise TypeError(f"cannot write a key of type {type(key).__name__} as JSON")
+    return plain
+
+
+def dumps(value: Any) -> str:
+    """Return `encode` of `value` as readable JSON text that can be written as UTF-8.
+
+    What a file name holds that is no character (lone surrogates) is an escape there.
+    """
+    text = json.dumps(encode(value), indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def decode(cls: type[_T], data: Any, where: str) -> _T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from trtbuild.errors import InputError
 from trtbuild.files import write_text
 from trtbuild.latency.conditions import Conditions, Device  # noqa: TC001 - read by `decode`
 from trtbuild.latency.measure import Samples  # noqa: TC001 - read by `decode`
-from trtbuild.records import decode, encode, load_object
+from trtbuild.records import decode, dumps, encode, load_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +59,7 @@ def save_baseline(baseline: Baseline, path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    write_text(path, json.dumps(baseline.to_json(), allow_nan=False) + "\n")
+    write_text(path, dumps(baseline.to_json()) + "\n")
 
 
 def load_baseline(path: Path) -> Baseline:

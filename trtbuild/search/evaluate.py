@@ -6,7 +6,6 @@ The float network's outputs are kept, and so are results: on disk, they serve th
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from trtbuild.errors import InputError
 from trtbuild.files import make_directory, write_text
 from trtbuild.model import graph_digest, weights_digest
+from trtbuild.records import dumps
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.verification.compare import Comparison, ComparisonOptions, compare
 
@@ -122,7 +122,7 @@ class Evaluator:
 
     def _save(self, key: str, found: Comparison) -> None:
         if self._directory is not None:
-            write_text(self._directory / f"{key}.json", json.dumps(found.to_json()))
+            write_text(self._directory / f"{key}.json", dumps(found.to_json()))
 
 
 class _Recorded:

@@ -6,7 +6,7 @@ Loading constructs the module as ever, cuts the same channels again and then loa
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
@@ -18,6 +18,7 @@ from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, tracing
 from trtbuild.pytorch.prune.split_blocks import split_c2f
 from trtbuild.pytorch.spec import InputSpec
+from trtbuild.records import dumps, encode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,7 @@ class PruneHistory:
 
     def to_json(self) -> str:
         """The history as text."""
-        return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1)
+        return dumps({"format": _FORMAT, **encode(self)})
 
     @classmethod
     def from_json(cls, text: str) -> PruneHistory:
@@ -105,7 +106,7 @@ def load_pruned(module: nn.Module, folder: Path) -> nn.Module:
         ModelError: the folder is no such folder, or was made from another module.
     """
     try:
-        history = PruneHistory.from_json((folder / HISTORY_FILE).read_text())
+        history = PruneHistory.from_json((folder / HISTORY_FILE).read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(
             f"'{folder}' holds no pruned module: {HISTORY_FILE} cannot be read."

@@ -1,0 +1,80 @@
+"""One encoder of JSON: what every file and every ``--json`` of trtbuild has in common."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+
+from trtbuild.enums import StrEnum
+from trtbuild.records import decode, dumps, encode
+
+
+class Color(StrEnum):
+    RED = "red"
+
+
+class Number(Enum):
+    ONE = 1
+
+
+@dataclass(frozen=True)
+class Inner:
+    value: float
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    pair: tuple[float, ...]
+    by_name: dict[str, Inner]
+    nothing: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+        (math.nan, "nan"),
+        (np.float32("inf"), "inf"),
+        (np.float64("nan"), "nan"),
+        (np.float32(0.5), 0.5),
+        (np.int64(7), 7),
+        (np.bool_(True), True),
+        (np.asarray(2.5), 2.5),
+        (Color.RED, "red"),
+        (Number.ONE, 1),
+        (PurePosixPath("a/b"), "a/b"),
+        ((1, [2, None]), [1, [2, None]]),
+        ({Color.RED: Inner(math.inf)}, {"red": {"value": "inf"}}),
+    ],
+)
+def test_every_kind_of_value_is_written_in_one_way(value, plain) -> None:
+    assert encode(value) == plain
+    assert type(encode(value)) is type(plain)
+    assert json.loads(dumps(value)) == plain
+
+
+@pytest.mark.parametrize("value", [object(), {1: 2}, np.zeros(2), {1, 2}, b"bytes"])
+def test_what_no_record_holds_is_refused(value) -> None:
+    with pytest.raises(TypeError, match="as JSON"):
+        encode(value)
+
+
+def test_records_come_back_as_they_were() -> None:
+    record = Outer(Inner(math.inf), (1.0, -math.inf), {"a": Inner(0.25)})
+    assert decode(Outer, json.loads(dumps(record)), "it") == record
+
+
+def test_a_file_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
+    name = os.fsdecode(b"net\xff.onnx")
+    path = tmp_path / "out.json"
+    path.write_bytes(dumps({"file": name}).encode())
+    assert json.loads(path.read_bytes()) == {"file": name}
