@@ -14,8 +14,10 @@ import onnx_ir as ir
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.errors import ModelError
 from trtbuild.migration.report import Entry, Fate, Migration
+from trtbuild.model.attributes import input_at
+from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
-from trtbuild.model.operators import is_constant
+from trtbuild.model.qdq import dequantized
 from trtbuild.quantization.spread import spread_scales
 
 __all__ = ["to_cache"]
@@ -58,7 +60,7 @@ def _take_out(graph: ir.Graph, node: ir.Node, scales: dict[str, np.float32]) -> 
     source = node.inputs[0]
     assert source is not None
     if is_constant(source):
-        _replace(node, _dequantized(graph, node, source))
+        _replace(node, _float_constant(graph, node))
         return
     quantize = source.producer()
     if quantize is None or quantize.op_type != "QuantizeLinear":
@@ -86,32 +88,21 @@ def _take_out(graph: ir.Graph, node: ir.Node, scales: dict[str, np.float32]) -> 
 
 
 def _scalar_scale(node: ir.Node) -> np.float32:
-    scale, zero = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-    if scale is None or scale.const_value is None or scale.const_value.size != 1:
+    scale = array(node.inputs[1])
+    if scale is None or scale.size != 1:
         raise ModelError(f"'{node.name}' has no single constant scale, which a cache needs.")
-    if not _is_symmetric(zero):
+    zero = array(input_at(node, 2))  # without a zero point ONNX means unsigned
+    if zero is None or zero.dtype != np.int8 or zero.any():
         raise ModelError(f"'{node.name}' is not symmetric INT8, and a cache says nothing else.")
-    content: np.float32 = np.float32(scale.const_value.numpy().reshape(()))
+    content: np.float32 = np.float32(scale.reshape(()))
     return content
 
 
-def _is_symmetric(zero: ir.Value | None) -> bool:
-    if zero is None or zero.const_value is None:  # without a zero point ONNX means unsigned
-        return False
-    return zero.const_value.dtype == ir.DataType.INT8 and not zero.const_value.numpy().any()
-
-
-def _dequantized(graph: ir.Graph, node: ir.Node, integers: ir.Value) -> ir.Value:
-    scale, output = node.inputs[1], node.outputs[0]
-    assert integers.const_value is not None
-    if scale is None or scale.const_value is None:
+def _float_constant(graph: ir.Graph, node: ir.Node) -> ir.Value:
+    content = dequantized(node.outputs[0])
+    if content is None:
         raise ModelError(f"'{node.name}' has no constant scale.")
-    scales = scale.const_value.numpy().astype(np.float32)
-    array = integers.const_value.numpy()
-    if scales.ndim:
-        axis = node.attributes.get_int("axis", 1)
-        scales = scales.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-    return add_initializer(graph, f"{output.name}_float", array.astype(np.float32) * scales)
+    return add_initializer(graph, f"{node.outputs[0].name}_float", content.astype(np.float32))
 
 
 def _replace(node: ir.Node, value: ir.Value) -> None:

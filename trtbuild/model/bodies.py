@@ -9,7 +9,7 @@ import onnx_ir as ir
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["all_graphs", "all_nodes", "bodies"]
+__all__ = ["all_graphs", "all_nodes", "bodies", "has_bodies"]
 
 
 _WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -28,6 +28,11 @@ def bodies(node: ir.Node) -> Iterator[ir.Graph]:
             yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
             yield from attribute.as_graphs()
+
+
+def has_bodies(node: ir.Node) -> bool:
+    """Whether there is a graph inside `node`."""
+    return next(bodies(node), None) is not None
 
 
 def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtbuild.model.constants import array
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -15,7 +17,6 @@ __all__ = [
     "AVERAGING",
     "RECURRENT",
     "WEIGHTED",
-    "is_constant",
     "moves_values",
     "weight_axis",
 ]
@@ -50,12 +51,8 @@ def _pads_with_known_values(node: ir.Node) -> bool:
     fill = node.inputs[2] if len(node.inputs) > 2 else None
     if fill is None:
         return True
-    return fill.const_value is not None and not fill.const_value.numpy().any()
-
-
-def is_constant(value: ir.Value | None) -> bool:
-    """Whether `value` is an initializer that no caller can replace."""
-    return value is not None and value.const_value is not None and not value.is_graph_input()
+    content = array(fill)
+    return content is not None and not content.any()
 
 
 def weight_axis(node: ir.Node, rank: int) -> int | None:

@@ -6,21 +6,26 @@ Works on the names and operators of ONNX alone, so networks that another tool qu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbuild.model.attributes import attribute, input_at, normal_axis
+from trtbuild.model.constants import array
 from trtbuild.model.operators import moves_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
 __all__ = [
     "ActivationPair",
     "activation_pairs",
+    "along_axis",
     "behind_activation",
+    "dequantized",
     "float_twins",
     "is_qdq",
     "pair_behind",
@@ -76,6 +81,46 @@ def pair_behind(value: ir.Value | None) -> ActivationPair | None:
     return ActivationPair(quantize.inputs[0], quantize, dequantize, step, low, high)
 
 
+def dequantized(value: ir.Value | None) -> NDArray[Any] | None:
+    """Return a constant, through a DequantizeLinear if need be, in the float type of its scale.
+
+    The product is rounded once: it is computed in float64.
+
+    Returns:
+        Its elements; None where they, the scale or the zero point are computed, or the scale is one of
+        blocks.
+    """
+    node = _producer(value, _DEQUANTIZE)
+    if node is None:
+        return array(value)
+    content, scale = array(node.inputs[0]), array(node.inputs[1])
+    given = input_at(node, 2)
+    zero = array(given)
+    unknown = content is None or scale is None or (given is not None and zero is None)
+    if unknown or attribute(node, "block_size", 0):
+        return None
+    assert content is not None and scale is not None  # noqa: PT018
+    axis = normal_axis(int(attribute(node, "axis", 1)), content.ndim)
+    steps = content.astype(np.float64)
+    if zero is not None:
+        steps -= along_axis(zero, axis, content.ndim).astype(np.float64)
+    result = steps * along_axis(scale, axis, content.ndim).astype(np.float64)
+    return result.astype(scale.dtype)
+
+
+def along_axis(vector: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
+    """Return a scale or zero point, of one value or one per slice of `axis`, shaped to broadcast.
+
+    Args:
+        vector: ``[]``, ``[1]`` or ``[size of the axis]``.
+        axis: of the tensor that it belongs to, counted from the front.
+        ndim: the number of dims of that tensor.
+    """
+    if vector.size == 1:
+        return vector.reshape((1,) * ndim)
+    return vector.reshape([-1 if place == axis else 1 for place in range(ndim)])
+
+
 def activation_pairs(model: ir.Model) -> dict[str, ActivationPair]:
     """Return every pair on an activation, by the name of the float tensor in front of it."""
     found = {}
@@ -88,30 +133,15 @@ def activation_pairs(model: ir.Model) -> dict[str, ActivationPair]:
 
 
 def weight_behind(value: ir.Value | None) -> np.ndarray | None:
-    """Return the float32 weight that a DequantizeLinear of constants yields; None for all else."""
-    node = _producer(value, _DEQUANTIZE)
-    tensor = node.inputs[0].const_value if node is not None and node.inputs[0] is not None else None
-    if node is None or tensor is None:
-        return None
-    scale, zero, _ = _numbers(node)
-    if scale is None:
-        return None
-    integers = tensor.numpy()
-    if scale.size > 1:
-        axis = node.attributes.get_int("axis", 1) % integers.ndim
-        shape = [-1 if i == axis else 1 for i in range(integers.ndim)]
-        scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
-    weight: np.ndarray = (integers.astype(np.float32) - zero.astype(np.float32)) * scale
-    return weight.astype(np.float32, copy=False)
+    """Return the weight that a DequantizeLinear of constants yields; None for all else."""
+    return None if _producer(value, _DEQUANTIZE) is None else dequantized(value)
 
 
 def _numbers(node: ir.Node) -> tuple[np.ndarray | None, np.ndarray, np.dtype]:
     """Scale, zero point and integer type of a Q or DQ whose scale is constant."""
-    scale = node.inputs[1].const_value if node.inputs[1] is not None else None
-    given = node.inputs[2] if len(node.inputs) > 2 else None
-    zero = given.const_value if given is not None else None
-    numbers = np.zeros((), np.uint8) if zero is None else zero.numpy()
-    return (None if scale is None else scale.numpy()), numbers, numbers.dtype
+    zero = array(input_at(node, 2))
+    numbers = np.zeros((), np.uint8) if zero is None else zero
+    return array(node.inputs[1]), numbers, numbers.dtype
 
 
 def quantized_nodes(model: ir.Model) -> Iterator[ir.Node]:

@@ -16,10 +16,11 @@ import numpy as np
 
 from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.constants import array
+from trtbuild.model.qdq import dequantized
 from trtbuild.model.shapes import static_dims
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.readers import maker, require_private
-from trtbuild.passes.weights import dequantized, read_weight, rounded, scale_weight
+from trtbuild.passes.weights import read_weight, rounded, scale_weight
 
 if TYPE_CHECKING:
     import onnx_ir as ir

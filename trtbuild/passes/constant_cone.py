@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import ExecutionError
 from trtbuild.model.attributes import is_random
-from trtbuild.model.bodies import bodies
+from trtbuild.model.bodies import has_bodies
 from trtbuild.model.constants import array, is_constant
 from trtbuild.passes.declined import Declined
 from trtbuild.runtime.evaluation import evaluate
@@ -74,4 +74,4 @@ def _cone(value: ir.Value) -> list[ir.Node]:
 def _computes(node: ir.Node) -> bool:
     if node.domain != "" or node.op_type in _KEPT or is_random(node):
         return False
-    return not any(True for _ in bodies(node))
+    return not has_bodies(node)

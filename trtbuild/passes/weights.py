@@ -9,6 +9,7 @@ import numpy as np
 
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array, constant_tensor
+from trtbuild.model.qdq import along_axis
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.readers import maker
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["Weight", "dequantized", "read_weight", "rounded", "scale_weight"]
+__all__ = ["Weight", "read_weight", "rounded", "scale_weight"]
 
 
 @dataclass(frozen=True)
@@ -54,30 +55,6 @@ def read_weight(value: ir.Value | None) -> Weight:
         raise Declined("the weights are not floats")
     shape = tuple(int(dim) for dim in tensor.shape.numpy())
     return Weight(value, dequantize, shape, typed.dtype.numpy())
-
-
-def dequantized(value: ir.Value | None) -> NDArray[Any] | None:
-    """Read a constant, through a DequantizeLinear if need be; None where it is not constant."""
-    node = maker(value, "DequantizeLinear")
-    if node is None:
-        return array(value)
-    parts = [array(operand) for operand in node.inputs]
-    if any(part is None for part in parts) or attribute(node, "block_size", 0):
-        return None
-    content, scale = parts[0], parts[1]
-    assert content is not None and scale is not None  # noqa: PT018
-    axis = normal_axis(int(attribute(node, "axis", 1)), content.ndim)
-    zero = parts[2] if len(parts) > 2 and parts[2] is not None else np.zeros_like(scale)
-    steps = content.astype(np.float64) - _along(zero, axis, content.ndim).astype(np.float64)
-    result = steps * _along(scale, axis, content.ndim).astype(np.float64)
-    return result.astype(scale.dtype)
-
-
-def _along(vector: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
-    """Arrange a scale or zero point of one value, or one per slice of `axis`, for broadcasting."""
-    if vector.size == 1:
-        return vector.reshape((1,) * ndim)
-    return vector.reshape([-1 if place == axis else 1 for place in range(ndim)])
 
 
 def scale_weight(
@@ -136,7 +113,7 @@ def _scales(
     if axis is None:
         return np.asarray(scale.astype(np.float64) * factors.reshape(-1)[0])
     slices = [shape[axis] if place == axis else 1 for place in range(len(shape))]
-    return np.broadcast_to(_along(scale, axis, len(shape)) * factors, slices).reshape(-1)
+    return np.broadcast_to(along_axis(scale, axis, len(shape)) * factors, slices).reshape(-1)
 
 
 def _factor_axis(
@@ -161,7 +138,7 @@ def _turn_over(
         return content
     if content.dtype.kind != "i" or (zero is not None and zero.any()):
         raise Declined("integer weights with a zero point cannot be turned over")
-    mask = _along(negative, axis, content.ndim)
+    mask = along_axis(negative, axis, content.ndim)
     if np.any(mask & (content == np.iinfo(content.dtype).min)):
         raise Declined(f"{np.iinfo(content.dtype).min} has no opposite in {content.dtype}")
     return np.where(mask, -content, content)

@@ -16,17 +16,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common as common_passes
 
 from trtbuild.errors import ModelError
+from trtbuild.model.attributes import attribute, normal_axis
+from trtbuild.model.bodies import all_nodes, bodies, has_bodies
+from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
+from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
+from trtbuild.model.qdq import along_axis
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.opset import raise_opset
 from trtbuild.quantization.half_types import takes_half
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["HEADROOM", "SUMMING", "KeptFloat", "float_activations", "to_half"]
 
@@ -60,7 +64,7 @@ class KeptFloat:
 def float_activations(model: ir.Model) -> frozenset[str]:
     """Names of the computed float32 tensors of the main graph: those whose magnitude `to_half` asks for."""
     typed = model.clone()
-    common_passes.ShapeInferencePass()(typed)
+    infer_model(typed)
     outputs = (value for node in typed.graph for value in node.outputs)
     return frozenset(value.name for value in outputs if value.name and value.dtype == FLOAT)
 
@@ -101,7 +105,7 @@ def _typed_clone(model: ir.Model) -> ir.Model:
     has_quantizers = any(node.op_type in _QUANTIZERS for node in model.graph)
     raised = has_quantizers and opset < HALF_SCALE_OPSET
     model = _raised(model, HALF_SCALE_OPSET) if raised else model.clone()
-    common_passes.ShapeInferencePass()(model)
+    infer_model(model)
     return model
 
 
@@ -119,8 +123,7 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
 
 def _why_float(node: ir.Node, observed: Mapping[str, float]) -> str | None:
     """None for a node that becomes FP16, else why not; the text is empty where nobody asks."""
-    if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-           for attribute in node.attributes.values()):  # fmt: skip
+    if has_bodies(node):
         return "it holds a graph of its own"
     if node.op_type == "Constant":
         return ""
@@ -141,13 +144,12 @@ def _why_float_value(value: ir.Value | None, observed: Mapping[str, float]) -> s
     largest = observed.get(_origin(value).name or "", 0.0)
     if largest * HEADROOM > HALF_MAX:
         return f"tensor '{value.name}' reached {largest:.6g}, and FP16 ends at {HALF_MAX:.0f}"
-    constant = _constant(value)
-    if constant is None:
+    content = array(value)
+    if content is None:
         return ""
-    array = constant.numpy()
-    if array.size and np.abs(array).max() > HALF_MAX:
-        return f"constant '{value.name}' holds {np.abs(array).max():.6g}, and FP16 ends at {HALF_MAX:.0f}"
-    if _is_activation_scale(value) and not np.all(array.astype(np.float16)):
+    if content.size and np.abs(content).max() > HALF_MAX:
+        return f"constant '{value.name}' holds {np.abs(content).max():.6g}, and FP16 ends at {HALF_MAX:.0f}"
+    if _is_activation_scale(value) and not np.all(content.astype(np.float16)):
         return f"the scale '{value.name}' is too small for FP16"
     return ""
 
@@ -163,15 +165,6 @@ def _origin(value: ir.Value) -> ir.Value:
     return value
 
 
-def _constant(value: ir.Value) -> ir.TensorProtocol | None:
-    if value.const_value is not None:
-        return value.const_value
-    producer = value.producer()
-    if producer is not None and producer.op_type == "Constant" and "value" in producer.attributes:
-        return producer.attributes["value"].as_tensor()
-    return None
-
-
 def _is_activation_scale(value: ir.Value) -> bool:
     return any(
         use.node.op_type in _QUANTIZERS and use.idx == 1 and not _is_weight(use.node)
@@ -182,9 +175,7 @@ def _is_activation_scale(value: ir.Value) -> bool:
 def _is_weight(node: ir.Node) -> bool:
     """Whether a DequantizeLinear stands behind a constant."""
     source = node.inputs[0]
-    return (
-        node.op_type == "DequantizeLinear" and source is not None and _constant(source) is not None
-    )
+    return node.op_type == "DequantizeLinear" and is_constant(source)
 
 
 def _touches_float(node: ir.Node) -> bool:
@@ -205,7 +196,7 @@ class _Typing:
             if node in half_nodes:
                 self._make_half(node)
             else:
-                for inner in _nested(node):
+                for inner in (node, *(n for body in bodies(node) for n in all_nodes(body))):
                     self._make_float(inner)
         for output in list(self._graph.outputs):
             if output.dtype == HALF:
@@ -234,11 +225,11 @@ class _Typing:
 
     def _as_half(self, value: ir.Value) -> ir.Value:
         if value not in self._half:
-            constant = _constant(value)
+            content = array(value)
             self._half[value] = (
                 self._cast(value, HALF)
-                if constant is None
-                else self._initializer(f"{value.name}_fp16", _rounded(constant.numpy()))
+                if content is None
+                else self._initializer(f"{value.name}_fp16", _rounded(content))
             )
         return self._half[value]
 
@@ -263,42 +254,24 @@ class _Typing:
     def _requantize(self, node: ir.Node) -> None:
         """Round the scales of an INT8 weight to FP16 and find the integers for them."""
         integers, scale = node.inputs[0], node.inputs[1]
-        assert integers is not None
-        assert scale is not None
-        constant, scales = _constant(integers), _constant(scale)
-        assert constant is not None
-        assert scales is not None
-        array, old = constant.numpy(), scales.numpy().astype(np.float64)
+        content, old = array(integers), array(scale)
+        assert integers is not None and content is not None  # noqa: PT018
+        assert scale is not None and old is not None  # noqa: PT018
+        old = old.astype(np.float64)
         new = _rounded(old)
-        ratio = old / new
-        if ratio.ndim:
-            axis = node.attributes["axis"].as_int()
-            ratio = ratio.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-        requantized = np.clip(np.rint(array * ratio), -_LEVELS, _LEVELS).astype(np.int8)
+        axis = normal_axis(int(attribute(node, "axis", 1)), content.ndim)
+        ratio = along_axis(old / new, axis, content.ndim)
+        requantized = np.clip(np.rint(content * ratio), -_LEVELS, _LEVELS).astype(np.int8)
         node.replace_input_with(0, self._initializer(f"{integers.name}_fp16", requantized))
         node.replace_input_with(1, self._initializer(f"{scale.name}_{node.name}_fp16", new))
 
-    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        return add_initializer(self._graph, self._names.fresh(name), array)
+    def _initializer(self, name: str, content: np.ndarray) -> ir.Value:
+        return add_initializer(self._graph, self._names.fresh(name), content)
 
 
-def _rounded(array: np.ndarray) -> np.ndarray:
+def _rounded(content: np.ndarray) -> np.ndarray:
     """FP16 of constants; a positive number that would vanish becomes the smallest one there is."""
-    half = np.asarray(array).astype(np.float16)
+    half = np.asarray(content).astype(np.float16)
     tiny = np.finfo(np.float16).smallest_subnormal
-    vanished = (half == 0) & (np.asarray(array) > 0)
+    vanished = (half == 0) & (np.asarray(content) > 0)
     return np.where(vanished, tiny, half).astype(np.float16)
-
-
-def _nested(node: ir.Node) -> Iterator[ir.Node]:
-    """A node and all nodes of the graphs in its attributes, which read values of the outer graph too."""
-    yield node
-    for attribute in node.attributes.values():
-        graphs = []
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = list(attribute.as_graphs())
-        for graph in graphs:
-            for inner in graph:
-                yield from _nested(inner)

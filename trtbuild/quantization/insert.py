@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from trtbuild.model.constants import array
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Plan, QuantParams, WeightPoint
 from trtbuild.quantization.weights import quantize_bias, quantize_weight, weight_scales
@@ -77,12 +78,12 @@ def _quantize_weight(
 ) -> None:
     weight = node.inputs[point.index]
     assert weight is not None
-    assert weight.const_value is not None
     if (weight, point.axis) not in done:
         name = weight.name or ""
-        array = weight.const_value.numpy()
-        scales = weight_scales(array, point.axis, name)
-        integers = quantize_weight(array, scales, point.axis)
+        content = array(weight)
+        assert content is not None
+        scales = weight_scales(content, point.axis, name)
+        integers = quantize_weight(content, scales, point.axis)
         done[weight, point.axis] = _constant_behind_dq(writer, weight, integers, scales, point.axis)
     node.replace_input_with(point.index, done[weight, point.axis])
 
@@ -90,10 +91,9 @@ def _quantize_weight(
 def _quantize_bias(writer: GraphWriter, node: ir.Node) -> None:
     bias = node.inputs[2]
     assert bias is not None
-    assert bias.const_value is not None
-    scales, integers = quantize_bias(
-        bias.const_value.numpy(), _scale_behind(node, 0), _scale_behind(node, 1)
-    )
+    content = array(bias)
+    assert content is not None
+    scales, integers = quantize_bias(content, _scale_behind(node, 0), _scale_behind(node, 1))
     node.replace_input_with(2, _constant_behind_dq(writer, bias, integers, scales, axis=0))
 
 
@@ -120,10 +120,9 @@ def _scale_behind(node: ir.Node, index: int) -> np.ndarray:
     """The scale of the DequantizeLinear that feeds input `index`."""
     value = node.inputs[index]
     producer = value.producer() if value is not None else None
-    scale = producer.inputs[1] if producer is not None else None
+    scale = array(producer.inputs[1] if producer is not None else None)
     assert scale is not None
-    assert scale.const_value is not None
-    return scale.const_value.numpy()
+    return scale
 
 
 def _scale_array(scale: np.ndarray | np.float32, value: ir.Value) -> np.ndarray:

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from trtbuild.model.operators import AVERAGING, is_constant, moves_values, weight_axis
+from trtbuild.model.constants import constant_tensor, is_constant
+from trtbuild.model.operators import AVERAGING, moves_values, weight_axis
+from trtbuild.model.qdq import behind_activation
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Placement, QuantParams
 
 if TYPE_CHECKING:
@@ -119,14 +121,13 @@ def integer_biases(model: ir.Model, placement: Placement) -> frozenset[str]:
 
 def _is_one_per_channel(bias: ir.Value | None, node: ir.Node) -> bool:
     weight = node.inputs[1]
-    assert bias is not None
-    assert bias.const_value is not None
-    assert weight is not None
-    assert weight.const_value is not None
-    axis = weight_axis(node, len(weight.const_value.shape))
+    kernel, added = constant_tensor(weight), constant_tensor(bias)
+    assert kernel is not None
+    assert added is not None
+    axis = weight_axis(node, len(kernel.shape))
     assert axis is not None
-    channels = (weight.const_value.shape[axis],)
-    return tuple(bias.const_value.shape) == channels and bias.dtype == ir.DataType.FLOAT
+    channels = (kernel.shape[axis],)
+    return tuple(added.shape) == channels and added.dtype == ir.DataType.FLOAT
 
 
 def unsigned(given: TensorRange) -> QuantParams:
@@ -157,7 +158,7 @@ def _differences(
     for node in model.graph:
         for index in (0, 1) if node.op_type == "Add" and not node.domain else ():
             skip = skips.get(Consumer(node.name or "", index))
-            main, total = node.inputs[1 - index], _name(_behind_activation(node.outputs[0]))
+            main, total = node.inputs[1 - index], _name(behind_activation(node.outputs[0]))
             producer = main.producer() if main is not None else None
             by_layer = (
                 producer is not None and producer.op_type == "Conv" and producer.name in selected
@@ -172,25 +173,17 @@ def _quantized_tensors(model: ir.Model, selected: set[str]) -> set[str]:
     quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
     for node in model.graph:
         if node.name in selected and node.op_type == "Conv":
-            quantized.add(_name(_behind_activation(node.outputs[0])))
+            quantized.add(_name(behind_activation(node.outputs[0])))
     grew = True
     while grew:
         before = len(quantized)
         for node in model.graph:
             if _runs_in_integers(node, quantized, selected):
-                quantized.add(_name(_behind_activation(node.outputs[0])))
+                quantized.add(_name(behind_activation(node.outputs[0])))
                 read = node.inputs[:1] if moves_values(node) else node.inputs
                 quantized.update(_name(value) for value in read)
         grew = len(quantized) > before
     return quantized
-
-
-def _behind_activation(value: ir.Value) -> ir.Value:
-    """The output of the Relu or Clip that alone reads `value`, else `value`."""
-    uses = list(value.uses())
-    if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in ACTIVATIONS:
-        return uses[0].node.outputs[0]
-    return value
 
 
 def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError, OptionError
-from trtbuild.model.operators import RECURRENT, WEIGHTED, is_constant
+from trtbuild.model.constants import constant_tensor, is_constant
+from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.plan import Decision
 
 if TYPE_CHECKING:
@@ -94,8 +95,9 @@ def _why_float(node: ir.Node, by_pattern: Mapping[str, str]) -> str | None:
 
 
 def _why_weight_is_float(weight: ir.Value | None) -> str | None:
-    if weight is None or weight.const_value is None or weight.is_graph_input():
+    content = constant_tensor(weight)
+    if content is None:
         return "its second input is computed, not a constant weight"
-    if weight.const_value.dtype not in _FLOAT_TYPES:
-        return f"its weight is {weight.const_value.dtype.name}, not float"
-    return None if weight.const_value.size else "its weight is empty"
+    if content.dtype not in _FLOAT_TYPES:
+        return f"its weight is {content.dtype.name}, not float"
+    return None if content.size else "its weight is empty"

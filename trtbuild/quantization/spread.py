@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtbuild.model.constants import is_constant
 from trtbuild.model.operators import moves_values
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _hand_on(
     found: dict[str, Spread],
 ) -> bool:
     have, want = giver.name or "", taker.name or ""
-    if want in scales or want in found or taker.const_value is not None:
+    if want in scales or want in found or is_constant(taker):
         return False
     if have in scales:
         found[want] = Spread(scales[have], have, (op_type,))

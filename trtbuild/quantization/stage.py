@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact, Record
 from trtbuild.errors import InputError
+from trtbuild.model.constants import array
 from trtbuild.plan import Placement, QuantParams, symmetric
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import (
@@ -44,9 +45,10 @@ def _check_weights(model: ir.Model, placement: Placement) -> None:
     nodes = {node.name: node for node in model.graph}
     for point in placement.weights:
         weight = nodes[point.node].inputs[point.index]
+        content = array(weight)
         assert weight is not None
-        assert weight.const_value is not None
-        check_finite(weight.const_value.numpy(), weight.name or "")
+        assert content is not None
+        check_finite(content, weight.name or "")
 
 
 def quantize(artifact: Artifact, float_patterns: Sequence[str] = ()) -> Artifact:

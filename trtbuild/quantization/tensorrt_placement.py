@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from trtbuild.model.operators import AVERAGING, is_constant, moves_values, weight_axis
+from trtbuild.model.constants import is_constant
+from trtbuild.model.operators import AVERAGING, moves_values, weight_axis
 from trtbuild.plan import Consumer, Decision, Placement, WeightPoint
 from trtbuild.quantization.selection import select
 

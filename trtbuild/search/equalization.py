@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model.attributes import constant_of
+from trtbuild.model.constants import is_constant
 from trtbuild.model.edits import set_constant
-from trtbuild.model.operators import is_constant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError
+from trtbuild.model.attributes import input_at
+from trtbuild.model.constants import constant_tensor
 from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
 from trtbuild.model.operators import moves_values
 from trtbuild.model.qdq import (
@@ -93,10 +95,11 @@ def _make_float(graph: ir.Graph, node: ir.Node, twin: ir.Node | None) -> None:
         if pair is not None:
             node.replace_input_with(index, pair.source)
         elif twin is not None and weight_behind(value) is not None:
-            original = twin.inputs[index] if index < len(twin.inputs) else None
-            if original is not None and original.const_value is not None:
+            original = input_at(twin, index)
+            tensor = constant_tensor(original)
+            if original is not None and tensor is not None:
                 name = f"{original.name}__float"
-                node.replace_input_with(index, _float_constant(graph, name, original.const_value))
+                node.replace_input_with(index, _float_constant(graph, name, tensor))
 
 
 def _float_constant(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.errors import DataError
+from trtbuild.model.constants import array
 from trtbuild.model.operators import weight_axis
 from trtbuild.model.qdq import activation_pairs, float_twins, weight_behind
 from trtbuild.progress import silent
@@ -238,10 +239,10 @@ def weight_errors(reference: ir.Model, quantized: ir.Model) -> dict[str, WeightE
         if len(node.inputs) < 2 or len(twin.inputs) < 2:
             continue
         weight = weight_behind(node.inputs[1])
-        original = twin.inputs[1].const_value if twin.inputs[1] is not None else None
-        if weight is None or original is None or tuple(original.shape) != weight.shape:
+        original = array(twin.inputs[1])
+        if weight is None or original is None or original.shape != weight.shape:
             continue
-        found[name] = _weight_error(original.numpy(), weight, weight_axis(node, weight.ndim))
+        found[name] = _weight_error(original, weight, weight_axis(node, weight.ndim))
     return found
 
 

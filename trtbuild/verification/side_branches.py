@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError
+from trtbuild.model.bodies import has_bodies
 from trtbuild.model.edits import add_initializer, tapped
 from trtbuild.model.qdq import (
     activation_pairs,
@@ -128,7 +129,7 @@ class _Graft:
 
     def tap(self, node: ir.Node) -> Tap | None:
         twin = self._twins.get(node.name or "")
-        if twin is None or _has_body(node):
+        if twin is None or has_bodies(node):
             return None
         measured = self._measured(node.outputs[0])
         float_measured = self._measured(twin.outputs[0])
@@ -191,13 +192,6 @@ class _Graft:
     def _constant(self, value: ir.Value) -> ir.Value:
         assert value.const_value is not None, "what nothing makes is an input or a constant"
         return add_initializer(self._graph, f"{value.name}__own", value.const_value)
-
-
-def _has_body(node: ir.Node) -> bool:
-    return any(
-        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-        for attribute in node.attributes.values()
-    )
 
 
 def _module(node: ir.Node) -> str:

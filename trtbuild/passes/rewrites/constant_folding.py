@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from trtbuild.errors import ExecutionError
 from trtbuild.model.attributes import is_random, permutation
-from trtbuild.model.bodies import all_graphs, bodies
+from trtbuild.model.bodies import all_graphs, has_bodies
 from trtbuild.model.constants import array, constant_tensor
 from trtbuild.model.shapes import element_count, static_dims
 from trtbuild.passes.pass_base import Pass
@@ -133,7 +133,7 @@ class _Batch:
 def _foldable(node: ir.Node) -> bool:
     if node.domain != "" or node.op_type in _NOT_FOLDED or is_random(node):
         return False
-    if any(True for _ in bodies(node)):
+    if has_bodies(node):
         return False
     tensors = all(isinstance(output.type, ir.TensorType) for output in node.outputs)
     strings = any(output.dtype == ir.DataType.STRING for output in node.outputs)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from trtbuild.model.attributes import is_random
-from trtbuild.model.bodies import all_graphs, bodies
+from trtbuild.model.bodies import all_graphs, has_bodies
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
 
@@ -111,7 +111,7 @@ class MergeEqualNodes(Pass):
 
 
 def _key(node: ir.Node) -> Hashable | None:
-    if is_random(node) or node.domain != "" or any(True for _ in bodies(node)):
+    if is_random(node) or node.domain != "" or has_bodies(node):
         return None
     try:
         attributes = tuple(
