@@ -6,7 +6,7 @@
     ├── MergeError            statistics of different things put together
     ├── CalibrationFileError  a calibration file that is damaged, foreign or too new
     ├── CacheError            a TensorRT calibration cache that cannot be read or written
-    └── MissingError          an optional package is not installed
+    └── NotInstalledError     an optional package is not installed
 
 A message says what was wrong, where (tensor, file line, value) and what to do.
 """
@@ -19,7 +19,7 @@ __all__ = [
     "CalibratorError",
     "MergeError",
     "MethodError",
-    "MissingError",
+    "NotInstalledError",
     "ObservationError",
 ]
 
@@ -48,5 +48,5 @@ class CacheError(CalibratorError):
     """A TensorRT calibration cache cannot be read or written."""
 
 
-class MissingError(CalibratorError):
+class NotInstalledError(CalibratorError):
     """An optional package that the call needs is not installed."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibrators.errors import MissingError
+from calibrators.errors import NotInstalledError
 from calibrators.regrid import magnitude_counts
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def plot_tensor(
         thresholds: what to call a threshold, to its amax.
 
     Raises:
-        MissingError: matplotlib is not installed.
+        NotInstalledError: matplotlib is not installed.
     """
     figure = _figure((9.0, 3.6))
     axes = figure.add_subplot()
@@ -65,7 +65,7 @@ def plot_overview(
         thresholds: method to tensor name to amax.
 
     Raises:
-        MissingError: matplotlib is not installed.
+        NotInstalledError: matplotlib is not installed.
     """
     names = [name for name, histogram in histograms.items() if histogram.observed_amax > 0]
     figure = _figure((8.0, 1.2 + 0.18 * len(names)))
@@ -93,7 +93,7 @@ def _figure(size: tuple[float, float]) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingError(
+        raise NotInstalledError(
             "plots need matplotlib, which is not installed: pip install 'trtbuild[plots]'."
         ) from error
     return Figure(figsize=size, layout="constrained")

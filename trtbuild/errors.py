@@ -9,16 +9,27 @@
     │   └── OutputError           a file or folder that cannot be written
     ├── GateError                 exit code 1: built, but a gate did not pass
     └── MissingError              exit code 3: a package, library or device is not there
+        └── DeviceError           the CUDA driver refuses: no memory, no GPU, a broken context
 
 A message is one sentence or two for a user: what was wrong, where (file, tensor, value), what to do.
 Everything that is not in this tree is a bug of trtbuild and ends in exit code 4.
-``calibrators`` has a tree of its own (`calibrators.errors`); the command line gives it exit code 2.
+
+What others raise is brought into it: the errors of ``calibrators`` by `in_one_tree`, those of NVIDIA's
+bindings by `trtbuild.runtime.tensorrt.failures`, those of ONNX Runtime by `trtbuild.runtime.onnxruntime`,
+those of the packages that reach a GPU by `trtbuild.runtime.cuda`.
 """
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = [
     "DataError",
+    "DeviceError",
     "ExecutionError",
     "GateError",
     "InputError",
@@ -27,6 +38,7 @@ __all__ = [
     "OptionError",
     "OutputError",
     "TrtbuildError",
+    "in_one_tree",
 ]
 
 
@@ -81,3 +93,42 @@ class MissingError(TrtbuildError):
     """Something needed is not installed, or a device is not there."""
 
     exit_code = 3
+
+
+class DeviceError(MissingError):
+    """The CUDA driver refuses: no memory, no device, a broken context."""
+
+
+@contextlib.contextmanager
+def in_one_tree(prefix: str = "") -> Iterator[None]:
+    """Raise what `calibrators` raises in the block, or in the decorated function, as an error of this tree.
+
+    Args:
+        prefix: stands in front of the message.
+
+    Raises:
+        DataError: values that cannot be counted.
+        OptionError: a method, or an option of one, that there is not.
+        MissingError: a package is not installed.
+        InputError: any other `calibrators.CalibratorError`.
+    """
+    try:
+        yield
+    except Exception as error:
+        kind = _kind_of(error)
+        if kind is None:
+            raise
+        raise kind(f"{prefix}{error}") from error
+
+
+def _kind_of(error: Exception) -> type[TrtbuildError] | None:
+    """Return what an error of `calibrators` is here; None for any other error."""
+    from calibrators import errors  # here: the package loads NumPy, and most calls meet no error
+
+    kinds = (
+        (errors.NotInstalledError, MissingError),
+        (errors.ObservationError, DataError),
+        (errors.MethodError, OptionError),
+        (errors.CalibratorError, InputError),
+    )
+    return next((ours for theirs, ours in kinds if isinstance(error, theirs)), None)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from calibrators import Histogram, choose, stability
-from calibrators.errors import MergeError, MethodError, MissingError
+from calibrators.errors import MergeError, MethodError, NotInstalledError
 from calibrators.plots import plot_overview, plot_tensor
 from calibrators.rules.auto import power_error
 
@@ -117,5 +117,5 @@ def test_without_matplotlib_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingError, match=r"pip install 'trtbuild\[plots\]'"):
+    with pytest.raises(NotInstalledError, match=r"pip install 'trtbuild\[plots\]'"):
         plot_overview(tmp_path / "x.png", {}, {})

@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from calibrators import Calibration, CalibratorError, merge_calibrations
+from calibrators import Calibration, merge_calibrations
 from trtbuild.calibration.observe import collect
 from trtbuild.calibration.watch import watch
 from trtbuild.data import DataDigest, first_samples
-from trtbuild.errors import DataError, InputError
+from trtbuild.errors import DataError, InputError, in_one_tree
 from trtbuild.model import graph_digest, weights_digest
 
 if TYPE_CHECKING:
@@ -122,10 +122,8 @@ def merge_files(paths: Sequence[Path]) -> Calibration:
                 )
     data = functools.reduce(DataDigest.merge, (_data_of(part) for part in parts))
     provenance = {**first, "data": str(data), "num_samples": str(data.num_samples)}
-    try:
+    with in_one_tree("these parts cannot be merged: "):
         return merge_calibrations(parts, provenance)
-    except CalibratorError as error:
-        raise InputError(f"these parts cannot be merged: {error}") from error
 
 
 _ADDED = ("data", "num_samples")
@@ -137,11 +135,11 @@ def _data_of(part: Calibration) -> DataDigest:
 
 def _read(path: Path) -> Calibration:
     try:
-        return Calibration.from_bytes(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read the calibration '{path}': {error.strerror}.") from error
-    except CalibratorError as error:
-        raise InputError(f"'{path}' is no calibration file: {error}") from error
+    with in_one_tree(f"'{path}' is no calibration file: "):
+        return Calibration.from_bytes(content)
 
 
 def _short(digest: str | None) -> str:

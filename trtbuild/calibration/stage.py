@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibrators import Calibration, CalibratorError, Histogram, choose
+from calibrators import Calibration, Histogram, choose
 from trtbuild.artifact import Artifact, Record
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.calibration.observe import collect
@@ -17,7 +17,7 @@ from trtbuild.calibration.reuse import provenance_of
 from trtbuild.calibration.shards import collect_in_processes, collect_on_ray
 from trtbuild.calibration.stable import collect_until_stable, spreads
 from trtbuild.calibration.watch import watch
-from trtbuild.errors import DataError, InputError
+from trtbuild.errors import DataError, in_one_tree
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def calibrate(
 
     Raises:
         DataError: no sample, one that does not load, NaN or infinity in a tensor.
-        InputError: the method or its options are unknown.
+        OptionError: the method or its options are unknown.
         MissingError: Ray was asked for and is not there.
     """
     options = options or CalibrateOptions()
@@ -75,7 +75,7 @@ def calibrate(
         )
     if not statistics.num_samples:
         raise DataError("there is no calibration sample.")
-    try:
+    with in_one_tree():
         calibration = Calibration.from_histograms(
             statistics.together.histograms,
             options.method,
@@ -84,8 +84,6 @@ def calibrate(
         )
         found = spreads(statistics, calibration.amaxes, options)
         return _with(artifact, calibration, found, agreement)
-    except CalibratorError as error:
-        raise InputError(str(error)) from error
 
 
 def _collector(
@@ -143,7 +141,5 @@ def _check_method(options: CalibrateOptions) -> None:
     """Try the rule on a single value, before hours of data are counted for nothing."""
     probe = Histogram()
     probe.observe(np.ones(1, np.float32))
-    try:
+    with in_one_tree():
         choose(probe, options.method, **options.method_options)
-    except CalibratorError as error:
-        raise InputError(str(error)) from error

@@ -10,10 +10,9 @@ from calibrators import (
     METHODS,
     Calibration,
     CalibrationCache,
-    CalibratorError,
     read_onnxruntime_table,
 )
-from trtbuild.errors import InputError
+from trtbuild.errors import InputError, in_one_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +54,7 @@ def read_thresholds(path: Path) -> Thresholds:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror}.") from error
-    try:
+    with in_one_tree(f"'{path}' is no calibration file, TensorRT cache or ONNX Runtime table: "):
         if content.lstrip().startswith(b"{"):
             calibration = Calibration.from_bytes(content)
             amaxes = {name: found.amax for name, found in calibration.ranges.items()}
@@ -64,10 +63,6 @@ def read_thresholds(path: Path) -> Thresholds:
             cache = CalibrationCache.from_bytes(content)
             return Thresholds(path.name, f"TensorRT cache, {cache.header}", cache.amaxes)
         return Thresholds(path.name, "ONNX Runtime table", read_onnxruntime_table(content))
-    except CalibratorError as error:
-        raise InputError(
-            f"'{path}' is no calibration file, TensorRT cache or ONNX Runtime table: {error}"
-        ) from error
 
 
 def read_pair(first: str, second: str) -> tuple[Thresholds, Thresholds]:

@@ -11,9 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from calibrators.cache import CalibrationCache
-from calibrators.errors import CacheError
 from trtbuild.cli.output import Output, output_options
-from trtbuild.errors import InputError, OptionError
+from trtbuild.errors import InputError, OptionError, in_one_tree
 from trtbuild.files import write_bytes
 from trtbuild.migration import to_cache, to_qdq
 from trtbuild.model import read_model, write_model
@@ -134,16 +133,14 @@ def convert(
 
 
 def _read(path: Path) -> CalibrationCache:
+    if path.suffix == ".onnx":
+        raise OptionError(f"'{path}' is a network; give the cache first, then the network.")
     try:
-        return CalibrationCache.from_bytes(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"the cache '{path}' cannot be read: {error.strerror}.") from error
-    except CacheError as error:
-        if path.suffix == ".onnx":
-            raise OptionError(
-                f"'{path}' is a network; give the cache first, then the network."
-            ) from error
-        raise CacheError(f"'{path}': {error}") from error
+    with in_one_tree(f"'{path}': "):
+        return CalibrationCache.from_bytes(content)
 
 
 def _numbers(scale: Any) -> dict[str, float | None]:

@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from calibrators.errors import CalibratorError
-from calibrators.errors import MissingError as NotInstalledError
-from trtbuild.errors import TrtbuildError
+from trtbuild.errors import TrtbuildError, in_one_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 WRONG_INPUT = 2
-NOT_INSTALLED = 3
 BUG = 4
 INTERRUPTED = 130
 
@@ -79,7 +76,7 @@ def _group() -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and answer the exit code; messages go to standard error."""
     try:
-        with _signals_raised(), _warnings_shown():
+        with _signals_raised(), _warnings_shown(), in_one_tree():
             answer = _group.main(args=arguments, prog_name="trtbuild", standalone_mode=False)
     except Terminated as ended:
         click.echo(f"ended by {ended.signal.name}; nothing half-written was left behind.", err=True)
@@ -87,9 +84,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return WRONG_INPUT
-    except (TrtbuildError, CalibratorError) as error:
+    except TrtbuildError as error:
         click.echo(f"trtbuild: {error}", err=True)
-        return _exit_code(error)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; nothing half-written was left behind.", err=True)
         return INTERRUPTED
@@ -149,12 +146,6 @@ def _warnings_shown() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def _exit_code(error: TrtbuildError | CalibratorError) -> int:
-    if isinstance(error, TrtbuildError):
-        return error.exit_code
-    return NOT_INSTALLED if isinstance(error, NotInstalledError) else WRONG_INPUT
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.backends import AUTO
 from trtbuild.backends.opening import open_engine
 from trtbuild.data import RandomSource, batches, open_source
-from trtbuild.errors import DataError, OptionError
+from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import file_digest
 from trtbuild.latency.baseline import Baseline, check_device, load_baseline, save_baseline
 from trtbuild.latency.conditions import Conditions, Device, Watch, this_device
@@ -116,6 +116,7 @@ class BenchResult:
         }
 
 
+@in_one_tree()
 def bench(recipe: BenchRecipe, progress: Progress = silent) -> BenchResult:
     """Time the engine, and compare it where something to compare with is given.
 

@@ -11,7 +11,7 @@ from trtbuild.backends import choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
 from trtbuild.data import HELD_OUT_SHARE, DataPlan, batches, open_data
-from trtbuild.errors import ModelError, OptionError
+from trtbuild.errors import ModelError, OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.jobs.compare import compare_with_float, find_fault, time_against_float
 from trtbuild.manifest import write_manifest
@@ -79,6 +79,7 @@ def prepare(
     return artifact.having(record, model=result.model)
 
 
+@in_one_tree()
 def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineResult:
     """Do the main job: read, prepare, calibrate, quantize, build, verify, record.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.backends import AUTO
 from trtbuild.backends.opening import built_by, open_engine
 from trtbuild.data import choose_samples, open_data
-from trtbuild.errors import OptionError
+from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.compare import verification_batches
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import input_specs, read_model
@@ -154,6 +154,7 @@ def judge_again(found: Verification, gate: Gate) -> Verification:
     return replace(found, limits=gate.limits, verdict=judge(found.comparison, gate))
 
 
+@in_one_tree()
 def verify(recipe: VerifyRecipe, progress: Progress = silent) -> Verification:
     """Compare, judge, and find who is to blame.
 

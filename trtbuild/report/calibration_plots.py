@@ -25,7 +25,7 @@ def plot_calibration(calibration: Calibration, folder: Path) -> list[Path]:
 
     Raises:
         InputError: the calibration keeps no histograms.
-        calibrators.errors.MissingError: matplotlib is not installed.
+        calibrators.errors.NotInstalledError: matplotlib is not installed.
     """
     if calibration.histograms is None:
         raise InputError("this calibration keeps no histograms, so there is nothing to draw.")

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibrators.cache import CalibrationCache
-from calibrators.errors import CacheError
 from calibrators.feeder import BatchFeeder, InputForm
 from calibrators.tensorrt import CALIBRATORS, CalibrationRun, make_calibrator
 from trtbuild.backends.tensorrt.options import Calibrator, RangeSource
 from trtbuild.backends.tensorrt.profiles import make_profile
-from trtbuild.errors import DataError, OptionError
+from trtbuild.errors import DataError, InputError, OptionError, in_one_tree
 from trtbuild.quantization.spread import spread_scales
 from trtbuild.runtime.tensorrt.shapes import ShapeRange
 
@@ -77,7 +76,7 @@ def calibrating(
         device: where batches go; only needed when TensorRT calibrates by itself.
 
     Raises:
-        CacheError: the cache file is of another version or calibrator, or cannot be read.
+        InputError: the cache file is of another version or calibrator, or cannot be read.
         DataError: there is neither data nor ranges.
     """
     calibration = request.artifact.calibration
@@ -139,14 +138,16 @@ def _checked_cache(tensorrt: TensorRT, options: TensorRTOptions, name: str) -> b
     path = options.cache
     assert path is not None
     try:
-        cache = CalibrationCache.from_bytes(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise OptionError(
             f"the calibration cache '{path}' cannot be read: {error.strerror}."
         ) from error
+    with in_one_tree(f"the calibration cache '{path}': "):
+        cache = CalibrationCache.from_bytes(content)
     wanted = f"TRT-{tensorrt.number}-{CALIBRATORS[name][1]}"
     if cache.header != wanted and not options.accept_foreign_cache:
-        raise CacheError(
+        raise InputError(
             f"the calibration cache '{path}' begins with '{cache.header}', and this TensorRT reads "
             f"'{wanted}': it would pass the cache over and calibrate again. Calibrate anew, or take its "
             "scales as they are: --accept-foreign-cache."

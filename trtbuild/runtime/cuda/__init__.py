@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trtbuild.runtime.cuda.choose import PROVIDERS, open_device
-from trtbuild.runtime.cuda.device import Buffer, Device, DeviceError, Pinned
+from trtbuild.runtime.cuda.device import Buffer, Device, Pinned
 from trtbuild.runtime.cuda.machine import CudaDriver, Gpu, cuda_driver
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Buffer",
     "CudaDriver",
     "Device",
-    "DeviceError",
     "Gpu",
     "Pinned",
     "cuda_driver",

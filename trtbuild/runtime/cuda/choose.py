@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trtbuild.errors import MissingError, OptionError
+from trtbuild.errors import DeviceError, MissingError, OptionError
 from trtbuild.machine import is_importable
-from trtbuild.runtime.cuda.device import Device, DeviceError
+from trtbuild.runtime.cuda.device import Device
 from trtbuild.runtime.cuda.machine import cuda_driver
 
 __all__ = ["PROVIDERS", "installed_providers", "open_device"]

@@ -9,18 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.errors import MissingError
+from trtbuild.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from trtbuild.runtime.cuda.provider import GraphProvider, Provider
 
-__all__ = ["Buffer", "Device", "DeviceError", "Pinned"]
-
-
-class DeviceError(MissingError):
-    """The CUDA driver refused: no memory, no device, a broken context."""
+__all__ = ["Buffer", "Device", "Pinned"]
 
 
 @dataclass(frozen=True)

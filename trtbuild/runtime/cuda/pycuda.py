@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.runtime.cuda.device import DeviceError
+from trtbuild.errors import DeviceError
 from trtbuild.runtime.cuda.machine import DRIVER_LIBRARY
 
 if TYPE_CHECKING:

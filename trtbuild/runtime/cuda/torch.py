@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.runtime.cuda.device import DeviceError
+from trtbuild.errors import DeviceError
 
 if TYPE_CHECKING:
     from trtbuild.runtime.cuda.provider import GraphProvider

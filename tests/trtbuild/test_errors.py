@@ -1,0 +1,78 @@
+"""One tree of errors: whatever is wrong leaves as `TrtbuildError`, with one exit code a class."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import calibrators.errors
+import trtbuild.errors
+from tests.command import trtbuild as command
+from trtbuild import EngineRecipe, build_engine
+from trtbuild.errors import DataError, InputError, MissingError, OptionError, TrtbuildError
+from trtbuild.jobs import engine as job
+
+
+def subclasses(root):
+    return [root, *(each for child in root.__subclasses__() for each in subclasses(child))]
+
+
+OURS = subclasses(TrtbuildError)
+THEIRS = {
+    "CalibratorError": InputError,
+    "ObservationError": DataError,
+    "MethodError": OptionError,
+    "MergeError": InputError,
+    "CalibrationFileError": InputError,
+    "CacheError": InputError,
+    "NotInstalledError": MissingError,
+}
+
+
+def raising(monkeypatch, error):
+    def load(path):
+        raise error
+
+    monkeypatch.setattr(job, "load", load)
+
+
+def test_every_error_of_calibrators_has_its_place():
+    assert {kind.__name__ for kind in subclasses(calibrators.errors.CalibratorError)} == set(THEIRS)
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_build_engine_raises_the_tree_alone(name, monkeypatch, tmp_path):
+    raising(monkeypatch, getattr(calibrators.errors, name)("what was wrong."))
+    recipe = EngineRecipe(tmp_path / "net.onnx", tmp_path)
+    with pytest.raises(TrtbuildError, match=r"^what was wrong\.$") as raised:
+        build_engine(recipe)
+    assert type(raised.value) is THEIRS[name]
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_the_command_line_has_the_same_exit_code(name, monkeypatch, tmp_path, capsys):
+    raising(monkeypatch, getattr(calibrators.errors, name)("what was wrong."))
+    (tmp_path / "net.onnx").touch()
+    options = ("--int8", "--random-data", "-o", tmp_path / "out")
+    outcome = command(capsys, "engine", tmp_path / "net.onnx", *options)
+    assert (outcome.code, outcome.err) == (THEIRS[name].exit_code, "trtbuild: what was wrong.\n")
+
+
+def test_what_is_no_error_of_a_user_stays_what_it_is(monkeypatch, tmp_path):
+    raising(monkeypatch, ZeroDivisionError("a bug"))
+    recipe = EngineRecipe(tmp_path / "net.onnx", tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        build_engine(recipe)
+
+
+def test_the_page_draws_the_whole_tree():
+    drawn = trtbuild.errors.__doc__
+    assert all(f" {kind.__name__} " in drawn for kind in OURS)
+
+
+@pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
+def test_errors_come_back_from_other_processes(kind):
+    error = kind("what was wrong.")
+    found = pickle.loads(pickle.dumps(error))
+    assert (type(found), str(found)) == (kind, "what was wrong.")
