@@ -15,7 +15,7 @@ runtime::
 from __future__ import annotations
 
 from calibrators.cache import CalibrationCache, version_digits
-from calibrators.calibration_file import calibration_from_bytes, calibration_to_bytes
+from calibrators.calibration import Calibration, merge_calibrations, with_shared_ranges
 from calibrators.collector import Collector, NonFinite
 from calibrators.crosscheck import (
     Agreement,
@@ -27,10 +27,9 @@ from calibrators.crosscheck import (
 from calibrators.doubling import DoublingHistogram, TensorRTCollector
 from calibrators.errors import CalibratorError
 from calibrators.histogram import Histogram
-from calibrators.methods import METHODS, Threshold, amax_of, assess, choose
+from calibrators.methods import METHODS, amax_of, assess, choose
 from calibrators.presets import PRESETS
-from calibrators.ranges import Calibration, TensorRange, merge_calibrations
-from calibrators.sharing import with_shared_ranges
+from calibrators.ranges import TensorRange
 from calibrators.stability import Stability, stability
 
 __all__ = [
@@ -49,11 +48,8 @@ __all__ = [
     "Stability",
     "TensorRTCollector",
     "TensorRange",
-    "Threshold",
     "amax_of",
     "assess",
-    "calibration_from_bytes",
-    "calibration_to_bytes",
     "choose",
     "crosscheck",
     "merge_calibrations",

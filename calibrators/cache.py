@@ -22,7 +22,7 @@ from calibrators.quantization_error import LEVELS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from calibrators.ranges import Calibration
+    from calibrators.calibration import Calibration
 
 __all__ = ["CalibrationCache", "version_digits"]
 

@@ -10,16 +10,19 @@ import binascii
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from calibrators.errors import CalibrationFileError
 from calibrators.grid import NUM_MAGNITUDES, SIGN_OFFSET, magnitude_index
 from calibrators.histogram import Histogram
-from calibrators.ranges import Calibration, TensorRange
+from calibrators.ranges import TensorRange
 
-__all__ = ["FORMAT", "VERSION", "calibration_from_bytes", "calibration_to_bytes"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FORMAT", "VERSION", "FileContents", "read_file", "write_file"]
 
 FORMAT = "trtbuild calibration"
 VERSION = 1
@@ -31,36 +34,36 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def calibration_to_bytes(calibration: Calibration, *, histograms: bool = False) -> bytes:
-    """The file of a calibration, UTF-8 JSON with tensors in the order of their names.
+class FileContents(NamedTuple):
+    """What a calibration file holds; the fields of `calibrators.Calibration`."""
 
-    Args:
-        calibration: what to write.
-        histograms: write the statistics too, so that the file can be merged and chosen from anew.
+    method: str
+    ranges: Mapping[str, TensorRange]
+    options: Mapping[str, float]
+    provenance: Mapping[str, str]
+    histograms: Mapping[str, Histogram] | None
 
-    Raises:
-        CalibrationFileError: histograms are wanted and `calibration` keeps none.
-    """
-    if histograms and calibration.histograms is None:
-        raise CalibrationFileError("this calibration keeps no histograms that could be written.")
+
+def write_file(contents: FileContents) -> bytes:
+    """Return the file: UTF-8 JSON with tensors in the order of their names."""
     tensors = {}
-    for name in sorted(calibration.ranges):
-        tensors[name] = _range_to_json(calibration.ranges[name])
-        if histograms and calibration.histograms is not None:
-            tensors[name]["histogram"] = _histogram_to_json(calibration.histograms[name])
+    for name in sorted(contents.ranges):
+        tensors[name] = _range_to_json(contents.ranges[name])
+        if contents.histograms is not None:
+            tensors[name]["histogram"] = _histogram_to_json(contents.histograms[name])
     document = {
         "format": FORMAT,
         "version": VERSION,
-        "method": calibration.method,
-        "options": dict(sorted(calibration.options.items())),
-        "provenance": dict(sorted(calibration.provenance.items())),
+        "method": contents.method,
+        "options": dict(sorted(contents.options.items())),
+        "provenance": dict(sorted(contents.provenance.items())),
         "tensors": tensors,
     }
     return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def calibration_from_bytes(content: bytes) -> Calibration:
-    """Read what `calibration_to_bytes` wrote.
+def read_file(content: bytes) -> FileContents:
+    """Read what `write_file` wrote.
 
     Raises:
         CalibrationFileError: not such a file, damaged, or of a newer version; the message says what
@@ -72,7 +75,7 @@ def calibration_from_bytes(content: bytes) -> Calibration:
     with_histogram = [name for name, entry in tensors.items() if "histogram" in entry]
     if with_histogram and len(with_histogram) != len(tensors):
         raise CalibrationFileError("damaged calibration file: only some tensors have a histogram.")
-    return Calibration(
+    return FileContents(
         method=_member(document, "method", str),
         ranges=ranges,
         options=_member(document, "options", dict),

@@ -16,13 +16,14 @@ import numpy as np
 
 from calibrators import entropy
 from calibrators.errors import CacheError
-from calibrators.methods import Threshold, assess
+from calibrators.methods import assess
 from calibrators.rules.entropy import covering_exponent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from calibrators.histogram import Histogram
+    from calibrators.ranges import TensorRange
 
 __all__ = ["Agreement", "Comparison", "Crosscheck", "crosscheck", "read_onnxruntime_table"]
 
@@ -62,7 +63,7 @@ class Comparison:
     agreement: Agreement
     bins: float
     """`second` minus `first`, in bins of 1/2048 of the power of two that covers the tensor."""
-    costs: tuple[Threshold, Threshold] | None = None
+    costs: tuple[TensorRange, TensorRange] | None = None
     """Clipped share and SQNR of both, where the tensor's histogram is at hand."""
     divergences: tuple[float, float, float] | None = None
     """Of the first, of the second, and the least that any threshold has: with the first two within a

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibrators import entropy
+from calibrators.calibration import Calibration
 from calibrators.collector import Collector
 from calibrators.histogram import as_float32
-from calibrators.methods import Threshold, assess
-from calibrators.ranges import Calibration, TensorRange
+from calibrators.methods import assess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from calibrators.histogram import Histogram
+    from calibrators.ranges import TensorRange
 
 __all__ = ["METHOD", "DoublingHistogram", "TensorRTCollector"]
 
@@ -127,19 +128,20 @@ class TensorRTCollector:
         """The ranges that TensorRT 10 would find.
 
         Scales that TensorRT shares between tensors are the business of who knows the graph: see
-        `calibrators.sharing`.
+        `calibrators.with_shared_ranges`.
         """
         ranges = {
-            name: TensorRange.of(histogram, _threshold(self.doubling[name], histogram))
+            name: _range(self.doubling[name], histogram)
             for name, histogram in self.statistics.histograms.items()
         }
         return Calibration(METHOD, ranges, {}, dict(provenance or {}), self.statistics.histograms)
 
 
-def _threshold(doubling: DoublingHistogram, histogram: Histogram) -> Threshold:
+def _range(doubling: DoublingHistogram, histogram: Histogram) -> TensorRange:
     amax = doubling.amax()
+    note = ""
     if amax == 0:
-        return Threshold(0.0, METHOD, f"zero in all {histogram.num_values} values")
-    if math.isinf(amax):
-        return Threshold(amax, METHOD, "holds infinite values, for which TensorRT has no scale")
-    return assess(histogram, amax, METHOD)
+        note = f"zero in all {histogram.num_values} values"
+    elif math.isinf(amax):
+        note = "holds infinite values, for which TensorRT has no scale"
+    return assess(histogram, amax, METHOD, note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from calibrators.errors import MethodError, ObservationError
 from calibrators.presets import PRESETS
 from calibrators.quantization_error import LEVELS, MagnitudeMoments, expected_error, sqnr_db
+from calibrators.ranges import TensorRange
 from calibrators.rules.auto import auto
 from calibrators.rules.entropy import entropy
 from calibrators.rules.minmax import minmax
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from calibrators.histogram import Histogram
 
-__all__ = ["METHODS", "Threshold", "amax_of", "assess", "choose"]
+__all__ = ["METHODS", "amax_of", "assess", "choose"]
 
 METHODS: Mapping[str, Callable[..., tuple[float, str]]] = {
     "entropy": entropy,
@@ -34,25 +35,8 @@ METHODS: Mapping[str, Callable[..., tuple[float, str]]] = {
 """Name to rule; a rule takes a histogram with at least one non-zero value, and its options."""
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """The amax that a method chose for one tensor, and what INT8 with it is expected to cost."""
-
-    amax: float
-    """A float32 value; 0.0 for a tensor that is always zero."""
-    method: str
-    note: str = ""
-    """What a user should know about this choice; empty when there is nothing."""
-    clipped_share: float = 0.0
-    """Share of all values beyond amax."""
-    vanished_share: float = 0.0
-    """Share of the non-zero values that round to zero."""
-    sqnr_db: float = float("inf")
-    """Expected signal to quantization noise of this tensor; infinite for a tensor of zeros."""
-
-
-def choose(histogram: Histogram, method: str = "entropy", **options: float) -> Threshold:
-    """The threshold of one tensor.
+def choose(histogram: Histogram, method: str = "entropy", **options: float) -> TensorRange:
+    """Return the range of one tensor.
 
     NaN and infinities in the histogram are left out, and the note says so.
 
@@ -67,11 +51,11 @@ def choose(histogram: Histogram, method: str = "entropy", **options: float) -> T
     """
     amax, note = _apply(histogram, method, options)
     note = _with_non_finite(histogram, note)
-    return assess(histogram, amax, method, note) if amax else Threshold(0.0, method, note)
+    return assess(histogram, amax, method, note)
 
 
 def amax_of(histogram: Histogram, method: str = "entropy", **options: float) -> float:
-    """The amax that `choose` finds, without what it is expected to cost; takes the same, raises the same."""
+    """Return the amax that `choose` finds, without its cost; takes the same, raises the same."""
     amax, _ = _apply(histogram, method, options)
     return float(np.float32(amax))
 
@@ -85,17 +69,30 @@ def _apply(histogram: Histogram, method: str, options: Mapping[str, float]) -> t
     return rule(histogram, **options)
 
 
-def assess(histogram: Histogram, amax: float, method: str, note: str = "") -> Threshold:
-    """A `Threshold` for any amax above 0, with what it is expected to cost on this histogram."""
+def assess(histogram: Histogram, amax: float, method: str, note: str = "") -> TensorRange:
+    """Return the range that ends at any `amax`, with what it is expected to cost on this histogram.
+
+    At 0 and at infinity there is no scale, and so no cost.
+    """
     amax = float(np.float32(amax))
+    found = TensorRange(
+        amax=amax,
+        observed_amax=histogram.observed_amax,
+        minimum=histogram.minimum,
+        maximum=histogram.maximum,
+        method=method,
+        note=note,
+        num_values=histogram.num_values,
+        num_zeros=histogram.num_zeros,
+    )
+    if not 0 < amax < np.inf:
+        return found
     moments = MagnitudeMoments(histogram)
     error = expected_error(moments, np.array([amax]))
     num_nonzero, _, signal = moments.total
     num_inside, num_vanished = moments.below(np.array([amax, amax / LEVELS / 2]))[0]
-    return Threshold(
-        amax,
-        method,
-        note,
+    return replace(
+        found,
         clipped_share=round(float(num_nonzero - num_inside) / histogram.num_values, 12),
         vanished_share=round(float(num_vanished / num_nonzero), 12),
         sqnr_db=round(sqnr_db(float(signal), float(error.total[0])), 4),

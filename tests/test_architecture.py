@@ -124,7 +124,6 @@ def test_layers_import_lower_layers_only():
     assert not found
 
 
-@pytest.mark.xfail(reason="calibration_file and ranges of calibrators", strict=True)
 def test_no_two_modules_import_each_other():
     paths = {module_of(path): path for path in sources()}
     graph = {module: imported_modules(path, paths) for module, path in paths.items()}

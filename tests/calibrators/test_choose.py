@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibrators import METHODS, Histogram, Threshold, choose
+from calibrators import METHODS, Histogram, TensorRange, choose
 from calibrators.errors import MethodError, ObservationError
 from calibrators.quantization_error import MagnitudeMoments, expected_error
 
@@ -119,7 +119,9 @@ class TestHardTensors:
 
     def test_all_zero(self, method: str) -> None:
         threshold = choose(histogram_of(np.zeros(10)), method)
-        assert threshold == Threshold(0.0, method, "zero in all 10 values")
+        assert threshold == TensorRange(
+            0.0, 0.0, 0.0, 0.0, method, "zero in all 10 values", num_values=10, num_zeros=10
+        )
 
     @pytest.mark.parametrize("size", [1e-45, 1e-40, 1e-30, 1e30, 3e38])
     def test_any_magnitude(self, method: str, size: float) -> None:
@@ -135,6 +137,27 @@ class TestHardTensors:
     def test_nothing_seen(self, method: str) -> None:
         with pytest.raises(ObservationError, match="no finite value"):
             choose(histogram_of([np.nan]), method)
+
+
+@pytest.mark.parametrize(("num_outliers", "left_out"), [(10, True), (11, False)])
+def test_entropy_leaves_one_value_in_a_hundred_thousand_out_of_its_range(
+    num_outliers: int, left_out: bool
+) -> None:
+    # below 1/16 of the range, which is where the smallest threshold ends
+    rest = np.linspace(1e-3, 1.0, 1_000_000 - num_outliers)
+    threshold = choose(histogram_of(np.append(rest, np.full(num_outliers, 30.0))))
+    assert ("outliers and were left out" in threshold.note) is left_out
+    assert (threshold.amax <= 1.01) is left_out
+
+
+@pytest.mark.parametrize(("num_beyond", "clipped"), [(100, True), (101, False)])
+def test_entropy_clips_one_value_in_a_hundred_at_most(num_beyond: int, clipped: bool) -> None:
+    # Bins are 1/1024 wide here. To end behind the bin that holds nearly all loses nothing by the rule;
+    # further candidates merge it with bins of other counts.
+    bins = np.repeat([1100.5, 1103.5, 1108.5], [10_000 - num_beyond, num_beyond - 40, 40])
+    threshold = choose(histogram_of(bins / 1024))
+    assert (threshold.amax == 1101.5 / 1024) is clipped
+    assert (threshold.clipped_share == 0.01) is clipped
 
 
 @pytest.mark.parametrize("outlier", [1e3, 1e30])

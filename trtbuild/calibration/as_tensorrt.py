@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibrators import with_shared_ranges
 from calibrators.doubling import TensorRTCollector
-from calibrators.sharing import with_shared_ranges
 from trtbuild.calibration.observe import refuse_non_finite
 from trtbuild.calibration.watch import pooling_inputs, watch
 from trtbuild.data import Batch, batches, filled
