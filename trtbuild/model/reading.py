@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError
 from trtbuild.model.opset import raise_opset
-from trtbuild.model.repair import repair
+from trtbuild.model.repair import repair, switch_to_evaluation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +52,9 @@ def read_model(path: Path) -> ir.Model:
             unsupported opset, is not a valid graph, or takes or gives what is no tensor of numbers.
     """
     proto, repairs = _checked(path)
+    if switched := switch_to_evaluation(proto, path):
+        _log.warning("'%s': %s.", path, switched)
+        repairs = (*repairs, switched)
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
     needed = MIN_QDQ_OPSET_HALF if _has_half_weights(proto) else MIN_QDQ_OPSET

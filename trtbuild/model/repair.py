@@ -1,7 +1,7 @@
 """What exporters and editors leave behind, and ONNX Runtime takes: repaired while a file is read.
 
-Each repair works in place on a network as it was parsed, leaves what it computes as it is (in evaluation
-mode), and returns one sentence where it did something.
+Each repair works in place on a network as it was parsed, leaves what it computes as it is, and returns one
+sentence where it did something.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["repair"]
+__all__ = ["repair", "switch_to_evaluation"]
 
 # Before it, every weight had to be an input as well.
 _WEIGHTS_WITHOUT_INPUTS = 4
@@ -47,7 +47,7 @@ def repair(proto: onnx.ModelProto, path: Path) -> list[str]:
         A sentence for each repair, without a full stop; empty where nothing was wrong.
 
     Raises:
-        ModelError: the network was exported in training mode and its outputs depend on that.
+        ModelError: the opset must be raised, and the converter cannot.
     """
     _forget_negative_dims(proto.graph)
     found = (
@@ -56,7 +56,6 @@ def repair(proto: onnx.ModelProto, path: Path) -> list[str]:
         _densify(proto),
         _raise_ir_version(proto),
         _sort_nodes(proto),
-        _leave_training_mode(proto, path),
         _raise_opset_for_newer_operators(proto, path),
         _compute_in_float32(proto, path),
         _find_output_shapes(proto),
@@ -186,8 +185,19 @@ def _read_by(node: onnx.NodeProto) -> Iterator[str]:
         yield from (value.name for value in body.output if value.name not in own)
 
 
-def _leave_training_mode(proto: onnx.ModelProto, path: Path) -> str:
-    """Switch off Dropout, and let BatchNormalization use its statistics, as an engine does."""
+def switch_to_evaluation(proto: onnx.ModelProto, path: Path) -> str:
+    """Switch off Dropout, and let BatchNormalization use its statistics, as an engine does.
+
+    Args:
+        proto: changed in place.
+        path: of the file, for messages.
+
+    Returns:
+        A sentence about what was switched; empty where nothing trains.
+
+    Raises:
+        ModelError: what BatchNormalization answers only in training mode is read.
+    """
     constants = {t.name: t for t in proto.graph.initializer}
     constants.update(
         {n.output[0]: a.t for n in proto.graph.node if n.op_type == "Constant" for a in n.attribute}

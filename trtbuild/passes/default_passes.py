@@ -39,6 +39,7 @@ from trtbuild.passes.rewrites.orphans import RemoveUnread
 from trtbuild.passes.rewrites.pad import FusePadIntoConv, RaisePadOpset
 from trtbuild.passes.rewrites.pooling import ConvertMeanToGlobalPool, RemovePool1x1
 from trtbuild.passes.rewrites.prelu import ConvertPreluToLeakyRelu, FusePrelu
+from trtbuild.passes.rewrites.products import ConvertEinsumToMatmul, MoveConstantToRightOfMatmul
 from trtbuild.passes.rewrites.qdq_repair import (
     DequantizeBias,
     MakeQdqSigned,
@@ -129,6 +130,9 @@ def shipped_passes() -> list[Pass]:
         ConvertPreluToLeakyRelu(),
         ConvertMeanToGlobalPool(),  # behind layer normalisation, whose means it would take
         ConvertSumToAdd(),
+        # products in the one form that layers know, before Transposes are cancelled
+        ConvertEinsumToMatmul(),
+        MoveConstantToRightOfMatmul(),
         # layout: cancel first, then sink towards the next chance to cancel
         RemoveIdentityTranspose(),
         RemoveTransposeBeforeOutput(),
