@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from trtbuild.model.bodies import all_graphs, all_nodes, bodies
 from trtbuild.model.names import Names
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "GraphWriter",
     "add_initializer",
+    "drop_node",
+    "drop_unread_initializers",
     "remove_unread",
     "set_constant",
     "take_over_output",
@@ -83,9 +85,61 @@ def take_over_output(output: ir.Value, new: ir.Value, *, aside: str) -> None:
             graph.outputs[place] = new
 
 
+def drop_node(node: ir.Node) -> None:
+    """Remove `node`, and whatever was there only for it, unless something reads it."""
+    waiting = [node]
+    while waiting:
+        candidate = waiting.pop()
+        graph = candidate.graph
+        if graph is None or _is_read(candidate):
+            continue
+        sources = [value.producer() for value in candidate.inputs if value is not None]
+        for body in bodies(candidate):
+            sources += _let_go(body)
+        graph.remove(candidate, safe=True)
+        waiting.extend(source for source in sources if source is not None)
+
+
+def _is_read(node: ir.Node) -> bool:
+    return any(output.uses() or output.is_graph_output() for output in node.outputs)
+
+
+def _let_go(body: ir.Graph) -> list[ir.Node | None]:
+    """Detach the nodes of a removed body from what they read; answer who made that."""
+    sources = []
+    for node in all_nodes(body):
+        for index, value in enumerate(node.inputs):
+            if value is not None:
+                sources.append(value.producer())
+                node.replace_input_with(index, None)
+    return sources
+
+
+def drop_unread_initializers(model: ir.Model) -> tuple[str, ...]:
+    """Remove the constants that nothing reads, in the bodies of nodes too, and return their names.
+
+    Those that are inputs or outputs of a graph stay.
+    """
+    unread = [
+        (graph, name)
+        for graph in all_graphs(model.graph)
+        for name, value in graph.initializers.items()
+        if not (value.uses() or value.is_graph_output() or value.is_graph_input())
+    ]
+    for graph, name in unread:
+        del graph.initializers[name]
+    return tuple(name for _, name in unread)
+
+
 def remove_unread(model: ir.Model) -> None:
-    """Remove the nodes and constants that no output needs, in place; inputs and outputs stay."""
-    RemoveUnusedNodesPass()(model)
+    """Remove the nodes and constants that no output needs, in place; what stays is not touched.
+
+    ``onnx_ir.passes.common.RemoveUnusedNodesPass`` also cuts empty operands and optional outputs off
+    the nodes that stay.
+    """
+    for node in reversed(model.graph):
+        drop_node(node)
+    drop_unread_initializers(model)
 
 
 def tapped(model: ir.Model, names: Collection[str]) -> ir.Model:

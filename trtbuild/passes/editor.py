@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from trtbuild.model import inference
-from trtbuild.model.bodies import all_nodes, bodies
-from trtbuild.model.edits import add_initializer, take_over_output
+from trtbuild.model.bodies import all_nodes
+from trtbuild.model.edits import add_initializer, drop_node, take_over_output
 from trtbuild.model.mapped_pages import LARGE, give_back, mapped_copy
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.readers import label
@@ -267,27 +267,4 @@ class Editor:
 
     def drop(self, node: ir.Node) -> None:
         """Remove `node`, and whatever was there only for it, unless somebody reads it."""
-        waiting = [node]
-        while waiting:
-            candidate = waiting.pop()
-            graph = candidate.graph
-            if graph is None or any(
-                out.uses() or out.is_graph_output() for out in candidate.outputs
-            ):
-                continue
-            sources = [value.producer() for value in candidate.inputs if value is not None]
-            for body in bodies(candidate):
-                sources += _let_go(body)
-            graph.remove(candidate, safe=True)
-            waiting.extend(source for source in sources if source is not None)
-
-
-def _let_go(body: ir.Graph) -> list[ir.Node | None]:
-    """Detach the nodes of a removed body from what they read; answer who made that."""
-    sources = []
-    for node in all_nodes(body):
-        for index, value in enumerate(node.inputs):
-            if value is not None:
-                sources.append(value.producer())
-                node.replace_input_with(index, None)
-    return sources
+        drop_node(node)

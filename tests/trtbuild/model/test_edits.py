@@ -110,6 +110,31 @@ def test_what_nothing_reads_goes_and_the_interface_stays(model):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_what_stays_keeps_its_empty_operands(model):
+    """They are bytes of the file, and a digest sees them."""
+    clip = ir.node("Clip", [node(model, "p").outputs[0], None, None], name="clip")
+    clip.outputs[0].name = "clipped"
+    model.graph.append(clip)
+    model.graph.outputs.append(clip.outputs[0])
+    remove_unread(model)
+    assert len(clip.inputs) == 3
+
+
+def test_a_removed_branch_takes_along_what_only_it_read(model):
+    text = TEXT.replace(
+        "lost = Relu(q)",
+        """yes = Constant<value_int = 1>()
+        cond = Cast<to = 9>(yes)
+        only = Neg(q)
+        lost = If(cond)<then_branch = g () => (float[n, 2] t) { t = Relu(only) },
+                        else_branch = h () => (float[n, 2] e) { e = Abs(only) }>""",
+    )
+    loaded = ir.from_proto(onnx.parser.parse_model(text))
+    remove_unread(loaded)
+    assert [one.op_type for one in loaded.graph] == ["MatMul", "MatMul", "Add", "Neg"]
+    assert loaded.graph[-1].outputs[0].name == "z"
+
+
 def test_inner_tensors_become_the_outputs_of_a_copy(model):
     copy = tapped(model, ["q", "p"])
     found = answers(copy)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.model.bodies import all_graphs, bodies
+from trtbuild.model.bodies import bodies
+from trtbuild.model.edits import drop_unread_initializers
 from trtbuild.passes.pass_base import Pass
 
 if TYPE_CHECKING:
@@ -30,11 +31,8 @@ class RemoveUnread(Pass):
     def run(self, edit: Editor) -> None:
         """Walk each graph from its end to its start, then look at the initialisers."""
         self._remove_nodes(edit.model.graph, edit)
-        for graph in all_graphs(edit.model.graph):
-            for name, value in list(graph.initializers.items()):
-                if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
-                    del graph.initializers[name]
-                    edit.note(name, "initialiser", "nobody reads it")
+        for name in drop_unread_initializers(edit.model):
+            edit.note(name, "initialiser", "nobody reads it")
 
     def _remove_nodes(self, graph: ir.Graph, edit: Editor) -> None:
         for node in reversed(graph):
