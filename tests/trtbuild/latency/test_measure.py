@@ -76,6 +76,15 @@ def test_quick_sessions_get_longer_turns() -> None:
     options = MeasureOptions(warmup_ms=0, duration_ms=1, min_rounds=2)
     assert measure({"a": WithEvents(0.5)}, FEEDS, options)["a"].runs_per_turn == 8
     assert measure({"a": WithEvents(50.0)}, FEEDS, options)["a"].runs_per_turn == 1
+    assert measure({"a": WithEvents(1e-4)}, FEEDS, options)["a"].runs_per_turn == 64
+
+
+def test_order_turns_round_every_round_and_every_session_leads() -> None:
+    log: list[str] = []
+    options = MeasureOptions(warmup_ms=0, duration_ms=1e-9, min_rounds=6, runs_per_turn=1)
+    measure({name: Logged(name, log) for name in "abc"}, FEEDS, options)
+    assert log[:9] == [*"aaabbbccc"]  # at least three runs of each before anything counts
+    assert "".join(log[9:]) == "abccbabcaacbcabbac"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tests.fakes import FunctionSession
 from trtbuild.errors import OptionError
 from trtbuild.latency.measure import MONOTONIC, MeasureOptions, Samples, measure
 from trtbuild.latency.regress import Answer, against_baseline, decide, taken_together
+from trtbuild.latency.stats import median_interval, ratio
 from trtbuild.verification.intervals import Estimate
 
 
@@ -113,6 +114,39 @@ def test_a_baseline_of_another_batch_size_or_clock_is_refused() -> None:
     other = Samples("b", 8, base.clock, 5, base.latencies_ms)
     with pytest.raises(OptionError, match=r"at batch 1 by .* at batch 8"):
         against_baseline(base, other)
+
+
+def test_a_baseline_is_held_against_each_of_ten_segments() -> None:
+    # the machine is 10 % slower in the sixth tenth only: halves would not show it
+    drift = np.ones(200)
+    drift[100:120] = 1.1
+    rng = np.random.default_rng(6)
+    base = taken("a", drift, rng, noise=1e-6)
+    found = against_baseline(base, taken("b", np.ones(200), rng, noise=1e-6))
+    assert found.noise_percent == pytest.approx(10.0, abs=0.1)
+
+
+def test_the_intervals_of_both_days_hold_together() -> None:
+    rng = np.random.default_rng(8)
+    drifts = [np.exp(rng.normal(0, 0.05, 60)) for _ in range(2)]
+    base, now = (taken(n, drift, rng, noise=1e-9) for n, drift in zip("ab", drifts))
+    found = against_baseline(base, now)
+    logs = [[math.log(float(np.median(turn))) for turn in s.turns] for s in (base, now)]
+    # 99.5 % for both together: 99.75 % for each
+    earlier, later = (median_interval(values, 0.9975) for values in logs)
+    noise = math.log1p(found.noise_percent / 100)
+    assert math.log(found.ratio.high) == pytest.approx(later.high - earlier.low + noise)
+    assert math.log(found.ratio.low) == pytest.approx(later.low - earlier.high - noise)
+
+
+def test_what_is_said_without_being_asked() -> None:
+    rng = np.random.default_rng(9)
+    base, other, control = (taken(n, np.exp(rng.normal(0, 0.01, 80)), rng) for n in "abc")
+    found = taken_together(base, other, control)
+    assert found.margin_percent == 2.0
+    whole = ratio(base, other, 0.995)
+    noise = math.log1p(found.noise_percent / 100)
+    assert math.log(found.ratio.high) == pytest.approx(math.log(whole.high) + noise)
 
 
 @pytest.mark.nightly

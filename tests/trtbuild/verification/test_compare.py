@@ -109,6 +109,16 @@ def test_a_drop_within_its_interval_is_not_settled() -> None:
     assert not near.settled
 
 
+def test_the_figure_decides_and_not_the_end_of_its_interval() -> None:
+    found = compare(FunctionSession(identity), FunctionSession(coarse), batches_of(IMAGES))
+    sqnr = found.outputs[0].sqnr_db
+    assert sqnr.low < sqnr.value < sqnr.high
+    for limit, passed in ((sqnr.value - 1e-6, True), (sqnr.value + 1e-6, False)):
+        finding = judge(found, Gate(min_sqnr_db=limit)).findings[-1]
+        assert (finding.passed, finding.settled) == (passed, False)
+    assert judge(found, Gate(min_sqnr_db=sqnr.low - 1e-6)).findings[-1].settled
+
+
 @pytest.mark.parametrize(
     ("candidate", "message"),
     [

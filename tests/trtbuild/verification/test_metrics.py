@@ -141,3 +141,35 @@ def test_divergence_of_the_class_probabilities_against_scipy(softmaxed: bool) ->
     found = measured(p, q, [4, 2]) if softmaxed else measured(x, y, [4, 2])
     expected = special.rel_entr(p, q).sum(1).mean()
     assert found.divergence_nats.value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("sqnr", "place"), [(-40, 0), (-15, 5), (30.5, 50), (99.5, 119), (180, 120)]
+)
+def test_images_are_counted_in_bins_of_one_decibel_from_minus_20_on(
+    sqnr: float, place: int
+) -> None:
+    x = np.ones((1, 1))
+    found = measured(x, x + 10 ** (-sqnr / 20), [1]).sqnr_histogram
+    assert found.index(1) == place
+    assert len(found) == 121
+
+
+def test_five_classes_and_ten_images_unless_asked_for_more() -> None:
+    x = np.random.default_rng(0).normal(size=(12, 8))
+    found = measured(x, x * 1.1, [12])
+    assert found.top_k == 5
+    assert len(found.worst) == 10
+
+
+def test_among_equal_scores_the_lower_classes_come_first() -> None:
+    x, y = np.zeros((1, 1000)), np.zeros((1, 1000))
+    y[0, 5:] = -np.arange(995)  # classes 0 to 4 lead in one by their place, in the other by value
+    assert measured(x, y, [1]).topk_agreement_percent.value == 100.0
+
+
+def test_scores_that_nearly_add_up_to_one_are_no_probabilities() -> None:
+    x, y = np.array([[0.55, 0.5]]), np.array([[0.65, 0.4]])
+    p, q = special.softmax(x, axis=1), special.softmax(y, axis=1)
+    found = measured(x, y, [1]).divergence_nats.value
+    assert found == pytest.approx(float(special.rel_entr(p, q).sum()), rel=1e-9)

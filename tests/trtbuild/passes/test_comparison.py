@@ -1,0 +1,113 @@
+"""What counts as the same answer, in the figures that the comparison with the original promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.trtbuild.passes.networks import network
+from trtbuild.passes import OptimizeOptions, Pass, optimize
+
+SIZE = 1000
+FACTORS = np.linspace(1, 2, SIZE).astype(np.float32)
+PLAIN = f"t (float[1,{SIZE}] x) => (float[1,{SIZE}] y) {{ y = Mul(x, c) }}"
+ROUNDING = f"t (float[1,{SIZE}] x) => (float[1,{SIZE}] y) {{ r = Round(x) y = Mul(r, c) }}"
+
+
+class Scale(Pass):
+    """Multiply the factors of a network by others."""
+
+    name = "scale_factors"
+    anchors = frozenset({"Mul"})
+
+    def __init__(self, factors):
+        self.factors = factors
+
+    def rewrite(self, node, edit):
+        old = node.inputs[1].const_value.numpy()
+        if not np.array_equal(old, FACTORS.astype(old.dtype)):
+            return None
+        new = (old * self.factors).astype(old.dtype)
+        edit.rewire(node, 1, edit.constant(new, near=node, hint="c"))
+        return "scaled"
+
+
+class ScaleOnRequest(Scale):
+    """The same, as a pass that is meant to change numbers."""
+
+    opt_in = True
+    exact = False
+
+
+def is_taken(made, text=PLAIN, dtype=np.float32):
+    if dtype == np.float16:
+        text = text.replace("float[", "float16[")
+    model = network(text, {"c": FACTORS.astype(dtype)})
+    enable = [made.name] if made.opt_in else []
+    result = optimize(model, OptimizeOptions(passes=[made], enable=enable))
+    assert result.log.comparison.startswith("compared")
+    return not result.log.rolled_back
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gap", "taken"),
+    [
+        # Allowed are 1024 eps of the element and as much of the largest: 2.4e-4 of the largest.
+        (np.float32, 1e-4, True),
+        (np.float32, 1e-3, False),
+        # 32 eps of half floats: 6.3e-2 of the largest.
+        (np.float16, 2e-2, True),
+        (np.float16, 2e-1, False),
+    ],
+)
+def test_roundings_of_a_fold_are_no_difference(dtype, gap, taken):
+    assert is_taken(Scale(1 + gap), dtype=dtype) is taken
+
+
+def test_behind_a_rounding_operator_two_percent_of_the_elements_may_be_anything():
+    few, many = np.ones(SIZE), np.ones(SIZE)
+    few[: SIZE // 100] = 9.0  # 1 %
+    many[: SIZE // 20] = 9.0  # 5 %
+    assert is_taken(Scale(few), ROUNDING)
+    assert not is_taken(Scale(few), PLAIN)
+    assert not is_taken(Scale(many), ROUNDING)
+
+
+@pytest.mark.parametrize(("gap", "taken"), [(0.04, True), (0.06, False)])
+def test_behind_a_rounding_operator_all_may_differ_by_five_percent_of_the_norm(gap, taken):
+    assert is_taken(Scale(1 + gap), ROUNDING) is taken
+    assert not is_taken(Scale(1 + gap), PLAIN)
+
+
+@pytest.mark.parametrize(("gap", "taken"), [(0.09, True), (0.11, False)])
+def test_a_pass_that_is_meant_to_change_numbers_may_by_ten_percent_of_the_norm(gap, taken):
+    assert is_taken(ScaleOnRequest(1 + gap)) is taken
+
+
+def test_three_sizes_of_a_symbolic_dim_are_compared_on_two_inputs_each():
+    result = optimize(network("t (float[n,4] x) => (float[n,4] y) { a = Identity(x) y = Relu(a) }"))
+    assert result.log.comparison == (
+        "compared on 6 random inputs (n = 1; n = 3; n = 2): all outputs"
+    )
+
+
+def test_an_initialiser_that_is_an_input_is_given_another_value_too():
+    """A fold that takes its value for granted is right until a caller overrides it."""
+
+    class Freeze(Pass):
+        """Put what an initialiser holds into the graph."""
+
+        name = "freeze_input"
+        anchors = frozenset({"Mul"})
+
+        def rewrite(self, node, edit):
+            value = node.inputs[1]
+            if not value.is_graph_input():
+                return None
+            edit.rewire(node, 1, edit.constant(value.const_value.numpy(), near=node, hint="c"))
+            return "frozen"
+
+    model = network("t (float[1,4] x) => (float[1,4] y) { y = Mul(x, c) }", {"c": (4,)})
+    model.graph.inputs.append(model.graph.initializers["c"])
+    result = optimize(model, OptimizeOptions(passes=[Freeze()]))
+    assert [undone.name for undone in result.log.rolled_back] == ["freeze_input"]

@@ -1,0 +1,209 @@
+"""Change one promised constant or rule at a time, and print which changes no test notices.
+
+Usage: ``python tools/mutate.py [WORD ...]``; with words, only the places whose file or text holds one of
+them. The exit code is 1 when a change goes unseen or a place is no longer there.
+
+Each place is a line that a docstring or a page promises something about. It is changed in a copy of the
+project, and the named tests are run there: at least one must fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PLACES", "Place", "problems_of"]
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("calibrators", "docs", "samples", "tests", "tools", "trtbuild")
+COPIED_FILES = ("pyproject.toml", "README.md", "dev.py")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One promise and how it is broken.
+
+    Attributes:
+        file: path in the project.
+        text: what stands there, exactly once.
+        replacement: what is written instead.
+        tests: path of the test file, from ``tests/``, that must fail then; with ``::name`` or ``-k``
+            words left to pytest.
+    """
+
+    file: str
+    text: str
+    replacement: str
+    tests: str
+
+
+_ENTROPY = "calibrators/rules/entropy.py"
+_VERIFY = "trtbuild/passes/verify.py"
+_SYMMETRIC = "trtbuild/passes/symmetric_weights.py"
+_REGRESS = "trtbuild/latency/regress.py"
+_MEASURE = "trtbuild/latency/measure.py"
+_METRICS = "trtbuild/verification/metrics.py"
+_CALIBRATORS = "calibrators/test_promises.py"
+_LIMITS = "trtbuild/passes/test_limits.py"
+_COMPARED = "trtbuild/passes/test_comparison.py"
+
+PLACES = (
+    # thresholds of the calibrators
+    Place(_ENTROPY, "LARGEST_CLIPPED_SHARE = 1e-2", "LARGEST_CLIPPED_SHARE = 2e-2", _CALIBRATORS),
+    Place(_ENTROPY, "_SMALLEST_EXPONENT = -100", "_SMALLEST_EXPONENT = -60", _CALIBRATORS),
+    Place(_ENTROPY, "counts[0] = counts[1]", "counts[0] = counts[0]", _CALIBRATORS),
+    Place(_ENTROPY, "if mantissa == 0.5 else exponent", "if mantissa < 0 else exponent", _CALIBRATORS),
+    Place("calibrators/rules/percentile.py", "percentile: float = 99.99", "percentile: float = 99.9",
+          _CALIBRATORS),
+    Place("calibrators/rules/percentile.py", "num_zeros >= histogram.num_values * percentile",
+          "num_zeros >= 2 * histogram.num_values * percentile", _CALIBRATORS),
+    Place("calibrators/rules/auto.py", "power: float = 1.75", "power: float = 2.0", _CALIBRATORS),
+    Place("calibrators/rules/mse.py", "_OCTAVES = 16", "_OCTAVES = 4", _CALIBRATORS),
+    Place("calibrators/rules/mse.py", "for _ in range(3):", "for _ in range(1):", _CALIBRATORS),
+    Place("calibrators/quantization_error.py", "LEVELS = 127", "LEVELS = 128", _CALIBRATORS),
+    Place("calibrators/methods.py", "amax, amax / LEVELS / 2]", "amax, amax / LEVELS]", _CALIBRATORS),
+    Place("calibrators/cache.py", "10_000 if major >= 10", "10_000 if major > 10",
+          "calibrators/test_cache.py"),
+    Place("calibrators/histogram.py", "_FOLDED_OCTAVES = 11", "_FOLDED_OCTAVES = 10",
+          "calibrators/test_histogram.py"),
+    # passes: how results are compared, when a schedule ends, limits of rewrites
+    Place(_VERIFY, "_ENOUGH = 3", "_ENOUGH = 2", _COMPARED),
+    Place(_VERIFY, "_DRAWS = 2", "_DRAWS = 1", _COMPARED),
+    Place(_VERIFY, "_FEW = 0.02", "_FEW = 0.2", _COMPARED),
+    Place(_VERIFY, "_STEPS_NORM = 0.05", "_STEPS_NORM = 0.5", _COMPARED),
+    Place(_VERIFY, "_COARSE_NORM = 0.1", "_COARSE_NORM = 0.5", _COMPARED),
+    Place(_VERIFY, "else 1024) * eps", "else 1 << 20) * eps", _COMPARED),
+    Place(_VERIFY, "(32 if dtype.itemsize", "(1024 if dtype.itemsize", _COMPARED),
+    Place("trtbuild/passes/driver.py", "_STRUCTURE_REPEATS = 3", "_STRUCTURE_REPEATS = 30",
+          _LIMITS),
+    Place("trtbuild/passes/rewrites/constant_folding.py", "_LARGEST_GROWTH = 1 << 20",
+          "_LARGEST_GROWTH = 1 << 21", _LIMITS),
+    Place("trtbuild/passes/rewrites/slices.py", "_NO_END = 2**31 - 1", "_NO_END = 2**31 - 2",
+          _LIMITS),
+    Place("trtbuild/passes/rewrites/layer_norm.py", "_FIRST_OPSET = 17", "_FIRST_OPSET = 16",
+          _LIMITS),
+    Place("trtbuild/passes/rewrites/qdq_repair.py", "_MIDDLE = 128", "_MIDDLE = 127",
+          "trtbuild/passes/test_quantized.py"),
+    Place("trtbuild/passes/rewrites/quantize_pairs.py", "_EXACT_BITS = 8", "_EXACT_BITS = 16",
+          _LIMITS),
+    Place(_SYMMETRIC, "_LARGEST = 127", "_LARGEST = 126", _LIMITS),
+    Place(_SYMMETRIC, "_FIRST_OPSET = 13", "_FIRST_OPSET = 11", _LIMITS),
+    Place(_SYMMETRIC, "_FIRST_HALF_OPSET = 19", "_FIRST_HALF_OPSET = 17",
+          _LIMITS),
+    Place(_SYMMETRIC, "amax / _LARGEST, 1.0)", "amax / _LARGEST, 0.0)", _LIMITS),
+    Place("trtbuild/passes/editor.py", "_AXES_AS_OPERAND = 13", "_AXES_AS_OPERAND = 12", _LIMITS),
+    # verification: intervals, figures, limits
+    Place(_VERIFY, "override=draw % 2 == 1", "override=False", _COMPARED),
+    Place("trtbuild/verification/intervals.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.9",
+          "trtbuild/verification/test_intervals.py"),
+    Place(_METRICS, "SQNR_BINS_FROM_DB = -20", "SQNR_BINS_FROM_DB = -10",
+          "trtbuild/verification/test_metrics.py"),
+    Place(_METRICS, "NUM_SQNR_BINS = 121", "NUM_SQNR_BINS = 61",
+          "trtbuild/verification/test_metrics.py"),
+    Place(_METRICS, "top_k: int = 5", "top_k: int = 4", "trtbuild/verification/test_metrics.py"),
+    Place(_METRICS, "num_worst: int = 10", "num_worst: int = 9", "trtbuild/verification/test_metrics.py"),
+    Place(_METRICS, 'kind="stable"', 'kind="quicksort"', "trtbuild/verification/test_metrics.py"),
+    Place(_METRICS, "atol=1e-3", "atol=1e-1", "trtbuild/verification/test_metrics.py"),
+    Place("trtbuild/verification/gate.py", "passed=count == 0", "passed=True",
+          "trtbuild/verification/test_compare.py"),
+    Place("trtbuild/verification/gate.py", "not estimate.low < limit < estimate.high", "True",
+          "trtbuild/verification/test_compare.py"),
+    Place("trtbuild/verification/gate.py", "else estimate.value >= limit", "else estimate.low >= limit",
+          "trtbuild/verification/test_compare.py"),
+    # latency
+    Place(_REGRESS, "CONFIDENCE = 0.995", "CONFIDENCE = 0.95", "trtbuild/latency/test_regress.py"),
+    Place(_REGRESS, "DEFAULT_MARGIN_PERCENT = 2.0", "DEFAULT_MARGIN_PERCENT = 5.0",
+          "trtbuild/latency/test_regress.py"),
+    Place(_REGRESS, "_NUM_SEGMENTS = 10", "_NUM_SEGMENTS = 2", "trtbuild/latency/test_regress.py"),
+    Place(_REGRESS, "1 - (1 - CONFIDENCE) / 2)", "CONFIDENCE)", "trtbuild/latency/test_regress.py"),
+    Place(_MEASURE, "_TURN_MS = 4.0", "_TURN_MS = 5.0", "trtbuild/latency/test_measure.py"),
+    Place(_MEASURE, "_MAX_RUNS_PER_TURN = 64", "_MAX_RUNS_PER_TURN = 640",
+          "trtbuild/latency/test_measure.py"),
+    Place(_MEASURE, "while runs < 3 or", "while runs < 1 or", "trtbuild/latency/test_measure.py"),
+    Place(_MEASURE, "size, min(size - 1, 1))", "size, 0)", "trtbuild/latency/test_measure.py"),
+    Place(_MEASURE, "if round_number % 2 else rotated", "if round_number < 0 else rotated",
+          "trtbuild/latency/test_measure.py"),
+    Place(_MEASURE, "start = (round_number // 2) % len(names)", "start = 0",
+          "trtbuild/latency/test_measure.py"),
+    Place("trtbuild/latency/stats.py", "share * len(ordered) - 1e-9", "share * len(ordered)",
+          "trtbuild/latency/test_stats.py"),
+)  # fmt: skip
+"""What the tests must notice."""
+
+
+def problems_of(place: Place, root: Path = ROOT) -> list[str]:
+    """Return why `place` cannot be tried: its text is not there once, or its test file is gone."""
+    path = root / place.file
+    found = path.read_text(encoding="utf-8").count(place.text) if path.is_file() else 0
+    problems = (
+        [] if found == 1 else [f"{place.file}: '{place.text}' is there {found} times, not once"]
+    )
+    if not (root / "tests" / place.tests.partition("::")[0]).is_file():
+        problems.append(f"{place.file}: there is no tests/{place.tests}")
+    return problems
+
+
+def copy_of_project(folder: Path) -> Path:
+    """Return a copy of what the tests need, without caches, beside a link to the shared data."""
+    target = folder / "project"
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in COPIED:
+        shutil.copytree(ROOT / name, target / name, ignore=ignored)
+    for name in COPIED_FILES:
+        shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def is_seen(place: Place, project: Path) -> bool:
+    """Return whether the tests of `place` fail in `project` once it is changed.
+
+    Raises:
+        RuntimeError: pytest could not run them.
+    """
+    path = project / place.file
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(place.text, place.replacement), encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{place.tests}"],
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1",
+                 "TRTBUILD_SHARED": str(ROOT.parent / "shared")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+    finally:
+        path.write_text(text, encoding="utf-8")
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"tests/{place.tests} do not run:\n{done.stdout}{done.stderr}")
+    return done.returncode == 1
+
+
+def main(words: list[str]) -> int:
+    """Try all places, or those that hold a word; print a line each; return the exit code."""
+    places = [p for p in PLACES if not words or any(w in p.file or w in p.text for w in words)]
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        project = copy_of_project(Path(folder))
+        for place in places:
+            problems = problems_of(place)
+            seen = not problems and is_seen(place, project)
+            failures += not seen
+            verdict = "seen  " if seen else "stale " if problems else "UNSEEN"
+            print(
+                f"{verdict} {place.file}: {place.text} -> {place.replacement}",
+                *problems,
+                flush=True,
+            )
+    print(f"{len(places) - failures} of {len(places)} changes are seen")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
