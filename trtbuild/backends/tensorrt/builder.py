@@ -12,8 +12,9 @@ from trtbuild.backends.tensorrt.network import parse_network
 from trtbuild.backends.tensorrt.profiles import add_profiles
 from trtbuild.backends.tensorrt.progress import interruptible, make_monitor
 from trtbuild.backends.tensorrt.timing_cache import load_timing_cache, save_timing_cache
-from trtbuild.errors import MissingError, ModelError
+from trtbuild.errors import MissingError, ModelError, OptionError
 from trtbuild.runtime.cuda import open_device
+from trtbuild.runtime.tensorrt.failures import explained, made
 from trtbuild.runtime.tensorrt.logger import Log, make_logger
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def build_plan(
     logger = make_logger(tensorrt, log)
     with _device(request, blueprint, options) as device:
         builder = _make_builder(tensorrt, logger, log)
-        config = builder.create_builder_config()
+        config = made(builder.create_builder_config(), "builder configuration", log)
         network, parser = parse_network(
             tensorrt,
             builder,
@@ -112,23 +113,26 @@ def build_plan(
             strongly_typed=blueprint.strongly_typed,
             native_instance_norm=options.version_compatible,
         )
-        apply_options(tensorrt, builder, config, options)
-        add_profiles(builder, config, blueprint.profiles)
-        if blueprint.fp16_flag:
-            config.set_flag(tensorrt.member("BuilderFlag", "FP16"))
-        timing_cache = load_timing_cache(config, options, log)
+        with explained(log, f"TensorRT {tensorrt.version} refuses an option", OptionError):
+            apply_options(tensorrt, builder, config, options)
+            add_profiles(builder, config, blueprint.profiles, log)
+            if blueprint.fp16_flag:
+                config.set_flag(tensorrt.member("BuilderFlag", "FP16"))
+            timing_cache = load_timing_cache(config, options, log)
         with contextlib.ExitStack() as stack:
             calibration = None
             if blueprint.implicit:
                 calibration = stack.enter_context(
-                    calibrating(tensorrt, builder, config, network, request, options, device)
+                    calibrating(tensorrt, builder, config, network, request, options, device, log)
                 )
-            plan = _run(tensorrt, builder, network, config, progress)
+            plan = _run(tensorrt, builder, network, config, log, progress)
             run = calibration.run if calibration else None
             if plan is None and (run is None or run.error is None):
                 raise ModelError(f"TensorRT {tensorrt.version} built no engine: {log.reason()}.")
             cache = run.finish() if run else None
             feeder = run.feeder if run else None
+            with explained(log, "TensorRT does not tell what the build used"):
+                timings, flags = save_timing_cache(config, options), _flags_set(tensorrt, config)
             built = Built(
                 plan=bytes(plan),
                 cache=cache,
@@ -136,8 +140,8 @@ def build_plan(
                 calibrator=calibration.calibrator if calibration else "",
                 num_batches=feeder.num_batches if feeder else 0,
                 num_rows_left_out=feeder.num_rows_left_out if feeder else 0,
-                timing_cache=save_timing_cache(config, options),
-                flags=_flags_set(tensorrt, config),
+                timing_cache=timings,
+                flags=flags,
                 log=log,
             )
         del parser, timing_cache  # both had to live until here
@@ -158,18 +162,18 @@ def _device(
 
 
 def _make_builder(tensorrt: TensorRT, logger: Any, log: Log) -> Any:
-    try:
+    what = f"TensorRT {tensorrt.version} does not start"
+    with explained(log, what, MissingError, "Run `trtbuild doctor`."):
         return tensorrt.module.Builder(logger)
-    except TypeError as error:  # how the bindings tell that the library answered null
-        raise MissingError(
-            f"TensorRT {tensorrt.version} does not start: {log.reason()}. Run `trtbuild doctor`."
-        ) from error
 
 
-def _run(tensorrt: TensorRT, builder: Any, network: Any, config: Any, progress: Progress) -> Any:
+def _run(
+    tensorrt: TensorRT, builder: Any, network: Any, config: Any, log: Log, progress: Progress
+) -> Any:
     with interruptible() as interruption:
         config.progress_monitor = make_monitor(tensorrt, progress, interruption)
-        return builder.build_serialized_network(network, config)
+        with explained(log, f"TensorRT {tensorrt.version} built no engine"):
+            return builder.build_serialized_network(network, config)
 
 
 def _flags_set(tensorrt: TensorRT, config: Any) -> list[str]:

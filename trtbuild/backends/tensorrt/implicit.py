@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.tensorrt.options import TensorRTOptions
     from trtbuild.runtime.cuda import Device
     from trtbuild.runtime.session import Feeds
+    from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["Calibrating", "calibrating", "calibrator_name"]
@@ -63,6 +64,7 @@ def calibrating(
     request: BuildRequest,
     options: TensorRTOptions,
     device: Device | None,
+    log: Log,
 ) -> Iterator[Calibrating]:
     """Set up a configuration for implicit INT8; buffers live until the block ends.
 
@@ -74,6 +76,7 @@ def calibrating(
         request: with the calibration and, perhaps, the data.
         options: see `RangeSource` and `Calibrator`.
         device: where batches go; only needed when TensorRT calibrates by itself.
+        log: where TensorRT explains itself.
 
     Raises:
         InputError: the cache file is of another version or calibrator, or cannot be read.
@@ -89,7 +92,9 @@ def calibrating(
     elif _from_device(request, options, method):
         assert request.calibration_batches is not None
         assert device is not None
-        feeder = _feeder(tensorrt, builder, config, network, request.calibration_batches(), device)
+        feeder = _feeder(
+            *(tensorrt, builder, config, network), request.calibration_batches(), device, log
+        )
         run, source = CalibrationRun(feeder), "device"
     elif calibration is not None:
         header = f"TRT-{tensorrt.number}-{CALIBRATORS[name][1]}"
@@ -162,6 +167,7 @@ def _feeder(
     network: Any,
     batches: Iterable[Feeds],
     device: Device,
+    log: Log,
 ) -> BatchFeeder:
     """Start feeding; with dynamic shapes, the first batch decides the calibration profile."""
     iterator = iter(batches)
@@ -173,7 +179,7 @@ def _feeder(
     if any(-1 in tuple(tensor.shape) for tensor in inputs):
         # TensorRT reads OPT alone, and wants every batch to have exactly that shape.
         ranges = {name: ShapeRange(*([form.shape] * 3)) for name, form in forms.items()}
-        if not config.set_calibration_profile(make_profile(builder, ranges)):
+        if not config.set_calibration_profile(make_profile(builder, ranges, log)):
             raise DataError(f"TensorRT refuses to calibrate with the shapes {ranges}.")
     feeder = BatchFeeder(_chained(first, iterator), forms, device)
     if not feeder.has_more():
@@ -198,7 +204,7 @@ def _form(tensorrt: TensorRT, tensor: Any, first: Feeds) -> InputForm:
                 f"the calibration data for '{tensor.name}' has the shape {given}; the network says {shape}."
             )
         shape = tuple(found if dim == -1 else dim for dim, found in zip(shape, given))
-    dtype = np.dtype(tensorrt.module.nptype(tensor.dtype))
+    dtype = tensorrt.numpy_dtype(tensor.dtype, tensor.name)
     # TensorRT calibrates an FP32 engine: floating point inputs are FP32 whatever the network declares.
     return InputForm(
         shape, np.dtype(np.float32) if dtype.kind == "f" or dtype == np.int8 else dtype

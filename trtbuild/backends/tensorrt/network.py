@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import ModelError
+from trtbuild.runtime.tensorrt.failures import explained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,11 +47,12 @@ def parse_network(
     network = builder.create_network(tensorrt.network_flags(strongly_typed=strongly_typed))
     if network is None:
         raise ModelError(f"TensorRT cannot make a network: {log.reason()}.")
-    parser = trt.OnnxParser(network, logger)
-    if native_instance_norm:
-        parser.set_flag(tensorrt.member("OnnxParserFlag", "NATIVE_INSTANCENORM"))
-    if not parser.parse_from_file(str(path)):
-        raise ModelError(_refusal(tensorrt, parser, log, path))
+    with explained(log, f"TensorRT {tensorrt.version} cannot parse '{path.name}'"):
+        parser = trt.OnnxParser(network, logger)
+        if native_instance_norm:
+            parser.set_flag(tensorrt.member("OnnxParserFlag", "NATIVE_INSTANCENORM"))
+        if not parser.parse_from_file(str(path)):
+            raise ModelError(_refusal(tensorrt, parser, log, path))
     return network, parser
 
 

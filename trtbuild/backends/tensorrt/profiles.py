@@ -6,12 +6,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
+from trtbuild.runtime.tensorrt.failures import explained, made
 from trtbuild.runtime.tensorrt.shapes import ShapeRange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trtbuild.model.signature import TensorSpec
+    from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.shapes import Profile, Shape
 
 __all__ = ["add_profiles", "make_profile", "parse_shapes", "profiles_for"]
@@ -87,31 +89,29 @@ def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dic
     return [{**given[0], **profile} for profile in given]
 
 
-def add_profiles(builder: Any, config: Any, profiles: Sequence[Profile]) -> None:
+def add_profiles(builder: Any, config: Any, profiles: Sequence[Profile], log: Log) -> None:
     """Add the profiles to a builder configuration.
 
     Raises:
         OptionError: TensorRT refuses one.
     """
     for index, profile in enumerate(profiles):
-        made = make_profile(builder, profile)
-        if config.add_optimization_profile(made) < 0:
+        native = make_profile(builder, profile, log)
+        if config.add_optimization_profile(native) < 0:
             raise OptionError(f"TensorRT refuses optimization profile {index}: {dict(profile)}.")
 
 
-def make_profile(builder: Any, profile: Profile) -> Any:
+def make_profile(builder: Any, profile: Profile, log: Log) -> Any:
     """Make TensorRT's form of a profile.
 
     Raises:
         OptionError: TensorRT refuses a shape.
     """
-    made = builder.create_optimization_profile()
+    native = made(builder.create_optimization_profile(), "optimization profile", log)
     for name, shapes in profile.items():
-        try:
-            made.set_shape(name, shapes.min, shapes.opt, shapes.max)
-        except RuntimeError as error:
-            raise OptionError(f"TensorRT refuses the shapes of input '{name}': {error}") from error
-    return made
+        with explained(log, f"TensorRT refuses the shapes of input '{name}'", OptionError):
+            native.set_shape(name, shapes.min, shapes.opt, shapes.max)
+    return native
 
 
 def _check_fits(spec: TensorSpec, shapes: ShapeRange) -> None:

@@ -26,6 +26,7 @@ class CudaPythonProvider:
     """
 
     name = "cuda-python"
+    errors = ()  # the bindings answer codes, which become DeviceError here
 
     def __init__(self, index: int) -> None:
         from cuda.bindings import driver

@@ -77,12 +77,19 @@ class Device:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Make the GPU's primary context current for a block; calls into TensorRT belong inside."""
-        self._provider.push()
+        """Make the GPU's primary context current for a block; calls into TensorRT belong inside.
+
+        Raises:
+            DeviceError: the driver refuses something in the block.
+        """
         try:
-            yield
-        finally:
-            self._provider.pop()
+            self._provider.push()
+            try:
+                yield
+            finally:
+                self._provider.pop()
+        except self._provider.errors as error:
+            raise DeviceError(f"the GPU failed, says {self.provider}: {error}.") from error
 
     def allocate(self, nbytes: int) -> Buffer:
         """Allocate device memory; a size of 0 gets one byte, for TensorRT wants a pointer anyway.

@@ -15,12 +15,18 @@ class Provider(Protocol):
 
     Every provider works in the *primary* context of its GPU, the one that TensorRT and torch use too, and
     makes it current only between `push` and `pop`: whatever was current before is current again afterwards.
-    Nothing here may be called outside of such a pair. A failing call raises `DeviceError`.
+    Nothing here may be called outside of such a pair. A failing call raises `DeviceError`, or one of
+    `errors`, which `Device` turns into it.
     """
 
     @property
     def name(self) -> str:
         """Name that the option and messages use."""
+        ...
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What the package itself raises when the driver refuses."""
         ...
 
     @property

@@ -34,6 +34,7 @@ class PyCudaProvider:
         import pycuda.driver
 
         self._driver: Any = pycuda.driver
+        self.errors: tuple[type[Exception], ...] = (pycuda.driver.Error,)
         self._objects: dict[int, Any] = {}
         with self._explained("opening the GPU"):
             self._driver.init()

@@ -35,6 +35,7 @@ class TorchProvider:
                 "with CUDA, or use --cuda cuda-python."
             )
         self._torch: Any = torch
+        self.errors: tuple[type[Exception], ...] = _errors(torch)
         self.graphs: GraphProvider = self
         self._device = torch.device("cuda", index)
         self._objects: dict[int, Any] = {}
@@ -128,3 +129,10 @@ class TorchProvider:
     def _keep(self, handle: int, thing: Any) -> int:
         self._objects[handle] = thing
         return handle
+
+
+def _errors(torch: Any) -> tuple[type[Exception], ...]:
+    """Return what torch raises for the driver; ``AcceleratorError`` exists from 2.8 on."""
+    names = ("OutOfMemoryError", "AcceleratorError")
+    found = [getattr(torch, name) for name in names if hasattr(torch, name)]
+    return (*found, torch.cuda.CudaError)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError
 from trtbuild.model.signature import TensorSpec
 from trtbuild.runtime.cuda import open_device
+from trtbuild.runtime.tensorrt.failures import explained
 from trtbuild.runtime.tensorrt.logger import Log, make_logger
 from trtbuild.runtime.tensorrt.machine import explain_refusal, machine_record
 from trtbuild.runtime.tensorrt.refit import refit, weights_of
@@ -80,7 +79,7 @@ class OpenedEngine:
         Raises:
             MissingError: there is not enough device memory.
         """
-        with self.device.active():
+        with self.device.active(), explained(self.log, "no execution context", MissingError):
             context = self.native.create_execution_context()
         if context is None:
             needed = self.native.device_memory_size_v2
@@ -114,18 +113,15 @@ class OpenedEngine:
         self.device.close()
 
     def _make_runtime(self) -> Any:
-        try:
+        what = f"TensorRT {self.tensorrt.version} does not start"
+        with explained(self.log, what, MissingError, "Run `trtbuild doctor`."):
             runtime = self.tensorrt.module.Runtime(self._logger)
-        except TypeError as error:  # how the bindings tell that the library answered null
-            raise MissingError(
-                f"TensorRT {self.tensorrt.version} does not start: {self.log.reason()}. Run "
-                "`trtbuild doctor`."
-            ) from error
         runtime.engine_host_code_allowed = self.options.allow_host_code
         return runtime
 
     def _deserialize(self, path: Path, plan: bytes) -> Any:
-        engine = self._runtime.deserialize_cuda_engine(plan)
+        with explained(self.log, f"'{path}' cannot be opened", InputError):
+            engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             here = machine_record(self.tensorrt.version, self.options.device)
             raise InputError(explain_refusal(path, self.log.reason(), here))
@@ -142,7 +138,8 @@ class OpenedEngine:
         budget = self.options.weight_budget
         if budget is None:
             budget = self.native.get_weight_streaming_automatic_budget()
-        self.native.weight_streaming_budget_v2 = budget
+        with explained(self.log, "TensorRT refuses the budget for streamed weights", OptionError):
+            self.native.weight_streaming_budget_v2 = budget
         if self.native.weight_streaming_budget_v2 != budget:
             raise OptionError(
                 f"TensorRT refuses {budget} bytes as the budget for streamed weights."
@@ -155,13 +152,7 @@ class OpenedEngine:
 
     def _spec(self, name: str) -> TensorSpec:
         kind = self.native.get_tensor_dtype(name)
-        try:
-            dtype = np.dtype(self.tensorrt.module.nptype(kind))
-        except TypeError as error:
-            raise ModelError(
-                f"the tensor '{name}' is {kind.name}, which NumPy does not have. Build the engine with "
-                "inputs and outputs in FP32 or FP16."
-            ) from error
+        dtype = self.tensorrt.numpy_dtype(kind, name)
         dims = tuple(None if dim == -1 else int(dim) for dim in self.native.get_tensor_shape(name))
         return TensorSpec(name, dtype, dims)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError
 from trtbuild.runtime.tensorrt.engine import OpenedEngine
+from trtbuild.runtime.tensorrt.failures import made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +149,8 @@ def inspect_plan(path: Path, options: OpenOptions) -> EngineLayers:
     engine = OpenedEngine(path, options)
     try:
         form = engine.tensorrt.module.LayerInformationFormat.JSON
-        text = engine.native.create_engine_inspector().get_engine_information(form)
+        inspector = made(engine.native.create_engine_inspector(), "engine inspector", engine.log)
+        text = inspector.get_engine_information(form)
     finally:
         engine.close()
     if text is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import ModelError
+from trtbuild.runtime.tensorrt.failures import explained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,10 +34,10 @@ def refit(tensorrt: TensorRT, engine: Any, logger: Any, log: Log, network: Path)
     Raises:
         ModelError: TensorRT refuses the weights; the message has its reasons.
     """
-    refitter = tensorrt.module.Refitter(engine, logger)
-    parser = tensorrt.module.OnnxParserRefitter(refitter, logger)
-    if not parser.refit_from_file(str(network)) or not refitter.refit_cuda_engine():
-        raise ModelError(
-            f"the engine does not take the weights of '{network}': {log.reason()}. Keep the file that was "
-            "written beside the plan, or build without --strip-plan."
-        )
+    what = f"the engine does not take the weights of '{network}'"
+    remedy = "Keep the file that was written beside the plan, or build without --strip-plan."
+    with explained(log, what, ModelError, remedy):
+        refitter = tensorrt.module.Refitter(engine, logger)
+        parser = tensorrt.module.OnnxParserRefitter(refitter, logger)
+        if not parser.refit_from_file(str(network)) or not refitter.refit_cuda_engine():
+            raise ModelError(f"{what}: {log.reason()}. {remedy}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.runtime.tensorrt.failures import explained
 from trtbuild.runtime.tensorrt.outputs import make_allocator
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ class TensorRTSession:
         shapes = {name: array.shape for name, array in arrays.items()}
         profile = self._engine.choose_profile(shapes)
         if profile != self._context.active_optimization_profile:
-            self._context.set_optimization_profile_async(profile, self._stream)
+            with explained(self._engine.log, f"TensorRT does not take profile {profile}"):
+                self._context.set_optimization_profile_async(profile, self._stream)
         for name, array in arrays.items():
             if not self._context.set_input_shape(name, array.shape):
                 raise ModelError(
@@ -214,7 +216,8 @@ class TensorRTSession:
         return self._device.capture(self._stream, work)
 
     def _enqueue(self) -> None:
-        done = self._context.execute_async_v3(self._stream)
+        with explained(self._engine.log, "the execution failed"):
+            done = self._context.execute_async_v3(self._stream)
         for name, allocator in self._allocators.items():
             if allocator.error is not None:
                 error, allocator.error = allocator.error, None

@@ -12,7 +12,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.errors import MissingError, OptionError
+import numpy as np
+
+from trtbuild.errors import MissingError, ModelError, OptionError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -65,6 +67,25 @@ class TensorRT:
             )
         return members[name]
 
+    def numpy_dtype(self, kind: Any, tensor: str) -> np.dtype[Any]:
+        """Return NumPy's dtype for a member of ``DataType``.
+
+        Args:
+            kind: the member.
+            tensor: name of the tensor that has it, for the message.
+
+        Raises:
+            ModelError: NumPy has none.
+        """
+        try:
+            dtype: np.dtype[Any] = np.dtype(self.module.nptype(kind))
+        except TypeError as error:
+            raise ModelError(
+                f"the tensor '{tensor}' is {kind.name}, which NumPy does not have. Build the engine with "
+                "inputs and outputs in FP32 or FP16."
+            ) from error
+        return dtype
+
     def network_flags(self, *, strongly_typed: bool) -> int:
         """The bit mask for ``create_network``; TensorRT 11 types strongly without being told."""
         if not strongly_typed or not self.has_implicit:
@@ -94,13 +115,25 @@ def installed() -> TensorRT:
             f"TensorRT's Python package is here, and its library does not load: {error}. Install both "
             f"from one version: {INSTALL}."
         ) from error
-    found = TensorRT(module, str(module.__version__))
+    found = TensorRT(module, str(getattr(module, "__version__", "")))
+    if not found.version[:1].isdigit():
+        raise MissingError(
+            f"the module 'tensorrt' that Python finds is not NVIDIA's ({_origin(module)}). Start from "
+            f"another folder, or install NVIDIA's: {INSTALL}."
+        )
     if not OLDEST <= found.major <= NEWEST:
         raise MissingError(
             f"TensorRT {found.version} is installed; trtbuild works with {OLDEST} and {NEWEST}. "
             f"Install one of them: {INSTALL}."
         )
     return found
+
+
+def _origin(module: ModuleType) -> str:
+    """Return where a module comes from; a folder without Python files has no file."""
+    return str(
+        getattr(module, "__file__", None) or next(iter(module.__path__), "of unknown origin")
+    )
 
 
 def native_version(major: int) -> int | None:

@@ -294,6 +294,7 @@ def builds_unsupported(world: World) -> Any:
     ("member", "exit_code", "text"),
     [
         ("create.Builder", 3, "does not start: CUDA initialization failure"),
+        ("Builder.create_builder_config", 2, "TensorRT makes no builder configuration"),
         ("Builder.create_network", 2, "TensorRT cannot make a network"),
         ("OnnxParser.parse_from_file", 2, "cannot parse 'net.onnx'"),
         ("Builder.build_serialized_network", 2, "built no engine: TensorRT gave no reason"),
@@ -307,6 +308,7 @@ def builds_unsupported(world: World) -> Any:
         ),
         ("IExecutionContext.set_tensor_address", 2, "TensorRT refuses the memory of 'images'"),
         ("IExecutionContext.execute_async_v3", 2, "the execution failed"),
+        ("ICudaEngine.create_engine_inspector", 2, "TensorRT makes no engine inspector"),
         ("EngineInspector.get_engine_information", 2, "inspector tells nothing"),
     ],
 )
@@ -318,11 +320,59 @@ def test_a_native_failure_becomes_a_sentence(
     assert text in error["message"]
 
 
+# Class, member, what it raises, exit code, text of the message. TypeError is how pybind11 tells that an
+# argument does not fit, RuntimeError and MemoryError are exceptions of C++.
+RAISED = [
+    ("OnnxParser", "parse_from_file", "RuntimeError", 2, "cannot parse 'net.onnx': it went wrong."),
+    ("IBuilderConfig", "get_flag", "TypeError", 2, "what the build used: it went wrong."),
+    ("Builder", "build_serialized_network", "RuntimeError", 2, "built no engine: it went wrong."),
+    ("Builder", "build_serialized_network", "MemoryError", 2, "built no engine: it went wrong."),
+    ("Runtime", "deserialize_cuda_engine", "RuntimeError", 2, "cannot be opened: it went wrong."),
+    ("ICudaEngine", "create_execution_context", "RuntimeError", 3, "no execution context: it"),
+    (
+        "IExecutionContext",
+        "execute_async_v3",
+        "RuntimeError",
+        2,
+        "execution failed: it went wrong.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "member", "error", "exit_code", "text"), RAISED)
+def test_what_the_bindings_raise_becomes_a_sentence(
+    tensorrt: Server, kind: str, member: str, error: str, exit_code: int, text: str
+) -> None:
+    found = _error(tensorrt.run(builds_raising, kind=kind, member=member, error=error))
+    assert found["exit_code"] == exit_code, found["trace"]
+    assert text in found["message"]
+
+
+def builds_raising(world: World, kind: str, member: str, error: str) -> Any:
+    import builtins
+
+    import tensorrt
+
+    def fail(*arguments: Any) -> None:
+        raise getattr(builtins, error)("it went wrong.\nwith details")
+
+    setattr(getattr(tensorrt, kind), member, fail)
+    return builds(world, quantization="explicit")
+
+
+@pytest.mark.parametrize("settings", [{"workspace": -1}, {"pools": {"WORKSPACE": 1.5}}])
+def test_numbers_that_the_bindings_do_not_take(tensorrt: Server, settings: dict[str, Any]) -> None:
+    error = _error(tensorrt.run(builds, quantization="explicit", **settings))
+    assert error["exit_code"] == 2, error["trace"]
+    assert "refuses an option: set_memory_pool_limit()" in error["message"]
+
+
 def test_a_refused_profile_is_an_error(tensorrt: Server) -> None:
     settings = {"batch": "N", "shapes": ["images=1x3x8x8"]}
     for member, native, text in (
         ("IBuilderConfig.add_optimization_profile", -1, "refuses optimization profile 0"),
         ("IOptimizationProfile.set_shape", 0, "TensorRT refuses the shapes of input 'images'"),
+        ("Builder.create_optimization_profile", 0, "TensorRT makes no optimization profile"),
     ):
         answer = tensorrt.run(builds_with_failures, failing=[member], answer=native, **settings)
         assert text in _error(answer)["message"]
