@@ -4,6 +4,7 @@
     ├── InputError                exit code 2: something that was given is wrong
     │   ├── ModelError            the network: unreadable, invalid, not supported
     │   │   └── ExecutionError    it does not load or run in ONNX Runtime
+    │   │       └── OutOfTimeError    it was given up after the time that it may take
     │   ├── DataError             calibration or verification data, labels, preprocessing
     │   ├── OptionError           an option, a pattern, or a combination of options
     │   └── OutputError           a file or folder that cannot be written
@@ -36,6 +37,7 @@ __all__ = [
     "MissingError",
     "ModelError",
     "OptionError",
+    "OutOfTimeError",
     "OutputError",
     "TrtbuildError",
     "in_one_tree",
@@ -69,6 +71,10 @@ class ExecutionError(ModelError):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class OutOfTimeError(ExecutionError):
+    """The network was given up: it took longer than it may."""
 
 
 class DataError(InputError):

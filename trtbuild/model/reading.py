@@ -18,9 +18,10 @@ from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError
 from trtbuild.model.opset import raise_opset
-from trtbuild.model.repair import repair, switch_to_evaluation
+from trtbuild.model.repair import bodies_of, repair, switch_to_evaluation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = [
@@ -38,6 +39,9 @@ _log = logging.getLogger(__name__)
 
 # Where `repairs_of` looks, among what a network in memory carries and no file holds.
 _REPAIRS = "trtbuild.repairs"
+
+# Networks of a million nodes take hours everywhere; none that is in use has a tenth of that.
+_MOST_NODES = 1_000_000
 
 MIN_OPSET = 7
 MIN_QDQ_OPSET = 13
@@ -81,12 +85,38 @@ def _checked(path: Path) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The network, valid, and what had to be repaired for that."""
     proto = _parse(path)
     _check_opset(proto, path)
+    _check_size_written_out(proto, path)  # before anything walks through the functions
     _check_external_data(proto, path)
     repairs = tuple(repair(proto, path))
     _check_valid(_for_checker(proto) if repairs else str(path), path)
     for sentence in repairs:
         _log.warning("'%s': %s.", path, sentence)
     return proto, repairs
+
+
+def _check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
+    """Check that functions which call each other do not grow beyond all bounds when written out."""
+    functions = {(f.domain, f.name): f for f in proto.functions}
+    known: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Iterable[onnx.NodeProto], depth: int) -> int:
+        return sum(size_of(node, depth) for node in nodes)
+
+    def size_of(node: onnx.NodeProto, depth: int) -> int:
+        key = (node.domain, node.op_type)
+        inside = sum(size(body.node, depth) for body in bodies_of(node))
+        if key not in functions or depth > len(functions):  # a circle: the inliner says so
+            return 1 + inside
+        if key not in known:
+            known[key] = size(functions[key].node, depth + 1)
+        return known[key] + inside
+
+    count = size(proto.graph.node, 0)
+    if count > _MOST_NODES:
+        raise ModelError(
+            f"'{path}' has functions that call each other: written out, it would have {count} nodes, and "
+            f"{_MOST_NODES} are the most. Export it without functions."
+        )
 
 
 def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.Model:

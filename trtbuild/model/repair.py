@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["repair", "switch_to_evaluation"]
+__all__ = ["bodies_of", "repair", "switch_to_evaluation"]
 
 # Before it, every weight had to be an input as well.
 _WEIGHTS_WITHOUT_INPUTS = 4
@@ -177,7 +177,7 @@ def _order(waits_for: list[set[int]]) -> list[int] | None:
 def _read_by(node: onnx.NodeProto) -> Iterator[str]:
     """The tensors that a node reads, those that its bodies capture included."""
     yield from node.input
-    for body in _bodies(node):
+    for body in bodies_of(node):
         own = {value.name for value in (*body.input, *body.initializer)}
         own.update(name for inner in body.node for name in inner.output)
         for inner in body.node:
@@ -336,7 +336,7 @@ def _find_output_shapes(proto: onnx.ModelProto) -> str:
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     yield graph
     for node in graph.node:
-        for body in _bodies(node):
+        for body in bodies_of(node):
             yield from _graphs(body)
 
 
@@ -345,7 +345,8 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         yield from one.node
 
 
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs inside a node: the branches of If, the bodies of Loop and Scan."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g

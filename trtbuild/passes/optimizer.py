@@ -8,28 +8,36 @@ the work of all other passes, and what that pass did well before, stays.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from trtbuild.errors import ModelError
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names, rename_clashes
 from trtbuild.model.shapes import dims
 from trtbuild.model.stats import GraphStats, measure
 from trtbuild.passes.driver import PassFailure, PassLog, PassRun, Rollback, Schedule, run_passes
 from trtbuild.passes.selection import all_passes, select
-from trtbuild.passes.verify import find_reference
+from trtbuild.passes.verify import find_reference, processor_seconds
 from trtbuild.progress import silent
+from trtbuild.runtime.fence import Fence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
 
     from trtbuild.passes.pass_base import Pass
     from trtbuild.passes.verify import Reference
     from trtbuild.progress import Progress
 
 __all__ = ["OptimizeOptions", "OptimizeResult", "optimize"]
+
+
+# The first IR version in which a weight need not be an input, too; passes add such weights.
+_WEIGHTS_WITHOUT_INPUTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +104,15 @@ def optimize(
         only=options.only,
     )
     schedule = Schedule(default=default, opt_in=opt_in, max_rounds=options.max_rounds)
-    reference = None
-    if options.check:
-        reference = find_reference(model, seed=options.seed, sizes=options.sizes)
-    run = _CheckedRun(model, reference, progress)
-    optimized, log = run.run(schedule)
+    patience = processor_seconds(measure(model))
+    with ThreadPoolExecutor(1) as beside, Fence(patience) as fence:
+        reference = None
+        if options.check:  # the original is run while the passes work
+            reference = beside.submit(
+                find_reference, model, fence, seed=options.seed, sizes=options.sizes
+            )
+        run = _CheckedRun(model, reference, progress)
+        optimized, log = run.run(schedule)
     return OptimizeResult(optimized, log, run.size_before, measure(optimized))
 
 
@@ -109,11 +121,13 @@ class _CheckedRun:
 
     Args:
         source: the network; it is not changed.
-        reference: what it answers; None: do not compare.
+        reference: what it answers, when that is known; None: do not compare.
         progress: told about each pass.
     """
 
-    def __init__(self, source: ir.Model, reference: Reference | None, progress: Progress) -> None:
+    def __init__(
+        self, source: ir.Model, reference: Future[Reference] | None, progress: Progress
+    ) -> None:
         self._source = source
         self._reference = reference
         self._progress = progress
@@ -138,7 +152,7 @@ class _CheckedRun:
             schedule = replace(schedule, banned={**schedule.banned, blamed.name: step})
         log.rolled_back = rolled_back
         if self._reference is not None:
-            log.comparison = self._reference.text
+            log.comparison = self._reference.result().text
         return model, log
 
     def _attempt(self, schedule: Schedule) -> tuple[ir.Model, PassLog]:
@@ -148,12 +162,17 @@ class _CheckedRun:
         self.size_before = measure(model)
         log = run_passes(model, schedule, self._progress)
         self._interface.restore(model)
+        if any(not value.is_graph_input() for value in model.graph.initializers.values()):
+            model.ir_version = max(model.ir_version, _WEIGHTS_WITHOUT_INPUTS)
         return model, log
 
     def _blame(self, schedule: Schedule, model: ir.Model, log: PassLog) -> Rollback | None:
         """Return the run that made `model` differ from the original; None if it does not."""
+        if self._reference is None:
+            return None
         runs = [run for run in log.runs if run.changes]
-        if self._reference is None or not runs:
+        if not runs:
+            self._check_round_trip(model)
             return None
         exact = next((i for i, run in enumerate(runs) if run.name in self._inexact), len(runs))
         for steps in sorted({exact, len(runs)} - {0}):
@@ -161,6 +180,20 @@ class _CheckedRun:
             if reason is not None:
                 return self._bisect(schedule, steps, runs, reason)
         return None
+
+    def _check_round_trip(self, model: ir.Model) -> None:
+        """Compare a copy that no pass has changed.
+
+        Raises:
+            ModelError: it computes something else, so what follows would be about another network.
+        """
+        assert self._reference is not None, "the caller looked"
+        reason = self._reference.result().difference(model)
+        if reason is not None:
+            raise ModelError(
+                f"the network changes by being copied: {reason}. Report it, and export the network in "
+                "another form meanwhile."
+            )
 
     def _difference(
         self, schedule: Schedule, steps: int, runs: list[PassRun], model: ir.Model | None = None
@@ -170,7 +203,7 @@ class _CheckedRun:
         coarse = any(run.name in self._inexact for run in runs[:steps])
         if model is None or steps < len(runs):
             model, _ = self._attempt(replace(schedule, max_steps=steps))
-        return self._reference.difference(model, coarse=coarse)
+        return self._reference.result().difference(model, coarse=coarse)
 
     def _bisect(self, schedule: Schedule, steps: int, runs: list[PassRun], reason: str) -> Rollback:
         right, wrong = 0, steps

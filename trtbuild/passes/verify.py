@@ -1,14 +1,14 @@
 """The safety net: an optimised network against its original, on random inputs, in ONNX Runtime.
 
-All graph optimisation of the runtime is off, on one thread. Large weights are fed from where they
-are mapped and never copied into a protobuf.
+All graph optimisation of the runtime is off, on one thread, in a process of its own: random inputs may
+make a kernel divide by zero, or a loop go on for ever. Large weights are mapped there, too.
 
 Tolerance. A fold rounds a weight once more, so results differ by a few units in the last place of
-the type, grown by the sums behind an output; ``1024 * eps`` (float32: 1.2e-4) of the element plus
-as much of the largest element leaves room for deep networks and is far below what any wrong rewrite
-makes. Half floats keep fewer bits in reserve: ``32 * eps``. Where a rounding operator
-(QuantizeLinear, ArgMax, Cast to integers ...) turns a last bit into a step, a few elements may be a
-step off, and the whole must still agree to 5 % in the L2 norm.
+the coarsest float type inside the network, grown by the sums behind an output; ``1024 * eps`` (float32:
+1.2e-4) of the element plus as much of the largest element leaves room for deep networks and is far
+below what any wrong rewrite makes. Half floats keep fewer bits in reserve: ``32 * eps``. Where a
+rounding operator (QuantizeLinear, ArgMax, Cast to integers ...) turns a last bit into a step, a few
+elements may be a step off, and the whole must still agree to 5 % in the L2 norm.
 
 A pass that is meant to change numbers (int8 weights) is judged coarsely, by the L2 norm alone.
 """
@@ -23,13 +23,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from trtbuild.errors import ExecutionError
-from trtbuild.model.attributes import is_random
-from trtbuild.model.bodies import all_nodes
+from trtbuild.errors import ExecutionError, OutOfTimeError
+from trtbuild.model.attributes import attribute, is_random
+from trtbuild.model.bodies import all_graphs, all_nodes
 from trtbuild.model.light import lighten
-from trtbuild.model.mapped_pages import pages_given_back
 from trtbuild.model.shapes import dims
-from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +35,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbuild.model.light import LightModel
+    from trtbuild.model.stats import GraphStats
+    from trtbuild.runtime.fence import Fence, FencedSession
 
-__all__ = ["Reference", "find_reference"]
+__all__ = ["Reference", "find_reference", "processor_seconds"]
 
 _ENOUGH = 3
 """Choices of symbolic sizes that are compared."""
@@ -50,11 +50,17 @@ _STEPPING = frozenset(
     {"ArgMax", "ArgMin", "Ceil", "Floor", "NonMaxSuppression", "QuantizeLinear", "Round", "TopK"}
 )
 
+_PATIENCE = 3.0
+"""A result may take so much longer than the original before it is blamed for that."""
+
 _SIZES = ((1, 1), (3, 5), (2, 8), (2, 32), (1, 64), (1, 224))
 """Size of a leading symbolic dim, and of all others; later pairs: for networks that need room."""
 
 _INTEGERS = ((-100, 100), (0, 8), (0, 1), (1, 1))
 """Ranges for integer inputs; later ones are for networks that use them as places or counts."""
+
+_SINGLE_EPS = 2.0**-23
+"""Of float32; what is coarser keeps fewer bits in reserve."""
 
 _FEW = 0.02
 """Share of elements that a rounding operator may leave a step off."""
@@ -78,16 +84,20 @@ class Reference:
     """What the original network answers to some random inputs.
 
     Attributes:
+        fence: where networks are run.
         samples: inputs and answers; empty where the original could not be run.
         problem: why it could not.
         steps: whether the network rounds on its way.
+        eps: of the coarsest float type inside.
         is_random: whether it draws random numbers itself, so that values cannot be compared.
         valid: whether ONNX's checker takes the original, and so has a say on the result.
     """
 
+    fence: Fence = field(repr=False)
     samples: tuple[_Sample, ...] = field(repr=False)
     problem: str
     steps: bool
+    eps: float
     is_random: bool
     valid: bool
 
@@ -116,12 +126,12 @@ class Reference:
         if problem or not self.samples:
             return problem
         try:
-            session = _opened(light)
+            session = _opened(light, self.fence, _PATIENCE)
         except ExecutionError as error:
             return f"ONNX Runtime does not take the result: {error.reason}"
         for sample in self.samples:
             try:
-                outputs = _run(session, light, sample.feeds)
+                outputs = _run(session, sample.feeds)
             except ExecutionError as error:
                 return f"it does not run with {sample.binding.text}: {error.reason}"
             for info, wanted, got in zip(session.outputs, sample.outputs, outputs):
@@ -134,7 +144,7 @@ class Reference:
         reason = _kinds_differ(wanted, got)
         if reason or self.is_random:
             return reason
-        return _values_differ(wanted, got, steps=self.steps, coarse=coarse)
+        return _values_differ(wanted, got, eps=self.eps, steps=self.steps, coarse=coarse)
 
 
 def _invalid(light: LightModel) -> str | None:
@@ -145,13 +155,23 @@ def _invalid(light: LightModel) -> str | None:
     return None
 
 
+def processor_seconds(size: GraphStats) -> float:
+    """Return how long the runs of a network may take together, generously, on one slow thread.
+
+    Where the multiply-accumulates are not known, 200 for each parameter are assumed, as of a deep
+    convolutional network (ResNet-50: 160).
+    """
+    return 6.0 + max(size.macs, 200 * size.parameters) / 5e8 + size.parameter_bytes / 5e7
+
+
 def find_reference(
-    model: ir.Model, *, seed: int = 0, sizes: Sequence[Mapping[str, int]] = ()
+    model: ir.Model, fence: Fence, *, seed: int = 0, sizes: Sequence[Mapping[str, int]] = ()
 ) -> Reference:
     """Run `model` on random inputs, at several sizes of its symbolic dims.
 
     Args:
         model: the original.
+        fence: where networks are run.
         seed: of the random inputs.
         sizes: choices of symbolic dims to use instead of our own.
     """
@@ -160,47 +180,57 @@ def find_reference(
     samples: list[_Sample] = []
     problem = "ONNX Runtime runs it at no size that was tried"
     try:
-        session = _opened(light)
+        session = _opened(light, fence)
     except ExecutionError as error:
         problem = f"ONNX Runtime does not take the original: {error.reason}"
     else:
         for group in _bindings(model, sizes):
             if len({sample.binding.text for sample in samples}) >= _ENOUGH:
                 break
-            found, reason = _first_that_runs(model, session, light, group, seed)
+            found, reason, goes_on = _first_that_runs(model, session, group, seed)
             samples += found
             problem = reason or problem
+            if not goes_on:
+                break
     return Reference(
+        fence=fence,
         samples=tuple(samples),
         problem=problem,
         steps=any(node.domain != "" or node.op_type in _STEPPING for node in nodes),
+        eps=_coarsest_eps(model, nodes),
         is_random=any(is_random(node) for node in nodes),
         valid=_invalid(light) is None,
     )
 
 
+def _coarsest_eps(model: ir.Model, nodes: Sequence[ir.Node]) -> float:
+    """The machine epsilon of the coarsest float type among weights, activations and casts."""
+    values = [value for graph in all_graphs(model.graph) for value in graph.initializers.values()]
+    values += [*model.graph.inputs, *(output for node in nodes for output in node.outputs)]
+    kinds = {value.dtype for value in values}
+    kinds |= {ir.DataType(attribute(node, "to", 1)) for node in nodes if node.op_type == "Cast"}
+    floats = [k.numpy() for k in kinds if k is not None and k.is_floating_point()]
+    wide = [dtype for dtype in floats if dtype.itemsize >= 2]  # FP8 is a step, not a precision
+    return max((float(ml_dtypes.finfo(dtype).eps) for dtype in wide), default=0.0)
+
+
 def _first_that_runs(
-    model: ir.Model,
-    session: OnnxRuntimeSession,
-    light: LightModel,
-    group: Sequence[_Binding],
-    seed: int,
-) -> tuple[list[_Sample], str]:
+    model: ir.Model, session: FencedSession, group: Sequence[_Binding], seed: int
+) -> tuple[list[_Sample], str, bool]:
+    """Samples of the first binding that runs, why others did not, and whether to go on at all."""
     reason = ""
     for binding in group:
         try:
-            return list(_samples(model, session, light, binding, seed)), ""
+            return list(_samples(model, session, binding, seed)), "", True
+        except OutOfTimeError as error:
+            return [], error.reason, False
         except ExecutionError as error:
             reason = error.reason
-    return [], reason
+    return [], reason, True
 
 
 def _samples(
-    model: ir.Model,
-    session: OnnxRuntimeSession,
-    light: LightModel,
-    binding: _Binding,
-    seed: int,
+    model: ir.Model, session: FencedSession, binding: _Binding, seed: int
 ) -> Iterator[_Sample]:
     for draw in range(_DRAWS):
         random = np.random.default_rng([seed, draw])
@@ -208,22 +238,15 @@ def _samples(
         if feeds is None:
             reason = "an input is no tensor of numbers"
             raise ExecutionError(f"the network is not run: {reason}.", reason)
-        yield _Sample(binding, feeds, _run(session, light, feeds))
+        yield _Sample(binding, feeds, _run(session, feeds))
 
 
-def _opened(light: LightModel) -> OnnxRuntimeSession:
-    content = light.proto.SerializeToString()
-    return open_session(content, Execution.REFERENCE, threads=1, arena=False)
+def _opened(light: LightModel, fence: Fence, patience: float = 1.0) -> FencedSession:
+    return fence.open(light.proto.SerializeToString(), light.weights, patience)
 
 
-def _run(
-    session: OnnxRuntimeSession, light: LightModel, feeds: Mapping[str, NDArray[Any]]
-) -> list[Any]:
-    given = {spec.name for spec in session.inputs} | set(session.overridable)
-    complete = {name: tensor.numpy() for name, tensor in light.weights.items()}
-    complete |= {name: content for name, content in feeds.items() if name in given}
-    with pages_given_back(light.weights.values()):
-        return list(session.run(complete).values())
+def _run(session: FencedSession, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
+    return list(session.run(feeds).values())
 
 
 @dataclass(frozen=True)
@@ -308,8 +331,38 @@ def _draw_feeds(
             dim if isinstance(dim, int) else binding.sizes[dim or f"{name}[{axis}]"]
             for axis, dim in enumerate(dims(value) or ())
         ]
-        feeds[name] = _draw(value.dtype.numpy(), shape, binding.integers, random)
+        limits = _place_limits(value) or binding.integers
+        feeds[name] = _draw(value.dtype.numpy(), shape, limits, random)
     return feeds
+
+
+_PASSES_ON = frozenset(
+    {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
+    | {"Transpose", "Unsqueeze"}
+)
+"""Operators whose outputs hold the integers of their first inputs."""
+
+_INDEXING = {"Gather": 0, "GatherElements": 0, "ScatterElements": 0}
+"""Operators that take places as their second operand, and the default of their axis."""
+
+
+def _place_limits(value: ir.Value) -> tuple[int, int] | None:
+    """Lowest and highest value of an integer input that is used as places in tensors of known size."""
+    sizes, seen, waiting = [], set(), [value]
+    while waiting:
+        one = waiting.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        for user, index in one.uses():
+            if user.op_type in _INDEXING and index == 1:
+                known = dims(user.inputs[0]) or ()
+                axis = attribute(user, "axis", _INDEXING[user.op_type])
+                size = known[axis] if -len(known) <= axis < len(known) else None
+                sizes.append(size if isinstance(size, int) else 1)
+            elif user.op_type in _PASSES_ON and (index == 0 or user.op_type == "Concat"):
+                waiting.extend(user.outputs)
+    return (0, max(0, min(sizes) - 1)) if sizes else None
 
 
 def _draw(
@@ -337,46 +390,47 @@ def _kinds_differ(wanted: Any, got: Any) -> str | None:
     return None
 
 
-def _values_differ(
-    wanted: Any, got: Any, *, steps: bool = False, coarse: bool = False
-) -> str | None:
+def _values_differ(wanted: Any, got: Any, *, eps: float, steps: bool, coarse: bool) -> str | None:
     """Say how two results of one kind differ; None if they agree.
 
     Args:
         wanted: what the original answers.
         got: what is judged.
+        eps: of the coarsest float type inside the network.
         steps: the network rounds on its way.
         coarse: a pass has run that is meant to change numbers.
     """
     if isinstance(wanted, list):
-        reasons = (_values_differ(a, b, steps=steps, coarse=coarse) for a, b in zip(wanted, got))
+        reasons = (
+            _values_differ(a, b, eps=eps, steps=steps, coarse=coarse) for a, b in zip(wanted, got)
+        )
         return next((reason for reason in reasons if reason), None)
     if not isinstance(wanted, np.ndarray) or wanted.dtype.kind in "OSU":
         return None if np.array_equal(wanted, got) else "holds other values"
     first, second = wanted.astype(np.float64), got.astype(np.float64)
     if coarse:
         return None if _close_norms(first, second, _COARSE_NORM) else _text(first, second)
-    near = _near(first, second, wanted.dtype)
+    near = _near(first, second, _relative_tolerance(wanted.dtype, eps))
     if near.all() or (steps and _few_steps(first, second, near)):
         return None
     return _text(first, second)
 
 
 def _near(
-    first: NDArray[np.float64], second: NDArray[np.float64], dtype: np.dtype[Any]
+    first: NDArray[np.float64], second: NDArray[np.float64], relative: float
 ) -> NDArray[np.bool_]:
-    relative = _relative_tolerance(dtype)
     finite = first[np.isfinite(first)]
     largest = float(np.max(np.abs(finite), initial=0.0))
     with np.errstate(invalid="ignore", over="ignore"):
         return np.isclose(second, first, rtol=relative, atol=relative * largest, equal_nan=True)
 
 
-def _relative_tolerance(dtype: np.dtype[Any]) -> float:
+def _relative_tolerance(dtype: np.dtype[Any], inner: float) -> float:
+    """Of an output of `dtype`, behind types whose coarsest epsilon is `inner`."""
     if dtype.kind in "biu":
         return 0.0
-    eps = float(ml_dtypes.finfo(dtype).eps)
-    return (32 if dtype.itemsize < 4 else 1024) * eps
+    eps = max(inner, float(ml_dtypes.finfo(dtype).eps))
+    return (32 if eps > _SINGLE_EPS else 1024) * eps
 
 
 def _few_steps(

@@ -262,3 +262,24 @@ def test_other_files_are_named(tmp_path, content, word):
     path.write_bytes(content)
     with pytest.raises(ModelError, match=word):
         read_model(path)
+
+
+def test_functions_that_multiply_are_refused(tmp_path):
+    """Each of 30 functions calls the next twice: a billion nodes when written out."""
+    made = model([CONV1, helper.make_node("F0", ["c"], ["y"], domain="own")], [W1], outputs=[OPEN])
+    made.opset_import.append(helper.make_opsetid("own", 1))
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    for number in range(30):
+        last = number == 29
+        inner = [
+            helper.make_node("Relu" if last else f"F{number + 1}", [source], [target],
+                             domain="" if last else "own")
+            for source, target in (("a", "b"), ("b", "c"))
+        ]  # fmt: skip
+        made.functions.append(
+            helper.make_function("own", f"F{number}", ["a"], ["c"], inner, imports)
+        )
+    path = tmp_path / "net.onnx"
+    path.write_bytes(made.SerializeToString())
+    with pytest.raises(ModelError, match=f"{2**30 + 1} nodes"):
+        read_model(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -228,3 +229,51 @@ def test_symbolic_dims_are_compared_at_several_sizes():
     text = "t (float[n,4] x) => (float[m,4] y) { a = ReduceMax<axes=[0]>(x) y = Tanh(a) }"
     result = run(Squash(), text=text)
     assert [undone.name for undone in result.log.rolled_back] == ["squash"]
+
+
+def half_inside():
+    """Half floats inside, float32 outside, as converters leave it."""
+    rng = np.random.default_rng(0)
+    nodes, weights, name = ["h0 = Cast<to=10>(x)"], {}, "h0"
+    for i in range(6):
+        size = 3 if i == 0 else 16
+        weights[f"w{i}"] = rng.standard_normal((16, size, 3, 3)) / np.sqrt(9 * size) * 1.4
+        for key in "sbmv":
+            weights[f"{key}{i}"] = rng.uniform(0.5, 1.5, 16)
+        nodes.append(f"c{i} = Conv<pads=[1,1,1,1]>({name}, w{i})")
+        nodes.append(f"n{i} = BatchNormalization(c{i}, s{i}, b{i}, m{i}, v{i}) r{i} = Relu(n{i})")
+        name = f"r{i}"
+    text = f"t (float[1,3,16,16] x) => (float[1,16,16,16] y) {{ {' '.join(nodes)} y = Cast<to=1>({name}) }}"
+    return network(text, {key: value.astype(np.float16) for key, value in weights.items()})
+
+
+def test_tolerance_is_that_of_the_coarsest_float_inside():
+    result = optimize(half_inside())
+    assert not result.log.rolled_back
+    assert "BatchNormalization" not in result.after.nodes
+
+
+def test_constants_are_added_to_a_network_of_ir_version_3():
+    model = network(
+        "t (float[1,3,8,8] x) => (float[1,4,8,8] y) { c = Conv(x, w) y = Add(c, b) }",
+        {"w": (4, 3, 1, 1), "b": (1, 4, 1, 1)},
+        opset=8,
+    )
+    proto = ir.to_proto(model)
+    proto.ir_version = 3
+    proto.graph.input.extend(
+        onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims)
+        for t in proto.graph.initializer
+    )
+    result = optimize(ir.from_proto(proto))
+    assert not result.log.rolled_back
+    onnx.checker.check_model(ir.to_proto(result.model))
+
+
+def test_integers_are_drawn_by_their_use():
+    """Places in a table of 5: any integer beyond is refused by ONNX Runtime."""
+    model = network(
+        "t (int64[n] ids) => (float[n,4] y) { y = Gather(table, ids) }", {"table": (5, 4)}
+    )
+    comparison = optimize(model).log.comparison
+    assert comparison.startswith("compared on 6")

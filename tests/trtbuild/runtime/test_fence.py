@@ -1,0 +1,127 @@
+"""Networks that divide by zero, never end or ask for too much end their own process alone."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from trtbuild.errors import ExecutionError, OutOfTimeError
+from trtbuild.runtime.fence import Fence
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="limits are POSIX")
+
+
+def info(name, dims, kind=TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, kind, dims)
+
+
+def network(nodes, inputs, outputs, weights=()):
+    graph = helper.make_graph(nodes, "g", inputs, outputs, list(weights))
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
+MUL = helper.make_node("Mul", ["x", "w"], ["y"])
+DOUBLE = network([MUL], [info("x", ["n"]), info("w", [1])], [info("y", ["n"])])
+INTEGERS = [info("step", [], TensorProto.INT64), info("length", [], TensorProto.INT64)]
+STFT = network(
+    [helper.make_node("STFT", ["signal", "step", "", "length"], ["y"])],
+    [info("signal", [1, 128, 1]), *INTEGERS],
+    [info("y", [1, 15, 9, 2])],
+)
+
+
+def endless():
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [info("i", [], TensorProto.INT64), info("go", [], TensorProto.BOOL), info("v", [])],
+        [info("on", [], TensorProto.BOOL), info("w", [])],
+    )
+    node = helper.make_node("Loop", ["", "true", "x"], ["y"], body=body)
+    true = numpy_helper.from_array(np.array(True), "true")
+    return network([node], [info("x", [])], [info("y", [])], [true])
+
+
+def feeds(step, length):
+    return {
+        "signal": np.ones((1, 128, 1), np.float32),
+        "step": np.array(step),
+        "length": np.array(length),
+    }
+
+
+def test_runs_as_within_this_process_and_keeps_weights():
+    weight = ir.tensor(np.array([2], np.float32), name="w")
+    with Fence() as fence:
+        session = fence.open(DOUBLE, {"w": weight})
+        assert [spec.name for spec in session.inputs] == ["x", "w"]
+        for values in ([1.0], [1.0, -3.0]):
+            found = session.run({"x": np.array(values, np.float32)})
+            np.testing.assert_array_equal(found["y"], 2 * np.array(values, np.float32))
+
+
+def test_a_weight_in_a_file_is_mapped_there(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(8) + np.array([3], np.float32).tobytes())
+    weight = ir.ExternalTensor(
+        "weights", 8, 4, ir.DataType.FLOAT, shape=ir.Shape([1]), name="w", base_dir=tmp_path
+    )
+    with Fence() as fence:
+        found = fence.open(DOUBLE, {"w": weight}).run({"x": np.ones(2, np.float32)})
+    np.testing.assert_array_equal(found["y"], [3, 3])
+
+
+def test_a_native_fault_is_an_error_and_the_next_run_goes_on():
+    with Fence() as fence:
+        session = fence.open(STFT, {})
+        with pytest.raises(ExecutionError, match=r"SIG|exit code"):
+            session.run(feeds(8, 0))
+        assert session.run(feeds(8, 16))["y"].shape == (1, 15, 9, 2)
+
+
+def test_a_network_that_never_ends_is_given_up():
+    with Fence(processor_seconds=1) as fence:
+        session = fence.open(endless(), {})
+        with pytest.raises(OutOfTimeError, match="processor time"):
+            session.run({"x": np.array(1, np.float32)})
+
+
+def test_one_that_neither_computes_nor_ends_is_given_up():
+    with Fence(seconds=0.01) as fence, pytest.raises(OutOfTimeError, match="too long"):
+        fence.open(endless(), {})  # starting a process takes longer
+
+
+def test_a_network_that_wants_more_memory_than_there_is():
+    shape = info("dims", [1], TensorProto.INT64)
+    content = network(
+        [helper.make_node("ConstantOfShape", ["dims"], ["y"])], [shape], [info("y", ["n"])]
+    )
+    with Fence() as fence:
+        session = fence.open(content, {})
+        with pytest.raises(ExecutionError):
+            session.run({"dims": np.array([1 << 42])})
+        assert session.run({"dims": np.array([2])})["y"].shape == (2,)
+
+
+def test_what_onnxruntime_refuses_is_said():
+    with Fence() as fence:
+        with pytest.raises(ExecutionError, match="cannot"):
+            fence.open(b"no network", {})
+        session = fence.open(DOUBLE, {})
+        with pytest.raises(ExecutionError):
+            session.run({"x": np.ones(2, np.float64)})
+
+
+def test_closed_is_closed():
+    with Fence() as fence:
+        session = fence.open(DOUBLE, {})
+    fence.close()
+    with pytest.raises(ExecutionError, match="ended"):
+        session.run({})

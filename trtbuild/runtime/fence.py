@@ -1,0 +1,219 @@
+"""Networks run in a process of their own, with limits: what goes wrong there ends that process alone.
+
+ONNX Runtime divides by zero, runs out of memory or never comes back for some networks and inputs; a
+native fault cannot be caught in the process that meets it. `Fence` is this side of the pipe,
+`trtbuild.runtime.fenced` the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from trtbuild.errors import ExecutionError, OutOfTimeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    import numpy as np
+
+    from trtbuild.model.signature import TensorSpec
+    from trtbuild.runtime.session import Feeds
+
+__all__ = ["Fence", "FencedSession", "MappedWeight"]
+
+
+@dataclass(frozen=True)
+class MappedWeight:
+    """A weight that the other process maps from its file.
+
+    Attributes:
+        path: of the file.
+        offset: in bytes.
+        dtype: NumPy's name of it.
+        dims: its dims.
+    """
+
+    path: str
+    offset: int
+    dtype: str
+    dims: tuple[int, ...]
+
+
+class Fence:
+    """The other process; started when a network is first opened, and again when it has died.
+
+    Args:
+        processor_seconds: what a network may take of processor time, opening and all its runs together; a
+            clock on the wall would blame it for a busy machine. Not known on Windows.
+        seconds: what one request may take at all.
+    """
+
+    def __init__(self, processor_seconds: float = 6.0, seconds: float = 120.0) -> None:
+        self._processor_seconds = processor_seconds
+        self._seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._opened: FencedSession | None = None
+        self._closed = False
+
+    def __enter__(self) -> Fence:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def open(
+        self, content: bytes, weights: Mapping[str, ir.TensorProtocol], patience: float = 1.0
+    ) -> FencedSession:
+        """Open a network exactly as written, on one thread.
+
+        Args:
+            content: an ONNX file's bytes.
+            weights: inputs of it that stay the same from run to run.
+            patience: factor on the limits of time.
+
+        Raises:
+            ExecutionError: ONNX Runtime does not take it.
+            OutOfTimeError: opening takes too long.
+        """
+        sent = {name: _sent(item) for name, item in weights.items()}
+        return FencedSession(self, content, sent, patience)
+
+    def close(self) -> None:
+        """End the other process for good, also while another thread waits for it; safe to call twice."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
+        process, self._process, self._opened = self._process, None, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def open_here(self, session: FencedSession) -> tuple[Any, ...]:
+        """Make `session` the network that the other process has open; its inputs, outputs, overridables."""
+        self._opened = None
+        limit = self._processor_seconds * session.patience
+        request = ("open", session.content, session.weights)
+        answer = self._ask(limit, request, session.patience)
+        self._opened = session
+        return answer
+
+    def run(self, session: FencedSession, feeds: Feeds) -> Mapping[str, Any]:
+        """Run `session`; opened again where another was, or the process died."""
+        if self._opened is not session:
+            self.open_here(session)
+        outputs: Mapping[str, Any] = self._ask(None, ("run", dict(feeds)), session.patience)[0]
+        return outputs
+
+    def _ask(
+        self, limit: float | None, request: tuple[Any, ...], patience: float
+    ) -> tuple[Any, ...]:
+        """Send a request, with a new limit of processor time or the one that goes on."""
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        watch = threading.Timer(self._seconds * patience, process.kill)
+        watch.daemon = True
+        watch.start()
+        try:
+            pickle.dump((limit, request), process.stdin, protocol=5)
+            process.stdin.flush()
+            kind, *answer = pickle.load(process.stdout)  # noqa: S301 - our own process wrote it
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise self._died(process, in_time=watch.is_alive()) from error
+        finally:
+            watch.cancel()
+        if kind == "error":
+            reason = str(answer[0])
+            raise ExecutionError(f"ONNX Runtime cannot run the network: {reason}.", reason)
+        return tuple(answer)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._closed:
+            reason = "its process has been ended"
+            raise ExecutionError(f"the network cannot be run: {reason}.", reason)
+        if self._process is None:
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "trtbuild.runtime.fenced"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+            )
+        return self._process
+
+    def _died(self, process: subprocess.Popen[bytes], *, in_time: bool) -> ExecutionError:
+        """What to say of a process that ended without an answer."""
+        process.kill()
+        code = process.wait()
+        self._end()
+        if not in_time:
+            reason = "it took too long"
+            return OutOfTimeError(f"the network was given up: {reason}.", reason)
+        if code == -getattr(signal, "SIGXCPU", 0):
+            reason = f"it took more than some {self._processor_seconds:g} s of processor time"
+            return OutOfTimeError(f"the network was given up: {reason}.", reason)
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        reason = f"ONNX Runtime died of it ({how})"
+        return ExecutionError(f"the network cannot be run: {reason}.", reason)
+
+
+class FencedSession:
+    """A network that is open behind a `Fence`.
+
+    Attributes:
+        inputs, outputs: as of `trtbuild.runtime.session.Session`.
+        overridable: names of initializers that `run` takes, too.
+        content, weights: what is sent to open it.
+        patience: factor on the limits of time.
+    """
+
+    def __init__(
+        self, fence: Fence, content: bytes, weights: Mapping[str, Any], patience: float
+    ) -> None:
+        self._fence = fence
+        self.patience = patience
+        self.content = content
+        self.weights = weights
+        self.inputs: tuple[TensorSpec, ...]
+        self.outputs: tuple[TensorSpec, ...]
+        self.overridable: tuple[str, ...]
+        self.inputs, self.outputs, self.overridable = fence.open_here(self)
+
+    def run(self, feeds: Feeds) -> Mapping[str, Any]:
+        """Run once; a sequence of tensors is answered as a list.
+
+        Raises:
+            ExecutionError: it cannot be run, or the process died of it.
+            OutOfTimeError: it takes too long.
+        """
+        return self._fence.run(self, feeds)
+
+
+def _sent(tensor: ir.TensorProtocol) -> MappedWeight | np.ndarray:
+    if isinstance(tensor, ir.ExternalTensor) and tensor.dtype.itemsize >= 1:
+        dims = tuple(int(size) for size in tensor.shape.numpy())
+        return MappedWeight(tensor.path, tensor.offset or 0, tensor.dtype.numpy().str, dims)
+    return tensor.numpy()
