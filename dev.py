@@ -2,6 +2,7 @@
 
     python3 dev.py demo     build a verified INT8 engine from the trained network in samples/quickstart
     python3 dev.py test     lint, format check, types and tests; what continuous integration runs
+    python3 dev.py lowest   demonstration and tests with the lowest versions that pyproject.toml declares
 
 Only the standard library is used here: it is the first thing that runs on a fresh machine.
 """
@@ -10,13 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-EXTRAS = {"demo": "", "test": "[dev,torch,plots,ray]"}
+EXTRAS = {"demo": "", "test": "[dev,torch,plots,ray]", "lowest": "[dev]"}
+TESTED_TORCH = (
+    "torch==2.13.0"  # the range is wider; a plain torch would bring gigabytes of the newest CUDA
+)
 SAMPLE = Path("samples/quickstart")
 DEMO = (
     f"-m trtbuild engine {SAMPLE}/digits.onnx --int8 --data {SAMPLE}/calibration.npz "
@@ -29,6 +34,7 @@ CHECKS = (
     ["-m", "mypy"],
     ["-m", "pytest", "-q", "-n", "2"],
 )
+COMMANDS = {"demo": (DEMO,), "test": CHECKS, "lowest": (DEMO, CHECKS[-1])}
 
 
 def environment(task: str) -> Path:
@@ -36,14 +42,24 @@ def environment(task: str) -> Path:
     folder = ROOT / ".venv" / task
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / "installed-for"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    project = ROOT / "pyproject.toml"
+    wanted = hashlib.sha256(project.read_bytes() + Path(__file__).read_bytes()).hexdigest()
     if stamp.is_file() and stamp.read_text() == wanted:
         return python
     print(f"setting up {folder} (once)", file=sys.stderr, flush=True)
     venv.create(folder, with_pip=True, clear=True)
-    run([str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}{EXTRAS[task]}"])
+    pins = {"demo": [], "test": [TESTED_TORCH], "lowest": lowest(project.read_text())}[task]
+    run([str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}{EXTRAS[task]}", *pins])
     stamp.write_text(wanted)
     return python
+
+
+def lowest(project: str) -> list[str]:
+    """Return the lowest version of each core dependency, as ``name==version``."""
+    core = re.search(r"^dependencies = \[(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    assert core is not None
+    found = re.findall(r'"([\w.-]+)>=([\d.]+)(?:,<\d+)?(; .*?)?"', core[1])
+    return [f"{name}=={version}{marker}" for name, version, marker in found]
 
 
 def run(command: list[str]) -> None:
@@ -61,7 +77,7 @@ def main() -> None:
     if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence, not a traceback
         sys.exit(f"trtbuild needs Python 3.10 or newer; this is {sys.version.split()[0]}")
     python = environment(task)
-    for arguments in [DEMO] if task == "demo" else CHECKS:
+    for arguments in COMMANDS[task]:
         print("$ python", *arguments, file=sys.stderr, flush=True)
         run([str(python), *arguments])
 

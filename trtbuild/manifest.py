@@ -30,7 +30,7 @@ __all__ = ["SCHEMA", "VERSION", "build_manifest", "read_manifest", "write_manife
 SCHEMA = "trtbuild.manifest"
 VERSION = 1
 
-_PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numba")
+_PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "numba")
 
 
 def write_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> None:

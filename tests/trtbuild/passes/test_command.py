@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import runpy
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -13,6 +12,7 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 
+from tests.command import trtbuild
 from tests.trtbuild.passes.networks import answers, network
 from trtbuild.cli.main import run
 from trtbuild.cli.optimize import command
@@ -47,18 +47,16 @@ def test_writes_the_optimised_network(source):
     assert [node.op_type for node in onnx.load(target).graph.node] == ["Conv", "Relu"]
 
 
-def test_json_is_all_of_standard_output(source):
-    done = call(source, source.with_name("out.onnx"), "--json")
-    content = json.loads(done.stdout)
+def test_json_is_all_of_standard_output(source, capsys):
+    content = trtbuild(capsys, "optimize", source, source.with_name("out.onnx"), "--json").json
     assert content["before"]["node_count"] == 4
     assert content["after"]["node_count"] == 2
     assert content["passes"]["fold_bias_add"]["changes"][0]["op_type"] == "Add"
     assert set(content["file_bytes"]) == {"before", "after"}
 
 
-def test_list_shows_every_pass():
-    done = call("--list", "--json")
-    rows = json.loads(done.stdout)
+def test_list_shows_every_pass(capsys):
+    rows = trtbuild(capsys, "optimize", "--list", "--json").json
     assert {"name": "fold_bias_add", "runs": "default"}.items() <= rows[
         [r["name"] for r in rows].index("fold_bias_add")
     ].items()

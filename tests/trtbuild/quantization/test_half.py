@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
+rounds_fp16 = pytest.mark.skipif(
+    tuple(map(int, ort.__version__.split(".")[:2])) < (1, 30),
+    reason="before 1.30 ONNX Runtime's QuantizeLinear of FP16 truncates: 0.6 steps become 0",
+)
+
 
 def _model(text: str, **weights: np.ndarray) -> ir.Model:
     proto = onnx.parser.parse_model(text)
@@ -85,6 +90,7 @@ def test_q_dq_become_fp16_with_their_scales() -> None:
     assert sum(node.op_type == "Cast" for node in half.graph) == 2
 
 
+@rounds_fp16
 def test_q_dq_in_fp16_give_the_result_of_q_dq_in_fp32() -> None:
     artifact = networks.calibrated("N")
     assert artifact.quantized is not None
@@ -100,6 +106,7 @@ def test_q_dq_in_fp16_give_the_result_of_q_dq_in_fp32() -> None:
     assert np.sqrt(np.mean((got - wanted) ** 2)) < 0.5 * int8_noise
 
 
+@rounds_fp16
 def test_opset_is_raised_for_fp16_scales(tmp_path: Path) -> None:
     model = _model(
         """<ir_version: 8, opset_import: ["" : 13]>
@@ -120,6 +127,7 @@ def test_opset_is_raised_for_fp16_scales(tmp_path: Path) -> None:
     assert read_model(tmp_path / "half.onnx").graph.outputs[0].name == "y"
 
 
+@rounds_fp16
 def test_weights_in_another_file_become_fp16_too(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     model = _model(
