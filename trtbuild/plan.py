@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from trtbuild.enums import StrEnum
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -15,6 +17,8 @@ __all__ = [
     "INT8_LIMIT",
     "Consumer",
     "Decision",
+    "Group",
+    "GroupKind",
     "Placement",
     "Plan",
     "QuantParams",
@@ -71,6 +75,55 @@ class WeightPoint:
     axis: int | None
 
 
+class GroupKind(StrEnum):
+    """What the Q/DQ of a group are for."""
+
+    LAYER = "layer"
+    SKIP_BRANCH = "skip branch"
+    POOL = "pool"
+    CONCAT = "concat"
+    MOVEMENT = "data movement"
+    # these two stand in ONNX Runtime's form alone
+    KERNEL = "integer kernel"
+    OUTPUT = "graph output"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One place where INT8 is chosen: Q/DQ that stand or go together, whatever others do.
+
+    Attributes:
+        name: of the node that reads through them, which is exact and unique; ``output NAME`` for an
+            output of the network.
+        op_type: the node's operator; `GRAPH_OUTPUT` for an output.
+        kind: what they are for.
+        consumers: the inputs that read through a pair; a layer's weight goes with its data input.
+        int8: whether it is in INT8; otherwise the user or a search keeps it in float.
+        reason: why.
+    """
+
+    name: str
+    op_type: str
+    kind: GroupKind
+    consumers: frozenset[Consumer]
+    int8: bool
+    reason: str
+
+    @property
+    def in_tensorrt_form(self) -> bool:
+        """Whether it stands in TensorRT's form, too."""
+        return self.kind not in (GroupKind.KERNEL, GroupKind.OUTPUT)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether TensorRT's form rounds values for it alone.
+
+        Data movement and Concat share the scale of what is read behind them: in float, they only pass
+        the rounding on to there.
+        """
+        return self.kind in (GroupKind.LAYER, GroupKind.SKIP_BRANCH, GroupKind.POOL)
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where Q/DQ go, before any range is known.
@@ -80,7 +133,8 @@ class Placement:
         weights: the weights that become INT8.
         root: quantized tensor -> the tensors whose ranges decide its scale (itself, where it is
             computed; the origin of the values, behind data movement; all parts, behind a Concat).
-        decisions: one per node, with the reason.
+        groups: every place where INT8 is chosen, in the order of the network.
+        decisions: one per node, with the reason; made from the groups.
         differences: tensor -> (sum, addend): its range follows from theirs, since it is one minus
             the other; such a tensor has no roots and is not watched.
     """
@@ -88,6 +142,7 @@ class Placement:
     consumers: Mapping[str, frozenset[Consumer]]
     weights: tuple[WeightPoint, ...]
     roots: Mapping[str, frozenset[str]]
+    groups: tuple[Group, ...]
     decisions: tuple[Decision, ...]
     differences: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -95,6 +150,11 @@ class Placement:
     def watched(self) -> frozenset[str]:
         """The tensors that need a range."""
         return frozenset().union(*self.roots.values())
+
+    @property
+    def in_float(self) -> frozenset[str]:
+        """Names of the groups that are kept in float."""
+        return frozenset(group.name for group in self.groups if not group.int8)
 
 
 @dataclass(frozen=True)

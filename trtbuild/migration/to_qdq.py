@@ -15,8 +15,8 @@ import numpy as np
 from trtbuild.migration.report import Entry, Fate, Migration
 from trtbuild.plan import Plan, QuantParams
 from trtbuild.quantization.insert import insert
+from trtbuild.quantization.placement import place
 from trtbuild.quantization.spread import spread_scales
-from trtbuild.quantization.tensorrt_placement import place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

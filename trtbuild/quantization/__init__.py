@@ -12,9 +12,9 @@ from trtbuild.plan import (
 )
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import place_portable, unsigned
+from trtbuild.quantization.placement import place
 from trtbuild.quantization.ranges import plan_with_ranges
 from trtbuild.quantization.stage import portable_form, quantize, watched_tensors
-from trtbuild.quantization.tensorrt_placement import place
 from trtbuild.quantization.weights import quantize_weight, weight_scales
 
 __all__ = [

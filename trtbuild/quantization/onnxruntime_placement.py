@@ -11,6 +11,9 @@ INT8 in TensorRT's form.
 3. Add, Concat, pooling and data movement whose inputs are all quantized have a quantized output; but
    what only leaves the network (the mean behind the last convolution) stays float, since rounding it
    would make equal class scores of unequal ones and save nothing.
+4. A group of TensorRT's form that is kept in float reads floats here, too, and has no integer kernel. A
+   layer in float still reads what its neighbours have rounded anyway. Where this form alone has INT8 (an
+   integer kernel, an output of the network), that is a group of its own.
 
 Source: the Q/DQ selectors of ONNX Runtime (qdq_transformer), and the fused graphs it writes out.
 """
@@ -26,14 +29,22 @@ import onnx_ir as ir
 from trtbuild.model.constants import constant_tensor, is_constant
 from trtbuild.model.operators import AVERAGING, moves_values, weight_axis
 from trtbuild.model.qdq import behind_activation
-from trtbuild.plan import GRAPH_OUTPUT, Consumer, Placement, QuantParams
+from trtbuild.plan import GRAPH_OUTPUT, Consumer, Group, GroupKind, Placement, QuantParams
+from trtbuild.quantization.selection import output_group_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from calibrators import TensorRange
 
-__all__ = ["ACTIVATIONS", "difference", "integer_biases", "place_portable", "unsigned"]
+__all__ = [
+    "ACTIVATIONS",
+    "difference",
+    "integer_biases",
+    "place_portable",
+    "portable_groups",
+    "unsigned",
+]
 
 ACTIVATIONS = frozenset({"Clip", "Relu"})
 _WITH_INTEGER_KERNEL = frozenset({"Add", "Concat", "LeakyRelu", "Mul", "Sigmoid"}) | AVERAGING
@@ -44,7 +55,8 @@ _FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
 def place_portable(model: ir.Model, placement: Placement) -> Placement:
     """Place Q/DQ for ONNX Runtime around the layers that `placement` (TensorRT's) selected."""
     selected = {point.node for point in placement.weights}
-    quantized = _quantized_tensors(model, selected)
+    quantized, _ = _quantized_tensors(model, selected, placement.in_float)
+    consumers = _consumers(model, placement, quantized)
     roots: dict[str, frozenset[str]] = {}
     for node in model.graph:
         origin = _name(node.inputs[0]) if node.inputs and moves_values(node) else None
@@ -57,10 +69,70 @@ def place_portable(model: ir.Model, placement: Placement) -> Placement:
     differences = _differences(model, placement, selected, quantized)
     return replace(
         placement,
-        consumers={_name(v): _readers(v) for v in _values(model) if _name(v) in quantized},
-        roots={name: of for name, of in roots.items() if name not in differences},
+        consumers=consumers,
+        roots={n: of for n, of in roots.items() if n not in differences and n in consumers},
         differences=differences,
     )
+
+
+def portable_groups(
+    model: ir.Model, placement: Placement, floats: Mapping[str, str]
+) -> tuple[Group, ...]:
+    """Return the groups that stand in this form alone: integer kernels and outputs of the network.
+
+    Args:
+        model: the float network.
+        placement: TensorRT's, of the same choice.
+        floats: name of a group that stays in float -> why.
+    """
+    selected = {point.node for point in placement.weights}
+    quantized, kernels = _quantized_tensors(model, selected, floats)
+    known = {group.name for group in placement.groups}
+    found = []
+    for node in model.graph:
+        name = node.name or ""
+        if name in kernels - known:
+            readers = frozenset(Consumer(name, index) for index in range(_num_read(node)))
+            reason = floats.get(name, "ONNX Runtime: integer kernel between quantized tensors")
+            found.append(
+                Group(name, node.op_type, GroupKind.KERNEL, readers, name not in floats, reason)
+            )
+    for value in model.graph.outputs:
+        name = output_group_name(_name(value))
+        if _name(value) in quantized and not value.is_graph_input():
+            reason = floats.get(name, "ONNX Runtime: the kernel in front of it gives integers")
+            readers = frozenset({Consumer(GRAPH_OUTPUT, 0)})
+            found.append(
+                Group(name, GRAPH_OUTPUT, GroupKind.OUTPUT, readers, name not in floats, reason)
+            )
+    return tuple(found)
+
+
+def _num_read(node: ir.Node) -> int:
+    """How many of the inputs hold the values that the kernel computes on."""
+    return 1 if moves_values(node) else len(node.inputs)
+
+
+def _consumers(
+    model: ir.Model, placement: Placement, quantized: set[str]
+) -> dict[str, frozenset[Consumer]]:
+    """Quantized tensor -> all its readers but the groups in float; without any it needs no pair."""
+    floats = placement.in_float
+    in_float = {
+        consumer
+        for group in placement.groups
+        if group.name in floats and group.kind not in (GroupKind.LAYER, GroupKind.OUTPUT)
+        for consumer in group.consumers
+    }
+    found = {}
+    for value in _values(model):
+        name, readers = _name(value), _readers(value)
+        left = readers - in_float
+        if output_group_name(name) in floats:
+            left -= {Consumer(GRAPH_OUTPUT, 0)}
+        if name in quantized and (left or not readers):
+            found[name] = left
+    return found
 
 
 def _parts_of_concats(
@@ -168,9 +240,12 @@ def _differences(
     return found
 
 
-def _quantized_tensors(model: ir.Model, selected: set[str]) -> set[str]:
-    """Names of the tensors that get a pair."""
+def _quantized_tensors(
+    model: ir.Model, selected: set[str], floats: Collection[str]
+) -> tuple[set[str], set[str]]:
+    """Names of the tensors that get a pair, and of the nodes that could run in integers for it."""
     quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
+    kernels: set[str] = set()
     for node in model.graph:
         if node.name in selected and node.op_type == "Conv":
             quantized.add(_name(behind_activation(node.outputs[0])))
@@ -178,12 +253,14 @@ def _quantized_tensors(model: ir.Model, selected: set[str]) -> set[str]:
     while grew:
         before = len(quantized)
         for node in model.graph:
-            if _runs_in_integers(node, quantized, selected):
+            if not _runs_in_integers(node, quantized, selected):
+                continue
+            kernels.add(node.name or "")
+            if node.name not in floats:
                 quantized.add(_name(behind_activation(node.outputs[0])))
-                read = node.inputs[:1] if moves_values(node) else node.inputs
-                quantized.update(_name(value) for value in read)
+                quantized.update(_name(value) for value in node.inputs[: _num_read(node)])
         grew = len(quantized) > before
-    return quantized
+    return quantized, kernels
 
 
 def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) -> bool:

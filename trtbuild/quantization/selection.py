@@ -1,4 +1,4 @@
-"""Which weighted nodes run in INT8, and why the others do not."""
+"""Which nodes are kept in float: by what the operator allows, and by what the user asks for."""
 
 from __future__ import annotations
 
@@ -9,45 +9,36 @@ import onnx_ir as ir
 
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.model.constants import constant_tensor, is_constant
-from trtbuild.model.operators import RECURRENT, WEIGHTED
-from trtbuild.plan import Decision
+from trtbuild.model.operators import RECURRENT
+from trtbuild.plan import GRAPH_OUTPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["float_by_pattern", "select"]
+    from trtbuild.plan import Group
+
+__all__ = [
+    "check_is_float",
+    "check_patterns",
+    "matches",
+    "no_int8_form",
+    "output_group_name",
+]
 
 _QUANTIZED = frozenset(
     {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"}
     | {"QLinearConv", "QLinearMatMul", "QuantizeLinear"}
 )
 _FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
+_NAMED = 3
 
 
-def select(model: ir.Model, float_patterns: Sequence[str]) -> dict[str, Decision]:
-    """Decide for every weighted or recurrent node of the main graph.
-
-    Returns:
-        Node name -> decision.
+def check_is_float(model: ir.Model) -> None:
+    """Check that the network holds no Q/DQ.
 
     Raises:
-        OptionError: a pattern matches no node.
-        ModelError: the network holds Q/DQ already.
+        ModelError: it is quantized already.
     """
-    _check_is_float(model)
-    by_pattern = float_by_pattern(model, float_patterns)
-    decisions = {}
-    for node in model.graph:
-        if node.op_type in WEIGHTED | RECURRENT and node.domain in ("", "ai.onnx"):
-            reason = _why_float(node, by_pattern)
-            name = node.name or ""
-            decisions[name] = Decision(
-                name, node.op_type, reason is None, reason or "data and weight through Q/DQ"
-            )
-    return decisions
-
-
-def _check_is_float(model: ir.Model) -> None:
     for node in model.graph:
         if node.op_type in _QUANTIZED and node.domain in ("", "ai.onnx"):
             raise ModelError(
@@ -56,35 +47,57 @@ def _check_is_float(model: ir.Model) -> None:
             )
 
 
-def float_by_pattern(model: ir.Model, patterns: Sequence[str]) -> Mapping[str, str]:
-    """Node name -> the first pattern that names it: its name, its op type, or a glob over either.
+def output_group_name(tensor: str) -> str:
+    """Return the name of the group of an output of the network; no node's name gets in its way."""
+    return f"output {tensor}"
+
+
+def matches(pattern: str, name: str, op_type: str) -> bool:
+    """Say whether `pattern` is this name or op type, or a glob over either."""
+    # Names may hold brackets, which a glob would read as a set: equality comes first.
+    return pattern in (name, op_type) or any(fnmatchcase(text, pattern) for text in (name, op_type))
+
+
+def check_patterns(model: ir.Model, patterns: Sequence[str], groups: Iterable[Group]) -> None:
+    """Check that each pattern takes something out of INT8.
+
+    Args:
+        model: the network.
+        patterns: of the user.
+        groups: those that patterns can take to float.
 
     Raises:
-        OptionError: a pattern matches no node.
+        OptionError: a pattern matches nothing, or only what reads no Q/DQ.
     """
-    found: dict[str, str] = {}
+    groups = tuple(groups)
     for pattern in patterns:
-        matches = [node.name or "" for node in model.graph if _matches(node, pattern)]
-        if not matches:
+        if any(matches(pattern, group.name, group.op_type) for group in groups):
+            continue
+        found = [text for name, op, text in _nameable(model) if matches(pattern, name, op)]
+        if not found:
             raise OptionError(
                 f"--float '{pattern}' matches no node and no op type of the network; "
                 "`trtbuild quantize --list` prints the names."
             )
-        for name in matches:
-            found.setdefault(name, pattern)
-    return found
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise OptionError(
+            f"--float '{pattern}' changes nothing: it matches {', '.join(found[:_NAMED])}{more}, and no "
+            "Q/DQ stand there; `trtbuild quantize --list` prints where they do."
+        )
 
 
-def _matches(node: ir.Node, pattern: str) -> bool:
-    texts = (node.name or "", node.op_type)
-    # Names may hold brackets, which a glob would read as a set: equality comes first.
-    return pattern in texts or any(fnmatchcase(text, pattern) for text in texts)
+def _nameable(model: ir.Model) -> Iterator[tuple[str, str, str]]:
+    """Return name, op type and description of whatever a pattern may match."""
+    for node in model.graph:
+        name = node.name or ""
+        yield name, node.op_type, f"'{name}' ({node.op_type})"
+    for value in model.graph.outputs:
+        name = output_group_name(value.name or "")
+        yield name, GRAPH_OUTPUT, f"'{name}'"
 
 
-def _why_float(node: ir.Node, by_pattern: Mapping[str, str]) -> str | None:
-    pattern = by_pattern.get(node.name or "")
-    if pattern is not None:
-        return f"kept in float by --float '{pattern}'"
+def no_int8_form(node: ir.Node) -> str | None:
+    """Return why a weighted or recurrent node cannot be INT8; None where it can."""
     if node.op_type in RECURRENT:
         return "recurrent layers have no INT8 form in TensorRT"
     if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:

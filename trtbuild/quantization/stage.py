@@ -15,12 +15,12 @@ from trtbuild.quantization.onnxruntime_placement import (
     place_portable,
     unsigned,
 )
+from trtbuild.quantization.placement import place
 from trtbuild.quantization.ranges import plan_with_ranges
-from trtbuild.quantization.tensorrt_placement import place
 from trtbuild.quantization.weights import check_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import onnx_ir as ir
 
@@ -29,14 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["portable_form", "quantize", "watched_tensors"]
 
 
-def watched_tensors(model: ir.Model, float_patterns: Sequence[str] = ()) -> tuple[str, ...]:
-    """Names of the tensors whose ranges TensorRT's form and the portable form need, sorted.
+def watched_tensors(
+    model: ir.Model, float_patterns: Sequence[str] = (), float_groups: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return the names of the tensors whose ranges TensorRT's form and the portable form need, sorted.
+
+    What `plan_with_ranges` makes of them serves every further choice of groups in float.
 
     Raises:
-        OptionError: a pattern matches no node.
+        OptionError: a pattern or a name takes nothing out of INT8.
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
     """
-    placement = place(model, float_patterns)
+    placement = place(model, float_patterns, float_groups)
     _check_weights(model, placement)
     return tuple(sorted(placement.watched | place_portable(model, placement).watched))
 
@@ -51,21 +55,32 @@ def _check_weights(model: ir.Model, placement: Placement) -> None:
         check_finite(content, weight.name or "")
 
 
-def quantize(artifact: Artifact, float_patterns: Sequence[str] = ()) -> Artifact:
+def quantize(
+    artifact: Artifact, float_patterns: Sequence[str] = (), float_groups: Collection[str] = ()
+) -> Artifact:
     """Write TensorRT's explicit Q/DQ form of the artifact's network into `Artifact.quantized`.
 
+    Args:
+        artifact: calibrated.
+        float_patterns: groups kept in float, by name, op type, or a glob over either.
+        float_groups: exact names of groups kept in float.
+
     Raises:
-        OptionError: a pattern matches no node.
+        OptionError: a pattern or a name takes nothing out of INT8.
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
         InputError: a tensor that needs a range has none, or was always zero.
     """
-    placement = place(artifact.model, float_patterns)
+    placement = place(artifact.model, float_patterns, float_groups)
     plan = plan_with_ranges(artifact.model, placement, _calibration(artifact), symmetric_range)
     int8 = [decision.node for decision in placement.decisions if decision.quantized]
     record = Record(
         "quantize",
         f"{len(placement.weights)} weighted layers in INT8, {len(plan.params)} activations through Q/DQ",
-        {"float_patterns": list(float_patterns), "int8_nodes": int8},
+        {
+            "float_patterns": list(float_patterns),
+            "float_groups": sorted(float_groups),
+            "int8_nodes": int8,
+        },
     )
     return artifact.having(
         record,

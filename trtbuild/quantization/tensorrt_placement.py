@@ -11,6 +11,9 @@
 4. Average pooling between two quantized layers reads through a pair of its own, for it computes.
 5. Biases and everything else stay float.
 
+Each place where a rule chooses INT8 is a group; one that is to stay in float is left out where its rule
+would have chosen it, and the rules after it see what remains.
+
 Source: NVIDIA's TensorRT developer guide, "Explicit quantization" and "Q/DQ layer-placement
 recommendations"; NVIDIA Model Optimizer's INT8 placement for rules 2 to 4.
 """
@@ -21,49 +24,84 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import is_constant
-from trtbuild.model.operators import AVERAGING, moves_values, weight_axis
-from trtbuild.plan import Consumer, Decision, Placement, WeightPoint
-from trtbuild.quantization.selection import select
+from trtbuild.model.operators import AVERAGING, RECURRENT, WEIGHTED, moves_values, weight_axis
+from trtbuild.plan import Consumer, Decision, Group, GroupKind, Placement, WeightPoint
+from trtbuild.quantization.selection import no_int8_form
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
     import onnx_ir as ir
 
-__all__ = ["place"]
+__all__ = ["place_tensorrt"]
 
 _FUSED_WITH_ADD = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_SHARES = "moves INT8 values; input and output share a scale"
 
 
-def place(model: ir.Model, float_patterns: Sequence[str] = ()) -> Placement:
+def place_tensorrt(model: ir.Model, floats: Mapping[str, str]) -> Placement:
     """Place Q/DQ on the main graph of `model`; bodies of If and Loop are left alone.
 
-    Raises:
-        OptionError: a pattern of `float_patterns` matches no node.
+    Args:
+        model: a float network.
+        floats: name of a node whose group stays in float -> why.
     """
-    decisions = select(model, float_patterns)
-    consumers: dict[str, set[Consumer]] = defaultdict(set)
+    choice = _Choice(floats)
     weights = []
-    for node in _selected(model, decisions):
-        consumers[_name(node.inputs[0])].add(Consumer(node.name or "", 0))
-        weights.append(_weight_point(node))
-    _add_skip_branches(model, decisions, consumers)
-    _add_pools(model, decisions, consumers)
-    roots = _follow_values(model, consumers)
-    reasons = {**decisions, **_others(model, decisions, consumers)}
+    for node in model.graph:
+        if _is_layer(node) and no_int8_form(node) is None:
+            reason = "data and weight through Q/DQ"
+            if choice.make(node, GroupKind.LAYER, {0: node.inputs[0]}, reason):
+                weights.append(_weight_point(node))
+    _add_skip_branches(model, choice)
+    _add_pools(model, choice)
+    roots = _follow_values(model, choice)
+    names = [node.name or "" for node in model.graph]
     return Placement(
-        {name: frozenset(readers) for name, readers in consumers.items()},
+        {name: frozenset(readers) for name, readers in choice.consumers.items()},
         tuple(weights),
         roots,
-        tuple(reasons[node.name or ""] for node in model.graph),
+        groups=tuple(choice.groups[name] for name in names if name in choice.groups),
+        decisions=tuple(_decision(node, choice.groups) for node in model.graph),
     )
 
 
-def _selected(model: ir.Model, decisions: Mapping[str, Decision]) -> Iterator[ir.Node]:
-    for node in model.graph:
-        decision = decisions.get(node.name or "")
-        if decision is not None and decision.quantized:
-            yield node
+class _Choice:
+    """The groups so far, and who reads through Q/DQ because of them."""
+
+    def __init__(self, floats: Mapping[str, str]) -> None:
+        self._floats = floats
+        self.groups: dict[str, Group] = {}
+        self.consumers: dict[str, set[Consumer]] = defaultdict(set)
+
+    def make(
+        self, node: ir.Node, kind: GroupKind, inputs: Mapping[int, ir.Value | None], reason: str
+    ) -> bool:
+        """Make a group of these inputs of `node`; answer whether it is in INT8."""
+        name = node.name or ""
+        why_float = self._floats.get(name)
+        readers = {index: Consumer(name, index) for index in inputs}
+        self.groups[name] = Group(
+            name,
+            node.op_type,
+            kind,
+            frozenset(readers.values()),
+            int8=why_float is None,
+            reason=why_float or reason,
+        )
+        if why_float is None:
+            for index, value in inputs.items():
+                self.consumers[_name(value)].add(readers[index])
+        return why_float is None
+
+    def is_int8(self, node: ir.Node) -> bool:
+        """Whether `node` reads through Q/DQ."""
+        group = self.groups.get(node.name or "")
+        return group is not None and group.int8
+
+
+def _is_layer(node: ir.Node) -> bool:
+    return node.op_type in WEIGHTED | RECURRENT and node.domain in ("", "ai.onnx")
 
 
 def _name(value: ir.Value | None) -> str:
@@ -76,36 +114,28 @@ def _weight_point(node: ir.Node) -> WeightPoint:
     return WeightPoint(node.name or "", 1, weight_axis(node, rank))
 
 
-def _add_skip_branches(
-    model: ir.Model, decisions: dict[str, Decision], consumers: dict[str, set[Consumer]]
-) -> None:
+def _add_skip_branches(model: ir.Model, choice: _Choice) -> None:
     depth = _depths(model)
     for node in model.graph:
         if node.op_type != "Add" or node.domain or any(is_constant(v) for v in node.inputs):
             continue
-        main = [i for i, value in enumerate(node.inputs) if _fuses(value, decisions)]
+        main = [i for i, value in enumerate(node.inputs) if _fuses(value, choice)]
         if not main:
             continue
         kept = max(main, key=lambda i: (depth[_producer_name(node.inputs[i])], -i))
         skip = node.inputs[1 - kept]
         if skip is not None and skip is not node.inputs[kept]:
-            consumers[_name(skip)].add(Consumer(node.name or "", 1 - kept))
-            decisions[node.name or ""] = Decision(
-                node.name or "",
-                "Add",
-                quantized=True,
-                reason="residual: the skip branch through Q/DQ",
-            )
+            reason = "residual: the skip branch through Q/DQ"
+            choice.make(node, GroupKind.SKIP_BRANCH, {1 - kept: skip}, reason)
 
 
-def _fuses(value: ir.Value | None, decisions: Mapping[str, Decision]) -> bool:
+def _fuses(value: ir.Value | None, choice: _Choice) -> bool:
     """Whether `value` comes from a quantized layer and from there goes into this Add alone."""
     producer = value.producer() if value is not None else None
     if producer is None or producer.op_type not in _FUSED_WITH_ADD or value is None:
         return False
-    decision = decisions.get(producer.name or "")
     alone = len(value.uses()) == 1 and not value.is_graph_output()
-    return decision is not None and decision.quantized and alone
+    return choice.is_int8(producer) and alone
 
 
 def _producer_name(value: ir.Value | None) -> str:
@@ -121,17 +151,14 @@ def _depths(model: ir.Model) -> dict[str, int]:
     return depth
 
 
-def _add_pools(
-    model: ir.Model, decisions: dict[str, Decision], consumers: dict[str, set[Consumer]]
-) -> None:
+def _add_pools(model: ir.Model, choice: _Choice) -> None:
     for node in model.graph:
-        if node.op_type not in AVERAGING or not _reaches_quantized(node.outputs[0], consumers):
+        if node.op_type not in AVERAGING:
             continue
-        if _comes_from_quantized(node.inputs[0], decisions, consumers):
-            consumers[_name(node.inputs[0])].add(Consumer(node.name or "", 0))
-            decisions[node.name or ""] = Decision(
-                node.name or "", node.op_type, quantized=True, reason="pooling between INT8 layers"
-            )
+        if _reaches_quantized(node.outputs[0], choice.consumers) and _comes_from_quantized(
+            node.inputs[0], choice
+        ):
+            choice.make(node, GroupKind.POOL, {0: node.inputs[0]}, "pooling between INT8 layers")
 
 
 def _reaches_quantized(value: ir.Value, consumers: Mapping[str, set[Consumer]]) -> bool:
@@ -144,20 +171,15 @@ def _reaches_quantized(value: ir.Value, consumers: Mapping[str, set[Consumer]]) 
     )
 
 
-def _comes_from_quantized(
-    value: ir.Value | None,
-    decisions: Mapping[str, Decision],
-    consumers: Mapping[str, set[Consumer]],
-) -> bool:
+def _comes_from_quantized(value: ir.Value | None, choice: _Choice) -> bool:
     """Whether `value` is quantized for another reader, or a quantized layer or its activation made it."""
     while value is not None:
-        if consumers.get(_name(value)):
+        if choice.consumers.get(_name(value)):
             return True
         producer = value.producer()
         if producer is None:
             return False
-        decision = decisions.get(producer.name or "")
-        if decision is not None and decision.quantized:
+        if choice.is_int8(producer):
             return True
         if producer.op_type not in ("Relu", "Clip", "LeakyRelu"):
             return False
@@ -165,9 +187,7 @@ def _comes_from_quantized(
     return False
 
 
-def _follow_values(
-    model: ir.Model, consumers: dict[str, set[Consumer]]
-) -> dict[str, frozenset[str]]:
+def _follow_values(model: ir.Model, choice: _Choice) -> dict[str, frozenset[str]]:
     """Apply rule 3 from the outputs to the inputs, and find the roots of every quantized tensor.
 
     Tensors joined by a Concat or by data movement form one group with one scale; its roots are the
@@ -182,15 +202,16 @@ def _follow_values(
             name = group[name]
         return name
 
+    consumers = choice.consumers
     moved: set[str] = set()
     for node in reversed(model.graph):
         quantized = [_name(output) for output in node.outputs if consumers.get(_name(output))]
         sources = _sources(node) if quantized and _all_read_int8(node, consumers) else {}
-        for index, source in sources.items():
-            consumers[source].add(Consumer(node.name or "", index))
-            for output in quantized:
-                group[find(output)] = find(source)
-        if sources:
+        kind = GroupKind.CONCAT if node.op_type == "Concat" else GroupKind.MOVEMENT
+        if sources and choice.make(node, kind, sources, _SHARES):
+            for source in sources.values():
+                for output in quantized:
+                    group[find(output)] = find(_name(source))
             moved.update(quantized)
     members: dict[str, set[str]] = defaultdict(set)
     for name in consumers:
@@ -211,7 +232,7 @@ def _all_read_int8(node: ir.Node, consumers: Mapping[str, set[Consumer]]) -> boo
     return True
 
 
-def _sources(node: ir.Node) -> dict[int, str]:
+def _sources(node: ir.Node) -> dict[int, ir.Value | None]:
     """Input index -> tensor, for the inputs whose values `node` passes on unchanged."""
     if node.op_type == "Concat":
         inputs = dict(enumerate(node.inputs))
@@ -221,23 +242,16 @@ def _sources(node: ir.Node) -> dict[int, str]:
         return {}
     if any(value is None or is_constant(value) for value in inputs.values()):
         return {}
-    return {index: _name(value) for index, value in inputs.items()}
+    return inputs
 
 
-def _others(
-    model: ir.Model, decided: Mapping[str, Decision], consumers: Mapping[str, set[Consumer]]
-) -> dict[str, Decision]:
-    reads = {consumer.node for readers in consumers.values() for consumer in readers}
-    found = {}
-    for node in model.graph:
-        name = node.name or ""
-        if name in decided:
-            continue
-        if name in reads:
-            reason = "moves INT8 values; input and output share a scale"
-        elif moves_values(node) or node.op_type == "Concat":
-            reason = "moves values between float layers"
-        else:
-            reason = f"{node.op_type} has no weights; it follows the precision around it"
-        found[name] = Decision(name, node.op_type, name in reads, reason)
-    return found
+def _decision(node: ir.Node, groups: Mapping[str, Group]) -> Decision:
+    name = node.name or ""
+    if name in groups:
+        return Decision(name, node.op_type, groups[name].int8, groups[name].reason)
+    reason = no_int8_form(node) if _is_layer(node) else None
+    if reason is None and (moves_values(node) or node.op_type == "Concat"):
+        reason = "moves values between float layers"
+    if reason is None:
+        reason = f"{node.op_type} has no weights; it follows the precision around it"
+    return Decision(name, node.op_type, quantized=False, reason=reason)

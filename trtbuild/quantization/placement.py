@@ -1,0 +1,76 @@
+"""Where Q/DQ go, and what stays in float: the user's patterns and exact names become one choice of groups."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trtbuild.errors import OptionError
+from trtbuild.plan import GRAPH_OUTPUT
+from trtbuild.quantization.onnxruntime_placement import portable_groups
+from trtbuild.quantization.selection import (
+    check_is_float,
+    check_patterns,
+    matches,
+    output_group_name,
+)
+from trtbuild.quantization.tensorrt_placement import place_tensorrt
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from trtbuild.plan import Placement
+
+__all__ = ["place"]
+
+
+def place(
+    model: ir.Model, float_patterns: Sequence[str] = (), float_groups: Collection[str] = ()
+) -> Placement:
+    """Return where Q/DQ go for TensorRT, with every group of both forms.
+
+    Args:
+        model: a float network whose nodes have names.
+        float_patterns: groups kept in float, by name, op type, or a glob over either.
+        float_groups: exact names of groups kept in float; never read as patterns. A group that is none
+            any more, because another one is in float, is passed over.
+
+    Raises:
+        OptionError: a pattern or a name takes nothing out of INT8.
+        ModelError: the network holds Q/DQ already.
+    """
+    check_is_float(model)
+    placement = _placed(model, {})
+    floats = _floats(model, float_patterns, float_groups)
+    if not floats and not float_patterns:
+        return placement
+    chosen = _placed(model, floats)
+    known = (*placement.groups, *(group for group in chosen.groups if not group.int8))
+    check_patterns(model, float_patterns, known)
+    unknown = sorted(set(float_groups) - {group.name for group in known})
+    if unknown:
+        raise OptionError(
+            f"'{unknown[0]}' is the name of no group of Q/DQ in this network; "
+            "`trtbuild quantize --list` prints them."
+        )
+    return chosen
+
+
+def _placed(model: ir.Model, floats: Mapping[str, str]) -> Placement:
+    placement = place_tensorrt(model, floats)
+    more = portable_groups(model, placement, floats)
+    return replace(placement, groups=(*placement.groups, *more))
+
+
+def _floats(model: ir.Model, patterns: Sequence[str], groups: Collection[str]) -> dict[str, str]:
+    """Name of a node or output that is to stay in float -> why."""
+    nameable = [(node.name or "", node.op_type) for node in model.graph]
+    nameable += [(output_group_name(v.name or ""), GRAPH_OUTPUT) for v in model.graph.outputs]
+    floats = dict.fromkeys(groups, "kept in float by its name")
+    for pattern in patterns:
+        for name, op_type in nameable:
+            if matches(pattern, name, op_type):
+                floats.setdefault(name, f"kept in float by --float '{pattern}'")
+    return floats
