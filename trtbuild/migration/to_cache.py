@@ -18,7 +18,7 @@ from trtbuild.model.attributes import input_at
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
 from trtbuild.model.qdq import dequantized
-from trtbuild.quantization.spread import spread_scales
+from trtbuild.quantization.scale_propagation import propagate
 
 __all__ = ["to_cache"]
 
@@ -44,14 +44,14 @@ def to_cache(model: ir.Model, version: str, algorithm: str = "EntropyCalibration
     if not scales:
         raise ModelError(f"'{model.graph.name}' has no Q/DQ on activations to make a cache of.")
     remove_unread(model)
-    spread = spread_scales(model, scales)
+    propagated = propagate(model, scales)
     cache = CalibrationCache(
-        header, dict(sorted(scales.items())) | {n: s.scale for n, s in sorted(spread.items())}
+        header, dict(sorted(scales.items())) | {n: s.value for n, s in sorted(propagated.items())}
     )
     entries = [Entry(name, scale, Fate.MATCHED, (name,)) for name, scale in sorted(scales.items())]
     entries += [
-        Entry(given.source, given.scale, Fate.MAPPED, (name,), given.through)
-        for name, given in sorted(spread.items())
+        Entry(given.source, given.value, Fate.MAPPED, (name,), given.through)
+        for name, given in sorted(propagated.items())
     ]
     return Migration(model, tuple(entries), cache, without_scale=_without_scale(model, cache))
 

@@ -16,7 +16,7 @@ from trtbuild.migration.report import Entry, Fate, Migration
 from trtbuild.plan import Plan, QuantParams
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.placement import place
-from trtbuild.quantization.spread import spread_scales
+from trtbuild.quantization.scale_propagation import propagate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from calibrators.cache import CalibrationCache
     from trtbuild.plan import Decision, Placement
-    from trtbuild.quantization.spread import Spread
+    from trtbuild.quantization.scale_propagation import Propagated
 
 __all__ = ["to_qdq"]
 
@@ -48,12 +48,14 @@ def to_qdq(
     names = _tensor_names(model)
     usable = {name: scale for name, scale in cache.scales.items() if 0 < scale < np.inf}
     own = {name: scale for name, scale in usable.items() if name in names}
-    spread = spread_scales(model, own)
-    known = own | {name: given.scale for name, given in spread.items()}
+    propagated = propagate(model, own)
+    known = own | {name: given.value for name, given in propagated.items()}
     placement = place(model, float_patterns)
     plan = _plan(placement, known)
     used = frozenset().union(*(placement.roots[name] for name in plan.params))
-    entries = tuple(_entry(name, scale, own, used, spread) for name, scale in cache.scales.items())
+    entries = tuple(
+        _entry(name, scale, own, used, propagated) for name, scale in cache.scales.items()
+    )
     decisions = tuple(_decide(decision, placement, plan) for decision in placement.decisions)
     return Migration(insert(model, plan), entries, decisions=decisions)
 
@@ -102,14 +104,16 @@ def _entry(
     scale: np.float32,
     own: Mapping[str, np.float32],
     used: frozenset[str],
-    spread: Mapping[str, Spread],
+    propagated: Mapping[str, Propagated[np.float32]],
 ) -> Entry:
     if name not in own:
         return Entry(name, scale, _why_lost(name, scale))
     if name in used:
         return Entry(name, scale, Fate.MATCHED, (name,))
     takers = {
-        taker: given for taker, given in spread.items() if given.source == name and taker in used
+        taker: given
+        for taker, given in propagated.items()
+        if given.source == name and taker in used
     }
     if takers:
         through = next(iter(takers.values())).through

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError
 from trtbuild.plan import Placement, Plan, QuantParams
+from trtbuild.quantization.neighbour_ranges import with_neighbours
 from trtbuild.quantization.onnxruntime_placement import ACTIVATIONS, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import onnx_ir as ir
 
@@ -24,7 +25,10 @@ def plan_with_ranges(
     calibration: Calibration,
     params: Callable[[TensorRange], QuantParams],
 ) -> Plan:
-    """Turn ranges into scales. A tensor with several roots takes the widest of their ranges.
+    """Return ranges turned into scales. A tensor with several roots takes the widest of their ranges.
+
+    A range that the calibration lacks, as when groups went to float after it, comes from neighbours that
+    it has.
 
     Args:
         model: the float network.
@@ -35,9 +39,12 @@ def plan_with_ranges(
     Raises:
         InputError: a range is missing, zero or not finite.
     """
+    known = calibration.ranges
+    if not placement.watched <= known.keys():
+        known = with_neighbours(model, known)
     found: dict[str, QuantParams] = {}
     for name, roots in placement.roots.items():
-        ranges = [_range(model, placement, calibration, root) for root in sorted(roots)]
+        ranges = [_range(model, placement, known, root) for root in sorted(roots)]
         found[name] = params(max(ranges, key=lambda r: r.amax))
     for name, (total, addend) in placement.differences.items():
         found[name] = difference(found[total], found[addend])
@@ -45,9 +52,9 @@ def plan_with_ranges(
 
 
 def _range(
-    model: ir.Model, placement: Placement, calibration: Calibration, name: str
+    model: ir.Model, placement: Placement, known: Mapping[str, TensorRange], name: str
 ) -> TensorRange:
-    given = calibration.ranges.get(name)
+    given = known.get(name)
     if given is None:
         raise InputError(
             f"the calibration has no range for the tensor '{name}'; it was made for another network or "

@@ -17,7 +17,7 @@ from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.errors import ModelError
 from trtbuild.migration import Fate, to_cache, to_qdq
 from trtbuild.model import name_nodes, read_model
-from trtbuild.quantization.spread import spread_scales
+from trtbuild.quantization.scale_propagation import propagate
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
@@ -133,9 +133,9 @@ def test_a_scale_is_not_mapped_through_operators_that_change_values() -> None:
 def test_a_pool_does_not_hand_its_scale_back() -> None:
     """MaxPool's output holds a part of the values; its input may be larger."""
     model = _chain("p = MaxPool <kernel_shape = [1]> (r) y = MatMul(p, w)", shape="1, 4, 4")
-    spread = spread_scales(model, {"p": np.float32(0.5)})
-    assert "r" not in spread
-    assert spread_scales(model, {"r": np.float32(0.5)})["p"].scale == np.float32(0.5)
+    propagated = propagate(model, {"p": np.float32(0.5)})
+    assert "r" not in propagated
+    assert propagate(model, {"r": np.float32(0.5)})["p"].value == np.float32(0.5)
 
 
 def test_layers_without_a_scale_stay_float_and_the_network_still_runs() -> None:

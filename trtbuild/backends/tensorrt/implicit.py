@@ -14,7 +14,7 @@ from calibrators.tensorrt import CALIBRATORS, CalibrationRun, make_calibrator
 from trtbuild.backends.tensorrt.options import Calibrator, RangeSource
 from trtbuild.backends.tensorrt.profiles import make_profile
 from trtbuild.errors import DataError, InputError, OptionError, in_one_tree
-from trtbuild.quantization.spread import spread_scales
+from trtbuild.quantization.scale_propagation import propagate
 from trtbuild.runtime.tensorrt.shapes import ShapeRange
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ def _all_scales(request: BuildRequest) -> dict[str, np.float32]:
     calibration = request.artifact.calibration
     assert calibration is not None
     scales = {name: given.scale for name, given in calibration.ranges.items() if given.amax > 0}
-    spread = spread_scales(request.artifact.model, scales)
-    return scales | {name: given.scale for name, given in spread.items()}
+    propagated = propagate(request.artifact.model, scales)
+    return scales | {name: given.value for name, given in propagated.items()}
 
 
 def needs_device(request: BuildRequest, options: TensorRTOptions) -> bool:

@@ -1,15 +1,15 @@
-"""Scales of tensors that have none, from neighbours that hold the same values.
+"""Scale propagation: a tensor that has no scale or range takes it from a neighbour of the same values.
 
 Implicit INT8 wants a scale on every tensor, a calibration has one where Q/DQ would stand, and a cache of
 another export has names that moved. Two rules fill the gaps exactly: what only moves values keeps their
 scale, and clipping commutes with Relu, so the tensor in front of a Relu may be clipped where the one behind
-it is.
+it is. Backwards both hold only where nobody else reads the tensor: a fork stops them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from trtbuild.model.constants import is_constant
 from trtbuild.model.operators import moves_values
@@ -17,10 +17,11 @@ from trtbuild.model.operators import moves_values
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     import onnx_ir as ir
 
-__all__ = ["Spread", "spread_scales"]
+__all__ = ["Propagated", "propagate"]
+
+T = TypeVar("T")
 
 # All values of the input are in the output and none besides, so that a scale may also go backwards.
 _KEEPING = frozenset(
@@ -30,25 +31,25 @@ _RELU = "Relu"
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A scale that a tensor got from another one: its value, that tensor, and the operators between."""
+class Propagated(Generic[T]):
+    """What a tensor got from another one: the scale or range, that tensor, the operators between."""
 
-    scale: np.float32
+    value: T
     source: str
     through: tuple[str, ...]
 
 
-def spread_scales(model: ir.Model, scales: Mapping[str, np.float32]) -> dict[str, Spread]:
-    """Find scales for tensors of the main graph that are not in `scales`.
+def propagate(model: ir.Model, known: Mapping[str, T]) -> dict[str, Propagated[T]]:
+    """Return scales (or ranges) for tensors of the main graph that are not in `known`.
 
     Args:
         model: the network.
-        scales: tensor name -> scale, of some of its tensors; only positive finite ones.
+        known: tensor name -> scale or range, of some of its tensors.
 
     Returns:
-        Tensor name -> scale and origin, for the further tensors that are reached.
+        Tensor name -> value and origin, for the further tensors that are reached.
     """
-    found: dict[str, Spread] = {}
+    found: dict[str, Propagated[T]] = {}
     changed = True
     while changed:  # forwards and backwards until nothing is reached any more
         changed = False
@@ -57,33 +58,29 @@ def spread_scales(model: ir.Model, scales: Mapping[str, np.float32]) -> dict[str
             target = node.outputs[0] if node.outputs else None
             if source is None or target is None:
                 continue
-            if _goes_forward(node):
+            if moves_values(node) or node.op_type == "Dropout":
                 for output in node.outputs:
-                    changed |= _hand_on(source, output, node.op_type, scales, found)
+                    changed |= _hand_on(source, output, node.op_type, known, found)
             if node.op_type in (*_KEEPING, _RELU) and len(source.uses()) == 1:
-                changed |= _hand_on(target, source, node.op_type, scales, found)
+                changed |= _hand_on(target, source, node.op_type, known, found)
     return found
-
-
-def _goes_forward(node: ir.Node) -> bool:
-    return moves_values(node) or node.op_type == "Dropout"
 
 
 def _hand_on(
     giver: ir.Value,
     taker: ir.Value,
     op_type: str,
-    scales: Mapping[str, np.float32],
-    found: dict[str, Spread],
+    known: Mapping[str, T],
+    found: dict[str, Propagated[T]],
 ) -> bool:
     have, want = giver.name or "", taker.name or ""
-    if want in scales or want in found or is_constant(taker):
+    if want in known or want in found or is_constant(taker):
         return False
-    if have in scales:
-        found[want] = Spread(scales[have], have, (op_type,))
+    if have in known:
+        found[want] = Propagated(known[have], have, (op_type,))
     elif have in found:
         given = found[have]
-        found[want] = Spread(given.scale, given.source, (*given.through, op_type))
+        found[want] = Propagated(given.value, given.source, (*given.through, op_type))
     else:
         return False
     return True
