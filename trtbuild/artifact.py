@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrators import Calibration
-    from trtbuild.plan import Decision, Placement
+    from trtbuild.plan import Decision, Group, Placement
 
 __all__ = ["Artifact", "Record"]
 
@@ -51,6 +51,11 @@ class Artifact:
     decisions: tuple[Decision, ...] = ()
     placement: Placement | None = None
     history: tuple[Record, ...] = ()
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Every place where INT8 was chosen or refused, of the forms of both runtimes."""
+        return () if self.placement is None else self.placement.groups
 
     def with_calibration(self, calibration: Calibration) -> Artifact:
         """Return this artifact with ranges that were found before, and where they came from."""

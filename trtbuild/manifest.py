@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from calibrators import Calibration
     from trtbuild.data import DataPlan, DataRecipe
     from trtbuild.model.signature import TensorSpec
-    from trtbuild.plan import Decision
+    from trtbuild.plan import Decision, Group
     from trtbuild.recipe import EngineRecipe
     from trtbuild.result import EngineResult
 
@@ -79,6 +79,7 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
         ],
         "calibration": _calibration(artifact.calibration),
         "layers": [_decision(decision) for decision in artifact.decisions],
+        "groups": [_group(group) for group in artifact.groups],
         "engine": {
             "backend": result.engine.backend,
             "why": result.why_backend,
@@ -125,6 +126,16 @@ def _calibration(calibration: Calibration | None) -> dict[str, Any] | None:
         return None
     amax = {name: given.amax for name, given in sorted(calibration.ranges.items())}
     return {"method": calibration.method, "amax": amax}
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "op_type": group.op_type,
+        "kind": group.kind,
+        "int8": group.int8,
+        "reason": group.reason,
+    }
 
 
 def _decision(decision: Decision) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -19,7 +19,7 @@ from trtbuild.quantization import quantize as quantize_stage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbuild.plan import Decision
+    from trtbuild.plan import Placement
 
 __all__ = ["command"]
 
@@ -33,9 +33,12 @@ __all__ = ["command"]
 @click.option("--form", type=click.Choice(["tensorrt", "onnxruntime"]), default="tensorrt", show_default=True,
               help="TensorRT's explicit Q/DQ, or what ONNX Runtime runs in integer kernels.")  # fmt: skip
 @click.option("--float", "float_patterns", multiple=True, metavar="PATTERN",
-              help="Keep layers in float: node name, op type, or glob. Repeatable.")  # fmt: skip
+              help="Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable.")  # fmt: skip
 @click.option(
-    "--list", "list_only", is_flag=True, help="Only list every node and what becomes of it."
+    "--list",
+    "list_only",
+    is_flag=True,
+    help="Only list nodes and groups of Q/DQ, and what becomes of them.",
 )
 @output_options
 def command(
@@ -51,10 +54,9 @@ def command(
     """Write MODEL (an ONNX file) with Q/DQ from a calibration."""
     artifact = prepare(load(model))
     if list_only:
-        decisions = place(artifact.model, float_patterns).decisions
-        out.say(_table(decisions))
-        out.result([{"node": d.node, "op_type": d.op_type, "int8": d.quantized, "reason": d.reason}
-                    for d in decisions])  # fmt: skip
+        listed = _listed(place(artifact.model, float_patterns))
+        out.say(_table(listed))
+        out.result(listed)
         return
     if calibration is None or output is None:
         raise OptionError("give --calibration FILE and -o FILE, or --list.")
@@ -67,13 +69,25 @@ def command(
     out.result({"files": [str(file) for file in written], **artifact.history[-1].details})
 
 
-def _table(decisions: Sequence[Decision]) -> Table:
-    table = Table("node", "operator", "runs in", "why")
-    for decision in decisions:
-        table.add_row(
-            decision.node,
-            decision.op_type,
-            "INT8" if decision.quantized else "float",
-            decision.reason,
-        )
+def _listed(placement: Placement) -> list[dict[str, Any]]:
+    """Every node with the group of its Q/DQ, then the groups that ONNX Runtime's form alone has."""
+    kinds = {group.name: group.kind for group in placement.groups if group.in_tensorrt_form}
+    nodes = [
+        {"node": d.node, "op_type": d.op_type, "int8": d.quantized, "reason": d.reason,
+         "group": kinds.get(d.node)}
+        for d in placement.decisions
+    ]  # fmt: skip
+    others = [
+        {"node": g.name, "op_type": g.op_type, "int8": g.int8, "reason": g.reason, "group": g.kind}
+        for g in placement.groups
+        if not g.in_tensorrt_form
+    ]
+    return [*nodes, *others]
+
+
+def _table(listed: Sequence[dict[str, Any]]) -> Table:
+    table = Table("node", "operator", "group of Q/DQ", "runs in", "why")
+    for one in listed:
+        precision = "INT8" if one["int8"] else "float"
+        table.add_row(one["node"], one["op_type"], one["group"] or "", precision, one["reason"])
     return table

@@ -1,0 +1,224 @@
+"""Groups of Q/DQ: each place of INT8 has a name, a reason, and a pattern that takes it to float."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from calibrators import TensorRange
+from tests.command import trtbuild
+from tests.models import NETWORKS
+from tests.trtbuild.verification.small_network import calibrated, float_network, images, run
+from trtbuild.errors import OptionError
+from trtbuild.jobs.engine import load, prepare
+from trtbuild.model import name_nodes
+from trtbuild.plan import GRAPH_OUTPUT, Consumer, GroupKind
+from trtbuild.quantization import place, place_portable, portable_form, quantize, watched_tensors
+from trtbuild.quantization.neighbour_ranges import with_neighbours
+
+
+def network(text: str, weights: dict[str, tuple[int, ...]]) -> ir.Model:
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    rng = np.random.default_rng(0)
+    for name, shape in weights.items():
+        array = rng.normal(size=shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    model: ir.Model = ir.from_proto(proto)
+    name_nodes(model)
+    return model
+
+
+def reads_pairs(model: ir.Model, op_type: str) -> list[str]:
+    """Nodes of this operator with an input out of a DequantizeLinear."""
+    made = {value: node.op_type for node in model.graph for value in node.outputs}
+    return [
+        node.name or ""
+        for node in model.graph
+        if node.op_type == op_type
+        and any(made.get(value) == "DequantizeLinear" for value in node.inputs if value)
+    ]
+
+
+def test_every_place_of_int8_is_a_group_with_a_kind_and_a_reason() -> None:
+    groups = {group.name: group for group in place(float_network()).groups}
+    kinds = {
+        "Conv_s0": GroupKind.LAYER,
+        "Gemm_logits": GroupKind.LAYER,
+        "Add_sum": GroupKind.SKIP_BRANCH,
+        "Concat_both": GroupKind.CONCAT,
+        "MaxPool_small": GroupKind.MOVEMENT,
+        "GlobalAveragePool_mean": GroupKind.POOL,
+        "Flatten_flat": GroupKind.MOVEMENT,
+    }
+    assert {name: groups[name].kind for name in kinds} == kinds
+    assert all(group.int8 and group.reason for group in groups.values())
+    assert groups["Add_sum"].consumers == {Consumer("Add_sum", 1)}
+
+
+def test_the_groups_are_what_reads_through_pairs() -> None:
+    placement = place(float_network())
+    of_groups = {c for group in placement.groups for c in group.consumers if group.in_tensorrt_form}
+    assert of_groups == {c for readers in placement.consumers.values() for c in readers}
+    decided = {d.node: d.quantized for d in placement.decisions}
+    assert {name for name, int8 in decided.items() if int8} == {c.node for c in of_groups}
+
+
+@pytest.mark.parametrize("op_type", ["Add", "MaxPool", "Concat", "GlobalAveragePool", "Flatten"])
+@pytest.mark.parametrize("form", ["TensorRT's", "portable"])
+def test_a_pattern_takes_the_pairs_of_any_group_away(op_type: str, form: str) -> None:
+    def written(*patterns: str) -> ir.Model:
+        artifact = quantize(calibrated(), patterns)
+        found = artifact.quantized if form == "TensorRT's" else portable_form(artifact)
+        assert found is not None
+        return found
+
+    assert reads_pairs(written(), op_type)
+    without = written(op_type)
+    left = reads_pairs(without, op_type)
+    # in ONNX Runtime's form the main branch of the Add comes out of an integer kernel
+    assert left == (["Add_sum"] if op_type == "Add" and form == "portable" else [])
+    run(without, images())
+
+
+def test_the_skip_branch_of_an_add_in_float_is_read_in_float_in_both_forms() -> None:
+    artifact = quantize(calibrated(), ["Add"])
+    for model in (artifact.quantized, portable_form(artifact)):
+        assert model is not None
+        add = next(node for node in model.graph if node.name == "Add_sum")
+        assert add.inputs[1] is not None
+        assert add.inputs[1].name == "r0"
+    decision = next(d for d in artifact.decisions if d.node == "Add_sum")
+    assert (decision.quantized, decision.reason) == (False, "kept in float by --float 'Add'")
+
+
+def test_an_output_of_the_runtimes_form_is_a_group() -> None:
+    text = """
+        net (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {
+            a = Conv (x, w0)
+            y = Conv (a, w1)
+        }"""
+    model = network(text, {"w0": (4, 4, 1, 1), "w1": (4, 4, 1, 1)})
+    group = next(g for g in place(model).groups if g.kind is GroupKind.OUTPUT)
+    assert (group.name, group.op_type, group.in_tensorrt_form) == ("output y", GRAPH_OUTPUT, False)
+    assert "y" in place_portable(model, place(model)).consumers
+    for pattern in ("output y", "graph output"):
+        assert "y" not in place_portable(model, place(model, [pattern])).consumers
+
+
+def test_a_kernel_that_only_the_runtimes_form_has_is_a_group() -> None:
+    text = """
+        net (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {
+            a = Conv (x, w0)
+            b = Sigmoid (a)
+            y = Conv (b, w1)
+        }"""
+    model = network(text, {"w0": (4, 4, 1, 1), "w1": (4, 4, 1, 1)})
+    kernels = [g for g in place(model).groups if g.kind is GroupKind.KERNEL]
+    assert [g.op_type for g in kernels] == ["Sigmoid"]
+    assert "a" in place_portable(model, place(model)).consumers
+    # nobody else reads what the Sigmoid reads in float
+    assert "a" not in place_portable(model, place(model, ["Sigmoid"])).consumers
+
+
+def test_a_pattern_that_changes_nothing_says_what_it_matched() -> None:
+    with pytest.raises(OptionError, match=r"'Relu' changes nothing: it matches 'Relu_r0' \(Relu\)"):
+        place(float_network(), ["Relu"])
+    with pytest.raises(OptionError, match="and 3 more"):
+        place(float_network(), ["Relu"])
+    with pytest.raises(OptionError, match="matches no node"):
+        place(float_network(), ["Tanh"])
+
+
+def test_a_pattern_beside_one_that_takes_its_groups_along_is_no_error() -> None:
+    assert not place(float_network(), ["Conv", "Gemm", "Add"]).weights
+
+
+def test_a_node_named_like_an_operator_takes_no_other_along() -> None:
+    model = float_network()
+    model.graph[0].name = "Conv"
+    layers = {point.node for point in place(model).weights}
+    assert {point.node for point in place(model, (), ["Conv"]).weights} == layers - {"Conv"}
+    assert {point.node for point in place(model, ["Conv"]).weights} == {"Gemm_logits"}
+
+
+def test_an_exact_name_that_is_no_group() -> None:
+    with pytest.raises(OptionError, match=r"'Conv_\*' is the name of no group"):
+        place(float_network(), (), ["Conv_*"])
+    # a group that another choice has done away with is none that is asked for in vain
+    assert place(float_network(), (), ["Conv_a2", "Add_sum"])
+
+
+def test_the_longer_path_is_the_main_branch_of_an_add() -> None:
+    text = """
+        net (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {
+            short = Conv (x, w0)
+            a = Conv (x, w1)
+            long = Conv (a, w2)
+            y = Add (ORDER)
+        }"""
+    weights = dict.fromkeys(("w0", "w1", "w2"), (4, 4, 1, 1))
+    for order in ("short, long", "long, short"):
+        placement = place(network(text.replace("ORDER", order), weights))
+        assert "short" in placement.consumers, order
+        assert "long" not in placement.consumers, order
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_counted_serves_every_choice_of_groups(name: str, tmp_path) -> None:
+    path, _ = NETWORKS[name].save(tmp_path)
+    model = prepare(load(path)).model
+    some = TensorRange(1.0, 1.0, -1.0, 1.0, "minmax", "", 1, 0)
+    known = with_neighbours(model, dict.fromkeys(watched_tensors(model), some))
+    names = [group.name for group in place(model).groups]
+    draw = random.Random(name)  # noqa: S311
+    choices = [
+        *((one,) for one in names),
+        *draw.sample(list(itertools.combinations(names, 2)), min(10, len(names) * (len(names) - 1) // 2)),
+        *(draw.sample(names, draw.randint(1, len(names))) for _ in range(10 if names else 0)),
+    ]  # fmt: skip
+    for choice in choices:
+        placement = place(model, (), choice)
+        needed = placement.watched | place_portable(model, placement).watched
+        assert needed <= known.keys(), choice
+
+
+def test_neighbours_bound_what_was_not_counted() -> None:
+    text = """
+        net (float[1, 4, 8, 8] x, float[1, 4, 8, 8] z) => (float[1, 8, 8, 8] y) {
+            s = Add (x, z)
+            r = Relu (s)
+            m = MaxPool <kernel_shape = [1, 1]> (r)
+            y = Concat <axis = 1> (m, x)
+        }"""
+
+    def ranged(low: float, high: float) -> TensorRange:
+        return TensorRange(max(-low, high), max(-low, high), low, high, "minmax", "", 1, 0)
+
+    model = network(text, {})
+    known = with_neighbours(model, {"x": ranged(-2.0, 1.0), "r": ranged(0.0, 5.0)})
+    # z = s - x, which for its one reader is as if s were r
+    assert (known["z"].minimum, known["z"].maximum) == (-1.0, 7.0)
+    assert known["m"] == known["r"]
+    assert (known["y"].minimum, known["y"].maximum, known["y"].amax) == (-2.0, 5.0, 5.0)
+    known = with_neighbours(model, {"x": ranged(-2.0, 1.0), "z": ranged(-1.0, 4.0)})
+    assert (known["s"].minimum, known["s"].maximum) == (-3.0, 5.0)
+
+
+def test_groups_kept_in_float_with_the_ranges_of_a_build_without(tmp_path, capsys) -> None:
+    model, data = NETWORKS["average_pools"].save(tmp_path)
+    common = ("engine", model, "--int8", "--data", data, "--no-latency")
+    assert trtbuild(capsys, *common, "-o", tmp_path / "a").code == 0
+    ranges = tmp_path / "a" / "net.calibration.json"
+    listed = trtbuild(capsys, "quantize", model, "--list", "--json").json
+    groups = [one["node"] for one in listed if one["group"] is not None]
+    assert groups
+    for name in groups:
+        done = trtbuild(
+            *(capsys, *common, "--calibration", ranges, "-o", tmp_path / "b", "--float", name)
+        )
+        assert done.code == 0, done.err
