@@ -92,13 +92,17 @@ def _umask() -> int:
 
 
 @contextlib.contextmanager
-def staged_files(directory: Path) -> Iterator[Path]:
+def staged_files(directory: Path, last: str = "") -> Iterator[Path]:
     """Yield an empty folder, and move its files to `directory` when the block ends well.
 
-    They are moved in the order in which they were written: what refers to others, written last,
-    never stands there without them. When the block raises, Ctrl-C included, nothing is left behind
-    and older files stay as they were; when a move fails, those already moved are taken back. Folders
-    of builds of this machine that were killed are removed.
+    When the block raises, Ctrl-C included, nothing is left behind and older files stay as they were;
+    when a move fails, those already moved are taken back. Folders of builds of this machine that were
+    killed are removed.
+
+    Args:
+        directory: where the files go; it exists.
+        last: name of the file that refers to the others. It is moved last, so that it never stands
+            there without them; times of writing cannot tell, they may be equal.
 
     Raises:
         OutputError: `directory` cannot be written.
@@ -107,7 +111,7 @@ def staged_files(directory: Path) -> Iterator[Path]:
         _sweep(directory)
         with _building_folder(directory) as folder:
             yield folder
-            files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+            files = sorted(folder.iterdir(), key=lambda file: (file.name == last, file.name))
             for file in files:
                 _check_no_folder(directory / file.name)
                 _flush(file)

@@ -8,11 +8,12 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.command import trtbuild
+from tests.models import NETWORKS
 from trtbuild.errors import OutputError
 from trtbuild.files import atomic_path, make_directory, staged_files, write_text
 
@@ -107,8 +108,40 @@ def test_a_move_that_fails_takes_the_others_back(tmp_path, monkeypatch, error):
     with contextlib.suppress(OutputError, KeyboardInterrupt), staged_files(tmp_path) as folder:
         for name in "abc":
             (folder / name).write_text("new")
-            time.sleep(0.01)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a": "old"}
+
+
+@pytest.fixture
+def moved(monkeypatch):
+    """The names of the files that were moved, in order; temporary ones of single files left out."""
+    found, real = [], Path.replace
+
+    def replace(source, target):
+        if source.parent.name.startswith(".building-"):
+            found.append(target.name)
+        return real(source, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    return found
+
+
+@pytest.mark.parametrize("last", "abc")
+def test_the_last_file_is_moved_last_whenever_it_was_written(tmp_path, moved, last):
+    with staged_files(tmp_path, last=last) as folder:
+        for name in (last, *"abc".replace(last, "")):
+            (folder / name).write_text("new")
+            os.utime(folder / name, ns=(0, 0))
+    assert moved[-1] == last
+    assert sorted(moved) == ["a", "b", "c"]
+
+
+def test_the_manifest_is_the_last_file_of_a_build(tmp_path, moved, capsys):
+    model, data = NETWORKS["opset_13"].save(tmp_path)
+    out = tmp_path / "out"
+    command = ("engine", model, "--int8", "--data", data, "-o", out, "--no-latency", "-q")
+    assert trtbuild(capsys, *command).code == 0
+    assert len(moved) > 3
+    assert moved[-1].endswith(".manifest.json")
 
 
 def test_folders_of_killed_builds_are_swept(tmp_path):

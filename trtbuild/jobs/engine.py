@@ -104,7 +104,7 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
         artifact = _with_ranges(artifact, plan, recipe, progress)
         tuned = _tuned(artifact, plan, recipe, progress)
         artifact = quantize(artifact, recipe.float_patterns) if tuned is None else tuned.artifact
-    with staged_files(output) as folder:
+    with staged_files(output, last=_manifest_name(artifact)) as folder:
         result = _built(artifact, tuned, plan, recipe, folder, progress)
     engine = replace(result.engine, path=output / result.engine.path.name)
     return replace(result, engine=engine, manifest=output / result.manifest.name)
@@ -142,13 +142,17 @@ def _built(
         comparisons=comparisons,
         verdicts={name: judge(comparison, recipe.gate) for name, comparison in comparisons.items()},
         latency=latency,
-        manifest=output / f"{artifact.name}.manifest.json",
+        manifest=output / _manifest_name(artifact),
         kept_apart=recipe.calibration is None,
         layers=find_fault(artifact, comparisons, few, progress),
         tuned=tuned,
     )
     write_manifest(result, recipe, plan)
     return result
+
+
+def _manifest_name(artifact: Artifact) -> str:
+    return f"{artifact.name}.manifest.json"
 
 
 def _check_labels(recipe: EngineRecipe, plan: DataPlan) -> None:

@@ -24,7 +24,7 @@ __all__ = ["ModuleSession", "open_module"]
 
 
 class ModuleSession:
-    """A module in eval mode behind the names of an engine; satisfies `trtbuild.backends.base.Session`.
+    """A module in eval mode behind the names of an engine; satisfies `trtbuild.runtime.session.Session`.
 
     Args:
         module: the module.
@@ -43,16 +43,20 @@ class ModuleSession:
         """Run the module once, without gradients.
 
         Raises:
-            ModelError: it raises, or answers another number of tensors than the engine has outputs.
+            ModelError: an input is missing, the module raises, or it answers other tensors than the
+                engine: another number of them, or of a type that NumPy lacks.
         """
         if self._module is None:
             raise ModelError("this session has been closed; open the module again.")
+        missing = [spec.name for spec in self.inputs if spec.name not in feeds]
+        if missing:
+            raise ModelError(f"the input '{missing[0]}' of the module is missing.")
         arguments = [
             torch.from_numpy(np.ascontiguousarray(feeds[spec.name])) for spec in self.inputs
         ]
         try:
             with torch.inference_mode():
-                answers = tensors_in(self._module(*arguments))
+                answers = [answer.numpy() for answer in tensors_in(self._module(*arguments))]
         except Exception as error:
             shapes = [tuple(argument.shape) for argument in arguments]
             raise ModelError(
@@ -62,15 +66,15 @@ class ModuleSession:
             raise ModelError(
                 f"the module answers {len(answers)} tensors, and the engine has {len(self.outputs)} outputs."
             )
-        return {spec.name: answer.numpy() for spec, answer in zip(self.outputs, answers)}
+        return {spec.name: answer for spec, answer in zip(self.outputs, answers)}
 
     def close(self) -> None:
         """Let the module go; safe to call twice."""
         self._module = None
 
 
-def open_module(source: ModuleSource, engine: Session) -> ModuleSession:
-    """Load a module as the float reference of `engine`.
+def open_module(source: ModuleSource, engine: Session) -> Session:
+    """Return a session of a module, as the float reference of `engine`.
 
     Raises:
         ModelError: it cannot be loaded; see `trtbuild.pytorch.load.load_module`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,11 @@ from trtbuild.latency.measure import MONOTONIC, MeasureOptions, Samples, measure
 from trtbuild.latency.regress import Answer, against_baseline, decide, taken_together
 from trtbuild.latency.stats import median_interval, ratio
 from trtbuild.verification.intervals import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trtbuild.latency.regress import LatencyVerdict
 
 
 def machine(
@@ -137,6 +143,35 @@ def test_the_intervals_of_both_days_hold_together() -> None:
     noise = math.log1p(found.noise_percent / 100)
     assert math.log(found.ratio.high) == pytest.approx(later.high - earlier.low + noise)
     assert math.log(found.ratio.low) == pytest.approx(later.low - earlier.high - noise)
+
+
+def steady(name: str, latency_ms: float) -> Samples:
+    return Samples(name, 1, MONOTONIC, 5, (latency_ms,) * 200)
+
+
+@pytest.mark.parametrize("compare", [taken_together, against_baseline])
+@pytest.mark.parametrize(
+    ("factor", "answer"),
+    [
+        # two sessions of one file differ by up to 0.4 %: half a percent decides nothing, more does
+        (1.004, Answer.CANNOT_TELL),
+        (1.006, Answer.SLOWER),
+        (1 / 1.004, Answer.CANNOT_TELL),
+        (1 / 1.006, Answer.FASTER),
+    ],
+)
+def test_where_memory_lies_decides_nothing(
+    compare: Callable[..., LatencyVerdict], factor: float, answer: Answer
+) -> None:
+    found = compare(steady("a", 1.0), steady("b", factor), margin_percent=0.1)
+    assert found.answer is answer
+    assert found.noise_percent == pytest.approx(100 * math.expm1(0.005))
+
+
+def test_a_control_that_differs_more_counts_for_more() -> None:
+    found = taken_together(steady("a", 1.0), steady("b", 1.01), steady("c", 1.02))
+    assert found.noise_percent == pytest.approx(2.0)
+    assert found.answer is Answer.CANNOT_TELL
 
 
 def test_what_is_said_without_being_asked() -> None:
