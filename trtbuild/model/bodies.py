@@ -9,7 +9,17 @@ import onnx_ir as ir
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["all_graphs", "all_nodes", "bodies", "has_bodies"]
+    import onnx
+
+__all__ = [
+    "all_graphs",
+    "all_nodes",
+    "bodies",
+    "has_bodies",
+    "proto_bodies",
+    "proto_graphs",
+    "proto_nodes",
+]
 
 
 _WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -53,3 +63,25 @@ def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     for node in graph:
         for body in bodies(node):
             yield from all_graphs(body)
+
+
+def proto_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Return `graph` and every graph inside it, before it becomes a graph of onnx_ir."""
+    yield graph
+    for node in graph.node:
+        for body in proto_bodies(node):
+            yield from proto_graphs(body)
+
+
+def proto_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Return every node of `graph` and of the graphs inside it."""
+    for one in proto_graphs(graph):
+        yield from one.node
+
+
+def proto_bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Return the graphs directly inside `node`."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from trtbuild.model.bodies import all_nodes, bodies
 from trtbuild.model.constants import constant_tensor
-from trtbuild.model.light import lighten
+from trtbuild.model.writing import without_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ def infer_model(model: ir.Model) -> None:
             for output in node.outputs:
                 output.shape = None
     try:
-        proto = onnx.shape_inference.infer_shapes(lighten(model).proto, data_prop=True)
+        proto = onnx.shape_inference.infer_shapes(without_weights(model).proto, data_prop=True)
     except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
         _log.debug("shape inference answered: %s", error)
         return

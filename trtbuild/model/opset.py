@@ -1,4 +1,8 @@
-"""Raise the opset of a network, with what the converter of the onnx package leaves out."""
+"""The opset and IR version of a network: raised by the converter of the onnx package, lowered by ours.
+
+From 17 to 18 reductions took their axes as an input, and Split the number of its outputs as an
+attribute. Everything else that a network of 18 may use and 17 has not is refused by name.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,19 @@ import math
 from typing import TYPE_CHECKING
 
 import onnx
+import onnx_ir as ir
 from onnx import version_converter
+from onnx.shape_inference import InferenceError
 
 from trtbuild.errors import ModelError
+from trtbuild.model.bodies import proto_nodes
+from trtbuild.model.writing import without_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
-__all__ = ["raise_opset"]
+__all__ = ["MODERN_IR", "lower_to_17", "opset_of", "raise_opset", "raise_proto_opset"]
 
 # The oldest IR version that ONNX Runtime and TensorRT read with opset 13 and newer.
 MODERN_IR = 8
@@ -24,33 +32,83 @@ MODERN_IR = 8
 _LARGEST_OPERAND = 64
 
 
-def raise_opset(proto: onnx.ModelProto, target: int, path: Path) -> onnx.ModelProto:
-    """Return `proto` at opset `target`; weights must not be among its inputs.
+def opset_of(model: ir.Model) -> int:
+    """Return the version of the ONNX operator set that `model` imports; 0 where it imports none."""
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
 
-    Resize before opset 11 had one rule of coordinates, which later opsets call ``asymmetric``; the
-    converter leaves the newer default in place and so moves the pixels, hence the repair.
+
+def raise_opset(model: ir.Model, target: int) -> None:
+    """Convert `model` to opset `target` in place, its weights left where they are.
+
+    Dims of inner tensors are forgotten: `trtbuild.model.inference` finds them again.
+
+    Raises:
+        ModelError: the converter knows no way for an operator; the message is its own, and `model` is as
+            it was.
+    """
+    detached = without_weights(model)
+    converted = _converted(detached.proto, target)
+    try:
+        onnx.checker.check_model(converted, full_check=True)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError, InferenceError) as error:
+        raise ModelError(_first_line(error)) from error
+    graph = ir.from_proto(converted).graph
+    for value in list(graph.inputs):
+        tensor = detached.weights.get(value.name or "")
+        if tensor is not None:
+            graph.inputs.remove(value)
+            value.const_value = tensor
+            graph.register_initializer(value)
+    model.graph = graph
+    model.ir_version = converted.ir_version
+
+
+def raise_proto_opset(proto: onnx.ModelProto, target: int, path: Path) -> onnx.ModelProto:
+    """Return `proto`, read from `path`, at opset `target`; weights are no longer among its inputs.
 
     Raises:
         ModelError: the converter knows no way for an operator of this network.
     """
     source = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    _keep_inputs(proto, {tensor.name for tensor in proto.graph.initializer})
     weights = _take_weights_out(proto, path)
     try:
-        converted = version_converter.convert_version(proto, target)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
+        converted = _converted(proto, target)
+    except ModelError as error:
         raise ModelError(
-            f"'{path}' has opset {source}, INT8 needs {target} here, and raising it failed: {reason}. "
+            f"'{path}' has opset {source}, INT8 needs {target} here, and raising it failed: {error}. "
             "Export the network again with opset 19."
         ) from error
-    _put_weights_back(converted, weights)
+    _keep_inputs(converted, {tensor.name for tensor in weights})
+    converted.graph.initializer.extend(weights)
+    return converted
+
+
+def _converted(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
+    """Return what ONNX's converter makes of `proto`, with what it leaves out.
+
+    Resize before opset 11 had one rule of coordinates, which later opsets call ``asymmetric``; the
+    converter leaves the newer default in place and so moves the pixels.
+
+    Raises:
+        ModelError: the converter knows no way for an operator; the message is its own.
+    """
+    source = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    try:
+        converted = version_converter.convert_version(proto, target)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError, InferenceError) as error:
+        raise ModelError(_first_line(error)) from error
     del converted.graph.value_info[:]  # inferred on the way; later stages infer their own
     converted.ir_version = max(converted.ir_version, MODERN_IR)
     if source <= 10:
-        for node in _nodes(converted.graph):
+        for node in proto_nodes(converted.graph):
             if node.op_type == "Resize" and node.domain in ("", "ai.onnx"):
                 _use_old_coordinates(node)
     return converted
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _take_weights_out(proto: onnx.ModelProto, path: Path) -> list[onnx.TensorProto]:
@@ -70,12 +128,12 @@ def _take_weights_out(proto: onnx.ModelProto, path: Path) -> list[onnx.TensorPro
     return large
 
 
-def _put_weights_back(proto: onnx.ModelProto, weights: Sequence[onnx.TensorProto]) -> None:
-    names = {tensor.name for tensor in weights}
-    kept = [value for value in proto.graph.input if value.name not in names]
+def _keep_inputs(proto: onnx.ModelProto, weights: Collection[str]) -> None:
+    """Take `weights` out of the inputs."""
+    kept = [value for value in proto.graph.input if value.name not in weights]
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
-    proto.graph.initializer.extend(weights)
+    proto.ir_version = max(proto.ir_version, 4)  # the first version that allows it
 
 
 def _num_elements(tensor: onnx.TensorProto) -> int:
@@ -92,9 +150,75 @@ def _use_old_coordinates(node: onnx.NodeProto) -> None:
             node.attribute.append(onnx.helper.make_attribute(name, value))
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                yield from _nodes(body)
+_NEW_IN_18 = frozenset(("BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Col2Im",
+                        "GroupNormalization", "Mish"))  # fmt: skip
+_REDUCTIONS = frozenset(("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+                         "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare"))  # fmt: skip
+
+
+def lower_to_17(model: ir.Model) -> None:
+    """Rewrite a model of opset 18 for opset 17, in place.
+
+    Raises:
+        ModelError: an operator or a form of it that opset 17 has not.
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type in _NEW_IN_18:
+            raise ModelError(
+                f"'{node.name}' is a {node.op_type}, which opset 17 has not. Export opset 18."
+            )
+        change = _CHANGES.get("Reduce" if node.op_type in _REDUCTIONS else node.op_type)
+        if change is not None:
+            change(node)
+    model.opset_imports[""] = 17
+
+
+def _lower_reduction(node: ir.Node) -> None:
+    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    does_nothing = node.attributes.pop("noop_with_empty_axes", None)
+    if axes is None:
+        if does_nothing is not None and does_nothing.as_int():
+            raise ModelError(f"'{node.name}' reduces over no axis; opset 17 would reduce over all.")
+        return
+    if axes.const_value is None:
+        raise ModelError(f"'{node.name}' reduces over axes that are computed; opset 17 cannot.")
+    node.attributes["axes"] = ir.AttrInt64s(
+        "axes", [int(axis) for axis in axes.const_value.numpy()]
+    )
+    node.resize_inputs(1)
+
+
+def _lower_split(node: ir.Node) -> None:
+    # Without sizes opset 17 splits evenly; opset 18 also allows a smaller last part.
+    count = node.attributes.pop("num_outputs", None)
+    if count is None:
+        return
+    dims = node.inputs[0].shape if node.inputs[0] is not None else None
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    size = dims[axis] if dims is not None else None
+    if not isinstance(size, int) or size % count.as_int():
+        raise ModelError(f"'{node.name}' splits into parts that opset 17 cannot express.")
+
+
+def _lower_resize(node: ir.Node) -> None:
+    defaults = {"antialias": 0, "keep_aspect_ratio_policy": "stretch"}
+    for name, default in defaults.items():
+        attribute = node.attributes.pop(name, None)
+        if attribute is not None and attribute.value != default:
+            raise ModelError(f"'{node.name}' resizes with {name}, which opset 17 has not.")
+    if node.attributes.pop("axes", None) is not None:
+        raise ModelError(f"'{node.name}' resizes chosen axes, which opset 17 cannot.")
+
+
+def _lower_pad(node: ir.Node) -> None:
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        raise ModelError(f"'{node.name}' pads chosen axes, which opset 17 cannot.")
+    node.resize_inputs(min(len(node.inputs), 3))
+
+
+_CHANGES: dict[str, Callable[[ir.Node], None]] = {
+    "Reduce": _lower_reduction,
+    "Split": _lower_split,
+    "Resize": _lower_resize,
+    "Pad": _lower_pad,
+}

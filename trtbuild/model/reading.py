@@ -17,8 +17,9 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError
-from trtbuild.model.opset import raise_opset
-from trtbuild.model.repair import bodies_of, repair, switch_to_evaluation
+from trtbuild.model.bodies import proto_bodies
+from trtbuild.model.opset import raise_proto_opset
+from trtbuild.model.repair import repair, switch_to_evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +64,7 @@ def read_model(path: Path) -> ir.Model:
         proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
     needed = MIN_QDQ_OPSET_HALF if _has_half_weights(proto) else MIN_QDQ_OPSET
     if _opset(proto) < needed:
-        proto = raise_opset(_without_weight_inputs(proto), needed, path)
+        proto = raise_proto_opset(proto, needed, path)
     model = _as_ir(proto, path, repairs)
     drop_weight_inputs(model)
     _check_interface(model, path)
@@ -104,7 +105,7 @@ def _check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
 
     def size_of(node: onnx.NodeProto, depth: int) -> int:
         key = (node.domain, node.op_type)
-        inside = sum(size(body.node, depth) for body in bodies_of(node))
+        inside = sum(size(body.node, depth) for body in proto_bodies(node))
         if key not in functions or depth > len(functions):  # a circle: the inliner says so
             return 1 + inside
         if key not in known:
@@ -267,15 +268,6 @@ def _has_half_weights(proto: onnx.ModelProto) -> bool:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
-
-
-def _without_weight_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    kept = [value for value in proto.graph.input if value.name not in weights]
-    del proto.graph.input[:]
-    proto.graph.input.extend(kept)
-    proto.ir_version = max(proto.ir_version, 4)  # the first version that allows it
-    return proto
 
 
 def drop_weight_inputs(model: ir.Model) -> None:

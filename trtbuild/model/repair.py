@@ -15,13 +15,14 @@ import onnx
 from onnx import numpy_helper
 
 from trtbuild.errors import ModelError
-from trtbuild.model.opset import raise_opset
+from trtbuild.model.bodies import proto_bodies, proto_graphs, proto_nodes
+from trtbuild.model.opset import raise_proto_opset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["bodies_of", "repair", "switch_to_evaluation"]
+__all__ = ["repair", "switch_to_evaluation"]
 
 # Before it, every weight had to be an input as well.
 _WEIGHTS_WITHOUT_INPUTS = 4
@@ -72,7 +73,7 @@ def _forget_negative_dims(graph: onnx.GraphProto) -> None:
 
 
 def _name_graphs(proto: onnx.ModelProto) -> str:
-    unnamed = [graph for graph in _graphs(proto.graph) if not graph.name]
+    unnamed = [graph for graph in proto_graphs(proto.graph) if not graph.name]
     for number, graph in enumerate(unnamed):
         graph.name = "graph" if number == 0 else f"graph_{number}"
     return "a graph had no name and got one" if unnamed else ""
@@ -81,7 +82,7 @@ def _name_graphs(proto: onnx.ModelProto) -> str:
 def _forget_empty_types(proto: onnx.ModelProto) -> str:
     """Drop what `value_info` does not say: an entry without a type or a shape says nothing."""
     dropped = 0
-    for graph in _graphs(proto.graph):
+    for graph in proto_graphs(proto.graph):
         kept = [value for value in graph.value_info if _says_something(value)]
         dropped += len(graph.value_info) - len(kept)
         if len(kept) != len(graph.value_info):
@@ -99,7 +100,7 @@ def _says_something(value: onnx.ValueInfoProto) -> bool:
 
 def _densify(proto: onnx.ModelProto) -> str:
     names = []
-    for graph in _graphs(proto.graph):
+    for graph in proto_graphs(proto.graph):
         for sparse in graph.sparse_initializer:
             graph.initializer.append(_dense(sparse))
             names.append(sparse.values.name)
@@ -131,7 +132,7 @@ def _raise_ir_version(proto: onnx.ModelProto) -> str:
 
 
 def _sort_nodes(proto: onnx.ModelProto) -> str:
-    moved = sum(_sort(graph) for graph in _graphs(proto.graph))
+    moved = sum(_sort(graph) for graph in proto_graphs(proto.graph))
     return "nodes stood before those that they read from, and were sorted" if moved else ""
 
 
@@ -177,7 +178,7 @@ def _order(waits_for: list[set[int]]) -> list[int] | None:
 def _read_by(node: onnx.NodeProto) -> Iterator[str]:
     """The tensors that a node reads, those that its bodies capture included."""
     yield from node.input
-    for body in bodies_of(node):
+    for body in proto_bodies(node):
         own = {value.name for value in (*body.input, *body.initializer)}
         own.update(name for inner in body.node for name in inner.output)
         for inner in body.node:
@@ -202,10 +203,10 @@ def switch_to_evaluation(proto: onnx.ModelProto, path: Path) -> str:
     constants.update(
         {n.output[0]: a.t for n in proto.graph.node if n.op_type == "Constant" for a in n.attribute}
     )
-    read = {name for node in _nodes(proto.graph) for name in _read_by(node)}
-    read.update(value.name for graph in _graphs(proto.graph) for value in graph.output)
+    read = {name for node in proto_nodes(proto.graph) for name in _read_by(node)}
+    read.update(value.name for graph in proto_graphs(proto.graph) for value in graph.output)
     changed = []
-    for node in _nodes(proto.graph):
+    for node in proto_nodes(proto.graph):
         if node.domain not in _ONNX or not _trains(node, constants):
             continue
         statistics = [name for name in node.output[1:] if name in read]
@@ -251,19 +252,19 @@ def _raise_opset_for_newer_operators(proto: onnx.ModelProto, path: Path) -> str:
     opset = next((one.version for one in proto.opset_import if one.domain in _ONNX), 0)
     firsts = {
         node.op_type: _first_opset(node.op_type, opset)
-        for node in _nodes(proto.graph)
+        for node in proto_nodes(proto.graph)
         if node.domain in _ONNX
     }
     newer = {name: first for name, first in firsts.items() if first > opset}
     if not newer or not opset:
         return ""
     target = max(newer.values())
-    for node in _nodes(proto.graph):
+    for node in proto_nodes(proto.graph):
         if node.domain in _ONNX and node.op_type in newer:
             node.domain = _SET_ASIDE  # the converter refuses what the opset does not have
     proto.opset_import.append(onnx.helper.make_opsetid(_SET_ASIDE, 1))
-    proto.CopyFrom(raise_opset(_without_weight_inputs(proto), target, path))
-    for node in _nodes(proto.graph):
+    proto.CopyFrom(raise_proto_opset(proto, target, path))
+    for node in proto_nodes(proto.graph):
         if node.domain == _SET_ASIDE:
             node.domain = ""
     kept = [one for one in proto.opset_import if one.domain != _SET_ASIDE]
@@ -282,18 +283,9 @@ def _first_opset(op_type: str, opset: int) -> int:
     return min(found, default=0)
 
 
-def _without_weight_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    kept = [value for value in proto.graph.input if value.name not in weights]
-    del proto.graph.input[:]
-    proto.graph.input.extend(kept)
-    proto.ir_version = max(proto.ir_version, _WEIGHTS_WITHOUT_INPUTS)
-    return proto
-
-
 def _compute_in_float32(proto: onnx.ModelProto, path: Path) -> str:
     """Put float32 in the place of bfloat16: every value is kept, sums are rounded less."""
-    changed = sum(_widened_values(graph) for graph in _graphs(proto.graph))
+    changed = sum(_widened_values(graph) for graph in proto_graphs(proto.graph))
     for tensor in onnx.external_data_helper._get_all_tensors(proto):
         if tensor.data_type == _BFLOAT16:
             if onnx.external_data_helper.uses_external_data(tensor):
@@ -301,7 +293,7 @@ def _compute_in_float32(proto: onnx.ModelProto, path: Path) -> str:
             values = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
             changed += 1
-    for node in _nodes(proto.graph):
+    for node in proto_nodes(proto.graph):
         for attribute in node.attribute:
             if attribute.name in _TYPE_ATTRIBUTES and attribute.i == _BFLOAT16:
                 attribute.i = onnx.TensorProto.FLOAT
@@ -331,26 +323,6 @@ def _find_output_shapes(proto: onnx.ModelProto) -> str:
         if _says_something(found[value.name]):
             value.type.CopyFrom(found[value.name].type)
     return f"the outputs {_listed([value.name for value in bare])} had no type or shape"
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for body in bodies_of(node):
-            yield from _graphs(body)
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for one in _graphs(graph):
-        yield from one.node
-
-
-def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs inside a node: the branches of If, the bodies of Loop and Scan."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _listed(names: list[str]) -> str:

@@ -1,26 +1,35 @@
-"""Write a network to disk, whole or not at all."""
+"""A network as bytes: a file, whole or not at all, or a protobuf with its weights beside it."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from trtbuild.errors import OutputError
-from trtbuild.files import atomic_path
+from trtbuild.files import atomic_path, staged_files
+from trtbuild.model.bodies import all_graphs
 from trtbuild.model.mapped_pages import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import onnx
+
 __all__ = [
     "EXTERNAL_DATA_LIMIT",
+    "WithoutWeights",
+    "files_of",
     "model_bytes",
     "num_weight_bytes",
+    "staged_model",
     "temporary_file",
+    "without_weights",
     "write_model",
 ]
 
@@ -33,9 +42,7 @@ MAPPED_LIMIT = 256_000_000
 
 
 def write_model(model: ir.Model, path: Path) -> list[Path]:
-    """Write `model` to `path`; weights beyond 1.8 GB go to ``<path>.data`` beside it.
-
-    So do weights that are mapped from such a file already, from 256 MB on, one after the other.
+    """Write `model` to `path`, as `staged_model` does.
 
     Returns:
         The files written.
@@ -43,19 +50,44 @@ def write_model(model: ir.Model, path: Path) -> list[Path]:
     Raises:
         OutputError: the folder cannot be written.
     """
+    with staged_model(model, path):
+        return list(files_of(model, path))
+
+
+def files_of(model: ir.Model, path: Path, *, external_data: bool | None = None) -> tuple[Path, ...]:
+    """Return the files that `staged_model` writes: `path`, and ``<path>.data`` for weights apart."""
     mapped = sum(t.nbytes for t in _weights(model) if isinstance(t, ir.ExternalTensor))
-    if num_weight_bytes(model) <= EXTERNAL_DATA_LIMIT and mapped <= MAPPED_LIMIT:
+    large = num_weight_bytes(model) > EXTERNAL_DATA_LIMIT or mapped > MAPPED_LIMIT
+    return (path, _data_beside(path)) if external_data or large else (path,)
+
+
+@contextlib.contextmanager
+def staged_model(
+    model: ir.Model, path: Path, *, external_data: bool | None = None
+) -> Iterator[Path]:
+    """Yield the path of the complete file, and move it to `path` when the block ends well.
+
+    Weights beyond 1.8 GB go to ``<path>.data`` beside it. So do weights that are mapped from such a
+    file already, from 256 MB on, one after the other. A block that raises leaves nothing behind.
+
+    Args:
+        model: the network.
+        path: where it goes.
+        external_data: weights apart whatever their size; else as above.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    if len(files_of(model, path, external_data=external_data)) == 1:
         with atomic_path(path) as temporary:
             temporary.write_bytes(model_bytes(model))
-        return [path]
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            files = _write_with_data(model, Path(folder) / path.name)
-            # the graph last: it is what a reader opens
-            data, graph = (file.replace(path.with_name(file.name)) for file in files)
-    except OSError as error:
-        raise OutputError(f"cannot write '{path}': {error.strerror or error}.") from error
-    return [graph, data]
+            yield temporary
+        return
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write '{path}': there is no such folder.")
+    with staged_files(path.parent) as folder:
+        _write_with_data(model, folder / path.name)
+        yield folder / path.name
 
 
 @contextlib.contextmanager
@@ -78,17 +110,19 @@ def temporary_file(model: ir.Model) -> Iterator[Path]:
         yield path
 
 
-def _write_with_data(model: ir.Model, path: Path) -> tuple[Path, Path]:
-    """Write the graph to `path`, and its weights, whatever their size, to ``<path>.data``.
-
-    Returns:
-        Where the weights are, and where the graph is.
-    """
-    tensors, data = _weights(model), path.with_name(f"{path.name}.data")
+def _write_with_data(model: ir.Model, path: Path) -> None:
+    """Write the graph to `path`, and its weights, whatever their size, to ``<path>.data``."""
+    tensors, data = _weights(model), _data_beside(path)
     ir.save(
         model, path, external_data=data.name, callback=lambda _tensor, _info: give_back(tensors)
     )
-    return data, path
+    # the graph is what a reader opens, so it is moved last; a clock may be too coarse to say so
+    written = data.stat().st_mtime_ns + 1_000_000
+    os.utime(path, ns=(written, written))
+
+
+def _data_beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.data")
 
 
 def _has_external_data(model: ir.Model) -> bool:
@@ -113,3 +147,71 @@ def model_bytes(model: ir.Model) -> bytes:
         ir.external_data.load_to_model(model)
     content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     return content
+
+
+_STAYS_INSIDE = 1024
+"""Bytes. Shapes, axes and scalars stay inside, where shape inference needs them."""
+
+
+@dataclass(frozen=True)
+class WithoutWeights:
+    """A network as a protobuf, with its large weights beside it.
+
+    Attributes:
+        proto: the network; each of `weights` is an input of its graph.
+        weights: name -> tensor.
+    """
+
+    proto: onnx.ModelProto
+    weights: dict[str, ir.TensorProtocol]
+
+
+def without_weights(model: ir.Model) -> WithoutWeights:
+    """Return `model` as a protobuf whose large weights are inputs: ONNX's C++ tools take it at any size.
+
+    So it stays far below a protobuf's limit of 2 GiB, and mapped weights stay mapped. The weights are
+    taken out while that lasts, and put back: copying a graph costs more than writing it.
+    """
+    weights: dict[str, ir.Value] = {}
+    held = [(graph, list(graph.initializers.values())) for graph in all_graphs(model.graph)]
+    inputs = len(model.graph.inputs)
+    for graph, values in held:
+        for value in values:
+            name, tensor = value.name or "", value.const_value
+            if tensor is not None and name not in weights and _goes_aside(value, tensor):
+                weights[name] = value
+                del graph.initializers[name]
+    tensors = {name: value.const_value for name, value in weights.items()}
+    model.graph.inputs.extend(weights.values())
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        model.graph.inputs[inputs:] = []  # a slice assignment is what unmarks them as inputs
+        for graph, values in held:
+            _put_back(graph, values)
+    return WithoutWeights(proto, {name: item for name, item in tensors.items() if item is not None})
+
+
+def _goes_aside(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
+    if value.is_graph_input() or value.is_graph_output():
+        return False
+    if tensor.nbytes <= _STAYS_INSIDE:
+        if isinstance(tensor, ir.ExternalTensor):  # its values decide shapes, so they go inside
+            content = tensor.numpy().copy()
+            value.const_value = ir.Tensor(content, dtype=tensor.dtype, name=value.name)
+        return False
+    if tensor.dtype.numpy().kind not in "biuf":
+        return False  # ONNX Runtime takes no arrays of it
+    value.type = ir.TensorType(tensor.dtype)
+    value.shape = ir.Shape(tensor.shape.numpy())
+    return True
+
+
+def _put_back(graph: ir.Graph, values: list[ir.Value]) -> None:
+    """Restore the initialisers of `graph`, in their order."""
+    if len(graph.initializers) == len(values):
+        return
+    for name in list(graph.initializers):
+        del graph.initializers[name]
+    for value in values:
+        graph.initializers.add(value)

@@ -26,16 +26,16 @@ import onnx_ir as ir
 from trtbuild.errors import ExecutionError, OutOfTimeError
 from trtbuild.model.attributes import attribute, is_random
 from trtbuild.model.bodies import all_graphs, all_nodes
-from trtbuild.model.light import lighten
 from trtbuild.model.shapes import dims
+from trtbuild.model.writing import without_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from trtbuild.model.light import LightModel
     from trtbuild.model.stats import GraphStats
+    from trtbuild.model.writing import WithoutWeights
     from trtbuild.runtime.fence import Fence, FencedSession
 
 __all__ = ["Reference", "find_reference", "processor_seconds"]
@@ -121,12 +121,12 @@ class Reference:
         Returns:
             What is wrong; None if nothing is.
         """
-        light = lighten(model)
-        problem = _invalid(light) if self.valid else None
+        detached = without_weights(model)
+        problem = _invalid(detached) if self.valid else None
         if problem or not self.samples:
             return problem
         try:
-            session = _opened(light, self.fence, _PATIENCE)
+            session = _opened(detached, self.fence, _PATIENCE)
         except ExecutionError as error:
             return f"ONNX Runtime does not take the result: {error.reason}"
         for sample in self.samples:
@@ -147,9 +147,9 @@ class Reference:
         return _values_differ(wanted, got, eps=self.eps, steps=self.steps, coarse=coarse)
 
 
-def _invalid(light: LightModel) -> str | None:
+def _invalid(detached: WithoutWeights) -> str | None:
     try:
-        onnx.checker.check_model(light.proto)
+        onnx.checker.check_model(detached.proto)
     except onnx.checker.ValidationError as error:
         return f"the graph is invalid: {error}"
     return None
@@ -176,11 +176,13 @@ def find_reference(
         sizes: choices of symbolic dims to use instead of our own.
     """
     nodes = list(all_nodes(model.graph))
-    light = lighten(model.clone())  # what the user gave is not touched, not even for a moment
+    detached = without_weights(
+        model.clone()
+    )  # what the user gave is not touched, not even for a moment
     samples: list[_Sample] = []
     problem = "ONNX Runtime runs it at no size that was tried"
     try:
-        session = _opened(light, fence)
+        session = _opened(detached, fence)
     except ExecutionError as error:
         problem = f"ONNX Runtime does not take the original: {error.reason}"
     else:
@@ -199,7 +201,7 @@ def find_reference(
         steps=any(node.domain != "" or node.op_type in _STEPPING for node in nodes),
         eps=_coarsest_eps(model, nodes),
         is_random=any(is_random(node) for node in nodes),
-        valid=_invalid(light) is None,
+        valid=_invalid(detached) is None,
     )
 
 
@@ -241,8 +243,8 @@ def _samples(
         yield _Sample(binding, feeds, _run(session, feeds))
 
 
-def _opened(light: LightModel, fence: Fence, patience: float = 1.0) -> FencedSession:
-    return fence.open(light.proto.SerializeToString(), light.weights, patience)
+def _opened(detached: WithoutWeights, fence: Fence, patience: float = 1.0) -> FencedSession:
+    return fence.open(detached.proto.SerializeToString(), detached.weights, patience)
 
 
 def _run(session: FencedSession, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:

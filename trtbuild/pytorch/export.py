@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import torch
 
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.model.opset import lower_to_17, opset_of
+from trtbuild.model.writing import files_of, staged_model
 from trtbuild.pytorch.activations import find_activations
 from trtbuild.pytorch.aten import capture, quiet
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
@@ -20,10 +23,8 @@ from trtbuild.pytorch.fold.affine import CannotFoldError
 from trtbuild.pytorch.fold.on_graph import fold_in_graph
 from trtbuild.pytorch.inputs import bind_inputs, run
 from trtbuild.pytorch.names import name_by_modules, name_dims, name_outputs, strip_metadata
-from trtbuild.pytorch.onnx_file import files_of, staged
-from trtbuild.pytorch.opset import check_opset, lower_to_17, opset_of
 from trtbuild.pytorch.parity import check_parity
-from trtbuild.pytorch.spec import DEFAULT_OPSET
+from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -222,11 +223,20 @@ def _dimension_warnings(model: ir.Model, bound: BoundInputs) -> list[str]:
 def _destination(model: ir.Model, path: Path | None, external_data: bool | None) -> Iterator[Path]:
     """The written file, to be checked before it appears at `path`; a temporary one without `path`."""
     if path is not None:
-        with staged(model, path, external_data=external_data) as file:
+        with staged_model(model, path, external_data=external_data) as file:
+            _check(file)
             yield file
         return
     with (
         tempfile.TemporaryDirectory() as folder,
-        staged(model, Path(folder) / "model.onnx", external_data=external_data) as file,
+        staged_model(model, Path(folder) / "model.onnx", external_data=external_data) as file,
     ):
+        _check(file)
         yield file
+
+
+def _check(path: Path) -> None:
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except Exception as error:
+        raise ModelError(f"the exported model is not valid ONNX: {error}") from error

@@ -24,6 +24,7 @@ __all__ = [
     "MaskSpec",
     "ModuleSource",
     "PruneSpec",
+    "check_opset",
     "parse_amount",
     "parse_axes",
     "parse_input",
@@ -286,3 +287,18 @@ def parse_amount(text: str) -> int | float:
     if not value >= 0 or (isinstance(value, float) and value > 1):
         raise OptionError(f"amount '{text}' is out of range: a share lies between 0 and 1.")
     return value
+
+
+def check_opset(opset: int, *, force: bool) -> None:
+    """Refuse an opset that the exporter or TensorRT does not handle.
+
+    Raises:
+        OptionError: too old, or newer than TensorRT 10 parses and not forced.
+    """
+    if opset < MIN_OPSET:
+        raise OptionError(f"opset {opset} is too old: {MIN_OPSET} to {MAX_OPSET} can be exported.")
+    if opset > MAX_OPSET and not force:
+        raise OptionError(
+            f"opset {opset} is newer than what every TensorRT 10 parses; {MIN_OPSET} to {MAX_OPSET} "
+            "are safe. Pass --force-opset to export it all the same."
+        )

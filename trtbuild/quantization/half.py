@@ -24,9 +24,8 @@ from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
+from trtbuild.model.opset import opset_of, raise_opset
 from trtbuild.model.qdq import along_axis
-from trtbuild.passes.declined import Declined
-from trtbuild.passes.opset import raise_opset
 from trtbuild.quantization.half_types import takes_half
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def to_half(
 
 def _typed_clone(model: ir.Model) -> ir.Model:
     """A copy at an opset that can hold the result, with a type on every value."""
-    opset = model.opset_imports.get("", 0)
+    opset = opset_of(model)
     has_quantizers = any(node.op_type in _QUANTIZERS for node in model.graph)
     raised = has_quantizers and opset < HALF_SCALE_OPSET
     model = _raised(model, HALF_SCALE_OPSET) if raised else model.clone()
@@ -113,10 +112,11 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
     raised = model.clone()
     try:
         raise_opset(raised, opset)
-    except Declined as error:
+    except ModelError as error:
         raise ModelError(
             f"FP16 beside INT8 needs opset {opset}, and this network of opset "
-            f"{model.opset_imports.get('', 0)} cannot be raised: {error}. Export it with opset {opset}."
+            f"{opset_of(model)} cannot be raised: ONNX's converter answered: {error}. "
+            f"Export it with opset {opset}."
         ) from error
     return raised
 

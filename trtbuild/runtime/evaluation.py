@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from trtbuild.model.opset import MODERN_IR
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
 
 __all__ = ["evaluate"]
-
-_IR_VERSION = 8
-"""Old enough for every ONNX Runtime that is supported, new enough for every operator set."""
 
 
 def evaluate(
@@ -76,4 +74,4 @@ def _as_model(
         opset_imports=dict(opset_imports),
         name="constants",
     )
-    return ir.Model(graph, ir_version=_IR_VERSION)
+    return ir.Model(graph, ir_version=MODERN_IR)

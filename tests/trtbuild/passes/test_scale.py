@@ -9,7 +9,7 @@ import pytest
 from tests.trtbuild.passes.networks import network
 from tests.work import num_calls
 from trtbuild.model import read_unchanged, write_model
-from trtbuild.model.light import lighten
+from trtbuild.model.writing import without_weights
 from trtbuild.passes import OptimizeOptions, optimize
 
 
@@ -39,15 +39,15 @@ def test_cost_grows_with_many_nodes():
     assert calls_of_optimize(chain(12_500)) < 15 * calls_of_optimize(chain(1_250))
 
 
-def test_lighten_leaves_the_model_as_it_was():
+def test_taking_weights_out_leaves_the_model_as_it_was():
     model = network(
         "t (float[1,64] x) => (float[1,64] y) { m = MatMul(x, w) y = Add(m, b) }",
         {"b": (64,), "w": (64, 64)},
     )
     before = ir.to_proto(model).SerializeToString(deterministic=True)
-    light = lighten(model)
-    assert list(light.weights) == ["w"]
-    assert [value.name for value in light.proto.graph.input] == ["x", "w"]
+    detached = without_weights(model)
+    assert list(detached.weights) == ["w"]
+    assert [value.name for value in detached.proto.graph.input] == ["x", "w"]
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
     assert not model.graph.initializers["w"].is_graph_input()
 

@@ -262,7 +262,7 @@ def test_external_data(tmp_path: Path) -> None:
 def test_weights_beyond_the_limit_go_beside_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trtbuild.pytorch.onnx_file.EXTERNAL_ABOVE_BYTES", 1000)
+    monkeypatch.setattr("trtbuild.model.writing.EXTERNAL_DATA_LIMIT", 1000)
     export_onnx(small(), [IMAGE], path=tmp_path / "small.onnx", external_data=False)
     assert (tmp_path / "small.onnx.data").exists()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtbuild.errors import ModelError
 from trtbuild.model.attributes import attribute, input_at, normal_axis, pad_widths
 from trtbuild.model.constants import integers, single_value
+from trtbuild.model.inference import infer_model
+from trtbuild.model.opset import raise_opset
 from trtbuild.model.shapes import rank
 from trtbuild.passes.declined import Declined
-from trtbuild.passes.opset import raise_opset
 from trtbuild.passes.pass_base import Pass
 from trtbuild.passes.readers import maker, require_private
 
@@ -102,7 +104,8 @@ class RaisePadOpset(Pass):
             return
         try:
             raise_opset(edit.model, 13)
-        except Declined as verdict:
-            edit.decline(old, str(verdict))
+        except ModelError as error:
+            edit.decline(old, f"ONNX's converter answered: {error}")
         else:
+            infer_model(edit.model)
             edit.note("opset", "network", "raised to 13")
