@@ -19,8 +19,6 @@ from trtbuild.pytorch.aten import capture, quiet
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
 from trtbuild.pytorch.evalmode import enforce_eval
 from trtbuild.pytorch.fold import fold_norms
-from trtbuild.pytorch.fold.affine import CannotFoldError
-from trtbuild.pytorch.fold.on_graph import fold_in_graph
 from trtbuild.pytorch.inputs import bind_inputs, run
 from trtbuild.pytorch.names import name_by_modules, name_dims, name_outputs, strip_metadata
 from trtbuild.pytorch.parity import check_parity
@@ -55,8 +53,6 @@ class ExportResult:
         parity: how far the file is from the module.
         fold: what became of the norms; None when folding was not asked for.
         activations: layers whose range is taken behind their activation.
-        tensor_names: node of `program` -> tensor name in `model`.
-        program: torch's graph that the model was made from, after decomposition.
         warnings: sentences for the user.
         details: reports of the steps before, JSON types only.
     """
@@ -69,8 +65,6 @@ class ExportResult:
     parity: ParityReport
     fold: FoldReport | None
     activations: tuple[LayerActivation, ...]
-    tensor_names: Mapping[str, str]
-    program: ExportedProgram
     warnings: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -110,9 +104,9 @@ def export_onnx(
     warnings = enforce_eval(original)
     sample_output = run(original, bound)
     prepared, report = _prepare(original, bound, fold=fold)
-    program, report = _program(prepared, bound, report)
+    program = capture(prepared, bound, dynamic=True)
     activations = find_activations(program)
-    model, program, tensor_names = _to_onnx(program, prepared, opset)
+    model = _to_onnx(program, prepared, opset)
     name_dims(model, bound.specs)
     _name_outputs(model, sample_output, output_names)
     warnings += _dimension_warnings(model, bound)
@@ -127,8 +121,6 @@ def export_onnx(
         parity=parity,
         fold=report,
         activations=activations,
-        tensor_names=tensor_names,
-        program=program,
         warnings=tuple(warnings),
     )
 
@@ -144,25 +136,8 @@ def _prepare(
     return plain, None
 
 
-def _program(
-    module: nn.Module, bound: BoundInputs, report: FoldReport | None
-) -> tuple[ExportedProgram, FoldReport | None]:
-    """The graph to export; norms that are left in the module are folded in it, if at all possible."""
-    program = capture(module, bound, dynamic=True)
-    if report is None or not report.left:
-        return program, report
-    try:
-        fates, _ = fold_in_graph(program, bound)
-    except CannotFoldError as refusal:
-        program = capture(module, bound, dynamic=True)
-        return program, report.with_note(f"no norm was folded in the graph: {refusal}.")
-    return program, report.with_graph_fates(fates)
-
-
-def _to_onnx(
-    program: ExportedProgram, module: nn.Module, opset: int
-) -> tuple[ir.Model, ExportedProgram, dict[str, str]]:
-    """The model, the graph as the exporter decomposed it, and its nodes' tensor names."""
+def _to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Model:
+    """The model, its nodes and tensors named after the modules."""
     try:
         with quiet():
             exported = torch.onnx.export(
@@ -176,11 +151,11 @@ def _to_onnx(
         raise ModelError(
             f"torch made opset {opset_of(model)} where {opset} was asked for; it has no such opset."
         )
-    tensor_names = name_by_modules(model, module)
+    name_by_modules(model, module)
     strip_metadata(model)
     if opset == 17:
         lower_to_17(model)
-    return model, exported.exported_program, tensor_names
+    return model
 
 
 def _short(error: BaseException) -> str:

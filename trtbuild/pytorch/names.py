@@ -40,19 +40,13 @@ class _Origin:
     call: str
 
 
-def name_by_modules(model: ir.Model, module: nn.Module) -> dict[str, str]:
-    """Rename nodes, intermediate tensors and weights of `model` after the modules of `module`.
-
-    Returns:
-        The exporter's tensor name -> the new one. The exporter names the value of an ATen node after
-        the node, so this also maps graph nodes to tensors.
-    """
+def name_by_modules(model: ir.Model, module: nn.Module) -> None:
+    """Rename nodes, intermediate tensors and weights of `model` after the modules of `module`."""
     modules = dict(module.named_modules())
     origins = {node: _origin(node, modules) for node in model.graph}
     bare = _bare_names(origins, modules)
     taken: Counter[str] = Counter()
     fixed = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
-    renamed: dict[str, str] = {}
     for node, origin in origins.items():
         name = origin.path if node in bare else f"{origin.path}/{node.op_type}".lstrip("/")
         node.name = _unique(name, taken)
@@ -60,9 +54,7 @@ def name_by_modules(model: ir.Model, module: nn.Module) -> dict[str, str]:
             _name_weight(node, origin.path, model.graph)
         for index, value in enumerate(node.outputs):
             if value.name and value.name not in fixed:
-                renamed[value.name] = f"{node.name}_output_{index}"
-                value.name = renamed[value.name]
-    return renamed
+                value.name = f"{node.name}_output_{index}"
 
 
 def _origin(node: ir.Node, modules: Mapping[str, nn.Module]) -> _Origin:

@@ -21,7 +21,7 @@ __all__ = ["CASES", "Case", "randomize"]
 class Case:
     """A network, its input, and what must become of its norms.
 
-    `folded` counts the norms that leave the module, `in_graph` those that leave on the way to ONNX,
+    `folded` counts the norms that leave the module, `in_graph` those that the graph passes fold later,
     `reason` is a part of what the report must say about the ones that stay.
     """
 

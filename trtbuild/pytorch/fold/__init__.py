@@ -1,8 +1,8 @@
 """Folding BatchNorm (and its kin) into the convolution or linear layer beside it.
 
 The module is analysed on the graph of ``torch.export`` (`plan`), changed as a module (`on_module`) and
-checked on a float64 copy. Norms that a module cannot drop go on the way to ONNX (`on_graph`). A module
-that cannot be traced is folded inside plain ``nn.Sequential`` only (`sequential`).
+checked on a float64 copy. Norms that a module cannot drop are left to the graph passes after the export.
+A module that cannot be traced is folded inside plain ``nn.Sequential`` only (`sequential`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The layer gets new parameters and the norm becomes `nn.Identity`. A module can express a fold only when
 every call of the norm and every call of the layer takes part in it the same way; what it cannot express
-(a functional norm, one layer under two norms) is left for the graph.
+(a functional norm, one layer under two norms) is left to the graph passes, which see every call alone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.fold.plan import Fold
 
 __all__ = [
+    "LEFT_TO_PASSES",
     "ModuleFold",
     "fold_into_modules",
     "has_hooks",
@@ -39,6 +40,9 @@ __all__ = [
     "plan_module_folds",
     "take_over",
 ]
+
+LEFT_TO_PASSES = "left to the graph passes"
+"""In the reason for a norm that the graph allows to fold, and the module does not."""
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
            nn.Linear)  # fmt: skip
@@ -88,10 +92,13 @@ def plan_module_folds(
         if not refused:
             break
         reasons.update(refused)
+    foldable = {fold.norm for fold in plan_folds(program, {}).folds}
     by_norm: dict[str, str] = {}
     for node in norm_calls(program):
         if node in plan.reasons:
-            by_norm.setdefault(view.name(node), plan.reasons[node])
+            name = view.name(node)
+            later = node in foldable and name not in barred
+            by_norm.setdefault(name, plan.reasons[node] + (f"; {LEFT_TO_PASSES}" if later else ""))
     folds = [ModuleFold(view.name(f.norm), view.path(f.layer.node), f.side) for f in plan.folds]
     return list(dict.fromkeys(folds)), by_norm
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 __all__ = ["FoldReport", "NormFate"]
 
@@ -18,14 +15,15 @@ class NormFate:
     Attributes:
         norm: path of the norm module, or name of the graph node of a functional norm.
         kind: its class, or ``functional``.
-        outcome: ``folded`` in the module, ``folded in graph`` on the way to ONNX, or ``left``.
+        outcome: ``folded`` in the module, or ``left``.
         into: paths of the layers that took it up.
-        reason: why it was left; for a folded one what is worth knowing, or empty.
+        reason: why it was left, and whether the graph passes can fold it after the export; empty for a
+            folded one.
     """
 
     norm: str
     kind: str
-    outcome: Literal["folded", "folded in graph", "left"]
+    outcome: Literal["folded", "left"]
     into: tuple[str, ...] = ()
     reason: str = ""
 
@@ -56,29 +54,6 @@ class FoldReport:
     def left(self) -> tuple[NormFate, ...]:
         """The norms that are still there."""
         return tuple(fate for fate in self.fates if fate.outcome == "left")
-
-    def with_note(self, note: str) -> FoldReport:
-        """This report with one more note."""
-        return replace(self, notes=(*self.notes, note))
-
-    def with_graph_fates(self, fates: Sequence[NormFate]) -> FoldReport:
-        """This report after a fold on the graph: what was left here may be gone there.
-
-        A norm counts as folded only when every call of it is. Functional norms are named by nodes,
-        which another graph may number differently, so they are taken over whole.
-        """
-        modules = [fate for fate in self.fates if fate.kind != "functional"]
-        merged = []
-        for fate in modules:
-            calls = [later for later in fates if later.norm == fate.norm]
-            if fate.outcome == "left" and calls and all(c.outcome != "left" for c in calls):
-                into = tuple(dict.fromkeys(layer for call in calls for layer in call.into))
-                merged.append(replace(fate, outcome=calls[0].outcome, into=into))
-            else:
-                merged.append(fate)
-        known = {fate.norm for fate in modules}
-        functional = [replace(f, kind="functional") for f in fates if f.norm not in known]
-        return replace(self, fates=(*merged, *functional))
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
