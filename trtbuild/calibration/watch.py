@@ -9,6 +9,7 @@ import onnx_ir as ir
 from trtbuild.calibration.observe import WatchedNetwork
 from trtbuild.model import static_batch
 from trtbuild.model.edits import tapped
+from trtbuild.model.operators import POOLING
 from trtbuild.passes import infer_model
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["float_tensors", "pooling_inputs", "watch"]
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
-_POOLING = frozenset(
-    {"AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"}
-)
 
 
 def watch(model: ir.Model, tensors: Collection[str]) -> WatchedNetwork:
@@ -43,5 +41,5 @@ def pooling_inputs(model: ir.Model) -> dict[str, str]:
     return {
         node.outputs[0].name or "": node.inputs[0].name or ""
         for node in model.graph
-        if node.op_type in _POOLING and node.inputs and node.inputs[0] is not None
+        if node.op_type in POOLING and node.inputs and node.inputs[0] is not None
     }

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "ACTIVATIONS",
-    "BROADCASTING",
-    "UNARY",
     "attribute",
     "axes",
     "constant_of",
@@ -27,75 +24,6 @@ __all__ = [
     "normal_axis",
     "permutation",
 ]
-
-ACTIVATIONS = frozenset(
-    {
-        "Celu",
-        "Clip",
-        "Elu",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyRelu",
-        "Mish",
-        "Relu",
-        "Selu",
-        "Sigmoid",
-        "Softplus",
-        "Softsign",
-        "Swish",
-        "Tanh",
-        "ThresholdedRelu",
-    }
-)
-"""Element by element, one tensor in, one out; other operands are scalars."""
-
-UNARY = ACTIVATIONS | frozenset(
-    {
-        "Abs",
-        "Cast",
-        "Ceil",
-        "Cos",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Identity",
-        "Log",
-        "Neg",
-        "Not",
-        "Reciprocal",
-        "Round",
-        "Sign",
-        "Sin",
-        "Sqrt",
-    }
-)
-"""Element by element, one tensor in, one out."""
-
-BROADCASTING = frozenset(
-    {
-        "Add",
-        "And",
-        "Div",
-        "Equal",
-        "Greater",
-        "GreaterOrEqual",
-        "Less",
-        "LessOrEqual",
-        "Max",
-        "Mean",
-        "Min",
-        "Mod",
-        "Mul",
-        "Or",
-        "Pow",
-        "Sub",
-        "Sum",
-        "Where",
-        "Xor",
-    }
-)
-"""Element by element over operands that broadcast in both directions."""
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:

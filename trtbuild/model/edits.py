@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from trtbuild.model.bodies import all_graphs, all_nodes, bodies
 from trtbuild.model.names import Names
+from trtbuild.model.traversal import all_graphs, all_nodes, bodies
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

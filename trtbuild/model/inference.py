@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from trtbuild.model.bodies import all_nodes, bodies
 from trtbuild.model.constants import constant_tensor
+from trtbuild.model.traversal import all_nodes, bodies
 from trtbuild.model.writing import without_weights
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.model.bodies import all_graphs
+from trtbuild.model.traversal import all_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

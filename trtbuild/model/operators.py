@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = [
+    "ACTIVATIONS",
     "AVERAGING",
+    "BROADCASTING",
+    "CLIPPING",
+    "POOLING",
     "RECURRENT",
+    "UNARY",
     "WEIGHTED",
     "moves_values",
     "weight_axis",
@@ -23,7 +28,79 @@ __all__ = [
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 AVERAGING = frozenset({"AveragePool", "GlobalAveragePool"})
+POOLING = AVERAGING | frozenset({"GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"})
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+CLIPPING = frozenset({"Clip", "Relu"})
+"""Kernels apply them to their result before they round it to INT8."""
+
+ACTIVATIONS = frozenset(
+    {
+        "Celu",
+        "Clip",
+        "Elu",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Mish",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+    }
+)
+"""Element by element, one tensor in, one out; other operands are scalars."""
+
+UNARY = ACTIVATIONS | frozenset(
+    {
+        "Abs",
+        "Cast",
+        "Ceil",
+        "Cos",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Identity",
+        "Log",
+        "Neg",
+        "Not",
+        "Reciprocal",
+        "Round",
+        "Sign",
+        "Sin",
+        "Sqrt",
+    }
+)
+"""Element by element, one tensor in, one out."""
+
+BROADCASTING = frozenset(
+    {
+        "Add",
+        "And",
+        "Div",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "Max",
+        "Mean",
+        "Min",
+        "Mod",
+        "Mul",
+        "Or",
+        "Pow",
+        "Sub",
+        "Sum",
+        "Where",
+        "Xor",
+    }
+)
+"""Element by element over operands that broadcast in both directions."""
 
 # Outputs hold values of input 0 (and zeros), so the scale of the input serves the output.
 _MOVING = frozenset(

@@ -15,7 +15,7 @@ from onnx import version_converter
 from onnx.shape_inference import InferenceError
 
 from trtbuild.errors import ModelError
-from trtbuild.model.bodies import proto_nodes
+from trtbuild.model.traversal import proto_nodes
 from trtbuild.model.writing import without_weights
 
 if TYPE_CHECKING:

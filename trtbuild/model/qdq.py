@@ -12,7 +12,7 @@ import numpy as np
 
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array
-from trtbuild.model.operators import moves_values
+from trtbuild.model.operators import CLIPPING, moves_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-_ACTIVATIONS = frozenset({"Clip", "Relu"})
 
 
 @dataclass(frozen=True)
@@ -171,6 +170,6 @@ def float_twins(quantized: ir.Model, reference: ir.Model) -> Mapping[str, ir.Nod
 def behind_activation(value: ir.Value) -> ir.Value:
     """Return the output of the Relu or Clip that alone reads `value`, else `value`."""
     uses = list(value.uses())
-    if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in _ACTIVATIONS:
+    if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in CLIPPING:
         return uses[0].node.outputs[0]
     return value

@@ -17,9 +17,9 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError
-from trtbuild.model.bodies import proto_bodies
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.repair import repair, switch_to_evaluation
+from trtbuild.model.traversal import proto_bodies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,8 +15,8 @@ import onnx
 from onnx import numpy_helper
 
 from trtbuild.errors import ModelError
-from trtbuild.model.bodies import proto_bodies, proto_graphs, proto_nodes
 from trtbuild.model.opset import raise_proto_opset
+from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.model.attributes import attribute
-from trtbuild.model.bodies import all_graphs, all_nodes
 from trtbuild.model.constants import constant_tensor
 from trtbuild.model.shapes import dims, static_dims
+from trtbuild.model.traversal import all_graphs, all_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from trtbuild.errors import OutputError
 from trtbuild.files import atomic_path, staged_files
-from trtbuild.model.bodies import all_graphs
 from trtbuild.model.mapped_pages import give_back
+from trtbuild.model.traversal import all_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,8 @@ from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.constants import array
 from trtbuild.model.qdq import dequantized
 from trtbuild.model.shapes import static_dims
-from trtbuild.passes.declined import Declined
-from trtbuild.passes.readers import maker, require_private
+from trtbuild.model.traversal import maker
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.weights import read_weight, rounded, scale_weight
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import ExecutionError
 from trtbuild.model.attributes import is_random
-from trtbuild.model.bodies import has_bodies
 from trtbuild.model.constants import array, is_constant
+from trtbuild.model.traversal import has_bodies
 from trtbuild.passes.declined import Declined
 from trtbuild.runtime.evaluation import evaluate
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from trtbuild.model.bodies import all_nodes
-from trtbuild.model.graph_hash import Hasher
+from trtbuild.model.digests import Hasher
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
+from trtbuild.model.traversal import all_nodes
 from trtbuild.passes.editor import Editor
 from trtbuild.progress import silent
 

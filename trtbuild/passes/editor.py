@@ -13,11 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from trtbuild.model import inference
-from trtbuild.model.bodies import all_nodes
 from trtbuild.model.edits import add_initializer, drop_node, take_over_output
 from trtbuild.model.mapped_pages import LARGE, give_back, mapped_copy
+from trtbuild.model.traversal import all_nodes, label
 from trtbuild.passes.declined import Declined
-from trtbuild.passes.readers import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

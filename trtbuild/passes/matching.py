@@ -17,7 +17,8 @@ from trtbuild.model.attributes import (
 )
 from trtbuild.model.constants import array, integers, is_constant, single_value
 from trtbuild.model.shapes import broadcast, dims, rank, same_dims, static_dims
-from trtbuild.passes.readers import maker, require_private, sole_node
+from trtbuild.model.traversal import maker, sole_node
+from trtbuild.passes.declined import require_private
 
 __all__ = [
     "array",

@@ -9,7 +9,7 @@ import numpy as np
 from trtbuild.model.attributes import attribute
 from trtbuild.model.constants import integers
 from trtbuild.model.shapes import Dims, dims, rank, same_dims
-from trtbuild.passes.readers import maker
+from trtbuild.model.traversal import maker
 
 if TYPE_CHECKING:
     import onnx_ir as ir

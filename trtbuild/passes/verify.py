@@ -25,8 +25,8 @@ import onnx_ir as ir
 
 from trtbuild.errors import ExecutionError, OutOfTimeError
 from trtbuild.model.attributes import attribute, is_random
-from trtbuild.model.bodies import all_graphs, all_nodes
 from trtbuild.model.shapes import dims
+from trtbuild.model.traversal import all_graphs, all_nodes
 from trtbuild.model.writing import without_weights
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy as np
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array, constant_tensor
 from trtbuild.model.qdq import along_axis
+from trtbuild.model.traversal import maker
 from trtbuild.passes.declined import Declined
-from trtbuild.passes.readers import maker
 
 if TYPE_CHECKING:
     import onnx_ir as ir

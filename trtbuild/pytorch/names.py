@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from trtbuild.model.operators import WEIGHTED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["name_by_modules", "name_dims", "name_outputs", "strip_metadata"]
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _bare_names(
 
 
 def _is_weighted(node: ir.Node) -> bool:
-    if node.op_type not in _WEIGHTED or len(node.inputs) < 2:
+    if node.op_type not in WEIGHTED or len(node.inputs) < 2:
         return False
     weight = node.inputs[1]
     return weight is not None and weight.is_initializer()

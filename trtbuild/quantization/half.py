@@ -19,13 +19,13 @@ import onnx_ir as ir
 
 from trtbuild.errors import ModelError
 from trtbuild.model.attributes import attribute, normal_axis
-from trtbuild.model.bodies import all_nodes, bodies, has_bodies
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
 from trtbuild.model.opset import opset_of, raise_opset
 from trtbuild.model.qdq import along_axis
+from trtbuild.model.traversal import all_nodes, bodies, has_bodies
 from trtbuild.quantization.half_types import takes_half
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trtbuild.model.constants import constant_tensor, is_constant
-from trtbuild.model.operators import AVERAGING, moves_values, weight_axis
+from trtbuild.model.operators import AVERAGING, CLIPPING, moves_values, weight_axis
 from trtbuild.model.qdq import behind_activation
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Group, GroupKind, Placement, QuantParams
 from trtbuild.quantization.selection import output_group_name
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from calibrators import TensorRange
 
 __all__ = [
-    "ACTIVATIONS",
     "difference",
     "integer_biases",
     "place_portable",
@@ -46,7 +45,6 @@ __all__ = [
     "unsigned",
 ]
 
-ACTIVATIONS = frozenset({"Clip", "Relu"})
 _WITH_INTEGER_KERNEL = frozenset({"Add", "Concat", "LeakyRelu", "Mul", "Sigmoid"}) | AVERAGING
 # These kernels can also give floats, so their outputs are quantized only for a reader that wants it.
 _FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
@@ -162,7 +160,7 @@ def _parts_of_concats(
 
 def _is_activation(value: ir.Value | None) -> bool:
     producer = value.producer() if value is not None else None
-    return producer is not None and producer.op_type in ACTIVATIONS
+    return producer is not None and producer.op_type in CLIPPING
 
 
 def difference(total: QuantParams, addend: QuantParams) -> QuantParams:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError
+from trtbuild.model.operators import CLIPPING
 from trtbuild.plan import Placement, Plan, QuantParams
 from trtbuild.quantization.neighbour_ranges import with_neighbours
-from trtbuild.quantization.onnxruntime_placement import ACTIVATIONS, difference
+from trtbuild.quantization.onnxruntime_placement import difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -87,7 +88,7 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 def _maker(value: ir.Value) -> str | None:
     """Name of the node that makes `value`, or that is fused with the activation that does."""
     node = value.producer()
-    if node is not None and node.op_type in ACTIVATIONS and node.inputs[0] is not None:
+    if node is not None and node.op_type in CLIPPING and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     return None if node is None else node.name
 

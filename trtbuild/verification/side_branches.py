@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError
-from trtbuild.model.bodies import has_bodies
 from trtbuild.model.edits import add_initializer, tapped
 from trtbuild.model.qdq import (
     activation_pairs,
@@ -24,6 +23,7 @@ from trtbuild.model.qdq import (
     is_qdq,
     quantized_nodes,
 )
+from trtbuild.model.traversal import has_bodies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

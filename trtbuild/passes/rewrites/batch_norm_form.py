@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.model.shapes import rank
+from trtbuild.model.traversal import label
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import label
 from trtbuild.passes.rewrites.batch_norm import batch_norm_affine
 from trtbuild.passes.weights import rounded
 

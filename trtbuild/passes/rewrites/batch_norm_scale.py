@@ -9,9 +9,9 @@ import numpy as np
 from trtbuild.model.attributes import is_inference_batch_norm
 from trtbuild.model.constants import array
 from trtbuild.model.shapes import rank
-from trtbuild.passes.declined import Declined
+from trtbuild.model.traversal import maker
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker, require_private
 from trtbuild.passes.rewrites.scale_shift import affine_of, split_operands
 from trtbuild.passes.weights import rounded
 

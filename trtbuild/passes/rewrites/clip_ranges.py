@@ -11,9 +11,9 @@ import numpy as np
 from trtbuild.model.attributes import clip_bounds
 from trtbuild.model.constants import array, is_constant, single_value
 from trtbuild.model.shapes import dims, keeps_shape
-from trtbuild.passes.declined import Declined
+from trtbuild.model.traversal import maker
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker, require_private
 
 if TYPE_CHECKING:
     import onnx_ir as ir

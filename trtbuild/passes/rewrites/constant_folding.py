@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from trtbuild.errors import ExecutionError
 from trtbuild.model.attributes import is_random, permutation
-from trtbuild.model.bodies import all_graphs, has_bodies
 from trtbuild.model.constants import array, constant_tensor
 from trtbuild.model.shapes import element_count, static_dims
+from trtbuild.model.traversal import all_graphs, has_bodies
 from trtbuild.passes.pass_base import Pass
 from trtbuild.runtime.evaluation import evaluate
 

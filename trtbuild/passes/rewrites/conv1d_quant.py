@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.model.attributes import (
-    UNARY,
-    attribute,
-    axes,
-    normal_axis,
-)
+from trtbuild.model.attributes import attribute, axes, normal_axis
 from trtbuild.model.constants import array, is_constant
+from trtbuild.model.operators import UNARY
 from trtbuild.model.shapes import rank
-from trtbuild.passes.declined import Declined
+from trtbuild.model.traversal import label, maker, sole_node
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import label, maker, require_private, sole_node
 from trtbuild.passes.rewrites.scale_shift import split_operands
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.model.attributes import BROADCASTING
 from trtbuild.model.constants import integers
+from trtbuild.model.operators import BROADCASTING
 from trtbuild.model.shapes import Dims, broadcast, dims, keeps_shape, same_dims
+from trtbuild.model.traversal import maker
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker
 
 if TYPE_CHECKING:
     import onnx_ir as ir

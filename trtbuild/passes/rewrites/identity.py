@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from trtbuild.model.attributes import attribute, dropout_is_off
 from trtbuild.model.constants import integers
+from trtbuild.model.traversal import maker
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker
 
 if TYPE_CHECKING:
     from trtbuild.passes.editor import Editor

@@ -9,10 +9,10 @@ import numpy as np
 from trtbuild.model.attributes import input_at
 from trtbuild.model.constants import array
 from trtbuild.model.shapes import rank
+from trtbuild.model.traversal import label, maker, sole_node
 from trtbuild.passes.affine import fold_affine, layer_before, layer_channels
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import label, maker, sole_node
 from trtbuild.passes.rewrites.batch_norm import batch_norm_affine
 from trtbuild.passes.symmetric_weights import quantize_rows
 

@@ -17,9 +17,9 @@ import numpy as np
 from trtbuild.model.attributes import attribute, axes, normal_axis
 from trtbuild.model.constants import array, single_value
 from trtbuild.model.shapes import rank, static_dims
+from trtbuild.model.traversal import label, maker, sole_node
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import label, maker, sole_node
 from trtbuild.passes.rewrites.scale_shift import split_operands
 
 if TYPE_CHECKING:

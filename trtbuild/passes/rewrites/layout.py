@@ -12,20 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.model.attributes import (
-    ACTIVATIONS,
-    BROADCASTING,
-    UNARY,
-    attribute,
-    input_at,
-    normal_axis,
-    permutation,
-)
+from trtbuild.model.attributes import attribute, input_at, normal_axis, permutation
 from trtbuild.model.constants import array, is_constant
+from trtbuild.model.operators import ACTIVATIONS, BROADCASTING, UNARY
 from trtbuild.model.shapes import rank
-from trtbuild.passes.declined import Declined
+from trtbuild.model.traversal import maker, sole_node
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker, require_private, sole_node
 
 if TYPE_CHECKING:
     import onnx_ir as ir

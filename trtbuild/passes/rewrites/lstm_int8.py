@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import array
+from trtbuild.model.traversal import label, maker
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import label, maker
 from trtbuild.passes.symmetric_weights import quantize_rows
 
 if TYPE_CHECKING:

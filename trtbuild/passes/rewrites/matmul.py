@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from trtbuild.model.attributes import attribute, permutation
 from trtbuild.model.constants import array
 from trtbuild.model.shapes import dims, rank
+from trtbuild.model.traversal import maker
 from trtbuild.passes.affine import channel_vector
-from trtbuild.passes.declined import Declined
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker, require_private
 from trtbuild.passes.rewrites.scale_shift import split_operands
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.attributes import attribute
 from trtbuild.model.shapes import dims, rank
+from trtbuild.model.traversal import maker
 from trtbuild.passes.affine import Affine, channel_vector, fold_affine
-from trtbuild.passes.declined import Declined
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker, require_private
 from trtbuild.passes.rewrites.matmul import is_matrix_product
 from trtbuild.passes.rewrites.scale_shift import split_operands
 from trtbuild.passes.weights import read_weight, scale_weight

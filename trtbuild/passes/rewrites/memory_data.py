@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.model.attributes import BROADCASTING
 from trtbuild.model.constants import constant_tensor, is_constant, single_value
+from trtbuild.model.operators import BROADCASTING
 from trtbuild.model.shapes import broadcast, dims, same_dims
 from trtbuild.passes.pass_base import Pass
 

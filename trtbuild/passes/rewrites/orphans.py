@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.model.bodies import bodies
 from trtbuild.model.edits import drop_unread_initializers
+from trtbuild.model.traversal import bodies
 from trtbuild.passes.pass_base import Pass
 
 if TYPE_CHECKING:

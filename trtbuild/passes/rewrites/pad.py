@@ -10,9 +10,9 @@ from trtbuild.model.constants import integers, single_value
 from trtbuild.model.inference import infer_model
 from trtbuild.model.opset import raise_opset
 from trtbuild.model.shapes import rank
-from trtbuild.passes.declined import Declined
+from trtbuild.model.traversal import maker
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker, require_private
 
 if TYPE_CHECKING:
     import onnx_ir as ir

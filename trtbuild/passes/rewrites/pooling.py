@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.attributes import attribute, axes, normal_axis
 from trtbuild.model.shapes import rank
-from trtbuild.passes.declined import Declined
+from trtbuild.model.traversal import maker
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker, require_private
 
 if TYPE_CHECKING:
     import onnx_ir as ir

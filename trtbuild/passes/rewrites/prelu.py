@@ -8,9 +8,9 @@ import numpy as np
 
 from trtbuild.model.constants import array, is_constant, single_value
 from trtbuild.model.shapes import dims, keeps_shape
-from trtbuild.passes.declined import Declined
+from trtbuild.model.traversal import label, maker
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import label, maker, require_private
 from trtbuild.passes.rewrites.scale_shift import split_operands
 from trtbuild.passes.weights import rounded
 

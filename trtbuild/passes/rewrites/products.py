@@ -14,9 +14,9 @@ import numpy as np
 from trtbuild.model.attributes import attribute
 from trtbuild.model.constants import array
 from trtbuild.model.shapes import rank
+from trtbuild.model.traversal import label
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import label
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -14,9 +14,9 @@ import onnx_ir as ir
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array, constant_tensor
 from trtbuild.model.qdq import dequantized
+from trtbuild.model.traversal import label, maker
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import label, maker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.model.attributes import BROADCASTING, attribute
+from trtbuild.model.attributes import attribute
 from trtbuild.model.constants import integers
+from trtbuild.model.operators import BROADCASTING
 from trtbuild.model.shapes import dims, rank
-from trtbuild.passes.declined import Declined
+from trtbuild.model.traversal import maker
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker, require_private
 from trtbuild.passes.reshaping import (
     RESHAPES,
     add_reshape,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import is_constant
+from trtbuild.model.traversal import maker, sole_node
 from trtbuild.passes.affine import Affine, channel_vector, fold_affine, layer_before, layer_channels
-from trtbuild.passes.declined import Declined
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker, require_private, sole_node
 
 if TYPE_CHECKING:
     import onnx_ir as ir

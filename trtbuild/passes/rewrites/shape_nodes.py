@@ -10,9 +10,9 @@ import numpy as np
 from trtbuild.model.attributes import attribute
 from trtbuild.model.constants import integers, is_constant
 from trtbuild.model.shapes import dims, static_dims
+from trtbuild.model.traversal import maker
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker
 from trtbuild.passes.reshaping import reshape_target
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.attributes import permutation
 from trtbuild.model.shapes import dims, rank, same_dims
+from trtbuild.model.traversal import maker
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from trtbuild.model.attributes import axes, input_at, normal_axis
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.shapes import rank, static_dims
+from trtbuild.model.traversal import maker
 from trtbuild.passes.constant_cone import fold_cone
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker
 
 if TYPE_CHECKING:
     import onnx_ir as ir

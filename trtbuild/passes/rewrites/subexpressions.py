@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from trtbuild.model.attributes import is_random
-from trtbuild.model.bodies import all_graphs, has_bodies
+from trtbuild.model.traversal import all_graphs, has_bodies
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
 

@@ -9,9 +9,9 @@ import numpy as np
 from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.constants import array
 from trtbuild.model.shapes import dims, rank
+from trtbuild.model.traversal import label
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import label
 from trtbuild.passes.reshaping import add_reshape, reshape_target
 from trtbuild.passes.weights import rounded
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.constants import array
 from trtbuild.model.shapes import dims, rank
+from trtbuild.model.traversal import label, maker
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import label, maker
 from trtbuild.passes.reshaping import RESHAPES
 
 if TYPE_CHECKING:

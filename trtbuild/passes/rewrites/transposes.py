@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.attributes import permutation
 from trtbuild.model.shapes import rank
+from trtbuild.model.traversal import maker
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.readers import maker
 
 if TYPE_CHECKING:
     import onnx_ir as ir

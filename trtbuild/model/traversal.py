@@ -1,4 +1,4 @@
-"""Graphs inside nodes: the branches of If, the bodies of Loop and Scan."""
+"""Ways through a network: the graphs inside nodes, who makes a tensor and who reads it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ __all__ = [
     "all_nodes",
     "bodies",
     "has_bodies",
+    "label",
+    "maker",
+    "only_reader",
     "proto_bodies",
     "proto_graphs",
     "proto_nodes",
+    "sole_node",
 ]
 
 
@@ -63,6 +67,38 @@ def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     for node in graph:
         for body in bodies(node):
             yield from all_graphs(body)
+
+
+def label(node: ir.Node) -> str:
+    """Name a node for a report, by its first output where it has no name."""
+    return node.name or (node.outputs[0].name if node.outputs else None) or node.op_type
+
+
+def maker(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """Return the node of the ONNX domain that makes `value`, if it is one of `op_types`."""
+    node = None if value is None else value.producer()
+    if node is None or node.domain != "" or node.op_type not in op_types:
+        return None
+    return node
+
+
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """Return the one node, in the same graph, that reads `value`; None where others see it."""
+    users = value.consumers()
+    if len(users) != 1 or value.is_graph_output():
+        return None
+    producer = value.producer()
+    if producer is not None and producer.graph is not users[0].graph:
+        return None
+    return users[0]
+
+
+def sole_node(value: ir.Value, *op_types: str) -> ir.Node | None:
+    """Return the only reader of `value` if it is one of `op_types` of the ONNX domain."""
+    node = only_reader(value)
+    if node is None or node.domain != "" or node.op_type not in op_types:
+        return None
+    return node
 
 
 def proto_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
