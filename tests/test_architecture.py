@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # Every package and loose file of trtbuild, the lowest first. Each may import those above it in this list, and
 # nothing beside or below it; imports for the type checker count, too.
 LAYERS = (
-    *("enums", "errors", "machine", "files", "progress", "records", "toml_files"),
+    *("enums", "errors", "machine", "files", "progress", "records", "toml_files", "options"),
     *("model", "runtime", "data"),
     *("plan", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),

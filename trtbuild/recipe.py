@@ -1,25 +1,53 @@
-"""What the user asked for, as plain values; the command line and scripts make these."""
+"""What the user asked for, one recipe a job; the command line, recipe files and scripts make these."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trtbuild.backends import AUTO
-from trtbuild.calibration import CalibrateOptions
-from trtbuild.data import DataRecipe
-from trtbuild.latency.measure import MeasureOptions
-from trtbuild.passes import OptimizeOptions
-from trtbuild.search.stage import TuneOptions
+from trtbuild.errors import OptionError
+from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
+from trtbuild.options.compare import ComparisonOptions, Diagnosis
+from trtbuild.options.data import DataRecipe
+from trtbuild.options.fields import group, option
+from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT, MeasureOptions
+from trtbuild.options.optimize import OptimizeOptions
+from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
+from trtbuild.options.tune import TuneOptions
+from trtbuild.pytorch.spec import ExportSpec, InputSpec, ModuleSource, PruneSpec, parse_input
 from trtbuild.verification.gate import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from trtbuild.artifact import Record
 
-__all__ = ["DataRecipe", "EngineRecipe"]
+__all__ = [
+    "BenchRecipe",
+    "CalibrateRecipe",
+    "CalibrationFiles",
+    "DataRecipe",
+    "EngineRecipe",
+    "OptimizeRecipe",
+    "PruneRecipe",
+    "QuantizeRecipe",
+    "VerifyRecipe",
+]
+
+_FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
+_GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
+
+
+def _batch_sizes(text: str) -> int:
+    try:
+        size = int(text)
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise ValueError(
+            f"cannot be '{text}': a batch has at least one image; write for example 1,8,32"
+        )
+    return size
 
 
 @dataclass(frozen=True)
@@ -27,36 +55,188 @@ class EngineRecipe:
     """Everything that makes an engine.
 
     Attributes:
-        model: path of the float ONNX file.
-        output: folder of the results; made if absent.
-        int8: build in INT8; without it nothing is calibrated or quantized, and the backend's settings say
-            which other precision to build.
-        data: see `DataRecipe`.
-        calibrate: how ranges are chosen.
-        calibration: a calibration file to use instead of calibrating.
-        float_patterns: layers kept in float, by node name, op type or glob.
-        optimize: which graph passes run.
-        backend: name of the backend, or ``auto``.
-        settings: the backend's own options.
-        batch_size: of verification, and of backends that calibrate by themselves.
-        gate: the limits that decide.
-        tune: how far to search when `gate` sets a budget; None only judges.
-        latency: how long latency is measured; None leaves it out.
+        export: the way from a PyTorch module to `model`; None where `model` is there already.
         earlier: what was done to the network before, such as its export; goes into the manifest.
     """
 
-    model: Path
-    output: Path
-    int8: bool = True
-    data: DataRecipe = field(default_factory=DataRecipe)
-    calibrate: CalibrateOptions = field(default_factory=CalibrateOptions)
-    calibration: Path | None = None
-    float_patterns: tuple[str, ...] = ()
-    optimize: OptimizeOptions = field(default_factory=OptimizeOptions)
-    backend: str = AUTO
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: int = 8
-    gate: Gate = field(default_factory=Gate)
-    tune: TuneOptions | None = field(default_factory=TuneOptions)
-    latency: MeasureOptions | None = field(default_factory=MeasureOptions)
+    model: Path = option(MISSING, "The float network, an ONNX file.", argument=True)
+    output: Path = option(Path("out"), "Folder for the results; made if absent.", short="-o")
+    int8: bool = option(True, "Build in INT8.", when_absent="none; say --int8, --fp16, or both")
+    fp16: bool = option(False, "What is not INT8 runs in FP16; TensorRT alone.")
+    data: DataRecipe = group(DataRecipe, "Data")
+    calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
+    calibration: Path | None = option(None, "Use these ranges; do not calibrate.")
+    float_patterns: tuple[str, ...] = option((), _FLOAT, flag="--float", metavar="PATTERN")
+    float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
+    optimize: OptimizeOptions = group(
+        OptimizeOptions, "Graph passes", file_only=("seed", "max_rounds")
+    )
+    backend: str = option(AUTO, "What builds the engine: tensorrt, onnxruntime, or auto.")
+    tensorrt: TensorRTOptions = group(TensorRTOptions, "TensorRT")
+    batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)
+    gate: Gate = group(Gate, "Limits")
+    tune: TuneOptions | None = group(
+        TuneOptions, "Search", switch="--tune",
+        help="With an accuracy limit: search for the cheapest way to meet it.",
+    )  # fmt: skip
+    latency: MeasureOptions | None = group(
+        MeasureOptions, "Latency", switch="--latency", help="Measure latency.",
+        otherwise={"duration_ms": 2000.0},
+    )  # fmt: skip
+    export: ExportSpec | None = group(
+        ExportSpec, "Export of a PyTorch module", optional=True, needs=("source",)
+    )
     earlier: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRecipe:
+    """What to compare, on what, and what to look into; all of the data verifies.
+
+    Attributes:
+        reference: float ONNX file, or a PyTorch module.
+        engine: what is judged: a plan, or an ONNX file with Q/DQ.
+    """
+
+    reference: Path | ModuleSource
+    engine: Path
+    data: DataRecipe = group(DataRecipe, "Data")
+    backend: str = option(AUTO, "What opens ENGINE; auto goes by the file.")
+    batch_size: int = option(8, "Images a run, where the network leaves it open.", low=1)
+    options: ComparisonOptions = group(ComparisonOptions, "Comparison")
+    diagnosis: Diagnosis = group(Diagnosis, "Diagnosis")
+    tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
+    gate: Gate = group(Gate, "Limits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRecipe:
+    """What to time, and against what; random numbers where no data is named.
+
+    Attributes:
+        engine: the file to time.
+    """
+
+    engine: Path
+    against: Path | None = option(
+        None, "Compare with another engine, in turns, or with a baseline of this device.",
+        metavar="ENGINE|BASELINE.json",
+    )  # fmt: skip
+    data: DataRecipe = group(DataRecipe, "Data")
+    backend: str = option(AUTO, "What opens the engines; auto goes by the file.")
+    tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
+    batch_sizes: tuple[int, ...] = option(
+        (), "One batch size, or several for a sweep.", flag="--batch-size", metavar="N[,N...]",
+        separator=",", parse=_batch_sizes, when_absent="what the engine fixes, else 1",
+    )  # fmt: skip
+    measure: MeasureOptions = group(MeasureOptions, "Latency")
+    margin_percent: float = option(
+        DEFAULT_MARGIN_PERCENT,
+        "Differences below this count as none.",
+        flag="--within",
+        unit="percent",
+    )
+    save_baseline: Path | None = option(
+        None, "Keep the latencies for --against on this device; one batch size only."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationFiles:
+    """Where a calibration goes."""
+
+    output: Path = option(MISSING, "Calibration file to write.", short="-o")
+    cache: Path | None = option(None, "Write the same scales as a TensorRT calibration cache.")
+    tensorrt_version: str = option(
+        "10.16.1", "In the cache's header; TensorRT skips other versions."
+    )
+    plot: Path | None = option(
+        None, "Draw every tensor's histogram with the thresholds of all methods.", metavar="DIR"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateRecipe:
+    """Which network is calibrated, on what.
+
+    Attributes:
+        model: float ONNX file.
+    """
+
+    model: Path
+    data: DataRecipe = group(DataRecipe, "Data")
+    calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
+    batch_size: int = option(
+        8, "Matters to entropy-tensorrt alone: no other rule depends on it.", low=1
+    )
+    all_tensors: bool = option(
+        False, "Observe every float tensor of the graph as given, as TensorRT 10 does."
+    )
+    shard: str | None = option(
+        None, "Only part I of N of the data; merge the parts afterwards.", metavar="I/N"
+    )
+    files: CalibrationFiles = group(CalibrationFiles, "Files", required=True)
+
+    def __post_init__(self) -> None:
+        if self.shard is not None and self.calibrate.method == AS_TENSORRT:
+            raise OptionError(
+                f"{AS_TENSORRT} depends on the order of all batches, so it has no parts to merge; use "
+                "entropy, or leave --shard out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeRecipe:
+    """A network and its ranges.
+
+    Attributes:
+        model: float ONNX file.
+    """
+
+    model: Path
+    calibration: Path | None = option(None, "File from `trtbuild calibrate`.")
+    output: Path | None = option(None, "ONNX file to write.", short="-o")
+    form: str = option(
+        "tensorrt", "TensorRT's explicit Q/DQ, or what ONNX Runtime runs in integer kernels.",
+        choices=("tensorrt", "onnxruntime"),
+    )  # fmt: skip
+    float_patterns: tuple[str, ...] = option((), _FLOAT, flag="--float", metavar="PATTERN")
+    float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizeRecipe:
+    """A network and the graph passes that run over it.
+
+    Attributes:
+        source: ONNX file to read.
+        target: ONNX file to write.
+    """
+
+    source: Path
+    target: Path
+    options: OptimizeOptions = group(OptimizeOptions, "Graph passes")
+    fixed_weights: bool = option(
+        False, "Weights that are also inputs are weights; opset 13 or newer."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRecipe:
+    """A PyTorch module and the channels that go; `output` is for weights and history."""
+
+    source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
+    inputs: tuple[InputSpec, ...] = option(
+        (), "[name:]dims[:dtype][:low..high], for example 1x3x224x224. Repeatable.",
+        flag="--input", metavar="SPEC", parse=parse_input, write=str,
+    )  # fmt: skip
+    dynamic: tuple[str, ...] = option(
+        (), "batch, or [input:]axis=name,... for other axes. Repeatable.", metavar="AXES"
+    )
+    prune: PruneSpec | None = group(
+        PruneSpec, "Pruning", optional=True, needs=("ratio", "layer_ratios", "head_ratio"),
+        otherwise={"ratio": 0.0},
+    )  # fmt: skip
+    output: Path = option(
+        Path("pruned"), "Folder for weights and history; made if absent.", short="-o"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.errors import MissingError, OptionError
 
@@ -10,48 +10,43 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trtbuild.backends.base import Backend
+    from trtbuild.options.tensorrt import OpenOptions
 
 __all__ = ["AUTO", "choose_backend", "known_backends"]
 
 AUTO = "auto"
 
 
-def known_backends(settings: Mapping[str, Any] | None = None) -> Mapping[str, Backend]:
+def known_backends(options: OpenOptions | None = None) -> Mapping[str, Backend]:
     """Every backend by name, the preferred first; none is loaded by asking.
 
     Args:
-        settings: TensorRT's options for opening plans.
-
-    Raises:
-        OptionError: an option that TensorRT does not have.
+        options: TensorRT's, for opening plans.
     """
     # Here and not above: everything that names `backends.base` passes through this file, and the backends
     # themselves stand on packages that do.
     from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
-    from trtbuild.backends.tensorrt import TensorRTBackend, TensorRTOptions
+    from trtbuild.backends.tensorrt import TensorRTBackend
 
-    options = TensorRTOptions.from_settings(settings or {})
     tensorrt, embedded = TensorRTBackend(options), OnnxRuntimeBackend()
     return {tensorrt.name: tensorrt, embedded.name: embedded}
 
 
-def choose_backend(
-    name: str = AUTO, settings: Mapping[str, Any] | None = None
-) -> tuple[Backend, str]:
+def choose_backend(name: str = AUTO, options: OpenOptions | None = None) -> tuple[Backend, str]:
     """Take the backend `name`, or with ``auto`` the first that works on this machine.
 
     Args:
         name: of a backend, or ``auto``.
-        settings: TensorRT's options; checked, whichever backend is taken.
+        options: TensorRT's, for opening plans.
 
     Returns:
         The backend, and one sentence that says what was picked and why.
 
     Raises:
-        OptionError: there is no backend or option of that name, or options contradict each other.
+        OptionError: there is no backend of that name.
         MissingError: it does not work here; the message says why and what mends it.
     """
-    backends = known_backends(settings)
+    backends = known_backends(options)
     if name != AUTO:
         if name not in backends:
             raise OptionError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -38,14 +39,16 @@ class BuildRequest:
         directory: where the files go; it exists.
         calibration_batches: starts a new pass over the calibration data; for backends that calibrate
             by themselves (TensorRT 10). None when ranges came from a file.
-        settings: the backend's own options, by name.
+        fp16: what is not INT8 runs in FP16.
+        options: of TensorRT; other backends name those that have no effect on them.
         progress: shown how far a long build is.
     """
 
     artifact: Artifact
     directory: Path
     calibration_batches: Callable[[], Iterable[Feeds]] | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    fp16: bool = False
+    options: TensorRTOptions = field(default_factory=TensorRTOptions)
     progress: Progress = silent
 
 

@@ -51,7 +51,9 @@ class OnnxRuntimeBackend:
             {
                 "onnxruntime": ort.__version__,
                 "provider": "CPUExecutionProvider",
-                "without_effect": sorted(request.settings),
+                "without_effect": sorted(
+                    [*request.options.changed, *(["fp16"] if request.fp16 else [])]
+                ),
             },
         )
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact
 from trtbuild.backends import AUTO, choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.errors import InputError
+from trtbuild.options.tensorrt import OpenOptions, Quantization, TensorRTOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import onnx_ir as ir
 
@@ -28,15 +29,13 @@ def backend_of(path: Path, backend: str = AUTO) -> str:
     return "onnxruntime" if path.suffix == ".onnx" else "tensorrt"
 
 
-def open_engine(
-    path: Path, backend: str = AUTO, settings: Mapping[str, Any] | None = None
-) -> Session:
+def open_engine(path: Path, backend: str = AUTO, options: OpenOptions | None = None) -> Session:
     """Open an ONNX file in ONNX Runtime, anything else as a TensorRT plan.
 
     Args:
         path: the engine.
         backend: what opens it; ``auto`` goes by the file.
-        settings: TensorRT's options for opening plans.
+        options: TensorRT's, for opening plans.
 
     Raises:
         InputError: there is no such file.
@@ -46,38 +45,38 @@ def open_engine(
     """
     if not path.is_file():
         raise InputError(f"the engine '{path}' does not exist; give the path of a file.")
-    return choose_backend(backend_of(path, backend), settings)[0].open(path)
+    return choose_backend(backend_of(path, backend), options)[0].open(path)
 
 
 def built_by(
-    backend: str, example: Feeds, settings: Mapping[str, Any] | None = None
+    backend: str, example: Feeds, options: OpenOptions | None = None
 ) -> Callable[[ir.Model], Session]:
     """A function that builds an engine of a Q/DQ network and opens it; nothing is left on disk.
 
     Args:
         backend: ``tensorrt``; it must obey Q/DQ as they stand in the network.
         example: a batch; dynamic inputs are built for its shapes.
-        settings: the backend's own options.
+        options: TensorRT's, for opening plans.
 
     Raises:
         OptionError: there is no backend of that name.
         MissingError: it does not work on this machine.
     """
-    chosen, _ = choose_backend(backend, settings)
+    chosen, _ = choose_backend(backend, options)
     shapes = [f"{name}={'x'.join(map(str, array.shape))}" for name, array in example.items()]
 
     def build(model: ir.Model) -> Session:
         dynamic = any(
             not isinstance(dim, int) for value in model.graph.inputs for dim in value.shape or ()
         )
-        options = {
-            "quantization": "explicit",
-            **({"shapes": shapes} if dynamic else {}),
-            **(settings or {}),
-        }
+        building = TensorRTOptions(
+            quantization=Quantization.EXPLICIT,
+            shapes=tuple(shapes) if dynamic else (),
+            **vars(options or OpenOptions()),
+        )
         artifact = Artifact("candidate", model, model, quantized=model)
         with tempfile.TemporaryDirectory() as folder:
-            engine = chosen.build(BuildRequest(artifact, Path(folder), settings=options))
+            engine = chosen.build(BuildRequest(artifact, Path(folder), options=building))
             return chosen.open(engine.path)
 
     return build

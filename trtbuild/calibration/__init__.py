@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from trtbuild.calibration.observe import collect
-from trtbuild.calibration.options import AS_TENSORRT, CalibrateOptions
 from trtbuild.calibration.reuse import changes_since, load_calibration, merge_files, spot_check
 from trtbuild.calibration.stage import calibrate
 from trtbuild.calibration.watch import float_tensors, watch
+from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 
 __all__ = [
     "AS_TENSORRT",

@@ -12,9 +12,9 @@ from trtbuild.data import first_samples
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from trtbuild.calibration.options import CalibrateOptions
     from trtbuild.calibration.statistics import Statistics
     from trtbuild.data import Source
+    from trtbuild.options.calibrate import CalibrateOptions
 
 __all__ = ["Agreement", "collect_until_stable", "spreads"]
 

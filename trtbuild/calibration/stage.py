@@ -12,12 +12,12 @@ from trtbuild.artifact import Artifact, Record
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.calibration.observe import collect
 from trtbuild.calibration.on_device import collect_on_device
-from trtbuild.calibration.options import AS_TENSORRT, CalibrateOptions
 from trtbuild.calibration.reuse import provenance_of
 from trtbuild.calibration.shards import collect_in_processes, collect_on_ray
 from trtbuild.calibration.stable import collect_until_stable, spreads
 from trtbuild.calibration.watch import watch
 from trtbuild.errors import DataError, in_one_tree
+from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def calibrate(
 def _collector(
     network: WatchedNetwork, options: CalibrateOptions, progress: Progress
 ) -> Callable[[Source], Statistics]:
-    if options.ray:
-        return lambda source: collect_on_ray(network, source, options.ray_address, progress)
+    if options.ray is not None:
+        return lambda source: collect_on_ray(network, source, options.ray or None, progress)
     if options.device != "cpu":
         return lambda source: collect_on_device(
             network, source, options.device, total=len(source.index), progress=progress

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from trtbuild.cli.export_summary import export_result, export_summary, layer_time_table
-from trtbuild.cli.module_options import export_options
+from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
 from trtbuild.cli.output import Output, output_options
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trtbuild.pytorch.spec import ExportSpec
+from trtbuild.pytorch.spec import ExportSpec
 
 __all__ = ["command"]
 
 
-@click.command("export")
+@click.command("export", cls=SectionedCommand)
 @click.argument("target")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.onnx"),
               show_default=True, help="File to write.")  # fmt: skip
 @click.option("--layer-times", is_flag=True, help="Profile the module: time of every layer.")
-@export_options
+@recipe_options(ExportSpec, file=True)
 @output_options
 def command(
-    *,
-    target: str,
-    output: Path,
-    layer_times: bool,
-    export: Callable[[str, Path], ExportSpec],
-    out: Output,
+    *, target: str, output: Path, layer_times: bool, given: Given[ExportSpec], out: Output
 ) -> int:
     """Export TARGET (package.module:factory) to ONNX.
 
@@ -41,16 +30,16 @@ def command(
     Norms are folded, nodes are named after modules, and the file is compared with the module in
     ONNX Runtime before it appears.
     """
-    spec = export(target, output)
-    from trtbuild.pytorch import export_from_spec
-    from trtbuild.pytorch.profile import profile_layers
+    spec = given.make(source={"target": target}, path=output)
+    from trtbuild.cli.export_summary import export_summary, layer_time_table
+    from trtbuild.jobs import export as job
 
     with out.progress() as progress:
-        result = export_from_spec(spec, progress)
+        result = job.export(spec, progress)
     out.say(*export_summary(result))
-    answer = export_result(result)
+    answer = job.export_details(result)
     if layer_times:
-        times = profile_layers(result.module, spec.inputs)
+        times = job.layer_times(result, spec)
         out.say(layer_time_table(times))
         answer["layer_times"] = [asdict(time) for time in times]
     out.result(answer)

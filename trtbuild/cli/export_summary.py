@@ -1,8 +1,8 @@
-"""What ``trtbuild export`` shows at the end, as text and as JSON."""
+"""What ``trtbuild export`` shows at the end, as text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.export import ExportResult
     from trtbuild.pytorch.profile import LayerTime
 
-__all__ = ["export_result", "export_summary", "layer_time_table"]
+__all__ = ["export_summary", "layer_time_table"]
 
 
 def export_summary(result: ExportResult) -> list[str]:
@@ -61,27 +61,3 @@ def _fold_lines(result: ExportResult) -> list[str]:
 def _plain(text: str) -> str:
     """Square brackets are rich's markup; here they are text."""
     return text.replace("[", "\\[")
-
-
-def export_result(result: ExportResult) -> dict[str, Any]:
-    """The result as JSON types."""
-    return {
-        "files": [str(file) for file in result.files],
-        "opset": result.opset,
-        "num_nodes": len(result.model.graph),
-        "inputs": [value.name for value in result.model.graph.inputs],
-        "outputs": [value.name for value in result.model.graph.outputs],
-        "parity": {
-            "samples": list(result.parity.samples),
-            "error": result.parity.error,
-            "torch_error": result.parity.torch_error,
-            "note": result.parity.note,
-        },
-        "fold": None if result.fold is None else result.fold.as_dict(),
-        "activations": [
-            {"layer": a.layer, "activation": a.activation, "low": a.low, "high": a.high}
-            for a in result.activations
-        ],
-        "warnings": list(result.warnings),
-        **result.details,
-    }

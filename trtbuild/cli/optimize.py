@@ -6,50 +6,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
+from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.errors import OptionError
-from trtbuild.model import read_model, read_unchanged, write_model
-from trtbuild.passes import OptimizeOptions, all_passes, optimize
-from trtbuild.passes import report as text
+from trtbuild.recipe import OptimizeRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
 __all__ = ["command"]
 
 
-def _names(_context: click.Context, _option: click.Parameter, given: Sequence[str]) -> list[str]:
-    """Take names apart that were given with commas."""
-    return [name.strip() for item in given for name in item.split(",") if name.strip()]
-
-
-@click.command("optimize")
+@click.command("optimize", cls=SectionedCommand)
 @click.argument("source", type=click.Path(path_type=Path), required=False)
 @click.argument("target", type=click.Path(path_type=Path), required=False)
-@click.option("--enable", metavar="PASS", multiple=True, callback=_names, help="Run this as well.")
-@click.option("--disable", metavar="PASS", multiple=True, callback=_names, help="Do not run this.")
-@click.option("--only", metavar="PASS", multiple=True, callback=_names, help="Run nothing else.")
+@recipe_options(OptimizeRecipe, file=True)
 @click.option("--list", "list_only", is_flag=True, help="Show all passes and stop.")
 @click.option("--explain", is_flag=True, help="Say what fired where, and what did not and why.")
-@click.option("--no-check", is_flag=True, help="Do not compare the result with the original.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the compared inputs.")
-@click.option("--fixed-weights", is_flag=True,
-              help="Weights that are also inputs are weights; opset 13 or newer.")  # fmt: skip
 @output_options
 def command(
     *,
     source: Path | None,
     target: Path | None,
-    enable: list[str],
-    disable: list[str],
-    only: list[str],
+    given: Given[OptimizeRecipe],
     list_only: bool,
     explain: bool,
-    no_check: bool,
-    seed: int,
-    fixed_weights: bool,
     out: Output,
 ) -> None:
     """Optimise the graph in SOURCE and write it to TARGET.
@@ -62,30 +46,34 @@ def command(
         return
     if source is None or target is None:
         raise OptionError("give the ONNX file to read and the file to write, or --list.")
-    options = OptimizeOptions(
-        enable=enable, disable=disable, only=only, check=not no_check, seed=seed
-    )
-    model = read_model(source) if fixed_weights else read_unchanged(source)
+    recipe = given.make(source=source, target=target)
+    from trtbuild.jobs.optimize import optimize_file
+    from trtbuild.passes import report as text
+
     with out.progress() as progress:
-        result = optimize(model, options, progress)
-    files = write_model(result.model, target)
-    sizes = (source.stat().st_size, sum(file.stat().st_size for file in files))
-    for line in text.warnings(result.log):
+        done = optimize_file(recipe, progress)
+    for line in text.warnings(done.result.log):
         click.echo(f"warning: {line}", err=True)
     if explain:
-        out.say(*text.explanation(result.log))
-    rows = [*text.size_rows(result), ("file bytes", f"{sizes[0]:,}", f"{sizes[1]:,}")]
-    out.say(_table(("", "before", "after"), rows), result.log.comparison)
-    out.result(text.as_json(result) | {"file_bytes": {"before": sizes[0], "after": sizes[1]}})
+        out.say(*text.explanation(done.result.log))
+    before, after = done.bytes_before, done.bytes_after
+    rows = [*text.size_rows(done.result), ("file bytes", f"{before:,}", f"{after:,}")]
+    out.say(_table(("", "before", "after"), rows), done.result.log.comparison)
+    out.result(text.as_json(done.result) | {"file_bytes": {"before": before, "after": after}})
 
 
 def _list(out: Output) -> None:
+    from trtbuild.passes import all_passes
+    from trtbuild.passes import report as text
+
     rows = text.pass_rows(all_passes())
     out.say(_table(("pass", "runs", "what it does", "also called"), rows))
     out.result([dict(zip(("name", "runs", "summary", "aliases"), row)) for row in rows])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.table import Table
+
     table = Table(*head, box=None)
     for row in rows:
         table.add_row(*row)

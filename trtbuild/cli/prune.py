@@ -2,71 +2,53 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
-from trtbuild.cli.module_options import module_options
+from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
 from trtbuild.cli.output import Output, output_options
-from trtbuild.cli.prune_options import prune_options
-from trtbuild.errors import OptionError
-from trtbuild.pytorch.spec import PruneSpec
+from trtbuild.recipe import PruneRecipe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
 
-    from trtbuild.cli.module_options import ModuleOptions
     from trtbuild.pytorch.prune import PruneGroup, PruneReport
 
 __all__ = ["command"]
 
 
-@click.command("prune")
+@click.command("prune", cls=SectionedCommand)
 @click.argument("target")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("pruned"),
-              show_default=True, help="Folder for weights and history; made if absent.")  # fmt: skip
 @click.option(
     "--list-groups", is_flag=True, help="Show what is coupled with what, and cut nothing."
 )
-@module_options
-@prune_options
+@recipe_options(PruneRecipe, file=True)
 @output_options
-def command(
-    *,
-    target: str,
-    output: Path,
-    list_groups: bool,
-    module: ModuleOptions,
-    prune: PruneSpec | None,
-    out: Output,
-) -> int:
+def command(*, target: str, list_groups: bool, given: Given[PruneRecipe], out: Output) -> int:
     """Remove channels of TARGET (package.module:factory) through whole coupled groups.
 
     The folder that is written loads everywhere as --weights, without pickle. Without fine-tuning
     the accuracy of a network that lost half of its channels is near chance.
     """
-    source = module.source_of(target)
-    if prune is None and not list_groups:
-        raise OptionError("say how much shall go: --prune 0.5, or --list-groups to look first.")
-    from trtbuild.pytorch import load_module, require_torch
+    recipe = given.make(source={"target": target})
+    from trtbuild.jobs import prune as job
 
-    require_torch("torch_pruning")
-    from trtbuild.pytorch import prune as pruning
-
-    loaded = load_module(source)
     if list_groups:
-        groups = pruning.list_groups(loaded.module, module.inputs, prune or PruneSpec())
+        groups = job.channel_groups(recipe)
         out.say(*(_group_text(group) for group in groups))
         out.result([_group_json(group) for group in groups])
         return 0
-    assert prune is not None
-    result = pruning.prune_channels(loaded.module, module.inputs, prune)
-    pruning.save_pruned(result.module, result.history, output)
-    out.say(*_summary(result.report, output))
+    result = job.prune(recipe)
+    out.say(*_summary(result.report, recipe.output))
     out.result(
-        {"folder": str(output), "warnings": list(loaded.warnings), **result.report.as_dict()}
+        {
+            "folder": str(recipe.output),
+            "warnings": list(result.warnings),
+            **result.report.as_dict(),
+        }
     )
     return 0
 
@@ -94,6 +76,8 @@ def _group_json(group: PruneGroup) -> dict[str, Any]:
 
 
 def _summary(report: PruneReport, folder: Path) -> list[RenderableType]:
+    from rich.table import Table
+
     table = Table("layer", "channels", "", box=None)
     for width in report.widths:
         table.add_row(

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trtbuild.files import write_text
-from trtbuild.report.junit import to_junit
-from trtbuild.report.to_html import to_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +35,9 @@ class ReportFiles:
         if self.html is None and self.junit is None:
             return
         report = make()
+        from trtbuild.report.junit import to_junit
+        from trtbuild.report.to_html import to_html
+
         if self.html is not None:
             write_text(self.html, to_html(report))
         if self.junit is not None:

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from trtbuild.data.labels import read_labels
-from trtbuild.data.preprocess import ImageSize, Preprocess, read_preprocess
 from trtbuild.data.random_data import RandomSource
-from trtbuild.data.recipe import (
-    DataPlan,
-    DataRecipe,
-    calibration_source,
-    open_data,
-    open_source,
-)
+from trtbuild.data.recipe import DataPlan, calibration_source, open_data, open_source
 from trtbuild.data.samples import (
     Batch,
     DataDigest,
@@ -33,6 +26,8 @@ from trtbuild.data.split import (
     split,
     without,
 )
+from trtbuild.options.data import DataRecipe
+from trtbuild.options.preprocess import ImageSize, Preprocess, read_preprocess
 
 __all__ = [
     "HELD_OUT_SHARE",

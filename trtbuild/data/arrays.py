@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from trtbuild.data.preprocess import Preprocess
     from trtbuild.model.signature import TensorSpec
+    from trtbuild.options.preprocess import Preprocess
 
 __all__ = ["ArraySource", "load_arrays"]
 

@@ -17,8 +17,8 @@ from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
-    from trtbuild.data.preprocess import Preprocess
     from trtbuild.model.signature import TensorSpec
+    from trtbuild.options.preprocess import Preprocess
 
 __all__ = ["CallableSource", "import_callable"]
 

@@ -11,8 +11,8 @@ from trtbuild.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtbuild.data.preprocess import Preprocess
     from trtbuild.model.signature import TensorSpec
+    from trtbuild.options.preprocess import Preprocess
 
 __all__ = ["as_feed", "as_feeds"]
 

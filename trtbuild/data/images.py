@@ -20,8 +20,8 @@ from trtbuild.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtbuild.data.preprocess import Preprocess
     from trtbuild.model.signature import TensorSpec
+    from trtbuild.options.preprocess import Preprocess
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "ImageTar"]
 

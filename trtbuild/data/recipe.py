@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,41 +20,12 @@ from trtbuild.model import fixed_batch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbuild.data.preprocess import Preprocess
     from trtbuild.data.samples import Source
     from trtbuild.model.signature import TensorSpec
+    from trtbuild.options.data import DataRecipe
+    from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["DataPlan", "DataRecipe", "calibration_source", "open_data", "open_source"]
-
-
-@dataclass(frozen=True)
-class DataRecipe:
-    """Which data calibrates, which verifies, and how it becomes the network's input.
-
-    Attributes:
-        data: file, folder or ``module:function``; None when none was given.
-        preprocess: how pixels become inputs; None passes arrays as they are.
-        verify_data: data kept for verification; None keeps a few percent of `data` apart.
-        labels: file with the classes of the data that verifies.
-        num_images: how many samples calibrate; None takes all.
-        random_data: use random numbers, because the user asked for it by name.
-        seed: of every choice among samples, and of random data.
-    """
-
-    data: str | None = None
-    preprocess: Preprocess | None = None
-    verify_data: str | None = None
-    labels: Path | None = None
-    num_images: int | None = None
-    random_data: bool = False
-    seed: int = 0
-
-    @property
-    def preprocess_text(self) -> str:
-        """Identifies the preprocessing in a calibration's provenance."""
-        if self.preprocess is None:
-            return "none"
-        return json.dumps(self.preprocess.as_dict(), sort_keys=True)
+__all__ = ["DataPlan", "calibration_source", "open_data", "open_source"]
 
 
 @dataclass(frozen=True)

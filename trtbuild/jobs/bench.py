@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.backends import AUTO
 from trtbuild.backends.opening import open_engine
 from trtbuild.data import RandomSource, batches, open_source
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import file_digest
 from trtbuild.latency.baseline import Baseline, check_device, load_baseline, save_baseline
 from trtbuild.latency.conditions import Conditions, Device, Watch, this_device
-from trtbuild.latency.measure import MeasureOptions, Samples, measure
+from trtbuild.latency.measure import Samples, measure
 from trtbuild.latency.regress import (
-    DEFAULT_MARGIN_PERCENT,
     Answer,
     LatencyVerdict,
     against_baseline,
@@ -25,7 +23,7 @@ from trtbuild.latency.regress import (
 from trtbuild.latency.stats import summarize
 from trtbuild.machine import package_versions
 from trtbuild.progress import Progress, silent
-from trtbuild.recipe import DataRecipe
+from trtbuild.recipe import BenchRecipe
 from trtbuild.records import encode
 from trtbuild.verification.matching import check_same_interface
 
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from trtbuild.data import Source
+    from trtbuild.data import DataRecipe, Source
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.session import Feeds, Session
 
@@ -45,33 +43,6 @@ VERSION = 1
 # Each turn takes the next of so many batches: power, and so clocks, depend on the values.
 _NUM_BATCHES = 8
 _CONTROL = "again"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchRecipe:
-    """What to time, and against what.
-
-    Attributes:
-        engine: the file to time.
-        against: another engine, or a baseline (``.json``); None times the engine alone.
-        data: what to run on; random numbers where none is named.
-        backend: opens the engines; ``auto`` goes by the file.
-        settings: TensorRT's options for opening plans.
-        batch_sizes: empty takes the one that the engine fixes, else 1.
-        measure: how long.
-        margin_percent: differences below this count as none.
-        save_baseline: where to keep the latencies; one batch size only.
-    """
-
-    engine: Path
-    against: Path | None = None
-    data: DataRecipe = field(default_factory=DataRecipe)
-    backend: str = AUTO
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    batch_sizes: tuple[int, ...] = ()
-    measure: MeasureOptions = field(default_factory=MeasureOptions)
-    margin_percent: float = DEFAULT_MARGIN_PERCENT
-    save_baseline: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +132,7 @@ def _open(recipe: BenchRecipe, stack: contextlib.ExitStack) -> dict[str, Session
     """The engine; before it, where there is one, what it is compared with, opened twice."""
 
     def opened(path: Path) -> Session:
-        session = open_engine(path, recipe.backend, recipe.settings)
+        session = open_engine(path, recipe.backend, recipe.tensorrt)
         stack.callback(session.close)
         return session
 

@@ -87,7 +87,7 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
         InputError: the model, the data or an option is wrong; nothing half-written is left.
         MissingError: the backend that was asked for does not work here.
     """
-    choose_backend(recipe.backend, recipe.settings)  # what is not installed is said at once
+    choose_backend(recipe.backend)  # what is not installed is said at once
     artifact = load(recipe.model)
     artifact = replace(artifact, history=(*recipe.earlier, *artifact.history))
     plan = open_data(
@@ -103,7 +103,11 @@ def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineRes
     if recipe.int8:
         artifact = _with_ranges(artifact, plan, recipe, progress)
         tuned = _tuned(artifact, plan, recipe, progress)
-        artifact = quantize(artifact, recipe.float_patterns) if tuned is None else tuned.artifact
+        artifact = (
+            quantize(artifact, recipe.float_patterns, recipe.float_groups)
+            if tuned is None
+            else tuned.artifact
+        )
     with staged_files(output, last=_manifest_name(artifact)) as folder:
         result = _built(artifact, tuned, plan, recipe, folder, progress)
     engine = replace(result.engine, path=output / result.engine.path.name)
@@ -119,7 +123,7 @@ def _built(
     progress: Progress,
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
-    backend, why = choose_backend(recipe.backend, recipe.settings)
+    backend, why = choose_backend(recipe.backend, recipe.tensorrt)
     files = _write_network(artifact, output) if recipe.int8 else {}
     progress("build", 0, 1)
     engine = backend.build(_request(artifact, plan, recipe, output, progress))
@@ -169,12 +173,12 @@ def _with_ranges(
     if recipe.calibration is not None:
         return _with_earlier_ranges(artifact, plan, recipe)
     assert plan.calibration is not None
-    tensors = watched_tensors(artifact.model, recipe.float_patterns)
+    tensors = watched_tensors(artifact.model, recipe.float_patterns, recipe.float_groups)
     if not tensors:
         raise ModelError(
             f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact, recipe)}."
         )
-    if recipe.settings.get("fp16"):
+    if recipe.fp16:
         # whether they fit into FP16
         tensors = tuple(sorted({*tensors, *float_activations(artifact.model)}))
     options = replace(
@@ -185,7 +189,7 @@ def _with_ranges(
 
 def _why_none(artifact: Artifact, recipe: EngineRecipe) -> str:
     """The first layer that could have been INT8, and why it is not."""
-    for decision in place(artifact.model, recipe.float_patterns).decisions:
+    for decision in place(artifact.model, recipe.float_patterns, recipe.float_groups).decisions:
         if decision.op_type in WEIGHTED | RECURRENT:
             return f"'{decision.node}' stays float: {decision.reason}"
     return f"it has no {', '.join(sorted(WEIGHTED))} with a constant weight"
@@ -218,6 +222,11 @@ def _tuned(
 ) -> Tuned | None:
     if not _has_budget(recipe) or plan.calibration is None:
         return None
+    if recipe.float_groups:
+        raise OptionError(
+            "a search for a budget chooses groups by itself; keep layers in float with --float, or leave the "
+            "search out with --no-tune."
+        )
     return meet_budget(
         artifact,
         plan.calibration,
@@ -254,4 +263,4 @@ def _request(
         return (batch.feeds for batch in batches(plan.calibration, size))
 
     given = calibration_batches if plan.calibration is not None else None
-    return BuildRequest(artifact, output, given, recipe.settings, progress)
+    return BuildRequest(artifact, output, given, recipe.fp16, recipe.tensorrt, progress)

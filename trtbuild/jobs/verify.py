@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.backends import AUTO
 from trtbuild.backends.opening import built_by, open_engine
 from trtbuild.data import choose_samples, open_data
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.compare import verification_batches
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import input_specs, read_model
+from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
 from trtbuild.progress import Progress, silent
+from trtbuild.recipe import VerifyRecipe
 from trtbuild.records import decode, encode, load_object
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import Culprits, find_culprits
 from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.groups import find_groups, with_float
 from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
-from trtbuild.verification.compare import Comparison, ComparisonOptions, compare
+from trtbuild.verification.compare import Comparison, compare
 from trtbuild.verification.gate import Gate, Verdict, judge
 from trtbuild.verification.layers import LayerReport, layer_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
-    from trtbuild.data import Batch, Source
+    from trtbuild.data import Batch, DataRecipe, Source
     from trtbuild.model.signature import TensorSpec
     from trtbuild.pytorch.spec import ModuleSource
-    from trtbuild.recipe import DataRecipe
     from trtbuild.runtime.session import Session
 
 __all__ = [
@@ -47,63 +47,8 @@ __all__ = [
     "verify",
 ]
 
-# Candidates of a diagnosis run here unless an engine is asked for.
-REFERENCE_BACKEND = "onnxruntime"
-
 SCHEMA = "trtbuild.verification"
 VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Diagnosis:
-    """What is looked into beyond the outputs; each needs a Q/DQ network in ONNX as the engine.
-
-    Attributes:
-        layers: error of every layer and activation.
-        sensitivity: cost of every group alone.
-        bisect: when a limit fails, the smallest set of groups that explains it.
-        num_images: how many of the images each of these runs on; None for all.
-        backend: what sensitivity and bisecting run candidates on: ``onnxruntime`` computes Q/DQ as
-            written, on CPU; ``tensorrt`` builds an engine of every candidate.
-    """
-
-    layers: bool = False
-    sensitivity: bool = False
-    bisect: bool = False
-    num_images: int | None = 64
-    backend: str = REFERENCE_BACKEND
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anything is."""
-        return self.layers or self.sensitivity or self.bisect
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyRecipe:
-    """What to compare, on what, and what to look into.
-
-    Attributes:
-        reference: float ONNX file, or a PyTorch module.
-        engine: what is judged: a plan, or an ONNX file with Q/DQ.
-        data: images and labels; all of them verify.
-        backend: opens `engine`; ``auto`` goes by the file.
-        settings: TensorRT's options for opening plans.
-        batch_size: images a run, where the network leaves it open.
-        options: what is compared.
-        gate: limits.
-        diagnosis: what else is looked into.
-    """
-
-    reference: Path | ModuleSource
-    engine: Path
-    data: DataRecipe
-    backend: str = AUTO
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: int = 8
-    options: ComparisonOptions = field(default_factory=ComparisonOptions)
-    gate: Gate = field(default_factory=Gate)
-    diagnosis: Diagnosis = field(default_factory=Diagnosis)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +112,7 @@ def verify(recipe: VerifyRecipe, progress: Progress = silent) -> Verification:
         raise OptionError(
             "layers, sensitivity and bisecting need the float network as an ONNX file."
         )
-    engine = open_engine(recipe.engine, recipe.backend, recipe.settings)
+    engine = open_engine(recipe.engine, recipe.backend, recipe.tensorrt)
     try:
         inputs = engine.inputs if artifact is None else input_specs(artifact.source)
         source = _source(recipe.data, inputs)
@@ -237,7 +182,7 @@ def _diagnosed(
         found = replace(found, layers=layer_errors(model, quantized, batches, progress))
     opener: Callable[[ir.Model], Session] = open_as_written
     if wanted.backend != REFERENCE_BACKEND:
-        opener = built_by(wanted.backend, batches[0].feeds, recipe.settings)
+        opener = built_by(wanted.backend, batches[0].feeds, recipe.tensorrt)
     evaluate = Evaluator(open_session(model), batches, recipe.options, opener=opener)
     if wanted.sensitivity:
         costs = sensitivities(quantized, model, evaluate, progress)

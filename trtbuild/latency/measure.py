@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from trtbuild.errors import OptionError
+from trtbuild.options.measure import MeasureOptions
 from trtbuild.progress import silent
 
 if TYPE_CHECKING:
@@ -46,33 +47,6 @@ class TimedSession(Protocol):
     ) -> Sequence[float] | np.ndarray:
         """Run `warmup` times uncounted, then `runs` times; milliseconds of each of these."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureOptions:
-    """How long to measure.
-
-    Attributes:
-        warmup_ms: each session runs at least this long, and at least 3 times, before it counts.
-        duration_ms: of the counted turns, all sessions together.
-        min_rounds: at least so many turns each, however long they take.
-        max_rounds: at most so many.
-        runs_per_turn: None: as many as last some milliseconds, by the warm-up.
-    """
-
-    warmup_ms: float = 200.0
-    duration_ms: float = 3000.0
-    min_rounds: int = 12
-    max_rounds: int = 10_000
-    runs_per_turn: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min_rounds <= self.max_rounds:
-            raise OptionError("latency needs 1 <= min_rounds <= max_rounds.")
-        if not (self.duration_ms > 0 and self.warmup_ms >= 0):
-            raise OptionError("latency needs a duration above 0 ms and a warm-up of at least 0 ms.")
-        if self.runs_per_turn is not None and self.runs_per_turn < 1:
-            raise OptionError("a turn needs at least 1 run.")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ import numpy as np
 from trtbuild.enums import StrEnum
 from trtbuild.errors import OptionError
 from trtbuild.latency.stats import median_interval, ratio
+from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT
 from trtbuild.verification.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "LatencyVerdict", "against_baseline", "decide", "taken_together"]
 
 CONFIDENCE = 0.995
-DEFAULT_MARGIN_PERCENT = 2.0
 
 # Largest lasting ratio between two sessions of one file in 60 pairs of an idle two-core machine
 # was 0.4 %, in logs.

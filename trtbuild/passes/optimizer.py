@@ -9,7 +9,7 @@ the work of all other passes, and what that pass did well before, stays.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -19,6 +19,7 @@ from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names, rename_clashes
 from trtbuild.model.shapes import dims
 from trtbuild.model.stats import GraphStats, measure
+from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.passes.driver import PassFailure, PassLog, PassRun, Rollback, Schedule, run_passes
 from trtbuild.passes.selection import all_passes, select
 from trtbuild.passes.verify import find_reference, processor_seconds
@@ -26,44 +27,16 @@ from trtbuild.progress import silent
 from trtbuild.runtime.fence import Fence
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from concurrent.futures import Future
 
-    from trtbuild.passes.pass_base import Pass
     from trtbuild.passes.verify import Reference
     from trtbuild.progress import Progress
 
-__all__ = ["OptimizeOptions", "OptimizeResult", "optimize"]
+__all__ = ["OptimizeResult", "optimize"]
 
 
 # The first IR version in which a weight need not be an input, too; passes add such weights.
 _WEIGHTS_WITHOUT_INPUTS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizeOptions:
-    """What to do to a graph.
-
-    Attributes:
-        enable: opt-in passes to run as well, by name.
-        disable: passes not to run.
-        only: run just these passes; empty: all default passes.
-        passes: passes of your own; they run after the shipped ones of a round.
-        check: compare the result with the original on random inputs, and undo what differs.
-        seed: of those inputs.
-        sizes: sizes of symbolic dims to compare at, one mapping of name to size per comparison;
-            empty: a few small sizes that the network takes.
-        max_rounds: the most rounds of the default passes.
-    """
-
-    enable: Sequence[str] = ()
-    disable: Sequence[str] = ()
-    only: Sequence[str] = ()
-    passes: Sequence[Pass] = ()
-    check: bool = True
-    seed: int = 0
-    sizes: Sequence[Mapping[str, int]] = field(default_factory=tuple)
-    max_rounds: int = 100
 
 
 @dataclass(frozen=True)

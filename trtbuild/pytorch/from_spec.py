@@ -40,7 +40,7 @@ def export_from_spec(spec: ExportSpec, progress: Progress = silent) -> ExportRes
     progress("export", steps - 1, steps)
     result = export_onnx(
         module,
-        spec.inputs,
+        spec.traced_inputs,
         path=spec.path,
         fold=spec.fold,
         opset=spec.opset,
@@ -66,7 +66,7 @@ def _thinned(spec: ExportSpec, module: nn.Module) -> tuple[nn.Module, dict[str, 
         require_torch("torch_pruning")
         from trtbuild.pytorch.prune import prune_channels  # slow to import
 
-        pruned = prune_channels(module, spec.inputs, spec.prune)
+        pruned = prune_channels(module, spec.traced_inputs, spec.prune)
         module = pruned.module
         details["pruning"] = pruned.report.as_dict()
         warnings += pruned.report.notes

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from trtbuild.errors import OptionError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+from trtbuild.options.fields import group, option
 
 __all__ = [
     "CRITERIA",
@@ -28,6 +28,7 @@ __all__ = [
     "parse_amount",
     "parse_axes",
     "parse_input",
+    "with_axes",
 ]
 
 DEFAULT_OPSET = 18
@@ -47,29 +48,6 @@ SCOPES = ("local", "global", "isomorphic")
 
 _FLOAT_TYPES = ("float32", "float16", "bfloat16", "float64")
 _INTEGER_TYPES = ("int64", "int32", "int16", "int8", "uint8", "bool")
-
-
-@dataclass(frozen=True)
-class ModuleSource:
-    """Where a module comes from.
-
-    Attributes:
-        target: ``package.module:attribute``; the attribute (dots allowed) is a function or a class
-            that gives an `nn.Module`, or an `nn.Module`.
-        arguments: keyword arguments of the function or class.
-        weights: a checkpoint (``.pt``, ``.pth``, ``.safetensors``) or a folder written by
-            `save_pruned`. None keeps the weights that the factory made.
-        trust_checkpoint: unpickle everything, which runs whatever code the file holds.
-        allow_missing: patterns (`fnmatch`) of keys that the checkpoint need not have.
-        allow_unexpected: patterns of keys that the checkpoint may have and the module does not.
-    """
-
-    target: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    weights: Path | None = None
-    trust_checkpoint: bool = False
-    allow_missing: tuple[str, ...] = ()
-    allow_unexpected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,110 +91,12 @@ class InputSpec:
         """Whether the values are floating point."""
         return self.dtype in _FLOAT_TYPES
 
-
-@dataclass(frozen=True)
-class PruneSpec:
-    """Which share of the channels goes, and how they are chosen.
-
-    Attributes:
-        ratio: share of the channels of each group that is removed, ``0 <= ratio < 1``.
-        criterion: how channels are ranked: one of `CRITERIA`.
-        scope: one of `SCOPES`.
-        round_to: widths that remain are multiples of this; None chooses 32 for wide nets, 16 or 8
-            for narrow ones (INT8 kernels work on blocks of 32 channels).
-        layer_ratios: pattern of module paths -> ratio, first match wins.
-        ignore: patterns of modules that keep their width.
-        max_ratio: no layer loses more than this share, whatever the ranking says.
-        head_ratio: share of whole attention heads that is removed.
-        steps: the ratio is reached in this many equal steps.
-    """
-
-    ratio: float = 0.5
-    criterion: str = "l2"
-    scope: str = "local"
-    round_to: int | None = None
-    layer_ratios: tuple[tuple[str, float], ...] = ()
-    ignore: tuple[str, ...] = ()
-    max_ratio: float = 0.9
-    head_ratio: float = 0.0
-    steps: int = 1
-
-    def __post_init__(self) -> None:
-        named = (("ratio", self.ratio), ("head ratio", self.head_ratio), *self.layer_ratios)
-        for label, ratio in named:
-            if not 0 <= ratio < 1:
-                raise OptionError(
-                    f"pruning {label} {ratio} is out of range: it is a share, at least 0 and below 1 "
-                    "(0.5 removes half of the channels)."
-                )
-        if not 0 < self.max_ratio < 1:
-            raise OptionError(
-                f"the largest ratio of a layer must lie between 0 and 1, not {self.max_ratio}."
-            )
-        if self.criterion not in CRITERIA:
-            raise OptionError(f"criterion '{self.criterion}' is not one of {', '.join(CRITERIA)}.")
-        if self.scope not in SCOPES:
-            raise OptionError(f"pruning scope '{self.scope}' is not one of {', '.join(SCOPES)}.")
-        if self.steps < 1 or (self.round_to is not None and self.round_to < 1):
-            raise OptionError("pruning steps and round_to must be at least 1.")
-
-
-@dataclass(frozen=True)
-class MaskSpec:
-    """Which single weights become zero.
-
-    Attributes:
-        amount: a share (float) or a count (int), of each layer or of all together.
-        method: one of `MASK_METHODS`.
-        globally: rank the weights of all layers together.
-    """
-
-    amount: float
-    method: str = "l1"
-    globally: bool = False
-
-    def __post_init__(self) -> None:
-        if self.method not in MASK_METHODS:
-            raise OptionError(
-                f"mask method '{self.method}' is not one of {', '.join(MASK_METHODS)}."
-            )
-
-
-@dataclass(frozen=True)
-class ExportSpec:
-    """The way from a module to an ONNX file.
-
-    Attributes:
-        source: the module and its weights.
-        inputs: its inputs, in the order of ``forward``.
-        fold: fold BatchNorm before the export.
-        prune: channels to remove before folding, or None.
-        mask: single weights to zero, or None.
-        sparsity: ``2:4`` makes the eligible layers 2:4 sparse, or None.
-        opset: of the ONNX file, `MIN_OPSET` to `MAX_OPSET`.
-        force_opset: allow a newer opset.
-        output_names: names of the outputs, or empty to keep the exporter's.
-        path: the file to write; None keeps the model in memory only.
-        external_data: weights in a file of their own; None does so above 2 GB only.
-        seed: of the sample values.
-    """
-
-    source: ModuleSource
-    inputs: tuple[InputSpec, ...]
-    fold: bool = True
-    prune: PruneSpec | None = None
-    mask: MaskSpec | None = None
-    sparsity: str | None = None
-    opset: int = DEFAULT_OPSET
-    force_opset: bool = False
-    output_names: tuple[str, ...] = ()
-    path: Path | None = None
-    external_data: bool | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.sparsity not in (None, "2:4"):
-            raise OptionError(f"sparsity '{self.sparsity}' is not known; the only pattern is 2:4.")
+    def __str__(self) -> str:
+        """The text that `parse_input` reads back; dynamic axes are not in it."""
+        name = "" if self.name is None else f"{self.name}:"
+        values = "" if self.low is None else f":{self.low!r}..{self.high!r}"
+        dtype = "" if self.dtype == "float32" and not values else f":{self.dtype}"
+        return f"{name}{'x'.join(map(str, self.dims))}{dtype}{values}"
 
 
 _INPUT = re.compile(
@@ -287,6 +167,206 @@ def parse_amount(text: str) -> int | float:
     if not value >= 0 or (isinstance(value, float) and value > 1):
         raise OptionError(f"amount '{text}' is out of range: a share lies between 0 and 1.")
     return value
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """``name=value``; the value as a Python literal if it is one, else as a string."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"'{text}' is not name=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, {"true": True, "false": False}.get(value, value)
+
+
+def _layer_ratio(text: str) -> tuple[str, float]:
+    pattern, _, number = text.rpartition("=")
+    try:
+        if pattern:
+            return pattern, float(number)
+    except ValueError:
+        pass
+    raise ValueError(f"'{text}' is not PATTERN=RATIO, for example layer4.*=0.7")
+
+
+def _layer_ratio_text(given: tuple[str, float]) -> str:
+    return f"{given[0]}={given[1]!r}"
+
+
+@dataclass(frozen=True)
+class ModuleSource:
+    """Where a module comes from; `target` names a function or class that gives an `nn.Module`, or one."""
+
+    target: str = option(
+        MISSING, "package.module:attribute of the module or of what makes it; dots are allowed.",
+        argument=True,
+    )  # fmt: skip
+    arguments: Mapping[str, Any] = option(
+        {}, "Keyword argument of the factory. Repeatable.",
+        flag="--arg", metavar="NAME=VALUE", parse=_argument,
+    )  # fmt: skip
+    weights: Path | None = option(
+        None, "Checkpoint (.pt, .pth, .safetensors), or a folder from prune."
+    )
+    trust_checkpoint: bool = option(
+        False, "Unpickle everything: runs any code that the file holds."
+    )
+    allow_missing: tuple[str, ...] = option(
+        (), "Keys that the checkpoint need not have. Repeatable.", metavar="PATTERN"
+    )
+    allow_unexpected: tuple[str, ...] = option(
+        (),
+        "Keys that the checkpoint may have and the module does not. Repeatable.",
+        metavar="PATTERN",
+    )
+
+
+@dataclass(frozen=True)
+class PruneSpec:
+    """Which share of the channels goes, and how they are chosen; patterns are `fnmatch`'s."""
+
+    ratio: float = option(
+        0.5, "Remove this share of the channels, 0.5 for half.", flag="--prune", metavar="RATIO"
+    )
+    criterion: str = option(
+        "l2", "How channels are ranked.", flag="--prune-criterion",
+        choices=tuple(name for name in CRITERIA if name != "taylor"),  # which needs a loss
+    )  # fmt: skip
+    scope: str = option(
+        "local", "Among which channels they are ranked.", flag="--prune-scope", choices=SCOPES
+    )
+    round_to: int | None = option(
+        None, "Widths are multiples of this; INT8 kernels work on blocks of 32 channels.",
+        flag="--prune-round-to", low=1, when_absent="32, less for narrow nets",
+    )  # fmt: skip
+    layer_ratios: tuple[tuple[str, float], ...] = option(
+        (), "Another share for some layers; the first match wins. Repeatable.",
+        flag="--prune-layer", metavar="PATTERN=RATIO", parse=_layer_ratio, write=_layer_ratio_text,
+    )  # fmt: skip
+    ignore: tuple[str, ...] = option(
+        (), "Layers that keep their width. Repeatable.", flag="--prune-ignore", metavar="PATTERN"
+    )
+    max_ratio: float = option(
+        0.9, "No layer loses more than this share, whatever the ranking says.",
+        flag="--prune-max-ratio", metavar="RATIO",
+    )  # fmt: skip
+    head_ratio: float = option(
+        0.0, "Remove this share of whole attention heads.", flag="--prune-heads", metavar="RATIO"
+    )
+    steps: int = option(
+        1, "The ratio is reached in this many equal steps.", flag="--prune-steps", low=1
+    )
+
+    def __post_init__(self) -> None:
+        named = (("ratio", self.ratio), ("head ratio", self.head_ratio), *self.layer_ratios)
+        for label, ratio in named:
+            if not 0 <= ratio < 1:
+                raise OptionError(
+                    f"pruning {label} {ratio} is out of range: it is a share, at least 0 and below 1 "
+                    "(0.5 removes half of the channels)."
+                )
+        if not 0 < self.max_ratio < 1:
+            raise OptionError(
+                f"the largest ratio of a layer must lie between 0 and 1, not {self.max_ratio}."
+            )
+        if self.criterion not in CRITERIA:
+            raise OptionError(f"criterion '{self.criterion}' is not one of {', '.join(CRITERIA)}.")
+        if self.scope not in SCOPES:
+            raise OptionError(f"pruning scope '{self.scope}' is not one of {', '.join(SCOPES)}.")
+        if self.steps < 1 or (self.round_to is not None and self.round_to < 1):
+            raise OptionError("pruning steps and round_to must be at least 1.")
+
+
+@dataclass(frozen=True)
+class MaskSpec:
+    """Which single weights become zero: a share (float) or a count (int) of them."""
+
+    amount: float = option(
+        MISSING, "Zero single weights: a share (30%, 0.3) or a count (12) per layer.",
+        flag="--mask", metavar="AMOUNT", parse=parse_amount,
+    )  # fmt: skip
+    method: str = option(
+        "l1", "Which weights --mask takes.", flag="--mask-method", choices=MASK_METHODS
+    )
+    globally: bool = option(
+        False, "Rank the weights of all layers together.", flag="--mask-globally"
+    )
+
+    def __post_init__(self) -> None:
+        if self.method not in MASK_METHODS:
+            raise OptionError(
+                f"mask method '{self.method}' is not one of {', '.join(MASK_METHODS)}."
+            )
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """The way from a module to an ONNX file.
+
+    Attributes:
+        path: the file to write; None keeps the model in memory only.
+        seed: of the sample values.
+    """
+
+    source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
+    inputs: tuple[InputSpec, ...] = option(
+        (), "[name:]dims[:dtype][:low..high], for example 1x3x224x224; in the order of forward. Repeatable.",
+        flag="--input", metavar="SPEC", parse=parse_input, write=str,
+    )  # fmt: skip
+    fold: bool = option(True, "Fold BatchNorm into the layers beside it.")
+    prune: PruneSpec | None = group(
+        PruneSpec, "Pruning", optional=True, needs=("ratio", "layer_ratios", "head_ratio"),
+        otherwise={"ratio": 0.0},
+    )  # fmt: skip
+    mask: MaskSpec | None = group(MaskSpec, "Masks", optional=True, needs=("amount",))
+    sparsity: str | None = option(None, "Make the eligible layers 2:4 sparse.", choices=("2:4",))
+    opset: int = option(DEFAULT_OPSET, f"Of the ONNX file, {MIN_OPSET} to {MAX_OPSET}.")
+    force_opset: bool = option(False, "Allow a newer opset.")
+    output_names: tuple[str, ...] = option(
+        (), "Name of an output, in order. Repeatable.", flag="--output-name", metavar="NAME",
+        when_absent="the exporter's",
+    )  # fmt: skip
+    path: Path | None = None
+    external_data: bool | None = option(
+        None, "Weights in a file of their own.", when_absent="above 2 GB only"
+    )
+    seed: int = 0
+    dynamic: tuple[str, ...] = option(
+        (), "batch, or [input:]axis=name,... for other axes. Repeatable.", metavar="AXES"
+    )
+
+    def __post_init__(self) -> None:
+        if self.sparsity not in (None, "2:4"):
+            raise OptionError(f"sparsity '{self.sparsity}' is not known; the only pattern is 2:4.")
+
+    @property
+    def traced_inputs(self) -> tuple[InputSpec, ...]:
+        """The inputs with the axes of `dynamic`.
+
+        Raises:
+            OptionError: there is no input, or `dynamic` names none that is there.
+        """
+        return with_axes(self.inputs, self.dynamic)
+
+
+def with_axes(inputs: Sequence[InputSpec], dynamic: Sequence[str]) -> tuple[InputSpec, ...]:
+    """Return inputs with dynamic axes; a text of `dynamic` without an input's name is about all of them.
+
+    Raises:
+        OptionError: there is no input, or a text names one that is not there.
+    """
+    if not inputs:
+        raise OptionError("a PyTorch module needs its input shape: --input 1x3x224x224.")
+    given = list(inputs)
+    for text in dynamic:
+        name, axes = parse_axes(text)
+        if name is not None and all(spec.name != name for spec in given):
+            raise OptionError(f"--dynamic '{text}': no --input is named '{name}'.")
+        for index, spec in enumerate(given):
+            if name in (None, spec.name):
+                given[index] = replace(spec, dynamic={**spec.dynamic, **axes})
+    return tuple(given)
 
 
 def check_opset(opset: int, *, force: bool) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.calibration import calibrate
 from trtbuild.data import batches, choose_samples, full_batches
 from trtbuild.errors import OptionError
 from trtbuild.model import static_batch
+from trtbuild.options.compare import ComparisonOptions
+from trtbuild.options.tune import TuneOptions
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
@@ -16,40 +18,14 @@ from trtbuild.search.budget import Tuned, tune
 from trtbuild.search.candidate import Draft
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.steps import Material
-from trtbuild.verification.compare import ComparisonOptions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from trtbuild.artifact import Artifact
     from trtbuild.calibration import CalibrateOptions
     from trtbuild.data import Batch, Source
     from trtbuild.verification.gate import Gate
 
 __all__ = ["TuneOptions", "meet_budget"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneOptions:
-    """How far the search goes.
-
-    Attributes:
-        num_images: calibration images that candidates are compared on.
-        num_ranking_images: how many of them serve to rank layers.
-        num_mean_images: how many give channel means and ranges.
-        num_tensors: how many tensors may get a range of their own.
-        max_float_percent: share of the work that may fall back to float at most; a budget that would
-            need more is not met.
-        directory: where results are kept, so that a search that was interrupted goes on; None keeps
-            nothing.
-    """
-
-    num_images: int = 256
-    num_ranking_images: int = 32
-    num_mean_images: int = 64
-    num_tensors: int = 6
-    max_float_percent: float = 50.0
-    directory: Path | None = None
 
 
 def meet_budget(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trtbuild.errors import DataError, OptionError
+from trtbuild.options.compare import ComparisonOptions
 from trtbuild.progress import silent
 from trtbuild.records import decode, encode, load_object
 from trtbuild.verification.matching import check_feeds, check_same_interface
@@ -13,7 +14,6 @@ from trtbuild.verification.metrics import OutputComparison, OutputMetrics, class
 from trtbuild.verification.scores import (
     Accuracy,
     AccuracyCount,
-    Metric,
     MetricAverage,
     MetricScore,
 )
@@ -50,25 +50,6 @@ class LabelledBatch(Protocol):
     def names(self) -> Sequence[str]:
         """Name of each image, for the list of the worst."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonOptions:
-    """What is looked at.
-
-    Attributes:
-        top_k: k of the top-k agreement.
-        num_worst: how many of the worst images are listed for each output.
-        scores: outputs that hold class scores; None: those whose shape says so.
-        label_output: the class scores that labels belong to; None: the first.
-        metrics: the user's metrics by name; see `MetricAverage`.
-    """
-
-    top_k: int = 5
-    num_worst: int = 10
-    scores: tuple[str, ...] | None = None
-    label_output: str | None = None
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

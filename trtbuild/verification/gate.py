@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
+from trtbuild.options.fields import option
 from trtbuild.records import encode
 
 if TYPE_CHECKING:
@@ -21,27 +22,30 @@ __all__ = ["Finding", "Gate", "Verdict", "judge"]
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Limits; None is not judged. Values that are not finite fail under every gate.
+    """Limits; None is not judged. Values that are not finite fail under every gate."""
 
-    Attributes:
-        min_sqnr_db: of every float output, dB.
-        min_cosine: of every float output, -1 to 1.
-        max_relative_l2: of every float output.
-        max_error: largest absolute difference of any element, in the outputs' unit.
-        min_top1_agreement: of every output with class scores, percent.
-        min_topk_agreement: the same for the k best classes, percent.
-        max_top1_drop: against labels, percentage points.
-        max_metric_drop: of every metric of the user, in the metric's unit.
-    """
-
-    min_sqnr_db: float | None = None
-    min_cosine: float | None = None
-    max_relative_l2: float | None = None
-    max_error: float | None = None
-    min_top1_agreement: float | None = None
-    min_topk_agreement: float | None = None
-    max_top1_drop: float | None = None
-    max_metric_drop: float | None = None
+    min_sqnr_db: float | None = option(
+        None, "Least SQNR of every float output.", flag="--min-sqnr", unit="dB"
+    )
+    min_cosine: float | None = option(None, "Least cosine of every float output, -1 to 1.")
+    max_relative_l2: float | None = option(None, "Largest relative L2 error of every float output.")
+    max_error: float | None = option(
+        None, "Largest absolute difference of any element, in the output's unit."
+    )
+    min_top1_agreement: float | None = option(
+        None, "Least share of images with the same class.", unit="percent"
+    )
+    min_topk_agreement: float | None = option(
+        None,
+        "Least share of the k best classes that agree, on average over images.",
+        unit="percent",
+    )
+    max_top1_drop: float | None = option(
+        None, "Largest loss of top-1 against labels.", unit="percentage points"
+    )
+    max_metric_drop: float | None = option(
+        None, "Largest loss of every metric of yours (--metric), in its unit."
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +19,9 @@ from trtbuild.verification.metrics import class_scores, percent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Metric: TypeAlias = Callable[..., Any]
+    from trtbuild.options.compare import Metric
 
-__all__ = ["Accuracy", "AccuracyCount", "Metric", "MetricAverage", "MetricScore", "load_metric"]
+__all__ = ["Accuracy", "AccuracyCount", "MetricAverage", "MetricScore"]
 
 
 @dataclass(frozen=True)
@@ -190,23 +188,3 @@ class MetricAverage:
 def _short(answer: Any) -> str:
     text = repr(answer)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def load_metric(reference: str) -> Metric:
-    """Import the metric ``package.module:name``.
-
-    Raises:
-        OptionError: not of that form, no such module or name, or it cannot be called.
-    """
-    module, separator, name = reference.partition(":")
-    if not (module and separator and name):
-        raise OptionError(f"the metric '{reference}' should be given as 'package.module:function'.")
-    try:
-        metric: Metric = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise OptionError(f"the metric '{reference}' cannot be imported: {error}.") from error
-    except AttributeError as error:
-        raise OptionError(f"the module '{module}' has no '{name}' to use as a metric.") from error
-    if not callable(metric):
-        raise OptionError(f"the metric '{reference}' is a {type(metric).__name__}, not a function.")
-    return metric

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 from trtbuild.cli.main import run
-from trtbuild.cli.module_options import is_module_target
+from trtbuild.options.values import names_function
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,12 +118,12 @@ def test_help_and_target_need_no_torch() -> None:
 
 
 def test_module_targets(here: Path) -> None:
-    assert is_module_target("pkg.models:factory")
-    assert is_module_target("nets:Space.inner")
-    assert not is_module_target("model.onnx")
-    assert not is_module_target("C:model.onnx/x")
+    assert names_function("pkg.models:factory")
+    assert names_function("nets:Space.inner")
+    assert not names_function("model.onnx")
+    assert not names_function("C:model.onnx/x")
     (here / "odd:name").touch()
-    assert not is_module_target("odd:name")
+    assert not names_function("odd:name")
 
 
 PRUNABLE = """

@@ -10,9 +10,9 @@ import pytest
 
 from tests.fakes import FakeBatch, FunctionSession, batches_of
 from trtbuild.errors import DataError, InputError, ModelError, OptionError
+from trtbuild.options.compare import load_metric
 from trtbuild.verification.compare import Comparison, ComparisonOptions, compare, compare_each
 from trtbuild.verification.gate import Gate, judge
-from trtbuild.verification.scores import load_metric
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.base import Availability, Engine
 from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
-from trtbuild.backends.tensorrt.options import RuntimePlatform, TensorRTOptions
 from trtbuild.backends.tensorrt.precision import check_precision, decide_precision
 from trtbuild.backends.tensorrt.profiles import profiles_for
 from trtbuild.errors import MissingError
 from trtbuild.files import write_bytes
 from trtbuild.model import input_specs, write_model
+from trtbuild.options.tensorrt import OpenOptions, RuntimePlatform, TensorRTOptions
 from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.runtime.tensorrt import open_plan
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan
@@ -43,8 +43,8 @@ class TensorRTBackend:
 
     name = "tensorrt"
 
-    def __init__(self, options: TensorRTOptions | None = None) -> None:
-        self._options = options or TensorRTOptions()
+    def __init__(self, options: OpenOptions | None = None) -> None:
+        self._opening = options or OpenOptions()
 
     def availability(self) -> Availability:
         """Say whether TensorRT, its library, the driver and a GPU are there and fit together."""
@@ -78,12 +78,12 @@ class TensorRTBackend:
             MissingError: TensorRT does not start, or the GPU is not there.
         """
         tensorrt = installed()
-        options = TensorRTOptions.from_settings(request.settings)
+        options = request.options
         # What was just built here is opened like that, host code included.
-        self._options = dataclasses.replace(
+        self._opening = dataclasses.replace(
             options, allow_host_code=options.allow_host_code or options.version_compatible
         )
-        precision = decide_precision(tensorrt, request.artifact, options)
+        precision = decide_precision(tensorrt, request)
         profiles = profiles_for(options.shapes, input_specs(request.artifact.source))
         with tempfile.TemporaryDirectory(prefix=".tensorrt.", dir=request.directory) as folder:
             onnx = Path(folder) / f"{request.artifact.name}.onnx"
@@ -92,8 +92,8 @@ class TensorRTBackend:
                 onnx, profiles, precision.implicit, precision.strongly_typed, precision.fp16_flag
             )
             built = build_plan(tensorrt, blueprint, request, options, request.progress)
-            layers = self._inspect(built.plan, Path(folder))
-        verdict = check_precision(layers, precision, fp16=options.fp16)
+            layers = self._inspect(built.plan, Path(folder), options.runtime_platform)
+        verdict = check_precision(layers, precision, fp16=request.fp16)
         return _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
 
     def open(self, path: Path) -> TensorRTSession:
@@ -103,15 +103,15 @@ class TensorRTBackend:
             InputError: the file is not a plan for this machine; the message says what it was built for.
             MissingError: TensorRT, the driver, a GPU or memory is missing.
         """
-        return open_plan(path, self._options)
+        return open_plan(path, self._opening)
 
-    def _inspect(self, plan: bytes, folder: Path) -> EngineLayers:
+    def _inspect(self, plan: bytes, folder: Path, platform: RuntimePlatform) -> EngineLayers:
         """The layers of a plan that was just built; none when it cannot run on this machine."""
-        if self._options.runtime_platform is not RuntimePlatform.SAME_AS_BUILD:
+        if platform is not RuntimePlatform.SAME_AS_BUILD:
             return EngineLayers((), detailed=False)
         path = folder / "new.plan"
         path.write_bytes(plan)
-        return inspect_plan(path, self._options)
+        return inspect_plan(path, self._opening)
 
 
 def _write(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbuild.backends.base import BuildRequest
-    from trtbuild.backends.tensorrt.options import TensorRTOptions
+    from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.progress import Progress
     from trtbuild.runtime.cuda import Device
     from trtbuild.runtime.tensorrt.shapes import Profile

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.backends.tensorrt.options import (
+from trtbuild.errors import MissingError, OptionError
+from trtbuild.options.tensorrt import (
     HardwareCompatibility,
     Refit,
     RuntimePlatform,
     Tiling,
 )
-from trtbuild.errors import MissingError, OptionError
 
 if TYPE_CHECKING:
-    from trtbuild.backends.tensorrt.options import TensorRTOptions
+    from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["apply_options", "flag_names"]

@@ -11,9 +11,9 @@ import numpy as np
 from calibrators.cache import CalibrationCache
 from calibrators.feeder import BatchFeeder, InputForm
 from calibrators.tensorrt import CALIBRATORS, CalibrationRun, make_calibrator
-from trtbuild.backends.tensorrt.options import Calibrator, RangeSource
 from trtbuild.backends.tensorrt.profiles import make_profile
 from trtbuild.errors import DataError, InputError, OptionError, in_one_tree
+from trtbuild.options.tensorrt import Calibrator, RangeSource
 from trtbuild.quantization.scale_propagation import propagate
 from trtbuild.runtime.tensorrt.shapes import ShapeRange
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from trtbuild.backends.base import BuildRequest
-    from trtbuild.backends.tensorrt.options import TensorRTOptions
+    from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.cuda import Device
     from trtbuild.runtime.session import Feeds
     from trtbuild.runtime.tensorrt.logger import Log

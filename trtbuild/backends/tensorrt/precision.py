@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbuild.backends.tensorrt.options import Quantization
 from trtbuild.errors import GateError, ModelError, OptionError
+from trtbuild.options.tensorrt import Quantization
 from trtbuild.quantization.half import to_half
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from trtbuild.artifact import Artifact
-    from trtbuild.backends.tensorrt.options import TensorRTOptions
+    from trtbuild.backends.base import BuildRequest
+    from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.quantization.half import KeptFloat
     from trtbuild.runtime.tensorrt.inspector import EngineLayers
     from trtbuild.runtime.tensorrt.versions import TensorRT
@@ -49,7 +49,7 @@ class Precision:
         return "implicit" if self.implicit else "explicit"
 
 
-def decide_precision(tensorrt: TensorRT, artifact: Artifact, options: TensorRTOptions) -> Precision:
+def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
     """Choose between flags and a typed network.
 
     INT8 is wanted when the artifact has ranges or a Q/DQ form. FP16 is a flag on weakly typed builds of
@@ -59,15 +59,16 @@ def decide_precision(tensorrt: TensorRT, artifact: Artifact, options: TensorRTOp
         OptionError: implicit quantization on a TensorRT that has none.
         ModelError: explicit quantization of a network that has no Q/DQ form.
     """
+    artifact, options = request.artifact, request.options
     int8 = artifact.calibration is not None or artifact.quantized is not None
     if int8 and _is_implicit(tensorrt, options):
-        return Precision(artifact.model, int8, True, False, options.fp16)
+        return Precision(artifact.model, int8, True, False, request.fp16)
     if not int8 and tensorrt.has_implicit:
-        return Precision(artifact.model, int8, False, False, options.fp16)
+        return Precision(artifact.model, int8, False, False, request.fp16)
     model = artifact.quantized if int8 else artifact.model
     if model is None:
         raise ModelError(f"'{artifact.name}' has no Q/DQ form; explicit INT8 needs one.")
-    if not options.fp16:
+    if not request.fp16:
         return Precision(model, int8, False, True, False)
     calibration = artifact.calibration
     observed = (

@@ -10,7 +10,7 @@ from trtbuild.files import file_digest, write_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtbuild.backends.tensorrt.options import TensorRTOptions
+    from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.tensorrt.logger import Log
 
 __all__ = ["load_timing_cache", "save_timing_cache"]

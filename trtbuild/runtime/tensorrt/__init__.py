@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtbuild.options.tensorrt import OpenOptions
 from trtbuild.runtime.tensorrt.engine import OpenedEngine
-from trtbuild.runtime.tensorrt.options import OpenOptions
 from trtbuild.runtime.tensorrt.session import TensorRTSession
 
 if TYPE_CHECKING:

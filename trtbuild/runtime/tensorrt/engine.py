@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from trtbuild.runtime.tensorrt.options import OpenOptions
+    from trtbuild.options.tensorrt import OpenOptions
     from trtbuild.runtime.tensorrt.shapes import Profile
     from trtbuild.runtime.tensorrt.versions import TensorRT
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from trtbuild.runtime.tensorrt.options import OpenOptions
+    from trtbuild.options.tensorrt import OpenOptions
 
 __all__ = ["EngineLayers", "Layer", "LayerTensor", "inspect_plan", "read_layers"]
 

@@ -14,6 +14,8 @@ from calibrators import Calibration, TensorRange
 from trtbuild.artifact import Artifact
 from trtbuild.backends.base import BuildRequest
 from trtbuild.model import name_nodes
+from trtbuild.options.tensorrt import TensorRTOptions
+from trtbuild.options.values import make, read_table
 from trtbuild.quantization import quantize, watched_tensors
 from trtbuild.runtime.onnxruntime import OnnxRuntimeSession, open_session
 
@@ -82,11 +84,20 @@ def _range(array: np.ndarray, method: str) -> TensorRange:
 
 
 def request(
-    artifact: Artifact, data: list[dict[str, np.ndarray]] | None = None, **settings: Any
+    artifact: Artifact,
+    data: list[dict[str, np.ndarray]] | None = None,
+    *,
+    fp16: bool = False,
+    **options: Any,
 ) -> BuildRequest:
     """A request that writes into the working directory."""
     given = (lambda: iter(data)) if data is not None else None
-    return BuildRequest(artifact, Path(), given, settings)
+    return BuildRequest(artifact, Path(), given, fp16, tensorrt_options(options))
+
+
+def tensorrt_options(table: dict[str, Any]) -> TensorRTOptions:
+    """The options that a recipe file with these values has."""
+    return make(TensorRTOptions, read_table(TensorRTOptions, table, "test.toml"))
 
 
 def reference(artifact: Artifact) -> OnnxRuntimeSession:

@@ -10,7 +10,7 @@ import pytest
 
 from calibrators.cache import CalibrationCache
 from tests.trtbuild.backends.tensorrt import networks
-from trtbuild.backends.tensorrt import TensorRTBackend, TensorRTOptions
+from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.runtime.onnxruntime import open_session
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ def builds_raising(world: World, kind: str, member: str, error: str) -> Any:
     return builds(world, quantization="explicit")
 
 
-@pytest.mark.parametrize("settings", [{"workspace": -1}, {"pools": {"WORKSPACE": 1.5}}])
+@pytest.mark.parametrize("settings", [{"workspace": -1}, {"pools": {"WORKSPACE": -1}}])
 def test_numbers_that_the_bindings_do_not_take(tensorrt: Server, settings: dict[str, Any]) -> None:
     error = _error(tensorrt.run(builds, quantization="explicit", **settings))
     assert error["exit_code"] == 2, error["trace"]
@@ -394,10 +394,11 @@ def test_unknown_and_contradicting_options() -> None:
 
     cases = {
         "no option 'wrokspace'": {"wrokspace": 1},
-        "'always' is not a value of 'quantization'; it takes auto, implicit, explicit": {
+        "'quantization' cannot be 'always': it is one of auto, implicit, explicit": {
             "quantization": "always"
         },
-        "TensorRT takes 0 to 5": {"optimization_level": 7},
+        "'optimization_level' is 0 to 5, not 7": {"optimization_level": 7},
+        "'pools' is a whole number, not a number": {"pools": {"WORKSPACE": 1.5}},
         "name that file too": {"lock": "sha256:1"},
         "times nothing": {"optimization_level": 0, "timing_cache": "t"},
         "only means something with --version-compatible": {"exclude_lean_runtime": True},
@@ -405,7 +406,7 @@ def test_unknown_and_contradicting_options() -> None:
     }
     for text, settings in cases.items():
         with pytest.raises(OptionError, match=text):
-            TensorRTOptions.from_settings(settings)
+            networks.tensorrt_options(settings)
 
 
 def _error(answer: Answer) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,7 @@ def _build(batches: Any, batch: Any = 1, **settings: Any) -> list[str]:
     """Build with some batches; answer the files, also when the build fails, through `Left`."""
     artifact = networks.calibrated(batch)
     request = networks.request(artifact, [], **settings)
-    request = type(request)(
-        request.artifact, request.directory, lambda: iter(batches), request.settings
-    )
+    request = replace(request, calibration_batches=lambda: iter(batches))
     try:
         TensorRTBackend().build(request)
     except BaseException as error:

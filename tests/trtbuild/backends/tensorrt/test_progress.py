@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.options.tensorrt import Quantization, TensorRTOptions
 
 if TYPE_CHECKING:
     from tests.tensorrt_stub.fixtures import Server
@@ -21,7 +22,7 @@ def shows(world: World) -> list[Any]:
     request = BuildRequest(
         networks.calibrated(),
         Path(),
-        settings={"quantization": "explicit"},
+        options=TensorRTOptions(quantization=Quantization.EXPLICIT),
         progress=lambda stage, done, total: seen.append((stage, done, total)),
     )
     TensorRTBackend().build(request)
@@ -67,7 +68,10 @@ def breaks(world: World) -> None:
         raise ZeroDivisionError("a bug in what shows progress")
 
     request = BuildRequest(
-        networks.calibrated(), Path(), settings={"quantization": "explicit"}, progress=fail
+        networks.calibrated(),
+        Path(),
+        options=TensorRTOptions(quantization=Quantization.EXPLICIT),
+        progress=fail,
     )
     TensorRTBackend().build(request)
 

@@ -17,54 +17,77 @@ and the layout that the network wants. An example::
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from PIL import Image
-
 from trtbuild.errors import DataError, OptionError
-from trtbuild.toml_files import read_toml
+from trtbuild.options.fields import option
+from trtbuild.options.values import make, merge, read_file, read_table, to_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
+
 __all__ = ["ImageSize", "Preprocess", "read_preprocess"]
 
 ImageSize = int | tuple[int, int]
 
-_LAYOUTS = ("NCHW", "NHWC")
-_COLORS = ("RGB", "BGR", "GRAY")
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(
+            f"cannot be '{text}'; write one number or one a channel: 0.5,0.5,0.5"
+        ) from error
+
+
+def _size(given: Any) -> ImageSize:
+    """A side, or height and width: ``256``, ``224x224``, ``[224, 224]``."""
+    sides = given.split("x") if isinstance(given, str) else given
+    try:
+        numbers = [int(side) for side in (sides if isinstance(sides, list | tuple) else [sides])]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers) < 1:
+        raise ValueError(f"cannot be {given!r}; write for example 256 or 224x224")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels become the network's input; the module's docstring has the formula.
+    """How pixels become the network's input; the module's docstring has the formula."""
 
-    Attributes:
-        layout: ``NCHW`` or ``NHWC``: what the network takes.
-        color: ``RGB``, ``BGR`` or ``GRAY``: the order that the network takes. Images are read as RGB.
-        scale: factor on every pixel, before mean and std.
-        mean: one number, or one a channel (in the network's order).
-        std: one number, or one a channel.
-        resize: short side in pixels (bilinear), or (height, width); None leaves the size.
-        crop: side of the centre square, or (height, width); None keeps everything.
-        array: name of the array of images in an ``.npz`` file; None finds it.
-    """
-
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    color: Literal["RGB", "BGR", "GRAY"] = "RGB"
-    scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    resize: ImageSize | None = None
-    crop: ImageSize | None = None
-    array: str | None = None
+    layout: Literal["NCHW", "NHWC"] = option("NCHW", "Layout that the network takes.")
+    color: Literal["RGB", "BGR", "GRAY"] = option(
+        "RGB", "Colour order that the network takes; images are read as RGB."
+    )
+    scale: float = option(1.0, "Factor on every pixel, before mean and std.")
+    mean: tuple[float, ...] = option(
+        (0.0,), "One number or one a channel, in the network's order: 0.485,0.456,0.406.",
+        separator=",", parse=_number,
+    )  # fmt: skip
+    std: tuple[float, ...] = option(
+        (1.0,), "One number or one a channel.", separator=",", parse=_number
+    )
+    resize: ImageSize | None = option(
+        None, "Short side in pixels (bilinear), or HEIGHTxWIDTH.", metavar="SIZE", unit="pixels",
+        parse=_size, when_absent="images keep their size",
+    )  # fmt: skip
+    crop: ImageSize | None = option(
+        None, "Side of the centre square, or HEIGHTxWIDTH.", metavar="SIZE", unit="pixels",
+        parse=_size, when_absent="everything is kept",
+    )  # fmt: skip
+    array: str | None = option(
+        None, "Array of images in an .npz file.", when_absent="the one that fits"
+    )
 
     def __post_init__(self) -> None:
-        _check_choice("layout", self.layout, _LAYOUTS)
-        _check_choice("color", self.color, _COLORS)
+        _check_choice("layout", self.layout, ("NCHW", "NHWC"))
+        _check_choice("color", self.color, ("RGB", "BGR", "GRAY"))
         channels = 1 if self.color == "GRAY" else 3
         for name in ("mean", "std"):
             count = len(getattr(self, name))
@@ -72,7 +95,8 @@ class Preprocess:
                 raise OptionError(
                     f"preprocessing: '{name}' has {count} numbers; {self.color} takes 1 or {channels}."
                 )
-        if not all(self.std) or not np.isfinite([self.scale, *self.mean, *self.std]).all():
+        numbers = (self.scale, *self.mean, *self.std)
+        if not all(self.std) or not all(math.isfinite(number) for number in numbers):
             raise OptionError("preprocessing: 'std' holds a zero, or a number is not finite.")
 
     def apply(self, pixels: np.ndarray, name: str = "image") -> np.ndarray:
@@ -88,61 +112,34 @@ class Preprocess:
         Raises:
             DataError: the image has another rank or number of channels, or is smaller than the crop.
         """
+        import numpy as np
+
         image = _resized(_channels_last(pixels, name), self.resize, name)
         image = _colored(_cropped(image, self.crop, name), self.color)
         values = image.astype(np.float32) * np.float32(self.scale)
         values = (values - _row(self.mean)) / _row(self.std)
         ordered = values.transpose(2, 0, 1) if self.layout == "NCHW" else values
-        return np.ascontiguousarray(ordered[np.newaxis], dtype=np.float32)
+        return np.ascontiguousarray(ordered[None], dtype=np.float32)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as JSON types, for the manifest and for digests."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return to_table(self)
 
 
 def read_preprocess(path: Path | None, overrides: Mapping[str, Any]) -> Preprocess | None:
-    """Read a TOML file and lay command-line settings over it; None when neither says anything.
+    """Read a TOML file and lay other settings over it; None when neither says anything.
 
     Raises:
         OptionError: the file cannot be read, or names an unknown setting or an impossible value.
     """
-    settings: dict[str, Any] = {} if path is None else read_toml(path, "preprocessing")
-    settings |= {name: value for name, value in overrides.items() if value is not None}
-    if path is None and not settings:
-        return None
-    known = {field.name for field in fields(Preprocess)}
-    if unknown := sorted(set(settings) - known):
-        raise OptionError(
-            f"preprocessing: unknown setting '{unknown[0]}' in '{path}'; "
-            f"known are {', '.join(sorted(known))}."
-        )
-    return Preprocess(**{name: _value(name, value) for name, value in settings.items()})
-
-
-def _value(name: str, value: Any) -> Any:
-    try:
-        if name in ("mean", "std"):
-            numbers = value if isinstance(value, list | tuple) else [value]
-            return tuple(float(number) for number in numbers)
-        if name == "scale":
-            return float(value)
-        if name in ("resize", "crop"):
-            return _size(value)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"preprocessing: '{name}' cannot be {value!r}.") from error
-    if not isinstance(value, str):
-        raise OptionError(f"preprocessing: '{name}' cannot be {value!r}.")
-    return value
-
-
-def _size(value: Any) -> ImageSize:
-    sides = [int(side) for side in (value if isinstance(value, list | tuple) else [value])]
-    if len(sides) not in (1, 2) or min(sides) < 1:
-        raise ValueError(value)
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+    values = {} if path is None else read_file(Preprocess, path, "preprocessing")
+    values = merge(values, read_table(Preprocess, overrides, "preprocessing"))
+    return None if path is None and not values else make(Preprocess, values)
 
 
 def _row(numbers: tuple[float, ...]) -> np.ndarray:
+    import numpy as np
+
     return np.asarray(numbers, dtype=np.float32)
 
 
@@ -155,7 +152,7 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def _channels_last(pixels: np.ndarray, name: str) -> np.ndarray:
     if pixels.ndim == 2:
-        return pixels[:, :, np.newaxis]
+        return pixels[:, :, None]
     if pixels.ndim == 3 and pixels.shape[2] in (1, 3):
         return pixels
     raise DataError(
@@ -167,6 +164,8 @@ def _channels_last(pixels: np.ndarray, name: str) -> np.ndarray:
 def _resized(image: np.ndarray, size: ImageSize | None, name: str) -> np.ndarray:
     if size is None:
         return image
+    import numpy as np
+
     height, width = image.shape[:2]
     if isinstance(size, int):
         factor = size / min(height, width)
@@ -175,9 +174,11 @@ def _resized(image: np.ndarray, size: ImageSize | None, name: str) -> np.ndarray
         return image
     if image.dtype != np.uint8:
         raise DataError(f"resizing takes uint8 pixels, and the image '{name}' is {image.dtype}.")
+    from PIL import Image
+
     mode = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     out = np.asarray(mode.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return out[:, :, np.newaxis] if out.ndim == 2 else out
+    return out[:, :, None] if out.ndim == 2 else out
 
 
 def _cropped(image: np.ndarray, size: ImageSize | None, name: str) -> np.ndarray:
@@ -197,7 +198,9 @@ def _colored(image: np.ndarray, color: str) -> np.ndarray:
     if color == "GRAY":
         # ITU-R BT.601 luma, as Pillow's mode L
         weights = _row((0.299, 0.587, 0.114))
-        return image if image.shape[2] == 1 else (image @ weights)[:, :, np.newaxis]
+        return image if image.shape[2] == 1 else (image @ weights)[:, :, None]
+    import numpy as np
+
     if image.shape[2] == 1:
         return np.repeat(image, 3, axis=2)
     return image[:, :, ::-1] if color == "BGR" else image

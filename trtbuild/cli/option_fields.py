@@ -1,0 +1,269 @@
+"""Options of the command line, made from the fields of a recipe (`trtbuild.options.fields`)."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import click
+
+from trtbuild.errors import OptionError
+from trtbuild.options.fields import (
+    Group,
+    GroupField,
+    Kind,
+    OptionField,
+    groups_of,
+    options_of,
+)
+from trtbuild.options.values import ENABLED, FILE, make, merge, read_file, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["Given", "SectionedCommand", "recipe_options"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Given(Generic[_T]):
+    """What the command line said of a recipe, over what its recipe file says.
+
+    Attributes:
+        cls: the recipe's dataclass.
+        values: see `trtbuild.options.values.read_table`.
+    """
+
+    cls: type[_T]
+    values: dict[str, Any]
+
+    def make(self, **fixed: Any) -> _T:
+        """Return the recipe.
+
+        Args:
+            **fixed: values of fields that are no options, such as arguments.
+
+        Raises:
+            OptionError: values that contradict each other.
+        """
+        return make(self.cls, merge(self.values, fixed))
+
+    def without(self, *names: str) -> Given[_T]:
+        """Return the same without what was said of some fields."""
+        return Given(self.cls, {k: v for k, v in self.values.items() if k not in names})
+
+
+class _Option(click.Option):
+    """An option that knows under which title help shows it."""
+
+    def __init__(self, *args: Any, section: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+class SectionedCommand(click.Command):
+    """A command whose help shows its options under the titles of their groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options without a title first, then each group."""
+        sections: dict[str, list[tuple[str, str]]] = {"": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                sections.setdefault(getattr(parameter, "section", ""), []).append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title or "Options"):
+                    formatter.write_dl(records)
+
+
+class _Text(click.ParamType):  # type: ignore[type-arg]  # generic in newer click alone
+    """The text of one option becomes its value."""
+
+    name = "text"
+
+    def __init__(self, described: OptionField) -> None:
+        self._described = described
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the value of the text `value`."""
+        del param, ctx
+        if not isinstance(value, str):
+            return value
+        try:
+            return read_text(self._described, value)
+        except ValueError as error:
+            raise OptionError(f"{self._described.flag} {error}.") from error
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the value of a parameter goes: the groups on the way, and the key."""
+
+    groups: tuple[str, ...]
+    key: str
+    file_of: Group | None = None
+
+
+@dataclass
+class _Options:
+    """The click options of a recipe, and where their values go."""
+
+    made: list[Callable[[Any], Any]] = field(default_factory=list)
+    places: dict[str, _Place] = field(default_factory=dict)
+
+    def add(self, place: _Place, *flags: str, **how: Any) -> None:
+        name = place.key
+        if name in (ENABLED, FILE) or name in self.places or not name.isidentifier():
+            name = "_".join((*place.groups, place.key))
+        self.places[name] = place
+        self.made.append(click.option(*flags, name, cls=_Option, **how))
+
+
+def recipe_options(
+    cls: type, *, name: str = "given", file: bool = False, skip: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of a recipe; the command gets what was given as one `Given`.
+
+    Args:
+        cls: the recipe's dataclass.
+        name: of the parameter that the command gets it as.
+        file: whether ``--recipe FILE`` is one of them.
+        skip: options and groups of the recipe that this command does without.
+    """
+    options = _Options()
+    _collect(options, cls, (), "", {}, frozenset(skip))
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            path = kwargs.pop("recipe_file", None)
+            values: dict[str, Any] = {} if path is None else read_file(cls, path, "recipe")
+            for parameter, place in options.places.items():
+                value = kwargs.pop(parameter)
+                if value is not None and value != ():
+                    values = merge(values, _placed(place, value))
+            return command(*args, **{name: Given(cls, values)}, **kwargs)
+
+        found: Callable[..., Any] = wrapped
+        for option in reversed(options.made):
+            found = option(found)
+        return click.option(
+            "--recipe", "recipe_file", type=click.Path(path_type=Path), metavar="FILE",
+            help="TOML file with any of these options; the command line wins. See `trtbuild init`.",
+        )(found) if file else found  # fmt: skip
+
+    return decorate
+
+
+def _placed(place: _Place, value: Any) -> dict[str, Any]:
+    if isinstance(value, tuple) and value and isinstance(value[0], dict):
+        value = {name: item for part in value for name, item in part.items()}
+    elif isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        value = tuple(item for part in value for item in part)
+    if place.file_of is not None:
+        values = read_file(place.file_of.kind, value, place.file_of.title.lower())
+    else:
+        values = {place.key: value}
+    for name in reversed(place.groups):
+        values = {name: values}
+    return values
+
+
+def _collect(
+    options: _Options,
+    cls: type,
+    groups: tuple[str, ...],
+    title: str,
+    otherwise: dict[str, Any],
+    skip: frozenset[str],
+) -> None:
+    for described in options_of(cls):
+        if described.name not in skip and not described.option.argument:
+            default = otherwise.get(described.name, described.default)
+            _add(options, _Place(groups, described.name), described, default, title)
+    for part in groups_of(cls):
+        if part.name not in skip:
+            _add_group(options, part, (*groups, part.name))
+
+
+def _add_group(options: _Options, part: GroupField, groups: tuple[str, ...]) -> None:
+    group = part.group
+    if group.switch:
+        options.add(
+            _Place(groups, ENABLED), f"{group.switch}/--no-{group.switch[2:]}",
+            default=None, section=group.title, help=f"{group.help}  [default: on]",
+        )  # fmt: skip
+    if group.from_file:
+        options.add(
+            _Place(groups, FILE, group), group.from_file, type=click.Path(path_type=Path),
+            metavar="FILE", section=group.title, help=group.help,
+        )  # fmt: skip
+    otherwise = {} if part.optional and not group.switch else dict(group.otherwise)
+    _collect(options, group.kind, groups, group.title, otherwise, frozenset(group.file_only))
+
+
+def _add(
+    options: _Options, place: _Place, described: OptionField, default: Any, title: str
+) -> None:
+    option = described.option
+    how: dict[str, Any] = {"section": title, "help": _help(described, default), "default": None}
+    flags = [described.flag]
+    if described.type is bool and described.kind is Kind.ONE:
+        flags = [f"{described.flag}/--no-{described.flag[2:]}"]
+    else:
+        how |= {"type": _Text(described), "metavar": _metavar(described)}
+        if described.kind is not Kind.ONE:
+            how |= {"multiple": True, "default": ()}
+        if option.bare is not None:
+            how |= {"is_flag": False, "flag_value": option.bare}
+    if option.short:
+        flags.insert(0, option.short)
+    options.add(place, *flags, **how)
+
+
+_METAVARS = {int: "INTEGER", float: "FLOAT", Path: "PATH"}
+
+
+def _metavar(described: OptionField) -> str:
+    if described.option.metavar:
+        return described.option.metavar
+    if described.choices:
+        return f"[{'|'.join(described.choices)}]"
+    return _METAVARS.get(described.type, "TEXT")
+
+
+def _help(described: OptionField, default: Any) -> str:
+    """The sentence, and in brackets the unit, the default and the limits."""
+    notes = list(_notes(described, default))
+    return described.option.help + (f"  [{'; '.join(notes)}]" if notes else "")
+
+
+def _notes(described: OptionField, default: Any) -> Iterator[str]:
+    option = described.option
+    if option.unit:
+        yield option.unit
+    if text := option.when_absent or default_text(default):
+        yield f"default: {text}"
+    low, high = option.low, option.high
+    if low is not None and high is not None:
+        yield f"{low:g}<=x<={high:g}"
+    elif low is not None:
+        yield f"x>={low:g}"
+
+
+def default_text(default: Any) -> str:
+    """A default as help shows it; empty where there is nothing to say."""
+    if default is None or default is False or default in ((), {}):
+        return ""
+    if default is True:
+        return "on"
+    if isinstance(default, enum.Enum):
+        return str(default.value)
+    if isinstance(default, tuple):
+        return ",".join(map(default_text, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,0 +1,97 @@
+"""A network is calibrated on data, or the parts of a calibration are put together; the ranges are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from calibrators.cache import CalibrationCache, version_digits
+from trtbuild.calibration import calibrate, float_tensors, merge_files
+from trtbuild.data import calibration_source
+from trtbuild.files import make_directory, write_bytes
+from trtbuild.jobs.engine import load, prepare
+from trtbuild.model import input_specs
+from trtbuild.progress import Progress, silent
+from trtbuild.quantization import watched_tensors
+from trtbuild.report.calibration_plots import plot_calibration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from calibrators import Calibration
+    from trtbuild.recipe import CalibrateRecipe, CalibrationFiles
+
+__all__ = ["CalibrateResult", "calibrate_file", "merge_parts"]
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """The ranges, and what is known of them.
+
+    Attributes:
+        calibration: the ranges with their histograms.
+        files: what was written: the calibration file, then the cache and the plots where asked for.
+        spread: tensor -> how far the thresholds of two halves of the data are apart, as a share.
+        until_stable: how a calibration that might stop early has ended; None where it could not.
+    """
+
+    calibration: Calibration
+    files: tuple[Path, ...]
+    spread: Mapping[str, float] = field(default_factory=dict)
+    until_stable: Mapping[str, Any] | None = None
+
+
+def calibrate_file(recipe: CalibrateRecipe, progress: Progress = silent) -> CalibrateResult:
+    """Calibrate the recipe's network on all of its data, and write the files.
+
+    Raises:
+        ModelError: the network cannot be read.
+        DataError: no data, too little, or a sample that does not load.
+        InputError: the method or its options are unknown.
+        OutputError: a file cannot be written.
+    """
+    artifact = load(recipe.model)
+    source = calibration_source(recipe.data, input_specs(artifact.source), recipe.shard)
+    if recipe.all_tensors:
+        tensors = float_tensors(artifact.model)
+    else:
+        artifact = prepare(artifact)
+        tensors = watched_tensors(artifact.model)
+    options = replace(
+        recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
+    )
+    artifact = calibrate(artifact, source, tensors, options, progress)
+    assert artifact.calibration is not None
+    details = artifact.history[-1].details
+    return CalibrateResult(
+        artifact.calibration,
+        _write(artifact.calibration, recipe.files),
+        details.get("spread", {}),
+        details.get("until_stable"),
+    )
+
+
+def merge_parts(parts: Sequence[Path], files: CalibrationFiles) -> CalibrateResult:
+    """Put the parts of a sharded calibration together; equal to one run, byte for byte.
+
+    Raises:
+        InputError: a part cannot be read, or they do not belong together.
+        OutputError: a file cannot be written.
+    """
+    calibration = merge_files(parts)
+    return CalibrateResult(calibration, _write(calibration, files))
+
+
+def _write(calibration: Calibration, files: CalibrationFiles) -> tuple[Path, ...]:
+    write_bytes(files.output, calibration.to_bytes(histograms=True))
+    written = [files.output]
+    if files.cache is not None:
+        cache = CalibrationCache.from_calibration(
+            calibration, version_digits(files.tensorrt_version)
+        )
+        write_bytes(files.cache, cache.to_bytes())
+        written.append(files.cache)
+    if files.plot is not None:
+        written.extend(plot_calibration(calibration, make_directory(files.plot)))
+    return tuple(written)

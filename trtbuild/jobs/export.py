@@ -1,0 +1,80 @@
+"""A PyTorch module becomes a checked ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.artifact import Record
+from trtbuild.files import make_directory
+from trtbuild.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from trtbuild.pytorch.export import ExportResult
+    from trtbuild.pytorch.profile import LayerTime
+    from trtbuild.pytorch.spec import ExportSpec
+    from trtbuild.recipe import EngineRecipe
+
+__all__ = ["export", "export_details", "layer_times", "with_export"]
+
+
+def export(spec: ExportSpec, progress: Progress = silent) -> ExportResult:
+    """Do everything that `spec` asks for: load, prune, make sparse, fold, export, compare, write.
+
+    Raises:
+        ModelError: the module cannot be loaded, pruned, traced or exported.
+        OptionError: an option that does not fit this module.
+        OutputError: the file cannot be written.
+        MissingError: torch is not installed.
+    """
+    from trtbuild.pytorch import export_from_spec
+
+    return export_from_spec(spec, progress)
+
+
+def layer_times(result: ExportResult, spec: ExportSpec) -> tuple[LayerTime, ...]:
+    """Return the time of every layer of the exported module, slowest first."""
+    from trtbuild.pytorch.profile import profile_layers
+
+    return profile_layers(result.module, spec.traced_inputs)
+
+
+def with_export(
+    recipe: EngineRecipe, progress: Progress = silent
+) -> tuple[EngineRecipe, ExportResult | None]:
+    """Export the PyTorch module of a recipe, where it has one.
+
+    Returns:
+        The recipe of the ONNX file, whose manifest will name the export; and what came of it.
+    """
+    if recipe.export is None:
+        return recipe, None
+    make_directory(recipe.model.parent)
+    result = export(recipe.export, progress)
+    target = recipe.export.source.target
+    record = Record("export", f"exported from '{target}'", export_details(result))
+    return replace(recipe, earlier=(*recipe.earlier, record)), result
+
+
+def export_details(result: ExportResult) -> dict[str, Any]:
+    """Return an export as JSON types."""
+    return {
+        "files": [str(file) for file in result.files],
+        "opset": result.opset,
+        "num_nodes": len(result.model.graph),
+        "inputs": [value.name for value in result.model.graph.inputs],
+        "outputs": [value.name for value in result.model.graph.outputs],
+        "parity": {
+            "samples": list(result.parity.samples),
+            "error": result.parity.error,
+            "torch_error": result.parity.torch_error,
+            "note": result.parity.note,
+        },
+        "fold": None if result.fold is None else result.fold.as_dict(),
+        "activations": [
+            {"layer": a.layer, "activation": a.activation, "low": a.low, "high": a.high}
+            for a in result.activations
+        ],
+        "warnings": list(result.warnings),
+        **result.details,
+    }

@@ -1,0 +1,44 @@
+"""Graph passes run over an ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtbuild.model import read_model, read_unchanged, write_model
+from trtbuild.passes import optimize
+from trtbuild.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtbuild.passes import OptimizeResult
+    from trtbuild.recipe import OptimizeRecipe
+
+__all__ = ["OptimizedFile", "optimize_file"]
+
+
+@dataclass(frozen=True)
+class OptimizedFile:
+    """What the passes did, the files that were written, and the sizes of the network on disk."""
+
+    result: OptimizeResult
+    files: tuple[Path, ...]
+    bytes_before: int
+    bytes_after: int
+
+
+def optimize_file(recipe: OptimizeRecipe, progress: Progress = silent) -> OptimizedFile:
+    """Read the recipe's source, run the passes over it, and write its target.
+
+    Raises:
+        ModelError: the network cannot be read.
+        OptionError: a pass that does not exist was named.
+        OutputError: the target cannot be written.
+    """
+    read = read_model if recipe.fixed_weights else read_unchanged
+    result = optimize(read(recipe.source), recipe.options, progress)
+    files = tuple(write_model(result.model, recipe.target))
+    return OptimizedFile(
+        result, files, recipe.source.stat().st_size, sum(file.stat().st_size for file in files)
+    )

@@ -1,0 +1,65 @@
+"""Channels of a PyTorch module are removed, and the smaller module is saved for fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtbuild.errors import OptionError
+from trtbuild.pytorch.spec import PruneSpec, with_axes
+
+if TYPE_CHECKING:
+    from trtbuild.pytorch import LoadedModule
+    from trtbuild.pytorch.prune import PruneGroup, PruneReport
+    from trtbuild.recipe import PruneRecipe
+
+__all__ = ["PruneOutcome", "channel_groups", "prune"]
+
+
+@dataclass(frozen=True)
+class PruneOutcome:
+    """What was removed, and what loading the module had to say."""
+
+    report: PruneReport
+    warnings: tuple[str, ...]
+
+
+def prune(recipe: PruneRecipe) -> PruneOutcome:
+    """Remove channels, and save the weights and their history in the recipe's folder.
+
+    Raises:
+        OptionError: nothing says how much shall go, or an option does not fit the module.
+        ModelError: the module cannot be loaded or pruned.
+        MissingError: torch or torch-pruning is not installed.
+        OutputError: the folder cannot be written.
+    """
+    inputs = with_axes(recipe.inputs, recipe.dynamic)
+    if recipe.prune is None:
+        raise OptionError("say how much shall go: --prune 0.5, or --list-groups to look first.")
+    loaded = _loaded(recipe)
+    from trtbuild.pytorch.prune import prune_channels, save_pruned
+
+    result = prune_channels(loaded.module, inputs, recipe.prune)
+    save_pruned(result.module, result.history, recipe.output)
+    return PruneOutcome(result.report, tuple(loaded.warnings))
+
+
+def channel_groups(recipe: PruneRecipe) -> list[PruneGroup]:
+    """Return the groups of channels that belong together; nothing is removed or written.
+
+    Raises:
+        ModelError: the module cannot be loaded.
+        MissingError: torch or torch-pruning is not installed.
+    """
+    inputs = with_axes(recipe.inputs, recipe.dynamic)
+    loaded = _loaded(recipe)
+    from trtbuild.pytorch.prune import list_groups
+
+    return list(list_groups(loaded.module, inputs, recipe.prune or PruneSpec()))
+
+
+def _loaded(recipe: PruneRecipe) -> LoadedModule:
+    from trtbuild.pytorch import load_module, require_torch
+
+    require_torch("torch_pruning")
+    return load_module(recipe.source)

@@ -1,0 +1,64 @@
+"""Ranges from a file go into a network, which is written with its Q/DQ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtbuild.calibration import load_calibration
+from trtbuild.errors import OptionError
+from trtbuild.jobs.engine import load, prepare
+from trtbuild.model import write_model
+from trtbuild.quantization import place, portable_form, quantize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trtbuild.artifact import Record
+    from trtbuild.plan import Decision, Placement
+    from trtbuild.recipe import QuantizeRecipe
+
+__all__ = ["QuantizedFile", "decide", "quantize_file"]
+
+
+@dataclass(frozen=True)
+class QuantizedFile:
+    """The files that were written, why each node is in INT8 or in float, and what was done."""
+
+    files: tuple[Path, ...]
+    decisions: Sequence[Decision]
+    record: Record
+
+
+def decide(recipe: QuantizeRecipe) -> Placement:
+    """Return where Q/DQ would go, and what would become of every node and group; needs no ranges.
+
+    Raises:
+        ModelError: the network cannot be read.
+        OptionError: a pattern does not fit the network.
+    """
+    model = prepare(load(recipe.model)).model
+    return place(model, recipe.float_patterns, recipe.float_groups)
+
+
+def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
+    """Write the network with Q/DQ, in the form that was asked for.
+
+    Raises:
+        ModelError: the network cannot be read.
+        InputError: the calibration cannot be read, or belongs to another network.
+        OptionError: the calibration or the file to write is not named, or a pattern does not fit.
+        OutputError: the file cannot be written.
+    """
+    artifact = prepare(load(recipe.model))
+    if recipe.calibration is None or recipe.output is None:
+        raise OptionError("give --calibration FILE and -o FILE, or --list.")
+    ranges = load_calibration(recipe.calibration, artifact.source)
+    artifact = quantize(
+        artifact.with_calibration(ranges), recipe.float_patterns, recipe.float_groups
+    )
+    assert artifact.quantized is not None
+    quantized = artifact.quantized if recipe.form == "tensorrt" else portable_form(artifact)
+    written = tuple(write_model(quantized, recipe.output))
+    return QuantizedFile(written, artifact.decisions, artifact.history[-1])

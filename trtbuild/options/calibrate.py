@@ -1,0 +1,86 @@
+"""How ranges are found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trtbuild.errors import OptionError
+from trtbuild.options.fields import option
+
+__all__ = ["AS_TENSORRT", "METHOD_NAMES", "CalibrateOptions"]
+
+# The method that depends on the order of the batches; the others work on histograms alone.
+AS_TENSORRT = "entropy-tensorrt"
+
+# `calibrators.METHODS`, ours, and `calibrators.PRESETS`; written down, for they need numba when imported.
+METHOD_NAMES = (
+    *("entropy", "percentile", "mse", "minmax", "auto", AS_TENSORRT),
+    *("gtc2017", "modelopt", "tpu-mlir", "mxnet", "two-sided-4001", "onnxruntime", "ncnn", "mnn"),
+    *("caffe-int8", "easyquant", "ppq", "paddleslim"),
+)
+
+
+def _share(text: str) -> float:
+    """A share such as ``1%`` or ``0.01``."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise ValueError(f"cannot be '{text}'; write for example 1%") from error
+
+
+def _percentile(text: str) -> tuple[str, float]:
+    try:
+        return "percentile", float(text)
+    except ValueError as error:
+        raise ValueError(f"cannot be '{text}'; write for example 99.99") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """How ranges are chosen, and where the work is done (which never changes the ranges, but for `device`).
+
+    Attributes:
+        batch_size: of ``entropy-tensorrt``; no other rule depends on it.
+        preprocess: text that identifies the preprocessing, for the file's provenance.
+    """
+
+    method: str = option(
+        "entropy", f"Rule that chooses thresholds: {', '.join(METHOD_NAMES)}.",
+        flag="--calibrator", metavar="NAME", choices=METHOD_NAMES,
+    )  # fmt: skip
+    method_options: Mapping[str, float] = option(
+        {}, "With --calibrator percentile: share kept.",
+        flag="--percentile", metavar="FLOAT", unit="percent", parse=_percentile,
+    )  # fmt: skip
+    batch_size: int = 8
+    until_stable: float | None = option(
+        None, "Stop when thresholds from two halves of the data agree: 1%.",
+        metavar="SHARE", parse=_share,
+    )  # fmt: skip
+    workers: int = option(1, "Processes; never changes the result.", low=1)
+    ray: str | None = option(
+        None, "Work on a Ray cluster; without an address, on one that is started here.",
+        metavar="ADDRESS", bare="",
+    )  # fmt: skip
+    device: str = option(
+        "cpu", "Where the network runs; cuda needs onnxruntime-gpu and PyTorch.",
+        flag="--calibrate-on", choices=("cpu", "cuda"),
+    )  # fmt: skip
+    preprocess: str = "none"
+
+    def __post_init__(self) -> None:
+        uses_ray = self.ray is not None
+        in_parts = self.workers > 1 or uses_ray or self.until_stable is not None
+        if self.method == AS_TENSORRT and in_parts:
+            raise OptionError(
+                f"{AS_TENSORRT} depends on the order of all batches, so it cannot be spread over workers "
+                "or stopped early; use entropy, or leave --workers, --ray and --until-stable out."
+            )
+        if self.device != "cpu" and (self.workers > 1 or uses_ray or self.method == AS_TENSORRT):
+            raise OptionError(
+                f"--calibrate-on {self.device} works in one process, and not for {AS_TENSORRT}; leave one of "
+                "the options out."
+            )
+        if self.until_stable is not None and not 0 < self.until_stable < 1:
+            raise OptionError("--until-stable is a share between 0 and 100 %, for example 1%.")
