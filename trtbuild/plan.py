@@ -100,6 +100,7 @@ class Group:
         consumers: the inputs that read through a pair; a layer's weight goes with its data input.
         int8: whether it is in INT8; otherwise the user or a search keeps it in float.
         reason: why.
+        macs: multiply-accumulates for one image; 0 where it has none or the shapes are not known.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Group:
     consumers: frozenset[Consumer]
     int8: bool
     reason: str
+    macs: int = 0
 
     @property
     def in_tensorrt_form(self) -> bool:

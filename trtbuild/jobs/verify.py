@@ -19,8 +19,8 @@ from trtbuild.recipe import VerifyRecipe
 from trtbuild.records import decode, encode, load_object
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import Culprits, find_culprits
+from trtbuild.search.candidate import FileCandidate
 from trtbuild.search.evaluate import Evaluator, open_as_written
-from trtbuild.search.groups import find_groups, with_float
 from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
 from trtbuild.verification.compare import Comparison, compare
 from trtbuild.verification.gate import Gate, Verdict, judge
@@ -184,11 +184,11 @@ def _diagnosed(
     if wanted.backend != REFERENCE_BACKEND:
         opener = built_by(wanted.backend, batches[0].feeds, recipe.tensorrt)
     evaluate = Evaluator(open_session(model), batches, recipe.options, opener=opener)
+    candidate = FileCandidate(quantized, model)
     if wanted.sensitivity:
-        costs = sensitivities(quantized, model, evaluate, progress)
-        found = replace(found, sensitivity=costs)
+        found = replace(found, sensitivity=sensitivities(candidate, evaluate, progress))
     if wanted.bisect:
-        culprits = _culprits(quantized, model, evaluate, recipe.gate, progress)
+        culprits = _culprits(candidate, evaluate, recipe.gate, progress)
         found = replace(found, culprits=culprits)
     return found
 
@@ -203,12 +203,12 @@ def _quantized_network(path: Path) -> ir.Model:
 
 
 def _culprits(
-    quantized: ir.Model, model: ir.Model, evaluate: Evaluator, gate: Gate, progress: Progress
+    candidate: FileCandidate, evaluate: Evaluator, gate: Gate, progress: Progress
 ) -> Culprits:
     if not gate.limits:
         raise OptionError("bisecting needs a limit that fails, for example --min-sqnr 20.")
 
     def passes(floats: frozenset[str]) -> bool:
-        return judge(evaluate(with_float(quantized, model, floats)), gate).passed
+        return judge(evaluate(candidate.with_float(floats).network()), gate).passed
 
-    return find_culprits([group.name for group in find_groups(quantized)], passes, progress)
+    return find_culprits([group.name for group in candidate.groups()], passes, progress)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import is_constant
 from trtbuild.model.operators import AVERAGING, RECURRENT, WEIGHTED, moves_values, weight_axis
+from trtbuild.model.stats import node_macs
 from trtbuild.plan import Consumer, Decision, Group, GroupKind, Placement, WeightPoint
 from trtbuild.quantization.selection import no_int8_form
 
@@ -88,6 +89,7 @@ class _Choice:
             frozenset(readers.values()),
             int8=why_float is None,
             reason=why_float or reason,
+            macs=node_macs(node),
         )
         if why_float is None:
             for index, value in inputs.items():

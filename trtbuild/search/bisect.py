@@ -1,9 +1,13 @@
-"""The smallest set of groups that explains a failure: in float, the network passes; less, it fails.
+"""Small sets of groups that have to be float for the network to pass.
 
-With the groups in some order, binary search finds the shortest prefix that, in float, lets the network
-pass; its last group is to blame for certain (without it the network fails). It is put into the result
-and stays float, and the search goes on among the groups before it, until the result alone passes. For
-k groups of n this takes about ``2 + k (1 + log2 n)`` evaluations, and k more to confirm.
+Two questions, one search for the shortest prefix that passes. A budget knows which groups gain most
+(`fewest_in_order`): the shortest head of that order, less what it can spare.
+
+Bisecting knows nothing (`find_culprits`). With the groups in some order, binary search finds the
+shortest prefix that, in float, lets the network pass; its last group is to blame for certain (without it
+the network fails). It is put into the result and stays float, and the search goes on among the groups
+before it, until the result alone passes. For k groups of n this takes about ``2 + k (1 + log2 n)``
+evaluations, and k more to confirm.
 
 That the result is minimal rests on one thing: more groups in float never turn a pass into a fail. It
 is therefore checked at the end, group by group, and what can go goes.
@@ -21,11 +25,11 @@ from typing import TYPE_CHECKING
 from trtbuild.progress import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from trtbuild.progress import Progress
 
-__all__ = ["Culprits", "find_culprits"]
+__all__ = ["Culprits", "affordable", "fewest_in_order", "find_culprits"]
 
 
 @dataclass(frozen=True)
@@ -74,21 +78,66 @@ def find_culprits(
     found: list[str] = []
     remaining = list(groups)
     while not test(found):
-        end = _shortest_prefix(remaining, lambda prefix: test([*found, *prefix]))
+        middle = max(len(remaining) // 2, 1)
+        end = _shortest_prefix(remaining, lambda prefix: test([*found, *prefix]), first=middle)
+        assert end is not None  # all that remains is known to pass
         found.append(remaining[end - 1])
         remaining = remaining[: end - 1]
-    for name in list(found):
-        rest = [other for other in found if other != name]
-        if test(rest):
-            found = rest
     return Culprits(
-        tuple(found), passes_quantized=False, passes_float=True, num_evaluations=len(known)
+        tuple(_without_needless(found, found, test)),
+        passes_quantized=False,
+        passes_float=True,
+        num_evaluations=len(known),
     )
 
 
-def _shortest_prefix(items: Sequence[str], passes: Callable[[Sequence[str]], bool]) -> int:
-    """Length of the shortest prefix that passes; all of `items` is known to pass, none to fail."""
-    fails, passed = 0, len(items)
+def affordable(ranked: Sequence[str], costs: Mapping[str, float], share: float) -> list[str]:
+    """Return the head of `ranked` that costs at most `share` together; dearer ones are passed over."""
+    kept, spent = [], 0.0
+    for name in ranked:
+        if spent + costs[name] <= share:
+            kept.append(name)
+            spent += costs[name]
+    return kept
+
+
+def fewest_in_order(
+    ranked: Sequence[str],
+    passes: Callable[[Sequence[str]], bool],
+    costs: Mapping[str, float],
+) -> list[str] | None:
+    """Return the shortest head of `ranked` that passes in float, less what it can spare, dearest first.
+
+    Args:
+        ranked: names, the most useful first; with none of them in float the network does not pass.
+        passes: runs the network with these groups in float.
+        costs: of each.
+
+    Returns:
+        The names, or None when not even all of them suffice.
+    """
+    length = _shortest_prefix(ranked, passes)
+    if length is None:
+        return None
+    kept = ranked[:length]
+    # the last one is needed: without it, the head was tried and did not pass
+    dearest = sorted(kept[:-1], key=lambda name: -costs[name])
+    return _without_needless(kept, dearest, passes)
+
+
+def _shortest_prefix(
+    items: Sequence[str], passes: Callable[[Sequence[str]], bool], first: int = 1
+) -> int | None:
+    """Length of the shortest prefix that passes, none of them known to fail; None if all fail.
+
+    The length is doubled from `first` until one passes, then halved in between.
+    """
+    fails, tried = 0, first
+    while not passes(items[:tried]):
+        if tried >= len(items):
+            return None
+        fails, tried = tried, tried * 2
+    passed = min(tried, len(items))
     while passed - fails > 1:
         middle = (fails + passed) // 2
         if passes(items[:middle]):
@@ -96,3 +145,15 @@ def _shortest_prefix(items: Sequence[str], passes: Callable[[Sequence[str]], boo
         else:
             fails = middle
     return passed
+
+
+def _without_needless(
+    kept: Sequence[str], candidates: Sequence[str], passes: Callable[[Sequence[str]], bool]
+) -> list[str]:
+    """`kept` less each of `candidates`, in turn, without which it still passes."""
+    left = list(kept)
+    for name in list(candidates):
+        fewer = [other for other in left if other != name]
+        if passes(fewer):
+            left = fewer
+    return left

@@ -1,7 +1,7 @@
 """The cheapest way to meet an accuracy budget, step by step, and what each step bought.
 
 Steps that cost nothing at run time come first, in this order; each is kept when it brings the network
-closer to float. As soon as the budget is met the search stops. Only then layers fall back to float.
+closer to float. As soon as the budget is met the search stops. Only then groups of Q/DQ fall back to float.
 """
 
 from __future__ import annotations
@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from trtbuild.artifact import Record
 from trtbuild.progress import Progress, silent
 from trtbuild.records import encode
-from trtbuild.search.fallback import (
-    affordable,
-    fewest_float_layers,
-    layer_costs,
-    rank_layers,
-)
-from trtbuild.search.goal import goodness, meets
-from trtbuild.search.score import fidelity
+from trtbuild.search.bisect import affordable, fewest_in_order
+from trtbuild.search.score import meets, score, worst_sqnr_db
+from trtbuild.search.sensitivity import cost_shares, rank_groups
 from trtbuild.search.steps import (
     correct_biases,
     equalize_channels,
@@ -30,13 +25,10 @@ from trtbuild.search.steps import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import onnx_ir as ir
-
     from trtbuild.artifact import Artifact
-    from trtbuild.search.candidate import Draft
+    from trtbuild.search.candidate import Candidate
     from trtbuild.search.evaluate import Evaluator
     from trtbuild.search.steps import Material
-    from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Gate
 
 __all__ = ["StepReport", "Tuned", "tune"]
@@ -73,7 +65,7 @@ class Tuned:
         artifact: quantized the way it found.
         steps: what was done, in order; the first is the network as calibrated.
         met: whether the budget is met on the search images, with room for others.
-        float_layers: layers that it keeps in float.
+        float_layers: names of the groups that it keeps in float.
         float_macs_percent: their share of the work of all layers that could be INT8.
         num_images: what it searched on.
     """
@@ -96,7 +88,9 @@ class Tuned:
         }
 
 
-_Step: TypeAlias = "Callable[[Callable[[], Draft], Material], Iterator[tuple[str, Draft]]]"
+_Step: TypeAlias = "Callable[[Callable[[], Candidate], Material], Iterator[tuple[str, Candidate]]]"
+
+_REASON = "kept in float to meet the accuracy budget"
 
 _STEPS: tuple[tuple[str, _Step], ...] = (
     ("other calibrator", other_calibrator),
@@ -109,7 +103,7 @@ _STEPS: tuple[tuple[str, _Step], ...] = (
 
 
 def tune(
-    draft: Draft,
+    candidate: Candidate,
     gate: Gate,
     evaluate: Evaluator,
     ranking: Evaluator,
@@ -119,17 +113,17 @@ def tune(
     """Search until the budget is met.
 
     Args:
-        draft: the network as it would be quantized without a budget.
+        candidate: the network as it would be quantized without a budget.
         gate: the budget.
         evaluate: on the search images.
-        ranking: on a few of them, for the many runs that rank layers.
+        ranking: on a few of them, for the many runs that rank groups.
         material: what the steps work with.
         progress: told of every step.
 
     Raises:
         OptionError: a limit is on a figure that the images cannot give.
     """
-    search = _Search(draft, gate, evaluate)
+    search = _Search(candidate, gate, evaluate)
     for number, (name, step) in enumerate(_STEPS):
         if search.met:
             break
@@ -139,37 +133,37 @@ def tune(
         progress("tune", len(_STEPS), len(_STEPS) + 1)
         search.fall_back(ranking, material.max_float_percent, progress)
     progress("tune", len(_STEPS) + 1, len(_STEPS) + 1)
-    return search.result(draft)
+    return search.result(candidate)
 
 
 class _Search:
-    """The best draft so far."""
+    """The best candidate so far."""
 
-    def __init__(self, draft: Draft, gate: Gate, evaluate: Evaluator) -> None:
+    def __init__(self, candidate: Candidate, gate: Gate, evaluate: Evaluator) -> None:
         self._gate = gate
         self._evaluate = evaluate
         self._steps: list[StepReport] = []
         self._runs = evaluate.num_evaluations
-        self.draft = draft
-        self._found = evaluate(draft.network())
+        self.candidate = candidate
+        self._found = evaluate(candidate.network())
         self.met = meets(self._found, gate)
         self._report("as calibrated", "", kept=True)
 
-    def best(self) -> Draft:
-        """The best draft so far."""
-        return self.draft
+    def best(self) -> Candidate:
+        """The best candidate so far."""
+        return self.candidate
 
-    def take_best(self, name: str, proposals: Iterator[tuple[str, Draft]]) -> None:
+    def take_best(self, name: str, proposals: Iterator[tuple[str, Candidate]]) -> None:
         """Keep every proposal that is better than all before it; stop when one suffices.
 
         One that meets the budget and is no closer to float than the last does so by luck.
         """
         kept = []
-        for what, draft in proposals:
-            found = self._evaluate(draft.network())
-            if goodness(found) > goodness(self._found):
+        for what, candidate in proposals:
+            found = self._evaluate(candidate.network())
+            if score(found) > score(self._found):
                 kept.append(what)
-                self.draft, self._found = draft, found
+                self.candidate, self._found = candidate, found
                 self.met = meets(found, self._gate)
             if self.met:
                 break
@@ -177,25 +171,24 @@ class _Search:
 
     def fall_back(
         self,
-        ranking: Callable[[ir.Model], Comparison],
+        ranking: Evaluator,
         max_float_percent: float,
         progress: Progress,
     ) -> None:
-        """Take the fewest layers to float."""
-        layers = self.draft.int8_layers()
-        costs = layer_costs(self.draft.artifact.model, layers)
-        ranked = rank_layers(self.draft, ranking, costs, progress)
+        """Take the fewest groups to float."""
+        costs = cost_shares(self.candidate.groups())
+        ranked = rank_groups(self.candidate, ranking, progress)
         allowed = affordable(ranked, costs, max_float_percent / 100.0)
-        draft = fewest_float_layers(self.draft, allowed, self._passes, costs) if allowed else None
-        if draft is None:
+        names = fewest_in_order(allowed, self._passes_with_float, costs) if allowed else None
+        if names is None:
             self._report("float layers", _how_near(len(allowed), max_float_percent), kept=False)
             return
-        self.draft, self.met = draft, True
-        self._found = self._evaluate(draft.network())
-        self._report("float layers", ", ".join(sorted(draft.float_nodes)), kept=True)
+        self.candidate, self.met = self.candidate.with_float(names), True
+        self._found = self._evaluate(self.candidate.network())
+        self._report("float layers", ", ".join(sorted(names)), kept=True)
 
-    def _passes(self, draft: Draft) -> bool:
-        return meets(self._evaluate(draft.network()), self._gate)
+    def _passes_with_float(self, names: Sequence[str]) -> bool:
+        return meets(self._evaluate(self.candidate.with_float(names).network()), self._gate)
 
     def _report(self, step: str, what: str, *, kept: bool) -> None:
         found = self._found
@@ -206,7 +199,7 @@ class _Search:
                 step=step,
                 what=what,
                 kept=kept,
-                sqnr_db=fidelity(found),
+                sqnr_db=worst_sqnr_db(found),
                 top1_agreement_percent=min(shares, default=None),
                 top1_drop_points=found.accuracy.drop_points.value if found.accuracy else None,
                 num_evaluations=self._evaluate.num_evaluations - self._runs,
@@ -214,10 +207,11 @@ class _Search:
         )
         self._runs = self._evaluate.num_evaluations
 
-    def result(self, start: Draft) -> Tuned:
-        artifact = self.draft.realized()
-        costs = layer_costs(start.artifact.model, start.int8_layers())
-        floats = tuple(sorted(self.draft.float_nodes))
+    def result(self, start: Candidate) -> Tuned:
+        """What was found, with its record in the artifact's history."""
+        floats = tuple(sorted(self.candidate.float_groups - start.float_groups))
+        artifact = _explained(self.candidate.realized(), floats)
+        costs = cost_shares(start.groups())
         tuned = Tuned(
             artifact=artifact,
             steps=tuple(self._steps),
@@ -230,9 +224,24 @@ class _Search:
         return replace(tuned, artifact=artifact.having(Record("tune", summary, tuned.to_json())))
 
 
-def _how_near(num_layers: int, max_float_percent: float) -> str:
+def _explained(artifact: Artifact, floats: Sequence[str]) -> Artifact:
+    """The artifact whose groups `floats` say that it was the budget that took them to float."""
+    assert artifact.placement is not None
+    groups = tuple(
+        replace(group, reason=_REASON) if group.name in floats else group
+        for group in artifact.groups
+    )
+    decisions = tuple(
+        replace(decision, reason=_REASON) if decision.node in floats else decision
+        for decision in artifact.decisions
+    )
+    placement = replace(artifact.placement, groups=groups, decisions=decisions)
+    return replace(artifact, placement=placement, decisions=decisions)
+
+
+def _how_near(num_groups: int, max_float_percent: float) -> str:
     return (
-        f"not met with the {num_layers} most useful layers in float, which is {max_float_percent:g} %"
+        f"not met with the {num_groups} most useful groups in float, which is {max_float_percent:g} %"
         " of the work"
     )
 

@@ -1,66 +1,113 @@
-"""One way to quantize a network, on its way through the search."""
+"""A candidate: a network with some groups in float, of which every question of a search is asked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from trtbuild.model.operators import WEIGHTED
-from trtbuild.quantization import quantize
+from trtbuild.quantization import place, quantize
 from trtbuild.search.bias_correction import corrected
+from trtbuild.search.groups import find_groups, with_float
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import numpy as np
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
+    from trtbuild.plan import Group
 
-__all__ = ["Draft"]
+__all__ = ["Candidate", "FileCandidate", "HasGroups"]
 
-_REASON = "kept in float to meet the accuracy budget"
+
+class HasGroups(Protocol):
+    """What sensitivity, bisecting and ranking need of a candidate, wherever it comes from."""
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the groups in INT8 that round values, in the order of the network."""
+        ...
+
+    def with_float(self, names: Collection[str]) -> HasGroups:
+        """Return the candidate with these groups in float, too."""
+        ...
+
+    def network(self) -> ir.Model:
+        """Return the Q/DQ network."""
+        ...
 
 
 @dataclass(frozen=True)
-class Draft:
-    """What a step may change.
+class Candidate:
+    """A network that is quantized here: ranges, bias shifts, and what stays in float.
 
     Attributes:
         artifact: with the float network (perhaps equalized) and its calibration.
-        float_patterns: layers that the user keeps in float.
-        float_nodes: layers that the search keeps in float.
+        float_patterns: patterns of what the user keeps in float.
+        float_groups: exact names of the groups in float, the user's and the search's.
         shifts: what bias correction takes out of each layer that is in INT8.
     """
 
     artifact: Artifact
     float_patterns: tuple[str, ...] = ()
-    float_nodes: frozenset[str] = frozenset()
+    float_groups: frozenset[str] = frozenset()
     shifts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def realized(self) -> Artifact:
-        """Quantize it.
+        """Return the artifact, quantized.
 
         Raises:
             InputError: a tensor that needs a range has none.
         """
-        shifts = {name: s for name, s in self.shifts.items() if name not in self.float_nodes}
+        shifts = {name: s for name, s in self.shifts.items() if name not in self.float_groups}
         model = corrected(self.artifact.model, shifts) if shifts else self.artifact.model
-        patterns = (*self.float_patterns, *sorted(self.float_nodes))
-        artifact = quantize(replace(self.artifact, model=model), patterns)
-        decisions = tuple(
-            replace(decision, reason=_REASON) if decision.node in self.float_nodes else decision
-            for decision in artifact.decisions
-        )
-        return replace(artifact, decisions=decisions)
+        changed = replace(self.artifact, model=model)
+        return quantize(changed, self.float_patterns, self.float_groups)
 
     def network(self) -> ir.Model:
-        """The Q/DQ network, in TensorRT's form."""
+        """Return the Q/DQ network, in TensorRT's form."""
         quantized = self.realized().quantized
         assert quantized is not None
         return quantized
 
-    def int8_layers(self) -> tuple[str, ...]:
-        """Names of the layers with weights that are in INT8."""
-        decisions = self.realized().decisions
-        return tuple(d.node for d in decisions if d.quantized and d.op_type in WEIGHTED)
+    def groups(self) -> tuple[Group, ...]:
+        """Return the groups in INT8 that round values, in the order of the network."""
+        placement = place(self.artifact.model, self.float_patterns, self.float_groups)
+        return tuple(group for group in placement.groups if group.int8 and group.rounds)
+
+    def with_float(self, names: Collection[str]) -> Candidate:
+        """Return the candidate with these groups in float, too."""
+        return replace(self, float_groups=self.float_groups | set(names))
+
+
+@dataclass(frozen=True)
+class FileCandidate:
+    """A Q/DQ network as some tool wrote it.
+
+    Attributes:
+        quantized: as written.
+        reference: the float network, which gives back the weights of groups in float.
+        float_groups: names of the groups in float.
+    """
+
+    quantized: ir.Model
+    reference: ir.Model
+    float_groups: frozenset[str] = frozenset()
+
+    def network(self) -> ir.Model:
+        """Return the Q/DQ network, without those of the groups in float."""
+        if not self.float_groups:
+            return self.quantized
+        return with_float(self.quantized, self.reference, self.float_groups)
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the groups that are not in float.
+
+        Raises:
+            OptionError: nothing in the file reads Q/DQ.
+        """
+        return tuple(g for g in find_groups(self.quantized) if g.name not in self.float_groups)
+
+    def with_float(self, names: Collection[str]) -> FileCandidate:
+        """Return the candidate with these groups in float, too."""
+        return replace(self, float_groups=self.float_groups | set(names))

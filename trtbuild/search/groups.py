@@ -1,4 +1,4 @@
-"""Groups of Q/DQ: one quantized layer with every pair and weight that it reads through Q/DQ.
+"""The groups of a Q/DQ file: one quantized layer with every pair and weight that it reads through Q/DQ.
 
 A group is the unit that can be float or INT8 by itself. Pairs that several layers read stay for those
 that still want them; data movement and Concat read floats as soon as no INT8 layer is behind them.
@@ -6,14 +6,13 @@ that still want them; data movement and Concat read floats as soon as no INT8 la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError
 from trtbuild.model.attributes import input_at
 from trtbuild.model.constants import constant_tensor
 from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
-from trtbuild.model.operators import moves_values
+from trtbuild.model.operators import AVERAGING, WEIGHTED, moves_values
 from trtbuild.model.qdq import (
     behind_activation,
     float_twins,
@@ -23,46 +22,50 @@ from trtbuild.model.qdq import (
     weight_behind,
 )
 from trtbuild.model.stats import node_macs
+from trtbuild.plan import Consumer, Group, GroupKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     import onnx_ir as ir
 
-__all__ = ["Group", "find_groups", "with_float"]
-
-
-@dataclass(frozen=True)
-class Group:
-    """One quantized layer.
-
-    Attributes:
-        name: of its node.
-        op_type: its operator.
-        macs: multiply-accumulates for one image; 0 where it has none or the shapes are not known.
-    """
-
-    name: str
-    op_type: str
-    macs: int
+__all__ = ["find_groups", "with_float"]
 
 
 def find_groups(quantized: ir.Model) -> tuple[Group, ...]:
-    """List the groups of a Q/DQ network, in its order.
+    """Return the groups of a Q/DQ network, in its order, whatever tool wrote it.
 
     Raises:
         OptionError: nothing in it reads Q/DQ.
     """
-    groups = tuple(
-        Group(node.name or "", node.op_type, node_macs(node))
-        for node in quantized_nodes(quantized)
-        if node.op_type != "Concat"
-    )
+    groups = tuple(_group(n) for n in quantized_nodes(quantized) if n.op_type != "Concat")
     if not groups:
         raise OptionError(
             "no layer of this network reads Q/DQ; there is nothing to look for in it."
         )
     return groups
+
+
+def _group(node: ir.Node) -> Group:
+    name = node.name or ""
+    pairs = [index for index, value in enumerate(node.inputs) if pair_behind(value) is not None]
+    return Group(
+        name,
+        node.op_type,
+        _kind(node.op_type),
+        frozenset(Consumer(name, index) for index in pairs),
+        int8=True,
+        reason="it reads through Q/DQ in the file",
+        macs=node_macs(node),
+    )
+
+
+def _kind(op_type: str) -> GroupKind:
+    if op_type in WEIGHTED:
+        return GroupKind.LAYER
+    if op_type in AVERAGING:
+        return GroupKind.POOL
+    return GroupKind.SKIP_BRANCH if op_type == "Add" else GroupKind.KERNEL
 
 
 def with_float(quantized: ir.Model, reference: ir.Model, names: Collection[str]) -> ir.Model:

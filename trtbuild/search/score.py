@@ -1,22 +1,108 @@
-"""One number for how near a candidate is to the float network, to rank candidates by."""
+"""How near a candidate is to the float network, and whether that is near enough to stop.
+
+The images that a search chooses on are not those that it is judged on, and whatever is chosen fits
+the former a little better. So the search keeps a margin to the gate's limits:
+
+    SQNR, cosine, relative L2    half of the way from the figure to the worse end of its interval must
+                                 meet the limit
+    top-1 lost                   at most three quarters of the limit
+    everything else              the limit itself
+
+Top-1 lost moves by whole images, up and down by luck. Of the images that change class about a quarter
+are lost on balance (those that change are near a tie, and some become right), so that a quarter of
+the images that change class is a steadier estimate; where the search images have labels, the mean of
+this and of what they show is taken.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError
+from trtbuild.verification.gate import Gate, judge
 
 if TYPE_CHECKING:
     from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.intervals import Estimate
 
-__all__ = ["fidelity"]
+__all__ = ["expected_top1_drop", "meets", "score", "worst_sqnr_db"]
+
+_LOST_SHARE_OF_CHANGED = 0.25
+_MARGIN = 0.75
 
 
-def fidelity(comparison: Comparison) -> float:
-    """SQNR of the worst float output, dB; it moves with every change, so it can rank candidates."""
+def worst_sqnr_db(comparison: Comparison) -> float:
+    """Return the SQNR of the worst float output, dB; minus infinity where one is not finite.
+
+    Raises:
+        OptionError: no output holds floating-point values.
+    """
     found = [output.sqnr_db.value for output in comparison.outputs if output.sqnr_db is not None]
     if not found:
         raise OptionError("no output holds floating-point values; there is nothing to rank by.")
     if any(output.num_non_finite for output in comparison.outputs):
         return float("-inf")
     return min(found)
+
+
+def score(comparison: Comparison) -> float:
+    """Return one number that moves with every change, to rank candidates by; higher is better.
+
+    The negative divergence of the class probabilities where there are class scores (the worst
+    output's), else the SQNR of the worst output.
+    """
+    divergences = [output.divergence_nats for output in comparison.outputs]
+    found = [estimate.value for estimate in divergences if estimate is not None]
+    return -max(found) if found else worst_sqnr_db(comparison)
+
+
+def meets(comparison: Comparison, gate: Gate) -> bool:
+    """Say whether the limits are met with a margin, so that the search may stop here.
+
+    Raises:
+        OptionError: a limit is on a figure that the search images cannot give.
+    """
+    if gate.max_top1_drop is not None:
+        if expected_top1_drop(comparison) > _MARGIN * gate.max_top1_drop:
+            return False
+        gate = replace(gate, max_top1_drop=None)
+    return judge(_with_margin(comparison), gate).passed
+
+
+def expected_top1_drop(comparison: Comparison) -> float:
+    """Return the points of top-1 that other images would lose, by the estimate of this module.
+
+    Raises:
+        OptionError: no output looks like class scores.
+    """
+    found = [output.top1_agreement_percent for output in comparison.outputs]
+    agreements = [estimate.value for estimate in found if estimate is not None]
+    if not agreements:
+        raise OptionError("a limit on top-1 needs an output that looks like class scores.")
+    expected = _LOST_SHARE_OF_CHANGED * (100.0 - min(agreements))
+    if comparison.accuracy is None:
+        return expected
+    return (expected + comparison.accuracy.drop_points.value) / 2
+
+
+def _with_margin(comparison: Comparison) -> Comparison:
+    outputs = tuple(
+        replace(
+            output,
+            sqnr_db=_halfway(output.sqnr_db, upper_is_worse=False),
+            cosine=_halfway(output.cosine, upper_is_worse=False),
+            relative_l2=_halfway(output.relative_l2, upper_is_worse=True),
+        )
+        for output in comparison.outputs
+    )
+    return replace(comparison, outputs=outputs)
+
+
+def _halfway(estimate: Estimate | None, *, upper_is_worse: bool) -> Estimate | None:
+    if estimate is None:
+        return None
+    worse = estimate.high if upper_is_worse else estimate.low
+    if abs(worse) == float("inf"):
+        return estimate
+    return replace(estimate, value=(estimate.value + worse) / 2)

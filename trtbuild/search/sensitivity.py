@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtbuild.plan import GroupKind
 from trtbuild.progress import silent
-from trtbuild.search.groups import Group, find_groups, with_float
-from trtbuild.search.score import fidelity
+from trtbuild.search.score import score, worst_sqnr_db
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    from collections.abc import Iterator, Sequence
 
+    from trtbuild.plan import Group
     from trtbuild.progress import Progress
+    from trtbuild.search.candidate import HasGroups
     from trtbuild.search.evaluate import Evaluator
     from trtbuild.verification.compare import Comparison
 
-__all__ = ["GroupSensitivity", "sensitivities"]
+__all__ = ["GroupSensitivity", "cost_shares", "rank_groups", "sensitivities"]
 
 
 @dataclass(frozen=True)
@@ -45,25 +47,63 @@ class GroupSensitivity:
 
 
 def sensitivities(
-    quantized: ir.Model, reference: ir.Model, evaluate: Evaluator, progress: Progress = silent
+    candidate: HasGroups, evaluate: Evaluator, progress: Progress = silent
 ) -> tuple[GroupSensitivity, ...]:
-    """Evaluate every group alone in INT8 and alone in float, most costly first.
+    """Return every group evaluated alone in INT8 and alone in float, most costly first.
 
     Takes two evaluations a group, and one more.
 
     Raises:
-        OptionError: nothing in `quantized` reads Q/DQ.
+        OptionError: nothing reads Q/DQ.
     """
-    groups = find_groups(quantized)
-    names = frozenset(group.name for group in groups)
-    base = evaluate(quantized)
+    names = frozenset(group.name for group in candidate.groups())
+    base = evaluate(candidate.network())
     found = []
+    for group, without in _each_in_float(candidate, evaluate, progress):
+        alone = evaluate(candidate.with_float(names - {group.name}).network())
+        found.append((score(alone), _sensitivity(group, base, alone, without)))
+    return tuple(one for _, one in sorted(found, key=lambda scored: scored[0]))
+
+
+def rank_groups(
+    candidate: HasGroups, evaluate: Evaluator, progress: Progress = silent
+) -> list[str]:
+    """Return the groups by what each gains alone in float, per cost, best first.
+
+    A group costs its share of the multiply-accumulates, and as much again as an average layer for being
+    one more place where the precision changes.
+    """
+    groups = candidate.groups()
+    costs = cost_shares(groups)
+    each = 1.0 / max(sum(group.kind is GroupKind.LAYER for group in groups), 1)
+    base = score(evaluate(candidate.network()))
+    worth = {
+        group.name: (score(without) - base) / (costs[group.name] + each)
+        for group, without in _each_in_float(candidate, evaluate, progress)
+    }
+    return sorted(worth, key=lambda name: (-worth[name], name))
+
+
+def cost_shares(groups: Sequence[Group]) -> dict[str, float]:
+    """Return each group's share of the multiply-accumulates of all, 0 to 1.
+
+    Where no shape is known, layers count as equal.
+    """
+    total = sum(group.macs for group in groups)
+    if total:
+        return {group.name: group.macs / total for group in groups}
+    layers = sum(group.kind is GroupKind.LAYER for group in groups)
+    return {group.name: 1.0 / layers if group.kind is GroupKind.LAYER else 0.0 for group in groups}
+
+
+def _each_in_float(
+    candidate: HasGroups, evaluate: Evaluator, progress: Progress
+) -> Iterator[tuple[Group, Comparison]]:
+    """Return every group with the figures of the network in which it alone is float."""
+    groups = candidate.groups()
     for number, group in enumerate(groups):
-        alone = evaluate(with_float(quantized, reference, names - {group.name}))
-        without = evaluate(with_float(quantized, reference, {group.name}))
-        found.append(_sensitivity(group, base, alone, without))
+        yield group, evaluate(candidate.with_float({group.name}).network())
         progress("sensitivity", number + 1, len(groups))
-    return tuple(sorted(found, key=lambda one: one.alone_sqnr_db))
 
 
 def _sensitivity(
@@ -75,9 +115,9 @@ def _sensitivity(
         group=group.name,
         op_type=group.op_type,
         macs=group.macs,
-        alone_sqnr_db=fidelity(alone),
+        alone_sqnr_db=worst_sqnr_db(alone),
         alone_top1_agreement_percent=min(shares, default=None),
-        gained_db=fidelity(without) - fidelity(base),
+        gained_db=worst_sqnr_db(without) - worst_sqnr_db(base),
         alone_top1_drop_points=_drop(alone),
         gained_top1_points=None
         if base.accuracy is None

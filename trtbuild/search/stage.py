@@ -15,7 +15,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.budget import Tuned, tune
-from trtbuild.search.candidate import Draft
+from trtbuild.search.candidate import Candidate
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.steps import Material
 
@@ -35,6 +35,7 @@ def meet_budget(
     calibrate_options: CalibrateOptions,
     *,
     float_patterns: tuple[str, ...] = (),
+    float_groups: tuple[str, ...] = (),
     options: TuneOptions | None = None,
     progress: Progress = silent,
 ) -> Tuned:
@@ -45,7 +46,8 @@ def meet_budget(
         source: the calibration images; what is judged later must not be among them.
         gate: the budget.
         calibrate_options: how ranges are found when the network changes.
-        float_patterns: layers that stay in float whatever happens.
+        float_patterns: groups that stay in float whatever happens, by name, op type or glob.
+        float_groups: exact names of groups that stay in float whatever happens.
         options: how far the search goes.
         progress: told of every step.
 
@@ -67,7 +69,7 @@ def meet_budget(
         )
 
     def calibrated(changed: Artifact) -> Artifact:
-        tensors = watched_tensors(changed.model, float_patterns)
+        tensors = watched_tensors(changed.model, float_patterns, float_groups)
         return calibrate(changed, source, tensors, calibrate_options, progress)
 
     material = Material(
@@ -77,7 +79,7 @@ def meet_budget(
         max_float_percent=options.max_float_percent,
     )
     return tune(
-        Draft(artifact, float_patterns),
+        Candidate(artifact, float_patterns, frozenset(float_groups)),
         gate,
         evaluator(data),
         evaluator(_first(data, options.num_ranking_images)),

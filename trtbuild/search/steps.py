@@ -1,7 +1,7 @@
-"""The steps that cost nothing at run time: each proposes drafts, and the search keeps the best.
+"""The steps that cost nothing at run time: each proposes candidates, and the search keeps the best.
 
-A step is a function from the best draft so far (asked for whenever it is needed) and the material at
-hand to (what was done, draft) pairs. It decides nothing.
+A step is a function from the best candidate so far (asked for whenever it is needed) and the material at
+hand to (what was done, candidate) pairs. It decides nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from calibrators import Calibration, TensorRange
     from trtbuild.artifact import Artifact
     from trtbuild.runtime.session import Feeds
-    from trtbuild.search.candidate import Draft
+    from trtbuild.search.candidate import Candidate
 
 __all__ = [
     "Material",
@@ -59,7 +59,9 @@ class Material:
     max_float_percent: float = 50.0
 
 
-def other_calibrator(best: Callable[[], Draft], material: Material) -> Iterator[tuple[str, Draft]]:
+def other_calibrator(
+    best: Callable[[], Candidate], material: Material
+) -> Iterator[tuple[str, Candidate]]:
     """Another rule for all thresholds."""
     del material
     calibration = best().artifact.calibration
@@ -71,18 +73,22 @@ def other_calibrator(best: Callable[[], Draft], material: Material) -> Iterator[
             yield _described(method, options), _with_calibration(best(), chosen)
 
 
-def correct_biases(best: Callable[[], Draft], material: Material) -> Iterator[tuple[str, Draft]]:
+def correct_biases(
+    best: Callable[[], Candidate], material: Material
+) -> Iterator[tuple[str, Candidate]]:
     """The mean error of each channel taken out of the biases."""
-    draft = best()
-    plain = replace(draft, shifts={})
-    shifts = mean_shifts(draft.artifact.model, plain.network(), material.feeds)
-    yield f"biases of {len(shifts)} layers", replace(draft, shifts=shifts)
+    candidate = best()
+    plain = replace(candidate, shifts={})
+    shifts = mean_shifts(candidate.artifact.model, plain.network(), material.feeds)
+    yield f"biases of {len(shifts)} layers", replace(candidate, shifts=shifts)
 
 
-def equalize_channels(best: Callable[[], Draft], material: Material) -> Iterator[tuple[str, Draft]]:
+def equalize_channels(
+    best: Callable[[], Candidate], material: Material
+) -> Iterator[tuple[str, Candidate]]:
     """Channels brought to one range; the changed network is calibrated anew."""
-    draft = best()
-    model = draft.artifact.model
+    candidate = best()
+    model = candidate.artifact.model
     pairs, _ = find_pairs(model)
     if not pairs:
         return
@@ -90,18 +96,18 @@ def equalize_channels(best: Callable[[], Draft], material: Material) -> Iterator
     for strength in (0.5, 1.0):
         equalized, changed = equalize(model, amax, strength)
         if changed:
-            artifact = material.calibrate(replace(draft.artifact, model=equalized))
-            artifact = _by_the_same_rule(artifact, draft.artifact)
+            artifact = material.calibrate(replace(candidate.artifact, model=equalized))
+            artifact = _by_the_same_rule(artifact, candidate.artifact)
             what = f"channels behind {len(changed)} layers, strength {strength:g}"
-            equal = replace(draft, artifact=artifact, shifts={})
+            equal = replace(candidate, artifact=artifact, shifts={})
             yield what, equal
             for more, corrected in correct_biases(lambda equal=equal: equal, material):  # type: ignore[misc]
                 yield f"{what}; {more}", corrected
 
 
 def other_range_of_one_tensor(
-    best: Callable[[], Draft], material: Material
-) -> Iterator[tuple[str, Draft]]:
+    best: Callable[[], Candidate], material: Material
+) -> Iterator[tuple[str, Candidate]]:
     """Another rule for one tensor, for those tensors about which the rules disagree most."""
     calibration = best().artifact.calibration
     if calibration is None or calibration.histograms is None:
@@ -123,26 +129,28 @@ def other_range_of_one_tensor(
 def _most_disputed(choices: Sequence[Mapping[str, TensorRange]]) -> list[str]:
     """The tensors by how much their widest and narrowest proposed range differ."""
 
-    def spread(name: str) -> float:
+    def ratio(name: str) -> float:
         found = [ranges[name].amax for ranges in choices]
         return max(found) / min(found) if min(found) > 0 else 0.0
 
-    return sorted(choices[0], key=lambda name: (-spread(name), name))
+    return sorted(choices[0], key=lambda name: (-ratio(name), name))
 
 
 def _described(method: str, options: Mapping[str, float]) -> str:
     return " ".join((method, *(f"{value:g}" for value in options.values())))
 
 
-def _with_calibration(draft: Draft, calibration: Calibration) -> Draft:
-    return replace(draft, artifact=replace(draft.artifact, calibration=calibration), shifts={})
+def _with_calibration(candidate: Candidate, calibration: Calibration) -> Candidate:
+    return replace(
+        candidate, artifact=replace(candidate.artifact, calibration=calibration), shifts={}
+    )
 
 
-def _with_range(draft: Draft, name: str, given: TensorRange) -> Draft:
-    calibration = draft.artifact.calibration
+def _with_range(candidate: Candidate, name: str, given: TensorRange) -> Candidate:
+    calibration = candidate.artifact.calibration
     assert calibration is not None
     changed = replace(calibration, ranges={**calibration.ranges, name: given})
-    return replace(draft, artifact=replace(draft.artifact, calibration=changed))
+    return replace(candidate, artifact=replace(candidate.artifact, calibration=changed))
 
 
 def _by_the_same_rule(artifact: Artifact, before: Artifact) -> Artifact:

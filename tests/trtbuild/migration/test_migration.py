@@ -138,6 +138,16 @@ def test_a_pool_does_not_hand_its_scale_back() -> None:
     assert propagate(model, {"r": np.float32(0.5)})["p"].value == np.float32(0.5)
 
 
+@pytest.mark.parametrize("operator", ["Relu", "Identity"])
+def test_a_fork_stops_a_scale_on_its_way_back(operator: str) -> None:
+    """Whoever else reads the tensor may need values that are clipped behind the operator."""
+    behind = {"b": np.float32(0.5)}
+    straight = _chain(f"a = Sigmoid(r) b = {operator}(a) y = MatMul(b, w)")
+    assert propagate(straight, behind)["a"].value == np.float32(0.5)
+    forked = _chain(f"a = Sigmoid(r) b = {operator}(a) c = Sub(b, a) y = MatMul(c, w)")
+    assert "a" not in propagate(forked, behind)
+
+
 def test_layers_without_a_scale_stay_float_and_the_network_still_runs() -> None:
     artifact = networks.calibrated("N")
     scales = dict(_cache_of(artifact.model).scales)

@@ -16,6 +16,7 @@ from trtbuild.errors import OptionError
 from trtbuild.quantization import portable_form, quantize
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.bisect import find_culprits
+from trtbuild.search.candidate import FileCandidate
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.groups import find_groups, with_float
 from trtbuild.search.sensitivity import sensitivities
@@ -85,7 +86,7 @@ def test_the_spoilt_layer_is_the_most_sensitive_and_gains_most_in_float() -> Non
     artifact = quantized()
     spoil_weight_scale(artifact.quantized, "Conv_right", 3.0)
     evaluate = evaluator(artifact)
-    found = sensitivities(artifact.quantized, artifact.model, evaluate)
+    found = sensitivities(FileCandidate(artifact.quantized, artifact.model), evaluate)
     assert found[0].group == "Conv_right"
     assert max(found, key=lambda one: one.gained_db).group == "Conv_right"
     assert found[0].alone_sqnr_db < found[1].alone_sqnr_db - 10

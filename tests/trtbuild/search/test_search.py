@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.trtbuild.search.depthwise_network import Images, artifact
+from tests.trtbuild.verification.small_network import calibrated
 from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.data import batches
 from trtbuild.errors import OptionError
+from trtbuild.plan import Group, GroupKind
 from trtbuild.quantization import quantize, watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
-from trtbuild.search.fallback import affordable, fewest_float_layers
-from trtbuild.search.goal import expected_top1_drop, meets
+from trtbuild.search.bisect import affordable, fewest_in_order
+from trtbuild.search.candidate import Candidate
+from trtbuild.search.score import expected_top1_drop, meets
+from trtbuild.search.sensitivity import cost_shares, rank_groups
 from trtbuild.search.stage import TuneOptions, meet_budget
 from trtbuild.verification.compare import compare
 from trtbuild.verification.gate import Gate, judge
@@ -113,20 +118,86 @@ def test_top1_lost_is_estimated_from_what_changes_where_there_are_no_labels(read
     assert meets(comparison, Gate(max_top1_drop=2.7))
 
 
+def test_the_search_keeps_half_the_interval_as_a_margin(ready) -> None:
+    _, comparison = judged(ready, quantize(ready).quantized, Gate())
+    output = dataclasses.replace(
+        comparison.outputs[0],
+        sqnr_db=Estimate(30.0, 28.0, 32.0),
+        cosine=Estimate(0.98, 0.94, 1.0),
+        relative_l2=Estimate(0.10, 0.06, 0.14),
+    )
+    comparison = dataclasses.replace(comparison, outputs=(output,))
+    assert meets(comparison, Gate(min_sqnr_db=28.9))
+    assert not meets(comparison, Gate(min_sqnr_db=29.1))
+    assert meets(comparison, Gate(min_cosine=0.959))
+    assert not meets(comparison, Gate(min_cosine=0.961))
+    assert meets(comparison, Gate(max_relative_l2=0.121))
+    assert not meets(comparison, Gate(max_relative_l2=0.119))
+
+
+def test_groups_are_ranked_by_gain_per_cost() -> None:
+    gains = {"cheap": 2.0, "dear": 3.0, "free": 1.2, "useless": 0.0}
+    macs = {"cheap": 10, "dear": 80, "free": 0, "useless": 10}
+    kinds = dict.fromkeys(gains, GroupKind.LAYER) | {"free": GroupKind.SKIP_BRANCH}
+
+    @dataclasses.dataclass(frozen=True)
+    class Given:
+        floats: frozenset[str] = frozenset()
+
+        def groups(self):
+            return tuple(
+                Group(n, "Conv", kinds[n], frozenset(), int8=True, reason="", macs=macs[n])
+                for n in gains
+                if n not in self.floats
+            )
+
+        def with_float(self, names):
+            return Given(self.floats | set(names))
+
+        def network(self):
+            return self.floats
+
+    def evaluate(floats):
+        divergence = 10.0 - sum(gains[name] for name in floats)
+        output = types.SimpleNamespace(
+            divergence_nats=types.SimpleNamespace(value=divergence), sqnr_db=None
+        )
+        return types.SimpleNamespace(outputs=[output])
+
+    # a layer costs its share and one third, that of an average layer: 2 / 0.433, 3 / 1.133, 1.2 / 0.333
+    assert rank_groups(Given(), evaluate) == ["cheap", "free", "dear", "useless"]
+    assert cost_shares(Given().groups()) == {"cheap": 0.1, "dear": 0.8, "free": 0.0, "useless": 0.1}
+
+
+def test_an_outlier_on_a_skip_branch_takes_its_add_to_float_and_no_layer() -> None:
+    artifact = calibrated()
+    plain = Candidate(artifact)
+    assert "Add_sum" in {group.name for group in plain.groups()}
+    without = plain.with_float({"Add_sum"})
+    assert {g.name for g in plain.groups()} - {g.name for g in without.groups()} == {"Add_sum"}
+    realized = without.realized()
+    assert realized.placement is not None
+    assert plain.realized().placement.weights == realized.placement.weights
+
+
+def test_a_name_that_is_an_operator_is_not_read_as_a_pattern() -> None:
+    artifact = calibrated()
+    artifact.model.graph[0].name = "Conv"
+    plain = Candidate(artifact)
+    names = [group.name for group in plain.groups()]
+    left = plain.with_float({"Conv"})
+    assert [group.name for group in left.groups()] == [name for name in names if name != "Conv"]
+
+
 def fewest(ranked: str, needed: str, costs=None) -> tuple[set[str] | None, int]:
     runs = []
 
-    @dataclasses.dataclass(frozen=True)
-    class Draft:
-        float_nodes: frozenset[str] = frozenset()
+    def passes(names) -> bool:
+        runs.append(names)
+        return set(needed) <= set(names)
 
-    def passes(draft: Draft) -> bool:
-        runs.append(draft)
-        return set(needed) <= draft.float_nodes
-
-    costs = costs or dict.fromkeys(ranked, 1.0)
-    found = fewest_float_layers(Draft(), list(ranked), passes, costs)
-    return None if found is None else set(found.float_nodes), len(runs)
+    found = fewest_in_order(list(ranked), passes, costs or dict.fromkeys(ranked, 1.0))
+    return None if found is None else set(found), len(runs)
 
 
 def test_only_the_layers_that_are_needed_stay_in_float() -> None:
@@ -143,3 +214,12 @@ def test_a_good_ranking_needs_few_runs() -> None:
 def test_dear_layers_are_passed_over_where_the_share_is_spent() -> None:
     costs = {"a": 0.3, "b": 0.6, "c": 0.1}
     assert affordable(["a", "b", "c"], costs, 0.5) == ["a", "c"]
+
+
+def test_the_dearest_layer_that_is_not_needed_goes_first() -> None:
+    costs = {"a": 1.0, "b": 5.0, "c": 1.0}
+
+    def passes(names) -> bool:
+        return "c" in names and ("a" in names or "b" in names)
+
+    assert fewest_in_order(["b", "a", "c"], passes, costs) == ["a", "c"]
