@@ -72,13 +72,17 @@ class CalibrationCache:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> CalibrationCache:
-        """Read a cache; empty lines, spaces and carriage returns at line ends are passed over.
+        """Read a cache.
+
+        A byte-order mark, empty lines, spaces and carriage returns at line ends are passed over, and so
+        is an equal line that is there twice.
 
         Raises:
-            CacheError: not such a text; the message names the line.
+            CacheError: not such a text, cut off, or one tensor with two scales; the message names the
+                line.
         """
         try:
-            lines = content.decode("utf-8").split("\n")
+            lines = content.decode("utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise CacheError(f"not a calibration cache: byte {error.start} is no text.") from None
         header = lines[0].rstrip()
@@ -91,9 +95,12 @@ class CalibrationCache:
         for number, line in enumerate(lines[1:], 2):
             if line.strip():
                 name, scale = _entry(line.rstrip(), number)
-                if name in scales:
-                    raise CacheError(f"calibration cache, line {number}: '{name}' is there twice.")
-                scales[name] = scale
+                if scales.setdefault(name, scale) != scale:
+                    raise CacheError(
+                        f"calibration cache, line {number}: '{name}' is there twice, with the scales "
+                        f"{scales[name]} and {scale}."
+                    )
+        _check_not_cut(lines)
         return cls(header, scales)
 
     def to_bytes(self) -> bytes:
@@ -143,6 +150,16 @@ def _entry(line: str, number: int) -> tuple[str, np.float32]:
             "negative and a number."
         )
     return name, scale
+
+
+def _check_not_cut(lines: list[str]) -> None:
+    """Check that the last number is whole: one of eight digits is, and one that a line end follows."""
+    word = lines[-1].rpartition(": ")[2]
+    if lines[-1].strip() and len(lines) > 1 and len(word) < 8:
+        raise CacheError(
+            f"the calibration cache ends inside line {len(lines)}, {_shown(lines[-1])}: it seems cut off. "
+            "Copy it again; if it is whole, end it with a new line."
+        )
 
 
 def _shown(text: str) -> str:

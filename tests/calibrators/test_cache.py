@@ -82,7 +82,10 @@ def test_other_line_ends_empty_lines_and_upper_case_are_read() -> None:
         (f"{HEADER}\na: 0.5".encode(), "line 2: the scale of 'a' is '0.5'"),
         (f"{HEADER}\na: bc010a14".encode(), "line 2: the scale of 'a' is -0.0078"),
         (f"{HEADER}\na: 7fc00000".encode(), "line 2: the scale of 'a' is nan"),
-        (f"{HEADER}\na: 1\na: 2".encode(), "line 3: 'a' is there twice"),
+        (f"{HEADER}\na: 1\na: 2\n".encode(), "line 3: 'a' is there twice"),
+        (f"{HEADER}\na: 3f800000\nb: 3f80".encode(), "inside line 3"),
+        (f"{HEADER}\na: ".encode(), "line 2"),
+        (f"{HEADER}\na: \n".encode(), "line 2"),
     ],
 )
 def test_bad_caches_are_refused_with_the_line(content: bytes, message: str) -> None:
@@ -114,3 +117,19 @@ def test_the_header_names_the_calibrator() -> None:
     # the scale that TensorRT 8.4's MinMax calibrator wrote for this input
     expected = b"TRT-8400-MinMaxCalibration\ninput_0: 3cb1a063\n"
     assert CalibrationCache.from_calibration(minmax, "8400").to_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"\ufeff{HEADER}\na: 3f800000\n",
+        f"{HEADER}\r\na: 3f800000\r\n\r\n",
+        f"{HEADER}\na: 3f800000\na: 3f800000\n",
+        f"{HEADER}\na: 3f800000",
+    ],
+    ids=["byte-order mark", "carriage returns", "an equal line twice", "no last line end"],
+)
+def test_harmless_differences(content):
+    cache = CalibrationCache.from_bytes(content.encode())
+    assert cache.header == HEADER
+    assert dict(cache.scales) == {"a": 1.0}

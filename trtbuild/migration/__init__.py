@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from trtbuild.migration.report import Entry, Fate, Migration
 from trtbuild.migration.to_cache import to_cache
-from trtbuild.migration.to_qdq import to_qdq
+from trtbuild.migration.to_qdq import check_fits, tensor_names, to_qdq
 
-__all__ = ["Entry", "Fate", "Migration", "to_cache", "to_qdq"]
+__all__ = ["Entry", "Fate", "Migration", "check_fits", "tensor_names", "to_cache", "to_qdq"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.errors import InputError
 from trtbuild.migration.report import Entry, Fate, Migration
 from trtbuild.plan import Plan, QuantParams
 from trtbuild.quantization.insert import insert
@@ -19,7 +20,7 @@ from trtbuild.quantization.placement import place
 from trtbuild.quantization.scale_propagation import propagate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from trtbuild.plan import Decision, Placement
     from trtbuild.quantization.scale_propagation import Propagated
 
-__all__ = ["to_qdq"]
+__all__ = ["check_fits", "tensor_names", "to_qdq"]
 
 _UNNAMED = "(Unnamed Layer*"
 
@@ -44,14 +45,21 @@ def to_qdq(
 
     Raises:
         OptionError: a pattern matches no node.
+        InputError: no scale of the cache fits the network.
     """
-    names = _tensor_names(model)
+    names = tensor_names(model)
     usable = {name: scale for name, scale in cache.scales.items() if 0 < scale < np.inf}
     own = {name: scale for name, scale in usable.items() if name in names}
+    check_fits(cache, names)
     propagated = propagate(model, own)
     known = own | {name: given.value for name, given in propagated.items()}
     placement = place(model, float_patterns)
     plan = _plan(placement, known)
+    if placement.consumers and not plan.params:
+        raise InputError(
+            f"the cache gives no layer a scale: of its {len(cache.scales)} tensors, {len(usable)} have a "
+            f"scale that can be used, and {len(own)} of these are in the network."
+        )
     used = frozenset().union(*(placement.roots[name] for name in plan.params))
     entries = tuple(
         _entry(name, scale, own, used, propagated) for name, scale in cache.scales.items()
@@ -60,7 +68,22 @@ def to_qdq(
     return Migration(insert(model, plan), entries, decisions=decisions)
 
 
-def _tensor_names(model: ir.Model) -> frozenset[str]:
+def check_fits(cache: CalibrationCache, names: Collection[str]) -> None:
+    """Check that a cache can be of the network whose tensors are `names`.
+
+    Raises:
+        InputError: it has no tensor of that network.
+    """
+    if cache.scales and not any(name in names for name in cache.scales):
+        first, own = next(iter(cache.scales)), next(iter(sorted(names)), "")
+        raise InputError(
+            f"the cache belongs to another network: none of its {len(cache.scales)} tensors, such as "
+            f"'{first}', is one of the network's, such as '{own}'."
+        )
+
+
+def tensor_names(model: ir.Model) -> frozenset[str]:
+    """Return the names of the inputs and of what the nodes of the main graph compute."""
     values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
     return frozenset(value.name for value in values if value.name)
 

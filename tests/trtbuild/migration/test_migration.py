@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from calibrators.cache import CalibrationCache
 from tests.trtbuild.backends.tensorrt import networks
-from trtbuild.errors import ModelError
+from trtbuild.errors import InputError, ModelError
 from trtbuild.migration import Fate, to_cache, to_qdq
 from trtbuild.model import name_nodes, read_model
 from trtbuild.quantization.scale_propagation import propagate
@@ -121,11 +121,13 @@ def test_a_scale_is_mapped_through_operators_that_keep_values() -> None:
 
 
 def test_a_scale_is_not_mapped_through_operators_that_change_values() -> None:
-    model = _chain("t = Sigmoid(r) y = MatMul(t, w)")
-    migration = to_qdq(model, CalibrationCache(HEADER, {"r": np.float32(0.125)}))
-    assert migration.entries[0].fate is Fate.UNNEEDED
-    assert _scales_in(migration.model) == {}
-    (matmul,) = (d for d in migration.decisions if d.op_type == "MatMul")
+    model = _chain("m = MatMul(r, w) t = Sigmoid(m) y = MatMul(t, w)")
+    scales = {name: np.float32(0.125) for name in ("r", "m")}
+    migration = to_qdq(model, CalibrationCache(HEADER, scales))
+    assert [entry.fate for entry in migration.entries] == [Fate.MATCHED, Fate.UNNEEDED]
+    assert list(_scales_in(migration.model)) == ["r"]
+    first, matmul = (d for d in migration.decisions if d.op_type == "MatMul")
+    assert first.quantized
     assert not matmul.quantized
     assert matmul.reason == "the cache has no scale for tensor 't'"
 
@@ -255,15 +257,35 @@ def test_a_public_calibration_becomes_a_q_dq_network(shared: Path) -> None:
 
 
 def test_real_caches_against_a_network_that_is_not_theirs(shared: Path) -> None:
-    """Nothing matches, nothing breaks, and every name is accounted for."""
-    model = networks.network("N")
+    """Where nothing matches it is refused; where the input's name does, every name is accounted for."""
+    model, refused = networks.network("N"), 0
     for path in sorted((shared / "data" / "caches").iterdir()):
         if path.suffix == ".md":
             continue
         cache = CalibrationCache.from_bytes(path.read_bytes())
+        if "images" not in cache.scales:
+            refused += 1
+            with pytest.raises(InputError, match="cache"):
+                to_qdq(model, cache)
+            continue
         migration = to_qdq(model, cache)
         assert len(migration.entries) == len(cache.scales)
         assert all(e.fate.is_lost for e in migration.entries if e.name not in ("images", "scores"))
+    assert refused > 3
+
+
+@pytest.mark.parametrize(
+    ("scales", "text"),
+    [
+        ({"other": 0.5}, "another network: none of its 1 tensors, such as 'other'"),
+        ({}, "0 tensors"),
+        ({"images": 0.0, "c1": np.inf}, "of its 2 tensors, 0 have"),
+    ],
+)
+def test_a_cache_that_fits_nothing_is_refused(scales: dict[str, float], text: str) -> None:
+    cache = CalibrationCache(HEADER, {name: np.float32(one) for name, one in scales.items()})
+    with pytest.raises(InputError, match=text):
+        to_qdq(networks.network("N"), cache)
 
 
 def _chain(body: str, shape: str = "4, 4") -> ir.Model:

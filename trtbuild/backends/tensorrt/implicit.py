@@ -13,12 +13,15 @@ from calibrators.feeder import BatchFeeder, InputForm
 from calibrators.tensorrt import CALIBRATORS, CalibrationRun, make_calibrator
 from trtbuild.backends.tensorrt.profiles import make_profile
 from trtbuild.errors import DataError, InputError, OptionError, in_one_tree
+from trtbuild.migration import check_fits, tensor_names
 from trtbuild.options.tensorrt import Calibrator, RangeSource
 from trtbuild.quantization.scale_propagation import propagate
 from trtbuild.runtime.tensorrt.shapes import ShapeRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    import onnx_ir as ir
 
     from trtbuild.backends.base import BuildRequest
     from trtbuild.options.tensorrt import TensorRTOptions
@@ -87,7 +90,7 @@ def calibrating(
     name = calibrator_name(options, method)
     config.set_flag(tensorrt.member("BuilderFlag", "INT8"))
     if options.cache is not None:
-        content = _checked_cache(tensorrt, options, name)
+        content = _checked_cache(tensorrt, request.artifact.model, options, name)
         run, source = CalibrationRun(cache=content), options.cache.name
     elif _from_device(request, options, method):
         assert request.calibration_batches is not None
@@ -138,7 +141,9 @@ def _from_device(request: BuildRequest, options: TensorRTOptions, method: str) -
     return has_data and (not method or method in _SAME_METHOD)
 
 
-def _checked_cache(tensorrt: TensorRT, options: TensorRTOptions, name: str) -> bytes:
+def _checked_cache(
+    tensorrt: TensorRT, model: ir.Model, options: TensorRTOptions, name: str
+) -> bytes:
     """Read a cache file and give it the header that this TensorRT accepts, if that was allowed."""
     path = options.cache
     assert path is not None
@@ -150,6 +155,7 @@ def _checked_cache(tensorrt: TensorRT, options: TensorRTOptions, name: str) -> b
         ) from error
     with in_one_tree(f"the calibration cache '{path}': "):
         cache = CalibrationCache.from_bytes(content)
+    check_fits(cache, tensor_names(model))
     wanted = f"TRT-{tensorrt.number}-{CALIBRATORS[name][1]}"
     if cache.header != wanted and not options.accept_foreign_cache:
         raise InputError(

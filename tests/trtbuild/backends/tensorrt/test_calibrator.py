@@ -159,7 +159,7 @@ def test_a_foreign_cache_can_be_accepted(tensorrt10: Server) -> None:
 )
 def test_a_damaged_cache_is_noticed_before_the_build(tensorrt10: Server, text: str) -> None:
     answer = tensorrt10.run(uses_a_cache, text=text)
-    assert _error(answer)["type"] == "CacheError"
+    assert _error(answer)["type"] == "InputError"
     assert not answer.called("Builder.build_serialized_network")
 
 
