@@ -91,7 +91,7 @@ class BatchFeeder:
 
     Attributes:
         num_batches: batches handed over so far.
-        num_rows_left_out: rows of a last, incomplete batch; known once the data has ended.
+        num_samples_left_out: samples of a last, incomplete batch; known once the data has ended.
         is_exhausted: whether all data was handed over.
     """
 
@@ -102,7 +102,7 @@ class BatchFeeder:
         memory: DeviceMemory,
     ) -> None:
         self.num_batches = 0
-        self.num_rows_left_out = 0
+        self.num_samples_left_out = 0
         self.is_exhausted = False
         self._forms = dict(forms)
         self._memory = memory
@@ -215,14 +215,14 @@ class BatchFeeder:
             if not rest and all(a.shape == self._forms[n].shape for n, a in arrays.items()):
                 yield arrays
                 continue
-            size = self._rows_of_a_batch()
+            size = self._batch_size()
             rest = {n: np.concatenate([rest[n], a]) if rest else a for n, a in arrays.items()}
             while min(len(array) for array in rest.values()) >= size:
                 yield {name: array[:size] for name, array in rest.items()}
                 rest = {name: array[size:] for name, array in rest.items()}
-        self.num_rows_left_out = min((len(array) for array in rest.values()), default=0)
+        self.num_samples_left_out = min((len(array) for array in rest.values()), default=0)
 
-    def _rows_of_a_batch(self) -> int:
+    def _batch_size(self) -> int:
         sizes = {form.shape[:1] for form in self._forms.values()}
         if len(sizes) > 1 or () in sizes:
             shapes = ", ".join(f"'{name}' {form.shape}" for name, form in self._forms.items())

@@ -79,7 +79,7 @@ def test_every_row_arrives_once_in_order(parts: list[int], size: int) -> None:
     whole = len(rows) // size * size
     assert np.array_equal(np.concatenate(seen) if seen else rows[:0], rows[:whole])
     assert feeder.num_batches == len(rows) // size
-    assert feeder.num_rows_left_out == len(rows) - whole
+    assert feeder.num_samples_left_out == len(rows) - whole
     assert not memory.held
     assert memory.pins == 0
     assert memory.threads <= {threading.get_ident()}  # the thread that reads touches no device

@@ -12,7 +12,7 @@ from trtbuild.data import RandomSource, batches, open_source
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import file_digest
 from trtbuild.latency.baseline import Baseline, check_device, load_baseline, save_baseline
-from trtbuild.latency.conditions import Conditions, Device, Watch, this_device
+from trtbuild.latency.conditions import Conditions, Device, Monitor, this_device
 from trtbuild.latency.measure import Samples, measure
 from trtbuild.latency.regress import (
     Answer,
@@ -103,7 +103,7 @@ def bench(recipe: BenchRecipe, progress: Progress = silent) -> BenchResult:
         inputs = sessions[recipe.engine.name].inputs
         source = _source(recipe.data, inputs)
         sizes = _batch_sizes(recipe, inputs)
-        watch = Watch()
+        monitor = Monitor()
         samples, verdicts = [], []
         for size in sizes:
             taken = measure(sessions, _feeds(source, size), recipe.measure, batch_size=size,
@@ -111,7 +111,7 @@ def bench(recipe: BenchRecipe, progress: Progress = silent) -> BenchResult:
             samples += [taken[name] for name in taken if name != _CONTROL]
             verdicts += _verdicts(recipe, taken, baseline)
         result = BenchResult(
-            tuple(samples), tuple(verdicts), device, watch.conditions(), source.description
+            tuple(samples), tuple(verdicts), device, monitor.conditions(), source.description
         )
     if recipe.save_baseline is not None:
         _save(recipe, result)

@@ -14,7 +14,7 @@ from statistics import fmean
 
 from trtbuild.machine import cpuinfo, processor_name, system_name, usable_cpus
 
-__all__ = ["Conditions", "Device", "Watch", "this_device"]
+__all__ = ["Conditions", "Device", "Monitor", "this_device"]
 
 _GPU_QUERY = (
     "name",
@@ -125,8 +125,8 @@ def _gpus() -> list[dict[str, str]]:
         text = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
-    return [dict(zip(_GPU_QUERY, row)) for row in rows if len(row) == len(_GPU_QUERY)]
+    found = [[value.strip() for value in line.split(",")] for line in text.splitlines()]
+    return [dict(zip(_GPU_QUERY, values)) for values in found if len(values) == len(_GPU_QUERY)]
 
 
 @dataclass(frozen=True)
@@ -142,14 +142,14 @@ class _Reading:
     gpu: dict[str, str]
 
 
-class Watch:
-    """Reads the machine when made, and again when asked for what happened since."""
+class Monitor:
+    """Reads clocks, temperatures and load when made, and again when asked for what happened since."""
 
     def __init__(self) -> None:
         self._before = _read()
 
     def conditions(self) -> Conditions:
-        """Return what the machine did since this watch was made."""
+        """Return what the machine did since this monitor was made."""
         before, after = self._before, _read()
         total = after.total_ticks - before.total_ticks
         other = after.busy_ticks - before.busy_ticks - (after.own_ticks - before.own_ticks)

@@ -182,7 +182,7 @@ def decide(
 
 
 def _drift(logs: list[float]) -> float:
-    """Spread of the medians of consecutive segments: how far this machine wanders by itself."""
+    """Return the range of the medians of consecutive segments: how far this machine drifts by itself."""
     segments = np.array_split(np.asarray(logs), min(_NUM_SEGMENTS, len(logs)))
     medians = [float(np.median(segment)) for segment in segments]
     return max(medians) - min(medians)

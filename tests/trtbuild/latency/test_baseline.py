@@ -10,7 +10,7 @@ import pytest
 
 from trtbuild.errors import InputError
 from trtbuild.latency.baseline import Baseline, check_device, load_baseline, save_baseline
-from trtbuild.latency.conditions import Conditions, Device, Watch, this_device
+from trtbuild.latency.conditions import Conditions, Device, Monitor, this_device
 from trtbuild.latency.measure import MONOTONIC, Samples
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ def test_files_that_are_not_even_json_objects(tmp_path: Path, content: str) -> N
 
 
 def test_own_work_is_not_other_load() -> None:
-    watch = Watch()
+    monitor = Monitor()
     total = 0
     for number in range(3_000_000):
         total += number
-    found = watch.conditions()
+    found = monitor.conditions()
     assert found.other_load_percent is None or 0.0 <= found.other_load_percent <= 100.0
 
 

@@ -163,5 +163,5 @@ def _calibration_json(built: Built) -> dict[str, Any]:
         "calibrator": built.calibrator,
         "ranges_from": built.range_source,
         "batches": built.num_batches,
-        "samples_left_out": built.num_rows_left_out,
+        "samples_left_out": built.num_samples_left_out,
     }

@@ -60,7 +60,7 @@ class Built:
         range_source: where its ranges came from; empty for explicit and float builds.
         calibrator: name of its calibrator.
         num_batches: calibration batches that TensorRT drew.
-        num_rows_left_out: calibration samples of an incomplete last batch.
+        num_samples_left_out: calibration samples of an incomplete last batch.
         timing_cache: file and digest of the timing cache, if there is one.
         flags: names of the builder flags that were set.
         log: what TensorRT said.
@@ -71,7 +71,7 @@ class Built:
     range_source: str
     calibrator: str
     num_batches: int
-    num_rows_left_out: int
+    num_samples_left_out: int
     timing_cache: dict[str, Any]
     flags: list[str]
     log: Log
@@ -139,7 +139,7 @@ def build_plan(
                 range_source=calibration.source if calibration else "",
                 calibrator=calibration.calibrator if calibration else "",
                 num_batches=feeder.num_batches if feeder else 0,
-                num_rows_left_out=feeder.num_rows_left_out if feeder else 0,
+                num_samples_left_out=feeder.num_samples_left_out if feeder else 0,
                 timing_cache=timings,
                 flags=flags,
                 log=log,

@@ -189,12 +189,12 @@ def _feeder(
             raise DataError(f"TensorRT refuses to calibrate with the shapes {ranges}.")
     feeder = BatchFeeder(_chained(first, iterator), forms, device)
     if not feeder.has_more():
-        rows = feeder.num_rows_left_out
+        num_samples = feeder.num_samples_left_out
         feeder.close()
         size = next(iter(forms.values())).shape[0]
         raise DataError(
-            f"there are {rows} calibration samples and the network takes {size} at a time. Give more data, "
-            "or build the network with a smaller or dynamic batch."
+            f"there are {num_samples} calibration samples and the network takes {size} at a time. Give more "
+            "data, or build the network with a smaller or dynamic batch."
         )
     return feeder
 
