@@ -92,13 +92,13 @@ def _set_pools(tensorrt: TensorRT, config: Any, options: TensorRTOptions) -> Non
 
 def _set_targets(tensorrt: TensorRT, builder: Any, config: Any, options: TensorRTOptions) -> None:
     if options.hardware_compatibility is not HardwareCompatibility.NONE:
-        config.hardware_compatibility_level = tensorrt.member(
+        level = tensorrt.member(
             "HardwareCompatibilityLevel", options.hardware_compatibility.upper()
         )
+        _set_and_read_back(config, "hardware_compatibility_level", level)
     if options.runtime_platform is not RuntimePlatform.SAME_AS_BUILD:
-        config.runtime_platform = tensorrt.member(
-            "RuntimePlatform", options.runtime_platform.upper()
-        )
+        platform = tensorrt.member("RuntimePlatform", options.runtime_platform.upper())
+        _set_and_read_back(config, "runtime_platform", platform)
     if options.tiling is not Tiling.NONE:
         level = tensorrt.member("TilingOptimizationLevel", options.tiling.upper())
         _set_and_read_back(config, "tiling_optimization_level", level)

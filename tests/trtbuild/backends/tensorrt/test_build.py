@@ -248,6 +248,16 @@ def test_settings_reach_the_configuration(tensorrt: Server) -> None:
         ({"tiling": "full"}, "set_tiling_optimization_level", "refuses tiling_optimization_level"),
         ({"l2_limit": 5}, "set_l2_limit_for_tiling", "refuses l2_limit_for_tiling = 5"),
         ({"workspace": 5}, "set_memory_pool_limit", "5 bytes for the memory pool WORKSPACE"),
+        (
+            {"hardware_compatibility": "ampere_plus"},
+            "set_hardware_compatibility_level",
+            "TensorRT refuses hardware_compatibility_level",
+        ),
+        (
+            {"runtime_platform": "windows_amd64"},
+            "set_runtime_platform",
+            "TensorRT refuses runtime_platform",
+        ),
     ],
 )
 def test_a_setting_that_is_silently_refused_is_noticed(
