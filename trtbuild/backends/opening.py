@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     from trtbuild.runtime.session import Feeds, Session
 
-__all__ = ["backend_of", "built_by", "open_engine"]
+__all__ = ["built_by", "open_engine"]
 
 
-def backend_of(path: Path, backend: str = AUTO) -> str:
-    """Name the backend that opens `path`: as asked, else by the file's suffix."""
+def _backend_of(path: Path, backend: str = AUTO) -> str:
+    """Return the name of the backend that opens `path`: as asked, else by the file's suffix."""
     if backend != AUTO:
         return backend
     return "onnxruntime" if path.suffix == ".onnx" else "tensorrt"
 
 
 def open_engine(path: Path, backend: str = AUTO, options: OpenOptions | None = None) -> Session:
-    """Open an ONNX file in ONNX Runtime, anything else as a TensorRT plan.
+    """Return a session of an ONNX file in ONNX Runtime, of anything else as a TensorRT plan.
 
     Args:
         path: the engine.
@@ -45,13 +45,13 @@ def open_engine(path: Path, backend: str = AUTO, options: OpenOptions | None = N
     """
     if not path.is_file():
         raise InputError(f"the engine '{path}' does not exist; give the path of a file.")
-    return choose_backend(backend_of(path, backend), options)[0].open(path)
+    return choose_backend(_backend_of(path, backend), options)[0].open(path)
 
 
 def built_by(
     backend: str, example: Feeds, options: OpenOptions | None = None
 ) -> Callable[[ir.Model], Session]:
-    """A function that builds an engine of a Q/DQ network and opens it; nothing is left on disk.
+    """Return a function that builds an engine of a Q/DQ network and opens it; nothing is left on disk.
 
     Args:
         backend: ``tensorrt``; it must obey Q/DQ as they stand in the network.
