@@ -13,6 +13,7 @@ import numpy as np
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array
 from trtbuild.model.operators import CLIPPING, moves_values
+from trtbuild.model.traversal import nodes_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -157,11 +158,11 @@ def float_twins(quantized: ir.Model, reference: ir.Model) -> Mapping[str, ir.Nod
 
     A node without a twin by name is matched by the name of its first output.
     """
-    by_name = {node.name: node for node in reference.graph}
+    by_name = nodes_by_name(reference.graph)
     by_output = {node.outputs[0].name: node for node in reference.graph if node.outputs}
     twins = {}
     for node in quantized.graph:
-        twin = by_name.get(node.name) or by_output.get(node.outputs[0].name)
+        twin = by_name.get(node.name or "") or by_output.get(node.outputs[0].name)
         if twin is not None and twin.op_type == node.op_type:
             twins[node.name or ""] = twin
     return twins

@@ -18,6 +18,7 @@ __all__ = [
     "has_bodies",
     "label",
     "maker",
+    "nodes_by_name",
     "only_reader",
     "proto_bodies",
     "proto_graphs",
@@ -67,6 +68,11 @@ def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     for node in graph:
         for body in bodies(node):
             yield from all_graphs(body)
+
+
+def nodes_by_name(graph: ir.Graph) -> dict[str, ir.Node]:
+    """Return the nodes of `graph` that have a name, its bodies' left out."""
+    return {node.name: node for node in graph if node.name}
 
 
 def label(node: ir.Node) -> str:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from trtbuild.model.constants import array
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
+from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Plan, QuantParams, WeightPoint
 from trtbuild.quantization.weights import quantize_bias, quantize_weight, weight_scales
 
@@ -26,7 +27,7 @@ def insert(model: ir.Model, plan: Plan) -> ir.Model:
     """
     model = model.clone()
     writer = GraphWriter(model)
-    nodes = {node.name: node for node in model.graph}
+    nodes = nodes_by_name(model.graph)
     values = {value.name: value for value in _activations(model)}
     for name, consumers in plan.consumers.items():
         _quantize_activation(writer, values[name], consumers, plan.params[name], nodes)
@@ -50,7 +51,7 @@ def _quantize_activation(
     value: ir.Value,
     consumers: Iterable[Consumer],
     params: QuantParams,
-    nodes: Mapping[str | None, ir.Node],
+    nodes: Mapping[str, ir.Node],
 ) -> None:
     name = value.name or ""
     parameters = [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trtbuild.artifact import Artifact, Record
 from trtbuild.errors import InputError
 from trtbuild.model.constants import array
+from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import Placement, QuantParams, symmetric
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import (
@@ -46,7 +47,7 @@ def watched_tensors(
 
 
 def _check_weights(model: ir.Model, placement: Placement) -> None:
-    nodes = {node.name: node for node in model.graph}
+    nodes = nodes_by_name(model.graph)
     for point in placement.weights:
         weight = nodes[point.node].inputs[point.index]
         content = array(weight)

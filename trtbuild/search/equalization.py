@@ -29,6 +29,7 @@ import numpy as np
 from trtbuild.model.attributes import constant_of
 from trtbuild.model.constants import is_constant
 from trtbuild.model.edits import set_constant
+from trtbuild.model.traversal import nodes_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -167,7 +168,7 @@ def equalize(
             is kinder to the weights of B.
     """
     model = model.clone()
-    nodes = {node.name: node for node in model.graph}
+    nodes = nodes_by_name(model.graph)
     changed = []
     for pair in find_pairs(model)[0]:
         if pair.measured not in amax:

@@ -22,6 +22,7 @@ from trtbuild.errors import DataError
 from trtbuild.model.constants import array
 from trtbuild.model.operators import weight_axis
 from trtbuild.model.qdq import activation_pairs, float_twins, weight_behind
+from trtbuild.model.traversal import nodes_by_name
 from trtbuild.progress import silent
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.verification.metrics import decibels
@@ -233,7 +234,7 @@ def _squares(values: np.ndarray) -> float:
 def weight_errors(reference: ir.Model, quantized: ir.Model) -> dict[str, WeightError]:
     """Compare every dequantized constant weight with the float one of the same node."""
     found = {}
-    nodes = {node.name: node for node in quantized.graph}
+    nodes = nodes_by_name(quantized.graph)
     for name, twin in float_twins(quantized, reference).items():
         node = nodes[name]
         if len(node.inputs) < 2 or len(twin.inputs) < 2:
