@@ -1,11 +1,11 @@
-"""The float network runs over calibration data, and every watched tensor goes to `calibrators`."""
+"""The float network runs over calibration data, and every observed tensor goes to `calibrators`."""
 
 from __future__ import annotations
 
-from trtbuild.calibration.observe import collect
+from trtbuild.calibration.histograms import collect
+from trtbuild.calibration.network import float_tensors, observed_network
 from trtbuild.calibration.reuse import changes_since, load_calibration, merge_files, spot_check
 from trtbuild.calibration.stage import calibrate
-from trtbuild.calibration.watch import float_tensors, watch
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 
 __all__ = [
@@ -17,6 +17,6 @@ __all__ = [
     "float_tensors",
     "load_calibration",
     "merge_files",
+    "observed_network",
     "spot_check",
-    "watch",
 ]

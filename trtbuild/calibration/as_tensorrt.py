@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from calibrators import with_shared_ranges
 from calibrators.doubling import TensorRTCollector
-from trtbuild.calibration.observe import refuse_non_finite
-from trtbuild.calibration.watch import pooling_inputs, watch
-from trtbuild.data import Batch, batches, filled
+from trtbuild.calibration.histograms import refuse_non_finite
+from trtbuild.calibration.network import observed_network, pooling_inputs
+from trtbuild.calibration.observe import Observer, observe
 from trtbuild.errors import DataError
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
     from calibrators import Calibration
+    from trtbuild.calibration.observe import Place
     from trtbuild.data import Sample
-    from trtbuild.runtime.session import Session
 
 __all__ = ["calibrate_as_tensorrt"]
 
@@ -40,6 +40,7 @@ def calibrate_as_tensorrt(
     batch_size: int,
     *,
     provenance: Mapping[str, str],
+    total: int | None = None,
     progress: Progress = silent,
 ) -> Calibration:
     """Find the ranges that TensorRT 10's entropy calibrator would find.
@@ -50,25 +51,25 @@ def calibrate_as_tensorrt(
         tensors: what needs a range; also the order of a cache written from the answer.
         batch_size: samples a batch; a smaller last one counts like the others.
         provenance: of the calibration.
-        progress: told of every batch.
+        total: number of samples, for the progress.
+        progress: told of every sample.
 
     Raises:
         DataError: there is no sample, one does not load, or a tensor held NaN.
     """
     shared = _chains(pooling_inputs(model), tensors)
-    watched = dict.fromkeys([*tensors, *shared.values()])
-    network = watch(model, watched)
+    network = observed_network(model, dict.fromkeys([*tensors, *shared.values()]))
     session = open_session(network.model, Execution.FLOAT)
-    collector = TensorRTCollector(watched)
-    number = -1
-    for number, group in enumerate(_groups(samples, batch_size)):
-        arrays = _run_each(session, group, watched, network.static_batch)
-        collector.observe(arrays, batch=number)
-        _refuse_nan(collector, number, in_order=tuple(arrays))
-        progress("calibrate", number + 1, None)
-    if number < 0:
-        raise DataError("there is no calibration sample.")
-    found = with_shared_ranges(collector.calibration(provenance), shared)
+    observer = _InBatches(network.tensors, batch_size)
+    observe(
+        session,
+        samples,
+        [observer],
+        static_batch=network.static_batch,
+        total=total,
+        progress=progress,
+    )
+    found = with_shared_ranges(observer.finished().calibration(provenance), shared)
     return replace(found, ranges={name: found.ranges[name] for name in tensors})
 
 
@@ -84,31 +85,56 @@ def _chains(pools: Mapping[str, str], tensors: Collection[str]) -> dict[str, str
     return found
 
 
-def _groups(samples: Iterable[Sample], size: int) -> Iterator[list[Batch]]:
-    group: list[Batch] = []
-    for batch in batches(samples, 1):
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+class _InBatches(Observer):
+    """Hands TensorRT's collector what the samples of a batch gave, put together."""
 
+    def __init__(self, tensors: Iterable[str], batch_size: int) -> None:
+        self._collector = TensorRTCollector(tensors)
+        self._batch_size = batch_size
+        self._batch: dict[str, list[np.ndarray]] = defaultdict(list)
+        self._num_samples = 0
 
-def _run_each(
-    session: Session, group: Sequence[Batch], names: Collection[str], fixed: int | None
-) -> dict[str, np.ndarray]:
-    """Run the samples of a batch one by one, and put what they gave together."""
-    parts: dict[str, list[np.ndarray]] = defaultdict(list)
-    for batch in group:
-        feeds = filled(batch.feeds, fixed or 1)
-        for name, array in {**session.run(feeds), **feeds}.items():
-            if name in names:
-                parts[name].append(array.ravel())
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    @property
+    def tensors(self) -> Collection[str]:
+        """Names of the tensors that are counted."""
+        return self._collector.doubling.keys()
 
+    def group(self, key: bytes) -> int:
+        """Return one group for all: their order matters."""
+        del key
+        return 0
 
-def _refuse_nan(collector: TensorRTCollector, number: int, in_order: Sequence[str]) -> None:
-    # infinity is a value that TensorRT has an answer to: an infinite scale
-    if any(found.kind == "nan" for found in collector.statistics.non_finite):
-        refuse_non_finite(collector.statistics, f"in batch {number}", in_order)
+    def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
+        """Keep the tensors of some samples, and count them where they fill a batch; see `Observer`.
+
+        Raises:
+            DataError: a batch holds NaN.
+        """
+        for row in range(len(places)):
+            for name, values in tensors.items():
+                self._batch[name].append(values[row].flatten())
+            self._num_samples += 1
+            if self._num_samples % self._batch_size == 0:
+                self._count()
+
+    def finished(self) -> TensorRTCollector:
+        """Count the last batch, which may be smaller, and return what was counted.
+
+        Raises:
+            DataError: there was no sample, or the last batch holds NaN.
+        """
+        if not self._num_samples:
+            raise DataError("there is no calibration sample.")
+        if self._batch:
+            self._count()
+        return self._collector
+
+    def _count(self) -> None:
+        number = (self._num_samples - 1) // self._batch_size
+        arrays = {name: np.concatenate(parts) for name, parts in self._batch.items()}
+        self._batch.clear()
+        self._collector.observe(arrays, batch=number)
+        statistics = self._collector.statistics
+        # infinity is a value that TensorRT has an answer to: an infinite scale
+        if any(found.kind == "nan" for found in statistics.non_finite):
+            refuse_non_finite(statistics, f"in batch {number}", tuple(arrays))

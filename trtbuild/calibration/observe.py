@@ -1,90 +1,113 @@
-"""Stream samples through the float network and count what the watched tensors hold.
+"""The loop that observes a network: samples run through it, and observers are handed its tensors.
 
-Every sample runs alone, on one thread: its activations are then the same bits whatever batch it is
-in, whatever runs beside it, and however many threads there are. Small batches are no slower on a CPU
-(one image's activations stay in the cache), and one run per core needs no synchronisation inside
-operators. Memory holds a few samples' watched activations per thread (`ActivationRows`), however many
-samples there are.
+Every sample runs alone: its activations are then the same bits whatever batch it is in, whatever runs
+beside it, and however many threads there are. Small batches are no slower on a CPU (one image's
+activations stay in the cache), and one run per core needs no synchronisation inside operators. Memory
+holds a few samples' activations per thread (`ActivationBuffers`), however many samples there are.
 """
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from calibrators import Collector
-from calibrators.histogram import as_float32
-from trtbuild.calibration.rows import ActivationRows, Place
-from trtbuild.calibration.statistics import Statistics
-from trtbuild.calibration.threads import run_in_threads
-from trtbuild.data import DataDigest, filled, load_feeds
-from trtbuild.errors import DataError
-from trtbuild.machine import usable_cpus
+from trtbuild.calibration.buffers import ActivationBuffers
+from trtbuild.data import Sample, filled, load_feeds
 from trtbuild.progress import Progress, silent
-from trtbuild.runtime.blocked_layout import open_blocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
-    import onnx_ir as ir
-
-    from trtbuild.data import Sample
     from trtbuild.runtime.onnxruntime import OnnxRuntimeSession
+    from trtbuild.runtime.session import Feeds
 
-__all__ = ["WatchedNetwork", "collect", "refuse_non_finite"]
+__all__ = ["Observer", "Place", "Worker", "as_samples", "observe", "run_in_threads"]
+
+Item = TypeVar("Item")
+Taken_contra = TypeVar("Taken_contra", contravariant=True)
 
 # Samples that a thread is handed together.
 _MOST_AT_A_TIME = 8
+# Items read ahead for each thread.
+_AHEAD = 2
 
 
-@dataclass(frozen=True)
-class WatchedNetwork:
-    """A float network whose outputs are the watched tensors.
+class Place(NamedTuple):
+    """Where a sample stands in the data, and its key."""
 
-    Attributes:
-        model: the network, or the path of one, which other processes can open.
-        tensors: what is watched: outputs of it, and inputs.
-        static_batch: size of axis 0 where the network fixes it, else None.
-    """
+    number: int
+    name: str
+    key: bytes
 
-    model: ir.Model | Path = field(repr=False)
-    tensors: tuple[str, ...]
-    static_batch: int | None
+    def __str__(self) -> str:
+        return f"the sample '{self.name}' (number {self.number})"
 
 
-def collect(
-    network: WatchedNetwork,
+class Observer(Protocol):
+    """Takes down what it wants to know of a network's tensors; called by one thread only."""
+
+    @property
+    def tensors(self) -> Collection[str]:
+        """Names of the tensors that it is handed: outputs of the network, and inputs."""
+        ...
+
+    def group(self, key: bytes) -> int:
+        """Return 0 or 1: samples of two groups are not handed over together."""
+        ...
+
+    def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
+        """Look at the tensors of some samples, of one group.
+
+        Args:
+            tensors: name to the values of each sample: an array with a row a sample, in front of the
+                tensor's own axes, which is overwritten after the call. Of outputs that stay on a device a
+                list of objects with ``__dlpack__``. Outputs come first, in the order of the network.
+            places: of the samples, in the order of the rows.
+        """
+        ...
+
+
+def observe(
+    session: OnnxRuntimeSession,
     samples: Iterable[Sample],
+    observers: Sequence[Observer],
     *,
-    threads: int | None = None,
+    static_batch: int | None = None,
+    on_device: bool = False,
     total: int | None = None,
     progress: Progress = silent,
-) -> Statistics:
-    """Count what the watched tensors hold over `samples`; the same to the bit in any order.
+) -> None:
+    """Run samples and hand every sample's tensors to one of `observers`; with one, in order.
 
     Args:
-        network: what runs, and what is watched.
+        session: the network; its outputs are what can be observed, besides its inputs.
         samples: what to run it on.
-        threads: each runs one sample at a time; None takes one per core.
+        observers: of the same tensors; each has a thread of its own.
+        static_batch: size of axis 0 where the network fixes it; a sample is repeated to it.
+        on_device: leave outputs on the session's device.
         total: number of samples, for the progress.
         progress: told of every sample read.
 
     Raises:
-        DataError: a sample does not load, or a tensor held NaN or infinity.
+        DataError: a sample does not load.
         ModelError: the network cannot be run on a sample.
+        TrtbuildError: what an observer raises.
     """
-    session = open_blocked(network.model, threads=1)
-    workers = [_Worker(network, session) for _ in range(threads or usable_cpus())]
+    workers = [_Worker(session, observer, static_batch or 1, on_device) for observer in observers]
     done = 0
     for portion in run_in_threads(workers, _portions(samples, workers[0])):
         for _ in portion:
             done += 1
             progress("calibrate", done, total)
-    return functools.reduce(Statistics.merge, (worker.statistics for worker in workers))
+
+
+def as_samples(feeds: Iterable[Feeds]) -> Iterator[Sample]:
+    """Return feeds as samples, each with all its rows, so that they run just as they are."""
+    for number, feed in enumerate(feeds):
+        yield Sample(f"batch {number}", b"\0", lambda feed=feed: dict(feed))  # type: ignore[misc]
 
 
 def _portions(samples: Iterable[Sample], worker: _Worker) -> Iterator[list[tuple[int, Sample]]]:
@@ -102,80 +125,6 @@ def _portions(samples: Iterable[Sample], worker: _Worker) -> Iterator[list[tuple
         yield portion
 
 
-class _Worker:
-    """What one thread does: runs samples, and counts their activations.
-
-    Samples wait until there are enough of one half of the data to fill the rows.
-    """
-
-    def __init__(self, network: WatchedNetwork, session: OnnxRuntimeSession) -> None:
-        self._batch_size = network.static_batch or 1
-        self._session = session
-        self._halves = (Collector(sorted(network.tensors)), Collector(sorted(network.tensors)))
-        self._waiting: tuple[list[_Loaded], list[_Loaded]] = ([], [])
-        self._rows: ActivationRows | None = None
-        self._shapes_vary = False
-        self._data = DataDigest()
-
-    @property
-    def capacity(self) -> int:
-        """How many samples it runs at a time."""
-        return 1 if self._rows is None else self._rows.capacity
-
-    @property
-    def statistics(self) -> Statistics:
-        """What has been counted."""
-        return Statistics(*self._halves, self._data)
-
-    def take(self, item: list[tuple[int, Sample]]) -> None:
-        """Read samples; they may be run and counted later, with others."""
-        for number, sample in item:
-            self._take(number, sample)
-
-    def finish(self) -> None:
-        """Run and count what is still waiting."""
-        self._run_waiting(0)
-        self._run_waiting(1)
-
-    def _take(self, number: int, sample: Sample) -> None:
-        # copies of the one sample in a fixed batch: all counts grow by one factor
-        feeds = filled(load_feeds(sample), self._batch_size)
-        self._data = self._data.plus(sample.key)
-        half = sample.key[0] & 1
-        loaded = _Loaded(Place(number, sample.name), feeds)
-        if self._rows is None or not self._rows.fits(feeds):
-            self.finish()
-            self._run_alone(half, loaded)
-            return
-        self._waiting[half].append(loaded)
-        if len(self._waiting[half]) == self._rows.capacity:
-            self._run_waiting(half)
-
-    def _run_waiting(self, half: int) -> None:
-        waiting = self._waiting[half].copy()
-        self._waiting[half].clear()
-        num_done = 0
-        if self._rows is not None:
-            num_done = self._rows.fill(loaded.feeds for loaded in waiting)
-            places = [loaded.place for loaded in waiting[:num_done]]
-            _count(self._halves[half], _Rows(self._rows.first(num_done), places))
-        for loaded in waiting[num_done:]:
-            # Shapes of outputs may depend on values. If there is another reason, the run alone tells.
-            self._shapes_vary = True
-            self._run_alone(half, loaded)
-
-    def _run_alone(self, half: int, loaded: _Loaded) -> None:
-        """Run and count a sample by itself, and make room for others of its shape."""
-        feeds = loaded.feeds
-        given = self._session.run(feeds)
-        outputs = {name: given[name] for name in given if name in self._halves[0].histograms}
-        text = any(array.dtype.hasobject for array in feeds.values())
-        has_rows = outputs and not text and not self._shapes_vary
-        self._rows = ActivationRows(self._session, feeds, outputs) if has_rows else None
-        arrays = {name: array[np.newaxis] for name, array in {**outputs, **feeds}.items()}
-        _count(self._halves[half], _Rows(arrays, [loaded.place]))
-
-
 class _Loaded(NamedTuple):
     """A sample that is ready to be run."""
 
@@ -183,49 +132,162 @@ class _Loaded(NamedTuple):
     feeds: Mapping[str, np.ndarray]
 
 
-class _Rows(NamedTuple):
-    """Activations of some samples of one half of the data: tensor -> array of a row for each."""
+class _Worker:
+    """What one thread does: runs samples, and shows their activations to its observer.
 
-    arrays: Mapping[str, np.ndarray]
-    places: Sequence[Place]
+    Samples wait until there are enough of one group to fill the buffers.
+    """
+
+    def __init__(
+        self, session: OnnxRuntimeSession, observer: Observer, batch_size: int, on_device: bool
+    ) -> None:
+        self._session = session
+        self._observer = observer
+        self._wanted = frozenset(observer.tensors)
+        self._batch_size = batch_size
+        self._on_device = on_device
+        self._waiting: tuple[list[_Loaded], list[_Loaded]] = ([], [])
+        self._buffers: ActivationBuffers | None = None
+        self._shapes_vary = False
+
+    @property
+    def capacity(self) -> int:
+        """How many samples it runs at a time."""
+        return 1 if self._buffers is None else self._buffers.capacity
+
+    def take(self, item: list[tuple[int, Sample]]) -> None:
+        """Read samples; they may be run and observed later, with others."""
+        for number, sample in item:
+            self._take(number, sample)
+
+    def finish(self) -> None:
+        """Run and observe what is still waiting."""
+        self._run_waiting(0)
+        self._run_waiting(1)
+
+    def _take(self, number: int, sample: Sample) -> None:
+        # copies of the one sample in a fixed batch: all counts grow by one factor
+        feeds = filled(load_feeds(sample), self._batch_size)
+        loaded = _Loaded(Place(number, sample.name, sample.key), feeds)
+        if self._buffers is None or not self._buffers.fits(feeds):
+            self.finish()
+            self._run_alone(loaded)
+            return
+        group = self._observer.group(sample.key)
+        self._waiting[group].append(loaded)
+        if len(self._waiting[group]) == self._buffers.capacity:
+            self._run_waiting(group)
+
+    def _run_waiting(self, group: int) -> None:
+        waiting = self._waiting[group].copy()
+        self._waiting[group].clear()
+        num_done = 0
+        if self._buffers is not None:
+            num_done = self._buffers.fill(loaded.feeds for loaded in waiting)
+            self._show(self._buffers.first(num_done), waiting[:num_done])
+        for loaded in waiting[num_done:]:
+            # Shapes of outputs may depend on values. If there is another reason, the run alone tells.
+            self._shapes_vary = True
+            self._run_alone(loaded)
+
+    def _run_alone(self, loaded: _Loaded) -> None:
+        """Run and observe a sample by itself, and make room for others of its shape."""
+        feeds = loaded.feeds
+        inputs = {name: array[np.newaxis] for name, array in feeds.items()}
+        if self._on_device:
+            found = self._session.run_on_device(feeds)
+            self._show({**{name: [found[name]] for name in found}, **inputs}, [loaded])
+            return
+        given = self._session.run(feeds)
+        outputs = {name: given[name] for name in given if name in self._wanted}
+        text = any(array.dtype.hasobject for array in feeds.values())
+        fills = outputs and not text and not self._shapes_vary
+        self._buffers = ActivationBuffers(self._session, feeds, outputs) if fills else None
+        self._show({**{name: outputs[name][np.newaxis] for name in outputs}, **inputs}, [loaded])
+
+    def _show(self, tensors: Mapping[str, Any], loaded: Sequence[_Loaded]) -> None:
+        if loaded:
+            wanted = {name: values for name, values in tensors.items() if name in self._wanted}
+            self._observer.update(wanted, [one.place for one in loaded])
 
 
-def _count(collector: Collector, rows: _Rows) -> None:
-    """Count the watched tensors of some samples.
+class Worker(Protocol[Taken_contra]):
+    """Does the work of one thread."""
+
+    def take(self, item: Taken_contra) -> None:
+        """Work on an item, or put it off."""
+        ...
+
+    def finish(self) -> None:
+        """Do what has been put off; there are no more items."""
+        ...
+
+
+def run_in_threads(
+    workers: Sequence[Worker[Item]], items: Iterable[Item]
+) -> Generator[Item, None, None]:
+    """Hand every item to one of `workers`, each called by one thread only; yield each item given.
+
+    Items are read in the calling thread, which readers may depend on. When the other threads have
+    enough to do, it works as well: there are no more threads than workers, which would push each
+    other from core to core and out of the caches.
 
     Raises:
-        DataError: one of them holds NaN or infinity.
+        BaseException: the first error of a worker or of `items`, once all threads have ended.
     """
-    if not rows.places:
-        return
-    watched = {n: array for n, array in rows.arrays.items() if n in collector.histograms}
-    collector.observe(watched, batch=rows.places[0].number)
-    if not collector.non_finite:
-        return
-    for row, place in enumerate(rows.places):
-        # as they were counted: a float64 may be finite and too large for a float32
-        held = [n for n, a in watched.items() if not np.isfinite(as_float32(a[row])).all()]
-        if held:
-            refuse_non_finite(collector, f"for {place}", in_order=held)
+    mine, *others = workers
+    queue: SimpleQueue[Item | None] = SimpleQueue()
+    errors: list[BaseException] = []
+    threads = [threading.Thread(target=_work, args=(w, queue, errors), daemon=True) for w in others]
+    for thread in threads:
+        thread.start()
+    try:
+        yield from _shared_out(items, mine, queue, len(others), errors)
+        if not errors:
+            mine.finish()
+    finally:
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
 
 
-def refuse_non_finite(collector: Collector, where: str, in_order: Sequence[str]) -> None:
-    """Stop at NaN or infinity, and name the tensor that held it first.
+def _shared_out(
+    items: Iterable[Item],
+    mine: Worker[Item],
+    queue: SimpleQueue[Item | None],
+    num_others: int,
+    errors: list[BaseException],
+) -> Iterator[Item]:
+    """Queue items and, when there are enough in the queue, work on one; at the end tell the others."""
+    try:
+        for item in items:
+            if errors:
+                break
+            if queue.qsize() < _AHEAD * num_others:
+                queue.put(item)
+            else:
+                mine.take(item)
+            yield item
+    except BaseException as error:
+        errors.append(error)  # what is still queued is not worth doing
+        raise
+    finally:
+        for _ in range(num_others):
+            queue.put(None)
 
-    Args:
-        collector: what was seen.
-        where: sample or batch, for the message.
-        in_order: names of the watched tensors, in the order in which the network computes them.
 
-    Raises:
-        DataError: a tensor held one; the message names tensor and place.
-    """
-    found = {entry.tensor: entry.kind for entry in collector.non_finite}
-    for tensor in in_order:
-        if tensor not in found:
-            continue
-        kind = "NaN" if found[tensor] == "nan" else "infinity"
-        raise DataError(
-            f"the tensor '{tensor}' holds {kind} {where}; check the data and the weights, or "
-            "keep its readers in float with --float."
-        )
+def _work(
+    worker: Worker[Item],
+    queue: SimpleQueue[Item | None],
+    errors: list[BaseException],
+) -> None:
+    """Work on items until there are no more; after an error, only take them away."""
+    try:
+        while (item := queue.get()) is not None:
+            if not errors:
+                worker.take(item)
+        if not errors:
+            worker.finish()
+    except BaseException as error:  # noqa: BLE001 - handed to the calling thread
+        errors.append(error)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calibrators import Calibration, merge_calibrations
-from trtbuild.calibration.observe import collect
-from trtbuild.calibration.watch import watch
+from trtbuild.calibration.histograms import collect
+from trtbuild.calibration.network import observed_network
 from trtbuild.data import DataDigest, first_samples
 from trtbuild.errors import DataError, InputError, in_one_tree
 from trtbuild.model import graph_digest, weights_digest
@@ -94,10 +94,10 @@ def spot_check(
     A few samples rarely reach the largest magnitude of all, so ratios somewhat below 1 are no drift.
 
     Raises:
-        DataError: as `trtbuild.calibration.observe.collect`.
+        DataError: as `trtbuild.calibration.collect`.
     """
     names = [name for name, given in calibration.ranges.items() if given.observed_amax > 0]
-    seen = collect(watch(model, names), first_samples(samples, count))
+    seen = collect(observed_network(model, names), first_samples(samples, count))
     now = {name: seen.together.histograms[name].observed_amax for name in names}
     ratios = {name: now[name] / calibration.ranges[name].observed_amax for name in names}
     furthest = sorted(names, key=lambda name: -abs(math.log(max(ratios[name], 1e-9))))

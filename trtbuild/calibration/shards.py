@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.calibration.observe import WatchedNetwork, collect
-from trtbuild.calibration.statistics import Statistics
+from trtbuild.calibration.histograms import Histograms, collect
 from trtbuild.data import shard_of
 from trtbuild.errors import DataError, MissingError, TrtbuildError
 from trtbuild.machine import usable_cpus
@@ -27,6 +26,7 @@ from trtbuild.progress import Progress, silent
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from trtbuild.calibration.network import ObservedNetwork
     from trtbuild.data import Source
 
 __all__ = ["collect_in_processes", "collect_on_ray"]
@@ -37,8 +37,8 @@ _ATTEMPTS = 3
 
 
 def collect_in_processes(
-    network: WatchedNetwork, source: Source, workers: int, progress: Progress = silent
-) -> Statistics:
+    network: ObservedNetwork, source: Source, workers: int, progress: Progress = silent
+) -> Histograms:
     """Count on `workers` processes of this machine; the same to the bit as `collect`.
 
     Raises:
@@ -46,7 +46,7 @@ def collect_in_processes(
         ModelError: as `collect`.
     """
     shards = _shards(source, workers)
-    found: dict[str, Statistics] = {}
+    found: dict[str, Histograms] = {}
     with _in_a_file(network) as saved:
         for _ in range(_ATTEMPTS):
             waiting = [shard for shard in shards if shard not in found]
@@ -54,7 +54,7 @@ def collect_in_processes(
                 found[shard] = statistics
                 progress("calibrate", len(found), len(shards))
             if len(found) == len(shards):
-                return functools.reduce(Statistics.merge, found.values())
+                return functools.reduce(Histograms.merge, found.values())
     raise DataError(
         f"{len(shards) - len(found)} of {len(shards)} parts of the calibration were lost {_ATTEMPTS} "
         "times: their processes ended without a word, often for want of memory. Use fewer --workers."
@@ -62,7 +62,7 @@ def collect_in_processes(
 
 
 @contextlib.contextmanager
-def _in_a_file(network: WatchedNetwork) -> Iterator[WatchedNetwork]:
+def _in_a_file(network: ObservedNetwork) -> Iterator[ObservedNetwork]:
     """The same network, as other processes of this machine can open it while the block lasts."""
     if isinstance(network.model, Path):
         yield network
@@ -77,8 +77,8 @@ def _shards(source: Source, workers: int) -> list[str]:
 
 
 def _attempt(
-    network: WatchedNetwork, source: Source, shards: Sequence[str], workers: int
-) -> list[tuple[str, Statistics]]:
+    network: ObservedNetwork, source: Source, shards: Sequence[str], workers: int
+) -> list[tuple[str, Histograms]]:
     """Run `shards`, and answer those whose worker lived."""
     threads = max(1, usable_cpus() // workers)
     context = multiprocessing.get_context("spawn")  # a fork would copy held locks of ONNX Runtime
@@ -93,14 +93,14 @@ def _attempt(
     return done
 
 
-def collect_shard(network: WatchedNetwork, source: Source, shard: str, threads: int) -> Statistics:
+def collect_shard(network: ObservedNetwork, source: Source, shard: str, threads: int) -> Histograms:
     """What one worker does: count the samples of one shard of `source`."""
     return collect(network, shard_of(source, shard), threads=threads)
 
 
 def collect_on_ray(
-    network: WatchedNetwork, source: Source, address: str | None, progress: Progress = silent
-) -> Statistics:
+    network: ObservedNetwork, source: Source, address: str | None, progress: Progress = silent
+) -> Histograms:
     """Count on a Ray cluster; `source` must be readable under the same paths on its machines.
 
     Args:
@@ -137,28 +137,28 @@ def collect_on_ray(
 class _Sent:
     """A network on its way to another machine."""
 
-    network: WatchedNetwork
+    network: ObservedNetwork
     files: Mapping[str, bytes] = field(repr=False)
 
     @classmethod
-    def of(cls, saved: WatchedNetwork) -> _Sent:
+    def of(cls, saved: ObservedNetwork) -> _Sent:
         assert isinstance(saved.model, Path)
         files = {path.name: path.read_bytes() for path in saved.model.parent.iterdir()}
         return cls(replace(saved, model=Path(saved.model.name)), files)
 
-    def unpacked_in(self, folder: Path) -> WatchedNetwork:
+    def unpacked_in(self, folder: Path) -> ObservedNetwork:
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
         return replace(self.network, model=folder / str(self.network.model))
 
 
-def _collect_sent(sent: _Sent, source: Source, shard: str) -> Statistics:
+def _collect_sent(sent: _Sent, source: Source, shard: str) -> Histograms:
     """What a worker on another machine does."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         return collect_shard(sent.unpacked_in(Path(folder)), source, shard, threads=1)
 
 
-def _gathered(ray: Any, running: list[Any], progress: Progress) -> Statistics:
+def _gathered(ray: Any, running: list[Any], progress: Progress) -> Histograms:
     total, found = len(running), []
     while running:
         ready, running = ray.wait(running, num_returns=1)
@@ -168,5 +168,5 @@ def _gathered(ray: Any, running: list[Any], progress: Progress) -> Statistics:
             cause = error.cause
             raise cause if isinstance(cause, TrtbuildError) else error from None
         progress("calibrate", len(found), total)
-    together: Statistics = functools.reduce(Statistics.merge, found)
+    together: Histograms = functools.reduce(Histograms.merge, found)
     return together

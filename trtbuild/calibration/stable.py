@@ -12,7 +12,7 @@ from trtbuild.data import first_samples
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from trtbuild.calibration.statistics import Statistics
+    from trtbuild.calibration.histograms import Histograms
     from trtbuild.data import Source
     from trtbuild.options.calibrate import CalibrateOptions
 
@@ -30,7 +30,7 @@ class Agreement:
         share: by how much the thresholds of two halves may differ, as a share.
         num_used: samples that were counted.
         num_given: samples that there were.
-        num_tensors: tensors watched.
+        num_tensors: tensors observed.
         apart: tensor -> spread, of those whose halves do not agree, the widest first; the spread is
             None where one half of the data holds no sample.
     """
@@ -49,15 +49,15 @@ class Agreement:
 
 
 def collect_until_stable(
-    collect: Callable[[Source], Statistics], source: Source, share: float, options: CalibrateOptions
-) -> tuple[Statistics, Agreement]:
+    collect: Callable[[Source], Histograms], source: Source, share: float, options: CalibrateOptions
+) -> tuple[Histograms, Agreement]:
     """Count growing parts of `source` until every tensor's halves agree to `share`, or all is used.
 
     Returns:
         The statistics, and which tensors do not agree.
     """
     total, seen = len(source.index), 0
-    statistics: Statistics | None = None
+    statistics: Histograms | None = None
     apart: dict[str, float | None] = {}
     for count in _looks(total):
         more = collect(first_samples(source, count, after=seen))
@@ -67,13 +67,13 @@ def collect_until_stable(
         if not apart:
             break
     assert statistics is not None
-    watched = len(statistics.first.histograms)
-    agreement = Agreement(share, statistics.num_samples, total, watched, apart)
+    num_tensors = len(statistics.tensors)
+    agreement = Agreement(share, statistics.num_samples, total, num_tensors, apart)
     return statistics, agreement
 
 
 def _apart(
-    statistics: Statistics, share: float, options: CalibrateOptions
+    statistics: Histograms, share: float, options: CalibrateOptions
 ) -> dict[str, float | None]:
     """The tensors whose halves do not agree, the widest apart first."""
     amaxes = {
@@ -82,13 +82,13 @@ def _apart(
     }
     found = spreads(statistics, amaxes, options)
     if not found:
-        return dict.fromkeys(statistics.first.histograms)
+        return dict.fromkeys(statistics.tensors)
     wide = (entry for entry in found.values() if entry.spread > share)
     return {entry.tensor: entry.spread for entry in sorted(wide, key=lambda e: -e.spread)}
 
 
 def spreads(
-    statistics: Statistics, amaxes: Mapping[str, float], options: CalibrateOptions
+    statistics: Histograms, amaxes: Mapping[str, float], options: CalibrateOptions
 ) -> Mapping[str, Stability]:
     """Each tensor's thresholds from all samples and from each half; empty when a half saw nothing.
 

@@ -10,12 +10,11 @@ import numpy as np
 from calibrators import Calibration, Histogram, choose
 from trtbuild.artifact import Artifact, Record
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
-from trtbuild.calibration.observe import collect
-from trtbuild.calibration.on_device import collect_on_device
+from trtbuild.calibration.histograms import collect, collect_on_device
+from trtbuild.calibration.network import observed_network
 from trtbuild.calibration.reuse import provenance_of
 from trtbuild.calibration.shards import collect_in_processes, collect_on_ray
 from trtbuild.calibration.stable import collect_until_stable, spreads
-from trtbuild.calibration.watch import watch
 from trtbuild.errors import DataError, in_one_tree
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 from trtbuild.progress import Progress, silent
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from calibrators.stability import Stability
-    from trtbuild.calibration.observe import WatchedNetwork
+    from trtbuild.calibration.histograms import Histograms
+    from trtbuild.calibration.network import ObservedNetwork
     from trtbuild.calibration.stable import Agreement
-    from trtbuild.calibration.statistics import Statistics
     from trtbuild.data import DataDigest, Source
 
 __all__ = ["calibrate"]
@@ -42,9 +41,9 @@ def calibrate(
     """Run samples through the artifact's float network and choose a range for each of `tensors`.
 
     Args:
-        artifact: with the network to watch.
+        artifact: with the network to observe.
         source: the samples.
-        tensors: names of what is watched.
+        tensors: names of what is observed.
         options: how ranges are chosen, and where the work is done.
         progress: told of finished samples or parts.
 
@@ -62,11 +61,12 @@ def calibrate(
             tensors,
             options.batch_size,
             provenance=provenance,
+            total=len(source.index),
             progress=progress,
         )
         return _with(artifact, calibration, {})
     _check_method(options)
-    collector = _collector(watch(artifact.model, tensors), options, progress)
+    collector = _collector(observed_network(artifact.model, tensors), options, progress)
     if options.until_stable is None:
         statistics, agreement = collector(source), None
     else:
@@ -87,8 +87,8 @@ def calibrate(
 
 
 def _collector(
-    network: WatchedNetwork, options: CalibrateOptions, progress: Progress
-) -> Callable[[Source], Statistics]:
+    network: ObservedNetwork, options: CalibrateOptions, progress: Progress
+) -> Callable[[Source], Histograms]:
     if options.ray is not None:
         return lambda source: collect_on_ray(network, source, options.ray or None, progress)
     if options.device != "cpu":
@@ -123,7 +123,7 @@ def _with(
     samples = calibration.provenance["num_samples"]
     record = Record(
         "calibrate",
-        f"{len(calibration.ranges)} tensors watched over {samples} samples, "
+        f"{len(calibration.ranges)} tensors observed over {samples} samples, "
         f"{calibration.method} thresholds" + (f"; {agreement}" if agreement else ""),
         {
             "method": calibration.method,

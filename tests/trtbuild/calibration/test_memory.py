@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from tests.trtbuild.calibration.small_files import write_network
-from trtbuild.calibration import CalibrateOptions, collect, float_tensors, watch
+from trtbuild.calibration import CalibrateOptions, collect, float_tensors, observed_network
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.data.callables import CallableSource
 from trtbuild.model.signature import TensorSpec
@@ -49,7 +49,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def collected(path: Path, source: CallableSource) -> None:
     model = ir.load(path)
-    collect(watch(model, float_tensors(model)), source, threads=1)
+    collect(observed_network(model, float_tensors(model)), source, threads=1)
 
 
 def as_tensorrt(path: Path, source: CallableSource) -> None:

@@ -13,8 +13,8 @@ from tests.trtbuild.calibration.small_files import called, digits
 from tests.trtbuild.calibration.test_observe import OVERFLOWS, samples_of
 from trtbuild import load, prepare
 from trtbuild.calibration import CalibrateOptions, collect
-from trtbuild.calibration.on_device import collect_on_device
-from trtbuild.calibration.watch import watch
+from trtbuild.calibration.histograms import collect_on_device
+from trtbuild.calibration.network import observed_network
 from trtbuild.data import Sample
 from trtbuild.errors import DataError, OptionError
 from trtbuild.quantization import watched_tensors
@@ -26,7 +26,7 @@ pytest.importorskip("torch", reason="needs PyTorch")
 def test_counts_are_those_of_the_threads(name, tmp_path):
     network = NETWORKS[name]
     model = prepare(load(network.save(tmp_path)[0])).model
-    arrays, watched = network.arrays(12), watch(model, watched_tensors(model))
+    arrays, watched = network.arrays(12), observed_network(model, watched_tensors(model))
     seen = []
     found = collect_on_device(
         watched,
@@ -47,7 +47,7 @@ def test_infinity_names_sample_and_tensor():
     feeds = [{"x": np.full((1, 4), 10.0 if i == 3 else 1.0, np.float32)} for i in range(5)]
     samples = [Sample(f"image {i}", bytes([i]), lambda f=feed: f) for i, feed in enumerate(feeds)]
     with pytest.raises(DataError, match="'e' holds infinity for the sample 'image 3'"):
-        collect_on_device(watch(model, ("x", "e", "y")), samples, "cpu")
+        collect_on_device(observed_network(model, ("x", "e", "y")), samples, "cpu")
 
 
 @pytest.mark.skipif(

@@ -18,7 +18,7 @@ from tests.trtbuild.calibration.small_files import (
     digits,
     digits_with,
 )
-from trtbuild.calibration.statistics import Statistics
+from trtbuild.calibration.histograms import Histograms
 from trtbuild.data import DataDigest
 
 
@@ -151,7 +151,7 @@ def test_statistics_merge_like_sets() -> None:
         halves = (Collector(["a", "b"]), Collector(["a", "b"]))
         arrays = {"a": rng.standard_normal(50), "b": rng.random(9)}
         halves[number % 2].observe(arrays, batch=number)
-        parts.append(Statistics(*halves, DataDigest().plus(bytes([number]))))
+        parts.append(Histograms(*halves, DataDigest().plus(bytes([number]))))
     a, b, c = parts
     left, right = a.merge(b).merge(c), c.merge(b.merge(a))
     assert dict(left.together.histograms) == dict(right.together.histograms)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from trtbuild.calibration.threads import run_in_threads
+from trtbuild.calibration.observe import run_in_threads
 
 
 class Adder:

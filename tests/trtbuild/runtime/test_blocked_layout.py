@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trtbuild.calibration.watch import float_tensors, watch
+from trtbuild.calibration.network import float_tensors, observed_network
 from trtbuild.runtime.blocked_layout import open_blocked
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
@@ -62,7 +62,7 @@ def network(channels: tuple[int, int, int], *, pool: str, shortcut: bool, seed: 
 def test_values_are_those_of_an_ordinary_run(channels, pool, shortcut, data) -> None:
     model = network(channels, pool=pool, shortcut=shortcut, seed=sum(channels))
     inner = [name for name in float_tensors(model) if name not in ("x", "w0", "w1", "w2")]
-    watched = watch(model, data.draw(st.sets(st.sampled_from(inner), min_size=1)))
+    watched = observed_network(model, data.draw(st.sets(st.sampled_from(inner), min_size=1)))
     shape = (data.draw(st.integers(1, 3)), channels[2], 10, 9)
     feeds = {"x": np.random.default_rng(0).standard_normal(shape, np.float32)}
     wanted = open_session(watched.model, Execution.FLOAT, threads=1).run(feeds)
@@ -73,7 +73,9 @@ def test_values_are_those_of_an_ordinary_run(channels, pool, shortcut, data) -> 
 
 
 def test_whole_blocks_are_left_as_they_are(tmp_path: Path) -> None:
-    model = watch(network((16, 32, 16), pool="Identity", shortcut=True, seed=0), ["b", "c"]).model
+    model = observed_network(
+        network((16, 32, 16), pool="Identity", shortcut=True, seed=0), ["b", "c"]
+    ).model
     open_session(model, Execution.FLOAT, threads=1, optimized=tmp_path / "as_it_runs.onnx")
     if not any(
         node.op_type == "ReorderOutput" for node in ir.load(tmp_path / "as_it_runs.onnx").graph
@@ -91,7 +93,9 @@ def test_whole_blocks_are_left_as_they_are(tmp_path: Path) -> None:
 
 
 def test_without_room_for_files_order_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = watch(network((16, 16, 16), pool="Identity", shortcut=False, seed=0), ["b"]).model
+    model = observed_network(
+        network((16, 16, 16), pool="Identity", shortcut=False, seed=0), ["b"]
+    ).model
     feeds = {"x": np.ones((1, 16, 10, 9), np.float32)}
     wanted = open_session(model, Execution.FLOAT, threads=1).run(feeds)["b"]
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")

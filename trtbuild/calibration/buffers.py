@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,24 +14,14 @@ if TYPE_CHECKING:
 
     from trtbuild.runtime.onnxruntime import OnnxRuntimeSession
 
-__all__ = ["ActivationRows", "Place"]
+__all__ = ["ActivationBuffers"]
 
 _ALIGNMENT = 64
 # 16 MiB, so that some twenty small samples are counted together.
 _VALUES_AT_A_TIME = 1 << 22
 
 
-class Place(NamedTuple):
-    """Where a sample stands in the data, for messages."""
-
-    number: int
-    name: str
-
-    def __str__(self) -> str:
-        return f"the sample '{self.name}' (number {self.number})"
-
-
-class ActivationRows:
+class ActivationBuffers:
     """One array a tensor, one row a sample; for samples of one shape.
 
     The arrays stay where they are, so nothing is allocated or copied for a sample. And they let several

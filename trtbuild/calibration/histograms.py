@@ -1,0 +1,211 @@
+"""What activations hold is counted: histograms, in two halves of the data so that stability can be told."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from calibrators import Collector
+from calibrators.histogram import as_float32
+from trtbuild.calibration.observe import Observer, observe
+from trtbuild.data import DataDigest
+from trtbuild.errors import DataError
+from trtbuild.machine import usable_cpus
+from trtbuild.progress import Progress, silent
+from trtbuild.runtime.blocked_layout import open_blocked
+from trtbuild.runtime.onnxruntime import Execution, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from trtbuild.calibration.network import ObservedNetwork
+    from trtbuild.calibration.observe import Place
+    from trtbuild.data import Sample
+
+__all__ = ["Histograms", "collect", "collect_on_device", "refuse_non_finite"]
+
+
+class Histograms(Observer):
+    """Counts the values of every tensor, parted by a bit of each sample's key into two halves.
+
+    The parting depends on content alone, so what is counted is the same to the bit for any order, batching
+    and sharding.
+
+    Args:
+        first, second: the collectors of the two halves, of the same tensors.
+        data: digest of the samples that they have seen.
+    """
+
+    def __init__(self, first: Collector, second: Collector, data: DataDigest) -> None:
+        self.first, self.second, self.data = first, second, data
+
+    @classmethod
+    def of(cls, tensors: Iterable[str]) -> Histograms:
+        """Return an observer that has seen nothing."""
+        names = sorted(tensors)
+        return cls(Collector(names), Collector(names), DataDigest())
+
+    @property
+    def tensors(self) -> Collection[str]:
+        """Names of the tensors that are counted."""
+        return self.first.histograms.keys()
+
+    def group(self, key: bytes) -> int:
+        """Return the half that a sample belongs to."""
+        return key[0] & 1
+
+    def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
+        """Count the tensors of some samples of one half; see `Observer`.
+
+        Raises:
+            DataError: one of them holds NaN or infinity.
+        """
+        for place in places:
+            self.data = self.data.plus(place.key)
+        half = (self.first, self.second)[self.group(places[0].key)]
+        arrays = {name: v for name, v in tensors.items() if isinstance(v, np.ndarray)}
+        half.observe(arrays, batch=places[0].number)
+        for name in tensors.keys() - arrays.keys():
+            _count_on_device(half, name, tensors[name], places)
+        if half.non_finite:
+            _refuse_first(half, tensors, places)
+
+    def merge(self, other: Histograms) -> Histograms:
+        """Return everything that either has seen; associative and commutative, exact."""
+        return Histograms(
+            self.first.merge(other.first),
+            self.second.merge(other.second),
+            self.data.merge(other.data),
+        )
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples were seen."""
+        return self.data.num_samples
+
+    @property
+    def together(self) -> Collector:
+        """Both halves as one."""
+        return self.first.merge(self.second)
+
+
+def collect(
+    network: ObservedNetwork,
+    samples: Iterable[Sample],
+    *,
+    threads: int | None = None,
+    total: int | None = None,
+    progress: Progress = silent,
+) -> Histograms:
+    """Count what the observed tensors hold over `samples`; the same to the bit in any order.
+
+    Args:
+        network: what runs, and what is observed.
+        samples: what to run it on.
+        threads: each runs one sample at a time; None takes one per core.
+        total: number of samples, for the progress.
+        progress: told of every sample read.
+
+    Raises:
+        DataError: a sample does not load, or a tensor held NaN or infinity.
+        ModelError: the network cannot be run on a sample.
+    """
+    session = open_blocked(network.model, threads=1)
+    observers = [Histograms.of(network.tensors) for _ in range(threads or usable_cpus())]
+    observe(
+        session,
+        samples,
+        observers,
+        static_batch=network.static_batch,
+        total=total,
+        progress=progress,
+    )
+    return functools.reduce(Histograms.merge, observers)
+
+
+def collect_on_device(
+    network: ObservedNetwork,
+    samples: Iterable[Sample],
+    device: str = "cuda",
+    *,
+    total: int | None = None,
+    progress: Progress = silent,
+) -> Histograms:
+    """Count what the observed tensors hold on the device that computes them; only counts reach the host.
+
+    Every sample runs alone, so the answer depends on no order. A GPU sums in another order than a CPU:
+    activations, and so ranges, are near those of `collect`, not equal.
+
+    Args:
+        network: what runs, and what is observed.
+        samples: what to run it on.
+        device: ``cuda``, or ``cpu``.
+        total: number of samples, for the progress.
+        progress: told of every sample.
+
+    Raises:
+        DataError: a sample does not load, or a tensor held NaN or infinity.
+        MissingError: PyTorch or ONNX Runtime's CUDA provider is not there.
+        ModelError: the network cannot be run on a sample.
+    """
+    from trtbuild.pytorch import require_torch
+
+    require_torch()
+    observer = Histograms.of(network.tensors)
+    observe(
+        open_session(network.model, Execution.FLOAT, threads=1, device=device),
+        samples,
+        [observer],
+        static_batch=network.static_batch,
+        on_device=True,
+        total=total,
+        progress=progress,
+    )
+    return observer
+
+
+def _count_on_device(
+    collector: Collector, name: str, values: Sequence[Any], places: Sequence[Place]
+) -> None:
+    from trtbuild.pytorch.device_histogram import device_histogram
+
+    for tensor, place in zip(values, places):
+        collector.add(name, device_histogram(tensor), batch=place.number)
+
+
+def _refuse_first(
+    collector: Collector, tensors: Mapping[str, Any], places: Sequence[Place]
+) -> None:
+    """Stop at the first sample that held NaN or infinity."""
+    for row, place in enumerate(places):
+        # as they were counted: a float64 may be finite and too large for a float32
+        held = [
+            name
+            for name, values in tensors.items()
+            if not isinstance(values, np.ndarray) or not np.isfinite(as_float32(values[row])).all()
+        ]
+        refuse_non_finite(collector, f"for {place}", in_order=held)
+
+
+def refuse_non_finite(collector: Collector, where: str, in_order: Sequence[str]) -> None:
+    """Stop at NaN or infinity, and name the tensor that held it first.
+
+    Args:
+        collector: what was seen.
+        where: sample or batch, for the message.
+        in_order: names of the observed tensors, in the order in which the network computes them.
+
+    Raises:
+        DataError: a tensor held one; the message names tensor and place.
+    """
+    found = {entry.tensor: entry.kind for entry in collector.non_finite}
+    for tensor in in_order:
+        if tensor not in found:
+            continue
+        kind = "NaN" if found[tensor] == "nan" else "infinity"
+        raise DataError(
+            f"the tensor '{tensor}' holds {kind} {where}; check the data and the weights, or "
+            "keep its readers in float with --float."
+        )

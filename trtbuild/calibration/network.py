@@ -1,0 +1,61 @@
+"""The network with the observed tensors as its outputs, and which tensors can be observed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from trtbuild.model import static_batch
+from trtbuild.model.edits import tapped
+from trtbuild.model.operators import POOLING
+from trtbuild.passes import infer_model
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+__all__ = ["ObservedNetwork", "float_tensors", "observed_network", "pooling_inputs"]
+
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
+
+
+@dataclass(frozen=True)
+class ObservedNetwork:
+    """A float network whose outputs are the observed tensors.
+
+    Attributes:
+        model: the network, or the path of one, which other processes can open.
+        tensors: what is observed: outputs of it, and inputs.
+        static_batch: size of axis 0 where the network fixes it, else None.
+    """
+
+    model: ir.Model | Path = field(repr=False)
+    tensors: tuple[str, ...]
+    static_batch: int | None
+
+
+def observed_network(model: ir.Model, tensors: Collection[str]) -> ObservedNetwork:
+    """Return a copy of `model` with `tensors` as outputs; what only other outputs need is not computed.
+
+    When nothing but inputs is observed, the original outputs stay.
+    """
+    return ObservedNetwork(tapped(model, tensors), tuple(tensors), static_batch(model))
+
+
+def float_tensors(model: ir.Model) -> tuple[str, ...]:
+    """Return every float input and inner tensor of the main graph, in its order, as TensorRT 10 does."""
+    typed = model.clone()
+    infer_model(typed)
+    values = [*typed.graph.inputs, *(v for node in typed.graph for v in node.outputs)]
+    return tuple(value.name or "" for value in values if value.dtype in _FLOATS and value.name)
+
+
+def pooling_inputs(model: ir.Model) -> dict[str, str]:
+    """Return output of each pooling layer -> its input, whose scale TensorRT 10 gives it."""
+    return {
+        node.outputs[0].name or "": node.inputs[0].name or ""
+        for node in model.graph
+        if node.op_type in POOLING and node.inputs and node.inputs[0] is not None
+    }
