@@ -99,11 +99,6 @@ class _InBatches(Observer):
         """Names of the tensors that are counted."""
         return self._collector.doubling.keys()
 
-    def group(self, key: bytes) -> int:
-        """Return one group for all: their order matters."""
-        del key
-        return 0
-
     def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
         """Keep the tensors of some samples, and count them where they fill a batch; see `Observer`.
 

@@ -15,21 +15,23 @@ Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbuild.calibration.observe import Observer, as_samples, observe
 from trtbuild.model.attributes import constant_of
 from trtbuild.model.edits import set_constant
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.verification.side_branches import own_output, side_branches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
     from trtbuild.runtime.session import Feeds
+    from trtbuild.verification.side_branches import Tap
 
 __all__ = ["corrected", "mean_shifts"]
 
@@ -51,17 +53,35 @@ def mean_shifts(
     """
     taps = side_branches(reference, quantized, measured=own_output)
     wanted = [tap for tap in taps.taps if tap.op_type in _WITH_BIAS]
+    observer = _MeanShifts(wanted)
     session = open_session(taps.reference, Execution.REFERENCE)
-    sums: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
-    for feed in feeds:
-        found = session.run(feed)
-        for tap in wanted:
-            shift = found[tap.own].astype(np.float64) - found[tap.reference]
-            axes = tuple(axis for axis in range(shift.ndim) if axis != 1)
-            sums[tap.node] = sums.get(tap.node, 0.0) + shift.sum(axis=axes)
-            counts[tap.node] = counts.get(tap.node, 0) + shift.size // shift.shape[1]
-    return {name: total / counts[name] for name, total in sums.items()}
+    observe(session, as_samples(feeds), [observer])
+    return observer.means()
+
+
+class _MeanShifts(Observer):
+    """Sums what quantizing a layer adds to each of its output channels."""
+
+    def __init__(self, taps: Sequence[Tap]) -> None:
+        self._taps = taps
+        self._sums: dict[str, np.ndarray] = {}
+        self._counts: dict[str, int] = {}
+
+    @property
+    def tensors(self) -> Collection[str]:
+        return [name for tap in self._taps for name in (tap.own, tap.reference)]
+
+    def update(self, tensors: Mapping[str, Any], places: Sequence[object]) -> None:
+        for tap in self._taps:
+            for row in range(len(places)):
+                shift = tensors[tap.own][row].astype(np.float64) - tensors[tap.reference][row]
+                axes = tuple(axis for axis in range(shift.ndim) if axis != 1)
+                self._sums[tap.node] = self._sums.get(tap.node, 0.0) + shift.sum(axis=axes)
+                count = shift.size // shift.shape[1]
+                self._counts[tap.node] = self._counts.get(tap.node, 0) + count
+
+    def means(self) -> dict[str, np.ndarray]:
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
 
 
 def corrected(model: ir.Model, shifts: Mapping[str, np.ndarray]) -> ir.Model:
