@@ -46,6 +46,7 @@ class _ChannelRanges(Observer):
         return self._tensors
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[object]) -> None:
+        del places
         for name, of_samples in tensors.items():
             for values in of_samples:
                 if values.ndim >= 2:

@@ -15,11 +15,13 @@ from calibrators import Histogram
 from tests.models import NETWORKS
 from trtbuild.calibration import collect
 from trtbuild.calibration.network import observed_network
+from trtbuild.calibration.observe import Observer, observe
 from trtbuild.data import Sample
 from trtbuild.data.feeds import as_feed
 from trtbuild.errors import DataError
 from trtbuild.model import input_specs
 from trtbuild.quantization import watched_tensors
+from trtbuild.runtime.onnxruntime import open_session
 
 STATM = Path("/proc/self/statm")
 
@@ -105,6 +107,65 @@ def test_shapes_may_change_from_sample_to_sample(threads):
         for name, values in run_all(model, tensors, feed).items():
             wanted[name].observe(values)
     assert dict(found) == wanted
+
+
+class Notes(Observer):
+    """Takes down of which samples it was handed which values."""
+
+    tensors = ("x", "r")
+
+    def __init__(self, groups=1):
+        self.seen, self.together = [], []
+        self._groups = groups
+
+    def group(self, key):
+        return key[0] % self._groups
+
+    def update(self, tensors, places):
+        self.together.append({self.group(place.key) for place in places})
+        for row, place in enumerate(places):
+            values = {name: tensors[name][row].copy() for name in self.tensors}
+            self.seen.append((place.number, values))
+
+
+def numbered(count):
+    feeds = [{"x": np.full((1, 9 if n == 17 else 7), n - 20, np.float32)} for n in range(count)]
+    return [Sample(str(n), bytes([n]), lambda feed=feed: feed) for n, feed in enumerate(feeds)]
+
+
+def session_of_relu():
+    return open_session(
+        observed_network(ir.from_proto(onnx.parser.parse_model(PICKED)), "xr").model
+    )
+
+
+def test_one_observer_sees_every_sample_in_order():
+    notes = Notes()
+    observe(session_of_relu(), numbered(40), [notes])
+    assert [number for number, _ in notes.seen] == list(range(40))
+    for number, values in notes.seen:
+        assert set(values["x"].ravel()) == {number - 20}
+        assert set(values["r"].ravel()) == {max(number - 20, 0)}
+
+
+def test_samples_of_two_groups_are_never_handed_over_together():
+    observers = [Notes(groups=2) for _ in range(3)]
+    observe(session_of_relu(), numbered(40), observers)
+    assert sorted(number for notes in observers for number, _ in notes.seen) == list(range(40))
+    assert all(len(groups) == 1 for notes in observers for groups in notes.together)
+
+
+def test_an_observer_is_handed_its_own_tensors_only():
+    handed = set()
+
+    class Names(Notes):
+        tensors = ("r",)
+
+        def update(self, tensors, places):
+            handed.update(tensors)
+
+    observe(session_of_relu(), numbered(3), [Names()])
+    assert handed == {"r"}
 
 
 WORDS = """<ir_version: 8, opset_import: ["" : 17]> n (string[N] w, float[N, 2] x)
