@@ -20,7 +20,6 @@ __all__ = [
     "data_branch",
     "inception",
     "residual",
-    "yolo",
 ]
 
 
@@ -220,45 +219,6 @@ class Transformer(nn.Module):
         return self.out(self.norm(self.blocks(tokens)).mean(1))
 
 
-class Bottleneck(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.cv1, self.cv2 = ConvBlock(width, width, 3), ConvBlock(width, width, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.cv2(self.cv1(x))
-
-
-class ConvBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, size: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
-        self.bn, self.act = nn.BatchNorm2d(outputs), nn.SiLU()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(self.bn(self.conv(x)))
-
-
-class C2f(nn.Module):
-    """YOLOv8's block as written: ``chunk`` into a list, halves used again."""
-
-    def __init__(self, inputs: int, outputs: int, count: int) -> None:
-        super().__init__()
-        self.c = outputs // 2
-        self.cv1 = ConvBlock(inputs, 2 * self.c)
-        self.cv2 = ConvBlock((2 + count) * self.c, outputs)
-        self.m = nn.ModuleList(Bottleneck(self.c) for _ in range(count))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = list(self.cv1(x).chunk(2, 1))
-        y.extend(m(y[-1]) for m in self.m)
-        return self.cv2(torch.cat(y, 1))
-
-
-def yolo() -> nn.Module:
-    return nn.Sequential(ConvBlock(3, 16, 3), C2f(16, 32, 2), nn.Conv2d(32, 6, 1))
-
-
 def fixed_split() -> nn.Module:
     def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
         a, b = torch.split(m.stem(x), 8, 1)
@@ -396,8 +356,6 @@ CASES = [
               kept={"out": _OUT}, inexact=True, round_to=6),
     PruneCase("two outputs", two_outputs, halved=("stem.0", "body.0"),
               kept={"boxes": _OUT, "scores": _OUT}),
-    PruneCase("C2f", yolo, halved=("0.conv", "1.cv0.conv", "1.cv1.conv", "1.cv2.conv", "1.m.0.cv1.conv"),
-              kept={"2": _OUT}),
     PruneCase("masks and weight norm", masked, halved=("0.0", "1.0")),
     PruneCase("split by a fixed size", fixed_split, halved=("after.0",), kept={"stem.0": ""}),
     PruneCase("slice by fixed numbers", fixed_slice, halved=("after.0",), kept={"stem.0": ""}),

@@ -20,9 +20,11 @@ from trtbuild.pytorch.prune.masks import (
     sparsity_report,
 )
 from trtbuild.pytorch.prune.report import LayerWidth, PruneReport
+from trtbuild.pytorch.prune.rewrites import BlockRewrite
 from trtbuild.pytorch.spec import parse_amount
 
 __all__ = [
+    "BlockRewrite",
     "LayerWidth",
     "Member",
     "PruneGroup",

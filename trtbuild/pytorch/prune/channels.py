@@ -28,13 +28,14 @@ from trtbuild.pytorch.prune.groups import LAYERS, survey
 from trtbuild.pytorch.prune.history import PruneHistory
 from trtbuild.pytorch.prune.patterns import match_layers
 from trtbuild.pytorch.prune.report import LayerWidth, PruneReport
-from trtbuild.pytorch.prune.split_blocks import find_c2f, split_c2f
+from trtbuild.pytorch.prune.rewrites import rewrite_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from trtbuild.pytorch.prune.dependency import PruneGroup
     from trtbuild.pytorch.prune.groups import Prospect
+    from trtbuild.pytorch.prune.rewrites import BlockRewrite
     from trtbuild.pytorch.spec import InputSpec, PruneSpec
 
 __all__ = ["PruneResult", "list_groups", "prune_channels"]
@@ -61,6 +62,7 @@ def prune_channels(
     importance: Callable[[Any], Any] | None = None,
     loss: Callable[[nn.Module], torch.Tensor] | None = None,
     after_step: Callable[[nn.Module, int, int], None] | None = None,
+    rewrites: Sequence[BlockRewrite] = (),
 ) -> PruneResult:
     """Remove channels from a copy of `module`.
 
@@ -75,10 +77,12 @@ def prune_channels(
         loss: gives the loss of a module on the user's data, for criteria that rank by gradients.
         after_step: called after every step with the module, the step (from 1) and the number of
             steps; trains the module in place.
+        rewrites: plug-ins that give blocks a form whose channels can be pruned, see
+            `trtbuild.pytorch.prune.rewrites`; installed ones are asked as well.
 
     Raises:
         OptionError: a pattern that matches no layer, or a criterion that needs a loss.
-        ModelError: the module cannot be traced.
+        ModelError: the module cannot be traced, or a rewrite does not compute the same.
     """
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     if importance is None:
@@ -88,18 +92,19 @@ def prune_channels(
             )
         importance = make_importance(spec.criterion)
     with torch.inference_mode(mode=False):  # copies made in it could not have gradients
-        return _prune(module, bound, spec, importance, loss, after_step)
+        base, rewritten = _prepared(module, bound, rewrites)
+        return _prune(base, rewritten, bound, spec, importance, loss, after_step)
 
 
 def _prune(
-    module: nn.Module,
+    base: nn.Module,
+    rewritten: tuple[tuple[str, str], ...],
     bound: BoundInputs,
     spec: PruneSpec,
     importance: Callable[[Any], Any],
     loss: Callable[[nn.Module], torch.Tensor] | None,
     after_step: Callable[[nn.Module, int, int], None] | None,
 ) -> PruneResult:
-    base, split = _prepared(module)
     prospect = survey(base, bound, spec, None if loss is not None else importance)
     ratios = _ratios(base, spec)
     plan = CutPlan(
@@ -124,19 +129,25 @@ def _prune(
         before=prospect.cost,
         after=count_cost(done.module, bound),
         inexact=done.mixed,
-        notes=_notes(done, split, after_step),
+        notes=_notes(done, rewritten, after_step),
     )
     return PruneResult(
         done.module,
         replace(report, achieved=_achieved(report.widths)),
-        PruneHistory(bound.specs, tuple(split), tuple(done.history), done.heads),
+        PruneHistory(bound.specs, rewritten, tuple(done.history), done.heads),
     )
 
 
 def list_groups(
-    module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs, spec: PruneSpec
+    module: nn.Module,
+    inputs: Sequence[InputSpec] | BoundInputs,
+    spec: PruneSpec,
+    *,
+    rewrites: Sequence[BlockRewrite] = (),
 ) -> tuple[PruneGroup, ...]:
-    """The groups of coupled channels, what triggers what in them, and why some keep their width.
+    """Return the groups of coupled channels, what triggers what in them, and why some keep their width.
+
+    Args as for `prune_channels`.
 
     Raises:
         ModelError: the module cannot be traced.
@@ -144,17 +155,17 @@ def list_groups(
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     importance = None if needs_gradients(spec.criterion) else make_importance(spec.criterion)
     with torch.inference_mode(mode=False):
-        base, _ = _prepared(module)
+        base, _ = _prepared(module, bound, rewrites)
         return survey(base, bound, spec, importance).groups
 
 
-def _prepared(module: nn.Module) -> tuple[nn.Module, list[str]]:
-    """A copy with plain weights, its C2f blocks in two; and the paths of those."""
+def _prepared(
+    module: nn.Module, bound: BoundInputs, rewrites: Sequence[BlockRewrite]
+) -> tuple[nn.Module, tuple[tuple[str, str], ...]]:
+    """A copy with plain weights and rewritten blocks; and which those are."""
     base = copy_module(module).eval()
     make_weights_plain(base)
-    split = find_c2f(base)
-    split_c2f(base, split)
-    return base, split
+    return base, rewrite_blocks(base, rewrites, bound)
 
 
 def _cut_what_can_be(
@@ -241,8 +252,8 @@ def _achieved(widths: Sequence[LayerWidth]) -> float:
     return 1 - sum(width.after for width in free) / total if total else 0.0
 
 
-def _notes(done: Cut, split: Sequence[str], after_step: object) -> tuple[str, ...]:
-    notes = [f"'{path}' (C2f) was rewritten with two convolutions, exactly" for path in split]
+def _notes(done: Cut, rewritten: Sequence[tuple[str, str]], after_step: object) -> tuple[str, ...]:
+    notes = [f"'{path}' was rewritten by '{name}', exactly" for path, name in rewritten]
     if "" in done.culprits:
         notes.append(done.culprits[""])
     if after_step is None and done.history:

@@ -16,14 +16,17 @@ from trtbuild.files import atomic_path, make_directory, write_text
 from trtbuild.pytorch.copies import make_weights_plain
 from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, tracing
-from trtbuild.pytorch.prune.split_blocks import split_c2f
+from trtbuild.pytorch.prune.rewrites import rewrite_again
 from trtbuild.pytorch.spec import InputSpec
 from trtbuild.records import dumps, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import nn
+
+    from trtbuild.pytorch.prune.rewrites import BlockRewrite
 
 __all__ = [
     "HISTORY_FILE",
@@ -36,7 +39,7 @@ __all__ = [
 
 HISTORY_FILE = "pruning.json"
 WEIGHTS_FILE = "weights.safetensors"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,14 @@ class PruneHistory:
 
     Attributes:
         inputs: what the module was traced with.
-        split_blocks: paths of C2f blocks that were rewritten first.
+        rewritten: path of each block that was rewritten first, and by which plug-in.
         cuts: layer path, whether output channels went (else input channels), and their numbers in
             the module as it was at that moment.
         attributes: module path -> attribute -> value, of attention blocks.
     """
 
     inputs: tuple[InputSpec, ...]
-    split_blocks: tuple[str, ...]
+    rewritten: tuple[tuple[str, str], ...]
     cuts: tuple[tuple[str, bool, list[int]], ...]
     attributes: dict[str, dict[str, int]]
 
@@ -82,7 +85,8 @@ class PruneHistory:
                 (str(path), bool(out), [int(index) for index in indices])
                 for path, out, indices in data["cuts"]
             )
-            return cls(inputs, tuple(data["split_blocks"]), cuts, data["attributes"])
+            rewritten = tuple((str(path), str(name)) for path, name in data["rewritten"])
+            return cls(inputs, rewritten, cuts, data["attributes"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"the pruning history is damaged: {error!r}.") from error
 
@@ -99,8 +103,15 @@ def save_pruned(module: nn.Module, history: PruneHistory, folder: Path) -> None:
     write_text(folder / HISTORY_FILE, history.to_json())
 
 
-def load_pruned(module: nn.Module, folder: Path) -> nn.Module:
+def load_pruned(
+    module: nn.Module, folder: Path, *, rewrites: Sequence[BlockRewrite] = ()
+) -> nn.Module:
     """Prune the freshly constructed dense `module` again, in place, and load the weights.
+
+    Args:
+        module: as the factory gives it.
+        folder: what `save_pruned` wrote.
+        rewrites: the plug-ins that `prune_channels` was given; installed ones are found.
 
     Raises:
         ModelError: the folder is no such folder, or was made from another module.
@@ -111,7 +122,7 @@ def load_pruned(module: nn.Module, folder: Path) -> nn.Module:
         raise ModelError(
             f"'{folder}' holds no pruned module: {HISTORY_FILE} cannot be read."
         ) from error
-    apply_history(module, history)
+    apply_history(module, history, rewrites)
     try:
         safetensors.torch.load_model(module, folder / WEIGHTS_FILE, strict=True)
     except Exception as error:
@@ -121,7 +132,9 @@ def load_pruned(module: nn.Module, folder: Path) -> nn.Module:
     return module
 
 
-def apply_history(module: nn.Module, history: PruneHistory) -> None:
+def apply_history(
+    module: nn.Module, history: PruneHistory, rewrites: Sequence[BlockRewrite] = ()
+) -> None:
     """Cut `module` in place as `history` says.
 
     Raises:
@@ -129,7 +142,7 @@ def apply_history(module: nn.Module, history: PruneHistory) -> None:
     """
     make_weights_plain(module)
     try:
-        split_c2f(module, history.split_blocks)
+        rewrite_again(module, history.rewritten, rewrites)
         bound = bind_inputs(module, history.inputs)
         with tracing(module):
             graph = build_graph(module, bound)

@@ -1,0 +1,133 @@
+"""Blocks of one network family in a form whose channels can be pruned: plug-ins, checked here.
+
+A rewrite is a function: a block goes in, a new block that computes the same comes out, or None where the
+function does not know the block. Installed packages name theirs in the entry-point group
+``trtbuild.block_rewrites``; a script gives its own. `samples/prune_yolo` has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from trtbuild.errors import ModelError
+from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from trtbuild.pytorch.inputs import BoundInputs
+
+__all__ = ["ENTRY_POINTS", "BlockRewrite", "rewrite_again", "rewrite_blocks"]
+
+BlockRewrite = Callable[[nn.Module], nn.Module | None]
+"""A block to an equal one whose channels can be pruned, or None; the block given is not changed."""
+
+ENTRY_POINTS = "trtbuild.block_rewrites"
+
+_TOLERANCE = 1e-12
+"""The same products and sums in float64; a convolution of another width may add in another order."""
+
+
+def rewrite_blocks(
+    module: nn.Module, rewrites: Sequence[BlockRewrite], inputs: BoundInputs
+) -> tuple[tuple[str, str], ...]:
+    """Replace every block that a rewrite knows, in place, and hold the whole against what it was.
+
+    Args:
+        module: in eval mode.
+        rewrites: asked in this order before the installed ones; the first that knows a block takes it.
+        inputs: one sample input each, for the comparison.
+
+    Returns:
+        Path of each block, and the name of its rewrite (``module:function``).
+
+    Raises:
+        ModelError: a rewritten network does not run, or computes something else in float64.
+    """
+    known = _by_name(rewrites)
+    dense = float64_copy(module) if known else module
+    done: list[tuple[str, str]] = []
+    for path, block in list(module.named_modules()):
+        if not path or any(path.startswith(f"{other}.") for other, _ in done):
+            continue
+        for name, rewrite in known.items():
+            new = rewrite(block)
+            if new is not None:
+                _put(module, path, new)
+                done.append((path, name))
+                break
+    if done:
+        _compare(dense, module, inputs, done)
+    return tuple(done)
+
+
+def rewrite_again(
+    module: nn.Module, done: Iterable[tuple[str, str]], rewrites: Sequence[BlockRewrite]
+) -> None:
+    """Repeat on a fresh `module`, in place, what `rewrite_blocks` did.
+
+    Raises:
+        ModelError: a rewrite is neither given nor installed, or no longer knows its block.
+    """
+    known = _by_name(rewrites)
+    for path, name in done:
+        if name not in known:
+            raise ModelError(
+                f"the block '{path}' was rewritten by '{name}', which is not here: install the package "
+                "that has it, or give it to load_pruned."
+            )
+        new = known[name](module.get_submodule(path))
+        if new is None:
+            raise ModelError(f"'{name}' no longer knows the block '{path}', which it rewrote.")
+        _put(module, path, new)
+
+
+def _by_name(rewrites: Sequence[BlockRewrite]) -> Mapping[str, BlockRewrite]:
+    known: dict[str, BlockRewrite] = {}
+    for rewrite in (*rewrites, *_installed()):
+        known.setdefault(f"{rewrite.__module__}:{rewrite.__qualname__}", rewrite)
+    return known
+
+
+def _installed() -> list[BlockRewrite]:
+    found = []
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            found.append(point.load())
+        except Exception as error:  # somebody else's code may raise anything
+            raise ModelError(
+                f"the block rewrite '{point.value}' cannot be loaded: {error}. "
+                "Mend or uninstall the package that brings it."
+            ) from error
+    return found
+
+
+def _put(module: nn.Module, path: str, new: nn.Module) -> None:
+    """Put `new` at `path`, with the plain attributes of the old block, which its parent may read."""
+    old = module.get_submodule(path)
+    for name, value in vars(old).items():
+        if not name.startswith("_") and name not in vars(new):
+            setattr(new, name, value)
+    new.train(old.training)
+    parent, _, name = path.rpartition(".")
+    module.get_submodule(parent)._modules[name] = new
+
+
+def _compare(
+    dense: nn.Module, module: nn.Module, inputs: BoundInputs, done: Sequence[tuple[str, str]]
+) -> None:
+    names = ", ".join(dict.fromkeys(name for _, name in done))
+    try:
+        wanted = outputs64(dense, inputs, 1)
+        found = outputs64(float64_copy(module), inputs, 1)
+    except Exception as error:
+        raise ModelError(f"what '{names}' rewrote does not run: {error}") from error
+    difference = relative_difference(wanted, found)
+    if not difference <= _TOLERANCE:
+        raise ModelError(
+            f"what '{names}' rewrote computes something else: off by {difference:.1e} in float64."
+        )
