@@ -6,6 +6,8 @@ import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 import calibrators
 import trtbuild
 
@@ -55,5 +57,22 @@ def test_help_loads_no_backend():
     loaded = run(
         "from trtbuild.cli.main import run\nassert run(['--help']) == 0\n"
         f"print([n for n in {(*OPTIONAL, 'onnxruntime', 'onnx')} if n in sys.modules])"
+    )
+    assert loaded.strip().endswith("[]")
+
+
+# Those that are not here read caches and ranges at their top.
+QUICK = (
+    *("engine", "export", "prune", "optimize", "calibrate", "quantize", "verify", "bench"),
+    *("inspect", "doctor"),
+)
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_help_of_a_command_loads_nothing_heavy(command):
+    heavy = (*OPTIONAL, "onnxruntime", "onnx", "onnx_ir", "sympy", "numba")
+    loaded = run(
+        f"from trtbuild.cli.main import run\nassert run([{command!r}, '--help']) == 0\n"
+        f"print([n for n in {heavy} if n in sys.modules])"
     )
     assert loaded.strip().endswith("[]")

@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError
 from trtbuild.machine import is_importable, package_versions, system_name
@@ -71,6 +70,8 @@ def examine(folder: Path | None = None) -> list[Finding]:
 
 def abilities(findings: list[Finding]) -> list[Ability]:
     """Say what will work here, from what was found."""
+    from trtbuild.backends.tensorrt import TensorRTBackend  # here: it loads onnx
+
     tensorrt = TensorRTBackend().availability()
     reaches = [f.part for f in findings if f.part in PROVIDERS and f.state is State.OK]
     has_runtime = any(f.part == "ONNX Runtime" and f.state is State.OK for f in findings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError
-from trtbuild.model.signature import TensorSpec
 from trtbuild.runtime.cuda import open_device
 from trtbuild.runtime.tensorrt.failures import explained
 from trtbuild.runtime.tensorrt.logger import Log, make_logger
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from trtbuild.model.signature import TensorSpec
     from trtbuild.options.tensorrt import OpenOptions
     from trtbuild.runtime.tensorrt.shapes import Profile
     from trtbuild.runtime.tensorrt.versions import TensorRT
@@ -151,6 +151,10 @@ class OpenedEngine:
         return [self._spec(name) for name in names if self.native.get_tensor_mode(name) == wanted]
 
     def _spec(self, name: str) -> TensorSpec:
+        from trtbuild.model.signature import (
+            TensorSpec,  # here: it loads onnx, which looking needs not
+        )
+
         kind = self.native.get_tensor_dtype(name)
         dtype = self.tensorrt.numpy_dtype(kind, name)
         dims = tuple(None if dim == -1 else int(dim) for dim in self.native.get_tensor_shape(name))
