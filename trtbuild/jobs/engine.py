@@ -222,17 +222,13 @@ def _tuned(
 ) -> Tuned | None:
     if not _has_budget(recipe) or plan.calibration is None:
         return None
-    if recipe.float_groups:
-        raise OptionError(
-            "a search for a budget chooses groups by itself; keep layers in float with --float, or leave the "
-            "search out with --no-tune."
-        )
     return meet_budget(
         artifact,
         plan.calibration,
         recipe.gate,
         replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
         float_patterns=recipe.float_patterns,
+        float_groups=recipe.float_groups,
         options=recipe.tune,
         progress=progress,
     )

@@ -102,6 +102,14 @@ def test_a_search_goes_on_where_it_was_interrupted(ready, tmp_path) -> None:
     assert list(again.steps) == without_runs
 
 
+def test_groups_that_the_user_names_stay_in_float_and_are_not_the_searchs(ready) -> None:
+    gate = Gate(min_sqnr_db=-5.0)
+    tuned = meet_budget(ready, Images(0), gate, OPTIONS, float_groups=("d1",))
+    assert tuned.float_layers == ()
+    reasons = {d.node: d.reason for d in tuned.artifact.decisions if not d.quantized}
+    assert reasons["d1"] == "kept in float by its name"
+
+
 def test_a_search_needs_a_budget(ready) -> None:
     with pytest.raises(OptionError, match="needs a budget"):
         search(ready, Gate())
