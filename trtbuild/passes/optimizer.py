@@ -24,7 +24,7 @@ from trtbuild.passes.driver import PassFailure, PassLog, PassRun, Rollback, Sche
 from trtbuild.passes.selection import all_passes, select
 from trtbuild.passes.verify import find_reference, processor_seconds
 from trtbuild.progress import silent
-from trtbuild.runtime.fence import Fence
+from trtbuild.runtime.isolated import IsolatedProcess
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -78,11 +78,11 @@ def optimize(
     )
     schedule = Schedule(default=default, opt_in=opt_in, max_rounds=options.max_rounds)
     patience = processor_seconds(measure(model))
-    with ThreadPoolExecutor(1) as beside, Fence(patience) as fence:
+    with ThreadPoolExecutor(1) as beside, IsolatedProcess(patience) as isolated:
         reference = None
         if options.check:  # the original is run while the passes work
             reference = beside.submit(
-                find_reference, model, fence, seed=options.seed, sizes=options.sizes
+                find_reference, model, isolated, seed=options.seed, sizes=options.sizes
             )
         run = _CheckedRun(model, reference, progress)
         optimized, log = run.run(schedule)

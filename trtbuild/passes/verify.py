@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from trtbuild.model.stats import GraphStats
     from trtbuild.model.writing import WithoutWeights
-    from trtbuild.runtime.fence import Fence, FencedSession
+    from trtbuild.runtime.isolated import IsolatedProcess, IsolatedSession
 
 __all__ = ["Reference", "find_reference", "processor_seconds"]
 
@@ -84,7 +84,7 @@ class Reference:
     """What the original network answers to some random inputs.
 
     Attributes:
-        fence: where networks are run.
+        isolated: where networks are run.
         samples: inputs and answers; empty where the original could not be run.
         problem: why it could not.
         steps: whether the network rounds on its way.
@@ -93,7 +93,7 @@ class Reference:
         valid: whether ONNX's checker takes the original, and so has a say on the result.
     """
 
-    fence: Fence = field(repr=False)
+    isolated: IsolatedProcess = field(repr=False)
     samples: tuple[_Sample, ...] = field(repr=False)
     problem: str
     steps: bool
@@ -126,7 +126,7 @@ class Reference:
         if problem or not self.samples:
             return problem
         try:
-            session = _opened(detached, self.fence, _PATIENCE)
+            session = _opened(detached, self.isolated, _PATIENCE)
         except ExecutionError as error:
             return f"ONNX Runtime does not take the result: {error.reason}"
         for sample in self.samples:
@@ -165,13 +165,17 @@ def processor_seconds(size: GraphStats) -> float:
 
 
 def find_reference(
-    model: ir.Model, fence: Fence, *, seed: int = 0, sizes: Sequence[Mapping[str, int]] = ()
+    model: ir.Model,
+    isolated: IsolatedProcess,
+    *,
+    seed: int = 0,
+    sizes: Sequence[Mapping[str, int]] = (),
 ) -> Reference:
     """Run `model` on random inputs, at several sizes of its symbolic dims.
 
     Args:
         model: the original.
-        fence: where networks are run.
+        isolated: where networks are run.
         seed: of the random inputs.
         sizes: choices of symbolic dims to use instead of our own.
     """
@@ -182,7 +186,7 @@ def find_reference(
     samples: list[_Sample] = []
     problem = "ONNX Runtime runs it at no size that was tried"
     try:
-        session = _opened(detached, fence)
+        session = _opened(detached, isolated)
     except ExecutionError as error:
         problem = f"ONNX Runtime does not take the original: {error.reason}"
     else:
@@ -195,7 +199,7 @@ def find_reference(
             if not goes_on:
                 break
     return Reference(
-        fence=fence,
+        isolated=isolated,
         samples=tuple(samples),
         problem=problem,
         steps=any(node.domain != "" or node.op_type in _STEPPING for node in nodes),
@@ -217,7 +221,7 @@ def _coarsest_eps(model: ir.Model, nodes: Sequence[ir.Node]) -> float:
 
 
 def _first_that_runs(
-    model: ir.Model, session: FencedSession, group: Sequence[_Binding], seed: int
+    model: ir.Model, session: IsolatedSession, group: Sequence[_Binding], seed: int
 ) -> tuple[list[_Sample], str, bool]:
     """Samples of the first binding that runs, why others did not, and whether to go on at all."""
     reason = ""
@@ -232,7 +236,7 @@ def _first_that_runs(
 
 
 def _samples(
-    model: ir.Model, session: FencedSession, binding: _Binding, seed: int
+    model: ir.Model, session: IsolatedSession, binding: _Binding, seed: int
 ) -> Iterator[_Sample]:
     for draw in range(_DRAWS):
         random = np.random.default_rng([seed, draw])
@@ -243,11 +247,13 @@ def _samples(
         yield _Sample(binding, feeds, _run(session, feeds))
 
 
-def _opened(detached: WithoutWeights, fence: Fence, patience: float = 1.0) -> FencedSession:
-    return fence.open(detached.proto.SerializeToString(), detached.weights, patience)
+def _opened(
+    detached: WithoutWeights, isolated: IsolatedProcess, patience: float = 1.0
+) -> IsolatedSession:
+    return isolated.open(detached.proto.SerializeToString(), detached.weights, patience)
 
 
-def _run(session: FencedSession, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
+def _run(session: IsolatedSession, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
     return list(session.run(feeds).values())
 
 

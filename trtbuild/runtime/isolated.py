@@ -1,8 +1,8 @@
 """Networks run in a process of their own, with limits: what goes wrong there ends that process alone.
 
 ONNX Runtime divides by zero, runs out of memory or never comes back for some networks and inputs; a
-native fault cannot be caught in the process that meets it. `Fence` is this side of the pipe,
-`trtbuild.runtime.fenced` the other.
+native fault cannot be caught in the process that meets it. `IsolatedProcess` is this side of the pipe,
+`trtbuild.runtime.isolated_worker` the other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["Fence", "FencedSession", "MappedWeight"]
+__all__ = ["IsolatedProcess", "IsolatedSession", "MappedWeight"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class MappedWeight:
     dims: tuple[int, ...]
 
 
-class Fence:
+class IsolatedProcess:
     """The other process; started when a network is first opened, and again when it has died.
 
     Args:
@@ -63,10 +63,10 @@ class Fence:
         self._processor_seconds = processor_seconds
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self._opened: FencedSession | None = None
+        self._opened: IsolatedSession | None = None
         self._closed = False
 
-    def __enter__(self) -> Fence:
+    def __enter__(self) -> IsolatedProcess:
         return self
 
     def __exit__(
@@ -79,7 +79,7 @@ class Fence:
 
     def open(
         self, content: bytes, weights: Mapping[str, ir.TensorProtocol], patience: float = 1.0
-    ) -> FencedSession:
+    ) -> IsolatedSession:
         """Open a network exactly as written, on one thread.
 
         Args:
@@ -92,7 +92,7 @@ class Fence:
             OutOfTimeError: opening takes too long.
         """
         sent = {name: _sent(item) for name, item in weights.items()}
-        return FencedSession(self, content, sent, patience)
+        return IsolatedSession(self, content, sent, patience)
 
     def close(self) -> None:
         """End the other process for good, also while another thread waits for it; safe to call twice."""
@@ -110,7 +110,7 @@ class Fence:
                 with contextlib.suppress(OSError):
                     stream.close()
 
-    def open_here(self, session: FencedSession) -> tuple[Any, ...]:
+    def open_here(self, session: IsolatedSession) -> tuple[Any, ...]:
         """Make `session` the network that the other process has open; its inputs, outputs, overridables."""
         self._opened = None
         limit = self._processor_seconds * session.patience
@@ -119,7 +119,7 @@ class Fence:
         self._opened = session
         return answer
 
-    def run(self, session: FencedSession, feeds: Feeds) -> Mapping[str, Any]:
+    def run(self, session: IsolatedSession, feeds: Feeds) -> Mapping[str, Any]:
         """Run `session`; opened again where another was, or the process died."""
         if self._opened is not session:
             self.open_here(session)
@@ -133,17 +133,17 @@ class Fence:
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        watch = threading.Timer(self._seconds * patience, process.kill)
-        watch.daemon = True
-        watch.start()
+        timer = threading.Timer(self._seconds * patience, process.kill)
+        timer.daemon = True
+        timer.start()
         try:
             pickle.dump((limit, request), process.stdin, protocol=5)
             process.stdin.flush()
             kind, *answer = pickle.load(process.stdout)  # noqa: S301 - our own process wrote it
         except (EOFError, OSError, pickle.UnpicklingError) as error:
-            raise self._died(process, in_time=watch.is_alive()) from error
+            raise self._died(process, in_time=timer.is_alive()) from error
         finally:
-            watch.cancel()
+            timer.cancel()
         if kind == "error":
             reason = str(answer[0])
             raise ExecutionError(f"ONNX Runtime cannot run the network: {reason}.", reason)
@@ -156,7 +156,7 @@ class Fence:
         if self._process is None:
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "trtbuild.runtime.fenced"],
+                [sys.executable, "-m", "trtbuild.runtime.isolated_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -180,8 +180,8 @@ class Fence:
         return ExecutionError(f"the network cannot be run: {reason}.", reason)
 
 
-class FencedSession:
-    """A network that is open behind a `Fence`.
+class IsolatedSession:
+    """A network that is open behind a `IsolatedProcess`.
 
     Attributes:
         inputs, outputs: as of `trtbuild.runtime.session.Session`.
@@ -191,16 +191,16 @@ class FencedSession:
     """
 
     def __init__(
-        self, fence: Fence, content: bytes, weights: Mapping[str, Any], patience: float
+        self, isolated: IsolatedProcess, content: bytes, weights: Mapping[str, Any], patience: float
     ) -> None:
-        self._fence = fence
+        self._process = isolated
         self.patience = patience
         self.content = content
         self.weights = weights
         self.inputs: tuple[TensorSpec, ...]
         self.outputs: tuple[TensorSpec, ...]
         self.overridable: tuple[str, ...]
-        self.inputs, self.outputs, self.overridable = fence.open_here(self)
+        self.inputs, self.outputs, self.overridable = isolated.open_here(self)
 
     def run(self, feeds: Feeds) -> Mapping[str, Any]:
         """Run once; a sequence of tensors is answered as a list.
@@ -209,7 +209,7 @@ class FencedSession:
             ExecutionError: it cannot be run, or the process died of it.
             OutOfTimeError: it takes too long.
         """
-        return self._fence.run(self, feeds)
+        return self._process.run(self, feeds)
 
 
 def _sent(tensor: ir.TensorProtocol) -> MappedWeight | np.ndarray:

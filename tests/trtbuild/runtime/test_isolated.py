@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trtbuild.errors import ExecutionError, OutOfTimeError
-from trtbuild.runtime.fence import Fence
+from trtbuild.runtime.isolated import IsolatedProcess
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="limits are POSIX")
 
@@ -59,8 +59,8 @@ def feeds(step, length):
 
 def test_runs_as_within_this_process_and_keeps_weights():
     weight = ir.tensor(np.array([2], np.float32), name="w")
-    with Fence() as fence:
-        session = fence.open(DOUBLE, {"w": weight})
+    with IsolatedProcess() as isolated:
+        session = isolated.open(DOUBLE, {"w": weight})
         assert [spec.name for spec in session.inputs] == ["x", "w"]
         for values in ([1.0], [1.0, -3.0]):
             found = session.run({"x": np.array(values, np.float32)})
@@ -73,29 +73,29 @@ def test_a_weight_in_a_file_is_mapped_there(tmp_path):
     weight = ir.ExternalTensor(
         "weights", 8, 4, ir.DataType.FLOAT, shape=ir.Shape([1]), name="w", base_dir=tmp_path
     )
-    with Fence() as fence:
-        found = fence.open(DOUBLE, {"w": weight}).run({"x": np.ones(2, np.float32)})
+    with IsolatedProcess() as isolated:
+        found = isolated.open(DOUBLE, {"w": weight}).run({"x": np.ones(2, np.float32)})
     np.testing.assert_array_equal(found["y"], [3, 3])
 
 
 def test_a_native_fault_is_an_error_and_the_next_run_goes_on():
-    with Fence() as fence:
-        session = fence.open(STFT, {})
+    with IsolatedProcess() as isolated:
+        session = isolated.open(STFT, {})
         with pytest.raises(ExecutionError, match=r"SIG|exit code"):
             session.run(feeds(8, 0))
         assert session.run(feeds(8, 16))["y"].shape == (1, 15, 9, 2)
 
 
 def test_a_network_that_never_ends_is_given_up():
-    with Fence(processor_seconds=1) as fence:
-        session = fence.open(endless(), {})
+    with IsolatedProcess(processor_seconds=1) as isolated:
+        session = isolated.open(endless(), {})
         with pytest.raises(OutOfTimeError, match="processor time"):
             session.run({"x": np.array(1, np.float32)})
 
 
 def test_one_that_neither_computes_nor_ends_is_given_up():
-    with Fence(seconds=0.01) as fence, pytest.raises(OutOfTimeError, match="too long"):
-        fence.open(endless(), {})  # starting a process takes longer
+    with IsolatedProcess(seconds=0.01) as isolated, pytest.raises(OutOfTimeError, match="too long"):
+        isolated.open(endless(), {})  # starting a process takes longer
 
 
 def test_a_network_that_wants_more_memory_than_there_is():
@@ -103,25 +103,25 @@ def test_a_network_that_wants_more_memory_than_there_is():
     content = network(
         [helper.make_node("ConstantOfShape", ["dims"], ["y"])], [shape], [info("y", ["n"])]
     )
-    with Fence() as fence:
-        session = fence.open(content, {})
+    with IsolatedProcess() as isolated:
+        session = isolated.open(content, {})
         with pytest.raises(ExecutionError):
             session.run({"dims": np.array([1 << 42])})
         assert session.run({"dims": np.array([2])})["y"].shape == (2,)
 
 
 def test_what_onnxruntime_refuses_is_said():
-    with Fence() as fence:
+    with IsolatedProcess() as isolated:
         with pytest.raises(ExecutionError, match="cannot"):
-            fence.open(b"no network", {})
-        session = fence.open(DOUBLE, {})
+            isolated.open(b"no network", {})
+        session = isolated.open(DOUBLE, {})
         with pytest.raises(ExecutionError):
             session.run({"x": np.ones(2, np.float64)})
 
 
 def test_closed_is_closed():
-    with Fence() as fence:
-        session = fence.open(DOUBLE, {})
-    fence.close()
+    with IsolatedProcess() as isolated:
+        session = isolated.open(DOUBLE, {})
+    isolated.close()
     with pytest.raises(ExecutionError, match="ended"):
         session.run({})

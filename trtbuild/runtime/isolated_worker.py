@@ -1,4 +1,4 @@
-"""The other side of `trtbuild.runtime.fence`: ``python -m trtbuild.runtime.fenced`` runs what it is sent.
+"""The other side of `trtbuild.runtime.isolated`: this module, run, runs the networks that it is sent.
 
 Requests come on standard input and answers go to what was standard output, both pickled. The process ends
 with its parent, when standard input does, or when a request takes more processor time than it may.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import ModelError
-from trtbuild.runtime.fence import MappedWeight
+from trtbuild.runtime.isolated import MappedWeight
 from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_session
 
 if TYPE_CHECKING:
