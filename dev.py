@@ -2,6 +2,7 @@
 
     python3 dev.py demo     build a verified INT8 engine from the trained network in samples/quickstart
     python3 dev.py test     lint, format check, types and tests; what continuous integration runs
+    python3 dev.py coverage  the tests with coverage measured, which must not fall below a floor
     python3 dev.py lowest   demonstration and tests with the lowest versions that pyproject.toml declares
 
 Only the standard library is used here: it is the first thing that runs on a fresh machine.
@@ -18,7 +19,12 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-EXTRAS = {"demo": "", "test": "[dev,torch,plots,ray]", "lowest": "[dev]"}
+EXTRAS = {
+    "demo": "",
+    "test": "[dev,torch,plots,ray]",
+    "coverage": "[dev,torch,plots,ray]",
+    "lowest": "[dev]",
+}
 TESTED_TORCH = (
     "torch==2.13.0"  # the range is wider; a plain torch would bring gigabytes of the newest CUDA
 )
@@ -34,7 +40,13 @@ CHECKS = (
     ["-m", "mypy"],
     ["-m", "pytest", "-q", "-n", "2"],
 )
-COMMANDS = {"demo": (DEMO,), "test": CHECKS, "lowest": (DEMO, CHECKS[-1])}
+COVERAGE = ["--cov=trtbuild", "--cov=calibrators", "--cov-fail-under=80"]  # a floor, not an aim
+COMMANDS = {
+    "demo": (DEMO,),
+    "test": CHECKS,
+    "coverage": ([*CHECKS[-1], *COVERAGE],),
+    "lowest": (DEMO, CHECKS[-1]),
+}
 
 
 def environment(task: str) -> Path:
@@ -48,7 +60,12 @@ def environment(task: str) -> Path:
         return python
     print(f"setting up {folder} (once)", file=sys.stderr, flush=True)
     venv.create(folder, with_pip=True, clear=True)
-    pins = {"demo": [], "test": [TESTED_TORCH], "lowest": lowest(project.read_text())}[task]
+    pins = {
+        "demo": [],
+        "test": [TESTED_TORCH],
+        "coverage": [TESTED_TORCH],
+        "lowest": lowest(project.read_text()),
+    }[task]
     run([str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}{EXTRAS[task]}", *pins])
     stamp.write_text(wanted)
     return python
