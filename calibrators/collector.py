@@ -35,7 +35,7 @@ class Collector:
     As with histograms, the order of batches, their size and how they were parted does not matter.
 
     Args:
-        names: the tensors to watch.
+        names: the tensors to observe.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -50,13 +50,13 @@ class Collector:
             batch: number of the batch they belong to, for the record of values that are not finite.
 
         Raises:
-            ObservationError: a tensor that is not watched, or one whose values are not floating
+            ObservationError: a tensor that is not observed, or one whose values are not floating
                 point. Nothing has been counted then.
         """
-        watched = {name: self._watched(name) for name in arrays}
-        num_before = {name: (found.num_nan, found.num_inf) for name, found in watched.items()}
-        observe_arrays([(watched[name], _as_float32(name, arrays[name])) for name in arrays])
-        for name, found in watched.items():
+        observed = {name: self._histogram_of(name) for name in arrays}
+        num_before = {name: (found.num_nan, found.num_inf) for name, found in observed.items()}
+        observe_arrays([(observed[name], _as_float32(name, arrays[name])) for name in arrays])
+        for name, found in observed.items():
             if (found.num_nan, found.num_inf) != num_before[name]:
                 self._note_non_finite(name, batch, num_before[name])
 
@@ -69,16 +69,16 @@ class Collector:
             batch: number of the batch they belong to, for the record of values that are not finite.
 
         Raises:
-            ObservationError: the tensor is not watched.
+            ObservationError: the tensor is not observed.
         """
-        histogram = self._watched(name)
+        histogram = self._histogram_of(name)
         self._histograms[name] = histogram.merge(counted)
         if counted.num_nan or counted.num_inf:
             self._note_non_finite(name, batch, (histogram.num_nan, histogram.num_inf))
 
-    def _watched(self, name: str) -> Histogram:
+    def _histogram_of(self, name: str) -> Histogram:
         if name not in self._histograms:
-            raise ObservationError(f"tensor '{name}' is not among those to be watched.")
+            raise ObservationError(f"tensor '{name}' is not among those to be observed.")
         return self._histograms[name]
 
     def _note_non_finite(self, name: str, batch: int, num_before: tuple[int, int]) -> None:
@@ -92,12 +92,12 @@ class Collector:
         """A new collector of everything that either has seen; associative and commutative.
 
         Raises:
-            MergeError: the two watch different tensors.
+            MergeError: the two observe different tensors.
         """
         if self._histograms.keys() != other._histograms.keys():
             odd = sorted(self._histograms.keys() ^ other._histograms.keys())
             raise MergeError(
-                f"the parts watch different tensors: '{odd[0]}' is in one of them only."
+                f"the parts observe different tensors: '{odd[0]}' is in one of them only."
             )
         merged = Collector(())
         merged._histograms = {

@@ -97,13 +97,13 @@ class DoublingHistogram:
 
 
 class TensorRTCollector:
-    """Watches tensors as TensorRT's calibration does, batch by batch in the order given.
+    """Observes tensors as TensorRT's calibration does, batch by batch in the order given.
 
     Beside each `DoublingHistogram` the order-independent statistic is kept, for what a range says
     of the tensor and for choosing with other methods.
 
     Args:
-        names: the tensors to watch.
+        names: the tensors to observe.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -118,7 +118,7 @@ class TensorRTCollector:
             batch: its number, for the record of values that are not finite.
 
         Raises:
-            ObservationError: a tensor that is not watched, or whose values are not floating point.
+            ObservationError: a tensor that is not observed, or whose values are not floating point.
         """
         self.statistics.observe(arrays, batch=batch)
         for name, values in arrays.items():
