@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.calibration import calibrate, float_tensors, merge_files
 from trtbuild.data import calibration_source
+from trtbuild.errors import in_one_tree
 from trtbuild.files import make_directory, write_bytes
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import input_specs
@@ -42,6 +43,7 @@ class CalibrateResult:
     until_stable: Mapping[str, Any] | None = None
 
 
+@in_one_tree()
 def calibrate_file(recipe: CalibrateRecipe, progress: Progress = silent) -> CalibrateResult:
     """Calibrate the recipe's network on all of its data, and write the files.
 
@@ -72,6 +74,7 @@ def calibrate_file(recipe: CalibrateRecipe, progress: Progress = silent) -> Cali
     )
 
 
+@in_one_tree()
 def merge_parts(parts: Sequence[Path], files: CalibrationFiles) -> CalibrateResult:
     """Put the parts of a sharded calibration together; equal to one run, byte for byte.
 

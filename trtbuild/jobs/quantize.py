@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.calibration import load_calibration
-from trtbuild.errors import OptionError
+from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import write_model
 from trtbuild.quantization import place, portable_form, quantize
@@ -42,6 +42,7 @@ def decide(recipe: QuantizeRecipe) -> Placement:
     return place(model, recipe.float_patterns, recipe.float_groups)
 
 
+@in_one_tree()
 def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
     """Write the network with Q/DQ, in the form that was asked for.
 
