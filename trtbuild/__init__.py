@@ -23,45 +23,75 @@ if TYPE_CHECKING:
         OutputError,
         TrtbuildError,
     )
+    from trtbuild.jobs.bench import bench
     from trtbuild.jobs.engine import build_engine, load, prepare
+    from trtbuild.jobs.export import export
+    from trtbuild.jobs.prune import prune
+    from trtbuild.jobs.rebuild import rebuild
+    from trtbuild.jobs.verify import verify
     from trtbuild.manifest import read_manifest
     from trtbuild.model import input_specs, write_model
-    from trtbuild.passes import OptimizeOptions
+    from trtbuild.options.compare import ComparisonOptions, Diagnosis
+    from trtbuild.options.measure import MeasureOptions
+    from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
+    from trtbuild.options.tune import TuneOptions
+    from trtbuild.passes import OptimizeOptions, optimize
     from trtbuild.plan import Decision
+    from trtbuild.pytorch.spec import ExportSpec, InputSpec, MaskSpec, ModuleSource, PruneSpec
     from trtbuild.quantization import portable_form, quantize, watched_tensors
-    from trtbuild.recipe import EngineRecipe
+    from trtbuild.recipe import BenchRecipe, EngineRecipe, PruneRecipe, VerifyRecipe
     from trtbuild.result import EngineResult
     from trtbuild.verification.gate import Gate
 
 __all__ = [
     "Artifact",
+    "BenchRecipe",
     "CalibrateOptions",
+    "ComparisonOptions",
     "DataError",
     "DataRecipe",
     "Decision",
+    "Diagnosis",
     "EngineRecipe",
     "EngineResult",
+    "ExportSpec",
     "Gate",
     "GateError",
     "InputError",
+    "InputSpec",
+    "MaskSpec",
+    "MeasureOptions",
     "MissingError",
     "ModelError",
+    "ModuleSource",
+    "OpenOptions",
     "OptimizeOptions",
     "OptionError",
     "OutputError",
     "Preprocess",
+    "PruneRecipe",
+    "PruneSpec",
     "Record",
+    "TensorRTOptions",
     "TrtbuildError",
+    "TuneOptions",
+    "VerifyRecipe",
+    "bench",
     "build_engine",
     "calibrate",
+    "export",
     "input_specs",
     "load",
     "load_calibration",
     "open_data",
+    "optimize",
     "portable_form",
     "prepare",
+    "prune",
     "quantize",
     "read_manifest",
+    "rebuild",
+    "verify",
     "watched_tensors",
     "write_model",
 ]
@@ -75,14 +105,24 @@ _PLACES = {
         *("DataError", "GateError", "InputError", "MissingError", "ModelError", "OptionError"),
         *("OutputError", "TrtbuildError"),
     ),
-    "trtbuild.passes": ("OptimizeOptions",),
+    "trtbuild.passes": ("OptimizeOptions", "optimize"),
     "trtbuild.manifest": ("read_manifest",),
     "trtbuild.model": ("input_specs", "write_model"),
     "trtbuild.jobs.engine": ("build_engine", "load", "prepare"),
     "trtbuild.quantization": ("portable_form", "quantize", "watched_tensors"),
-    "trtbuild.recipe": ("EngineRecipe",),
+    "trtbuild.recipe": ("BenchRecipe", "EngineRecipe", "PruneRecipe", "VerifyRecipe"),
     "trtbuild.result": ("EngineResult",),
     "trtbuild.verification.gate": ("Gate",),
+    "trtbuild.jobs.bench": ("bench",),
+    "trtbuild.jobs.verify": ("verify",),
+    "trtbuild.jobs.export": ("export",),
+    "trtbuild.jobs.prune": ("prune",),
+    "trtbuild.jobs.rebuild": ("rebuild",),
+    "trtbuild.options.compare": ("ComparisonOptions", "Diagnosis"),
+    "trtbuild.options.measure": ("MeasureOptions",),
+    "trtbuild.options.tensorrt": ("OpenOptions", "TensorRTOptions"),
+    "trtbuild.options.tune": ("TuneOptions",),
+    "trtbuild.pytorch.spec": ("ExportSpec", "InputSpec", "MaskSpec", "ModuleSource", "PruneSpec"),
 }
 
 

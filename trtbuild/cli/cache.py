@@ -10,15 +10,12 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from calibrators.cache import CalibrationCache
 from trtbuild.cli.output import Output, output_options
 from trtbuild.errors import InputError, OptionError, in_one_tree
 from trtbuild.files import write_bytes
-from trtbuild.migration import to_cache, to_qdq
-from trtbuild.model import read_model, write_model
-from trtbuild.quantization.half import to_half
 
 if TYPE_CHECKING:
+    from calibrators.cache import CalibrationCache
     from trtbuild.migration import Migration
 
 __all__ = ["command"]
@@ -111,6 +108,10 @@ def convert(
     11 is written. With SOURCE a Q/DQ network alone, the plain network is written and its calibration
     cache beside it, for DLA and TensorRT 10.
     """
+    from trtbuild.migration import to_cache, to_qdq
+    from trtbuild.model import read_model, write_model
+    from trtbuild.quantization.half import to_half
+
     if model is None:
         migration = to_cache(read_model(source), version)
         files = write_model(migration.model, output)
@@ -133,6 +134,8 @@ def convert(
 
 
 def _read(path: Path) -> CalibrationCache:
+    from calibrators.cache import CalibrationCache
+
     if path.suffix == ".onnx":
         raise OptionError(f"'{path}' is a network; give the cache first, then the network.")
     try:

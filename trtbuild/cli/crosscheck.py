@@ -11,19 +11,16 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
-from calibrators import Agreement, crosscheck
-from trtbuild.calibration.thresholds import Thresholds, read_pair, read_thresholds
 from trtbuild.cli.output import Output, output_options
 from trtbuild.files import make_directory, write_text
 from trtbuild.records import encode
-from trtbuild.report.histogram_plot import histogram_plot
-from trtbuild.report.svg import standalone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from calibrators import Crosscheck, Histogram
     from calibrators.crosscheck import Comparison
+    from trtbuild.calibration.thresholds import Thresholds
 
 __all__ = ["command"]
 
@@ -56,6 +53,9 @@ def command(
     Each is a calibration file, a TensorRT calibration cache, or a table of ONNX Runtime; B may also
     be the name of a method, which chooses anew from A's histograms.
     """
+    from calibrators import Agreement, crosscheck
+    from trtbuild.calibration.thresholds import read_pair, read_thresholds
+
     one, other = read_pair(first, second)
     statistics = (
         read_thresholds(histograms).histograms
@@ -97,6 +97,8 @@ def _row(entry: Comparison) -> tuple[str, ...]:
 
 
 def _lines(found: Crosscheck, one: Thresholds, other: Thresholds, drawn: list[Path]) -> list[str]:
+    from calibrators import Agreement
+
     counts = ", ".join(
         f"{found.count(agreement)} {agreement}" for agreement in Agreement if found.count(agreement)
     )
@@ -116,6 +118,9 @@ def _draw(
     histograms: Mapping[str, Histogram],
     folder: Path,
 ) -> list[Path]:
+    from trtbuild.report.histogram_plot import histogram_plot
+    from trtbuild.report.svg import standalone
+
     written = []
     make_directory(folder)
     for number, entry in enumerate(found.flagged):

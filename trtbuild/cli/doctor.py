@@ -6,18 +6,17 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
 from trtbuild.cli.output import Output, output_options
-from trtbuild.jobs.doctor import State, abilities, examine
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from trtbuild.jobs.doctor import Ability, Finding
 
 __all__ = ["command"]
 
-_COLORS = {State.OK: "green", State.ABSENT: "yellow", State.BROKEN: "red"}
+_COLORS = {"ok": "green", "absent": "yellow", "broken": "red"}
 _BROKEN = 3
 
 
@@ -28,6 +27,8 @@ def command(*, out: Output) -> int:
 
     Exit code 3 when something is there and does not work; what is merely absent is no failure.
     """
+    from trtbuild.jobs.doctor import State, abilities, examine
+
     findings = examine()
     found = abilities(findings)
     out.say(_parts(findings), _abilities(found))
@@ -41,9 +42,12 @@ def command(*, out: Output) -> int:
 
 
 def _parts(findings: list[Finding]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("part", "state", "found", "what mends it")
     for finding in findings:
-        color = _COLORS[finding.state]
+        color = _COLORS[str(finding.state)]
         table.add_row(
             finding.part,
             f"[{color}]{finding.state}[/]",
@@ -54,6 +58,9 @@ def _parts(findings: list[Finding]) -> Table:
 
 
 def _abilities(found: list[Ability]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("what", "works here", "because")
     for ability in found:
         table.add_row(ability.what, "yes" if ability.works else "no", escape(ability.why))

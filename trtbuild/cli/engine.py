@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
-from trtbuild.options.values import names_function
+from trtbuild.options.values import names_function, to_table
 from trtbuild.recipe import EngineRecipe
 
 __all__ = ["command"]
@@ -20,10 +21,11 @@ __all__ = ["command"]
 @click.command("engine", cls=SectionedCommand)
 @click.argument("model", required=False)
 @recipe_options(EngineRecipe, file=True)
+@click.option("--dry-run", is_flag=True, help="Check every path and say what would be done.")
 @report_options
 @output_options
 def command(
-    *, model: str | None, given: Given[EngineRecipe], files: ReportFiles, out: Output
+    *, model: str | None, given: Given[EngineRecipe], dry_run: bool, files: ReportFiles, out: Output
 ) -> int:
     """Build a verified engine from the float network MODEL, in INT8, FP16 or both.
 
@@ -35,6 +37,8 @@ def command(
     cheapest way to do so is searched for on the calibration data.
     """
     recipe = _recipe(model, given)
+    if dry_run:
+        return _dry_run(recipe, files, out)
     from trtbuild.cli.engine_report import engine_report
     from trtbuild.cli.engine_summary import engine_summary
     from trtbuild.jobs.engine import build_engine
@@ -53,6 +57,20 @@ def command(
     out.say(*engine_summary(result))
     out.result(read_manifest(result.manifest))
     return 0 if result.passed else 1
+
+
+def _dry_run(recipe: EngineRecipe, files: ReportFiles, out: Output) -> int:
+    from rich.markup import escape
+
+    from trtbuild.jobs.dry_run import plan_build
+
+    plan = plan_build(recipe, [path for path in (files.html, files.junit) if path is not None])
+    lines = [f"backend: {plan.why}", f"stages: {', '.join(plan.stages)}"]
+    lines += [f"reads {path}" for path in plan.reads]
+    lines += [f"writes {path}" for path in plan.writes]
+    out.say(*map(escape, lines))
+    out.result({**asdict(plan), "recipe": to_table(recipe)})
+    return 0
 
 
 def _recipe(model: str | None, given: Given[EngineRecipe]) -> EngineRecipe:

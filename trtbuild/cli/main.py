@@ -31,6 +31,8 @@ INTERRUPTED = 130
 # Command -> module and the line of the overview; a module is imported when its command is called.
 _COMMANDS = {
     "engine": "Build a verified INT8 engine from a float network: the whole job.",
+    "init": "Write a recipe file for `engine`, with every option to fill in.",
+    "rebuild": "Do the build of a manifest again, and say what differs.",
     "export": "Make a checked ONNX file from a PyTorch module.",
     "prune": "Remove channels of a PyTorch module.",
     "optimize": "Run graph passes over an ONNX file.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from trtbuild.options.fields import (
     groups_of,
     options_of,
 )
-from trtbuild.options.values import ENABLED, FILE, make, merge, read_file, read_text
+from trtbuild.options.values import ENABLED, FILE, default_text, make, merge, read_file, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -254,16 +253,3 @@ def _notes(described: OptionField, default: Any) -> Iterator[str]:
         yield f"{low:g}<=x<={high:g}"
     elif low is not None:
         yield f"x>={low:g}"
-
-
-def default_text(default: Any) -> str:
-    """A default as help shows it; empty where there is nothing to say."""
-    if default is None or default is False or default in ((), {}):
-        return ""
-    if default is True:
-        return "on"
-    if isinstance(default, enum.Enum):
-        return str(default.value)
-    if isinstance(default, tuple):
-        return ",".join(map(default_text, default))
-    return f"{default:g}" if isinstance(default, float) else str(default)

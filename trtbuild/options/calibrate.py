@@ -52,11 +52,12 @@ class CalibrateOptions:
     method_options: Mapping[str, float] = option(
         {}, "With --calibrator percentile: share kept.",
         flag="--percentile", metavar="FLOAT", unit="percent", parse=_percentile,
+        example='{ percentile = 99.99 }',
     )  # fmt: skip
     batch_size: int = 8
     until_stable: float | None = option(
         None, "Stop when thresholds from two halves of the data agree: 1%.",
-        metavar="SHARE", parse=_share,
+        metavar="SHARE", parse=_share, example='"1%"',
     )  # fmt: skip
     workers: int = option(1, "Processes; never changes the result.", low=1)
     ray: str | None = option(

@@ -57,6 +57,7 @@ class Option:
         write: the text that `parse` reads back; None for values that are TOML types themselves.
         separator: between several values in one text; empty where the flag is repeated instead.
         bare: what the flag means without a value; None where it needs one.
+        example: a value in TOML, for a file to fill in; empty goes by default and type.
         when_absent: what help says of a default of None.
         argument: whether it is an argument of the command, so that there is no flag.
         is_path: whether a text is a path, unless it is ``module:function``.
@@ -74,6 +75,7 @@ class Option:
     write: Callable[[Any], str] | None = None
     separator: str = ""
     bare: str | None = None
+    example: str = ""
     when_absent: str = ""
     argument: bool = False
     is_path: bool = False
@@ -260,4 +262,5 @@ def _kind_of(hint: Any) -> tuple[Kind, type, tuple[str, ...]]:
         return Kind.SEVERAL, value_type, choices
     if origin is MappingType or origin is dict:
         return Kind.NAMED, _kind_of(arguments[1])[1], ()
-    return Kind.ONE, hint if isinstance(hint, type) else object, ()
+    plain = isinstance(hint, type) and hint is not Any  # a class since Python 3.11
+    return Kind.ONE, hint if plain else object, ()

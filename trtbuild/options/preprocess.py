@@ -75,11 +75,11 @@ class Preprocess:
     )
     resize: ImageSize | None = option(
         None, "Short side in pixels (bilinear), or HEIGHTxWIDTH.", metavar="SIZE", unit="pixels",
-        parse=_size, when_absent="images keep their size",
+        parse=_size, when_absent="images keep their size", example="256",
     )  # fmt: skip
     crop: ImageSize | None = option(
         None, "Side of the centre square, or HEIGHTxWIDTH.", metavar="SIZE", unit="pixels",
-        parse=_size, when_absent="everything is kept",
+        parse=_size, when_absent="everything is kept", example="[224, 224]",
     )  # fmt: skip
     array: str | None = option(
         None, "Array of images in an .npz file.", when_absent="the one that fits"

@@ -188,7 +188,7 @@ class TensorRTOptions(OpenOptions):
     )  # fmt: skip
     pools: Mapping[str, int] = option(
         {}, "Limit of another memory pool by TensorRT's name, such as DLA_LOCAL_DRAM=1GiB. Repeatable.",
-        flag="--pool", unit="bytes", metavar="POOL=SIZE", parse=_pool,
+        flag="--pool", unit="bytes", example='["DLA_LOCAL_DRAM=1GiB"]', metavar="POOL=SIZE", parse=_pool,
     )  # fmt: skip
     optimization_level: int | None = option(
         None, "0 builds fast and times nothing, 5 runs fast.", flag="--opt-level", low=0, high=5,

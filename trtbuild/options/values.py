@@ -24,6 +24,7 @@ __all__ = [
     "ENABLED",
     "FILE",
     "convert",
+    "default_text",
     "dotted_names",
     "make",
     "merge",
@@ -32,6 +33,7 @@ __all__ = [
     "read_table",
     "read_text",
     "to_table",
+    "written",
 ]
 
 _T = TypeVar("_T")
@@ -158,7 +160,7 @@ def to_table(instance: Any, folder: Path | None = None) -> dict[str, Any]:
         folder: paths become relative to it; None leaves them as they are.
     """
     table: dict[str, Any] = {
-        field.name: _written(field, getattr(instance, field.name), folder)
+        field.name: written(field, getattr(instance, field.name), folder)
         for field in options_of(type(instance))
     }
     for field in groups_of(type(instance)):
@@ -287,7 +289,8 @@ def names_function(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in parts) and not Path(text).exists()
 
 
-def _written(field: OptionField, value: Any, folder: Path | None) -> Any:
+def written(field: OptionField, value: Any, folder: Path | None = None) -> Any:
+    """Return the value of an option as JSON types; see `to_table`."""
     if value is None:
         return None
     if field.kind is Kind.SEVERAL:
@@ -331,3 +334,16 @@ def dotted_names(cls: type, prefix: str = "") -> Iterator[str]:
         yield prefix + field.name
     for group in groups_of(cls):
         yield from dotted_names(group.group.kind, f"{prefix}{group.name}.")
+
+
+def default_text(default: Any) -> str:
+    """Return a default as help shows it; empty where there is nothing to say."""
+    if default is None or default is False or default in ((), {}):
+        return ""
+    if default is True:
+        return "on"
+    if isinstance(default, enum.Enum):
+        return str(default.value)
+    if isinstance(default, tuple):
+        return ",".join(map(default_text, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)

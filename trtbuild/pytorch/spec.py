@@ -284,7 +284,7 @@ class MaskSpec:
 
     amount: float = option(
         MISSING, "Zero single weights: a share (30%, 0.3) or a count (12) per layer.",
-        flag="--mask", metavar="AMOUNT", parse=parse_amount,
+        flag="--mask", metavar="AMOUNT", example='"30%"', parse=parse_amount,
     )  # fmt: skip
     method: str = option(
         "l1", "Which weights --mask takes.", flag="--mask-method", choices=MASK_METHODS

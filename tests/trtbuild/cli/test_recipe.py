@@ -1,0 +1,282 @@
+"""Recipes: options and fields hold together, files, ``init``, ``--dry-run``, ``rebuild``, fast help."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from calibrators import METHODS, PRESETS
+from tests.command import trtbuild
+from tests.models import NETWORKS
+from trtbuild.cli.bench import command as bench_command
+from trtbuild.cli.engine import command as engine_command
+from trtbuild.cli.main import _COMMANDS
+from trtbuild.cli.verify import command as verify_command
+from trtbuild.options.calibrate import AS_TENSORRT, METHOD_NAMES
+from trtbuild.options.fields import groups_of, options_of
+from trtbuild.options.tensorrt import CUDA_PROVIDERS, OpenOptions, TensorRTOptions
+from trtbuild.options.values import dotted_names, make, read_table, to_table
+from trtbuild.recipe import BenchRecipe, EngineRecipe, VerifyRecipe
+from trtbuild.runtime.cuda import PROVIDERS
+from trtbuild.toml_files import read_toml
+from trtbuild.verification.gate import Gate
+
+if TYPE_CHECKING:
+    import click
+
+CNN = NETWORKS["opset_13"]
+HEAVY = ("numba", "onnx", "onnx_ir", "onnxruntime", "sympy", "numpy")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    model, data = CNN.save(tmp_path)
+    return model, data, tmp_path / "out"
+
+
+def flags_of(command: click.Command) -> list[str]:
+    return [flag for parameter in command.params for flag in parameter.opts]
+
+
+def every_flag(cls: type, file_only: tuple[str, ...] = ()) -> list[str]:
+    found = [
+        field.flag
+        for field in options_of(cls)
+        if field.name not in file_only and not field.option.argument
+    ]
+    for part in groups_of(cls):
+        found += [flag for flag in (part.group.switch, part.group.from_file) if flag]
+        found += every_flag(part.group.kind, part.group.file_only)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "recipe"),
+    [
+        (engine_command, EngineRecipe),
+        (verify_command, VerifyRecipe),
+        (bench_command, BenchRecipe),
+    ],
+)
+def test_every_field_has_its_option_and_every_flag_one_meaning(
+    command: click.Command, recipe: type
+) -> None:
+    flags = flags_of(command)
+    assert len(set(flags)) == len(flags)
+    assert set(every_flag(recipe)) <= set(flags)
+
+
+@pytest.mark.parametrize("command", [engine_command, verify_command])
+def test_every_limit_has_an_option(command: click.Command) -> None:
+    names = {parameter.name for parameter in command.params}
+    assert {field.name for field in dataclasses.fields(Gate)} <= names
+
+
+@pytest.mark.parametrize("cls", [Gate, OpenOptions, TensorRTOptions])
+def test_every_field_of_these_is_an_option(cls: type) -> None:
+    assert [f.name for f in dataclasses.fields(cls)] == [f.name for f in options_of(cls)]
+
+
+def test_names_that_are_written_down_are_those_of_what_they_name() -> None:
+    assert set(METHOD_NAMES) == {*METHODS, *PRESETS, AS_TENSORRT}
+    assert tuple(PROVIDERS) == CUDA_PROVIDERS
+
+
+def test_help_shows_groups_defaults_units_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    text = re.sub(r"\s+", " ", trtbuild(capsys, "engine", "--help").out)
+    for wanted in ("TensorRT:", "Limits:", "Preprocessing:", "default: entropy", "[dB]", "x>=1"):
+        assert wanted in text
+
+
+def test_a_recipe_goes_into_a_table_and_back() -> None:
+    table = {
+        "model": "net.onnx",
+        "int8": False,
+        "fp16": True,
+        "data": {"data": "d.npz", "preprocess": {"mean": [1, 2, 3], "resize": [8, 9]}},
+        "calibrate": {"method_options": {"percentile": 99.5}, "until_stable": "1%"},
+        "tensorrt": {"workspace": "4GiB", "pools": ["tactic=1K"], "refit": "all"},
+        "gate": {"min_sqnr_db": 20},
+        "latency": {"enabled": False},
+        "export": {
+            "source": {"target": "a:b", "arguments": {"depth": 3}},
+            "inputs": ["x:1x3x8x8:float32:0..255"],
+            "prune": {"layer_ratios": ["head=0.5"]},
+        },
+    }
+    recipe = make(EngineRecipe, read_table(EngineRecipe, table, "t"))
+    assert recipe.tensorrt.workspace == 4 * 2**30
+    assert recipe.tensorrt.pools == {"TACTIC": 1024}
+    assert recipe.latency is None
+    assert recipe.export is not None
+    assert recipe.export.prune is not None
+    assert recipe.export.prune.ratio == 0.0
+    written = json.loads(json.dumps(to_table(recipe)))
+    assert make(EngineRecipe, read_table(EngineRecipe, written, "t")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("batchsize = 4", "did you mean 'batch_size'?"),
+        ("[tensorrt]\nopt-level = 3", "did you mean 'tensorrt.optimization_level'?"),
+        ("min_sqnr_db = 3", "did you mean 'gate.min_sqnr_db'?"),
+        ("batch_size = 'four'", "'batch_size' is a whole number, not a text"),
+        ("batch_size = 0", "'batch_size' is at least 1, not 0"),
+        ("int8 = 1", "'int8' is true or false, not a whole number"),
+        ("data = 'd.npz'", "it is a table, [data]"),
+        ("[calibrate]\nmethod = 'entropi'", "did you mean 'entropy'?"),
+        ("[tune]\nenabled = 3", "'tune.enabled' is true or false"),
+        ("[data.preprocess]\nsclae = 1", "did you mean 'data.preprocess.scale'?"),
+        ("not toml", "is not TOML"),
+    ],
+)
+def test_mistakes_in_a_file_name_file_key_and_what_was_meant(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str], text: str, told: str
+) -> None:
+    path = files[0].parent / "wrong.toml"
+    path.write_text(text)
+    sentence = trtbuild(capsys, "engine", files[0], "--recipe", path).sentence
+    assert "wrong.toml" in sentence
+    assert told in sentence
+
+
+def test_paths_are_relative_to_the_file_and_the_command_line_wins(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, out = files
+    path = model.parent / "build.toml"
+    path.write_text(
+        f'model = "{model.name}"\nint8 = true\noutput = "out"\nbatch_size = 3\n'
+        f'[data]\ndata = "{data.name}"\n[latency]\nenabled = false\n[gate]\nmin_sqnr_db = 90\n'
+    )
+    done = trtbuild(capsys, "engine", "--recipe", path, "--no-tune", "--json")
+    assert done.code == 1, done.err
+    recipe = json.loads((out / "net.manifest.json").read_text())["recipe"]
+    assert recipe["model"] == f"../{model.name}"
+    assert recipe["data"]["data"] == f"../{data.name}"
+    assert (recipe["batch_size"], recipe["latency"]) == (3, {"enabled": False})
+    won = trtbuild(
+        *(capsys, "engine", "--recipe", path, "--no-tune", "--min-sqnr", "5", "--batch-size", "4"),
+        "--json",
+    )
+    assert won.code == 0
+    assert won.json["recipe"]["batch_size"] == 4
+
+
+def uncommented(text: str) -> list[str]:
+    return [line[2:] for line in text.splitlines() if re.match(r"# [a-z_0-9]+ = ", line)]
+
+
+def test_init_writes_a_recipe_that_holds_as_it_is_and_with_every_line(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, _ = files
+    path = model.parent / "build.toml"
+    assert trtbuild(capsys, "init", model, "-o", path).code == 0
+    assert "is there already" in trtbuild(capsys, "init", model, "-o", path).sentence
+    text = path.read_text()
+    assert "#   x: float32 [" in text
+    plain = make(EngineRecipe, read_table(EngineRecipe, read_toml(path, "recipe"), str(path)))
+    assert plain == EngineRecipe(model=Path(model.name))
+    lines = text.splitlines()
+    names = [name.rpartition(".")[2] for name in dotted_names(EngineRecipe)]
+    assert {line.split(" = ")[0] for line in uncommented(text)} <= {*names, "enabled", "file"}
+    for number, line in enumerate(lines):
+        if re.match(r"# (?!file)[a-z_0-9]+ = ", line):
+            path.write_text("\n".join([*lines[:number], line[2:], *lines[number + 1 :]]))
+            values = read_table(EngineRecipe, read_toml(path, "recipe"), str(path))
+            if not line.startswith("# lock"):  # which goes with a timing cache alone
+                make(EngineRecipe, values)
+    done = trtbuild(capsys, "engine", "--recipe", path, "--data", data, "--dry-run", "-o", files[2])
+    assert done.code == 0, done.err
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, out = files
+    plan = trtbuild(
+        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--dry-run", "--json"),
+        *("--backend", "onnxruntime"),
+    ).json
+    assert not out.exists()
+    written = {Path(name).name for name in plan["writes"]}
+    done = trtbuild(
+        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency"),
+        *("--backend", "onnxruntime"),
+    )
+    assert done.code == 0
+    assert written == {file.name for file in out.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--data", "absent.npz"), "absent.npz"),
+        (("--calibration", "absent.json"), "absent.json"),
+        (("--report", "{model}"), "is read and would be written over"),
+        (("-o", "{model}/out"), "can be written"),
+    ],
+)
+def test_a_dry_run_refuses_paths_that_cannot_be(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str], options: Any, told: str
+) -> None:
+    model, data, out = files
+    given = [text.format(model=model) for text in options]
+    sentence = trtbuild(
+        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--dry-run", *given)
+    ).sentence
+    assert told in sentence
+
+
+def test_rebuild_gives_the_same_bytes_and_names_what_differs(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, out = files
+    options = ("--backend", "onnxruntime", "--no-latency")
+    built = trtbuild(capsys, "engine", model, "--int8", "--data", data, "-o", out, *options)
+    assert built.code == 0
+    manifest = out / "net.manifest.json"
+    again = trtbuild(capsys, "rebuild", manifest, "--json")
+    assert again.code == 0, again.err
+    assert again.json["same_bytes"] is True
+    assert again.json["differences"] == []
+    assert "another folder" in trtbuild(capsys, "rebuild", manifest, "-o", out).sentence
+    arrays = CNN.arrays()
+    moved = model.parent / "moved.npz"
+    np.savez(moved, **{name: 2 * array for name, array in arrays.items()})
+    other = trtbuild(capsys, "rebuild", manifest, "--data", moved, "--json")
+    assert other.code == 1
+    kinds = {(entry["kind"], entry["name"]) for entry in other.json["differences"]}
+    assert ("data", "calibration_digest") in kinds
+    assert ("file", "net.int8.onnx.digest") in kinds
+
+
+def test_a_manifest_without_a_recipe_is_refused(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = files[0].parent / "old.manifest.json"
+    path.write_text('{"schema": "trtbuild.manifest", "version": 1}')
+    assert "holds no recipe" in trtbuild(capsys, "rebuild", path).sentence
+
+
+@pytest.mark.parametrize(
+    "command", ["", *_COMMANDS, "calibrate run", "calibrate merge", "cache show", "cache convert"]
+)
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\nfrom trtbuild.cli.main import run\n"
+        f"assert run({[*command.split(), '--help']}) == 0\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr

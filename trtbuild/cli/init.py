@@ -1,0 +1,36 @@
+"""``trtbuild init``: a recipe file to fill in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from trtbuild.cli.output import Output, output_options
+from trtbuild.errors import OutputError
+
+__all__ = ["command"]
+
+
+@click.command("init")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("build.toml"),
+              show_default=True, help="File to write.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@output_options
+def command(*, model: Path, output: Path, force: bool, out: Output) -> None:
+    """Write a recipe for `trtbuild engine --recipe`, made for the ONNX file MODEL.
+
+    It names the network's inputs, and has every option with its help, unit and default, commented out.
+    """
+    if output.exists() and not force:
+        raise OutputError(
+            f"'{output}' is there already; name another file with -o, or give --force."
+        )
+    from rich.markup import escape
+
+    from trtbuild.jobs.recipe_file import write_recipe
+
+    write_recipe(model, output)
+    out.say(escape(f"wrote {output}; build with: trtbuild engine --recipe {output}"))
+    out.result({"file": str(output)})

@@ -1,0 +1,56 @@
+"""``trtbuild rebuild``: the same build again, and what differs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trtbuild.cli.output import Output, output_options
+
+if TYPE_CHECKING:
+    from trtbuild.jobs.rebuild import Difference
+
+__all__ = ["command"]
+
+
+@click.command("rebuild")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path),
+              help="Folder for the new build.  [default: rebuilt, beside MANIFEST]")  # fmt: skip
+@click.option("--model", type=click.Path(path_type=Path), help="The network, where it has moved.")
+@click.option("--data", help="The calibration data, where they have moved.")
+@output_options
+def command(
+    *, manifest: Path, output: Path | None, model: Path | None, data: str | None, out: Output
+) -> int:
+    """Do the build of MANIFEST again, with the recipe that it records, and say what differs.
+
+    Compared are the digests of the network and the data, options, versions, and the digests of the files.
+    Exit code 0 when every file has the bytes it had, 1 when one differs.
+    """
+    from trtbuild.jobs.rebuild import rebuild
+
+    folder = output if output is not None else manifest.parent / "rebuilt"
+    with out.progress() as progress:
+        done = rebuild(manifest, folder, model=model, data=data, progress=progress)
+    out.say(*(_line(difference) for difference in done.differences))
+    out.say("the files have the bytes they had" if done.same_bytes else "the files differ")
+    out.result(
+        {
+            "manifest": str(done.manifest),
+            "same_bytes": done.same_bytes,
+            "differences": [asdict(difference) for difference in done.differences],
+        }
+    )
+    return 0 if done.same_bytes else 1
+
+
+def _line(difference: Difference) -> str:
+    from rich.markup import escape
+
+    return escape(
+        f"{difference.kind} {difference.name}: was {difference.before}, is {difference.after}"
+    )

@@ -1,0 +1,69 @@
+"""What an engine really runs in, from the engine itself or from what was written down of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import InputError
+from trtbuild.files import file_digest
+from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
+from trtbuild.runtime.tensorrt.matching import match_nodes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtbuild.options.tensorrt import OpenOptions
+    from trtbuild.runtime.tensorrt.matching import NodeRow
+
+__all__ = ["Inspection", "inspect_engine"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The layers of an engine, and what became of each node of its network (empty when not known)."""
+
+    layers: EngineLayers
+    nodes: list[NodeRow]
+
+
+def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> Inspection:
+    """Return the layers of an engine, held against what its manifest asked for.
+
+    Args:
+        engine: a TensorRT plan, or the JSON of ``trtexec --exportLayerInfo``.
+        options: how a plan is opened.
+        ask: open the plan although the manifest beside it knows its layers.
+
+    Raises:
+        InputError: the file cannot be read, or is no plan for this machine.
+        MissingError: the plan has to be opened, and TensorRT or a GPU is missing.
+    """
+    manifest = _manifest(engine)
+    if engine.suffix == ".json":
+        layers = read_layers(_text(engine))
+    elif manifest and not ask:
+        layers = EngineLayers.from_json(manifest["engine"]["details"]["layers"])
+    else:
+        layers = inspect_plan(engine, options)
+    return Inspection(layers, match_nodes(layers, manifest.get("layers", [])))
+
+
+def _manifest(engine: Path) -> dict[str, Any]:
+    """The manifest beside a plan, if it belongs to this very file; else nothing."""
+    path = engine.with_suffix(".manifest.json")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        layers = manifest["engine"]["details"]["layers"]
+        same = manifest["files"][engine.name]["digest"] == file_digest(engine)
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return manifest if same and layers else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"'{path}' cannot be read: {error}.") from error

@@ -1,0 +1,136 @@
+"""The build of a manifest is done again, and what differs is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import InputError
+from trtbuild.jobs.engine import build_engine
+from trtbuild.jobs.export import with_export
+from trtbuild.manifest import read_manifest
+from trtbuild.options.values import make, merge, read_table
+from trtbuild.progress import Progress, silent
+from trtbuild.recipe import EngineRecipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["Difference", "Rebuilt", "rebuild", "recipe_of"]
+
+# Parts of a manifest that say what went in and what came out; others hold times, or follow from these.
+_COMPARED = ("model", "data", "recipe", "versions", "machine", "files")
+_NAMES = {"model": "network", "data": "data", "recipe": "option", "versions": "version",
+          "machine": "machine", "files": "file"}  # fmt: skip
+# Where things lie, and sentences about data, may change; digests say whether the content did.
+_PLACES = {
+    *("recipe.model", "recipe.output", "recipe.data.data", "recipe.data.verify_data"),
+    *("recipe.data.labels", "recipe.calibration", "recipe.tune.directory", "model.file"),
+    *("recipe.tensorrt.cache", "recipe.tensorrt.timing_cache", "data.calibration"),
+    *("recipe.export.source.weights", "data.verification"),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it was: where in the manifest, and both values (None for absent)."""
+
+    kind: str
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What came of building again.
+
+    Attributes:
+        manifest: the new one.
+        differences: what is not as it was, inputs before outputs.
+        same_bytes: whether every file that was built has the bytes it had.
+    """
+
+    manifest: Path
+    differences: tuple[Difference, ...]
+    same_bytes: bool
+
+
+def recipe_of(manifest: Path) -> EngineRecipe:
+    """Return the recipe that a manifest records; its paths start from the manifest's folder.
+
+    Raises:
+        InputError: the manifest cannot be read, or is older than recipes in manifests.
+    """
+    return make(EngineRecipe, _values(manifest))
+
+
+def _values(manifest: Path) -> dict[str, Any]:
+    table = read_manifest(manifest).get("recipe")
+    if table is None:
+        raise InputError(
+            f"'{manifest}' holds no recipe, so an older trtbuild wrote it; build anew with `trtbuild engine`."
+        )
+    return read_table(EngineRecipe, table, str(manifest), manifest.parent)
+
+
+def rebuild(
+    manifest: Path,
+    output: Path,
+    *,
+    model: Path | None = None,
+    data: str | None = None,
+    progress: Progress = silent,
+) -> Rebuilt:
+    """Do the build of `manifest` again, in the folder `output`.
+
+    Args:
+        manifest: of the build; it stays as it is.
+        output: another folder than the manifest's.
+        model: the network, where it lies elsewhere by now.
+        data: the same of the calibration data.
+        progress: told of every stage.
+
+    Raises:
+        InputError: the manifest, the network or the data cannot be read, or `output` is its own folder.
+        MissingError: the backend does not work here.
+    """
+    before = read_manifest(manifest)
+    if output.resolve() == manifest.parent.resolve():
+        raise InputError(
+            f"'{output}' holds the build to compare with; name another folder with -o."
+        )
+    moved: dict[str, Any] = {"output": output}
+    if data is not None:
+        moved["data"] = {"data": data}
+    recipe = make(EngineRecipe, merge(_values(manifest), moved))
+    if recipe.export is not None:
+        exported = output / recipe.model.name
+        recipe = replace(recipe, model=exported, export=replace(recipe.export, path=exported))
+    elif model is not None:
+        recipe = replace(recipe, model=model)
+    recipe, _ = with_export(recipe, progress)
+    result = build_engine(recipe, progress)
+    after = read_manifest(result.manifest)
+    digests = [{n: f["digest"] for n, f in m["files"].items()} for m in (before, after)]
+    return Rebuilt(
+        result.manifest, tuple(_differences(before, after)), same_bytes=digests[0] == digests[1]
+    )
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+    for part in _COMPARED:
+        old, new = (dict(_flat(manifest.get(part), part)) for manifest in (before, after))
+        for name in sorted({*old, *new} - _PLACES):
+            if old.get(name) != new.get(name):
+                shown = name.partition(".")[2] or name
+                yield Difference(_NAMES[part], shown, old.get(name), new.get(name))
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}")
+    else:
+        yield name, value
