@@ -16,7 +16,7 @@ from trtbuild.errors import ModelError
 from trtbuild.pytorch.aten import capture
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
 from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
-from trtbuild.pytorch.fold.affine import TOLERANCE, CannotFoldError
+from trtbuild.pytorch.fold.layers import TOLERANCE, CannotFoldError
 from trtbuild.pytorch.fold.on_module import (
     fold_into_modules,
     norm_modules,

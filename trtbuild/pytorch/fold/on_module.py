@@ -16,8 +16,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from trtbuild.pytorch.aten import calls, module_path, state_names, tensor_of
-from trtbuild.pytorch.fold.affine import Affine, CannotFoldError, norm_affine
-from trtbuild.pytorch.fold.layers import LayerCall, Weights, scaled_after, scaled_before
+from trtbuild.pytorch.fold.layers import (
+    Affine,
+    CannotFoldError,
+    LayerCall,
+    Weights,
+    norm_affine,
+    scaled_after,
+    scaled_before,
+)
 from trtbuild.pytorch.fold.plan import Plan, norm_calls, plan_folds
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from trtbuild.pytorch.aten import calls, module_path, name_of
-from trtbuild.pytorch.fold.affine import CannotFoldError
-from trtbuild.pytorch.fold.layers import LayerCall, arguments
+from trtbuild.pytorch.fold.layers import CannotFoldError, LayerCall, arguments
 from trtbuild.pytorch.fold.layout import channel_axis_after, is_channelwise_pad, moves_values_only
 
 if TYPE_CHECKING:

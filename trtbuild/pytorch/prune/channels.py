@@ -1,7 +1,7 @@
 """Removing channels, through whole coupled groups, on a copy, with every cut checked.
 
 Torch-Pruning finds the groups and ranks the channels; it also silently breaks networks. So: layers that
-give the output are found and kept, everything is cut and held against the dense network (`fences`). If
+give the output are found and kept, everything is cut and held against the dense network (`reference`). If
 that fails the groups are cut one by one, those that break something are rolled back and named, and the
 work starts again without them.
 

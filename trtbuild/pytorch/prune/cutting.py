@@ -12,8 +12,8 @@ from torch import nn
 from trtbuild.pytorch.copies import copy_module
 from trtbuild.pytorch.prune.attention import update_attention
 from trtbuild.pytorch.prune.dependency import forward_arguments, is_mixer, tracing
-from trtbuild.pytorch.prune.fences import Fence, Snapshot
 from trtbuild.pytorch.prune.groups import LAYERS
+from trtbuild.pytorch.prune.reference import DenseReference, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,17 +126,17 @@ class _Run:
     def step_at_once(self) -> None:
         """Cut every group of this step, then check."""
         module = self.result.module
-        fence = Fence(module, self.inputs)
+        reference = DenseReference(module, self.inputs)
         try:
             for group in self.pruner.step(interactive=True):
                 self.result.mixed |= is_mixer(group, self.pruner.num_heads)
-                fence.note_removed(self.graph, group)
+                reference.note_removed(self.graph, group)
                 group.prune()
             self._update_heads()
         except Exception as error:  # noqa: BLE001 - the library fails in many ways
             self.result.failed = f"{type(error).__name__}: {error}"
             return
-        self.result.failed = fence.broken(module, values=not self.result.mixed)
+        self.result.failed = reference.broken(module, values=not self.result.mixed)
 
     def step_one_by_one(self) -> None:
         """Cut group by group; what breaks something is rolled back and named."""
@@ -145,12 +145,12 @@ class _Run:
             root = str(self.graph._module2name[group[0].dep.target.module])
             parameters = any(isinstance(item.dep.target.module, nn.Parameter) for item in group)
             mixed = is_mixer(group, self.pruner.num_heads)
-            before, fence = Snapshot(module), Fence(module, self.inputs)
+            before, reference = Snapshot(module), DenseReference(module, self.inputs)
             try:
-                fence.note_removed(self.graph, group)
+                reference.note_removed(self.graph, group)
                 group.prune()
                 self._update_heads()
-                reason = fence.broken(module, values=not mixed)
+                reason = reference.broken(module, values=not mixed)
             except Exception as error:  # noqa: BLE001 - the library fails in many ways
                 reason = f"Torch-Pruning cannot cut it ({type(error).__name__}: {error})"
             if not reason:

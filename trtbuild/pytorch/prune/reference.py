@@ -21,7 +21,7 @@ from trtbuild.pytorch.inputs import other_batch
 if TYPE_CHECKING:
     from trtbuild.pytorch.inputs import BoundInputs
 
-__all__ = ["Fence", "Snapshot"]
+__all__ = ["DenseReference", "Snapshot"]
 
 _TOLERANCE = 1e-9
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -49,7 +49,7 @@ class Snapshot:
             child._buffers = buffers
 
 
-class Fence:
+class DenseReference:
     """The dense network, to hold a cut one against."""
 
     def __init__(self, dense: nn.Module, inputs: BoundInputs) -> None:
