@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import importlib
 import inspect
 import re
 import shutil
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -33,6 +37,88 @@ def test_a_name_that_is_not_public_is_not_there():
 def test_the_page_lists_exactly_the_public_names():
     listed = re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE)
     assert sorted(listed) == sorted(trtbuild.__all__)
+
+
+def public_modules():
+    section = PAGE.split("## Public modules")[1].split("##")[0]
+    return {"trtbuild", "calibrators", *re.findall(r"^\| `([\w.]+)`", section, flags=re.MULTILINE)}
+
+
+def imported_by(source):
+    """Name -> object of every import in a module, those for the type checker included."""
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {a.asname or a.name: f"{node.module}:{a.name}" for a in node.names}
+    names = {}
+    for name, place in found.items():
+        module, _, attribute = place.partition(":")
+        try:
+            made = importlib.import_module(module)
+            names[name] = getattr(made, attribute) if attribute else made
+        except (ImportError, AttributeError):
+            names[name] = Any  # an optional package
+    return names
+
+
+def our_types(thing):
+    """The classes of ours that a function or dataclass names in its annotations."""
+    module = inspect.getmodule(thing)
+    names = {**imported_by(inspect.getsource(module)), **vars(module)}
+    waiting, found = list(get_type_hints(thing, names).values()), set()
+    while waiting:
+        hint = waiting.pop()
+        if isinstance(hint, list):
+            waiting += hint
+        elif isinstance(hint, type) and hint.__module__.split(".")[0] in (
+            "trtbuild",
+            "calibrators",
+        ):
+            found.add(hint)
+        waiting += get_args(hint)
+    return found
+
+
+def is_public(kind):
+    package = importlib.import_module(kind.__module__.split(".")[0])
+    return kind.__name__ in package.__all__ or listed_below(kind.__module__)
+
+
+def listed_below(module):
+    names = public_modules() - {"trtbuild", "calibrators"}
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def test_every_type_that_a_public_name_takes_or_gives_is_public():
+    waiting, seen, hidden = [getattr(trtbuild, name) for name in trtbuild.__all__], set(), set()
+    while waiting:
+        thing = waiting.pop()
+        if thing in seen or not (dataclasses.is_dataclass(thing) or inspect.isfunction(thing)):
+            continue
+        seen.add(thing)
+        types = our_types(thing)
+        hidden |= {f"{kind.__module__}.{kind.__name__}" for kind in types if not is_public(kind)}
+        waiting += types
+    assert len(seen) > 50
+    assert not hidden
+
+
+DOCUMENTS = sorted(
+    path
+    for pattern in ("samples/**/*.py", "samples/**/*.md", "docs/*.md", "README.md")
+    for path in PROJECT.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_documents_and_samples_import_public_names_only(path):
+    text = path.read_text(encoding="utf-8")
+    for module in re.findall(
+        r"^\s*(?:from|import) ((?:trtbuild|calibrators)[\w.]*)", text, re.MULTILINE
+    ):
+        assert module in ("trtbuild", "calibrators") or listed_below(module), module
 
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trtbuild.artifact import Artifact, Record
+    from trtbuild.backends.base import Engine
     from trtbuild.calibration import CalibrateOptions, calibrate, load_calibration
     from trtbuild.data import DataRecipe, Preprocess, open_data
+    from trtbuild.data.recipe import DataPlan
+    from trtbuild.data.samples import Source
     from trtbuild.errors import (
         DataError,
         GateError,
@@ -23,59 +26,137 @@ if TYPE_CHECKING:
         OutputError,
         TrtbuildError,
     )
-    from trtbuild.jobs.bench import bench
+    from trtbuild.jobs.bench import BenchResult, bench
     from trtbuild.jobs.engine import build_engine, load, prepare
     from trtbuild.jobs.export import export
-    from trtbuild.jobs.prune import prune
-    from trtbuild.jobs.rebuild import rebuild
-    from trtbuild.jobs.verify import verify
+    from trtbuild.jobs.prune import PruneOutcome, prune
+    from trtbuild.jobs.rebuild import Difference, Rebuilt, rebuild
+    from trtbuild.jobs.verify import Verification, verify
+    from trtbuild.latency.conditions import Conditions, Device
+    from trtbuild.latency.measure import Samples
+    from trtbuild.latency.regress import Answer, LatencyVerdict
     from trtbuild.manifest import read_manifest
     from trtbuild.model import input_specs, write_model
+    from trtbuild.model.signature import TensorSpec
+    from trtbuild.model.stats import GraphStats
     from trtbuild.options.compare import ComparisonOptions, Diagnosis
     from trtbuild.options.measure import MeasureOptions
-    from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
+    from trtbuild.options.tensorrt import (
+        Calibrator,
+        HardwareCompatibility,
+        OpenOptions,
+        Quantization,
+        RangeSource,
+        Refit,
+        RuntimePlatform,
+        TensorRTOptions,
+        Tiling,
+        Verbosity,
+    )
     from trtbuild.options.tune import TuneOptions
     from trtbuild.passes import OptimizeOptions, optimize
-    from trtbuild.plan import Decision
+    from trtbuild.passes.driver import PassLog, PassRun, Rollback
+    from trtbuild.passes.editor import Note
+    from trtbuild.passes.optimizer import OptimizeResult
+    from trtbuild.plan import Consumer, Decision, Group, GroupKind, Placement, WeightPoint
+    from trtbuild.progress import Progress
     from trtbuild.pytorch.spec import ExportSpec, InputSpec, MaskSpec, ModuleSource, PruneSpec
     from trtbuild.quantization import portable_form, quantize, watched_tensors
     from trtbuild.recipe import BenchRecipe, EngineRecipe, PruneRecipe, VerifyRecipe
     from trtbuild.result import EngineResult
-    from trtbuild.verification.gate import Gate
+    from trtbuild.search.bisect import Culprits
+    from trtbuild.search.budget import StepReport, Tuned
+    from trtbuild.search.sensitivity import GroupSensitivity
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.gate import Finding, Gate, Verdict
+    from trtbuild.verification.intervals import Estimate
+    from trtbuild.verification.layers import ActivationError, LayerError, LayerReport, WeightError
+    from trtbuild.verification.metrics import ImageComparison, OutputComparison
+    from trtbuild.verification.scores import Accuracy, MetricScore
 
 __all__ = [
+    "Accuracy",
+    "ActivationError",
+    "Answer",
     "Artifact",
     "BenchRecipe",
+    "BenchResult",
     "CalibrateOptions",
+    "Calibrator",
+    "Comparison",
     "ComparisonOptions",
+    "Conditions",
+    "Consumer",
+    "Culprits",
     "DataError",
+    "DataPlan",
     "DataRecipe",
     "Decision",
+    "Device",
     "Diagnosis",
+    "Difference",
+    "Engine",
     "EngineRecipe",
     "EngineResult",
+    "Estimate",
     "ExportSpec",
+    "Finding",
     "Gate",
     "GateError",
+    "GraphStats",
+    "Group",
+    "GroupKind",
+    "GroupSensitivity",
+    "HardwareCompatibility",
+    "ImageComparison",
     "InputError",
     "InputSpec",
+    "LatencyVerdict",
+    "LayerError",
+    "LayerReport",
     "MaskSpec",
     "MeasureOptions",
+    "MetricScore",
     "MissingError",
     "ModelError",
     "ModuleSource",
+    "Note",
     "OpenOptions",
     "OptimizeOptions",
+    "OptimizeResult",
     "OptionError",
+    "OutputComparison",
     "OutputError",
+    "PassLog",
+    "PassRun",
+    "Placement",
     "Preprocess",
+    "Progress",
+    "PruneOutcome",
     "PruneRecipe",
     "PruneSpec",
+    "Quantization",
+    "RangeSource",
+    "Rebuilt",
     "Record",
+    "Refit",
+    "Rollback",
+    "RuntimePlatform",
+    "Samples",
+    "Source",
+    "StepReport",
     "TensorRTOptions",
+    "TensorSpec",
+    "Tiling",
     "TrtbuildError",
     "TuneOptions",
+    "Tuned",
+    "Verbosity",
+    "Verdict",
+    "Verification",
     "VerifyRecipe",
+    "WeightError",
+    "WeightPoint",
     "bench",
     "build_engine",
     "calibrate",
@@ -97,32 +178,156 @@ __all__ = [
 ]
 
 _PLACES = {
-    "trtbuild.artifact": ("Artifact", "Record"),
-    "trtbuild.plan": ("Decision",),
-    "trtbuild.calibration": ("CalibrateOptions", "calibrate", "load_calibration"),
-    "trtbuild.data": ("DataRecipe", "Preprocess", "open_data"),
-    "trtbuild.errors": (
-        *("DataError", "GateError", "InputError", "MissingError", "ModelError", "OptionError"),
-        *("OutputError", "TrtbuildError"),
+    "trtbuild.artifact": (
+        "Artifact",
+        "Record",
     ),
-    "trtbuild.passes": ("OptimizeOptions", "optimize"),
-    "trtbuild.manifest": ("read_manifest",),
-    "trtbuild.model": ("input_specs", "write_model"),
-    "trtbuild.jobs.engine": ("build_engine", "load", "prepare"),
-    "trtbuild.quantization": ("portable_form", "quantize", "watched_tensors"),
-    "trtbuild.recipe": ("BenchRecipe", "EngineRecipe", "PruneRecipe", "VerifyRecipe"),
-    "trtbuild.result": ("EngineResult",),
-    "trtbuild.verification.gate": ("Gate",),
-    "trtbuild.jobs.bench": ("bench",),
-    "trtbuild.jobs.verify": ("verify",),
+    "trtbuild.backends.base": ("Engine",),
+    "trtbuild.calibration": (
+        "CalibrateOptions",
+        "calibrate",
+        "load_calibration",
+    ),
+    "trtbuild.data": (
+        "DataRecipe",
+        "Preprocess",
+        "open_data",
+    ),
+    "trtbuild.data.recipe": ("DataPlan",),
+    "trtbuild.data.samples": ("Source",),
+    "trtbuild.errors": (
+        "DataError",
+        "GateError",
+        "InputError",
+        "MissingError",
+        "ModelError",
+        "OptionError",
+        "OutputError",
+        "TrtbuildError",
+    ),
+    "trtbuild.jobs.bench": (
+        "BenchResult",
+        "bench",
+    ),
+    "trtbuild.jobs.engine": (
+        "build_engine",
+        "load",
+        "prepare",
+    ),
     "trtbuild.jobs.export": ("export",),
-    "trtbuild.jobs.prune": ("prune",),
-    "trtbuild.jobs.rebuild": ("rebuild",),
-    "trtbuild.options.compare": ("ComparisonOptions", "Diagnosis"),
+    "trtbuild.jobs.prune": (
+        "PruneOutcome",
+        "prune",
+    ),
+    "trtbuild.jobs.rebuild": (
+        "Difference",
+        "Rebuilt",
+        "rebuild",
+    ),
+    "trtbuild.jobs.verify": (
+        "Verification",
+        "verify",
+    ),
+    "trtbuild.latency.conditions": (
+        "Conditions",
+        "Device",
+    ),
+    "trtbuild.latency.measure": ("Samples",),
+    "trtbuild.latency.regress": (
+        "Answer",
+        "LatencyVerdict",
+    ),
+    "trtbuild.manifest": ("read_manifest",),
+    "trtbuild.model": (
+        "input_specs",
+        "write_model",
+    ),
+    "trtbuild.model.signature": ("TensorSpec",),
+    "trtbuild.model.stats": ("GraphStats",),
+    "trtbuild.options.compare": (
+        "ComparisonOptions",
+        "Diagnosis",
+    ),
     "trtbuild.options.measure": ("MeasureOptions",),
-    "trtbuild.options.tensorrt": ("OpenOptions", "TensorRTOptions"),
+    "trtbuild.options.tensorrt": (
+        "Calibrator",
+        "HardwareCompatibility",
+        "OpenOptions",
+        "Quantization",
+        "RangeSource",
+        "Refit",
+        "RuntimePlatform",
+        "TensorRTOptions",
+        "Tiling",
+        "Verbosity",
+    ),
     "trtbuild.options.tune": ("TuneOptions",),
-    "trtbuild.pytorch.spec": ("ExportSpec", "InputSpec", "MaskSpec", "ModuleSource", "PruneSpec"),
+    "trtbuild.passes": (
+        "OptimizeOptions",
+        "optimize",
+    ),
+    "trtbuild.passes.driver": (
+        "PassLog",
+        "PassRun",
+        "Rollback",
+    ),
+    "trtbuild.passes.editor": ("Note",),
+    "trtbuild.passes.optimizer": ("OptimizeResult",),
+    "trtbuild.plan": (
+        "Consumer",
+        "Decision",
+        "Group",
+        "GroupKind",
+        "Placement",
+        "WeightPoint",
+    ),
+    "trtbuild.progress": ("Progress",),
+    "trtbuild.pytorch.spec": (
+        "ExportSpec",
+        "InputSpec",
+        "MaskSpec",
+        "ModuleSource",
+        "PruneSpec",
+    ),
+    "trtbuild.quantization": (
+        "portable_form",
+        "quantize",
+        "watched_tensors",
+    ),
+    "trtbuild.recipe": (
+        "BenchRecipe",
+        "EngineRecipe",
+        "PruneRecipe",
+        "VerifyRecipe",
+    ),
+    "trtbuild.result": ("EngineResult",),
+    "trtbuild.search.bisect": ("Culprits",),
+    "trtbuild.search.budget": (
+        "StepReport",
+        "Tuned",
+    ),
+    "trtbuild.search.sensitivity": ("GroupSensitivity",),
+    "trtbuild.verification.compare": ("Comparison",),
+    "trtbuild.verification.gate": (
+        "Finding",
+        "Gate",
+        "Verdict",
+    ),
+    "trtbuild.verification.intervals": ("Estimate",),
+    "trtbuild.verification.layers": (
+        "ActivationError",
+        "LayerError",
+        "LayerReport",
+        "WeightError",
+    ),
+    "trtbuild.verification.metrics": (
+        "ImageComparison",
+        "OutputComparison",
+    ),
+    "trtbuild.verification.scores": (
+        "Accuracy",
+        "MetricScore",
+    ),
 }
 
 

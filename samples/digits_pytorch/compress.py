@@ -18,9 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from trtbuild import DataRecipe, EngineRecipe, build_engine
 from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
-from trtbuild.data import DataRecipe
-from trtbuild.jobs.engine import build_engine
 from trtbuild.latency.measure import MeasureOptions, measure
 from trtbuild.latency.stats import summarize
 from trtbuild.pytorch import InputSpec, export_onnx
@@ -29,7 +28,6 @@ from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune import make_masks_permanent, prune_channels, save_pruned
 from trtbuild.pytorch.sparsity import check_two_four, make_two_four
 from trtbuild.pytorch.spec import PruneSpec
-from trtbuild.recipe import EngineRecipe
 
 IMAGE = [InputSpec((64, 1, 8, 8), dynamic={0: "batch"})]
 
