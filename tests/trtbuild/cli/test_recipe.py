@@ -280,3 +280,14 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.parametrize(("name", "told"), [("Conv_c", ""), ("Conv", "Conv"), ("Conv_*", "Conv_*")])
+def test_names_of_groups_are_never_read_as_patterns(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    done = trtbuild(capsys, "quantize", files[0], "--list", "--float-group", name, "--json")
+    if told:
+        assert told in done.sentence
+        return
+    assert not next(n["int8"] for n in done.json if n["node"] == name)
