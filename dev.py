@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 EXTRAS = {
     "demo": "",
-    "test": "[dev,torch,plots,ray]",
-    "coverage": "[dev,torch,plots,ray]",
+    "test": "[dev,torch,ray]",
+    "coverage": "[dev,torch,ray]",
     "lowest": "[dev]",
 }
 TESTED_TORCH = (

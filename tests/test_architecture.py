@@ -13,13 +13,23 @@ PROJECT = Path(__file__).resolve().parent.parent
 # Every package and loose file of trtbuild, the lowest first. Each may import those above it in this list, and
 # nothing beside or below it; imports for the type checker count, too.
 LAYERS = (
-    *("enums", "errors", "machine", "files", "progress", "records", "toml_files", "options"),
+    *(
+        "enums",
+        "errors",
+        "machine",
+        "files",
+        "progress",
+        "visible",
+        "records",
+        "toml_files",
+        "options",
+    ),
     *("model", "runtime", "data"),
     *("plan", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
     *("verification", "search", "latency"),
-    *("recipe", "result", "manifest", "report"),
-    *("jobs", "pytest_plugin", "cli", "__init__", "__main__"),
+    *("recipe", "result", "manifest", "plots"),
+    *("jobs", "report", "pytest_plugin", "cli", "__init__", "__main__"),
 )
 
 # Package -> where it may be imported, and only inside functions.
@@ -32,7 +42,6 @@ OPTIONAL = {
     "pycuda": ("trtbuild/runtime/cuda/",),
     "cuda": ("trtbuild/runtime/cuda/",),
     "ray": ("trtbuild/calibration/",),
-    "matplotlib": ("calibrators/plots.py",),
 }
 
 # These may import torch at their top; who imports them does it inside a function.

@@ -11,7 +11,7 @@ import pytest
 import calibrators
 import trtbuild
 
-OPTIONAL = ("tensorrt", "tensorrt_bindings", "pycuda", "cuda", "torch", "ray", "matplotlib")
+OPTIONAL = ("tensorrt", "tensorrt_bindings", "pycuda", "cuda", "torch", "ray")
 BLOCK = f"""
 import sys
 class Blocked:

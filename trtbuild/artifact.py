@@ -18,7 +18,7 @@ __all__ = ["Artifact", "Record"]
 
 @dataclass(frozen=True)
 class Record:
-    """What one stage did: JSON types only, ready for the manifest."""
+    """What one stage did: of types that `trtbuild.records.encode` knows."""
 
     stage: str
     summary: str

@@ -34,10 +34,11 @@ VERSION = 1
 _PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "numba")
 
 
-def write_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> None:
-    """Write the manifest of `result`, as the last file of a build."""
-    text = dumps(build_manifest(result, recipe, plan))
-    write_text(result.manifest, text + "\n")
+def write_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> dict[str, Any]:
+    """Write the manifest of `result`, as the last file of a build, and return it as JSON types."""
+    manifest: dict[str, Any] = encode(build_manifest(result, recipe, plan))
+    write_text(result.manifest, dumps(manifest) + "\n")
+    return manifest
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> dict[str, Any]:
-    """The manifest as JSON types."""
+    """Return the manifest, of types that `trtbuild.records.encode` knows."""
     artifact = result.artifact
     folder = result.manifest.parent
     return {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.layers import LayerReport
 
-__all__ = ["ENGINE", "FLOAT", "TENSORRT_FORM", "EngineResult"]
+__all__ = ["ENGINE", "FLOAT", "TENSORRT_FORM", "TITLES", "EngineResult"]
 
 # The names under which networks are compared and timed.
 FLOAT = "float"
 TENSORRT_FORM = "tensorrt_form"
 ENGINE = "engine"
+
+# What people read for them.
+TITLES = {FLOAT: "float", TENSORRT_FORM: "TensorRT form", ENGINE: "engine"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class EngineResult:
         kept_apart: whether calibration is known not to have seen the images of the comparisons.
         layers: the layers' errors, where an output of TensorRT's form is far from the float one.
         tuned: what the search for a budget did; None where none was set.
+        record: what stands in the manifest, as JSON types; see `trtbuild.manifest`.
     """
 
     artifact: Artifact
@@ -54,6 +58,7 @@ class EngineResult:
     kept_apart: bool
     layers: LayerReport | None = None
     tuned: Tuned | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:

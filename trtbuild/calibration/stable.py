@@ -12,11 +12,12 @@ from trtbuild.data import first_samples
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from trtbuild.artifact import Artifact
     from trtbuild.calibration.histograms import Histograms
     from trtbuild.data import Source
     from trtbuild.options.calibrate import CalibrateOptions
 
-__all__ = ["Agreement", "collect_until_stable", "spreads"]
+__all__ = ["Agreement", "agreement_of", "collect_until_stable", "spreads"]
 
 # Samples of the first look; every later one doubles them.
 _FIRST_LOOK = 64
@@ -46,6 +47,12 @@ class Agreement:
             f"{self.num_used} of {self.num_given} samples were used, and in {len(self.apart)} of "
             f"{self.num_tensors} tensors thresholds of two halves do not agree to {self.share:.1%}"
         )
+
+
+def agreement_of(artifact: Artifact) -> Agreement | None:
+    """Return how its calibration ended, if that might have stopped early."""
+    found = (record.details.get("until_stable") for record in artifact.history)
+    return next((one for one in found if isinstance(one, Agreement)), None)
 
 
 def collect_until_stable(

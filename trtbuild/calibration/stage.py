@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,7 +129,7 @@ def _with(
             "options": dict(calibration.options),
             **calibration.provenance,
             "spread": {name: entry.spread for name, entry in found.items()},
-            "until_stable": None if agreement is None else asdict(agreement),
+            "until_stable": agreement,
             "notes": {n: given.note for n, given in calibration.ranges.items() if given.note},
         },
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,12 +10,6 @@ from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.recipe import BenchRecipe
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from trtbuild.jobs.bench import BenchResult
-    from trtbuild.report.model import Report
 
 __all__ = ["command"]
 
@@ -36,38 +29,11 @@ def command(
     """
     recipe = given.make(engine=engine)
     from trtbuild.jobs.bench import bench
+    from trtbuild.report.latency import bench_report
 
     with out.progress() as progress:
         result = bench(recipe, progress)
-    files.write(lambda: _report(engine.name, result))
-    out.say(*_summary(result))
-    out.result(result.to_json())
-    return 1 if result.slower or (strict and result.unclear) else 0
-
-
-_COLORS = {"faster": "green", "slower": "red", "cannot tell": "yellow"}
-
-
-def _report(title: str, result: BenchResult) -> Report:
-    from trtbuild.report.model import Report
-
-    return Report(
-        title=title,
-        facts={"inputs": result.data},
-        latency_verdicts=result.verdicts,
-        samples=result.samples,
-        device=result.device,
-        conditions=result.conditions,
-    )
-
-
-def _summary(result: BenchResult) -> list[RenderableType]:
-    from trtbuild.report import text
-
-    parts: list[RenderableType] = [text.latency_table(result.samples)]
-    parts.append(f"on {result.device}; inputs: {result.data}")
-    parts += [f"[yellow]note[/yellow]: {remark}" for remark in result.conditions.remarks()]
-    for verdict in result.verdicts:
-        color = _COLORS.get(str(verdict.answer), "green")
-        parts.append(f"[{color}]{verdict}[/{color}]")
-    return parts
+    report = bench_report(engine.name, result, is_strict=strict)
+    files.write(report)
+    out.show(report)
+    return 0 if report.passed else 1

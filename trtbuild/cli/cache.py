@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
 from trtbuild.cli.output import Output, output_options
 from trtbuild.errors import InputError, OptionError, in_one_tree
 from trtbuild.files import write_bytes
+from trtbuild.report.model import Line, Report, Section, Table, names, numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from calibrators.cache import CalibrationCache
     from trtbuild.migration import Migration
+    from trtbuild.report.model import Block
 
 __all__ = ["command"]
 
@@ -34,17 +36,24 @@ def command() -> None:
 def show(*, file: Path, out: Output) -> None:
     """Print every tensor of a cache with its scale and amax."""
     cache = _read(file)
-    table = Table("tensor", "scale", "amax", title=f"{file}: {cache.header}", title_justify="left")
-    for name, scale in cache.scales.items():
-        table.add_row(escape(name), f"{scale:.9g}", f"{127 * float(scale):.9g}")
-    out.say(table)
-    out.result(
-        {
-            "header": cache.header,
-            "version": cache.version,
-            "algorithm": cache.algorithm,
-            "tensors": {name: _numbers(scale) for name, scale in cache.scales.items()},
-        }
+    scales = {name: float(scale) for name, scale in cache.scales.items()}
+    rows = tuple((name, f"{scale:.9g}", f"{127 * scale:.9g}") for name, scale in scales.items())
+    out.show(
+        Report(
+            title=f"scales of {file.name}",
+            facts={str(file): cache.header},
+            sections=(
+                Section("Scales", (Table((*names("tensor"), *numbers("scale", "amax")), rows),)),
+            ),
+            data={
+                "header": cache.header,
+                "version": cache.version,
+                "algorithm": cache.algorithm,
+                "tensors": {
+                    name: {"scale": scale, "amax": 127 * scale} for name, scale in scales.items()
+                },
+            },
+        )
     )
 
 
@@ -66,19 +75,26 @@ def diff(*, first: Path, second: Path, tolerance: float, out: Output) -> int:
         str(first): [name for name in a.scales if name not in b.scales],
         str(second): [name for name in b.scales if name not in a.scales],
     }
-    table = Table("tensor", str(first), str(second), "ratio")
-    for name, ratio in sorted(changed.items(), key=lambda item: -abs(math.log(item[1] or 1e-300))):
-        table.add_row(
-            escape(name), f"{a.scales[name]:.9g}", f"{b.scales[name]:.9g}", f"{ratio:.4f}"
+    rows = [
+        (name, f"{a.scales[name]:.9g}", f"{b.scales[name]:.9g}", f"{ratio:.4f}")
+        for name, ratio in sorted(
+            changed.items(), key=lambda item: -abs(math.log(item[1] or 1e-300))
         )
-    for place, names in enumerate(alone.values()):
-        for name in names:
-            table.add_row(escape(name), *(["", "absent"] if place == 0 else ["absent", ""]), "")
+    ]
+    rows += [(name, "", "absent", "") for name in alone[str(first)]]
+    rows += [(name, "absent", "", "") for name in alone[str(second)]]
     equal = not changed and not any(alone.values())
     shared = len(a.scales.keys() & b.scales.keys())
-    out.say(f"{shared} tensors in both, {len(changed)} of them differ", *([] if equal else [table]))
+    summary = Line(f"{shared} tensors in both, {len(changed)} of them differ")
+    columns = (*names("tensor"), *numbers(str(first), str(second), "ratio"))
     headers = {"first": a.header, "second": b.header}
-    out.result({"equal": equal, "headers": headers, "changed": changed, "only_in": alone})
+    out.show(
+        Report(
+            title=f"{first.name} against {second.name}",
+            sections=(Section("Scales", (summary, Table(columns, tuple(rows)))),),
+            data={"equal": equal, "headers": headers, "changed": changed, "only_in": alone},
+        )
+    )
     return 0 if equal else 1
 
 
@@ -129,8 +145,14 @@ def convert(
             written, kept = to_half(written, given.amaxes)
             details["kept_fp32"] = [{"node": k.node, "reason": k.reason} for k in kept]
         files = write_model(written, output)
-    out.say(*_report(migration), "wrote " + ", ".join(str(file) for file in files))
-    out.result({"files": [str(file) for file in files], **details})
+    wrote = Line("wrote " + ", ".join(str(file) for file in files))
+    out.show(
+        Report(
+            title=f"{source.name}, converted",
+            sections=(Section("Scales", (*_parts(migration), wrote)),),
+            data={"files": files, **details},
+        )
+    )
 
 
 def _read(path: Path) -> CalibrationCache:
@@ -146,36 +168,25 @@ def _read(path: Path) -> CalibrationCache:
         return CalibrationCache.from_bytes(content)
 
 
-def _numbers(scale: Any) -> dict[str, float | None]:
-    """Scale and amax; JSON has no infinity."""
-    value = float(scale)
-    finite = math.isfinite(value)
-    return {"scale": value if finite else None, "amax": 127 * value if finite else None}
-
-
 def _equal(first: float, second: float, tolerance: float) -> bool:
     return first == second or abs(first - second) <= tolerance * max(abs(first), abs(second))
 
 
-def _report(migration: Migration) -> list[Any]:
-    counts = Table("scales", "what became of them")
-    for fate, count in migration.counts().items():
-        counts.add_row(str(count), fate)
-    parts: list[Any] = [counts]
-    lost = [entry for entry in migration.entries if entry.fate.is_lost]
-    if lost:
-        table = Table("lost scale", "why")
-        for entry in lost:
-            table.add_row(escape(entry.name), str(entry.fate).removeprefix("lost: "))
-        parts.append(table)
-    floats = [d for d in migration.decisions if "the cache has no scale" in d.reason]
-    if floats:
-        table = Table("layer that stays float", "why")
-        for decision in floats:
-            table.add_row(escape(decision.node), escape(decision.reason))
-        parts.append(table)
+def _parts(migration: Migration) -> Iterator[Block]:
+    counts = tuple((str(count), str(fate)) for fate, count in migration.counts().items())
+    yield Table((*numbers("scales"), *names("what became of them")), counts)
+    lost = tuple(
+        (entry.name, str(entry.fate).removeprefix("lost: "))
+        for entry in migration.entries
+        if entry.fate.is_lost
+    )
+    yield Table(names("lost scale", "why"), lost)
+    floats = tuple(
+        (one.node, one.reason)
+        for one in migration.decisions
+        if "the cache has no scale" in one.reason
+    )
+    yield Table(names("layer that stays float", "why"), floats)
     if migration.without_scale:
-        parts.append(
-            f"without a scale, so float in TensorRT: {escape(', '.join(migration.without_scale))}"
-        )
-    return parts
+        absent = ", ".join(migration.without_scale)
+        yield Line(f"without a scale, so float in TensorRT: {absent}")

@@ -9,6 +9,7 @@ import click
 
 from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
 from trtbuild.cli.output import Output, output_options
+from trtbuild.cli.report_options import ReportFiles, page_option
 from trtbuild.recipe import CalibrateRecipe, CalibrationFiles
 
 if TYPE_CHECKING:
@@ -45,54 +46,53 @@ def command() -> None:
 @click.argument("model", type=click.Path(path_type=Path))
 @recipe_options(CalibrateRecipe, file=True)
 @_ALL_METHODS
+@page_option
 @output_options
-def run(*, model: Path, given: Given[CalibrateRecipe], all_methods: bool, out: Output) -> None:
+def run(
+    *,
+    model: Path,
+    given: Given[CalibrateRecipe],
+    all_methods: bool,
+    files: ReportFiles,
+    out: Output,
+) -> None:
     """Calibrate MODEL on all the data given, and write the ranges and their histograms."""
     recipe = given.make(model=model)
     from trtbuild.jobs.calibrate import calibrate_file
 
     with out.progress() as progress:
         result = calibrate_file(recipe, progress)
-    _say(result, all_methods, out)
+    _show(model.name, result, all_methods, files, out)
 
 
 @command.command("merge", cls=SectionedCommand)
 @click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @recipe_options(CalibrationFiles)
 @_ALL_METHODS
+@page_option
 @output_options
 def merge(
-    *, parts: tuple[Path, ...], given: Given[CalibrationFiles], all_methods: bool, out: Output
+    *,
+    parts: tuple[Path, ...],
+    given: Given[CalibrationFiles],
+    all_methods: bool,
+    files: ReportFiles,
+    out: Output,
 ) -> None:
     """Put the PARTS of a sharded calibration together; equal to one run, byte for byte."""
-    files = given.make()
+    wanted = given.make()
     from trtbuild.jobs.calibrate import merge_parts
 
-    _say(merge_parts(parts, files), all_methods, out)
+    _show(f"{len(parts)} parts", merge_parts(parts, wanted), all_methods, files, out)
 
 
-def _say(result: CalibrateResult, all_methods: bool, out: Output) -> None:
-    from trtbuild.cli.calibrate_summary import (
-        agreement_lines,
-        all_choices,
-        finite,
-        method_table,
-        range_table,
-    )
+def _show(
+    title: str, result: CalibrateResult, all_methods: bool, files: ReportFiles, out: Output
+) -> None:
+    from trtbuild.plots.calibration import calibration_plots
+    from trtbuild.report.calibration import calibration_report
 
-    calibration, agreement = result.calibration, result.until_stable
-    out.say(method_table(calibration) if all_methods else range_table(calibration, result.spread))
-    if agreement is not None:
-        out.say(agreement_lines(agreement))
-    out.say(*(f"wrote {file}" for file in result.files[:2]))
-    out.result(
-        {
-            "files": [str(file) for file in result.files],
-            "method": calibration.method,
-            "num_samples": int(calibration.provenance["num_samples"]),
-            "amax": {name: finite(given.amax) for name, given in calibration.ranges.items()},
-            "spread": dict(result.spread),
-            "until_stable": agreement,
-            "methods": all_choices(calibration) if all_methods else None,
-        }
-    )
+    plots = {} if files.html is None else calibration_plots(result.calibration)
+    report = calibration_report(title, result, plots, has_all_methods=all_methods)
+    files.write(report)
+    out.show(report)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich import box
-from rich.markup import escape
-from rich.table import Column, Table
 
 from trtbuild.cli.output import Output, output_options
-from trtbuild.files import make_directory, write_text
+from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.records import encode
+from trtbuild.report.model import (
+    Check,
+    Line,
+    Outcome,
+    Plots,
+    Report,
+    Section,
+    Table,
+    names,
+    numbers,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from calibrators import Crosscheck, Histogram
     from calibrators.crosscheck import Comparison
     from trtbuild.calibration.thresholds import Thresholds
+    from trtbuild.plots.data import Plot
 
 __all__ = ["command"]
 
@@ -34,9 +42,10 @@ VERSION = 1
 @click.option("--histograms", type=click.Path(path_type=Path),
               help="Calibration file whose histograms tell what each choice costs.")  # fmt: skip
 @click.option("--plots", type=click.Path(path_type=Path),
-              help="Folder for a picture of every flagged tensor.")  # fmt: skip
+              help="Folder for an SVG of every flagged tensor.")  # fmt: skip
 @click.option("--all", "show_all", is_flag=True, help="List every tensor, not only flagged ones.")
 @click.option("--strict", is_flag=True, help="Exit code 1 when a tensor is flagged as far.")
+@report_options
 @output_options
 def command(
     *,
@@ -46,6 +55,7 @@ def command(
     plots: Path | None,
     show_all: bool,
     strict: bool,
+    files: ReportFiles,
     out: Output,
 ) -> int:
     """Compare the thresholds of A and B, tensor by tensor.
@@ -53,8 +63,9 @@ def command(
     Each is a calibration file, a TensorRT calibration cache, or a table of ONNX Runtime; B may also
     be the name of a method, which chooses anew from A's histograms.
     """
-    from calibrators import Agreement, crosscheck
+    from calibrators import crosscheck
     from trtbuild.calibration.thresholds import read_pair, read_thresholds
+    from trtbuild.plots.calibration import plot_folder, write_plots
 
     one, other = read_pair(first, second)
     statistics = (
@@ -63,20 +74,42 @@ def command(
         else one.histograms or other.histograms
     )
     found = crosscheck(one.amaxes, other.amaxes, statistics)
-    drawn = _draw(found, one, other, statistics, plots) if plots is not None else []
-    out.say(_table(found, one, other, show_all=show_all), *_lines(found, one, other, drawn))
-    out.result(_json(found, one, other, drawn))
-    return 1 if strict and found.count(Agreement.FAR) else 0
+    drawn = _plots(found, one, other, statistics)
+    written = write_plots(drawn, plot_folder(plots)) if plots is not None else []
+    listed = found.comparisons if show_all else found.flagged
+    report = Report(
+        title=f"{one.name} against {other.name}",
+        facts={"A": f"{one.name} ({one.kind})", "B": f"{other.name} ({other.kind})"},
+        sections=(
+            Section(
+                "Thresholds",
+                (_table(listed), *_lines(found, one, other, written), Plots(tuple(drawn.values()))),
+            ),
+        ),
+        checks=tuple(map(_check, found.comparisons)) if strict else (),
+        data=_json(found, one, other, written),
+    )
+    files.write(report)
+    out.show(report)
+    return 0 if report.passed else 1
 
 
-def _table(found: Crosscheck, one: Thresholds, other: Thresholds, *, show_all: bool) -> Table:
-    table = Table(Column("tensor", overflow="fold"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("A", "B", "B / A", "bins", "clipped %", "SQNR dB", ""):
-        table.add_column(name, justify="right", overflow="fold")
-    for entry in found.comparisons if show_all else found.flagged:
-        table.add_row(*_row(entry))
-    table.caption = escape(f"A: {one.name} ({one.kind}), B: {other.name} ({other.kind})")
-    return table
+def _check(entry: Comparison) -> Check:
+    from calibrators import Agreement
+
+    return Check(
+        suite="thresholds",
+        subject="thresholds",
+        what=entry.tensor,
+        outcome=Outcome.FAILED if entry.agreement is Agreement.FAR else Outcome.PASSED,
+        text=f"{entry.tensor}: {entry.first:.5g} and {entry.second:.5g}, {entry.agreement}",
+        is_expected=True,
+    )
+
+
+def _table(entries: Sequence[Comparison]) -> Table:
+    headings = ("A", "B", "B / A", "bins", "clipped %", "SQNR, dB", "")
+    return Table((*names("tensor"), *numbers(*headings)), tuple(map(_row, entries)))
 
 
 def _row(entry: Comparison) -> tuple[str, ...]:
@@ -85,7 +118,7 @@ def _row(entry: Comparison) -> tuple[str, ...]:
         clipped = ", ".join(f"{100 * cost.clipped_share:.3f}" for cost in entry.costs)
         sqnr = ", ".join(f"{cost.sqnr_db:.1f}" for cost in entry.costs)
     return (
-        escape(entry.tensor),
+        entry.tensor,
         f"{entry.first:.5g}",
         f"{entry.second:.5g}",
         f"{entry.ratio:.3f}",
@@ -96,42 +129,36 @@ def _row(entry: Comparison) -> tuple[str, ...]:
     )
 
 
-def _lines(found: Crosscheck, one: Thresholds, other: Thresholds, drawn: list[Path]) -> list[str]:
+def _lines(found: Crosscheck, one: Thresholds, other: Thresholds, drawn: list[Path]) -> list[Line]:
     from calibrators import Agreement
 
     counts = ", ".join(
         f"{found.count(agreement)} {agreement}" for agreement in Agreement if found.count(agreement)
     )
     lines = [f"{len(found.comparisons)} tensors in both: {counts or 'none'}"]
-    for side, names in ((one.name, found.only_first), (other.name, found.only_second)):
-        if names:
-            lines.append(f"only in {side}: {len(names)} tensors, for example '{names[0]}'")
+    for side, alone in ((one.name, found.only_first), (other.name, found.only_second)):
+        if alone:
+            lines.append(f"only in {side}: {len(alone)} tensors, for example '{alone[0]}'")
     if drawn:
-        lines.append(f"{len(drawn)} pictures in {drawn[0].parent}")
-    return [escape(line) for line in lines]
+        lines.append(f"{len(drawn)} plots in {drawn[0].parent}")
+    return [Line(line) for line in lines]
 
 
-def _draw(
-    found: Crosscheck,
-    one: Thresholds,
-    other: Thresholds,
-    histograms: Mapping[str, Histogram],
-    folder: Path,
-) -> list[Path]:
-    from trtbuild.report.histogram_plot import histogram_plot
-    from trtbuild.report.svg import standalone
+def _plots(
+    found: Crosscheck, one: Thresholds, other: Thresholds, histograms: Mapping[str, Histogram]
+) -> dict[str, Plot]:
+    """A plot of every flagged tensor whose histogram is there, by file name."""
+    from trtbuild.plots.calibration import histogram_plot, plot_file_name
 
-    written = []
-    make_directory(folder)
-    for number, entry in enumerate(found.flagged):
-        if entry.tensor in histograms:
-            stem = re.sub(r"[^A-Za-z0-9._-]+", "_", entry.tensor)[:60]
-            path = folder / f"{number:03d}_{stem}.svg"
-            amaxes = {one.name: entry.first, other.name: entry.second}
-            plot = histogram_plot(entry.tensor, histograms[entry.tensor], amaxes)
-            write_text(path, standalone(plot))
-            written.append(path)
-    return written
+    return {
+        plot_file_name(number, entry.tensor): histogram_plot(
+            entry.tensor,
+            histograms[entry.tensor],
+            {one.name: entry.first, other.name: entry.second},
+        )
+        for number, entry in enumerate(found.flagged)
+        if entry.tensor in histograms
+    }
 
 
 def _json(

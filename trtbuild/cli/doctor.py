@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import click
 
 from trtbuild.cli.output import Output, output_options
+from trtbuild.report.model import Line, Report, Section, Table, Tone, names
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from trtbuild.jobs.doctor import Ability, Finding
 
 __all__ = ["command"]
 
-_COLORS = {"ok": "green", "absent": "yellow", "broken": "red"}
+_TONES = {"ok": Tone.GOOD, "absent": Tone.NOTE, "broken": Tone.BAD}
 _BROKEN = 3
 
 
@@ -31,37 +29,31 @@ def command(*, out: Output) -> int:
 
     findings = examine()
     found = abilities(findings)
-    out.say(_parts(findings), _abilities(found))
-    out.result(
-        {
-            "parts": [dataclasses.asdict(finding) for finding in findings],
-            "abilities": [dataclasses.asdict(ability) for ability in found],
-        }
+    out.show(
+        Report(
+            title="this machine",
+            sections=(
+                Section("Parts", (_parts(findings),)),
+                Section("Abilities", (_abilities(found),)),
+            ),
+            data={"parts": findings, "abilities": found},
+        )
     )
     return _BROKEN if any(finding.state is State.BROKEN for finding in findings) else 0
 
 
 def _parts(findings: list[Finding]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("part", "state", "found", "what mends it")
-    for finding in findings:
-        color = _COLORS[str(finding.state)]
-        table.add_row(
-            finding.part,
-            f"[{color}]{finding.state}[/]",
-            escape(finding.found),
-            escape(finding.remedy),
-        )
-    return table
+    return Table(
+        names("part", "state", "found", "what mends it"),
+        tuple(
+            (one.part, Line(str(one.state), _TONES[str(one.state)]), one.found, one.remedy)
+            for one in findings
+        ),
+    )
 
 
 def _abilities(found: list[Ability]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("what", "works here", "because")
-    for ability in found:
-        table.add_row(ability.what, "yes" if ability.works else "no", escape(ability.why))
-    return table
+    return Table(
+        names("what", "works here", "because"),
+        tuple((one.what, "yes" if one.works else "no", one.why) for one in found),
+    )

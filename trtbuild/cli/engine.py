@@ -39,37 +39,34 @@ def command(
     recipe = _recipe(model, given)
     if dry_run:
         return _dry_run(recipe, files, out)
-    from trtbuild.cli.engine_report import engine_report
-    from trtbuild.cli.engine_summary import engine_summary
     from trtbuild.jobs.engine import build_engine
     from trtbuild.jobs.export import with_export
-    from trtbuild.manifest import read_manifest
+    from trtbuild.report.engine import engine_report
 
     with out.progress() as progress:
         recipe, exported = with_export(recipe, progress)
     if exported is not None:
-        from trtbuild.cli.export_summary import export_summary
+        from trtbuild.report.export import export_report
 
-        out.say(*export_summary(exported))
+        out.tell(export_report(str(model), exported))
     with out.progress() as progress:
         result = build_engine(recipe, progress)
-    files.write(lambda: engine_report(result))
-    out.say(*engine_summary(result))
-    out.result(read_manifest(result.manifest))
-    return 0 if result.passed else 1
+    report = engine_report(result)
+    files.write(report)
+    out.show(report)
+    return 0 if report.passed else 1
 
 
 def _dry_run(recipe: EngineRecipe, files: ReportFiles, out: Output) -> int:
-    from rich.markup import escape
-
     from trtbuild.jobs.dry_run import plan_build
+    from trtbuild.report.model import Line, Report
 
     plan = plan_build(recipe, [path for path in (files.html, files.junit) if path is not None])
     lines = [f"backend: {plan.why}", f"stages: {', '.join(plan.stages)}"]
     lines += [f"reads {path}" for path in plan.reads]
     lines += [f"writes {path}" for path in plan.writes]
-    out.say(*map(escape, lines))
-    out.result({**asdict(plan), "recipe": to_table(recipe)})
+    data = {**asdict(plan), "recipe": to_table(recipe)}
+    out.show(Report(title="a dry run", notes=tuple(map(Line, lines)), data=data))
     return 0
 
 

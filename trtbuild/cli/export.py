@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
 from trtbuild.cli.output import Output, output_options
+from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.pytorch.spec import ExportSpec
 
 __all__ = ["command"]
@@ -20,9 +20,16 @@ __all__ = ["command"]
               show_default=True, help="File to write.")  # fmt: skip
 @click.option("--layer-times", is_flag=True, help="Profile the module: time of every layer.")
 @recipe_options(ExportSpec, file=True)
+@report_options
 @output_options
 def command(
-    *, target: str, output: Path, layer_times: bool, given: Given[ExportSpec], out: Output
+    *,
+    target: str,
+    output: Path,
+    layer_times: bool,
+    given: Given[ExportSpec],
+    files: ReportFiles,
+    out: Output,
 ) -> int:
     """Export TARGET (package.module:factory) to ONNX.
 
@@ -31,16 +38,13 @@ def command(
     ONNX Runtime before it appears.
     """
     spec = given.make(source={"target": target}, path=output)
-    from trtbuild.cli.export_summary import export_summary, layer_time_table
     from trtbuild.jobs import export as job
+    from trtbuild.report.export import export_report
 
     with out.progress() as progress:
         result = job.export(spec, progress)
-    out.say(*export_summary(result))
-    answer = job.export_details(result)
-    if layer_times:
-        times = job.layer_times(result, spec)
-        out.say(layer_time_table(times))
-        answer["layer_times"] = [asdict(time) for time in times]
-    out.result(answer)
+    times = job.layer_times(result, spec) if layer_times else None
+    report = export_report(target, result, times)
+    files.write(report)
+    out.show(report)
     return 0

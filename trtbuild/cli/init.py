@@ -27,10 +27,9 @@ def command(*, model: Path, output: Path, force: bool, out: Output) -> None:
         raise OutputError(
             f"'{output}' is there already; name another file with -o, or give --force."
         )
-    from rich.markup import escape
-
     from trtbuild.jobs.recipe_file import write_recipe
+    from trtbuild.report.model import Line, Report
 
     write_recipe(model, output)
-    out.say(escape(f"wrote {output}; build with: trtbuild engine --recipe {output}"))
-    out.result({"file": str(output)})
+    wrote = Line(f"wrote {output}; build with: trtbuild engine --recipe {output}")
+    out.show(Report(title="a recipe", notes=(wrote,), data={"file": output}))

@@ -10,10 +10,9 @@ import click
 from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.options.tensorrt import OpenOptions
+from trtbuild.report.model import Line, Report, Section, Table, Tone, names
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from trtbuild.runtime.tensorrt.inspector import EngineLayers
     from trtbuild.runtime.tensorrt.matching import NodeRow
 
@@ -42,23 +41,23 @@ def command(
 
     found = inspect_engine(engine, given.make(), ask=open_it)
     layers, rows = found.layers, found.nodes
-    out.say(*_summary(layers, rows))
-    if show_all or not rows:
-        out.say(_layer_table(layers))
-    else:
-        out.say(_node_table(rows))
-    out.result(
-        {
-            "precisions": layers.precision_counts(),
-            "reformats": layers.num_reformats,
-            "detailed": layers.detailed,
-            "layers": layers.to_json(),
-            "nodes": [{**vars(row), "as_asked": row.as_asked} for row in rows],
-        }
+    table = _layer_table(layers) if show_all or not rows else _node_table(rows)
+    out.show(
+        Report(
+            title=f"what {engine.name} runs in",
+            sections=(Section("Layers", (*_summary(layers, rows), table)),),
+            data={
+                "precisions": layers.precision_counts(),
+                "reformats": layers.num_reformats,
+                "detailed": layers.detailed,
+                "layers": layers.to_json(),
+                "nodes": [{**vars(row), "as_asked": row.as_asked} for row in rows],
+            },
+        )
     )
 
 
-def _summary(layers: EngineLayers, rows: list[NodeRow]) -> list[str]:
+def _summary(layers: EngineLayers, rows: list[NodeRow]) -> list[Line]:
     counts = ", ".join(f"{count} in {name}" for name, count in layers.precision_counts().items())
     lines = [f"{len(layers.layers)} layers: {counts or 'precisions not told'}"]
     if layers.num_reformats:
@@ -68,33 +67,31 @@ def _summary(layers: EngineLayers, rows: list[NodeRow]) -> list[str]:
         lines.append(f"{len(missed)} nodes were to be INT8 and are not")
     if not layers.detailed:
         lines.append("the plan tells names only; build with --profiling-verbosity detailed")
-    return lines
+    return [Line(line) for line in lines]
 
 
 def _node_table(rows: list[NodeRow]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("node", "operator", "asked", "ran", "kernel", "why")
-    for row in rows:
-        ran = row.ran if row.as_asked else f"[bold red]{row.ran}[/]"
-        table.add_row(
-            escape(row.node), row.op_type, row.asked, ran, escape(row.tactic), escape(row.why)
-        )
-    return table
+    return Table(
+        names("node", "operator", "asked", "ran", "kernel", "why"),
+        tuple(
+            (
+                row.node,
+                row.op_type,
+                row.asked,
+                row.ran if row.as_asked else Line(row.ran, Tone.BAD),
+                row.tactic,
+                row.why,
+            )
+            for row in rows
+        ),
+    )
 
 
 def _layer_table(layers: EngineLayers) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("layer", "kind", "runs in", "kernel", "ONNX nodes")
-    for layer in layers.layers:
-        table.add_row(
-            escape(layer.name),
-            layer.kind,
-            layer.precision,
-            escape(layer.tactic),
-            escape(", ".join(layer.nodes)),
-        )
-    return table
+    return Table(
+        names("layer", "kind", "runs in", "kernel", "ONNX nodes"),
+        tuple(
+            (layer.name, layer.kind, layer.precision, layer.tactic, ", ".join(layer.nodes))
+            for layer in layers.layers
+        ),
+    )

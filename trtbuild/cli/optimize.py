@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +10,6 @@ from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.errors import OptionError
 from trtbuild.recipe import OptimizeRecipe
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.table import Table
 
 __all__ = ["command"]
 
@@ -49,35 +43,38 @@ def command(
     recipe = given.make(source=source, target=target)
     from trtbuild.jobs.optimize import optimize_file
     from trtbuild.passes import report as text
+    from trtbuild.report.model import Line, Report, Section, Table, names, numbers
+    from trtbuild.visible import visible
 
     with out.progress() as progress:
         done = optimize_file(recipe, progress)
-    for line in text.warnings(done.result.log):
-        click.echo(f"warning: {line}", err=True)
-    if explain:
-        out.say(*text.explanation(done.result.log))
+    log = done.result.log
+    for line in text.warnings(log):
+        click.echo(f"warning: {visible(line)}", err=True)
     before, after = done.bytes_before, done.bytes_after
-    rows = [*text.size_rows(done.result), ("file bytes", f"{before:,}", f"{after:,}")]
-    out.say(_table(("", "before", "after"), rows), done.result.log.comparison)
-    out.result(text.as_json(done.result) | {"file_bytes": {"before": before, "after": after}})
+    rows = (*text.size_rows(done.result), ("file bytes", f"{before:,}", f"{after:,}"))
+    table = Table((*names(""), *numbers("before", "after")), rows)
+    blocks = (table, Line(log.comparison)) if log.comparison else (table,)
+    out.show(
+        Report(
+            title=f"{source.name}, optimised",
+            notes=tuple(map(Line, text.explanation(log))) if explain else (),
+            sections=(Section("Sizes", blocks),),
+            data=text.as_json(done.result) | {"file_bytes": {"before": before, "after": after}},
+        )
+    )
 
 
 def _list(out: Output) -> None:
     from trtbuild.passes import all_passes
     from trtbuild.passes import report as text
+    from trtbuild.report.model import Report, Section, Table, names
 
-    rows = text.pass_rows(all_passes())
-    out.say(_table(("pass", "runs", "what it does", "also called"), rows))
-    out.result([dict(zip(("name", "runs", "summary", "aliases"), row)) for row in rows])
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich.table import Table
-
-    table = Table(*head, box=None)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    rows = tuple(text.pass_rows(all_passes()))
+    columns = names("pass", "runs", "what it does", "also called")
+    data = [dict(zip(("name", "runs", "summary", "aliases"), row)) for row in rows]
+    sections = (Section("Passes", (Table(columns, rows),)),)
+    out.show(Report(title="graph passes", sections=sections, data=data))
 
 
 if __name__ == "__main__":

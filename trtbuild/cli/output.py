@@ -1,28 +1,24 @@
-"""Where a command's words go: tables to standard output, progress and notes to standard error.
+"""Where a command's words go: results to standard output, progress and notes to standard error.
 
 With ``--json`` only JSON goes to standard output and everything else to standard error; with
-``--quiet`` nothing but errors and JSON is said.
+``--quiet`` nothing but errors and JSON is said. No text is taken for markup.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rich.console import RenderableType
+    from trtbuild.report.model import Report
 
 __all__ = ["Output", "output_options"]
 
@@ -34,27 +30,39 @@ class Output:
     json: bool = False
     quiet: bool = False
 
-    def say(self, *parts: RenderableType) -> None:
-        """Print text or tables for people."""
-        if not self.quiet:
-            console = Console(stderr=self.json, soft_wrap=True, highlight=False)
-            for part in parts:
-                console.print(part)
+    def show(self, report: Report) -> None:
+        """Print a result: for people, and for programs where that was asked for."""
+        from trtbuild.records import dumps
 
-    def result(self, data: Any) -> None:
-        """Print the machine-readable result, if it was asked for."""
+        self.tell(report)
         if self.json:
-            click.echo(json.dumps(data, indent=1, ensure_ascii=False))
+            click.echo(dumps(report.data))
+
+    def tell(self, report: Report) -> None:
+        """Print for people what is not the last word of the command."""
+        from rich.console import Console
+
+        from trtbuild.report.text import print_report
+
+        if not self.quiet:
+            print_report(report, Console(stderr=self.json))
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
         """Show a bar per stage while the block runs; nothing when nobody watches."""
+        from rich.console import Console
+
         console = Console(stderr=True)
         if self.quiet or not console.is_terminal:
             yield silent
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
+        from trtbuild.visible import visible
+
         columns = (
-            TextColumn("{task.description:<10}"),
+            TextColumn("{task.description:<10}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -64,7 +72,7 @@ class Output:
 
             def show(stage: str, done: int, total: int | None) -> None:
                 if stage not in tasks:
-                    tasks[stage] = bars.add_task(stage, total=total)
+                    tasks[stage] = bars.add_task(visible(stage), total=total)
                 bars.update(tasks[stage], completed=done, total=total)
 
             yield show

@@ -11,11 +11,11 @@ from trtbuild.cli.output import Output, output_options
 from trtbuild.recipe import PruneRecipe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from rich.console import RenderableType
-
     from trtbuild.pytorch.prune import PruneGroup, PruneReport
+    from trtbuild.report.model import Block
 
 __all__ = ["command"]
 
@@ -35,32 +35,35 @@ def command(*, target: str, list_groups: bool, given: Given[PruneRecipe], out: O
     """
     recipe = given.make(source={"target": target})
     from trtbuild.jobs import prune as job
+    from trtbuild.report.model import Line, Report, Section
 
     if list_groups:
         groups = job.channel_groups(recipe)
-        out.say(*(_group_text(group) for group in groups))
-        out.result([_group_json(group) for group in groups])
+        lines = tuple(Line(line) for group in groups for line in _group_lines(group))
+        data = [_group_json(group) for group in groups]
+        out.show(Report(title=f"coupled layers of {target}", notes=lines, data=data))
         return 0
     result = job.prune(recipe)
-    out.say(*_summary(result.report, recipe.output))
-    out.result(
-        {
-            "folder": str(recipe.output),
-            "warnings": list(result.warnings),
-            **result.report.as_dict(),
-        }
+    out.show(
+        Report(
+            title=f"{target}, pruned",
+            sections=(Section("Layers", tuple(_blocks(result.report, recipe.output))),),
+            data={
+                "folder": recipe.output,
+                "warnings": result.warnings,
+                **result.report.as_dict(),
+            },
+        )
     )
     return 0
 
 
-def _group_text(group: PruneGroup) -> str:
-    lines = [
-        f"{group.root}: {group.width} channels" + (f", kept: {group.kept}" if group.kept else "")
-    ]
+def _group_lines(group: PruneGroup) -> Iterator[str]:
+    kept = f", kept: {group.kept}" if group.kept else ""
+    yield f"{group.root}: {group.width} channels{kept}"
     for member in group.members:
         cause = f", because of {member.because}" if member.because else ""
-        lines.append(f"  {member.path}: {member.num_channels} {member.side}put channels{cause}")
-    return "\n".join(lines).replace("[", "\\[")
+        yield f"  {member.path}: {member.num_channels} {member.side}put channels{cause}"
 
 
 def _group_json(group: PruneGroup) -> dict[str, Any]:
@@ -75,23 +78,19 @@ def _group_json(group: PruneGroup) -> dict[str, Any]:
     }
 
 
-def _summary(report: PruneReport, folder: Path) -> list[RenderableType]:
-    from rich.table import Table
+def _blocks(report: PruneReport, folder: Path) -> Iterator[Block]:
+    from trtbuild.report.model import Line, Table, Tone, names
 
-    table = Table("layer", "channels", "", box=None)
-    for width in report.widths:
-        table.add_row(
-            width.path, f"{width.before} -> {width.after}", width.kept.replace("[", "\\[")
-        )
+    yield Table(
+        names("layer", "channels", "kept because"),
+        tuple((one.path, f"{one.before} -> {one.after}", one.kept) for one in report.widths),
+    )
     before, after = report.before, report.after
     achieved = f"asked for {report.asked:.0%} of the channels, {report.achieved:.0%} are gone"
-    lines = [
-        f"{achieved}; widths are multiples of {report.round_to}",
-        f"parameters {before.parameters:,} -> {after.parameters:,}",
-    ]
+    yield Line(f"{achieved}; widths are multiples of {report.round_to}")
+    yield Line(f"parameters {before.parameters:,} -> {after.parameters:,}")
     if before.macs and after.macs is not None:
-        lines.append(
-            f"MACs {before.macs:,} -> {after.macs:,} ({after.macs / before.macs:.2f} of before)"
-        )
-    notes = [f"[yellow]warning: {note}[/yellow]" for note in report.notes]
-    return [table, *lines, *notes, f"saved in {folder}; use it as --weights {folder}"]
+        share = after.macs / before.macs
+        yield Line(f"MACs {before.macs:,} -> {after.macs:,} ({share:.2f} of before)")
+    yield from (Line(f"warning: {note}", Tone.NOTE) for note in report.notes)
+    yield Line(f"saved in {folder}; use it as --weights {folder}")

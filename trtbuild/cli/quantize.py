@@ -14,9 +14,8 @@ from trtbuild.recipe import QuantizeRecipe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
     from trtbuild.plan import Placement
+    from trtbuild.report.model import Table
 
 __all__ = ["command"]
 
@@ -35,15 +34,21 @@ def command(*, model: Path, given: Given[QuantizeRecipe], list_only: bool, out: 
     """Write MODEL (an ONNX file) with Q/DQ from a calibration."""
     recipe = given.make(model=model)
     from trtbuild.jobs.quantize import decide, quantize_file
+    from trtbuild.report.model import Line, Report, Section
 
     if list_only:
         listed = _listed(decide(recipe))
-        out.say(_table(listed))
-        out.result(listed)
+        sections = (Section("Nodes and groups of Q/DQ", (_table(listed),)),)
+        out.show(Report(title=f"INT8 in {model.name}", sections=sections, data=listed))
         return
     done = quantize_file(recipe)
-    out.say(f"{recipe.output}: {done.record.summary}")
-    out.result({"files": [str(file) for file in done.files], **done.record.details})
+    out.show(
+        Report(
+            title=f"{model.name} in INT8",
+            notes=(Line(f"{recipe.output}: {done.record.summary}"),),
+            data={"files": done.files, **done.record.details},
+        )
+    )
 
 
 def _listed(placement: Placement) -> list[dict[str, Any]]:
@@ -63,10 +68,16 @@ def _listed(placement: Placement) -> list[dict[str, Any]]:
 
 
 def _table(listed: Sequence[dict[str, Any]]) -> Table:
-    from rich.table import Table
+    from trtbuild.report.model import Table, names
 
-    table = Table("node", "operator", "group of Q/DQ", "runs in", "why")
-    for one in listed:
-        precision = "INT8" if one["int8"] else "float"
-        table.add_row(one["node"], one["op_type"], one["group"] or "", precision, one["reason"])
-    return table
+    rows = tuple(
+        (
+            one["node"],
+            one["op_type"],
+            one["group"] or "",
+            "INT8" if one["int8"] else "float",
+            one["reason"],
+        )
+        for one in listed
+    )
+    return Table(names("node", "operator", "group of Q/DQ", "runs in", "why"), rows)

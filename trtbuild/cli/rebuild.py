@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from trtbuild.cli.output import Output, output_options
+from trtbuild.report.model import Line, Report
 
 if TYPE_CHECKING:
     from trtbuild.jobs.rebuild import Difference
@@ -36,21 +36,22 @@ def command(
     folder = output if output is not None else manifest.parent / "rebuilt"
     with out.progress() as progress:
         done = rebuild(manifest, folder, model=model, data=data, progress=progress)
-    out.say(*(_line(difference) for difference in done.differences))
-    out.say("the files have the bytes they had" if done.same_bytes else "the files differ")
-    out.result(
-        {
-            "manifest": str(done.manifest),
-            "same_bytes": done.same_bytes,
-            "differences": [asdict(difference) for difference in done.differences],
-        }
+    result = "the files have the bytes they had" if done.same_bytes else "the files differ"
+    out.show(
+        Report(
+            title=f"{manifest.name}, built again",
+            notes=(*map(_line, done.differences), Line(result)),
+            data={
+                "manifest": done.manifest,
+                "same_bytes": done.same_bytes,
+                "differences": done.differences,
+            },
+        )
     )
     return 0 if done.same_bytes else 1
 
 
-def _line(difference: Difference) -> str:
-    from rich.markup import escape
-
-    return escape(
+def _line(difference: Difference) -> Line:
+    return Line(
         f"{difference.kind} {difference.name}: was {difference.before}, is {difference.after}"
     )

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtbuild.files import write_text
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trtbuild.report.model import Report
 
-__all__ = ["ReportFiles", "report_options"]
+__all__ = ["ReportFiles", "page_option", "report_options"]
+
+_PAGE = click.option(
+    "--report", "html", type=click.Path(path_type=Path), help="Write one HTML page with plots."
+)
+_JUNIT = click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML for CI.")
 
 
 @dataclass(frozen=True)
@@ -26,33 +29,37 @@ class ReportFiles:
     html: Path | None = None
     junit: Path | None = None
 
-    def write(self, make: Callable[[], Report]) -> None:
-        """Write them; the report is made only when one is wanted.
+    def write(self, report: Report) -> None:
+        """Write them.
 
         Raises:
             OutputError: a file cannot be written.
         """
-        if self.html is None and self.junit is None:
-            return
-        report = make()
-        from trtbuild.report.junit import to_junit
-        from trtbuild.report.to_html import to_html
+        from trtbuild.files import write_text
 
         if self.html is not None:
+            from trtbuild.report.html import to_html
+
             write_text(self.html, to_html(report))
         if self.junit is not None:
+            from trtbuild.report.junit import to_junit
+
             write_text(self.junit, to_junit(report))
 
 
 def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--report`` and ``--junit``; the command gets them as one `ReportFiles` named ``files``."""
+    return _PAGE(_JUNIT(_as_files(command)))
 
-    @click.option(
-        "--report", "html", type=click.Path(path_type=Path), help="Write one HTML page with plots."
-    )
-    @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML for CI.")
+
+def page_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--report`` alone, where nothing is judged; the command gets `ReportFiles` as ``files``."""
+    return _PAGE(_as_files(command))
+
+
+def _as_files(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
-    def wrapped(*args: Any, html: Path | None, junit: Path | None, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, html: Path | None, junit: Path | None = None, **kwargs: Any) -> Any:
         return command(*args, files=ReportFiles(html, junit), **kwargs)
 
     return wrapped

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,12 +14,7 @@ from trtbuild.files import write_text
 from trtbuild.options.values import names_function
 from trtbuild.pytorch.spec import ModuleSource
 from trtbuild.recipe import VerifyRecipe
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from trtbuild.jobs.verify import Verification
-    from trtbuild.report.model import Report
+from trtbuild.records import dumps
 
 __all__ = ["command"]
 
@@ -55,6 +48,7 @@ def command(
         raise OptionError("give the float network and the engine, or --saved FILE.")
     recipe = given.make(reference=_float_network(reference or "", module), engine=engine)
     from trtbuild.jobs.verify import judge_again, load_verification, verify
+    from trtbuild.report.accuracy import verification_report
 
     if saved is not None:
         found = judge_again(load_verification(saved), recipe.gate)
@@ -62,40 +56,12 @@ def command(
         with out.progress() as progress:
             found = verify(recipe, progress)
     if output is not None:
-        write_text(output, json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n")
-    files.write(lambda: _report(found))
-    out.say(*_summary(found))
-    out.result(found.to_json())
-    return 0 if found.verdict.passed else 1
+        write_text(output, dumps(found.to_json()) + "\n")
+    report = verification_report(found)
+    files.write(report)
+    out.show(report)
+    return 0 if report.passed else 1
 
 
 def _float_network(reference: str, module: Given[ModuleSource]) -> Path | ModuleSource:
     return module.make(target=reference) if names_function(reference) else Path(reference)
-
-
-def _report(found: Verification) -> Report:
-    from trtbuild.report.model import Report
-
-    return Report(
-        title=f"{found.engine} against {found.reference}",
-        facts={"engine": found.engine, "float network": found.reference, "data": found.data},
-        verdicts={found.engine: found.verdict},
-        comparisons=(found.comparison,),
-        layers=found.layers,
-        sensitivity=found.sensitivity or (),
-        culprits=found.culprits,
-    )
-
-
-def _summary(found: Verification) -> list[RenderableType]:
-    from trtbuild.report import text
-
-    parts: list[RenderableType] = [text.accuracy_table([found.comparison])]
-    parts += [*text.score_lines(found.comparison), *text.worst_images(found.comparison)]
-    if found.layers is not None:
-        parts.append(text.layer_table(found.layers))
-    if found.sensitivity is not None:
-        parts.append(text.sensitivity_table(found.sensitivity))
-    if found.culprits is not None:
-        parts += text.culprit_lines(found.culprits)
-    return [*parts, *text.verdict_lines(found.verdict, found.limits)]

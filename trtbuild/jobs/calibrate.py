@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.calibration import calibrate, float_tensors, merge_files
+from trtbuild.calibration.stable import agreement_of
 from trtbuild.data import calibration_source
 from trtbuild.errors import in_one_tree
-from trtbuild.files import make_directory, write_bytes
+from trtbuild.files import write_bytes
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import input_specs
+from trtbuild.plots.calibration import calibration_plots, plot_folder, write_plots
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
-from trtbuild.report.calibration_plots import plot_calibration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from calibrators import Calibration
+    from trtbuild.calibration.stable import Agreement
     from trtbuild.recipe import CalibrateRecipe, CalibrationFiles
 
 __all__ = ["CalibrateResult", "calibrate_file", "merge_parts"]
@@ -40,7 +42,7 @@ class CalibrateResult:
     calibration: Calibration
     files: tuple[Path, ...]
     spread: Mapping[str, float] = field(default_factory=dict)
-    until_stable: Mapping[str, Any] | None = None
+    until_stable: Agreement | None = None
 
 
 @in_one_tree()
@@ -53,6 +55,8 @@ def calibrate_file(recipe: CalibrateRecipe, progress: Progress = silent) -> Cali
         InputError: the method or its options are unknown.
         OutputError: a file cannot be written.
     """
+    if recipe.files.plot is not None:
+        plot_folder(recipe.files.plot)  # what is wrong there is said before hours of work
     artifact = load(recipe.model)
     source = calibration_source(recipe.data, input_specs(artifact.source), recipe.shard)
     if recipe.all_tensors:
@@ -70,7 +74,7 @@ def calibrate_file(recipe: CalibrateRecipe, progress: Progress = silent) -> Cali
         artifact.calibration,
         _write(artifact.calibration, recipe.files),
         details.get("spread", {}),
-        details.get("until_stable"),
+        agreement_of(artifact),
     )
 
 
@@ -82,6 +86,8 @@ def merge_parts(parts: Sequence[Path], files: CalibrationFiles) -> CalibrateResu
         InputError: a part cannot be read, or they do not belong together.
         OutputError: a file cannot be written.
     """
+    if files.plot is not None:
+        plot_folder(files.plot)
     calibration = merge_files(parts)
     return CalibrateResult(calibration, _write(calibration, files))
 
@@ -96,5 +102,5 @@ def _write(calibration: Calibration, files: CalibrationFiles) -> tuple[Path, ...
         write_bytes(files.cache, cache.to_bytes())
         written.append(files.cache)
     if files.plot is not None:
-        written.extend(plot_calibration(calibration, make_directory(files.plot)))
+        written.extend(write_plots(calibration_plots(calibration), files.plot))
     return tuple(written)

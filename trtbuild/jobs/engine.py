@@ -151,8 +151,7 @@ def _built(
         layers=find_fault(artifact, comparisons, few, progress),
         tuned=tuned,
     )
-    write_manifest(result, recipe, plan)
-    return result
+    return replace(result, record=write_manifest(result, recipe, plan))
 
 
 def _manifest_name(artifact: Artifact) -> str:

@@ -94,7 +94,7 @@ def test_the_table_shows_every_tensor_and_its_spread(given, whole, tmp_path, cap
     assert result["num_samples"] == 96
     assert result["spread"].keys() == whole.ranges.keys()
     assert any(spread > 0 for spread in result["spread"].values())
-    assert "spread: thresholds of two halves apart" in error
+    assert "apart: by how much the thresholds of two halves differ" in error
 
 
 def test_every_method_side_by_side(given, whole, tmp_path, capsys) -> None:
@@ -178,7 +178,6 @@ def test_a_share_that_is_none_is_refused(share, given, tmp_path, capsys) -> None
 
 
 def test_plots_show_an_overview_and_every_tensor(tiny, tmp_path, capsys) -> None:
-    pytest.importorskip("matplotlib", reason="needs matplotlib")
     folder = tmp_path / "new" / "plots"
     code, out, _ = called(capsys, *tiny, "-o", tmp_path / "f", "--plot", folder, "--json")
     assert code == 0
@@ -189,12 +188,31 @@ def test_plots_show_an_overview_and_every_tensor(tiny, tmp_path, capsys) -> None
         assert ET.parse(file).getroot().tag.endswith("svg")  # noqa: S314 - our own file
     picture = (folder / "001_y.svg").read_text()
     for method in METHODS:
-        assert f">{method}" in picture or f"<!-- {method}" in picture, method
+        assert f">{method} " in picture, method
+    assert ">y</text>" in (folder / "overview.svg").read_text()
+
+
+@pytest.mark.parametrize("name", ["plots.png", "plots.SVG"])
+def test_a_picture_of_one_file_is_refused(tiny, tmp_path, capsys, name) -> None:
+    code, out, error = called(capsys, *tiny, "-o", tmp_path / "f", "--plot", tmp_path / name)
+    assert (code, out) == (2, "")
+    assert "SVG files in a folder" in error
+    assert not (tmp_path / name).exists()
+
+
+def test_a_report_and_the_terminal_and_json_say_the_same(tiny, tmp_path, capsys) -> None:
+    page = tmp_path / "page.html"
+    code, out, _ = called(capsys, *tiny, "-o", tmp_path / "f", "--report", page)
+    assert code == 0
+    assert "method: entropy" in out
+    text = page.read_text(encoding="utf-8")
+    assert "<dt>method</dt><dd>entropy</dd>" in text
+    assert text.count("<svg") == 3
 
 
 @pytest.mark.parametrize(
     ("module", "option", "extra"),
-    [("matplotlib", ("--plot", "plots"), "plots"), ("ray", ("--ray", "-q"), "ray")],
+    [("ray", ("--ray", "-q"), "ray")],
 )
 def test_what_is_not_installed_ends_in_3_with_the_extra_named(
     module, option, extra, tiny, tmp_path

@@ -38,7 +38,7 @@ def test_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         "tensors": {
             "images": {"scale": scale, "amax": 127 * scale},
             "(Unnamed Layer* 3) [Shuffle]_output": {"scale": 0.0, "amax": 0.0},
-            "a: b": {"scale": None, "amax": None},
+            "a: b": {"scale": "inf", "amax": "inf"},
         },
     }
 

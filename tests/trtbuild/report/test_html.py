@@ -7,18 +7,24 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from calibrators import Collector
 from tests.trtbuild.verification.small_network import batches, images, quantized
+from trtbuild.jobs.bench import BenchResult
+from trtbuild.jobs.verify import Verification
+from trtbuild.latency.conditions import Conditions, this_device
 from trtbuild.latency.measure import MONOTONIC, Samples
 from trtbuild.latency.regress import taken_together
-from trtbuild.plan import Decision
+from trtbuild.plots.calibration import histogram_plot
+from trtbuild.report.accuracy import verification_report
+from trtbuild.report.html import to_html
 from trtbuild.report.junit import to_junit
-from trtbuild.report.model import Report, TensorPlot
-from trtbuild.report.to_html import to_html
+from trtbuild.report.latency import bench_report
+from trtbuild.report.model import Plots, Report, Section, Table, names
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import Culprits
 from trtbuild.verification.compare import compare
@@ -40,32 +46,46 @@ def report() -> Report:
     slow = Samples("engine", 1, MONOTONIC, 2, tuple(1.5 + 0.01 * (i % 5) for i in range(60)))
     collector = Collector(["image"])
     collector.observe({"image": images()}, batch=0)
-    return Report(
+    layers = layer_errors(artifact.model, artifact.quantized, data)
+    accuracy = verification_report(
+        Verification(
+            reference="float",
+            engine="engine",
+            data="24 images <b>",
+            comparison=comparison,
+            limits={},
+            verdict=judge(comparison, Gate(min_sqnr_db=80.0, min_cosine=0.9)),
+            layers=layers,
+            culprits=Culprits(
+                ("Conv_left",), passes_quantized=False, passes_float=True, num_evaluations=7
+            ),
+        )
+    )
+    device, quiet = this_device(), Conditions()
+    result = BenchResult((base, slow), (taken_together(base, slow),), device, quiet, "random")
+    speed = bench_report("speed", result)
+    coverage = Table(names("layer", "reason"), ((LONG, "its weight is <empty>"),))
+    amaxes = {"entropy": 2.5, "seen": 4.1}
+    plot = histogram_plot("image", collector.histograms["image"], amaxes)
+    return replace(
+        accuracy,
         title="<small> & co",
-        facts={"data": "24 images <b>"},
-        verdicts={"engine": judge(comparison, Gate(min_sqnr_db=80.0, min_cosine=0.9))},
-        comparisons=(comparison,),
-        latency_verdicts=(taken_together(base, slow),),
-        samples=(base, slow),
-        decisions=(
-            *artifact.decisions,
-            Decision(LONG, "Conv", quantized=False, reason="its weight is <empty>"),
+        checks=(*accuracy.checks, *speed.checks),
+        sections=(
+            accuracy.sections[0],
+            *speed.sections,
+            Section("INT8 coverage", (coverage,)),
+            accuracy.sections[1],
+            Section("Thresholds", (Plots((plot,)),)),
         ),
-        layers=layer_errors(artifact.model, artifact.quantized, data),
-        culprits=Culprits(
-            ("Conv_left",), passes_quantized=False, passes_float=True, num_evaluations=7
-        ),
-        tensors=(
-            TensorPlot("image", collector.histograms["image"], {"entropy": 2.5, "seen": 4.1}),
-        ),
-        manifest={"schema": "trtbuild.manifest", "text": "</script><b>"},
+        data={"schema": "trtbuild.manifest", "text": "</script><b>"},
     )
 
 
 class Elements(html.parser.HTMLParser):
     """Counts elements and checks that they are closed in order."""
 
-    void = frozenset({"meta", "link", "img", "br", "rect", "line", "polyline"})
+    void = frozenset({"meta", "link", "img", "br", "rect", "line", "polyline", "circle"})
 
     def __init__(self) -> None:
         super().__init__()

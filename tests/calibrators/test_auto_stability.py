@@ -1,20 +1,13 @@
-"""The methods side by side, thresholds from halves of the data, and pictures."""
+"""The methods side by side, and thresholds from halves of the data."""
 
 from __future__ import annotations
-
-import sys
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from calibrators import Histogram, choose, stability
-from calibrators.errors import MergeError, MethodError, NotInstalledError
-from calibrators.plots import plot_overview, plot_tensor
+from calibrators.errors import MergeError, MethodError
 from calibrators.rules.auto import power_error
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def histogram_of(values: np.ndarray) -> Histogram:
@@ -92,30 +85,3 @@ def test_stability_compares_with_the_whole() -> None:
     assert stability_of(zeros, ones)["z"].spread == 1
     with pytest.raises(MergeError, match="'u' is not in all of them"):
         stability({"t": found.amax}, first, {**second, "u": second["t"]})
-
-
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_pictures_are_drawn_and_alike(tmp_path: Path, suffix: str) -> None:
-    pytest.importorskip("matplotlib")
-    histograms = {
-        "a/b: 1": histogram_of(np.random.default_rng(7).laplace(size=1000)),
-        "zero": histogram_of(np.zeros(3)),
-    }
-    chosen = {name: choose(histograms["a/b: 1"], name).amax for name in ("entropy", "mse")}
-    contents = []
-    for number in range(2):
-        tensor, overview = (tmp_path / f"{kind}{number}{suffix}" for kind in "to")
-        plot_tensor(tensor, "a/b: 1", histograms["a/b: 1"], chosen)
-        plot_overview(overview, histograms, {k: {"a/b: 1": v} for k, v in chosen.items()})
-        contents.append((tensor.read_bytes(), overview.read_bytes()))
-    assert contents[0] == contents[1]
-    if suffix == ".svg":
-        assert b"a/b: 1" in contents[0][0] or b"<text" not in contents[0][0]
-
-
-def test_without_matplotlib_the_extra_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(NotInstalledError, match=r"pip install 'trtbuild\[plots\]'"):
-        plot_overview(tmp_path / "x.png", {}, {})

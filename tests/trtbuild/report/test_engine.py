@@ -1,0 +1,83 @@
+"""What the report of a build says: the same on the terminal, on the page and in JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.command import trtbuild
+from tests.models import NETWORKS
+
+
+@pytest.fixture
+def files(tmp_path):
+    return (*NETWORKS["opset_13"].save(tmp_path), tmp_path)
+
+
+def build(capsys, files, *options):
+    model, data, folder = files
+    page = folder / "page.html"
+    done = trtbuild(
+        *(capsys, "engine", model, "--int8", "--data", data, "-o", folder / "out"),
+        *("--no-latency", "--report", page, *options),
+    )
+    assert done.code in (0, 1), done.err
+    return done, page.read_text(encoding="utf-8")
+
+
+def test_images_that_calibration_has_not_seen(files, capsys) -> None:
+    done, page = build(capsys, files)
+    assert "images: 3, not seen by calibration" in done.out
+    assert "<dt>images</dt><dd>3, not seen by calibration</dd>" in page
+
+
+def test_images_that_an_earlier_calibration_may_have_seen(files, capsys) -> None:
+    model, data, folder = files
+    ranges = folder / "ranges.json"
+    assert trtbuild(capsys, "calibrate", model, "--data", data, "-o", ranges).code == 0
+    done, page = build(capsys, files, "--calibration", ranges)
+    found = re.search(r"<dd>(\d+), which calibration may have seen</dd>", page)
+    assert f"images: {found[1]}, which calibration may have seen" in done.out
+    assert "not seen" not in page + done.out
+
+
+def test_the_verdict_and_every_limit_are_in_all_of_them(files, capsys) -> None:
+    junit = files[2] / "junit.xml"
+    done, page = build(capsys, files, "--min-sqnr", 90, "--junit", junit)
+    assert done.code == 1
+    (failed,) = {line for line in done.out.splitlines() if line.startswith("engine: SQNR")}
+    assert "at least 90 dB, failed" in failed
+    text = failed.removeprefix("engine: ").replace("'", "&#39;")
+    assert f'<li class="bad">engine: {text}</li>' in page
+    assert failed.removeprefix("engine: ") in junit.read_text(encoding="utf-8")
+    words = re.search(r"FAILED: (.*)", done.out)[1].strip()
+    assert words in page
+
+
+def test_the_record_on_the_page_is_the_manifest(files, capsys) -> None:
+    _, page = build(capsys, files)
+    record = re.search(r"<pre>(.*)</pre>", page, re.DOTALL)[1]
+    for escaped, char in (
+        ("&#34;", '"'),
+        ("&#39;", "'"),
+        ("&gt;", ">"),
+        ("&lt;", "<"),
+        ("&amp;", "&"),
+    ):
+        record = record.replace(escaped, char)
+    assert json.loads(record) == json.loads((files[2] / "out" / "net.manifest.json").read_text())
+
+
+def test_what_the_manifest_says_is_what_was_done(files, capsys) -> None:
+    done, _ = build(capsys, files, "--min-sqnr", 10, "--float", "Gemm", "--json")
+    found = done.json
+    assert found["passed"] is True
+    assert found["options"]["gate"] == {"min_sqnr_db": 10.0}
+    ran = {layer["op_type"]: layer["int8"] for layer in found["layers"]}
+    assert (ran["Conv"], ran["Gemm"]) == (True, False)
+    assert found["engine"]["file"] in found["files"]
+    assert set(found["verification"]) == {"tensorrt_form", "engine"}
+    assert found["latency"] == {}
+    assert found["data"]["calibration_digest"] != found["data"]["verification_digest"]

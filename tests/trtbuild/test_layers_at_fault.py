@@ -1,0 +1,27 @@
+"""Layers are named where an output of TensorRT's form lies below 20 dB, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.trtbuild.verification.small_network import batches, quantized
+from trtbuild.jobs.compare import find_fault
+from trtbuild.result import TENSORRT_FORM
+from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.verification.compare import compare
+
+
+@pytest.mark.parametrize(("sqnr_db", "named"), [(19.9, True), (20.0, False), (20.1, False)])
+def test_twenty_decibels_are_the_limit(sqnr_db, named) -> None:
+    artifact = quantized()
+    data = batches()
+    found = compare(open_session(artifact.source), open_session(artifact.quantized), data)
+    (output,) = found.outputs
+    estimate = replace(output.sqnr_db, value=sqnr_db)
+    found = replace(found, outputs=(replace(output, sqnr_db=estimate),))
+    layers = find_fault(artifact, {TENSORRT_FORM: found}, data)
+    assert (layers is not None) == named
+    if layers is not None:
+        assert layers.layers

@@ -1,0 +1,1 @@
+"""Plots: what they show, as data, and SVG text made of it."""

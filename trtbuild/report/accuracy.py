@@ -1,0 +1,293 @@
+"""How far a network is from the float one, as parts of a report: checks, figures, the layers to blame."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from trtbuild.plots.data import Bars
+from trtbuild.report.model import (
+    Check,
+    Column,
+    Line,
+    Outcome,
+    Plots,
+    Report,
+    Section,
+    Table,
+    details,
+    names,
+    numbers,
+)
+from trtbuild.verification.metrics import SQNR_BINS_FROM_DB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from trtbuild.jobs.verify import Verification
+    from trtbuild.report.model import Block
+    from trtbuild.search.bisect import Culprits
+    from trtbuild.search.sensitivity import GroupSensitivity
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.gate import Verdict
+    from trtbuild.verification.intervals import Estimate
+    from trtbuild.verification.layers import LayerError, LayerReport
+    from trtbuild.verification.metrics import OutputComparison
+
+__all__ = [
+    "accuracy_checks",
+    "accuracy_section",
+    "interval",
+    "layer_blocks",
+    "verdict_on",
+    "verification_report",
+]
+
+# A page shows so many layers and groups before the rest is folded, and a terminal no more; of the
+# worst images a terminal shows a few.
+_NUM_LAYERS = 12
+_NUM_WORST = 3
+_NUM_PLOTTED_OUTPUTS = 4
+
+
+def verification_report(found: Verification) -> Report:
+    """Return the report of ``trtbuild verify``."""
+    checks = accuracy_checks({found.engine: found.verdict})
+    blocks: list[Block] = []
+    if found.layers is not None:
+        blocks += layer_blocks(found.layers, _NUM_LAYERS)
+    if found.culprits is not None:
+        blocks += _culprits(found.culprits)
+    if found.sensitivity is not None:
+        blocks.append(_sensitivity(found.sensitivity))
+    return Report(
+        title=f"{found.engine} against {found.reference}",
+        facts={"engine": found.engine, "float network": found.reference, "data": found.data},
+        sections=(
+            accuracy_section({found.engine: found.comparison}, _NUM_WORST),
+            Section("Layers", tuple(blocks)),
+        ),
+        checks=checks,
+        verdict=verdict_on(checks),
+        data=found.to_json(),
+    )
+
+
+def accuracy_checks(verdicts: Mapping[str, Verdict]) -> tuple[Check, ...]:
+    """Return a check for each figure that was held against a limit, of each network."""
+    return tuple(
+        Check(
+            suite=f"accuracy of {name}",
+            subject=name,
+            what=finding.what,
+            outcome=Outcome.PASSED if finding.passed else Outcome.FAILED,
+            text=str(finding),
+            is_expected=not (finding.unit or finding.limit),
+        )
+        for name, verdict in verdicts.items()
+        for finding in verdict.findings
+    )
+
+
+def verdict_on(checks: Sequence[Check]) -> str:
+    """Return what accuracy's checks mean together."""
+    failed = sum(check.outcome is Outcome.FAILED for check in checks)
+    if failed:
+        return f"{failed} of {len(checks)} checks failed"
+    if all(check.is_expected for check in checks):
+        return "all values are finite; no limit was set"
+    return f"every limit holds ({len(checks)} checks)"
+
+
+def accuracy_section(comparisons: Mapping[str, Comparison], num_worst: int = 0) -> Section:
+    """Return the figures of each network.
+
+    Args:
+        comparisons: what to call a network -> its figures.
+        num_worst: how many of the worst images a terminal shows.
+    """
+    return Section(
+        "Accuracy",
+        (
+            _outputs(comparisons),
+            _scores(comparisons),
+            Plots(tuple(_plots(comparisons))),
+            _worst(comparisons, num_worst),
+        ),
+    )
+
+
+def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
+    rows = [
+        (name, output.name, *_figures(output))
+        for name, comparison in comparisons.items()
+        for output in comparison.outputs
+    ]
+    images = next(iter(comparisons.values())).num_images
+    return Table(
+        (
+            *names("network", "output"),
+            *numbers("SQNR, dB", "cosine", "rel. L2", "max error", "same top-1"),
+            *details("same top-k"),
+        ),
+        tuple(rows),
+        f"against the float network, on {images} images",
+    )
+
+
+def _figures(output: OutputComparison) -> tuple[str, ...]:
+    if output.kind == "integers":
+        return (f"{output.equal_percent:.2f} % equal", "", "", f"{output.max_error:g}", "", "")
+    return (
+        interval(output.sqnr_db, ".1f"),
+        _value(output.cosine, ".5f"),
+        _value(output.relative_l2, ".4f"),
+        f"{output.max_error:.3g}",
+        interval(output.top1_agreement_percent, ".1f", " %"),
+        _value(output.topk_agreement_percent, ".1f", f" % (k = {output.top_k})"),
+    )
+
+
+def _value(estimate: Estimate | None, form: str, unit: str = "") -> str:
+    return "" if estimate is None else f"{estimate.value:{form}}{unit}"
+
+
+def interval(estimate: Estimate | None, form: str, unit: str = "") -> str:
+    """Return an estimate with its interval, where that is finite; nothing for None."""
+    if estimate is None or math.isinf(estimate.low) or math.isinf(estimate.high):
+        return _value(estimate, form, unit)
+    return f"{estimate.value:{form}}{unit} ({estimate.low:{form}} to {estimate.high:{form}})"
+
+
+def _scores(comparisons: Mapping[str, Comparison]) -> Table:
+    rows = []
+    for name, comparison in comparisons.items():
+        accuracy = comparison.accuracy
+        if accuracy is not None:
+            rows.append(
+                (
+                    f"{name}, top-1",
+                    str(accuracy.num_images),
+                    f"{accuracy.reference_percent.value:.2f} %",
+                    f"{accuracy.candidate_percent.value:.2f} %",
+                    interval(accuracy.drop_points, "+.2f", " points"),
+                )
+            )
+        rows += [
+            (
+                f"{name}, {metric.name}",
+                str(metric.num_images),
+                f"{metric.reference:.4g}",
+                f"{metric.candidate:.4g}",
+                interval(metric.drop, "+.4g"),
+            )
+            for metric in comparison.metrics
+        ]
+    return Table((*names("score"), *numbers("images", "float", "network", "lost")), tuple(rows))
+
+
+def _plots(comparisons: Mapping[str, Comparison]) -> Iterator[Bars]:
+    for name, comparison in comparisons.items():
+        for output in comparison.outputs[:_NUM_PLOTTED_OUTPUTS]:
+            counts = output.sqnr_histogram
+            if output.kind == "integers" or sum(counts) < 2:
+                continue
+            used = [i for i, count in enumerate(counts) if count]
+            first, last = max(used[0] - 2, 0), min(used[-1] + 3, len(counts))
+            edges = [float(SQNR_BINS_FROM_DB + i) for i in range(first, last + 1)]
+            caption = f"{name}, {output.name}: images by SQNR"
+            yield Bars(caption, edges, [float(count) for count in counts[first:last]], "dB")
+
+
+def _worst(comparisons: Mapping[str, Comparison], num_worst: int) -> Table:
+    found = [
+        (image.sqnr_db, (image.name, name, output.name, f"{image.sqnr_db:.1f}",
+                         f"{image.cosine:.5f}", f"{image.max_error:.3g}"))
+        for name, comparison in comparisons.items()
+        for output in comparison.outputs
+        for image in output.worst
+    ]  # fmt: skip
+    rows = tuple(row for _, row in sorted(found, key=lambda one: one[0]))
+    columns = (*names("worst images", "network", "output"),
+               *numbers("SQNR, dB", "cosine", "max error"))  # fmt: skip
+    return Table(columns, rows, num_shown=num_worst, fold=f"the {len(rows)} worst images")
+
+
+def layer_blocks(found: LayerReport, num_shown: int) -> tuple[Block, ...]:
+    """Return the layers and the activations, the worst error of its own first."""
+    rows = tuple(_layer(layer) for layer in found.layers)
+    layers = Table(
+        (
+            *names("layer"),
+            Column("op", is_name=True, is_detail=True),
+            *numbers("own, dB", "inherited", "total", "weight", "worst channel"),
+        ),
+        rows,
+        f"SQNR on {found.num_images} images, the worst error of its own first",
+        num_shown,
+    )
+    activations = tuple(
+        (
+            one.tensor,
+            f"{one.sqnr_db:.1f}",
+            f"{one.scale:.4g}",
+            f"{one.clipped_percent:.4f} %",
+            f"{one.clipping_noise_percent:.0f} %",
+        )
+        for one in found.activations
+    )
+    columns = (
+        *names("activation"),
+        *numbers("SQNR, dB", "scale", "clipped", "noise from clipping"),
+    )
+    fold = f"all {len(activations)} quantized activations"
+    return layers, Table(columns, activations, num_shown=0, fold=fold)
+
+
+def _layer(layer: LayerError) -> tuple[str, ...]:
+    weight = layer.weight
+    return (
+        f"{layer.module} ({layer.node})" if layer.module else layer.node,
+        layer.op_type,
+        f"{layer.own_sqnr_db:.1f}",
+        f"{layer.inherited_sqnr_db:.1f}",
+        f"{layer.total_sqnr_db:.1f}",
+        "" if weight is None else f"{weight.sqnr_db:.1f}",
+        "" if weight is None else f"{weight.worst_channel} ({weight.worst_channel_sqnr_db:.1f} dB)",
+    )
+
+
+def _culprits(found: Culprits) -> Iterator[Line]:
+    runs = f"({found.num_evaluations} evaluations)"
+    if found.passes_quantized:
+        yield Line(f"bisecting: on these images no limit fails {runs}")
+    elif not found.passes_float:
+        yield Line(
+            f"bisecting: quantization is not to blame; the limits fail with all in float too {runs}"
+        )
+    else:
+        yield Line(
+            f"bisecting: {len(found.groups)} group(s) explain the failure {runs}; in float they let "
+            "it pass:"
+        )
+        yield from (Line(f"  {name}") for name in found.groups)
+
+
+def _sensitivity(groups: Sequence[GroupSensitivity]) -> Table:
+    rows = tuple(
+        (
+            one.group,
+            one.op_type,
+            f"{one.macs / 1e6:.2f}",
+            f"{one.alone_sqnr_db:.1f}",
+            "" if (agreement := one.alone_top1_agreement_percent) is None else f"{agreement:.1f} %",
+            f"{one.gained_db:+.2f}",
+        )
+        for one in groups
+    )
+    columns = (
+        *names("group"),
+        Column("op", is_name=True, is_detail=True),
+        *numbers("MMAC", "alone INT8, dB", "same top-1", "gained in float, dB"),
+    )
+    return Table(columns, rows, num_shown=_NUM_LAYERS)

@@ -1,0 +1,148 @@
+"""Ranges as parts of a report: thresholds and what they cost, what other methods choose, plots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from calibrators import METHODS
+from trtbuild.report.model import (
+    Line,
+    Plots,
+    Report,
+    Section,
+    Table,
+    Tone,
+    names,
+    numbers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from calibrators import Calibration
+    from trtbuild.calibration.stable import Agreement
+    from trtbuild.jobs.calibrate import CalibrateResult
+    from trtbuild.plots.data import Plot
+    from trtbuild.report.model import Cell
+
+__all__ = [
+    "agreement_lines",
+    "calibration_report",
+]
+
+
+def calibration_report(
+    title: str,
+    result: CalibrateResult,
+    plots: Mapping[str, Plot],
+    *,
+    has_all_methods: bool = False,
+) -> Report:
+    """Return the report of ``trtbuild calibrate``.
+
+    Args:
+        title: what was calibrated.
+        result: the ranges, and what is known of them.
+        plots: see `trtbuild.plots.calibration.calibration_plots`.
+        has_all_methods: whether to show what every method would choose.
+    """
+    calibration, apart, agreement = result.calibration, result.spread, result.until_stable
+    choices = _choices(calibration) if has_all_methods else {}
+    return Report(
+        title=f"ranges of {title}",
+        facts={
+            "method": calibration.method,
+            "samples": str(calibration.provenance.get("num_samples", "?")),
+        },
+        notes=() if agreement is None else tuple(agreement_lines(agreement)),
+        sections=(
+            Section("Ranges", (_methods(choices) if choices else _ranges(calibration, apart),)),
+            Section("Thresholds of all methods", (Plots(tuple(plots.values())),)),
+        ),
+        files={str(file): _what(file) for file in result.files},
+        data={
+            "files": result.files,
+            "method": calibration.method,
+            "num_samples": int(calibration.provenance["num_samples"]),
+            "amax": {name: given.amax for name, given in calibration.ranges.items()},
+            "spread": apart,
+            "until_stable": agreement,
+            "methods": _figures(choices) if choices else None,
+        },
+    )
+
+
+def _what(file: Path) -> str:
+    kinds = {".json": "ranges of all tensors", ".svg": "plot"}
+    return kinds.get(file.suffix, "the same scales for TensorRT")
+
+
+def _ranges(calibration: Calibration, apart: Mapping[str, float]) -> Table:
+    rows = tuple(
+        (
+            name,
+            f"{given.amax:.5g}",
+            f"{given.observed_amax:.5g}",
+            f"{given.clipped_share:.3%}",
+            f"{given.sqnr_db:.1f}",
+            f"{apart[name]:.1%}" if name in apart else "",
+            given.note,
+        )
+        for name, given in calibration.ranges.items()
+    )
+    columns = (
+        *names("tensor"),
+        *numbers("amax", "largest seen", "clipped", "SQNR, dB", "halves apart"),
+        *names("note"),
+    )
+    halves = "; apart: by how much the thresholds of two halves differ" if apart else ""
+    samples = calibration.provenance.get("num_samples", "?")
+    return Table(columns, rows, f"{calibration.method} over {samples} samples{halves}")
+
+
+def _choices(calibration: Calibration) -> dict[str, Calibration]:
+    """The calibration as it was made, and with every other method of ours."""
+    others = {m: calibration.chosen_with(m) for m in METHODS if m != calibration.method}
+    return {calibration.method: calibration, **others}
+
+
+def _methods(choices: Mapping[str, Calibration]) -> Table:
+    """One row a tensor, one column a method: threshold, clipped share, SQNR of the tensor."""
+    tensors = next(iter(choices.values())).ranges
+    rows: list[tuple[Cell, ...]] = []
+    for name in tensors:
+        found = (choice.ranges[name] for choice in choices.values())
+        cells = ((f"{r.amax:.4g}", f"{r.clipped_share:.2%}", f"{r.sqnr_db:.1f} dB") for r in found)
+        rows.append((name, *cells))
+    caption = "threshold, share of the values clipped, SQNR of the tensor"
+    return Table((*names("tensor"), *numbers(*choices)), tuple(rows), caption)
+
+
+def _figures(choices: Mapping[str, Calibration]) -> dict[str, Any]:
+    """What `_methods` shows, for programs: method -> tensor -> figures."""
+    return {
+        method: {
+            name: {
+                "amax": given.amax,
+                "clipped_share": given.clipped_share,
+                "sqnr_db": given.sqnr_db,
+            }
+            for name, given in choice.ranges.items()
+        }
+        for method, choice in choices.items()
+    }
+
+
+def agreement_lines(agreement: Agreement) -> Iterator[Line]:
+    """Return how a calibration that might stop early has ended, and which tensors do not agree."""
+    used = f"{agreement.num_used} of {agreement.num_given} samples were used"
+    share = f"{100 * agreement.share:.3g} %"
+    if not agreement.apart:
+        yield Line(f"{used}: the halves' thresholds agree to {share} in every tensor")
+        return
+    count = f"{len(agreement.apart)} of {agreement.num_tensors} tensors"
+    yield Line(f"{used}, and {count} do not agree to {share}:", Tone.NOTE)
+    for name, apart in agreement.apart.items():
+        how = "half of the data is empty" if apart is None else f"{apart:.2%} apart"
+        yield Line(f"  {name}: {how}")

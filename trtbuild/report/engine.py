@@ -1,0 +1,183 @@
+"""The result of ``trtbuild engine`` as a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from trtbuild.calibration.stable import agreement_of
+from trtbuild.jobs.compare import FAR_SQNR_DB
+from trtbuild.latency.conditions import this_device
+from trtbuild.latency.stats import ratio
+from trtbuild.model.operators import WEIGHTED
+from trtbuild.plots.calibration import histogram_plot
+from trtbuild.report.accuracy import (
+    accuracy_checks,
+    accuracy_section,
+    layer_blocks,
+    verdict_on,
+)
+from trtbuild.report.calibration import agreement_lines
+from trtbuild.report.latency import latency_section
+from trtbuild.report.model import (
+    Line,
+    Plots,
+    Report,
+    Section,
+    Table,
+    Tone,
+    names,
+    numbers,
+)
+from trtbuild.result import ENGINE, FLOAT, TITLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbuild.plots.data import Bars
+    from trtbuild.result import EngineResult
+    from trtbuild.search.budget import Tuned
+
+__all__ = ["engine_report"]
+
+_NUM_TENSORS = 8
+_NUM_LAYERS = 8
+
+
+def engine_report(result: EngineResult) -> Report:
+    """Return the report: accuracy, the search, latency, coverage, layers at fault, thresholds."""
+    checks = accuracy_checks(result.verdicts)
+    comparisons = {TITLES[name]: found for name, found in result.comparisons.items()}
+    return Report(
+        title=f"{result.artifact.name} in INT8" if _is_int8(result) else result.artifact.name,
+        facts=_facts(result),
+        notes=tuple(_notes(result)),
+        sections=(
+            accuracy_section(comparisons),
+            Section(
+                "Search for the accuracy budget",
+                () if result.tuned is None else (_search(result.tuned),),
+            ),
+            _latency(result),
+            _coverage(result),
+            _layers(result),
+            Section("Thresholds of the tensors that lose most", (Plots(tuple(_plots(result))),)),
+        ),
+        files=_files(result),
+        checks=checks,
+        verdict=verdict_on(checks),
+        data=result.record,
+    )
+
+
+def _is_int8(result: EngineResult) -> bool:
+    return result.artifact.quantized is not None
+
+
+def _facts(result: EngineResult) -> dict[str, str]:
+    num_images = next(iter(result.comparisons.values())).num_images
+    seen = "not seen by calibration" if result.kept_apart else "which calibration may have seen"
+    return {
+        "engine": result.engine.path.name,
+        "backend": result.why_backend,
+        "images": f"{num_images}, {seen}",
+    }
+
+
+def _notes(result: EngineResult) -> Iterator[Line]:
+    """What a user should know about the ranges and the options."""
+    for record in result.artifact.history:
+        if record.stage == "spot check":
+            yield Line(f"note: {record.summary}", Tone.NOTE)
+    agreement = agreement_of(result.artifact)
+    if agreement is not None:
+        yield from agreement_lines(agreement)
+    without_effect = result.engine.details.get("without_effect")
+    if without_effect:
+        text = ", ".join(name.replace("_", "-") for name in without_effect)
+        yield Line(f"note: without effect on {result.engine.backend}: {text}", Tone.NOTE)
+
+
+def _search(tuned: Tuned) -> Table:
+    rows = tuple(
+        (
+            step.step,
+            step.what,
+            f"{step.sqnr_db:.1f}",
+            "" if step.top1_agreement_percent is None else f"{step.top1_agreement_percent:.1f} %",
+            "" if step.top1_drop_points is None else f"{step.top1_drop_points:+.2f}",
+            str(step.num_evaluations),
+        )
+        for step in tuned.steps
+    )
+    return Table(
+        (*names("step", "what"), *numbers("SQNR, dB", "same top-1", "top-1 lost", "runs")),
+        rows,
+        f"searched on {tuned.num_images} calibration images; accuracy is judged on others",
+    )
+
+
+def _latency(result: EngineResult) -> Section:
+    if not result.latency:
+        return Section("Latency", ())
+    times = ratio(result.latency[FLOAT], result.latency[ENGINE])
+    relation = Line(
+        f"the engine is {1 / times.value:.2f} x as fast as float ({1 / times.high:.2f} to "
+        f"{1 / times.low:.2f}), taken in turns in one process"
+    )
+    samples = [(TITLES[name], one) for name, one in result.latency.items()]
+    return latency_section(samples, (relation,), this_device())
+
+
+def _coverage(result: EngineResult) -> Section:
+    if not _is_int8(result):
+        return Section("INT8 coverage", (Line("INT8 was not asked for"),))
+    decisions = result.artifact.decisions
+    weighted = [decision for decision in decisions if decision.op_type in WEIGHTED]
+    done = sum(decision.quantized for decision in weighted)
+    reasons = Counter((d.op_type, d.reason) for d in weighted if not d.quantized)
+    every = tuple(
+        (d.node, d.op_type, "INT8" if d.quantized else "float", d.reason) for d in decisions
+    )
+    return Section(
+        "INT8 coverage",
+        (
+            Line(f"{done} of {len(weighted)} layers with weights run in INT8"),
+            Table(
+                (*names("in float", "reason"), *numbers("layers")),
+                tuple((op, reason, str(count)) for (op, reason), count in reasons.most_common()),
+            ),
+            Table(
+                names("layer", "op", "precision", "reason"),
+                every,
+                num_shown=0,
+                fold=f"all {len(every)} nodes",
+            ),
+        ),
+    )
+
+
+def _layers(result: EngineResult) -> Section:
+    if result.layers is None:
+        return Section("Layers", ())
+    far = f"an output lies below {FAR_SQNR_DB:g} dB; these layers cost most (see --float)"
+    return Section("Layers", (Line(far), *layer_blocks(result.layers, _NUM_LAYERS)))
+
+
+def _plots(result: EngineResult) -> Iterator[Bars]:
+    """Histograms of the tensors whose own quantization costs most, with the threshold chosen."""
+    calibration = result.artifact.calibration
+    if calibration is None or calibration.histograms is None:
+        return
+    known = calibration.histograms
+    ranges = {name: found for name, found in calibration.ranges.items() if name in known}
+    usable = [name for name in ranges if known[name].observed_amax > 0]
+    for name in sorted(usable, key=lambda name: ranges[name].sqnr_db)[:_NUM_TENSORS]:
+        amaxes = {ranges[name].method: ranges[name].amax, "seen": known[name].observed_amax}
+        yield histogram_plot(name, known[name], amaxes)
+
+
+def _files(result: EngineResult) -> dict[str, str]:
+    folder = result.manifest.parent
+    named = {**result.files, result.manifest.name: "the record of this build"}
+    return {str(folder / name): what for name, what in named.items()}

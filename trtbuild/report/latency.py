@@ -1,0 +1,117 @@
+"""How fast a network runs, as parts of a report: latencies, their distribution, what was compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.latency.regress import Answer
+from trtbuild.latency.stats import summarize
+from trtbuild.plots.data import Steps
+from trtbuild.report.accuracy import interval
+from trtbuild.report.model import (
+    Check,
+    Line,
+    Outcome,
+    Plots,
+    Report,
+    Section,
+    Table,
+    Tone,
+    names,
+    numbers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbuild.jobs.bench import BenchResult
+    from trtbuild.latency.conditions import Device
+    from trtbuild.latency.measure import Samples
+    from trtbuild.latency.regress import LatencyVerdict
+
+__all__ = ["bench_report", "latency_section"]
+
+
+def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) -> Report:
+    """Return the report of ``trtbuild bench``.
+
+    Args:
+        title: what was timed.
+        result: its latencies.
+        is_strict: whether "cannot tell" is a failure too.
+    """
+    checks = tuple(_check(verdict, is_strict) for verdict in result.verdicts)
+    return Report(
+        title=title,
+        facts={"inputs": result.data},
+        notes=tuple(Line(f"note: {one}", Tone.NOTE) for one in result.conditions.remarks()),
+        sections=(
+            latency_section([(one.name, one) for one in result.samples], device=result.device),
+        ),
+        checks=checks,
+        verdict=_verdict(checks),
+        data=result.to_json(),
+    )
+
+
+def _check(verdict: LatencyVerdict, is_strict: bool) -> Check:
+    outcome = Outcome.PASSED
+    if verdict.answer is Answer.SLOWER:
+        outcome = Outcome.FAILED
+    elif verdict.answer is Answer.CANNOT_TELL:
+        outcome = Outcome.FAILED if is_strict else Outcome.UNKNOWN
+    return Check("latency", "latency", f"against {verdict.base}", outcome, str(verdict))
+
+
+def _verdict(checks: Sequence[Check]) -> str:
+    if not checks:
+        return ""
+    outcomes = {check.outcome for check in checks}
+    if Outcome.FAILED in outcomes:
+        return "it is slower, or may be"
+    return "it cannot be told to be slower" if Outcome.UNKNOWN in outcomes else "it is not slower"
+
+
+def latency_section(
+    samples: Sequence[tuple[str, Samples]],
+    lines: Sequence[Line] = (),
+    device: Device | None = None,
+) -> Section:
+    """Return the latencies.
+
+    Args:
+        samples: what to call a network, and its latencies.
+        lines: what follows from them.
+        device: where they were taken.
+    """
+    if not samples:
+        return Section("Latency", ())
+    rows = []
+    for name, one in samples:
+        found = summarize(one)
+        values = (found.median_ms, found.p90_ms, found.p95_ms, found.p99_ms)
+        rows.append(
+            (
+                name,
+                str(found.batch_size),
+                *(f"{value:.3f}" for value in values),
+                interval(found.mean_ms, ".3f"),
+                f"{found.throughput_per_s:.0f}",
+                str(found.num_samples),
+            )
+        )
+    headings = ("batch", "median", "p90", "p95", "p99", "mean", "images/s", "runs")
+    table = Table((*names("latency, ms"), *numbers(*headings)), tuple(rows), samples[0][1].clock)
+    where = [Line(f"on {device}")] if device is not None else []
+    return Section("Latency", (table, *lines, *where, Plots(tuple(_plots(samples)))))
+
+
+def _plots(samples: Sequence[tuple[str, Samples]]) -> list[Steps]:
+    by_size: Mapping[int, list[tuple[str, Sequence[float]]]] = {
+        size: [(name, one.latencies_ms) for name, one in samples if one.batch_size == size]
+        for size in sorted({one.batch_size for _, one in samples})
+    }
+    return [
+        Steps(f"share of runs at or below, batch {size}", series, "ms")
+        for size, series in by_size.items()
+    ]
