@@ -23,6 +23,11 @@ def test_quantile_is_numpys_inverted_cdf(share: float) -> None:
     assert quantile(values, share) == np.quantile(values, share, method="inverted_cdf")
 
 
+def test_a_share_that_rounding_makes_a_hair_larger_takes_no_further_value() -> None:
+    assert 0.07 * 100 > 7
+    assert quantile(list(range(1, 101)), 0.07) == 7
+
+
 def test_summary_of_known_values() -> None:
     found = summarize(samples(np.arange(1.0, 101.0)))
     assert (found.median_ms, found.p90_ms, found.p99_ms, found.max_ms) == (50.5, 90, 99, 100)
