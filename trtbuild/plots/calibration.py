@@ -66,9 +66,11 @@ def calibration_plots(calibration: Calibration) -> dict[str, Plot]:
         method: [amaxes[name] / histogram.observed_amax for name, histogram in drawn.items()]
         for method, amaxes in chosen.items()
     }
-    unit = "of the largest magnitude"
+    unit = "of max"
     plots: dict[str, Plot] = {
-        "overview.svg": Dots("thresholds of all tensors", list(drawn), shares, unit)
+        "overview.svg": Dots(
+            "thresholds as a share of the largest magnitude", list(drawn), shares, unit
+        )
     }
     for number, (name, histogram) in enumerate(known.items()):
         if name in drawn:
