@@ -19,6 +19,7 @@ from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names, rename_clashes
 from trtbuild.model.shapes import dims
 from trtbuild.model.stats import GraphStats, measure
+from trtbuild.model.writing import without_weights
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.passes.driver import PassFailure, PassLog, PassRun, Rollback, Schedule, run_passes
 from trtbuild.passes.selection import all_passes, select
@@ -81,8 +82,10 @@ def optimize(
     with ThreadPoolExecutor(1) as beside, IsolatedProcess(patience) as isolated:
         reference = None
         if options.check:  # the original is run while the passes work
+            # what the user gave is not touched, not even for a moment
+            detached = without_weights(model.clone())
             reference = beside.submit(
-                find_reference, model, isolated, seed=options.seed, sizes=options.sizes
+                find_reference, model, detached, isolated, seed=options.seed, sizes=options.sizes
             )
         run = _CheckedRun(model, reference, progress)
         optimized, log = run.run(schedule)

@@ -166,6 +166,7 @@ def processor_seconds(size: GraphStats) -> float:
 
 def find_reference(
     model: ir.Model,
+    detached: WithoutWeights,
     isolated: IsolatedProcess,
     *,
     seed: int = 0,
@@ -174,15 +175,13 @@ def find_reference(
     """Run `model` on random inputs, at several sizes of its symbolic dims.
 
     Args:
-        model: the original.
+        model: the original; nothing of its weights is read, so that another thread may do so meanwhile.
+        detached: a copy of it, serialised.
         isolated: where networks are run.
         seed: of the random inputs.
         sizes: choices of symbolic dims to use instead of our own.
     """
     nodes = list(all_nodes(model.graph))
-    detached = without_weights(
-        model.clone()
-    )  # what the user gave is not touched, not even for a moment
     samples: list[_Sample] = []
     problem = "ONNX Runtime runs it at no size that was tried"
     try:
