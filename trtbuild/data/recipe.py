@@ -73,6 +73,7 @@ def open_data(
     source = _labelled(source, recipe)
     if not calibrates:
         return DataPlan(None, source)
+    _check_first_fits(source)
     at_least = samples_per_batch(source, fixed_batch(inputs) or 1)
     parts = split(
         source,
@@ -82,6 +83,13 @@ def open_data(
         share=held_out,
     )
     return DataPlan(parts.calibration, parts.verification)
+
+
+def _check_first_fits(source: Source) -> None:
+    """Load one sample: that the data do not fit is said before that there are too few of them."""
+    first = source.index.first
+    if first is not None:
+        first.load()
 
 
 def calibration_source(
