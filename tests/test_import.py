@@ -64,7 +64,7 @@ def test_help_loads_no_backend():
 # Those that are not here read caches and ranges at their top.
 QUICK = (
     *("engine", "export", "prune", "optimize", "calibrate", "quantize", "verify", "bench"),
-    *("inspect", "doctor"),
+    *("inspect", "doctor", "cache", "crosscheck"),
 )
 
 

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BenchRecipe",
+    "CacheDiffRecipe",
     "CalibrateRecipe",
     "CalibrationFiles",
+    "ConvertRecipe",
+    "CrosscheckRecipe",
     "DataRecipe",
     "EngineRecipe",
     "OptimizeRecipe",
@@ -183,6 +186,53 @@ class CalibrateRecipe:
                 f"{AS_TENSORRT} depends on the order of all batches, so it has no parts to merge; use "
                 "entropy, or leave --shard out."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrosscheckRecipe:
+    """Two sets of thresholds to hold against each other.
+
+    Attributes:
+        first: a calibration file, a TensorRT calibration cache, or a table of ONNX Runtime.
+        second: another, or the name of a method that chooses anew from the histograms of `first`.
+    """
+
+    first: str
+    second: str
+    histograms: Path | None = option(
+        None, "Calibration file whose histograms tell what each choice costs."
+    )
+    plots: Path | None = option(None, "Folder for an SVG of every flagged tensor.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheDiffRecipe:
+    """Two TensorRT calibration caches to compare."""
+
+    first: Path
+    second: Path
+    tolerance: float = option(0.0, "Relative difference up to which scales are equal.", low=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertRecipe:
+    """A calibration cache and its network towards Q/DQ; or, without `model`, Q/DQ towards a cache.
+
+    Attributes:
+        source: the cache, or the Q/DQ network.
+        model: the float network that the cache was made for; None towards a cache.
+    """
+
+    source: Path
+    model: Path | None = None
+    output: Path = option(MISSING, "ONNX file to write.", short="-o")
+    fp16: bool = option(False, "Towards Q/DQ: what is not INT8 computes in FP16.")
+    float_patterns: tuple[str, ...] = option(
+        (), "Towards Q/DQ: keep layers in float. Repeatable.", flag="--float", metavar="PATTERN"
+    )
+    tensorrt_version: str = option(
+        "10.16.1", "Towards a cache: the version that will read it.", flag="--tensorrt"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,131 @@
+"""TensorRT's calibration caches: read, compared, carried to Q/DQ for TensorRT 11 and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from calibrators.cache import CalibrationCache
+from trtbuild.errors import InputError, OptionError, in_one_tree
+from trtbuild.files import write_bytes
+from trtbuild.migration import to_cache, to_qdq
+from trtbuild.model import read_model, write_model
+from trtbuild.quantization.half import to_half
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from trtbuild.migration import Migration
+    from trtbuild.quantization.half import KeptFloat
+    from trtbuild.recipe import CacheDiffRecipe, ConvertRecipe
+
+__all__ = ["CacheDiff", "Converted", "compare_caches", "convert", "read_cache"]
+
+
+@dataclass(frozen=True)
+class CacheDiff:
+    """What two caches do not share.
+
+    Attributes:
+        first, second: the caches.
+        changed: tensor -> second scale over the first, where they differ; infinite where the first is 0.
+        only_first, only_second: tensors that one of them alone has.
+    """
+
+    first: CalibrationCache
+    second: CalibrationCache
+    changed: Mapping[str, float]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether both have the same tensors with the same scales."""
+        return not (self.changed or self.only_first or self.only_second)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A network in its new form.
+
+    Attributes:
+        migration: what became of every scale.
+        files: what was written.
+        kept_fp32: nodes that FP16 would spoil, and why; None where FP16 was not asked for.
+    """
+
+    migration: Migration
+    files: tuple[Path, ...]
+    kept_fp32: tuple[KeptFloat, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `trtbuild.records.encode` knows."""
+        found = {"files": self.files, **self.migration.to_json()}
+        if self.kept_fp32 is not None:
+            found["kept_fp32"] = [{"node": k.node, "reason": k.reason} for k in self.kept_fp32]
+        return found
+
+
+def read_cache(path: Path) -> CalibrationCache:
+    """Read a TensorRT calibration cache.
+
+    Raises:
+        InputError: it cannot be read, or is no cache.
+        OptionError: it is a network.
+    """
+    if path.suffix == ".onnx":
+        raise OptionError(f"'{path}' is a network; give the cache first, then the network.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the cache '{path}' cannot be read: {error.strerror}.") from error
+    with in_one_tree(f"'{path}': "):
+        return CalibrationCache.from_bytes(content)
+
+
+def compare_caches(recipe: CacheDiffRecipe) -> CacheDiff:
+    """Compare two caches tensor by tensor.
+
+    Raises:
+        InputError: one cannot be read, or is no cache.
+    """
+    first, second = read_cache(recipe.first), read_cache(recipe.second)
+    changed = {}
+    for name in first.scales.keys() & second.scales.keys():
+        one, other = float(first.scales[name]), float(second.scales[name])
+        if one != other and not abs(one - other) <= recipe.tolerance * max(abs(one), abs(other)):
+            changed[name] = other / one if one else math.inf
+    return CacheDiff(
+        first,
+        second,
+        {name: changed[name] for name in first.scales if name in changed},
+        tuple(name for name in first.scales if name not in second.scales),
+        tuple(name for name in second.scales if name not in first.scales),
+    )
+
+
+@in_one_tree()
+def convert(recipe: ConvertRecipe) -> Converted:
+    """Write the Q/DQ network of a cache and its network; or the plain network and cache of Q/DQ.
+
+    Raises:
+        ModelError: a network cannot be read.
+        InputError: the cache cannot be read.
+        OptionError: a pattern does not fit the network, or the version is none.
+        OutputError: a file cannot be written.
+    """
+    if recipe.model is None:
+        migration = to_cache(read_model(recipe.source), recipe.tensorrt_version)
+        assert migration.cache is not None
+        files = write_model(migration.model, recipe.output)
+        path = recipe.output.with_suffix(".cache")
+        write_bytes(path, migration.cache.to_bytes())
+        return Converted(migration, (*files, path))
+    cache = read_cache(recipe.source)
+    migration = to_qdq(read_model(recipe.model), cache, recipe.float_patterns)
+    if not recipe.fp16:
+        return Converted(migration, tuple(write_model(migration.model, recipe.output)))
+    half, kept = to_half(migration.model, cache.amaxes)
+    return Converted(migration, tuple(write_model(half, recipe.output)), tuple(kept))

@@ -1,0 +1,86 @@
+"""Two calibrations side by side: thresholds are compared, and what differs is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from calibrators import crosscheck
+from trtbuild.calibration.thresholds import read_pair, read_thresholds
+from trtbuild.plots.calibration import histogram_plot, plot_file_name, plot_folder, write_plots
+from trtbuild.records import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from calibrators import Crosscheck
+    from trtbuild.calibration.thresholds import Thresholds
+    from trtbuild.plots.data import Plot
+    from trtbuild.recipe import CrosscheckRecipe
+
+__all__ = ["CrosscheckResult", "crosscheck_files"]
+
+SCHEMA = "trtbuild.crosscheck"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class CrosscheckResult:
+    """What the comparison found.
+
+    Attributes:
+        first, second: the thresholds, and where they come from.
+        found: how they differ, tensor by tensor.
+        plots: file name -> plot, of every flagged tensor whose histogram is there.
+        files: the plots that were written.
+    """
+
+    first: Thresholds
+    second: Thresholds
+    found: Crosscheck
+    plots: Mapping[str, Plot]
+    files: tuple[Path, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types, with the schema's name and version."""
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "first": {"name": self.first.name, "kind": self.first.kind},
+            "second": {"name": self.second.name, "kind": self.second.kind},
+            "tensors": [
+                {**encode(entry), "ratio": encode(entry.ratio), "flagged": entry.flagged}
+                for entry in self.found.comparisons
+            ],
+            "only_first": list(self.found.only_first),
+            "only_second": list(self.found.only_second),
+            "plots": encode(self.files),
+        }
+
+
+def crosscheck_files(recipe: CrosscheckRecipe) -> CrosscheckResult:
+    """Compare the recipe's thresholds, and write a plot of every flagged tensor where asked for.
+
+    Raises:
+        InputError: a file cannot be read, or keeps no histograms to choose from.
+        OutputError: a plot cannot be written.
+    """
+    first, second = read_pair(recipe.first, recipe.second)
+    histograms = (
+        read_thresholds(recipe.histograms).histograms
+        if recipe.histograms is not None
+        else first.histograms or second.histograms
+    )
+    found = crosscheck(first.amaxes, second.amaxes, histograms)
+    plots: dict[str, Plot] = {
+        plot_file_name(number, entry.tensor): histogram_plot(
+            entry.tensor,
+            histograms[entry.tensor],
+            {first.name: entry.first, second.name: entry.second},
+        )
+        for number, entry in enumerate(found.flagged)
+        if entry.tensor in histograms
+    }
+    files = [] if recipe.plots is None else write_plots(plots, plot_folder(recipe.plots))
+    return CrosscheckResult(first, second, found, plots, tuple(files))

@@ -1,0 +1,98 @@
+"""The result of ``trtbuild crosscheck`` as a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibrators import Agreement
+from trtbuild.report.model import (
+    Check,
+    Line,
+    Outcome,
+    Plots,
+    Report,
+    Section,
+    Table,
+    names,
+    numbers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from calibrators.crosscheck import Comparison
+    from trtbuild.jobs.crosscheck import CrosscheckResult
+
+__all__ = ["crosscheck_report"]
+
+
+def crosscheck_report(
+    result: CrosscheckResult, *, has_all_tensors: bool = False, is_strict: bool = False
+) -> Report:
+    """Return the report.
+
+    Args:
+        result: the comparison.
+        has_all_tensors: whether every tensor is listed, and not only flagged ones.
+        is_strict: whether a tensor that is flagged as far is a failure.
+    """
+    one, other = result.first, result.second
+    listed = result.found.comparisons if has_all_tensors else result.found.flagged
+    return Report(
+        title=f"{one.name} against {other.name}",
+        facts={"A": f"{one.name} ({one.kind})", "B": f"{other.name} ({other.kind})"},
+        sections=(
+            Section(
+                "Thresholds", (_table(listed), *_lines(result), Plots(tuple(result.plots.values())))
+            ),
+        ),
+        checks=tuple(map(_check, result.found.comparisons)) if is_strict else (),
+        data=result.to_json(),
+    )
+
+
+def _check(entry: Comparison) -> Check:
+    return Check(
+        suite="thresholds",
+        subject="thresholds",
+        what=entry.tensor,
+        outcome=Outcome.FAILED if entry.agreement is Agreement.FAR else Outcome.PASSED,
+        text=f"{entry.tensor}: {entry.first:.5g} and {entry.second:.5g}, {entry.agreement}",
+        is_expected=True,
+    )
+
+
+def _table(entries: Sequence[Comparison]) -> Table:
+    headings = ("A", "B", "B / A", "bins", "clipped %", "SQNR, dB", "")
+    return Table((*names("tensor"), *numbers(*headings)), tuple(map(_cells, entries)))
+
+
+def _cells(entry: Comparison) -> tuple[str, ...]:
+    clipped, sqnr = "", ""
+    if entry.costs is not None:
+        clipped = ", ".join(f"{100 * cost.clipped_share:.3f}" for cost in entry.costs)
+        sqnr = ", ".join(f"{cost.sqnr_db:.1f}" for cost in entry.costs)
+    return (
+        entry.tensor,
+        f"{entry.first:.5g}",
+        f"{entry.second:.5g}",
+        f"{entry.ratio:.3f}",
+        f"{entry.bins:+.0f}",
+        clipped,
+        sqnr,
+        str(entry.agreement),
+    )
+
+
+def _lines(result: CrosscheckResult) -> Iterator[Line]:
+    found = result.found
+    counts = ", ".join(
+        f"{found.count(agreement)} {agreement}" for agreement in Agreement if found.count(agreement)
+    )
+    yield Line(f"{len(found.comparisons)} tensors in both: {counts or 'none'}")
+    sides = ((result.first.name, found.only_first), (result.second.name, found.only_second))
+    for side, alone in sides:
+        if alone:
+            yield Line(f"only in {side}: {len(alone)} tensors, for example '{alone[0]}'")
+    if result.files:
+        yield Line(f"{len(result.files)} plots in {result.files[0].parent}")
