@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["as_feed", "as_feeds"]
+__all__ = ["as_feed", "as_feeds", "channels_of", "image_input"]
 
 
 def as_feeds(
@@ -28,19 +28,47 @@ def as_feeds(
     Args:
         sample: the values; images where there is a preprocessing.
         inputs: what the network takes.
-        preprocess: applied to every array; None takes them as they are.
+        preprocess: applied to the image input; None takes all arrays as they are.
         name: of the sample, for messages.
 
     Raises:
         DataError: an array does not fit; the message names the sample and the input.
     """
     feeds = {}
+    image = None if preprocess is None else image_input(inputs, preprocess).name
     for spec in inputs:
         values = sample[spec.name]
-        if preprocess is not None:
-            values = preprocess.apply(values, name)[0]
+        if preprocess is not None and spec.name == image:
+            values = preprocess.apply(values, name, channels_of(spec, preprocess))[0]
         feeds[spec.name] = as_feed(values, spec, name)
     return feeds
+
+
+def image_input(inputs: Sequence[TensorSpec], preprocess: Preprocess) -> TensorSpec:
+    """Return the input that takes images: the one named, the only one, or the only one of rank 4.
+
+    Raises:
+        DataError: there is none of that name, or it is not clear which it is.
+    """
+    if preprocess.input is not None:
+        found = [spec for spec in inputs if spec.name == preprocess.input]
+    else:
+        found = [spec for spec in inputs if len(spec.dims) == 4] if len(inputs) > 1 else [*inputs]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(f"'{spec.name}'" for spec in inputs)
+    what = (
+        f"none is '{preprocess.input}'" if preprocess.input else "which takes images is not clear"
+    )
+    raise DataError(f"the network has the inputs {names}, and {what}; name it with --image-input.")
+
+
+def channels_of(spec: TensorSpec, preprocess: Preprocess) -> int | None:
+    """Return how many channels an image input has; None where its dims do not tell."""
+    if len(spec.dims) not in (3, 4):
+        return None
+    channels = spec.dims[-3 if preprocess.layout == "NCHW" else -1]
+    return channels if isinstance(channels, int) else None
 
 
 def as_feed(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
@@ -74,9 +102,27 @@ def _as_dims(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
         raise DataError(
             f"the sample '{name}' has the shape {_dims(sample.shape)} for the input '{spec.name}', and "
             f"the network takes {_dims(spec.dims[1:])} (behind the batch axis); "
-            "check the data, its layout and the preprocessing."
+            f"{_advice(feed.shape, wanted)}"
         )
     return feed
+
+
+def _advice(found: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:
+    """What mends a shape: the other layout, where the channels of an image stand on the wrong side."""
+    if len(found) == len(wanted) == 4:
+        last = (found[0], found[2], found[3], found[1])
+        first = (found[0], found[3], found[1], found[2])
+        if _agree(last, wanted) and isinstance(wanted[3], int):
+            return "it takes channels last: use --layout NHWC, or transpose the array (0, 2, 3, 1)."
+        if _agree(first, wanted) and isinstance(wanted[1], int):
+            return (
+                "it takes channels first: use --layout NCHW, or transpose the array (0, 3, 1, 2)."
+            )
+    return "check the data, its layout and the preprocessing."
+
+
+def _agree(found: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
+    return all(size == dim for size, dim in zip(found, wanted) if isinstance(dim, int))
 
 
 def _as_dtype(feed: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:

@@ -1,97 +1,236 @@
-"""Samples from a folder or a tar file of images."""
+"""Samples from a folder of images, from a tar file of them, or from a text file that lists them."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
+from abc import abstractmethod
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
-from trtbuild.data.feeds import as_feeds
+from trtbuild.data.feeds import as_feeds, channels_of
+from trtbuild.data.image_files import images_below, listed_images, why_not
+from trtbuild.data.passed_over import PassedOver, grouped
+from trtbuild.data.pixels import decode_image
 from trtbuild.data.samples import Sample, Source
+from trtbuild.data.shown import shown
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    import numpy as np
+
+    from trtbuild.data.image_files import Found
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "ImageTar"]
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+__all__ = ["ImageFolder", "ImageList", "ImageTar"]
 
 
 @dataclass(frozen=True)
-class ImageFolder(Source):
-    """Every image below a folder, in order of path; other files are passed over."""
+class _Images(Source):
+    """Images for one input.
+
+    Attributes:
+        path: where they are.
+        spec: the input.
+        preprocess: how pixels become the input.
+        skip_broken: pass over what cannot be read; else it is an error.
+    """
 
     path: Path
     spec: TensorSpec
     preprocess: Preprocess
+    skip_broken: bool = False
 
     @property
     def description(self) -> str:
         """Where the samples come from."""
-        return str(self.path)
+        return shown(self.path)
+
+    @property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """What was not read, and why."""
+        return grouped((*self._others(), *((name, "broken") for name in sorted(self._broken))))
 
     def __iter__(self) -> Iterator[Sample]:
-        for file in self._files():
-            yield _sample(file.relative_to(self.path).as_posix(), file.read_bytes(), self)
+        """Start a new pass.
 
-    def _files(self) -> list[Path]:
-        found = self.path.rglob("*")
-        return sorted(f for f in found if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+        Raises:
+            DataError: a file cannot be read, or there is no image.
+        """
+        found = False
+        for name, read in self._contents():
+            if name in self._broken:
+                continue
+            content = read()
+            key = hashlib.blake2b(content, digest_size=16).digest()
+            found = True
+            yield Sample(name, key, partial(self._feeds, name, content))
+        if not found:
+            others = "; ".join(map(str, self.passed_over))
+            passed = f"; passed over: {others}" if others else ""
+            raise DataError(f"'{self.description}' holds no image that can be read{passed}.")
+
+    @abstractmethod
+    def _contents(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Yield the name of each image, and what reads it before the next one is asked for."""
+
+    @abstractmethod
+    def _others(self) -> tuple[tuple[str, str], ...]:
+        """Return the name of every file that is no image, and why it is none."""
+
+    @cached_property
+    def _broken(self) -> frozenset[str]:
+        """Names of images that cannot be read, where those are passed over."""
+        if not self.skip_broken:
+            return frozenset()
+        return frozenset(name for name, read in self._contents() if not self._is_whole(name, read))
+
+    def _is_whole(self, name: str, read: Callable[[], bytes]) -> bool:
+        try:
+            self._pixels(name, read())
+        except DataError:
+            return False
+        return True
+
+    def _feeds(self, name: str, content: bytes) -> dict[str, np.ndarray]:
+        pixels = {self.spec.name: self._pixels(name, content)}
+        return as_feeds(pixels, [self.spec], self.preprocess, name)
+
+    def _pixels(self, name: str, content: bytes) -> np.ndarray:
+        try:
+            return decode_image(content, channels_of(self.spec, self.preprocess))
+        except ValueError as error:
+            raise self._unreadable(name, str(error)) from error
+
+    def _read_file(self, name: str, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise self._unreadable(name, str(error.strerror)) from error
+
+    def _unreadable(self, name: str, why: str) -> DataError:
+        return DataError(
+            f"the image '{name}' in '{self.description}' cannot be read ({shown(why)}); repair it, leave it "
+            "out, or pass over all such images with --skip-broken."
+        )
 
 
 @dataclass(frozen=True)
-class ImageTar(Source):
+class ImageFolder(_Images):
+    """Every image below a folder, in order of path; through links to folders, hidden ones left out."""
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """The class folders: those just below the folder."""
+        found = (p for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        return frozenset(shown(path.name) for path in found)
+
+    @cached_property
+    def _found(self) -> Found:
+        return images_below(self.path)
+
+    def _others(self) -> tuple[tuple[str, str], ...]:
+        return self._found.others
+
+    def _contents(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        for file in self._found.images:
+            name = shown(file.relative_to(self.path).as_posix())
+            yield name, partial(self._read_file, name, file)
+
+
+@dataclass(frozen=True)
+class ImageList(_Images):
+    """Every image that a text file lists, one path a line, in its order."""
+
+    @cached_property
+    def _files(self) -> tuple[tuple[str, Path], ...]:
+        return listed_images(self.path)
+
+    def _others(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def _contents(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        for name, file in self._files:
+            yield shown(name), partial(self._read_file, shown(name), file)
+
+
+@dataclass(frozen=True)
+class ImageTar(_Images):
     """Every image in a tar file, compressed or not, in the file's order."""
 
-    path: Path
-    spec: TensorSpec
-    preprocess: Preprocess
-
     @property
-    def description(self) -> str:
-        """Where the samples come from."""
-        return str(self.path)
+    def folders(self) -> frozenset[str]:
+        """The class folders: below whatever folder all images lie in."""
+        paths = [PurePosixPath(name).parts for name in self._names[0]]
+        while paths and len({path[0] for path in paths}) == 1 and all(len(p) > 2 for p in paths):
+            paths = [path[1:] for path in paths]
+        return frozenset(path[0] for path in paths if len(path) > 1)
 
-    def __iter__(self) -> Iterator[Sample]:
+    @cached_property
+    def _names(self) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+        """Names of the images, and of the other files with the reason."""
+        images, others = [], []
+        for member, _ in self._members():
+            why = why_not(member.name)
+            if not why and not (member.isfile() or member.islnk() or member.issym()):
+                why = "no regular file"
+            if not why:
+                images.append(shown(member.name))
+            elif not member.isdir():
+                others.append((shown(member.name), why))
+        return tuple(images), tuple(others)
+
+    def _others(self) -> tuple[tuple[str, str], ...]:
+        return self._names[1]
+
+    def _contents(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        for member, archive in self._members():
+            if not why_not(member.name) and (member.isfile() or member.islnk() or member.issym()):
+                yield shown(member.name), partial(self._read_member, archive, member)
+
+    def _members(self) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
         try:
             with tarfile.open(self.path) as archive:
                 for member in archive:
-                    if Path(member.name).suffix.lower() not in IMAGE_SUFFIXES:
-                        continue
-                    stream = archive.extractfile(member)
-                    if stream is not None:
-                        yield _sample(member.name, stream.read(), self)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise DataError(f"cannot read the tar file '{self.path}': {error}.") from error
+                    yield member, archive
+                self._check_closed(archive)
+        except (DataError, GeneratorExit):
+            raise
+        except Exception as error:  # whatever a decoder of damaged bytes raises
+            raise self._damaged(error) from error
 
+    def _check_closed(self, archive: tarfile.TarFile) -> None:
+        """A tar file ends in blocks of zeros; tarfile takes one that was cut off between files as whole."""
+        assert archive.fileobj is not None
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise DataError(
+                f"the tar file '{self.description}' was cut off: the blocks that close it are missing. Copy "
+                "or pack it again."
+            )
+        # to the very end, so that checksums of compressed files are looked at, and no second archive is lost
+        while block := archive.fileobj.read(tarfile.BLOCKSIZE):
+            if block[257:262] == b"ustar":
+                raise DataError(
+                    f"the tar file '{self.description}' goes on behind its end: several were put together. "
+                    "Unpack them into one folder (tar --ignore-zeros), and give that."
+                )
 
-def _sample(name: str, content: bytes, source: ImageFolder | ImageTar) -> Sample:
-    key = hashlib.blake2b(content, digest_size=16).digest()
-    return Sample(name, key, partial(_feeds, name, content, source))
+    def _read_member(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+        try:
+            stream = archive.extractfile(member)
+            if stream is not None:
+                return stream.read()
+        except KeyError as error:
+            raise self._unreadable(shown(member.name), "it is a link to nothing") from error
+        except Exception as error:  # whatever a decoder of damaged bytes raises
+            raise self._damaged(error) from error
+        raise self._unreadable(shown(member.name), "it is no regular file")
 
-
-def _feeds(name: str, content: bytes, source: ImageFolder | ImageTar) -> dict[str, np.ndarray]:
-    pixels = {source.spec.name: _pixels(name, content, source.path)}
-    return as_feeds(pixels, [source.spec], source.preprocess, name)
-
-
-def _pixels(name: str, content: bytes, path: Path) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"the image '{name}' in '{path}' cannot be read ({str(error).splitlines()[0]}); "
-            "repair it or leave it out."
-        ) from error
+    def _damaged(self, error: Exception) -> DataError:
+        return DataError(f"cannot read the tar file '{self.description}': {shown(str(error))}.")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from trtbuild.data.arrays import ArraySource
 from trtbuild.data.callables import CallableSource, import_callable
-from trtbuild.data.images import ImageFolder, ImageTar
+from trtbuild.data.feeds import image_input
+from trtbuild.data.image_files import LIST_SUFFIXES
+from trtbuild.data.images import ImageFolder, ImageList, ImageTar
 from trtbuild.data.labels import read_labels
 from trtbuild.data.random_data import RandomSource
 from trtbuild.data.samples import samples_per_batch
@@ -56,7 +58,7 @@ def open_data(
     """
     source = _all_data(recipe, inputs)
     if recipe.verify_data is not None:
-        kept = _labelled(open_source(recipe.verify_data, inputs, recipe.preprocess), recipe)
+        kept = _labelled(_opened(recipe.verify_data, recipe, inputs), recipe)
         if not calibrates:
             return DataPlan(None, kept)
         if source is None:
@@ -116,38 +118,58 @@ def calibration_source(
 def _all_data(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source | None:
     if recipe.random_data:
         return RandomSource(inputs, seed=recipe.seed)
-    return None if recipe.data is None else open_source(recipe.data, inputs, recipe.preprocess)
+    return None if recipe.data is None else _opened(recipe.data, recipe, inputs)
+
+
+def _opened(named: str, recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
+    return open_source(named, inputs, recipe.preprocess, skip_broken=recipe.skip_broken)
 
 
 def _labelled(source: Source, recipe: DataRecipe) -> Source:
     return source if recipe.labels is None else read_labels(recipe.labels, source)
 
 
-def open_source(spec: str, inputs: Sequence[TensorSpec], preprocess: Preprocess | None) -> Source:
-    """Open `spec`: an ``.npz`` or ``.npy`` file, a folder or tar of images, or ``module:function``.
+def open_source(
+    spec: str,
+    inputs: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+    *,
+    skip_broken: bool = False,
+) -> Source:
+    """Open `spec`: an ``.npz`` or ``.npy`` file, images, or ``module:function``.
+
+    Images are a folder, a tar file or a text file that lists them.
+
+    Args:
+        spec: what the user named.
+        inputs: names, dtypes and dims of the network's inputs.
+        preprocess: how pixels become the input that takes images.
+        skip_broken: pass over images that cannot be read; else they are an error.
 
     Raises:
         DataError: nothing of these, unreadable, or not fitting the network's inputs.
     """
     path = Path(spec)
-    if path.is_dir() or (path.is_file() and tarfile.is_tarfile(path)):
-        return _images(path, inputs, preprocess)
-    if preprocess is not None and len(inputs) != 1:
-        raise DataError(
-            f"preprocessing takes a network with one image input; this one has {len(inputs)}."
-        )
+    is_list = path.suffix.lower() in LIST_SUFFIXES
+    if path.is_dir() or (path.is_file() and (is_list or tarfile.is_tarfile(path))):
+        return _images(path, inputs, preprocess, skip_broken)
+    if preprocess is not None:
+        image_input(inputs, preprocess)  # it is said now which input takes the images
     if path.suffix.lower() in (".npz", ".npy"):
         return ArraySource.read(path, inputs, preprocess)
     if path.exists():
         raise DataError(
-            f"cannot read the data '{spec}': not an .npz or .npy file, a tar of images, or a folder."
+            f"cannot read the data '{spec}': not an .npz or .npy file, a tar or a list (.txt) of images, "
+            "or a folder."
         )
     if ":" in spec:
         return CallableSource(spec, import_callable(spec), tuple(inputs), preprocess)
     raise DataError(f"the data '{spec}' does not exist.")
 
 
-def _images(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None) -> Source:
+def _images(
+    path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None, skip_broken: bool
+) -> Source:
     if len(inputs) != 1:
         raise DataError(
             f"'{path}' holds images, and the network has {len(inputs)} inputs; "
@@ -158,5 +180,11 @@ def _images(path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | N
             f"'{path}' holds images: say how pixels become the input '{inputs[0].name}' with "
             "--preprocess FILE, or --resize, --crop, --color, --scale, --mean, --std."
         )
-    reader = ImageFolder if path.is_dir() else ImageTar
-    return reader(path, inputs[0], preprocess)
+    image_input(inputs, preprocess)
+    return _image_reader(path)(path, inputs[0], preprocess, skip_broken)
+
+
+def _image_reader(path: Path) -> type[ImageFolder | ImageList | ImageTar]:
+    if path.is_dir():
+        return ImageFolder
+    return ImageTar if tarfile.is_tarfile(path) else ImageList

@@ -16,6 +16,8 @@ from trtbuild.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from trtbuild.data.passed_over import PassedOver
+
 __all__ = [
     "Batch",
     "DataDigest",
@@ -135,6 +137,16 @@ class Source(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Sample]:
         """Start a new pass, in the order of the data."""
+
+    @property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """What of the data was not read, and why."""
+        return ()
+
+    @property
+    def folders(self) -> frozenset[str] | None:
+        """Names of the folders, one a class, that the samples lie in; None where samples have no folder."""
+        return None
 
     @functools.cached_property
     def index(self) -> Index:

@@ -12,6 +12,7 @@ from trtbuild.errors import DataError, OptionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from trtbuild.data.passed_over import PassedOver
     from trtbuild.data.samples import Index, Sample
 
 __all__ = [
@@ -44,6 +45,11 @@ class ChosenSamples(Source):
     def description(self) -> str:
         """Where the samples come from."""
         return f"{len(self.index)} samples of {self._source.description}"
+
+    @property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """What of the whole data was not read, and why."""
+        return self._source.passed_over
 
     def __iter__(self) -> Iterator[Sample]:
         """Start a pass that ends behind the last sample chosen.

@@ -151,7 +151,7 @@ def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
     named = data.verify_data or data.data
     if named is None:
         return RandomSource(inputs, seed=data.seed)
-    return open_source(named, inputs, data.preprocess)
+    return open_source(named, inputs, data.preprocess, skip_broken=data.skip_broken)
 
 
 def _batch_sizes(recipe: BenchRecipe, inputs: Sequence[TensorSpec]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.backends import choose_backend
 from trtbuild.errors import InputError, OptionError, OutputError
+from trtbuild.options.data import FOLDERS
 from trtbuild.options.values import names_function
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _inputs(recipe: EngineRecipe) -> Iterator[tuple[str, Path]]:
         "the checkpoint": None if source is None else source.weights,
         "the data": recipe.data.data,
         "the data for verification": recipe.data.verify_data,
-        "the file of labels": recipe.data.labels,
+        "the labels": None if str(recipe.data.labels) == FOLDERS else recipe.data.labels,
         "the calibration": recipe.calibration,
         "the calibration cache": recipe.tensorrt.cache,
         "the timing cache": cache if cache is not None and cache.exists() else None,

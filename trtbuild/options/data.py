@@ -10,7 +10,10 @@ from trtbuild.errors import OptionError
 from trtbuild.options.fields import group, option
 from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["DataRecipe"]
+__all__ = ["FOLDERS", "DataRecipe"]
+
+FOLDERS = "folders"
+"""In the place of a file of labels: the folders that the data lies in, one a class."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,9 @@ class DataRecipe:
     """Which data calibrates, which verifies, and how it becomes the network's input."""
 
     data: str | None = option(
-        None, "An .npz or .npy file, a folder or tar of images, or module:function.", is_path=True
+        None,
+        "An .npz or .npy file, a folder, tar or list of images, or module:function.",
+        is_path=True,
     )
     preprocess: Preprocess | None = group(
         Preprocess, "Preprocessing", optional=True,
@@ -27,7 +32,11 @@ class DataRecipe:
     verify_data: str | None = option(
         None, "Data for verification.", is_path=True, when_absent="a part of --data"
     )
-    labels: Path | None = option(None, "CSV, .npz or .npy with the class of each sample.")
+    labels: Path | None = option(
+        None, "CSV, .txt, .npz or .npy with the class of each sample, or 'folders' for one folder a class.",
+        words=(FOLDERS,),
+    )  # fmt: skip
+    skip_broken: bool = option(False, "Pass over images that cannot be read.")
     num_images: int | None = option(None, "How many samples calibrate.", low=1, when_absent="all")
     random_data: bool = option(False, "Random numbers instead of data; says nothing of accuracy.")
     seed: int = option(0, "Of every choice among samples.")

@@ -61,6 +61,7 @@ class Option:
         when_absent: what help says of a default of None.
         argument: whether it is an argument of the command, so that there is no flag.
         is_path: whether a text is a path, unless it is ``module:function``.
+        words: texts in the place of a path that are none.
     """
 
     help: str
@@ -79,6 +80,7 @@ class Option:
     when_absent: str = ""
     argument: bool = False
     is_path: bool = False
+    words: tuple[str, ...] = ()
 
 
 def option(default: Any, text: str, /, **described: Any) -> Any:

@@ -1,6 +1,6 @@
 """Preprocessing of images, declared in a small TOML file or on the command line.
 
-For pixels p (uint8, or any number), in this order: resize, crop, colour order, then
+For pixels p (uint8, or any number), in this order: resize (and padding), crop, colour order, then
 
     x = (p * scale - mean) / std        per channel, in float32
 
@@ -13,12 +13,21 @@ and the layout that the network wants. An example::
     std    = [0.229, 0.224, 0.225]
     resize = 256          # the short side; or [height, width] exactly
     crop   = 224          # from the centre; or [height, width]
+
+YOLO's letterbox (the whole image, with grey borders)::
+
+    resize    = 640       # a square; or [height, width]
+    letterbox = true
+    pad       = 114       # of the borders, in pixel values
+
+Resizing is Pillow's, whose filters widen when an image shrinks (antialiasing); pixels of other types
+than uint8 are resized as float32.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtbuild.errors import DataError, OptionError
@@ -34,6 +43,10 @@ if TYPE_CHECKING:
 __all__ = ["ImageSize", "Preprocess", "read_preprocess"]
 
 ImageSize = int | tuple[int, int]
+
+_GREY = 114.0
+_FILTERS = {name: name.upper() for name in ("bilinear", "bicubic", "nearest", "lanczos", "box")}
+_ADDED = frozenset({"interpolation", "letterbox", "pad", "input"})
 
 
 def _number(text: str) -> float:
@@ -74,9 +87,19 @@ class Preprocess:
         (1.0,), "One number or one a channel.", separator=",", parse=_number
     )
     resize: ImageSize | None = option(
-        None, "Short side in pixels (bilinear), or HEIGHTxWIDTH.", metavar="SIZE", unit="pixels",
+        None, "Short side in pixels, or HEIGHTxWIDTH.", metavar="SIZE", unit="pixels",
         parse=_size, when_absent="images keep their size", example="256",
     )  # fmt: skip
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box"] = option(
+        "bilinear", "How images are resized, as Pillow does it."
+    )
+    letterbox: bool = option(
+        False,
+        "Resize the whole image into --resize (a square, or HEIGHTxWIDTH) and pad its borders.",
+    )
+    pad: float | None = option(
+        None, "Pixel value of the letterbox's borders.", when_absent="114, a grey", example="114"
+    )
     crop: ImageSize | None = option(
         None, "Side of the centre square, or HEIGHTxWIDTH.", metavar="SIZE", unit="pixels",
         parse=_size, when_absent="everything is kept", example="[224, 224]",
@@ -84,27 +107,46 @@ class Preprocess:
     array: str | None = option(
         None, "Array of images in an .npz file.", when_absent="the one that fits"
     )
+    input: str | None = option(
+        None, "Input that takes the images; others take arrays as they are.", flag="--image-input",
+        when_absent="the only one of rank 4",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         _check_choice("layout", self.layout, ("NCHW", "NHWC"))
         _check_choice("color", self.color, ("RGB", "BGR", "GRAY"))
-        channels = 1 if self.color == "GRAY" else 3
+        _check_choice("interpolation", self.interpolation, tuple(_FILTERS))
         for name in ("mean", "std"):
-            count = len(getattr(self, name))
-            if count not in (1, channels):
-                raise OptionError(
-                    f"preprocessing: '{name}' has {count} numbers; {self.color} takes 1 or {channels}."
-                )
-        numbers = (self.scale, *self.mean, *self.std)
+            self._check_count(name, len(getattr(self, name)))
+        if self.letterbox and self.resize is None:
+            raise OptionError("preprocessing: 'letterbox' needs 'resize', the size to fill.")
+        if self.pad is not None and not self.letterbox:
+            raise OptionError(
+                "preprocessing: 'pad' is of the letterbox's borders; set 'letterbox'."
+            )
+        numbers = (self.scale, *self.mean, *self.std, self.pad or 0.0)
         if not all(self.std) or not all(math.isfinite(number) for number in numbers):
             raise OptionError("preprocessing: 'std' holds a zero, or a number is not finite.")
 
-    def apply(self, pixels: np.ndarray, name: str = "image") -> np.ndarray:
+    def _check_count(self, name: str, count: int) -> None:
+        channels = 1 if self.color == "GRAY" else 3
+        if count in (1, channels) or (self.color != "GRAY" and count >= 4):
+            return
+        more = "" if self.color == "GRAY" else ", or one for each of four and more channels"
+        raise OptionError(
+            f"preprocessing: '{name}' has {count} numbers; {self.color} takes 1 or {channels}{more}."
+        )
+
+    def apply(
+        self, pixels: np.ndarray, name: str = "image", channels: int | None = None
+    ) -> np.ndarray:
         """Turn one image into the network's input.
 
         Args:
-            pixels: (H, W), (H, W, 1) or (H, W, 3), RGB; uint8 or any other numbers.
+            pixels: (H, W), (H, W, 1) or (H, W, 3), RGB; or (H, W, `channels`), of which BGR turns round the
+                first three. uint8 or any other numbers.
             name: of the image, for messages.
+            channels: what the network takes; None where it does not say.
 
         Returns:
             float32, (1, C, H', W') or (1, H', W', C).
@@ -114,16 +156,52 @@ class Preprocess:
         """
         import numpy as np
 
-        image = _resized(_channels_last(pixels, name), self.resize, name)
-        image = _colored(_cropped(image, self.crop, name), self.color)
+        image = self._fitted(_channels_last(pixels, name, channels), name)
+        image = _colored(_cropped(image, self.crop, name), self.color, name)
+        for setting, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) not in (1, image.shape[2]):
+                raise DataError(
+                    f"the image '{name}' has {image.shape[2]} channels, and '{setting}' has "
+                    f"{len(numbers)} numbers."
+                )
         values = image.astype(np.float32) * np.float32(self.scale)
         values = (values - _row(self.mean)) / _row(self.std)
         ordered = values.transpose(2, 0, 1) if self.layout == "NCHW" else values
         return np.ascontiguousarray(ordered[None], dtype=np.float32)
 
+    def _fitted(self, image: np.ndarray, name: str) -> np.ndarray:
+        """The image in the size of `resize`, with borders where it is to be seen whole."""
+        if self.resize is None:
+            return image
+        height, width = image.shape[:2]
+        if isinstance(self.resize, int) and not self.letterbox:
+            factor = self.resize / min(height, width)
+            return self._resized(image, (round(height * factor), round(width * factor)), name)
+        size = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        if not self.letterbox:
+            return self._resized(image, size, name)
+        factor = min(size[0] / height, size[1] / width)
+        inner = self._resized(image, (round(height * factor), round(width * factor)), name)
+        return _padded(inner, size, _GREY if self.pad is None else self.pad)
+
+    def _resized(self, image: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
+        size = (max(1, size[0]), max(1, size[1]))
+        if size == image.shape[:2]:
+            return image
+        if image.dtype.kind not in "uif":
+            raise DataError(f"the image '{name}' is {image.dtype}; resizing takes numbers.")
+        return _resampled(image, size, self.interpolation)
+
     def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON types, for the manifest and for digests."""
-        return to_table(self)
+        """The settings as JSON types, for the manifest and for digests.
+
+        What newer versions have added stands there only where it is set, so that a calibration of an
+        older one still counts as made with the same preprocessing.
+        """
+        unset = {
+            f.name for f in fields(self) if f.name in _ADDED and getattr(self, f.name) == f.default
+        }
+        return {name: value for name, value in to_table(self).items() if name not in unset}
 
 
 def read_preprocess(path: Path | None, overrides: Mapping[str, Any]) -> Preprocess | None:
@@ -150,35 +228,50 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         )
 
 
-def _channels_last(pixels: np.ndarray, name: str) -> np.ndarray:
+def _channels_last(pixels: np.ndarray, name: str, channels: int | None) -> np.ndarray:
     if pixels.ndim == 2:
         return pixels[:, :, None]
-    if pixels.ndim == 3 and pixels.shape[2] in (1, 3):
+    if pixels.ndim == 3 and pixels.shape[2] in (1, 3, channels):
         return pixels
+    counts = "1 or 3" if channels in (None, 1, 3) else f"1, 3 or {channels}"
+    hint = "Arrays that need none go without --preprocess."
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4, channels):
+        hint = "These pixels are channels first; bring the channels to the end: array.transpose(0, 2, 3, 1)."
     raise DataError(
         f"the image '{name}' has the shape {pixels.shape}; preprocessing takes (height, width) or "
-        "(height, width, 1 or 3). Arrays that need none go without --preprocess."
+        f"(height, width, {counts}). {hint}"
     )
 
 
-def _resized(image: np.ndarray, size: ImageSize | None, name: str) -> np.ndarray:
-    if size is None:
-        return image
+def _resampled(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
     import numpy as np
-
-    height, width = image.shape[:2]
-    if isinstance(size, int):
-        factor = size / min(height, width)
-        size = (max(1, round(height * factor)), max(1, round(width * factor)))
-    if size == (height, width):
-        return image
-    if image.dtype != np.uint8:
-        raise DataError(f"resizing takes uint8 pixels, and the image '{name}' is {image.dtype}.")
     from PIL import Image
 
-    mode = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    out = np.asarray(mode.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return out[:, :, None] if out.ndim == 2 else out
+    how = Image.Resampling[_FILTERS[interpolation]]
+    height, width = size
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(Image.fromarray(image).resize((width, height), how))
+    # a channel at a time: Pillow would take a fourth one for transparency, and resizes no other deep pixels
+    values = image if image.dtype == np.uint8 else image.astype(np.float32)
+    planes = [
+        Image.fromarray(np.ascontiguousarray(values[:, :, channel])).resize((width, height), how)
+        for channel in range(image.shape[2])
+    ]
+    return np.stack([np.asarray(plane) for plane in planes], axis=2)
+
+
+def _padded(image: np.ndarray, size: tuple[int, int], value: float) -> np.ndarray:
+    """The image in the centre of a larger one; of an odd border the larger half is right and below."""
+    import numpy as np
+
+    fits = image.dtype.kind == "f" or (
+        value % 1 == 0 and np.iinfo(image.dtype).min <= value <= np.iinfo(image.dtype).max
+    )
+    dtype = image.dtype if fits else np.dtype(np.float32)
+    whole = np.full((*size, image.shape[2]), value, dtype)
+    top, left = (size[0] - image.shape[0]) // 2, (size[1] - image.shape[1]) // 2
+    whole[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return whole
 
 
 def _cropped(image: np.ndarray, size: ImageSize | None, name: str) -> np.ndarray:
@@ -194,13 +287,22 @@ def _cropped(image: np.ndarray, size: ImageSize | None, name: str) -> np.ndarray
     return image[top : top + height, left : left + width]
 
 
-def _colored(image: np.ndarray, color: str) -> np.ndarray:
-    if color == "GRAY":
-        # ITU-R BT.601 luma, as Pillow's mode L
-        weights = _row((0.299, 0.587, 0.114))
-        return image if image.shape[2] == 1 else (image @ weights)[:, :, None]
+def _colored(image: np.ndarray, color: str, name: str) -> np.ndarray:
     import numpy as np
 
-    if image.shape[2] == 1:
+    channels = image.shape[2]
+    if color == "GRAY":
+        if channels not in (1, 3):
+            raise DataError(
+                f"the image '{name}' has {channels} channels, of which no GRAY is made."
+            )
+        # ITU-R BT.601 luma, as Pillow's mode L
+        weights = _row((0.299, 0.587, 0.114))
+        return image if channels == 1 else (image @ weights)[:, :, None]
+    if channels == 1:
         return np.repeat(image, 3, axis=2)
-    return image[:, :, ::-1] if color == "BGR" else image
+    if color == "RGB":
+        return image
+    if channels > 4:
+        raise DataError(f"the image '{name}' has {channels} channels; which is BGR is not known.")
+    return image[:, :, [2, 1, 0, *range(3, channels)]]

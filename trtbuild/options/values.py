@@ -236,7 +236,7 @@ def _one(field: OptionField, given: Any, folder: Path | None, *, named: bool = F
         raise ValueError(f"cannot be '{value}': it is one of {', '.join(field.choices)}{hint}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(field, value)
-    return _placed(option.is_path, value, folder)
+    return value if str(value) in option.words else _placed(option.is_path, value, folder)
 
 
 _NAMES = {
@@ -306,6 +306,7 @@ def _text(field: OptionField, value: Any, folder: Path | None) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     is_path = isinstance(value, Path) or (field.option.is_path and not names_function(value))
+    is_path = is_path and str(value) not in field.option.words
     if is_path and folder is not None:
         return Path(os.path.relpath(value, folder)).as_posix()
     return (

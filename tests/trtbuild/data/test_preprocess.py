@@ -117,3 +117,89 @@ def test_the_numbers_of_real_networks(shared, name):
     wanted = (pixels * float(given["scale"]) - np.array(given["mean"])) / np.array(given["std"])
     # three float32 operations on values up to 255 - 104: half a unit in the last place each
     np.testing.assert_allclose(found, wanted.transpose(2, 0, 1), rtol=0, atol=3 * 2.0**-17)
+
+
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+def test_interpolations_are_pillows(interpolation):
+    found = Preprocess(resize=(9, 31), interpolation=interpolation).apply(PIXELS)[0]
+    wanted = Image.fromarray(PIXELS).resize((31, 9), FILTERS[interpolation])
+    np.testing.assert_array_equal(found, np.asarray(wanted).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64, np.int32])
+def test_deep_pixels_are_resized_as_floats(dtype):
+    pixels = PIXELS.astype(dtype) * dtype(200)
+    found = Preprocess(resize=(9, 31), interpolation="bicubic").apply(pixels)[0]
+    for channel in range(3):
+        plane = Image.fromarray(PIXELS[:, :, channel].astype(np.float32) * 200)
+        wanted = np.asarray(plane.resize((31, 9), Image.Resampling.BICUBIC))
+        np.testing.assert_array_equal(found[channel], wanted)
+
+
+def test_a_fourth_channel_is_resized_like_the_others():
+    pixels = np.dstack([PIXELS, PIXELS[:, :, 0]])
+    found = Preprocess(resize=(9, 31)).apply(pixels, channels=4)[0]
+    np.testing.assert_array_equal(found[3], found[0])
+    np.testing.assert_array_equal(found[:3], Preprocess(resize=(9, 31)).apply(PIXELS)[0])
+
+
+@pytest.mark.parametrize(
+    ("resize", "inner", "top", "left"),
+    [
+        (26, (17, 26), 4, 0),  # 13 * 26/20 = 16.9
+        ((13, 25), (13, 20), 0, 2),  # an odd border: the larger half lies right
+        ((30, 20), (13, 20), 8, 0),
+        ((5, 5), (3, 5), 1, 0),
+        ((26, 60), (26, 40), 0, 10),
+    ],
+)
+@pytest.mark.parametrize("pad", [None, 0, 114, 200.5])
+def test_letterbox_by_hand(resize, inner, top, left, pad):
+    preprocess = Preprocess(
+        resize=resize, letterbox=True, pad=pad, scale=1 / 255, mean=(0.5,), std=(0.25,)
+    )
+    size = (resize, resize) if isinstance(resize, int) else resize
+    wanted = np.full((*size, 3), 114 if pad is None else pad, np.float64)
+    image = Image.fromarray(PIXELS).resize(inner[::-1], Image.Resampling.BILINEAR)
+    wanted[top : top + inner[0], left : left + inner[1]] = np.asarray(image)
+    found = preprocess.apply(PIXELS)[0].transpose(1, 2, 0)
+    # p * scale is below 1, the rest below 2 / 2**-2: a relative error of 2**-24 in each of three operations
+    np.testing.assert_allclose(found, (wanted / 255 - 0.5) / 0.25, rtol=0, atol=3 * 2.0**-22)
+
+
+def test_letterbox_of_a_grey_image_and_in_bgr():
+    grey = Preprocess(resize=26, letterbox=True, color="GRAY").apply(PIXELS[:, :, 0])[0, 0]
+    np.testing.assert_array_equal(grey[:4], 114)
+    found = Preprocess(resize=26, letterbox=True, color="BGR").apply(PIXELS)[0]
+    same = Preprocess(resize=26, letterbox=True).apply(PIXELS)[0]
+    np.testing.assert_array_equal(found, same[::-1])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"letterbox": True},
+        {"pad": 114},
+        {"interpolation": "area"},
+        {"resize": 4, "letterbox": True, "pad": float("nan")},
+        {"color": "GRAY", "mean": (1, 2, 3, 4)},
+    ],
+)
+def test_settings_that_do_not_go_together(settings):
+    with pytest.raises(OptionError):
+        Preprocess(**settings)
+
+
+def test_what_newer_versions_added_is_told_only_where_it_is_set():
+    known = {"layout", "color", "scale", "mean", "std", "resize", "crop", "array"}
+    assert set(Preprocess(resize=4).as_dict()) == known
+    assert Preprocess(resize=4, letterbox=True).as_dict()["letterbox"] is True

@@ -1,0 +1,293 @@
+"""Images: values as the file holds them, what is passed over and why, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import tarfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trtbuild.data import Preprocess, open_source
+from trtbuild.data.image_files import images_below
+from trtbuild.errors import DataError
+from trtbuild.model.signature import TensorSpec
+
+RANDOM = np.random.default_rng(7)
+COLOURS = RANDOM.integers(0, 256, (4, 5, 4), dtype=np.uint8)
+DEEP = RANDOM.integers(0, 65536, (4, 5, 4)).astype(np.uint16)
+
+
+def spec(channels=3):
+    return TensorSpec("x", np.dtype(np.float32), ("N", channels, "h", "w"))
+
+
+def opened(path, channels=3, preprocess=None, **how):
+    return open_source(str(path), [spec(channels)], preprocess or Preprocess(), **how)
+
+
+def values(path, channels=3, preprocess=None):
+    """The only sample's values, (H, W, C)."""
+    (sample,) = opened(path, channels, preprocess)
+    return sample.load()["x"][0].transpose(1, 2, 0)
+
+
+def png(pixels):
+    """A PNG file of 16 bits a channel, which Pillow does not write in colour."""
+    height, width, channels = pixels.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+
+    def chunk(tag, content):
+        return (
+            struct.pack(">I", len(content))
+            + tag
+            + content
+            + struct.pack(">I", zlib.crc32(tag + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    )
+
+
+def folder(tmp_path, **files):
+    place = tmp_path / "set"
+    place.mkdir(exist_ok=True)
+    for name, given in files.items():
+        stream = io.BytesIO()
+        if isinstance(given, bytes):
+            stream.write(given)
+        else:
+            Image.fromarray(given).save(stream, "TIFF" if name.endswith("tif") else "PNG")
+        (place / name.replace("_", ".", 1)).write_bytes(stream.getvalue())
+    return place
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bits_keep_their_values(tmp_path, channels):
+    place = folder(tmp_path, a_png=png(DEEP[:, :, :channels]))
+    color = "GRAY" if channels == 1 else "RGB"
+    found = values(place, channels, Preprocess(color=color))
+    np.testing.assert_array_equal(found, DEEP[:, :, :channels].astype(np.float32))
+
+
+def test_transparency_goes_where_the_network_takes_none(tmp_path):
+    place = folder(tmp_path, a_png=png(DEEP))
+    np.testing.assert_array_equal(values(place), DEEP[:, :, :3].astype(np.float32))
+    place = folder(tmp_path, a_png=COLOURS)
+    np.testing.assert_array_equal(values(place), COLOURS[:, :, :3].astype(np.float32))
+    np.testing.assert_array_equal(values(place, 4), COLOURS.astype(np.float32))
+    found = values(place, 4, Preprocess(color="BGR", mean=(1, 2, 3, 4)))
+    np.testing.assert_array_equal(found, COLOURS[:, :, [2, 1, 0, 3]] - np.float32([1, 2, 3, 4]))
+
+
+def test_an_image_without_a_fourth_channel_is_refused_by_a_network_of_four(tmp_path):
+    place = folder(tmp_path, a_png=COLOURS[:, :, :3])
+    with pytest.raises(DataError, match=r"'a\.png' has the shape \[3, 4, 5\]"):
+        values(place, 4)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        RANDOM.random((4, 5)).astype(np.float32) * 3 - 1,
+        RANDOM.integers(-(2**24), 2**24, (4, 5)).astype(np.int32),
+        DEEP[:, :, 0],
+    ],
+)
+def test_floats_and_whole_numbers_of_a_tiff_keep_their_values(tmp_path, pixels):
+    place = folder(tmp_path, a_tif=pixels)
+    found = values(place, 1, Preprocess(color="GRAY"))[:, :, 0]
+    np.testing.assert_array_equal(found, pixels.astype(np.float32))
+    np.testing.assert_array_equal(values(place), np.stack([found] * 3, axis=2))
+
+
+def test_sixteen_bits_that_cannot_be_read_are_refused(tmp_path):
+    place = folder(tmp_path, a_png=png(DEEP[:, :, :2]))
+    with pytest.raises(DataError, match="16 bits a channel"):
+        values(place)
+
+
+def test_arrays_of_four_and_more_channels(tmp_path):
+    for channels in (4, 6):
+        pixels = RANDOM.integers(0, 256, (3, 4, 5, channels), dtype=np.uint8)
+        np.save(tmp_path / "d.npy", pixels)
+        mean = tuple(float(number) for number in range(channels))
+        source = opened(tmp_path / "d.npy", channels, Preprocess(mean=mean))
+        found = np.concatenate([sample.load()["x"] for sample in source])
+        wanted = pixels.astype(np.float32) - np.float32(mean)
+        np.testing.assert_array_equal(found, wanted.transpose(0, 3, 1, 2))
+    for preprocess in (Preprocess(mean=(1, 2, 3)), Preprocess(color="BGR")):
+        with pytest.raises(DataError, match="6 channels"):
+            next(iter(opened(tmp_path / "d.npy", 6, preprocess))).load()
+
+
+def test_layouts_are_recognised(tmp_path):
+    np.save(tmp_path / "d.npy", np.zeros((2, 3, 16, 17), np.uint8))
+    with pytest.raises(DataError, match="channels first; bring the channels to the end"):
+        next(iter(opened(tmp_path / "d.npy"))).load()
+    last = TensorSpec("x", np.dtype(np.float32), ("N", 16, 17, 3))
+    np.save(tmp_path / "d.npy", np.zeros((2, 16, 17, 3), np.uint8))
+    source = open_source(str(tmp_path / "d.npy"), [last], Preprocess())
+    with pytest.raises(DataError, match="--layout NHWC"):
+        next(iter(source)).load()
+    np.save(tmp_path / "d.npy", np.zeros((2, 3, 16, 17), np.float32))
+    with pytest.raises(DataError, match=r"channels last: .* transpose"):
+        next(iter(open_source(str(tmp_path / "d.npy"), [last], None))).load()
+    np.save(tmp_path / "d.npy", np.zeros((2, 16, 17, 3), np.float32))
+    first = TensorSpec("x", np.dtype(np.float32), ("N", 3, 16, 17))
+    with pytest.raises(DataError, match=r"channels first: .* transpose"):
+        next(iter(open_source(str(tmp_path / "d.npy"), [first], None))).load()
+
+
+def test_folders_behind_links_are_read_once_each(tmp_path):
+    place = folder(tmp_path, a_png=COLOURS)
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(COLOURS[:, :, :3]).save(other / "b.png")
+    (place / "more").symlink_to(other)
+    (place / "more" / "round").symlink_to(place)
+    (place / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    source = opened(place)
+    assert [sample.name for sample in source] == ["a.png", "more/b.png"]
+    assert [str(p) for p in source.passed_over] == ["1 x a link to nothing ('gone.png')"]
+
+
+def test_what_is_passed_over_is_counted_and_named(tmp_path):
+    place = folder(tmp_path, a_png=COLOURS)
+    for name in ("._a.png", ".DS_Store", "b.HEIC", "c.heic", "notes", "l.csv"):
+        (place / name).write_bytes(b"\0\5\x16\7")
+    (place / ".trash").mkdir()
+    (place / ".trash" / "d.png").write_bytes(b"")
+    os.mkfifo(place / "pipe.png")
+    source = opened(place)
+    assert [sample.name for sample in source] == ["a.png"]
+    found = {p.reason: (p.count, p.examples) for p in source.passed_over}
+    assert found == {
+        "hidden": (3, (".DS_Store", "._a.png", ".trash")),
+        "the suffix .heic is not read": (2, ("b.HEIC", "c.heic")),
+        "the suffix .csv is not read": (1, ("l.csv",)),
+        "no suffix": (1, ("notes",)),
+        "no regular file": (1, ("pipe.png",)),
+    }
+    (place / "a.png").unlink()
+    with pytest.raises(
+        DataError, match=r"no image .* 2 x the suffix \.heic is not read \('b\.HEIC'"
+    ):
+        list(opened(place))
+
+
+def test_tar_files_pass_over_the_same(tmp_path):
+    place = folder(tmp_path, a_png=COLOURS)
+    for name in ("._a.png", "b.heic"):
+        (place / name).write_bytes(b"x")
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(place, arcname="set")
+    source = opened(tmp_path / "set.tar")
+    assert [sample.name for sample in source] == ["set/a.png"]
+    assert sorted(p.reason for p in source.passed_over) == [
+        "hidden",
+        "the suffix .heic is not read",
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.xz"])
+def test_a_tar_file_that_was_cut_off_anywhere_is_refused(tmp_path, suffix):
+    place = folder(tmp_path, a_png=COLOURS, b_png=COLOURS[::-1].copy())
+    path = tmp_path / f"set.{suffix}"
+    mode = "w" if suffix == "tar" else f"w:{suffix[4:]}"
+    with tarfile.open(path, mode) as archive:
+        archive.add(place, arcname="set")
+        end = archive.offset
+    assert len(list(opened(path))) == 2
+    whole = path.read_bytes()
+    cuts = (end, end - 512, end - 700) if suffix == "tar" else (len(whole) - 9, len(whole) // 2)
+    for cut in cuts:
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DataError, match=r"tar file|cannot read the data"):
+            list(opened(path))
+
+
+def test_tar_files_put_together_are_refused(tmp_path):
+    for name in ("one", "two"):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            archive.add(folder(tmp_path, a_png=COLOURS), arcname=name)
+    both = (tmp_path / "one.tar").read_bytes() + (tmp_path / "two.tar").read_bytes()
+    (tmp_path / "both.tar").write_bytes(both)
+    with pytest.raises(DataError, match="several were put together"):
+        list(opened(tmp_path / "both.tar"))
+
+
+def test_one_broken_image_is_named_or_passed_over(tmp_path):
+    place = folder(tmp_path, a_png=COLOURS, b_png=COLOURS[::-1].copy())
+    whole = (place / "a.png").read_bytes()
+    (place / "empty.png").write_bytes(b"")
+    (place / "half.png").write_bytes(whole[:60])
+    (place / "wrong.png").write_bytes(whole[:40] + b"\xff" * 30 + whole[70:])
+    with pytest.raises(DataError, match=r"'empty\.png' .* --skip-broken"):
+        [sample.load() for sample in opened(place)]
+    source = opened(place, skip_broken=True)
+    assert [sample.name for sample in source] == ["a.png", "b.png"]
+    (broken,) = source.passed_over
+    assert (broken.reason, broken.count) == ("broken", 3)
+    assert len(source.index) == 2
+
+
+def test_lists_of_images(tmp_path):
+    place = folder(tmp_path, a_png=COLOURS, b_png=COLOURS[::-1].copy())
+    path = tmp_path / "images.txt"
+    path.write_text(f"\ufeff# two\n{place / 'b.png'}\r\n\nset/a.png\n", encoding="utf-8")
+    source = opened(path)
+    assert [sample.name for sample in source] == [str(place / "b.png"), "set/a.png"]
+    np.testing.assert_array_equal(
+        next(iter(source)).load()["x"][0], COLOURS[::-1, :, :3].transpose(2, 0, 1)
+    )
+    for content, match in (
+        ("set/a.png\nset/c.png\n", r"line 2 .* 'set/c\.png'"),
+        ("", "names no image"),
+        ("\0\n", r"line 1 .* '\\x00'"),
+    ):
+        path.write_text(content)
+        with pytest.raises(DataError, match=match):
+            list(opened(path))
+
+
+def test_names_that_are_no_text_are_shown_escaped(tmp_path):
+    place = folder(tmp_path, a_png=COLOURS)
+    try:
+        (place / "a.png").rename(place / os.fsdecode(b"\xff\x1b[31m.png"))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    (sample,) = opened(place)
+    assert sample.name == r"\udcff\x1b[31m.png"
+    sample.load()
+    (found,) = images_below(place).images
+    found.write_bytes(b"")
+    with pytest.raises(DataError, match=r"'\\udcff\\x1b"):
+        next(iter(opened(place))).load()
+
+
+def test_an_image_beside_a_small_second_input(tmp_path):
+    small = TensorSpec("factor", np.dtype(np.float32), ("N", 2))
+    pixels = RANDOM.integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
+    factors = RANDOM.random((3, 2)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=pixels, factor=factors)
+    for preprocess in (Preprocess(scale=0.5), Preprocess(scale=0.5, input="x")):
+        samples = list(open_source(str(tmp_path / "d.npz"), [small, spec()], preprocess))
+        for number, sample in enumerate(samples):
+            feeds = sample.load()
+            np.testing.assert_array_equal(feeds["factor"], factors[number : number + 1])
+            np.testing.assert_array_equal(
+                feeds["x"][0], pixels[number].transpose(2, 0, 1) * np.float32(0.5)
+            )
+    with pytest.raises(DataError, match="none is 'picture'"):
+        open_source(str(tmp_path / "d.npz"), [small, spec()], Preprocess(input="picture"))
+    two = [spec(), TensorSpec("y", np.dtype(np.float32), ("N", 3, 4, 5))]
+    with pytest.raises(DataError, match="--image-input"):
+        open_source(str(tmp_path / "d.npz"), two, Preprocess())

@@ -1,0 +1,109 @@
+"""Which files are images: those below a folder, and those that a text file lists."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from trtbuild.data.passed_over import HIDDEN
+from trtbuild.data.shown import shown
+from trtbuild.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["IMAGE_SUFFIXES", "LIST_SUFFIXES", "Found", "images_below", "listed_images", "why_not"]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+LIST_SUFFIXES = frozenset({".txt", ".lst", ".list"})
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images, in order of path, and the names of all other files, each with the reason."""
+
+    images: tuple[Path, ...]
+    others: tuple[tuple[str, str], ...]
+
+
+def why_not(name: str) -> str:
+    """Return why a file of this name is no image; empty for one that is."""
+    path = PurePosixPath(name)
+    if any(part.startswith(".") and part not in (".", "..") for part in path.parts):
+        return HIDDEN
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return ""
+    return f"the suffix {shown(suffix)} is not read" if suffix else "no suffix"
+
+
+def images_below(folder: Path) -> Found:
+    """Return the images below `folder`, through links to folders too, but for hidden ones.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    images, others = [], []
+    for path in _files_below(folder, (folder.resolve(),)):
+        name = path.relative_to(folder).as_posix()
+        why = why_not(name)
+        if not why and not path.is_file():
+            why = "a link to nothing" if path.is_symlink() else "no regular file"
+        if why:
+            others.append((shown(name), why))
+        else:
+            images.append(path)
+    return Found(tuple(sorted(images)), tuple(sorted(others)))
+
+
+def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Every file; a hidden folder stands for what is in it, and so does one that it lies in itself."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"cannot read the folder '{shown(folder)}': {error.strerror}.") from error
+    for entry in entries:
+        path = Path(entry.path)
+        if not entry.is_dir() or entry.name.startswith("."):
+            yield path
+            continue
+        real = path.resolve()
+        if real not in above:
+            yield from _files_below(path, (*above, real))
+
+
+def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:
+    """Return the lines of a text file and the files that they name, relative to it or to where we are.
+
+    Raises:
+        DataError: the file cannot be read, names nothing, or a file that is not there.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"cannot read the list '{shown(path)}': {error.strerror}.") from error
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        name = line.strip()
+        if not name or name.startswith("#"):
+            continue
+        places = (path.parent / name, Path(name))
+        file = next((place for place in places if _is_file(place)), None)
+        if file is None:
+            raise DataError(
+                f"line {number} of the list '{shown(path)}' names '{shown(name)}', which does not exist; "
+                "a list has the path of one image in every line."
+            )
+        found.append((name, file))
+    if not found:
+        raise DataError(f"the list '{shown(path)}' names no image.")
+    return tuple(found)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False

@@ -1,0 +1,45 @@
+"""What of the data was not read, and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["HIDDEN", "PassedOver", "grouped"]
+
+HIDDEN = "hidden"
+
+# Names that a sentence tells; the others are counted.
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """Files that were passed over for one reason.
+
+    Attributes:
+        reason: in a few words, such as ``hidden``.
+        count: how many files.
+        examples: names of the first few, in order.
+    """
+
+    reason: str
+    count: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        names = ", ".join(f"'{name}'" for name in self.examples)
+        more = ", ..." if self.count > len(self.examples) else ""
+        return f"{self.count} x {self.reason} ({names}{more})"
+
+
+def grouped(files: Iterable[tuple[str, str]]) -> tuple[PassedOver, ...]:
+    """Return pairs of a file's name and a reason, grouped by reason; both in their order."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, reason in files:
+        names[reason].append(name)
+    return tuple(PassedOver(r, len(found), tuple(found[:_EXAMPLES])) for r, found in names.items())

@@ -1,0 +1,80 @@
+"""Pixels of an image file, with the values that the file holds."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+from PIL import Image, ImageFile
+
+__all__ = ["decode_image"]
+
+# Modes of one number a pixel that NumPy takes over as they are: 16 and 32 bits, and floats.
+_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
+_SIXTEEN_BITS = re.compile(r";16[BLN]?$")
+
+
+def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
+    """Return the pixels of an image file.
+
+    Eight bits a channel come as uint8, 16 bits as uint16, and whole numbers of 32 bits and floats as they
+    are. Colours come as RGB; transparency only where four channels are wanted.
+
+    Args:
+        content: of the file.
+        channels: what the network takes; None where it does not say.
+
+    Returns:
+        (H, W), (H, W, 3) or (H, W, 4).
+
+    Raises:
+        ValueError: the file is no image that can be read, whatever is wrong with it.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return _pixels(image, content, channels)
+    except MemoryError as error:
+        raise ValueError("it does not fit into memory") from error
+    except Exception as error:  # a decoder may raise anything at all for damaged bytes
+        raise ValueError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+
+
+def _pixels(image: ImageFile.ImageFile, content: bytes, channels: int | None) -> np.ndarray:
+    if image.mode in _DEEP:
+        values = np.asarray(image)
+        return values.astype(values.dtype.newbyteorder("="))
+    wanted = "RGBA" if channels == 4 and image.has_transparency_data else "RGB"
+    if _has_sixteen_bits(image):
+        return _sixteen_bits(image, content)[:, :, : len(wanted)]
+    return np.asarray(image if image.mode in ("L", wanted) else image.convert(wanted))
+
+
+def _has_sixteen_bits(image: ImageFile.ImageFile) -> bool:
+    return any(_SIXTEEN_BITS.search(_raw_mode(tile.args)) for tile in image.tile)
+
+
+def _raw_mode(arguments: object) -> str:
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _sixteen_bits(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
+    """The values of 16-bit colours, of which Pillow gives the upper bytes alone.
+
+    Read once more in the other byte order, the lower bytes are what it takes for the upper ones.
+    """
+    upper = np.asarray(image).astype(np.uint16)
+    with Image.open(io.BytesIO(content)) as again:
+        if not all(re.fullmatch(r"RGBA?;16[BL]", _raw_mode(tile.args)) for tile in again.tile):
+            raise ValueError("16 bits a channel are read of grey, RGB and RGBA images only")
+        again.tile = [tile._replace(args=_in_other_order(tile.args)) for tile in again.tile]
+        lower = np.asarray(again)
+    together: np.ndarray = upper * np.uint16(256) + lower
+    return together
+
+
+def _in_other_order(arguments: tuple[object, ...] | str) -> tuple[object, ...] | str:
+    mode = _raw_mode(arguments)
+    other = mode[:-1] + ("L" if mode.endswith("B") else "B")
+    return (other, *arguments[1:]) if isinstance(arguments, tuple) else other
