@@ -1,22 +1,37 @@
-"""Class labels from a CSV, an ``.npz`` or an ``.npy`` file."""
+"""Class labels from a table, an array or class folders: matched by name or by position, never guessed."""
 
 from __future__ import annotations
 
 import csv
+import re
+from collections import defaultdict
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trtbuild.data.arrays import load_arrays
+from trtbuild.data.class_folders import ClassFolders
 from trtbuild.data.samples import Source
+from trtbuild.data.shown import shown
 from trtbuild.errors import DataError
+from trtbuild.options.data import FOLDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
+
+    from trtbuild.data.passed_over import PassedOver
     from trtbuild.data.samples import Sample
 
 __all__ = ["LabelledSource", "read_labels"]
+
+# Columns by the names that people give them.
+_FILE_COLUMNS = frozenset({"file", "filename", "file_name", "filepath", "image", "name", "path"})
+_LABEL_COLUMN = "label"
+_ARRAY_NAMES = ("y", "labels", "label")
+_LINE = re.compile(r"(?:(?P<name>.*[^\s,])[\s,]+)?(?P<label>\S+?)")
+_NUMBER = re.compile(r"\+?\d+")
 
 
 @dataclass(frozen=True)
@@ -32,56 +47,227 @@ class LabelledSource(Source):
         """Where the samples come from."""
         return self.source.description
 
-    def __iter__(self) -> Iterator[Sample]:
-        for position, sample in enumerate(self.source):
-            yield replace(sample, label=self._label(position, sample))
+    @property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """What of the data was not read, and why."""
+        return self.source.passed_over
 
-    def _label(self, position: int, sample: Sample) -> int:
+    def __iter__(self) -> Iterator[Sample]:
+        """Start a new pass.
+
+        Raises:
+            DataError: a sample has no label or more than one, a label stands for two samples, or there
+                are more labels than samples.
+        """
         if self.by_name:
-            for name in (sample.name, Path(sample.name).name):
-                if name in self.by_name:
-                    return self.by_name[name]
-            raise DataError(f"the labels have no entry for the image '{sample.name}'.")
-        if position >= len(self.by_position):
+            yield from self._named()
+            return
+        count = 0
+        for sample in self.source:
+            if count < len(self.by_position):
+                yield replace(sample, label=self.by_position[count])
+            count += 1
+            if count > len(self.by_position):
+                break
+        if count != len(self.by_position):
+            more = "more samples" if count > len(self.by_position) else f"{count} samples"
             raise DataError(
-                f"there are {len(self.by_position)} labels, and '{self.description}' has more samples."
+                f"there are {len(self.by_position)} labels, and '{self.description}' has {more}. Give a "
+                "label for each sample in its order, or the columns 'file' and 'label'."
             )
-        return self.by_position[position]
+
+    def _named(self) -> Iterator[Sample]:
+        entries = _by_base_name(self.by_name)
+        taken: dict[str, str] = {}
+        for sample in self.source:
+            entry = _entry_for(sample.name, self.by_name, entries)
+            other = taken.setdefault(entry, sample.name)
+            if other != sample.name:
+                raise DataError(
+                    f"the label of '{entry}' fits two samples, '{other}' and '{sample.name}'; write their "
+                    "paths below the data's folder into the labels."
+                )
+            yield replace(sample, label=self.by_name[entry])
+
+
+def _by_base_name(names: Iterable[str]) -> Mapping[str, Sequence[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[PurePosixPath(name).name].append(name)
+    return found
+
+
+def _entry_for(name: str, names: Mapping[str, int], entries: Mapping[str, Sequence[str]]) -> str:
+    """The entry that says the same path as `name`, or the only one of which one path ends in the other."""
+    if name in names:
+        return name
+    fitting = [
+        entry
+        for entry in entries.get(PurePosixPath(name).name, ())
+        if f"/{entry}".endswith(f"/{name}") or f"/{name}".endswith(f"/{entry}")
+    ]
+    if not fitting:
+        raise DataError(f"the labels have no entry for the image '{name}'.")
+    if len(fitting) > 1:
+        raise DataError(
+            f"the labels have several entries for the image '{name}': '{fitting[0]}' and '{fitting[1]}'; "
+            "write its path below the data's folder."
+        )
+    return fitting[0]
 
 
 def read_labels(path: Path, source: Source) -> Source:
-    """Give every sample of `source` its label.
+    """Return the samples of `source`, each with its label.
 
     A CSV file has a header with the columns ``file`` and ``label``, or only ``label`` in the order of
-    the samples. An ``.npz`` file has an array ``y``, ``labels`` or ``label``, or only one array.
+    the samples. A ``.txt`` file has ``name label`` in every line, or only ``label``. An ``.npz`` file has
+    an array ``y``, ``labels`` or ``label``, or only one vector of whole numbers. The word ``folders``
+    stands for the data's own class folders, and a folder for its subfolders: a class is the position of
+    its folder among all of them in order of name.
 
     Raises:
-        DataError: the file is missing, has another form, or has too few labels.
+        DataError: the file is missing, has another form, or more than one reading.
     """
-    if path.suffix.lower() in (".npz", ".npy"):
+    if str(path) == FOLDERS or path.is_dir():
+        return ClassFolders(source, None if str(path) == FOLDERS else path)
+    suffix = path.suffix.lower()
+    if suffix in (".npz", ".npy"):
         return LabelledSource(source, {}, _array_labels(path))
+    text = _text(path)
+    named = _text_labels(text, path) if suffix == ".txt" else _table_labels(text, path)
+    if named and named[0][0] is None:
+        return LabelledSource(source, {}, [label for _, label in named])
+    return LabelledSource(source, _unique(named, path), [])
+
+
+def _text(path: Path) -> str:
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        labels = [int(row["label"]) for row in rows]
+        content = path.read_bytes()
+        return content.decode(
+            "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        )
     except OSError as error:
-        raise DataError(f"cannot read the labels '{path}': {error.strerror}.") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise DataError(f"cannot read the labels '{shown(path)}': {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"the labels '{shown(path)}' are no UTF-8 text: {error}.") from error
+
+
+def _unique(named: Iterable[tuple[str | None, int]], path: Path) -> dict[str, int]:
+    labels: dict[str, int] = {}
+    for name, label in named:
+        key = _posix(name or "")
+        if labels.setdefault(key, label) != label:
+            raise DataError(
+                f"the labels '{shown(path)}' give '{key}' two classes, {labels[key]} and {label}."
+            )
+    return labels
+
+
+def _posix(name: str) -> str:
+    return name.strip().replace("\\", "/").removeprefix("./")
+
+
+def _text_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
+    """``name label`` or ``label`` in every line, as ImageNet's ``val.txt`` has it."""
+    found: list[tuple[str | None, int]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        parts = _LINE.fullmatch(line.strip())
+        assert parts is not None
+        where = f"line {number} of the labels '{shown(path)}'"
+        found.append((parts["name"], _whole(parts["label"], where)))
+    _same_form(found, path)
+    return found
+
+
+def _same_form(found: Sequence[tuple[str | None, int]], path: Path) -> None:
+    if not found:
+        raise DataError(f"the labels '{shown(path)}' hold no label.")
+    if len({name is None for name, _ in found}) > 1:
         raise DataError(
-            f"the labels '{path}' need a header with the column 'label' (and 'file') and a whole "
-            f"number in every row: {error}."
-        ) from error
-    if rows and "file" in rows[0]:
-        return LabelledSource(source, {row["file"]: label for row, label in zip(rows, labels)}, [])
-    return LabelledSource(source, {}, labels)
+            f"some lines of the labels '{shown(path)}' have a name and others have none."
+        )
+
+
+def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
+    """The columns of a CSV file; a table without labels, or with a column nobody knows, is refused."""
+    where = f"the labels '{shown(path)}'"
+    try:
+        lines = [line for line in csv.reader(text.splitlines(), delimiter=_delimiter(text)) if line]
+    except csv.Error as error:
+        raise DataError(f"{where} are no CSV file: {error}.") from error
+    header = [title.strip() for title in lines[0]] if lines else []
+    columns = [title.lower() for title in header]
+    if columns.count(_LABEL_COLUMN) != 1:
+        raise DataError(
+            f"{where} need a header with one column 'label' (and 'file'); the first line is "
+            f"'{','.join(header)}'."
+        )
+    files = [number for number, title in enumerate(columns) if title in _FILE_COLUMNS]
+    if len(files) != 1 and len(columns) > 1:
+        others = ", ".join(f"'{title}'" for title in header if title.lower() != _LABEL_COLUMN)
+        raise DataError(
+            f"{where} have the columns {others} beside 'label', and it is not clear which names the "
+            "sample: call that column 'file'; without one, leave the column 'label' alone."
+        )
+    found: list[tuple[str | None, int]] = []
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(columns):
+            raise DataError(
+                f"line {number} of {where} has {len(line)} columns, and the header has {len(columns)}."
+            )
+        label = _whole(line[columns.index(_LABEL_COLUMN)], f"line {number} of {where}")
+        found.append((line[files[0]] if files else None, label))
+    _same_form(found, path)
+    return found
+
+
+def _delimiter(text: str) -> str:
+    header = text.split("\n", 1)[0]
+    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
+
+
+def _whole(text: str, where: str) -> int:
+    if not _NUMBER.fullmatch(text.strip()):
+        raise DataError(
+            f"{where} has the label '{text.strip()}'; a label is the number of a class, from 0. Write "
+            "the position of the class among the network's outputs."
+        )
+    return int(text)
 
 
 def _array_labels(path: Path) -> list[int]:
     arrays = load_arrays(path)
-    named = [arrays[name] for name in ("y", "labels", "label") if name in arrays]
-    candidates = named or [array for array in arrays.values() if array.ndim == 1]
-    if not candidates or candidates[0].ndim != 1 or candidates[0].dtype.kind not in "iu":
+    named = [name for name in _ARRAY_NAMES if name in arrays]
+    if not named:
+        named = [name for name, array in arrays.items() if _is_vector(array)] or list(arrays)
+    if len(named) != 1:
+        have = ", ".join(f"'{name}' {arrays[name].shape}" for name in named) or "no array"
         raise DataError(
-            f"'{path}' has no one-dimensional array of whole numbers named 'y' or 'labels'."
+            f"'{shown(path)}' has no array that is clearly the labels: it holds {have}. Name one 'labels'."
         )
-    return [int(value) for value in candidates[0]]
+    array = arrays[named[0]]
+    if not _is_vector(array):
+        raise DataError(
+            f"'{shown(path)}' has the array '{named[0]}' of shape {array.shape} and type {array.dtype}; "
+            f"labels are one-dimensional whole numbers.{_hint(array)}"
+        )
+    if array.size and array.min() < 0:
+        raise DataError(
+            f"'{shown(path)}' holds the label {array.min()}; a label is the number of a class, from 0."
+        )
+    return [int(value) for value in array]
+
+
+def _is_vector(array: np.ndarray) -> bool:
+    return array.ndim == 1 and array.dtype.kind in "iu"
+
+
+def _hint(array: np.ndarray) -> str:
+    if array.dtype.kind in "US":
+        return " Write the position of each class among the network's outputs."
+    numbers = array.ndim == 2 and array.dtype.kind in "iufb"
+    if numbers and array.shape[1] > 1 and ((array == 0) | (array == 1)).all():
+        return " One-hot labels become numbers with .argmax(axis=1)."
+    return ""
