@@ -44,7 +44,6 @@ __all__ = ["ImageSize", "Preprocess", "read_preprocess"]
 
 ImageSize = int | tuple[int, int]
 
-_GREY = 114.0
 _FILTERS = {name: name.upper() for name in ("bilinear", "bicubic", "nearest", "lanczos", "box")}
 _ADDED = frozenset({"interpolation", "letterbox", "pad", "input"})
 
@@ -97,9 +96,7 @@ class Preprocess:
         False,
         "Resize the whole image into --resize (a square, or HEIGHTxWIDTH) and pad its borders.",
     )
-    pad: float | None = option(
-        None, "Pixel value of the letterbox's borders.", when_absent="114, a grey", example="114"
-    )
+    pad: float = option(114.0, "Pixel value of the letterbox's borders.")
     crop: ImageSize | None = option(
         None, "Side of the centre square, or HEIGHTxWIDTH.", metavar="SIZE", unit="pixels",
         parse=_size, when_absent="everything is kept", example="[224, 224]",
@@ -120,11 +117,7 @@ class Preprocess:
             self._check_count(name, len(getattr(self, name)))
         if self.letterbox and self.resize is None:
             raise OptionError("preprocessing: 'letterbox' needs 'resize', the size to fill.")
-        if self.pad is not None and not self.letterbox:
-            raise OptionError(
-                "preprocessing: 'pad' is of the letterbox's borders; set 'letterbox'."
-            )
-        numbers = (self.scale, *self.mean, *self.std, self.pad or 0.0)
+        numbers = (self.scale, *self.mean, *self.std, self.pad)
         if not all(self.std) or not all(math.isfinite(number) for number in numbers):
             raise OptionError("preprocessing: 'std' holds a zero, or a number is not finite.")
 
@@ -182,7 +175,7 @@ class Preprocess:
             return self._resized(image, size, name)
         factor = min(size[0] / height, size[1] / width)
         inner = self._resized(image, (round(height * factor), round(width * factor)), name)
-        return _padded(inner, size, _GREY if self.pad is None else self.pad)
+        return _padded(inner, size, self.pad)
 
     def _resized(self, image: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
         size = (max(1, size[0]), max(1, size[1]))
