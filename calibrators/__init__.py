@@ -27,10 +27,9 @@ from calibrators.crosscheck import (
 from calibrators.doubling import DoublingHistogram, TensorRTCollector
 from calibrators.errors import CalibratorError
 from calibrators.histogram import Histogram
-from calibrators.methods import METHODS, amax_of, assess, choose
+from calibrators.methods import METHODS, Stability, amax_of, assess, choose, stability
 from calibrators.presets import PRESETS
 from calibrators.ranges import TensorRange
-from calibrators.stability import Stability, stability
 
 __all__ = [
     "METHODS",

@@ -17,7 +17,7 @@ import numpy as np
 from calibrators import entropy
 from calibrators.errors import CacheError
 from calibrators.methods import assess
-from calibrators.rules.entropy import covering_exponent
+from calibrators.rules import covering_exponent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 The range of a tensor's histogram is the largest magnitude of the first batch, doubled when a later
 batch exceeds it. So the answer depends on how the images are batched and on their order, and
-histograms of parts cannot be merged; `calibrators.rules.entropy` is the same rule without that
+histograms of parts cannot be merged; `calibrators.rules` is the same rule without that
 dependence.
 
 The procedure was recovered from public calibration tables whose network and images are known, and

@@ -1,29 +1,26 @@
-"""From a histogram to a threshold, by the name of a method."""
+"""From a histogram to a threshold, by the name of a method; and what two halves of the data tell of it."""
 
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibrators.errors import MethodError, ObservationError
+from calibrators.errors import MergeError, MethodError, ObservationError
 from calibrators.presets import PRESETS
 from calibrators.quantization_error import LEVELS, MagnitudeMoments, expected_error, sqnr_db
 from calibrators.ranges import TensorRange
-from calibrators.rules.auto import auto
-from calibrators.rules.entropy import entropy
-from calibrators.rules.minmax import minmax
-from calibrators.rules.mse import mse
-from calibrators.rules.percentile import percentile
+from calibrators.rules import auto, entropy, minmax, mse, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from calibrators.histogram import Histogram
 
-__all__ = ["METHODS", "amax_of", "assess", "choose"]
+__all__ = ["METHODS", "Stability", "amax_of", "assess", "choose", "stability"]
+
 
 METHODS: Mapping[str, Callable[..., tuple[float, str]]] = {
     "entropy": entropy,
@@ -127,3 +124,50 @@ def _with_non_finite(histogram: Histogram, note: str) -> str:
         if count:
             notes.append(f"{count} {kind} values were left out")
     return "; ".join(notes)
+
+
+@dataclass(frozen=True)
+class Stability:
+    """One tensor's thresholds from all data and from each half."""
+
+    tensor: str
+    amax: float
+    halves: tuple[float, float]
+
+    @property
+    def spread(self) -> float:
+        """Difference of the halves' thresholds as a share of the threshold from all data."""
+        first, second = self.halves
+        return abs(first - second) / self.amax if self.amax else 0.0
+
+
+def stability(
+    amaxes: Mapping[str, float],
+    first: Mapping[str, Histogram],
+    second: Mapping[str, Histogram],
+    method: str = "entropy",
+    **options: float,
+) -> dict[str, Stability]:
+    """Choose thresholds from two halves of the data, and hold them against those of all data.
+
+    The divergence that the entropy rule minimises is flat near its minimum: thresholds a few percent
+    apart may be equally good, which `assess` of both on the same histogram shows.
+
+    Args:
+        amaxes: tensor name to the threshold that `method` found on all data.
+        first: the same tensors' statistics over one half of the images; see `Collector.histograms`.
+        second: those over the other half.
+        method: as for `choose`.
+        **options: as for `choose`.
+
+    Raises:
+        MergeError: the three are of different tensors.
+    """
+    odd = sorted((amaxes.keys() ^ first.keys()) | (first.keys() ^ second.keys()))
+    if odd:
+        raise MergeError(f"the halves are of different tensors: '{odd[0]}' is not in all of them.")
+    found = {}
+    for name, amax in amaxes.items():
+        halves = [amax_of(half[name], method, **options) for half in (first, second)]
+        found[name] = Stability(name, amax, (halves[0], halves[1]))
+    return found

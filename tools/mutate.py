@@ -42,7 +42,7 @@ class Place:
     tests: str
 
 
-_ENTROPY = "calibrators/rules/entropy.py"
+_RULES = "calibrators/rules.py"
 _VERIFY = "trtbuild/passes/verify.py"
 _SYMMETRIC = "trtbuild/passes/symmetric_weights.py"
 _REGRESS = "trtbuild/latency/regress.py"
@@ -54,17 +54,17 @@ _COMPARED = "trtbuild/passes/test_comparison.py"
 
 PLACES = (
     # thresholds of the calibrators
-    Place(_ENTROPY, "LARGEST_CLIPPED_SHARE = 1e-2", "LARGEST_CLIPPED_SHARE = 2e-2", _CALIBRATORS),
-    Place(_ENTROPY, "_SMALLEST_EXPONENT = -100", "_SMALLEST_EXPONENT = -60", _CALIBRATORS),
-    Place(_ENTROPY, "counts[0] = counts[1]", "counts[0] = counts[0]", _CALIBRATORS),
-    Place(_ENTROPY, "if mantissa == 0.5 else exponent", "if mantissa < 0 else exponent", _CALIBRATORS),
-    Place("calibrators/rules/percentile.py", "percentile: float = 99.99", "percentile: float = 99.9",
+    Place(_RULES, "LARGEST_CLIPPED_SHARE = 1e-2", "LARGEST_CLIPPED_SHARE = 2e-2", _CALIBRATORS),
+    Place(_RULES, "_SMALLEST_EXPONENT = -100", "_SMALLEST_EXPONENT = -60", _CALIBRATORS),
+    Place(_RULES, "counts[0] = counts[1]", "counts[0] = counts[0]", _CALIBRATORS),
+    Place(_RULES, "if mantissa == 0.5 else exponent", "if mantissa < 0 else exponent", _CALIBRATORS),
+    Place(_RULES, "percentile: float = 99.99", "percentile: float = 99.9",
           _CALIBRATORS),
-    Place("calibrators/rules/percentile.py", "num_zeros >= histogram.num_values * percentile",
+    Place(_RULES, "num_zeros >= histogram.num_values * percentile",
           "num_zeros >= 2 * histogram.num_values * percentile", _CALIBRATORS),
-    Place("calibrators/rules/auto.py", "power: float = 1.75", "power: float = 2.0", _CALIBRATORS),
-    Place("calibrators/rules/mse.py", "_OCTAVES = 16", "_OCTAVES = 4", _CALIBRATORS),
-    Place("calibrators/rules/mse.py", "for _ in range(3):", "for _ in range(1):", _CALIBRATORS),
+    Place(_RULES, "power: float = 1.75", "power: float = 2.0", _CALIBRATORS),
+    Place(_RULES, "_OCTAVES = 16", "_OCTAVES = 4", _CALIBRATORS),
+    Place(_RULES, "for _ in range(3):", "for _ in range(1):", _CALIBRATORS),
     Place("calibrators/quantization_error.py", "LEVELS = 127", "LEVELS = 128", _CALIBRATORS),
     Place("calibrators/methods.py", "amax, amax / LEVELS / 2]", "amax, amax / LEVELS]", _CALIBRATORS),
     Place("calibrators/cache.py", "10_000 if major >= 10", "10_000 if major > 10",

@@ -1,6 +1,6 @@
 """Other tools' threshold rules, for comparing their thresholds with ours; not for use in earnest.
 
-Each rule works on the tool's own grid, which `calibrators.regrid` fills from our histogram as if all
+Each rule works on the tool's own grid, which `calibrators.presets.grids` fills from our histogram as if all
 data had come in one batch: where a tool's grid grows with its batches, its own answer depends on
 their order. The rules keep the quirks of their tools. docs/calibration-methods.md sets them side by
 side.
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from calibrators.presets.caffe import caffe_int8, easyquant
-from calibrators.presets.mxnet import mxnet, two_sided_4001
-from calibrators.presets.ncnn import mnn, ncnn
-from calibrators.presets.onnxruntime import onnxruntime
-from calibrators.presets.paddleslim import paddleslim
-from calibrators.presets.ppq import ppq
-from calibrators.presets.talk import gtc2017, modelopt, tpu_mlir
+from calibrators.presets.one_sided import (
+    caffe_int8,
+    easyquant,
+    gtc2017,
+    mnn,
+    modelopt,
+    ncnn,
+    ppq,
+    tpu_mlir,
+)
+from calibrators.presets.two_sided import mxnet, onnxruntime, paddleslim, two_sided_4001
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

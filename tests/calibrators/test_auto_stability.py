@@ -7,7 +7,7 @@ import pytest
 
 from calibrators import Histogram, choose, stability
 from calibrators.errors import MergeError, MethodError
-from calibrators.rules.auto import power_error
+from calibrators.rules import power_error
 
 
 def histogram_of(values: np.ndarray) -> Histogram:

@@ -11,7 +11,7 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 
 from calibrators import PRESETS, Histogram, TensorRTCollector, choose
 from calibrators.errors import MethodError
-from calibrators.regrid import magnitude_counts, signed_counts
+from calibrators.presets.grids import magnitude_counts, signed_counts
 
 if TYPE_CHECKING:
     from pathlib import Path

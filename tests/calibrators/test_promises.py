@@ -10,8 +10,7 @@ import pytest
 from calibrators import Histogram, choose
 from calibrators.entropy import search
 from calibrators.quantization_error import MagnitudeMoments, expected_error
-from calibrators.rules.auto import power_error
-from calibrators.rules.entropy import covering_exponent
+from calibrators.rules import covering_exponent, power_error
 
 
 def histogram_of(values: np.ndarray) -> Histogram:

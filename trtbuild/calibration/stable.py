@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calibrators import amax_of
-from calibrators.stability import Stability, stability
+from calibrators.methods import Stability, stability
 from trtbuild.data import first_samples
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from trtbuild.progress import Progress, silent
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from calibrators.stability import Stability
+    from calibrators.methods import Stability
     from trtbuild.calibration.histograms import Histograms
     from trtbuild.calibration.network import ObservedNetwork
     from trtbuild.calibration.stable import Agreement

@@ -1,4 +1,4 @@
-"""Our histogram on another grid: equal bins, as other tools and pictures want them.
+"""What the presets share: our histogram on other tools' grids, levels, smoothing, relative entropy.
 
 A value's place inside one of our bins is not known: values are taken as spread evenly over it. The
 counts stay whole numbers and their sum is exact. Our bins are at most 1/1024 of their magnitude
@@ -16,7 +16,14 @@ from calibrators.grid import SIGN_OFFSET, lower_edges
 if TYPE_CHECKING:
     from calibrators.histogram import Histogram
 
-__all__ = ["magnitude_counts", "signed_counts"]
+__all__ = [
+    "level_starts",
+    "magnitude_counts",
+    "relative_entropy",
+    "signed_counts",
+    "smoothed",
+    "spread",
+]
 
 
 def magnitude_counts(histogram: Histogram, num_bins: int) -> np.ndarray:
@@ -64,3 +71,48 @@ def _below(numbers: np.ndarray, counts: np.ndarray, amax: float, points: np.ndar
     before = np.cumsum(counts) - counts
     below = before[inside] + np.rint(counts[inside] * share).astype(np.int64)
     return np.where(points >= amax, counts.sum(), np.where(index < 0, 0, below))
+
+
+def level_starts(size: int, levels: int) -> np.ndarray:
+    """First bin of each of `levels` levels of ``size // levels`` bins; the last takes the rest."""
+    return np.arange(levels) * (size // levels)
+
+
+def spread(counts: np.ndarray, filled: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Each level's count divided by its number of filled bins, in every bin of the level."""
+    held = np.add.reduceat(counts, starts)
+    num_filled = np.add.reduceat(filled.astype(np.int64), starts)
+    means = np.where(num_filled > 0, held / np.maximum(num_filled, 1), 0.0)
+    return np.repeat(means, np.diff(starts, append=len(counts)))
+
+
+def smoothed(counts: np.ndarray, amount: float = 1e-4) -> np.ndarray | None:
+    """Fill every empty bin with `amount` and take as much off the filled ones, in float32.
+
+    Beside large counts what is taken off is lost to rounding, as it is in the tools that do this.
+
+    Returns:
+        None when there is nothing to take it off.
+    """
+    empty = counts == 0
+    num_empty = np.count_nonzero(empty)
+    num_filled = len(counts) - num_empty
+    if num_filled == 0 or amount * num_empty >= num_filled:
+        return None
+    taken = np.float32(amount * num_empty / num_filled)
+    less: np.ndarray = np.where(empty, np.float32(amount), counts.astype(np.float32) - taken)
+    return less
+
+
+def relative_entropy(p: np.ndarray | None, q: np.ndarray | None) -> float:
+    """The divergence of p from q in nats, each divided by its own sum.
+
+    Infinite where p has something and q nothing, and when either is None.
+    """
+    if p is None or q is None:
+        return float("inf")
+    p, q = p / p.sum(dtype=np.float64), q / q.sum(dtype=np.float64)
+    held = p > 0
+    if np.any(q[held] <= 0):
+        return float("inf")
+    return float(np.sum(p[held] * np.log(p[held] / q[held])))

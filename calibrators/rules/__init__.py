@@ -1,1 +1,0 @@
-"""Threshold rules, one file each: functions ``(histogram, **options) -> (amax, note)``."""
