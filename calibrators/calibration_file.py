@@ -6,7 +6,6 @@ docs/calibration-file.md describes the format.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import json
 import math
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from calibrators.errors import CalibrationFileError
+from calibrators.errors import CalibrationFileError, decoding
 from calibrators.grid import NUM_MAGNITUDES, SIGN_OFFSET, magnitude_index
 from calibrators.histogram import Histogram
 from calibrators.ranges import TensorRange
@@ -26,6 +25,8 @@ __all__ = ["FORMAT", "VERSION", "FileContents", "read_file", "write_file"]
 
 FORMAT = "trtbuild calibration"
 VERSION = 1
+
+_LARGEST_COUNT = 2**63 - 1
 
 _FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "float": (int, float),
@@ -62,6 +63,7 @@ def write_file(contents: FileContents) -> bytes:
     return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+@decoding(CalibrationFileError, "damaged calibration file")
 def read_file(content: bytes) -> FileContents:
     """Read what `write_file` wrote.
 
@@ -78,8 +80,8 @@ def read_file(content: bytes) -> FileContents:
     return FileContents(
         method=_member(document, "method", str),
         ranges=ranges,
-        options=_member(document, "options", dict),
-        provenance=_member(document, "provenance", dict),
+        options=_members(document, "options", float),
+        provenance=_members(document, "provenance", str),
         histograms={name: _histogram_from_json(name, tensors[name]) for name in with_histogram}
         if with_histogram
         else None,
@@ -113,6 +115,18 @@ def _member(document: dict[str, Any], key: str, kind: type) -> Any:
     return value
 
 
+def _members(document: dict[str, Any], key: str, kind: type) -> dict[str, Any]:
+    """The object `key`, whose values are all of one kind; whole numbers are floats, too."""
+    found: dict[str, Any] = _member(document, key, dict)
+    for name, value in found.items():
+        number = kind is float and isinstance(value, int) and not isinstance(value, bool)
+        if not (number or isinstance(value, kind)):
+            raise CalibrationFileError(
+                f"damaged calibration file: '{name}' in '{key}' is no {kind.__name__}."
+            )
+    return found
+
+
 def _range_to_json(entry: TensorRange) -> dict[str, Any]:
     # JSON has no infinity. The SQNR of a tensor without error is one, and so is TensorRT's amax
     # for a tensor that holds one.
@@ -135,13 +149,24 @@ def _range_from_json(name: str, entry: Any) -> TensorRange:
                 f"damaged calibration file: '{field.name}' of tensor '{name}' is missing or of the "
                 "wrong type."
             )
-        values[field.name] = value
+        values[field.name] = _number(name, field.name, value)
     if not values["amax"] >= 0 or float(np.float32(values["amax"])) != values["amax"]:
         raise CalibrationFileError(
             f"damaged calibration file: amax {values['amax']} of tensor '{name}' is not a float32 "
             "value of at least 0."
         )
     return TensorRange(**values)
+
+
+def _number(tensor: str, field: str, value: Any) -> Any:
+    """The value of a field; whole numbers are counts that fit into 64 bits, others are floats."""
+    if isinstance(value, int) and field in ("num_values", "num_zeros"):
+        if not 0 <= value <= _LARGEST_COUNT:
+            raise CalibrationFileError(
+                f"damaged calibration file: '{field}' of tensor '{tensor}' is {value:.3g}, no count."
+            )
+        return value
+    return float(value) if isinstance(value, int) else value
 
 
 def _histogram_to_json(histogram: Histogram) -> dict[str, Any]:
@@ -156,7 +181,9 @@ def _histogram_to_json(histogram: Histogram) -> dict[str, Any]:
 
 
 def _histogram_from_json(name: str, entry: dict[str, Any]) -> Histogram:
-    try:
+    with decoding(
+        CalibrationFileError, f"damaged calibration file: the histogram of tensor '{name}'"
+    ):
         stored = entry["histogram"]
         numbers, counts = _bins(base64.b64decode(stored["bins"], validate=True))
         histogram = Histogram.from_bins(
@@ -166,10 +193,6 @@ def _histogram_from_json(name: str, entry: dict[str, Any]) -> Histogram:
             **{key: int(stored[key]) for key in ("num_nan", "num_inf")},
         )
         _check_extremes(histogram, numbers)
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise CalibrationFileError(
-            f"damaged calibration file: the histogram of tensor '{name}': {error}."
-        ) from None
     if histogram.num_values != entry["num_values"]:
         raise CalibrationFileError(
             f"damaged calibration file: the histogram of tensor '{name}' counts "

@@ -13,6 +13,12 @@ A message says what was wrong, where (tensor, file line, value) and what to do.
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = [
     "CacheError",
     "CalibrationFileError",
@@ -21,7 +27,10 @@ __all__ = [
     "MethodError",
     "NotInstalledError",
     "ObservationError",
+    "decoding",
 ]
+
+_LONGEST_REASON = 300
 
 
 class CalibratorError(Exception):
@@ -50,3 +59,38 @@ class CacheError(CalibratorError):
 
 class NotInstalledError(CalibratorError):
     """An optional package that the call needs is not installed."""
+
+
+@contextlib.contextmanager
+def decoding(kind: type[Exception], text: str, remedy: str = "") -> Iterator[None]:
+    """Raise whatever decoding a file raises in the block, or in the decorated function, as one `kind`.
+
+    What a decoder meets in a damaged or hostile file cannot be listed: besides `ValueError` there are
+    `RecursionError`, `MemoryError`, `OverflowError`, `KeyError` and each library's own.
+
+    Args:
+        kind: the error that the user gets; of this kind and of `CalibratorError`, errors pass as they are.
+        text: what could not be done, such as ``cannot read the labels 'l.csv'``; the reason follows.
+        remedy: a sentence behind the reason.
+
+    Raises:
+        kind: anything else was raised.
+    """
+    try:
+        yield
+    except (CalibratorError, kind):
+        raise
+    except Exception as error:
+        raise kind(f"{text}: {_reason(error)}.{remedy and ' '}{remedy}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, without its full stop; its type where it says nothing useful."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if isinstance(error, KeyError):
+        text = f"it lacks {text}"
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."

@@ -40,6 +40,7 @@ __all__ = [
     "OutOfTimeError",
     "OutputError",
     "TrtbuildError",
+    "decoding",
     "in_one_tree",
 ]
 
@@ -125,6 +126,31 @@ def in_one_tree(prefix: str = "") -> Iterator[None]:
         if kind is None:
             raise
         raise kind(f"{prefix}{error}") from error
+
+
+@contextlib.contextmanager
+def decoding(kind: type[TrtbuildError], text: str, remedy: str = "") -> Iterator[None]:
+    """Raise whatever decoding a file raises in the block as one `kind`, as `calibrators` does.
+
+    Args:
+        kind: the error that the user gets; errors of this tree and of ``calibrators`` pass as they are.
+        text: what could not be done, such as ``cannot read the labels 'l.csv'``; the reason follows.
+        remedy: a sentence behind the reason.
+
+    Raises:
+        kind: anything else was raised.
+    """
+    try:
+        yield
+    except TrtbuildError:
+        raise
+    except Exception:
+        from calibrators import (
+            errors,  # here: the package loads NumPy, and most calls meet no error
+        )
+
+        with errors.decoding(kind, text, remedy):
+            raise
 
 
 def _kind_of(error: Exception) -> type[TrtbuildError] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 __all__ = [
     "cpuinfo",
     "is_importable",
+    "memory_bytes",
     "package_versions",
     "processor_name",
     "system_name",
@@ -22,6 +23,14 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):  # absent on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Return the bytes of this machine's memory; 2^62 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows has no such function
+        return 2**62
 
 
 def cpuinfo(field: str) -> list[str]:

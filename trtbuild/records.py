@@ -15,12 +15,12 @@ from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from trtbuild.errors import InputError
+from trtbuild.errors import InputError, decoding
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["decode", "dumps", "encode", "load_object"]
+__all__ = ["decode", "dumps", "encode", "load_json", "load_object"]
 
 _T = TypeVar("_T")
 
@@ -95,7 +95,8 @@ def decode(cls: type[_T], data: Any, where: str) -> _T:
             values[name] = _decode(hints[name], data[name], f"{where}, {name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(f"{where} lacks the field '{name}'.")
-    return cls(**values)
+    with decoding(InputError, f"{where} is no {cls.__name__}"):
+        return cls(**values)
 
 
 def _decode(hint: Any, data: Any, where: str) -> Any:
@@ -104,6 +105,8 @@ def _decode(hint: Any, data: Any, where: str) -> Any:
         return None if data is None else _decode(arguments[0], data, where)
     if origin is tuple and isinstance(data, list):
         inner = arguments if arguments[-1] is not Ellipsis else [arguments[0]] * len(data)
+        if len(inner) != len(data):
+            raise InputError(f"{where} should be a list of {len(inner)}.")
         return tuple(_decode(h, item, where) for h, item in zip(inner, data))
     if origin is dict and isinstance(data, dict):
         return {key: _decode(arguments[1], item, where) for key, item in data.items()}
@@ -117,10 +120,24 @@ def _plain(hint: Any, data: Any, where: str) -> Any:
     if hint is float and (
         data in ("inf", "-inf", "nan") or (isinstance(data, int) and not is_bool)
     ):
-        return float(data)
-    if hint is Any or (isinstance(data, hint) and is_bool <= (hint is bool)):
+        with decoding(InputError, f"{where} should be a number"):
+            return float(data)
+    kind = get_origin(hint) or hint
+    if hint is Any or (isinstance(data, kind) and is_bool <= (kind is bool)):
         return data
     raise InputError(f"{where} should be of type {getattr(hint, '__name__', hint)}.")
+
+
+def load_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        InputError: it cannot be read, or is not JSON.
+    """
+    with decoding(InputError, f"cannot read '{path}'"):
+        content = path.read_bytes()
+    with decoding(InputError, f"'{path}' is not JSON"):
+        return json.loads(content)
 
 
 def load_object(path: Path, schema: str, version: int) -> dict[str, Any]:
@@ -129,12 +146,7 @@ def load_object(path: Path, schema: str, version: int) -> dict[str, Any]:
     Raises:
         InputError: no such file, not JSON, or of another schema or version.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read '{path}': {error.strerror}.") from error
-    except ValueError as error:
-        raise InputError(f"'{path}' is not JSON: {error}.") from error
+    data = load_json(path)
     found = (data.get("schema"), data.get("version")) if isinstance(data, dict) else (None, None)
     if found != (schema, version):
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.errors import OptionError
+from trtbuild.errors import OptionError, decoding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,11 +28,8 @@ def read_toml(path: Path, subject: str) -> dict[str, Any]:
     Raises:
         OptionError: the file cannot be read, or is not TOML; the text says where.
     """
-    try:
-        with path.open("rb") as stream:
-            content: dict[str, Any] = tomllib.load(stream)
-    except OSError as error:
-        raise OptionError(f"cannot read the {subject} '{path}': {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OptionError(f"the {subject} '{path}' is not TOML: {error}.") from error
+    with decoding(OptionError, f"cannot read the {subject} '{path}'"):
+        text = path.read_bytes()
+    with decoding(OptionError, f"the {subject} '{path}' is not TOML"):
+        content: dict[str, Any] = tomllib.loads(text.decode())
     return content

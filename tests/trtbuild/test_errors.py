@@ -10,7 +10,15 @@ import calibrators.errors
 import trtbuild.errors
 from tests.command import trtbuild as command
 from trtbuild import EngineRecipe, build_engine
-from trtbuild.errors import DataError, InputError, MissingError, OptionError, TrtbuildError
+from trtbuild.errors import (
+    DataError,
+    InputError,
+    MissingError,
+    ModelError,
+    OptionError,
+    TrtbuildError,
+    decoding,
+)
 from trtbuild.jobs import engine as job
 
 
@@ -76,3 +84,20 @@ def test_errors_come_back_from_other_processes(kind):
     error = kind("what was wrong.")
     found = pickle.loads(pickle.dumps(error))
     assert (type(found), str(found)) == (kind, "what was wrong.")
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [ValueError("odd"), KeyError("k"), MemoryError(), OverflowError("big"), TypeError("t")],
+    ids=repr,
+)
+def test_whatever_a_decoder_raises_is_one_kind(raised):
+    reader = decoding(DataError, "cannot read 'f'", "Make it again.")
+    with pytest.raises(DataError, match=r"^cannot read 'f': .+\. Make it again\.$"), reader:
+        raise raised
+
+
+def test_an_error_of_the_tree_passes_a_reader_as_it_is():
+    reader = decoding(DataError, "cannot read 'f'")
+    with pytest.raises(ModelError, match=r"^no such weight\.$"), reader:
+        raise ModelError("no such weight.")

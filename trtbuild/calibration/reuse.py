@@ -11,7 +11,7 @@ from calibrators import Calibration, merge_calibrations
 from trtbuild.calibration.histograms import collect
 from trtbuild.calibration.network import observed_network
 from trtbuild.data import DataDigest, first_samples
-from trtbuild.errors import DataError, InputError, in_one_tree
+from trtbuild.errors import DataError, InputError, decoding, in_one_tree
 from trtbuild.model import graph_digest, weights_digest
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def merge_files(paths: Sequence[Path]) -> Calibration:
                 raise InputError(
                     f"'{path}' has another {key} than '{paths[0]}'; calibrate all parts alike."
                 )
-    data = functools.reduce(DataDigest.merge, (_data_of(part) for part in parts))
+    data = functools.reduce(DataDigest.merge, map(_data_of, paths, parts))
     provenance = {**first, "data": str(data), "num_samples": str(data.num_samples)}
     with in_one_tree("these parts cannot be merged: "):
         return merge_calibrations(parts, provenance)
@@ -129,15 +129,14 @@ def merge_files(paths: Sequence[Path]) -> Calibration:
 _ADDED = ("data", "num_samples")
 
 
-def _data_of(part: Calibration) -> DataDigest:
-    return DataDigest.from_text(part.provenance["data"], int(part.provenance["num_samples"]))
+def _data_of(path: Path, part: Calibration) -> DataDigest:
+    with decoding(InputError, f"'{path}' does not say which data it was made on"):
+        return DataDigest.from_text(part.provenance["data"], int(part.provenance["num_samples"]))
 
 
 def _read(path: Path) -> Calibration:
-    try:
+    with decoding(DataError, f"cannot read the calibration '{path}'"):
         content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read the calibration '{path}': {error.strerror}.") from error
     with in_one_tree(f"'{path}' is no calibration file: "):
         return Calibration.from_bytes(content)
 

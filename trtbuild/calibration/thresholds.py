@@ -12,7 +12,7 @@ from calibrators import (
     CalibrationCache,
     read_onnxruntime_table,
 )
-from trtbuild.errors import InputError, in_one_tree
+from trtbuild.errors import InputError, decoding, in_one_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,10 +50,8 @@ def read_thresholds(path: Path) -> Thresholds:
     Raises:
         InputError: it cannot be read, or is none of the three.
     """
-    try:
+    with decoding(InputError, f"cannot read '{path}'"):
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read '{path}': {error.strerror}.") from error
     with in_one_tree(f"'{path}' is no calibration file, TensorRT cache or ONNX Runtime table: "):
         if content.lstrip().startswith(b"{"):
             calibration = Calibration.from_bytes(content)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from trtbuild.errors import TrtbuildError, in_one_tree
+from trtbuild.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,9 +87,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return WRONG_INPUT
-    except TrtbuildError as error:
-        click.echo(f"trtbuild: {error}", err=True)
-        return error.exit_code
+    except (TrtbuildError, MemoryError) as error:
+        return _refused(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; nothing half-written was left behind.", err=True)
         return INTERRUPTED
@@ -97,6 +97,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("this is a bug of trtbuild; please report it with the lines above.", err=True)
         return BUG
     return answer if isinstance(answer, int) else 0
+
+
+def _refused(error: TrtbuildError | MemoryError) -> int:
+    """Say what is wrong with the input, and answer the exit code."""
+    if isinstance(error, TrtbuildError):
+        click.echo(f"trtbuild: {_shown(str(error))}", err=True)
+        return error.exit_code
+    click.echo(f"trtbuild: the memory of this machine is not enough ({error}).", err=True)
+    return WRONG_INPUT
 
 
 class Terminated(BaseException):
@@ -137,7 +146,12 @@ class _Warnings(logging.Handler):
     """Shows what the library warns of, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"trtbuild: warning: {record.getMessage()}", err=True)
+        click.echo(f"trtbuild: warning: {_shown(record.getMessage())}", err=True)
+
+
+def _shown(text: str) -> str:
+    """A message as a terminal may have it; its own line ends stay."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 @contextlib.contextmanager

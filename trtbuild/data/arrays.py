@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from trtbuild.data.feeds import as_feeds
 from trtbuild.data.samples import Sample, Source, array_key
-from trtbuild.errors import DataError
+from trtbuild.errors import DataError, decoding
+from trtbuild.machine import memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from trtbuild.options.preprocess import Preprocess
 
 __all__ = ["ArraySource", "load_arrays"]
+
+# Kinds of dtypes that a network may take; numbers of ml_dtypes have the kind 'V'.
+_NUMBERS = frozenset("biufcV")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,12 @@ class ArraySource(Source):
         """
         stored = load_arrays(path)
         arrays = _arrays_for_inputs(path, stored, inputs, preprocess)
+        for name, array in arrays.items():
+            if array.dtype.kind not in _NUMBERS or not array.ndim:
+                raise DataError(
+                    f"the array for the input '{name}' in '{path}' is {array.dtype} of the shape "
+                    f"{array.shape}; it must hold numbers, and its first axis runs over the samples."
+                )
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"the arrays of '{path}' differ in length: {lengths}.")
@@ -82,23 +93,47 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         DataError: the file is missing, damaged, or holds Python objects.
     """
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {path.stem: loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except FileNotFoundError as error:
-        raise DataError(f"the data '{path}' does not exist.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise DataError(
-            f"cannot read the data '{path}': it is damaged, or holds Python objects ({_line(error)}). "
-            "Write it again with numpy.savez."
-        ) from error
+    if not path.exists():
+        raise DataError(f"the data '{path}' does not exist.")
+    failure = f"cannot read the data '{path}': it is damaged, or holds Python objects"
+    with decoding(DataError, failure, "Write it again with numpy.savez."):
+        if zipfile.is_zipfile(path):
+            return _load_archive(path)
+        np.load(
+            path, mmap_mode="r", allow_pickle=False
+        )  # a file shorter than its header says is refused
+        loaded: np.ndarray = np.load(path, allow_pickle=False)
+        return {path.stem: loaded}
 
 
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _load_archive(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an ``.npz``, none of which takes more memory than its header and the archive agree on."""
+    with np.load(path, allow_pickle=False) as loaded:
+        sizes = {entry.filename: entry.file_size for entry in loaded.zip.infolist()}
+        if sum(sizes.values()) > memory_bytes():
+            raise DataError(
+                f"the arrays of '{path}' take {sum(sizes.values()) / 1e9:.0f} GB, more than this machine "
+                "has; write each as an .npy file, or fewer samples."
+            )
+        for name, size in sizes.items():
+            with loaded.zip.open(name) as stream:
+                _check_claim(stream, size)
+        return {name: loaded[name] for name in loaded.files}
+
+
+def _check_claim(stream: IO[bytes], size: int) -> None:
+    """Check that the array in `stream` is no larger than the `size` bytes that are there."""
+    version = np.lib.format.read_magic(stream)
+    if version > (2, 0):  # names of fields in UTF-8, which no array of numbers has
+        return
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read(stream)
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"the header says {shape} of {dtype}, and {size} bytes are there")
 
 
 def _arrays_for_inputs(

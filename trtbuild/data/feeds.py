@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.errors import DataError
+from trtbuild.errors import DataError, decoding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,8 @@ def as_feeds(
     for spec in inputs:
         values = sample[spec.name]
         if preprocess is not None and spec.name == image:
-            values = preprocess.apply(values, name, channels_of(spec, preprocess))[0]
+            with decoding(DataError, f"the image '{name}' cannot be preprocessed"):
+                values = preprocess.apply(values, name, channels_of(spec, preprocess))[0]
         feeds[spec.name] = as_feed(values, spec, name)
     return feeds
 

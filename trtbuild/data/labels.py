@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ _LABEL_COLUMN = "label"
 _ARRAY_NAMES = ("y", "labels", "label")
 _LINE = re.compile(r"(?:(?P<name>.*[^\s,])[\s,]+)?(?P<label>\S+?)")
 _NUMBER = re.compile(r"\+?\d+")
+_MOST_DIGITS = 300
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,14 @@ def _whole(text: str, where: str) -> int:
             f"{where} has the label '{text.strip()}'; a label is the number of a class, from 0. Write "
             "the position of the class among the network's outputs."
         )
-    return int(text)
+    return _class(int(text), where) if len(text) <= _MOST_DIGITS else _class(math.inf, where)
+
+
+def _class(number: float, where: str) -> int:
+    """A label as arrays hold it."""
+    if number >= 2**63:
+        raise DataError(f"{where} has the label {number:.3g}, and no network has so many classes.")
+    return int(number)
 
 
 def _array_labels(path: Path) -> list[int]:
@@ -257,7 +266,7 @@ def _array_labels(path: Path) -> list[int]:
         raise DataError(
             f"'{shown(path)}' holds the label {array.min()}; a label is the number of a class, from 0."
         )
-    return [int(value) for value in array]
+    return [_class(int(value), f"'{shown(path)}'") for value in array]
 
 
 def _is_vector(array: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from calibrators.cache import CalibrationCache
-from trtbuild.errors import InputError, OptionError, in_one_tree
+from trtbuild.errors import InputError, OptionError, decoding, in_one_tree
 from trtbuild.files import write_bytes
 from trtbuild.migration import to_cache, to_qdq
 from trtbuild.model import read_model, write_model
@@ -77,10 +77,8 @@ def read_cache(path: Path) -> CalibrationCache:
     """
     if path.suffix == ".onnx":
         raise OptionError(f"'{path}' is a network; give the cache first, then the network.")
-    try:
+    with decoding(InputError, f"the cache '{path}' cannot be read"):
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"the cache '{path}' cannot be read: {error.strerror}.") from error
     with in_one_tree(f"'{path}': "):
         return CalibrationCache.from_bytes(content)
 

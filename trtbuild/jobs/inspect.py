@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.errors import InputError
+from trtbuild.errors import InputError, decoding
 from trtbuild.files import file_digest
+from trtbuild.records import load_json
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
 from trtbuild.runtime.tensorrt.matching import match_nodes
 
@@ -44,7 +44,8 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
     if engine.suffix == ".json":
         layers = read_layers(_text(engine))
     elif manifest and not ask:
-        layers = EngineLayers.from_json(manifest["engine"]["details"]["layers"])
+        with decoding(InputError, f"the manifest beside '{engine}' is damaged"):
+            layers = EngineLayers.from_json(manifest["engine"]["details"]["layers"])
     else:
         layers = inspect_plan(engine, options)
     return Inspection(layers, match_nodes(layers, manifest.get("layers", [])))
@@ -54,16 +55,15 @@ def _manifest(engine: Path) -> dict[str, Any]:
     """The manifest beside a plan, if it belongs to this very file; else nothing."""
     path = engine.with_suffix(".manifest.json")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        layers = manifest["engine"]["details"]["layers"]
-        same = manifest["files"][engine.name]["digest"] == file_digest(engine)
-    except (OSError, ValueError, KeyError, TypeError):
+        with decoding(InputError, "no manifest"):
+            manifest: dict[str, Any] = load_json(path)
+            layers = manifest["engine"]["details"]["layers"]
+            same = manifest["files"][engine.name]["digest"] == file_digest(engine)
+    except InputError:  # none, or not one of ours: the engine itself is asked
         return {}
     return manifest if same and layers else {}
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' cannot be read: {error}.") from error
+    with decoding(InputError, f"'{path}' cannot be read"):
+        return path.read_text(encoding="utf-8")

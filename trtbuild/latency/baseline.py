@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,19 @@ def load_baseline(path: Path) -> Baseline:
     """
     data = load_object(path, SCHEMA, VERSION)
     fields = {key: item for key, item in data.items() if key not in ("schema", "version")}
-    return decode(Baseline, fields, f"'{path}'")
+    baseline = decode(Baseline, fields, f"'{path}'")
+    _check_samples(baseline.samples, path)
+    return baseline
+
+
+def _check_samples(samples: Samples, path: Path) -> None:
+    """Check that medians and logarithms of the latencies can be taken, turn by turn."""
+    latencies, size = samples.latencies_ms, samples.runs_per_turn
+    if size < 1 or not latencies or not all(0 < value < math.inf for value in latencies):
+        raise InputError(
+            f"'{path}' is damaged: it needs latencies above 0 ms, in turns of one run or more. Make it again "
+            "with --save-baseline."
+        )
 
 
 def check_device(baseline: Baseline, device: Device, path: Path) -> None:

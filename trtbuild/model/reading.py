@@ -9,6 +9,7 @@ and every node has a name of its own, since reports and ``--float`` speak in nod
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 import onnx
@@ -16,7 +17,7 @@ import onnx.inliner
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from trtbuild.errors import ModelError
+from trtbuild.errors import ModelError, decoding
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.repair import repair, switch_to_evaluation
 from trtbuild.model.traversal import proto_bodies
@@ -44,6 +45,8 @@ _REPAIRS = "trtbuild.repairs"
 # Networks of a million nodes take hours everywhere; none that is in use has a tenth of that.
 _MOST_NODES = 1_000_000
 
+_MOST_ELEMENTS = 2**31 - 1
+
 MIN_OPSET = 7
 MIN_QDQ_OPSET = 13
 MIN_QDQ_OPSET_HALF = 19
@@ -56,6 +59,11 @@ def read_model(path: Path) -> ir.Model:
         ModelError: the file is missing, is not ONNX, is damaged, misses its external data, holds an
             unsupported opset, is not a valid graph, or takes or gives what is no tensor of numbers.
     """
+    with decoding(ModelError, f"cannot read '{path}'", "Export it again."):
+        return _read_model(path)
+
+
+def _read_model(path: Path) -> ir.Model:
     proto, repairs = _checked(path)
     if switched := switch_to_evaluation(proto, path):
         _log.warning("'%s': %s.", path, switched)
@@ -78,8 +86,9 @@ def read_unchanged(path: Path) -> ir.Model:
     Raises:
         ModelError: as `read_model`.
     """
-    proto, repairs = _checked(path)
-    return _as_ir(proto, path, repairs)
+    with decoding(ModelError, f"cannot read '{path}'", "Export it again."):
+        proto, repairs = _checked(path)
+        return _as_ir(proto, path, repairs)
 
 
 def _checked(path: Path) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -87,12 +96,23 @@ def _checked(path: Path) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     proto = _parse(path)
     _check_opset(proto, path)
     _check_size_written_out(proto, path)  # before anything walks through the functions
-    _check_external_data(proto, path)
+    _check_weights(proto, path)
+    _check_sizes(proto, path)
     repairs = tuple(repair(proto, path))
     _check_valid(_for_checker(proto) if repairs else str(path), path)
     for sentence in repairs:
         _log.warning("'%s': %s.", path, sentence)
     return proto, repairs
+
+
+def _check_sizes(proto: onnx.ModelProto, path: Path) -> None:
+    for value in proto.graph.input:
+        dims = [max(1, dim.dim_value) for dim in value.type.tensor_type.shape.dim]
+        if math.prod(dims) > _MOST_ELEMENTS:
+            raise ModelError(
+                f"the input '{value.name}' of '{path}' has {math.prod(dims):.2g} elements, and TensorRT "
+                f"takes {_MOST_ELEMENTS} at most; export the network with smaller dims."
+            )
 
 
 def _check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
@@ -121,10 +141,7 @@ def _check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.Model:
-    try:
-        model: ir.Model = ir.from_proto(proto)
-    except Exception as error:
-        raise ModelError(f"cannot read '{path}': {_first_line(error)}. Export it again.") from error
+    model: ir.Model = ir.from_proto(proto)
     ir.external_data.set_base_dir(model.graph, path.parent)
     model.meta[_REPAIRS] = repairs
     return model
@@ -200,23 +217,45 @@ def _check_opset(proto: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
+def _check_weights(proto: onnx.ModelProto, path: Path) -> None:
+    """Check that every tensor has as many bytes as its type and dims say, here or in another file."""
     for tensor in onnx.external_data_helper._get_all_tensors(proto):
-        if not onnx.external_data_helper.uses_external_data(tensor):
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        data = path.parent / entries.get("location", "")
-        if not data.is_file():
-            raise ModelError(
-                f"'{path}' keeps the weight '{tensor.name}' in '{data}', which does not exist; "
-                "copy that file beside the model."
-            )
-        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-        if data.stat().st_size < end:
-            raise ModelError(
-                f"'{data}' is cut off: the weight '{tensor.name}' of '{path}' ends at byte {end}, "
-                f"the file has {data.stat().st_size}. Copy it again."
-            )
+        failure = f"the weight '{tensor.name}' of '{path}' is damaged"
+        with decoding(ModelError, failure, "Export or copy it again."):
+            if onnx.external_data_helper.uses_external_data(tensor):
+                _check_external_data(tensor, path)
+            elif tensor.HasField("raw_data"):
+                wanted = _num_bytes(tensor)
+                if len(tensor.raw_data) != wanted:
+                    raise ValueError(f"it has {len(tensor.raw_data)} bytes instead of {wanted}")
+            elif tensor.data_type != onnx.TensorProto.STRING:
+                onnx.numpy_helper.to_array(tensor)
+
+
+def _num_bytes(tensor: onnx.TensorProto) -> int:
+    if min(tensor.dims, default=0) < 0:
+        raise ValueError(f"its dims are {list(tensor.dims)}")
+    bits = int(ir.DataType(tensor.data_type).bitwidth)
+    return (int(math.prod(tensor.dims)) * bits + 7) // 8
+
+
+def _check_external_data(tensor: onnx.TensorProto, path: Path) -> None:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    data = path.parent / entries.get("location", "")
+    if not data.is_file():
+        raise ModelError(
+            f"'{path}' keeps the weight '{tensor.name}' in '{data}', which does not exist; "
+            "copy that file beside the model."
+        )
+    wanted = _num_bytes(tensor)
+    start, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
+    if start < 0 or length != wanted:
+        raise ValueError(f"it should have {wanted} bytes, and says {length} from byte {start} on")
+    if data.stat().st_size < start + length:
+        raise ModelError(
+            f"'{data}' is cut off: the weight '{tensor.name}' of '{path}' ends at byte {start + length}, "
+            f"the file has {data.stat().st_size}. Copy it again."
+        )
 
 
 def _for_checker(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -7,6 +7,7 @@ sentence where it did something.
 from __future__ import annotations
 
 import functools
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precis
 _SET_ASIDE = "trtbuild.newer"
 
 _ONNX = ("", "ai.onnx")
+
+# Elements; a dense weight with more would be beyond what TensorRT takes.
+_MOST_DENSE = 2**31 - 1
 
 
 def repair(proto: onnx.ModelProto, path: Path) -> list[str]:
@@ -110,6 +114,11 @@ def _densify(proto: onnx.ModelProto) -> str:
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     """The tensor that `sparse` stands for; its indices are linear, or one row of coordinates a value."""
+    if math.prod(sparse.dims) > _MOST_DENSE:
+        raise ModelError(
+            f"the sparse weight '{sparse.values.name}' has {math.prod(sparse.dims):.2g} elements, too many "
+            "to be made dense; export the network with dense weights."
+        )
     values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     if indices.ndim == 1:

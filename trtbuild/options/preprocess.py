@@ -44,6 +44,8 @@ __all__ = ["ImageSize", "Preprocess", "read_preprocess"]
 
 ImageSize = int | tuple[int, int]
 
+_LONGEST_SIDE = 65_535  # pixels; the most that a JPEG has
+
 _FILTERS = {name: name.upper() for name in ("bilinear", "bicubic", "nearest", "lanczos", "box")}
 _ADDED = frozenset({"interpolation", "letterbox", "pad", "input"})
 
@@ -62,9 +64,9 @@ def _size(given: Any) -> ImageSize:
     sides = given.split("x") if isinstance(given, str) else given
     try:
         numbers = [int(side) for side in (sides if isinstance(sides, list | tuple) else [sides])]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
-    if len(numbers) not in (1, 2) or min(numbers) < 1:
+    if len(numbers) not in (1, 2) or not all(1 <= number <= _LONGEST_SIDE for number in numbers):
         raise ValueError(f"cannot be {given!r}; write for example 256 or 224x224")
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trtbuild.errors import OptionError
+from trtbuild.errors import OptionError, decoding
 from trtbuild.options.fields import GroupField, Kind, OptionField, groups_of, options_of
 from trtbuild.toml_files import read_toml
 
@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+_LARGEST_NUMBER = 2**63 - 1
 
 ENABLED = "enabled"
 """Key of a group that can be left out: whether it is there."""
@@ -77,11 +79,12 @@ def read_table(
 
 
 def _located(field: OptionField, given: Any, where: str, folder: Path | None, prefix: str) -> Any:
-    try:
-        return convert(field, given, folder)
-    except (ValueError, OptionError) as error:
-        text = str(error).rstrip(".")
-        raise OptionError(f"'{where}': '{prefix}{field.name}' {text}.") from error
+    with decoding(OptionError, f"'{where}': '{prefix}{field.name}' cannot be read"):
+        try:
+            return convert(field, given, folder)
+        except (ValueError, OptionError) as error:
+            text = str(error).rstrip(".")
+            raise OptionError(f"'{where}': '{prefix}{field.name}' {text}.") from error
 
 
 def _read_group(
@@ -268,6 +271,8 @@ def _typed(wanted: type, given: Any) -> Any:
 
 def _check_range(field: OptionField, value: float) -> None:
     low, high = field.option.low, field.option.high
+    if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+        raise ValueError("is a number beyond 64 bits")
     if (low is not None and value < low) or (high is not None and value > high):
         span = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
         raise ValueError(f"is {span}, not {value:g}")

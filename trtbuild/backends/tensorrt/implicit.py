@@ -12,7 +12,7 @@ from calibrators.cache import CalibrationCache
 from calibrators.feeder import BatchFeeder, InputForm
 from calibrators.tensorrt import CALIBRATORS, CalibrationRun, make_calibrator
 from trtbuild.backends.tensorrt.profiles import make_profile
-from trtbuild.errors import DataError, InputError, OptionError, in_one_tree
+from trtbuild.errors import DataError, InputError, OptionError, decoding, in_one_tree
 from trtbuild.migration import check_fits, tensor_names
 from trtbuild.options.tensorrt import Calibrator, RangeSource
 from trtbuild.quantization.scale_propagation import propagate
@@ -147,12 +147,8 @@ def _checked_cache(
     """Read a cache file and give it the header that this TensorRT accepts, if that was allowed."""
     path = options.cache
     assert path is not None
-    try:
+    with decoding(OptionError, f"the calibration cache '{path}' cannot be read"):
         content = path.read_bytes()
-    except OSError as error:
-        raise OptionError(
-            f"the calibration cache '{path}' cannot be read: {error.strerror}."
-        ) from error
     with in_one_tree(f"the calibration cache '{path}': "):
         cache = CalibrationCache.from_bytes(content)
     check_fits(cache, tensor_names(model))

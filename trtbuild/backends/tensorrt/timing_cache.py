@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.errors import InputError
+from trtbuild.errors import InputError, decoding
 from trtbuild.files import file_digest, write_bytes
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def load_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> Any:
         return None
     if options.lock:
         _check_digest(path, options.lock)
-    content = path.read_bytes() if path.is_file() else b""
+    with decoding(InputError, f"the timing cache '{path}' cannot be read"):
+        content = path.read_bytes() if path.exists() else b""
     cache = config.create_timing_cache(content)
     # Never with ignore_mismatch: timings of another GPU would choose kernels for this one.
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
@@ -78,7 +79,8 @@ def _merge(config: Any, cache: Any, content: bytes) -> None:
 def _check_digest(path: Path, wanted: str) -> None:
     if not path.is_file():
         raise InputError(f"--lock pins the timing cache '{path}', which is not there.")
-    found = file_digest(path)
+    with decoding(InputError, f"the timing cache '{path}' cannot be read"):
+        found = file_digest(path)
     if found != wanted:
         raise InputError(
             f"the timing cache '{path}' has the digest {found}, and --lock wants {wanted}. Take the pinned "

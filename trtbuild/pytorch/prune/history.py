@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 
-from trtbuild.errors import ModelError
+from trtbuild.errors import ModelError, decoding
 from trtbuild.files import atomic_path, make_directory, write_text
 from trtbuild.pytorch.copies import make_weights_plain
 from trtbuild.pytorch.inputs import bind_inputs
@@ -70,7 +70,7 @@ class PruneHistory:
         Raises:
             ModelError: other text, or a newer format.
         """
-        try:
+        with decoding(ModelError, "the pruning history is damaged"):
             data = json.loads(text)
             if data["format"] != _FORMAT:
                 raise ModelError(
@@ -87,8 +87,6 @@ class PruneHistory:
             )
             rewritten = tuple((str(path), str(name)) for path, name in data["rewritten"])
             return cls(inputs, rewritten, cuts, data["attributes"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"the pruning history is damaged: {error!r}.") from error
 
 
 def save_pruned(module: nn.Module, history: PruneHistory, folder: Path) -> None:
@@ -116,19 +114,11 @@ def load_pruned(
     Raises:
         ModelError: the folder is no such folder, or was made from another module.
     """
-    try:
+    with decoding(ModelError, f"'{folder}' holds no pruned module: {HISTORY_FILE} cannot be read"):
         history = PruneHistory.from_json((folder / HISTORY_FILE).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(
-            f"'{folder}' holds no pruned module: {HISTORY_FILE} cannot be read."
-        ) from error
     apply_history(module, history, rewrites)
-    try:
+    with decoding(ModelError, f"the weights in '{folder}' do not fit the pruned module"):
         safetensors.torch.load_model(module, folder / WEIGHTS_FILE, strict=True)
-    except Exception as error:
-        raise ModelError(
-            f"the weights in '{folder}' do not fit the pruned module: {error}"
-        ) from error
     return module
 
 
@@ -141,7 +131,7 @@ def apply_history(
         ModelError: it names a layer or a channel that this module has not.
     """
     make_weights_plain(module)
-    try:
+    with decoding(ModelError, "the pruning history belongs to another module"):
         rewrite_again(module, history.rewritten, rewrites)
         bound = bind_inputs(module, history.inputs)
         with tracing(module):
@@ -151,8 +141,6 @@ def apply_history(
         for path, values in history.attributes.items():
             for name, value in values.items():
                 setattr(module.get_submodule(path), name, value)
-    except AttributeError as error:
-        raise ModelError(f"the pruning history belongs to another module: {error}") from error
 
 
 def _cut_again(graph: Any, module: nn.Module, path: str, *, out: bool, indices: list[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.errors import InputError, MissingError, ModelError, OptionError
+from trtbuild.errors import InputError, MissingError, ModelError, OptionError, decoding
 from trtbuild.runtime.cuda import open_device
 from trtbuild.runtime.tensorrt.failures import explained
 from trtbuild.runtime.tensorrt.logger import Log, make_logger
@@ -50,10 +50,8 @@ class OpenedEngine:
         self.options = options
         self.log = Log()
         self._logger = make_logger(self.tensorrt, self.log)
-        try:
+        with decoding(InputError, f"the plan '{path}' cannot be read"):
             plan = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"the plan '{path}' cannot be read: {error.strerror}.") from error
         self.device = open_device(options.cuda, options.device)
         try:
             with self.device.active():

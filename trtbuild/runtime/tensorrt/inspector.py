@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.errors import InputError
+from trtbuild.errors import InputError, decoding
 from trtbuild.runtime.tensorrt.engine import OpenedEngine
 from trtbuild.runtime.tensorrt.failures import made
 
@@ -164,12 +164,9 @@ def read_layers(text: str) -> EngineLayers:
     Raises:
         InputError: not such a text.
     """
-    try:
-        document = json.loads(text)
-        entries = document["Layers"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError("this is not the layer information of a TensorRT engine.") from error
-    layers = tuple(_layer(entry) for entry in entries)
+    with decoding(InputError, "this is not the layer information of a TensorRT engine"):
+        entries = json.loads(text)["Layers"]
+        layers = tuple(_layer(entry) for entry in entries)
     return EngineLayers(layers, any(isinstance(entry, dict) for entry in entries))
 
 

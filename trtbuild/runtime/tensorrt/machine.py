@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.errors import InputError, decoding
+from trtbuild.records import load_json
 from trtbuild.runtime.cuda import cuda_driver
 
 if TYPE_CHECKING:
@@ -43,13 +45,11 @@ def machine_record(version: str, device: int = 0) -> dict[str, str]:
 
 def recorded_details(plan: Path) -> Mapping[str, Any]:
     """What the manifest beside a plan records about the engine; empty without a manifest."""
-    try:
-        manifest = json.loads(plan.with_suffix(".manifest.json").read_text())
-        engine = manifest["engine"]
-        details: Mapping[str, Any] = engine["details"] if engine["file"] == plan.name else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return details
+    with contextlib.suppress(InputError), decoding(InputError, "no manifest"):
+        engine = load_json(plan.with_suffix(".manifest.json"))["engine"]
+        if engine["file"] == plan.name:
+            return dict(engine["details"])
+    return {}
 
 
 def explain_refusal(plan: Path, reason: str, here: Mapping[str, str]) -> str:
