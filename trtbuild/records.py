@@ -58,6 +58,8 @@ def _plain_value(value: Any) -> str | bool | int | float | None:
 
 def _plain_key(key: Any) -> str:
     plain = _plain_value(key)
+    if isinstance(plain, int) and not isinstance(plain, bool):
+        return str(plain)  # the number of an axis, say; JSON has no other keys than texts
     if not isinstance(plain, str):
         raise TypeError(f"cannot write a key of type {type(key).__name__} as JSON")
     return plain

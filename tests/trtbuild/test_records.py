@@ -54,6 +54,7 @@ class Outer:
         (PurePosixPath("a/b"), "a/b"),
         ((1, [2, None]), [1, [2, None]]),
         ({Color.RED: Inner(math.inf)}, {"red": {"value": "inf"}}),
+        ({0: "batch"}, {"0": "batch"}),
     ],
 )
 def test_every_kind_of_value_is_written_in_one_way(value, plain) -> None:
@@ -62,7 +63,7 @@ def test_every_kind_of_value_is_written_in_one_way(value, plain) -> None:
     assert json.loads(dumps(value)) == plain
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, np.zeros(2), {1, 2}, b"bytes"])
+@pytest.mark.parametrize("value", [object(), {True: 2}, np.zeros(2), {1, 2}, b"bytes"])
 def test_what_no_record_holds_is_refused(value) -> None:
     with pytest.raises(TypeError, match="as JSON"):
         encode(value)
