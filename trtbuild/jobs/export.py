@@ -10,8 +10,8 @@ from trtbuild.files import make_directory
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from trtbuild.pytorch.cost import LayerTime
     from trtbuild.pytorch.export import ExportResult
-    from trtbuild.pytorch.profile import LayerTime
     from trtbuild.pytorch.spec import ExportSpec
     from trtbuild.recipe import EngineRecipe
 
@@ -34,7 +34,7 @@ def export(spec: ExportSpec, progress: Progress = silent) -> ExportResult:
 
 def layer_times(result: ExportResult, spec: ExportSpec) -> tuple[LayerTime, ...]:
     """Return the time of every layer of the exported module, slowest first."""
-    from trtbuild.pytorch.profile import profile_layers
+    from trtbuild.pytorch.cost import profile_layers
 
     return profile_layers(result.module, spec.traced_inputs)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.pytorch.aten import calls, module_path, name_of
 from trtbuild.pytorch.fold.layers import LayerCall, arguments
-from trtbuild.pytorch.fold.layout import moves_values_only
+from trtbuild.pytorch.fold.plan import moves_values_only
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -1,10 +1,10 @@
-"""A module as a checked ONNX file: folded first, named after its modules, compared with the module."""
+"""A module as a checked ONNX file: thinned if asked for, folded, named by its modules, then compared."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,17 @@ import torch
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
+from trtbuild.progress import silent
 from trtbuild.pytorch.activations import find_activations
 from trtbuild.pytorch.aten import capture, quiet
-from trtbuild.pytorch.copies import copy_module, make_weights_plain
-from trtbuild.pytorch.evalmode import enforce_eval
+from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain
 from trtbuild.pytorch.fold import fold_norms
 from trtbuild.pytorch.inputs import bind_inputs, run
+from trtbuild.pytorch.installed import require_torch
+from trtbuild.pytorch.load import load_module
 from trtbuild.pytorch.names import name_by_modules, name_dims, name_outputs, strip_metadata
 from trtbuild.pytorch.parity import check_parity
+from trtbuild.pytorch.sparsity import check_two_four, make_two_four, mask_globally, mask_weights
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
 
 if TYPE_CHECKING:
@@ -31,13 +34,15 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
+    from trtbuild.progress import Progress
     from trtbuild.pytorch.activations import LayerActivation
     from trtbuild.pytorch.fold import FoldReport
     from trtbuild.pytorch.inputs import BoundInputs
+    from trtbuild.pytorch.load import LoadedModule
     from trtbuild.pytorch.parity import ParityReport
-    from trtbuild.pytorch.spec import InputSpec
+    from trtbuild.pytorch.spec import ExportSpec, InputSpec, MaskSpec
 
-__all__ = ["ExportResult", "export_onnx"]
+__all__ = ["ExportResult", "export_from_spec", "export_onnx"]
 
 
 @dataclass(frozen=True)
@@ -215,3 +220,86 @@ def _check(path: Path) -> None:
         onnx.checker.check_model(path, full_check=True)
     except Exception as error:
         raise ModelError(f"the exported model is not valid ONNX: {error}") from error
+
+
+def export_from_spec(spec: ExportSpec, progress: Progress = silent) -> ExportResult:
+    """Do everything that `spec` asks for.
+
+    The order is the one that works: channels are removed while the norms are still there, the 2:4
+    pattern is made after that, and folding comes last.
+
+    Raises:
+        ModelError: the module cannot be loaded, pruned, traced or exported.
+        OptionError: an option that does not fit this module.
+        OutputError: the file cannot be written.
+    """
+    steps = 2 + sum(wish is not None for wish in (spec.prune, spec.mask, spec.sparsity))
+    progress("export", 0, steps)
+    loaded = load_module(spec.source)
+    module, details, warnings = _thinned(spec, loaded.module)
+    progress("export", steps - 1, steps)
+    result = export_onnx(
+        module,
+        spec.traced_inputs,
+        path=spec.path,
+        fold=spec.fold,
+        opset=spec.opset,
+        force_opset=spec.force_opset,
+        output_names=spec.output_names,
+        external_data=spec.external_data,
+    )
+    progress("export", steps, steps)
+    if spec.sparsity is not None:
+        details["sparse_nodes"] = [asdict(node) for node in check_two_four(result.model)]
+    return replace(
+        result,
+        warnings=(*loaded.warnings, *warnings, *result.warnings),
+        details={"source": _source_details(spec, loaded), **details},
+    )
+
+
+def _thinned(spec: ExportSpec, module: nn.Module) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """The module without the channels and weights that shall go; reports and warnings."""
+    details: dict[str, Any] = {}
+    warnings: list[str] = []
+    if spec.prune is not None:
+        require_torch("torch_pruning")
+        from trtbuild.pytorch.prune import prune_channels  # slow to import
+
+        pruned = prune_channels(module, spec.traced_inputs, spec.prune)
+        module = pruned.module
+        details["pruning"] = pruned.report.as_dict()
+        warnings += pruned.report.notes
+    if spec.mask is not None:
+        details["masks"] = _masked(module, spec.mask)
+        warnings.append("weights were masked without fine-tuning: check the accuracy.")
+    if spec.sparsity is not None:
+        details["sparse_layers"] = [asdict(layer) for layer in make_two_four(module)]
+        warnings.append("2:4 zeros were made without fine-tuning: check the accuracy.")
+    return module, details, warnings
+
+
+def _masked(module: nn.Module, spec: MaskSpec) -> dict[str, Any]:
+    """Mask `module` in place; the zeros per layer and in all."""
+    apply = mask_globally if spec.globally else mask_weights
+    report = apply(module, spec.amount, method=spec.method)
+    return {
+        "share": report.total.share,
+        "layers": {layer.name: layer.share for layer in report.layers},
+    }
+
+
+def _source_details(spec: ExportSpec, loaded: LoadedModule) -> dict[str, Any]:
+    details: dict[str, Any] = {
+        "target": spec.source.target,
+        "arguments": {key: repr(value) for key, value in spec.source.arguments.items()},
+    }
+    if loaded.checkpoint is not None:
+        details["checkpoint"] = {
+            "wrapper": loaded.checkpoint.wrapper,
+            "prefix": loaded.checkpoint.prefix,
+            "tensors": loaded.checkpoint.num_loaded,
+            "missing": list(loaded.checkpoint.missing),
+            "unexpected": list(loaded.checkpoint.unexpected),
+        }
+    return details

@@ -1,4 +1,4 @@
-"""A module from ``package.module:attribute`` and a checkpoint, in eval mode, with what was noticed."""
+"""A module from ``package.module:attribute`` and a checkpoint, in eval mode; a session of such a module."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.checkpoint import CheckpointReport, load_weights
-from trtbuild.pytorch.evalmode import enforce_eval, hidden_modules
+from trtbuild.pytorch.copies import enforce_eval, hidden_modules, tensors_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from trtbuild.model.signature import TensorSpec
     from trtbuild.pytorch.spec import ModuleSource
+    from trtbuild.runtime.session import Feeds, Session
 
-__all__ = ["LoadedModule", "load_module"]
+__all__ = ["LoadedModule", "ModuleSession", "load_module", "open_module"]
 
 
 @dataclass(frozen=True)
@@ -187,3 +190,62 @@ def _non_finite(module: nn.Module) -> list[str]:
         return []
     more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
     return [f"{', '.join(bad[:3])}{more}: NaN or infinite values."]
+
+
+class ModuleSession:
+    """A module in eval mode behind the names of an engine; satisfies `trtbuild.runtime.session.Session`.
+
+    Args:
+        module: the module.
+        inputs: the engine's inputs, in the order of the module's positional arguments.
+        outputs: the engine's outputs, in the order of the tensors that the module answers.
+    """
+
+    def __init__(
+        self, module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> None:
+        self._module: nn.Module | None = module
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run the module once, without gradients.
+
+        Raises:
+            ModelError: an input is missing, the module raises, or it answers other tensors than the
+                engine: another number of them, or of a type that NumPy lacks.
+        """
+        if self._module is None:
+            raise ModelError("this session has been closed; open the module again.")
+        missing = [spec.name for spec in self.inputs if spec.name not in feeds]
+        if missing:
+            raise ModelError(f"the input '{missing[0]}' of the module is missing.")
+        arguments = [
+            torch.from_numpy(np.ascontiguousarray(feeds[spec.name])) for spec in self.inputs
+        ]
+        try:
+            with torch.inference_mode():
+                answers = [answer.numpy() for answer in tensors_in(self._module(*arguments))]
+        except Exception as error:
+            shapes = [tuple(argument.shape) for argument in arguments]
+            raise ModelError(
+                f"the module does not run on inputs of shapes {shapes}: {type(error).__name__}: {error}"
+            ) from error
+        if len(answers) != len(self.outputs):
+            raise ModelError(
+                f"the module answers {len(answers)} tensors, and the engine has {len(self.outputs)} outputs."
+            )
+        return {spec.name: answer for spec, answer in zip(self.outputs, answers)}
+
+    def close(self) -> None:
+        """Let the module go; safe to call twice."""
+        self._module = None
+
+
+def open_module(source: ModuleSource, engine: Session) -> Session:
+    """Return a session of a module, as the float reference of `engine`.
+
+    Raises:
+        ModelError: it cannot be loaded; see `trtbuild.pytorch.load.load_module`.
+    """
+    return ModuleSession(load_module(source).module, engine.inputs, engine.outputs)

@@ -1,4 +1,10 @@
-"""2:4 sparsity: of every four consecutive input channels at most two weights are not zero.
+"""Zeros in weights: masks over single weights or slices, and the 2:4 pattern.
+
+A mask holds its zeros through fine-tuning; `make_masks_permanent` (or the export) makes them ordinary
+zeros. Zeros alone make a network neither smaller nor faster: for that remove channels
+(`trtbuild.pytorch.prune.channels`) or use the 2:4 pattern.
+
+2:4 sparsity: of every four consecutive input channels at most two weights are not zero.
 
 That is the pattern of NVIDIA's sparse tensor cores (TensorRT's flag SPARSE_WEIGHTS), for every output
 channel and kernel position on its own. The input channels lie on axis 1 of Conv, Linear and Gemm
@@ -11,7 +17,9 @@ zero). It does not survive removing input channels, or an optimiser step without
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,14 +28,251 @@ from torch import nn
 from torch.nn.utils import prune
 
 from trtbuild.errors import OptionError
-from trtbuild.pytorch.prune.patterns import match_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
-__all__ = ["NodeSparsity", "SparseLayer", "check_two_four", "make_two_four", "two_four_mask"]
+__all__ = [
+    "LayerSparsity",
+    "NodeSparsity",
+    "SparseLayer",
+    "SparsityReport",
+    "check_two_four",
+    "is_masked",
+    "make_masks_permanent",
+    "make_two_four",
+    "mask_globally",
+    "mask_slices",
+    "mask_weights",
+    "match_layers",
+    "sparsity_report",
+    "two_four_mask",
+]
+
+
+def match_layers(
+    module: nn.Module, patterns: Sequence[str], kinds: tuple[type[nn.Module], ...]
+) -> dict[str, nn.Module]:
+    """The layers of these kinds whose path matches a pattern; a container's path takes its layers.
+
+    Raises:
+        OptionError: a pattern matches none.
+    """
+    layers = {path: child for path, child in module.named_modules() if isinstance(child, kinds)}
+    found: dict[str, nn.Module] = {}
+    for pattern in patterns:
+        matching = {
+            path: child
+            for path, child in layers.items()
+            if fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}.*")
+        }
+        if not matching:
+            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.4)
+            known = ", ".join(f"'{path}'" for path in near or list(layers)[:3])
+            raise OptionError(
+                f"the pattern '{pattern}' matches no layer; there are {known or 'none'}."
+            )
+        found.update(matching)
+    return found
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """Zeros in one parameter."""
+
+    name: str
+    num_zeros: int
+    num_values: int
+
+    @property
+    def share(self) -> float:
+        """Share of zeros, 0 to 1."""
+        return self.num_zeros / self.num_values if self.num_values else 0.0
+
+
+@dataclass(frozen=True)
+class SparsityReport:
+    """Zeros per layer and in all."""
+
+    layers: tuple[LayerSparsity, ...]
+
+    @property
+    def total(self) -> LayerSparsity:
+        """Zeros in all listed parameters."""
+        zeros = sum(layer.num_zeros for layer in self.layers)
+        return LayerSparsity("total", zeros, sum(layer.num_values for layer in self.layers))
+
+
+def mask_weights(
+    module: nn.Module,
+    amount: float,
+    *,
+    method: str | type[prune.BasePruningMethod] = "l1",
+    layers: Sequence[str] = ("*",),
+    parameter: str = "weight",
+) -> SparsityReport:
+    """Mask single weights in every matching layer, in place.
+
+    Args:
+        module: the module.
+        amount: a share (float) or a count (int) per layer; a second call masks that much of the rest.
+        method: ``l1`` (the smallest magnitudes), ``random``, or a class of your own.
+        layers: patterns of layer paths.
+        parameter: name of the parameter.
+
+    Raises:
+        OptionError: no layer matches, none has the parameter, or the amount is out of range.
+    """
+    for path, layer in match_layers(module, layers, _LAYERS).items():
+        _check_parameter(path, layer, parameter)
+        _check_amount(amount, getattr(layer, parameter).numel(), path)
+        if method == "l1":
+            prune.l1_unstructured(layer, parameter, amount)
+        elif method == "random":
+            prune.random_unstructured(layer, parameter, amount)
+        elif isinstance(method, type):
+            method.apply(layer, parameter, amount)
+        else:
+            raise OptionError(f"mask method '{method}' is not l1, random, or a BasePruningMethod.")
+    return sparsity_report(module, parameter)
+
+
+def mask_slices(
+    module: nn.Module,
+    amount: float,
+    *,
+    method: str = "ln",
+    n: float = 2,
+    dim: int = 0,
+    layers: Sequence[str] = ("*",),
+    parameter: str = "weight",
+) -> SparsityReport:
+    """Mask whole slices along an axis (output channels for `dim` 0), in place.
+
+    Args:
+        module: the module.
+        amount: share or count of the slices per layer.
+        method: ``ln`` (the smallest norms) or ``random``.
+        n: order of the norm: 1, 2, ``inf``, ``-inf`` or 0.
+        dim: the axis that slices are numbered along.
+        layers: patterns of layer paths.
+        parameter: name of the parameter.
+
+    Raises:
+        OptionError: as `mask_weights`; or an axis or norm that does not exist.
+    """
+    if method not in ("ln", "random") or not isinstance(n, int | float):
+        raise OptionError(
+            f"slices are masked by 'ln' with a number n, or 'random'; not '{method}', {n}."
+        )
+    for path, layer in match_layers(module, layers, _LAYERS).items():
+        _check_parameter(path, layer, parameter)
+        tensor = getattr(layer, parameter)
+        if not -tensor.dim() <= dim < tensor.dim():
+            raise OptionError(
+                f"'{path}.{parameter}' has {tensor.dim()} axes; there is no axis {dim}."
+            )
+        _check_amount(amount, tensor.shape[dim], path)
+        if method == "ln":
+            prune.ln_structured(layer, parameter, amount, n=n, dim=dim)
+        else:
+            prune.random_structured(layer, parameter, amount, dim=dim)
+    return sparsity_report(module, parameter)
+
+
+def mask_globally(
+    module: nn.Module,
+    amount: float,
+    *,
+    method: str | type[prune.BasePruningMethod] = "l1",
+    layers: Sequence[str] = ("*",),
+    parameter: str = "weight",
+    scores: Mapping[str, torch.Tensor] | None = None,
+) -> SparsityReport:
+    """Rank the weights of all matching layers together and mask the lowest, in place.
+
+    Args:
+        module: the module.
+        amount: share or count of all weights together.
+        method: ``l1``, ``random``, or a class of your own with ``PRUNING_TYPE = "unstructured"``.
+        layers: patterns of layer paths.
+        parameter: name of the parameter.
+        scores: layer path -> importance of each weight, of the weight's shape; else magnitudes.
+
+    Raises:
+        OptionError: as `mask_weights`; or a method that masks slices; or scores that do not fit.
+    """
+    chosen = match_layers(module, layers, _LAYERS)
+    for path, layer in chosen.items():
+        _check_parameter(path, layer, parameter)
+    kinds = {"l1": prune.L1Unstructured, "random": prune.RandomUnstructured}
+    kind = kinds.get(method) if isinstance(method, str) else method
+    if kind is None or kind.PRUNING_TYPE != "unstructured":
+        raise OptionError(
+            "global masks need l1, random, or a method with PRUNING_TYPE 'unstructured'."
+        )
+    _check_amount(amount, sum(getattr(m, parameter).numel() for m in chosen.values()), "all layers")
+    given = {}
+    for path, tensor in (scores or {}).items():
+        if path not in chosen or tensor.shape != getattr(chosen[path], parameter).shape:
+            raise OptionError(
+                f"the scores of '{path}' do not belong to a chosen layer of that shape."
+            )
+        given[chosen[path], parameter] = tensor
+    pairs = [(layer, parameter) for layer in chosen.values()]
+    prune.global_unstructured(pairs, kind, importance_scores=given or None, amount=amount)
+    return sparsity_report(module, parameter)
+
+
+def is_masked(module: nn.Module) -> bool:
+    """Whether any parameter carries a mask."""
+    return bool(prune.is_pruned(module))
+
+
+def make_masks_permanent(module: nn.Module) -> list[str]:
+    """Turn every mask's zeros into ordinary ones, in place; they do not come back.
+
+    The next optimiser step fills them again: do this after fine-tuning.
+
+    Returns:
+        The names of the parameters.
+    """
+    done = []
+    for path, layer in module.named_modules():
+        for hook in list(layer._forward_pre_hooks.values()):
+            if isinstance(hook, prune.BasePruningMethod):
+                prune.remove(layer, hook._tensor_name)
+                done.append(f"{path}.{hook._tensor_name}".lstrip("."))
+    return done
+
+
+def sparsity_report(module: nn.Module, parameter: str = "weight") -> SparsityReport:
+    """Count the zeros of every layer's parameter; masked ones count as masked."""
+    found = []
+    for path, layer in module.named_modules():
+        tensor = getattr(layer, parameter, None)
+        if isinstance(layer, _LAYERS) and isinstance(tensor, torch.Tensor):
+            mask = getattr(layer, f"{parameter}_mask", None)
+            # The attribute is as old as the last forward; original times mask is what it will be.
+            value = tensor if mask is None else getattr(layer, f"{parameter}_orig") * mask
+            found.append(LayerSparsity(path, int((value == 0).sum()), value.numel()))
+    return SparsityReport(tuple(found))
+
+
+def _check_parameter(path: str, layer: nn.Module, parameter: str) -> None:
+    if not isinstance(getattr(layer, parameter, None), torch.Tensor):
+        raise OptionError(f"'{path}' ({type(layer).__name__}) has no parameter '{parameter}'.")
+
+
+def _check_amount(amount: float, available: int, where: str) -> None:
+    limit = 1 if isinstance(amount, float) else available
+    if not 0 <= amount <= limit:
+        raise OptionError(
+            f"amount {amount} is out of range for {where}: a share up to 1.0 or a count up to {available}."
+        )
+
 
 WORTH_CHANNELS = 256
 """NVIDIA's engineers expect a sparse tactic to win from about this many input and output channels."""

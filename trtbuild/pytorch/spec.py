@@ -38,7 +38,7 @@ MAX_OPSET = 20
 """Opset 21 and above bring operators (GroupNormalization) that TensorRT 10.0 to 10.8 cannot parse."""
 
 CRITERIA = ("l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "random")
-"""How channels are ranked; `trtbuild.pytorch.prune.criteria` says what each means."""
+"""How channels are ranked; `trtbuild.pytorch.prune.channels` says what each means."""
 
 MASK_METHODS = ("l1", "random")
 """Which weights a mask takes: those of the smallest magnitude, or any."""

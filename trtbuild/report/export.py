@@ -20,8 +20,8 @@ from trtbuild.report.model import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from trtbuild.pytorch.cost import LayerTime
     from trtbuild.pytorch.export import ExportResult
-    from trtbuild.pytorch.profile import LayerTime
 
 __all__ = ["export_report"]
 

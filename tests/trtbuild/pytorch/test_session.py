@@ -13,7 +13,7 @@ import torch
 
 from trtbuild.errors import ModelError
 from trtbuild.model.signature import TensorSpec
-from trtbuild.pytorch.session import ModuleSession
+from trtbuild.pytorch.load import ModuleSession
 
 if TYPE_CHECKING:
     from trtbuild.runtime.session import Session

@@ -1,16 +1,23 @@
 """Pruning: masks over weights, and channels that really go.
 
-masks       single weights or slices at zero, held through fine-tuning (``torch.nn.utils.prune``)
+sparsity    single weights or slices at zero, held through fine-tuning; stands beside this package
 channels    whole coupled groups of channels removed and checked (Torch-Pruning)
 history     a pruned module saved and loaded without pickle
 """
 
 from __future__ import annotations
 
-from trtbuild.pytorch.prune.channels import PruneResult, list_groups, prune_channels
+from trtbuild.pytorch.prune.channels import (
+    LayerWidth,
+    PruneReport,
+    PruneResult,
+    list_groups,
+    prune_channels,
+)
 from trtbuild.pytorch.prune.dependency import Member, PruneGroup
 from trtbuild.pytorch.prune.history import PruneHistory, load_pruned, save_pruned
-from trtbuild.pytorch.prune.masks import (
+from trtbuild.pytorch.prune.rewrites import BlockRewrite
+from trtbuild.pytorch.sparsity import (
     SparsityReport,
     is_masked,
     make_masks_permanent,
@@ -19,8 +26,6 @@ from trtbuild.pytorch.prune.masks import (
     mask_weights,
     sparsity_report,
 )
-from trtbuild.pytorch.prune.report import LayerWidth, PruneReport
-from trtbuild.pytorch.prune.rewrites import BlockRewrite
 from trtbuild.pytorch.spec import parse_amount
 
 __all__ = [

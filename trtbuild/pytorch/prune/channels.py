@@ -1,7 +1,7 @@
 """Removing channels, through whole coupled groups, on a copy, with every cut checked.
 
 Torch-Pruning finds the groups and ranks the channels; it also silently breaks networks. So: layers that
-give the output are found and kept, everything is cut and held against the dense network (`reference`). If
+give the output are found and kept, everything is cut and held against the dense network (`cutting`). If
 that fails the groups are cut one by one, those that break something are rolled back and named, and the
 work starts again without them.
 
@@ -16,29 +16,123 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch_pruning as tp
 from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
-from trtbuild.pytorch.prune.criteria import make_importance, needs_gradients
 from trtbuild.pytorch.prune.cutting import Cut, CutPlan, cut
 from trtbuild.pytorch.prune.groups import LAYERS, survey
 from trtbuild.pytorch.prune.history import PruneHistory
-from trtbuild.pytorch.prune.patterns import match_layers
-from trtbuild.pytorch.prune.report import LayerWidth, PruneReport
 from trtbuild.pytorch.prune.rewrites import rewrite_blocks
+from trtbuild.pytorch.sparsity import match_layers
+from trtbuild.pytorch.spec import CRITERIA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from trtbuild.pytorch.cost import Cost
     from trtbuild.pytorch.prune.dependency import PruneGroup
     from trtbuild.pytorch.prune.groups import Prospect
     from trtbuild.pytorch.prune.rewrites import BlockRewrite
     from trtbuild.pytorch.spec import InputSpec, PruneSpec
 
-__all__ = ["PruneResult", "list_groups", "prune_channels"]
+__all__ = [
+    "LayerWidth",
+    "PruneReport",
+    "PruneResult",
+    "list_groups",
+    "make_importance",
+    "needs_gradients",
+    "prune_channels",
+]
+
+
+@dataclass(frozen=True)
+class LayerWidth:
+    """Output channels of one layer before and after; the reason when none went."""
+
+    path: str
+    before: int
+    after: int
+    kept: str = ""
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What pruning did.
+
+    Attributes:
+        asked: the ratio that was asked for.
+        achieved: share of the channels gone, over the layers that could lose some.
+        round_to: remaining widths are multiples of this.
+        widths: every convolution and linear layer.
+        before, after: cost of one sample.
+        inexact: whether a norm over channels or attention was cut, so that even removing channels
+            that are zero changes the output a little.
+        notes: what else the user should know.
+    """
+
+    asked: float
+    achieved: float
+    round_to: int
+    widths: tuple[LayerWidth, ...]
+    before: Cost
+    after: Cost
+    inexact: bool = False
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return {
+            "asked": self.asked,
+            "achieved": self.achieved,
+            "round_to": self.round_to,
+            "macs": {"before": self.before.macs, "after": self.after.macs},
+            "parameters": {"before": self.before.parameters, "after": self.after.parameters},
+            "layers": [
+                {"path": w.path, "before": w.before, "after": w.after, "kept": w.kept}
+                for w in self.widths
+            ],
+            "inexact": self.inexact,
+            "notes": list(self.notes),
+        }
+
+
+_IMPORTANCES: dict[str, Callable[[], Any]] = {
+    # Sum of magnitudes and Euclidean length of a channel's weights (Li et al. 2017, arXiv 1608.08710).
+    "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
+    "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
+    # The norm's scale (Liu et al. 2017, arXiv 1708.06519): only where channels have a norm.
+    "bn-scale": tp.importance.BNScaleImportance,
+    # Magnitude relative to what is left of the layer (Lee et al. 2021, arXiv 2010.07611).
+    "lamp": lambda: tp.importance.LAMPImportance(p=2),
+    # Distance to the geometric median of the filters (He et al. 2019, arXiv 1811.00250).
+    "fpgm": lambda: tp.importance.FPGMImportance(p=2),
+    # Gradient times weight (Molchanov et al. 2019, arXiv 1906.10771): needs a loss.
+    "taylor": tp.importance.GroupTaylorImportance,
+    "random": tp.importance.RandomImportance,
+}
+assert tuple(_IMPORTANCES) == CRITERIA
+
+
+def make_importance(criterion: str) -> Any:
+    """The importance of that name.
+
+    Raises:
+        OptionError: there is none.
+    """
+    if criterion not in _IMPORTANCES:
+        raise OptionError(f"criterion '{criterion}' is not one of {', '.join(_IMPORTANCES)}.")
+    return _IMPORTANCES[criterion]()
+
+
+def needs_gradients(criterion: str) -> bool:
+    """Whether the criterion ranks by gradients, and so needs the user's loss."""
+    return criterion == "taylor"
+
 
 _NOTHING_LEFT = "left nothing to remove"
 _ROUNDINGS = (32, 16, 8, 4, 2)

@@ -11,16 +11,17 @@ from trtbuild.errors import ModelError
 from trtbuild.pytorch.aten import capture
 from trtbuild.pytorch.cost import Cost, cost_of
 from trtbuild.pytorch.inputs import run
-from trtbuild.pytorch.prune.attention import Attention, find_attention
 from trtbuild.pytorch.prune.dependency import (
+    Attention,
     PruneGroup,
     build_graph,
     describe,
+    find_attention,
     is_mixer,
     output_layers,
     tracing,
 )
-from trtbuild.pytorch.prune.patterns import match_layers
+from trtbuild.pytorch.sparsity import match_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

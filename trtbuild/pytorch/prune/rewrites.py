@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from trtbuild.errors import ModelError
-from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
+from trtbuild.pytorch.copies import float64_copy, outputs64, relative_difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
