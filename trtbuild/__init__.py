@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trtbuild.artifact import Artifact, Record
+    from trtbuild.artifact import Artifact, EarlyStop, Record
     from trtbuild.backends.base import Engine
     from trtbuild.calibration import CalibrateOptions, calibrate, load_calibration
     from trtbuild.data import DataRecipe, Preprocess, open_data
@@ -95,6 +95,7 @@ __all__ = [
     "Device",
     "Diagnosis",
     "Difference",
+    "EarlyStop",
     "Engine",
     "EngineRecipe",
     "EngineResult",
@@ -180,6 +181,7 @@ __all__ = [
 _PLACES = {
     "trtbuild.artifact": (
         "Artifact",
+        "EarlyStop",
         "Record",
     ),
     "trtbuild.backends.base": ("Engine",),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from calibrators import Calibration
     from trtbuild.plan import Decision, Group, Placement
 
-__all__ = ["Artifact", "Record"]
+__all__ = ["Artifact", "EarlyStop", "Record"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,32 @@ class Record:
     stage: str
     summary: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """How a calibration that might stop early has ended.
+
+    Attributes:
+        share: by how much the thresholds of two halves may differ, as a share.
+        num_used: samples that were counted.
+        num_given: samples that there were.
+        num_tensors: tensors observed.
+        apart: tensor -> by how much its halves' thresholds differ, as a share, of those that do not
+            agree, the widest first; None where one half of the data holds no sample.
+    """
+
+    share: float
+    num_used: int
+    num_given: int
+    num_tensors: int
+    apart: Mapping[str, float | None]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_used} of {self.num_given} samples were used, and in {len(self.apart)} of "
+            f"{self.num_tensors} tensors thresholds of two halves do not agree to {self.share:.1%}"
+        )
 
 
 @dataclass(frozen=True)
@@ -36,7 +62,10 @@ class Artifact:
         name: stem of every file written, for example ``resnet20``.
         source: the network as it was given; the float reference of every comparison.
         model: the network at this stage: as given, then prepared. Always float.
-        calibration: range of each watched tensor of `model`, once calibrated.
+        calibration: range of each observed tensor of `model`, once calibrated.
+        halves_apart: tensor -> by how much the thresholds of two halves of the data differ, as a
+            share; empty where that is not known.
+        early_stop: how a calibration that might stop early has ended; None where it could not.
         quantized: `model` with Q/DQ in TensorRT's form, once quantized.
         placement: where the Q/DQ of `quantized` stand.
         decisions: for every node that could be INT8, whether it is, and why.
@@ -47,6 +76,8 @@ class Artifact:
     source: ir.Model
     model: ir.Model
     calibration: Calibration | None = None
+    halves_apart: Mapping[str, float] = field(default_factory=dict)
+    early_stop: EarlyStop | None = None
     quantized: ir.Model | None = None
     decisions: tuple[Decision, ...] = ()
     placement: Placement | None = None
@@ -64,7 +95,7 @@ class Artifact:
             f"{len(calibration.ranges)} ranges from an earlier calibration",
             {"method": calibration.method, **calibration.provenance},
         )
-        return self.having(record, calibration=calibration)
+        return self.having(record, calibration=calibration, halves_apart={}, early_stop=None)
 
     def having(self, record: Record, **changes: Any) -> Artifact:
         """Return this artifact with `changes` made and `record` added to its history."""

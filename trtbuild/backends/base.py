@@ -60,12 +60,14 @@ class Engine:
         backend: name of the backend that opens `path`.
         path: the file to open.
         files: every file that was written, name -> what it is, for the manifest.
+        without_effect: names of options that were given and that this backend has no use for.
         details: what the backend wants recorded (versions, device, layers), JSON types only.
     """
 
     backend: str
     path: Path
     files: Mapping[str, str]
+    without_effect: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

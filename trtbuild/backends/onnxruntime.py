@@ -43,17 +43,19 @@ class OnnxRuntimeBackend:
         path = request.directory / f"{request.artifact.name}.onnxruntime.onnx"
         written = write_model(model, path)
         open_session(path).close()  # a file that does not load is no engine
+        without_effect = tuple(
+            sorted([*request.options.changed, *(["fp16"] if request.fp16 else [])])
+        )
         what = "the same network in the form that ONNX Runtime runs in INT8 kernels on CPU"
         return Engine(
             self.name,
             path,
             {file.name: what for file in written},
+            without_effect,
             {
                 "onnxruntime": ort.__version__,
                 "provider": "CPUExecutionProvider",
-                "without_effect": sorted(
-                    [*request.options.changed, *(["fp16"] if request.fp16 else [])]
-                ),
+                "without_effect": without_effect,
             },
         )
 

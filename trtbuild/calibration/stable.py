@@ -2,62 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calibrators import amax_of
 from calibrators.methods import Stability, stability
+from trtbuild.artifact import EarlyStop
 from trtbuild.data import first_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from trtbuild.artifact import Artifact
     from trtbuild.calibration.histograms import Histograms
     from trtbuild.data import Source
     from trtbuild.options.calibrate import CalibrateOptions
 
-__all__ = ["Agreement", "agreement_of", "collect_until_stable", "spreads"]
+__all__ = ["collect_until_stable", "spreads"]
 
 # Samples of the first look; every later one doubles them.
 _FIRST_LOOK = 64
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How a calibration that might stop early has ended.
-
-    Attributes:
-        share: by how much the thresholds of two halves may differ, as a share.
-        num_used: samples that were counted.
-        num_given: samples that there were.
-        num_tensors: tensors observed.
-        apart: tensor -> spread, of those whose halves do not agree, the widest first; the spread is
-            None where one half of the data holds no sample.
-    """
-
-    share: float
-    num_used: int
-    num_given: int
-    num_tensors: int
-    apart: Mapping[str, float | None]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.num_used} of {self.num_given} samples were used, and in {len(self.apart)} of "
-            f"{self.num_tensors} tensors thresholds of two halves do not agree to {self.share:.1%}"
-        )
-
-
-def agreement_of(artifact: Artifact) -> Agreement | None:
-    """Return how its calibration ended, if that might have stopped early."""
-    found = (record.details.get("until_stable") for record in artifact.history)
-    return next((one for one in found if isinstance(one, Agreement)), None)
-
-
 def collect_until_stable(
     collect: Callable[[Source], Histograms], source: Source, share: float, options: CalibrateOptions
-) -> tuple[Histograms, Agreement]:
+) -> tuple[Histograms, EarlyStop]:
     """Count growing parts of `source` until every tensor's halves agree to `share`, or all is used.
 
     Returns:
@@ -75,8 +42,7 @@ def collect_until_stable(
             break
     assert statistics is not None
     num_tensors = len(statistics.tensors)
-    agreement = Agreement(share, statistics.num_samples, total, num_tensors, apart)
-    return statistics, agreement
+    return statistics, EarlyStop(share, statistics.num_samples, total, num_tensors, apart)
 
 
 def _apart(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibrators import Calibration, Histogram, choose
-from trtbuild.artifact import Artifact, Record
+from trtbuild.artifact import Artifact, EarlyStop, Record
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.calibration.histograms import collect, collect_on_device
 from trtbuild.calibration.network import observed_network
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from calibrators.methods import Stability
     from trtbuild.calibration.histograms import Histograms
     from trtbuild.calibration.network import ObservedNetwork
-    from trtbuild.calibration.stable import Agreement
     from trtbuild.data import DataDigest, Source
 
 __all__ = ["calibrate"]
@@ -67,9 +66,9 @@ def calibrate(
     _check_method(options)
     collector = _collector(observed_network(artifact.model, tensors), options, progress)
     if options.until_stable is None:
-        statistics, agreement = collector(source), None
+        statistics, early_stop = collector(source), None
     else:
-        statistics, agreement = collect_until_stable(
+        statistics, early_stop = collect_until_stable(
             collector, source, options.until_stable, options
         )
     if not statistics.num_samples:
@@ -82,7 +81,7 @@ def calibrate(
             provenance=_provenance(artifact, statistics.data, options),
         )
         found = spreads(statistics, calibration.amaxes, options)
-        return _with(artifact, calibration, found, agreement)
+        return _with(artifact, calibration, found, early_stop)
 
 
 def _collector(
@@ -117,23 +116,26 @@ def _with(
     artifact: Artifact,
     calibration: Calibration,
     found: Mapping[str, Stability],
-    agreement: Agreement | None = None,
+    early_stop: EarlyStop | None = None,
 ) -> Artifact:
+    halves_apart = {name: entry.spread for name, entry in found.items()}
     samples = calibration.provenance["num_samples"]
     record = Record(
         "calibrate",
         f"{len(calibration.ranges)} tensors observed over {samples} samples, "
-        f"{calibration.method} thresholds" + (f"; {agreement}" if agreement else ""),
+        f"{calibration.method} thresholds" + (f"; {early_stop}" if early_stop else ""),
         {
             "method": calibration.method,
             "options": dict(calibration.options),
             **calibration.provenance,
-            "spread": {name: entry.spread for name, entry in found.items()},
-            "until_stable": agreement,
+            "spread": halves_apart,
+            "until_stable": early_stop,
             "notes": {n: given.note for n, given in calibration.ranges.items() if given.note},
         },
     )
-    return artifact.having(record, calibration=calibration)
+    return artifact.having(
+        record, calibration=calibration, halves_apart=halves_apart, early_stop=early_stop
+    )
 
 
 def _check_method(options: CalibrateOptions) -> None:

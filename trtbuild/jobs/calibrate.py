@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.calibration import calibrate, float_tensors, merge_files
-from trtbuild.calibration.stable import agreement_of
 from trtbuild.data import calibration_source
 from trtbuild.errors import in_one_tree
 from trtbuild.files import write_bytes
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibrators import Calibration
-    from trtbuild.calibration.stable import Agreement
+    from trtbuild.artifact import EarlyStop
     from trtbuild.recipe import CalibrateRecipe, CalibrationFiles
 
 __all__ = ["CalibrateResult", "calibrate_file", "merge_parts"]
@@ -35,14 +34,14 @@ class CalibrateResult:
     Attributes:
         calibration: the ranges with their histograms.
         files: what was written: the calibration file, then the cache and the plots where asked for.
-        spread: tensor -> how far the thresholds of two halves of the data are apart, as a share.
-        until_stable: how a calibration that might stop early has ended; None where it could not.
+        halves_apart: tensor -> by how much the thresholds of two halves of the data differ, as a share.
+        early_stop: how a calibration that might stop early has ended; None where it could not.
     """
 
     calibration: Calibration
     files: tuple[Path, ...]
-    spread: Mapping[str, float] = field(default_factory=dict)
-    until_stable: Agreement | None = None
+    halves_apart: Mapping[str, float] = field(default_factory=dict)
+    early_stop: EarlyStop | None = None
 
 
 @in_one_tree()
@@ -69,12 +68,11 @@ def calibrate_file(recipe: CalibrateRecipe, progress: Progress = silent) -> Cali
     )
     artifact = calibrate(artifact, source, tensors, options, progress)
     assert artifact.calibration is not None
-    details = artifact.history[-1].details
     return CalibrateResult(
         artifact.calibration,
         _write(artifact.calibration, recipe.files),
-        details.get("spread", {}),
-        agreement_of(artifact),
+        artifact.halves_apart,
+        artifact.early_stop,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibrators import crosscheck
 from trtbuild.calibration.thresholds import read_pair, read_thresholds
+from trtbuild.errors import in_one_tree
 from trtbuild.plots.calibration import histogram_plot, plot_file_name, plot_folder, write_plots
 from trtbuild.records import encode
 
@@ -59,6 +60,7 @@ class CrosscheckResult:
         }
 
 
+@in_one_tree()
 def crosscheck_files(recipe: CrosscheckRecipe) -> CrosscheckResult:
     """Compare the recipe's thresholds, and write a plot of every flagged tensor where asked for.
 

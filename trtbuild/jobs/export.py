@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.artifact import Record
+from trtbuild.errors import in_one_tree
 from trtbuild.files import make_directory
 from trtbuild.progress import Progress, silent
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "export_details", "layer_times", "with_export"]
 
 
+@in_one_tree()
 def export(spec: ExportSpec, progress: Progress = silent) -> ExportResult:
     """Do everything that `spec` asks for: load, prune, make sparse, fold, export, compare, write.
 
@@ -32,6 +34,7 @@ def export(spec: ExportSpec, progress: Progress = silent) -> ExportResult:
     return export_from_spec(spec, progress)
 
 
+@in_one_tree()
 def layer_times(result: ExportResult, spec: ExportSpec) -> tuple[LayerTime, ...]:
     """Return the time of every layer of the exported module, slowest first."""
     from trtbuild.pytorch.cost import profile_layers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtbuild.errors import in_one_tree
 from trtbuild.model import read_model, read_unchanged, write_model
 from trtbuild.passes import optimize
 from trtbuild.progress import Progress, silent
@@ -28,6 +29,7 @@ class OptimizedFile:
     bytes_after: int
 
 
+@in_one_tree()
 def optimize_file(recipe: OptimizeRecipe, progress: Progress = silent) -> OptimizedFile:
     """Read the recipe's source, run the passes over it, and write its target.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbuild.errors import OptionError
+from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.pytorch.spec import PruneSpec, with_axes
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class PruneOutcome:
     warnings: tuple[str, ...]
 
 
+@in_one_tree()
 def prune(recipe: PruneRecipe) -> PruneOutcome:
     """Remove channels, and save the weights and their history in the recipe's folder.
 
@@ -44,6 +45,7 @@ def prune(recipe: PruneRecipe) -> PruneOutcome:
     return PruneOutcome(result.report, tuple(loaded.warnings))
 
 
+@in_one_tree()
 def channel_groups(recipe: PruneRecipe) -> list[PruneGroup]:
     """Return the groups of channels that belong together; nothing is removed or written.
 

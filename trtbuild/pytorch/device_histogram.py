@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from calibrators import Histogram, grid
-from calibrators.errors import ObservationError
+from trtbuild.errors import DataError
 
 __all__ = ["device_histogram"]
 
@@ -35,12 +35,12 @@ def device_histogram(tensor: Any) -> Histogram:
         The statistic of this tensor alone; `calibrators.Collector.add` puts it to what was seen before.
 
     Raises:
-        ObservationError: the values are not floating point.
+        DataError: the values are not floating point.
     """
     if not isinstance(tensor, torch.Tensor):
         tensor = torch.from_dlpack(tensor)
     if not tensor.is_floating_point():
-        raise ObservationError(
+        raise DataError(
             f"values of type {tensor.dtype} have no range to calibrate: they must be float."
         )
     bits = tensor.detach().to(torch.float32).contiguous().reshape(-1).view(torch.int32)

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibrators import Calibration
-    from trtbuild.calibration.stable import Agreement
+    from trtbuild.artifact import EarlyStop
     from trtbuild.jobs.calibrate import CalibrateResult
     from trtbuild.plots.data import Plot
     from trtbuild.report.model import Cell
 
 __all__ = [
-    "agreement_lines",
     "calibration_report",
+    "early_stop_lines",
 ]
 
 
@@ -47,7 +47,7 @@ def calibration_report(
         plots: see `trtbuild.plots.calibration.calibration_plots`.
         has_all_methods: whether to show what every method would choose.
     """
-    calibration, apart, agreement = result.calibration, result.spread, result.until_stable
+    calibration, apart, early_stop = result.calibration, result.halves_apart, result.early_stop
     choices = _choices(calibration) if has_all_methods else {}
     return Report(
         title=f"ranges of {title}",
@@ -55,7 +55,7 @@ def calibration_report(
             "method": calibration.method,
             "samples": str(calibration.provenance.get("num_samples", "?")),
         },
-        notes=() if agreement is None else tuple(agreement_lines(agreement)),
+        notes=() if early_stop is None else tuple(early_stop_lines(early_stop)),
         sections=(
             Section("Ranges", (_methods(choices) if choices else _ranges(calibration, apart),)),
             Section("Thresholds of all methods", (Plots(tuple(plots.values())),)),
@@ -67,7 +67,7 @@ def calibration_report(
             "num_samples": int(calibration.provenance["num_samples"]),
             "amax": {name: given.amax for name, given in calibration.ranges.items()},
             "spread": apart,
-            "until_stable": agreement,
+            "until_stable": early_stop,
             "methods": _figures(choices) if choices else None,
         },
     )
@@ -134,15 +134,15 @@ def _figures(choices: Mapping[str, Calibration]) -> dict[str, Any]:
     }
 
 
-def agreement_lines(agreement: Agreement) -> Iterator[Line]:
+def early_stop_lines(early_stop: EarlyStop) -> Iterator[Line]:
     """Return how a calibration that might stop early has ended, and which tensors do not agree."""
-    used = f"{agreement.num_used} of {agreement.num_given} samples were used"
-    share = f"{100 * agreement.share:.3g} %"
-    if not agreement.apart:
+    used = f"{early_stop.num_used} of {early_stop.num_given} samples were used"
+    share = f"{100 * early_stop.share:.3g} %"
+    if not early_stop.apart:
         yield Line(f"{used}: the halves' thresholds agree to {share} in every tensor")
         return
-    count = f"{len(agreement.apart)} of {agreement.num_tensors} tensors"
+    count = f"{len(early_stop.apart)} of {early_stop.num_tensors} tensors"
     yield Line(f"{used}, and {count} do not agree to {share}:", Tone.NOTE)
-    for name, apart in agreement.apart.items():
+    for name, apart in early_stop.apart.items():
         how = "half of the data is empty" if apart is None else f"{apart:.2%} apart"
         yield Line(f"  {name}: {how}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from trtbuild.calibration.stable import agreement_of
 from trtbuild.jobs.compare import FAR_SQNR_DB
 from trtbuild.latency.conditions import this_device
 from trtbuild.latency.stats import ratio
@@ -17,7 +16,7 @@ from trtbuild.report.accuracy import (
     layer_blocks,
     verdict_on,
 )
-from trtbuild.report.calibration import agreement_lines
+from trtbuild.report.calibration import early_stop_lines
 from trtbuild.report.latency import latency_section
 from trtbuild.report.model import (
     Line,
@@ -89,12 +88,10 @@ def _notes(result: EngineResult) -> Iterator[Line]:
     for record in result.artifact.history:
         if record.stage == "spot check":
             yield Line(f"note: {record.summary}", Tone.NOTE)
-    agreement = agreement_of(result.artifact)
-    if agreement is not None:
-        yield from agreement_lines(agreement)
-    without_effect = result.engine.details.get("without_effect")
-    if without_effect:
-        text = ", ".join(name.replace("_", "-") for name in without_effect)
+    if result.artifact.early_stop is not None:
+        yield from early_stop_lines(result.artifact.early_stop)
+    if result.engine.without_effect:
+        text = ", ".join(name.replace("_", "-") for name in result.engine.without_effect)
         yield Line(f"note: without effect on {result.engine.backend}: {text}", Tone.NOTE)
 
 

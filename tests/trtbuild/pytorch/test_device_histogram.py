@@ -13,6 +13,7 @@ from calibrators.errors import ObservationError
 
 torch = pytest.importorskip("torch", reason="needs PyTorch")
 
+from trtbuild.errors import DataError  # noqa: E402
 from trtbuild.pytorch.device_histogram import device_histogram  # noqa: E402 - needs PyTorch
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -67,7 +68,7 @@ def test_nothing_zeros_and_what_is_not_finite(device) -> None:
     assert (zeros.num_zeros, zeros.num_values, zeros.observed_amax) == (3, 3, 0.0)
     bad = device_histogram(torch.tensor([np.nan, np.inf, -np.inf], device=device))
     assert (bad.num_values, bad.num_nan, bad.num_inf, bad.maximum) == (0, 1, 2, 0.0)
-    with pytest.raises(ObservationError, match="must be float"):
+    with pytest.raises(DataError, match="must be float"):
         device_histogram(torch.arange(3, device=device))
 
 

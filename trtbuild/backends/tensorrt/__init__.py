@@ -149,7 +149,7 @@ def _write(
         "layers": layers.to_json(),
         "warnings": built.log.texts("WARNING"),
     }
-    return Engine("tensorrt", path, files, details)
+    return Engine("tensorrt", path, files, details=details)
 
 
 def _profiles_json(profiles: list[dict[str, ShapeRange]]) -> list[dict[str, Any]]:
