@@ -40,7 +40,7 @@ CHECKS = (
     ["-m", "mypy"],
     ["-m", "pytest", "-q", "-n", "2"],
 )
-COVERAGE = ["--cov=trtbuild", "--cov=calibrators", "--cov-fail-under=80"]  # a floor, not an aim
+COVERAGE = ["--cov=trtbuild", "--cov=calibrators", "--cov-fail-under=80"]  # a floor
 COMMANDS = {
     "demo": (DEMO,),
     "test": CHECKS,
@@ -50,7 +50,7 @@ COMMANDS = {
 
 
 def environment(task: str) -> Path:
-    """Make the virtual environment of `task`, or find it up to date; answer its Python."""
+    """Make the virtual environment of `task`, or find it up to date; return its Python."""
     folder = ROOT / ".venv" / task
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / "installed-for"

@@ -102,7 +102,7 @@ def session_of(model: str, threads: int = 0, *, as_written: bool = False) -> ort
 
 
 def plain(task: Task, meter: Meter, threads: int) -> None:
-    """Float inference over the images, nothing watched; opens its session, as calibration does."""
+    """Float inference over the images, nothing observed; opens its session, as calibration does."""
     feeds = task.batches()
     with meter:
         session = session_of(task.model, threads)
@@ -111,7 +111,7 @@ def plain(task: Task, meter: Meter, threads: int) -> None:
 
 
 def ours(task: Task, meter: Meter, method: str, folder: Path) -> Path | None:
-    """Calibrate with trtbuild; every tensor that the quantizer needs is watched."""
+    """Calibrate with trtbuild; every tensor that the quantizer needs is observed."""
     from trtbuild.calibration import CalibrateOptions, calibrate
     from trtbuild.data import first_samples
     from trtbuild.data.arrays import ArraySource

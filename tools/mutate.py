@@ -54,6 +54,7 @@ _COMPARED = "trtbuild/passes/test_comparison.py"
 
 PLACES = (
     # thresholds of the calibrators
+    Place(_RULES, "NEGLIGIBLE_SHARE = 1e-5", "NEGLIGIBLE_SHARE = 1.2e-5", _CALIBRATORS),
     Place(_RULES, "LARGEST_CLIPPED_SHARE = 1e-2", "LARGEST_CLIPPED_SHARE = 2e-2", _CALIBRATORS),
     Place(_RULES, "_SMALLEST_EXPONENT = -100", "_SMALLEST_EXPONENT = -60", _CALIBRATORS),
     Place(_RULES, "counts[0] = counts[1]", "counts[0] = counts[0]", _CALIBRATORS),
@@ -114,6 +115,26 @@ PLACES = (
           "trtbuild/verification/test_compare.py"),
     Place("trtbuild/verification/gate.py", "else estimate.value >= limit", "else estimate.low >= limit",
           "trtbuild/verification/test_compare.py"),
+    # where Q/DQ go, how far scales reach, and when layers are named
+    Place("trtbuild/quantization/tensorrt_placement.py", "(depth[_producer_name(node.inputs[i])], -i)", "-i",
+          "trtbuild/quantization/test_groups.py"),
+    Place("trtbuild/quantization/scale_propagation.py", "_RELU) and len(source.uses()) == 1:", "_RELU):",
+          "trtbuild/migration/test_migration.py"),
+    Place("trtbuild/jobs/compare.py", "FAR_SQNR_DB = 20.0", "FAR_SQNR_DB = 19.0",
+          "trtbuild/test_layers_at_fault.py"),
+    Place("trtbuild/jobs/compare.py", "figure.value >= FAR_SQNR_DB", "figure.value > FAR_SQNR_DB",
+          "trtbuild/test_layers_at_fault.py"),
+    Place("trtbuild/jobs/engine.py", "kept_apart=recipe.calibration is None", "kept_apart=True",
+          "trtbuild/report/test_engine.py"),
+    Place("trtbuild/model/digests.py", "(node.domain, node.op_type))", "(node.op_type,))",
+          "trtbuild/model/test_digests.py"),
+    Place("trtbuild/model/digests.py", "_join([node.domain, node.op_type,", "_join([node.op_type,",
+          "trtbuild/model/test_digests.py"),
+    # the search: its room, and what a group is worth
+    Place("trtbuild/search/score.py", "value=(estimate.value + worse) / 2)", "value=estimate.value)",
+          "trtbuild/search/test_search.py"),
+    Place("trtbuild/search/sensitivity.py", "(score(without) - base) / (costs[group.name] + each)",
+          "score(without) - base", "trtbuild/search/test_search.py"),
     # latency
     Place(_REGRESS, "CONFIDENCE = 0.995", "CONFIDENCE = 0.95", "trtbuild/latency/test_regress.py"),
     Place("trtbuild/options/measure.py", "DEFAULT_MARGIN_PERCENT = 2.0", "DEFAULT_MARGIN_PERCENT = 5.0",

@@ -24,7 +24,7 @@ from trtbuild.verification import compare
 
 __all__ = ["schema_of", "schemas"]
 
-_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]}
 _PLAIN: dict[Any, dict[str, Any]] = {
     float: _NUMBER,
@@ -91,7 +91,7 @@ def _object(properties: dict[str, Any], required: tuple[str, ...]) -> dict[str, 
 def _named(schema: dict[str, Any], name: str, version: int) -> dict[str, Any]:
     head = {"schema": {"const": name}, "version": {"const": version}}
     return {
-        "$schema": _DRAFT,
+        "$schema": _DIALECT,
         "title": name,
         **_object({**head, **schema["properties"]}, (*head, *schema["required"])),
     }

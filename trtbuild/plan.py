@@ -138,7 +138,7 @@ class Placement:
         groups: every place where INT8 is chosen, in the order of the network.
         decisions: one per node, with the reason; made from the groups.
         differences: tensor -> (sum, addend): its range follows from theirs, since it is one minus
-            the other; such a tensor has no roots and is not watched.
+            the other; such a tensor has no roots and is not observed.
     """
 
     consumers: Mapping[str, frozenset[Consumer]]
@@ -149,7 +149,7 @@ class Placement:
     differences: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
-    def watched(self) -> frozenset[str]:
+    def observed(self) -> frozenset[str]:
         """The tensors that need a range."""
         return frozenset().union(*self.roots.values())
 

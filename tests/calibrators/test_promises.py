@@ -38,6 +38,18 @@ def test_entropy_clips_at_most_one_percent(share: float, is_clipped: bool) -> No
     assert threshold.clipped_share == pytest.approx(share if is_clipped else 0.0, abs=1e-3)
 
 
+@pytest.mark.parametrize(("num_far", "is_negligible"), [(9, True), (11, False)])
+def test_entropy_looks_past_a_hundred_thousandth_of_the_values(
+    num_far: int, is_negligible: bool
+) -> None:
+    histogram = histogram_of(normal(250_000))
+    for _ in range(2):  # a million values: ten are negligible
+        histogram = histogram.merge(histogram)
+    histogram = histogram.merge(histogram_of(np.full(num_far, 1024.0)))
+    # the least threshold that the rule can choose is 1/16 of the range that it looks at
+    assert (choose(histogram, "entropy").amax < 1024 / 16) == is_negligible
+
+
 @pytest.mark.parametrize("power", [-40, -80, -95])
 def test_entropy_does_not_depend_on_the_unit(power: int) -> None:
     values = np.random.default_rng(2).laplace(size=20_000).astype(np.float32)

@@ -49,7 +49,7 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Show a bar per stage while the block runs; nothing when nobody watches."""
+        """Show a bar per stage while the block runs; nothing where no terminal shows it."""
         from rich.console import Console
 
         console = Console(stderr=True)

@@ -41,7 +41,7 @@ def plan_with_ranges(
         InputError: a range is missing, zero or not finite.
     """
     known = calibration.ranges
-    if not placement.watched <= known.keys():
+    if not placement.observed <= known.keys():
         known = with_neighbours(model, known)
     found: dict[str, QuantParams] = {}
     for name, roots in placement.roots.items():

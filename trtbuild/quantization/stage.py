@@ -43,7 +43,7 @@ def watched_tensors(
     """
     placement = place(model, float_patterns, float_groups)
     _check_weights(model, placement)
-    return tuple(sorted(placement.watched | place_portable(model, placement).watched))
+    return tuple(sorted(placement.observed | place_portable(model, placement).observed))
 
 
 def _check_weights(model: ir.Model, placement: Placement) -> None:

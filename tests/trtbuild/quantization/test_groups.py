@@ -96,6 +96,21 @@ def test_the_skip_branch_of_an_add_in_float_is_read_in_float_in_both_forms() -> 
     assert (decision.quantized, decision.reason) == (False, "kept in float by --float 'Add'")
 
 
+@pytest.mark.parametrize("order", ["short, long", "long, short"])
+def test_the_longer_path_of_a_residual_is_the_main_one(order: str) -> None:
+    """Both sides come out of an INT8 layer; the kernel of the longer one takes the Add."""
+    text = f"""
+        net (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {{
+            inner = Conv (x, w0)
+            long = Conv (inner, w1)
+            short = Conv (x, w2)
+            y = Add ({order})
+        }}"""
+    model = network(text, dict.fromkeys(("w0", "w1", "w2"), (4, 4, 1, 1)))
+    group = next(g for g in place(model).groups if g.kind is GroupKind.SKIP_BRANCH)
+    assert group.consumers == {Consumer(group.name, order.split(", ").index("short"))}
+
+
 def test_an_output_of_the_runtimes_form_is_a_group() -> None:
     text = """
         net (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {
@@ -183,7 +198,7 @@ def test_what_is_counted_serves_every_choice_of_groups(name: str, tmp_path) -> N
     ]  # fmt: skip
     for choice in choices:
         placement = place(model, (), choice)
-        needed = placement.watched | place_portable(model, placement).watched
+        needed = placement.observed | place_portable(model, placement).observed
         assert needed <= known.keys(), choice
 
 
