@@ -32,8 +32,8 @@ def command(
     from trtbuild.report.latency import bench_report
 
     with out.progress() as progress:
-        result = bench(recipe, progress)
+        result = bench(recipe, progress, files.besides(*given.files))
     report = bench_report(engine.name, result, is_strict=strict)
-    files.write(report)
     out.show(report)
+    files.write(report)
     return 0 if report.passed else 1

@@ -61,7 +61,7 @@ def run(
     from trtbuild.jobs.calibrate import calibrate_file
 
     with out.progress() as progress:
-        result = calibrate_file(recipe, progress)
+        result = calibrate_file(recipe, progress, files.besides(*given.files))
     _show(model.name, result, all_methods, files, out)
 
 
@@ -83,7 +83,8 @@ def merge(
     wanted = given.make()
     from trtbuild.jobs.calibrate import merge_parts
 
-    _show(f"{len(parts)} parts", merge_parts(parts, wanted), all_methods, files, out)
+    result = merge_parts(parts, wanted, files.besides())
+    _show(f"{len(parts)} parts", result, all_methods, files, out)
 
 
 def _show(
@@ -94,5 +95,5 @@ def _show(
 
     plots = {} if files.html is None else calibration_plots(result.calibration)
     report = calibration_report(title, result, plots, has_all_methods=all_methods)
-    files.write(report)
     out.show(report)
+    files.write(report)

@@ -39,8 +39,8 @@ def command(
     from trtbuild.jobs.crosscheck import crosscheck_files
     from trtbuild.report.crosscheck import crosscheck_report
 
-    result = crosscheck_files(recipe)
+    result = crosscheck_files(recipe, files.besides())
     report = crosscheck_report(result, has_all_tensors=show_all, is_strict=strict)
-    files.write(report)
     out.show(report)
+    files.write(report)
     return 0 if report.passed else 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
 from trtbuild.options.values import names_function, to_table
 from trtbuild.recipe import EngineRecipe
+
+if TYPE_CHECKING:
+    from trtbuild.jobs.paths import Besides
 
 __all__ = ["command"]
 
@@ -38,30 +41,30 @@ def command(
     """
     recipe = _recipe(model, given)
     if dry_run:
-        return _dry_run(recipe, files, out)
+        return _dry_run(recipe, files.besides(*given.files), out)
     from trtbuild.jobs.engine import build_engine
     from trtbuild.jobs.export import with_export
     from trtbuild.report.engine import engine_report
 
     with out.progress() as progress:
-        recipe, exported = with_export(recipe, progress)
+        recipe, exported = with_export(recipe, progress, files.besides(*given.files))
     if exported is not None:
         from trtbuild.report.export import export_report
 
         out.tell(export_report(str(model), exported))
     with out.progress() as progress:
-        result = build_engine(recipe, progress)
+        result = build_engine(recipe, progress, files.besides(*given.files))
     report = engine_report(result)
-    files.write(report)
     out.show(report)
+    files.write(report)
     return 0 if report.passed else 1
 
 
-def _dry_run(recipe: EngineRecipe, files: ReportFiles, out: Output) -> int:
+def _dry_run(recipe: EngineRecipe, besides: Besides, out: Output) -> int:
     from trtbuild.jobs.dry_run import plan_build
     from trtbuild.report.model import Line, Report
 
-    plan = plan_build(recipe, [path for path in (files.html, files.junit) if path is not None])
+    plan = plan_build(recipe, besides)
     lines = [f"backend: {plan.why}", f"stages: {', '.join(plan.stages)}"]
     lines += [f"reads {path}" for path in plan.reads]
     lines += [f"writes {path}" for path in plan.writes]

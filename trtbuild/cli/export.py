@@ -42,9 +42,9 @@ def command(
     from trtbuild.report.export import export_report
 
     with out.progress() as progress:
-        result = job.export(spec, progress)
+        result = job.export(spec, progress, files.besides(*given.files))
     times = job.layer_times(result, spec) if layer_times else None
     report = export_report(target, result, times)
-    files.write(report)
     out.show(report)
+    files.write(report)
     return 0

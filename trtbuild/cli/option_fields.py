@@ -35,10 +35,12 @@ class Given(Generic[_T]):
     Attributes:
         cls: the recipe's dataclass.
         values: see `trtbuild.options.values.read_table`.
+        files: the files of settings that were read.
     """
 
     cls: type[_T]
     values: dict[str, Any]
+    files: tuple[Path, ...] = ()
 
     def make(self, **fixed: Any) -> _T:
         """Return the recipe.
@@ -53,7 +55,8 @@ class Given(Generic[_T]):
 
     def without(self, *names: str) -> Given[_T]:
         """Return the same without what was said of some fields."""
-        return Given(self.cls, {k: v for k, v in self.values.items() if k not in names})
+        kept = {k: v for k, v in self.values.items() if k not in names}
+        return Given(self.cls, kept, self.files)
 
 
 class _Option(click.Option):
@@ -142,11 +145,13 @@ def recipe_options(
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             path = kwargs.pop("recipe_file", None)
             values: dict[str, Any] = {} if path is None else read_file(cls, path, "recipe")
+            read = [] if path is None else [path]
             for parameter, place in options.places.items():
                 value = kwargs.pop(parameter)
                 if value is not None and value != ():
+                    read += [value] if place.file_of is not None else []
                     values = merge(values, _placed(place, value))
-            return command(*args, **{name: Given(cls, values)}, **kwargs)
+            return command(*args, **{name: Given(cls, values, tuple(read))}, **kwargs)
 
         found: Callable[..., Any] = wrapped
         for option in reversed(options.made):

@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trtbuild.jobs.paths import Besides
     from trtbuild.report.model import Report
 
 __all__ = ["ReportFiles", "page_option", "report_options"]
@@ -28,6 +29,12 @@ class ReportFiles:
 
     html: Path | None = None
     junit: Path | None = None
+
+    def besides(self, *read: Path, written: Path | None = None) -> Besides:
+        """Return them with other files that a command reads and writes, for the check before its work."""
+        from trtbuild.jobs.paths import Besides
+
+        return Besides(read, tuple(filter(None, (self.html, self.junit, written))))
 
     def write(self, report: Report) -> None:
         """Write them.

@@ -47,19 +47,22 @@ def command(
     if saved is None and (reference is None or engine is None):
         raise OptionError("give the float network and the engine, or --saved FILE.")
     recipe = given.make(reference=_float_network(reference or "", module), engine=engine)
+    from trtbuild.jobs.paths import check_paths, named_inputs
     from trtbuild.jobs.verify import judge_again, load_verification, verify
     from trtbuild.report.accuracy import verification_report
 
+    besides = files.besides(*given.files, written=output)
     if saved is not None:
+        check_paths(named_inputs(the_saved_result=saved), [], besides)
         found = judge_again(load_verification(saved), recipe.gate)
     else:
         with out.progress() as progress:
-            found = verify(recipe, progress)
+            found = verify(recipe, progress, besides)
+    report = verification_report(found)
+    out.show(report)
     if output is not None:
         write_text(output, dumps(found.to_json()) + "\n")
-    report = verification_report(found)
     files.write(report)
-    out.show(report)
     return 0 if report.passed else 1
 
 

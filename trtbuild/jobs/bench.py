@@ -11,6 +11,7 @@ from trtbuild.backends.opening import open_engine
 from trtbuild.data import RandomSource, batches, open_source
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import file_digest
+from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.latency.baseline import Baseline, check_device, load_baseline, save_baseline
 from trtbuild.latency.conditions import Conditions, Device, Monitor, this_device
 from trtbuild.latency.measure import Samples, measure
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbuild.data import DataRecipe, Source
+    from trtbuild.jobs.paths import Besides
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.session import Feeds, Session
 
@@ -88,14 +90,23 @@ class BenchResult:
 
 
 @in_one_tree()
-def bench(recipe: BenchRecipe, progress: Progress = silent) -> BenchResult:
+def bench(
+    recipe: BenchRecipe, progress: Progress = silent, besides: Besides | None = None
+) -> BenchResult:
     """Time the engine, and compare it where something to compare with is given.
+
+    Args:
+        recipe: what is timed, against what.
+        progress: told of every stage.
+        besides: files that are read and written besides.
 
     Raises:
         InputError: a file is wrong, the engines do not match, a baseline is of another device, or
             the data does not fit.
         MissingError: the backend does not work here.
     """
+    reads = named_inputs(the_engine=recipe.engine, what_it_is_compared_with=recipe.against)
+    check_paths((*reads, *data_inputs(recipe.data)), [recipe.save_baseline], besides)
     device = this_device()
     baseline = _baseline(recipe, device)
     with contextlib.ExitStack() as stack:

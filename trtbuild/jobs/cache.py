@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from calibrators.cache import CalibrationCache
 from trtbuild.errors import InputError, OptionError, decoding, in_one_tree
 from trtbuild.files import write_bytes
+from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.migration import to_cache, to_qdq
 from trtbuild.model import read_model, write_model
 from trtbuild.quantization.half import to_half
@@ -114,6 +115,9 @@ def convert(recipe: ConvertRecipe) -> Converted:
         OptionError: a pattern does not fit the network, or the version is none.
         OutputError: a file cannot be written.
     """
+    beside = recipe.output.with_suffix(".cache") if recipe.model is None else None
+    reads = named_inputs(the_source=recipe.source, the_network=recipe.model)
+    check_paths(reads, [recipe.output, beside])
     if recipe.model is None:
         migration = to_cache(read_model(recipe.source), recipe.tensorrt_version)
         assert migration.cache is not None

@@ -11,6 +11,7 @@ from trtbuild.data import calibration_source
 from trtbuild.errors import in_one_tree
 from trtbuild.files import write_bytes
 from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs
 from trtbuild.plots.calibration import calibration_plots, plot_folder, write_plots
 from trtbuild.progress import Progress, silent
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from calibrators import Calibration
     from trtbuild.artifact import EarlyStop
+    from trtbuild.jobs.paths import Besides, Inputs
     from trtbuild.recipe import CalibrateRecipe, CalibrationFiles
 
 __all__ = ["CalibrateResult", "calibrate_file", "merge_parts"]
@@ -45,8 +47,15 @@ class CalibrateResult:
 
 
 @in_one_tree()
-def calibrate_file(recipe: CalibrateRecipe, progress: Progress = silent) -> CalibrateResult:
+def calibrate_file(
+    recipe: CalibrateRecipe, progress: Progress = silent, besides: Besides | None = None
+) -> CalibrateResult:
     """Calibrate the recipe's network on all of its data, and write the files.
+
+    Args:
+        recipe: the network, the data, and where the ranges go.
+        progress: told of every batch.
+        besides: files that are read and written besides.
 
     Raises:
         ModelError: the network cannot be read.
@@ -54,8 +63,10 @@ def calibrate_file(recipe: CalibrateRecipe, progress: Progress = silent) -> Cali
         InputError: the method or its options are unknown.
         OutputError: a file cannot be written.
     """
-    if recipe.files.plot is not None:
-        plot_folder(recipe.files.plot)  # what is wrong there is said before hours of work
+    # what is wrong there is said before hours of work
+    _check(
+        recipe.files, (*named_inputs(the_network=recipe.model), *data_inputs(recipe.data)), besides
+    )
     artifact = load(recipe.model)
     source = calibration_source(recipe.data, input_specs(artifact.source), recipe.shard)
     if recipe.all_tensors:
@@ -77,17 +88,31 @@ def calibrate_file(recipe: CalibrateRecipe, progress: Progress = silent) -> Cali
 
 
 @in_one_tree()
-def merge_parts(parts: Sequence[Path], files: CalibrationFiles) -> CalibrateResult:
+def merge_parts(
+    parts: Sequence[Path], files: CalibrationFiles, besides: Besides | None = None
+) -> CalibrateResult:
     """Put the parts of a sharded calibration together; equal to one run, byte for byte.
+
+    Args:
+        parts: calibration files.
+        files: where the whole goes.
+        besides: files that are read and written besides.
 
     Raises:
         InputError: a part cannot be read, or they do not belong together.
         OutputError: a file cannot be written.
     """
-    if files.plot is not None:
-        plot_folder(files.plot)
+    _check(files, tuple(("a part", part) for part in parts), besides)
     calibration = merge_files(parts)
     return CalibrateResult(calibration, _write(calibration, files))
+
+
+def _check(files: CalibrationFiles, reads: Inputs, besides: Besides | None) -> None:
+    if files.cache is not None:
+        version_digits(files.tensorrt_version)
+    check_paths(reads, [files.output, files.cache], besides)
+    if files.plot is not None:
+        plot_folder(files.plot)
 
 
 def _write(calibration: Calibration, files: CalibrationFiles) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from calibrators import crosscheck
 from trtbuild.calibration.thresholds import read_pair, read_thresholds
 from trtbuild.errors import in_one_tree
+from trtbuild.jobs.paths import Besides, check_paths, named_inputs
 from trtbuild.plots.calibration import histogram_plot, plot_file_name, plot_folder, write_plots
 from trtbuild.records import encode
 
@@ -61,13 +62,19 @@ class CrosscheckResult:
 
 
 @in_one_tree()
-def crosscheck_files(recipe: CrosscheckRecipe) -> CrosscheckResult:
+def crosscheck_files(recipe: CrosscheckRecipe, besides: Besides | None = None) -> CrosscheckResult:
     """Compare the recipe's thresholds, and write a plot of every flagged tensor where asked for.
+
+    Args:
+        recipe: what is compared.
+        besides: files that are written besides.
 
     Raises:
         InputError: a file cannot be read, or keeps no histograms to choose from.
         OutputError: a plot cannot be written.
     """
+    named = named_inputs(A=recipe.first, B=recipe.second, the_histograms=recipe.histograms)
+    check_paths(named, [], besides)
     first, second = read_pair(recipe.first, recipe.second)
     histograms = (
         read_thresholds(recipe.histograms).histograms

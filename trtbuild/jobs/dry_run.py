@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.backends import choose_backend
-from trtbuild.errors import InputError, OptionError, OutputError
-from trtbuild.options.data import FOLDERS
-from trtbuild.options.values import names_function
+from trtbuild.errors import InputError
+from trtbuild.jobs.paths import Besides, Inputs, check_paths, data_inputs, named_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from trtbuild.recipe import EngineRecipe
 
-__all__ = ["BuildPlan", "plan_build"]
+__all__ = ["BuildPlan", "check_build", "plan_build"]
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,12 @@ class BuildPlan:
     writes: tuple[str, ...]
 
 
-def plan_build(recipe: EngineRecipe, also_written: Iterable[Path] = ()) -> BuildPlan:
+def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPlan:
     """Check every path of a recipe, and return what building it would do; nothing is written.
 
     Args:
         recipe: of the build.
-        also_written: files besides, such as a report.
+        besides: files besides, such as a report.
 
     Raises:
         InputError: an input is not there or cannot be read.
@@ -53,19 +52,12 @@ def plan_build(recipe: EngineRecipe, also_written: Iterable[Path] = ()) -> Build
         MissingError: the backend does not work here.
     """
     backend, why = choose_backend(recipe.backend, recipe.tensorrt)
-    reads = list(_inputs(recipe))
+    reads = _inputs(recipe)
     for what, path in reads:
         if not os.access(path, os.R_OK):
             raise InputError(f"{what} '{path}' does not exist or cannot be read.")
-    writes = [recipe.output / name for name in _names(recipe, backend.name)]
-    writes += also_written
-    if recipe.tensorrt.timing_cache is not None and recipe.tensorrt.lock is None:
-        writes.append(recipe.tensorrt.timing_cache)
-    inputs = {path.resolve() for what, path in reads if what != "the timing cache"}
-    for path in writes:
-        if path.resolve() in inputs:
-            raise OptionError(f"'{path}' is read and would be written over; choose another place.")
-        _check_writable(path)
+    check_build(recipe, besides)
+    writes = [*_outputs(recipe, backend.name), *(besides.written if besides else ())]
     return BuildPlan(
         tuple(_stages(recipe, backend.name)),
         backend.name,
@@ -75,23 +67,38 @@ def plan_build(recipe: EngineRecipe, also_written: Iterable[Path] = ()) -> Build
     )
 
 
-def _inputs(recipe: EngineRecipe) -> Iterator[tuple[str, Path]]:
-    """What is read, and from where."""
+def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
+    """Check that no output of a build is one of its inputs, and that all can be written.
+
+    Raises:
+        OutputError: a file or folder cannot be written.
+        OptionError: an output is an input, or there is no such backend.
+        MissingError: the backend does not work here.
+    """
+    backend, _ = choose_backend(recipe.backend, recipe.tensorrt)
+    check_paths(_inputs(recipe), _outputs(recipe, backend.name), besides, folder=recipe.output)
+
+
+def _inputs(recipe: EngineRecipe) -> Inputs:
+    """What is read, and from where; the timing cache is written, too, and that is no mistake."""
     source = None if recipe.export is None else recipe.export.source
-    cache = recipe.tensorrt.timing_cache
-    named = {
-        "the network": recipe.model if source is None else None,
-        "the checkpoint": None if source is None else source.weights,
-        "the data": recipe.data.data,
-        "the data for verification": recipe.data.verify_data,
-        "the labels": None if str(recipe.data.labels) == FOLDERS else recipe.data.labels,
-        "the calibration": recipe.calibration,
-        "the calibration cache": recipe.tensorrt.cache,
-        "the timing cache": cache if cache is not None and cache.exists() else None,
-    }
-    for what, place in named.items():
-        if place is not None and not (isinstance(place, str) and names_function(place)):
-            yield what, Path(place)
+    return (
+        *named_inputs(
+            the_network=recipe.model if source is None else None,
+            the_checkpoint=None if source is None else source.weights,
+        ),
+        *data_inputs(recipe.data),
+        *named_inputs(
+            the_calibration=recipe.calibration, the_calibration_cache=recipe.tensorrt.cache
+        ),
+    )
+
+
+def _outputs(recipe: EngineRecipe, backend: str) -> Iterator[Path]:
+    """The files that a build leaves, and the timing cache that it writes anew."""
+    yield from (recipe.output / name for name in _names(recipe, backend))
+    if recipe.tensorrt.timing_cache is not None and recipe.tensorrt.lock is None:
+        yield recipe.tensorrt.timing_cache
 
 
 def _names(recipe: EngineRecipe, backend: str) -> Iterator[str]:
@@ -120,14 +127,3 @@ def _stages(recipe: EngineRecipe, backend: str) -> Iterator[str]:
     yield "verify"
     if recipe.latency is not None:
         yield "measure latency"
-
-
-def _check_writable(path: Path) -> None:
-    """Look at the nearest folder that is there; nothing is made."""
-    if path.is_dir():
-        raise OutputError(f"cannot write '{path}': it is a folder.")
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write '{path}': '{folder}' is no folder that can be written.")

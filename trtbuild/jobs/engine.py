@@ -14,6 +14,7 @@ from trtbuild.data import HELD_OUT_SHARE, DataPlan, batches, open_data
 from trtbuild.errors import ModelError, OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.jobs.compare import compare_with_float, find_fault, time_against_float
+from trtbuild.jobs.dry_run import check_build
 from trtbuild.manifest import write_manifest
 from trtbuild.model import (
     input_specs,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from trtbuild.jobs.paths import Besides
     from trtbuild.latency.measure import Samples
     from trtbuild.recipe import EngineRecipe
     from trtbuild.runtime.session import Feeds
@@ -80,14 +82,21 @@ def prepare(
 
 
 @in_one_tree()
-def build_engine(recipe: EngineRecipe, progress: Progress = silent) -> EngineResult:
+def build_engine(
+    recipe: EngineRecipe, progress: Progress = silent, besides: Besides | None = None
+) -> EngineResult:
     """Do the main job: read, prepare, calibrate, quantize, build, verify, record.
+
+    Args:
+        recipe: of the build.
+        progress: told of every stage.
+        besides: files that are read and written besides; they are looked at with the recipe's.
 
     Raises:
         InputError: the model, the data or an option is wrong; nothing half-written is left.
         MissingError: the backend that was asked for does not work here.
     """
-    choose_backend(recipe.backend)  # what is not installed is said at once
+    check_build(recipe, besides)  # what is not installed is said at once, too
     artifact = load(recipe.model)
     artifact = replace(artifact, history=(*recipe.earlier, *artifact.history))
     plan = open_data(

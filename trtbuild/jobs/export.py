@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.artifact import Record
 from trtbuild.errors import in_one_tree
 from trtbuild.files import make_directory
+from trtbuild.jobs.dry_run import check_build
+from trtbuild.jobs.paths import Besides, check_paths, named_inputs
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -20,8 +22,15 @@ __all__ = ["export", "export_details", "layer_times", "with_export"]
 
 
 @in_one_tree()
-def export(spec: ExportSpec, progress: Progress = silent) -> ExportResult:
+def export(
+    spec: ExportSpec, progress: Progress = silent, besides: Besides | None = None
+) -> ExportResult:
     """Do everything that `spec` asks for: load, prune, make sparse, fold, export, compare, write.
+
+    Args:
+        spec: the module, and what is done to it.
+        progress: told of every stage.
+        besides: files that are read and written besides.
 
     Raises:
         ModelError: the module cannot be loaded, pruned, traced or exported.
@@ -29,6 +38,7 @@ def export(spec: ExportSpec, progress: Progress = silent) -> ExportResult:
         OutputError: the file cannot be written.
         MissingError: torch is not installed.
     """
+    check_paths(named_inputs(the_checkpoint=spec.source.weights), [spec.path], besides)
     from trtbuild.pytorch import export_from_spec
 
     return export_from_spec(spec, progress)
@@ -43,7 +53,7 @@ def layer_times(result: ExportResult, spec: ExportSpec) -> tuple[LayerTime, ...]
 
 
 def with_export(
-    recipe: EngineRecipe, progress: Progress = silent
+    recipe: EngineRecipe, progress: Progress = silent, besides: Besides | None = None
 ) -> tuple[EngineRecipe, ExportResult | None]:
     """Export the PyTorch module of a recipe, where it has one.
 
@@ -52,6 +62,7 @@ def with_export(
     """
     if recipe.export is None:
         return recipe, None
+    check_build(recipe, besides)
     make_directory(recipe.model.parent)
     result = export(recipe.export, progress)
     target = recipe.export.source.target

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import in_one_tree
+from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.model import read_model, read_unchanged, write_model
 from trtbuild.passes import optimize
 from trtbuild.progress import Progress, silent
@@ -38,6 +39,7 @@ def optimize_file(recipe: OptimizeRecipe, progress: Progress = silent) -> Optimi
         OptionError: a pass that does not exist was named.
         OutputError: the target cannot be written.
     """
+    check_paths(named_inputs(the_network=recipe.source), [recipe.target])
     read = read_model if recipe.fixed_weights else read_unchanged
     result = optimize(read(recipe.source), recipe.options, progress)
     files = tuple(write_model(result.model, recipe.target))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError, in_one_tree
+from trtbuild.jobs.paths import check_paths
 from trtbuild.pytorch.spec import PruneSpec, with_axes
 
 if TYPE_CHECKING:
@@ -37,12 +38,26 @@ def prune(recipe: PruneRecipe) -> PruneOutcome:
     inputs = with_axes(recipe.inputs, recipe.dynamic)
     if recipe.prune is None:
         raise OptionError("say how much shall go: --prune 0.5, or --list-groups to look first.")
+    _check_folder(recipe)
     loaded = _loaded(recipe)
     from trtbuild.pytorch.prune import prune_channels, save_pruned
 
     result = prune_channels(loaded.module, inputs, recipe.prune)
     save_pruned(result.module, result.history, recipe.output)
     return PruneOutcome(result.report, tuple(loaded.warnings))
+
+
+def _check_folder(recipe: PruneRecipe) -> None:
+    """Check that the folder can be written, and holds neither the checkpoint nor what was pruned before."""
+    from trtbuild.pytorch import require_torch
+
+    require_torch()
+    from trtbuild.pytorch.prune.history import HISTORY_FILE, WEIGHTS_FILE
+
+    given, names = recipe.source.weights, (HISTORY_FILE, WEIGHTS_FILE)
+    read = [given, *(given / name for name in names)] if given is not None else []
+    reads = tuple(("the checkpoint", path) for path in read)
+    check_paths(reads, [recipe.output / name for name in names], folder=recipe.output)
 
 
 @in_one_tree()

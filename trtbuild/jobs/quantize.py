@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trtbuild.calibration import load_calibration
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.model import write_model
 from trtbuild.quantization import place, portable_form, quantize
 
@@ -52,9 +53,11 @@ def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
         OptionError: the calibration or the file to write is not named, or a pattern does not fit.
         OutputError: the file cannot be written.
     """
-    artifact = prepare(load(recipe.model))
     if recipe.calibration is None or recipe.output is None:
         raise OptionError("give --calibration FILE and -o FILE, or --list.")
+    reads = named_inputs(the_network=recipe.model, the_calibration=recipe.calibration)
+    check_paths(reads, [recipe.output])
+    artifact = prepare(load(recipe.model))
     ranges = load_calibration(recipe.calibration, artifact.source)
     artifact = quantize(
         artifact.with_calibration(ranges), recipe.float_patterns, recipe.float_groups

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.errors import InputError
 from trtbuild.jobs.engine import build_engine
 from trtbuild.jobs.export import with_export
+from trtbuild.jobs.paths import Besides
 from trtbuild.manifest import read_manifest
 from trtbuild.options.values import make, merge, read_table
 from trtbuild.progress import Progress, silent
@@ -110,8 +111,9 @@ def rebuild(
         recipe = replace(recipe, model=exported, export=replace(recipe.export, path=exported))
     elif model is not None:
         recipe = replace(recipe, model=model)
-    recipe, _ = with_export(recipe, progress)
-    result = build_engine(recipe, progress)
+    besides = Besides(read=(manifest,))
+    recipe, _ = with_export(recipe, progress, besides)
+    result = build_engine(recipe, progress, besides)
     after = read_manifest(result.manifest)
     digests = [{n: f["digest"] for n, f in m["files"].items()} for m in (before, after)]
     return Rebuilt(

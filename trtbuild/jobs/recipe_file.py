@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.files import write_text
+from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.model import input_specs, read_model
 from trtbuild.options.fields import Kind, OptionField, groups_of, options_of
 from trtbuild.options.values import ENABLED, FILE, default_text, written
@@ -30,6 +31,7 @@ def write_recipe(model: Path, path: Path) -> None:
         ModelError: the network cannot be read.
         OutputError: the file cannot be written.
     """
+    check_paths(named_inputs(the_network=model), [path])
     write_text(path, recipe_text(model, path.parent))
 
 

@@ -12,6 +12,7 @@ from trtbuild.data import choose_samples, open_data
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.compare import verification_batches
 from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs, read_model
 from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
 from trtbuild.progress import Progress, silent
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from trtbuild.artifact import Artifact
     from trtbuild.data import Batch, DataRecipe, Source
+    from trtbuild.jobs.paths import Besides
     from trtbuild.model.signature import TensorSpec
     from trtbuild.pytorch.spec import ModuleSource
     from trtbuild.runtime.session import Session
@@ -100,13 +102,24 @@ def judge_again(found: Verification, gate: Gate) -> Verification:
 
 
 @in_one_tree()
-def verify(recipe: VerifyRecipe, progress: Progress = silent) -> Verification:
+def verify(
+    recipe: VerifyRecipe, progress: Progress = silent, besides: Besides | None = None
+) -> Verification:
     """Compare, judge, and find who is to blame.
+
+    Args:
+        recipe: what is compared, on what.
+        progress: told of every stage.
+        besides: files that are read and written besides.
 
     Raises:
         InputError: a file, the data or an option is wrong, or they do not belong together.
         MissingError: the backend that opens the engine does not work here.
     """
+    given = recipe.reference
+    network = given if isinstance(given, Path) else given.weights
+    reads = named_inputs(the_float_network=network, the_engine=recipe.engine)
+    check_paths((*reads, *data_inputs(recipe.data)), [], besides)
     artifact = load(recipe.reference) if isinstance(recipe.reference, Path) else None
     if artifact is None and recipe.diagnosis.wanted:
         raise OptionError(

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from trtbuild.model.digests import graph_digest, weights_digest
-from trtbuild.model.reading import name_nodes, read_model, read_unchanged, repairs_of
+from trtbuild.model.reading import (
+    name_nodes,
+    read_model,
+    read_unchanged,
+    repairs_of,
+    weight_files,
+)
 from trtbuild.model.signature import fixed_batch, input_specs, output_specs, static_batch
 from trtbuild.model.writing import model_bytes, num_weight_bytes, temporary_file, write_model
 
@@ -20,6 +26,7 @@ __all__ = [
     "repairs_of",
     "static_batch",
     "temporary_file",
+    "weight_files",
     "weights_digest",
     "write_model",
 ]

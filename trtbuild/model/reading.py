@@ -35,6 +35,7 @@ __all__ = [
     "read_model",
     "read_unchanged",
     "repairs_of",
+    "weight_files",
 ]
 
 _log = logging.getLogger(__name__)
@@ -215,6 +216,22 @@ def _check_opset(proto: onnx.ModelProto, path: Path) -> None:
             f"'{path}' uses {found}; opsets {MIN_OPSET} to {newest} are supported. "
             "Export the network with opset 17 or 18."
         )
+
+
+def weight_files(path: Path) -> tuple[Path, ...]:
+    """Return the files beside the ONNX file `path` that hold its weights; none where it is no ONNX file."""
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except (OSError, DecodeError):  # said where the network is read
+        return ()
+    names = {
+        entry.value
+        for tensor in onnx.external_data_helper._get_all_tensors(proto)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return tuple(path.parent / name for name in sorted(names))
 
 
 def _check_weights(proto: onnx.ModelProto, path: Path) -> None:

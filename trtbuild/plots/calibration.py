@@ -10,7 +10,7 @@ import numpy as np
 from calibrators import METHODS
 from calibrators.grid import lower_edges
 from trtbuild.errors import InputError, OptionError
-from trtbuild.files import make_directory, write_text
+from trtbuild.files import make_directory, staged_files
 from trtbuild.plots.data import Bars, Dots, Mark
 from trtbuild.plots.svg import picture
 
@@ -100,11 +100,12 @@ def plot_folder(path: Path) -> Path:
 
 
 def write_plots(plots: Mapping[str, Plot], folder: Path) -> list[Path]:
-    """Write plots, by their file names, into `folder`; each appears whole or not at all.
+    """Write plots, by their file names, into `folder`; all of them appear, or none.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    for name, plot in plots.items():
-        write_text(folder / name, picture(plot))
+    with staged_files(folder) as staged:
+        for name, plot in plots.items():
+            (staged / name).write_text(picture(plot), encoding="utf-8", newline="\n")
     return [folder / name for name in plots]

@@ -223,7 +223,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     [
         (("--data", "absent.npz"), "absent.npz"),
         (("--calibration", "absent.json"), "absent.json"),
-        (("--report", "{model}"), "is read and would be written over"),
+        (("--report", "{model}"), "which is read and would be written over"),
         (("-o", "{model}/out"), "can be written"),
     ],
 )

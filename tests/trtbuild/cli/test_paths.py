@@ -1,0 +1,170 @@
+"""Paths are looked at before any work: no input is written over, and no work is lost for an output."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.command import trtbuild
+from tests.models import NETWORKS
+
+CNN = NETWORKS["opset_13"]
+
+
+class Bench:
+    """A network, data with labels, a calibration, and a source that counts what is read of it."""
+
+    def __init__(self, folder, monkeypatch, capsys):
+        self.folder, self.capsys = folder, capsys
+        monkeypatch.chdir(folder)
+        monkeypatch.syspath_prepend(str(folder))
+        model, data = CNN.save(folder, count=24)
+        model.rename("m.onnx")
+        data.rename("d.npz")
+        (folder / "labels.csv").write_text("label\n" + "1\n" * 24)
+        shutil.copy("m.onnx", "n.onnx")
+        (folder / "link.onnx").symlink_to("m.onnx")
+        self.run("calibrate", "m.onnx", "--data", "d.npz", "-o", "c.json", "--cache", "c.cache")
+
+    def run(self, *arguments):
+        quiet = () if arguments[0] in ("init",) else ("--quiet",)
+        return trtbuild(self.capsys, *arguments, *quiet)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, capsys):
+    return Bench(tmp_path, monkeypatch, capsys)
+
+
+ENGINE = ("engine", "m.onnx", "--int8", "--data", "d.npz", "-o", "o", "--no-latency")
+VERIFY = ("verify", "m.onnx", "n.onnx", "--data", "d.npz")
+OVER = [
+    ("calibrate", "m.onnx", "--data", "d.npz", "-o", "m.onnx"),
+    ("calibrate", "m.onnx", "--data", "d.npz", "-o", "link.onnx"),
+    ("calibrate", "link.onnx", "--data", "d.npz", "-o", "m.onnx"),
+    ("calibrate", "m.onnx", "--data", "d.npz", "-o", "x.json", "--cache", "./d.npz"),
+    ("calibrate", "m.onnx", "--data", "d.npz", "-o", "x.json", "--report", "m.onnx"),
+    ("calibrate", "merge", "c.json", "-o", "c.json"),
+    (*ENGINE, "--report", "m.onnx"),
+    (*ENGINE, "--junit", "d.npz"),
+    (*ENGINE, "--calibration", "c.json", "--report", "c.json"),
+    (*VERIFY, "-o", "m.onnx"),
+    (*VERIFY, "-o", "n.onnx"),
+    (*VERIFY, "--labels", "labels.csv", "--junit", "labels.csv"),
+    ("optimize", "m.onnx", "m.onnx"),
+    ("optimize", "m.onnx", "link.onnx"),
+    ("quantize", "m.onnx", "--calibration", "c.json", "-o", "m.onnx"),
+    ("quantize", "m.onnx", "--calibration", "c.json", "-o", "c.json"),
+    ("cache", "convert", "c.cache", "m.onnx", "-o", "m.onnx"),
+    ("cache", "convert", "c.cache", "m.onnx", "-o", "c.cache"),
+    ("bench", "m.onnx", "--save-baseline", "m.onnx"),
+    ("crosscheck", "c.json", "c.cache", "--report", "c.json"),
+    ("init", "m.onnx", "-o", "m.onnx", "--force"),
+]
+
+
+@pytest.mark.parametrize("arguments", OVER, ids=" ".join)
+def test_no_input_is_written_over(bench, arguments):
+    before = {path.name: path.read_bytes() for path in bench.folder.iterdir() if path.is_file()}
+    assert "would be written over" in bench.run(*arguments).sentence
+    now = {path.name: path.read_bytes() for path in bench.folder.iterdir() if path.is_file()}
+    assert now == before
+    assert (bench.folder / "link.onnx").is_symlink()
+
+
+def test_settings_are_not_written_over(bench):
+    (bench.folder / "p.toml").write_text("scale = 1.0")
+    (bench.folder / "r.toml").write_text("int8 = true")
+    for name, option in (("p.toml", "--preprocess"), ("r.toml", "--recipe")):
+        sentence = bench.run(*ENGINE, option, name, "--report", name).sentence
+        assert "would be written over" in sentence
+
+
+def test_weights_beside_a_network_are_not_written_over(bench):
+    model = onnx.load("m.onnx")
+    onnx.save(model, "apart.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    whole = (bench.folder / "w.bin").read_bytes()
+    for arguments in (
+        ("calibrate", "apart.onnx", "--data", "d.npz", "-o", "w.bin"),
+        ("optimize", "apart.onnx", "w.bin"),
+    ):
+        assert "would be written over" in bench.run(*arguments).sentence
+    assert (bench.folder / "w.bin").read_bytes() == whole
+
+
+def test_a_file_of_a_folder_of_data_is_not_written_over(bench):
+    (bench.folder / "arrays").mkdir()
+    np.save("arrays/x.npy", np.load("d.npz")["x"])
+    sentence = bench.run("calibrate", "m.onnx", "--data", "arrays", "-o", "arrays/x.npy").sentence
+    assert "would be written over" in sentence
+
+
+def test_two_outputs_are_two_files(bench):
+    sentence = bench.run(*ENGINE, "--report", "r", "--junit", "./r").sentence
+    assert "two files" in sentence
+
+
+COUNTED = "counted:samples"
+LATE = [
+    ("calibrate", "m.onnx", "--data", COUNTED, "-o", "missing/c.json"),
+    ("calibrate", "m.onnx", "--data", COUNTED, "-o", "c.json/c.json"),
+    ("calibrate", "m.onnx", "--data", COUNTED, "-o", "x.json", "--cache", "missing/c.cache"),
+    ("calibrate", "m.onnx", "--data", COUNTED, "-o", "x.json", "--report", "missing/r.html"),
+    ("calibrate", "m.onnx", "--data", COUNTED, "-o", "x.json", "--plot", "c.json/plots"),
+    *(
+        ("calibrate", "m.onnx", "--data", COUNTED, "-o", "x.json", "--cache", "x.cache",
+         "--tensorrt-version", version)
+        for version in ("ten", "10")
+    ),
+    (*ENGINE[:4], COUNTED, *ENGINE[5:], "--report", "missing/r.html"),
+    (*ENGINE[:4], COUNTED, *ENGINE[5:], "--junit", "missing/r.xml"),
+    (*ENGINE[:4], COUNTED, "-o", "c.json/o"),
+    (*VERIFY[:4], COUNTED, "-o", "missing/v.json"),
+    ("bench", "m.onnx", "--data", COUNTED, "--save-baseline", "missing/b.json"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", LATE, ids=" ".join)
+def test_an_output_that_cannot_be_written_is_said_before_a_sample_is_read(bench, arguments):
+    (bench.folder / "counted.py").write_text(
+        "import pathlib\n"
+        "def samples():\n"
+        "    pathlib.Path('read').touch()\n"
+        "    raise RuntimeError('read')\n"
+    )
+    assert "read" not in {path.name for path in bench.folder.iterdir()}
+    assert bench.run(*arguments).sentence
+    assert not (bench.folder / "read").exists()
+    assert not (bench.folder / "o").exists()
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_a_finished_engine(bench, monkeypatch):
+    monkeypatch.setattr("trtbuild.jobs.paths._check_writable", lambda *_: None)  # it vanished since
+    done = trtbuild(bench.capsys, *ENGINE, "--report", "missing/r.html", "--json")
+    assert done.code == 2
+    assert "missing/r.html" in done.err
+    assert done.json["name"] == "m"
+    assert json.loads((bench.folder / "o" / "m.manifest.json").read_text())["name"] == "m"
+
+
+def test_plots_appear_all_or_none(bench, monkeypatch):
+    plots = bench.folder / "plots"
+    assert bench.run("calibrate", "merge", "c.json", "-o", "x.json", "--plot", "plots").code == 0
+    before = {path.name: path.read_bytes() for path in plots.iterdir()}
+    assert len(before) > 2
+    drawn = []
+
+    def full(plot):
+        drawn.append(plot)
+        if len(drawn) == 3:
+            raise OSError(28, "No space left on device")
+        return "<svg/>"
+
+    monkeypatch.setattr("trtbuild.plots.calibration.picture", full)
+    done = bench.run("calibrate", "merge", "c.json", "-o", "x.json", "--plot", "plots")
+    assert "No space left" in done.sentence
+    assert {path.name: path.read_bytes() for path in plots.iterdir()} == before

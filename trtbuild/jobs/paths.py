@@ -1,0 +1,146 @@
+"""Paths looked at before any work: no output of a command is an input, and every output can be written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtbuild.errors import OptionError, OutputError
+from trtbuild.options.values import names_function
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from trtbuild.options.data import DataRecipe
+
+__all__ = ["Besides", "Inputs", "check_paths", "data_inputs", "named_inputs"]
+
+# What is read, in words, and where it lies.
+Inputs = tuple[tuple[str, Path], ...]
+
+# Suffixes of files that a folder of data is read for.
+_DATA = frozenset(
+    {".bmp", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+_NETWORK = ".onnx"
+
+
+@dataclass(frozen=True)
+class Besides:
+    """Files that a command reads and writes besides those of its recipe: settings, reports."""
+
+    read: tuple[Path, ...] = ()
+    written: tuple[Path, ...] = ()
+
+
+def named_inputs(**places: Path | str | None) -> Inputs:
+    """Return those of `places` that are paths: what it is in words (``the_network``) -> where it lies."""
+    return tuple(
+        (what.replace("_", " "), Path(place))
+        for what, place in places.items()
+        if place is not None and not (isinstance(place, str) and names_function(place))
+    )
+
+
+def data_inputs(data: DataRecipe) -> Inputs:
+    """Return what is read of data and labels."""
+    return named_inputs(
+        the_data=data.data,
+        the_data_for_verification=data.verify_data,
+        the_file_of_labels=data.labels,
+    )
+
+
+def check_paths(
+    reads: Inputs,
+    writes: Iterable[Path | None],
+    besides: Besides | None = None,
+    *,
+    folder: Path | None = None,
+) -> None:
+    """Check that no output is an input or another output, and that every output can be written.
+
+    Links are followed, so that one file under two names is one file. Nothing is made.
+
+    Args:
+        reads: files and folders that are read.
+        writes: files that will be written; None where one was not asked for.
+        besides: more of both.
+        folder: one that will be made if it is absent, with all above it.
+
+    Raises:
+        OptionError: an output is an input, or two outputs are one file.
+        OutputError: an output cannot be written.
+    """
+    besides = besides or Besides()
+    reads = (*reads, *(("the settings", path) for path in besides.read))
+    seen: dict[str, Path] = {}
+    for path in (*filter(None, writes), *besides.written):
+        real = os.path.realpath(path)
+        if real in seen and not _is_special(path):
+            raise OptionError(
+                f"two files would be written to '{path}'; choose another place for one of them."
+            )
+        seen[real] = path
+        _check_no_input(path, reads)
+        _check_writable(path, folder)
+
+
+def _check_no_input(path: Path, reads: Inputs) -> None:
+    if not path.exists() or _is_special(path) or path.is_dir():
+        return
+    for what, place in reads:
+        if any(_is_same(path, file) for file in _files_read(place)) or _is_data_in(path, place):
+            raise OptionError(
+                f"'{path}' is {what}, which is read and would be written over; choose another place."
+            )
+
+
+def _is_same(path: Path, file: Path) -> bool:
+    return file.exists() and path.samefile(file)
+
+
+def _is_data_in(path: Path, place: Path) -> bool:
+    """Whether `path` is a file that is read of the folder `place`."""
+    below = place.is_dir() and place.resolve() in path.resolve().parents
+    return below and path.suffix.lower() in _DATA
+
+
+def _files_read(place: Path) -> Iterator[Path]:
+    """The file itself; with a network, the files that hold its weights."""
+    yield place
+    if place.suffix.lower() == _NETWORK and place.is_file():
+        from trtbuild.model import weight_files  # here: it loads onnx
+
+        yield from weight_files(place)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether `path` is a device, a FIFO or a socket: it can take several files, and no file is lost."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _check_writable(path: Path, made: Path | None) -> None:
+    """Look whether `path` can be made in its folder, or in the nearest one above a folder to be made."""
+    if path.is_dir():
+        raise OutputError(f"cannot write '{path}': it is a folder.")
+    if _is_special(path):
+        if not os.access(path, os.W_OK):
+            raise OutputError(f"cannot write '{path}': Permission denied.")
+        return
+    folder = Path(os.path.realpath(path)).parent
+    if made is not None and folder == Path(os.path.realpath(made)):
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+    if not folder.is_dir():
+        raise OutputError(f"cannot write '{path}': '{folder}' is no folder that can be written.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write '{path}': '{folder}' is no folder that can be written ({error.strerror})."
+        ) from error
