@@ -137,7 +137,10 @@ def test_what_is_no_manifest(tmp_path, content):
 def test_stages_tell_the_story(tmp_path, capsys):
     manifest = build(capsys, tmp_path, "opset_13", "--no-latency")
     assert [stage["stage"] for stage in manifest["stages"]] == [
-        *("read", "optimize", "calibrate", "quantize"),
+        *("read", "data", "optimize", "calibrate", "quantize"),
     ]
+    data = manifest["stages"][1]["details"]
+    assert set(data) == {"used", "inputs", "passed_over", "warnings"}
+    assert min(data["used"]["calibrate"], data["used"]["verify"]) > 0
     assert set(manifest["calibration"]["amax"]) >= {"x"}
     assert all(0 < amax < float("inf") for amax in manifest["calibration"]["amax"].values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trtbuild.data.account import DataAccount, account_for, warn_of_lost
 from trtbuild.data.labels import read_labels
 from trtbuild.data.random_data import RandomSource
 from trtbuild.data.recipe import DataPlan, calibration_source, open_data, open_source
@@ -32,6 +33,7 @@ from trtbuild.options.preprocess import ImageSize, Preprocess, read_preprocess
 __all__ = [
     "HELD_OUT_SHARE",
     "Batch",
+    "DataAccount",
     "DataDigest",
     "DataPlan",
     "DataRecipe",
@@ -42,6 +44,7 @@ __all__ = [
     "Sample",
     "Source",
     "Split",
+    "account_for",
     "batches",
     "calibration_source",
     "choose_samples",
@@ -56,5 +59,6 @@ __all__ = [
     "samples_per_batch",
     "shard_of",
     "split",
+    "warn_of_lost",
     "without",
 ]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbuild.data.survey import SURVEYED_SAMPLES, survey
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from trtbuild.data.passed_over import PassedOver
+    from trtbuild.data.survey import InputSurvey
 
 __all__ = [
     "Batch",
@@ -88,20 +91,28 @@ class Index:
         keys: of every sample; equal samples have equal keys.
         labels: of every sample; None where it has none.
         first: the first sample; None where there is no sample, or it is not kept.
+        inputs: input name -> the range and the variation of the first samples' values.
     """
 
     keys: tuple[bytes, ...]
     labels: tuple[int | None, ...]
     first: Sample | None = None
+    inputs: Mapping[str, InputSurvey] = field(default_factory=dict)
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> Index:
-        """Go through `samples` once; nothing is loaded."""
+        """Go through `samples` once; only the first few are loaded."""
         first, entries = None, []
+        few: list[dict[str, np.ndarray]] = []
         for sample in samples:
             first = first or sample
             entries.append((sample.key, sample.label))
-        return cls(tuple(key for key, _ in entries), tuple(label for _, label in entries), first)
+            if len(few) < SURVEYED_SAMPLES:
+                # what does not load is told when it is needed
+                with contextlib.suppress(DataError):
+                    few.append(sample.load())
+        keys = tuple(key for key, _ in entries)
+        return cls(keys, tuple(label for _, label in entries), first, survey(few))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -119,7 +130,8 @@ class Index:
     def chosen(self, keys: frozenset[bytes]) -> Index:
         """Return the index of those samples whose keys are among `keys`."""
         kept = [entry for entry in zip(self.keys, self.labels) if entry[0] in keys]
-        return Index(tuple(key for key, _ in kept), tuple(label for _, label in kept))
+        labels = tuple(label for _, label in kept)
+        return Index(tuple(key for key, _ in kept), labels, inputs=self.inputs)
 
 
 class Source(ABC):

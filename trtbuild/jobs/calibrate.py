@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.calibration import calibrate, float_tensors, merge_files
-from trtbuild.data import calibration_source
+from trtbuild.data import account_for, calibration_source
 from trtbuild.errors import in_one_tree
 from trtbuild.files import write_bytes
 from trtbuild.jobs.engine import load, prepare
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from calibrators import Calibration
     from trtbuild.artifact import EarlyStop
+    from trtbuild.data import DataAccount
     from trtbuild.jobs.paths import Besides, Inputs
     from trtbuild.recipe import CalibrateRecipe, CalibrationFiles
 
@@ -38,12 +39,14 @@ class CalibrateResult:
         files: what was written: the calibration file, then the cache and the plots where asked for.
         halves_apart: tensor -> by how much the thresholds of two halves of the data differ, as a share.
         early_stop: how a calibration that might stop early has ended; None where it could not.
+        data: what became of the data; None where none was read.
     """
 
     calibration: Calibration
     files: tuple[Path, ...]
     halves_apart: Mapping[str, float] = field(default_factory=dict)
     early_stop: EarlyStop | None = None
+    data: DataAccount | None = None
 
 
 @in_one_tree()
@@ -69,6 +72,7 @@ def calibrate_file(
     )
     artifact = load(recipe.model)
     source = calibration_source(recipe.data, input_specs(artifact.source), recipe.shard)
+    account = account_for(recipe.data, calibrate=source)
     if recipe.all_tensors:
         tensors = float_tensors(artifact.model)
     else:
@@ -84,6 +88,7 @@ def calibrate_file(
         _write(artifact.calibration, recipe.files),
         artifact.halves_apart,
         artifact.early_stop,
+        account,
     )
 
 

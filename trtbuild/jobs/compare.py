@@ -10,14 +10,17 @@ from trtbuild.model import fixed_batch, input_specs
 from trtbuild.progress import Progress, silent
 from trtbuild.result import ENGINE, FLOAT, TENSORRT_FORM
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import compare_each
 from trtbuild.verification.layers import LayerReport, layer_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    import onnx_ir as ir
+
     from trtbuild.artifact import Artifact
-    from trtbuild.data import Batch, Sample
+    from trtbuild.data import Batch, Sample, Source
     from trtbuild.latency.measure import MeasureOptions, Samples
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.session import Session
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAR_SQNR_DB",
+    "check_labels",
     "compare_with_float",
     "find_fault",
     "time_against_float",
@@ -38,6 +42,9 @@ _LATENCY_BATCHES = 8
 FAR_SQNR_DB = 20.0
 _FAULT_BATCHES = 4
 
+# So many samples tell a network that knows the labels from one that does not.
+_LABELLED_SAMPLES = 256
+
 
 def verification_batches(
     inputs: Sequence[TensorSpec], source: Iterable[Sample], batch_size: int
@@ -47,6 +54,27 @@ def verification_batches(
     if fixed is None:
         return batches(source, batch_size)
     return batches(source, 1) if fixed == 1 else full_batches(source, fixed)
+
+
+def check_labels(
+    model: ir.Model, source: Source, batch_size: int, progress: Progress = silent
+) -> None:
+    """Run the float network on some labelled samples of `source`; nothing is done where there are none.
+
+    Raises:
+        DataError: it is right no more often than by chance.
+    """
+    if not any(label is not None for label in source.index.labels):
+        return
+    float_network = open_session(model)
+    check, count = LabelCheck(), 0
+    for batch in verification_batches(float_network.inputs, source, batch_size):
+        check.add(float_network.run(batch.feeds), batch.labels)
+        count += len(batch.names)
+        progress("labels", count, None)
+        if count >= _LABELLED_SAMPLES:
+            break
+    check.raise_at_chance()
 
 
 def compare_with_float(

@@ -10,10 +10,10 @@ from trtbuild.artifact import Artifact, Record
 from trtbuild.backends import choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
-from trtbuild.data import HELD_OUT_SHARE, DataPlan, batches, open_data
+from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_data
 from trtbuild.errors import ModelError, OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
-from trtbuild.jobs.compare import compare_with_float, find_fault, time_against_float
+from trtbuild.jobs.compare import check_labels, compare_with_float, find_fault, time_against_float
 from trtbuild.jobs.dry_run import check_build
 from trtbuild.manifest import write_manifest
 from trtbuild.model import (
@@ -106,6 +106,9 @@ def build_engine(
         held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
     )
     _check_labels(recipe, plan)
+    account = account_for(recipe.data, calibrate=plan.calibration, verify=plan.verification)
+    artifact = artifact.having(Record("data", str(account), account.details))
+    check_labels(artifact.source, plan.verification, recipe.batch_size, progress)
     output = make_directory(recipe.output)
     artifact = prepare(artifact, recipe.optimize, progress)
     tuned = None

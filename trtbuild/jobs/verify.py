@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.opening import built_by, open_engine
-from trtbuild.data import choose_samples, open_data
+from trtbuild.data import choose_samples, open_data, warn_of_lost
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.compare import verification_batches
 from trtbuild.jobs.engine import load, prepare
@@ -23,13 +23,15 @@ from trtbuild.search.bisect import Culprits, find_culprits
 from trtbuild.search.candidate import FileCandidate
 from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
+from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import Comparison, compare
 from trtbuild.verification.gate import Gate, Verdict, judge
 from trtbuild.verification.layers import LayerReport, layer_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy as np
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from trtbuild.jobs.paths import Besides
     from trtbuild.model.signature import TensorSpec
     from trtbuild.pytorch.spec import ModuleSource
-    from trtbuild.runtime.session import Session
+    from trtbuild.runtime.session import Feeds, Session
 
 __all__ = [
     "REFERENCE_BACKEND",
@@ -129,8 +131,11 @@ def verify(
     try:
         inputs = engine.inputs if artifact is None else input_specs(artifact.source)
         source = _source(recipe.data, inputs)
-        batches = _checked(verification_batches(inputs, source, recipe.batch_size), recipe)
-        reference = _reference(recipe.reference, artifact, engine)
+        warn_of_lost(source.passed_over)
+        reference = _Remembering(_reference(recipe.reference, artifact, engine))
+        batches = _checked(
+            verification_batches(inputs, source, recipe.batch_size), reference, recipe
+        )
         comparison = compare(
             reference, engine, batches, recipe.options, name=recipe.engine.name, progress=progress
         )
@@ -167,14 +172,46 @@ def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
     return choose_samples(source, num_images=data.num_images, seed=data.seed)
 
 
-def _checked(batches: Iterator[Batch], recipe: VerifyRecipe) -> Iterator[Batch]:
-    """The batches, unless the first already shows that a limit could not be judged at the end."""
+class _Remembering:
+    """A session that still knows what it has answered last."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.last: Mapping[str, np.ndarray] = {}
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        return self._session.inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        return self._session.outputs
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        found = self._session.run(feeds)
+        self.last = found
+        return found
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _checked(
+    batches: Iterator[Batch], reference: _Remembering, recipe: VerifyRecipe
+) -> Iterator[Batch]:
+    """The batches, unless the first already shows that a limit could not be judged at the end.
+
+    After the last one, the labels are an error where the reference is right by chance only.
+    """
     if recipe.gate.max_metric_drop is not None and not recipe.options.metrics:
         raise OptionError("a limit on a metric needs one; give it with --metric.")
+    check = LabelCheck(recipe.options.label_output)
     for number, batch in enumerate(batches):
         if number == 0 and batch.labels is None and recipe.gate.max_top1_drop is not None:
             raise OptionError("a limit on top-1 needs labels; give them with --labels.")
         yield batch
+        check.add(reference.last, batch.labels)
+    check.raise_at_chance()
 
 
 def _diagnosed(

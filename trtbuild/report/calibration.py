@@ -54,6 +54,7 @@ def calibration_report(
         facts={
             "method": calibration.method,
             "samples": str(calibration.provenance.get("num_samples", "?")),
+            **({} if result.data is None else {"data": str(result.data)}),
         },
         notes=() if early_stop is None else tuple(early_stop_lines(early_stop)),
         sections=(
@@ -66,6 +67,7 @@ def calibration_report(
             "method": calibration.method,
             "num_samples": int(calibration.provenance["num_samples"]),
             "amax": {name: given.amax for name, given in calibration.ranges.items()},
+            "data": None if result.data is None else result.data.details,
             "spread": apart,
             "until_stable": early_stop,
             "methods": _figures(choices) if choices else None,

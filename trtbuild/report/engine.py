@@ -86,6 +86,8 @@ def _facts(result: EngineResult) -> dict[str, str]:
 def _notes(result: EngineResult) -> Iterator[Line]:
     """What a user should know about the ranges and the options."""
     for record in result.artifact.history:
+        if record.stage == "data":
+            yield Line(f"data: {record.summary}")
         if record.stage == "spot check":
             yield Line(f"note: {record.summary}", Tone.NOTE)
     if result.artifact.early_stop is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import DataError, OptionError
+from trtbuild.verification.chance import check_range
 from trtbuild.verification.intervals import (
     Estimate,
     Moments,
@@ -65,11 +66,7 @@ class AccuracyCount:
                 f"there are labels, but output '{self.output}' of shape {list(reference.shape)}"
                 f" does not hold class scores of {len(labels)} images."
             )
-        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < x.shape[1]:
-            raise DataError(
-                f"labels lie between {labels.min()} and {labels.max()}, but output"
-                f" '{self.output}' has {x.shape[1]} classes (0 to {x.shape[1] - 1})."
-            )
+        check_range(labels, x.shape[1], self.output)
         right, right_too = x.argmax(1) == labels, y.argmax(1) == labels
         np.add.at(self._counts, (right.astype(int), right_too.astype(int)), 1)
 

@@ -1,0 +1,79 @@
+"""What is said of the data after reading: used, passed over, ranges, and inputs that look wrong."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trtbuild.data import DataRecipe, Preprocess, account_for, open_data
+from trtbuild.model.signature import TensorSpec
+
+SPEC = TensorSpec("x", np.dtype(np.float32), ("N", 3, 8, 8))
+PIXELS = np.random.default_rng(5).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+
+
+def warnings(tmp_path, caplog, values, preprocess):
+    np.save(tmp_path / "d.npy", values)
+    recipe = DataRecipe(str(tmp_path / "d.npy"), preprocess)
+    plan = open_data(recipe, [SPEC])
+    account = account_for(recipe, calibrate=plan.calibration, verify=plan.verification)
+    assert [record.getMessage() for record in caplog.records] == list(account.warnings)
+    return account.warnings
+
+
+@pytest.mark.parametrize(
+    ("values", "preprocess", "match"),
+    [
+        (PIXELS, Preprocess(scale=1 / 255), None),
+        (PIXELS, Preprocess(), None),
+        (PIXELS, Preprocess(scale=1 / 255, mean=(0.485,), std=(0.229,)), None),
+        (PIXELS, Preprocess(scale=1 / 255**2), "hardly varies"),
+        (PIXELS, Preprocess(scale=1 / 255, std=(58,)), "hardly varies"),
+        (PIXELS / 255.0, Preprocess(scale=1 / 255, mean=(0.4, 0.5, 0.6)), "hardly varies"),
+        (PIXELS, Preprocess(mean=(0.485,), std=(0.229,)), "Is 'scale' missing"),
+        (PIXELS.astype(np.uint16) * 257, Preprocess(), "Is 'scale' missing"),
+        (np.where(np.arange(192) % 96, 255, PIXELS.reshape(20, 192)), Preprocess(), "saturated"),
+        (PIXELS.transpose(0, 3, 1, 2).astype(np.float32) * 1e-6, None, None),
+        (np.arange(20)[:, None, None, None] * np.ones((1, 3, 8, 8)), None, None),
+        (np.full((20, 3, 8, 8), 3) + PIXELS.transpose(0, 3, 1, 2) * 1e-6, None, "hardly varies"),
+    ],
+)
+def test_inputs_that_look_wrong(tmp_path, caplog, values, preprocess, match):
+    if preprocess is not None:
+        values = values.reshape(20, 8, 8, 3)
+    found = warnings(tmp_path, caplog, values, preprocess)
+    assert [match in sentence for sentence in found] == ([] if match is None else [True])
+
+
+def test_images_of_several_sizes_and_random_data(caplog):
+    sizes = TensorSpec("x", np.dtype(np.float32), ("N", 3, 8, 8))
+    recipe = DataRecipe(random_data=True)
+    plan = open_data(recipe, [sizes])
+    account = account_for(recipe, verify=plan.verification, calibrate=None)
+    assert set(account.used) == {"verify"}
+    assert not caplog.records
+
+
+def test_what_was_passed_over_and_used(tmp_path, caplog):
+    for number, pixels in enumerate(PIXELS):
+        Image.fromarray(pixels[: 8 - number % 2]).save(tmp_path / f"{number}.png")
+    for name in ("a.heic", "._0.png", "labels.csv"):
+        (tmp_path / name).write_bytes(b"")
+    recipe = DataRecipe(str(tmp_path), Preprocess(scale=1 / 255))
+    spec = TensorSpec("x", np.dtype(np.float32), ("N", 3, None, 8))
+    plan = open_data(recipe, [spec])
+    account = account_for(recipe, calibrate=plan.calibration, verify=plan.verification)
+    assert account.used == {"calibrate": 19, "verify": 1}
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.endswith("1 x the suffix .heic is not read ('a.heic')")
+    text = str(account)
+    assert text.startswith("19 samples calibrate, 1 samples verify; 'x' from 0 to 1; passed over: ")
+    assert all(name in text for name in ("._0.png", "a.heic", "labels.csv"))
+    assert json.loads(json.dumps(account.details))["passed_over"][0] == {
+        "reason": "hidden",
+        "count": 1,
+        "examples": ["._0.png"],
+    }

@@ -1,0 +1,61 @@
+"""A float network that does not know the labels is an error; one that does, however little, is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trtbuild.errors import DataError
+from trtbuild.verification.chance import LabelCheck
+
+
+def check(found, labels, num_classes, output=None):
+    """A check of a network that answers `found`, in two batches."""
+    result = LabelCheck(output)
+    for part in (slice(None, 3), slice(3, None)):
+        scores = np.eye(num_classes, dtype=np.float32)[found[part]]
+        result.add({"boxes": np.zeros((len(scores), 2, 4), np.float32), "y": scores}, labels[part])
+    return result
+
+
+def answers(num_samples, num_classes, share, seed=0):
+    """Answers, and labels of which `share` are the same and the others are drawn."""
+    generator = np.random.default_rng(seed)
+    found = generator.integers(0, num_classes, num_samples)
+    labels = generator.integers(0, num_classes, num_samples)
+    count = round(share * num_samples)
+    labels[:count] = found[:count]
+    return found, labels
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10, 1000])
+def test_labels_of_other_samples(num_classes):
+    found, labels = answers(256, num_classes, 0)
+    with pytest.raises(DataError, match="no better than chance"):
+        check(found, labels, num_classes).raise_at_chance()
+
+
+@pytest.mark.parametrize(("num_classes", "share"), [(2, 0.5), (10, 0.25), (1000, 0.1), (10, 1)])
+def test_networks_that_know_something(num_classes, share):
+    found, labels = answers(256, num_classes, share)
+    check(found, labels, num_classes).raise_at_chance()
+
+
+@pytest.mark.parametrize(("shift", "way"), [(1, "lower"), (-1, "higher")])
+def test_labels_that_are_one_off(shift, way):
+    found = np.random.default_rng(0).integers(1, 99, 200)
+    with pytest.raises(DataError, match=f"every label one {way} .* 200: labels off by one"):
+        check(found, found + shift, 100).raise_at_chance()
+
+
+def test_few_samples_prove_nothing():
+    check(np.zeros(8, np.int64), np.ones(8, np.int64), 10).raise_at_chance()
+    LabelCheck().raise_at_chance()
+    without = LabelCheck()
+    without.add({"y": np.eye(4, dtype=np.float32)}, None)
+    without.raise_at_chance()
+
+
+def test_labels_beyond_the_classes():
+    with pytest.raises(DataError, match=r"between 1 and 10, but output 'y' has 10 classes"):
+        check(np.zeros(13, np.int64), np.array([0, 0, 0, *range(1, 11)]), 10)

@@ -1,0 +1,142 @@
+"""How many samples are used, what was passed over and why, and what of the inputs looks wrong."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.data.passed_over import HIDDEN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from trtbuild.data.passed_over import PassedOver
+    from trtbuild.data.samples import Source
+    from trtbuild.data.survey import InputSurvey
+    from trtbuild.options.data import DataRecipe
+
+__all__ = ["DataAccount", "account_for", "warn_of_lost"]
+
+_log = logging.getLogger(__name__)
+
+# Preprocessed images vary by more than this, whatever the convention: of 0 to 1, -1 to 1, 0 to 255.
+_LEAST_DEVIATION = 0.01
+# Without a preprocessing the unit is not known: so small a part of the largest value is nothing.
+_LEAST_SHARE = 1e-3
+_LARGEST_VALUE = 256.0
+_SATURATED = 0.98
+# What lies beside images and is none: not worth a warning.
+_SIDECARS = frozenset(
+    {
+        ".csv",
+        ".db",
+        ".ini",
+        ".json",
+        ".md",
+        ".npy",
+        ".npz",
+        ".toml",
+        ".txt",
+        ".xml",
+        ".yaml",
+        ".yml",
+    }
+)
+
+
+@dataclass(frozen=True)
+class DataAccount:
+    """What became of the data.
+
+    Attributes:
+        used: what samples do (``calibrate``, ``verify``) -> how many.
+        inputs: input -> the range and the variation of its first values.
+        passed_over: files that were not read.
+        warnings: sentences about inputs that look wrong.
+    """
+
+    used: Mapping[str, int]
+    inputs: Mapping[str, InputSurvey]
+    passed_over: tuple[PassedOver, ...]
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        used = ", ".join(f"{count} samples {what}" for what, count in self.used.items())
+        ranges = (f"'{n}' from {s.low:.4g} to {s.high:.4g}" for n, s in self.inputs.items())
+        passed = ", ".join(map(str, self.passed_over))
+        parts = (used, *ranges, f"passed over: {passed}" if passed else "")
+        return "; ".join(part for part in parts if part)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The account as JSON types, for the manifest."""
+        return {
+            "used": dict(self.used),
+            "inputs": {name: asdict(found) for name, found in self.inputs.items()},
+            "passed_over": [
+                {**asdict(found), "examples": list(found.examples)} for found in self.passed_over
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
+    """Return the account of the samples that are used, and warn of what looks wrong.
+
+    Args:
+        recipe: what the user named.
+        **sources: what the samples do -> the samples; None for what is not done.
+    """
+    given = {what: source for what, source in sources.items() if source is not None}
+    inputs: dict[str, InputSurvey] = {}
+    passed_over: dict[PassedOver, None] = {}
+    for source in given.values():
+        inputs = {**source.index.inputs, **inputs}
+        passed_over.update(dict.fromkeys(source.passed_over))
+    account = DataAccount(
+        {what: len(source.index) for what, source in given.items()},
+        inputs,
+        tuple(passed_over),
+        () if recipe.random_data else tuple(_warnings(recipe, inputs)),
+    )
+    warn_of_lost(account.passed_over)
+    for sentence in account.warnings:
+        _log.warning("%s", sentence)
+    return account
+
+
+def warn_of_lost(passed_over: Iterable[PassedOver]) -> None:
+    """Warn of files that were passed over, but for hidden ones and those that only lie beside images."""
+    lost = [str(found) for found in passed_over if not _is_expected(found)]
+    if lost:
+        _log.warning("passed over in the data: %s", ", ".join(lost))
+
+
+def _is_expected(found: PassedOver) -> bool:
+    return found.reason == HIDDEN or any(f" {suffix} " in found.reason for suffix in _SIDECARS)
+
+
+def _warnings(recipe: DataRecipe, inputs: Mapping[str, InputSurvey]) -> Iterator[str]:
+    preprocess = recipe.preprocess
+    for name, found in inputs.items():
+        is_image = preprocess is not None and preprocess.input in (None, name)
+        what = f"the input '{name}'{' after preprocessing' if is_image else ''}"
+        span = f"from {found.low:.4g} to {found.high:.4g}"
+        least = _LEAST_SHARE * max(abs(found.low), abs(found.high))
+        if found.deviation <= (_LEAST_DEVIATION if is_image else least):
+            yield (
+                f"{what} hardly varies: its first samples hold values {span}, with a standard deviation of "
+                f"{found.deviation:.2g}. Are the pixels scaled already, or scaled twice?"
+            )
+        elif max(found.at_low, found.at_high) >= _SATURATED:
+            value = found.low if found.at_low > found.at_high else found.high
+            yield (
+                f"{what} is saturated: {max(found.at_low, found.at_high):.1%} of its first values are "
+                f"{value:.4g}, at the end of their range {span}. Were the pixels clipped?"
+            )
+        elif is_image and max(abs(found.low), abs(found.high)) > _LARGEST_VALUE:
+            yield (
+                f"{what} holds values {span}, more than 8 bits a pixel give. Is 'scale' missing, or does it "
+                "belong to pixels of 8 bits?"
+            )

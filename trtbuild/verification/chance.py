@@ -1,0 +1,99 @@
+"""Whether the float network knows the labels at all: every figure against wrong labels is void."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.errors import DataError
+from trtbuild.verification.intervals import proportion
+from trtbuild.verification.metrics import class_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LabelCheck", "check_range"]
+
+_CONFIDENCE = 0.99
+# A network that is surely below this part of the way from chance to perfect does not know the classes.
+_LEAST_PART = 0.25
+_SHIFTS = (-1, 1)
+_SURELY_BETTER = 2.0
+
+
+def check_range(labels: np.ndarray, num_classes: int, output: str) -> None:
+    """Do nothing for labels from 0 to `num_classes` - 1.
+
+    Raises:
+        DataError: a label lies outside.
+    """
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise DataError(
+            f"labels lie between {labels.min()} and {labels.max()}, but output"
+            f" '{output}' has {num_classes} classes (0 to {num_classes - 1})."
+        )
+
+
+class LabelCheck:
+    """Counts the float network's right answers, with the labels as given and with all of them one off.
+
+    Args:
+        output: name of the class scores; None for the first output that looks like them.
+    """
+
+    def __init__(self, output: str | None = None) -> None:
+        self._output = output
+        self._num_samples = 0
+        self._num_classes = 0
+        self._right = dict.fromkeys((0, *_SHIFTS), 0)
+
+    def add(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
+        """Take the float network's outputs of one batch and the labels, int ``[images]``; None for none.
+
+        Raises:
+            DataError: a label is no class of the network's.
+        """
+        if labels is None:
+            return
+        for name, array in outputs.items():
+            scores = class_scores(array, len(labels))
+            if self._output not in (None, name) or scores is None:
+                continue
+            check_range(labels, scores.shape[1], name)
+            found = scores.argmax(1)
+            self._num_samples += len(labels)
+            self._num_classes = scores.shape[1]
+            for shift in self._right:
+                self._right[shift] += int(np.count_nonzero(found == labels + shift))
+            return
+
+    def raise_at_chance(self) -> None:
+        """Do nothing, unless the labels so far cannot be the network's.
+
+        They cannot where the 99 % interval (Wilson) of top-1 holds chance, or lies below it, and ends before
+        a quarter of the way from there to 100 %; or where labels that are all one off fit far better.
+
+        Raises:
+            DataError: they cannot.
+        """
+        if not self._num_samples:
+            return
+        right = self._right[0]
+        given = proportion(right, self._num_samples, _CONFIDENCE)
+        shift = max(_SHIFTS, key=self._right.__getitem__)
+        shifted = proportion(self._right[shift], self._num_samples, _CONFIDENCE)
+        is_off = shifted.low > max(_SURELY_BETTER * given.high, _LEAST_PART)
+        chance = 1 / self._num_classes
+        at_chance = given.low <= chance and given.high < chance + _LEAST_PART * (1 - chance)
+        if not (at_chance or is_off):
+            return
+        hint = ""
+        if is_off:
+            way = "lower" if shift < 0 else "higher"
+            hint = f" With every label one {way} it is right on {self._right[shift]}: labels off by one?"
+        level = ", no better than chance" if at_chance else ""
+        raise DataError(
+            f"the float network is right on {right} of {self._num_samples} labelled samples{level} "
+            f"({self._num_classes} classes): check the preprocessing, the colour order and the labels.{hint}"
+        )
