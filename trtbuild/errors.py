@@ -16,7 +16,7 @@ A message is one sentence or two for a user: what was wrong, where (file, tensor
 Everything that is not in this tree is a bug of trtbuild and ends in exit code 4.
 
 What others raise is brought into it: the errors of ``calibrators`` by `in_one_tree`, those of NVIDIA's
-bindings by `trtbuild.runtime.tensorrt.failures`, those of ONNX Runtime by `trtbuild.runtime.onnxruntime`,
+bindings by `trtbuild.runtime.tensorrt.logger`, those of ONNX Runtime by `trtbuild.runtime.onnxruntime`,
 those of the packages that reach a GPU by `trtbuild.runtime.cuda`.
 """
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.passes.rewrites.batch_norm import FoldBatchNormIntoConv, FoldBatchNormIntoGemm
-from trtbuild.passes.rewrites.batch_norm_form import ConvertBatchNormToMulAdd
-from trtbuild.passes.rewrites.batch_norm_scale import FoldScaleShiftIntoBatchNorm
+from trtbuild.passes.rewrites.batch_norm import (
+    ConvertBatchNormToMulAdd,
+    FoldBatchNormIntoConv,
+    FoldBatchNormIntoGemm,
+    FoldScaleShiftIntoBatchNorm,
+)
 from trtbuild.passes.rewrites.branches import InlineConstantBranch
+from trtbuild.passes.rewrites.cleanup import MakeNamesUnique, RemoveUnread, SimplifyConstants
 from trtbuild.passes.rewrites.clip_ranges import MergeClips, MergeRelus
 from trtbuild.passes.rewrites.constant_folding import FoldConstants
 from trtbuild.passes.rewrites.conv1d_quant import (
     ConvertQuantizedConv1dToConv2d,
     SinkSqueezeBelowQdq,
 )
-from trtbuild.passes.rewrites.expand import RemoveExpandBeforeBinary, RemoveNoopExpand
 from trtbuild.passes.rewrites.group_convolution import SplitGroupedConv
 from trtbuild.passes.rewrites.identity import RemoveDropout, RemoveIdentity
 from trtbuild.passes.rewrites.int8_convolution import (
@@ -32,10 +35,8 @@ from trtbuild.passes.rewrites.layout import (
 from trtbuild.passes.rewrites.lstm_int8 import QuantizeLstmWeights
 from trtbuild.passes.rewrites.matmul import FuseMatmulAdd, FuseTransposeIntoGemm
 from trtbuild.passes.rewrites.matmul_scale import FoldScaleIntoMatmul
-from trtbuild.passes.rewrites.memory_data import SimplifyConstants
-from trtbuild.passes.rewrites.noop import RemoveNoop
+from trtbuild.passes.rewrites.noop import RemoveExpandBeforeBinary, RemoveNoop, RemoveNoopExpand
 from trtbuild.passes.rewrites.one_form import ConvertSumToAdd
-from trtbuild.passes.rewrites.orphans import RemoveUnread
 from trtbuild.passes.rewrites.pad import FusePadIntoConv, RaisePadOpset
 from trtbuild.passes.rewrites.pooling import ConvertMeanToGlobalPool, RemovePool1x1
 from trtbuild.passes.rewrites.prelu import ConvertPreluToLeakyRelu, FusePrelu
@@ -48,6 +49,7 @@ from trtbuild.passes.rewrites.qdq_repair import (
 )
 from trtbuild.passes.rewrites.quantize_pairs import CancelDequantizeQuantize
 from trtbuild.passes.rewrites.reshapes import (
+    CancelChannelShuffles,
     MergeReshapes,
     RemoveFlattenAfterGemm,
     RemoveFlattenAfterGlobalPool,
@@ -62,7 +64,6 @@ from trtbuild.passes.rewrites.scale_shift import (
     FoldSumCoefficients,
 )
 from trtbuild.passes.rewrites.shape_nodes import FoldShape
-from trtbuild.passes.rewrites.shuffle import CancelChannelShuffles
 from trtbuild.passes.rewrites.slices import CancelConcatSlice, RemoveFullSlice
 from trtbuild.passes.rewrites.squeezes import (
     CancelSqueezeUnsqueeze,
@@ -84,7 +85,6 @@ from trtbuild.passes.rewrites.transposes import (
     RemoveIdentityTranspose,
     RemoveTransposeBeforeOutput,
 )
-from trtbuild.passes.rewrites.unique_names import MakeNamesUnique
 
 if TYPE_CHECKING:
     from trtbuild.passes.pass_base import Pass

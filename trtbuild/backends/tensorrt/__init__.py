@@ -17,9 +17,9 @@ from trtbuild.model import input_specs, write_model
 from trtbuild.options.tensorrt import OpenOptions, RuntimePlatform, TensorRTOptions
 from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.runtime.tensorrt import open_plan
+from trtbuild.runtime.tensorrt.engine import weights_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan
 from trtbuild.runtime.tensorrt.machine import machine_record
-from trtbuild.runtime.tensorrt.refit import weights_of
 from trtbuild.runtime.tensorrt.versions import installed, native_version
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.tensorrt.builder import Built
     from trtbuild.backends.tensorrt.precision import Precision
     from trtbuild.runtime.tensorrt import TensorRTSession
-    from trtbuild.runtime.tensorrt.shapes import ShapeRange
+    from trtbuild.runtime.tensorrt.engine import ShapeRange
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["TensorRTBackend", "TensorRTOptions"]

@@ -14,8 +14,7 @@ from trtbuild.backends.tensorrt.progress import interruptible, make_monitor
 from trtbuild.backends.tensorrt.timing_cache import load_timing_cache, save_timing_cache
 from trtbuild.errors import MissingError, ModelError, OptionError
 from trtbuild.runtime.cuda import open_device
-from trtbuild.runtime.tensorrt.failures import explained, made
-from trtbuild.runtime.tensorrt.logger import Log, make_logger
+from trtbuild.runtime.tensorrt.logger import Log, explained, made, make_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.progress import Progress
     from trtbuild.runtime.cuda import Device
-    from trtbuild.runtime.tensorrt.shapes import Profile
+    from trtbuild.runtime.tensorrt.engine import Profile
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["Blueprint", "Built", "build_plan"]

@@ -16,7 +16,7 @@ from trtbuild.errors import DataError, InputError, OptionError, decoding, in_one
 from trtbuild.migration import check_fits, tensor_names
 from trtbuild.options.tensorrt import Calibrator, RangeSource
 from trtbuild.quantization.scale_propagation import propagate
-from trtbuild.runtime.tensorrt.shapes import ShapeRange
+from trtbuild.runtime.tensorrt.engine import ShapeRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import ModelError
-from trtbuild.runtime.tensorrt.failures import explained
+from trtbuild.runtime.tensorrt.logger import explained
 
 if TYPE_CHECKING:
     from pathlib import Path

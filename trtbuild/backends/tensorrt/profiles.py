@@ -6,15 +6,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
-from trtbuild.runtime.tensorrt.failures import explained, made
-from trtbuild.runtime.tensorrt.shapes import ShapeRange
+from trtbuild.runtime.tensorrt.engine import ShapeRange
+from trtbuild.runtime.tensorrt.logger import explained, made
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trtbuild.model.signature import TensorSpec
+    from trtbuild.runtime.tensorrt.engine import Profile, Shape
     from trtbuild.runtime.tensorrt.logger import Log
-    from trtbuild.runtime.tensorrt.shapes import Profile, Shape
 
 __all__ = ["add_profiles", "make_profile", "parse_shapes", "profiles_for"]
 

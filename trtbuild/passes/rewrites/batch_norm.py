@@ -1,4 +1,4 @@
-"""BatchNormalization behind a layer with constant weights, folded into it."""
+"""BatchNormalization folded into a layer with constant weights, taking in constants, or written out."""
 
 from __future__ import annotations
 
@@ -8,16 +8,26 @@ import numpy as np
 
 from trtbuild.model.attributes import attribute, is_inference_batch_norm
 from trtbuild.model.constants import array
+from trtbuild.model.shapes import rank
+from trtbuild.model.traversal import label, maker
 from trtbuild.passes.affine import Affine, fold_affine, layer_before, layer_channels
-from trtbuild.passes.declined import Declined
+from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
+from trtbuild.passes.rewrites.scale_shift import affine_of, split_operands
+from trtbuild.passes.weights import rounded
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["FoldBatchNormIntoConv", "FoldBatchNormIntoGemm", "batch_norm_affine"]
+__all__ = [
+    "ConvertBatchNormToMulAdd",
+    "FoldBatchNormIntoConv",
+    "FoldBatchNormIntoGemm",
+    "FoldScaleShiftIntoBatchNorm",
+    "batch_norm_affine",
+]
 
 
 def batch_norm_affine(node: ir.Node) -> Affine:
@@ -83,3 +93,69 @@ class FoldBatchNormIntoGemm(Pass):
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold `node` into the Gemm that feeds it."""
         return _fold(node, layer_before(node.inputs[0], node, ("Gemm",)), edit)
+
+
+class FoldScaleShiftIntoBatchNorm(Pass):
+    """Fold constants behind a BatchNormalization into its scale and shift.
+
+    Pattern: ``BatchNormalization -> Mul | Div | Add | Sub`` of a constant.
+    Conditions: inference mode; constant scale and shift; a scalar or one value per channel (``[C]``
+        lies along the width); nobody else sees the tensor between.
+    Effect: ``gamma' = gamma * scale``, ``beta' = beta * scale + shift``.
+    Source: NCNN ``fuse_batchnorm_scale``.
+    """
+
+    name = "fold_scale_shift_into_batch_norm"
+    anchors = frozenset({"Add", "Div", "Mul", "Sub"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Fold `node` into the BatchNormalization that feeds it."""
+        operands = split_operands(node)
+        norm = None if operands is None else maker(operands[0], "BatchNormalization")
+        if operands is None or norm is None:
+            return None
+        require_private(operands[0], node)
+        gamma, beta = array(norm.inputs[1]), array(norm.inputs[2])
+        ranks = rank(norm.inputs[0]) or rank(norm.outputs[0])
+        if not is_inference_batch_norm(norm) or gamma is None or beta is None or ranks is None:
+            raise Declined("the BatchNormalization is not constant, or in training mode")
+        affine = affine_of(node, ranks, gamma.size)
+        factor = np.float64(1.0) if affine.scale is None else affine.scale
+        shift = np.float64(0.0) if affine.shift is None else affine.shift
+        scales = rounded(gamma.astype(np.float64) * factor, gamma.dtype)
+        shifts = rounded(beta.astype(np.float64) * factor + shift, beta.dtype)
+        for place, content in ((1, scales), (2, shifts)):
+            hint = f"{norm.outputs[0].name}_{'scale' if place == 1 else 'shift'}"
+            norm.replace_input_with(place, edit.constant(content, near=norm, hint=hint))
+        edit.bypass(node, node.outputs[0], norm.outputs[0])
+        return f"folded into BatchNormalization '{norm.name}'"
+
+
+class ConvertBatchNormToMulAdd(Pass):
+    """Write a BatchNormalization that stands alone as Mul and Add.
+
+    Pattern: BatchNormalization that no layer took in.
+    Conditions: inference mode, constant statistics, known rank. Changes the form: on request.
+    Effect: ``x * scale + shift`` with ``[C, 1, ..]`` constants.
+    Source: MNN ``TransformBatchNormal``.
+    """
+
+    name = "convert_batch_norm_to_mul_add"
+    opt_in = True
+    anchors = frozenset({"BatchNormalization"})
+
+    def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
+        """Replace `node`."""
+        affine = batch_norm_affine(node)
+        source, output = node.inputs[0], node.outputs[0]
+        count = rank(source)
+        if source is None or source.dtype is None or count is None:
+            raise Declined("its rank is not known")
+        assert affine.scale is not None and affine.shift is not None, "a BN has both"  # noqa: PT018
+        value: ir.Value = source
+        for op_type, vector in (("Mul", affine.scale), ("Add", affine.shift)):
+            content = rounded(vector, source.dtype.numpy()).reshape(-1, *(1,) * max(0, count - 2))
+            operand = edit.constant(content, near=node, hint=f"{label(node)}_{op_type.lower()}")
+            value = edit.add(op_type, [value, operand], before=node, like=output)
+        edit.replace(node, value)
+        return "became Mul and Add"

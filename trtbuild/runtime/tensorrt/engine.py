@@ -1,16 +1,15 @@
-"""A plan is opened: runtime, engine, device; sessions are made of it."""
+"""A plan is opened: runtime, engine, device, weights; sessions are made of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError, decoding
 from trtbuild.runtime.cuda import open_device
-from trtbuild.runtime.tensorrt.failures import explained
-from trtbuild.runtime.tensorrt.logger import Log, make_logger
+from trtbuild.runtime.tensorrt.logger import Log, explained, make_logger
 from trtbuild.runtime.tensorrt.machine import explain_refusal, machine_record
-from trtbuild.runtime.tensorrt.refit import refit, weights_of
-from trtbuild.runtime.tensorrt.shapes import ShapeRange
 from trtbuild.runtime.tensorrt.versions import installed
 
 if TYPE_CHECKING:
@@ -19,10 +18,34 @@ if TYPE_CHECKING:
 
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.tensorrt import OpenOptions
-    from trtbuild.runtime.tensorrt.shapes import Profile
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["OpenedEngine"]
+__all__ = ["OpenedEngine", "Profile", "Shape", "ShapeRange", "refit", "weights_of"]
+
+
+Shape: TypeAlias = "tuple[int, ...]"
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """The shapes of one input; kernels are tuned for `opt`. ``min <= opt <= max`` in each dimension."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    def holds(self, shape: Shape) -> bool:
+        """Whether a shape lies between min and max."""
+        return len(shape) == len(self.min) and all(
+            low <= extent <= high for low, extent, high in zip(self.min, shape, self.max)
+        )
+
+    def to_json(self) -> dict[str, list[int]]:
+        """Return the range as JSON types."""
+        return {"min": list(self.min), "opt": list(self.opt), "max": list(self.max)}
+
+
+Profile: TypeAlias = Mapping[str, ShapeRange]
 
 
 class OpenedEngine:
@@ -168,3 +191,30 @@ class OpenedEngine:
             return ShapeRange(shape, shape, shape)
         shapes = self.native.get_tensor_profile_shape(name, profile)
         return ShapeRange(*(tuple(int(dim) for dim in shape) for shape in shapes))
+
+
+def weights_of(plan: Path) -> Path:
+    """The network that lies beside a stripped plan."""
+    return plan.with_suffix(".weights.onnx")
+
+
+def refit(tensorrt: TensorRT, engine: Any, logger: Any, log: Log, network: Path) -> None:
+    """Put the weights of `network` into an engine.
+
+    Args:
+        tensorrt: the installed version.
+        engine: deserialized from a plan that was built refittable from this very network.
+        logger: of the runtime.
+        log: where the logger writes.
+        network: ONNX file.
+
+    Raises:
+        ModelError: TensorRT refuses the weights; the message has its reasons.
+    """
+    what = f"the engine does not take the weights of '{network}'"
+    remedy = "Keep the file that was written beside the plan, or build without --strip-plan."
+    with explained(log, what, ModelError, remedy):
+        refitter = tensorrt.module.Refitter(engine, logger)
+        parser = tensorrt.module.OnnxParserRefitter(refitter, logger)
+        if not parser.refit_from_file(str(network)) or not refitter.refit_cuda_engine():
+            raise ModelError(f"{what}: {log.reason()}. {remedy}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError, decoding
 from trtbuild.runtime.tensorrt.engine import OpenedEngine
-from trtbuild.runtime.tensorrt.failures import made
+from trtbuild.runtime.tensorrt.logger import made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,15 +1,21 @@
-"""TensorRT's log lines, kept so that a failure can explain itself."""
+"""TensorRT's log lines, and what its bindings raise or answer in place of an object, as our errors."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.errors import InputError, ModelError, TrtbuildError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["Log", "make_logger"]
+__all__ = ["Log", "explained", "made", "make_logger"]
+
 
 # Enough for every warning of a large network; a build at level INFO can write tens of thousands of lines.
 _KEPT = 5000
@@ -49,3 +55,42 @@ def make_logger(tensorrt: TensorRT, log: Log) -> Any:
                 log.lines.append((severity.name, text))
 
     return Logger()
+
+
+# TypeError: the library answered null to a constructor, or an argument is of a wrong type or range.
+# ValueError: a shape of more than 8 dimensions. RuntimeError and MemoryError: an exception of C++.
+_RAISED = (TypeError, ValueError, RuntimeError, MemoryError)
+
+
+@contextlib.contextmanager
+def explained(
+    log: Log, what: str, kind: type[TrtbuildError] = ModelError, remedy: str = ""
+) -> Iterator[None]:
+    """Raise what the bindings raise in the block as `kind`. Only calls into TensorRT belong inside.
+
+    Args:
+        log: where TensorRT explains itself.
+        what: what does not work then; the message begins with it.
+        kind: class of the error.
+        remedy: a sentence that ends the message.
+
+    Raises:
+        TrtbuildError: of class `kind`; the message holds the log, else what the bindings say.
+    """
+    try:
+        yield
+    except _RAISED as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+        reason = log.reason() if log.errors else said
+        raise kind(f"{what}: {reason}. {remedy}".rstrip()) from error
+
+
+def made(thing: Any, what: str, log: Log) -> Any:
+    """Return what the library made.
+
+    Raises:
+        InputError: it made nothing, which the bindings answer with None.
+    """
+    if thing is None:
+        raise InputError(f"TensorRT makes no {what}: {log.reason()}.")
+    return thing

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import ModelError, OptionError
-from trtbuild.runtime.tensorrt.failures import explained
+from trtbuild.runtime.tensorrt.logger import explained
 from trtbuild.runtime.tensorrt.outputs import make_allocator
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from trtbuild.backends.tensorrt.profiles import parse_shapes, profiles_for
 from trtbuild.errors import OptionError
 from trtbuild.model.signature import TensorSpec
-from trtbuild.runtime.tensorrt.shapes import ShapeRange
+from trtbuild.runtime.tensorrt.engine import ShapeRange
 
 FLOAT = np.dtype(np.float32)
 IMAGES = TensorSpec("images", FLOAT, ("N", 3, None, 8))

@@ -1,4 +1,4 @@
-"""Constant nodes as initialisers, and operands of equal values as scalars."""
+"""Names, unread values and constants in one form, off which every later condition can be read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model.constants import constant_tensor, is_constant, single_value
+from trtbuild.model.edits import drop_unread_initializers
+from trtbuild.model.names import rename_clashes
 from trtbuild.model.operators import BROADCASTING
 from trtbuild.model.shapes import broadcast, dims, same_dims
+from trtbuild.model.traversal import bodies
 from trtbuild.passes.pass_base import Pass
 
 if TYPE_CHECKING:
@@ -16,7 +19,54 @@ if TYPE_CHECKING:
 
     from trtbuild.passes.editor import Editor
 
-__all__ = ["SimplifyConstants"]
+__all__ = ["MakeNamesUnique", "RemoveUnread", "SimplifyConstants"]
+
+
+class MakeNamesUnique(Pass):
+    """Give every tensor a name of its own.
+
+    Pattern: one name for two tensors, in sibling bodies or in a body and around it.
+    Conditions: names of the interface stay.
+    Effect: the later one gets a number behind its name, so that inlining and moving nodes is safe.
+    Source: MNN ``RemoveInplace``; ONNX is in single assignment form, so nothing is in place.
+    """
+
+    name = "make_names_unique"
+
+    def run(self, edit: Editor) -> None:
+        """Rename what clashes."""
+        for old, new in rename_clashes(edit.model, edit.names):
+            edit.note(old, "tensor", f"is called '{new}' now")
+
+
+class RemoveUnread(Pass):
+    """Remove initialisers, constants and branches that nobody reads.
+
+    Pattern: a node none of whose outputs is read; an initialiser without reader.
+    Conditions: no graph output; no graph input (overridable initialisers included); bodies of If,
+        Loop and Scan count as readers.
+    Effect: it is gone, and so is whatever was there only for it.
+    Source: NCNN ``eliminate_orphaned_memorydata``; dead code elimination.
+    """
+
+    name = "remove_unread"
+
+    def run(self, edit: Editor) -> None:
+        """Walk each graph from its end to its start, then look at the initialisers."""
+        self._remove_nodes(edit.model.graph, edit)
+        for name in drop_unread_initializers(edit.model):
+            edit.note(name, "initialiser", "nobody reads it")
+
+    def _remove_nodes(self, graph: ir.Graph, edit: Editor) -> None:
+        for node in reversed(graph):
+            if node.graph is None:
+                continue
+            if any(out.uses() or out.is_graph_output() for out in node.outputs):
+                for body in bodies(node):
+                    self._remove_nodes(body, edit)
+            else:
+                edit.report(node, "nobody reads it")
+                edit.drop(node)
 
 
 class SimplifyConstants(Pass):
