@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrators import Calibration
+    from trtbuild.model.cut import Cut
     from trtbuild.plan import Decision, Group, Placement
 
 __all__ = ["Artifact", "EarlyStop", "Record"]
@@ -60,7 +61,8 @@ class Artifact:
 
     Attributes:
         name: stem of every file written, for example ``resnet20``.
-        source: the network as it was given; the float reference of every comparison.
+        source: the network as it was given, or its part in front of `cut`; the float reference of every
+            comparison.
         model: the network at this stage: as given, then prepared. Always float.
         calibration: range of each observed tensor of `model`, once calibrated.
         halves_apart: tensor -> by how much the thresholds of two halves of the data differ, as a
@@ -70,6 +72,8 @@ class Artifact:
         placement: where the Q/DQ of `quantized` stand.
         decisions: for every node that could be INT8, whether it is, and why.
         history: one record per stage done; the manifest is made of them.
+        cut: where the network was cut in front of operators that ONNX Runtime cannot run; None where it
+            is whole.
     """
 
     name: str
@@ -82,6 +86,11 @@ class Artifact:
     decisions: tuple[Decision, ...] = ()
     placement: Placement | None = None
     history: tuple[Record, ...] = ()
+    cut: Cut | None = None
+
+    def whole(self, model: ir.Model) -> ir.Model:
+        """Return `model`, a form of this artifact's network, with what lies behind the cut after it."""
+        return model if self.cut is None else self.cut.join(model)
 
     @property
     def groups(self) -> tuple[Group, ...]:

@@ -47,6 +47,8 @@ class OnnxRuntimeBackend:
             sorted([*request.options.changed, *(["fp16"] if request.fp16 else [])])
         )
         what = "the same network in the form that ONNX Runtime runs in INT8 kernels on CPU"
+        if request.artifact.cut is not None:
+            what += f"; only its part in front of {request.artifact.cut.named}"
         return Engine(
             self.name,
             path,

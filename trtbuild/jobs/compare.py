@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from trtbuild.data import batches, full_batches
@@ -34,6 +35,8 @@ __all__ = [
     "time_against_float",
     "verification_batches",
 ]
+
+_log = logging.getLogger(__name__)
 
 # Latency is taken on this many batches in turn; of one sample, where the network leaves the size open.
 _LATENCY_BATCHES = 8
@@ -93,7 +96,8 @@ def compare_with_float(
     candidates: dict[str, Session] = {}
     if artifact.quantized is not None:
         candidates[TENSORRT_FORM] = open_session(artifact.quantized, Execution.REFERENCE)
-    candidates[ENGINE] = engine
+    if _can_be_compared(artifact, engine):
+        candidates[ENGINE] = engine
     inputs = input_specs(artifact.source)
     few: list[Batch] = []
 
@@ -103,8 +107,29 @@ def compare_with_float(
                 few.extend([batch] if fixed_batch(inputs) else batch.samples())
             yield batch
 
-    comparisons = compare_each(open_session(artifact.source), candidates, kept(), progress=progress)
+    comparisons = compare_each(
+        open_session(artifact.source),
+        candidates,
+        kept(),
+        shared_only=artifact.cut is not None,
+        progress=progress,
+    )
     return comparisons, tuple(few[:_LATENCY_BATCHES])
+
+
+def _can_be_compared(artifact: Artifact, engine: Session) -> bool:
+    """Whether the engine has an output that the float network's front has, too; a warning where not."""
+    if artifact.cut is None:
+        return True
+    ours = {value.name for value in artifact.source.graph.outputs}
+    if ours & {spec.name for spec in engine.outputs}:
+        return True
+    _log.warning(
+        "all outputs of the engine lie behind %s, which ONNX Runtime cannot run: the engine itself is "
+        "compared with nothing, only TensorRT's form in front of it.",
+        artifact.cut.named,
+    )
+    return False
 
 
 def time_against_float(

@@ -15,6 +15,7 @@ from trtbuild.errors import ModelError, OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.jobs.compare import check_labels, compare_with_float, find_fault, time_against_float
 from trtbuild.jobs.dry_run import check_build
+from trtbuild.jobs.foreign import with_left_behind, without_foreign
 from trtbuild.manifest import write_manifest
 from trtbuild.model import (
     input_specs,
@@ -25,6 +26,7 @@ from trtbuild.model import (
     write_model,
 )
 from trtbuild.model.operators import RECURRENT, WEIGHTED
+from trtbuild.model.traversal import all_nodes, bodies, label
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import place, quantize, watched_tensors
@@ -36,6 +38,8 @@ from trtbuild.verification.gate import judge
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    import onnx_ir as ir
 
     from trtbuild.jobs.paths import Besides
     from trtbuild.latency.measure import Samples
@@ -50,16 +54,16 @@ _JUDGED_SHARE = 0.5
 
 
 def load(path: Path) -> Artifact:
-    """Read the float network at `path`.
+    """Read the float network at `path`, cut in front of operators that ONNX Runtime cannot run.
 
     Raises:
-        ModelError: see `trtbuild.model.read_model`.
+        ModelError: see `trtbuild.model.read_model` and `trtbuild.jobs.foreign.without_foreign`.
     """
     model = read_model(path)
     opset = model.graph.opset_imports.get("", 0)
     details = {"file": path.name, "opset": opset, "repairs": list(repairs_of(model))}
     record = Record("read", f"{len(model.graph)} nodes, opset {opset}", details)
-    return Artifact(path.stem, model, model, history=(record,))
+    return without_foreign(Artifact(path.stem, model, model, history=(record,)), path)
 
 
 def prepare(
@@ -120,6 +124,7 @@ def build_engine(
             if tuned is None
             else tuned.artifact
         )
+        artifact = with_left_behind(artifact)
     with staged_files(output, last=_manifest_name(artifact)) as folder:
         result = _built(artifact, tuned, plan, recipe, folder, progress)
     engine = replace(result.engine, path=output / result.engine.path.name)
@@ -203,7 +208,16 @@ def _why_none(artifact: Artifact, recipe: EngineRecipe) -> str:
     for decision in place(artifact.model, recipe.float_patterns, recipe.float_groups).decisions:
         if decision.op_type in WEIGHTED | RECURRENT:
             return f"'{decision.node}' stays float: {decision.reason}"
+    holder = next((node for node in artifact.model.graph if _holds_layers(node)), None)
+    if holder is not None:
+        where = f"the body of {holder.op_type} '{label(holder)}'"
+        return f"its layers with weights lie in {where}, and bodies stay float"
     return f"it has no {', '.join(sorted(WEIGHTED))} with a constant weight"
+
+
+def _holds_layers(node: ir.Node) -> bool:
+    inner = (one for body in bodies(node) for one in all_nodes(body))
+    return any(one.op_type in WEIGHTED | RECURRENT for one in inner)
 
 
 def _with_earlier_ranges(artifact: Artifact, plan: DataPlan, recipe: EngineRecipe) -> Artifact:
@@ -250,7 +264,7 @@ def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:
     assert artifact.calibration is not None
     path = output / f"{artifact.name}.int8.onnx"
     what = "explicit Q/DQ in TensorRT's form: the reference for accuracy, the input of TensorRT 11"
-    files = {file.name: what for file in write_model(artifact.quantized, path)}
+    files = {file.name: what for file in write_model(artifact.whole(artifact.quantized), path)}
     ranges = output / f"{artifact.name}.calibration.json"
     keeps = artifact.calibration.histograms is not None
     write_bytes(ranges, artifact.calibration.to_bytes(histograms=keeps))

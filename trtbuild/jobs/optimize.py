@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import in_one_tree
+from trtbuild.jobs.foreign import front_of, warn_about_tensorrt
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.model import read_model, read_unchanged, write_model
 from trtbuild.passes import optimize
@@ -41,7 +42,12 @@ def optimize_file(recipe: OptimizeRecipe, progress: Progress = silent) -> Optimi
     """
     check_paths(named_inputs(the_network=recipe.source), [recipe.target])
     read = read_model if recipe.fixed_weights else read_unchanged
-    result = optimize(read(recipe.source), recipe.options, progress)
+    model = read(recipe.source)
+    warn_about_tensorrt(model, recipe.source)
+    front, found = front_of(model)
+    result = optimize(front, recipe.options, progress)
+    if found is not None:
+        result = replace(result, model=found.join(result.model))
     files = tuple(write_model(result.model, recipe.target))
     return OptimizedFile(
         result, files, recipe.source.stat().st_size, sum(file.stat().st_size for file in files)

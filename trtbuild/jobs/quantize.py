@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trtbuild.calibration import load_calibration
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.foreign import left_behind, with_left_behind
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.model import write_model
 from trtbuild.quantization import place, portable_form, quantize
@@ -39,8 +40,9 @@ def decide(recipe: QuantizeRecipe) -> Placement:
         ModelError: the network cannot be read.
         OptionError: a pattern does not fit the network.
     """
-    model = prepare(load(recipe.model)).model
-    return place(model, recipe.float_patterns, recipe.float_groups)
+    artifact = prepare(load(recipe.model))
+    placement = place(artifact.model, recipe.float_patterns, recipe.float_groups)
+    return replace(placement, decisions=(*placement.decisions, *left_behind(artifact)))
 
 
 @in_one_tree()
@@ -63,6 +65,8 @@ def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
         artifact.with_calibration(ranges), recipe.float_patterns, recipe.float_groups
     )
     assert artifact.quantized is not None
-    quantized = artifact.quantized if recipe.form == "tensorrt" else portable_form(artifact)
+    whole = artifact.whole(artifact.quantized)
+    quantized = whole if recipe.form == "tensorrt" else portable_form(artifact)
+    artifact = with_left_behind(artifact)
     written = tuple(write_model(quantized, recipe.output))
     return QuantizedFile(written, artifact.decisions, artifact.history[-1])

@@ -12,6 +12,7 @@ from trtbuild.data import choose_samples, open_data, warn_of_lost
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.compare import verification_batches
 from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.foreign import front_of
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs, read_model
 from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
@@ -127,7 +128,7 @@ def verify(
         raise OptionError(
             "layers, sensitivity and bisecting need the float network as an ONNX file."
         )
-    engine = open_engine(recipe.engine, recipe.backend, recipe.tensorrt)
+    engine = _engine(recipe, artifact)
     try:
         inputs = engine.inputs if artifact is None else input_specs(artifact.source)
         source = _source(recipe.data, inputs)
@@ -137,7 +138,13 @@ def verify(
             verification_batches(inputs, source, recipe.batch_size), reference, recipe
         )
         comparison = compare(
-            reference, engine, batches, recipe.options, name=recipe.engine.name, progress=progress
+            reference,
+            engine,
+            batches,
+            recipe.options,
+            name=recipe.engine.name,
+            shared_only=artifact is not None and artifact.cut is not None,
+            progress=progress,
         )
     finally:
         engine.close()
@@ -150,6 +157,16 @@ def verify(
         verdict=judge(comparison, recipe.gate),
     )
     return found if artifact is None else _diagnosed(found, recipe, artifact, source, progress)
+
+
+def _engine(recipe: VerifyRecipe, artifact: Artifact | None) -> Session:
+    """The engine's session; of an ONNX file that holds what ONNX Runtime cannot run, that of its front."""
+    onnx = recipe.engine.suffix == ".onnx" and recipe.engine.is_file()
+    if artifact is not None and artifact.cut is not None and onnx:
+        front, cut = front_of(read_model(recipe.engine))
+        if cut is not None:
+            return open_session(front)
+    return open_engine(recipe.engine, recipe.backend, recipe.tensorrt)
 
 
 def _reference(given: Path | ModuleSource, artifact: Artifact | None, engine: Session) -> Session:
@@ -249,7 +266,7 @@ def _quantized_network(path: Path) -> ir.Model:
             f"layers, sensitivity and bisecting need the Q/DQ network, and '{path}' is no ONNX file;"
             " give the '.int8.onnx' file that lies beside the engine."
         )
-    return read_model(path)
+    return front_of(read_model(path))[0]
 
 
 def _culprits(

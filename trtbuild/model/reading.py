@@ -20,10 +20,10 @@ from google.protobuf.message import DecodeError
 from trtbuild.errors import ModelError, decoding
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.repair import repair, switch_to_evaluation
-from trtbuild.model.traversal import proto_bodies
+from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 __all__ = [
@@ -42,6 +42,11 @@ _log = logging.getLogger(__name__)
 
 # Where `repairs_of` looks, among what a network in memory carries and no file holds.
 _REPAIRS = "trtbuild.repairs"
+
+_ONNX = ("", "ai.onnx")
+
+# The domain of operators that ONNX's has not, while a file is checked and repaired.
+_UNKNOWN = "trtbuild.unknown"
 
 # Networks of a million nodes take hours everywhere; none that is in use has a tenth of that.
 _MOST_NODES = 1_000_000
@@ -99,8 +104,10 @@ def _checked(path: Path) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     _check_size_written_out(proto, path)  # before anything walks through the functions
     _check_weights(proto, path)
     _check_sizes(proto, path)
+    aside = _set_aside_unknown(proto)
     repairs = tuple(repair(proto, path))
-    _check_valid(_for_checker(proto) if repairs else str(path), path)
+    as_copy = repairs or aside or any(_untyped_outputs(proto))
+    _check_valid(_for_checker(proto) if as_copy else str(path), path)
     for sentence in repairs:
         _log.warning("'%s': %s.", path, sentence)
     return proto, repairs
@@ -114,6 +121,37 @@ def _check_sizes(proto: onnx.ModelProto, path: Path) -> None:
                 f"the input '{value.name}' of '{path}' has {math.prod(dims):.2g} elements, and TensorRT "
                 f"takes {_MOST_ELEMENTS} at most; export the network with smaller dims."
             )
+
+
+def _set_aside_unknown(proto: onnx.ModelProto) -> bool:
+    """Put operators of the ONNX domain that ONNX does not have into a domain of their own, for the while.
+
+    TensorRT finds a plugin by its name in any domain; ONNX's checker and converter refuse it in theirs.
+    """
+    graphs = [proto.graph.node, *(function.node for function in proto.functions)]
+    own = {function.name for function in proto.functions if function.domain in _ONNX}
+    unknown = [
+        node
+        for nodes in graphs
+        for top in nodes
+        for node in (top, *(n for body in proto_bodies(top) for n in proto_nodes(body)))
+        if node.domain in _ONNX and node.op_type not in own and not onnx.defs.has(node.op_type)
+    ]
+    for node in unknown:
+        node.domain = _UNKNOWN
+    if unknown:
+        for imports in (proto.opset_import, *(one.opset_import for one in proto.functions)):
+            imports.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
+    return bool(unknown)
+
+
+def _put_back_unknown(model: ir.Model) -> None:
+    for nodes in (model.graph.all_nodes(), *(one.all_nodes() for one in model.functions.values())):
+        for node in nodes:
+            if node.domain == _UNKNOWN:
+                node.domain = ""
+    for imports in (model.opset_imports, *(one.opset_imports for one in model.functions.values())):
+        imports.pop(_UNKNOWN, None)
 
 
 def _check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
@@ -143,6 +181,7 @@ def _check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
 
 def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.Model:
     model: ir.Model = ir.from_proto(proto)
+    _put_back_unknown(model)
     ir.external_data.set_base_dir(model.graph, path.parent)
     model.meta[_REPAIRS] = repairs
     return model
@@ -288,10 +327,18 @@ def _for_checker(proto: onnx.ModelProto) -> onnx.ModelProto:
             inside.append(tensor)
     del copy.graph.initializer[:]
     copy.graph.initializer.extend(inside)
+    for output in _untyped_outputs(copy):  # ONNX infers nothing of operators that it does not know
+        output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        output.type.tensor_type.shape.SetInParent()
     for output in copy.graph.output:
         if output.type.WhichOneof("value") == "tensor_type":
             output.type.tensor_type.shape.SetInParent()  # one of no known rank is fine for us
     return copy
+
+
+def _untyped_outputs(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
+    outputs = (output for graph in proto_graphs(proto.graph) for output in graph.output)
+    return (output for output in outputs if output.type.WhichOneof("value") is None)
 
 
 def _check_valid(network: onnx.ModelProto | str, path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import ExecutionError, MissingError, ModelError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["Execution", "OnnxRuntimeSession", "open_session"]
+__all__ = ["Execution", "OnnxRuntimeSession", "has_operator", "open_session"]
 
 
 class Execution(StrEnum):
@@ -261,6 +262,23 @@ def _multiplies_exactly() -> bool:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     return any("vnni" in flags for flags in cpuinfo("flags"))
+
+
+def has_operator(domain: str, op_type: str) -> bool:
+    """Return whether ONNX or ONNX Runtime, on CPU, has the operator; the empty domain is ONNX's."""
+    of_onnx = domain in ("", "ai.onnx") and onnx.defs.has(op_type)
+    return of_onnx or (domain, op_type) in _kernels()
+
+
+@functools.cache
+def _kernels() -> frozenset[tuple[str, str]]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return frozenset(
+        (kernel.domain, kernel.op_name)
+        for kernel in state.get_all_opkernel_def()
+        if kernel.provider == _PROVIDERS["cpu"][0]
+    )
 
 
 def _specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -101,6 +101,7 @@ def compare(
     options: ComparisonOptions | None = None,
     *,
     name: str = "candidate",
+    shared_only: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
     """Run both networks on every batch and measure each output.
@@ -111,6 +112,7 @@ def compare(
         batches: feeds, optional labels, and the images' names; read once.
         options: what is looked at.
         name: what the candidate is called.
+        shared_only: outputs that only one of both has are passed over, where they would be refused.
         progress: told of every image.
 
     Raises:
@@ -118,7 +120,15 @@ def compare(
         DataError: a batch does not fit, labels are missing for some batches, or there is no batch.
         OptionError: an output in `options` is unknown, or a metric does not work.
     """
-    return compare_each(reference, {name: candidate}, batches, options, progress=progress)[name]
+    found = compare_each(
+        reference,
+        {name: candidate},
+        batches,
+        options,
+        shared_only=shared_only,
+        progress=progress,
+    )
+    return found[name]
 
 
 def compare_each(
@@ -127,15 +137,16 @@ def compare_each(
     batches: Iterable[LabelledBatch],
     options: ComparisonOptions | None = None,
     *,
+    shared_only: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Comparison]:
     """`compare` for several candidates, running the float network once for all of them."""
     options = options or ComparisonOptions()
-    _check_outputs(reference, options)
     running = {}
     for name, candidate in candidates.items():
-        check_same_interface(reference, candidate, name)
-        running[name] = _Running(name, reference, options)
+        outputs = check_same_interface(reference, candidate, name, shared_only=shared_only)
+        _check_outputs(outputs, options)
+        running[name] = _Running(name, outputs, options)
     num_images, labelled = 0, None
     for batch in batches:
         labelled = _check_batch(batch, reference, labelled)
@@ -149,8 +160,7 @@ def compare_each(
     return {name: one.result() for name, one in running.items()}
 
 
-def _check_outputs(reference: Session, options: ComparisonOptions) -> None:
-    known = [spec.name for spec in reference.outputs]
+def _check_outputs(known: Sequence[str], options: ComparisonOptions) -> None:
     wanted = (*(options.scores or ()), *([options.label_output] if options.label_output else []))
     for name in wanted:
         if name not in known:
@@ -170,17 +180,17 @@ def _check_batch(batch: LabelledBatch, reference: Session, labelled: bool | None
 class _Running:
     """The accumulators of one candidate."""
 
-    def __init__(self, name: str, reference: Session, options: ComparisonOptions) -> None:
+    def __init__(self, name: str, outputs: Sequence[str], options: ComparisonOptions) -> None:
         self._name = name
         self._options = options
         self._outputs = {
-            spec.name: OutputMetrics(
-                spec.name,
+            output: OutputMetrics(
+                output,
                 options.top_k,
                 options.num_worst,
-                None if options.scores is None else spec.name in options.scores,
+                None if options.scores is None else output in options.scores,
             )
-            for spec in reference.outputs
+            for output in outputs
         }
         self._metrics = [MetricAverage(key, metric) for key, metric in options.metrics.items()]
         self._accuracy: AccuracyCount | None = None

@@ -18,8 +18,13 @@ __all__ = ["check_feeds", "check_same_interface"]
 
 
 def check_same_interface(
-    reference: Session, candidate: Session, name: str, of: str = "the float network"
-) -> None:
+    reference: Session,
+    candidate: Session,
+    name: str,
+    of: str = "the float network",
+    *,
+    shared_only: bool = False,
+) -> tuple[str, ...]:
     """Check that both have the same inputs and outputs, by name and static dims.
 
     Args:
@@ -27,12 +32,22 @@ def check_same_interface(
         candidate: the network under test.
         name: what the candidate is called in the error.
         of: what the reference is called.
+        shared_only: only outputs that both have need to match, and one is enough.
+
+    Returns:
+        The names of the outputs to compare, in the reference's order.
 
     Raises:
         ModelError: a name is missing or extra, or dims contradict each other.
     """
     _check_side("input", reference.inputs, candidate.inputs, name, of)
-    _check_side("output", reference.outputs, candidate.outputs, name, of)
+    ours, theirs = reference.outputs, candidate.outputs
+    shared = {spec.name for spec in ours} & {spec.name for spec in theirs}
+    if shared_only and shared:
+        ours = [spec for spec in ours if spec.name in shared]
+        theirs = [spec for spec in theirs if spec.name in shared]
+    _check_side("output", ours, theirs, name, of)
+    return tuple(spec.name for spec in ours)
 
 
 def _check_side(

@@ -62,14 +62,14 @@ def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
     artifact, options = request.artifact, request.options
     int8 = artifact.calibration is not None or artifact.quantized is not None
     if int8 and _is_implicit(tensorrt, options):
-        return Precision(artifact.model, int8, True, False, request.fp16)
+        return Precision(artifact.whole(artifact.model), int8, True, False, request.fp16)
     if not int8 and tensorrt.has_implicit:
-        return Precision(artifact.model, int8, False, False, request.fp16)
+        return Precision(artifact.whole(artifact.model), int8, False, False, request.fp16)
     model = artifact.quantized if int8 else artifact.model
     if model is None:
         raise ModelError(f"'{artifact.name}' has no Q/DQ form; explicit INT8 needs one.")
     if not request.fp16:
-        return Precision(model, int8, False, True, False)
+        return Precision(artifact.whole(model), int8, False, True, False)
     calibration = artifact.calibration
     observed = (
         {name: given.observed_amax for name, given in calibration.ranges.items()}
@@ -77,7 +77,7 @@ def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
         else {}
     )
     typed, kept = to_half(model, observed)
-    return Precision(typed, int8, False, True, False, kept)
+    return Precision(artifact.whole(typed), int8, False, True, False, kept)
 
 
 def _is_implicit(tensorrt: TensorRT, options: TensorRTOptions) -> bool:

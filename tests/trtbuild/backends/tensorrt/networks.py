@@ -66,7 +66,11 @@ def float_artifact(batch: str | int = 1) -> Artifact:
 
 def calibrated(batch: str | int = 1, method: str = "entropy") -> Artifact:
     """The network with a range for every tensor that needs one, and its Q/DQ form."""
-    artifact = float_artifact(batch)
+    return with_ranges(float_artifact(batch), batch, method)
+
+
+def with_ranges(artifact: Artifact, batch: str | int = 1, method: str = "entropy") -> Artifact:
+    """An artifact of a network with the inputs of `network`, calibrated and quantized."""
     wanted = sorted(watched_tensors(artifact.model))
     watching = artifact.model.clone()
     outputs = [value for node in watching.graph for value in node.outputs if value.name in wanted]

@@ -1,0 +1,123 @@
+"""Operators that not every runtime has: the network is cut in front of them, or the user is told."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trtbuild.artifact import Artifact, Record
+from trtbuild.errors import ExecutionError
+from trtbuild.model.cut import cut, operators_outside
+from trtbuild.plan import Decision
+from trtbuild.runtime.onnxruntime import has_operator, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from trtbuild.model.cut import Cut, ForeignOperator
+
+__all__ = ["front_of", "left_behind", "warn_about_tensorrt", "with_left_behind", "without_foreign"]
+
+_log = logging.getLogger(__name__)
+
+# ONNX Runtime builds some operators of its own domain from others, without a kernel.
+_ONNX_RUNTIMES = "com.microsoft"
+
+# TensorRT's parser knows these domains.
+_TENSORRTS = ("", "ai.onnx")
+
+
+def without_foreign(artifact: Artifact, path: Path) -> Artifact:
+    """Return the artifact, cut in front of operators that ONNX Runtime cannot run, with a record of it.
+
+    A warning names them, and those that ONNX Runtime runs and TensorRT needs a plugin for.
+
+    Args:
+        artifact: as it was read.
+        path: of its file, for messages.
+
+    Raises:
+        ModelError: there are such operators, and no layer with weights lies in front of them.
+    """
+    warn_about_tensorrt(artifact.source, path)
+    operators = _foreign(artifact.source)
+    if not operators:
+        return artifact
+    front, found = cut(artifact.source, operators)
+    where = ", ".join(f"'{name}'" for name in found.tensors) or "the inputs"
+    _log.warning(
+        "'%s': ONNX Runtime cannot run %s; the network is calibrated and compared in front of it, up to %s. "
+        "TensorRT gets all of it, and needs the plugin.",
+        path,
+        found.named,
+        where,
+    )
+    details = {
+        "operators": [
+            {"op_type": one.op_type, "domain": one.domain, "node": one.node} for one in operators
+        ],
+        "tensors": list(found.tensors),
+        "outputs": list(found.outputs),
+        "nodes_behind": [node.node for node in found.nodes],
+    }
+    summary = f"in front of {found.named}: {len(front.graph)} nodes, {len(found.nodes)} behind"
+    return artifact.having(Record("cut", summary, details), source=front, model=front, cut=found)
+
+
+def front_of(model: ir.Model) -> tuple[ir.Model, Cut | None]:
+    """Return the part of `model` that ONNX Runtime runs, and the cut; None where that is all of it.
+
+    Raises:
+        ModelError: as `without_foreign`.
+    """
+    operators = _foreign(model)
+    return cut(model, operators) if operators else (model, None)
+
+
+def left_behind(artifact: Artifact) -> tuple[Decision, ...]:
+    """Return why each node behind the cut stays float."""
+    if artifact.cut is None:
+        return ()
+    reason = artifact.cut.reason
+    return tuple(Decision(n.node, n.op_type, False, reason) for n in artifact.cut.nodes)
+
+
+def with_left_behind(artifact: Artifact) -> Artifact:
+    """Return a quantized artifact whose decisions name the nodes behind the cut, too."""
+    return replace(artifact, decisions=(*artifact.decisions, *left_behind(artifact)))
+
+
+def _foreign(model: ir.Model) -> tuple[ForeignOperator, ...]:
+    found = operators_outside(model, has_operator)
+    if found and all(one.domain == _ONNX_RUNTIMES for one in found):
+        try:
+            open_session(model).close()
+        except ExecutionError:
+            return found
+        return ()
+    return found
+
+
+def warn_about_tensorrt(model: ir.Model, path: Path) -> None:
+    """Warn about operators of `model`, read from `path`, that TensorRT's parser needs a plugin for."""
+    unknown = operators_outside(model, lambda domain, _: domain in _TENSORRTS)
+    runs = [one for one in unknown if has_operator(one.domain, one.op_type)]
+    for kind in _kinds(runs):
+        _log.warning(
+            "'%s': TensorRT's parser does not know %s, which ONNX Runtime runs; TensorRT needs a plugin for "
+            "it, or an export with ONNX's own operators.",
+            path,
+            kind,
+        )
+
+
+def _kinds(operators: Iterable[ForeignOperator]) -> list[str]:
+    """One text for each kind of operator, with the first node of it."""
+    firsts: dict[tuple[str, str], str] = {}
+    for one in operators:
+        firsts.setdefault((one.domain, one.op_type), str(one))
+    return list(firsts.values())
