@@ -23,6 +23,7 @@ those of the packages that reach a GPU by `trtbuild.runtime.cuda`.
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -155,8 +156,10 @@ def decoding(kind: type[TrtbuildError], text: str, remedy: str = "") -> Iterator
 
 def _kind_of(error: Exception) -> type[TrtbuildError] | None:
     """Return what an error of `calibrators` is here; None for any other error."""
-    from calibrators import errors  # here: the package loads NumPy, and most calls meet no error
-
+    # What is not loaded has raised nothing; loading it here may fail, after Ctrl-C in an import.
+    errors = sys.modules.get("calibrators.errors")
+    if errors is None:
+        return None
     kinds = (
         (errors.NotInstalledError, MissingError),
         (errors.ObservationError, DataError),

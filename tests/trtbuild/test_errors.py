@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
 
+import click
 import pytest
 
 import calibrators.errors
@@ -18,6 +20,7 @@ from trtbuild.errors import (
     OptionError,
     TrtbuildError,
     decoding,
+    in_one_tree,
 )
 from trtbuild.jobs import engine as job
 
@@ -101,3 +104,10 @@ def test_an_error_of_the_tree_passes_a_reader_as_it_is():
     reader = decoding(DataError, "cannot read 'f'")
     with pytest.raises(ModelError, match=r"^no such weight\.$"), reader:
         raise ModelError("no such weight.")
+
+
+def test_an_interrupt_while_packages_load_stays_an_interrupt(monkeypatch):
+    for name in ("calibrators", "calibrators.errors"):
+        monkeypatch.setitem(sys.modules, name, None)  # a second import of it fails
+    with pytest.raises(click.Abort), in_one_tree():
+        raise click.Abort
