@@ -14,7 +14,7 @@ from trtbuild.report.model import Line, Report, Section, Table, Tone, names
 
 if TYPE_CHECKING:
     from trtbuild.runtime.tensorrt.inspector import EngineLayers
-    from trtbuild.runtime.tensorrt.matching import NodeRow
+    from trtbuild.runtime.tensorrt.matching import NodePrecision
 
 __all__ = ["command"]
 
@@ -40,29 +40,29 @@ def command(
     from trtbuild.jobs.inspect import inspect_engine
 
     found = inspect_engine(engine, given.make(), ask=open_it)
-    layers, rows = found.layers, found.nodes
-    table = _layer_table(layers) if show_all or not rows else _node_table(rows)
+    layers, nodes = found.layers, found.nodes
+    table = _layer_table(layers) if show_all or not nodes else _node_table(nodes)
     out.show(
         Report(
             title=f"what {engine.name} runs in",
-            sections=(Section("Layers", (*_summary(layers, rows), table)),),
+            sections=(Section("Layers", (*_summary(layers, nodes), table)),),
             data={
                 "precisions": layers.precision_counts(),
                 "reformats": layers.num_reformats,
                 "detailed": layers.detailed,
                 "layers": layers.to_json(),
-                "nodes": [{**vars(row), "as_asked": row.as_asked} for row in rows],
+                "nodes": [{**vars(node), "as_asked": node.as_asked} for node in nodes],
             },
         )
     )
 
 
-def _summary(layers: EngineLayers, rows: list[NodeRow]) -> list[Line]:
+def _summary(layers: EngineLayers, nodes: list[NodePrecision]) -> list[Line]:
     counts = ", ".join(f"{count} in {name}" for name, count in layers.precision_counts().items())
     lines = [f"{len(layers.layers)} layers: {counts or 'precisions not told'}"]
     if layers.num_reformats:
         lines.append(f"{layers.num_reformats} of them only convert formats or precisions")
-    missed = [row for row in rows if not row.as_asked]
+    missed = [node for node in nodes if not node.as_asked]
     if missed:
         lines.append(f"{len(missed)} nodes were to be INT8 and are not")
     if not layers.detailed:
@@ -70,19 +70,19 @@ def _summary(layers: EngineLayers, rows: list[NodeRow]) -> list[Line]:
     return [Line(line) for line in lines]
 
 
-def _node_table(rows: list[NodeRow]) -> Table:
+def _node_table(nodes: list[NodePrecision]) -> Table:
     return Table(
         names("node", "operator", "asked", "ran", "kernel", "why"),
         tuple(
             (
-                row.node,
-                row.op_type,
-                row.asked,
-                row.ran if row.as_asked else Line(row.ran, Tone.BAD),
-                row.tactic,
-                row.why,
+                node.node,
+                node.op_type,
+                node.asked,
+                node.ran if node.as_asked else Line(node.ran, Tone.BAD),
+                node.tactic,
+                node.why,
             )
-            for row in rows
+            for node in nodes
         ),
     )
 

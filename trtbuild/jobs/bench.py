@@ -29,7 +29,7 @@ from trtbuild.records import encode
 from trtbuild.verification.matching import check_same_interface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from trtbuild.data import DataRecipe, Source
@@ -178,15 +178,13 @@ def _batch_sizes(recipe: BenchRecipe, inputs: Sequence[TensorSpec]) -> tuple[int
 
 
 def _feeds(source: Source, size: int) -> list[Feeds]:
-    found = [batch.feeds for batch in _full(source, size)]
+    samples = itertools.islice(source, size * _NUM_BATCHES)
+    found: list[Feeds] = [
+        batch.feeds for batch in batches(samples, size) if len(batch.names) == size
+    ]
     if not found:
         raise DataError(f"'{source.description}' holds fewer than {size} samples, one batch.")
-    return list(found)
-
-
-def _full(source: Source, size: int) -> Iterator[Any]:
-    samples = itertools.islice(source, size * _NUM_BATCHES)
-    return (batch for batch in batches(samples, size) if len(batch.names) == size)
+    return found
 
 
 def _verdicts(

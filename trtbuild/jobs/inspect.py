@@ -9,13 +9,13 @@ from trtbuild.errors import InputError, decoding
 from trtbuild.files import file_digest
 from trtbuild.records import load_json
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
-from trtbuild.runtime.tensorrt.matching import match_nodes
+from trtbuild.runtime.tensorrt.matching import Asked, match_nodes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbuild.options.tensorrt import OpenOptions
-    from trtbuild.runtime.tensorrt.matching import NodeRow
+    from trtbuild.runtime.tensorrt.matching import NodePrecision
 
 __all__ = ["Inspection", "inspect_engine"]
 
@@ -25,7 +25,7 @@ class Inspection:
     """The layers of an engine, and what became of each node of its network (empty when not known)."""
 
     layers: EngineLayers
-    nodes: list[NodeRow]
+    nodes: list[NodePrecision]
 
 
 def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> Inspection:
@@ -41,14 +41,20 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
         MissingError: the plan has to be opened, and TensorRT or a GPU is missing.
     """
     manifest = _manifest(engine)
+    damaged = f"the manifest beside '{engine}' is damaged"
     if engine.suffix == ".json":
         layers = read_layers(_text(engine))
     elif manifest and not ask:
-        with decoding(InputError, f"the manifest beside '{engine}' is damaged"):
+        with decoding(InputError, damaged):
             layers = EngineLayers.from_json(manifest["engine"]["details"]["layers"])
     else:
         layers = inspect_plan(engine, options)
-    return Inspection(layers, match_nodes(layers, manifest.get("layers", [])))
+    with decoding(InputError, damaged):
+        decisions = [
+            Asked(one["node"], one["op_type"], one["int8"], one["reason"])
+            for one in manifest.get("layers", [])
+        ]
+    return Inspection(layers, match_nodes(layers, decisions))
 
 
 def _manifest(engine: Path) -> dict[str, Any]:

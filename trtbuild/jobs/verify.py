@@ -148,8 +148,9 @@ def verify(
         )
     finally:
         engine.close()
+    given = recipe.reference
     found = Verification(
-        reference=_name(recipe.reference),
+        reference=given.name if isinstance(given, Path) else given.target,
         engine=recipe.engine.name,
         data=source.description,
         comparison=comparison,
@@ -176,10 +177,6 @@ def _reference(given: Path | ModuleSource, artifact: Artifact | None, engine: Se
     from trtbuild.pytorch import open_module
 
     return open_module(given, engine)
-
-
-def _name(given: Path | ModuleSource) -> str:
-    return given.name if isinstance(given, Path) else given.target
 
 
 def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:

@@ -150,12 +150,12 @@ def layer_errors(
     return LayerReport(
         num_images,
         _worst_first(taps, layers, weight_errors(reference, quantized)),
-        tuple(sorted((noise.result(name) for name, noise in activations.items()), key=_by_sqnr)),
+        tuple(
+            sorted(
+                (noise.result(name) for name, noise in activations.items()), key=lambda a: a.sqnr_db
+            )
+        ),
     )
-
-
-def _by_sqnr(activation: ActivationError) -> float:
-    return activation.sqnr_db
 
 
 def _worst_first(

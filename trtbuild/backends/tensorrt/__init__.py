@@ -141,7 +141,9 @@ def _write(
         "quantization": precision.quantization,
         "precision": verdict,
         "flags": built.flags,
-        "profiles": _profiles_json(profiles),
+        "profiles": [
+            {name: shapes.to_json() for name, shapes in profile.items()} for profile in profiles
+        ],
         "calibration": _calibration_json(built),
         "timing_cache": built.timing_cache,
         "kept_fp32": [{"node": k.node, "reason": k.reason} for k in precision.kept_float],
@@ -150,10 +152,6 @@ def _write(
         "warnings": built.log.texts("WARNING"),
     }
     return Engine("tensorrt", path, files, details=details)
-
-
-def _profiles_json(profiles: list[dict[str, ShapeRange]]) -> list[dict[str, Any]]:
-    return [{name: shapes.to_json() for name, shapes in profile.items()} for profile in profiles]
 
 
 def _calibration_json(built: Built) -> dict[str, Any]:

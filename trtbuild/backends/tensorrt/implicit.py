@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,7 @@ def _feeder(
         ranges = {name: ShapeRange(*([form.shape] * 3)) for name, form in forms.items()}
         if not config.set_calibration_profile(make_profile(builder, ranges, log)):
             raise DataError(f"TensorRT refuses to calibrate with the shapes {ranges}.")
-    feeder = BatchFeeder(_chained(first, iterator), forms, device)
+    feeder = BatchFeeder(itertools.chain([first], iterator), forms, device)
     if not feeder.has_more():
         num_samples = feeder.num_samples_left_out
         feeder.close()
@@ -211,8 +212,3 @@ def _form(tensorrt: TensorRT, tensor: Any, first: Feeds) -> InputForm:
     return InputForm(
         shape, np.dtype(np.float32) if dtype.kind == "f" or dtype == np.int8 else dtype
     )
-
-
-def _chained(first: Feeds, rest: Iterator[Feeds]) -> Iterator[Feeds]:
-    yield first
-    yield from rest

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from trtbuild.runtime.tensorrt.inspector import EngineLayers, Layer
 
-__all__ = ["NodeRow", "match_nodes"]
+__all__ = ["Asked", "NodePrecision", "match_nodes"]
 
 INT8 = "INT8"
 
 
 @dataclass(frozen=True)
-class NodeRow:
+class Asked:
+    """What quantization decided for one ONNX node: whether it is to run in INT8, and why."""
+
+    node: str
+    op_type: str
+    int8: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class NodePrecision:
     """One ONNX node in an engine.
 
     Attributes:
@@ -43,28 +53,27 @@ class NodeRow:
         return self.asked != INT8 or self.ran in (INT8, "")
 
 
-def match_nodes(layers: EngineLayers, decisions: Sequence[Mapping[str, Any]]) -> list[NodeRow]:
+def match_nodes(layers: EngineLayers, decisions: Sequence[Asked]) -> list[NodePrecision]:
     """Match the decisions of quantization with the layers of the engine.
 
     Args:
         layers: what the engine's inspector tells.
-        decisions: for each node of the network its ``node``, ``op_type``, ``int8`` and ``reason``, as the
-            manifest has them.
+        decisions: one for each node of the network.
     """
-    return [_row(decision, layers.layer_of(decision["node"])) for decision in decisions]
+    return [_matched(decision, layers.layer_of(decision.node)) for decision in decisions]
 
 
-def _row(decision: Mapping[str, Any], layer: Layer | None) -> NodeRow:
-    asked = INT8 if decision["int8"] else "float"
+def _matched(decision: Asked, layer: Layer | None) -> NodePrecision:
+    asked = INT8 if decision.int8 else "float"
     ran = layer.precision if layer else ""
-    return NodeRow(
-        node=decision["node"],
-        op_type=decision["op_type"],
+    return NodePrecision(
+        node=decision.node,
+        op_type=decision.op_type,
         asked=asked,
         ran=ran,
         layer=layer.name if layer else "",
         tactic=layer.tactic if layer else "",
-        why=_why(asked, ran, decision["reason"], layer),
+        why=_why(asked, ran, decision.reason, layer),
     )
 
 
