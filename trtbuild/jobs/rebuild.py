@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.errors import InputError
+from trtbuild.errors import InputError, decoding
 from trtbuild.jobs.engine import build_engine
 from trtbuild.jobs.export import with_export
 from trtbuild.jobs.paths import Besides
@@ -115,7 +115,8 @@ def rebuild(
     recipe, _ = with_export(recipe, progress, besides)
     result = build_engine(recipe, progress, besides)
     after = read_manifest(result.manifest)
-    digests = [{n: f["digest"] for n, f in m["files"].items()} for m in (before, after)]
+    with decoding(InputError, f"the manifest '{manifest}' is damaged"):
+        digests = [{n: f["digest"] for n, f in m["files"].items()} for m in (before, after)]
     return Rebuilt(
         result.manifest, tuple(_differences(before, after)), same_bytes=digests[0] == digests[1]
     )

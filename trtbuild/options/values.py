@@ -61,6 +61,8 @@ def read_table(
     Raises:
         OptionError: an unknown key, or a value of a wrong type or out of range.
     """
+    if not isinstance(table, dict):
+        raise OptionError(f"'{where}' holds no table of options, but {str(table)[:40]!r}.")
     options = {field.name: field for field in options_of(cls)}
     groups = {field.name: field for field in groups_of(cls)}
     values: dict[str, Any] = {}
