@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from calibrators import Calibration, merge_calibrations
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
     from trtbuild.data import Source
 
+_log = logging.getLogger(__name__)
+
 __all__ = [
     "Drift",
     "changes_since",
     "load_calibration",
     "merge_files",
+    "part_of",
     "provenance_of",
     "spot_check",
 ]
@@ -51,6 +55,13 @@ def load_calibration(path: Path, source: ir.Model) -> Calibration:
         raise InputError(
             f"the calibration '{path}' belongs to another graph ({_short(there)}, this network is "
             f"{_short(here)}); calibrate again."
+        )
+    if _SHARD in calibration.provenance:
+        _log.warning(
+            "'%s' is part %s of a calibration, so its ranges are those of a part of the data; "
+            "merge all parts first.",
+            path,
+            calibration.provenance[_SHARD],
         )
     return calibration
 
@@ -104,29 +115,104 @@ def spot_check(
     return Drift(seen.num_samples, {name: ratios[name] for name in furthest})
 
 
-def merge_files(paths: Sequence[Path]) -> Calibration:
+def merge_files(paths: Sequence[Path], *, partial: bool = False) -> Calibration:
     """Put the parts of a sharded calibration together; equal to one run over all the data.
 
+    Args:
+        paths: of the parts.
+        partial: take some parts of the data, for a result that is a part itself; else all are needed.
+
     Raises:
-        InputError: a part cannot be read or keeps no histograms, or the parts do not belong together.
+        InputError: a part cannot be read or keeps no histograms, a part is missing or given twice, or the
+            parts do not belong together.
     """
     parts = [_read(path) for path in paths]
     if not parts:
         raise InputError("there is no part to merge.")
-    first = {k: v for k, v in parts[0].provenance.items() if k not in _ADDED}
-    for path, part in zip(paths, parts):
-        for key in (*first, *part.provenance):
-            if key not in _ADDED and part.provenance.get(key) != first.get(key):
-                raise InputError(
-                    f"'{path}' has another {key} than '{paths[0]}'; calibrate all parts alike."
-                )
+    _check_alike(paths, parts)
+    first = {k: v for k, v in parts[0].provenance.items() if k not in (*_ADDED, *_OF_SHARDS)}
     data = functools.reduce(DataDigest.merge, map(_data_of, paths, parts))
     provenance = {**first, "data": str(data), "num_samples": str(data.num_samples)}
     with in_one_tree("these parts cannot be merged: "):
-        return merge_calibrations(parts, provenance)
+        merged = merge_calibrations(parts, provenance)
+    numbers, count = _numbers_together(paths, parts)
+    whole = parts[0].provenance[_OF_DATA]
+    missing = sorted({*range(1, count + 1)} - numbers)
+    if missing and partial:
+        given = {_SHARD: f"{_listed(sorted(numbers))}/{count}", _OF_DATA: whole}
+        return replace(merged, provenance={**provenance, **given})
+    if missing:
+        raise InputError(
+            f"part {_listed(missing)} of {count} is missing; calibrate it (--shard {missing[0]}/{count}) and "
+            "merge all parts, or keep the result a part with --partial."
+        )
+    return merged
+
+
+def _check_alike(paths: Sequence[Path], parts: Sequence[Calibration]) -> None:
+    for path, part in zip(paths, parts):
+        if part.histograms is not None and not {_SHARD, _OF_DATA} <= part.provenance.keys():
+            raise InputError(
+                f"'{path}' does not say which part of which data it is: it was made without --shard, or by "
+                "an earlier version. Merge files of 'calibrate --shard I/N'."
+            )
+        first = parts[0].provenance
+        for key in (*first, *part.provenance):
+            if key not in (*_ADDED, _SHARD) and part.provenance.get(key) != first.get(key):
+                what = "data than" if key == _OF_DATA else f"{key} than"
+                raise InputError(
+                    f"'{path}' has {'other' if key == _OF_DATA else 'another'} {what} '{paths[0]}'; "
+                    "calibrate all parts alike."
+                )
+
+
+def _numbers_together(paths: Sequence[Path], parts: Sequence[Calibration]) -> tuple[set[int], int]:
+    """Numbers of all parts, and of how many they are."""
+    found: dict[int, Path] = {}
+    _, count = _numbers_of(paths[0], parts[0])
+    for path, part in zip(paths, parts):
+        numbers, of = _numbers_of(path, part)
+        if of != count:
+            raise InputError(
+                f"'{path}' is one of {of} parts, and '{paths[0]}' one of {count}; "
+                "merge parts of one division."
+            )
+        for number in numbers:
+            if number in found:
+                raise InputError(
+                    f"part {number} of {count} is given twice, in '{found[number]}' and '{path}'; "
+                    "its samples would count twice."
+                )
+            found[number] = path
+    return set(found), count
+
+
+def _numbers_of(path: Path, part: Calibration) -> tuple[list[int], int]:
+    text = part.provenance[_SHARD]
+    try:
+        numbers, _, count = text.partition("/")
+        found, of = [int(number) for number in numbers.split(",")], int(count)
+    except ValueError:
+        found, of = [], 0
+    if not found or of > _MOST_PARTS or not all(1 <= number <= of for number in found):
+        raise InputError(f"'{path}' is damaged: it says to be part '{text}'.")
+    return found, of
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def part_of(shard: str, whole: DataDigest) -> dict[str, str]:
+    """Return what a part's file says of itself: which one it is, ``I/N``, and of what data."""
+    number, _, count = shard.partition("/")
+    return {_SHARD: f"{int(number)}/{int(count)}", _OF_DATA: str(whole)}
 
 
 _ADDED = ("data", "num_samples")
+_SHARD, _OF_DATA = "shard", "shard_of"
+_OF_SHARDS = (_SHARD, _OF_DATA)
+_MOST_PARTS = 1_000_000
 
 
 def _data_of(path: Path, part: Calibration) -> DataDigest:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import os
+import pickle
+import signal
 import tempfile
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trtbuild.calibration.histograms import Histograms, collect
 from trtbuild.data import shard_of
@@ -24,7 +28,9 @@ from trtbuild.model import temporary_file
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
+    from multiprocessing.connection import Connection
 
     from trtbuild.calibration.network import ObservedNetwork
     from trtbuild.data import Source
@@ -46,13 +52,19 @@ def collect_in_processes(
         ModelError: as `collect`.
     """
     shards = _shards(source, workers)
+    threads = max(1, usable_cpus() // workers)
     found: dict[str, Histograms] = {}
     with _in_a_file(network) as saved:
+        work = _packed(saved, source, threads)
         for _ in range(_ATTEMPTS):
+            before = len(found)
             waiting = [shard for shard in shards if shard not in found]
-            for shard, statistics in _attempt(saved, source, waiting, workers):
-                found[shard] = statistics
-                progress("calibrate", len(found), len(shards))
+            found |= _attempt(
+                work,
+                waiting,
+                workers,
+                lambda done, before=before: progress("calibrate", before + done, len(shards)),  # type: ignore[misc]
+            )
             if len(found) == len(shards):
                 return functools.reduce(Histograms.merge, found.values())
     raise DataError(
@@ -77,20 +89,95 @@ def _shards(source: Source, workers: int) -> list[str]:
 
 
 def _attempt(
-    network: ObservedNetwork, source: Source, shards: Sequence[str], workers: int
-) -> list[tuple[str, Histograms]]:
-    """Run `shards`, and answer those whose worker lived."""
-    threads = max(1, usable_cpus() // workers)
+    work: bytes, shards: Sequence[str], workers: int, progress: Callable[[int], None]
+) -> dict[str, Histograms]:
+    """Run `shards`, and answer those whose worker lived.
+
+    Workers end with the block, however it is left, and with this process, however that ends: they hold
+    the reading end of a pipe, and the system closes the other one.
+    """
     context = multiprocessing.get_context("spawn")  # a fork would copy held locks of ONNX Runtime
-    done = []
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = {pool.submit(collect_shard, network, source, s, threads): s for s in shards}
-        for future in as_completed(running):
-            try:
-                done.append((running[future], future.result()))
-            except BrokenProcessPool:
-                continue
+    reader, held_open = context.Pipe(duplex=False)
+    done: dict[str, Histograms] = {}
+    with (
+        reader,
+        ProcessPoolExecutor(
+            min(workers, len(shards)),
+            mp_context=context,
+            initializer=_begin_worker,
+            initargs=(reader, work),
+        ) as pool,
+    ):
+        try:
+            running = _handed_out(pool, shards)
+            for future in as_completed(running):
+                with contextlib.suppress(BrokenProcessPool):
+                    done[running[future]] = future.result()
+                    progress(len(done))
+        except BaseException:
+            held_open.close()  # nobody wants the rest: workers end now, not with their part
+            raise
+    held_open.close()
     return done
+
+
+def _handed_out(pool: ProcessPoolExecutor, shards: Sequence[str]) -> dict[Future[Histograms], str]:
+    """Submit `shards`, up to one at which a worker is found dead already."""
+    running = {}
+    with contextlib.suppress(BrokenProcessPool):
+        for shard in shards:
+            running[pool.submit(_collect_part, shard)] = shard
+    return running
+
+
+def _packed(network: ObservedNetwork, source: Source, threads: int) -> bytes:
+    try:
+        return pickle.dumps((network, source, threads))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"'{source.description}' cannot be sent to other processes ({error}); use --workers 1."
+        ) from error
+
+
+def _begin_worker(lifeline: Connection, work: bytes) -> None:
+    """Keep what a worker needs for all its parts, and end it when nobody holds `lifeline`'s other end."""
+    with contextlib.suppress(ValueError, OSError):
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C is the parent's, which ends its workers
+    _Work.packed = work
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+
+
+def _end_with(lifeline: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    os._exit(1)
+
+
+class _Work:
+    """What a worker was given when it began; unpacked with its first part, whose errors are reported."""
+
+    packed: ClassVar[bytes] = b""
+
+    @staticmethod
+    @functools.cache
+    def unpacked() -> tuple[ObservedNetwork, Source, int]:
+        try:
+            network, source, threads = pickle.loads(_Work.packed)  # noqa: S301 - made by the parent
+        except TrtbuildError:
+            raise
+        except Exception as error:  # the user's modules are imported here
+            raise DataError(
+                f"a worker process cannot open the data: {type(error).__name__}: {error}; use --workers 1."
+            ) from error
+        return network, source, threads
+
+
+def _collect_part(shard: str) -> Histograms:
+    """What one worker does with one part."""
+    network, source, threads = _Work.unpacked()
+    return collect_shard(network, source, shard, threads)
 
 
 def collect_shard(network: ObservedNetwork, source: Source, shard: str, threads: int) -> Histograms:

@@ -68,6 +68,9 @@ def run(
 @command.command("merge", cls=SectionedCommand)
 @click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @recipe_options(CalibrationFiles)
+@click.option(
+    "--partial", is_flag=True, help="Some parts may be missing; the result is then a part itself."
+)
 @_ALL_METHODS
 @page_option
 @output_options
@@ -75,6 +78,7 @@ def merge(
     *,
     parts: tuple[Path, ...],
     given: Given[CalibrationFiles],
+    partial: bool,
     all_methods: bool,
     files: ReportFiles,
     out: Output,
@@ -83,7 +87,7 @@ def merge(
     wanted = given.make()
     from trtbuild.jobs.calibrate import merge_parts
 
-    result = merge_parts(parts, wanted, files.besides())
+    result = merge_parts(parts, wanted, files.besides(), partial=partial)
     _show(f"{len(parts)} parts", result, all_methods, files, out)
 
 

@@ -15,7 +15,7 @@ from trtbuild.data.images import ImageFolder, ImageList, ImageTar
 from trtbuild.data.labels import read_labels
 from trtbuild.data.random_data import RandomSource
 from trtbuild.data.samples import samples_per_batch
-from trtbuild.data.split import HELD_OUT_SHARE, choose_samples, shard_of, split, without
+from trtbuild.data.split import HELD_OUT_SHARE, choose_samples, split, without
 from trtbuild.errors import DataError
 from trtbuild.model import fixed_batch
 
@@ -94,25 +94,20 @@ def _check_first_fits(source: Source) -> None:
         first.load()
 
 
-def calibration_source(
-    recipe: DataRecipe, inputs: Sequence[TensorSpec], shard: str | None = None
-) -> Source:
-    """Everything the user gave, for calibration alone; or one shard of it.
+def calibration_source(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
+    """Everything the user gave, for calibration alone.
 
     Args:
         recipe: what the user named.
         inputs: names, dtypes and dims of the network's inputs.
-        shard: ``I/N``: part I (from 1) of N, chosen by content.
 
     Raises:
         DataError: no data was named, it does not fit, or there is too little.
-        OptionError: `shard` is not of that form.
     """
     source = _all_data(recipe, inputs)
     if source is None:
         raise DataError("calibration needs data: give --data.")
-    chosen = choose_samples(source, num_images=recipe.num_images, seed=recipe.seed)
-    return chosen if shard is None else shard_of(chosen, shard)
+    return choose_samples(source, num_images=recipe.num_images, seed=recipe.seed)
 
 
 def _all_data(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source | None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.calibration import calibrate, float_tensors, merge_files
-from trtbuild.data import account_for, calibration_source
+from trtbuild.calibration.reuse import part_of
+from trtbuild.data import account_for, calibration_source, shard_of
 from trtbuild.errors import in_one_tree
 from trtbuild.files import write_bytes
 from trtbuild.jobs.engine import load, prepare
@@ -71,7 +72,8 @@ def calibrate_file(
         recipe.files, (*named_inputs(the_network=recipe.model), *data_inputs(recipe.data)), besides
     )
     artifact = load(recipe.model)
-    source = calibration_source(recipe.data, input_specs(artifact.source), recipe.shard)
+    whole = calibration_source(recipe.data, input_specs(artifact.source))
+    source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
     account = account_for(recipe.data, calibrate=source)
     if recipe.all_tensors:
         tensors = float_tensors(artifact.model)
@@ -82,10 +84,14 @@ def calibrate_file(
         recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
     )
     artifact = calibrate(artifact, source, tensors, options, progress)
-    assert artifact.calibration is not None
+    calibration = artifact.calibration
+    assert calibration is not None
+    if recipe.shard is not None:
+        which = part_of(recipe.shard, whole.index.digest)
+        calibration = replace(calibration, provenance={**calibration.provenance, **which})
     return CalibrateResult(
-        artifact.calibration,
-        _write(artifact.calibration, recipe.files),
+        calibration,
+        _write(calibration, recipe.files),
         artifact.halves_apart,
         artifact.early_stop,
         account,
@@ -94,21 +100,26 @@ def calibrate_file(
 
 @in_one_tree()
 def merge_parts(
-    parts: Sequence[Path], files: CalibrationFiles, besides: Besides | None = None
+    parts: Sequence[Path],
+    files: CalibrationFiles,
+    besides: Besides | None = None,
+    *,
+    partial: bool = False,
 ) -> CalibrateResult:
     """Put the parts of a sharded calibration together; equal to one run, byte for byte.
 
     Args:
-        parts: calibration files.
+        parts: files of `calibrate_file` with a shard.
         files: where the whole goes.
         besides: files that are read and written besides.
+        partial: some of the parts may be missing; the result is then a part itself.
 
     Raises:
-        InputError: a part cannot be read, or they do not belong together.
+        InputError: a part cannot be read, is missing or given twice, or they do not belong together.
         OutputError: a file cannot be written.
     """
     _check(files, tuple(("a part", part) for part in parts), besides)
-    calibration = merge_files(parts)
+    calibration = merge_files(parts, partial=partial)
     return CalibrateResult(calibration, _write(calibration, files))
 
 

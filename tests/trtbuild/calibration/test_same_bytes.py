@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from tests.trtbuild.calibration.small_files import (
 )
 from trtbuild.calibration.histograms import Histograms
 from trtbuild.data import DataDigest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +59,52 @@ def test_parts_of_parts_merge_too(one_run, tmp_path) -> None:
     given, whole = one_run
     for number in (1, 2, 3):
         calibrate(*given, "-q", "--shard", f"{number}/3", "-o", tmp_path / f"p{number}")
-    assert calibrate("merge", tmp_path / "p3", tmp_path / "p1", "-q", "-o", tmp_path / "two") == 0
+    two = ("merge", tmp_path / "p3", tmp_path / "p1", "--partial", "-q", "-o", tmp_path / "two")
+    assert calibrate(*two) == 0
     assert calibrate("merge", tmp_path / "p2", tmp_path / "two", "-q", "-o", tmp_path / "all") == 0
     assert (tmp_path / "all").read_bytes() == whole
+
+
+@pytest.fixture(scope="module")
+def parts(one_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three parts of a calibration, and files that do not belong to them."""
+    folder = tmp_path_factory.mktemp("parts")
+    given, whole = one_run
+    for number in (1, 2, 3):
+        calibrate(*given, "-q", "--shard", f"{number}/3", "-o", folder / f"{number}")
+    calibrate(*given, "-q", "--shard", "1/2", "-o", folder / "half")
+    calibrate(*given, "-q", "--shard", "3/3", "--num-images", 40, "-o", folder / "fewer")
+    (folder / "whole").write_bytes(whole)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("1 1 2 3", r"part 1 of 3 is given twice, in '.*1' and '.*1'"),
+        ("1 3", "part 2 of 3 is missing"),
+        ("2", "part 1,3 of 3 is missing"),
+        ("1 2 fewer", "fewer' has other data than '.*1'"),
+        ("half 2 3", "2' is one of 3 parts, and '.*half' one of 2"),
+        ("whole 1", "whole' does not say which part"),
+        ("1 2 3 whole", "whole' does not say which part"),
+        ("whole", "whole' does not say which part"),
+    ],
+)
+def test_parts_that_are_not_the_whole_are_refused(parts, tmp_path, capsys, names, said) -> None:
+    files = [parts / name for name in names.split()]
+    code, _, error = called(capsys, "merge", *files, "-o", tmp_path / "all")
+    assert code == 2
+    assert re.search(said, error)
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_part_of_parts_is_not_counted_twice(parts, tmp_path, capsys) -> None:
+    two = tmp_path / "two"
+    assert calibrate("merge", parts / "1", parts / "3", "--partial", "-q", "-o", two) == 0
+    code, _, error = called(capsys, "merge", two, parts / "3", parts / "2", "-o", tmp_path / "all")
+    assert code == 2
+    assert "part 3 of 3 is given twice" in error
 
 
 def test_parts_made_differently_are_refused(one_run, tmp_path, capsys) -> None:
