@@ -1,28 +1,29 @@
-"""Samples from ``.npz`` and ``.npy`` files."""
+"""Samples from ``.npz`` and ``.npy`` files, and folders of them."""
 
 from __future__ import annotations
 
-import math
-import zipfile
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from trtbuild.data.feeds import as_feeds
+from trtbuild.data.rows import Rows
 from trtbuild.data.samples import Sample, Source, array_key
-from trtbuild.errors import DataError, decoding
-from trtbuild.machine import memory_bytes
+from trtbuild.data.stored import StoredArray, stored_arrays
+from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["ArraySource", "load_arrays"]
+__all__ = ["ArrayFolder", "ArraySource", "is_array_folder", "open_folder"]
+
+SUFFIXES = (".npz", ".npy")
 
 # Kinds of dtypes that a network may take; numbers of ml_dtypes have the kind 'V'.
 _NUMBERS = frozenset("biufcV")
@@ -58,18 +59,12 @@ class ArraySource(Source):
         Raises:
             DataError: unreadable, empty, no array for an input, or arrays of different lengths.
         """
-        stored = load_arrays(path)
+        if path.is_dir():
+            stored = {file.stem: _only_one(file) for file in _files(path)}
+        else:
+            stored = stored_arrays(path)
         arrays = _arrays_for_inputs(path, stored, inputs, preprocess)
-        for name, array in arrays.items():
-            if array.dtype.kind not in _NUMBERS or not array.ndim:
-                raise DataError(
-                    f"the array for the input '{name}' in '{path}' is {array.dtype} of the shape "
-                    f"{array.shape}; it must hold numbers, and its first axis runs over the samples."
-                )
-        lengths = {name: len(array) for name, array in arrays.items()}
-        if len(set(lengths.values())) > 1:
-            raise DataError(f"the arrays of '{path}' differ in length: {lengths}.")
-        if not all(lengths.values()):
+        if not len(Rows.of(arrays, f"'{path}'")):
             raise DataError(f"'{path}' holds no sample: its arrays have length 0.")
         return cls(path, arrays, inputs, preprocess)
 
@@ -78,77 +73,107 @@ class ArraySource(Source):
         return ArraySource.read, (self.path, self.inputs, self.preprocess)
 
     def __iter__(self) -> Iterator[Sample]:
-        for index in range(len(next(iter(self.arrays.values())))):
-            rows = {name: array[index] for name, array in self.arrays.items()}
+        rows = Rows.of(self.arrays, f"'{self.path}'")
+        for index in range(len(rows)):
             name = f"{self.path.name}[{index}]"
-            load = partial(as_feeds, rows, self.inputs, self.preprocess, name)
-            yield Sample(name, array_key(rows.values()), load)
+            yield _sample(rows[index], name, self.inputs, self.preprocess)
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read every array of an ``.npz`` or ``.npy`` file; a lone array has the name of the file's stem.
+@dataclass(frozen=True)
+class ArrayFolder(Source):
+    """A folder in which every ``.npy`` or ``.npz`` file holds one sample, or a batch.
 
-    Nothing is ever unpickled.
+    Attributes:
+        path: of the folder.
+        inputs: what the network takes.
+        preprocess: applied to the image input; None passes arrays as they are.
+    """
+
+    path: Path
+    inputs: Sequence[TensorSpec]
+    preprocess: Preprocess | None = None
+
+    @property
+    def description(self) -> str:
+        """Where the samples come from."""
+        return str(self.path)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for file in _files(self.path):
+            arrays = _arrays_for_inputs(file, stored_arrays(file), self.inputs, self.preprocess)
+            if not _is_batch(arrays, self.inputs):
+                yield _sample(arrays, file.name, self.inputs, self.preprocess)
+                continue
+            rows = Rows.of(arrays, f"'{file}'")
+            for index in range(len(rows)):
+                yield _sample(rows[index], f"{file.name}[{index}]", self.inputs, self.preprocess)
+
+
+def is_array_folder(path: Path) -> bool:
+    """Whether a folder holds ``.npy`` or ``.npz`` files."""
+    return bool(_files(path))
+
+
+def open_folder(
+    path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None
+) -> ArraySource | ArrayFolder:
+    """Return the samples of a folder: rows of files named after the inputs, else one sample or batch a file.
 
     Raises:
-        DataError: the file is missing, damaged, or holds Python objects.
+        DataError: as `ArraySource.read`.
     """
-    if not path.exists():
-        raise DataError(f"the data '{path}' does not exist.")
-    failure = f"cannot read the data '{path}': it is damaged, or holds Python objects"
-    with decoding(DataError, failure, "Write it again with numpy.savez."):
-        if zipfile.is_zipfile(path):
-            return _load_archive(path)
-        np.load(
-            path, mmap_mode="r", allow_pickle=False
-        )  # a file shorter than its header says is refused
-        loaded: np.ndarray = np.load(path, allow_pickle=False)
-        return {path.stem: loaded}
+    names = {file.stem for file in _files(path) if file.suffix.lower() == ".npy"}
+    if {spec.name for spec in inputs} <= names:
+        return ArraySource.read(path, inputs, preprocess)
+    return ArrayFolder(path, tuple(inputs), preprocess)
 
 
-def _load_archive(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz``, none of which takes more memory than its header and the archive agree on."""
-    with np.load(path, allow_pickle=False) as loaded:
-        sizes = {entry.filename: entry.file_size for entry in loaded.zip.infolist()}
-        if sum(sizes.values()) > memory_bytes():
-            raise DataError(
-                f"the arrays of '{path}' take {sum(sizes.values()) / 1e9:.0f} GB, more than this machine "
-                "has; write each as an .npy file, or fewer samples."
-            )
-        for name, size in sizes.items():
-            with loaded.zip.open(name) as stream:
-                _check_claim(stream, size)
-        return {name: loaded[name] for name in loaded.files}
+def _files(path: Path) -> list[Path]:
+    found = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
 
 
-def _check_claim(stream: IO[bytes], size: int) -> None:
-    """Check that the array in `stream` is no larger than the `size` bytes that are there."""
-    version = np.lib.format.read_magic(stream)
-    if version > (2, 0):  # names of fields in UTF-8, which no array of numbers has
-        return
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
+def _only_one(file: Path) -> StoredArray:
+    (array,) = stored_arrays(file).values()
+    return array
+
+
+def _is_batch(arrays: Mapping[str, np.ndarray], inputs: Sequence[TensorSpec]) -> bool:
+    """Whether arrays have an axis of samples; those of exactly a fixed shape are one sample."""
+    return all(
+        arrays[spec.name].ndim == len(spec.dims) and arrays[spec.name].shape != spec.dims
+        for spec in inputs
+        if spec.dims
     )
-    shape, _, dtype = read(stream)
-    if math.prod(shape) * dtype.itemsize > size:
-        raise ValueError(f"the header says {shape} of {dtype}, and {size} bytes are there")
+
+
+def _sample(
+    values: Mapping[str, np.ndarray],
+    name: str,
+    inputs: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+) -> Sample:
+    load = partial(as_feeds, values, inputs, preprocess, name)
+    return Sample(name, array_key(values.values()), load)
 
 
 def _arrays_for_inputs(
     path: Path,
-    stored: Mapping[str, np.ndarray],
+    stored: Mapping[str, StoredArray],
     inputs: Sequence[TensorSpec],
     preprocess: Preprocess | None,
 ) -> dict[str, np.ndarray]:
+    """Read the array of each input, and no other."""
     wanted = [spec.name for spec in inputs]
-    if all(name in stored for name in wanted):
-        return {name: stored[name] for name in wanted}
-    if len(wanted) == 1:
-        name = _only_array(stored, preprocess)
-        if name is not None:
-            return {wanted[0]: stored[name]}
+    found = _names_for(wanted, stored, preprocess)
+    if found is not None:
+        for name, there in zip(wanted, found):
+            if stored[there].dtype.kind not in _NUMBERS:
+                raise DataError(
+                    f"the array for the input '{name}' in '{path}' is {stored[there].dtype} of the shape "
+                    f"{stored[there].shape}; it must hold numbers."
+                )
+        return {name: stored[there].read() for name, there in zip(wanted, found)}
     have = ", ".join(f"'{name}' {array.shape}" for name, array in stored.items()) or "none"
     missing = next(name for name in wanted if name not in stored)
     raise DataError(
@@ -157,11 +182,27 @@ def _arrays_for_inputs(
     )
 
 
-def _only_array(stored: Mapping[str, np.ndarray], preprocess: Preprocess | None) -> str | None:
+def _names_for(
+    wanted: Sequence[str], stored: Mapping[str, StoredArray], preprocess: Preprocess | None
+) -> list[str] | None:
+    """Names of the arrays for the inputs `wanted`, in their order; None where it is not clear."""
+    if all(name in stored for name in wanted):
+        return list(wanted)
+    if len(wanted) == 1:
+        name = _only_array(stored, preprocess)
+        return None if name is None else [name]
+    # numpy.savez(path, a, b) names arrays by their positions
+    in_order = [f"arr_{number}" for number in range(len(wanted))]
+    return in_order if set(in_order) == stored.keys() else None
+
+
+def _only_array(stored: Mapping[str, StoredArray], preprocess: Preprocess | None) -> str | None:
     if preprocess is not None and preprocess.array is not None:
         return preprocess.array if preprocess.array in stored else None
     if len(stored) == 1:
         return next(iter(stored))
     # labels, indices and class names are vectors; samples are not
-    with_rows = [name for name, array in stored.items() if array.ndim >= 2]
+    with_rows = [
+        name for name, array in stored.items() if array.ndim >= 2 and not array.dtype.hasobject
+    ]
     return with_rows[0] if len(with_rows) == 1 else None

@@ -1,10 +1,11 @@
-"""Samples from a Python callable, ``package.module:function``."""
+"""Samples from Python: a function, a loader or a reader, ``package.module:name`` or ``script.py:name``."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.data.feeds import as_feeds
+from trtbuild.data.rows import Rows
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
@@ -24,17 +28,29 @@ __all__ = ["CallableSource", "import_callable"]
 
 # The optional label of each row travels in the dict under this name.
 LABEL_KEY = "label"
+# A script without a main guard may end the interpreter.
+_FOREIGN_ERRORS = (Exception, SystemExit)
 
 
 @dataclass(frozen=True)
 class CallableSource(Source):
-    """Batches from a function that yields dicts: input name -> array with a batch axis.
+    """Batches from Python code, every array with a batch axis.
 
-    The function is called anew for every pass. A key ``label`` holds the class of each row.
+    An item is a dict, input name -> array, in which the key ``label`` holds the class of each row; or
+    ``(inputs, label)``; or arrays in the order of the network's inputs; or one bare array. Arrays are
+    NumPy's, PyTorch's, lists of numbers, or what NumPy takes.
+
+    Attributes:
+        spec: what the user named.
+        function: called anew for every pass; or what it would return: an iterable of items (a
+            ``torch.utils.data.DataLoader``), or an object whose ``get_next`` gives items and then None
+            (``onnxruntime.quantization.CalibrationDataReader``).
+        inputs: what the network takes.
+        preprocess: applied to every row of the image input; None passes rows as they are.
     """
 
     spec: str
-    function: Callable[[], Iterable[Mapping[str, Any]]]
+    function: Any
     inputs: tuple[TensorSpec, ...]
     preprocess: Preprocess | None = None
 
@@ -43,67 +59,218 @@ class CallableSource(Source):
         """Where the samples come from."""
         return self.spec
 
-    def __iter__(self) -> Iterator[Sample]:
-        names = [spec.name for spec in self.inputs]
-        for number, item in enumerate(self._items()):
-            if not isinstance(item, Mapping) or not set(names) <= set(item):
-                found = sorted(item) if isinstance(item, Mapping) else type(item).__name__
-                raise DataError(
-                    f"'{self.spec}' yielded {found} as item {number}; a dict with arrays for "
-                    f"{names} is needed."
-                )
-            # copies: samples wait for each other, and the function may write over its arrays meanwhile
-            arrays = {name: np.array(item[name]) for name in names}
-            labels = None if LABEL_KEY not in item else np.atleast_1d(item[LABEL_KEY])
-            yield from self._rows(number, arrays, labels)
+    def __reduce__(self) -> tuple[object, ...]:
+        # another process imports the code itself: a function of a script has no name that pickle finds
+        return _opened, (self.spec, self.inputs, self.preprocess)
 
-    def _items(self) -> Iterator[Mapping[str, Any]]:
+    def __iter__(self) -> Iterator[Sample]:
+        for number, item in enumerate(self._items()):
+            where = f"'{self.spec}', item {number}"
+            given, label = _Taken(where, self.inputs).parts_of(item)
+            # copies: samples wait for each other, and the function may write over its arrays meanwhile
+            arrays = {name: _as_array(value, where, name) for name, value in given.items()}
+            rows = Rows.of(arrays, where)
+            labels = None if label is None else _labels(label, len(rows), where)
+            for row in range(len(rows)):
+                values = rows[row]
+                name = f"{self.spec}[{number}][{row}]"
+                load = partial(as_feeds, values, self.inputs, self.preprocess, name)
+                key = array_key(values.values())
+                yield Sample(name, key, load, None if labels is None else labels[row])
+
+    def _items(self) -> Iterator[Any]:
         try:
-            yield from self.function()
+            found = self.function() if callable(self.function) else self.function
+            yield from _items_of(found, self.spec)
         except (DataError, GeneratorExit):
             raise
-        except Exception as error:
-            raise DataError(f"'{self.spec}' failed: {type(error).__name__}: {error}") from error
-
-    def _rows(
-        self, number: int, arrays: Mapping[str, np.ndarray], labels: np.ndarray | None
-    ) -> Iterator[Sample]:
-        lengths = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
-        if len(lengths) != 1 or lengths == {0}:
-            shapes = {name: array.shape for name, array in arrays.items()}
-            raise DataError(
-                f"'{self.spec}' yielded arrays that do not share a batch axis as item {number}: {shapes}."
-            )
-        for row in range(lengths.pop()):
-            rows = {name: array[row] for name, array in arrays.items()}
-            label = None if labels is None else int(labels[row])
-            name = f"{self.spec}[{number}][{row}]"
-            load = partial(as_feeds, rows, self.inputs, self.preprocess, name)
-            yield Sample(name, array_key(rows.values()), load, label)
+        except _FOREIGN_ERRORS as error:
+            raise DataError(f"'{self.spec}' failed: {_sentence(error)}") from error
 
 
-def import_callable(spec: str) -> Callable[..., Any]:
-    """Import ``package.module:name``; the current folder is importable.
+def _opened(
+    spec: str, inputs: tuple[TensorSpec, ...], preprocess: Preprocess | None
+) -> CallableSource:
+    return CallableSource(spec, import_callable(spec), inputs, preprocess)
+
+
+def _items_of(found: Any, spec: str) -> Iterator[Any]:
+    """Everything that a function's result, or a loader, gives."""
+    if isinstance(found, Mapping) or _is_array(found):
+        yield found
+    elif hasattr(found, "get_next"):
+        if hasattr(found, "rewind"):
+            found.rewind()
+        while (item := found.get_next()) is not None:
+            yield item
+    elif isinstance(found, Iterable) and not isinstance(found, str | bytes):
+        yield from found
+    elif hasattr(found, "__getitem__") and hasattr(found, "__len__"):
+        yield from (found[number] for number in range(len(found)))
+    else:
+        raise DataError(
+            f"'{spec}' returned {_kind(found)}; it must yield or return batches: dicts of arrays, "
+            "(inputs, label), arrays, or an object with get_next."
+        )
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Takes an item apart.
+
+    Attributes:
+        where: the item, for messages.
+        inputs: what the network takes.
+    """
+
+    where: str
+    inputs: tuple[TensorSpec, ...]
+
+    def parts_of(self, item: Any) -> tuple[dict[str, Any], Any]:
+        """Return input name -> values, and the label, or None."""
+        names = [spec.name for spec in self.inputs]
+        if isinstance(item, Mapping):
+            return self._of_mapping(item, names)
+        if _is_array(item) or (isinstance(item, list) and not any(map(_is_part, item))):
+            return self._in_order([item], names, item), None
+        if isinstance(item, tuple | list):
+            return self._of_sequence(item, names)
+        raise self._refused(item, names)
+
+    def _of_mapping(self, item: Mapping[Any, Any], names: list[str]) -> tuple[dict[str, Any], Any]:
+        if not set(names) <= set(item):
+            raise self._refused(item, names)
+        label = None if LABEL_KEY in names else item.get(LABEL_KEY)
+        return {name: item[name] for name in names}, label
+
+    def _of_sequence(
+        self, item: tuple[Any, ...] | list[Any], names: list[str]
+    ) -> tuple[dict[str, Any], Any]:
+        nested = bool(item) and isinstance(item[0], Mapping | tuple)
+        if nested and len(item) <= 2:
+            inputs, label = self.parts_of(item[0])
+            return inputs, item[1] if len(item) == 2 else label
+        if not nested and len(item) == len(names) + 1:
+            return self._in_order(item[:-1], names, item), item[-1]
+        return self._in_order(item, names, item), None
+
+    def _in_order(self, values: Any, names: list[str], item: Any) -> dict[str, Any]:
+        if len(values) != len(names):
+            raise self._refused(item, names)
+        return dict(zip(names, values))
+
+    def _refused(self, item: Any, names: list[str]) -> DataError:
+        return DataError(
+            f"{self.where}, is {_kind(item)}; a dict with arrays for {names} is needed, or "
+            "(inputs, label), or the arrays in this order."
+        )
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"a dict of {sorted(map(str, value))}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}: {[type(entry).__name__ for entry in value[:4]]}"
+    return f"of the type {type(value).__name__}"
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape")
+
+
+def _is_part(value: Any) -> bool:
+    """Whether an entry of a list is a part of an item, rather than numbers."""
+    return _is_array(value) or isinstance(value, Mapping | tuple)
+
+
+def _as_array(value: Any, where: str, name: str) -> np.ndarray:
+    """Copy what the user's code gave; tensors of PyTorch come from their device, without gradients."""
+    try:
+        if hasattr(value, "detach") and hasattr(value, "cpu"):
+            value = value.detach().cpu()
+            if (
+                str(value.dtype) == "torch.bfloat16"
+            ):  # which NumPy lacks; float32 holds all its values
+                value = value.float()
+            value = value.resolve_conj().resolve_neg().numpy()
+        array = np.array(value)
+    except _FOREIGN_ERRORS as error:
+        raise DataError(
+            f"{where}, gave no array for the input '{name}': {_sentence(error)}"
+        ) from error
+    if array.dtype.hasobject:
+        raise DataError(
+            f"{where}, gave Python objects for the input '{name}' ({_kind(value)}); give numbers, with "
+            "rows of one length."
+        )
+    return array
+
+
+def _labels(label: Any, num_rows: int, where: str) -> list[int]:
+    """Return the class of each row; one label holds for the whole batch."""
+    labels = _as_array(label, where, LABEL_KEY).squeeze()
+    numbers = labels.dtype.kind in "iuf" and bool((labels == np.floor(labels)).all())
+    if not numbers or labels.ndim > 1 or labels.size not in (1, num_rows):
+        raise DataError(
+            f"{where}, has labels of the shape {list(labels.shape)} and type {labels.dtype} for {num_rows} "
+            "row(s); a label is one whole number a row, the class. Leave out what is none."
+        )
+    return [int(number) for number in np.broadcast_to(labels, (num_rows,))]
+
+
+def _sentence(error: BaseException) -> str:
+    """The error in one line."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def import_callable(spec: str) -> Any:
+    """Import ``package.module:name`` or ``folder/script.py:name``; the current folder is importable.
 
     Raises:
-        DataError: it is not of that form, cannot be imported, or is not callable.
+        DataError: it is not of that form, cannot be imported, or gives no data.
     """
-    module_name, _, attribute = spec.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    module_name, _, attribute = spec.rpartition(":")
+    found: Any = _imported(module_name, spec)
     try:
-        found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except ImportError as error:
-        raise DataError(f"cannot import '{module_name}' for '{spec}': {error}.") from error
     except AttributeError as error:
         raise DataError(f"'{module_name}' has no '{attribute}'.") from error
-    except Exception as error:
-        raise DataError(
-            f"importing '{module_name}' failed: {type(error).__name__}: {error}"
-        ) from error
-    if not callable(found):
-        raise DataError(f"'{spec}' is not a function.")
-    return found  # type: ignore[no-any-return]
+    gives = callable(found) or isinstance(found, Iterable) or hasattr(found, "get_next")
+    if not gives and not (hasattr(found, "__getitem__") and hasattr(found, "__len__")):
+        raise DataError(f"'{spec}' is not a function, nor an object that gives batches.")
+    return found
+
+
+def _imported(name: str, spec: str) -> ModuleType:
+    is_script = name.lower().endswith(".py")
+    folder = str(Path(name).resolve().parent if is_script else Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return _script(Path(name).resolve()) if is_script else importlib.import_module(name)
+    except FileNotFoundError as error:
+        raise DataError(f"cannot import '{name}' for '{spec}': {_sentence(error)}.") from error
+    except ImportError as error:
+        raise DataError(f"cannot import '{name}' for '{spec}': {error}.") from error
+    except _FOREIGN_ERRORS as error:
+        raise DataError(f"importing '{name}' failed: {_sentence(error)}") from error
+
+
+def _script(path: Path) -> ModuleType:
+    """Run a script once a process, under a name that no module of its stem has."""
+    name = f"script {path}"
+    if name in sys.modules:
+        return sys.modules[name]
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

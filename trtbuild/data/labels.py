@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from trtbuild.data.arrays import load_arrays
 from trtbuild.data.class_folders import ClassFolders
 from trtbuild.data.samples import Source
 from trtbuild.data.shown import shown
+from trtbuild.data.stored import StoredArray, stored_arrays
 from trtbuild.errors import DataError
 from trtbuild.options.data import FOLDERS
 
@@ -247,7 +247,7 @@ def _class(number: float, where: str) -> int:
 
 
 def _array_labels(path: Path) -> list[int]:
-    arrays = load_arrays(path)
+    arrays = stored_arrays(path)
     named = [name for name in _ARRAY_NAMES if name in arrays]
     if not named:
         named = [name for name, array in arrays.items() if _is_vector(array)] or list(arrays)
@@ -260,16 +260,17 @@ def _array_labels(path: Path) -> list[int]:
     if not _is_vector(array):
         raise DataError(
             f"'{shown(path)}' has the array '{named[0]}' of shape {array.shape} and type {array.dtype}; "
-            f"labels are one-dimensional whole numbers.{_hint(array)}"
+            f"labels are one-dimensional whole numbers.{_hint(array.read())}"
         )
-    if array.size and array.min() < 0:
+    values = array.read()
+    if values.size and values.min() < 0:
         raise DataError(
-            f"'{shown(path)}' holds the label {array.min()}; a label is the number of a class, from 0."
+            f"'{shown(path)}' holds the label {values.min()}; a label is the number of a class, from 0."
         )
-    return [_class(int(value), f"'{shown(path)}'") for value in array]
+    return [_class(int(value), f"'{shown(path)}'") for value in values]
 
 
-def _is_vector(array: np.ndarray) -> bool:
+def _is_vector(array: StoredArray) -> bool:
     return array.ndim == 1 and array.dtype.kind in "iu"
 
 

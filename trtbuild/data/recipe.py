@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtbuild.data.arrays import ArraySource
+from trtbuild.data.arrays import ArraySource, is_array_folder, open_folder
 from trtbuild.data.callables import CallableSource, import_callable
 from trtbuild.data.feeds import image_input
-from trtbuild.data.image_files import LIST_SUFFIXES
+from trtbuild.data.image_files import LIST_SUFFIXES, images_below
 from trtbuild.data.images import ImageFolder, ImageList, ImageTar
 from trtbuild.data.labels import read_labels
 from trtbuild.data.random_data import RandomSource
@@ -131,9 +131,10 @@ def open_source(
     *,
     skip_broken: bool = False,
 ) -> Source:
-    """Open `spec`: an ``.npz`` or ``.npy`` file, images, or ``module:function``.
+    """Open `spec`: an ``.npz`` or ``.npy`` file, a folder of them, images, or Python code.
 
-    Images are a folder, a tar file or a text file that lists them.
+    Images are a folder, a tar file or a text file that lists them; code is ``module:name`` or
+    ``script.py:name``.
 
     Args:
         spec: what the user named.
@@ -146,6 +147,8 @@ def open_source(
     """
     path = Path(spec)
     is_list = path.suffix.lower() in LIST_SUFFIXES
+    if path.is_dir() and is_array_folder(path) and not images_below(path).images:
+        return open_folder(path, inputs, preprocess)
     if path.is_dir() or (path.is_file() and (is_list or tarfile.is_tarfile(path))):
         return _images(path, inputs, preprocess, skip_broken)
     if preprocess is not None:

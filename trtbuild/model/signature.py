@@ -40,8 +40,13 @@ def static_batch(model: ir.Model) -> int | None:
 
 
 def fixed_batch(inputs: Iterable[TensorSpec]) -> int | None:
-    """Size of axis 0 when every input fixes it to the same number, else None (dynamic)."""
+    """Size of axis 0 when every input fixes it to the same number, or one fixes it to 1; else None (dynamic).
+
+    An input of batch 1 beside open ones takes one sample a run, whatever the others take.
+    """
     sizes = {spec.dims[0] if spec.dims else None for spec in inputs}
+    if 1 in sizes and not any(isinstance(size, int) and size != 1 for size in sizes):
+        return 1
     size = sizes.pop() if len(sizes) == 1 else None
     return size if isinstance(size, int) else None
 

@@ -22,7 +22,7 @@ class DataRecipe:
 
     data: str | None = option(
         None,
-        "An .npz or .npy file, a folder, tar or list of images, or module:function.",
+        "An .npz or .npy file, a folder of them, a folder, tar or list of images, or module:function.",
         is_path=True,
     )
     preprocess: Preprocess | None = group(

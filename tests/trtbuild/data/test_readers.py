@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 import tarfile
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from trtbuild.data import Preprocess, batches, open_source, read_labels
+from trtbuild.data.callables import CallableSource
 from trtbuild.errors import DataError
 from trtbuild.model.signature import TensorSpec
 
@@ -196,6 +198,51 @@ def one_buffer():
         buffer[0], buffer[1] = number, number + 1
         yield {"x": buffer}
 value = 3
+def batch():
+    return np.arange(6, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 4, 5), np.float32)
+def bare():
+    yield batch()[:4]
+    yield batch()[4:]
+def with_labels():
+    yield batch()[:4], [0, 1, 2, 3]
+    yield ({"x": batch()[4:]}, np.array([[4], [5]]))
+def lists():
+    yield batch()[:4].tolist()
+    yield [batch()[4:], np.array([4, 5])]
+def whole():
+    return {"x": batch()}
+class Reader:
+    def __init__(self):
+        self.batches = iter([batch()[:4], batch()[4:]])
+    def get_next(self):
+        found = next(self.batches, None)
+        return None if found is None else {"x": found}
+class Rewound(Reader):
+    def rewind(self):
+        self.__init__()
+reader = Rewound()
+loader = [batch()[:4], batch()[4:]]
+class Indexed:
+    def __len__(self):
+        return 2
+    def __getitem__(self, number):
+        return loader[number]
+indexed = Indexed()
+def one_label():
+    yield batch(), 7
+def returns_number():
+    return 5
+def ends_python():
+    raise SystemExit(3)
+    yield
+def three():
+    yield batch(), 1, 2
+def no_class():
+    yield batch(), np.ones((6, 4))
+def ragged():
+    yield {"x": [[1, 2], [3]]}
+def needs_arguments(folder):
+    yield batch()
 """
 
 
@@ -219,6 +266,121 @@ def test_callable_gives_rows_of_its_batches_with_labels_in_every_pass(module):
             )
 
 
+def values(source):
+    return [int(feed[0, 0, 0, 0]) for feed in feeds(source)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bare", "with_labels", "lists", "whole", "batch", "Reader", "reader", "loader", "indexed"],
+)
+def test_every_form_of_items_and_of_what_gives_them(module, name):
+    source = open_source(f"{module}:{name}", [FLOATS], None)
+    assert values(source) == values(source) == [0, 1, 2, 3, 4, 5]
+    if name == "with_labels":
+        assert [sample.label for sample in source] == [0, 1, 2, 3, 4, 5]
+
+
+def test_one_label_holds_for_a_batch(module):
+    source = open_source(f"{module}:one_label", [FLOATS], None)
+    assert [sample.label for sample in source] == [7] * 6
+
+
+def test_a_script_by_its_path_also_in_other_processes(module, tmp_path, monkeypatch):
+    script = tmp_path / "scripts" / "json.py"  # the name of a module of Python's own
+    script.parent.mkdir()
+    script.write_text(MODULE)
+    monkeypatch.chdir("/")
+    source = open_source(f"{script}:bare", [FLOATS], None)
+    assert values(source) == [0, 1, 2, 3, 4, 5]
+    assert values(pickle.loads(pickle.dumps(source))) == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(DataError, match="cannot import"):
+        open_source(f"{tmp_path}/absent.py:bare", [FLOATS], None)
+
+
+def test_tensors_of_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    numbers = torch.from_numpy(NUMBERS).requires_grad_()
+    dataset = torch.utils.data.TensorDataset(torch.from_numpy(NUMBERS), torch.arange(6))
+    exact = NUMBERS.astype(np.float32)
+    for given in (
+        [{"x": numbers}],
+        [(numbers, torch.arange(6))],
+        torch.utils.data.DataLoader(dataset, batch_size=4),
+        numbers,
+    ):
+        source = CallableSource("given", given, (FLOATS,))
+        np.testing.assert_array_equal(np.concatenate(feeds(source)), exact)
+    source = CallableSource("given", [numbers.to(torch.bfloat16)], (FLOATS,))
+    rounded = numbers.detach().to(torch.bfloat16).float().numpy()
+    np.testing.assert_array_equal(np.concatenate(feeds(source)), rounded)
+
+
+def test_several_inputs_in_order_and_one_that_holds_for_all():
+    ids = TensorSpec("ids", np.dtype(np.int64), (1, 7))
+    tokens = np.arange(7)[None]
+    for item in ((NUMBERS, tokens), (NUMBERS, tokens, [3] * 6), ((NUMBERS, tokens), 3)):
+        source = CallableSource("given", [item], (FLOATS, ids))
+        samples = list(source)
+        assert len(samples) == 6
+        for sample, image in zip(samples, NUMBERS):
+            np.testing.assert_array_equal(sample.load()["x"][0], image)
+            np.testing.assert_array_equal(sample.load()["ids"], tokens)
+        assert {sample.label for sample in samples} == {None if item[-1] is tokens else 3}
+
+
+def test_arrays_that_no_input_needs_are_not_read(tmp_path):
+    np.savez(tmp_path / "d.npz", x=NUMBERS, other=np.zeros(100_000), names=np.array([{}, None]))
+    content = bytearray((tmp_path / "d.npz").read_bytes())
+    at = content.index(b"other.npy") + 500_000
+    content[at] ^= 1  # its checksum is wrong
+    (tmp_path / "d.npz").write_bytes(content)
+    np.testing.assert_array_equal(
+        np.concatenate(feeds(open_source(str(tmp_path / "d.npz"), [FLOATS], None))), NUMBERS
+    )
+    with pytest.raises(DataError, match="must hold numbers"):
+        open_arrays(tmp_path, x=np.array([{}, None]))
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f8", ">f8", "<f2"])
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_byte_orders_widths_and_fortran_order(tmp_path, dtype, suffix):
+    stored = np.asfortranarray(NUMBERS.astype(dtype))
+    path = tmp_path / f"d{suffix}"
+    np.save(path, stored) if suffix == ".npy" else np.savez(path, stored)
+    found = np.concatenate(feeds(open_source(str(path), [FLOATS], None)))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, stored.astype(np.float32))
+
+
+def test_arrays_by_position(tmp_path):
+    ids = TensorSpec("ids", np.dtype(np.int64), (None, 7))
+    tokens = np.arange(42).reshape(6, 7)
+    np.savez(tmp_path / "d.npz", NUMBERS, tokens)
+    samples = list(open_source(str(tmp_path / "d.npz"), [FLOATS, ids], None))
+    np.testing.assert_array_equal(np.concatenate([s.load()["ids"] for s in samples]), tokens)
+
+
+@pytest.mark.parametrize("kind", ["samples", "batches", "by input", "npz"])
+def test_folders_of_arrays(tmp_path, kind):
+    mask = TensorSpec("mask", np.dtype(np.float32), (1, 5))
+    inputs = [FLOATS] if kind in ("samples", "batches") else [FLOATS, mask]
+    every = np.ones((1, 5), np.float32)
+    if kind == "by input":
+        np.save(tmp_path / "x.npy", NUMBERS)
+        np.save(tmp_path / "mask.npy", every)
+    for number, row in enumerate(NUMBERS if kind != "by input" else ()):
+        if kind == "npz":
+            np.savez(tmp_path / f"{number}.npz", x=row[None], mask=every)
+        else:
+            np.save(tmp_path / f"{number}.npy", row if kind == "samples" else row[None])
+    source = open_source(str(tmp_path), inputs, None)
+    for again in (source, pickle.loads(pickle.dumps(source))):
+        np.testing.assert_array_equal(np.concatenate(feeds(again)), NUMBERS)
+    if len(inputs) == 2:
+        assert {sample.load()["mask"].shape for sample in source} == {(1, 5)}
+
+
 def test_callable_may_write_over_the_arrays_that_it_gave(module):
     samples = list(open_source(f"{module}:one_buffer", [FLOATS], None))
     assert [sample.load()["x"][0, 0, 0, 0] for sample in samples] == [0, 1, 2, 3, 4, 5]
@@ -228,11 +390,17 @@ def test_callable_may_write_over_the_arrays_that_it_gave(module):
     ("function", "match"),
     [
         ("raises", "the disk is gone"),
-        ("no_dict", r"\['x'\]"),
+        ("no_dict", "'x'"),
         ("other_names", r"\['z'\]"),
         ("scalars", "batch axis"),
         ("absent", "has no 'absent'"),
         ("value", "is not a function"),
+        ("returns_number", "returned of the type int"),
+        ("ends_python", "SystemExit: 3"),
+        ("three", r"a tuple of 3"),
+        ("no_class", "a label is one whole number a row"),
+        ("ragged", "no array for the input 'x'"),
+        ("needs_arguments", "TypeError"),
     ],
 )
 def test_callables_that_do_not_work(module, function, match):
