@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.data.arrays import ArraySource, is_array_folder, open_folder
 from trtbuild.data.callables import CallableSource, import_callable
+from trtbuild.data.constants import WithConstants, constant_feeds
 from trtbuild.data.feeds import image_input
 from trtbuild.data.image_files import LIST_SUFFIXES, images_below
 from trtbuild.data.images import ImageFolder, ImageList, ImageTar
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from trtbuild.options.data import DataRecipe
     from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["DataPlan", "calibration_source", "open_data", "open_source"]
+__all__ = ["DataPlan", "calibration_source", "open_data", "open_named", "open_source"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def open_data(
     """
     source = _all_data(recipe, inputs)
     if recipe.verify_data is not None:
-        kept = _labelled(_opened(recipe.verify_data, recipe, inputs), recipe)
+        kept = _labelled(open_named(recipe.verify_data, recipe, inputs), recipe)
         if not calibrates:
             return DataPlan(None, kept)
         if source is None:
@@ -113,11 +114,21 @@ def calibration_source(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Sour
 def _all_data(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source | None:
     if recipe.random_data:
         return RandomSource(inputs, seed=recipe.seed)
-    return None if recipe.data is None else _opened(recipe.data, recipe, inputs)
+    return None if recipe.data is None else open_named(recipe.data, recipe, inputs)
 
 
-def _opened(named: str, recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
-    return open_source(named, inputs, recipe.preprocess, skip_broken=recipe.skip_broken)
+def open_named(named: str, recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
+    """Open `named` with the preprocessing and the constants of a recipe.
+
+    Raises:
+        DataError: see `open_source`; or a constant does not fit.
+    """
+    constants = constant_feeds(recipe.constants, inputs)
+    others = [spec for spec in inputs if spec.name not in constants]
+    if not others:
+        raise DataError("every input has a constant; samples need one input at least.")
+    source = open_source(named, others, recipe.preprocess, skip_broken=recipe.skip_broken)
+    return WithConstants(source, constants) if constants else source
 
 
 def _labelled(source: Source, recipe: DataRecipe) -> Source:
@@ -171,7 +182,7 @@ def _images(
     if len(inputs) != 1:
         raise DataError(
             f"'{path}' holds images, and the network has {len(inputs)} inputs; "
-            "give arrays or a Python callable."
+            "give arrays or a Python callable, or --constant for all inputs but one."
         )
     if preprocess is None:
         raise DataError(

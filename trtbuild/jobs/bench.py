@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.opening import open_engine
-from trtbuild.data import RandomSource, batches, open_source
+from trtbuild.data import RandomSource, batches, open_named
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import file_digest
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
@@ -162,7 +162,7 @@ def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
     named = data.verify_data or data.data
     if named is None:
         return RandomSource(inputs, seed=data.seed)
-    return open_source(named, inputs, data.preprocess, skip_broken=data.skip_broken)
+    return open_named(named, data, inputs)
 
 
 def _batch_sizes(recipe: BenchRecipe, inputs: Sequence[TensorSpec]) -> tuple[int, ...]:

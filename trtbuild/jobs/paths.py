@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError, OutputError
+from trtbuild.options.data import FOLDERS
 from trtbuild.options.values import names_function
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def data_inputs(data: DataRecipe) -> Inputs:
     return named_inputs(
         the_data=data.data,
         the_data_for_verification=data.verify_data,
-        the_file_of_labels=data.labels,
+        the_file_of_labels=None if str(data.labels) == FOLDERS else data.labels,
     )
 
 

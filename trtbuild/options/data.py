@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,19 @@ __all__ = ["FOLDERS", "DataRecipe"]
 
 FOLDERS = "folders"
 """In the place of a file of labels: the folders that the data lies in, one a class."""
+
+
+def _constant(text: object) -> tuple[str, list[float]] | object:
+    if not isinstance(text, str):
+        return text
+    name, equals, numbers = text.rpartition("=")
+    try:
+        values = [float(number) for number in numbers.split(",")]
+    except ValueError:
+        values = []
+    if not equals or not name or not values:
+        raise ValueError(f"cannot be '{text}'; write INPUT=NUMBERS, such as scale_factor=1,1")
+    return name, values
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,10 @@ class DataRecipe:
         None, "CSV, .txt, .npz or .npy with the class of each sample, or 'folders' for one folder a class.",
         words=(FOLDERS,),
     )  # fmt: skip
+    constants: Mapping[str, object] = option(
+        {}, "Values of an input that are the same for every sample, such as scale_factor=1,1. Repeatable.",
+        flag="--constant", metavar="INPUT=NUMBERS", parse=_constant, example='["scale_factor=1,1"]',
+    )  # fmt: skip
     skip_broken: bool = option(False, "Pass over images that cannot be read.")
     num_images: int | None = option(None, "How many samples calibrate.", low=1, when_absent="all")
     random_data: bool = option(False, "Random numbers instead of data; says nothing of accuracy.")
@@ -47,7 +65,9 @@ class DataRecipe:
 
     @property
     def preprocess_text(self) -> str:
-        """Identifies the preprocessing in a calibration's provenance."""
-        if self.preprocess is None:
+        """Identifies the preprocessing, and constant inputs, in a calibration's provenance."""
+        given = {"constants": dict(self.constants)} if self.constants else {}
+        if self.preprocess is None and not given:
             return "none"
-        return json.dumps(self.preprocess.as_dict(), sort_keys=True)
+        settings = {} if self.preprocess is None else self.preprocess.as_dict()
+        return json.dumps({**settings, **given}, sort_keys=True)

@@ -1,0 +1,81 @@
+"""Inputs that have the same values for every sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.data.feeds import as_feed
+from trtbuild.data.samples import Source
+from trtbuild.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from trtbuild.data.passed_over import PassedOver
+    from trtbuild.data.samples import Sample
+    from trtbuild.model.signature import TensorSpec
+
+__all__ = ["WithConstants", "constant_feeds"]
+
+
+@dataclass(frozen=True)
+class WithConstants(Source):
+    """A source whose samples get the constants of other inputs beside their own values."""
+
+    source: Source
+    constants: Mapping[str, np.ndarray]
+
+    @property
+    def description(self) -> str:
+        """Where the samples come from."""
+        return self.source.description
+
+    @property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """What of the data was not read, and why."""
+        return self.source.passed_over
+
+    @property
+    def folders(self) -> frozenset[str] | None:
+        """Names of the folders, one a class, that the samples lie in."""
+        return self.source.folders
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Start a new pass."""
+        for sample in self.source:
+            yield replace(sample, load=partial(self._load, sample))
+
+    def _load(self, sample: Sample) -> dict[str, np.ndarray]:
+        return {**sample.load(), **self.constants}
+
+
+def constant_feeds(
+    constants: Mapping[str, Any], inputs: Sequence[TensorSpec]
+) -> dict[str, np.ndarray]:
+    """Return the feed of each constant input: one number fills it, several are one sample's values.
+
+    Raises:
+        DataError: there is no such input, or its dims or dtype do not fit.
+    """
+    specs = {spec.name: spec for spec in inputs}
+    return {name: _feed(name, value, specs) for name, value in constants.items()}
+
+
+def _feed(name: str, value: Any, specs: Mapping[str, TensorSpec]) -> np.ndarray:
+    if name not in specs:
+        known = ", ".join(f"'{known}'" for known in specs)
+        raise DataError(f"there is no input '{name}' for a constant; the inputs are {known}.")
+    spec = specs[name]
+    try:
+        values = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"the constant of '{name}' has lists of unlike lengths.") from error
+    if values.size == 1 and spec.dims and all(isinstance(dim, int) for dim in spec.dims[1:]):
+        values = np.full(spec.dims[1:], values.item())  # type: ignore[arg-type]
+    if values.dtype.kind in "iu" and spec.dtype.kind not in "iub":
+        values = values.astype(np.float64)
+    return as_feed(values, spec, f"the constant of '{name}'")
