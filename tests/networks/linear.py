@@ -58,7 +58,7 @@ def _linear() -> dict[str, Network]:
             """g (float[N, 12, 7] x) => (float[N, 5, 7] y) {
               a = MatMul (w0, x)  r = Relu (a)  b = Transpose <perm = [0, 2, 1]> (r)
               c = MatMul (b, w1)  y = Transpose <perm = [0, 2, 1]> (c) }""",
-            {"w0": (16, 12), "w1": (16, 5)}, 1, x=(12, 7),
+            {"w0": (16, 12), "w1": (16, 5)}, 2, x=(12, 7),
         ),
         "no_batch_axis": net(
             """g (float[12] x) => (float[5] y) {
