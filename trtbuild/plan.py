@@ -139,6 +139,7 @@ class Placement:
         decisions: one per node, with the reason; made from the groups.
         differences: tensor -> (sum, addend): its range follows from theirs, since it is one minus
             the other; such a tensor has no roots and is not observed.
+        unclipped: roots whose scale spans all that was seen, whatever the calibration's rule clips.
     """
 
     consumers: Mapping[str, frozenset[Consumer]]
@@ -147,6 +148,7 @@ class Placement:
     groups: tuple[Group, ...]
     decisions: tuple[Decision, ...]
     differences: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    unclipped: frozenset[str] = frozenset()
 
     @property
     def observed(self) -> frozenset[str]:

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
+_STRICT = "Refuse a tensor that was always zero or has no range; else what reads it stays float."
 _GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 
 
@@ -71,6 +72,7 @@ class EngineRecipe:
     calibration: Path | None = option(None, "Use these ranges; do not calibrate.")
     float_patterns: tuple[str, ...] = option((), _FLOAT, flag="--float", metavar="PATTERN")
     float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
+    strict: bool = option(False, _STRICT)
     optimize: OptimizeOptions = group(
         OptimizeOptions, "Graph passes", file_only=("seed", "max_rounds")
     )
@@ -252,6 +254,7 @@ class QuantizeRecipe:
     )  # fmt: skip
     float_patterns: tuple[str, ...] = option((), _FLOAT, flag="--float", metavar="PATTERN")
     float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
+    strict: bool = option(False, _STRICT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.layers import LayerReport
 
-__all__ = ["ENGINE", "FLOAT", "TENSORRT_FORM", "TITLES", "EngineResult"]
+__all__ = ["ENGINE", "FLOAT", "TENSORRT_FORM", "TITLES", "EngineResult", "FormGap"]
 
 # The names under which networks are compared and timed.
 FLOAT = "float"
@@ -26,6 +26,33 @@ ENGINE = "engine"
 
 # What people read for them.
 TITLES = {FLOAT: "float", TENSORRT_FORM: "TensorRT form", ENGINE: "engine"}
+
+
+# An engine so many dB below TensorRT's form, and below this SQNR, has lost more than its rounding explains:
+# 6 dB is one of 8 bits, and 30 dB (3 % relative error) is what INT8 networks usually keep.
+GAP_DB = 6.0
+GOOD_SQNR_DB = 30.0
+
+
+@dataclass(frozen=True)
+class FormGap:
+    """An output that the engine gives far less exactly than TensorRT's form does.
+
+    Attributes:
+        output: its name.
+        tensorrt_form_db, engine_db: SQNR of both against the float network, dB.
+    """
+
+    output: str
+    tensorrt_form_db: float
+    engine_db: float
+
+    def __str__(self) -> str:
+        return (
+            f"the engine's output '{self.output}' is far below TensorRT's form: {self.engine_db:.1f} dB "
+            f"of SQNR against {self.tensorrt_form_db:.1f} dB, so the engine loses what the Q/DQ network "
+            "keeps"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,3 +91,18 @@ class EngineResult:
     def passed(self) -> bool:
         """Whether every limit holds."""
         return all(verdict.passed for verdict in self.verdicts.values())
+
+    @property
+    def below_tensorrt_form(self) -> tuple[FormGap, ...]:
+        """The outputs of which the engine is `GAP_DB` below TensorRT's form, and below `GOOD_SQNR_DB`."""
+        if TENSORRT_FORM not in self.comparisons:
+            return ()
+        as_written = {output.name: output for output in self.comparisons[TENSORRT_FORM].outputs}
+        found = []
+        for output in self.comparisons[ENGINE].outputs:
+            wanted, own = as_written[output.name].sqnr_db, output.sqnr_db
+            if wanted is None or own is None or not own.value < GOOD_SQNR_DB:
+                continue
+            if wanted.value - own.value >= GAP_DB:
+                found.append(FormGap(output.name, wanted.value, own.value))
+        return tuple(found)

@@ -52,6 +52,7 @@ def _apart(
     amaxes = {
         name: amax_of(histogram, options.method, **options.method_options)
         for name, histogram in statistics.together.histograms.items()
+        if histogram.num_values  # what was empty in every sample has no threshold to agree on
     }
     found = spreads(statistics, amaxes, options)
     if not found:
@@ -70,7 +71,8 @@ def spreads(
         amaxes: the thresholds from all samples.
         options: with the method that chose them.
     """
-    first, second = statistics.first.histograms, statistics.second.histograms
+    halves = (statistics.first.histograms, statistics.second.histograms)
+    first, second = ({n: one for n, one in half.items() if n in amaxes} for half in halves)
     if not all(histogram.num_values for half in (first, second) for histogram in half.values()):
         return {}
     return stability(amaxes, first, second, options.method, **options.method_options)

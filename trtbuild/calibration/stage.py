@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibrators import Calibration, Histogram, choose
+from calibrators import Calibration, Histogram, TensorRange, choose
 from trtbuild.artifact import Artifact, EarlyStop, Record
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.calibration.histograms import collect, collect_on_device
@@ -74,14 +75,24 @@ def calibrate(
     if not statistics.num_samples:
         raise DataError("there is no calibration sample.")
     with in_one_tree():
+        histograms = statistics.together.histograms
         calibration = Calibration.from_histograms(
-            statistics.together.histograms,
+            {name: one for name, one in histograms.items() if one.num_values},
             options.method,
             options=options.method_options,
             provenance=_provenance(artifact, statistics.data, options),
         )
-        found = spreads(statistics, calibration.amaxes, options)
+        unseen = {name: _NO_RANGE for name, one in sorted(histograms.items()) if not one.num_values}
+        if unseen:
+            ranges = {**calibration.ranges, **unseen}
+            calibration = replace(calibration, ranges=ranges, histograms=histograms)
+        amaxes = {n: amax for n, amax in calibration.amaxes.items() if n not in unseen}
+        found = spreads(statistics, amaxes, options)
         return _with(artifact, calibration, found, early_stop)
+
+
+# Of a tensor that was empty in every sample: nothing that would need a scale was seen.
+_NO_RANGE = TensorRange(0.0, 0.0, 0.0, 0.0, "none", "no value was seen", 0, 0)
 
 
 def _collector(

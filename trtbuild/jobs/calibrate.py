@@ -17,6 +17,7 @@ from trtbuild.model import input_specs
 from trtbuild.plots.calibration import calibration_plots, plot_folder, write_plots
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
+from trtbuild.quantization.masks import reaches_minus_infinity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +77,8 @@ def calibrate_file(
     source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
     account = account_for(recipe.data, calibrate=source)
     if recipe.all_tensors:
-        tensors = float_tensors(artifact.model)
+        hidden = reaches_minus_infinity(artifact.model)
+        tensors = tuple(name for name in float_tensors(artifact.model) if name not in hidden)
     else:
         artifact = prepare(artifact)
         tensors = watched_tensors(artifact.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -29,8 +30,9 @@ from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.traversal import all_nodes, bodies, label
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import place, quantize, watched_tensors
+from trtbuild.quantization import place, quantize, say_without_range, watched_tensors
 from trtbuild.quantization.half import float_activations
+from trtbuild.quantization.masks import reaches_minus_infinity
 from trtbuild.result import EngineResult
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import judge
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from trtbuild.search.budget import Tuned
 
 __all__ = ["build_engine", "load", "prepare"]
+
+_log = logging.getLogger(__name__)
 
 # With an accuracy budget, so much of the data is kept for the judgement and never searched on.
 _JUDGED_SHARE = 0.5
@@ -118,6 +122,9 @@ def build_engine(
     tuned = None
     if recipe.int8:
         artifact = _with_ranges(artifact, plan, recipe, progress)
+        say_without_range(
+            artifact, recipe.float_patterns, recipe.float_groups, is_strict=recipe.strict
+        )
         tuned = _tuned(artifact, plan, recipe, progress)
         artifact = (
             quantize(artifact, recipe.float_patterns, recipe.float_groups)
@@ -168,6 +175,8 @@ def _built(
         layers=find_fault(artifact, comparisons, few, progress),
         tuned=tuned,
     )
+    for gap in result.below_tensorrt_form:
+        _log.warning("%s.", gap)
     return replace(result, record=write_manifest(result, recipe, plan))
 
 
@@ -196,7 +205,8 @@ def _with_ranges(
         )
     if recipe.fp16:
         # whether they fit into FP16
-        tensors = tuple(sorted({*tensors, *float_activations(artifact.model)}))
+        hidden = reaches_minus_infinity(artifact.model)
+        tensors = tuple(sorted({*tensors, *(float_activations(artifact.model) - hidden)}))
     options = replace(
         recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
     )

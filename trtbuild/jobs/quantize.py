@@ -11,7 +11,7 @@ from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.foreign import left_behind, with_left_behind
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.model import write_model
-from trtbuild.quantization import place, portable_form, quantize
+from trtbuild.quantization import place, portable_form, quantize, say_without_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,9 +61,9 @@ def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
     check_paths(reads, [recipe.output])
     artifact = prepare(load(recipe.model))
     ranges = load_calibration(recipe.calibration, artifact.source)
-    artifact = quantize(
-        artifact.with_calibration(ranges), recipe.float_patterns, recipe.float_groups
-    )
+    artifact = artifact.with_calibration(ranges)
+    say_without_range(artifact, recipe.float_patterns, recipe.float_groups, is_strict=recipe.strict)
+    artifact = quantize(artifact, recipe.float_patterns, recipe.float_groups)
     assert artifact.quantized is not None
     whole = artifact.whole(artifact.quantized)
     quantized = whole if recipe.form == "tensorrt" else portable_form(artifact)

@@ -10,6 +10,7 @@ from trtbuild.plan import (
     WeightPoint,
     symmetric,
 )
+from trtbuild.quantization.by_ranges import place_by_ranges, say_without_range
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import place_portable, unsigned
 from trtbuild.quantization.placement import place
@@ -25,11 +26,13 @@ __all__ = [
     "WeightPoint",
     "insert",
     "place",
+    "place_by_ranges",
     "place_portable",
     "plan_with_ranges",
     "portable_form",
     "quantize",
     "quantize_weight",
+    "say_without_range",
     "symmetric",
     "unsigned",
     "watched_tensors",

@@ -11,7 +11,12 @@ from trtbuild.model.constants import array
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Plan, QuantParams, WeightPoint
-from trtbuild.quantization.weights import quantize_bias, quantize_weight, weight_scales
+from trtbuild.quantization.weights import (
+    quantize_bias,
+    quantize_weight,
+    scales_that_hold,
+    weight_scales,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,9 +36,10 @@ def insert(model: ir.Model, plan: Plan) -> ir.Model:
     values = {value.name: value for value in _activations(model)}
     for name, consumers in plan.consumers.items():
         _quantize_activation(writer, values[name], consumers, plan.params[name], nodes)
-    done: dict[tuple[ir.Value, int | None], ir.Value] = {}
+    done: dict[_Weight, ir.Value] = {}
     for point in plan.weights:
-        _quantize_weight(writer, nodes[point.node], point, done)
+        holds_bias = point.node in plan.int32_biases
+        _quantize_weight(writer, nodes[point.node], point, done, holds_bias=holds_bias)
     for name in sorted(plan.int32_biases):
         _quantize_bias(writer, nodes[name])
     remove_unread(model)
@@ -71,22 +77,39 @@ def _quantize_activation(
             nodes[consumer.node].replace_input_with(consumer.index, dequantize.outputs[0])
 
 
+# A weight, its axis, and its scales where a bias changed them.
+_Weight = tuple[ir.Value, int | None, bytes]
+
+
 def _quantize_weight(
     writer: GraphWriter,
     node: ir.Node,
     point: WeightPoint,
-    done: dict[tuple[ir.Value, int | None], ir.Value],
+    done: dict[_Weight, ir.Value],
+    *,
+    holds_bias: bool,
 ) -> None:
     weight = node.inputs[point.index]
     assert weight is not None
-    if (weight, point.axis) not in done:
-        name = weight.name or ""
-        content = array(weight)
-        assert content is not None
-        scales = weight_scales(content, point.axis, name)
+    name = weight.name or ""
+    content = array(weight)
+    assert content is not None
+    scales = own = weight_scales(content, point.axis, name)
+    if holds_bias:
+        bias = array(node.inputs[2])
+        assert bias is not None
+        scales = scales_that_hold(bias, _scale_behind(node, 0), own, _are_zero(content, point.axis))
+    key = (weight, point.axis, b"" if scales is own else scales.tobytes())
+    if key not in done:
         integers = quantize_weight(content, scales, point.axis)
-        done[weight, point.axis] = _constant_behind_dq(writer, weight, integers, scales, point.axis)
-    node.replace_input_with(point.index, done[weight, point.axis])
+        done[key] = _constant_behind_dq(writer, weight, integers, scales, point.axis)
+    node.replace_input_with(point.index, done[key])
+
+
+def _are_zero(content: np.ndarray, axis: int | None) -> np.ndarray:
+    """Whether each channel of a weight holds nothing but zeros."""
+    others = tuple(i for i in range(content.ndim) if i != axis) if axis is not None else None
+    return np.asarray(~content.any(axis=others))
 
 
 def _quantize_bias(writer: GraphWriter, node: ir.Node) -> None:

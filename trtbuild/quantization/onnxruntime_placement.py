@@ -8,19 +8,22 @@ INT8 in TensorRT's form.
 1. Selected Conv, Gemm, MatMul and ConvTranspose read data and weight through Q/DQ.
 2. The output of a selected Conv is quantized, behind its Relu or Clip when that is its only reader: with
    zero point 0 the integer kernel clips by itself. A Gemm's or MatMul's output is, when rule 3 reads it.
-3. Add, Concat, pooling and data movement whose inputs are all quantized have a quantized output; but
-   what only leaves the network (the mean behind the last convolution) stays float, since rounding it
-   would make equal class scores of unequal ones and save nothing.
-4. A group of TensorRT's form that is kept in float reads floats here, too, and has no integer kernel. A
-   layer in float still reads what its neighbours have rounded anyway. Where this form alone has INT8 (an
-   integer kernel, an output of the network), that is a group of its own.
+3. Add, Concat, pooling and data movement between two layers in INT8, whose inputs are all quantized, have
+   a quantized output. What goes to float operators alone, or leaves the network (the mean behind the last
+   convolution), stays float: rounding it would make equal class scores of unequal ones and save nothing.
+4. Where a convolution's output goes out of the network with no layer between, its range is all that was
+   seen: what would be clipped there is the answer itself.
+5. A group of TensorRT's form that is kept in float reads floats here, too, and has no integer kernel; a
+   convolution in front of a layer that is kept in float gives floats. What no kernel makes (an input, a
+   LayerNormalization's output) is rounded for its readers in INT8 alone. Where this form alone has INT8
+   (an integer kernel, an output of the network), that is a group of its own.
 
 Source: the Q/DQ selectors of ONNX Runtime (qdq_transformer), and the fused graphs it writes out.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +33,7 @@ from trtbuild.model.constants import constant_tensor, is_constant
 from trtbuild.model.operators import AVERAGING, CLIPPING, moves_values, weight_axis
 from trtbuild.model.qdq import behind_activation
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Group, GroupKind, Placement, QuantParams
+from trtbuild.quantization.met_layers import met_layers
 from trtbuild.quantization.selection import output_group_name
 
 if TYPE_CHECKING:
@@ -53,8 +57,9 @@ _FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
 def place_portable(model: ir.Model, placement: Placement) -> Placement:
     """Place Q/DQ for ONNX Runtime around the layers that `placement` (TensorRT's) selected."""
     selected = {point.node for point in placement.weights}
-    quantized, _ = _quantized_tensors(model, selected, placement.in_float)
-    consumers = _consumers(model, placement, quantized)
+    tensors = _quantized_tensors(model, placement, placement.in_float)
+    quantized = tensors.quantized
+    consumers = _consumers(model, placement, tensors)
     roots: dict[str, frozenset[str]] = {}
     for node in model.graph:
         origin = _name(node.inputs[0]) if node.inputs and moves_values(node) else None
@@ -70,6 +75,7 @@ def place_portable(model: ir.Model, placement: Placement) -> Placement:
         consumers=consumers,
         roots={n: of for n, of in roots.items() if n not in differences and n in consumers},
         differences=differences,
+        unclipped=frozenset().union(*(roots[name] for name in tensors.leaving)),
     )
 
 
@@ -83,13 +89,15 @@ def portable_groups(
         placement: TensorRT's, of the same choice.
         floats: name of a group that stays in float -> why.
     """
-    selected = {point.node for point in placement.weights}
-    quantized, kernels = _quantized_tensors(model, selected, floats)
+    floats = {**{g.name: g.reason for g in placement.groups if not g.int8}, **floats}
+    tensors = _quantized_tensors(model, placement, floats)
+    # one in float may take others along, which are named all the same
+    without = _quantized_tensors(model, placement, ()).kernels & floats.keys()
     known = {group.name for group in placement.groups}
     found = []
     for node in model.graph:
         name = node.name or ""
-        if name in kernels - known:
+        if name in (tensors.kernels | without) - known:
             readers = frozenset(Consumer(name, index) for index in range(_num_read(node)))
             reason = floats.get(name, "ONNX Runtime: integer kernel between quantized tensors")
             found.append(
@@ -97,7 +105,7 @@ def portable_groups(
             )
     for value in model.graph.outputs:
         name = output_group_name(_name(value))
-        if _name(value) in quantized and not value.is_graph_input():
+        if _name(value) in tensors.quantized and not value.is_graph_input():
             reason = floats.get(name, "ONNX Runtime: the kernel in front of it gives integers")
             readers = frozenset({Consumer(GRAPH_OUTPUT, 0)})
             found.append(
@@ -112,23 +120,26 @@ def _num_read(node: ir.Node) -> int:
 
 
 def _consumers(
-    model: ir.Model, placement: Placement, quantized: set[str]
+    model: ir.Model, placement: Placement, tensors: _Tensors
 ) -> dict[str, frozenset[Consumer]]:
-    """Quantized tensor -> all its readers but the groups in float; without any it needs no pair."""
+    """Quantized tensor -> its readers through the pair; without any it needs none."""
     floats = placement.in_float
     in_float = {
         consumer
         for group in placement.groups
-        if group.name in floats and group.kind not in (GroupKind.LAYER, GroupKind.OUTPUT)
+        if group.name in floats and group.kind is not GroupKind.OUTPUT
         for consumer in group.consumers
     }
+    in_int8 = {c for readers in placement.consumers.values() for c in readers}
     found = {}
     for value in _values(model):
         name, readers = _name(value), _readers(value)
         left = readers - in_float
+        if name not in tensors.made_by_kernels:
+            left = frozenset(c for c in left if c in in_int8 or c.node in tensors.kernels)
         if output_group_name(name) in floats:
             left -= {Consumer(GRAPH_OUTPUT, 0)}
-        if name in quantized and (left or not readers):
+        if name in tensors.quantized and (left or not readers):
             found[name] = left
     return found
 
@@ -178,6 +189,7 @@ def _ends(params: QuantParams) -> tuple[float, float]:
 def integer_biases(model: ir.Model, placement: Placement) -> frozenset[str]:
     """Names of the selected layers whose bias their kernels take as int32: float32, one per channel."""
     selected = {point.node for point in placement.weights}
+    read = {consumer for readers in placement.consumers.values() for consumer in readers}
     return frozenset(
         node.name or ""
         for node in model.graph
@@ -185,6 +197,7 @@ def integer_biases(model: ir.Model, placement: Placement) -> frozenset[str]:
         and node.op_type in ("Conv", "Gemm")
         and len(node.inputs) > 2
         and is_constant(node.inputs[2])
+        and Consumer(node.name or "", 0) in read
         and _is_one_per_channel(node.inputs[2], node)
     )
 
@@ -238,10 +251,57 @@ def _differences(
     return found
 
 
-def _quantized_tensors(
+@dataclass(frozen=True)
+class _Tensors:
+    """What is rounded, by the names of tensors and nodes.
+
+    Attributes:
+        quantized: tensors that get a pair, if somebody reads it.
+        made_by_kernels: of these, what an integer kernel gives.
+        leaving: of these, what leaves the network with no layer between.
+        kernels: nodes without weights that could run in integers for a layer behind them.
+    """
+
+    quantized: set[str]
+    made_by_kernels: set[str]
+    leaving: set[str]
+    kernels: set[str]
+
+
+def _quantized_tensors(model: ir.Model, placement: Placement, floats: Collection[str]) -> _Tensors:
+    selected = {point.node for point in placement.weights}
+    layers_in_float = {g.name for g in placement.groups if g.kind is GroupKind.LAYER and not g.int8}
+    ahead = {_name(v): met for v, met in met_layers(model, selected, layers_in_float).items()}
+    possible, possible_kernels = _possible(model, selected, floats)
+    quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
+    kernels: set[str] = set()
+    made: set[str] = set()
+    for node in reversed(model.graph):
+        if node.name not in possible_kernels:
+            continue
+        results = {_name(output) for output in node.outputs}
+        results.add(_name(behind_activation(node.outputs[0])))
+        if results & quantized:
+            kernels.add(node.name or "")
+            if node.name not in floats:
+                quantized.update(_name(value) for value in node.inputs[: _num_read(node)])
+                made |= results
+    for node in model.graph:
+        if node.name in selected and node.op_type == "Conv":
+            given = _name(behind_activation(node.outputs[0]))
+            if given in quantized or not ahead[given].in_float:
+                quantized.add(given)
+                made.add(given)
+        elif node.name in selected:
+            made.add(_name(behind_activation(node.outputs[0])))
+    quantized &= possible
+    return _Tensors(quantized, made & quantized, {n for n in quantized if ahead[n].output}, kernels)
+
+
+def _possible(
     model: ir.Model, selected: set[str], floats: Collection[str]
 ) -> tuple[set[str], set[str]]:
-    """Names of the tensors that get a pair, and of the nodes that could run in integers for it."""
+    """Names of the tensors that could get a pair, and of the nodes that could run in integers."""
     quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
     kernels: set[str] = set()
     for node in model.graph:
@@ -266,21 +326,13 @@ def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) ->
         return False
     if moves_values(node):
         return _name(node.inputs[0]) in quantized
-    if node.op_type not in _WITH_INTEGER_KERNEL or _only_leaves(node.outputs[0]):
+    if node.op_type not in _WITH_INTEGER_KERNEL:
         return False
     return all(
         value is not None
         and not is_constant(value)
         and (_name(value) in quantized or _can_be_quantized(value, selected))
         for value in node.inputs
-    )
-
-
-def _only_leaves(value: ir.Value) -> bool:
-    """Whether `value` goes nowhere but to the outputs of the network, moved or not."""
-    return all(
-        moves_values(use.node) and use.idx == 0 and _only_leaves(use.node.outputs[0])
-        for use in value.uses()
     )
 
 

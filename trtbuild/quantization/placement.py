@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError
 from trtbuild.plan import GRAPH_OUTPUT
+from trtbuild.quantization.masks import masked_sums
 from trtbuild.quantization.onnxruntime_placement import portable_groups
 from trtbuild.quantization.selection import (
     check_is_float,
@@ -27,7 +28,10 @@ __all__ = ["place"]
 
 
 def place(
-    model: ir.Model, float_patterns: Sequence[str] = (), float_groups: Collection[str] = ()
+    model: ir.Model,
+    float_patterns: Sequence[str] = (),
+    float_groups: Collection[str] = (),
+    because: Mapping[str, str] | None = None,
 ) -> Placement:
     """Return where Q/DQ go for TensorRT, with every group of both forms.
 
@@ -36,17 +40,19 @@ def place(
         float_patterns: groups kept in float, by name, op type, or a glob over either.
         float_groups: exact names of groups kept in float; never read as patterns. A group that is none
             any more, because another one is in float, is passed over.
+        because: names of further groups that stay in float, for what their ranges are -> why.
 
     Raises:
         OptionError: a pattern or a name takes nothing out of INT8.
         ModelError: the network holds Q/DQ already.
     """
     check_is_float(model)
-    placement = _placed(model, {})
+    always = masked_sums(model)
+    placement = _placed(model, always)
     floats = _floats(model, float_patterns, float_groups)
-    if not floats and not float_patterns:
+    if not floats and not float_patterns and not because:
         return placement
-    chosen = _placed(model, floats)
+    chosen = _placed(model, {**always, **(because or {}), **floats})
     known = (*placement.groups, *(group for group in chosen.groups if not group.int8))
     check_patterns(model, float_patterns, known)
     unknown = sorted(set(float_groups) - {group.name for group in known})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
 
 from trtbuild.errors import InputError
 from trtbuild.model.operators import CLIPPING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from calibrators import Calibration, TensorRange
 
-__all__ = ["plan_with_ranges"]
+__all__ = ["is_usable", "plan_with_ranges", "refuse_without_range", "without_range"]
 
 
 def plan_with_ranges(
@@ -29,7 +30,7 @@ def plan_with_ranges(
     """Return ranges turned into scales. A tensor with several roots takes the widest of their ranges.
 
     A range that the calibration lacks, as when groups went to float after it, comes from neighbours that
-    it has.
+    it has. A tensor that was always zero, or has no range, gets no Q/DQ: what still reads it reads floats.
 
     Args:
         model: the float network.
@@ -38,37 +39,92 @@ def plan_with_ranges(
         params: scale and zero point of a range, as the form to be written has them.
 
     Raises:
-        InputError: a range is missing, zero or not finite.
+        InputError: a range is missing.
     """
-    known = calibration.ranges
-    if not placement.observed <= known.keys():
-        known = with_neighbours(model, known)
+    known = _known(model, placement, calibration)
     found: dict[str, QuantParams] = {}
     for name, roots in placement.roots.items():
-        ranges = [_range(model, placement, known, root) for root in sorted(roots)]
-        found[name] = params(max(ranges, key=lambda r: r.amax))
+        widest = _widest(placement, known, roots)
+        if is_usable(widest):
+            found[name] = params(widest)
+    lacking = [n for n, both in placement.differences.items() if not found.keys() >= set(both)]
+    if lacking:
+        known = with_neighbours(model, known)
     for name, (total, addend) in placement.differences.items():
-        found[name] = difference(found[total], found[addend])
-    return Plan(placement.consumers, placement.weights, found)
+        if name not in lacking:
+            found[name] = difference(found[total], found[addend])
+        elif is_usable(known.get(name)):
+            found[name] = params(known[name])
+    consumers = {name: readers for name, readers in placement.consumers.items() if name in found}
+    return Plan(consumers, placement.weights, found)
 
 
-def _range(
-    model: ir.Model, placement: Placement, known: Mapping[str, TensorRange], name: str
+def without_range(
+    model: ir.Model, placement: Placement, calibration: Calibration
+) -> dict[str, str]:
+    """Return the quantized tensors that no scale fits -> why: always zero, never seen, or infinite.
+
+    Raises:
+        InputError: a range is missing.
+    """
+    known = _known(model, placement, calibration)
+    found = {}
+    for name, roots in placement.roots.items():
+        widest = _widest(placement, known, roots)
+        if not is_usable(widest):
+            found[name] = _why(widest)
+    return found
+
+
+def is_usable(given: TensorRange | None) -> bool:
+    """Whether a scale can be made of a range: above zero, and finite."""
+    return given is not None and 0 < given.amax < float("inf")
+
+
+def _why(given: TensorRange) -> str:
+    if given.num_values == 0 and given.amax == 0:
+        return "held no value in any sample"
+    return "was zero in every sample" if given.amax == 0 else f"has the range {given.amax:g}"
+
+
+def _known(
+    model: ir.Model, placement: Placement, calibration: Calibration
+) -> Mapping[str, TensorRange]:
+    known = calibration.ranges
+    return known if placement.observed <= known.keys() else with_neighbours(model, known)
+
+
+def _widest(
+    placement: Placement, known: Mapping[str, TensorRange], roots: frozenset[str]
 ) -> TensorRange:
+    ranges = [_range(known, root, whole=root in placement.unclipped) for root in sorted(roots)]
+    return max(ranges, key=lambda one: one.amax)
+
+
+def _range(known: Mapping[str, TensorRange], name: str, *, whole: bool) -> TensorRange:
     given = known.get(name)
     if given is None:
         raise InputError(
             f"the calibration has no range for the tensor '{name}'; it was made for another network or "
             "other options. Calibrate again."
         )
-    if not 0 < given.amax < float("inf"):
-        what = "was zero in every sample" if given.amax == 0 else f"has the range {given.amax:g}"
-        layers = " ".join(f"--float '{layer}'" for layer in _layers_around(model, placement, name))
-        raise InputError(
-            f"the tensor '{name}' {what}, which has no INT8 form. Check the data and its preprocessing, "
-            f"or keep the layers around it in float: {layers}."
-        )
-    return given
+    return replace(given, amax=given.observed_amax) if whole and is_usable(given) else given
+
+
+def refuse_without_range(
+    model: ir.Model, placement: Placement, found: Mapping[str, str]
+) -> NoReturn:
+    """Refuse a build over the first tensor of `without_range`.
+
+    Raises:
+        InputError: always; names the tensor and the layers around it.
+    """
+    name, what = next(iter(found.items()))
+    layers = " ".join(f"--float '{layer}'" for layer in _layers_around(model, placement, name))
+    raise InputError(
+        f"the tensor '{name}' {what}, which has no INT8 form. Check the data and its preprocessing, "
+        f"or keep the layers around it in float: {layers}."
+    )
 
 
 def _layers_around(model: ir.Model, placement: Placement, name: str) -> Iterator[str]:

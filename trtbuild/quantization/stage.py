@@ -9,7 +9,8 @@ from trtbuild.artifact import Artifact, Record
 from trtbuild.errors import InputError
 from trtbuild.model.constants import array
 from trtbuild.model.traversal import nodes_by_name
-from trtbuild.plan import Placement, QuantParams, symmetric
+from trtbuild.plan import GroupKind, Placement, QuantParams, symmetric
+from trtbuild.quantization.by_ranges import place_by_ranges
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import (
     integer_biases,
@@ -43,7 +44,20 @@ def watched_tensors(
     """
     placement = place(model, float_patterns, float_groups)
     _check_weights(model, placement)
-    return tuple(sorted(placement.observed | place_portable(model, placement).observed))
+    portable = place_portable(model, placement)
+    return tuple(sorted(placement.observed | portable.observed | _parts(model, placement)))
+
+
+def _parts(model: ir.Model, placement: Placement) -> set[str]:
+    """The parts of Concats that ONNX Runtime's form alone rounds: whether one scale serves them all."""
+    nodes = nodes_by_name(model.graph)
+    concats = (
+        nodes[group.name]
+        for group in placement.groups
+        if group.kind is GroupKind.KERNEL and group.int8 and group.op_type == "Concat"
+    )
+    parts = (value for node in concats for value in node.inputs)
+    return {value.name for value in parts if value is not None and value.name}
 
 
 def _check_weights(model: ir.Model, placement: Placement) -> None:
@@ -69,10 +83,11 @@ def quantize(
     Raises:
         OptionError: a pattern or a name takes nothing out of INT8.
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
-        InputError: a tensor that needs a range has none, or was always zero.
+        InputError: a tensor that needs a range has none; or all were always zero.
     """
-    placement = place(artifact.model, float_patterns, float_groups)
-    plan = plan_with_ranges(artifact.model, placement, _calibration(artifact), symmetric_range)
+    calibration = _calibration(artifact)
+    placement, dead = place_by_ranges(artifact.model, calibration, float_patterns, float_groups)
+    plan = plan_with_ranges(artifact.model, placement, calibration, symmetric_range)
     int8 = [decision.node for decision in placement.decisions if decision.quantized]
     record = Record(
         "quantize",
@@ -81,6 +96,7 @@ def quantize(
             "float_patterns": list(float_patterns),
             "float_groups": sorted(float_groups),
             "int8_nodes": int8,
+            "without_range": dict(dead),
         },
     )
     return artifact.having(
@@ -101,7 +117,7 @@ def portable_form(artifact: Artifact) -> ir.Model:
         raise InputError(f"'{artifact.name}' has not been quantized.")
     placement = place_portable(artifact.model, artifact.placement)
     plan = plan_with_ranges(artifact.model, placement, _calibration(artifact), unsigned)
-    biases = integer_biases(artifact.model, placement)
+    biases = integer_biases(artifact.model, replace(placement, consumers=plan.consumers))
     return insert(artifact.model, replace(plan, int32_biases=biases))
 
 

@@ -2,9 +2,12 @@
 
 1. Every data input of a selected Conv, ConvTranspose, Gemm or MatMul reads through Q/DQ; so does its
    weight. Outputs carry none: the consumer's pair is enough, and Conv + activation stays one kernel.
-2. A residual Add that adds the output of a selected node to something else reads only that something
-   (the skip branch) through Q/DQ, so that Conv + Add (+ Relu) becomes one INT8 kernel. When both sides
-   come from such nodes, the side with the longer path behind it is the main one.
+2. A residual Add that adds the output of a selected convolution to something else reads only that
+   something (the skip branch) through Q/DQ, so that Conv + Add (+ Relu) becomes one INT8 kernel. When both
+   sides come from convolutions, the side with the longer path behind it is the main one. Behind a Gemm or
+   MatMul the Add stays float: the residual stream of a transformer carries channels a hundred times as
+   large as the others, which one scale rounds away, and no kernel is saved by it. So does a sum that goes
+   to Softmax and may hold a mask (`masks`).
 3. Data movement (Reshape, Slice, MaxPool, ...) whose readers are all quantized reads through Q/DQ of the
    same scale; so does every input of a Concat. Then TensorRT moves Q up and no copy is made. Where
    somebody reads the moved values in float, Q/DQ stay behind the movement, and nothing is rounded for them.
@@ -15,7 +18,8 @@ Each place where a rule chooses INT8 is a group; one that is to stay in float is
 would have chosen it, and the rules after it see what remains.
 
 Source: NVIDIA's TensorRT developer guide, "Explicit quantization" and "Q/DQ layer-placement
-recommendations"; NVIDIA Model Optimizer's INT8 placement for rules 2 to 4.
+recommendations"; NVIDIA Model Optimizer's INT8 placement for rules 2 to 4, whose residual rule
+(`modelopt.onnx.quantization.graph_utils.build_non_residual_input_map`) is for Convolution + Add alone.
 """
 
 from __future__ import annotations
@@ -36,7 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["place_tensorrt"]
 
-_FUSED_WITH_ADD = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_STREAM = "the residual stream behind a {} stays float; only Conv + Add is one INT8 kernel"
 _SHARES = "moves INT8 values; input and output share a scale"
 
 
@@ -76,11 +81,16 @@ class _Choice:
         self.consumers: dict[str, set[Consumer]] = defaultdict(set)
 
     def make(
-        self, node: ir.Node, kind: GroupKind, inputs: Mapping[int, ir.Value | None], reason: str
+        self,
+        node: ir.Node,
+        kind: GroupKind,
+        inputs: Mapping[int, ir.Value | None],
+        reason: str,
+        why_float: str | None = None,
     ) -> bool:
         """Make a group of these inputs of `node`; answer whether it is in INT8."""
         name = node.name or ""
-        why_float = self._floats.get(name)
+        why_float = self._floats.get(name, why_float)
         readers = {index: Consumer(name, index) for index in inputs}
         self.groups[name] = Group(
             name,
@@ -124,20 +134,28 @@ def _add_skip_branches(model: ir.Model, choice: _Choice) -> None:
         main = [i for i, value in enumerate(node.inputs) if _fuses(value, choice)]
         if not main:
             continue
+        main = [i for i in main if _producer_type(node.inputs[i]) in _CONVOLUTIONS] or main
         kept = max(main, key=lambda i: (depth[_producer_name(node.inputs[i])], -i))
         skip = node.inputs[1 - kept]
         if skip is not None and skip is not node.inputs[kept]:
             reason = "residual: the skip branch through Q/DQ"
-            choice.make(node, GroupKind.SKIP_BRANCH, {1 - kept: skip}, reason)
+            fused = _producer_type(node.inputs[kept])
+            why_float = None if fused in _CONVOLUTIONS else _STREAM.format(fused)
+            choice.make(node, GroupKind.SKIP_BRANCH, {1 - kept: skip}, reason, why_float)
 
 
 def _fuses(value: ir.Value | None, choice: _Choice) -> bool:
     """Whether `value` comes from a quantized layer and from there goes into this Add alone."""
     producer = value.producer() if value is not None else None
-    if producer is None or producer.op_type not in _FUSED_WITH_ADD or value is None:
+    if producer is None or producer.op_type not in WEIGHTED or value is None:
         return False
     alone = len(value.uses()) == 1 and not value.is_graph_output()
     return choice.is_int8(producer) and alone
+
+
+def _producer_type(value: ir.Value | None) -> str:
+    producer = value.producer() if value is not None else None
+    return "" if producer is None else producer.op_type
 
 
 def _producer_name(value: ir.Value | None) -> str:

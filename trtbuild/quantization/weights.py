@@ -7,7 +7,16 @@ import numpy as np
 from trtbuild.errors import ModelError
 from trtbuild.plan import INT8_LIMIT
 
-__all__ = ["check_finite", "quantize_bias", "quantize_weight", "weight_scales"]
+__all__ = [
+    "check_finite",
+    "quantize_bias",
+    "quantize_weight",
+    "scales_that_hold",
+    "weight_scales",
+]
+
+# Steps of a bias that leave as much room again in int32 for the sum of products that it is added to.
+_MOST_STEPS = 2.0**30
 
 
 def check_finite(weight: np.ndarray, name: str) -> None:
@@ -49,6 +58,37 @@ def quantize_weight(weight: np.ndarray, scales: np.ndarray, axis: int | None) ->
         shape[axis] = -1
     steps = np.rint(weight.astype(np.float32) / scales.reshape(shape))
     return np.asarray(np.clip(steps, -INT8_LIMIT, INT8_LIMIT), dtype=np.int8)
+
+
+def scales_that_hold(
+    bias: np.ndarray, data_scale: np.ndarray, scales: np.ndarray, are_zero: np.ndarray
+) -> np.ndarray:
+    """Return weight scales raised, channel by channel, until the bias fits into int32 steps.
+
+    A bias counts in steps of ``data_scale * weight_scale``. Weights so small that it overflows are, beside
+    the bias, as nothing; they lose bits, and the bias none that a float32 has. A channel of zeros is exact
+    in every scale, and gets the finest one that holds its bias.
+
+    Args:
+        bias: float, one value per output channel.
+        data_scale: scale of the layer's data input, one value.
+        scales: of the weight, float32, one or as many as `bias` has.
+        are_zero: for each scale, whether its weights are all zero.
+
+    Returns:
+        The scales, float32; `scales` itself where nothing has to change.
+
+    Source: ONNX Runtime's QDQ quantizer, ``_adjust_weight_scale_for_int32_bias``, which does the same with
+    less room.
+    """
+    magnitude = np.abs(bias.astype(np.float64))
+    least = magnitude / (np.float64(data_scale) * _MOST_STEPS)
+    if scales.ndim == 0:
+        least = np.asarray(least.max(initial=0.0))
+    least = np.maximum(least, np.finfo(np.float32).tiny)
+    wanted = np.where(are_zero & (magnitude > 0 if scales.ndim else True), least, scales)
+    raised = np.maximum(wanted, least).astype(np.float32)
+    return scales if np.array_equal(raised, scales) else raised
 
 
 def quantize_bias(

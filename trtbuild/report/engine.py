@@ -31,7 +31,7 @@ from trtbuild.report.model import (
 from trtbuild.result import ENGINE, FLOAT, TITLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from trtbuild.plots.data import Bars
     from trtbuild.result import EngineResult
@@ -90,11 +90,20 @@ def _notes(result: EngineResult) -> Iterator[Line]:
             yield Line(f"data: {record.summary}")
         if record.stage == "spot check":
             yield Line(f"note: {record.summary}", Tone.NOTE)
+    for name, what in _without_range(result).items():
+        yield Line(f"note: the tensor '{name}' {what}; what reads it stays float", Tone.NOTE)
+    for gap in result.below_tensorrt_form:
+        yield Line(f"note: {gap}", Tone.NOTE)
     if result.artifact.early_stop is not None:
         yield from early_stop_lines(result.artifact.early_stop)
     if result.engine.without_effect:
         text = ", ".join(name.replace("_", "-") for name in result.engine.without_effect)
         yield Line(f"note: without effect on {result.engine.backend}: {text}", Tone.NOTE)
+
+
+def _without_range(result: EngineResult) -> Mapping[str, str]:
+    done = [record for record in result.artifact.history if record.stage == "quantize"]
+    return done[-1].details["without_range"] if done else {}
 
 
 def _search(tuned: Tuned) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from trtbuild.quantization import place, quantize
+from trtbuild.quantization import place_by_ranges, quantize
 from trtbuild.search.bias_correction import corrected
 from trtbuild.search.groups import find_groups, with_float
 
@@ -72,7 +72,11 @@ class Candidate:
 
     def groups(self) -> tuple[Group, ...]:
         """Return the groups in INT8 that round values, in the order of the network."""
-        placement = place(self.artifact.model, self.float_patterns, self.float_groups)
+        calibration = self.artifact.calibration
+        assert calibration is not None
+        placement, _ = place_by_ranges(
+            self.artifact.model, calibration, self.float_patterns, self.float_groups
+        )
         return tuple(group for group in placement.groups if group.int8 and group.rounds)
 
     def with_float(self, names: Collection[str]) -> Candidate:

@@ -271,12 +271,19 @@ def test_tensor_that_is_always_zero(bench):
         {"w": (4, 3, 3, 3), "v": (4, 4, 3, 3)},
     )
     bench.give_model(proto)
-    sentence = bench.refuses()
+    sentence = bench.refuses("--strict")
     assert "'dead' was zero" in sentence
     # and the remedy that the sentence names is one
     assert "--float 'Conv_y'" in sentence
-    remedy = [part for part in sentence.replace("'", "").rstrip(".").split() if "Conv_" in part]
-    assert bench.run(*(o for name in remedy[:1] for o in ("--float", name))).code == 0
+    assert bench.run("--strict", "--float", "Conv_y").code == 0
+    done = bench.run()
+    assert done.code == 0
+    assert "the tensor 'dead' was zero in every sample; 'Conv_y' stays in float for it" in done.err
+
+
+def test_data_that_are_zero_throughout(bench):
+    bench.give_data(x=0 * images())
+    assert "'x' was zero in every sample" in bench.refuses()
 
 
 def test_static_batch_needs_a_batch_to_verify(bench):

@@ -1,0 +1,158 @@
+"""What stays in float for what its ranges are, which is known after calibration only.
+
+- A tensor that was always zero, or held nothing, has no scale. Zero is exact in every scale, but other data
+  may hold something else, so what reads it reads floats.
+- A Concat that stands between INT8 layers in ONNX Runtime's form alone rounds all parts with one scale, and
+  a part loses ``log2(widest amax / own amax)`` of its 8 bits, 6 dB each. Where a part would lose more than
+  `MOST_BITS_LOST`, parts and result stay float.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from trtbuild.model.constants import is_constant
+from trtbuild.model.traversal import nodes_by_name
+from trtbuild.plan import GroupKind
+from trtbuild.quantization.neighbour_ranges import with_neighbours
+from trtbuild.quantization.onnxruntime_placement import place_portable
+from trtbuild.quantization.placement import place
+from trtbuild.quantization.ranges import is_usable, refuse_without_range, without_range
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from calibrators import Calibration, TensorRange
+    from trtbuild.artifact import Artifact
+    from trtbuild.plan import Placement
+
+__all__ = ["MOST_BITS_LOST", "place_by_ranges", "say_without_range"]
+
+# One bit is 6 dB: so far below TensorRT's form an engine counts as far below it.
+MOST_BITS_LOST = 1.0
+
+_log = logging.getLogger(__name__)
+_REASON = "the tensor '{}' {}"
+_NUM_NAMED = 3
+
+
+def place_by_ranges(
+    model: ir.Model,
+    calibration: Calibration,
+    float_patterns: Sequence[str] = (),
+    float_groups: Collection[str] = (),
+) -> tuple[Placement, Mapping[str, str]]:
+    """Return where Q/DQ go, as `place` does, with what cannot be rounded for its range in float.
+
+    Returns:
+        The placement; and tensor -> why no scale fits it, for those that would have been quantized.
+
+    Raises:
+        OptionError, ModelError: see `place`.
+        InputError: a range is missing, or nothing is left in INT8, or the data are zero throughout.
+    """
+    because: dict[str, str] = {}
+    dead: dict[str, str] = {}
+    first = placement = place(model, float_patterns, float_groups)
+    while True:
+        portable = place_portable(model, placement)
+        found = {
+            **without_range(model, placement, calibration),
+            **without_range(model, portable, calibration),
+        }
+        more = _readers_of(found, placement, portable)
+        more |= _unlike_concats(model, placement, portable, calibration)
+        dead.update(found)
+        if not more.keys() - because.keys():
+            break
+        because.update(more)
+        placement = place(model, float_patterns, float_groups, because)
+    fed = [value.name for value in model.graph.inputs if not is_constant(value)]
+    if dead and (not placement.weights or all(name in dead for name in fed)):
+        refuse_without_range(model, first, dead)
+    return placement, dead
+
+
+def say_without_range(
+    artifact: Artifact,
+    float_patterns: Sequence[str] = (),
+    float_groups: Collection[str] = (),
+    *,
+    is_strict: bool = False,
+) -> None:
+    """Warn of every tensor that no scale fits, and of what stays in float for it.
+
+    Args:
+        artifact: calibrated.
+        float_patterns: groups kept in float in any case; see `place`.
+        float_groups: exact names of further ones.
+        is_strict: refuse the first of them instead.
+
+    Raises:
+        InputError: it is strict and there is one; a range is missing, or all are zero.
+    """
+    assert artifact.calibration is not None
+    model = artifact.model
+    placement, dead = place_by_ranges(model, artifact.calibration, float_patterns, float_groups)
+    if dead and is_strict:
+        refuse_without_range(model, place(model, float_patterns, float_groups), dead)
+    for name, what in dead.items():
+        reason = _REASON.format(name, what)
+        kept = [group.name for group in placement.groups if group.reason == reason]
+        if kept:
+            _log.warning("%s; %s in float for it.", reason, _named(kept))
+
+
+def _named(kept: Sequence[str]) -> str:
+    names = ", ".join(f"'{name}'" for name in kept[:_NUM_NAMED])
+    more = f" and {len(kept) - _NUM_NAMED} more" if len(kept) > _NUM_NAMED else ""
+    return f"{names}{more} {'stays' if len(kept) == 1 else 'stay'}"
+
+
+def _readers_of(
+    dead: Mapping[str, str], placement: Placement, portable: Placement
+) -> dict[str, str]:
+    """The groups in INT8 that read one of these tensors -> why they cannot."""
+    why = {
+        consumer: _REASON.format(name, what)
+        for form in (portable, placement)
+        for name, what in dead.items()
+        for consumer in form.consumers.get(name, ())
+    }
+    return {
+        group.name: next(why[consumer] for consumer in sorted(group.consumers & why.keys()))
+        for group in placement.groups
+        if group.int8 and group.consumers & why.keys() and group.kind is not GroupKind.OUTPUT
+    }
+
+
+def _unlike_concats(
+    model: ir.Model, placement: Placement, portable: Placement, calibration: Calibration
+) -> dict[str, str]:
+    """The Concats of ONNX Runtime's form alone whose parts one scale does not serve -> why."""
+    nodes = nodes_by_name(model.graph)
+    kernels = {g.name: g for g in placement.groups if g.kind is GroupKind.KERNEL and g.int8}
+    concats = [nodes[name] for name, group in kernels.items() if group.op_type == "Concat"]
+    if not concats:
+        return {}
+    known = with_neighbours(model, calibration.ranges)
+    found = {}
+    for node in concats:
+        bits = _bits_lost(node, known)
+        if bits <= MOST_BITS_LOST:
+            continue
+        reason = f"one scale for all parts would cost the smallest {bits:.1f} of its 8 bits"
+        found[node.name or ""] = reason
+        readers = portable.consumers.get(node.outputs[0].name or "", ())
+        found.update({reader.node: reason for reader in readers if reader.node in kernels})
+    return found
+
+
+def _bits_lost(node: ir.Node, known: Mapping[str, TensorRange]) -> float:
+    ranges = (known.get(value.name or "") for value in node.inputs if value is not None)
+    amaxes = [given.amax for given in ranges if given is not None and is_usable(given)]
+    return math.log2(max(amaxes) / min(amaxes)) if amaxes else 0.0

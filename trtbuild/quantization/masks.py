@@ -1,0 +1,87 @@
+"""Masks in front of Softmax: sums that stay in float.
+
+Attention hides positions by adding minus infinity, or a number like -1e9, to their scores. A scale that
+reaches so far leaves nothing of the scores, and infinity has no scale at all, while Softmax asks only that
+the hidden scores be far below the others. So what lies between a mask and a Softmax is never rounded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.model.constants import array, is_constant
+from trtbuild.model.operators import moves_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx_ir as ir
+
+__all__ = ["MASKING", "masked_sums", "reaches_minus_infinity"]
+
+# Exporters hide with -inf, the least float32 or float16 (-65504), -1e9, -1e4, or -1e3; scores in front of
+# a Softmax are of the order of ten: exp(-1000) is 0 in float32 beside any of them.
+MASKING = -1000.0
+
+_SOFTMAX = frozenset({"LogSoftmax", "Softmax"})
+_ELEMENTWISE = frozenset(
+    {"Add", "Cast", "Clip", "Concat", "Div", "Max", "Min", "Mul", "Neg", "Sub"}
+)
+_REASON = (
+    "its result goes to Softmax and one side may be a mask, which leaves no scale for the other"
+)
+
+
+def masked_sums(model: ir.Model) -> dict[str, str]:
+    """Return name -> reason for every node between something that may be a mask and a Softmax.
+
+    A mask is recognised by what it is made of: a Where, a constant at or below `MASKING`, or an input of the
+    network, moved and computed element by element; what a layer with weights gives is none.
+    """
+    before = _in_front_of_softmax(model)
+    masks: set[ir.Value] = {value for value in model.graph.inputs if not is_constant(value)}
+    found = {}
+    for node in model.graph:
+        if not _passes_on(node):
+            continue
+        if node.op_type == "Where" or any(v in masks or _hides(v) for v in _given(node)):
+            masks.update(node.outputs)
+            if node in before and node.name:
+                found[node.name] = _REASON
+    return found
+
+
+def reaches_minus_infinity(model: ir.Model) -> frozenset[str]:
+    """Return the tensors between a constant minus infinity and the Softmax that takes it."""
+    before = _in_front_of_softmax(model)
+    reached: set[ir.Value] = set()
+    for node in model.graph:
+        if node in before and any(v in reached or _hides(v, float("-inf")) for v in _given(node)):
+            reached.update(node.outputs)
+    return frozenset(value.name for value in reached if value.name)
+
+
+def _in_front_of_softmax(model: ir.Model) -> set[ir.Node]:
+    found: set[ir.Node] = set()
+    for node in reversed(model.graph):
+        readers = [use.node for output in node.outputs for use in output.uses()]
+        if _passes_on(node) and any(r.op_type in _SOFTMAX or r in found for r in readers):
+            found.add(node)
+    return found
+
+
+def _passes_on(node: ir.Node) -> bool:
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    return node.op_type in _ELEMENTWISE or node.op_type == "Where" or moves_values(node)
+
+
+def _given(node: ir.Node) -> Iterator[ir.Value]:
+    return (value for value in node.inputs if value is not None)
+
+
+def _hides(value: ir.Value, limit: float = MASKING) -> bool:
+    content = array(value) if is_constant(value) else None
+    if content is None or content.dtype.kind != "f" or not content.size:
+        return False
+    return bool(content.min() <= limit)
