@@ -69,7 +69,7 @@ def _text(cell: Cell) -> Text:
 def _grid(table: Table) -> Grid:
     shown = [i for i, column in enumerate(table.columns) if not column.is_detail]
     has_lines = any(isinstance(cell, tuple) for row in table.rows for cell in row)
-    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=has_lines)
+    grid = Grid(box=box.HEAVY_HEAD, show_lines=has_lines)
     for column in (table.columns[i] for i in shown):
         justify, overflow = ("left", "fold") if column.is_name else ("right", "fold")
         grid.add_column(_text(column.title), justify=justify, overflow=overflow)  # type: ignore[arg-type]
