@@ -11,7 +11,7 @@ from trtbuild.backends.opening import open_engine
 from trtbuild.data import RandomSource, batches, open_named
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import file_digest
-from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
+from trtbuild.jobs.paths import check_paths, data_inputs, is_same_file, named_inputs
 from trtbuild.latency.baseline import Baseline, check_device, load_baseline, save_baseline
 from trtbuild.latency.conditions import Conditions, Device, Monitor, this_device
 from trtbuild.latency.measure import Samples, measure
@@ -105,8 +105,7 @@ def bench(
             the data does not fit.
         MissingError: the backend does not work here.
     """
-    reads = named_inputs(the_engine=recipe.engine, what_it_is_compared_with=recipe.against)
-    check_paths((*reads, *data_inputs(recipe.data)), [recipe.save_baseline], besides)
+    _check_paths(recipe, besides)
     device = this_device()
     baseline = _baseline(recipe, device)
     with contextlib.ExitStack() as stack:
@@ -129,10 +128,23 @@ def bench(
     return result
 
 
+def _check_paths(recipe: BenchRecipe, besides: Besides | None) -> None:
+    """Look at all paths; a baseline may follow itself, for it is read before it is written anew."""
+    against = recipe.against
+    if _is_baseline(against) and is_same_file(recipe.save_baseline, against):
+        against = None
+    reads = named_inputs(the_engine=recipe.engine, what_it_is_compared_with=against)
+    check_paths((*reads, *data_inputs(recipe.data)), [recipe.save_baseline], besides)
+
+
+def _is_baseline(path: Path | None) -> bool:
+    return path is not None and path.suffix == ".json"
+
+
 def _baseline(recipe: BenchRecipe, device: Device) -> Baseline | None:
     if recipe.save_baseline is not None and len(recipe.batch_sizes) > 1:
         raise OptionError("a baseline holds one batch size; give one with --batch-size.")
-    if recipe.against is None or recipe.against.suffix != ".json":
+    if recipe.against is None or not _is_baseline(recipe.against):
         return None
     baseline = load_baseline(recipe.against)
     check_device(baseline, device, recipe.against)
@@ -148,7 +160,7 @@ def _open(recipe: BenchRecipe, stack: contextlib.ExitStack) -> dict[str, Session
         return session
 
     engine = opened(recipe.engine)
-    if recipe.against is None or recipe.against.suffix == ".json":
+    if recipe.against is None or _is_baseline(recipe.against):
         return {recipe.engine.name: engine}
     base = opened(recipe.against)
     check_same_interface(base, engine, str(recipe.engine), of="the other engine")

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from trtbuild.backends import choose_backend
 from trtbuild.errors import InputError
-from trtbuild.jobs.paths import Besides, Inputs, check_paths, data_inputs, named_inputs
+from trtbuild.jobs.paths import (
+    Besides,
+    Inputs,
+    check_paths,
+    data_inputs,
+    is_same_file,
+    named_inputs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +83,14 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
         MissingError: the backend does not work here.
     """
     backend, _ = choose_backend(recipe.backend, recipe.tensorrt)
-    check_paths(_inputs(recipe), _outputs(recipe, backend.name), besides, folder=recipe.output)
+    # the ranges of an earlier build in the same folder: read before they are written anew
+    kept = recipe.output / _ranges_name(recipe) if recipe.int8 else None
+    reads = tuple(
+        (what, path)
+        for what, path in _inputs(recipe)
+        if not (path == recipe.calibration and is_same_file(path, kept))
+    )
+    check_paths(reads, _outputs(recipe, backend.name), besides, folder=recipe.output)
 
 
 def _inputs(recipe: EngineRecipe) -> Inputs:
@@ -101,13 +115,17 @@ def _outputs(recipe: EngineRecipe, backend: str) -> Iterator[Path]:
         yield recipe.tensorrt.timing_cache
 
 
+def _ranges_name(recipe: EngineRecipe) -> str:
+    return f"{recipe.model.stem}.calibration.json"
+
+
 def _names(recipe: EngineRecipe, backend: str) -> Iterator[str]:
     """The names of the files that a build leaves."""
     stem = recipe.model.stem
     if recipe.export is not None:
         yield recipe.model.name
     if recipe.int8:
-        yield from (f"{stem}.int8.onnx", f"{stem}.calibration.json")
+        yield from (f"{stem}.int8.onnx", _ranges_name(recipe))
     yield f"{stem}.plan" if backend == "tensorrt" else f"{stem}.{backend}.onnx"
     yield f"{stem}.manifest.json"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from trtbuild.options.data import DataRecipe
 
-__all__ = ["Besides", "Inputs", "check_paths", "data_inputs", "named_inputs"]
+__all__ = ["Besides", "Inputs", "check_paths", "data_inputs", "is_same_file", "named_inputs"]
 
 # What is read, in words, and where it lies.
 Inputs = tuple[tuple[str, Path], ...]
@@ -83,7 +83,7 @@ def check_paths(
         real = os.path.realpath(path)
         if real in seen and not _is_special(path):
             raise OptionError(
-                f"two files would be written to '{path}'; choose another place for one of them."
+                f"two files would be written to '{path}'; name another file for one of them."
             )
         seen[real] = path
         _check_no_input(path, reads)
@@ -94,14 +94,17 @@ def _check_no_input(path: Path, reads: Inputs) -> None:
     if not path.exists() or _is_special(path) or path.is_dir():
         return
     for what, place in reads:
-        if any(_is_same(path, file) for file in _files_read(place)) or _is_data_in(path, place):
+        if any(is_same_file(path, file) for file in _files_read(place)) or _is_data_in(path, place):
             raise OptionError(
-                f"'{path}' is {what}, which is read and would be written over; choose another place."
+                f"'{path}' is {what}, which is read and would be written over; name another file."
             )
 
 
-def _is_same(path: Path, file: Path) -> bool:
-    return file.exists() and path.samefile(file)
+def is_same_file(path: Path | None, other: Path | None) -> bool:
+    """Return whether both paths are there and lead to one file."""
+    if path is None or other is None:
+        return False
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def _is_data_in(path: Path, place: Path) -> bool:

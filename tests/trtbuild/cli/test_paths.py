@@ -62,15 +62,36 @@ OVER = [
     ("cache", "convert", "c.cache", "m.onnx", "-o", "m.onnx"),
     ("cache", "convert", "c.cache", "m.onnx", "-o", "c.cache"),
     ("bench", "m.onnx", "--save-baseline", "m.onnx"),
+    ("bench", "m.onnx", "--against", "n.onnx", "--save-baseline", "n.onnx"),
     ("crosscheck", "c.json", "c.cache", "--report", "c.json"),
     ("init", "m.onnx", "-o", "m.onnx", "--force"),
 ]
 
 
+def test_ranges_of_the_same_folder_are_used_again(bench):
+    assert bench.run(*ENGINE).code == 0
+    network = (bench.folder / "o" / "m.int8.onnx").read_bytes()
+    again = (*ENGINE, "--calibration", "o/m.calibration.json")
+    assert bench.run(*again, "--dry-run").code == 0
+    assert bench.run(*again).code == 0
+    assert (bench.folder / "o" / "m.int8.onnx").read_bytes() == network
+    for twice in ((*again, "--dry-run"), again):
+        assert "two files" in bench.run(*twice, "--report", "o/m.calibration.json").sentence
+
+
+def test_a_baseline_follows_itself(bench):
+    quick = ("bench", "m.onnx", "--seconds", "0.01", "--warmup-ms", "0")
+    assert bench.run(*quick, "--save-baseline", "b.json").code == 0
+    first = (bench.folder / "b.json").read_text()
+    again = bench.run(*quick, "--against", "b.json", "--save-baseline", "./b.json")
+    assert again.code in (0, 1), again.err
+    assert (bench.folder / "b.json").read_text() != first
+
+
 @pytest.mark.parametrize("arguments", OVER, ids=" ".join)
 def test_no_input_is_written_over(bench, arguments):
     before = {path.name: path.read_bytes() for path in bench.folder.iterdir() if path.is_file()}
-    assert "would be written over" in bench.run(*arguments).sentence
+    assert "would be written over; name another file" in bench.run(*arguments).sentence
     now = {path.name: path.read_bytes() for path in bench.folder.iterdir() if path.is_file()}
     assert now == before
     assert (bench.folder / "link.onnx").is_symlink()
@@ -153,7 +174,8 @@ def test_a_report_that_cannot_be_written_does_not_hide_a_finished_engine(bench, 
 
 def test_plots_appear_all_or_none(bench, monkeypatch):
     plots = bench.folder / "plots"
-    assert bench.run("calibrate", "merge", "c.json", "-o", "x.json", "--plot", "plots").code == 0
+    drawing = ("calibrate", "m.onnx", "--data", "d.npz", "-o", "x.json", "--plot", "plots")
+    assert bench.run(*drawing).code == 0
     before = {path.name: path.read_bytes() for path in plots.iterdir()}
     assert len(before) > 2
     drawn = []
@@ -165,6 +187,6 @@ def test_plots_appear_all_or_none(bench, monkeypatch):
         return "<svg/>"
 
     monkeypatch.setattr("trtbuild.plots.calibration.picture", full)
-    done = bench.run("calibrate", "merge", "c.json", "-o", "x.json", "--plot", "plots")
+    done = bench.run(*drawing)
     assert "No space left" in done.sentence
     assert {path.name: path.read_bytes() for path in plots.iterdir()} == before
