@@ -87,7 +87,8 @@ def valid(tmp_path_factory):
     specs = input_specs(read_model(model))
     calibrated, cache = folder / "c.json", folder / "c.cache"
     files = CalibrationFiles(output=calibrated, cache=cache)
-    calibrate_file(CalibrateRecipe(model=model, data=DataRecipe(str(data)), files=files))
+    whole = DataRecipe(str(data))
+    calibrate_file(CalibrateRecipe(model=model, data=whole, shard="1/1", files=files))
     baseline = folder / "b.json"
     times = MeasureOptions(duration_ms=20.0)
     bench(BenchRecipe(engine=model, measure=times, save_baseline=baseline))

@@ -188,7 +188,7 @@ def _numbers_together(paths: Sequence[Path], parts: Sequence[Calibration]) -> tu
 
 
 def _numbers_of(path: Path, part: Calibration) -> tuple[list[int], int]:
-    text = part.provenance[_SHARD]
+    text = str(part.provenance[_SHARD])
     try:
         numbers, _, count = text.partition("/")
         found, of = [int(number) for number in numbers.split(",")], int(count)
