@@ -120,7 +120,7 @@ PLACES = (
           "trtbuild/quantization/test_groups.py"),
     Place("trtbuild/quantization/scale_propagation.py", "_RELU) and len(source.uses()) == 1:", "_RELU):",
           "trtbuild/migration/test_migration.py"),
-    Place("trtbuild/jobs/compare.py", "FAR_SQNR_DB = 20.0", "FAR_SQNR_DB = 19.0",
+    Place("trtbuild/result.py", "FAR_SQNR_DB = 20.0", "FAR_SQNR_DB = 19.0",
           "trtbuild/test_layers_at_fault.py"),
     Place("trtbuild/jobs/compare.py", "figure.value >= FAR_SQNR_DB", "figure.value > FAR_SQNR_DB",
           "trtbuild/test_layers_at_fault.py"),

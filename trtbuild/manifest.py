@@ -101,6 +101,8 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
             name: {**comparison.to_json(), "verdict": result.verdicts[name].to_json()}
             for name, comparison in result.comparisons.items()
         },
+        "unjudged_collapse": result.unjudged_collapse,
+        "better_rule": encode(result.better_rule),
         "below_tensorrt_form": [encode(gap) for gap in result.below_tensorrt_form],
         "layers_at_fault": None if result.layers is None else encode(result.layers),
         "latency": {name: encode(summarize(samples)) for name, samples in result.latency.items()},

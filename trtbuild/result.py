@@ -17,12 +17,24 @@ if TYPE_CHECKING:
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.layers import LayerReport
 
-__all__ = ["ENGINE", "FLOAT", "TENSORRT_FORM", "TITLES", "EngineResult", "FormGap"]
+__all__ = [
+    "ENGINE",
+    "FAR_SQNR_DB",
+    "FLOAT",
+    "TENSORRT_FORM",
+    "TITLES",
+    "EngineResult",
+    "FormGap",
+    "OtherRule",
+]
 
 # The names under which networks are compared and timed.
 FLOAT = "float"
 TENSORRT_FORM = "tensorrt_form"
 ENGINE = "engine"
+
+# Below this an output is far from the float one (10 % relative error), and the user wants a reason.
+FAR_SQNR_DB = 20.0
 
 # What people read for them.
 TITLES = {FLOAT: "float", TENSORRT_FORM: "TensorRT form", ENGINE: "engine"}
@@ -56,6 +68,27 @@ class FormGap:
 
 
 @dataclass(frozen=True)
+class OtherRule:
+    """What TensorRT's form would be with another threshold rule, on a few of the images.
+
+    Attributes:
+        option: the options that ask for it.
+        sqnr_db: of the worst output, with it.
+        own_db: the same with the rule that was used.
+    """
+
+    option: str
+    sqnr_db: float
+    own_db: float
+
+    def __str__(self) -> str:
+        return (
+            f"with {self.option} the worst output of TensorRT's form has {self.sqnr_db:.1f} dB in place of "
+            f"{self.own_db:.1f} dB, on a few of the images"
+        )
+
+
+@dataclass(frozen=True)
 class EngineResult:
     """What came out.
 
@@ -71,6 +104,8 @@ class EngineResult:
         kept_apart: whether calibration is known not to have seen the images of the comparisons.
         layers: the layers' errors, where an output of TensorRT's form is far from the float one.
         tuned: what the search for a budget did; None where none was set.
+        better_rule: the threshold rule that serves best, where an output is far from the float one, no
+            limit was set and another rule is clearly better.
         record: what stands in the manifest, as JSON types; see `trtbuild.manifest`.
     """
 
@@ -85,12 +120,34 @@ class EngineResult:
     kept_apart: bool
     layers: LayerReport | None = None
     tuned: Tuned | None = None
+    better_rule: OtherRule | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
         """Whether every limit holds."""
         return all(verdict.passed for verdict in self.verdicts.values())
+
+    @property
+    def unjudged_collapse(self) -> str:
+        """Say which output is far from the float one (`FAR_SQNR_DB`) where no limit judges it; else empty."""
+        limits = (f.unit or f.limit for v in self.verdicts.values() for f in v.findings)
+        if any(limits):
+            return ""
+        found = [
+            (output.sqnr_db.value, f"output '{output.name}' of {TITLES[name]}")
+            for name, comparison in self.comparisons.items()
+            for output in comparison.outputs
+            if output.sqnr_db is not None and output.sqnr_db.value < FAR_SQNR_DB
+        ]
+        if not found:
+            return ""
+        value, where = min(found)
+        return (
+            f"no limit was set, and {where} has {value:.1f} dB of SQNR ({FAR_SQNR_DB:g} dB are 10 % error); "
+            "set one, such as --min-sqnr or --max-top1-drop, to have the engine judged and a better one "
+            "looked for"
+        )
 
     @property
     def below_tensorrt_form(self) -> tuple[FormGap, ...]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from trtbuild.data import batches, full_batches
 from trtbuild.latency.measure import measure
 from trtbuild.model import fixed_batch, input_specs
 from trtbuild.progress import Progress, silent
-from trtbuild.result import ENGINE, FLOAT, TENSORRT_FORM
+from trtbuild.quantization import quantize
+from trtbuild.result import ENGINE, FAR_SQNR_DB, FLOAT, TENSORRT_FORM, OtherRule
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.steps import METHODS
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import compare_each
 from trtbuild.verification.layers import LayerReport, layer_errors
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.compare import Comparison
 
 __all__ = [
-    "FAR_SQNR_DB",
+    "better_rule",
     "check_labels",
     "compare_with_float",
     "find_fault",
@@ -38,11 +42,12 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+# Another rule is worth naming from half a bit on.
+_CLEARLY_DB = 3.0
+
 # Latency is taken on this many batches in turn; of one sample, where the network leaves the size open.
 _LATENCY_BATCHES = 8
 
-# Below this an output is far from the float one (10 % relative error), and the user wants a name.
-FAR_SQNR_DB = 20.0
 _FAULT_BATCHES = 4
 
 # So many samples tell a network that knows the labels from one that does not.
@@ -158,3 +163,45 @@ def find_fault(
     if all(figure is None or figure.value >= FAR_SQNR_DB for figure in figures):
         return None
     return layer_errors(artifact.model, artifact.quantized, few[:_FAULT_BATCHES], progress)
+
+
+def better_rule(
+    artifact: Artifact,
+    few: Sequence[Batch],
+    float_patterns: Sequence[str] = (),
+    float_groups: Sequence[str] = (),
+    progress: Progress = silent,
+) -> OtherRule | None:
+    """Return the threshold rule under which TensorRT's form is nearest to float, where it is clearly nearer.
+
+    Args:
+        artifact: calibrated with its histograms, and quantized.
+        few: what is compared on.
+        float_patterns: what stays in float, by pattern.
+        float_groups: what stays in float, by exact name.
+        progress: told of each rule.
+    """
+    calibration = artifact.calibration
+    if calibration is None or calibration.histograms is None or artifact.quantized is None:
+        return None
+    reference = open_session(artifact.source)
+    feeds = few[:_FAULT_BATCHES]
+
+    def worst_sqnr(model: ir.Model) -> float:
+        session = open_session(model, Execution.FLOAT)
+        found = compare_each(reference, {TENSORRT_FORM: session}, feeds)[TENSORRT_FORM]
+        return min((o.sqnr_db.value for o in found.outputs if o.sqnr_db is not None), default=inf)
+
+    own = worst_sqnr(artifact.quantized)
+    best: OtherRule | None = None
+    for number, (method, options) in enumerate(METHODS):
+        if (method, options) != (calibration.method, dict(calibration.options)):
+            chosen = replace(artifact, calibration=calibration.chosen_with(method, **options))
+            tried = quantize(chosen, float_patterns, float_groups).quantized
+            assert tried is not None
+            sqnr = worst_sqnr(tried)
+            if sqnr > max(own + _CLEARLY_DB, best.sqnr_db if best else 0.0):
+                extra = "".join(f" --{name} {value:g}" for name, value in options.items())
+                best = OtherRule(f"--calibrator {method}{extra}", sqnr, own)
+        progress("rules", number + 1, len(METHODS))
+    return best

@@ -14,7 +14,13 @@ from trtbuild.calibration import calibrate, changes_since, load_calibration, spo
 from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_data
 from trtbuild.errors import ModelError, OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
-from trtbuild.jobs.compare import check_labels, compare_with_float, find_fault, time_against_float
+from trtbuild.jobs.compare import (
+    better_rule,
+    check_labels,
+    compare_with_float,
+    find_fault,
+    time_against_float,
+)
 from trtbuild.jobs.dry_run import check_build
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
 from trtbuild.manifest import write_manifest
@@ -177,6 +183,9 @@ def _built(
     )
     for gap in result.below_tensorrt_form:
         _log.warning("%s.", gap)
+    if result.unjudged_collapse:
+        kept = (recipe.float_patterns, recipe.float_groups)
+        result = replace(result, better_rule=better_rule(artifact, few, *kept, progress))
     return replace(result, record=write_manifest(result, recipe, plan))
 
 

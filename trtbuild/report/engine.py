@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from trtbuild.jobs.compare import FAR_SQNR_DB
 from trtbuild.latency.conditions import this_device
 from trtbuild.latency.stats import ratio
 from trtbuild.model.operators import WEIGHTED
@@ -28,7 +27,7 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
-from trtbuild.result import ENGINE, FLOAT, TITLES
+from trtbuild.result import ENGINE, FAR_SQNR_DB, FLOAT, TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,7 +63,8 @@ def engine_report(result: EngineResult) -> Report:
         ),
         files=_files(result),
         checks=checks,
-        verdict=verdict_on(checks),
+        verdict=result.unjudged_collapse or verdict_on(checks),
+        is_judged=not result.unjudged_collapse,
         data=result.record,
     )
 
@@ -92,6 +92,8 @@ def _notes(result: EngineResult) -> Iterator[Line]:
             yield Line(f"note: {record.summary}", Tone.NOTE)
     for name, what in _without_range(result).items():
         yield Line(f"note: the tensor '{name}' {what}; what reads it stays float", Tone.NOTE)
+    if result.better_rule is not None:
+        yield Line(f"note: {result.better_rule}", Tone.NOTE)
     for gap in result.below_tensorrt_form:
         yield Line(f"note: {gap}", Tone.NOTE)
     if result.artifact.early_stop is not None:

@@ -162,6 +162,7 @@ class Report:
         files: path -> what it is, of every file written.
         checks: what was judged.
         verdict: what all checks together mean; empty where nothing was judged.
+        is_judged: whether what was checked suffices to call it passed.
         data: the result for programs, of types that `trtbuild.records.encode` knows.
     """
 
@@ -172,7 +173,15 @@ class Report:
     files: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     verdict: str = ""
+    is_judged: bool = True
     data: object = None
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word."""
+        if not self.passed:
+            return "FAILED"
+        return "PASSED" if self.is_judged else "NOT JUDGED"
 
     @property
     def passed(self) -> bool:

@@ -31,8 +31,10 @@ def print_report(report: Report, console: Console) -> None:
     """Print `report`; its title is what the user has just asked for, and is left out."""
     print_blocks(console, *_blocks(report))
     if report.verdict:
-        word, color = ("PASSED", "green") if report.passed else ("FAILED", "red")
-        _print(console, Text.assemble((word, f"bold {color}"), f": {visible(report.verdict)}"))
+        color = {"PASSED": "green", "FAILED": "red"}.get(report.word, "yellow")
+        _print(
+            console, Text.assemble((report.word, f"bold {color}"), f": {visible(report.verdict)}")
+        )
 
 
 def _blocks(report: Report) -> Iterator[Block]:

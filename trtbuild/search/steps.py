@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trtbuild.search.candidate import Candidate
 
 __all__ = [
+    "METHODS",
     "Material",
     "correct_biases",
     "equalize_channels",
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 # (method, options); percentiles as far as a few hundred images can support them
-_METHODS: tuple[tuple[str, dict[str, float]], ...] = (
+METHODS: tuple[tuple[str, dict[str, float]], ...] = (
     ("entropy", {}),
     ("mse", {}),
     ("percentile", {"percentile": 99.99}),
@@ -67,7 +68,7 @@ def other_calibrator(
     calibration = best().artifact.calibration
     if calibration is None or calibration.histograms is None:
         return
-    for method, options in _METHODS:
+    for method, options in METHODS:
         if (method, options) != (calibration.method, dict(calibration.options)):
             chosen = calibration.chosen_with(method, **options)
             yield _described(method, options), _with_calibration(best(), chosen)
@@ -114,7 +115,7 @@ def other_range_of_one_tensor(
         return
     choices = [
         (_described(method, options), calibration.chosen_with(method, **options).ranges)
-        for method, options in _METHODS
+        for method, options in METHODS
     ]
     disputed = _most_disputed([ranges for _, ranges in choices])[: material.num_tensors]
     for name in disputed:
