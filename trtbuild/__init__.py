@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trtbuild.jobs.bench import BenchResult, bench
     from trtbuild.jobs.engine import build_engine, load, prepare
     from trtbuild.jobs.export import export
+    from trtbuild.jobs.paths import Besides
     from trtbuild.jobs.prune import PruneOutcome, prune
     from trtbuild.jobs.rebuild import Difference, Rebuilt, rebuild
     from trtbuild.jobs.verify import Verification, verify
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from trtbuild.latency.regress import Answer, LatencyVerdict
     from trtbuild.manifest import read_manifest
     from trtbuild.model import input_specs, write_model
+    from trtbuild.model.cut import Cut, ForeignOperator, LeftBehind
     from trtbuild.model.signature import TensorSpec
     from trtbuild.model.stats import GraphStats
     from trtbuild.options.compare import ComparisonOptions, Diagnosis
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.spec import ExportSpec, InputSpec, MaskSpec, ModuleSource, PruneSpec
     from trtbuild.quantization import portable_form, quantize, watched_tensors
     from trtbuild.recipe import BenchRecipe, EngineRecipe, PruneRecipe, VerifyRecipe
-    from trtbuild.result import EngineResult
+    from trtbuild.result import EngineResult, OtherRule
     from trtbuild.search.bisect import Culprits
     from trtbuild.search.budget import StepReport, Tuned
     from trtbuild.search.sensitivity import GroupSensitivity
@@ -81,6 +83,7 @@ __all__ = [
     "Artifact",
     "BenchRecipe",
     "BenchResult",
+    "Besides",
     "CalibrateOptions",
     "Calibrator",
     "Comparison",
@@ -88,6 +91,7 @@ __all__ = [
     "Conditions",
     "Consumer",
     "Culprits",
+    "Cut",
     "DataError",
     "DataPlan",
     "DataRecipe",
@@ -102,6 +106,7 @@ __all__ = [
     "Estimate",
     "ExportSpec",
     "Finding",
+    "ForeignOperator",
     "Gate",
     "GateError",
     "GraphStats",
@@ -115,6 +120,7 @@ __all__ = [
     "LatencyVerdict",
     "LayerError",
     "LayerReport",
+    "LeftBehind",
     "MaskSpec",
     "MeasureOptions",
     "MetricScore",
@@ -126,6 +132,7 @@ __all__ = [
     "OptimizeOptions",
     "OptimizeResult",
     "OptionError",
+    "OtherRule",
     "OutputComparison",
     "OutputError",
     "PassLog",
@@ -302,7 +309,9 @@ _PLACES = {
         "PruneRecipe",
         "VerifyRecipe",
     ),
-    "trtbuild.result": ("EngineResult",),
+    "trtbuild.result": ("EngineResult", "OtherRule"),
+    "trtbuild.model.cut": ("Cut", "ForeignOperator", "LeftBehind"),
+    "trtbuild.jobs.paths": ("Besides",),
     "trtbuild.search.bisect": ("Culprits",),
     "trtbuild.search.budget": (
         "StepReport",
