@@ -22,9 +22,20 @@ __all__ = ["command"]
               help="Folder for the new build.  [default: rebuilt, beside MANIFEST]")  # fmt: skip
 @click.option("--model", type=click.Path(path_type=Path), help="The network, where it has moved.")
 @click.option("--data", help="The calibration data, where they have moved.")
+@click.option("--verify-data", help="The data for verification, where they have moved.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="The labels, where they have moved."
+)
 @output_options
 def command(
-    *, manifest: Path, output: Path | None, model: Path | None, data: str | None, out: Output
+    *,
+    manifest: Path,
+    output: Path | None,
+    model: Path | None,
+    data: str | None,
+    verify_data: str | None,
+    labels: Path | None,
+    out: Output,
 ) -> int:
     """Do the build of MANIFEST again, with the recipe that it records, and say what differs.
 
@@ -35,7 +46,15 @@ def command(
 
     folder = output if output is not None else manifest.parent / "rebuilt"
     with out.progress() as progress:
-        done = rebuild(manifest, folder, model=model, data=data, progress=progress)
+        done = rebuild(
+            manifest,
+            folder,
+            model=model,
+            data=data,
+            verify_data=verify_data,
+            labels=labels,
+            progress=progress,
+        )
     result = "the files have the bytes they had" if done.same_bytes else "the files differ"
     out.show(
         Report(

@@ -82,6 +82,8 @@ def rebuild(
     *,
     model: Path | None = None,
     data: str | None = None,
+    verify_data: str | None = None,
+    labels: Path | None = None,
     progress: Progress = silent,
 ) -> Rebuilt:
     """Do the build of `manifest` again, in the folder `output`.
@@ -91,6 +93,8 @@ def rebuild(
         output: another folder than the manifest's.
         model: the network, where it lies elsewhere by now.
         data: the same of the calibration data.
+        verify_data: the same of data for verification alone.
+        labels: the same of the file of labels.
         progress: told of every stage.
 
     Raises:
@@ -102,9 +106,9 @@ def rebuild(
         raise InputError(
             f"'{output}' holds the build to compare with; name another folder with -o."
         )
-    moved: dict[str, Any] = {"output": output}
-    if data is not None:
-        moved["data"] = {"data": data}
+    elsewhere = {"data": data, "verify_data": verify_data, "labels": labels}
+    named = {name: place for name, place in elsewhere.items() if place is not None}
+    moved: dict[str, Any] = {"output": output, "data": named}
     recipe = make(EngineRecipe, merge(_values(manifest), moved))
     if recipe.export is not None:
         exported = output / recipe.model.name

@@ -261,6 +261,36 @@ def test_rebuild_gives_the_same_bytes_and_names_what_differs(
     assert ("file", "net.int8.onnx.digest") in kinds
 
 
+def test_rebuild_takes_everything_that_has_moved(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, out = files
+    folder = model.parent
+    inputs = CNN.arrays()
+    verify = folder / "verify.npz"
+    np.savez(verify, **{name: array[::-1][:4] + 1 for name, array in inputs.items()})
+    labels = folder / "labels.csv"
+    labels.write_text("label\n" + "1\n" * 4)
+    options = ("--backend", "onnxruntime", "--no-latency", "--no-tune")
+    built = trtbuild(
+        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, *options),
+        *("--verify-data", verify, "--labels", labels),
+    )
+    assert built.code == 0, built.err
+    places = {"--model": model, "--data": data, "--verify-data": verify, "--labels": labels}
+    moved: list[object] = []
+    for number, (flag, place) in enumerate(places.items()):
+        moved += [flag, new := folder / f"moved_{number}" / place.name]
+        new.parent.mkdir()
+        place.rename(new)
+    manifest = out / "net.manifest.json"
+    assert "net.onnx" in trtbuild(capsys, "rebuild", manifest).sentence
+    assert "labels.csv" in trtbuild(capsys, "rebuild", manifest, *moved[:-2]).sentence
+    again = trtbuild(capsys, "rebuild", manifest, *moved, "--json")
+    assert again.code == 0, again.err
+    assert again.json["differences"] == []
+
+
 def test_a_manifest_without_a_recipe_is_refused(
     files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
