@@ -207,7 +207,9 @@ def _add_group(options: _Options, part: GroupField, groups: tuple[str, ...]) -> 
             _Place(groups, FILE, group), group.from_file, type=click.Path(path_type=Path),
             metavar="FILE", section=group.title, help=group.help,
         )  # fmt: skip
-    otherwise = {} if part.optional and not group.switch else dict(group.otherwise)
+    otherwise = dict(group.otherwise)
+    if part.optional and not group.switch:
+        otherwise = dict.fromkeys(group.needs)  # what asks for the group has no default
     _collect(options, group.kind, groups, group.title, otherwise, frozenset(group.file_only))
 
 
@@ -249,8 +251,11 @@ def _help(described: OptionField, default: Any) -> str:
 
 def _notes(described: OptionField, default: Any) -> Iterator[str]:
     option = described.option
-    if option.unit:
-        yield option.unit
+    unit, factor = option.flag_unit or (option.unit, 1)
+    if unit:
+        yield unit
+    if option.flag_unit is not None and default is not None:
+        default = factor * default
     if text := option.when_absent or default_text(default):
         yield f"default: {text}"
     low, high = option.low, option.high

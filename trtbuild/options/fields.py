@@ -49,6 +49,7 @@ class Option:
         short: a second flag of one letter, such as ``-o``.
         unit: of the value, as help shows it.
         metavar: what stands for the value in help; empty for its type.
+        flag_unit: of the flag, where that is another one, and how many of it are one `unit`.
         low, high: the least and the largest value; None for no limit.
         choices: the texts that are allowed; empty for all.
         parse: makes the value of a text (where the type is `object`: of whatever TOML gives), and raises
@@ -68,6 +69,7 @@ class Option:
     flag: str = ""
     short: str = ""
     unit: str = ""
+    flag_unit: tuple[str, float] | None = None
     metavar: str = ""
     low: float | None = None
     high: float | None = None

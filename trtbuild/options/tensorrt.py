@@ -39,6 +39,7 @@ _UNITS = {
     "G": 2**30,
     "GIB": 2**30,
 }
+_LARGEST_SIZE = 2**63 - 1
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
@@ -54,7 +55,10 @@ def byte_size(text: str) -> int:
         raise ValueError(
             f"cannot be '{text}', which is not a size; write 4GiB, 512MiB or a number of bytes"
         )
-    return int(float(match[1]) * unit)
+    size = int(float(match[1]) * unit)
+    if size > _LARGEST_SIZE:
+        raise ValueError(f"cannot be '{text}': that is a size beyond 64 bits")
+    return size
 
 
 def _pool(text: str) -> tuple[str, int]:
@@ -151,7 +155,7 @@ class OpenOptions:
         False, "Open plans that hold host code, as version compatible ones do."
     )
     weight_budget: int | None = option(
-        None, "Device memory for streamed weights.", unit="bytes", metavar="SIZE", parse=byte_size,
+        None, "Device memory for streamed weights.", unit="bytes", low=0, metavar="SIZE", parse=byte_size,
         when_absent="TensorRT's choice",
     )  # fmt: skip
     cuda_graph: bool = option(False, "Run the engine as a CUDA graph.")
@@ -183,12 +187,13 @@ class TensorRTOptions(OpenOptions):
         False, "Take the scales of --cache although another version or calibrator wrote it."
     )
     workspace: int | None = option(
-        None, "Scratch memory for kernels, such as 4GiB.", unit="bytes", metavar="SIZE",
+        None, "Scratch memory for kernels, such as 4GiB.", unit="bytes", low=0, metavar="SIZE",
         parse=byte_size, when_absent="all device memory",
     )  # fmt: skip
     pools: Mapping[str, int] = option(
         {}, "Limit of another memory pool by TensorRT's name, such as DLA_LOCAL_DRAM=1GiB. Repeatable.",
-        flag="--pool", unit="bytes", example='["DLA_LOCAL_DRAM=1GiB"]', metavar="POOL=SIZE", parse=_pool,
+        flag="--pool", unit="bytes", low=0, metavar="POOL=SIZE", parse=_pool,
+        example='["DLA_LOCAL_DRAM=1GiB"]',
     )  # fmt: skip
     optimization_level: int | None = option(
         None, "0 builds fast and times nothing, 5 runs fast.", flag="--opt-level", low=0, high=5,
@@ -243,7 +248,7 @@ class TensorRTOptions(OpenOptions):
         Tiling.NONE, "How hard tiled kernels are looked for; full can multiply the build time."
     )
     l2_limit: int | None = option(
-        None, "L2 cache that tiling may use.", unit="bytes", metavar="SIZE", parse=byte_size,
+        None, "L2 cache that tiling may use.", unit="bytes", low=0, metavar="SIZE", parse=byte_size,
         when_absent="TensorRT's choice",
     )  # fmt: skip
     verbosity: Verbosity = option(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +40,9 @@ __all__ = [
 _T = TypeVar("_T")
 
 _LARGEST_NUMBER = 2**63 - 1
+
+# So many names a message suggests.
+_MOST_NAMED = 4
 
 ENABLED = "enabled"
 """Key of a group that can be left out: whether it is there."""
@@ -102,8 +106,11 @@ def _read_group(
         if not isinstance(enabled, bool):
             raise OptionError(f"'{where}': '{name}.{ENABLED}' is true or false, not {enabled!r}.")
         values[ENABLED] = enabled
-    if field.group.from_file and isinstance(table.get(FILE), str):
-        path = (folder or Path()) / table.pop(FILE)
+    if field.group.from_file and FILE in table:
+        named = table.pop(FILE)
+        if not isinstance(named, str):
+            raise OptionError(f"'{where}': '{name}.{FILE}' is a path, not {named!r}.")
+        path = (folder or Path()) / named
         values = read_file(field.group.kind, path, field.group.title.lower())
     return merge(values, read_table(field.group.kind, table, where, folder, f"{name}."))
 
@@ -211,13 +218,16 @@ def read_text(field: OptionField, text: str) -> Any:
         except ValueError as error:
             raise ValueError(f"cannot be '{text}'; it is {_NAMES[field.type]}") from error
         return convert(field, number)
-    return convert(field, text)
+    return convert(field, text if field.kind is Kind.ONE else [text])
 
 
 def _items(field: OptionField, given: Any) -> list[Any]:
     separator = field.option.separator
     if isinstance(given, str) and separator:
         return [part.strip() for part in given.split(separator) if part.strip()]
+    if isinstance(given, str):
+        text = f"is a list, not a text; write {field.name} = [{json.dumps(given)}]"
+        raise ValueError(text)  # noqa: TRY004 - every value that does not fit is a ValueError here
     if not isinstance(given, list | tuple):
         return [given]
     if not separator:
@@ -231,17 +241,26 @@ def _items(field: OptionField, given: Any) -> list[Any]:
 
 def _one(field: OptionField, given: Any, folder: Path | None, *, named: bool = False) -> Any:
     option = field.option
+    if isinstance(given, str) and (field.type is Path or option.is_path):
+        _check_path(given)
     if option.parse is not None and not named and (isinstance(given, str) or field.type is object):
         value = option.parse(given)
     else:
         value = _typed(field.type, given)
     if field.choices and str(getattr(value, "value", value)) not in field.choices:
         nearest = difflib.get_close_matches(str(value), field.choices, 1)
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        hint = f" (did you mean '{nearest[0]}'?)" if nearest else ""
         raise ValueError(f"cannot be '{value}': it is one of {', '.join(field.choices)}{hint}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(field, value)
     return value if str(value) in option.words else _placed(option.is_path, value, folder)
+
+
+def _check_path(text: str) -> None:
+    if not text:
+        raise ValueError("is an empty text, which names no file")
+    if "\0" in text:
+        raise ValueError(f"cannot be {text!r}: no path holds a NUL")
 
 
 _NAMES = {
@@ -326,14 +345,21 @@ def _text(field: OptionField, value: Any, folder: Path | None) -> Any:
 
 
 def _nearest(cls: type, key: str, prefix: str) -> str:
-    """What the user may have meant: an option of this table, or of another."""
+    """What the user may have meant: an option of this table, then those of others."""
     here = {field.name: field.name for field in options_of(cls)}
     here |= {part.name: part.name for part in groups_of(cls)}
     here |= {field.flag.lstrip("-"): field.name for field in options_of(cls)}
+    found = [here[name] for name in difflib.get_close_matches(key, here, 1)]
     if not prefix:
-        here = {name.rpartition(".")[2]: name for name in dotted_names(cls)} | here
-    close = difflib.get_close_matches(key, here, 1)
-    return f"; did you mean '{prefix}{here[close[0]]}'?" if close else ""
+        deeper = [name for name in dotted_names(cls) if "." in name]
+        last = [name.rpartition(".")[2] for name in deeper]
+        # where this table has a name that is near, another's must be the very same
+        close = [key] if found else difflib.get_close_matches(key, last, 1)
+        found += [name for name, end in zip(deeper, last) if end in close]
+    if not found:
+        return ""
+    shown = " or ".join(f"'{prefix}{name}'" for name in found[:_MOST_NAMED])
+    return f" (did you mean {shown}?)"
 
 
 def dotted_names(cls: type, prefix: str = "") -> Iterator[str]:

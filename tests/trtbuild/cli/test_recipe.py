@@ -92,6 +92,8 @@ def test_names_that_are_written_down_are_those_of_what_they_name() -> None:
 
 def test_help_shows_groups_defaults_units_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
     text = re.sub(r"\s+", " ", trtbuild(capsys, "engine", "--help").out)
+    assert "--prune RATIO Remove this share of the channels, 0.5 for half. --" in text
+    assert "for each batch size. [s; default: 2]" in text
     for wanted in ("TensorRT:", "Limits:", "Preprocessing:", "default: entropy", "[dB]", "x>=1"):
         assert wanted in text
 
@@ -126,7 +128,19 @@ def test_a_recipe_goes_into_a_table_and_back() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("batchsize = 4", "did you mean 'batch_size'?"),
+        ("batchsize = 4", "there is no option 'batchsize' (did you mean 'batch_size'?)."),
+        ("seed = 1", "(did you mean 'data.seed' or 'optimize.seed'?)."),
+        ("model = ''", "'model' is an empty text"),
+        ('output = "o\\u0000"', "no path holds a NUL"),
+        ('[data]\nverify_data = "v\\u0000:f"', "no path holds a NUL"),
+        ("[data]\npreprocess.file = 3", "'data.preprocess.file' is a path, not 3"),
+        ("[tensorrt]\nworkspace = -1", "'tensorrt.workspace' is at least 0, not -1"),
+        ("[tensorrt]\nworkspace = '99999999999999999999GiB'", "a size beyond 64 bits"),
+        ("[tensorrt]\npools = {TACTIC = -1}", "'tensorrt.pools' is at least 0, not -1"),
+        ("[tensorrt]\npools = ['TACTIC=99999999999999999999GiB']", "a size beyond 64 bits"),
+        ("[data]\nseed = 99999999999999999999", "beyond 64 bits"),
+        ("batch_size = 99999999999999999999", "beyond 64 bits"),
+        ("float_patterns = 'Add'", 'is a list, not a text; write float_patterns = ["Add"]'),
         ("[tensorrt]\nopt-level = 3", "did you mean 'tensorrt.optimization_level'?"),
         ("min_sqnr_db = 3", "did you mean 'gate.min_sqnr_db'?"),
         ("batch_size = 'four'", "'batch_size' is a whole number, not a text"),
