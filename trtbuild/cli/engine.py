@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.option_fields import Given, SectionedCommand, check_no_flags, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
@@ -79,12 +79,15 @@ def _recipe(model: str | None, given: Given[EngineRecipe]) -> EngineRecipe:
     if not (fixed["int8"] or given.values.get("fp16")):
         raise OptionError("say which precision to build: --int8, --fp16, or both.")
     target = given.values.get("export", {}).get("source", {}).get("target")
+    named_by_file = target is not None
     if model is not None:
         target = model if names_function(model) else None
     if target is None:
         if model is None and "model" not in given.values:
             raise OptionError("name the float network: an ONNX file, or package.module:factory.")
         plain = given.without("export")
+        if not named_by_file:
+            check_no_flags(given.only("export"), model or str(given.values["model"]))
         return plain.make(**fixed, **({} if model is None else {"model": Path(model)}))
     output = given.values.get("output", EngineRecipe.output)
     path = output / f"{target.rpartition(':')[2].rpartition('.')[2]}.onnx"

@@ -21,9 +21,9 @@ from trtbuild.options.fields import (
 from trtbuild.options.values import ENABLED, FILE, default_text, make, merge, read_file, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Given", "SectionedCommand", "recipe_options"]
+__all__ = ["Given", "SectionedCommand", "check_no_flags", "recipe_options"]
 
 _T = TypeVar("_T")
 
@@ -57,6 +57,32 @@ class Given(Generic[_T]):
         """Return the same without what was said of some fields."""
         kept = {k: v for k, v in self.values.items() if k not in names}
         return Given(self.cls, kept, self.files)
+
+    def only(self, name: str) -> Given[_T]:
+        """Return the same with nothing but what was said of one field."""
+        return self.without(*(self.values.keys() - {name}))
+
+
+def check_no_flags(given: Given[Any], network: str) -> None:
+    """Check that no option of a PyTorch module was given with the file `network`.
+
+    Raises:
+        OptionError: one was; it would be without effect.
+    """
+    for flag in _flags_of(given.cls, given.values):
+        raise OptionError(
+            f"{flag} is for a PyTorch module, and '{network}' is no package.module:factory;"
+            " leave the option out."
+        )
+
+
+def _flags_of(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
+    for described in options_of(cls):
+        if described.name in values:
+            yield described.flag
+    for part in groups_of(cls):
+        if isinstance(values.get(part.name), dict):
+            yield from _flags_of(part.group.kind, values[part.name])
 
 
 class _Option(click.Option):

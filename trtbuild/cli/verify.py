@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.option_fields import Given, SectionedCommand, check_no_flags, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
@@ -67,4 +67,7 @@ def command(
 
 
 def _float_network(reference: str, module: Given[ModuleSource]) -> Path | ModuleSource:
-    return module.make(target=reference) if names_function(reference) else Path(reference)
+    if names_function(reference):
+        return module.make(target=reference)
+    check_no_flags(module, reference)
+    return Path(reference)

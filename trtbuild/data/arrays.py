@@ -165,6 +165,10 @@ def _arrays_for_inputs(
 ) -> dict[str, np.ndarray]:
     """Read the array of each input, and no other."""
     wanted = [spec.name for spec in inputs]
+    have = ", ".join(f"'{name}' {array.shape}" for name, array in stored.items()) or "none"
+    named = None if preprocess is None else preprocess.array
+    if named is not None and named not in stored:
+        raise DataError(f"'{path}' has no array '{named}', which --array names; it holds {have}.")
     found = _names_for(wanted, stored, preprocess)
     if found is not None:
         for name, there in zip(wanted, found):
@@ -174,7 +178,6 @@ def _arrays_for_inputs(
                     f"{stored[there].shape}; it must hold numbers."
                 )
         return {name: stored[there].read() for name, there in zip(wanted, found)}
-    have = ", ".join(f"'{name}' {array.shape}" for name, array in stored.items()) or "none"
     missing = next(name for name in wanted if name not in stored)
     raise DataError(
         f"'{path}' has no array for the input '{missing}'; it holds {have}. "
@@ -186,7 +189,8 @@ def _names_for(
     wanted: Sequence[str], stored: Mapping[str, StoredArray], preprocess: Preprocess | None
 ) -> list[str] | None:
     """Names of the arrays for the inputs `wanted`, in their order; None where it is not clear."""
-    if all(name in stored for name in wanted):
+    named = None if preprocess is None else preprocess.array
+    if all(name in stored for name in wanted) and (named is None or len(wanted) > 1):
         return list(wanted)
     if len(wanted) == 1:
         name = _only_array(stored, preprocess)
@@ -198,7 +202,7 @@ def _names_for(
 
 def _only_array(stored: Mapping[str, StoredArray], preprocess: Preprocess | None) -> str | None:
     if preprocess is not None and preprocess.array is not None:
-        return preprocess.array if preprocess.array in stored else None
+        return preprocess.array
     if len(stored) == 1:
         return next(iter(stored))
     # labels, indices and class names are vectors; samples are not

@@ -225,9 +225,9 @@ def _items(field: OptionField, given: Any) -> list[Any]:
     separator = field.option.separator
     if isinstance(given, str) and separator:
         return [part.strip() for part in given.split(separator) if part.strip()]
-    if isinstance(given, str):
+    if isinstance(given, str) and field.kind is Kind.SEVERAL:
         text = f"is a list, not a text; write {field.name} = [{json.dumps(given)}]"
-        raise ValueError(text)  # noqa: TRY004 - every value that does not fit is a ValueError here
+        raise ValueError(text)
     if not isinstance(given, list | tuple):
         return [given]
     if not separator:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
-from trtbuild.options.fields import option
+from trtbuild.options.fields import option, options_of
 from trtbuild.records import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trtbuild.options.fields import OptionField
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.intervals import Estimate
     from trtbuild.verification.metrics import OutputComparison
@@ -27,37 +29,51 @@ class Gate:
     min_sqnr_db: float | None = option(
         None, "Least SQNR of every float output.", flag="--min-sqnr", unit="dB"
     )
-    min_cosine: float | None = option(None, "Least cosine of every float output, -1 to 1.")
-    max_relative_l2: float | None = option(None, "Largest relative L2 error of every float output.")
+    min_cosine: float | None = option(None, "Least cosine of every float output.", low=-1, high=1)
+    max_relative_l2: float | None = option(
+        None, "Largest relative L2 error of every float output.", low=0
+    )
     max_error: float | None = option(
-        None, "Largest absolute difference of any element, in the output's unit."
+        None, "Largest absolute difference of any element, in the output's unit.", low=0
     )
     min_top1_agreement: float | None = option(
-        None, "Least share of images with the same class.", unit="percent"
+        None, "Least share of images with the same class.", unit="percent", low=0, high=100
     )
     min_topk_agreement: float | None = option(
         None,
         "Least share of the k best classes that agree, on average over images.",
-        unit="percent",
-    )
+        unit="percent", low=0, high=100,
+    )  # fmt: skip
     max_top1_drop: float | None = option(
-        None, "Largest loss of top-1 against labels.", unit="percentage points"
+        None, "Largest loss of top-1 against labels.", unit="percentage points", low=-100, high=100
     )
     max_metric_drop: float | None = option(
-        None, "Largest loss of every metric of yours (--metric), in its unit."
+        None, "Largest loss of every metric of yours, in its unit."
     )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
+        for field in options_of(type(self)):
             value = getattr(self, field.name)
-            if value is not None and value != value:  # noqa: PLR0124 - NaN is unequal to itself
-                raise OptionError(f"the limit {field.name} is not a number.")
+            if value is not None:
+                _check_possible(field, value)
 
     @property
     def limits(self) -> dict[str, float]:
         """The limits that are set."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_possible(field: OptionField, limit: float) -> None:
+    """Refuse a limit that every figure fails, or passes."""
+    if not math.isfinite(limit):
+        raise OptionError(
+            f"the limit {field.name} is {limit}; give a number that a figure can reach."
+        )
+    low, high = field.option.low, field.option.high
+    if (low is not None and limit < low) or (high is not None and limit > high):
+        span = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
+        raise OptionError(f"the limit {field.name} is {limit:g}; its figure is {span}.")
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def test_damaged_data(bench, content):
 
 def test_pickled_data_is_never_loaded(bench):
     bench.give_data(x=np.array([None, "a"], dtype=object))
-    assert "cannot read the data" in bench.refuses()
+    assert "must hold numbers" in bench.refuses()
 
 
 def test_empty_data(bench):
@@ -316,6 +316,16 @@ def test_static_batch_needs_a_batch_to_verify(bench):
         (("--resize", "large"), "--resize"),
         (("--std", "0"), "std"),
         (("--max-top1-drop", "1"), "labels"),
+        (("--max-top1-drop", "101"), "100"),
+        (("--min-cosine", "7"), "--min-cosine is -1 to 1, not 7"),
+        (("--min-top1-agreement", "101"), "0 to 100"),
+        (("--max-error", "-1"), "at least 0"),
+        (("--min-sqnr", "inf"), "min_sqnr_db is inf"),
+        (("--min-sqnr", "nan"), "min_sqnr_db is nan"),
+        (("--max-metric-drop", "-inf"), "max_metric_drop is -inf"),
+        (("--weights", "x.pt"), "--weights is for a PyTorch module"),
+        (("--no-fold",), "--fold is for a PyTorch module"),
+        (("--array", "nope"), "no array 'nope', which --array names; it holds 'x'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -80,3 +80,8 @@ def test_what_does_not_fit_is_one_sentence(engine, monkeypatch, capsys, argument
     captured = capsys.readouterr()
     assert said in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_options_of_a_module_go_with_a_module_alone(engine, monkeypatch, capsys):
+    assert verify(engine, monkeypatch, "out/small.onnx", "--weights", "x.pt") == 2
+    assert "--weights is for a PyTorch module" in capsys.readouterr().err

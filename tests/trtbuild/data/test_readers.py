@@ -42,6 +42,15 @@ def test_labels_beside_the_images_do_not_confuse(tmp_path):
     assert len(feeds(source)) == 6
 
 
+def test_the_array_that_is_named_is_taken_whatever_the_input_is_called(tmp_path):
+    named = Preprocess(array="pictures")
+    for arrays in ({}, {"x": np.zeros((6, 4, 5, 3), np.uint8)}):
+        source = open_arrays(tmp_path, preprocess=named, pictures=PIXELS, **arrays)
+        np.testing.assert_array_equal(feeds(source)[0][0], PIXELS[0].transpose(2, 0, 1))
+    with pytest.raises(DataError, match="no array 'pictures'"):
+        open_arrays(tmp_path, preprocess=named, x=PIXELS)
+
+
 def test_npy(tmp_path):
     np.save(tmp_path / "d.npy", NUMBERS)
     source = open_source(str(tmp_path / "d.npy"), [FLOATS], None)
