@@ -5,7 +5,7 @@ from __future__ import annotations
 from trtbuild.calibration.histograms import collect
 from trtbuild.calibration.network import float_tensors, observed_network
 from trtbuild.calibration.reuse import changes_since, load_calibration, merge_files, spot_check
-from trtbuild.calibration.stage import calibrate
+from trtbuild.calibration.stage import calibrate, check_method
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "CalibrateOptions",
     "calibrate",
     "changes_since",
+    "check_method",
     "collect",
     "float_tensors",
     "load_calibration",

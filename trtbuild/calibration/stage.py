@@ -15,7 +15,7 @@ from trtbuild.calibration.network import observed_network
 from trtbuild.calibration.reuse import provenance_of
 from trtbuild.calibration.shards import collect_in_processes, collect_on_ray
 from trtbuild.calibration.stable import collect_until_stable, spreads
-from trtbuild.errors import DataError, in_one_tree
+from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 from trtbuild.progress import Progress, silent
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trtbuild.calibration.network import ObservedNetwork
     from trtbuild.data import DataDigest, Source
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "check_method"]
 
 
 def calibrate(
@@ -52,6 +52,7 @@ def calibrate(
         MissingError: Ray was asked for and is not there.
     """
     options = options or CalibrateOptions()
+    check_method(options)
     if options.method == AS_TENSORRT:
         provenance = _provenance(artifact, source.index.digest, options)
         calibration = calibrate_as_tensorrt(
@@ -64,7 +65,6 @@ def calibrate(
             progress=progress,
         )
         return _with(artifact, calibration, {})
-    _check_method(options)
     collector = _collector(observed_network(artifact.model, tensors), options, progress)
     if options.until_stable is None:
         statistics, early_stop = collector(source), None
@@ -149,8 +149,16 @@ def _with(
     )
 
 
-def _check_method(options: CalibrateOptions) -> None:
-    """Try the rule on a single value, before hours of data are counted for nothing."""
+def check_method(options: CalibrateOptions) -> None:
+    """Try the rule on a single value, before hours of data are counted for nothing.
+
+    Raises:
+        OptionError: there is no such method, or it does not take these options.
+    """
+    if options.method == AS_TENSORRT:
+        for name in options.method_options:
+            raise OptionError(f"{AS_TENSORRT} takes no option '{name}'; leave it out.")
+        return
     probe = Histogram()
     probe.observe(np.ones(1, np.float32))
     with in_one_tree():

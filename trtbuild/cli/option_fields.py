@@ -18,7 +18,16 @@ from trtbuild.options.fields import (
     groups_of,
     options_of,
 )
-from trtbuild.options.values import ENABLED, FILE, default_text, make, merge, read_file, read_text
+from trtbuild.options.values import (
+    ENABLED,
+    FILE,
+    default_text,
+    files_of,
+    make,
+    merge,
+    read_file,
+    read_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,7 +180,7 @@ def recipe_options(
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             path = kwargs.pop("recipe_file", None)
             values: dict[str, Any] = {} if path is None else read_file(cls, path, "recipe")
-            read = [] if path is None else [path]
+            read = [] if path is None else [*files_of(cls, path, "recipe")]
             for parameter, place in options.places.items():
                 value = kwargs.pop(parameter)
                 if value is not None and value != ():

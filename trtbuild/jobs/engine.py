@@ -14,6 +14,7 @@ from trtbuild.calibration import calibrate, changes_since, load_calibration, spo
 from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_data
 from trtbuild.errors import ModelError, OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
+from trtbuild.jobs.build_checks import check_build
 from trtbuild.jobs.compare import (
     better_rule,
     check_labels,
@@ -21,7 +22,6 @@ from trtbuild.jobs.compare import (
     find_fault,
     time_against_float,
 )
-from trtbuild.jobs.dry_run import check_build
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
 from trtbuild.manifest import write_manifest
 from trtbuild.model import (
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds
     from trtbuild.search.budget import Tuned
 
-__all__ = ["build_engine", "load", "prepare"]
+__all__ = ["build_engine", "load", "observed_tensors", "prepare"]
 
 _log = logging.getLogger(__name__)
 
@@ -207,11 +207,7 @@ def _with_ranges(
     if recipe.calibration is not None:
         return _with_earlier_ranges(artifact, plan, recipe)
     assert plan.calibration is not None
-    tensors = watched_tensors(artifact.model, recipe.float_patterns, recipe.float_groups)
-    if not tensors:
-        raise ModelError(
-            f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact, recipe)}."
-        )
+    tensors = observed_tensors(artifact, recipe)
     if recipe.fp16:
         # whether they fit into FP16
         hidden = reaches_minus_infinity(artifact.model)
@@ -220,6 +216,21 @@ def _with_ranges(
         recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
     )
     return calibrate(artifact, plan.calibration, tensors, options, progress)
+
+
+def observed_tensors(artifact: Artifact, recipe: EngineRecipe) -> tuple[str, ...]:
+    """Return the tensors whose ranges INT8 needs.
+
+    Raises:
+        ModelError: there is none.
+        OptionError: a pattern or a name takes nothing out of INT8.
+    """
+    tensors = watched_tensors(artifact.model, recipe.float_patterns, recipe.float_groups)
+    if not tensors:
+        raise ModelError(
+            f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact, recipe)}."
+        )
+    return tensors
 
 
 def _why_none(artifact: Artifact, recipe: EngineRecipe) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.artifact import Record
 from trtbuild.errors import in_one_tree
 from trtbuild.files import make_directory
-from trtbuild.jobs.dry_run import check_build
+from trtbuild.jobs.build_checks import check_build
 from trtbuild.jobs.paths import Besides, check_paths, named_inputs
 from trtbuild.progress import Progress, silent
 

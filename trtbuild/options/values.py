@@ -27,6 +27,7 @@ __all__ = [
     "convert",
     "default_text",
     "dotted_names",
+    "files_of",
     "make",
     "merge",
     "names_function",
@@ -122,6 +123,24 @@ def read_file(cls: type, path: Path, subject: str) -> dict[str, Any]:
         OptionError: the file cannot be read, or `read_table` refuses it.
     """
     return read_table(cls, read_toml(path, subject), str(path), path.parent)
+
+
+def files_of(cls: type, path: Path, subject: str) -> tuple[Path, ...]:
+    """Return the TOML file `path` and those that it names for groups of options.
+
+    Raises:
+        OptionError: `path` cannot be read.
+    """
+    return (path, *_named_files(cls, read_toml(path, subject), path.parent))
+
+
+def _named_files(cls: type, table: Mapping[str, Any], folder: Path) -> Iterator[Path]:
+    for part in groups_of(cls):
+        given = table.get(part.name)
+        if isinstance(given, dict):
+            if part.group.from_file and FILE in given:
+                yield folder / given[FILE]
+            yield from _named_files(part.group.kind, given, folder)
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

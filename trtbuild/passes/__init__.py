@@ -9,7 +9,7 @@ from trtbuild.passes.driver import PassLog, PassRun, Rollback
 from trtbuild.passes.editor import Editor, Note
 from trtbuild.passes.optimizer import OptimizeResult, optimize
 from trtbuild.passes.pass_base import Pass, PassDescription
-from trtbuild.passes.selection import all_passes
+from trtbuild.passes.selection import all_passes, check_passes
 
 __all__ = [
     "Declined",
@@ -24,6 +24,7 @@ __all__ = [
     "PassRun",
     "Rollback",
     "all_passes",
+    "check_passes",
     "infer_model",
     "matching",
     "measure",

@@ -14,7 +14,9 @@ from trtbuild.passes.pass_base import Pass
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["ENTRY_POINT_GROUP", "all_passes", "select"]
+    from trtbuild.options.optimize import OptimizeOptions
+
+__all__ = ["ENTRY_POINT_GROUP", "all_passes", "check_passes", "select"]
 
 ENTRY_POINT_GROUP = "trtbuild.graph_passes"
 """Group of entry points; each names a `Pass` subclass of another package."""
@@ -85,6 +87,16 @@ def select(
     )
     kept = [item for item in wanted if item.name not in off]
     return [item for item in kept if not item.opt_in], [item for item in kept if item.opt_in]
+
+
+def check_passes(options: OptimizeOptions) -> None:
+    """Check that every pass that `options` name is there.
+
+    Raises:
+        OptionError: one is not; or see `all_passes`.
+    """
+    passes = all_passes(options.passes)
+    select(passes, enable=options.enable, disable=options.disable, only=options.only)
 
 
 def _expand(passes: Sequence[Pass], names: Iterable[str]) -> set[str]:

@@ -239,6 +239,13 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         (("--calibration", "absent.json"), "absent.json"),
         (("--report", "{model}"), "which is read and would be written over"),
         (("-o", "{model}/out"), "can be written"),
+        (("--only", "nopass"), "there is no graph pass 'nopass'"),
+        (("--float", "nosuch*"), "matches no node"),
+        (("--float-group", "nosuch"), "no group of Q/DQ"),
+        (("--float", "Conv", "--float", "Gemm"), "nothing of"),
+        (("--calibrator", "mse", "--percentile", "99"), "percentile"),
+        (("--calibrator", "entropy-tensorrt", "--percentile", "99"), "percentile"),
+        (("--max-metric-drop", "1"), "trtbuild verify --metric"),
     ],
 )
 def test_a_dry_run_refuses_paths_that_cannot_be(
@@ -250,6 +257,31 @@ def test_a_dry_run_refuses_paths_that_cannot_be(
         *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--dry-run", *given)
     ).sentence
     assert told in sentence
+
+
+def test_a_dry_run_reads_the_network(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, out = files
+    model.write_bytes(b"no network")
+    options = ("--fp16", "--data", data, "-o", out, "--dry-run")
+    assert "net.onnx" in trtbuild(capsys, "engine", model, *options).sentence
+
+
+def test_a_dry_run_lists_every_file_that_is_read_once(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, out = files
+    folder = model.parent
+    (folder / "pixels.toml").write_text("scale = 1.0\n")
+    recipe = folder / "build.toml"
+    recipe.write_text(f'[data]\nverify_data = "{data.name}"\npreprocess.file = "pixels.toml"\n')
+    plan = trtbuild(
+        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--dry-run", "--json"),
+        *("--recipe", recipe),
+    ).json
+    wanted = [model, data, recipe, folder / "pixels.toml"]
+    assert plan["reads"] == [str(path) for path in wanted]
 
 
 def test_rebuild_gives_the_same_bytes_and_names_what_differs(

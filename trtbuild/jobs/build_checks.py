@@ -1,0 +1,91 @@
+"""What is known to be wrong with a build before its network is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.backends import choose_backend
+from trtbuild.calibration import check_method
+from trtbuild.errors import OptionError
+from trtbuild.jobs.paths import (
+    Besides,
+    Inputs,
+    check_paths,
+    data_inputs,
+    is_same_file,
+    named_inputs,
+)
+from trtbuild.passes import check_passes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from trtbuild.recipe import EngineRecipe
+
+__all__ = ["build_inputs", "build_outputs", "check_build"]
+
+
+def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
+    """Check what can be known of a build before its network is read: options, and every path.
+
+    Raises:
+        OutputError: a file or folder cannot be written.
+        OptionError: an output is an input, there is no such backend, pass or method, or a limit is on
+            what no build measures.
+        MissingError: the backend does not work here.
+    """
+    backend, _ = choose_backend(recipe.backend, recipe.tensorrt)
+    if recipe.gate.max_metric_drop is not None:
+        raise OptionError(
+            "a build knows no metric of yours to hold --max-metric-drop against; build without it, and "
+            "judge the engine with `trtbuild verify --metric`."
+        )
+    check_passes(recipe.optimize)
+    if recipe.int8 and recipe.calibration is None:
+        check_method(recipe.calibrate)
+    # the ranges of an earlier build in the same folder: read before they are written anew
+    kept = recipe.output / _ranges_name(recipe) if recipe.int8 else None
+    reads = tuple(
+        (what, path)
+        for what, path in build_inputs(recipe)
+        if not (path == recipe.calibration and is_same_file(path, kept))
+    )
+    check_paths(reads, build_outputs(recipe, backend.name), besides, folder=recipe.output)
+
+
+def build_inputs(recipe: EngineRecipe) -> Inputs:
+    """Return what is read, and from where; not the timing cache, which is written, too."""
+    source = None if recipe.export is None else recipe.export.source
+    return (
+        *named_inputs(
+            the_network=recipe.model if source is None else None,
+            the_checkpoint=None if source is None else source.weights,
+        ),
+        *data_inputs(recipe.data),
+        *named_inputs(
+            the_calibration=recipe.calibration, the_calibration_cache=recipe.tensorrt.cache
+        ),
+    )
+
+
+def build_outputs(recipe: EngineRecipe, backend: str) -> Iterator[Path]:
+    """Yield the files that a build leaves, and the timing cache that it writes anew."""
+    yield from (recipe.output / name for name in _names(recipe, backend))
+    if recipe.tensorrt.timing_cache is not None and recipe.tensorrt.lock is None:
+        yield recipe.tensorrt.timing_cache
+
+
+def _ranges_name(recipe: EngineRecipe) -> str:
+    return f"{recipe.model.stem}.calibration.json"
+
+
+def _names(recipe: EngineRecipe, backend: str) -> Iterator[str]:
+    """The names of the files that a build leaves."""
+    stem = recipe.model.stem
+    if recipe.export is not None:
+        yield recipe.model.name
+    if recipe.int8:
+        yield from (f"{stem}.int8.onnx", _ranges_name(recipe))
+    yield f"{stem}.plan" if backend == "tensorrt" else f"{stem}.{backend}.onnx"
+    yield f"{stem}.manifest.json"
