@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_NO_NETWORK = "name the float network: an ONNX file, or package.module:factory."
+
 
 @click.command("engine", cls=SectionedCommand)
 @click.argument("model", required=False)
@@ -75,6 +77,8 @@ def _dry_run(recipe: EngineRecipe, besides: Besides, out: Output) -> int:
 
 def _recipe(model: str | None, given: Given[EngineRecipe]) -> EngineRecipe:
     """The recipe; of a PyTorch module, with the file that it is exported to as its model."""
+    if model == "":
+        raise OptionError(_NO_NETWORK)
     fixed: dict[str, Any] = {"int8": given.values.get("int8", False)}
     if not (fixed["int8"] or given.values.get("fp16")):
         raise OptionError("say which precision to build: --int8, --fp16, or both.")
@@ -84,7 +88,7 @@ def _recipe(model: str | None, given: Given[EngineRecipe]) -> EngineRecipe:
         target = model if names_function(model) else None
     if target is None:
         if model is None and "model" not in given.values:
-            raise OptionError("name the float network: an ONNX file, or package.module:factory.")
+            raise OptionError(_NO_NETWORK)
         plain = given.without("export")
         if not named_by_file:
             check_no_flags(given.only("export"), model or str(given.values["model"]))

@@ -260,8 +260,8 @@ def _items(field: OptionField, given: Any) -> list[Any]:
 
 def _one(field: OptionField, given: Any, folder: Path | None, *, named: bool = False) -> Any:
     option = field.option
-    if isinstance(given, str) and (field.type is Path or option.is_path):
-        _check_path(given)
+    if isinstance(given, str):
+        _check_text(given, is_path=field.type is Path or option.is_path)
     if option.parse is not None and not named and (isinstance(given, str) or field.type is object):
         value = option.parse(given)
     else:
@@ -275,11 +275,11 @@ def _one(field: OptionField, given: Any, folder: Path | None, *, named: bool = F
     return value if str(value) in option.words else _placed(option.is_path, value, folder)
 
 
-def _check_path(text: str) -> None:
-    if not text:
+def _check_text(text: str, *, is_path: bool) -> None:
+    if is_path and not text:
         raise ValueError("is an empty text, which names no file")
     if "\0" in text:
-        raise ValueError(f"cannot be {text!r}: no path holds a NUL")
+        raise ValueError(f"cannot be {text!r}: no path or name holds a NUL")
 
 
 _NAMES = {

@@ -131,8 +131,9 @@ def test_a_recipe_goes_into_a_table_and_back() -> None:
         ("batchsize = 4", "there is no option 'batchsize' (did you mean 'batch_size'?)."),
         ("seed = 1", "(did you mean 'data.seed' or 'optimize.seed'?)."),
         ("model = ''", "'model' is an empty text"),
-        ('output = "o\\u0000"', "no path holds a NUL"),
-        ('[data]\nverify_data = "v\\u0000:f"', "no path holds a NUL"),
+        ('output = "o\\u0000"', "no path or name holds a NUL"),
+        ('[data]\nverify_data = "v\\u0000:f"', "no path or name holds a NUL"),
+        ('[export.source]\ntarget = "a:b\\u0000"', "no path or name holds a NUL"),
         ("[data]\npreprocess.file = 3", "'data.preprocess.file' is a path, not 3"),
         ("[tensorrt]\nworkspace = -1", "'tensorrt.workspace' is at least 0, not -1"),
         ("[tensorrt]\nworkspace = '99999999999999999999GiB'", "a size beyond 64 bits"),
@@ -282,6 +283,14 @@ def test_a_dry_run_lists_every_file_that_is_read_once(
     ).json
     wanted = [model, data, recipe, folder / "pixels.toml"]
     assert plan["reads"] == [str(path) for path in wanted]
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--dry-run", "--weights", "x.pt")])
+def test_a_network_needs_a_name(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    done = trtbuild(capsys, "engine", "", "--int8", "--data", files[1], *options)
+    assert "name the float network" in done.sentence
 
 
 def test_rebuild_gives_the_same_bytes_and_names_what_differs(
