@@ -84,6 +84,10 @@ def raise_proto_opset(proto: onnx.ModelProto, target: int, path: Path) -> onnx.M
     return converted
 
 
+# The first opset whose Scan has no batch axis of its own.
+_SCAN_WITHOUT_BATCH = 9
+
+
 def _converted(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
     """Return what ONNX's converter makes of `proto`, with what it leaves out.
 
@@ -94,6 +98,12 @@ def _converted(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
         ModelError: the converter knows no way for an operator; the message is its own.
     """
     source = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    if source < _SCAN_WITHOUT_BATCH <= target:
+        scans = [n for n in proto_nodes(proto.graph) if n.op_type == "Scan" and not n.domain]
+        if scans:  # the converter leaves it as it is, and it would mean something else
+            raise ModelError(
+                f"Scan '{scans[0].name}' has a batch axis in opset {source}, and none later"
+            )
     try:
         converted = version_converter.convert_version(proto, target)
     except (RuntimeError, ValueError, onnx.checker.ValidationError, InferenceError) as error:

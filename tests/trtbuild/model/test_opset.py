@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -104,3 +106,26 @@ def test_a_split_into_uneven_parts_is_refused_by_opset_17():
     )
     with pytest.raises(ModelError, match="splits into parts"):
         lower_to_17(ir.from_proto(onnx.parser.parse_model(text)))
+
+
+def test_a_scan_with_a_batch_axis_is_refused():
+    """Opset 9 took the axis away, and the converter leaves the node as it is."""
+    text = (
+        "b (float[2] s, float[2] x) => (float[2] t, float[2] y) { t = Add(s, x) y = Identity(t) }"
+    )
+    body = onnx.parser.parse_graph(text)
+    node = onnx.helper.make_node(
+        "Scan", ["", "s", "x"], ["t", "y"], num_scan_inputs=1, body=body, name="sum"
+    )
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [node],
+        "g",
+        [info("s", 1, [1, 2]), info("x", 1, [1, 3, 2])],
+        [info("t", 1, [1, 2]), info("y", 1, [1, 3, 2])],
+    )
+    proto = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 8)], ir_version=8
+    )
+    with pytest.raises(ModelError, match="Scan 'sum' has a batch axis"):
+        raise_proto_opset(proto, 13, Path("net.onnx"))
