@@ -207,6 +207,8 @@ def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
             f"'{','.join(header)}'."
         )
     files = [number for number, title in enumerate(columns) if title in _FILE_COLUMNS]
+    if len(files) > 1:  # a name beside a file is the class's
+        files = [number for number in files if columns[number] != "name"]
     if len(files) != 1 and len(columns) > 1:
         others = ", ".join(f"'{title}'" for title in header if title.lower() != _LABEL_COLUMN)
         raise DataError(

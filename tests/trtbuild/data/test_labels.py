@@ -37,6 +37,7 @@ def labels_of(path, source):
         "file,label\nb.png,7\na.png,3\n",
         "\ufefffile,label\nb.png,7\na.png,3\n",
         "filename,label\r\nb.png,7\r\na.png,3\r\n",
+        "file,label,synset,name\nb.png,7,n01,tench\na.png,3,n02,hen\n",
         "label;Image\n7;b.png\n3;a.png\n",
         "path\tlabel\nval/b.png\t7\nval/a.png\t3\n",
         "file,label\n.\\b.png,7\na.png,3\na.png,3\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 from calibrators.cache import CalibrationCache
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.options.tensorrt import Quantization
 from trtbuild.runtime.onnxruntime import open_session
 
 if TYPE_CHECKING:
@@ -371,10 +373,23 @@ def builds_raising(world: World, kind: str, member: str, error: str) -> Any:
 
 
 @pytest.mark.parametrize("settings", [{"workspace": -1}, {"pools": {"WORKSPACE": -1}}])
-def test_numbers_that_the_bindings_do_not_take(tensorrt: Server, settings: dict[str, Any]) -> None:
+def test_numbers_that_no_build_takes(tensorrt: Server, settings: dict[str, Any]) -> None:
     error = _error(tensorrt.run(builds, quantization="explicit", **settings))
     assert error["exit_code"] == 2, error["trace"]
+    assert f"'{next(iter(settings))}' is at least 0, not -1" in error["message"]
+
+
+def test_numbers_that_the_bindings_do_not_take(tensorrt: Server) -> None:
+    error = _error(tensorrt.run(builds_with_a_negative_pool))
+    assert error["exit_code"] == 2, error["trace"]
     assert "refuses an option: set_memory_pool_limit()" in error["message"]
+
+
+def builds_with_a_negative_pool(world: World) -> Any:
+    """Past the options, which refuse such a number themselves."""
+    request = networks.request(networks.calibrated(1), networks.batches(4, 1))
+    options = replace(request.options, quantization=Quantization.EXPLICIT, workspace=-1)
+    return TensorRTBackend().build(replace(request, options=options))
 
 
 def test_a_refused_profile_is_an_error(tensorrt: Server) -> None:
