@@ -39,6 +39,8 @@ OPTIONAL = {
     "safetensors": ("trtbuild/pytorch/",),
     "tensorrt": ("trtbuild/runtime/tensorrt/", "calibrators/tensorrt.py"),
     "tensorrt_bindings": (),
+    "tensorrt_rtx": (),
+    "tensorrt_rtx_bindings": (),
     "pycuda": ("trtbuild/runtime/cuda/",),
     "cuda": ("trtbuild/runtime/cuda/",),
     "ray": ("trtbuild/calibration/",),

@@ -12,7 +12,7 @@ from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError
 from trtbuild.machine import is_importable, package_versions, system_name
 from trtbuild.runtime.cuda import PROVIDERS, cuda_driver
-from trtbuild.runtime.tensorrt.versions import INSTALL, installed, native_version
+from trtbuild.runtime.tensorrt.versions import TENSORRT, installed, native_version
 
 __all__ = ["Ability", "Finding", "State", "abilities", "examine"]
 
@@ -131,11 +131,11 @@ def _tensorrt() -> list[Finding]:
         found = installed()
     except MissingError as error:
         if not is_importable("tensorrt"):
-            return [Finding("TensorRT", State.ABSENT, "not installed", INSTALL)]
-        return [Finding("TensorRT", State.BROKEN, str(error), INSTALL)]
+            return [Finding("TensorRT", State.ABSENT, "not installed", TENSORRT.install)]
+        return [Finding("TensorRT", State.BROKEN, str(error), TENSORRT.install)]
     style = "implicit and explicit INT8" if found.has_implicit else "explicit INT8"
     bindings = Finding("TensorRT", State.OK, f"{found.version}: {style}")
-    number = native_version(found.major)
+    number = native_version(found)
     if number is None:
         return [
             bindings,

@@ -53,7 +53,7 @@ class TensorRTBackend:
         except MissingError as error:
             detail, _, remedy = str(error).partition(". ")
             return Availability(False, detail, remedy)
-        native = native_version(tensorrt.major)
+        native = native_version(tensorrt)
         if native is not None and native != tensorrt.number:
             return Availability(
                 False,
@@ -62,10 +62,8 @@ class TensorRTBackend:
             )
         driver = cuda_driver()
         if driver.problem:
-            return Availability(
-                False, f"TensorRT {tensorrt.version} is here, and {driver.problem}", driver.remedy
-            )
-        return Availability(True, f"TensorRT {tensorrt.version} on {driver.gpus[0].name}")
+            return Availability(False, f"{tensorrt} is here, and {driver.problem}", driver.remedy)
+        return Availability(True, f"{tensorrt} on {driver.gpus[0].name}")
 
     def build(self, request: BuildRequest) -> Engine:
         """Build a plan, look at its layers, and write it with its calibration cache.

@@ -112,7 +112,7 @@ def build_plan(
             strongly_typed=blueprint.strongly_typed,
             native_instance_norm=options.version_compatible,
         )
-        with explained(log, f"TensorRT {tensorrt.version} refuses an option", OptionError):
+        with explained(log, f"{tensorrt} refuses an option", OptionError):
             apply_options(tensorrt, builder, config, options)
             add_profiles(builder, config, blueprint.profiles, log)
             if blueprint.fp16_flag:
@@ -127,7 +127,7 @@ def build_plan(
             plan = _run(tensorrt, builder, network, config, log, progress)
             run = calibration.run if calibration else None
             if plan is None and (run is None or run.error is None):
-                raise ModelError(f"TensorRT {tensorrt.version} built no engine: {log.reason()}.")
+                raise ModelError(f"{tensorrt} built no engine: {log.reason()}.")
             cache = run.finish() if run else None
             feeder = run.feeder if run else None
             with explained(log, "TensorRT does not tell what the build used"):
@@ -161,7 +161,7 @@ def _device(
 
 
 def _make_builder(tensorrt: TensorRT, logger: Any, log: Log) -> Any:
-    what = f"TensorRT {tensorrt.version} does not start"
+    what = f"{tensorrt} does not start"
     with explained(log, what, MissingError, "Run `trtbuild doctor`."):
         return tensorrt.module.Builder(logger)
 
@@ -171,7 +171,7 @@ def _run(
 ) -> Any:
     with interruptible() as interruption:
         config.progress_monitor = make_monitor(tensorrt, progress, interruption)
-        with explained(log, f"TensorRT {tensorrt.version} built no engine"):
+        with explained(log, f"{tensorrt} built no engine"):
             return builder.build_serialized_network(network, config)
 
 

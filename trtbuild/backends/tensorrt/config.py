@@ -104,7 +104,7 @@ def _set_targets(tensorrt: TensorRT, builder: Any, config: Any, options: TensorR
         _set_and_read_back(config, "tiling_optimization_level", level)
     if options.build_route is not None:
         if not hasattr(config, "build_route"):
-            raise OptionError(f"TensorRT {tensorrt.version} has no build routes; 11 has.")
+            raise OptionError(f"{tensorrt} has no build routes; 11 has.")
         _set_and_read_back(config, "build_route", options.build_route)
     if options.dla is not None:
         if options.dla >= builder.num_DLA_cores:

@@ -47,7 +47,7 @@ def parse_network(
     network = builder.create_network(tensorrt.network_flags(strongly_typed=strongly_typed))
     if network is None:
         raise ModelError(f"TensorRT cannot make a network: {log.reason()}.")
-    with explained(log, f"TensorRT {tensorrt.version} cannot parse '{path.name}'"):
+    with explained(log, f"{tensorrt} cannot parse '{path.name}'"):
         parser = trt.OnnxParser(network, logger)
         if native_instance_norm:
             parser.set_flag(tensorrt.member("OnnxParserFlag", "NATIVE_INSTANCENORM"))
@@ -59,13 +59,13 @@ def parse_network(
 def _refusal(tensorrt: TensorRT, parser: Any, log: Log, path: Path) -> str:
     found = [parser.get_error(index) for index in range(parser.num_errors)]
     if not found:
-        return f"TensorRT {tensorrt.version} cannot parse '{path.name}': {log.reason()}."
+        return f"{tensorrt} cannot parse '{path.name}': {log.reason()}."
     lines = [
         f"  node '{e.node_name()}' ({e.node_operator() or 'graph'}): {e.desc()}" for e in found
     ]
     what = "a node" if len(found) == 1 else f"{len(found)} nodes"
     return (
-        f"TensorRT {tensorrt.version} does not take {what} of the network:\n"
+        f"{tensorrt} does not take {what} of the network:\n"
         + "\n".join(lines)
         + "\nReplace the operator in the exported network, or load a plugin for it."
     )

@@ -83,13 +83,13 @@ def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
 def _is_implicit(tensorrt: TensorRT, options: TensorRTOptions) -> bool:
     if options.dla is not None and not tensorrt.has_implicit:
         raise OptionError(
-            f"TensorRT {tensorrt.version} has no implicit INT8, which DLA needs. Use TensorRT 10 there."
+            f"{tensorrt} has no implicit INT8, which DLA needs. Use TensorRT 10 there."
         )
     if options.quantization is Quantization.AUTO:
         return tensorrt.has_implicit
     if options.quantization is Quantization.IMPLICIT and not tensorrt.has_implicit:
         raise OptionError(
-            f"TensorRT {tensorrt.version} has no implicit quantization (calibrators ended with 10). Use "
+            f"{tensorrt} has no implicit quantization (calibrators ended with 10). Use "
             "--quantization explicit; `trtbuild cache convert` turns an old cache into a Q/DQ network."
         )
     return options.quantization is Quantization.IMPLICIT

@@ -134,7 +134,7 @@ class OpenedEngine:
         self.device.close()
 
     def _make_runtime(self) -> Any:
-        what = f"TensorRT {self.tensorrt.version} does not start"
+        what = f"{self.tensorrt} does not start"
         with explained(self.log, what, MissingError, "Run `trtbuild doctor`."):
             runtime = self.tensorrt.module.Runtime(self._logger)
         runtime.engine_host_code_allowed = self.options.allow_host_code

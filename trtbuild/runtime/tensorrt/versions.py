@@ -1,4 +1,7 @@
-"""What TensorRT 10 and 11 do differently; the only file that knows.
+"""What TensorRT 10, 11 and TensorRT for RTX do differently; the only file that knows.
+
+The two products have one Python interface, but for a few names; so they are one backend in two flavours.
+TensorRT for RTX types strongly, needs no GPU to build, and numbers its versions from 1.
 
 Enum values moved between 10 and 11 (``BuilderFlag.REFIT_IDENTICAL`` is 20 on one and 19 on the other), so
 everything here goes by name. Calibrators, precision flags and weak typing are gone in 11.
@@ -19,10 +22,47 @@ from trtbuild.errors import MissingError, ModelError, OptionError
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["INSTALL", "TensorRT", "installed", "native_version"]
+__all__ = ["RTX", "TENSORRT", "Product", "TensorRT", "installed", "native_version"]
 
-OLDEST, NEWEST = 10, 11
-INSTALL = "pip install 'tensorrt-cu13>=10,<12' (or tensorrt-cu12 for a driver older than r580)"
+
+@dataclass(frozen=True)
+class Product:
+    """One of NVIDIA's builders.
+
+    Attributes:
+        name: NVIDIA's.
+        modules: the Python modules that it may come as, the usual one first.
+        library: its native library; ``{major}`` stands for the version's first number.
+        windows_library: the same on Windows; ``{minor}`` for the second.
+        majors: the oldest and the newest first number that trtbuild works with.
+        install: the command that installs it.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    library: str
+    windows_library: str
+    majors: tuple[int, int]
+    install: str
+
+
+TENSORRT = Product(
+    "TensorRT",
+    ("tensorrt",),
+    "libnvinfer.so.{major}",
+    "nvinfer_{major}.dll",
+    (10, 11),
+    "pip install 'tensorrt-cu13>=10,<12' (or tensorrt-cu12 for a driver older than r580)",
+)
+RTX = Product(
+    "TensorRT for RTX",
+    ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+    "libtensorrt_rtx.so.{major}",
+    "tensorrt_rtx_{major}_{minor}.dll",
+    (1, 1),
+    "pip install 'trtbuild[rtx]' (or tensorrt_rtx_cu12_libs and tensorrt_rtx_cu12_bindings for a driver "
+    "older than r580)",
+)
 
 
 @dataclass(frozen=True)
@@ -30,21 +70,31 @@ class TensorRT:
     """The installed TensorRT.
 
     Attributes:
-        module: ``tensorrt``, imported.
+        module: ``tensorrt`` or ``tensorrt_rtx``, imported.
         version: such as ``10.16.1.11``.
+        product: which of the two it is.
     """
 
     module: ModuleType
     version: str
+    product: Product = TENSORRT
+
+    def __str__(self) -> str:
+        return f"{self.product.name} {self.version}"
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether it is TensorRT for RTX."""
+        return self.product is RTX
 
     @property
     def major(self) -> int:
-        """10 or 11."""
+        """10 or 11; 1 of TensorRT for RTX."""
         return int(self.version.split(".")[0])
 
     @property
     def number(self) -> int:
-        """The version as TensorRT itself writes it: 101601 for 10.16.1."""
+        """The version as TensorRT itself writes it: 101601 for 10.16.1, 10701 for RTX 1.7.1."""
         major, minor, patch = (int(part) for part in self.version.split(".")[:3])
         return major * 10000 + minor * 100 + patch
 
@@ -62,9 +112,7 @@ class TensorRT:
         kind = getattr(self.module, enum, None)
         members = kind.__members__ if kind is not None else {}
         if name not in members:
-            raise OptionError(
-                f"TensorRT {self.version} has no {enum} {name}. {_why_gone(enum, name)}"
-            )
+            raise OptionError(f"{self} has no {enum} {name}. {_why_gone(enum, name)}")
         return members[name]
 
     def numpy_dtype(self, kind: Any, tensor: str) -> np.dtype[Any]:
@@ -100,33 +148,44 @@ def _why_gone(enum: str, name: str) -> str:
     return "Leave the option out, or install a version that has it."
 
 
-def installed() -> TensorRT:
-    """Import TensorRT.
+def installed(product: Product = TENSORRT) -> TensorRT:
+    """Import TensorRT, or TensorRT for RTX.
 
     Raises:
-        MissingError: it is not installed, its library does not load, or its version is not 10 or 11.
+        MissingError: it is not installed, its library does not load, or its version is not known here.
     """
-    try:
-        module = importlib.import_module("tensorrt")
-    except ModuleNotFoundError as error:
-        raise MissingError(f"TensorRT is not installed. Install it: {INSTALL}.") from error
-    except (ImportError, OSError, RuntimeError) as error:
-        raise MissingError(
-            f"TensorRT's Python package is here, and its library does not load: {error}. Install both "
-            f"from one version: {INSTALL}."
-        ) from error
-    found = TensorRT(module, str(getattr(module, "__version__", "")))
+    module = _imported(product)
+    found = TensorRT(module, str(getattr(module, "__version__", "")), product)
     if not found.version[:1].isdigit():
         raise MissingError(
-            f"the module 'tensorrt' that Python finds is not NVIDIA's ({_origin(module)}). Start from "
-            f"another folder, or install NVIDIA's: {INSTALL}."
+            f"the module '{module.__name__}' that Python finds is not NVIDIA's ({_origin(module)}). Start "
+            f"from another folder, or install NVIDIA's: {product.install}."
         )
-    if not OLDEST <= found.major <= NEWEST:
+    oldest, newest = product.majors
+    if not oldest <= found.major <= newest:
+        works = f"{oldest} and {newest}" if oldest != newest else f"{oldest}.x"
         raise MissingError(
-            f"TensorRT {found.version} is installed; trtbuild works with {OLDEST} and {NEWEST}. "
-            f"Install one of them: {INSTALL}."
+            f"{found} is installed; trtbuild works with {works}. Install one of them: {product.install}."
         )
     return found
+
+
+def _imported(product: Product) -> ModuleType:
+    """Return the first module of `product` that is there."""
+    absent: ModuleNotFoundError | None = None
+    for name in product.modules:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            absent = error
+        except (ImportError, OSError, RuntimeError) as error:
+            raise MissingError(
+                f"{product.name}'s Python package is here, and its library does not load: {error}. Install "
+                f"both from one version: {product.install}."
+            ) from error
+    raise MissingError(
+        f"{product.name} is not installed. Install it: {product.install}."
+    ) from absent
 
 
 def _origin(module: ModuleType) -> str:
@@ -136,10 +195,12 @@ def _origin(module: ModuleType) -> str:
     )
 
 
-def native_version(major: int) -> int | None:
-    """Ask the loaded library ``libnvinfer`` for its own version, such as 101601; None if it cannot tell."""
-    name = f"nvinfer_{major}.dll" if sys.platform == "win32" else f"libnvinfer.so.{major}"
+def native_version(tensorrt: TensorRT) -> int | None:
+    """Ask the loaded library for its own version, such as 101601; None if it cannot tell."""
+    product = tensorrt.product
+    pattern = product.windows_library if sys.platform == "win32" else product.library
+    major, minor = tensorrt.version.split(".")[:2]
     try:
-        return int(ctypes.CDLL(name).getInferLibVersion())
+        return int(ctypes.CDLL(pattern.format(major=major, minor=minor)).getInferLibVersion())
     except (OSError, AttributeError):
         return None
