@@ -135,10 +135,10 @@ class EngineResult:
         if any(limits):
             return ""
         found = [
-            (output.sqnr_db.value, f"output '{output.name}' of {TITLES[name]}")
+            (estimate.value, f"output {output.judged} of {TITLES[name]}")
             for name, comparison in self.comparisons.items()
             for output in comparison.outputs
-            if output.sqnr_db is not None and output.sqnr_db.value < FAR_SQNR_DB
+            if (estimate := output.judged_sqnr_db) is not None and estimate.value < FAR_SQNR_DB
         ]
         if not found:
             return ""
@@ -157,7 +157,7 @@ class EngineResult:
         as_written = {output.name: output for output in self.comparisons[TENSORRT_FORM].outputs}
         found = []
         for output in self.comparisons[ENGINE].outputs:
-            wanted, own = as_written[output.name].sqnr_db, output.sqnr_db
+            wanted, own = as_written[output.name].judged_sqnr_db, output.judged_sqnr_db
             if wanted is None or own is None or not own.value < GOOD_SQNR_DB:
                 continue
             if wanted.value - own.value >= GAP_DB:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from trtbuild.data import batches, full_batches
 from trtbuild.latency.measure import measure
 from trtbuild.model import fixed_batch, input_specs
+from trtbuild.model.parts import output_parts
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import quantize
 from trtbuild.result import ENGINE, FAR_SQNR_DB, FLOAT, TENSORRT_FORM, OtherRule
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.steps import METHODS
 from trtbuild.verification.chance import LabelCheck
-from trtbuild.verification.compare import compare_each
+from trtbuild.verification.compare import compare, compare_each
 from trtbuild.verification.layers import LayerReport, layer_errors
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def compare_with_float(
         open_session(artifact.source),
         candidates,
         kept(),
+        parts=output_parts(artifact.source),
         shared_only=artifact.cut is not None,
         progress=progress,
     )
@@ -159,7 +161,7 @@ def find_fault(
     found = comparisons.get(TENSORRT_FORM)
     if found is None or artifact.quantized is None:
         return None
-    figures = [output.sqnr_db for output in found.outputs]
+    figures = [output.judged_sqnr_db for output in found.outputs]
     if all(figure is None or figure.value >= FAR_SQNR_DB for figure in figures):
         return None
     return layer_errors(artifact.model, artifact.quantized, few[:_FAULT_BATCHES], progress)
@@ -185,12 +187,13 @@ def better_rule(
     if calibration is None or calibration.histograms is None or artifact.quantized is None:
         return None
     reference = open_session(artifact.source)
-    feeds = few[:_FAULT_BATCHES]
+    feeds, parts = few[:_FAULT_BATCHES], output_parts(artifact.source)
 
     def worst_sqnr(model: ir.Model) -> float:
         session = open_session(model, Execution.FLOAT)
-        found = compare_each(reference, {TENSORRT_FORM: session}, feeds)[TENSORRT_FORM]
-        return min((o.sqnr_db.value for o in found.outputs if o.sqnr_db is not None), default=inf)
+        found = compare(reference, session, feeds, parts=parts)
+        judged = (output.judged_sqnr_db for output in found.outputs)
+        return min((one.value for one in judged if one is not None), default=inf)
 
     own = worst_sqnr(artifact.quantized)
     best: OtherRule | None = None

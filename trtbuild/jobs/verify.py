@@ -15,6 +15,7 @@ from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.foreign import front_of
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs, read_model
+from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
 from trtbuild.progress import Progress, silent
 from trtbuild.recipe import VerifyRecipe
@@ -25,7 +26,7 @@ from trtbuild.search.candidate import FileCandidate
 from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
 from trtbuild.verification.chance import LabelCheck
-from trtbuild.verification.compare import Comparison, compare
+from trtbuild.verification.compare import NO_PARTS, Comparison, compare
 from trtbuild.verification.gate import Gate, Verdict, judge
 from trtbuild.verification.layers import LayerReport, layer_errors
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.data import Batch, DataRecipe, Source
     from trtbuild.jobs.paths import Besides
+    from trtbuild.model.parts import Part
     from trtbuild.model.signature import TensorSpec
     from trtbuild.pytorch.spec import ModuleSource
     from trtbuild.runtime.session import Feeds, Session
@@ -143,6 +145,7 @@ def verify(
             batches,
             recipe.options,
             name=recipe.engine.name,
+            parts=_parts(artifact, recipe.engine),
             shared_only=artifact is not None and artifact.cut is not None,
             progress=progress,
         )
@@ -158,6 +161,13 @@ def verify(
         verdict=judge(comparison, recipe.gate),
     )
     return found if artifact is None else _diagnosed(found, recipe, artifact, source, progress)
+
+
+def _parts(artifact: Artifact | None, engine: Path) -> Mapping[str, Sequence[Part]]:
+    """The parts of the outputs, by the float network or, of a PyTorch module, by the engine's own graph."""
+    if artifact is not None:
+        return output_parts(artifact.source)
+    return output_parts(read_model(engine)) if engine.suffix == ".onnx" else NO_PARTS
 
 
 def _engine(recipe: VerifyRecipe, artifact: Artifact | None) -> Session:
@@ -247,7 +257,8 @@ def _diagnosed(
     opener: Callable[[ir.Model], Session] = open_as_written
     if wanted.backend != REFERENCE_BACKEND:
         opener = built_by(wanted.backend, batches[0].feeds, recipe.tensorrt)
-    evaluate = Evaluator(open_session(model), batches, recipe.options, opener=opener)
+    parts = output_parts(artifact.source)
+    evaluate = Evaluator(open_session(model), batches, recipe.options, opener=opener, parts=parts)
     candidate = FileCandidate(quantized, model)
     if wanted.sensitivity:
         found = replace(found, sensitivity=sensitivities(candidate, evaluate, progress))

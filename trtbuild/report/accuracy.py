@@ -110,6 +110,7 @@ def accuracy_section(comparisons: Mapping[str, Comparison], num_worst: int = 0) 
         "Accuracy",
         (
             _outputs(comparisons),
+            _parts(comparisons),
             _scores(comparisons),
             Plots(tuple(_plots(comparisons))),
             _worst(comparisons, num_worst),
@@ -145,6 +146,33 @@ def _figures(output: OutputComparison) -> tuple[str, ...]:
         f"{output.max_error:.3g}",
         interval(output.top1_agreement_percent, ".1f", " %"),
         _value(output.topk_agreement_percent, ".1f", f" % (k = {output.top_k})"),
+    )
+
+
+def _parts(comparisons: Mapping[str, Comparison]) -> Table:
+    rows = [
+        (
+            name,
+            f"{output.name}, {part.name}",
+            part.tensor,
+            interval(part.sqnr_db, ".1f"),
+            f"{part.rms:.3g}",
+            f"{part.noise_rms:.3g}",
+            "worst" if part.name == output.worst_part else "",
+        )
+        for name, comparison in comparisons.items()
+        for output in comparison.outputs
+        for part in output.parts
+    ]
+    return Table(
+        (
+            *names("network", "part"),
+            Column("tensor", is_name=True, is_detail=True),
+            *numbers("SQNR, dB", "size", "error"),
+            *names("judged"),
+        ),
+        tuple(rows),
+        "outputs of unlike parts, each about the mean of its channels; the worst is judged",
     )
 
 

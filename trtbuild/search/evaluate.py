@@ -15,14 +15,15 @@ from trtbuild.files import make_directory, write_text
 from trtbuild.model import graph_digest, weights_digest
 from trtbuild.records import dumps
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.verification.compare import Comparison, ComparisonOptions, compare
+from trtbuild.verification.compare import NO_PARTS, Comparison, ComparisonOptions, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import onnx_ir as ir
 
+    from trtbuild.model.parts import Part
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.session import Feeds, Session
     from trtbuild.verification.compare import LabelledBatch
@@ -45,6 +46,7 @@ class Evaluator:
         opener: opens a candidate; the default computes Q/DQ as written, on CPU. Give one that builds
             an engine to evaluate on TensorRT.
         directory: where results are kept for the next process; None keeps them in memory.
+        parts: of the outputs, see `trtbuild.verification.compare.compare`.
         context: what else decides a result (the name of the opener, of a metric), for the key.
     """
 
@@ -56,12 +58,14 @@ class Evaluator:
         *,
         opener: Callable[[ir.Model], Session] = open_as_written,
         directory: Path | None = None,
+        parts: Mapping[str, Sequence[Part]] = NO_PARTS,
         context: str = "",
     ) -> None:
         self._batches = list(batches)
         self._reference = _Recorded(reference, self._batches)
         self._options = options
         self._opener = opener
+        self._parts = parts
         self._directory = make_directory(directory) if directory is not None else None
         self._context = self._digest_of_data(context)
         self._known: dict[str, Comparison] = {}
@@ -92,7 +96,9 @@ class Evaluator:
             self.num_evaluations += 1
             session = self._opener(model)
             try:
-                found = compare(self._reference, session, self._batches, self._options)
+                found = compare(
+                    self._reference, session, self._batches, self._options, parts=self._parts
+                )
             finally:
                 session.close()
             self._save(key, found)
@@ -102,6 +108,7 @@ class Evaluator:
     def _digest_of_data(self, context: str) -> bytes:
         digest = hashlib.sha256(context.encode())
         digest.update(repr(sorted(self._options.metrics)).encode() if self._options else b"")
+        digest.update(repr(sorted(self._parts.items())).encode())
         for batch in self._batches:
             expected = self._reference.run(batch.feeds)
             for arrays in (batch.feeds, expected):

@@ -33,12 +33,13 @@ _MARGIN = 0.75
 
 
 def worst_sqnr_db(comparison: Comparison) -> float:
-    """Return the SQNR of the worst float output, dB; minus infinity where one is not finite.
+    """Return the SQNR of the worst part of any float output, dB; minus infinity where one is not finite.
 
     Raises:
         OptionError: no output holds floating-point values.
     """
-    found = [output.sqnr_db.value for output in comparison.outputs if output.sqnr_db is not None]
+    judged = [output.judged_sqnr_db for output in comparison.outputs]
+    found = [estimate.value for estimate in judged if estimate is not None]
     if not found:
         raise OptionError("no output holds floating-point values; there is nothing to rank by.")
     if any(output.num_non_finite for output in comparison.outputs):
@@ -93,6 +94,10 @@ def _with_margin(comparison: Comparison) -> Comparison:
             sqnr_db=_halfway(output.sqnr_db, upper_is_worse=False),
             cosine=_halfway(output.cosine, upper_is_worse=False),
             relative_l2=_halfway(output.relative_l2, upper_is_worse=True),
+            parts=tuple(
+                replace(part, sqnr_db=_halfway(part.sqnr_db, upper_is_worse=False) or part.sqnr_db)
+                for part in output.parts
+            ),
         )
         for output in comparison.outputs
     )

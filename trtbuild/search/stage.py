@@ -9,6 +9,7 @@ from trtbuild.calibration import calibrate
 from trtbuild.data import batches, choose_samples, full_batches
 from trtbuild.errors import OptionError
 from trtbuild.model import static_batch
+from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.options.tune import TuneOptions
 from trtbuild.progress import Progress, silent
@@ -66,6 +67,7 @@ def meet_budget(
             images,
             ComparisonOptions(num_worst=0),
             directory=options.directory,
+            parts=output_parts(artifact.source),
         )
 
     def calibrated(changed: Artifact) -> Artifact:

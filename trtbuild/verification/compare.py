@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trtbuild.errors import DataError, OptionError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from trtbuild.model.parts import Part
     from trtbuild.progress import Progress
     from trtbuild.runtime.session import Session
 
@@ -31,6 +33,8 @@ __all__ = ["Comparison", "ComparisonOptions", "LabelledBatch", "compare", "compa
 
 SCHEMA = "trtbuild.comparison"
 VERSION = 1
+
+NO_PARTS: Mapping[str, Sequence[Part]] = MappingProxyType({})
 
 
 class LabelledBatch(Protocol):
@@ -101,6 +105,7 @@ def compare(
     options: ComparisonOptions | None = None,
     *,
     name: str = "candidate",
+    parts: Mapping[str, Sequence[Part]] = NO_PARTS,
     shared_only: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
@@ -112,6 +117,8 @@ def compare(
         batches: feeds, optional labels, and the images' names; read once.
         options: what is looked at.
         name: what the candidate is called.
+        parts: output -> its parts (`trtbuild.model.parts.output_parts`); an output without any is measured
+            as one.
         shared_only: outputs that only one of both has are passed over, where they would be refused.
         progress: told of every image.
 
@@ -125,6 +132,7 @@ def compare(
         {name: candidate},
         batches,
         options,
+        parts=parts,
         shared_only=shared_only,
         progress=progress,
     )
@@ -137,6 +145,7 @@ def compare_each(
     batches: Iterable[LabelledBatch],
     options: ComparisonOptions | None = None,
     *,
+    parts: Mapping[str, Sequence[Part]] = NO_PARTS,
     shared_only: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Comparison]:
@@ -146,7 +155,7 @@ def compare_each(
     for name, candidate in candidates.items():
         outputs = check_same_interface(reference, candidate, name, shared_only=shared_only)
         _check_outputs(outputs, options)
-        running[name] = _Running(name, outputs, options)
+        running[name] = _Running(name, outputs, options, parts)
     num_images, labelled = 0, None
     for batch in batches:
         labelled = _check_batch(batch, reference, labelled)
@@ -180,7 +189,13 @@ def _check_batch(batch: LabelledBatch, reference: Session, labelled: bool | None
 class _Running:
     """The accumulators of one candidate."""
 
-    def __init__(self, name: str, outputs: Sequence[str], options: ComparisonOptions) -> None:
+    def __init__(
+        self,
+        name: str,
+        outputs: Sequence[str],
+        options: ComparisonOptions,
+        parts: Mapping[str, Sequence[Part]],
+    ) -> None:
         self._name = name
         self._options = options
         self._outputs = {
@@ -189,6 +204,7 @@ class _Running:
                 options.top_k,
                 options.num_worst,
                 None if options.scores is None else output in options.scores,
+                parts.get(output, ()),
             )
             for output in outputs
         }

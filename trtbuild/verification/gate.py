@@ -27,7 +27,7 @@ class Gate:
     """Limits; None is not judged. Values that are not finite fail under every gate."""
 
     min_sqnr_db: float | None = option(
-        None, "Least SQNR of every float output.", flag="--min-sqnr", unit="dB"
+        None, "Least SQNR of every float output, by its worst part.", flag="--min-sqnr", unit="dB"
     )
     min_cosine: float | None = option(None, "Least cosine of every float output.", low=-1, high=1)
     max_relative_l2: float | None = option(
@@ -170,7 +170,7 @@ def _judge_limits(comparison: Comparison, gate: Gate) -> Iterator[tuple[str, Fin
     for output in comparison.outputs:
         of = f"of '{output.name}'"
         estimates = (
-            ("min_sqnr_db", f"SQNR {of}", "dB", output.sqnr_db),
+            ("min_sqnr_db", f"SQNR of {output.judged}", "dB", output.judged_sqnr_db),
             ("min_cosine", f"cosine {of}", "", output.cosine),
             ("max_relative_l2", f"relative L2 {of}", "", output.relative_l2),
             ("min_top1_agreement", f"top-1 agreement {of}", "%", output.top1_agreement_percent),

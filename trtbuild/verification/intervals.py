@@ -15,12 +15,16 @@ __all__ = [
     "Estimate",
     "Moments",
     "PairMoments",
+    "decibel_estimate",
+    "decibels",
     "difference_of_proportions",
     "proportion",
     "student_quantile",
 ]
 
 CONFIDENCE = 0.95
+
+_DECIBELS_PER_NEPER = 10.0 / math.log(10.0)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,22 @@ class PairMoments:
         quantile = student_quantile(0.5 + confidence / 2, count - 1)
         half = quantile * math.sqrt(max(relative, 0.0) / count)
         return Estimate(value, value - half, value + half)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """``10 log10(signal / noise)``: infinite without noise, minus infinite without signal."""
+    if noise == 0.0:
+        return math.inf
+    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+
+
+def decibel_estimate(signal: float, noise: float, log_ratio: Estimate) -> Estimate:
+    """Return `decibels` with an interval as wide as that of `log_ratio` (`PairMoments.log_ratio`)."""
+    value = decibels(signal, noise)
+    if math.isinf(value):
+        return Estimate(value, value, value)
+    below, above = log_ratio.value - log_ratio.low, log_ratio.high - log_ratio.value
+    return Estimate(value, value - _DECIBELS_PER_NEPER * below, value + _DECIBELS_PER_NEPER * above)
 
 
 def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:

@@ -11,6 +11,8 @@ With x the reference and y the candidate, over the values of one image (row i) o
     divergence   mean of sum p ln(p / q), p and q the softmax of x and y; nats
     equal        share of equal elements, for integer outputs    percent
 
+An output of unlike parts (boxes beside scores) has an SQNR of each part as well.
+
 All sums are float64. The SQNR is that of the sums over all images (a mean of decibels would let one
 easy image hide a hard one); its interval takes images as the independent draws.
 """
@@ -24,10 +26,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.verification.intervals import Estimate, Moments, PairMoments, proportion
+from trtbuild.verification.intervals import (
+    Estimate,
+    Moments,
+    PairMoments,
+    decibels,
+    proportion,
+)
+from trtbuild.verification.parts import PartComparison, PartMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from trtbuild.model.parts import Part
 
 __all__ = ["ImageComparison", "OutputComparison", "OutputMetrics", "class_scores", "decibels"]
 
@@ -70,6 +81,8 @@ class OutputComparison:
         num_incomparable: images whose shapes differ between the two (data-dependent outputs).
         sqnr_histogram: number of images per 1 dB bin, from `SQNR_BINS_FROM_DB` on.
         worst: the images with the largest error, worst first.
+        parts: the unlike parts, in order (`trtbuild.verification.parts`); empty where it has none.
+        worst_part: name of the part with the least SQNR; empty without parts.
     """
 
     name: str
@@ -90,13 +103,19 @@ class OutputComparison:
     num_incomparable: int
     sqnr_histogram: tuple[int, ...]
     worst: tuple[ImageComparison, ...]
+    parts: tuple[PartComparison, ...] = ()
+    worst_part: str = ""
 
+    @property
+    def judged_sqnr_db(self) -> Estimate | None:
+        """The SQNR of the worst part; that of all where there are no parts. None for integers."""
+        found = {part.name: part.sqnr_db for part in self.parts}
+        return found.get(self.worst_part, self.sqnr_db)
 
-def decibels(signal: float, noise: float) -> float:
-    """``10 log10(signal / noise)``: infinite without noise, minus infinite without signal."""
-    if noise == 0.0:
-        return math.inf
-    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+    @property
+    def judged(self) -> str:
+        """What `judged_sqnr_db` is of, in words."""
+        return f"'{self.name}', {self.worst_part}" if self.worst_part else f"'{self.name}'"
 
 
 def class_scores(array: np.ndarray, num_images: int) -> np.ndarray | None:
@@ -126,10 +145,16 @@ class OutputMetrics:
         top_k: k of the top-k agreement; counted when there are more classes than that.
         num_worst: how many of the worst images are kept.
         as_scores: whether it may count as class scores; None: decided by `class_scores`.
+        parts: its unlike parts; figures by part where there are several.
     """
 
     def __init__(
-        self, name: str, top_k: int = 5, num_worst: int = 10, as_scores: bool | None = None
+        self,
+        name: str,
+        top_k: int = 5,
+        num_worst: int = 10,
+        as_scores: bool | None = None,
+        parts: Sequence[Part] = (),
     ) -> None:
         self.name = name
         self._top_k = top_k
@@ -151,6 +176,7 @@ class OutputMetrics:
         self._num_incomparable = 0
         self._histogram = np.zeros(NUM_SQNR_BINS, np.int64)
         self._worst: list[tuple[float, float, int, ImageComparison]] = []
+        self._parts = {part: PartMetrics(part) for part in parts} if len(parts) > 1 else {}
 
     def add(self, reference: np.ndarray, candidate: np.ndarray, names: Sequence[str]) -> None:
         """Take one batch.
@@ -171,6 +197,7 @@ class OutputMetrics:
         labels = list(names) if rows == num_images else [f"{names[0]} ... {names[-1]}"]
         if _is_float(reference):
             self._add_values(_rows(reference, rows), _rows(candidate, rows), labels)
+            self._add_parts(reference, candidate)
         else:
             self._add_integers(reference, candidate, labels)
         self._add_scores(reference, candidate, num_images)
@@ -185,6 +212,16 @@ class OutputMetrics:
                 self._keep(ImageComparison(name, -math.inf, math.nan, math.inf))
                 continue
             self._add_image(name, reference.astype(np.float64), candidate.astype(np.float64))
+
+    def _add_parts(self, x: np.ndarray, y: np.ndarray) -> None:
+        if not self._parts:
+            return
+        if not all(part.fits(x) for part in self._parts):
+            self._parts = {}  # the graph does not tell the truth about this output
+            return
+        finite = np.isfinite(_rows(x, len(x))).all(1) & np.isfinite(_rows(y, len(y))).all(1)
+        for metrics in self._parts.values():
+            metrics.add(x[finite], y[finite])
 
     def _add_image(self, name: str, x: np.ndarray, y: np.ndarray) -> None:
         error = x - y
@@ -234,6 +271,8 @@ class OutputMetrics:
         values = self._kind != "integers"
         log_ratio = self._power.log_ratio() if self._power.numerator.count else _NOTHING_FINITE
         scores = self._kind == "class scores"
+        parts = tuple(metrics.result() for metrics in self._parts.values()) if values else ()
+        worst = min(parts, key=lambda part: part.sqnr_db.value, default=None)
         return OutputComparison(
             name=self.name,
             kind=self._kind,
@@ -257,6 +296,8 @@ class OutputMetrics:
             num_incomparable=self._num_incomparable,
             sqnr_histogram=tuple(int(count) for count in self._histogram),
             worst=tuple(item[-1] for item in sorted(self._worst, reverse=True)),
+            parts=parts,
+            worst_part="" if worst is None else worst.name,
         )
 
     def _mean_divergence(self) -> Estimate:

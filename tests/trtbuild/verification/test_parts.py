@@ -1,0 +1,117 @@
+"""Figures by part against float64 NumPy, and what they are for: parts that a whole output hides."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import FunctionSession, batches_of
+from trtbuild.model.parts import WHOLE, Part
+from trtbuild.search.score import worst_sqnr_db
+from trtbuild.verification.compare import Comparison, compare
+from trtbuild.verification.gate import Gate, judge
+from trtbuild.verification.parts import part_powers
+
+BOXES, SCORES = Part(1, 0, 4, 10, "boxes"), Part(1, 4, 10, 10, "scores")
+PARTS = {"y": (BOXES, SCORES)}
+
+
+def detections(count: int = 12) -> np.ndarray:
+    rng = np.random.default_rng(4)
+    boxes = rng.uniform(0, 320, (count, 4, 30))
+    scores = rng.beta(0.2, 4, (count, 6, 30))
+    return np.concatenate([boxes, scores], 1).astype(np.float32)
+
+
+def without_scores(x: np.ndarray) -> np.ndarray:
+    return np.concatenate([x[:, :4], np.zeros_like(x[:, 4:])], 1)
+
+
+def compared(function, images: np.ndarray, batch_size: int = 4) -> Comparison:
+    session = FunctionSession(lambda x: x)
+    return compare(
+        session, FunctionSession(function), batches_of(images, None, batch_size), parts=PARTS
+    )
+
+
+def test_an_engine_without_scores_fails_by_the_part_that_holds_them() -> None:
+    found = compared(without_scores, detections())
+    output = found.output("y")
+    assert output.sqnr_db.value > 40
+    assert output.worst_part == "channels 4 to 9 (axis 1)"
+    assert output.judged_sqnr_db.value <= 0
+    assert worst_sqnr_db(found) == output.judged_sqnr_db.value
+    verdict = judge(found, Gate(min_sqnr_db=20))
+    assert [failure.what for failure in verdict.failures] == [
+        "SQNR of 'y', channels 4 to 9 (axis 1)"
+    ]
+    assert Comparison.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), batch_size=st.integers(1, 9), offset=st.floats(-50, 50))
+def test_the_signal_is_the_variance_about_the_mean_of_each_channel(
+    seed: int, batch_size: int, offset: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    images = (offset + rng.normal(size=(9, 10, 7))).astype(np.float32)
+    noise = rng.normal(size=images.shape).astype(np.float32)
+    noisy = {image.tobytes(): image + row for image, row in zip(images, noise)}
+    found = compared(lambda x: np.stack([noisy[row.tobytes()] for row in x]), images, batch_size)
+    for part, figures in zip(PARTS["y"], found.output("y").parts):
+        x = part.of(images).astype(np.float64)
+        error = x - part.of(images + noise).astype(np.float64)
+        signal = x.var(axis=(0, 2), ddof=1).sum() * 9 * 7
+        expected = 10 * np.log10(signal / (error**2).sum())
+        # FP32 inputs are exact in float64; 630 terms, relative rounding below 1e-12
+        assert figures.sqnr_db.value == pytest.approx(expected, abs=1e-9)
+        assert figures.sqnr_db.low < figures.sqnr_db.value < figures.sqnr_db.high
+
+
+def test_the_mean_of_each_channel_for_everything_is_zero_decibels() -> None:
+    images = detections(200)
+    means = images.mean((0, 2), keepdims=True)
+    found = compared(lambda x: np.broadcast_to(means, x.shape), images)
+    # n / (n - 1) of 6000 values a channel
+    assert [part.sqnr_db.value for part in found.output("y").parts] == pytest.approx(
+        [0, 0], abs=1e-3
+    )
+
+
+def test_parts_are_left_out_where_the_output_does_not_have_them() -> None:
+    found = compared(lambda x: x, detections()[:, :9])
+    assert found.output("y").parts == ()
+    assert found.output("y").worst_part == ""
+
+
+def test_images_with_values_that_are_not_finite_are_left_out() -> None:
+    images = detections()
+
+    def spoilt(x: np.ndarray) -> np.ndarray:
+        y = x + np.float32(0.01)
+        y[np.all(x == images[3], axis=(1, 2))] = np.nan
+        return y
+
+    found = compared(spoilt, images)
+    assert found.output("y").num_non_finite == 300
+    assert np.isfinite(found.output("y").judged_sqnr_db.value)
+
+
+def test_a_part_that_does_not_vary_is_measured_by_its_power() -> None:
+    images = np.ones((5, 10, 3), np.float32)
+    found = compared(lambda x: x * np.float32(0.5), images)
+    expected = 20 * np.log10(2)
+    assert [part.sqnr_db.value for part in found.output("y").parts] == pytest.approx([expected] * 2)
+
+
+def test_powers_of_one_pair_of_arrays() -> None:
+    x = detections()
+    boxes, scores = part_powers(x, without_scores(x), PARTS["y"])
+    assert boxes.noise == 0
+    assert scores.noise == pytest.approx(float((x[:, 4:].astype(np.float64) ** 2).sum()))
+    (whole,) = part_powers(x, without_scores(x), [WHOLE])
+    assert whole.signal == pytest.approx(float((x.astype(np.float64) ** 2).sum()))

@@ -1,0 +1,150 @@
+"""How far each part of an output is from its float reference (`trtbuild.model.parts` finds the parts).
+
+With x the float part, y the candidate's, and m the mean of x for each channel over images and positions:
+
+    SQNR of a part   10 log10( sum (x - m)^2 / sum (x - y)^2 )         dB
+
+The signal is what varies. Scores that are near zero nearly everywhere, logits about -6 and boxes about the
+middle of the picture carry their meaning in how they differ from one place and image to the next, so an
+engine that answers the mean of each channel for everything has 0 dB, whatever that mean is. The sum is the
+unbiased one (n / (n - 1) times the sum of squares for n values a channel). A channel block that has one value
+only, or none that vary, has its power about zero as signal. `WHOLE`, the only part of an output that has no
+others, always has: there this is the SQNR of `trtbuild.verification.metrics`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.verification.intervals import Estimate, PairMoments, decibel_estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtbuild.model.parts import Part
+
+__all__ = ["PartComparison", "PartMetrics", "PartPower", "part_powers"]
+
+# What varies less than this share of its power is constant up to rounding in FP32.
+_CONSTANT = 1e-12
+
+
+@dataclass(frozen=True)
+class PartComparison:
+    """One part of an output against float.
+
+    Attributes:
+        name: the part in words.
+        axis, start, stop: the block of the output.
+        tensor: what the graph calls it.
+        rms: root of the mean square of what the part is measured by, in the output's unit.
+        noise_rms: the same of the difference to float.
+        sqnr_db: see the module.
+    """
+
+    name: str
+    axis: int
+    start: int
+    stop: int
+    tensor: str
+    rms: float
+    noise_rms: float
+    sqnr_db: Estimate
+
+
+@dataclass(frozen=True)
+class PartPower:
+    """Sums of squares of a part: `signal` as in this module, `noise` of the difference to float."""
+
+    part: Part
+    signal: float
+    noise: float
+
+
+def part_powers(
+    reference: np.ndarray, other: np.ndarray, parts: Sequence[Part]
+) -> tuple[PartPower, ...]:
+    """Return signal and noise of every part of an output.
+
+    Args:
+        reference: the float output; its first axis is the images.
+        other: the same output of another network, of the same shape.
+        parts: see `trtbuild.model.parts.output_parts`.
+    """
+    found = []
+    for part in parts:
+        metrics = PartMetrics(part)
+        metrics.add(reference, other)
+        found.append(metrics.power())
+    return tuple(found)
+
+
+class PartMetrics:
+    """Accumulates signal and noise of one part, batch by batch, in memory of a few values a channel."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._centre: np.ndarray | None = None
+        self._sums = self._squares = np.zeros(1)
+        self._count = 0
+        self._power = self._noise = 0.0
+        self._pairs = PairMoments()
+
+    def add(self, reference: np.ndarray, other: np.ndarray) -> None:
+        """Take one batch of the whole output; its first axis is the images, and all values are finite."""
+        x, y = (self._channels(array) for array in (reference, other))
+        if not x.size:
+            return
+        if self._centre is None:
+            # near the mean, so that sums of squares do not cancel; the value does not depend on it
+            self._centre = x.mean((0, 2)) if self._part.axis is not None else np.zeros(1)
+            self._sums = self._squares = np.zeros_like(self._centre)
+        noise, shifted = ((x - y) ** 2).sum((1, 2)), x - self._centre[:, None]
+        squares = shifted**2
+        self._sums = self._sums + shifted.sum((0, 2))
+        self._squares = self._squares + squares.sum((0, 2))
+        self._count += x.shape[0] * x.shape[2]
+        self._power += float((x**2).sum())
+        self._noise += float(noise.sum())
+        for signal_of_image, noise_of_image in zip(squares.sum((1, 2)), noise):
+            self._pairs.add(float(signal_of_image), float(noise_of_image))
+
+    def _channels(self, array: np.ndarray) -> np.ndarray:
+        """The part as ``[images, channels, positions]``."""
+        if self._part.axis is None:
+            return array.astype(np.float64).reshape(len(array), 1, -1)
+        found = np.moveaxis(self._part.of(array), self._part.axis, 1).astype(np.float64)
+        return found.reshape(*found.shape[:2], -1)
+
+    def power(self) -> PartPower:
+        """Return the sums so far."""
+        return PartPower(self._part, self._signal(), self._noise)
+
+    def _signal(self) -> float:
+        count = self._count
+        if self._part.axis is None or count < 2:
+            return self._power
+        spread = float((self._squares - self._sums**2 / count).sum()) * count / (count - 1)
+        return spread if spread > _CONSTANT * self._power else self._power
+
+    def result(self) -> PartComparison:
+        """Return the figures so far."""
+        part, power = self._part, self.power()
+        count = max(self._count * (part.stop - part.start), 1)
+        return PartComparison(
+            name=str(part),
+            axis=part.axis or 0,
+            start=part.start,
+            stop=part.stop,
+            tensor=part.tensor,
+            rms=float(np.sqrt(power.signal / count)),
+            noise_rms=float(np.sqrt(power.noise / count)),
+            sqnr_db=self._sqnr(power),
+        )
+
+    def _sqnr(self, power: PartPower) -> Estimate:
+        spread = self._pairs.log_ratio()
+        return decibel_estimate(power.signal, power.noise, spread)
