@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import is_constant
@@ -62,7 +63,7 @@ def place_by_ranges(
         portable = place_portable(model, placement)
         found = {
             **without_range(model, placement, calibration),
-            **without_range(model, portable, calibration),
+            **without_range(model, _covered(model, portable, calibration), calibration),
         }
         more = _readers_of(found, placement, portable)
         more |= _unlike_concats(model, placement, portable, calibration)
@@ -75,6 +76,14 @@ def place_by_ranges(
     if dead and (not placement.weights or all(name in dead for name in fed)):
         refuse_without_range(model, first, dead)
     return placement, dead
+
+
+def _covered(model: ir.Model, portable: Placement, calibration: Calibration) -> Placement:
+    """ONNX Runtime's form as far as ranges are known; who wants TensorRT's alone need not bring more."""
+    if portable.observed <= calibration.ranges.keys():
+        return portable
+    known = with_neighbours(model, calibration.ranges).keys()
+    return replace(portable, roots={n: of for n, of in portable.roots.items() if of <= known})
 
 
 def say_without_range(

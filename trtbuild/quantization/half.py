@@ -1,9 +1,11 @@
 """FP16 written into the network: what TensorRT 11 wants instead of a flag.
 
 Each node either computes in FP16 or stays FP32; casts stand where the two meet, inputs and outputs of the
-network keep their types. A DequantizeLinear answers the type of its scale and a QuantizeLinear wants the
-type of its input, so the scales of Q/DQ become FP16 too, which needs opset 19; weights behind a
-DequantizeLinear are quantized again with the rounded scale, so that nothing but their own rounding changes.
+network keep their types. A DequantizeLinear answers the type of its scale, and a Cast between it and its
+layer parts the two, so that the layer runs in float: it therefore has the type of what reads it, twice
+where readers differ, and what must be read in FP32 keeps its readers FP32. A QuantizeLinear wants the type
+of its input. Scales in FP16 need opset 19; weights behind a DequantizeLinear are quantized again with the
+rounded scale, so that nothing but their own rounding changes, and both halves of a pair have equal scales.
 
 What stays FP32, and why, is answered: tensors whose observed magnitude comes near FP16's largest number,
 weights beyond it, operators that sum or exponentiate, operators that ONNX does not define for FP16.
@@ -20,7 +22,7 @@ import onnx_ir as ir
 from trtbuild.errors import ModelError
 from trtbuild.model.attributes import attribute, normal_axis
 from trtbuild.model.constants import array, is_constant
-from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
+from trtbuild.model.edits import GraphWriter, add_initializer, remove_unread, take_over_output
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
 from trtbuild.model.opset import opset_of, raise_opset
@@ -93,6 +95,7 @@ def to_half(
             half_nodes.add(node)
         elif reason and _touches_float(node):
             kept.append(KeptFloat(node.name or "", node.op_type, reason))
+    _follow_readers(model, half_nodes)
     _Typing(model).apply(half_nodes)
     remove_unread(model)
     return model, tuple(kept)
@@ -144,14 +147,47 @@ def _why_float_value(value: ir.Value | None, observed: Mapping[str, float]) -> s
     largest = observed.get(_origin(value).name or "", 0.0)
     if largest * HEADROOM > HALF_MAX:
         return f"tensor '{value.name}' reached {largest:.6g}, and FP16 ends at {HALF_MAX:.0f}"
+    producer = value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear" and not _is_weight(producer):
+        value = producer.inputs[1] or value  # it is read in the type of its scale
     content = array(value)
     if content is None:
         return ""
     if content.size and np.abs(content).max() > HALF_MAX:
         return f"constant '{value.name}' holds {np.abs(content).max():.6g}, and FP16 ends at {HALF_MAX:.0f}"
-    if _is_activation_scale(value) and not np.all(content.astype(np.float16)):
+    if _is_activation_scale(value) and _vanishes(content):
         return f"the scale '{value.name}' is too small for FP16"
     return ""
+
+
+def _vanishes(scale: np.ndarray) -> bool:
+    return not np.all(scale.astype(np.float16))
+
+
+def _follow_readers(model: ir.Model, half_nodes: set[ir.Node]) -> None:
+    """Give every DequantizeLinear the type of its readers, and a second one where they differ."""
+    writer = GraphWriter(model)
+    for node in list(model.graph):
+        if node.op_type != "DequantizeLinear" or node not in half_nodes:
+            continue
+        source, output = node.inputs[0], node.outputs[0]
+        assert source is not None
+        in_float = [use for use in output.uses() if use.node not in half_nodes]
+        if len(in_float) == len(output.uses()):
+            half_nodes.discard(node)
+        elif in_float:
+            parameters = [value for value in node.inputs[1:] if value is not None]
+            hint = f"{output.name}_fp32"
+            twin = writer.dequantize(source, parameters, hint, like=output, axis=None)
+            twin.attributes.update(node.attributes)
+            model.graph.insert_after(node, twin)
+            for use in in_float:
+                use.node.replace_input_with(use.idx, twin.outputs[0])
+    for node in reversed(model.graph):
+        if node.op_type == "QuantizeLinear" and not any(
+            use.node in half_nodes for use in node.outputs[0].uses()
+        ):
+            half_nodes.discard(node)
 
 
 def _origin(value: ir.Value) -> ir.Value:
@@ -219,9 +255,22 @@ class _Typing:
                 )  # not output.dtype: clones share their type objects
 
     def _make_float(self, node: ir.Node) -> None:
+        if node.op_type == "DequantizeLinear":
+            self._match_scale(node)
         for index, value in enumerate(node.inputs):
             if value is not None and value.dtype == HALF:
                 node.replace_input_with(index, self._as_float(value))
+
+    def _match_scale(self, node: ir.Node) -> None:
+        """Give a DequantizeLinear in FP32 the number that its QuantizeLinear in FP16 has."""
+        source, scale = node.inputs[0], node.inputs[1]
+        quantize = source.producer() if source is not None else None
+        content = array(scale)
+        if quantize is None or content is None or quantize.inputs[1] is None:
+            return
+        if quantize.inputs[1].dtype == HALF and scale is not None:
+            rounded = _rounded(content).astype(np.float32)
+            node.replace_input_with(1, self._initializer(f"{scale.name}_rounded", rounded))
 
     def _as_half(self, value: ir.Value) -> ir.Value:
         if value not in self._half:

@@ -213,9 +213,59 @@ def test_an_activation_scale_that_vanishes_in_fp16_keeps_its_pair_fp32(scale: fl
         z=np.int8(0),
     )
     half, kept = to_half(model, {})
-    assert {k.op_type for k in kept} == {"QuantizeLinear", "DequantizeLinear"}
-    assert "too small for FP16" in kept[0].reason
-    assert _dtypes(half, "DequantizeLinear") == {FLOAT}
+    # and its reader: a Cast between the two would keep INT8 kernels from it
+    assert {k.op_type for k in kept} == {"QuantizeLinear", "DequantizeLinear", "Relu"}
+    assert all("too small for FP16" in one.reason for one in kept)
+    assert _dtypes(half, "DequantizeLinear") == _dtypes(half, "Relu") == {FLOAT}
+
+
+def _sources(model: ir.Model, op_type: str) -> list[tuple[str, ir.DataType | None]]:
+    """What makes the first two inputs of each node of a kind, and in which type."""
+    return [
+        (value.producer().op_type, value.dtype)
+        for node in model.graph
+        if node.op_type == op_type
+        for value in node.inputs[:2]
+    ]
+
+
+@rounds_fp16
+def test_no_cast_stands_between_q_dq_and_a_layer_of_either_type() -> None:
+    """One pair and one INT8 weight are read by a layer in FP16 and by one that its result keeps in FP32."""
+    weight = np.random.default_rng(3).integers(-127, 128, (4, 4)).astype(np.int8)
+    model = _model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[2, 4] x) => (float[2, 4] y, float[2, 4] wide) {
+            q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+            w = DequantizeLinear <axis = 1> (wq, ws, wz)
+            a = MatMul(d, w) wide = MatMul(d, w) y = Relu(a)
+        }""",
+        s=np.float32(0.0123),
+        z=np.int8(0),
+        wq=weight,
+        ws=np.array([0.01, 0.02, 0.03, 0.04], np.float32),
+        wz=np.zeros(4, np.int8),
+    )
+    half, kept = to_half(model, {"wide": 60000.0})
+    assert [one.op_type for one in kept] == ["MatMul"]
+    both = [("DequantizeLinear", dtype) for dtype in (HALF, HALF, FLOAT, FLOAT)]
+    assert _sources(half, "MatMul") == both
+    # Q and both DQ of the pair hold one number, that of FP16
+    pair = [
+        node.inputs[1].const_value.numpy()
+        for node in half.graph
+        if node.inputs[0].name != "wq"
+        and node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        and node.inputs[1].const_value.numpy().size == 1
+    ]
+    assert len(pair) == 3
+    assert {float(scale) for scale in pair} == {float(np.float16(0.0123))}
+    x = np.random.default_rng(4).normal(size=(2, 4)).astype(np.float32)
+    steps = np.clip(
+        np.rint(x.astype(np.float16).astype(np.float32) / np.float32(np.float16(0.0123))), -128, 127
+    )
+    product = (steps * float(np.float16(0.0123))) @ (weight * np.array([0.01, 0.02, 0.03, 0.04]))
+    assert _run(half, {"x": x})[1] == pytest.approx(product, rel=1e-5, abs=1e-5)
 
 
 def test_tiny_weight_scales_are_quantized_anew() -> None:
