@@ -28,7 +28,7 @@ class ObservedNetwork:
     Attributes:
         model: the network, or the path of one, which other processes can open.
         tensors: what is observed: outputs of it, and inputs.
-        static_batch: size of axis 0 where the network fixes it, else None.
+        static_batch: size of the batch axis where the network fixes it, else None.
     """
 
     model: ir.Model | Path = field(repr=False)

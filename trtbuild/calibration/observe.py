@@ -87,7 +87,7 @@ def observe(
         session: the network; its outputs are what can be observed, besides its inputs.
         samples: what to run it on.
         observers: of the same tensors; each has a thread of its own.
-        static_batch: size of axis 0 where the network fixes it; a sample is repeated to it.
+        static_batch: size of the batch axis where the network fixes it; a sample is repeated to it.
         on_device: leave outputs on the session's device.
         total: number of samples, for the progress.
         progress: told of every sample read.
@@ -168,7 +168,7 @@ class _Worker:
 
     def _take(self, number: int, sample: Sample) -> None:
         # copies of the one sample in a fixed batch: all counts grow by one factor
-        feeds = filled(load_feeds(sample), self._batch_size)
+        feeds = filled(load_feeds(sample), self._batch_size, sample.axes)
         loaded = _Loaded(Place(number, sample.name, sample.key), feeds)
         if self._buffers is None or not self._buffers.fits(feeds):
             self.finish()

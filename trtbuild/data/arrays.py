@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trtbuild.data.feeds import as_feeds
+from trtbuild.data.feeds import as_feeds, axes_of
 from trtbuild.data.rows import Rows
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.data.stored import StoredArray, stored_arrays
@@ -35,7 +35,7 @@ class ArraySource(Source):
 
     Attributes:
         path: the file, for messages.
-        arrays: input name -> array whose axis 0 runs over the samples.
+        arrays: input name -> array whose batch axis runs over the samples.
         inputs: what the network takes.
         preprocess: applied to every row of a single image input; None passes rows as they are.
     """
@@ -64,7 +64,7 @@ class ArraySource(Source):
         else:
             stored = stored_arrays(path)
         arrays = _arrays_for_inputs(path, stored, inputs, preprocess)
-        if not len(Rows.of(arrays, f"'{path}'")):
+        if not len(Rows.of(arrays, inputs, f"'{path}'")):
             raise DataError(f"'{path}' holds no sample: its arrays have length 0.")
         return cls(path, arrays, inputs, preprocess)
 
@@ -73,7 +73,7 @@ class ArraySource(Source):
         return ArraySource.read, (self.path, self.inputs, self.preprocess)
 
     def __iter__(self) -> Iterator[Sample]:
-        rows = Rows.of(self.arrays, f"'{self.path}'")
+        rows = Rows.of(self.arrays, self.inputs, f"'{self.path}'")
         for index in range(len(rows)):
             name = f"{self.path.name}[{index}]"
             yield _sample(rows[index], name, self.inputs, self.preprocess)
@@ -104,7 +104,7 @@ class ArrayFolder(Source):
             if not _is_batch(arrays, self.inputs):
                 yield _sample(arrays, file.name, self.inputs, self.preprocess)
                 continue
-            rows = Rows.of(arrays, f"'{file}'")
+            rows = Rows.of(arrays, self.inputs, f"'{file}'", may_be_whole=True)
             for index in range(len(rows)):
                 yield _sample(rows[index], f"{file.name}[{index}]", self.inputs, self.preprocess)
 
@@ -154,7 +154,7 @@ def _sample(
     preprocess: Preprocess | None,
 ) -> Sample:
     load = partial(as_feeds, values, inputs, preprocess, name)
-    return Sample(name, array_key(values.values()), load)
+    return Sample(name, array_key(values.values()), load, axes=axes_of(inputs))
 
 
 def _arrays_for_inputs(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.data.feeds import as_feeds
+from trtbuild.data.feeds import as_feeds, axes_of
 from trtbuild.data.rows import Rows
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
@@ -34,7 +34,7 @@ _FOREIGN_ERRORS = (Exception, SystemExit)
 
 @dataclass(frozen=True)
 class CallableSource(Source):
-    """Batches from Python code, every array with a batch axis.
+    """Batches from Python code, or complete feeds, which run as they are: of any length, with states.
 
     An item is a dict, input name -> array, in which the key ``label`` holds the class of each row; or
     ``(inputs, label)``; or arrays in the order of the network's inputs; or one bare array. Arrays are
@@ -69,14 +69,15 @@ class CallableSource(Source):
             given, label = _Taken(where, self.inputs).parts_of(item)
             # copies: samples wait for each other, and the function may write over its arrays meanwhile
             arrays = {name: _as_array(value, where, name) for name, value in given.items()}
-            rows = Rows.of(arrays, where)
+            rows = Rows.of(arrays, self.inputs, where, may_be_whole=True)
             labels = None if label is None else _labels(label, len(rows), where)
             for row in range(len(rows)):
                 values = rows[row]
                 name = f"{self.spec}[{number}][{row}]"
                 load = partial(as_feeds, values, self.inputs, self.preprocess, name)
                 key = array_key(values.values())
-                yield Sample(name, key, load, None if labels is None else labels[row])
+                known = None if labels is None else labels[row]
+                yield Sample(name, key, load, known, axes_of(self.inputs))
 
     def _items(self) -> Iterator[Any]:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,17 @@ __all__ = ["WithConstants", "constant_feeds"]
 
 @dataclass(frozen=True)
 class WithConstants(Source):
-    """A source whose samples get the constants of other inputs beside their own values."""
+    """A source whose samples get the constants of other inputs beside their own values.
+
+    Attributes:
+        source: of the samples.
+        constants: input name -> its feed.
+        axes: of the constants, as those of a sample.
+    """
 
     source: Source
     constants: Mapping[str, np.ndarray]
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def description(self) -> str:
@@ -47,7 +54,8 @@ class WithConstants(Source):
     def __iter__(self) -> Iterator[Sample]:
         """Start a new pass."""
         for sample in self.source:
-            yield replace(sample, load=partial(self._load, sample))
+            axes = {**sample.axes, **self.axes}
+            yield replace(sample, load=partial(self._load, sample), axes=axes)
 
     def _load(self, sample: Sample) -> dict[str, np.ndarray]:
         return {**sample.load(), **self.constants}
@@ -74,8 +82,9 @@ def _feed(name: str, value: Any, specs: Mapping[str, TensorSpec]) -> np.ndarray:
         values = np.asarray(value)
     except ValueError as error:
         raise DataError(f"the constant of '{name}' has lists of unlike lengths.") from error
-    if values.size == 1 and spec.dims and all(isinstance(dim, int) for dim in spec.dims[1:]):
-        values = np.full(spec.dims[1:], values.item())  # type: ignore[arg-type]
+    dims = spec.sample_dims
+    if values.size == 1 and spec.dims and all(isinstance(dim, int) for dim in dims):
+        values = np.full(dims, values.item())  # type: ignore[arg-type]
     if values.dtype.kind in "iu" and spec.dtype.kind not in "iub":
         values = values.astype(np.float64)
     return as_feed(values, spec, f"the constant of '{name}'")

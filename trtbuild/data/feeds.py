@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["as_feed", "as_feeds", "channels_of", "image_input"]
+__all__ = ["as_feed", "as_feeds", "axes_of", "channels_of", "image_input"]
 
 
 def as_feeds(
@@ -72,12 +72,17 @@ def channels_of(spec: TensorSpec, preprocess: Preprocess) -> int | None:
     return channels if isinstance(channels, int) else None
 
 
+def axes_of(inputs: Sequence[TensorSpec]) -> dict[str, int | None]:
+    """Return input name -> batch axis, where that is not 0."""
+    return {spec.name: spec.batch_axis for spec in inputs if spec.batch_axis != 0}
+
+
 def as_feed(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
     """Bring one sample into the form that the input takes.
 
-    A sample of the input's rank minus one gets a batch axis of 1 in front; one of the full rank is a
-    feed of its own. Integers and booleans become each other, and floats become integers where they
-    are whole, as long as no value changes; floats of other widths are rounded.
+    A sample of the input's rank minus one gets a batch axis of 1 where the input has its own; one of the
+    full rank is a feed of its own. Integers and booleans become each other, and floats become integers where
+    they are whole, as long as no value changes; floats of other widths are rounded.
 
     Args:
         sample: the values.
@@ -94,18 +99,28 @@ def as_feed(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
 def _as_dims(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
     if not spec.dims:  # a scalar, or a shape that the file does not tell
         return sample[np.newaxis] if sample.ndim else sample
-    feed = sample[np.newaxis] if sample.ndim + 1 == len(spec.dims) else sample
-    wanted = spec.dims if feed.shape[:1] != (1,) else (1, *spec.dims[1:])
+    feed, wanted, axis = sample, spec.dims, spec.batch_axis
+    if axis is not None:
+        if sample.ndim + 1 == len(spec.dims):
+            feed = np.expand_dims(sample, axis)
+        if feed.shape[axis : axis + 1] == (1,):
+            wanted = (*spec.dims[:axis], 1, *spec.dims[axis + 1 :])
     fits = feed.ndim == len(wanted) and all(
         size == dim for size, dim in zip(feed.shape, wanted) if isinstance(dim, int)
     )
     if not fits:
         raise DataError(
             f"the sample '{name}' has the shape {_dims(sample.shape)} for the input '{spec.name}', and "
-            f"the network takes {_dims(spec.dims[1:])} (behind the batch axis); "
+            f"the network takes {_dims(spec.sample_dims)} {_besides(axis)}; "
             f"{_advice(feed.shape, wanted)}"
         )
     return feed
+
+
+def _besides(axis: int | None) -> str:
+    if axis is None:
+        return "(without a batch axis)"
+    return "(behind the batch axis)" if axis == 0 else f"(besides the batch axis {axis})"
 
 
 def _advice(found: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:

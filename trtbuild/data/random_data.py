@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.data.feeds import axes_of
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
+from trtbuild.model.signature import fixed_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,14 +35,18 @@ class RandomSource(Source):
         return "random data"
 
     def __iter__(self) -> Iterator[Sample]:
-        generator = np.random.default_rng(self.seed)
+        generator, fixed = np.random.default_rng(self.seed), fixed_batch(self.inputs)
         for index in range(self.count):
-            feeds = {spec.name: _draw(spec, generator) for spec in self.inputs}
-            yield Sample(f"random[{index}]", array_key(feeds.values()), partial(dict, feeds))
+            feeds = {spec.name: _draw(spec, fixed, generator) for spec in self.inputs}
+            key, axes = array_key(feeds.values()), axes_of(self.inputs)
+            yield Sample(f"random[{index}]", key, partial(dict, feeds), axes=axes)
 
 
-def _draw(spec: TensorSpec, generator: np.random.Generator) -> np.ndarray:
-    shape = [1, *spec.dims[1:]] if spec.dims else []
+def _draw(spec: TensorSpec, fixed: int | None, generator: np.random.Generator) -> np.ndarray:
+    shape = list(spec.dims)
+    # a size that the other inputs do not share is no batch's
+    if spec.dims and spec.batch_axis is not None and not _is_fixed_apart(spec, fixed):
+        shape[spec.batch_axis] = 1
     unknown = [axis for axis, dim in enumerate(shape) if not isinstance(dim, int)]
     if unknown:
         raise DataError(
@@ -50,3 +56,7 @@ def _draw(spec: TensorSpec, generator: np.random.Generator) -> np.ndarray:
     if spec.dtype.kind == "f":
         return generator.standard_normal(shape).astype(spec.dtype)  # type: ignore[arg-type]
     return np.zeros(shape, spec.dtype)  # type: ignore[arg-type]
+
+
+def _is_fixed_apart(spec: TensorSpec, fixed: int | None) -> bool:
+    return isinstance(spec.batch, int) and spec.batch != fixed

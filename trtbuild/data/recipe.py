@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trtbuild.data.arrays import ArraySource, is_array_folder, open_folder
 from trtbuild.data.callables import CallableSource, import_callable
 from trtbuild.data.constants import WithConstants, constant_feeds
-from trtbuild.data.feeds import image_input
+from trtbuild.data.feeds import axes_of, image_input
 from trtbuild.data.image_files import LIST_SUFFIXES, images_below
 from trtbuild.data.images import ImageFolder, ImageList, ImageTar
 from trtbuild.data.labels import read_labels
@@ -128,7 +128,10 @@ def open_named(named: str, recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> 
     if not others:
         raise DataError("every input has a constant; samples need one input at least.")
     source = open_source(named, others, recipe.preprocess, skip_broken=recipe.skip_broken)
-    return WithConstants(source, constants) if constants else source
+    if not constants:
+        return source
+    axes = axes_of([spec for spec in inputs if spec.name in constants])
+    return WithConstants(source, constants, axes)
 
 
 def _labelled(source: Source, recipe: DataRecipe) -> Source:

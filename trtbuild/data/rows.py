@@ -8,51 +8,98 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.errors import DataError
+from trtbuild.model.signature import fixed_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from trtbuild.model.signature import TensorSpec
 
 __all__ = ["Rows"]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Samples along axis 0 of arrays.
+    """Samples along the batch axes of arrays.
 
     Attributes:
-        arrays: input name -> array. One of a single row beside longer ones, and a scalar, hold for every
-            sample.
+        arrays: input name -> array.
+        axes: input name -> the axis of its array that runs over the samples. Of length 1 beside longer
+            ones, it holds for every sample, and so does an array that is not among them.
         num_rows: how many samples there are.
     """
 
     arrays: Mapping[str, np.ndarray]
+    axes: Mapping[str, int]
     num_rows: int
 
     @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray], where: str) -> Rows:
-        """Return the samples of `arrays`; `where` they come from is for messages.
+    def of(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        inputs: Sequence[TensorSpec],
+        where: str,
+        *,
+        may_be_whole: bool = False,
+    ) -> Rows:
+        """Return the samples of `arrays`.
+
+        What has no batch axis, or is just what the network takes although its batch axes differ in size (a
+        state of 2 x 1 x 128 beside an input of 1 x 576), holds for every sample.
+
+        Args:
+            arrays: input name -> array.
+            inputs: what the network takes.
+            where: the arrays come from, for messages.
+            may_be_whole: arrays that do not share a batch axis are one sample, if they all have the ranks
+                and the fixed dims of their inputs.
 
         Raises:
             DataError: they differ in length, or none has an axis of samples.
         """
-        lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
+        fixed = fixed_batch(inputs)
+        axes = {}
+        for spec in inputs:
+            array = arrays[spec.name]
+            if array.ndim and spec.batch_axis is not None and not _is_feed(array, spec, fixed):
+                axes[spec.name] = spec.batch_axis
+        short = [name for name, axis in axes.items() if arrays[name].ndim <= axis]
+        lengths = {n: arrays[n].shape[axis] for n, axis in axes.items() if n not in short}
         several = set(lengths.values()) - {1}
-        if not lengths or len(several) > 1:
-            shapes = {name: array.shape for name, array in arrays.items()}
-            raise DataError(
-                f"the arrays of {where} differ in length, or do not share a batch axis: {shapes}."
-            )
-        return cls(arrays, several.pop() if several else 1)
+        if not short and len(several) <= 1 and (axes or _any_axis(arrays)):
+            return cls(arrays, axes, several.pop() if several else 1)
+        if may_be_whole and all(_fits(arrays[spec.name], spec) for spec in inputs):
+            return cls(arrays, {}, 1)
+        shapes = {name: array.shape for name, array in arrays.items()}
+        raise DataError(
+            f"the arrays of {where} differ in length, or do not share a batch axis: {shapes}. If the samples "
+            "run along another axis than the first, say which: --batch-axis NAME:AXIS."
+        )
 
     def __len__(self) -> int:
         return self.num_rows
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         """Return input name -> values of one sample, without the axis of samples."""
-        return {name: _row(array, row) for name, array in self.arrays.items()}
+        return {name: self._row(name, array, row) for name, array in self.arrays.items()}
+
+    def _row(self, name: str, array: np.ndarray, row: int) -> np.ndarray:
+        if name not in self.axes:
+            return array
+        axis = self.axes[name]
+        return np.asarray(array[(slice(None),) * axis + (0 if array.shape[axis] == 1 else row,)])
 
 
-def _row(array: np.ndarray, row: int) -> np.ndarray:
-    if not array.ndim:
-        return array
-    return np.asarray(array[0 if len(array) == 1 else row])
+def _any_axis(arrays: Mapping[str, np.ndarray]) -> bool:
+    return any(array.ndim for array in arrays.values())
+
+
+def _is_feed(array: np.ndarray, spec: TensorSpec, fixed: int | None) -> bool:
+    """Whether an array is all that an input takes, whose batch the others do not share."""
+    return array.shape == spec.dims and spec.batch not in (1, fixed)
+
+
+def _fits(array: np.ndarray, spec: TensorSpec) -> bool:
+    return array.ndim == len(spec.dims) and all(
+        size == dim for size, dim in zip(array.shape, spec.dims) if isinstance(dim, int)
+    )

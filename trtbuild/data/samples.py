@@ -8,7 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -43,15 +43,17 @@ class Sample:
     Attributes:
         name: for messages and lists of worst images, for example ``cat.jpg`` or ``x[17]``.
         key: digest of the content, so that a choice among samples does not depend on their order.
-        load: gives input name -> array with a leading batch axis of 1; or, for a network without a
-            batch axis, the array that it takes.
+        load: gives input name -> array with a batch axis of 1; or, for a network without a batch axis,
+            the array that it takes.
         label: class index, where it is known.
+        axes: input name -> its batch axis, where that is not 0; None where it has none.
     """
 
     name: str
     key: bytes
     load: Callable[[], dict[str, np.ndarray]]
     label: int | None = None
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,17 +170,19 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples put together along axis 0.
+    """Samples put together along the batch axes.
 
     Attributes:
         feeds: input name -> array of ``len(names)`` rows; or one sample that is a feed of its own.
         labels: int64 array of ``len(names)``, or None where any label is missing.
         names: names of the samples.
+        axes: of the samples.
     """
 
     feeds: dict[str, np.ndarray]
     labels: np.ndarray | None
     names: tuple[str, ...]
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
     def samples(self) -> Iterator[Batch]:
         """Give every sample as a batch of its own."""
@@ -187,8 +191,14 @@ class Batch:
             return
         for row, name in enumerate(self.names):
             one = slice(row, row + 1)
-            feeds = {name: array[one] for name, array in self.feeds.items()}
-            yield Batch(feeds, None if self.labels is None else self.labels[one], (name,))
+            feeds = {
+                key: array
+                if _is_shared(key, array, self.axes)
+                else array[(slice(None),) * (self.axes.get(key, 0) or 0) + (one,)]
+                for key, array in self.feeds.items()
+            }
+            labels = None if self.labels is None else self.labels[one]
+            yield Batch(feeds, labels, (name,), self.axes)
 
 
 _DIGEST = "sum-sha256:"
@@ -207,29 +217,61 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
     """Put `samples` together in batches of `size` rows; the last one may be smaller.
 
     Samples whose arrays differ in shape (images of several sizes) never share a batch, nor do samples
-    whose leading axis is not 1: what it means, only the network knows.
+    whose batch axis is not 1: what it means, only the network knows. What has no batch axis (scalars) is
+    the same in all samples of a batch.
 
     Raises:
         DataError: a sample cannot be loaded, or holds NaN or infinity.
     """
     waiting: list[tuple[Sample, dict[str, np.ndarray]]] = []
-    shape: Any = None
     for sample in samples:
         arrays = load_feeds(sample)
-        this_shape = {name: array.shape for name, array in arrays.items()}
-        alone = any(array.shape[:1] != (1,) for array in arrays.values())
-        if waiting and (alone or len(waiting) == size or this_shape != shape):
+        apart = _is_whole(arrays, sample.axes) or len(waiting) == size
+        if waiting and (apart or not _go_together(waiting[0][1], arrays, sample.axes)):
             yield _joined(waiting)
             waiting = []
         waiting.append((sample, arrays))
-        shape = this_shape
     if waiting:
         yield _joined(waiting)
 
 
+def _is_shared(name: str, array: np.ndarray, axes: Mapping[str, int | None]) -> bool:
+    """Whether an array has no batch axis."""
+    return not array.ndim or axes.get(name, 0) is None
+
+
+def _num_rows(name: str, array: np.ndarray, axes: Mapping[str, int | None]) -> int:
+    """Length of the batch axis; 1 where there is none."""
+    axis = axes.get(name, 0)
+    return 1 if axis is None or not array.ndim else array.shape[axis]
+
+
+def _is_whole(arrays: Mapping[str, np.ndarray], axes: Mapping[str, int | None]) -> bool:
+    """Whether a sample is a feed of its own: it has other than one row, or nothing has a batch axis."""
+    if all(_is_shared(name, array, axes) for name, array in arrays.items()):
+        return True
+    return any(_num_rows(name, array, axes) != 1 for name, array in arrays.items())
+
+
+def _go_together(
+    first: Mapping[str, np.ndarray],
+    second: Mapping[str, np.ndarray],
+    axes: Mapping[str, int | None],
+) -> bool:
+    """Whether two samples can share a batch: equal shapes, and equal values where there are no rows."""
+    return not _is_whole(first, axes) and all(
+        array.shape == second[name].shape
+        and (not _is_shared(name, array, axes) or np.array_equal(array, second[name]))
+        for name, array in first.items()
+    )
+
+
 def _joined(items: Sequence[tuple[Sample, dict[str, np.ndarray]]]) -> Batch:
+    axes = items[0][0].axes
     feeds = {
-        name: np.concatenate([arrays[name] for _, arrays in items]) if len(items) > 1 else array
+        name: array
+        if len(items) == 1 or _is_shared(name, array, axes)
+        else np.concatenate([arrays[name] for _, arrays in items], axis=axes.get(name, 0) or 0)
         for name, array in items[0][1].items()
     }
     labels = [sample.label for sample, _ in items if sample.label is not None]
@@ -237,6 +279,7 @@ def _joined(items: Sequence[tuple[Sample, dict[str, np.ndarray]]]) -> Batch:
         feeds=feeds,
         labels=np.asarray(labels, dtype=np.int64) if len(labels) == len(items) else None,
         names=tuple(sample.name for sample, _ in items),
+        axes=axes,
     )
 
 
@@ -265,7 +308,10 @@ def full_batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
     """
     found = False
     for batch in batches(samples, size):
-        if all(array.shape[:1] == (size,) for array in batch.feeds.values()):
+        if all(
+            _is_shared(name, array, batch.axes) or _num_rows(name, array, batch.axes) == size
+            for name, array in batch.feeds.items()
+        ):
             found = True
             yield batch
     if not found:
@@ -274,11 +320,25 @@ def full_batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
         )
 
 
-def filled(feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-    """Repeat one sample to the `rows` of a fixed batch; a sample that is a feed of its own stays."""
-    if rows == 1 or any(array.shape[:1] != (1,) for array in feeds.values()):
+def filled(
+    feeds: Mapping[str, np.ndarray], rows: int, axes: Mapping[str, int | None] | None = None
+) -> dict[str, np.ndarray]:
+    """Repeat one sample to the `rows` of a fixed batch; a sample that is a feed of its own stays.
+
+    Args:
+        feeds: of the sample.
+        rows: of the batch.
+        axes: of the sample.
+    """
+    axes = axes or {}
+    if rows == 1 or _is_whole(feeds, axes):
         return dict(feeds)
-    return {name: np.repeat(array, rows, axis=0) for name, array in feeds.items()}
+    return {
+        name: array
+        if _is_shared(name, array, axes)
+        else np.repeat(array, rows, axis=axes.get(name, 0) or 0)
+        for name, array in feeds.items()
+    }
 
 
 def samples_per_batch(source: Source, size: int) -> int:
@@ -288,6 +348,4 @@ def samples_per_batch(source: Source, size: int) -> int:
         DataError: the first sample cannot be loaded.
     """
     first = source.index.first if size > 1 else None
-    if first is not None and any(array.shape[:1] != (1,) for array in first.load().values()):
-        return 1
-    return size
+    return 1 if first is not None and _is_whole(first.load(), first.axes) else size

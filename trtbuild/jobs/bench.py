@@ -23,6 +23,7 @@ from trtbuild.latency.regress import (
 )
 from trtbuild.latency.stats import summarize
 from trtbuild.machine import package_versions
+from trtbuild.model import fixed_batch, with_batch_axes
 from trtbuild.progress import Progress, silent
 from trtbuild.recipe import BenchRecipe
 from trtbuild.records import encode
@@ -110,7 +111,8 @@ def bench(
     baseline = _baseline(recipe, device)
     with contextlib.ExitStack() as stack:
         sessions = _open(recipe, stack)
-        inputs = sessions[recipe.engine.name].inputs
+        engine = sessions[recipe.engine.name]
+        inputs = with_batch_axes(engine.inputs, said=recipe.data.batch_axes).inputs
         source = _source(recipe.data, inputs)
         sizes = _batch_sizes(recipe, inputs)
         monitor = Monitor()
@@ -178,12 +180,12 @@ def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
 
 
 def _batch_sizes(recipe: BenchRecipe, inputs: Sequence[TensorSpec]) -> tuple[int, ...]:
-    fixed = {spec.dims[0] for spec in inputs if spec.dims and isinstance(spec.dims[0], int)}
-    wanted = recipe.batch_sizes or (tuple(fixed) if len(fixed) == 1 else (1,))
+    fixed = fixed_batch(inputs)
+    wanted = recipe.batch_sizes or (fixed or 1,)
     for size in wanted:
-        if fixed and fixed != {size}:
+        if fixed not in (None, size):
             raise OptionError(
-                f"'{recipe.engine}' was built for batch {sorted(fixed)[0]}, not {size};"
+                f"'{recipe.engine}' was built for batch {fixed}, not {size};"
                 " leave --batch-size away, or build it with a dynamic batch."
             )
     return wanted

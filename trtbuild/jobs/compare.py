@@ -77,7 +77,7 @@ def check_labels(
         return
     float_network = open_session(model)
     check, count = LabelCheck(), 0
-    for batch in verification_batches(float_network.inputs, source, batch_size):
+    for batch in verification_batches(input_specs(model), source, batch_size):
         check.add(float_network.run(batch.feeds), batch.labels)
         count += len(batch.names)
         progress("labels", count, None)
@@ -148,7 +148,10 @@ def time_against_float(
 ) -> Mapping[str, Samples]:
     """Take latencies of the float network and of the engine in turns, on a few batches."""
     sessions = {FLOAT: open_session(artifact.source), ENGINE: engine}
-    return measure(sessions, [batch.feeds for batch in few], options, progress=progress)
+    batches = list(few)
+    size = len(batches[0].names) if batches else None
+    feeds = [batch.feeds for batch in batches]
+    return measure(sessions, feeds, options, batch_size=size, progress=progress)
 
 
 def find_fault(

@@ -79,7 +79,9 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
 
 def _check_network(recipe: EngineRecipe) -> None:
     """Read the network, run the passes over it without comparing, and place Q/DQ."""
-    artifact = prepare(load(recipe.model), replace(recipe.optimize, check=False))
+    artifact = prepare(
+        load(recipe.model, recipe.data.batch_axes), replace(recipe.optimize, check=False)
+    )
     if not recipe.int8:
         return
     if recipe.calibration is None:

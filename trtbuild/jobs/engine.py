@@ -29,6 +29,7 @@ from trtbuild.model import (
     name_nodes,
     read_model,
     repairs_of,
+    say_batch_axes,
     static_batch,
     write_model,
 )
@@ -63,13 +64,19 @@ _log = logging.getLogger(__name__)
 _JUDGED_SHARE = 0.5
 
 
-def load(path: Path) -> Artifact:
+def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact:
     """Read the float network at `path`, cut in front of operators that ONNX Runtime cannot run.
+
+    Args:
+        path: of the network.
+        batch_axes: input or output -> its batch axis, as the user says; written into the network.
 
     Raises:
         ModelError: see `trtbuild.model.read_model` and `trtbuild.jobs.foreign.without_foreign`.
+        OptionError: `batch_axes` do not fit the network.
     """
     model = read_model(path)
+    say_batch_axes(model, batch_axes or {})
     opset = model.graph.opset_imports.get("", 0)
     details = {"file": path.name, "opset": opset, "repairs": list(repairs_of(model))}
     record = Record("read", f"{len(model.graph)} nodes, opset {opset}", details)
@@ -111,7 +118,7 @@ def build_engine(
         MissingError: the backend that was asked for does not work here.
     """
     check_build(recipe, besides)  # what is not installed is said at once, too
-    artifact = load(recipe.model)
+    artifact = load(recipe.model, recipe.data.batch_axes)
     artifact = replace(artifact, history=(*recipe.earlier, *artifact.history))
     plan = open_data(
         recipe.data,

@@ -14,7 +14,7 @@ from trtbuild.jobs.compare import verification_batches
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.foreign import front_of
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
-from trtbuild.model import input_specs, read_model
+from trtbuild.model import input_specs, read_model, with_batch_axes
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
 from trtbuild.progress import Progress, silent
@@ -125,14 +125,19 @@ def verify(
     network = given if isinstance(given, Path) else given.weights
     reads = named_inputs(the_float_network=network, the_engine=recipe.engine)
     check_paths((*reads, *data_inputs(recipe.data)), [], besides)
-    artifact = load(recipe.reference) if isinstance(recipe.reference, Path) else None
+    axes = recipe.data.batch_axes
+    artifact = load(recipe.reference, axes) if isinstance(recipe.reference, Path) else None
     if artifact is None and recipe.diagnosis.wanted:
         raise OptionError(
             "layers, sensitivity and bisecting need the float network as an ONNX file."
         )
     engine = _engine(recipe, artifact)
     try:
-        inputs = engine.inputs if artifact is None else input_specs(artifact.source)
+        inputs = (
+            with_batch_axes(engine.inputs, said=axes).inputs
+            if artifact is None
+            else input_specs(artifact.source)
+        )
         source = _source(recipe.data, inputs)
         warn_of_lost(source.passed_over)
         reference = _Remembering(_reference(recipe.reference, artifact, engine))

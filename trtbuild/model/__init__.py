@@ -10,7 +10,14 @@ from trtbuild.model.reading import (
     repairs_of,
     weight_files,
 )
-from trtbuild.model.signature import fixed_batch, input_specs, output_specs, static_batch
+from trtbuild.model.signature import (
+    fixed_batch,
+    input_specs,
+    output_specs,
+    say_batch_axes,
+    static_batch,
+    with_batch_axes,
+)
 from trtbuild.model.writing import model_bytes, num_weight_bytes, temporary_file, write_model
 
 __all__ = [
@@ -24,9 +31,11 @@ __all__ = [
     "read_model",
     "read_unchanged",
     "repairs_of",
+    "say_batch_axes",
     "static_batch",
     "temporary_file",
     "weight_files",
     "weights_digest",
+    "with_batch_axes",
     "write_model",
 ]

@@ -1,37 +1,88 @@
-"""What a network takes and gives: names, dtypes, dims."""
+"""What a network takes and gives: names, dtypes, dims, and which axis of each runs over the samples."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbuild.errors import OptionError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
-__all__ = ["TensorSpec", "fixed_batch", "input_specs", "output_specs", "static_batch"]
+__all__ = [
+    "BATCH_AXES",
+    "NO_BATCH_AXIS",
+    "Signature",
+    "TensorSpec",
+    "fixed_batch",
+    "input_specs",
+    "output_specs",
+    "read_batch_axes",
+    "say_batch_axes",
+    "static_batch",
+    "with_batch_axes",
+]
+
+NO_BATCH_AXIS = "none"
+"""In the place of an axis: the tensor has none that runs over the samples."""
+
+BATCH_AXES = "trtbuild.batch_axes"
+"""Under this name a network's file keeps what was said of its batch axes, as JSON."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output: its name, NumPy dtype, and dims (int, or a name or None when dynamic)."""
+    """An input or output.
+
+    Attributes:
+        name: of the tensor.
+        dtype: NumPy's.
+        dims: an int, or a name or None when dynamic.
+        batch_axis: which of them runs over the samples; None where none does.
+    """
 
     name: str
     dtype: np.dtype[Any]
     dims: tuple[int | str | None, ...]
+    batch_axis: int | None = 0
+
+    @property
+    def batch(self) -> int | str | None:
+        """The dim of the batch axis; None where there is no such axis, or nothing is known of it."""
+        if self.batch_axis is None or self.batch_axis >= len(self.dims):
+            return None
+        return self.dims[self.batch_axis]
+
+    @property
+    def sample_dims(self) -> tuple[int | str | None, ...]:
+        """The dims of one sample, without the batch axis."""
+        if self.batch_axis is None:
+            return self.dims
+        return (*self.dims[: self.batch_axis], *self.dims[self.batch_axis + 1 :])
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a network."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     """The inputs that a caller passes; weights are not among them."""
-    return _specs(model.graph.inputs)
+    return _signature(model).inputs
 
 
 def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     """The outputs, in order."""
-    return _specs(model.graph.outputs)
+    return _signature(model).outputs
 
 
 def static_batch(model: ir.Model) -> int | None:
@@ -40,15 +91,114 @@ def static_batch(model: ir.Model) -> int | None:
 
 
 def fixed_batch(inputs: Iterable[TensorSpec]) -> int | None:
-    """Size of axis 0 when every input fixes it to the same number, or one fixes it to 1; else None (dynamic).
+    """Size of the batch axis when every input fixes it to one number, or one to 1; else None (dynamic).
 
-    An input of batch 1 beside open ones takes one sample a run, whatever the others take.
+    An input of batch 1 beside open ones takes one sample a run, whatever the others take. Scalars and
+    inputs without a batch axis have no say.
     """
-    sizes = {spec.dims[0] if spec.dims else None for spec in inputs}
+    sizes = {spec.batch for spec in inputs if spec.dims and spec.batch_axis is not None}
     if 1 in sizes and not any(isinstance(size, int) and size != 1 for size in sizes):
         return 1
     size = sizes.pop() if len(sizes) == 1 else None
     return size if isinstance(size, int) else None
+
+
+def with_batch_axes(
+    inputs: Iterable[TensorSpec],
+    outputs: Iterable[TensorSpec] = (),
+    said: Mapping[str, object] | None = None,
+) -> Signature:
+    """Return inputs and outputs with their batch axes: as said, or by the name of the dim, or axis 0.
+
+    The batch's dim has the name that it has in the inputs whose axis is said; else a name with "batch" in
+    it, or one that an input has in front. A tensor that has that name in front, or nowhere, keeps axis 0.
+
+    Args:
+        inputs: of a network.
+        outputs: of the same network.
+        said: tensor -> its batch axis; `NO_BATCH_AXIS` says that it has none.
+    """
+    said = said or {}
+    given = [_as_said(spec, said) for spec in inputs]
+    named = {spec.batch for spec in given if spec.name in said}
+    found = tuple(_by_name(spec, said, _names(given, named)) for spec in given)
+    of_inputs = {spec.batch for spec in found}
+    return Signature(
+        found,
+        tuple(_by_name(_as_said(spec, said), said, _texts(of_inputs)) for spec in outputs),
+    )
+
+
+def _as_said(spec: TensorSpec, said: Mapping[str, object]) -> TensorSpec:
+    if spec.name not in said:
+        return spec
+    axis = said[spec.name]
+    return replace(spec, batch_axis=axis if isinstance(axis, int) else None)
+
+
+def _texts(dims: Iterable[int | str | None]) -> frozenset[str]:
+    return frozenset(dim for dim in dims if isinstance(dim, str))
+
+
+def _names(inputs: Sequence[TensorSpec], said: Iterable[int | str | None]) -> frozenset[str]:
+    """The names that the batch's dim may have."""
+    everywhere = _texts(dim for spec in inputs for dim in spec.dims)
+    telling = frozenset(name for name in everywhere if "batch" in name.lower())
+    return _texts(said) or telling or _texts(spec.batch for spec in inputs)
+
+
+def _by_name(spec: TensorSpec, said: Mapping[str, object], names: frozenset[str]) -> TensorSpec:
+    if spec.name in said or spec.batch in names:
+        return spec
+    axes = [axis for axis, dim in enumerate(spec.dims) if dim in names]
+    return replace(spec, batch_axis=axes[0]) if axes else spec
+
+
+def say_batch_axes(model: ir.Model, said: Mapping[str, object]) -> None:
+    """Write into a network, and so into its files, which axes run over the samples.
+
+    Raises:
+        OptionError: there is no such input or output, or it has no such axis.
+    """
+    if not said:
+        return
+    ranks = {
+        value.name or "": None if value.shape is None else len(value.shape)
+        for value in (*model.graph.inputs, *model.graph.outputs)
+    }
+    for name, axis in said.items():
+        if name not in ranks:
+            known = ", ".join(f"'{known}'" for known in ranks)
+            raise OptionError(f"--batch-axis names '{name}'; the inputs and outputs are {known}.")
+        rank = ranks[name]
+        if isinstance(axis, int) and rank is not None and not 0 <= axis < rank:
+            raise OptionError(f"--batch-axis says axis {axis} of '{name}', which has {rank} axes.")
+    before = read_batch_axes(model.metadata_props.get(BATCH_AXES))
+    model.metadata_props[BATCH_AXES] = json.dumps({**before, **said}, sort_keys=True)
+
+
+def read_batch_axes(text: str | None) -> dict[str, object]:
+    """Return what `say_batch_axes` wrote; nothing of anything else."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: axis for name, axis in found.items() if _is_axis(axis)}
+
+
+def _is_axis(value: object) -> bool:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value == NO_BATCH_AXIS or (is_number and 0 <= value < 64)  # type: ignore[operator]
+
+
+def _signature(model: ir.Model) -> Signature:
+    return with_batch_axes(
+        _specs(model.graph.inputs),
+        _specs(model.graph.outputs),
+        read_batch_axes(model.metadata_props.get(BATCH_AXES)),
+    )
 
 
 def _specs(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:

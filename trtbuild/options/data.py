@@ -30,6 +30,15 @@ def _constant(text: object) -> tuple[str, list[float]] | object:
     return name, values
 
 
+def _batch_axis(text: object) -> tuple[str, int | str] | object:
+    if not isinstance(text, str):
+        return text
+    name, _, axis = text.rpartition(":")
+    if not name or not (axis.isdecimal() or axis == "none"):
+        raise ValueError(f"cannot be '{text}'; write TENSOR:AXIS, such as state:1 or state:none")
+    return name, axis if axis == "none" else int(axis)
+
+
 @dataclass(frozen=True)
 class DataRecipe:
     """Which data calibrates, which verifies, and how it becomes the network's input."""
@@ -53,6 +62,11 @@ class DataRecipe:
     constants: Mapping[str, object] = option(
         {}, "Values of an input that are the same for every sample, such as scale_factor=1,1. Repeatable.",
         flag="--constant", metavar="INPUT=NUMBERS", parse=_constant, example='["scale_factor=1,1"]',
+    )  # fmt: skip
+    batch_axes: Mapping[str, object] = option(
+        {}, "Axis of an input or output that runs over the samples, such as state:1, or state:none where "
+        "none does. Repeatable; of the others it is found by the dim's name, or is 0.",
+        flag="--batch-axis", metavar="TENSOR:AXIS", parse=_batch_axis, example='["state:1"]',
     )  # fmt: skip
     skip_broken: bool = option(False, "Pass over images that cannot be read.")
     num_images: int | None = option(None, "How many samples calibrate.", low=1, when_absent="all")

@@ -19,7 +19,7 @@ from trtbuild.enums import StrEnum
 from trtbuild.errors import ExecutionError, MissingError, ModelError
 from trtbuild.machine import cpuinfo, usable_cpus
 from trtbuild.model import model_bytes, num_weight_bytes, temporary_file
-from trtbuild.model.signature import TensorSpec
+from trtbuild.model.signature import BATCH_AXES, TensorSpec, read_batch_axes, with_batch_axes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import onnxruntime as ort
 
+    from trtbuild.model.signature import Signature
     from trtbuild.runtime.session import Feeds
 
 __all__ = ["Execution", "OnnxRuntimeSession", "has_operator", "open_session"]
@@ -74,8 +75,8 @@ class OnnxRuntimeSession:
     def __init__(self, session: ort.InferenceSession, device: str = "cpu") -> None:
         self._session: ort.InferenceSession | None = session
         self._device = device
-        self.inputs = _specs(session.get_inputs())
-        self.outputs = _specs(session.get_outputs())
+        signature = _signature(session)
+        self.inputs, self.outputs = signature.inputs, signature.outputs
         self.overridable = tuple(a.name for a in session.get_overridable_initializers())
         self._output_names = [spec.name for spec in self.outputs]
 
@@ -279,6 +280,11 @@ def _kernels() -> frozenset[tuple[str, str]]:
         for kernel in state.get_all_opkernel_def()
         if kernel.provider == _PROVIDERS["cpu"][0]
     )
+
+
+def _signature(session: ort.InferenceSession) -> Signature:
+    said = read_batch_axes(session.get_modelmeta().custom_metadata_map.get(BATCH_AXES))
+    return with_batch_axes(_specs(session.get_inputs()), _specs(session.get_outputs()), said)
 
 
 def _specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:

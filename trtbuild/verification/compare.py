@@ -10,7 +10,7 @@ from trtbuild.errors import DataError, OptionError
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.progress import silent
 from trtbuild.records import decode, encode, load_object
-from trtbuild.verification.matching import check_feeds, check_same_interface
+from trtbuild.verification.matching import check_feeds, check_same_interface, samples_first
 from trtbuild.verification.metrics import OutputComparison, OutputMetrics, class_scores
 from trtbuild.verification.scores import (
     Accuracy,
@@ -151,6 +151,9 @@ def compare_each(
 ) -> dict[str, Comparison]:
     """`compare` for several candidates, running the float network once for all of them."""
     options = options or ComparisonOptions()
+    # parts count axes as the graph does, and here the samples come first
+    moved = {spec.name for spec in reference.outputs if spec.batch_axis}
+    parts = {name: found for name, found in parts.items() if name not in moved}
     running = {}
     for name, candidate in candidates.items():
         outputs = check_same_interface(reference, candidate, name, shared_only=shared_only)
@@ -159,9 +162,10 @@ def compare_each(
     num_images, labelled = 0, None
     for batch in batches:
         labelled = _check_batch(batch, reference, labelled)
-        expected = reference.run(batch.feeds)
+        expected = samples_first(reference.run(batch.feeds), reference.outputs)
         for name, candidate in candidates.items():
-            running[name].add(expected, candidate.run(batch.feeds), batch)
+            given = samples_first(candidate.run(batch.feeds), reference.outputs)
+            running[name].add(expected, given, batch)
         num_images += len(batch.names)
         progress("verify", num_images, None)
     if not num_images:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trtbuild.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
-
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.session import Session
 
-__all__ = ["check_feeds", "check_same_interface"]
+__all__ = ["check_feeds", "check_same_interface", "samples_first"]
 
 
 def check_same_interface(
@@ -108,3 +108,14 @@ def check_feeds(session: Session, feeds: Mapping[str, np.ndarray], name: str) ->
             raise DataError(
                 f"the data for input '{key}' is {array.dtype}, '{name}' wants {spec.dtype}."
             )
+
+
+def samples_first(
+    outputs: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]
+) -> dict[str, np.ndarray]:
+    """Return outputs with their batch axis in front, as `specs` say which it is."""
+    axes = {spec.name: spec.batch_axis or 0 for spec in specs}
+    return {
+        name: np.moveaxis(array, axes.get(name, 0), 0) if array.ndim else array
+        for name, array in outputs.items()
+    }
