@@ -13,6 +13,7 @@ import types
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from trtbuild.cli import failure
 from trtbuild.enums import StrEnum
 from trtbuild.files import make_directory, write_text
 from trtbuild.jobs import bench, verify
@@ -48,6 +49,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         verify.SCHEMA: _named(schema_of(verify.Verification), verify.SCHEMA, verify.VERSION),
         compare.SCHEMA: _named(schema_of(compare.Comparison), compare.SCHEMA, compare.VERSION),
         baseline.SCHEMA: _named(schema_of(baseline.Baseline), baseline.SCHEMA, baseline.VERSION),
+        failure.SCHEMA: _named(schema_of(failure.Failure), failure.SCHEMA, failure.VERSION),
         bench.SCHEMA: _named(_object(latency, tuple(latency)), bench.SCHEMA, bench.VERSION),
     }
 

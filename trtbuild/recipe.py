@@ -64,28 +64,36 @@ class EngineRecipe:
     """
 
     model: Path = option(MISSING, "The float network, an ONNX file.", argument=True)
-    output: Path = option(Path("out"), "Folder for the results; made if absent.", short="-o")
-    int8: bool = option(True, "Build in INT8.", when_absent="none; say --int8, --fp16, or both")
-    fp16: bool = option(False, "What is not INT8 runs in FP16; TensorRT alone.")
+    output: Path = option(
+        Path("out"), "Folder for the results; made if absent.", short="-o", essential=True
+    )
+    int8: bool = option(
+        True, "Build in INT8.", when_absent="none; say --int8, --fp16, or both", essential=True
+    )
+    fp16: bool = option(False, "What is not INT8 runs in FP16; TensorRT alone.", essential=True)
     data: DataRecipe = group(DataRecipe, "Data")
     calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
-    calibration: Path | None = option(None, "Use these ranges; do not calibrate.")
-    float_patterns: tuple[str, ...] = option((), _FLOAT, flag="--float", metavar="PATTERN")
+    calibration: Path | None = option(None, "Use these ranges; do not calibrate.", essential=True)
+    float_patterns: tuple[str, ...] = option(
+        (), _FLOAT, flag="--float", metavar="PATTERN", essential=True
+    )
     float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
     strict: bool = option(False, _STRICT)
     optimize: OptimizeOptions = group(
         OptimizeOptions, "Graph passes", file_only=("seed", "max_rounds")
     )
-    backend: str = option(AUTO, "What builds the engine: tensorrt, onnxruntime, or auto.")
+    backend: str = option(
+        AUTO, "What builds the engine: tensorrt, onnxruntime, or auto.", essential=True
+    )
     tensorrt: TensorRTOptions = group(TensorRTOptions, "TensorRT")
     batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)
     gate: Gate = group(Gate, "Limits")
     tune: TuneOptions | None = group(
-        TuneOptions, "Search", switch="--tune",
+        TuneOptions, "Search", switch="--tune", essential=True,
         help="With an accuracy limit: search for the cheapest way to meet it.",
     )  # fmt: skip
     latency: MeasureOptions | None = group(
-        MeasureOptions, "Latency", switch="--latency", help="Measure latency.",
+        MeasureOptions, "Latency", switch="--latency", help="Measure latency.", essential=True,
         otherwise={"duration_ms": 2000.0},
     )  # fmt: skip
     export: ExportSpec | None = group(
@@ -106,7 +114,7 @@ class VerifyRecipe:
     reference: Path | ModuleSource
     engine: Path
     data: DataRecipe = group(DataRecipe, "Data")
-    backend: str = option(AUTO, "What opens ENGINE; auto goes by the file.")
+    backend: str = option(AUTO, "What opens ENGINE; auto goes by the file.", essential=True)
     batch_size: int = option(8, "Images a run, where the network leaves it open.", low=1)
     options: ComparisonOptions = group(ComparisonOptions, "Comparison")
     diagnosis: Diagnosis = group(Diagnosis, "Diagnosis")
@@ -125,14 +133,14 @@ class BenchRecipe:
     engine: Path
     against: Path | None = option(
         None, "Compare with another engine, in turns, or with a baseline of this device.",
-        metavar="ENGINE|BASELINE.json",
+        metavar="ENGINE|BASELINE.json", essential=True,
     )  # fmt: skip
     data: DataRecipe = group(DataRecipe, "Data")
-    backend: str = option(AUTO, "What opens the engines; auto goes by the file.")
+    backend: str = option(AUTO, "What opens the engines; auto goes by the file.", essential=True)
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
     batch_sizes: tuple[int, ...] = option(
         (), "One batch size, or several for a sweep.", flag="--batch-size", metavar="N[,N...]",
-        separator=",", parse=_batch_sizes, when_absent="what the engine fixes, else 1",
+        separator=",", parse=_batch_sizes, when_absent="what the engine fixes, else 1", essential=True,
     )  # fmt: skip
     measure: MeasureOptions = group(MeasureOptions, "Latency")
     margin_percent: float = option(
@@ -140,9 +148,12 @@ class BenchRecipe:
         "Differences below this count as none.",
         flag="--within",
         unit="percent",
+        essential=True,
     )
     save_baseline: Path | None = option(
-        None, "Keep the latencies for --against on this device; one batch size only."
+        None,
+        "Keep the latencies for --against on this device; one batch size only.",
+        essential=True,
     )
 
 
@@ -150,13 +161,18 @@ class BenchRecipe:
 class CalibrationFiles:
     """Where a calibration goes."""
 
-    output: Path = option(MISSING, "Calibration file to write.", short="-o")
-    cache: Path | None = option(None, "Write the same scales as a TensorRT calibration cache.")
+    output: Path = option(MISSING, "Calibration file to write.", short="-o", essential=True)
+    cache: Path | None = option(
+        None, "Write the same scales as a TensorRT calibration cache.", essential=True
+    )
     tensorrt_version: str = option(
         "10.16.1", "In the cache's header; TensorRT skips other versions."
     )
     plot: Path | None = option(
-        None, "Draw every tensor's histogram with the thresholds of all methods.", metavar="DIR"
+        None,
+        "Draw every tensor's histogram with the thresholds of all methods.",
+        metavar="DIR",
+        essential=True,
     )
 
 
@@ -175,10 +191,15 @@ class CalibrateRecipe:
         8, "Matters to entropy-tensorrt alone: no other rule depends on it.", low=1
     )
     all_tensors: bool = option(
-        False, "Observe every float tensor of the graph as given, as TensorRT 10 does."
+        False,
+        "Observe every float tensor of the graph as given, as TensorRT 10 does.",
+        essential=True,
     )
     shard: str | None = option(
-        None, "Only part I of N of the data; merge the parts afterwards.", metavar="I/N"
+        None,
+        "Only part I of N of the data; merge the parts afterwards.",
+        metavar="I/N",
+        essential=True,
     )
     files: CalibrationFiles = group(CalibrationFiles, "Files", required=True)
 
@@ -227,10 +248,14 @@ class ConvertRecipe:
 
     source: Path
     model: Path | None = None
-    output: Path = option(MISSING, "ONNX file to write.", short="-o")
-    fp16: bool = option(False, "Towards Q/DQ: what is not INT8 computes in FP16.")
+    output: Path = option(MISSING, "ONNX file to write.", short="-o", essential=True)
+    fp16: bool = option(False, "Towards Q/DQ: what is not INT8 computes in FP16.", essential=True)
     float_patterns: tuple[str, ...] = option(
-        (), "Towards Q/DQ: keep layers in float. Repeatable.", flag="--float", metavar="PATTERN"
+        (),
+        "Towards Q/DQ: keep layers in float. Repeatable.",
+        flag="--float",
+        metavar="PATTERN",
+        essential=True,
     )
     tensorrt_version: str = option(
         "10.16.1", "Towards a cache: the version that will read it.", flag="--tensorrt"
@@ -246,13 +271,15 @@ class QuantizeRecipe:
     """
 
     model: Path
-    calibration: Path | None = option(None, "File from `trtbuild calibrate`.")
-    output: Path | None = option(None, "ONNX file to write.", short="-o")
+    calibration: Path | None = option(None, "File from `trtbuild calibrate`.", essential=True)
+    output: Path | None = option(None, "ONNX file to write.", short="-o", essential=True)
     form: str = option(
         "tensorrt", "TensorRT's explicit Q/DQ, or what ONNX Runtime runs in integer kernels.",
-        choices=("tensorrt", "onnxruntime"),
+        choices=("tensorrt", "onnxruntime"), essential=True,
     )  # fmt: skip
-    float_patterns: tuple[str, ...] = option((), _FLOAT, flag="--float", metavar="PATTERN")
+    float_patterns: tuple[str, ...] = option(
+        (), _FLOAT, flag="--float", metavar="PATTERN", essential=True
+    )
     float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
     strict: bool = option(False, _STRICT)
 
@@ -291,5 +318,8 @@ class PruneRecipe:
         otherwise={"ratio": 0.0},
     )  # fmt: skip
     output: Path = option(
-        Path("pruned"), "Folder for weights and history; made if absent.", short="-o"
+        Path("pruned"),
+        "Folder for weights and history; made if absent.",
+        short="-o",
+        essential=True,
     )

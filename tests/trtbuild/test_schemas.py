@@ -74,3 +74,19 @@ def test_latencies_and_a_baseline_satisfy_their_schemas(folder: Path, capsys) ->
     capsys.readouterr()
     run(["bench", engine, "--against", str(folder / "float.onnx"), *short])
     valid(json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["verify", "nothing.onnx", "nothing.plan", "--data", "x.npz"], "ModelError"),
+        (["verify", "--jso"], "UsageError"),
+        (["engine", "nothing.onnx"], "OptionError"),
+    ],
+)
+def test_what_goes_wrong_is_a_record_too(words: list[str], error: str, capsys) -> None:
+    code = run([*words, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    valid(found)
+    assert (found["schema"], found["error"], found["exit_code"]) == ("trtbuild.error", error, code)
+    assert code == 2

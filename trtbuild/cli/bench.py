@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.recipe import BenchRecipe
@@ -14,7 +15,15 @@ from trtbuild.recipe import BenchRecipe
 __all__ = ["command"]
 
 
-@click.command("bench", cls=SectionedCommand)
+@click.command(
+    "bench",
+    cls=SectionedCommand,
+    examples=(
+        ("bench model.plan --against model.onnx", "engine against float, in turns"),
+        ("bench model.plan --save-baseline model.json", "keep the latencies of this device"),
+        ("bench model.plan --against model.json", "exit 1 when it has become slower"),
+    ),
+)
 @click.argument("engine", metavar="ENGINE", type=click.Path(path_type=Path))
 @recipe_options(BenchRecipe, file=True)
 @click.option("--strict", is_flag=True, help="'cannot tell' is a failure too.")

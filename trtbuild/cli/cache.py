@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.recipe import CacheDiffRecipe, ConvertRecipe
 

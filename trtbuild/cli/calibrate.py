@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, page_option
 from trtbuild.recipe import CalibrateRecipe, CalibrationFiles
@@ -32,17 +33,39 @@ class _DefaultsToRun(click.Group):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return ["MODEL [OPTIONS] | merge PARTS... [OPTIONS]"]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options of a run, then the other command."""
+        run = self.commands["run"]
+        with click.Context(run, info_name=ctx.info_name, parent=ctx) as inner:
+            run.format_options(inner, formatter)
+        self.format_commands(ctx, formatter)
+
 
 @click.group("calibrate", cls=_DefaultsToRun)
 def command() -> None:
     """Find the range of every tensor that will be INT8.
 
-    `calibrate MODEL --data ...` runs the network (its options: `calibrate run --help`);
-    `calibrate merge PART...` puts the parts of a sharded calibration together.
+    `calibrate MODEL --data ...` runs the network, with the options below (and is short for
+    `calibrate run MODEL`); `calibrate merge PART...` puts the parts of a sharded calibration together.
     """
 
 
-@command.command("run", cls=SectionedCommand)
+@command.command(
+    "run",
+    cls=SectionedCommand,
+    examples=(
+        (
+            "calibrate model.onnx --data images/ --preprocess imagenet.toml -o model.json",
+            "on images",
+        ),
+        ("calibrate model.onnx --data calib.npz --calibrator mse -o model.json", "by another rule"),
+        ("calibrate model.onnx --data calib.npz --shard 1/4 -o part1.json", "one part of four"),
+    ),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @recipe_options(CalibrateRecipe, file=True)
 @_ALL_METHODS

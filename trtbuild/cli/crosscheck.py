@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.recipe import CrosscheckRecipe
@@ -12,7 +13,18 @@ from trtbuild.recipe import CrosscheckRecipe
 __all__ = ["command"]
 
 
-@click.command("crosscheck", cls=SectionedCommand)
+@click.command(
+    "crosscheck",
+    cls=SectionedCommand,
+    examples=(
+        ("crosscheck model.calibration.json model.cache", "our thresholds against TensorRT's"),
+        ("crosscheck model.calibration.json mse", "against another rule, from the same histograms"),
+        (
+            "crosscheck a.cache b.cache --histograms model.calibration.json",
+            "what each choice costs",
+        ),
+    ),
+)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @recipe_options(CrosscheckRecipe)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, check_no_flags, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, check_no_flags, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
@@ -23,7 +24,24 @@ __all__ = ["command"]
 _NO_NETWORK = "name the float network: an ONNX file, or package.module:factory."
 
 
-@click.command("engine", cls=SectionedCommand)
+@click.command(
+    "engine",
+    cls=SectionedCommand,
+    examples=(
+        (
+            "engine model.onnx --int8 --data images/ --preprocess imagenet.toml",
+            "INT8, calibrated on images",
+        ),
+        (
+            "engine model.onnx --int8 --data calib.npz --labels y.npz --max-top1-drop 1",
+            "with a limit",
+        ),
+        (
+            "engine package:factory --input 1x3x224x224 --int8 --data images/",
+            "from a PyTorch module",
+        ),
+    ),
+)
 @click.argument("model", required=False)
 @recipe_options(EngineRecipe, file=True)
 @click.option("--dry-run", is_flag=True, help="Check every path and say what would be done.")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.pytorch.spec import ExportSpec
@@ -14,7 +15,21 @@ from trtbuild.pytorch.spec import ExportSpec
 __all__ = ["command"]
 
 
-@click.command("export", cls=SectionedCommand)
+@click.command(
+    "export",
+    cls=SectionedCommand,
+    examples=(
+        (
+            "export torchvision.models:resnet50 --input 1x3x224x224 --dynamic batch -o resnet50.onnx",
+            "a factory",
+        ),
+        (
+            "export nets:build --weights best.pt --input 1x3x32x32 -o net.onnx",
+            "a script and a checkpoint",
+        ),
+        ("export nets:build --input 1x3x32x32 --prune 0.3 -o small.onnx", "pruned by 30 %"),
+    ),
+)
 @click.argument("target")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.onnx"),
               show_default=True, help="File to write.")  # fmt: skip

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.options.tensorrt import OpenOptions
 from trtbuild.report.model import Line, Report, Section, Table, Tone, names
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("inspect", cls=SectionedCommand)
+@click.command(
+    "inspect",
+    cls=SectionedCommand,
+    examples=(
+        ("inspect model.plan", "what each layer runs in"),
+        ("inspect model.plan --json", "the same for programs"),
+    ),
+)
 @click.argument("engine", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--all", "show_all", is_flag=True, help="Every layer of the engine, reformats included."

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import logging
 import signal
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from trtbuild.cli.failure import Failure, shown
+from trtbuild.cli.help import wide_as_the_terminal
+from trtbuild.cli.output import Answered
 from trtbuild.errors import TrtbuildError, in_one_tree
-from trtbuild.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,6 +48,7 @@ _COMMANDS = {
     "cache": "Show, compare and convert TensorRT calibration caches.",
     "inspect": "Print what each layer of a TensorRT engine really runs in.",
     "doctor": "Say what of this machine trtbuild can use, and what mends the rest.",
+    "completion": "Print the script that completes commands and options in a shell.",
 }
 
 
@@ -60,13 +64,22 @@ class _LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"trtbuild.cli.{name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        near = difflib.get_close_matches(name, _COMMANDS, n=1)
+        if name not in _COMMANDS and near and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{name}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings=wide_as_the_terminal())
 @click.version_option(package_name="trtbuild", message="trtbuild %(version)s")
 def _group() -> None:
     """Build, calibrate and verify INT8 engines for NVIDIA TensorRT 10 and 11.
@@ -78,17 +91,21 @@ def _group() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and answer the exit code; messages go to standard error."""
+    answered = Answered("--json" not in (sys.argv[1:] if arguments is None else arguments))
     try:
         with _signals_raised(), _warnings_shown(), in_one_tree():
-            answer = _group.main(args=arguments, prog_name="trtbuild", standalone_mode=False)
+            answer = _group.main(
+                args=arguments, prog_name="trtbuild", standalone_mode=False, obj=answered
+            )
     except Terminated as ended:
         click.echo(f"ended by {ended.signal.name}; nothing half-written was left behind.", err=True)
         return 128 + ended.signal
     except click.ClickException as error:
         error.show()
-        return WRONG_INPUT
+        failure = Failure("UsageError", error.format_message(), WRONG_INPUT)
+        return failure.record(as_json=not answered.in_json)
     except (TrtbuildError, MemoryError) as error:
-        return _refused(error)
+        return _refused(error, as_json=not answered.in_json)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; nothing half-written was left behind.", err=True)
         return INTERRUPTED
@@ -99,13 +116,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return answer if isinstance(answer, int) else 0
 
 
-def _refused(error: TrtbuildError | MemoryError) -> int:
+def _refused(error: TrtbuildError | MemoryError, *, as_json: bool) -> int:
     """Say what is wrong with the input, and answer the exit code."""
     if isinstance(error, TrtbuildError):
-        click.echo(f"trtbuild: {_shown(str(error))}", err=True)
-        return error.exit_code
-    click.echo(f"trtbuild: the memory of this machine is not enough ({error}).", err=True)
-    return WRONG_INPUT
+        failure = Failure(type(error).__name__, str(error), error.exit_code)
+    else:
+        text = f"the memory of this machine is not enough ({error})."
+        failure = Failure("MemoryError", text, WRONG_INPUT)
+    return failure.tell(as_json=as_json)
 
 
 class Terminated(BaseException):
@@ -146,12 +164,7 @@ class _Warnings(logging.Handler):
     """Shows what the library warns of, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"trtbuild: warning: {_shown(record.getMessage())}", err=True)
-
-
-def _shown(text: str) -> str:
-    """A message as a terminal may have it; its own line ends stay."""
-    return "\n".join(map(visible, text.split("\n")))
+        click.echo(f"trtbuild: warning: {shown(record.getMessage())}", err=True)
 
 
 @contextlib.contextmanager

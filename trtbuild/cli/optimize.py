@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.errors import OptionError
 from trtbuild.recipe import OptimizeRecipe
@@ -14,7 +15,15 @@ from trtbuild.recipe import OptimizeRecipe
 __all__ = ["command"]
 
 
-@click.command("optimize", cls=SectionedCommand)
+@click.command(
+    "optimize",
+    cls=SectionedCommand,
+    examples=(
+        ("optimize model.onnx clean.onnx", "all passes, the result compared with the original"),
+        ("optimize model.onnx clean.onnx --disable fold_constants", "all but one"),
+        ("optimize model.onnx clean.onnx --only fold_batch_norm_into_conv", "one alone"),
+    ),
+)
 @click.argument("source", type=click.Path(path_type=Path), required=False)
 @click.argument("target", type=click.Path(path_type=Path), required=False)
 @recipe_options(OptimizeRecipe, file=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
+from trtbuild.cli.help import SectionedOption
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import (
     Group,
@@ -32,7 +33,7 @@ from trtbuild.options.values import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Given", "SectionedCommand", "check_no_flags", "recipe_options"]
+__all__ = ["Given", "check_no_flags", "recipe_options"]
 
 _T = TypeVar("_T")
 
@@ -94,30 +95,6 @@ def _flags_of(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
             yield from _flags_of(part.group.kind, values[part.name])
 
 
-class _Option(click.Option):
-    """An option that knows under which title help shows it."""
-
-    def __init__(self, *args: Any, section: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.section = section
-
-
-class SectionedCommand(click.Command):
-    """A command whose help shows its options under the titles of their groups."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options without a title first, then each group."""
-        sections: dict[str, list[tuple[str, str]]] = {"": []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None and isinstance(parameter, click.Option):
-                sections.setdefault(getattr(parameter, "section", ""), []).append(record)
-        for title, records in sections.items():
-            if records:
-                with formatter.section(title or "Options"):
-                    formatter.write_dl(records)
-
-
 class _Text(click.ParamType):  # type: ignore[type-arg]  # generic in newer click alone
     """The text of one option becomes its value."""
 
@@ -158,7 +135,7 @@ class _Options:
         if name in (ENABLED, FILE) or name in self.places or not name.isidentifier():
             name = "_".join((*place.groups, place.key))
         self.places[name] = place
-        self.made.append(click.option(*flags, name, cls=_Option, **how))
+        self.made.append(click.option(*flags, name, cls=SectionedOption, **how))
 
 
 def recipe_options(
@@ -236,11 +213,12 @@ def _add_group(options: _Options, part: GroupField, groups: tuple[str, ...]) -> 
         options.add(
             _Place(groups, ENABLED), f"{group.switch}/--no-{group.switch[2:]}",
             default=None, section=group.title, help=f"{group.help}  [default: on]",
+            essential=group.essential,
         )  # fmt: skip
     if group.from_file:
         options.add(
             _Place(groups, FILE, group), group.from_file, type=click.Path(path_type=Path),
-            metavar="FILE", section=group.title, help=group.help,
+            metavar="FILE", section=group.title, help=group.help, essential=group.essential,
         )  # fmt: skip
     otherwise = dict(group.otherwise)
     if part.optional and not group.switch:
@@ -252,7 +230,10 @@ def _add(
     options: _Options, place: _Place, described: OptionField, default: Any, title: str
 ) -> None:
     option = described.option
-    how: dict[str, Any] = {"section": title, "help": _help(described, default), "default": None}
+    how: dict[str, Any] = {
+        "section": title, "help": _help(described, default), "default": None,
+        "essential": option.essential,
+    }  # fmt: skip
     flags = [described.flag]
     if described.type is bool and described.kind is Kind.ONE:
         flags = [f"{described.flag}/--no-{described.flag[2:]}"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trtbuild.cli.progress_lines import ProgressLines
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 
     from trtbuild.report.model import Report
 
-__all__ = ["Output", "output_options"]
+__all__ = ["Answered", "Output", "output_options"]
+
+
+@dataclass
+class Answered:
+    """Whether the one JSON document of a command stands on standard output, or none was asked for."""
+
+    in_json: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,10 @@ class Output:
         self.tell(report)
         if self.json:
             click.echo(dumps(report.data))
+            context = click.get_current_context(silent=True)
+            answered = context.find_object(Answered) if context is not None else None
+            if answered is not None:
+                answered.in_json = True
 
     def tell(self, report: Report) -> None:
         """Print for people what is not the last word of the command."""
@@ -49,12 +61,16 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Show a bar per stage while the block runs; nothing where no terminal shows it."""
+        """Show a bar per stage while the block runs; lines where standard error is no terminal."""
+        if self.quiet:
+            yield silent
+            return
         from rich.console import Console
 
         console = Console(stderr=True)
-        if self.quiet or not console.is_terminal:
-            yield silent
+        if not console.is_terminal:
+            with ProgressLines() as lines:
+                yield lines
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars

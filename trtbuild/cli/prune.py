@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.recipe import PruneRecipe
 
@@ -20,7 +21,21 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("prune", cls=SectionedCommand)
+@click.command(
+    "prune",
+    cls=SectionedCommand,
+    examples=(
+        (
+            "prune nets:build --weights best.pt --input 1x3x32x32 --prune 0.3 -o pruned",
+            "30 % of the channels",
+        ),
+        (
+            "prune nets:build --input 1x3x32x32 --prune 0.5 --prune-scope global",
+            "shares chosen over all layers",
+        ),
+        ("export nets:build --weights pruned --input 1x3x32x32 -o small.onnx", "what comes next"),
+    ),
+)
 @click.argument("target")
 @click.option(
     "--list-groups", is_flag=True, help="Show what is coupled with what, and cut nothing."

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.recipe import QuantizeRecipe
 
@@ -20,7 +21,24 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("quantize", cls=SectionedCommand)
+@click.command(
+    "quantize",
+    cls=SectionedCommand,
+    examples=(
+        (
+            "quantize model.onnx --calibration model.calibration.json -o model.int8.onnx",
+            "TensorRT's form",
+        ),
+        (
+            "quantize model.onnx --calibration model.calibration.json --form onnxruntime -o cpu.onnx",
+            "for CPUs",
+        ),
+        (
+            "quantize model.onnx --calibration model.calibration.json --float Gemm -o mixed.onnx",
+            "some in float",
+        ),
+    ),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @recipe_options(QuantizeRecipe, file=True)
 @click.option(

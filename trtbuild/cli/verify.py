@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from trtbuild.cli.option_fields import Given, SectionedCommand, check_no_flags, recipe_options
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, check_no_flags, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
@@ -19,7 +20,21 @@ from trtbuild.records import dumps
 __all__ = ["command"]
 
 
-@click.command("verify", cls=SectionedCommand)
+@click.command(
+    "verify",
+    cls=SectionedCommand,
+    examples=(
+        (
+            "verify model.onnx model.int8.onnx --data test.npz --min-sqnr 25",
+            "judge an engine by a limit",
+        ),
+        (
+            "verify model.onnx model.plan --data images/ --labels folders",
+            "top-1 of a plan, on a GPU",
+        ),
+        ("verify model.onnx model.int8.onnx --data test.npz --layers", "which layer is to blame"),
+    ),
+)
 @click.argument("reference", metavar="FLOAT", required=False)
 @click.argument("engine", metavar="ENGINE", type=click.Path(path_type=Path), required=False)
 @recipe_options(VerifyRecipe, file=True)

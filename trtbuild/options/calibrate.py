@@ -47,7 +47,7 @@ class CalibrateOptions:
 
     method: str = option(
         "entropy", f"Rule that chooses thresholds: {', '.join(METHOD_NAMES)}.",
-        flag="--calibrator", metavar="NAME", choices=METHOD_NAMES,
+        flag="--calibrator", metavar="NAME", choices=METHOD_NAMES, essential=True,
     )  # fmt: skip
     method_options: Mapping[str, float] = option(
         {}, "With --calibrator percentile: share kept.",
@@ -57,7 +57,7 @@ class CalibrateOptions:
     batch_size: int = 8
     until_stable: float | None = option(
         None, "Stop when thresholds from two halves of the data agree: 1%.",
-        metavar="SHARE", parse=_share, example='"1%"',
+        metavar="SHARE", parse=_share, example='"1%"', essential=True,
     )  # fmt: skip
     workers: int = option(1, "Processes; never changes the result.", low=1)
     ray: str | None = option(

@@ -60,7 +60,7 @@ class ComparisonOptions:
     )
     metrics: Mapping[str, Metric] = option(
         {}, "Your own metric, higher is better. Repeatable.",
-        flag="--metric", metavar="MODULE:FUNCTION", parse=_named_metric,
+        flag="--metric", metavar="MODULE:FUNCTION", parse=_named_metric, essential=True,
     )  # fmt: skip
 
 
@@ -68,9 +68,11 @@ class ComparisonOptions:
 class Diagnosis:
     """What is looked into beyond the outputs; each needs a Q/DQ network in ONNX as the engine."""
 
-    layers: bool = option(False, "Error of every layer: its own and what it inherits.")
-    sensitivity: bool = option(False, "What each group of Q/DQ costs alone.")
-    bisect: bool = option(False, "When a limit fails: which groups explain it.")
+    layers: bool = option(
+        False, "Error of every layer: its own and what it inherits.", essential=True
+    )
+    sensitivity: bool = option(False, "What each group of Q/DQ costs alone.", essential=True)
+    bisect: bool = option(False, "When a limit fails: which groups explain it.", essential=True)
     num_images: int | None = option(
         64, "Images that --layers, --sensitivity and --bisect run on.",
         flag="--diagnose-images", low=1,

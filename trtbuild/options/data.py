@@ -47,17 +47,22 @@ class DataRecipe:
         None,
         "An .npz or .npy file, a folder of them, a folder, tar or list of images, or module:function.",
         is_path=True,
+        essential=True,
     )
     preprocess: Preprocess | None = group(
         Preprocess, "Preprocessing", optional=True,
-        from_file="--preprocess", help="TOML file: how pixels become inputs.",
+        from_file="--preprocess", help="TOML file: how pixels become inputs.", essential=True,
     )  # fmt: skip
     verify_data: str | None = option(
-        None, "Data for verification.", is_path=True, when_absent="a part of --data"
+        None,
+        "Data for verification.",
+        is_path=True,
+        when_absent="a part of --data",
+        essential=True,
     )
     labels: Path | None = option(
         None, "CSV, .txt, .npz or .npy with the class of each sample, or 'folders' for one folder a class.",
-        words=(FOLDERS,),
+        words=(FOLDERS,), essential=True,
     )  # fmt: skip
     constants: Mapping[str, object] = option(
         {}, "Values of an input that are the same for every sample, such as scale_factor=1,1. Repeatable.",
@@ -68,9 +73,13 @@ class DataRecipe:
         "none does. Repeatable; of the others it is found by the dim's name, or is 0.",
         flag="--batch-axis", metavar="TENSOR:AXIS", parse=_batch_axis, example='["state:1"]',
     )  # fmt: skip
-    skip_broken: bool = option(False, "Pass over images that cannot be read.")
-    num_images: int | None = option(None, "How many samples calibrate.", low=1, when_absent="all")
-    random_data: bool = option(False, "Random numbers instead of data; says nothing of accuracy.")
+    skip_broken: bool = option(False, "Pass over images that cannot be read.", essential=True)
+    num_images: int | None = option(
+        None, "How many samples calibrate.", low=1, when_absent="all", essential=True
+    )
+    random_data: bool = option(
+        False, "Random numbers instead of data; says nothing of accuracy.", essential=True
+    )
     seed: int = option(0, "Of every choice among samples.")
 
     def __post_init__(self) -> None:

@@ -63,6 +63,7 @@ class Option:
         argument: whether it is an argument of the command, so that there is no flag.
         is_path: whether a text is a path, unless it is ``module:function``.
         words: texts in the place of a path that are none.
+        essential: whether a command of many options shows it without being asked for all of them.
     """
 
     help: str
@@ -83,6 +84,7 @@ class Option:
     argument: bool = False
     is_path: bool = False
     words: tuple[str, ...] = ()
+    essential: bool = False
 
 
 def option(default: Any, text: str, /, **described: Any) -> Any:
@@ -112,6 +114,7 @@ class Group:
         help: of the switch, or of `from_file`.
         from_file: flag that names a TOML file of the whole group; empty for none.
         file_only: options that only a recipe can set, as their flags mean another thing in this command.
+        essential: as of an option: of `switch` and `from_file`.
     """
 
     kind: type
@@ -122,6 +125,7 @@ class Group:
     help: str = ""
     from_file: str = ""
     file_only: tuple[str, ...] = ()
+    essential: bool = False
 
 
 def group(

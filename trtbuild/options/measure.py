@@ -31,6 +31,7 @@ class MeasureOptions:
     duration_ms: float = option(
         3000.0, "How long to measure, all sessions together, for each batch size.",
         flag="--seconds", unit="ms", flag_unit=("s", 0.001), metavar="SECONDS", parse=_milliseconds,
+        essential=True,
     )  # fmt: skip
     min_rounds: int = option(12, "Fewest turns of each, however long they take.", low=1)
     max_rounds: int = option(10_000, "Most turns of each.", low=1)

@@ -168,7 +168,7 @@ class TensorRTOptions(OpenOptions):
     shapes: tuple[str, ...] = option(
         (), "Shapes of a dynamic input, such as images=1x3x224x224:8x3x224x224:32x3x224x224; the n-th for an "
         "input belongs to the n-th optimization profile. Repeatable.",
-        flag="--shape", metavar="INPUT=MIN:OPT:MAX",
+        flag="--shape", metavar="INPUT=MIN:OPT:MAX", essential=True,
     )  # fmt: skip
     quantization: Quantization = option(
         Quantization.AUTO, "How INT8 is asked for; auto: calibrator on TensorRT 10, Q/DQ on 11."
@@ -181,7 +181,10 @@ class TensorRTOptions(OpenOptions):
         Calibrator.AUTO, "TensorRT 10's calibrator.", flag="--trt-calibrator"
     )
     cache: Path | None = option(
-        None, "Use this TensorRT calibration cache; do not calibrate.", metavar="FILE"
+        None,
+        "Use this TensorRT calibration cache; do not calibrate.",
+        metavar="FILE",
+        essential=True,
     )
     accept_foreign_cache: bool = option(
         False, "Take the scales of --cache although another version or calibrator wrote it."
@@ -206,7 +209,10 @@ class TensorRTOptions(OpenOptions):
         None, "How often a kernel is timed.", low=1, when_absent="TensorRT's choice"
     )
     timing_cache: Path | None = option(
-        None, "File of kernel timings, read before and written after the build.", metavar="FILE"
+        None,
+        "File of kernel timings, read before and written after the build.",
+        metavar="FILE",
+        essential=True,
     )
     editable_timing_cache: bool = option(
         False, "Let entries of the timing cache be changed by hand."

@@ -204,10 +204,12 @@ class ModuleSource:
     )  # fmt: skip
     arguments: Mapping[str, Any] = option(
         {}, "Keyword argument of the factory. Repeatable.",
-        flag="--arg", metavar="NAME=VALUE", parse=_argument,
+        flag="--arg", metavar="NAME=VALUE", parse=_argument, essential=True,
     )  # fmt: skip
     weights: Path | None = option(
-        None, "Checkpoint (.pt, .pth, .safetensors), or a folder from prune."
+        None,
+        "Checkpoint (.pt, .pth, .safetensors), or a folder from prune.",
+        essential=True,
     )
     trust_checkpoint: bool = option(
         False, "Unpickle everything: runs any code that the file holds."
@@ -227,18 +229,22 @@ class PruneSpec:
     """Which share of the channels goes, and how they are chosen; patterns are `fnmatch`'s."""
 
     ratio: float = option(
-        0.5, "Remove this share of the channels, 0.5 for half.", flag="--prune", metavar="RATIO"
+        0.5,
+        "Remove this share of the channels, 0.5 for half.",
+        flag="--prune",
+        metavar="RATIO",
+        essential=True,
     )
     criterion: str = option(
         "l2", "How channels are ranked.", flag="--prune-criterion",
-        choices=tuple(name for name in CRITERIA if name != "taylor"),  # which needs a loss
+        choices=tuple(name for name in CRITERIA if name != "taylor")  ,  # which needs a loss
     )  # fmt: skip
     scope: str = option(
         "local", "Among which channels they are ranked.", flag="--prune-scope", choices=SCOPES
     )
     round_to: int | None = option(
         None, "Widths are multiples of this; INT8 kernels work on blocks of 32 channels.",
-        flag="--prune-round-to", low=1, when_absent="32, less for narrow nets",
+        flag="--prune-round-to", low=1, when_absent="32, less for narrow nets", essential=True,
     )  # fmt: skip
     layer_ratios: tuple[tuple[str, float], ...] = option(
         (), "Another share for some layers; the first match wins. Repeatable.",
@@ -312,7 +318,7 @@ class ExportSpec:
     source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
     inputs: tuple[InputSpec, ...] = option(
         (), "[name:]dims[:dtype][:low..high], for example 1x3x224x224; in the order of forward. Repeatable.",
-        flag="--input", metavar="SPEC", parse=parse_input, write=str,
+        flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True,
     )  # fmt: skip
     fold: bool = option(True, "Fold BatchNorm into the layers beside it.")
     prune: PruneSpec | None = group(
@@ -333,7 +339,10 @@ class ExportSpec:
     )
     seed: int = 0
     dynamic: tuple[str, ...] = option(
-        (), "batch, or [input:]axis=name,... for other axes. Repeatable.", metavar="AXES"
+        (),
+        "batch, or [input:]axis=name,... for other axes. Repeatable.",
+        metavar="AXES",
+        essential=True,
     )
 
     def __post_init__(self) -> None:

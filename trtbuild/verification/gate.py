@@ -27,7 +27,11 @@ class Gate:
     """Limits; None is not judged. Values that are not finite fail under every gate."""
 
     min_sqnr_db: float | None = option(
-        None, "Least SQNR of every float output, by its worst part.", flag="--min-sqnr", unit="dB"
+        None,
+        "Least SQNR of every float output, by its worst part.",
+        flag="--min-sqnr",
+        unit="dB",
+        essential=True,
     )
     min_cosine: float | None = option(None, "Least cosine of every float output.", low=-1, high=1)
     max_relative_l2: float | None = option(
@@ -45,7 +49,12 @@ class Gate:
         unit="percent", low=0, high=100,
     )  # fmt: skip
     max_top1_drop: float | None = option(
-        None, "Largest loss of top-1 against labels.", unit="percentage points", low=-100, high=100
+        None,
+        "Largest loss of top-1 against labels.",
+        unit="percentage points",
+        low=-100,
+        high=100,
+        essential=True,
     )
     max_metric_drop: float | None = option(
         None, "Largest loss of every metric of yours, in its unit."

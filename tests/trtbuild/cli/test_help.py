@@ -1,0 +1,130 @@
+"""Help: the essentials first, everything on request, examples that parse, near names, completion."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+
+import click
+import pytest
+
+from tests.command import trtbuild
+from trtbuild.cli import main
+from trtbuild.cli.help import SectionedCommand
+
+ENTRIES = list(main._COMMANDS)
+
+
+def _commands():
+    for name in ENTRIES:
+        command = importlib.import_module(f"trtbuild.cli.{name}").command
+        yield (name, command)
+        for inner, one in getattr(command, "commands", {}).items():
+            yield (f"{name} {inner}", one)
+
+
+COMMANDS = dict(_commands())
+EXAMPLES = [
+    pytest.param(name, line, id=line)
+    for name, command in COMMANDS.items()
+    for line, _ in getattr(command, "_examples", ())
+]
+
+
+def test_long_help_shows_the_essentials_and_says_what_else_there_is(capsys) -> None:
+    short = trtbuild(capsys, "engine", "--help").out
+    everything = trtbuild(capsys, "engine", "--help-all").out
+    assert "--data" in short
+    assert "--min-sqnr" in short
+    assert "--build-route" not in short
+    assert re.search(r"\d+ more with --help-all: .*TensorRT \d+", " ".join(short.split()))
+    options = {o for p in COMMANDS["engine"].params for o in p.opts if o.startswith("--")}
+    assert options <= set(re.findall(r"--[\w-]+", everything))
+
+
+def test_a_command_of_few_options_shows_them_all(capsys) -> None:
+    text = trtbuild(capsys, "optimize", "--help").out
+    assert "--help-all" not in text
+    options = {o for p in COMMANDS["optimize"].params for o in p.opts if o.startswith("--")}
+    assert options <= set(re.findall(r"--[\w-]+", text))
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in COMMANDS.items() if isinstance(c, SectionedCommand)]
+)
+def test_what_may_be_left_out_is_counted(name, capsys) -> None:
+    text = trtbuild(capsys, *name.split(), "--help").out
+    found = re.search(r"(\d+) more with --help-all", text)
+    parameters = [p for p in COMMANDS[name].params if isinstance(p, click.Option)]
+    shown = sum(any(re.search(rf"(^|\s){o}\b", text) for o in p.opts) for p in parameters)
+    assert shown + (int(found[1]) if found else 0) >= len(parameters)
+
+
+@pytest.mark.parametrize(("name", "line"), EXAMPLES)
+def test_every_example_is_a_command_line_that_parses(name, line, capsys) -> None:
+    words = line.split(">")[0].split()
+    assert words[0] in ENTRIES
+    context = main._group.make_context("trtbuild", list(words))
+    _, command, rest = main._group.resolve_command(context, list(words))
+    command.make_context(words[0], rest, parent=context)
+
+
+def test_help_of_calibrate_lists_its_options(capsys) -> None:
+    text = trtbuild(capsys, "calibrate", "--help").out
+    assert "--calibrator" in text
+    assert "merge" in text
+
+
+def test_help_is_as_wide_as_the_terminal() -> None:
+    code = "from trtbuild.cli.main import run; run(['verify', '--help'])"
+    widths = {}
+    for columns in (80, 110):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "COLUMNS": str(columns)},
+        )
+        widths[columns] = max(map(len, done.stdout.splitlines()))
+    assert 80 < widths[110] <= 110
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (("engin",), "'engine'"),
+        (("verify", "--min-sqn", "3"), "--min-sqnr"),
+    ],
+)
+def test_the_nearest_name_is_suggested(words, near, capsys) -> None:
+    done = trtbuild(capsys, *words)
+    assert done.code == 2
+    assert near in done.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(shell, capsys) -> None:
+    done = trtbuild(capsys, "completion", shell)
+    assert done.code == 0
+    assert f"_TRTBUILD_COMPLETE={shell}_complete" in done.out
+
+
+def test_options_complete(monkeypatch) -> None:
+    code = "from trtbuild.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "_TRTBUILD_COMPLETE": "bash_complete",
+            "COMP_WORDS": "trtbuild engine --min-s",
+            "COMP_CWORD": "2",
+        },
+    )
+    assert done.stdout.split() == ["plain,--min-sqnr"]

@@ -1,0 +1,54 @@
+"""How a command that failed says so: a sentence for people, and with ``--json`` a record for programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from trtbuild.visible import visible
+
+__all__ = ["SCHEMA", "VERSION", "Failure", "shown"]
+
+SCHEMA = "trtbuild.error"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a command did not do its work.
+
+    Attributes:
+        error: the kind, a name of the tree in `trtbuild.errors`, or ``UsageError``.
+        message: for a user: what was wrong, where, what to do.
+        exit_code: of the command.
+    """
+
+    error: str
+    message: str
+    exit_code: int
+
+    def tell(self, *, as_json: bool) -> int:
+        """Write it, and return the exit code."""
+        click.echo(f"trtbuild: {shown(self.message)}", err=True)
+        return self.record(as_json=as_json)
+
+    def record(self, *, as_json: bool) -> int:
+        """Write the record alone, where it is wanted, and return the exit code."""
+        if as_json:
+            from trtbuild.records import dumps
+
+            click.echo(dumps(self.to_json()))
+        return self.exit_code
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record; its schema is in ``docs/schemas``."""
+        from trtbuild.records import encode
+
+        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+
+
+def shown(text: str) -> str:
+    """Return a message as a terminal may have it; its own line ends stay."""
+    return "\n".join(map(visible, text.split("\n")))

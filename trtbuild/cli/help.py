@@ -1,0 +1,105 @@
+"""What ``--help`` shows: the essentials with examples; everything with ``--help-all``."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["HELP_NAMES", "SectionedCommand", "SectionedOption", "wide_as_the_terminal"]
+
+HELP_NAMES = ["-h", "--help"]
+
+# A command of fewer options than this shows all of them at once.
+_FEW = 24
+_WIDEST = 120
+
+
+class SectionedOption(click.Option):
+    """An option that knows under which title help shows it, and whether most users need it."""
+
+    def __init__(
+        self, *args: Any, section: str = "", essential: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+        self.essential = essential
+
+
+class SectionedCommand(click.Command):
+    """A command whose help shows its options under the titles of their groups.
+
+    Args:
+        examples: command lines, with what they do: shown behind the description.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._examples = examples
+        if self._is_long:
+            self.params.append(
+                click.Option(
+                    ["--help-all"], is_flag=True, is_eager=True, expose_value=False,
+                    callback=_show_all, help="Show every option and exit.",
+                )
+            )  # fmt: skip
+
+    @property
+    def _is_long(self) -> bool:
+        return sum(isinstance(one, click.Option) for one in self.params) >= _FEW
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the description, then the examples."""
+        super().format_help_text(ctx, formatter)
+        if self._examples:
+            with formatter.section("Examples"):
+                for line, purpose in self._examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}# {purpose}\n")
+                    formatter.write(f"{'':>{formatter.current_indent}}trtbuild {line}\n")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options without a title first, then each group."""
+        sections: dict[str, list[tuple[str, str]]] = {"": []}
+        hidden: Counter[str] = Counter()
+        for option in self._options(ctx):
+            record = option.get_help_record(ctx)
+            title = getattr(option, "section", "")
+            if record is None:
+                continue
+            if self._is_long and not ctx.meta.get(_ALL) and not getattr(option, "essential", True):
+                hidden[title] += 1
+            else:
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title or "Options"):
+                    formatter.write_dl(records)
+        if hidden:
+            rest = ", ".join(f"{title or 'general'} {count}" for title, count in hidden.items())
+            formatter.write_paragraph()
+            formatter.write_text(f"{hidden.total()} more with --help-all: {rest}.")
+
+    def _options(self, ctx: click.Context) -> Iterator[click.Option]:
+        return (one for one in self.get_params(ctx) if isinstance(one, click.Option))
+
+
+_ALL = "trtbuild.help_all"
+
+
+def _show_all(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    del option
+    if value and not ctx.resilient_parsing:
+        ctx.meta[_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+def wide_as_the_terminal() -> dict[str, Any]:
+    """Return the settings of a command whose help is as wide as the terminal, to a readable width."""
+    columns = shutil.get_terminal_size().columns
+    return {"help_option_names": HELP_NAMES, "max_content_width": min(columns, _WIDEST)}
