@@ -25,6 +25,7 @@ LAYERS = (
         "options",
     ),
     *("model", "runtime", "data"),
+    "gradients",
     *("plan", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
     *("verification", "search", "latency"),

@@ -1,0 +1,202 @@
+"""The backward network: an ONNX network that also computes gradients of its outputs by inner tensors.
+
+With v a tensor of each output's shape that the caller feeds, it computes d<v, out> / dx: one run gives the
+gradients of one number by everything. Written as ordinary ONNX nodes, so that it runs wherever the network
+runs; nothing but ONNX Runtime is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from trtbuild.errors import ModelError
+from trtbuild.gradients.reverse import Reverse, is_float, read_by, stops, varying
+from trtbuild.gradients.rules import OF_UNKNOWN_SIZE
+from trtbuild.gradients.writer import Writer
+from trtbuild.model.edits import remove_unread
+from trtbuild.model.inference import infer_model
+from trtbuild.model.opset import opset_of, raise_opset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Backward", "backward_network", "differentiable_outputs"]
+
+# The oldest opset in which what the rules write is valid, and that in which values add up by index.
+_OLDEST = 13
+_ADDS_BY_INDEX = 16
+
+
+@dataclass(frozen=True)
+class Backward:
+    """A network that computes tensors of another one, and their gradients.
+
+    Attributes:
+        model: takes the inputs of the network and `seeds`; its outputs are the tensors that were asked for
+            and are computed, under their names, and `gradients`.
+        seeds: output of the network -> the input that takes v for it, of that output's type and shape.
+        gradients: tensor -> the output that is its gradient d<v, out> / dx, of its type and shape.
+        incomplete: tensor in `gradients` -> why its gradient leaves something out.
+        unreached: tensor without a gradient -> why.
+    """
+
+    model: ir.Model
+    seeds: Mapping[str, str]
+    gradients: Mapping[str, str]
+    incomplete: Mapping[str, str]
+    unreached: Mapping[str, str]
+
+
+def backward_network(
+    model: ir.Model, tensors: Iterable[str], outputs: Sequence[str] | None = None
+) -> Backward:
+    """Return the network that computes `tensors` and their gradients; `model` stays as it is.
+
+    What only other tensors need is not computed. Batches and other dims may be dynamic. At kinks and ties the
+    derivative is that of one side; comparisons and roundings have the gradient zero.
+
+    Args:
+        model: a float network as `trtbuild.model.read_model` gives it, of opset 13 or newer.
+        tensors: names of tensors of its main graph. Inputs and constants may be among them; they get a
+            gradient, but are no outputs themselves.
+        outputs: names of the float tensors that are differentiated; None takes
+            `differentiable_outputs`.
+
+    Raises:
+        ModelError: a tensor does not exist, an output is not of floating point, or the opset is too old.
+    """
+    copy = _prepared(model)
+    values = _values(copy)
+    names = tuple(dict.fromkeys(tensors))
+    ends = tuple(differentiable_outputs(model) if outputs is None else dict.fromkeys(outputs))
+    _check(values, names, ends)
+    write = Writer(copy)
+    nodes = list(copy.graph)
+    wanted = {name: values[name] for name in names if is_float(values[name])}
+    back = Reverse(write, varying(nodes, set(wanted.values())))
+    seeds = {end: _seed(write, back, values[end]) for end in ends}
+    back.through(nodes)
+    return _result(write, back, values, names, seeds)
+
+
+def _prepared(model: ir.Model) -> ir.Model:
+    """A copy in which the rules find types and shapes, and may add up by index if the opset can be raised."""
+    if opset_of(model) < _OLDEST:
+        raise ModelError(
+            f"gradients need opset {_OLDEST} or newer, and the network has {opset_of(model)}; read it with "
+            "trtbuild.model.read_model, which raises it."
+        )
+    copy = model.clone()
+    if opset_of(copy) < _ADDS_BY_INDEX:
+        with contextlib.suppress(ModelError):  # the rules that need it say so
+            raise_opset(copy, _ADDS_BY_INDEX)
+    infer_model(copy)
+    return copy
+
+
+def _values(model: ir.Model) -> dict[str, ir.Value]:
+    graph = model.graph
+    made = (value for node in graph for value in node.outputs)
+    return {
+        value.name: value
+        for value in (*graph.inputs, *graph.initializers.values(), *made)
+        if value.name
+    }
+
+
+def _check(values: Mapping[str, ir.Value], tensors: Sequence[str], ends: Sequence[str]) -> None:
+    unknown = [name for name in (*tensors, *ends) if name not in values]
+    if unknown:
+        raise ModelError(
+            f"the network has no tensor '{unknown[0]}' outside of the bodies of its nodes; "
+            "'trtbuild inspect' lists what it has."
+        )
+    for name in ends:
+        if not is_float(values[name]):
+            raise ModelError(
+                f"'{name}' is not of floating point, so nothing can be differentiated by it; name a float "
+                "tensor in front of it."
+            )
+
+
+def _seed(write: Writer, back: Reverse, end: ir.Value) -> str:
+    seed = ir.Value(name=write.fresh(f"{end.name}_seed"), type=end.type, shape=end.shape)
+    write.model.graph.inputs.append(seed)
+    back.start(end, seed)
+    assert seed.name is not None
+    return seed.name
+
+
+def _result(
+    write: Writer,
+    back: Reverse,
+    values: Mapping[str, ir.Value],
+    names: Sequence[str],
+    seeds: Mapping[str, str],
+) -> Backward:
+    graph = write.model.graph
+    gradients: dict[str, str] = {}
+    unreached: dict[str, str] = {}
+    outputs: list[ir.Value] = []
+    for name in names:
+        value = values[name]
+        total = back.total(value) if is_float(value) else None
+        if total is None:
+            unreached[name] = _why_unreached(back, value)
+            continue
+        gradient = write("Identity", total, like=value)
+        gradient.name = gradients[name] = write.fresh(f"{name}_gradient")
+        if value.producer() is not None:
+            outputs.append(value)
+        outputs.append(gradient)
+    graph.outputs.clear()
+    graph.outputs.extend(outputs)
+    remove_unread(write.model)
+    incomplete = {
+        name: back.missing[values[name]] for name in gradients if values[name] in back.missing
+    }
+    return Backward(write.model, seeds, gradients, incomplete, unreached)
+
+
+def _why_unreached(back: Reverse, value: ir.Value) -> str:
+    if not is_float(value):
+        return "it is not of floating point"
+    return back.missing.get(value, "no output depends on it")
+
+
+def differentiable_outputs(model: ir.Model) -> tuple[str, ...]:
+    """Return the names of the last float tensors that can be differentiated, in the network's order.
+
+    Those are the outputs. In place of outputs that are no floats, or whose size values decide
+    (NonMaxSuppression, NonZero), the float tensors that they are made of; and beside the outputs the float
+    tensors that operators read which choose (ArgMax) or have no rule (LSTM), since no gradient goes through
+    those.
+    """
+    copy = model.clone()
+    infer_model(copy)
+    nodes = list(copy.graph)
+    varied = varying(nodes, set(copy.graph.inputs))
+    behind = varying(nodes, {v for n in nodes if _is_of_unknown_size(n) for v in n.outputs})
+    found: set[ir.Value] = set()
+    seen: set[tuple[ir.Value, bool]] = set()
+    waiting = [(value, True) for value in copy.graph.outputs]
+    while waiting:
+        value, last = waiting.pop()
+        if last and is_float(value) and value not in behind:
+            found.add(value)
+            last = False
+        producer = value.producer()
+        if producer is None or (value, last) in seen:
+            continue
+        seen.add((value, last))
+        ends = last or stops(producer, opset_of(copy))
+        waiting.extend((one, ends) for one in read_by(producer) if one in varied)
+    return tuple(v.name for node in nodes for v in node.outputs if v in found and v.name)
+
+
+def _is_of_unknown_size(node: ir.Node) -> bool:
+    return node.domain == "" and node.op_type in OF_UNKNOWN_SIZE

@@ -1,0 +1,187 @@
+"""Gradients go backwards over nodes: reverse accumulation, one rule an operator.
+
+Griewank and Walther, Evaluating Derivatives, 2008, chapter 3: each node, the last first, turns the
+gradients of its outputs into those of its inputs; what arrives at a tensor on several ways is added up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from trtbuild.gradients.expansion import expand, is_defined
+from trtbuild.gradients.rules import CHOOSING, FLAT, RULES
+from trtbuild.gradients.step import NoRuleError, Step
+from trtbuild.model.traversal import all_graphs, all_nodes, bodies, has_bodies, label
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from trtbuild.gradients.step import Gradients
+    from trtbuild.gradients.writer import Writer
+
+__all__ = ["Reverse", "is_float", "read_by", "varying"]
+
+_FLOATS = frozenset(
+    {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+)
+
+
+def is_float(value: ir.Value) -> bool:
+    """Whether `value` is a tensor of floating-point numbers."""
+    return isinstance(value.type, ir.TensorType) and value.dtype in _FLOATS
+
+
+def read_by(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what `node` reads, and what its bodies take from outside of them."""
+    yield from (value for value in node.inputs if value is not None)
+    for body in bodies(node):
+        for graph in all_graphs(body):
+            yield from graph.outputs
+        for inner in all_nodes(body):
+            yield from (value for value in inner.inputs if value is not None)
+
+
+def moved_by(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what decides the values of the results of `node`: not what is read for a shape or a type."""
+    if node.domain == "" and node.op_type in ("Shape", "Size"):
+        return
+    if node.domain == "" and node.op_type == "CastLike":
+        yield from (value for value in node.inputs[:1] if value is not None)
+        return
+    yield from read_by(node)
+
+
+def varying(nodes: Iterable[ir.Node], sources: Collection[ir.Value]) -> set[ir.Value]:
+    """Return `sources` and the outputs of `nodes` whose values depend on them; shapes do not count."""
+    found = set(sources)
+    for node in nodes:
+        if any(value in found for value in moved_by(node)):
+            found.update(node.outputs)
+    return found
+
+
+def stops(node: ir.Node, opset: int) -> bool:
+    """Whether no gradient goes through `node`, though its results follow its operands."""
+    if node.domain != "" or node.op_type in CHOOSING or has_bodies(node):
+        return True
+    known = node.op_type in RULES or node.op_type in FLAT
+    return not (known or is_defined(node.op_type, opset))
+
+
+class Reverse:
+    """One way back.
+
+    Attributes:
+        missing: tensor -> why not all of its gradient, or none, is there.
+    """
+
+    def __init__(self, write: Writer, depending: Collection[ir.Value]) -> None:
+        """Args as follow.
+
+        Args:
+            write: writes the backward graph.
+            depending: tensors whose gradients are of use.
+        """
+        self.missing: dict[ir.Value, str] = {}
+        self._write = write
+        self._depending = depending
+        self._arrived: dict[ir.Value, list[ir.Value]] = {}
+        self._reached: set[ir.Value] = set()
+
+    def start(self, value: ir.Value, gradient: ir.Value) -> None:
+        """Add `gradient` to what `value` has."""
+        self._arrived.setdefault(value, []).append(gradient)
+        self._reached.add(value)
+
+    def total(self, value: ir.Value) -> ir.Value | None:
+        """Return the sum of what has arrived at `value`; None where nothing has."""
+        arrived = self._arrived.get(value)
+        if not arrived:
+            return None
+        if len(arrived) > 1:
+            arrived[:] = [self._write("Sum", *arrived, like=value)]
+        return arrived[0]
+
+    def through(self, nodes: Sequence[ir.Node]) -> None:
+        """Go over `nodes`, which are in order, from the last to the first."""
+        for node in reversed(nodes):
+            if not any(v in self._reached and v in self._depending for v in node.outputs):
+                continue
+            if node.op_type in FLAT and node.domain == "":
+                continue
+            self._one(node)
+
+    def _one(self, node: ir.Node) -> None:
+        inputs = [value for value in moved_by(node) if value in self._depending]
+        self._reached.update(inputs)
+        for reason in [self.missing[v] for v in node.outputs if v in self.missing]:
+            self._lack(inputs, reason)
+        choice = self._choice(node)
+        if choice is not None:
+            self._lack(inputs, choice)
+        gradients = tuple(self.total(value) for value in node.outputs)
+        wanted = frozenset(
+            index
+            for index, value in enumerate(node.inputs)
+            if value is not None and value in inputs and is_float(value)
+        )
+        if all(gradient is None for gradient in gradients) or not (wanted or inputs):
+            return
+        try:
+            found = self._gradients(Step(node, gradients, wanted, self._write))
+        except NoRuleError as error:
+            why = f" ({error})" if str(error) else ""
+            self._lack(inputs, f"{_named(node)} has no rule for gradients{why}")
+            return
+        for index in wanted:
+            value = node.inputs[index]
+            assert value is not None
+            if index in found:
+                self.start(value, found[index])
+            else:
+                self._lack([value], f"{_named(node)} has none for its input {index}")
+
+    def _choice(self, node: ir.Node) -> str | None:
+        """Why another choice of places counts for nothing; None where `node` chooses none that is used."""
+        if node.domain != "":
+            return None
+        used = [value for value in node.outputs if value in self._reached]
+        to_integers = node.op_type == "Cast" and not is_float(node.outputs[0])
+        floats = any(value is not None and is_float(value) for value in node.inputs)
+        indices = node.op_type == "TopK" and node.outputs[-1] in used
+        if (node.op_type in CHOOSING or to_integers or indices) and floats:
+            return f"{_named(node)} chooses by it, and no gradient tells what another choice would change"
+        return None
+
+    def _gradients(self, step: Step) -> Gradients:
+        rule = RULES.get(step.node.op_type) if step.node.domain == "" else None
+        if rule is not None:
+            return rule(step)
+        if step.node.domain != "" or has_bodies(step.node):
+            raise NoRuleError("")
+        return self._by_definition(step)
+
+    def _by_definition(self, step: Step) -> Mapping[int, ir.Value]:
+        expanded = expand(step.node, self._write)
+        operands = {i: value for i in step.wanted if (value := step.node.inputs[i]) is not None}
+        inner = Reverse(self._write, varying(expanded.nodes, set(operands.values())))
+        for value, gradient in zip(expanded.outputs, step.gradients):
+            if gradient is not None:
+                inner.start(value, gradient)
+        inner.through(expanded.nodes)
+        for value in operands.values():
+            if value in inner.missing:
+                raise NoRuleError(inner.missing[value])
+        totals = {index: inner.total(value) for index, value in operands.items()}
+        return {index: total for index, total in totals.items() if total is not None}
+
+    def _lack(self, values: Iterable[ir.Value], reason: str) -> None:
+        for value in values:
+            self.missing.setdefault(value, reason)
+
+
+def _named(node: ir.Node) -> str:
+    kind = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
+    return f"{kind} '{label(node)}'"

@@ -1,0 +1,49 @@
+"""Which rule differentiates which operator of the ONNX domain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.gradients import (
+    activations,
+    convolution,
+    elementwise,
+    linear,
+    movement,
+    normalization,
+    pooling,
+    reductions,
+    resampling,
+)
+
+if TYPE_CHECKING:
+    from trtbuild.gradients.step import Rule
+
+__all__ = ["CHOOSING", "FLAT", "OF_UNKNOWN_SIZE", "RULES"]
+
+RULES: dict[str, Rule] = {
+    **elementwise.RULES,
+    **activations.RULES,
+    **linear.RULES,
+    **convolution.RULES,
+    **pooling.RULES,
+    **reductions.RULES,
+    **movement.RULES,
+    **resampling.RULES,
+    **normalization.RULES,
+}
+
+FLAT = frozenset(
+    {
+        "And", "Ceil", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "IsInf",
+        "IsNaN", "Less", "LessOrEqual", "Not", "Or", "RandomNormalLike", "RandomUniformLike", "Round",
+        "Shape", "Sign", "Size", "Xor",
+    }
+)  # fmt: skip
+"""Their results do not change when an operand changes a little: the gradient is zero, as in PyTorch."""
+
+OF_UNKNOWN_SIZE = frozenset({"Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique"})
+"""The values of their operands decide how large their results are."""
+
+CHOOSING = OF_UNKNOWN_SIZE | frozenset({"ArgMax", "ArgMin", "Bernoulli", "Multinomial"})
+"""They answer places, not values: what comes of another choice no gradient tells."""
