@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.data.feeds import as_feeds, axes_of
-from trtbuild.data.rows import Rows
+from trtbuild.data.rows import Rows, with_batch_axes
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["CallableSource", "import_callable"]
+__all__ = ["CallableSource", "ObjectSource", "import_callable", "open_object"]
 
 # The optional label of each row travels in the dict under this name.
 LABEL_KEY = "label"
@@ -38,7 +39,7 @@ class CallableSource(Source):
 
     An item is a dict, input name -> array, in which the key ``label`` holds the class of each row; or
     ``(inputs, label)``; or arrays in the order of the network's inputs; or one bare array. Arrays are
-    NumPy's, PyTorch's, lists of numbers, or what NumPy takes.
+    NumPy's, PyTorch's, lists of numbers, or what NumPy takes. An item may be one sample without a batch axis.
 
     Attributes:
         spec: what the user named.
@@ -69,6 +70,7 @@ class CallableSource(Source):
             given, label = _Taken(where, self.inputs).parts_of(item)
             # copies: samples wait for each other, and the function may write over its arrays meanwhile
             arrays = {name: _as_array(value, where, name) for name, value in given.items()}
+            arrays = with_batch_axes(arrays, self.inputs)
             rows = Rows.of(arrays, self.inputs, where, may_be_whole=True)
             labels = None if label is None else _labels(label, len(rows), where)
             for row in range(len(rows)):
@@ -87,6 +89,39 @@ class CallableSource(Source):
             raise
         except _FOREIGN_ERRORS as error:
             raise DataError(f"'{self.spec}' failed: {_sentence(error)}") from error
+
+
+class ObjectSource(CallableSource):
+    """The same from an object of this process; another process gets a copy of it, if it can be pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.spec, self.function, self.inputs, self.preprocess)
+
+
+def open_object(
+    given: Any, inputs: Sequence[TensorSpec], preprocess: Preprocess | None
+) -> ObjectSource:
+    """Open what gives batches, or single samples; see `CallableSource`.
+
+    Raises:
+        DataError: it gives nothing, or can be read only once.
+    """
+    name = f"{type(given).__qualname__} in memory"
+    if isinstance(given, Iterator):
+        raise DataError(
+            f"the data, a {name}, can be read once, and several passes are needed; give a list, or the "
+            "function that makes it."
+        )
+    if not callable(given) and not _gives(given):
+        raise DataError(f"the data, a {name}, is no path, no function and nothing to iterate over.")
+    return ObjectSource(name, given, tuple(inputs), preprocess)
+
+
+def _gives(found: Any) -> bool:
+    """Whether an object that is no function gives items."""
+    if isinstance(found, Iterable) or hasattr(found, "get_next"):
+        return True
+    return hasattr(found, "__getitem__") and hasattr(found, "__len__")
 
 
 def _opened(
@@ -238,8 +273,7 @@ def import_callable(spec: str) -> Any:
             found = getattr(found, part)
     except AttributeError as error:
         raise DataError(f"'{module_name}' has no '{attribute}'.") from error
-    gives = callable(found) or isinstance(found, Iterable) or hasattr(found, "get_next")
-    if not gives and not (hasattr(found, "__getitem__") and hasattr(found, "__len__")):
+    if not callable(found) and not _gives(found):
         raise DataError(f"'{spec}' is not a function, nor an object that gives batches.")
     return found
 

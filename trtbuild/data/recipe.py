@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.data.arrays import ArraySource, is_array_folder, open_folder
-from trtbuild.data.callables import CallableSource, import_callable
+from trtbuild.data.callables import CallableSource, import_callable, open_object
 from trtbuild.data.constants import WithConstants, constant_feeds
 from trtbuild.data.feeds import axes_of, image_input
 from trtbuild.data.image_files import LIST_SUFFIXES, images_below
@@ -19,13 +19,14 @@ from trtbuild.data.samples import samples_per_batch
 from trtbuild.data.split import HELD_OUT_SHARE, choose_samples, split, without
 from trtbuild.errors import DataError
 from trtbuild.model import fixed_batch
+from trtbuild.options.values import IN_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trtbuild.data.samples import Source
     from trtbuild.model.signature import TensorSpec
-    from trtbuild.options.data import DataRecipe
+    from trtbuild.options.data import Data, DataRecipe
     from trtbuild.options.preprocess import Preprocess
 
 __all__ = ["DataPlan", "calibration_source", "open_data", "open_named", "open_source"]
@@ -117,7 +118,7 @@ def _all_data(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source | None
     return None if recipe.data is None else open_named(recipe.data, recipe, inputs)
 
 
-def open_named(named: str, recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
+def open_named(named: Data, recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
     """Open `named` with the preprocessing and the constants of a recipe.
 
     Raises:
@@ -127,7 +128,11 @@ def open_named(named: str, recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> 
     others = [spec for spec in inputs if spec.name not in constants]
     if not others:
         raise DataError("every input has a constant; samples need one input at least.")
-    source = open_source(named, others, recipe.preprocess, skip_broken=recipe.skip_broken)
+    source: Source
+    if isinstance(named, str | Path):
+        source = open_source(str(named), others, recipe.preprocess, skip_broken=recipe.skip_broken)
+    else:
+        source = open_object(named, others, recipe.preprocess)
     if not constants:
         return source
     axes = axes_of([spec for spec in inputs if spec.name in constants])
@@ -159,6 +164,8 @@ def open_source(
     Raises:
         DataError: nothing of these, unreadable, or not fitting the network's inputs.
     """
+    if spec.startswith(IN_MEMORY):
+        raise DataError(f"the data were a {spec}, which no file holds; name them anew.")
     path = Path(spec)
     is_list = path.suffix.lower() in LIST_SUFFIXES
     if path.is_dir() and is_array_folder(path) and not images_below(path).images:

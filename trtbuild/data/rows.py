@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from trtbuild.model.signature import TensorSpec
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "with_batch_axes"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,21 @@ class Rows:
             return array
         axis = self.axes[name]
         return np.asarray(array[(slice(None),) * axis + (0 if array.shape[axis] == 1 else row,)])
+
+
+def with_batch_axes(
+    arrays: Mapping[str, np.ndarray], inputs: Sequence[TensorSpec]
+) -> dict[str, np.ndarray]:
+    """Return `arrays` with the axis of samples, where they are one sample that lacks it in every input."""
+    batched = [spec for spec in inputs if spec.batch_axis is not None]
+    lacking = [spec for spec in batched if arrays[spec.name].ndim == len(spec.dims) - 1]
+    if not batched or len(lacking) < len(batched):
+        return dict(arrays)
+    axes = {spec.name: spec.batch_axis for spec in batched}
+    return {
+        name: array if axes.get(name) is None else np.expand_dims(array, axes[name] or 0)
+        for name, array in arrays.items()
+    }
 
 
 def _any_axis(arrays: Mapping[str, np.ndarray]) -> bool:

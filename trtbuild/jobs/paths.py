@@ -15,7 +15,7 @@ from trtbuild.options.values import names_function
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from trtbuild.options.data import DataRecipe
+    from trtbuild.options.data import Data, DataRecipe
 
 __all__ = ["Besides", "Inputs", "check_paths", "data_inputs", "is_same_file", "named_inputs"]
 
@@ -37,12 +37,12 @@ class Besides:
     written: tuple[Path, ...] = ()
 
 
-def named_inputs(**places: Path | str | None) -> Inputs:
+def named_inputs(**places: Data | None) -> Inputs:
     """Return those of `places` that are paths: what it is in words (``the_network``) -> where it lies."""
     return tuple(
         (what.replace("_", " "), Path(place))
         for what, place in places.items()
-        if place is not None and not (isinstance(place, str) and names_function(place))
+        if isinstance(place, Path) or (isinstance(place, str) and not names_function(place))
     )
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import group, option
 from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["FOLDERS", "DataRecipe"]
+__all__ = ["FOLDERS", "Data", "DataRecipe"]
+
+Data: TypeAlias = str | Path | Iterable[Any] | Callable[[], Any]
+"""What samples come from: a path, ``module:function``, or in Python what gives batches."""
 
 FOLDERS = "folders"
 """In the place of a file of labels: the folders that the data lies in, one a class."""
+
+
+def _place(given: object) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"is a text, not {given!r}")  # noqa: TRY004 - as every value of a file
+    return given
 
 
 def _constant(text: object) -> tuple[str, list[float]] | object:
@@ -41,22 +51,31 @@ def _batch_axis(text: object) -> tuple[str, int | str] | object:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Which data calibrates, which verifies, and how it becomes the network's input."""
+    """Which data calibrates, which verifies, and how it becomes the network's input.
 
-    data: str | None = option(
+    From Python, `data` and `verify_data` may also be what gives batches: a list, a ``DataLoader``, a data set
+    whose items are single samples, a function that is called anew for every pass
+    (`trtbuild.data.callables`).
+    """
+
+    data: Data | None = option(
         None,
         "An .npz or .npy file, a folder of them, a folder, tar or list of images, or module:function.",
         is_path=True,
+        parse=_place,
+        metavar="TEXT",
         essential=True,
     )
     preprocess: Preprocess | None = group(
         Preprocess, "Preprocessing", optional=True,
         from_file="--preprocess", help="TOML file: how pixels become inputs.", essential=True,
     )  # fmt: skip
-    verify_data: str | None = option(
+    verify_data: Data | None = option(
         None,
         "Data for verification.",
         is_path=True,
+        parse=_place,
+        metavar="TEXT",
         when_absent="a part of --data",
         essential=True,
     )
@@ -83,6 +102,9 @@ class DataRecipe:
     seed: int = option(0, "Of every choice among samples.")
 
     def __post_init__(self) -> None:
+        for name in ("data", "verify_data"):
+            if isinstance(getattr(self, name), Path):
+                object.__setattr__(self, name, str(getattr(self, name)))
         if self.random_data and self.data is not None:
             raise OptionError("--random-data and --data exclude each other.")
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENABLED",
     "FILE",
+    "IN_MEMORY",
     "convert",
     "default_text",
     "dotted_names",
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+IN_MEMORY = "python object: "
+"""What a table holds of data that were an object: this, and its type."""
 
 _LARGEST_NUMBER = 2**63 - 1
 
@@ -324,7 +328,8 @@ def _placed(is_path: bool, value: Any, folder: Path | None) -> Any:
         return value
     if isinstance(value, Path):
         return folder / value
-    return str(folder / value) if is_path and not names_function(value) else value
+    is_path = is_path and not names_function(value) and not value.startswith(IN_MEMORY)
+    return str(folder / value) if is_path else value
 
 
 def names_function(text: str) -> bool:
@@ -348,6 +353,8 @@ def written(field: OptionField, value: Any, folder: Path | None = None) -> Any:
 def _text(field: OptionField, value: Any, folder: Path | None) -> Any:
     if field.option.write is not None:
         return field.option.write(value)
+    if field.option.is_path and not isinstance(value, str | Path):
+        return IN_MEMORY + type(value).__qualname__
     if isinstance(value, enum.Enum):
         return value.value
     is_path = isinstance(value, Path) or (field.option.is_path and not names_function(value))

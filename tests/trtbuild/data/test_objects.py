@@ -1,0 +1,123 @@
+"""Data from Python objects: lists, loaders, data sets of single samples, functions; and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import trtbuild
+from tests.trtbuild.verification.small_network import images, quantized
+from trtbuild.data import DataRecipe, open_named
+from trtbuild.data.callables import open_object
+from trtbuild.errors import DataError
+from trtbuild.jobs.engine import build_engine
+from trtbuild.jobs.rebuild import rebuild
+from trtbuild.model import write_model
+from trtbuild.model.signature import TensorSpec
+
+FLOATS = TensorSpec("x", np.dtype(np.float32), ("N", 3, 4))
+NUMBERS = np.random.default_rng(3).standard_normal((6, 3, 4)).astype(np.float32)
+
+
+class DataSet:
+    """Single samples with labels, as map-style data sets give them."""
+
+    def __len__(self) -> int:
+        return len(NUMBERS)
+
+    def __getitem__(self, number: int):
+        if number >= len(self):
+            raise IndexError(number)
+        return NUMBERS[number], number % 2
+
+
+class Reader:
+    """As ONNX Runtime's calibrators read."""
+
+    def __init__(self) -> None:
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._left = iter([{"x": NUMBERS[:4]}, {"x": NUMBERS[4:]}])
+
+    def get_next(self):
+        return next(self._left, None)
+
+
+GIVEN = {
+    "a list of batches": [{"x": NUMBERS[:4]}, {"x": NUMBERS[4:]}],
+    "a list of arrays": [NUMBERS[:5], NUMBERS[5:]],
+    "a list of single samples": list(NUMBERS),
+    "a data set": DataSet(),
+    "a data set of dicts": [{"x": row.tolist(), "other": "text"} for row in NUMBERS],
+    "a function": lambda: iter([NUMBERS]),
+    "a reader": Reader(),
+    "one array": NUMBERS,
+    "one dict": {"x": NUMBERS},
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_whatever_gives_batches_or_samples_is_read_as_often_as_needed(name) -> None:
+    source = open_object(GIVEN[name], [FLOATS], None)
+    for _ in range(2):
+        found = np.concatenate([sample.load()["x"] for sample in source])
+        np.testing.assert_array_equal(found, NUMBERS)
+
+
+def test_labels_of_single_samples_stay_with_them() -> None:
+    assert [s.label for s in open_object(DataSet(), [FLOATS], None)] == [0, 1] * 3
+
+
+def test_the_axis_of_samples_need_not_be_the_first() -> None:
+    spec = TensorSpec("x", np.dtype(np.float32), (3, "N", 4), 1)
+    source = open_object(list(NUMBERS), [spec], None)
+    found = [sample.load()["x"] for sample in source]
+    np.testing.assert_array_equal(np.concatenate(found, axis=1), NUMBERS.transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (iter([NUMBERS]), "read once"),
+        ((batch for batch in [NUMBERS]), "read once"),
+        (5, "no path, no function"),
+    ],
+)
+def test_what_cannot_be_read_again_is_refused(given, said) -> None:
+    with pytest.raises(DataError, match=said):
+        open_object(given, [FLOATS], None)
+
+
+def test_a_path_may_be_a_path(tmp_path) -> None:
+    np.savez(tmp_path / "x.npz", x=NUMBERS)
+    recipe = DataRecipe(data=tmp_path / "x.npz")
+    assert len(list(open_named(recipe.data, recipe, [FLOATS]))) == len(NUMBERS)
+
+
+def test_a_build_from_an_object_equals_one_from_a_file_and_says_so(tmp_path) -> None:
+    data = images(3, 24)
+    write_model(quantized().source, tmp_path / "n.onnx")
+    np.savez(tmp_path / "d.npz", image=data)
+
+    def built(given, name):
+        recipe = trtbuild.EngineRecipe(
+            model=tmp_path / "n.onnx",
+            output=tmp_path / name,
+            data=trtbuild.DataRecipe(data=given),
+            latency=None,
+        )
+        return build_engine(recipe)
+
+    result = built([data[:10], data[10:]], "a")
+    same = built(tmp_path / "d.npz", "b")
+    written = [Path(r.manifest.parent / "n.int8.onnx").read_bytes() for r in (result, same)]
+    assert written[0] == written[1]
+    recorded = trtbuild.read_manifest(result.manifest)["recipe"]["data"]["data"]
+    assert recorded == "python object: list"
+    with pytest.raises(DataError, match="python object: list, which no file holds"):
+        rebuild(result.manifest, tmp_path / "c")
+    again = rebuild(result.manifest, tmp_path / "c", data=str(tmp_path / "d.npz"))
+    assert again.manifest.is_file()
