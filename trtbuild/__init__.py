@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from trtbuild.model.signature import TensorSpec
     from trtbuild.model.stats import GraphStats
     from trtbuild.options.compare import ComparisonOptions, Diagnosis
+    from trtbuild.options.data import Data
     from trtbuild.options.measure import MeasureOptions
     from trtbuild.options.tensorrt import (
         Calibrator,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.intervals import Estimate
     from trtbuild.verification.layers import ActivationError, LayerError, LayerReport, WeightError
     from trtbuild.verification.metrics import ImageComparison, OutputComparison
+    from trtbuild.verification.parts import PartComparison
     from trtbuild.verification.scores import Accuracy, MetricScore
 
 __all__ = [
@@ -92,6 +94,7 @@ __all__ = [
     "Consumer",
     "Culprits",
     "Cut",
+    "Data",
     "DataError",
     "DataPlan",
     "DataRecipe",
@@ -135,6 +138,7 @@ __all__ = [
     "OtherRule",
     "OutputComparison",
     "OutputError",
+    "PartComparison",
     "PassLog",
     "PassRun",
     "Placement",
@@ -257,6 +261,7 @@ _PLACES = {
         "ComparisonOptions",
         "Diagnosis",
     ),
+    "trtbuild.options.data": ("Data",),
     "trtbuild.options.measure": ("MeasureOptions",),
     "trtbuild.options.tensorrt": (
         "Calibrator",
@@ -335,6 +340,7 @@ _PLACES = {
         "ImageComparison",
         "OutputComparison",
     ),
+    "trtbuild.verification.parts": ("PartComparison",),
     "trtbuild.verification.scores": (
         "Accuracy",
         "MetricScore",
