@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibrators import Calibration
+    from trtbuild.backends.base import Engine
     from trtbuild.data import DataPlan, DataRecipe
     from trtbuild.model.signature import TensorSpec
     from trtbuild.plan import Decision, Group
@@ -83,12 +84,10 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
         "calibration": _calibration(artifact.calibration),
         "layers": [_decision(decision) for decision in artifact.decisions],
         "groups": [_group(group) for group in artifact.groups],
-        "engine": {
-            "backend": result.engine.backend,
-            "why": result.why_backend,
-            "file": result.engine.path.name,
-            "details": dict(result.engine.details),
-        },
+        "engine": _engine(result.engine, result.why_backend),
+        "also": None
+        if result.also is None
+        else _engine(result.also.engine, result.also.why_backend),
         "files": {
             name: {
                 "what": what,
@@ -108,6 +107,16 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
         "latency": {name: encode(summarize(samples)) for name, samples in result.latency.items()},
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"system": platform.system(), "processor": platform.machine()},
+    }
+
+
+def _engine(engine: Engine, why: str) -> dict[str, Any]:
+    return {
+        "backend": engine.backend,
+        "why": why,
+        "file": engine.path.name,
+        "not_opened": engine.not_opened,
+        "details": dict(engine.details),
     }
 
 

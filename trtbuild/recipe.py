@@ -83,7 +83,11 @@ class EngineRecipe:
         OptimizeOptions, "Graph passes", file_only=("seed", "max_rounds")
     )
     backend: str = option(
-        AUTO, "What builds the engine: tensorrt, onnxruntime, or auto.", essential=True
+        AUTO, "What builds the engine: tensorrt, tensorrt-rtx, onnxruntime, or auto, which is TensorRT where "
+        "it works, else ONNX Runtime.", essential=True,
+    )  # fmt: skip
+    also: str | None = option(
+        None, "Build an engine with this backend, too, such as tensorrt-rtx.", metavar="BACKEND"
     )
     tensorrt: TensorRTOptions = group(TensorRTOptions, "TensorRT")
     batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)

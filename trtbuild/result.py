@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from trtbuild.verification.layers import LayerReport
 
 __all__ = [
+    "ALSO",
     "ENGINE",
     "FAR_SQNR_DB",
     "FLOAT",
+    "PORTABLE",
     "TENSORRT_FORM",
     "TITLES",
+    "AlsoBuilt",
     "EngineResult",
     "FormGap",
     "OtherRule",
@@ -32,12 +35,21 @@ __all__ = [
 FLOAT = "float"
 TENSORRT_FORM = "tensorrt_form"
 ENGINE = "engine"
+ALSO = "also"
+# ONNX Runtime's form, where the engine itself cannot run here.
+PORTABLE = "portable"
 
 # Below this an output is far from the float one (10 % relative error), and the user wants a reason.
 FAR_SQNR_DB = 20.0
 
 # What people read for them.
-TITLES = {FLOAT: "float", TENSORRT_FORM: "TensorRT form", ENGINE: "engine"}
+TITLES = {
+    FLOAT: "float",
+    TENSORRT_FORM: "TensorRT form",
+    ENGINE: "engine",
+    ALSO: "second engine",
+    PORTABLE: "portable form",
+}
 
 
 # An engine so many dB below TensorRT's form, and below this SQNR, has lost more than its rounding explains:
@@ -89,6 +101,14 @@ class OtherRule:
 
 
 @dataclass(frozen=True)
+class AlsoBuilt:
+    """An engine that was built beside, and why by that backend."""
+
+    engine: Engine
+    why_backend: str
+
+
+@dataclass(frozen=True)
 class EngineResult:
     """What came out.
 
@@ -97,7 +117,8 @@ class EngineResult:
         engine: what the backend built.
         why_backend: what was picked, and why.
         files: file name -> what it is.
-        comparisons: figures against the float network, of TensorRT's form and of the engine.
+        comparisons: figures against the float network, of TensorRT's form and of each engine that runs
+            here; in place of one that does not, of ONNX Runtime's form.
         verdicts: the gate's judgement of each.
         latency: samples of the float network and of the engine; empty when not measured.
         manifest: path of the record.
@@ -106,6 +127,7 @@ class EngineResult:
         tuned: what the search for a budget did; None where none was set.
         better_rule: the threshold rule that serves best, where an output is far from the float one, no
             limit was set and another rule is clearly better.
+        also: the engine that was built besides; None where none was asked for.
         record: what stands in the manifest, as JSON types; see `trtbuild.manifest`.
     """
 
@@ -121,7 +143,18 @@ class EngineResult:
     layers: LayerReport | None = None
     tuned: Tuned | None = None
     better_rule: OtherRule | None = None
+    also: AlsoBuilt | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    def moved_to(self, folder: Path) -> EngineResult:
+        """Return the result with its files in another folder."""
+
+        def moved(engine: Engine) -> Engine:
+            return replace(engine, path=folder / engine.path.name)
+
+        also = self.also and replace(self.also, engine=moved(self.also.engine))
+        manifest = folder / self.manifest.name
+        return replace(self, engine=moved(self.engine), also=also, manifest=manifest)
 
     @property
     def passed(self) -> bool:
@@ -152,7 +185,7 @@ class EngineResult:
     @property
     def below_tensorrt_form(self) -> tuple[FormGap, ...]:
         """The outputs of which the engine is `GAP_DB` below TensorRT's form, and below `GOOD_SQNR_DB`."""
-        if TENSORRT_FORM not in self.comparisons:
+        if not {TENSORRT_FORM, ENGINE} <= set(self.comparisons):
             return ()
         as_written = {output.name: output for output in self.comparisons[TENSORRT_FORM].outputs}
         found = []

@@ -1,4 +1,4 @@
-"""One process for each TensorRT version, started when a test first asks for it."""
+"""One process for each stand-in TensorRT, started when a test first asks for it; and the real one for RTX."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.tensorrt_stub import fixtures
+from trtbuild.errors import MissingError
+from trtbuild.runtime.tensorrt.versions import RTX, installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 
 def _server(major: int, factory: pytest.TempPathFactory) -> Iterator[fixtures.Server]:
@@ -35,3 +39,12 @@ def tensorrt(request: pytest.FixtureRequest) -> fixtures.Server:
     """Both versions, one after the other."""
     server: fixtures.Server = request.getfixturevalue(f"tensorrt{request.param}")
     return server
+
+
+@pytest.fixture(scope="session")
+def rtx() -> TensorRT:
+    """TensorRT for RTX: NVIDIA's own parser and builder, which need no GPU; skips where it is absent."""
+    try:
+        return installed(RTX)
+    except MissingError as error:
+        pytest.skip(f"needs the extra 'rtx': {error}")

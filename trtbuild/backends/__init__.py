@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["AUTO", "choose_backend", "known_backends"]
 
 AUTO = "auto"
+# Not TensorRT for RTX: it builds where nothing can run the plan, so it is taken by name alone.
+_AUTOMATIC = ("tensorrt", "onnxruntime")
 
 
 def known_backends(options: OpenOptions | None = None) -> Mapping[str, Backend]:
@@ -27,9 +29,10 @@ def known_backends(options: OpenOptions | None = None) -> Mapping[str, Backend]:
     # themselves stand on packages that do.
     from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
     from trtbuild.backends.tensorrt import TensorRTBackend
+    from trtbuild.runtime.tensorrt.versions import RTX
 
-    tensorrt, embedded = TensorRTBackend(options), OnnxRuntimeBackend()
-    return {tensorrt.name: tensorrt, embedded.name: embedded}
+    every = (TensorRTBackend(options), TensorRTBackend(options, RTX), OnnxRuntimeBackend())
+    return {backend.name: backend for backend in every}
 
 
 def choose_backend(name: str = AUTO, options: OpenOptions | None = None) -> tuple[Backend, str]:
@@ -59,7 +62,7 @@ def choose_backend(name: str = AUTO, options: OpenOptions | None = None) -> tupl
             )
         return backends[name], f"{found.detail}, as asked"
     passed_over: list[str] = []
-    for backend in backends.values():
+    for backend in (backends[each] for each in _AUTOMATIC):
         found = backend.availability()
         if found.usable:
             return backend, ". ".join([found.detail, *passed_over])

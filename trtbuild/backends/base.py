@@ -1,4 +1,4 @@
-"""The protocol that every backend speaks: available?, build, open.
+"""The protocol that every backend speaks: available?, can it do that?, build, open.
 
 Everything else (timing, comparing, choosing) lives above it and knows no backend by name.
 """
@@ -61,6 +61,8 @@ class Engine:
         path: the file to open.
         files: every file that was written, name -> what it is, for the manifest.
         without_effect: names of options that were given and that this backend has no use for.
+        not_opened: why it cannot be opened on this machine; empty where it can.
+        notes: sentences for the user.
         details: what the backend wants recorded (versions, device, layers), JSON types only.
     """
 
@@ -68,6 +70,8 @@ class Engine:
     path: Path
     files: Mapping[str, str]
     without_effect: tuple[str, ...] = ()
+    not_opened: str = ""
+    notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,8 +83,17 @@ class Backend(Protocol):
         """The name that ``--backend`` and the manifest use."""
         ...
 
+    @property
+    def suffix(self) -> str:
+        """What stands behind a network's name in the name of its engine."""
+        ...
+
     def availability(self) -> Availability:
         """Say whether this backend works here. Never raises."""
+        ...
+
+    def check(self, options: TensorRTOptions, *, int8: bool, fp16: bool) -> None:
+        """Raise an OptionError if it cannot build what is asked for, as far as that is known by options."""
         ...
 
     def build(self, request: BuildRequest) -> Engine:

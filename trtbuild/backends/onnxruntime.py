@@ -16,6 +16,8 @@ from trtbuild.runtime.onnxruntime import OnnxRuntimeSession, open_session
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trtbuild.options.tensorrt import TensorRTOptions
+
 __all__ = ["OnnxRuntimeBackend"]
 
 
@@ -24,10 +26,14 @@ class OnnxRuntimeBackend:
     """Builds the form that ONNX Runtime runs in INT8 kernels, and opens any ONNX file."""
 
     name: str = "onnxruntime"
+    suffix: str = ".onnxruntime.onnx"
 
     def availability(self) -> Availability:
         """Always usable: it is part of the installation."""
         return Availability(usable=True, detail=f"ONNX Runtime {ort.__version__} on CPU")
+
+    def check(self, options: TensorRTOptions, *, int8: bool, fp16: bool) -> None:
+        """Refuse nothing: options of TensorRT are without effect, which the engine says."""
 
     def build(self, request: BuildRequest) -> Engine:
         """Write ``NAME.onnxruntime.onnx``: uint8 activations, Q/DQ around every operator.
@@ -40,7 +46,7 @@ class OnnxRuntimeBackend:
                 "ONNX Runtime builds INT8 engines; FP16 alone needs TensorRT. Add --int8."
             )
         model = portable_form(request.artifact)
-        path = request.directory / f"{request.artifact.name}.onnxruntime.onnx"
+        path = request.directory / f"{request.artifact.name}{self.suffix}"
         written = write_model(model, path)
         open_session(path).close()  # a file that does not load is no engine
         without_effect = tuple(
@@ -54,7 +60,7 @@ class OnnxRuntimeBackend:
             path,
             {file.name: what for file in written},
             without_effect,
-            {
+            details={
                 "onnxruntime": ort.__version__,
                 "provider": "CPUExecutionProvider",
                 "without_effect": without_effect,

@@ -11,6 +11,7 @@ from trtbuild.backends import AUTO, choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.errors import InputError
 from trtbuild.options.tensorrt import OpenOptions, Quantization, TensorRTOptions
+from trtbuild.runtime.tensorrt.versions import product_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +27,11 @@ def _backend_of(path: Path, backend: str = AUTO) -> str:
     """Return the name of the backend that opens `path`: as asked, else by the file's suffix."""
     if backend != AUTO:
         return backend
-    return "onnxruntime" if path.suffix == ".onnx" else "tensorrt"
+    return "onnxruntime" if path.suffix == ".onnx" else product_of(path).backend
 
 
 def open_engine(path: Path, backend: str = AUTO, options: OpenOptions | None = None) -> Session:
-    """Return a session of an ONNX file in ONNX Runtime, of anything else as a TensorRT plan.
+    """Return a session of an ONNX file in ONNX Runtime, of a plan in the TensorRT that its name tells.
 
     Args:
         path: the engine.

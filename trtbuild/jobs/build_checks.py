@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.backends import choose_backend
@@ -16,14 +17,17 @@ from trtbuild.jobs.paths import (
     named_inputs,
 )
 from trtbuild.passes import check_passes
+from trtbuild.runtime.tensorrt.versions import RTX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from trtbuild.backends.base import Backend
+    from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.recipe import EngineRecipe
 
-__all__ = ["build_inputs", "build_outputs", "check_build"]
+__all__ = ["build_inputs", "build_outputs", "check_build", "chosen_backends", "options_for"]
 
 
 def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
@@ -33,9 +37,9 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
         OutputError: a file or folder cannot be written.
         OptionError: an output is an input, there is no such backend, pass or method, or a limit is on
             what no build measures.
-        MissingError: the backend does not work here.
+        MissingError: a backend does not work here.
     """
-    backend, _ = choose_backend(recipe.backend, recipe.tensorrt)
+    suffixes = [backend.suffix for backend, _ in chosen_backends(recipe)]
     if recipe.gate.max_metric_drop is not None:
         raise OptionError(
             "a build knows no metric of yours to hold --max-metric-drop against; build without it, and "
@@ -51,7 +55,33 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
         for what, path in build_inputs(recipe)
         if not (path == recipe.calibration and is_same_file(path, kept))
     )
-    check_paths(reads, build_outputs(recipe, backend.name), besides, folder=recipe.output)
+    check_paths(reads, build_outputs(recipe, suffixes), besides, folder=recipe.output)
+
+
+def chosen_backends(recipe: EngineRecipe) -> tuple[tuple[Backend, str], ...]:
+    """Return the backend that builds, and the one that builds besides where there is one; each with why.
+
+    Raises:
+        OptionError: there is no such backend, both are one, or one of them cannot build what is asked for.
+        MissingError: one of them does not work here.
+    """
+    backend, why = choose_backend(recipe.backend, recipe.tensorrt)
+    chosen = [(backend, why)]
+    if recipe.also is not None:
+        other, why = choose_backend(recipe.also, recipe.tensorrt)
+        if other.name == backend.name:
+            raise OptionError(f"{other.name} builds the engine already; leave --also out.")
+        chosen.append((other, why))
+    for one, _ in chosen:
+        one.check(options_for(one, recipe), int8=recipe.int8, fp16=recipe.fp16)
+    return tuple(chosen)
+
+
+def options_for(backend: Backend, recipe: EngineRecipe) -> TensorRTOptions:
+    """Return the options that `backend` gets: beside an RTX plan, without those that are for it alone."""
+    if recipe.also is None or backend.name == RTX.backend:
+        return recipe.tensorrt
+    return replace(recipe.tensorrt, compute_capabilities=(), runtime_cache=None)
 
 
 def build_inputs(recipe: EngineRecipe) -> Inputs:
@@ -69,23 +99,30 @@ def build_inputs(recipe: EngineRecipe) -> Inputs:
     )
 
 
-def build_outputs(recipe: EngineRecipe, backend: str) -> Iterator[Path]:
-    """Yield the files that a build leaves, and the timing cache that it writes anew."""
-    yield from (recipe.output / name for name in _names(recipe, backend))
+def build_outputs(recipe: EngineRecipe, suffixes: Iterable[str]) -> Iterator[Path]:
+    """Yield the files that a build leaves, and the caches that it writes anew.
+
+    Args:
+        recipe: of the build.
+        suffixes: how the names of its engines end.
+    """
+    yield from (recipe.output / name for name in _names(recipe, suffixes))
     if recipe.tensorrt.timing_cache is not None and recipe.tensorrt.lock is None:
         yield recipe.tensorrt.timing_cache
+    if recipe.tensorrt.runtime_cache is not None:
+        yield recipe.tensorrt.runtime_cache
 
 
 def _ranges_name(recipe: EngineRecipe) -> str:
     return f"{recipe.model.stem}.calibration.json"
 
 
-def _names(recipe: EngineRecipe, backend: str) -> Iterator[str]:
+def _names(recipe: EngineRecipe, suffixes: Iterable[str]) -> Iterator[str]:
     """The names of the files that a build leaves."""
     stem = recipe.model.stem
     if recipe.export is not None:
         yield recipe.model.name
     if recipe.int8:
         yield from (f"{stem}.int8.onnx", _ranges_name(recipe))
-    yield f"{stem}.plan" if backend == "tensorrt" else f"{stem}.{backend}.onnx"
+    yield from (f"{stem}{suffix}" for suffix in suffixes)
     yield f"{stem}.manifest.json"

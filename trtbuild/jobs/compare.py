@@ -12,8 +12,9 @@ from trtbuild.latency.measure import measure
 from trtbuild.model import fixed_batch, input_specs
 from trtbuild.model.parts import output_parts
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import quantize
-from trtbuild.result import ENGINE, FAR_SQNR_DB, FLOAT, TENSORRT_FORM, OtherRule
+from trtbuild.quantization import portable_form, quantize
+from trtbuild.quantization.half import to_half
+from trtbuild.result import FAR_SQNR_DB, FLOAT, PORTABLE, TENSORRT_FORM, OtherRule
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.steps import METHODS
 from trtbuild.verification.chance import LabelCheck
@@ -88,12 +89,22 @@ def check_labels(
 
 def compare_with_float(
     artifact: Artifact,
-    engine: Session,
+    engines: Mapping[str, Session],
     source: Iterable[Sample],
     batch_size: int,
     progress: Progress = silent,
 ) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
-    """Run the float network, TensorRT's form where there is one, and the engine on `source`.
+    """Run the float network, TensorRT's form where there is one, and the engines on `source`.
+
+    Where no engine runs here, ONNX Runtime's form stands for it; of a network that is not quantized, the
+    network as TensorRT gets it in FP16.
+
+    Args:
+        artifact: the network, with its Q/DQ form if it has one.
+        engines: what can be opened here, by name (`trtbuild.result`).
+        source: what is run.
+        batch_size: images at a time, where the network leaves it open.
+        progress: told of every image.
 
     Returns:
         Name (`trtbuild.result`) -> figures against the float network; and the first few batches of what
@@ -102,8 +113,12 @@ def compare_with_float(
     candidates: dict[str, Session] = {}
     if artifact.quantized is not None:
         candidates[TENSORRT_FORM] = open_session(artifact.quantized, Execution.REFERENCE)
-    if _can_be_compared(artifact, engine):
-        candidates[ENGINE] = engine
+    candidates |= {n: one for n, one in engines.items() if _can_be_compared(artifact, one)}
+    if not engines and artifact.quantized is not None:
+        candidates[PORTABLE] = open_session(portable_form(artifact))
+    elif not engines:
+        half, _ = to_half(artifact.model, {})
+        candidates[TENSORRT_FORM] = open_session(half, Execution.REFERENCE)
     inputs = input_specs(artifact.source)
     few: list[Batch] = []
 
@@ -141,13 +156,13 @@ def _can_be_compared(artifact: Artifact, engine: Session) -> bool:
 
 def time_against_float(
     artifact: Artifact,
-    engine: Session,
+    engines: Mapping[str, Session],
     few: Iterable[Batch],
     options: MeasureOptions,
     progress: Progress = silent,
 ) -> Mapping[str, Samples]:
-    """Take latencies of the float network and of the engine in turns, on a few batches."""
-    sessions = {FLOAT: open_session(artifact.source), ENGINE: engine}
+    """Take latencies of the float network and of the engines in turns, on a few batches."""
+    sessions = {FLOAT: open_session(artifact.source), **engines}
     batches = list(few)
     size = len(batches[0].names) if batches else None
     feeds = [batch.feeds for batch in batches]

@@ -6,14 +6,18 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from trtbuild.backends import choose_backend
 from trtbuild.errors import InputError, in_one_tree
-from trtbuild.jobs.build_checks import build_inputs, build_outputs, check_build
+from trtbuild.jobs.build_checks import (
+    build_inputs,
+    build_outputs,
+    check_build,
+    chosen_backends,
+)
 from trtbuild.jobs.engine import load, observed_tensors, prepare
 from trtbuild.quantization import place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from trtbuild.jobs.paths import Besides
     from trtbuild.recipe import EngineRecipe
@@ -58,7 +62,8 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
         OptionError: see `trtbuild.jobs.build_checks.check_build`; or a pattern or name fits nothing.
         MissingError: the backend does not work here.
     """
-    backend, why = choose_backend(recipe.backend, recipe.tensorrt)
+    chosen = chosen_backends(recipe)
+    backend, why = chosen[0]
     reads = build_inputs(recipe)
     for what, path in reads:
         if not os.access(path, os.R_OK):
@@ -67,9 +72,12 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
     if recipe.export is None:
         _check_network(recipe)
     read = [*(path for _, path in reads), *(besides.read if besides else ())]
-    writes = [*build_outputs(recipe, backend.name), *(besides.written if besides else ())]
+    writes = [
+        *build_outputs(recipe, [one.suffix for one, _ in chosen]),
+        *(besides.written if besides else ()),
+    ]
     return BuildPlan(
-        tuple(_stages(recipe, backend.name)),
+        tuple(_stages(recipe, [one.name for one, _ in chosen])),
         backend.name,
         why,
         tuple(dict.fromkeys(map(str, read))),
@@ -89,7 +97,7 @@ def _check_network(recipe: EngineRecipe) -> None:
     place(artifact.model, recipe.float_patterns, recipe.float_groups)
 
 
-def _stages(recipe: EngineRecipe, backend: str) -> Iterator[str]:
+def _stages(recipe: EngineRecipe, backends: Iterable[str]) -> Iterator[str]:
     if recipe.export is not None:
         yield "export"
     yield "read"
@@ -100,7 +108,7 @@ def _stages(recipe: EngineRecipe, backend: str) -> Iterator[str]:
         if recipe.tune is not None and recipe.gate.limits and recipe.calibration is None:
             yield "search, only if a limit is not met"
         yield "quantize"
-    yield f"build with {backend}"
+    yield from (f"build with {backend}" for backend in backends)
     yield "verify"
     if recipe.latency is not None:
         yield "measure latency"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact, Record
-from trtbuild.backends import choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
 from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_data
 from trtbuild.errors import ModelError, OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
-from trtbuild.jobs.build_checks import check_build
+from trtbuild.jobs.build_checks import check_build, chosen_backends, options_for
 from trtbuild.jobs.compare import (
     better_rule,
     check_labels,
@@ -40,9 +40,9 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import place, quantize, say_without_range, watched_tensors
 from trtbuild.quantization.half import float_activations
 from trtbuild.quantization.masks import reaches_minus_infinity
-from trtbuild.result import EngineResult
+from trtbuild.result import ALSO, ENGINE, PORTABLE, AlsoBuilt, EngineResult
 from trtbuild.search.stage import meet_budget
-from trtbuild.verification.gate import judge
+from trtbuild.verification.gate import Gate, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,10 +50,11 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from trtbuild.backends.base import Engine
     from trtbuild.jobs.paths import Besides
     from trtbuild.latency.measure import Samples
     from trtbuild.recipe import EngineRecipe
-    from trtbuild.runtime.session import Feeds
+    from trtbuild.runtime.session import Feeds, Session
     from trtbuild.search.budget import Tuned
 
 __all__ = ["build_engine", "load", "observed_tensors", "prepare"]
@@ -147,8 +148,7 @@ def build_engine(
         artifact = with_left_behind(artifact)
     with staged_files(output, last=_manifest_name(artifact)) as folder:
         result = _built(artifact, tuned, plan, recipe, folder, progress)
-    engine = replace(result.engine, path=output / result.engine.path.name)
-    return replace(result, engine=engine, manifest=output / result.manifest.name)
+    return result.moved_to(output)
 
 
 def _built(
@@ -160,28 +160,40 @@ def _built(
     progress: Progress,
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
-    backend, why = choose_backend(recipe.backend, recipe.tensorrt)
     files = _write_network(artifact, output) if recipe.int8 else {}
-    progress("build", 0, 1)
-    engine = backend.build(_request(artifact, plan, recipe, output, progress))
-    progress("build", 1, 1)
-    session = backend.open(engine.path)
-    try:
+    chosen = chosen_backends(recipe)
+    engines: dict[str, Engine] = {}
+    with contextlib.ExitStack() as stack:
+        sessions: dict[str, Session] = {}
+        for name, (backend, _) in zip((ENGINE, ALSO), chosen):
+            progress("build", len(engines), len(chosen))
+            request = _request(artifact, plan, recipe, output, progress)
+            engine = backend.build(replace(request, options=options_for(backend, recipe)))
+            engines[name] = engine
+            if not engine.not_opened:
+                sessions[name] = backend.open(engine.path)
+                stack.callback(sessions[name].close)
+        progress("build", len(chosen), len(chosen))
         comparisons, few = compare_with_float(
-            artifact, session, plan.verification, recipe.batch_size, progress
+            artifact, sessions, plan.verification, recipe.batch_size, progress
         )
         latency: Mapping[str, Samples] = {}
-        if recipe.latency:
-            latency = time_against_float(artifact, session, few, recipe.latency, progress)
-    finally:
-        session.close()
+        if recipe.latency and sessions:
+            latency = time_against_float(artifact, sessions, few, recipe.latency, progress)
     result = EngineResult(
         artifact=artifact,
-        engine=engine,
-        why_backend=why,
-        files={**files, **engine.files},
+        engine=engines[ENGINE],
+        why_backend=chosen[0][1],
+        also=None if ALSO not in engines else AlsoBuilt(engines[ALSO], chosen[1][1]),
+        files={
+            **files,
+            **{name: what for one in engines.values() for name, what in one.files.items()},
+        },
         comparisons=comparisons,
-        verdicts={name: judge(comparison, recipe.gate) for name, comparison in comparisons.items()},
+        verdicts={
+            name: judge(comparison, Gate() if name == PORTABLE else recipe.gate)
+            for name, comparison in comparisons.items()
+        },
         latency=latency,
         manifest=output / _manifest_name(artifact),
         kept_apart=recipe.calibration is None,

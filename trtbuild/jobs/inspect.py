@@ -10,6 +10,7 @@ from trtbuild.files import file_digest
 from trtbuild.records import load_json
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
 from trtbuild.runtime.tensorrt.matching import Asked, match_nodes
+from trtbuild.runtime.tensorrt.versions import manifest_of, product_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
         with decoding(InputError, damaged):
             layers = EngineLayers.from_json(manifest["engine"]["details"]["layers"])
     else:
-        layers = inspect_plan(engine, options)
+        layers = inspect_plan(engine, options, product_of(engine))
     with decoding(InputError, damaged):
         decisions = [
             Asked(one["node"], one["op_type"], one["int8"], one["reason"])
@@ -59,7 +60,7 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
 
 def _manifest(engine: Path) -> dict[str, Any]:
     """The manifest beside a plan, if it belongs to this very file; else nothing."""
-    path = engine.with_suffix(".manifest.json")
+    path = manifest_of(engine)
     try:
         with decoding(InputError, "no manifest"):
             manifest: dict[str, Any] = load_json(path)

@@ -40,6 +40,7 @@ _UNITS = {
     "GIB": 2**30,
 }
 _LARGEST_SIZE = 2**63 - 1
+_CAPABILITY = re.compile(r"\d+\.\d")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
@@ -68,11 +69,17 @@ def _pool(text: str) -> tuple[str, int]:
     return pool.upper(), byte_size(size)
 
 
+def _compute_capability(text: str) -> str:
+    if not _CAPABILITY.fullmatch(text):
+        raise ValueError(f"cannot be '{text}'; write for example 8.9,12.0")
+    return text
+
+
 class Quantization(StrEnum):
     """How INT8 is asked for."""
 
     AUTO = "auto"
-    """Implicit on TensorRT 10, explicit on 11."""
+    """Implicit on TensorRT 10, explicit on 11 and for RTX."""
     IMPLICIT = "implicit"
     """Ranges from a calibrator; TensorRT chooses which layers run in INT8. TensorRT 10 alone."""
     EXPLICIT = "explicit"
@@ -159,6 +166,11 @@ class OpenOptions:
         when_absent="TensorRT's choice",
     )  # fmt: skip
     cuda_graph: bool = option(False, "Run the engine as a CUDA graph.")
+    runtime_cache: Path | None = option(
+        None, "File of the kernels that TensorRT for RTX compiles when a plan is opened; read before and "
+        "written after.",
+        metavar="FILE",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -265,6 +277,11 @@ class TensorRTOptions(OpenOptions):
     tf32: bool = option(True, "FP32 layers multiply with 10 bits of mantissa; else in full FP32.")
     strict_nans: bool = option(False, "NaNs behave as IEEE 754 says.")
     build_route: str | None = option(None, "TensorRT 11's build route.", metavar="TEXT")
+    compute_capabilities: tuple[str, ...] = option(
+        (), "GPUs that a plan of TensorRT for RTX is for, such as 8.9,12.0; 7.5 needs --fp16.",
+        flag="--compute-capability", metavar="X.Y[,X.Y...]", separator=",", parse=_compute_capability,
+        when_absent="all from 8.0 on",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         self.check()

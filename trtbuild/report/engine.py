@@ -27,11 +27,13 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
-from trtbuild.result import ENGINE, FAR_SQNR_DB, FLOAT, TITLES
+from trtbuild.result import FAR_SQNR_DB, FLOAT, TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from trtbuild.backends.base import Engine
+    from trtbuild.latency.measure import Samples
     from trtbuild.plots.data import Bars
     from trtbuild.result import EngineResult
     from trtbuild.search.budget import Tuned
@@ -75,10 +77,15 @@ def _is_int8(result: EngineResult) -> bool:
 
 def _facts(result: EngineResult) -> dict[str, str]:
     num_images = next(iter(result.comparisons.values())).num_images
+    also = {}
+    if result.also is not None:
+        built = result.also.engine.path.name
+        also = {"second engine": built, "its backend": result.also.why_backend}
     seen = "not seen by calibration" if result.kept_apart else "which calibration may have seen"
     return {
         "engine": result.engine.path.name,
         "backend": result.why_backend,
+        **also,
         "images": f"{num_images}, {seen}",
     }
 
@@ -98,9 +105,23 @@ def _notes(result: EngineResult) -> Iterator[Line]:
         yield Line(f"note: {gap}", Tone.NOTE)
     if result.artifact.early_stop is not None:
         yield from early_stop_lines(result.artifact.early_stop)
-    if result.engine.without_effect:
-        text = ", ".join(name.replace("_", "-") for name in result.engine.without_effect)
-        yield Line(f"note: without effect on {result.engine.backend}: {text}", Tone.NOTE)
+    for engine in (result.engine, *([result.also.engine] if result.also else [])):
+        yield from _engine_notes(engine)
+
+
+def _engine_notes(engine: Engine) -> Iterator[Line]:
+    """What a user should know about an engine itself."""
+    name = engine.path.name
+    if engine.not_opened:
+        yield Line(
+            f"note: '{name}' was built and not run here, because {engine.not_opened}; no figure is its own",
+            Tone.NOTE,
+        )
+    for note in engine.notes:
+        yield Line(f"note: '{name}': {note}", Tone.NOTE)
+    if engine.without_effect:
+        text = ", ".join(name.replace("_", "-") for name in engine.without_effect)
+        yield Line(f"note: without effect on {engine.backend}: {text}", Tone.NOTE)
 
 
 def _without_range(result: EngineResult) -> Mapping[str, str]:
@@ -130,13 +151,21 @@ def _search(tuned: Tuned) -> Table:
 def _latency(result: EngineResult) -> Section:
     if not result.latency:
         return Section("Latency", ())
-    times = ratio(result.latency[FLOAT], result.latency[ENGINE])
-    relation = Line(
-        f"the engine is {1 / times.value:.2f} x as fast as float ({1 / times.high:.2f} to "
+    relations = [
+        _relation(f"the {TITLES[name]}", result.latency[FLOAT], samples)
+        for name, samples in result.latency.items()
+        if name != FLOAT
+    ]
+    samples = [(TITLES[name], one) for name, one in result.latency.items()]
+    return latency_section(samples, tuple(relations), this_device())
+
+
+def _relation(what: str, reference: Samples, samples: Samples) -> Line:
+    times = ratio(reference, samples)
+    return Line(
+        f"{what} is {1 / times.value:.2f} x as fast as float ({1 / times.high:.2f} to "
         f"{1 / times.low:.2f}), taken in turns in one process"
     )
-    samples = [(TITLES[name], one) for name, one in result.latency.items()]
-    return latency_section(samples, (relation,), this_device())
 
 
 def _coverage(result: EngineResult) -> Section:

@@ -1,4 +1,4 @@
-"""TensorRT 10 and 11 as a backend: build, check, open."""
+"""TensorRT 10 and 11, and TensorRT for RTX, as a backend: build, check, open."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.base import Availability, Engine
 from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
-from trtbuild.backends.tensorrt.precision import check_precision, decide_precision
+from trtbuild.backends.tensorrt.precision import (
+    check_precision,
+    check_quantization,
+    decide_precision,
+    is_int8,
+)
 from trtbuild.backends.tensorrt.profiles import profiles_for
-from trtbuild.errors import MissingError
+from trtbuild.backends.tensorrt.rtx import capabilities, check_rtx, notes, why_not_opened
+from trtbuild.errors import MissingError, OptionError
 from trtbuild.files import write_bytes
 from trtbuild.model import input_specs, write_model
 from trtbuild.options.tensorrt import OpenOptions, RuntimePlatform, TensorRTOptions
@@ -20,7 +26,7 @@ from trtbuild.runtime.tensorrt import open_plan
 from trtbuild.runtime.tensorrt.engine import weights_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan
 from trtbuild.runtime.tensorrt.machine import machine_record
-from trtbuild.runtime.tensorrt.versions import installed, native_version
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, Product, installed, native_version
 
 if TYPE_CHECKING:
     from trtbuild.backends.base import BuildRequest
@@ -34,22 +40,27 @@ __all__ = ["TensorRTBackend", "TensorRTOptions"]
 
 
 class TensorRTBackend:
-    """TensorRT, through NVIDIA's Python package ``tensorrt``.
+    """TensorRT, or TensorRT for RTX, through NVIDIA's Python package.
 
     Args:
         options: how plans are opened until something is built; `build` takes its options from the request,
             and what it built is opened with them.
+        product: which of the two.
     """
 
-    name = "tensorrt"
-
-    def __init__(self, options: OpenOptions | None = None) -> None:
+    def __init__(self, options: OpenOptions | None = None, product: Product = TENSORRT) -> None:
         self._opening = options or OpenOptions()
+        self._product = product
+        self.name = product.backend
+        self.suffix = product.plan_suffix
 
     def availability(self) -> Availability:
-        """Say whether TensorRT, its library, the driver and a GPU are there and fit together."""
+        """Say whether the package and its library are there and fit together, and driver and GPU.
+
+        TensorRT for RTX builds without a GPU, so there it is usable without one.
+        """
         try:
-            tensorrt = installed()
+            tensorrt = installed(self._product)
         except MissingError as error:
             detail, _, remedy = str(error).partition(". ")
             return Availability(False, detail, remedy)
@@ -57,13 +68,33 @@ class TensorRTBackend:
         if native is not None and native != tensorrt.number:
             return Availability(
                 False,
-                f"TensorRT's Python package is {tensorrt.number} and its library {native}",
+                f"{tensorrt.product.name}'s Python package is {tensorrt.number} and its library {native}",
                 "Install both from one version.",
             )
         driver = cuda_driver()
-        if driver.problem:
-            return Availability(False, f"{tensorrt} is here, and {driver.problem}", driver.remedy)
-        return Availability(True, f"{tensorrt} on {driver.gpus[0].name}")
+        if not driver.problem:
+            return Availability(True, f"{tensorrt} on {driver.gpus[0].name}")
+        if tensorrt.is_rtx:
+            return Availability(True, f"{tensorrt}, which builds without a GPU")
+        return Availability(False, f"{tensorrt} is here, and {driver.problem}", driver.remedy)
+
+    def check(self, options: TensorRTOptions, *, int8: bool, fp16: bool) -> None:
+        """Refuse what the installed version cannot build, as far as the options tell.
+
+        Raises:
+            OptionError: it cannot.
+            MissingError: it is not installed.
+        """
+        tensorrt = installed(self._product)
+        if int8:
+            check_quantization(tensorrt, options)
+        if tensorrt.is_rtx:
+            check_rtx(tensorrt, options, fp16=fp16)
+        elif options.compute_capabilities or options.runtime_cache:
+            raise OptionError(
+                f"--compute-capability and --runtime-cache belong to {RTX.name}, and this is {tensorrt}. "
+                f"Leave them out, or build with --backend {RTX.backend}."
+            )
 
     def build(self, request: BuildRequest) -> Engine:
         """Build a plan, look at its layers, and write it with its calibration cache.
@@ -75,8 +106,10 @@ class TensorRTBackend:
             GateError: the engine does not run in the precision that was asked for; nothing is written.
             MissingError: TensorRT does not start, or the GPU is not there.
         """
-        tensorrt = installed()
+        tensorrt = installed(self._product)
         options = request.options
+        int8 = is_int8(request.artifact)
+        self.check(options, int8=int8, fp16=request.fp16)
         # What was just built here is opened like that, host code included.
         self._opening = dataclasses.replace(
             options, allow_host_code=options.allow_host_code or options.version_compatible
@@ -90,9 +123,16 @@ class TensorRTBackend:
                 onnx, profiles, precision.implicit, precision.strongly_typed, precision.fp16_flag
             )
             built = build_plan(tensorrt, blueprint, request, options, request.progress)
-            layers = self._inspect(built.plan, Path(folder), options.runtime_platform)
-        verdict = check_precision(layers, precision, fp16=request.fp16)
-        return _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
+            not_opened = _why_not_opened(tensorrt, options)
+            layers = EngineLayers((), detailed=False)
+            if not not_opened:
+                layers = self._inspect(built.plan, Path(folder))
+        verdict = f"not checked: the plan was not opened, because {not_opened}"
+        if not not_opened:
+            verdict = check_precision(layers, precision, fp16=request.fp16)
+        told = notes(tensorrt, options, int8=int8, fp16=request.fp16) if tensorrt.is_rtx else ()
+        engine = _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
+        return dataclasses.replace(engine, not_opened=not_opened, notes=told)
 
     def open(self, path: Path) -> TensorRTSession:
         """Open a plan.
@@ -101,15 +141,22 @@ class TensorRTBackend:
             InputError: the file is not a plan for this machine; the message says what it was built for.
             MissingError: TensorRT, the driver, a GPU or memory is missing.
         """
-        return open_plan(path, self._opening)
+        return open_plan(path, self._opening, self._product)
 
-    def _inspect(self, plan: bytes, folder: Path, platform: RuntimePlatform) -> EngineLayers:
-        """The layers of a plan that was just built; none when it cannot run on this machine."""
-        if platform is not RuntimePlatform.SAME_AS_BUILD:
-            return EngineLayers((), detailed=False)
+    def _inspect(self, plan: bytes, folder: Path) -> EngineLayers:
+        """The layers of a plan that was just built."""
         path = folder / "new.plan"
         path.write_bytes(plan)
-        return inspect_plan(path, self._opening)
+        return inspect_plan(path, self._opening, self._product)
+
+
+def _why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:
+    """Return why a plan cannot run on this machine; empty where it can."""
+    if tensorrt.is_rtx:
+        return why_not_opened(tensorrt, options)
+    if options.runtime_platform is not RuntimePlatform.SAME_AS_BUILD:
+        return f"it is for {options.runtime_platform}"
+    return ""
 
 
 def _write(
@@ -122,8 +169,8 @@ def _write(
     layers: EngineLayers,
     verdict: str,
 ) -> Engine:
-    path = request.directory / f"{request.artifact.name}.plan"
-    files = {path.name: "TensorRT plan"}
+    path = request.directory / f"{request.artifact.name}{tensorrt.product.plan_suffix}"
+    files = {path.name: f"{tensorrt.product.name} plan"}
     write_bytes(path, built.plan)
     if built.cache is not None:
         cache = request.directory / f"{request.artifact.name}.cache"
@@ -136,6 +183,7 @@ def _write(
             )
     details = {
         "machine": machine_record(tensorrt.version, options.device),
+        "compute_capabilities": capabilities(tensorrt, options) if tensorrt.is_rtx else (),
         "quantization": precision.quantization,
         "precision": verdict,
         "flags": built.flags,
@@ -148,8 +196,9 @@ def _write(
         "reformats": layers.num_reformats,
         "layers": layers.to_json(),
         "warnings": built.log.texts("WARNING"),
+        "errors": built.log.errors,
     }
-    return Engine("tensorrt", path, files, details=details)
+    return Engine(tensorrt.product.backend, path, files, details=details)
 
 
 def _calibration_json(built: Built) -> dict[str, Any]:

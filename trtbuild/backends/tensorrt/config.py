@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.backends.tensorrt.rtx import set_capabilities
 from trtbuild.errors import MissingError, OptionError
 from trtbuild.options.tensorrt import (
     HardwareCompatibility,
@@ -40,6 +41,8 @@ def apply_options(tensorrt: TensorRT, builder: Any, config: Any, options: Tensor
     _set_numbers(config, options)
     _set_pools(tensorrt, config, options)
     _set_targets(tensorrt, builder, config, options)
+    if tensorrt.is_rtx:
+        set_capabilities(tensorrt, config, options)
 
 
 def flag_names(options: TensorRTOptions) -> list[str]:

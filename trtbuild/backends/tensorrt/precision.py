@@ -12,13 +12,14 @@ from trtbuild.quantization.half import to_half
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from trtbuild.artifact import Artifact
     from trtbuild.backends.base import BuildRequest
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.quantization.half import KeptFloat
     from trtbuild.runtime.tensorrt.inspector import EngineLayers
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["Precision", "check_precision", "decide_precision"]
+__all__ = ["Precision", "check_precision", "check_quantization", "decide_precision", "is_int8"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
         ModelError: explicit quantization of a network that has no Q/DQ form.
     """
     artifact, options = request.artifact, request.options
-    int8 = artifact.calibration is not None or artifact.quantized is not None
+    int8 = is_int8(artifact)
     if int8 and _is_implicit(tensorrt, options):
         return Precision(artifact.whole(artifact.model), int8, True, False, request.fp16)
     if not int8 and tensorrt.has_implicit:
@@ -78,6 +79,20 @@ def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
     )
     typed, kept = to_half(model, observed)
     return Precision(artifact.whole(typed), int8, False, True, False, kept)
+
+
+def is_int8(artifact: Artifact) -> bool:
+    """Return whether INT8 is wanted of an artifact: it has ranges, or a Q/DQ form."""
+    return artifact.calibration is not None or artifact.quantized is not None
+
+
+def check_quantization(tensorrt: TensorRT, options: TensorRTOptions) -> None:
+    """Refuse a way of asking for INT8 that the installed version does not have.
+
+    Raises:
+        OptionError: it has not.
+    """
+    _is_implicit(tensorrt, options)
 
 
 def _is_implicit(tensorrt: TensorRT, options: TensorRTOptions) -> bool:

@@ -10,7 +10,7 @@ from trtbuild.errors import InputError, MissingError, ModelError, OptionError, d
 from trtbuild.runtime.cuda import open_device
 from trtbuild.runtime.tensorrt.logger import Log, explained, make_logger
 from trtbuild.runtime.tensorrt.machine import explain_refusal, machine_record
-from trtbuild.runtime.tensorrt.versions import installed
+from trtbuild.runtime.tensorrt.versions import TENSORRT, installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.tensorrt import OpenOptions
-    from trtbuild.runtime.tensorrt.versions import TensorRT
+    from trtbuild.runtime.tensorrt.versions import Product, TensorRT
 
 __all__ = ["OpenedEngine", "Profile", "Shape", "ShapeRange", "refit", "weights_of"]
 
@@ -57,6 +57,7 @@ class OpenedEngine:
     Args:
         path: file of the plan.
         options: how it is opened.
+        product: what built it.
 
     Raises:
         InputError: the file cannot be read, or TensorRT refuses it; the message says what it was built for.
@@ -68,8 +69,8 @@ class OpenedEngine:
         profiles: the shapes that each optimization profile covers.
     """
 
-    def __init__(self, path: Path, options: OpenOptions) -> None:
-        self.tensorrt: TensorRT = installed()
+    def __init__(self, path: Path, options: OpenOptions, product: Product = TENSORRT) -> None:
+        self.tensorrt: TensorRT = installed(product)
         self.options = options
         self.log = Log()
         self._logger = make_logger(self.tensorrt, self.log)
@@ -145,7 +146,8 @@ class OpenedEngine:
             engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             here = machine_record(self.tensorrt.version, self.options.device)
-            raise InputError(explain_refusal(path, self.log.reason(), here))
+            backend = self.tensorrt.product.backend
+            raise InputError(explain_refusal(path, self.log.reason(), here, backend))
         return engine
 
     def _refit(self, weights: Path) -> None:

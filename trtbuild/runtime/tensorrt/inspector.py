@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.errors import InputError, decoding
 from trtbuild.runtime.tensorrt.engine import OpenedEngine
 from trtbuild.runtime.tensorrt.logger import made
+from trtbuild.runtime.tensorrt.versions import TENSORRT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from trtbuild.options.tensorrt import OpenOptions
+    from trtbuild.runtime.tensorrt.versions import Product
 
 __all__ = ["EngineLayers", "Layer", "LayerTensor", "inspect_plan", "read_layers"]
 
@@ -139,14 +141,14 @@ class EngineLayers:
         return cls(layers, any(layer.kind for layer in layers))
 
 
-def inspect_plan(path: Path, options: OpenOptions) -> EngineLayers:
-    """Return the layers of a plan, which is opened for it and closed again.
+def inspect_plan(path: Path, options: OpenOptions, product: Product = TENSORRT) -> EngineLayers:
+    """Return the layers of a plan of `product`, which is opened for it and closed again.
 
     Raises:
         InputError: the file is not a plan for this machine, or the inspector answers nothing.
         MissingError: TensorRT, the driver, a GPU or memory is missing.
     """
-    engine = OpenedEngine(path, options)
+    engine = OpenedEngine(path, options, product)
     try:
         form = engine.tensorrt.module.LayerInformationFormat.JSON
         inspector = made(engine.native.create_engine_inspector(), "engine inspector", engine.log)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.errors import InputError, decoding
 from trtbuild.records import load_json
 from trtbuild.runtime.cuda import cuda_driver
+from trtbuild.runtime.tensorrt.versions import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,19 +47,21 @@ def machine_record(version: str, device: int = 0) -> dict[str, str]:
 def recorded_details(plan: Path) -> Mapping[str, Any]:
     """What the manifest beside a plan records about the engine; empty without a manifest."""
     with contextlib.suppress(InputError), decoding(InputError, "no manifest"):
-        engine = load_json(plan.with_suffix(".manifest.json"))["engine"]
-        if engine["file"] == plan.name:
-            return dict(engine["details"])
+        manifest = load_json(manifest_of(plan))
+        for engine in (manifest["engine"], manifest.get("also")):
+            if engine and engine["file"] == plan.name:
+                return dict(engine["details"])
     return {}
 
 
-def explain_refusal(plan: Path, reason: str, here: Mapping[str, str]) -> str:
+def explain_refusal(plan: Path, reason: str, here: Mapping[str, str], backend: str) -> str:
     """Say why a plan does not open: TensorRT's own words, what differs, and what to do.
 
     Args:
         plan: file of the plan.
         reason: TensorRT's error lines.
         here: `machine_record` of this machine.
+        backend: what opened it.
     """
     built = recorded_details(plan).get("machine", {})
     differs = [
@@ -76,6 +79,6 @@ def explain_refusal(plan: Path, reason: str, here: Mapping[str, str]) -> str:
     else:
         sentences.append(
             "Plans belong to one TensorRT version and GPU; build it here: "
-            "trtbuild engine MODEL.onnx --int8 --backend tensorrt."
+            f"trtbuild engine MODEL.onnx --int8 --backend {backend}."
         )
     return " ".join(sentences)

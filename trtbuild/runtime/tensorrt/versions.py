@@ -20,9 +20,19 @@ import numpy as np
 from trtbuild.errors import MissingError, ModelError, OptionError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
-__all__ = ["RTX", "TENSORRT", "Product", "TensorRT", "installed", "native_version"]
+__all__ = [
+    "RTX",
+    "TENSORRT",
+    "Product",
+    "TensorRT",
+    "installed",
+    "manifest_of",
+    "native_version",
+    "product_of",
+]
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,8 @@ class Product:
 
     Attributes:
         name: NVIDIA's.
+        backend: the name of the backend that builds with it.
+        plan_suffix: how the names of its plans end.
         modules: the Python modules that it may come as, the usual one first.
         library: its native library; ``{major}`` stands for the version's first number.
         windows_library: the same on Windows; ``{minor}`` for the second.
@@ -39,6 +51,8 @@ class Product:
     """
 
     name: str
+    backend: str
+    plan_suffix: str
     modules: tuple[str, ...]
     library: str
     windows_library: str
@@ -48,6 +62,8 @@ class Product:
 
 TENSORRT = Product(
     "TensorRT",
+    "tensorrt",
+    ".plan",
     ("tensorrt",),
     "libnvinfer.so.{major}",
     "nvinfer_{major}.dll",
@@ -56,6 +72,8 @@ TENSORRT = Product(
 )
 RTX = Product(
     "TensorRT for RTX",
+    "tensorrt-rtx",
+    ".rtx.plan",
     ("tensorrt_rtx", "tensorrt_rtx_bindings"),
     "libtensorrt_rtx.so.{major}",
     "tensorrt_rtx_{major}_{minor}.dll",
@@ -63,6 +81,17 @@ RTX = Product(
     "pip install 'trtbuild[rtx]' (or tensorrt_rtx_cu12_libs and tensorrt_rtx_cu12_bindings for a driver "
     "older than r580)",
 )
+
+
+def product_of(plan: Path) -> Product:
+    """Return what a plan is for, by its name."""
+    return RTX if plan.name.endswith(RTX.plan_suffix) else TENSORRT
+
+
+def manifest_of(plan: Path) -> Path:
+    """Return where the manifest of a plan lies: beside it, for all plans of one network the same."""
+    stem = plan.name.removesuffix(RTX.plan_suffix)
+    return plan.with_name(f"{stem if stem != plan.name else plan.stem}.manifest.json")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,193 @@
+"""Plans by NVIDIA's own parser and builder, TensorRT for RTX, on a machine that may have no GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+from tests.trtbuild.backends.tensorrt import networks
+from trtbuild import DataRecipe, EngineRecipe, build_engine
+from trtbuild.backends import choose_backend
+from trtbuild.backends.opening import open_engine
+from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.errors import MissingError, ModelError, OptionError
+from trtbuild.model import write_model
+from trtbuild.options.tensorrt import TensorRTOptions
+from trtbuild.report.engine import engine_report
+from trtbuild.result import ENGINE, PORTABLE, TENSORRT_FORM
+from trtbuild.runtime.cuda import cuda_driver
+from trtbuild.runtime.tensorrt.versions import RTX, TensorRT, native_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtbuild.backends.base import Engine
+    from trtbuild.result import EngineResult
+
+pytestmark = pytest.mark.usefixtures("rtx")
+
+
+@pytest.fixture(autouse=True)
+def _without_gpu() -> None:
+    if not cuda_driver().problem:
+        pytest.skip("says what is done without a GPU, and there is one")
+
+
+def built(folder: Path, artifact: Any = None, *, fp16: bool = False, **settings: Any) -> Engine:
+    """Build a plan of the small network, or of `artifact`."""
+    wanted = networks.request(artifact or networks.calibrated(), fp16=fp16, **settings)
+    return TensorRTBackend(product=RTX).build(dataclasses.replace(wanted, directory=folder))
+
+
+def test_package_and_library_are_of_one_version(rtx: TensorRT) -> None:
+    assert native_version(rtx) == rtx.number
+
+
+def test_a_plan_says_what_it_is_for_and_that_it_did_not_run(tmp_path: Path) -> None:
+    engine = built(tmp_path)
+    assert engine.path == tmp_path / "net.rtx.plan"
+    # More than the INT8 weights, which the plan holds: 3 and 16 channels to 16 by 3 x 3, and 16 to 16.
+    assert engine.path.stat().st_size > (3 + CHANNELS) * CHANNELS * 9 + CHANNELS**2
+    assert "libcuda" in engine.not_opened or "GPU" in engine.not_opened
+    assert engine.details["precision"].startswith("not checked: the plan was not opened")
+    assert engine.details["quantization"] == "explicit"
+    assert engine.details["errors"] == []
+    # What NVIDIA documents as the default: 8.0, 8.6, 8.9, 12.0 and later, and not 7.5.
+    assert {"8.0", "8.6", "8.9", "12.0"} <= set(engine.details["compute_capabilities"])
+    assert "7.5" not in engine.details["compute_capabilities"]
+    assert "8.0, 8.6, 8.9, 12.0" in engine.notes[0]
+    assert "--fp16" in engine.notes[1]
+
+
+CHANNELS = networks.CHANNELS
+
+
+def test_one_plan_for_chosen_gpus_in_int8_and_fp16(tmp_path: Path) -> None:
+    engine = built(tmp_path, fp16=True, compute_capabilities=["8.9", "12.0"])
+    assert engine.details["compute_capabilities"] == ("8.9", "12.0")
+    assert len(engine.notes) == 1
+
+
+def test_turing_takes_int8_with_fp16_alone(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"7\.5 \(Turing\).*Add --fp16"):
+        built(tmp_path, compute_capabilities=["7.5"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"compute_capabilities": ["9.0"]}, r"knows no compute capability 9\.0; it knows 7\.5, 8\.0"),
+        ({"quantization": "implicit"}, "calibrators ended with 10"),
+        ({"calibrator": "minmax"}, "--trt-calibrator: it has no calibrators"),
+        ({"ranges": "host"}, "--ranges: it has no calibrators"),
+        ({"cache": "net.cache"}, "--cache: it has no calibrators"),
+        ({"timing_cache": "timing.cache"}, "--timing-cache: it times no kernels"),
+        ({"version_compatible": True}, "--version-compatible: its packages lack"),
+        ({"hardware_compatibility": "ampere_plus"}, "--compute-capability says which GPUs"),
+        ({"runtime_platform": "windows_amd64"}, "run on Linux and Windows alike"),
+        ({"refit": "all"}, "--refit only on a machine with a GPU"),
+        ({"strip_plan": True}, "--strip-plan only on a machine with a GPU"),
+        ({"build_route": "x"}, "it has no build routes"),
+        ({"dla": 0}, "DLA"),
+    ],
+)  # fmt: skip
+def test_what_it_lacks_is_refused_before_the_build(
+    settings: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    options = networks.tensorrt_options(settings)
+    with pytest.raises(OptionError, match=reason):
+        TensorRTBackend(product=RTX).check(options, int8=True, fp16=False)
+
+
+def test_its_options_belong_to_it(rtx: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "trtbuild.backends.tensorrt.installed", lambda product: TensorRT(rtx.module, "11.4.0.106")
+    )
+    with pytest.raises(OptionError, match="belong to TensorRT for RTX, and this is TensorRT 11"):
+        TensorRTBackend().check(
+            TensorRTOptions(compute_capabilities=("8.9",)), int8=True, fp16=False
+        )
+
+
+def test_a_refused_node_is_named_with_its_reason(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21, "of.nobody": 1]>
+        net (float[1, 3, 8, 8] images) => (float[1, 3, 8, 8] y) {
+            y = of.nobody.Strange(images)
+        }
+    """)
+    proto.graph.node[0].name = "odd_one"
+
+    model = ir.from_proto(proto)
+    artifact = dataclasses.replace(networks.float_artifact(), model=model, source=model)
+    with pytest.raises(ModelError, match=r"(?s)TensorRT for RTX .*'odd_one' \(Strange\)"):
+        built(tmp_path, artifact, fp16=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def build(folder: Path, **settings: Any) -> EngineResult:
+    """Do the main job with the small network."""
+    write_model(networks.network(), folder / "net.onnx")
+    images = np.random.default_rng(1).normal(size=(40, 3, 8, 8)).astype(np.float32)
+    np.savez(folder / "data.npz", images=images)
+    data = DataRecipe(data=str(folder / "data.npz"))
+    given = {"model": folder / "net.onnx", "output": folder / "out", "data": data, "latency": None}
+    return build_engine(EngineRecipe(**{**given, **settings}))
+
+
+def test_without_a_gpu_the_figures_are_of_both_forms(tmp_path: Path) -> None:
+    result = build(tmp_path, backend="tensorrt-rtx")
+    assert set(result.comparisons) == {TENSORRT_FORM, PORTABLE}
+    assert result.engine.path.is_file()
+    told = json.loads(result.manifest.read_text())
+    assert told["engine"]["backend"] == "tensorrt-rtx"
+    assert told["engine"]["file"] == "net.rtx.plan"
+    assert told["engine"]["not_opened"]
+    assert told["also"] is None
+    notes = " ".join(line.text for line in engine_report(result).notes)
+    assert "'net.rtx.plan' was built and not run here" in notes
+    assert "compute capability 8.0, 8.6, 8.9, 12.0" in notes
+
+
+def test_fp16_alone_is_judged_by_the_network_that_was_built(tmp_path: Path) -> None:
+    result = build(tmp_path, backend="tensorrt-rtx", int8=False, fp16=True)
+    (output,) = result.comparisons[TENSORRT_FORM].outputs
+    # FP16 keeps 11 bits: a product errs by 2^-11 at most, 66 dB; sums of 144 lose 20 dB at the very most.
+    assert 46 < output.sqnr_db.value < np.inf
+
+
+def test_an_rtx_plan_beside_the_engine(tmp_path: Path) -> None:
+    result = build(tmp_path, also="tensorrt-rtx")
+    assert set(result.comparisons) == {TENSORRT_FORM, ENGINE}
+    assert result.engine.path.name == "net.onnxruntime.onnx"
+    assert result.also.engine.path == tmp_path / "out" / "net.rtx.plan"
+    assert {"net.rtx.plan", "net.onnxruntime.onnx"} <= {
+        p.name for p in (tmp_path / "out").iterdir()
+    }
+    told = json.loads(result.manifest.read_text())
+    assert told["also"]["backend"] == "tensorrt-rtx"
+    assert told["files"]["net.rtx.plan"]["what"] == "TensorRT for RTX plan"
+
+
+def test_the_same_backend_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="builds the engine already"):
+        build(tmp_path, backend="tensorrt-rtx", also="tensorrt-rtx")
+
+
+def test_auto_never_takes_it() -> None:
+    backend, _ = choose_backend()
+    assert backend.name != "tensorrt-rtx"
+
+
+def test_opening_without_a_gpu_says_so(tmp_path: Path) -> None:
+    engine = built(tmp_path)
+    with pytest.raises(MissingError, match=r"GPU|driver|CUDA"):
+        open_engine(engine.path)

@@ -1,0 +1,143 @@
+"""What TensorRT for RTX does otherwise: the GPUs that a plan is for, and what is refused before a build.
+
+Facts are of version 1.7 on a machine without a GPU, and of NVIDIA's page "CPU-Only AOT and TensorRT-RTX
+Engines": an engine runs on compute capability 8.0, 8.6, 8.9, 12.0 and later unless told otherwise, and on 7.5
+only when that is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import OptionError
+from trtbuild.options.fields import options_of
+from trtbuild.options.tensorrt import TensorRTOptions
+from trtbuild.runtime.cuda import cuda_driver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtbuild.runtime.tensorrt.versions import TensorRT
+
+__all__ = ["capabilities", "check_rtx", "notes", "set_capabilities", "why_not_opened"]
+
+TURING = "7.5"
+_MEMBER = re.compile(r"SM(\d+)(\d)")
+
+_EXPLICIT_ALONE = "it has no calibrators; INT8 comes from Q/DQ in the network"
+_TIMES_NOTHING = (
+    "it times no kernels; those that it compiles when a plan is opened are kept by --runtime-cache"
+)
+_LACKING = {
+    "accept_foreign_cache": _EXPLICIT_ALONE,
+    "cache": _EXPLICIT_ALONE,
+    "calibrator": _EXPLICIT_ALONE,
+    "ranges": _EXPLICIT_ALONE,
+    "avg_timing": _TIMES_NOTHING,
+    "editable_timing_cache": _TIMES_NOTHING,
+    "lock": _TIMES_NOTHING,
+    "timing_cache": _TIMES_NOTHING,
+    "version_compatible": "its packages lack the library that such plans need",
+    "exclude_lean_runtime": "its packages lack that runtime",
+    "hardware_compatibility": "--compute-capability says which GPUs a plan is for",
+    "runtime_platform": "its plans run on Linux and Windows alike",
+    "build_route": "it has no build routes",
+    "dla": "an RTX GPU has no DLA",
+}
+_WITH_A_GPU = ("refit", "strip_plan")
+
+
+def check_rtx(tensorrt: TensorRT, options: TensorRTOptions, *, fp16: bool) -> None:
+    """Refuse what TensorRT for RTX cannot build.
+
+    Args:
+        tensorrt: the installed version.
+        options: of the build.
+        fp16: whether what is not INT8 runs in FP16.
+
+    Raises:
+        OptionError: an option that it lacks, or a GPU that it does not know.
+    """
+    flags = {field.name: field.flag for field in options_of(TensorRTOptions)}
+    for name in options.changed:
+        if name in _LACKING:
+            raise OptionError(
+                f"{tensorrt} does not take {flags[name]}: {_LACKING[name]}. Leave it out."
+            )
+        if name in _WITH_A_GPU and cuda_driver().problem:
+            raise OptionError(
+                f"{tensorrt} takes {flags[name]} only on a machine with a GPU, and {cuda_driver().problem}."
+            )
+    if TURING in capabilities(tensorrt, options) and not fp16:
+        raise OptionError(
+            f"for compute capability {TURING} (Turing) {tensorrt} has neither FP32 matrix products nor INT8 "
+            f"convolutions. Add --fp16, or leave {TURING} out of --compute-capability."
+        )
+
+
+def capabilities(tensorrt: TensorRT, options: TensorRTOptions) -> tuple[str, ...]:
+    """Return the compute capabilities that a plan is for, such as ``8.9``: as asked, else all from 8.0 on.
+
+    Raises:
+        OptionError: the installed version does not know one of them.
+    """
+    known = _known(tensorrt)
+    for wanted in options.compute_capabilities:
+        if wanted not in known:
+            raise OptionError(
+                f"{tensorrt} knows no compute capability {wanted}; it knows {', '.join(known)}."
+            )
+    wanted_or_all = options.compute_capabilities or [one for one in known if one != TURING]
+    return tuple(dict.fromkeys(wanted_or_all))
+
+
+def _known(tensorrt: TensorRT) -> Mapping[str, Any]:
+    """Compute capability -> member of TensorRT's enumeration, the oldest first."""
+    members = tensorrt.module.ComputeCapability.__members__
+    matches = {name: match for name in members if (match := _MEMBER.fullmatch(name))}
+    return {f"{match[1]}.{match[2]}": members[name] for name, match in matches.items()}
+
+
+def set_capabilities(tensorrt: TensorRT, config: Any, options: TensorRTOptions) -> None:
+    """Tell a builder configuration which GPUs the plan is for.
+
+    Raises:
+        OptionError: TensorRT refuses one.
+    """
+    wanted = capabilities(tensorrt, options)
+    known = _known(tensorrt)
+    config.num_compute_capabilities = len(wanted)
+    for index, name in enumerate(wanted):
+        config.set_compute_capability(known[name], index)
+    count = config.num_compute_capabilities
+    taken = [config.get_compute_capability(index) for index in range(count)]
+    if taken != [known[name] for name in wanted]:
+        raise OptionError(f"{tensorrt} refuses the compute capabilities {', '.join(wanted)}.")
+
+
+def why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:
+    """Return why a plan cannot run on this machine; empty where it can."""
+    driver = cuda_driver()
+    if driver.problem:
+        return driver.problem
+    gpu = driver.gpus[options.device]
+    if gpu.compute_capability not in capabilities(tensorrt, options):
+        return (
+            f"it is not for the GPU here, {gpu.name} of compute capability {gpu.compute_capability}"
+        )
+    return ""
+
+
+def notes(
+    tensorrt: TensorRT, options: TensorRTOptions, *, int8: bool, fp16: bool
+) -> tuple[str, ...]:
+    """Return what a user should know of a plan: the GPUs that it is for, and advice on FP16."""
+    gpus = ", ".join(capabilities(tensorrt, options))
+    chosen = "" if options.compute_capabilities else "; --compute-capability chooses others"
+    found = [f"the plan is for RTX GPUs of compute capability {gpus}{chosen}"]
+    if int8 and not fp16:
+        found.append(
+            "what is not INT8 stays FP32 in the plan; --fp16 is the usual company on RTX GPUs"
+        )
+    return tuple(found)
