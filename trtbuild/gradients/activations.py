@@ -17,11 +17,11 @@ def _greater(step: Step, value: ir.Value, bound: float) -> ir.Value:
 
 
 def _relu(step: Step) -> Gradients:
-    return {0: step.write.where(_greater(step, step.y, 0.0), step.g)}
+    return {0: step.write.masked(step.g, _greater(step, step.y, 0.0))}
 
 
 def _thresholded_relu(step: Step) -> Gradients:
-    return {0: step.write.where(_greater(step, step.x(), step.attribute("alpha", 1.0)), step.g)}
+    return {0: step.write.masked(step.g, _greater(step, step.x(), step.attribute("alpha", 1.0)))}
 
 
 def _leaky_relu(step: Step) -> Gradients:
@@ -33,15 +33,8 @@ def _leaky_relu(step: Step) -> Gradients:
 
 
 def _clip(step: Step) -> Gradients:
-    """The bounds take part as constants: they are hardly ever computed, and never learned here."""
-    w, x, gradient = step.write, step.x(), step.g
-    for place, name, operator in ((1, "min", "GreaterOrEqual"), (2, "max", "LessOrEqual")):
-        bound = step.given(place)
-        if bound is None and step.attribute(name) is not None:
-            bound = w.number(step.attribute(name), x)
-        if bound is not None:
-            gradient = w.where(w(operator, x, bound), gradient)
-    return {0: gradient}
+    """What was not changed passes, that on a bound included. The bounds take part as constants."""
+    return {0: step.write.masked(step.g, step.write("Equal", step.x(), step.y))}
 
 
 def _sigmoid(step: Step) -> Gradients:
@@ -52,7 +45,7 @@ def _sigmoid(step: Step) -> Gradients:
 def _hard_sigmoid(step: Step) -> Gradients:
     w, y = step.write, step.y
     inside = w("And", _greater(step, y, 0.0), w("Less", y, w.number(1.0, y)))
-    return {0: w.where(inside, w.times(step.g, step.attribute("alpha", 0.2)))}
+    return {0: w.masked(w.times(step.g, step.attribute("alpha", 0.2)), inside)}
 
 
 def _hard_swish(step: Step) -> Gradients:
@@ -60,7 +53,7 @@ def _hard_swish(step: Step) -> Gradients:
     w, x = step.write, step.x()
     slope = w.plus(w.times(x, 1.0 / 3.0), 0.5)
     above, below = _greater(step, x, 3.0), w("Less", x, w.number(-3.0, x))
-    inside = w("Where", above, w.number(1.0, x), w.where(w("Not", below), slope), like=x)
+    inside = w("Where", above, w.number(1.0, x), w.masked(slope, w("Not", below)), like=x)
     return {0: w.mul(step.g, inside)}
 
 

@@ -93,8 +93,8 @@ def _where(step: Step) -> Gradients:
     return _broadcast(
         step,
         {
-            1: lambda: w.where(condition, step.g),
-            2: lambda: w.where(w("Not", condition), step.g),
+            1: lambda: w.masked(step.g, condition),
+            2: lambda: w.masked(step.g, w("Not", condition)),
         },
     )
 
@@ -106,7 +106,7 @@ def _prelu(step: Step) -> Gradients:
     if 0 in step.wanted:
         found[0] = w("Where", negative, w.mul(step.g, step.x(1)), step.g, like=x)
     if 1 in step.wanted:
-        by_slope = w.where(negative, w.mul(step.g, x))
+        by_slope = w.masked(w.mul(step.g, x), negative)
         found[1] = w.unbroadcast(by_slope, step.x(1), step.y)
     return found
 

@@ -148,8 +148,8 @@ def _result(
         if total is None:
             unreached[name] = _why_unreached(back, value)
             continue
-        gradient = write("Identity", total, like=value)
-        gradient.name = gradients[name] = write.fresh(f"{name}_gradient")
+        gradient = _as_output(write, total, value, outputs)
+        gradients[name] = gradient.name or ""
         if value.producer() is not None:
             outputs.append(value)
         outputs.append(gradient)
@@ -160,6 +160,17 @@ def _result(
         name: back.missing[values[name]] for name in gradients if values[name] in back.missing
     }
     return Backward(write.model, seeds, gradients, incomplete, unreached)
+
+
+def _as_output(
+    write: Writer, total: ir.Value, value: ir.Value, outputs: Sequence[ir.Value]
+) -> ir.Value:
+    """Return what gives `total` as an output of its own: itself, unless another one gives it already."""
+    if total.producer() is None or total in outputs:
+        total = write("Identity", total, like=value)
+    total.name = write.fresh(f"{value.name}_gradient")
+    total.type, total.shape = value.type, value.shape
+    return total
 
 
 def _why_unreached(back: Reverse, value: ir.Value) -> str:

@@ -80,7 +80,7 @@ def _product(step: Step, y: ir.Value, g: ir.Value) -> ir.Value:
 def _l2(step: Step, y: ir.Value, g: ir.Value) -> ir.Value:
     w = step.write
     positive = w("Greater", y, w.number(0.0, y))
-    return w.mul(step.x(), w.where(positive, w.div(g, w.where(positive, y, 1.0))))
+    return w.mul(step.x(), w.masked(w.div(g, w.where(positive, y, 1.0)), positive))
 
 
 RULES: dict[str, Rule] = {

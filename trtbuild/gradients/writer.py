@@ -134,7 +134,11 @@ class Writer:
         """A + term."""
         return self.add(a, self.number(term, a))
 
-    def where(self, condition: ir.Value, a: ir.Value, b: float = 0.0) -> ir.Value:
+    def masked(self, gradient: ir.Value, condition: ir.Value) -> ir.Value:
+        """Return `gradient` where the condition holds, zero elsewhere: a product, far faster than Where."""
+        return self.mul(gradient, self.as_type_of(condition, gradient))
+
+    def where(self, condition: ir.Value, a: ir.Value, b: float) -> ir.Value:
         """A where the condition holds, b elsewhere."""
         return self("Where", condition, a, self.number(b, a), like=a)
 
