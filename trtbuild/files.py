@@ -23,6 +23,7 @@ __all__ = [
     "file_digest",
     "make_directory",
     "staged_files",
+    "temporary_folder",
     "write_bytes",
     "write_text",
 ]
@@ -164,13 +165,32 @@ def _keep(target: Path, kept: Path) -> None:
 
 
 _BUILDING = ".building-"
+_TEMPORARY = "trtbuild-"
 
 
 @contextlib.contextmanager
-def _building_folder(directory: Path) -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
+    """Yield an empty folder in the system's temporary one (``TMPDIR``), and remove it when the block ends.
+
+    Those of processes of this machine that were killed are removed first.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    directory = Path(tempfile.gettempdir())
+    _sweep(directory, _TEMPORARY)
+    with _building_folder(directory, _TEMPORARY) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _building_folder(directory: Path, kind: str = _BUILDING) -> Iterator[Path]:
     """An empty folder in `directory` whose name says which process of which machine it belongs to."""
-    prefix = f"{_BUILDING}{_machine_name()}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=directory) as name:
+    prefix = f"{kind}{_machine_name()}-{os.getpid()}-"
+    # files of it may still be mapped, which Windows does not remove
+    with tempfile.TemporaryDirectory(
+        prefix=prefix, dir=directory, ignore_cleanup_errors=True
+    ) as name:
         yield Path(name)
 
 
@@ -178,9 +198,9 @@ def _machine_name() -> str:
     return re.sub(r"[^A-Za-z0-9.]", "_", platform.node())
 
 
-def _sweep(directory: Path) -> None:
-    """Remove the folders of builds of this machine whose process is gone (SIGKILL, out of memory)."""
-    prefix = f"{_BUILDING}{_machine_name()}-"
+def _sweep(directory: Path, kind: str = _BUILDING) -> None:
+    """Remove the folders of this machine whose process is gone (SIGKILL, out of memory)."""
+    prefix = f"{kind}{_machine_name()}-"
     for folder in directory.glob(f"{prefix}*"):
         process = folder.name.removeprefix(prefix).partition("-")[0]
         if process.isdigit() and not _is_alive(int(process)):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -162,6 +163,8 @@ def files_of(folder, model, specs, verified) -> Iterator[tuple[str, Valid]]:
     yield "tar", Valid(tar_of("w"), ".tar", images)
     yield "packed tar", Valid(tar_of("w:gz"), ".tar.gz", images)
     yield "checkpoint", Valid((folder / "w.pt").read_bytes(), ".pt", read_checkpoint)
+    tensors = safetensors.torch.save({"w": torch.ones(3, 2), "b": torch.zeros(3)})
+    yield "safetensors", Valid(tensors, ".safetensors", read_checkpoint)
     yield "onnx", Valid(model.read_bytes(), ".onnx", read_model)
 
 
@@ -196,7 +199,7 @@ NAMES = (
         "layers",
     ),
     *("history", "recipe", "preprocess", "labels", "label lines", "npz", "packed npz", "npy"),
-    *("label array", "tar", "packed tar", "checkpoint", "onnx"),
+    *("label array", "tar", "packed tar", "checkpoint", "safetensors", "onnx"),
 )
 JSON = ("calibration", "thresholds", "baseline", "verification", "manifest", "layers", "history")
 

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -15,7 +16,13 @@ import pytest
 from tests.command import trtbuild
 from tests.models import NETWORKS
 from trtbuild.errors import OutputError
-from trtbuild.files import atomic_path, make_directory, staged_files, write_text
+from trtbuild.files import (
+    atomic_path,
+    make_directory,
+    staged_files,
+    temporary_folder,
+    write_text,
+)
 
 
 class Stop(BaseException):
@@ -157,3 +164,18 @@ def test_folders_of_killed_builds_are_swept(tmp_path):
     with staged_files(tmp_path) as mine, staged_files(tmp_path):
         assert mine.is_dir()
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_temporary_folders_of_killed_processes_are_swept(tmp_path, monkeypatch):
+    code = (
+        "import os; from trtbuild.files import temporary_folder\n"
+        "with temporary_folder() as folder:\n"
+        "    (folder / 'network.onnx').write_text('half'); os._exit(9)"
+    )
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with temporary_folder() as mine, temporary_folder() as other:
+        assert {mine, other} == set(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact
 from trtbuild.backends import AUTO, choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.errors import InputError
+from trtbuild.files import temporary_folder
 from trtbuild.options.tensorrt import OpenOptions, Quantization, TensorRTOptions
 from trtbuild.runtime.tensorrt.versions import product_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import onnx_ir as ir
 
@@ -76,8 +76,8 @@ def built_by(
             **vars(options or OpenOptions()),
         )
         artifact = Artifact("candidate", model, model, quantized=model)
-        with tempfile.TemporaryDirectory() as folder:
-            engine = chosen.build(BuildRequest(artifact, Path(folder), options=building))
+        with temporary_folder() as folder:
+            engine = chosen.build(BuildRequest(artifact, folder, options=building))
             return chosen.open(engine.path)
 
     return build

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from trtbuild.calibration.histograms import Histograms, collect
 from trtbuild.data import shard_of
 from trtbuild.errors import DataError, MissingError, TrtbuildError
+from trtbuild.files import temporary_folder
 from trtbuild.machine import usable_cpus
 from trtbuild.model import temporary_file
 from trtbuild.progress import Progress, silent
@@ -241,8 +241,8 @@ class _Sent:
 
 def _collect_sent(sent: _Sent, source: Source, shard: str) -> Histograms:
     """What a worker on another machine does."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return collect_shard(sent.unpacked_in(Path(folder)), source, shard, threads=1)
+    with temporary_folder() as folder:
+        return collect_shard(sent.unpacked_in(folder), source, shard, threads=1)
 
 
 def _gathered(ray: Any, running: list[Any], progress: Progress) -> Histograms:

@@ -170,7 +170,7 @@ def open_source(
     is_list = path.suffix.lower() in LIST_SUFFIXES
     if path.is_dir() and is_array_folder(path) and not images_below(path).images:
         return open_folder(path, inputs, preprocess)
-    if path.is_dir() or (path.is_file() and (is_list or tarfile.is_tarfile(path))):
+    if path.is_dir() or (path.is_file() and (is_list or _is_tar(path))):
         return _images(path, inputs, preprocess, skip_broken)
     if preprocess is not None:
         image_input(inputs, preprocess)  # it is said now which input takes the images
@@ -206,4 +206,12 @@ def _images(
 def _image_reader(path: Path) -> type[ImageFolder | ImageList | ImageTar]:
     if path.is_dir():
         return ImageFolder
-    return ImageTar if tarfile.is_tarfile(path) else ImageList
+    return ImageTar if _is_tar(path) else ImageList
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether a file is a tar; one whose compressed bytes break off at once is told when it is read."""
+    try:
+        return tarfile.is_tarfile(path)
+    except Exception:  # noqa: BLE001 - whatever a decoder of damaged bytes raises
+        return True

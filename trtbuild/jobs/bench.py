@@ -7,10 +7,10 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.backends.opening import open_engine
 from trtbuild.data import RandomSource, batches, open_named
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import file_digest
+from trtbuild.jobs.foreign import open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, is_same_file, named_inputs
 from trtbuild.latency.baseline import Baseline, check_device, load_baseline, save_baseline
 from trtbuild.latency.conditions import Conditions, Device, Monitor, this_device
@@ -157,7 +157,7 @@ def _open(recipe: BenchRecipe, stack: contextlib.ExitStack) -> dict[str, Session
     """The engine; before it, where there is one, what it is compared with, opened twice."""
 
     def opened(path: Path) -> Session:
-        session = open_engine(path, recipe.backend, recipe.tensorrt)
+        session = open_whole(path, recipe.backend, recipe.tensorrt)
         stack.callback(session.close)
         return session
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import onnx
+
 from trtbuild.artifact import Artifact, Record
-from trtbuild.errors import ExecutionError
+from trtbuild.backends.opening import open_engine
+from trtbuild.errors import ExecutionError, ModelError
+from trtbuild.model import read_model
 from trtbuild.model.cut import cut, operators_outside
 from trtbuild.plan import Decision
 from trtbuild.runtime.onnxruntime import has_operator, open_session
@@ -19,10 +24,23 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.model.cut import Cut, ForeignOperator
+    from trtbuild.options.tensorrt import OpenOptions
+    from trtbuild.runtime.session import Session
 
-__all__ = ["front_of", "left_behind", "warn_about_tensorrt", "with_left_behind", "without_foreign"]
+__all__ = [
+    "check_spelling",
+    "front_of",
+    "left_behind",
+    "open_whole",
+    "warn_about_tensorrt",
+    "with_left_behind",
+    "without_foreign",
+]
 
 _log = logging.getLogger(__name__)
+
+# Of the letters of two names, how many are alike; and by how many their lengths differ.
+_ALIKE, _LETTERS = 0.8, 2
 
 # ONNX Runtime builds some operators of its own domain from others, without a kernel.
 _ONNX_RUNTIMES = "com.microsoft"
@@ -43,6 +61,7 @@ def without_foreign(artifact: Artifact, path: Path) -> Artifact:
     Raises:
         ModelError: there are such operators, and no layer with weights lies in front of them.
     """
+    check_spelling(artifact.source, path)
     warn_about_tensorrt(artifact.source, path)
     operators = _foreign(artifact.source)
     if not operators:
@@ -66,6 +85,45 @@ def without_foreign(artifact: Artifact, path: Path) -> Artifact:
     }
     summary = f"in front of {found.named}: {len(front.graph)} nodes, {len(found.nodes)} behind"
     return artifact.having(Record("cut", summary, details), source=front, model=front, cut=found)
+
+
+def check_spelling(model: ir.Model, path: Path) -> None:
+    """Check that no operator of ONNX's own domain is one of ONNX's but for a letter or two.
+
+    Others of that domain may be plugins, which GraphSurgeon writes there.
+
+    Raises:
+        ModelError: one is; the message names the operator that is meant.
+    """
+    known = sorted({schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain})
+    for one in operators_outside(model, has_operator):
+        if one.domain not in _TENSORRTS:
+            continue
+        near = difflib.get_close_matches(one.op_type, known, 1, _ALIKE)
+        if near and abs(len(near[0]) - len(one.op_type)) <= _LETTERS:
+            raise ModelError(
+                f"'{path}': ONNX has no operator '{one.op_type}' (node '{one.node}'); '{near[0]}' may be "
+                "meant. If it is a plugin, give it a domain of its own."
+            )
+
+
+def open_whole(path: Path, backend: str, options: OpenOptions | None) -> Session:
+    """Open an engine, as `trtbuild.backends.opening.open_engine` does.
+
+    Raises:
+        ModelError: ONNX Runtime lacks an operator of it, which the message names.
+        TrtbuildError: as `open_engine`.
+    """
+    try:
+        return open_engine(path, backend, options)
+    except ExecutionError:
+        operators = operators_outside(read_model(path), has_operator)
+        if not operators:
+            raise
+        raise ModelError(
+            f"ONNX Runtime cannot run '{path}': it holds {', '.join(_kinds(operators))}, which needs a "
+            "plugin of TensorRT. Give TensorRT's engine, or the '.onnxruntime.onnx' file beside it."
+        ) from None
 
 
 def front_of(model: ir.Model) -> tuple[ir.Model, Cut | None]:

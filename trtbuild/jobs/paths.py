@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError, OutputError
 from trtbuild.options.data import FOLDERS
-from trtbuild.options.values import names_function
+from trtbuild.options.values import names_function, script_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,10 +40,18 @@ class Besides:
 def named_inputs(**places: Data | None) -> Inputs:
     """Return those of `places` that are paths: what it is in words (``the_network``) -> where it lies."""
     return tuple(
-        (what.replace("_", " "), Path(place))
+        (what.replace("_", " "), found)
         for what, place in places.items()
-        if isinstance(place, Path) or (isinstance(place, str) and not names_function(place))
+        if (found := _file_of(place)) is not None
     )
+
+
+def _file_of(place: Data | None) -> Path | None:
+    if isinstance(place, Path):
+        return place
+    if not isinstance(place, str):
+        return None
+    return script_of(place) or (None if names_function(place) else Path(place))
 
 
 def data_inputs(data: DataRecipe) -> Inputs:

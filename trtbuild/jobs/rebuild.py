@@ -110,6 +110,11 @@ def rebuild(
     named = {name: place for name, place in elsewhere.items() if place is not None}
     moved: dict[str, Any] = {"output": output, "data": named}
     recipe = make(EngineRecipe, merge(_values(manifest), moved))
+    if recipe.export is not None and model is not None:
+        raise InputError(
+            f"the network of '{manifest}' is exported from '{recipe.export.source.target}', so --model "
+            "cannot name another; leave it out, or build with `trtbuild engine`."
+        )
     if recipe.export is not None:
         exported = output / recipe.model.name
         recipe = replace(recipe, model=exported, export=replace(recipe.export, path=exported))

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.backends.opening import built_by, open_engine
-from trtbuild.data import choose_samples, open_data, warn_of_lost
+from trtbuild.backends.opening import built_by
+from trtbuild.data import DataAccount, choose_samples, open_data, warn_of_lost
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.compare import verification_batches
 from trtbuild.jobs.engine import load, prepare
-from trtbuild.jobs.foreign import front_of
+from trtbuild.jobs.foreign import front_of, open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs, read_model, with_batch_axes
 from trtbuild.model.parts import output_parts
@@ -65,6 +65,7 @@ class Verification:
     Attributes:
         reference, engine: file names.
         data: where the images came from.
+        account: how many were used, and what of the data was passed over.
         comparison: the outputs.
         limits: of the gate.
         verdict: its judgement.
@@ -74,6 +75,7 @@ class Verification:
     reference: str
     engine: str
     data: str
+    account: str = ""
     comparison: Comparison
     limits: dict[str, float]
     verdict: Verdict
@@ -161,6 +163,7 @@ def verify(
         reference=given.name if isinstance(given, Path) else given.target,
         engine=recipe.engine.name,
         data=source.description,
+        account=str(DataAccount({"verify": comparison.num_images}, {}, source.passed_over, ())),
         comparison=comparison,
         limits=recipe.gate.limits,
         verdict=judge(comparison, recipe.gate),
@@ -182,7 +185,7 @@ def _engine(recipe: VerifyRecipe, artifact: Artifact | None) -> Session:
         front, cut = front_of(read_model(recipe.engine))
         if cut is not None:
             return open_session(front)
-    return open_engine(recipe.engine, recipe.backend, recipe.tensorrt)
+    return open_whole(recipe.engine, recipe.backend, recipe.tensorrt)
 
 
 def _reference(given: Path | ModuleSource, artifact: Artifact | None, engine: Session) -> Session:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from trtbuild.errors import OutputError
-from trtbuild.files import atomic_path, staged_files
+from trtbuild.files import atomic_path, staged_files, temporary_folder
 from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.traversal import all_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import onnx
 
@@ -99,8 +98,7 @@ def temporary_file(model: ir.Model) -> Iterator[Path]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            path = Path(folder) / "network.onnx"
+            path = stack.enter_context(temporary_folder()) / "network.onnx"
             _write_with_data(model, path)
         except OSError as error:
             raise OutputError(

@@ -35,6 +35,7 @@ __all__ = [
     "read_file",
     "read_table",
     "read_text",
+    "script_of",
     "to_table",
     "written",
 ]
@@ -328,8 +329,7 @@ def _placed(is_path: bool, value: Any, folder: Path | None) -> Any:
         return value
     if isinstance(value, Path):
         return folder / value
-    is_path = is_path and not names_function(value) and not value.startswith(IN_MEMORY)
-    return str(folder / value) if is_path else value
+    return str(folder / value) if is_path and _is_place(value) else value
 
 
 def names_function(text: str) -> bool:
@@ -337,6 +337,18 @@ def names_function(text: str) -> bool:
     module, colon, attribute = text.partition(":")
     parts = (*module.split("."), *attribute.split("."))
     return bool(colon) and all(part.isidentifier() for part in parts) and not Path(text).exists()
+
+
+def script_of(text: str) -> Path | None:
+    """Return the file of a ``folder/script.py:attribute``; None of any other text."""
+    script, colon, _ = text.rpartition(":")
+    return Path(script) if colon and script.lower().endswith(".py") else None
+
+
+def _is_place(text: str) -> bool:
+    if text.startswith(IN_MEMORY):
+        return False
+    return script_of(text) is not None or not names_function(text)
 
 
 def written(field: OptionField, value: Any, folder: Path | None = None) -> Any:
@@ -357,7 +369,7 @@ def _text(field: OptionField, value: Any, folder: Path | None) -> Any:
         return IN_MEMORY + type(value).__qualname__
     if isinstance(value, enum.Enum):
         return value.value
-    is_path = isinstance(value, Path) or (field.option.is_path and not names_function(value))
+    is_path = isinstance(value, Path) or (field.option.is_path and _is_place(value))
     is_path = is_path and str(value) not in field.option.words
     if is_path and folder is not None:
         return Path(os.path.relpath(value, folder)).as_posix()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
 
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.files import temporary_folder
 from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
 from trtbuild.progress import silent
@@ -29,6 +28,7 @@ from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import onnx_ir as ir
     from torch import nn
@@ -208,8 +208,8 @@ def _destination(model: ir.Model, path: Path | None, external_data: bool | None)
             yield file
         return
     with (
-        tempfile.TemporaryDirectory() as folder,
-        staged_model(model, Path(folder) / "model.onnx", external_data=external_data) as file,
+        temporary_folder() as folder,
+        staged_model(model, folder / "model.onnx", external_data=external_data) as file,
     ):
         _check(file)
         yield file

@@ -62,7 +62,12 @@ def verification_report(found: Verification) -> Report:
         blocks.append(_sensitivity(found.sensitivity))
     return Report(
         title=f"{found.engine} against {found.reference}",
-        facts={"engine": found.engine, "float network": found.reference, "data": found.data},
+        facts={
+            "engine": found.engine,
+            "float network": found.reference,
+            "data": found.data,
+            **({"samples": found.account} if found.account else {}),
+        },
         sections=(
             accuracy_section({found.engine: found.comparison}, _NUM_WORST),
             Section("Layers", tuple(blocks)),

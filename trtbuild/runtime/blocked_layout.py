@@ -7,12 +7,12 @@ work for nothing: on residual networks some 7 % of an inference in which each of
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError, OutputError
+from trtbuild.files import temporary_folder
 from trtbuild.model.edits import take_over_output
 from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_session
 
@@ -44,8 +44,8 @@ def open_blocked(model: ir.Model | Path, threads: int | None = None) -> OnnxRunt
 def _open_in_blocks(model: ir.Model | Path, threads: int | None) -> OnnxRuntimeSession | None:
     """Return None where no output is computed in blocks, or the temporary folder has no room."""
     try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            path = Path(folder) / "optimized.onnx"
+        with temporary_folder() as folder:
+            path = folder / "optimized.onnx"
             open_session(model, Execution.FLOAT, threads, optimized=path).close()
             optimized = ir.load(path)
             if not _leave_in_blocks(optimized.graph):

@@ -176,3 +176,23 @@ def test_no_int8_because_all_layers_lie_in_a_body(tmp_path, capsys):
     )
     assert done.code == 2
     assert "its layers with weights lie in the body of If 'if_y'" in done.err
+
+
+def test_a_mistyped_operator_is_an_error_that_names_the_right_one(tmp_path, capsys):
+    proto = plugins.network(plugins.SPLIT)
+    relu = next(node for node in proto.graph.node if node.op_type == "Relu")
+    relu.op_type = "Rellu"
+    onnx.save(proto, tmp_path / "net.onnx")
+    done = trtbuild(capsys, "calibrate", tmp_path / "net.onnx", "-o", tmp_path / "r.json")
+    assert done.code == 2
+    assert "ONNX has no operator 'Rellu'" in done.err
+    assert "'Relu' may be meant" in done.err
+
+
+def test_bench_of_a_network_with_a_plugin_says_so_in_one_sentence(tmp_path, capsys):
+    proto = saved(tmp_path, plugins.SPLIT)
+    done = trtbuild(capsys, "bench", tmp_path / "net.onnx", "--data", tmp_path / "data.npz")
+    assert done.code == 2
+    assert f"it holds {node_of(proto, 'WarpByFlow').op_type}" in done.err
+    assert "needs a plugin" in done.err
+    assert len(done.err.strip().splitlines()) == 1

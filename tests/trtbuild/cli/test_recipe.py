@@ -376,3 +376,36 @@ def test_names_of_groups_are_never_read_as_patterns(
         assert told in done.sentence
         return
     assert not next(n["int8"] for n in done.json if n["node"] == name)
+
+
+def test_a_script_in_a_recipe_file_lies_beside_it(files, capsys, tmp_path, monkeypatch) -> None:
+    model, data, out = files
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "reader.py").write_text(
+        f"import numpy as np\ndef rows():\n    yield dict(np.load({str(data)!r}))\n"
+    )
+    (folder / "r.toml").write_text('[data]\ndata = "reader.py:rows"\n')
+    monkeypatch.chdir(tmp_path)
+    command = ("engine", model, "--int8", "--recipe", folder / "r.toml", "-o", out, "--no-latency")
+    done = trtbuild(capsys, *command)
+    assert done.code == 0, done.err
+    manifest = json.loads((out / f"{model.stem}.manifest.json").read_text())
+    assert manifest["recipe"]["data"]["data"] == "../recipes/reader.py:rows"
+    script = folder / "reader.py"
+    refused = trtbuild(capsys, *command, "--junit", script)
+    assert refused.code == 2
+    assert "is the data" in refused.err
+
+
+def test_rebuild_refuses_another_network_for_one_that_is_exported(files, capsys, tmp_path) -> None:
+    model, data, out = files
+    command = ("engine", model, "--int8", "--data", data, "-o", out, "--no-latency")
+    assert trtbuild(capsys, *command).code == 0
+    path = out / f"{model.stem}.manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["recipe"]["export"] = {"source": {"target": "nets:make"}}
+    path.write_text(json.dumps(manifest))
+    done = trtbuild(capsys, "rebuild", path, "--model", model)
+    assert done.code == 2
+    assert "exported from 'nets:make'" in done.err
