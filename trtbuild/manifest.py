@@ -105,6 +105,7 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
         "below_tensorrt_form": [encode(gap) for gap in result.below_tensorrt_form],
         "layers_at_fault": None if result.layers is None else encode(result.layers),
         "latency": {name: encode(summarize(samples)) for name, samples in result.latency.items()},
+        "latency_verdicts": encode(result.latency_verdicts),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"system": platform.system(), "processor": platform.machine()},
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.latency.regress import LatencyVerdict, taken_together
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -160,6 +162,15 @@ class EngineResult:
     def passed(self) -> bool:
         """Whether every limit holds."""
         return all(verdict.passed for verdict in self.verdicts.values())
+
+    @property
+    def latency_verdicts(self) -> dict[str, LatencyVerdict]:
+        """Of each engine: whether it is faster than float, the same, slower, or cannot be told."""
+        return {
+            name: taken_together(self.latency[FLOAT], samples)
+            for name, samples in self.latency.items()
+            if name != FLOAT
+        }
 
     @property
     def unjudged_collapse(self) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from trtbuild.latency.conditions import this_device
-from trtbuild.latency.stats import ratio
+from trtbuild.latency.regress import Answer
 from trtbuild.model.operators import WEIGHTED
 from trtbuild.plots.calibration import histogram_plot
 from trtbuild.report.accuracy import (
@@ -27,19 +27,19 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
-from trtbuild.result import FAR_SQNR_DB, FLOAT, TITLES
+from trtbuild.result import FAR_SQNR_DB, TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from trtbuild.backends.base import Engine
-    from trtbuild.latency.measure import Samples
     from trtbuild.plots.data import Bars
     from trtbuild.result import EngineResult
     from trtbuild.search.budget import Tuned
 
 __all__ = ["engine_report"]
 
+_TONES = {Answer.FASTER: Tone.GOOD, Answer.SLOWER: Tone.BAD, Answer.CANNOT_TELL: Tone.NOTE}
 _NUM_TENSORS = 8
 _NUM_LAYERS = 8
 
@@ -152,20 +152,11 @@ def _latency(result: EngineResult) -> Section:
     if not result.latency:
         return Section("Latency", ())
     relations = [
-        _relation(f"the {TITLES[name]}", result.latency[FLOAT], samples)
-        for name, samples in result.latency.items()
-        if name != FLOAT
+        Line(str(verdict), _TONES.get(verdict.answer, Tone.PLAIN))
+        for verdict in result.latency_verdicts.values()
     ]
     samples = [(TITLES[name], one) for name, one in result.latency.items()]
     return latency_section(samples, tuple(relations), this_device())
-
-
-def _relation(what: str, reference: Samples, samples: Samples) -> Line:
-    times = ratio(reference, samples)
-    return Line(
-        f"{what} is {1 / times.value:.2f} x as fast as float ({1 / times.high:.2f} to "
-        f"{1 / times.low:.2f}), taken in turns in one process"
-    )
 
 
 def _coverage(result: EngineResult) -> Section:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 
-from tests.command import trtbuild
+import trtbuild.jobs.engine
+from tests.command import trtbuild as command
 from tests.models import NETWORKS
+from trtbuild.latency.measure import Samples
+from trtbuild.latency.regress import taken_together
 
 
 @pytest.fixture
@@ -19,7 +23,7 @@ def files(tmp_path):
 def build(capsys, files, *options):
     model, data, folder = files
     page = folder / "page.html"
-    done = trtbuild(
+    done = command(
         *(capsys, "engine", model, "--int8", "--data", data, "-o", folder / "out"),
         *("--no-latency", "--report", page, *options),
     )
@@ -36,7 +40,7 @@ def test_images_that_calibration_has_not_seen(files, capsys) -> None:
 def test_images_that_an_earlier_calibration_may_have_seen(files, capsys) -> None:
     model, data, folder = files
     ranges = folder / "ranges.json"
-    assert trtbuild(capsys, "calibrate", model, "--data", data, "-o", ranges).code == 0
+    assert command(capsys, "calibrate", model, "--data", data, "-o", ranges).code == 0
     done, page = build(capsys, files, "--calibration", ranges)
     found = re.search(r"<dd>(\d+), which calibration may have seen</dd>", page)
     assert f"images: {found[1]}, which calibration may have seen" in done.out
@@ -54,6 +58,27 @@ def test_the_verdict_and_every_limit_are_in_all_of_them(files, capsys) -> None:
     assert failed.removeprefix("engine: ") in junit.read_text(encoding="utf-8")
     words = re.search(r"FAILED: (.*)", done.out)[1].strip()
     assert words in page
+
+
+def test_speed_is_judged_as_bench_judges_it(monkeypatch, files, capsys) -> None:
+    # turns of three runs: the engine is faster in half of them and slower in the others
+    moves = np.random.default_rng(0).random((2, 15, 3))
+    base, other = 7.0 + moves[0], np.where(np.arange(15) % 2, 10.5, 3.0)[:, None] + moves[1]
+    taken = {
+        name: Samples(name, 1, "host", 3, tuple(values.ravel().tolist()))
+        for name, values in (("float", base), ("engine", other))
+    }
+    monkeypatch.setattr(trtbuild.jobs.engine, "time_against_float", lambda *given: taken)
+    said = str(taken_together(taken["float"], taken["engine"]))
+    assert "cannot tell" in said
+    model, data, folder = files
+    page = folder / "page.html"
+    words = ("engine", model, "--int8", "--data", data, "-o", folder / "out", "--report", page)
+    done = command(capsys, *words)
+    assert said in " ".join(done.out.split())
+    assert said.replace("'", "&#39;") in page.read_text(encoding="utf-8")
+    manifest = json.loads((folder / "out" / "net.manifest.json").read_text())
+    assert manifest["latency_verdicts"]["engine"]["answer"] == "cannot tell"
 
 
 def test_the_record_on_the_page_is_the_manifest(files, capsys) -> None:
