@@ -22,6 +22,7 @@ __all__ = [
     "atomic_path",
     "file_digest",
     "make_directory",
+    "place_file",
     "staged_files",
     "temporary_folder",
     "write_bytes",
@@ -162,6 +163,20 @@ def _keep(target: Path, kept: Path) -> None:
         kept.hardlink_to(target)
     except OSError:  # a file system without links, or another one behind a symbolic link
         shutil.copy2(target, kept)
+
+
+def place_file(file: Path, target: Path) -> None:
+    """Move a finished file to `target` in one step; a reader sees the old file or the new one.
+
+    Raises:
+        OutputError: `target` is a folder or cannot be written.
+    """
+    try:
+        _check_no_folder(target)
+        _flush(file)
+        _move(file, target)
+    except OSError as error:
+        raise OutputError(f"cannot write '{target}': {error.strerror or error}.") from error
 
 
 _BUILDING = ".building-"

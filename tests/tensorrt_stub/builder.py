@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import json
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.tensorrt_stub.native import (
 from tests.tensorrt_stub.network import Network, Tensor
 from tests.tensorrt_stub.world import plan_of
 
+PART = 4096  # bytes of a plan that are written at once
 FLAGS = {
     "FP16": (0, None),
     "INT8": (1, None),
@@ -63,6 +65,7 @@ class Profile(Native):
     def __init__(self, world: Any) -> None:
         super().__init__(world)
         self.shapes: dict[str, list[tuple[int, ...]]] = {}
+        self.values: dict[str, list[tuple[int, ...]]] = {}
 
     @virtual(boolean, text, i32, ptr)
     def set_shape(self, name: str, which: int, dims: int) -> bool:
@@ -74,6 +77,18 @@ class Profile(Native):
         # Selector 0 is min, 1 is opt, 2 is max; the bindings set min, opt, max in this order.
         return all(
             len(a) == len(b) and all(x <= y for x, y in zip(a, b, strict=True)) for a, b in known
+        )
+
+    @virtual(boolean, text, i32, ptr, i32)
+    def set_shape_input(self, name: str, which: int, values: int, count: int) -> bool:
+        if name not in self.world.shape_inputs:
+            return False
+        given = tuple((i64 * count).from_address(values))
+        self.values.setdefault(name, [()] * 3)[which] = given
+        known = [one for one in self.values[name] if one]
+        return all(
+            len(a) == len(b) and all(x <= y for x, y in zip(a, b, strict=True))
+            for a, b in itertools.pairwise(known)
         )
 
     @virtual(Dims, text, i32)
@@ -197,8 +212,12 @@ class Config(Native):
             return TimingCache(self.world, {})
         content = ctypes.string_at(blob, count)
         if not content.startswith(b"TIMING"):
-            self.world.log("ERROR", "the timing cache is damaged")
-            return None
+            # So the real library does: never null, but an empty cache and two lines.
+            self.world.log("WARNING", "The timing cache will not be used!")
+            self.world.log(
+                "WARNING", "Failed to deserialize timing cache. Returning an empty timing cache."
+            )
+            return TimingCache(self.world, {})
         stored = json.loads(content[6:])
         made = TimingCache(self.world, stored["entries"])
         made.version = stored["version"]  # type: ignore[attr-defined]
@@ -264,6 +283,18 @@ class Builder(Native):
     @virtual(ptr, ptr, ptr)
     def build_serialized_network(self, network: int, config: int) -> HostMemory | None:
         return _Build(self.world, Native.of(network), Native.of(config)).run()
+
+    @virtual(boolean, ptr, ptr, ptr)
+    def build_serialized_network_to_stream(self, network: int, config: int, writer: int) -> bool:
+        """Write the plan in parts; that a writer takes less is not noticed, as in the real library."""
+        built = _Build(self.world, Native.of(network), Native.of(config)).run()
+        if built is None:
+            return False
+        for start in range(0, len(built.content), PART):
+            part = built.content[start : start + PART]
+            at = Native.keep(part)
+            invoke(writer, slots.STREAM_WRITE, i64, (ptr, at), (i64, len(part)))
+        return True
 
 
 class _Build:
@@ -388,6 +419,8 @@ class _Build:
             "int8": int8 and "int8" not in self.world.loses,
             "fp16": fp16 and "fp16" not in self.world.loses,
             "profiles": [profile.shapes for profile in self.config.profiles],
+            "values": [profile.values for profile in self.config.profiles],
+            "shape_inputs": sorted(self.world.shape_inputs),
             "host_code": bool(self.config.mask >> (13 if self.world.major == 10 else 12) & 1),
             "stripped": bool(self.config.mask >> (19 if self.world.major == 10 else 18) & 1),
             "streaming": bool(self.config.mask >> (21 if self.world.major == 10 else 20) & 1),

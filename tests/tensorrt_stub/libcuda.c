@@ -166,6 +166,16 @@ static int release(void *pointer, int device) {
     pthread_mutex_unlock(&lock);
     return INVALID_VALUE;
 }
+int cuPointerGetAttribute(void *value, int attribute, void *pointer) {
+    pthread_mutex_lock(&lock);
+    Block *b = blocks;
+    while (b && ((char *)pointer < b->start || (char *)pointer >= b->start + b->size)) b = b->next;
+    int device = b && b->device;
+    pthread_mutex_unlock(&lock);
+    if (attribute != 2) return INVALID_VALUE; /* asked for the kind of memory alone */
+    *(int *)value = device ? 2 : 1;
+    return SUCCESS;
+}
 int cuMemAlloc_v2(void **pointer, size_t bytes) { NEED_CONTEXT("cuMemAlloc"); return allocate(pointer, bytes, 1); }
 int cuMemFree_v2(void *pointer) { NEED_CONTEXT("cuMemFree"); return release(pointer, 1); }
 int cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
@@ -174,6 +184,11 @@ int cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
     return allocate(pointer, bytes, 0);
 }
 int cuMemFreeHost(void *pointer) { NEED_CONTEXT("cuMemFreeHost"); return release(pointer, 0); }
+int cuMemcpyHtoD_v2(void *to, const void *from, size_t bytes) {
+    finish_all();
+    memcpy(to, from, bytes);
+    return SUCCESS;
+}
 int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, void *stream) {
     NEED_CONTEXT("cuMemcpyHtoDAsync");
     if (!inside(to, bytes, 1)) return INVALID_VALUE;
@@ -319,7 +334,7 @@ X(cuMemHostGetFlags) X(cuMemHostRegister_v2) X(cuMemHostUnregister) X(cuMemcpy2D
 X(cuMemcpy2DUnaligned_v2) X(cuMemcpy2D_v2) X(cuMemcpy3DAsync_v2) X(cuMemcpy3DPeer)
 X(cuMemcpy3DPeerAsync) X(cuMemcpy3D_v2) X(cuMemcpyAtoA_v2) X(cuMemcpyAtoD_v2) X(cuMemcpyAtoH_v2)
 X(cuMemcpyDtoA_v2) X(cuMemcpyDtoDAsync_v2) X(cuMemcpyDtoD_v2) X(cuMemcpyDtoH_v2) X(cuMemcpyHtoA_v2)
-X(cuMemcpyHtoD_v2) X(cuMemcpyPeer) X(cuMemcpyPeerAsync) X(cuMemsetD16Async) X(cuMemsetD16_v2)
+X(cuMemcpyPeer) X(cuMemcpyPeerAsync) X(cuMemsetD16Async) X(cuMemsetD16_v2)
 X(cuMemsetD2D16Async) X(cuMemsetD2D16_v2) X(cuMemsetD2D32Async) X(cuMemsetD2D32_v2) X(cuMemsetD2D8Async)
 X(cuMemsetD2D8_v2) X(cuMemsetD32Async) X(cuMemsetD32_v2) X(cuMemsetD8Async) X(cuMemsetD8_v2)
 X(cuModuleGetFunction) X(cuModuleGetGlobal_v2) X(cuModuleGetSurfRef) X(cuModuleGetTexRef)

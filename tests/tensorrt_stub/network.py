@@ -55,7 +55,7 @@ class Tensor(Native):
 
     @virtual(boolean)
     def is_shape_tensor(self) -> bool:
-        return False
+        return self._name in self.world.shape_inputs
 
 
 class Layer(Native):
@@ -154,6 +154,17 @@ class Network(Native):
     @virtual(ptr, i32)
     def get_output(self, index: int) -> Tensor:
         return self.outputs[index]
+
+
+class PluginRegistry(Native):
+    interface = "IPluginRegistry"
+
+    @virtual(ptr, text)
+    def load_library(self, path: str) -> int:
+        if not Path(path).read_bytes().startswith(b"PLUGIN"):
+            self.world.log("ERROR", f"Unable to load library: {path}: invalid ELF header")
+            return 0
+        return self.address
 
 
 class ParserError(Native):

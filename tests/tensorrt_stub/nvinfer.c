@@ -29,8 +29,12 @@ void *createNvOnnxParserRefitter_INTERNAL(void *refitter, void *logger, int vers
     return make(4, refitter, logger, version);
 }
 void *getBuilderPluginRegistry(int capability) { (void)capability; return 0; }
-void *getPluginRegistry(void) { return 0; }
-_Bool initLibNvInferPlugins(void *logger, const char *library) { (void)logger; (void)library; return 1; }
+void *getPluginRegistry(void) { return make(5, 0, 0, 0); }
+_Bool initLibNvInferPlugins(void *logger, const char *library) {
+    (void)library;
+    make(6, 0, logger, 0); /* makes nothing, and is noted */
+    return 1;
+}
 int getInferLibVersion(void) { return library_version; }
 int getNvOnnxParserVersion(void) { return library_version; }
 #endif

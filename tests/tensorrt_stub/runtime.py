@@ -26,7 +26,9 @@ from tests.tensorrt_stub.native import (
     virtual,
 )
 from tests.tensorrt_stub.network import DATA_TYPES
-from tests.tensorrt_stub.world import read_plan
+from tests.tensorrt_stub.world import MAGIC, plan_of, read_plan
+
+PART = 4096  # bytes of a plan that are read at once
 
 NUMPY = {
     0: np.float32,
@@ -62,8 +64,30 @@ class Runtime(Native):
 
     @virtual(ptr, ptr, size)
     def deserialize_cuda_engine(self, blob: int, count: int) -> Engine | None:
+        return self._engine(ctypes.string_at(blob, count))
+
+    @virtual(ptr, ptr)
+    def deserialize_from_stream(self, reader: int) -> Engine | None:
+        """Read the length, go back to the start, and read all: a reader is asked for what there is."""
+        line = self._read(reader, len(plan_of({}, b"")) - 3)
+        left = len(line) + int(line[len(MAGIC) :])
+        invoke(reader, slots.STREAM_SEEK, boolean, (i64, 0), (i32, 0))
+        parts = []
+        while left:
+            parts.append(self._read(reader, min(PART, left)))
+            left -= len(parts[-1])
+        return self._engine(b"".join(parts))
+
+    @staticmethod
+    def _read(reader: int, count: int) -> bytes:
+        buffer = ctypes.create_string_buffer(count)
+        to = (ptr, ctypes.addressof(buffer)), (i64, count), (ptr, None)
+        read = invoke(reader, slots.STREAM_READ, i64, *to)
+        return buffer.raw[: max(0, read)]
+
+    def _engine(self, content: bytes) -> Engine | None:
         try:
-            header, model = read_plan(ctypes.string_at(blob, count))
+            header, model = read_plan(content)
         except ValueError:
             self.world.log("ERROR", "magicTagRead == kMAGIC_TAG failed. Magic tag does not match")
             return None
@@ -151,11 +175,19 @@ class Engine(Native):
 
     @virtual(i32, text)
     def get_tensor_location(self, name: str) -> int:
-        return 0
+        return int(self.on_host(name))
 
     @virtual(boolean, text)
     def is_shape_inference_io(self, name: str) -> bool:
-        return False
+        return self.on_host(name)
+
+    def on_host(self, name: str) -> bool:
+        return name in self.header["shape_inputs"]
+
+    @virtual(ptr, text, i32, i32)
+    def get_tensor_profile_values(self, name: str, profile: int, which: int) -> int:
+        values = self.header["values"][profile][name][which]
+        return Native.keep(bytes((i64 * len(values))(*values)))
 
     @virtual(boolean)
     def refittable(self) -> bool:
@@ -256,6 +288,13 @@ class Context(Native):
                 dim.dim_value = extent
         for value in model.graph.output:
             value.type.tensor_type.ClearField("shape")
+        held = self.held()
+        for value in [value for value in model.graph.input if value.name in held]:
+            model.graph.input.remove(
+                value
+            )  # an input could still be overridden, and is no constant
+        for hosted, values in held.items():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(values, hosted))
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         kind = next(v for v in inferred.graph.output if v.name == name).type.tensor_type
         return tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
@@ -298,18 +337,35 @@ class Context(Native):
             self.world.log("ERROR", f"Address is not set for tensor {absent[0]}")
             return False
         shapes, addresses = dict(self.shapes), dict(self.addresses)
+        held = self.held()
         driver = ctypes.CDLL("libcuda.so.1")
         if self.allocators:
             driver.cuStreamSynchronize(ptr(stream))
-            self._compute(shapes, addresses, stream)
+            self._compute(shapes, addresses, stream, held)
             return True
-        work = WORK(lambda _: self._compute(shapes, addresses, stream))
+        work = WORK(lambda _: self._compute(shapes, addresses, stream, held))
         Native._kept.append(work)
         driver.standin_enqueue(ptr(stream), work, None)
         return True
 
+    def held(self) -> dict[str, np.ndarray]:
+        """The values of the inputs on the host, as they are when an execution is put on the stream."""
+        hosted = [name for name in self.shapes if self.engine.on_host(name)]
+        return {name: self._array(name, self.shapes, self.addresses).copy() for name in hosted}
+
+    def _array(
+        self, name: str, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]
+    ) -> np.ndarray:
+        dtype = np.dtype(NUMPY[DATA_TYPES[self.engine.kinds[name].elem_type]])
+        raw = ctypes.string_at(addresses[name], dtype.itemsize * math.prod(shapes[name]))
+        return np.frombuffer(raw, dtype).reshape(shapes[name])
+
     def _compute(
-        self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], stream: int
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        addresses: dict[str, int],
+        stream: int,
+        held: dict[str, np.ndarray],
     ) -> None:
         import onnxruntime
 
@@ -319,11 +375,7 @@ class Context(Native):
             self._session = onnxruntime.InferenceSession(
                 self.engine.model, options, providers=["CPUExecutionProvider"]
             )
-        feeds = {}
-        for name, shape in shapes.items():
-            dtype = np.dtype(NUMPY[DATA_TYPES[self.engine.kinds[name].elem_type]])
-            raw = ctypes.string_at(addresses[name], dtype.itemsize * math.prod(shape))
-            feeds[name] = np.frombuffer(raw, dtype).reshape(shape)
+        feeds = {name: self._array(name, shapes, addresses) for name in shapes} | held
         names = [name for name, role in self.engine.roles.items() if role == 2]
         for name, value in zip(names, self._session.run(names, feeds), strict=True):
             content = np.ascontiguousarray(value).tobytes()

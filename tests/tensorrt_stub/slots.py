@@ -14,7 +14,9 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "create_optimization_profile": (9, 7),
         "build_serialized_network": (14, 11),
         "is_network_supported": (15, 12),
+        "build_serialized_network_to_stream": (21, 18),
     },
+    "IPluginRegistry": {"load_library": (10, 6)},
     "IBuilderConfig": {
         "set_avg_timing_iterations": (2, 2),
         "avg_timing_iterations": (3, 3),
@@ -115,6 +117,7 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
     },
     "Runtime": {
         "deserialize_cuda_engine": (3, 3),
+        "deserialize_from_stream": (23, 22),
         "set_dla_core": (5, 4),
         "dla_core": (6, 5),
         "set_engine_host_code_allowed": (21, 20),
@@ -140,6 +143,7 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "set_weight_streaming_budget_v2": (48, 40),
         "weight_streaming_budget_v2": (49, 41),
         "device_memory_size_v2": (52, 44),
+        "get_tensor_profile_values": (54, 46),
     },
     "IExecutionContext": {
         "get_engine": (7, 7),
@@ -166,4 +170,5 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
 LOG = {10: 0, 11: 4}
 GET_BATCH_SIZE, GET_BATCH, READ_CACHE, WRITE_CACHE, GET_ALGORITHM = 4, 5, 6, 7, 8
 REALLOCATE_OUTPUT, NOTIFY_SHAPE = 5, 6
+STREAM_WRITE, STREAM_READ, STREAM_SEEK = 4, 4, 5
 PHASE_START, STEP_COMPLETE, PHASE_FINISH = 4, 5, 6

@@ -11,6 +11,7 @@ from tests.tensorrt_stub import slots
 from tests.tensorrt_stub.native import Native, i32, invoke, ptr, text
 
 CREATE = ctypes.CFUNCTYPE(ptr, ctypes.c_int, ptr, ptr, ctypes.c_int)
+MAGIC = b"STANDIN PLAN "
 SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 
@@ -31,6 +32,7 @@ class World:
         loses: precisions ("int8", "fp16") that engines do not have though they were asked for.
         dla_cores: how many DLA cores there are.
         early_end: batches after which the build stops drawing, or None.
+        shape_inputs: inputs whose values are shapes, which TensorRT reads on the host.
     """
 
     major: int
@@ -44,6 +46,7 @@ class World:
     on_step: Any = None
     early_end: int | None = None
     loses: set[str] = field(default_factory=set)
+    shape_inputs: set[str] = field(default_factory=set)
     dla_cores: int = 0
     logger: int = 0
 
@@ -62,20 +65,23 @@ class World:
 def install(library: ctypes.CDLL, major: int, number: int) -> World:
     """Make `library`, the stand-in libnvinfer, answer with a new world."""
     from tests.tensorrt_stub.builder import Builder
-    from tests.tensorrt_stub.network import OnnxParser
+    from tests.tensorrt_stub.network import OnnxParser, PluginRegistry
     from tests.tensorrt_stub.runtime import OnnxParserRefitter, Refitter, Runtime
 
     world = World(major, number)
-    kinds: list[Any] = [Builder, Runtime, OnnxParser, Refitter, OnnxParserRefitter]
+    kinds: list[Any] = [Builder, Runtime, OnnxParser, Refitter, OnnxParserRefitter, PluginRegistry]
 
     def create(kind: int, first: int | None, logger: int, version: int) -> int:
-        world.logger = logger
+        if kind == len(kinds):
+            world.calls.append(("initLibNvInferPlugins",))
+            return 0
+        world.logger = logger or world.logger
         name = kinds[kind].interface
         world.calls.append((f"create.{name}", version))
         if f"create.{name}" in world.failing:
             world.log("ERROR", f"CUDA initialization failure with error: 35 while making {name}")
             return 0
-        made: Native = kinds[kind](world, first) if kind > 1 else kinds[kind](world)
+        made: Native = kinds[kind](world, first) if kind in (2, 3, 4) else kinds[kind](world)
         return made.address
 
     kept = CREATE(create)
@@ -86,13 +92,14 @@ def install(library: ctypes.CDLL, major: int, number: int) -> World:
 
 
 def plan_of(header: dict[str, Any], model: bytes) -> bytes:
-    """Pack a plan: a line that tells what it is, a line of JSON, the ONNX file."""
-    return b"STANDIN PLAN\n" + json.dumps(header).encode() + b"\n" + model
+    """Pack a plan: a line that tells what it is and its length, a line of JSON, the ONNX file."""
+    content = json.dumps(header).encode() + b"\n" + model
+    return MAGIC + b"%012d\n" % len(content) + content
 
 
 def read_plan(plan: bytes) -> tuple[dict[str, Any], bytes]:
     magic, _, rest = plan.partition(b"\n")
-    if magic != b"STANDIN PLAN":
+    if not magic.startswith(MAGIC):
         raise ValueError("not a plan")
     header, _, model = rest.partition(b"\n")
     return json.loads(header), model

@@ -96,6 +96,7 @@ def build_inputs(recipe: EngineRecipe) -> Inputs:
         *named_inputs(
             the_calibration=recipe.calibration, the_calibration_cache=recipe.tensorrt.cache
         ),
+        *(("the plugin library", path) for path in recipe.tensorrt.plugins),
     )
 
 

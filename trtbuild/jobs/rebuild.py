@@ -29,7 +29,7 @@ _PLACES = {
     *("recipe.model", "recipe.output", "recipe.data.data", "recipe.data.verify_data"),
     *("recipe.data.labels", "recipe.calibration", "recipe.tune.directory", "model.file"),
     *("recipe.tensorrt.cache", "recipe.tensorrt.timing_cache", "data.calibration"),
-    *("recipe.export.source.weights", "data.verification"),
+    *("recipe.export.source.weights", "data.verification", "recipe.tensorrt.plugins"),
 }
 
 

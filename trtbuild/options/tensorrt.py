@@ -171,6 +171,11 @@ class OpenOptions:
         "written after.",
         metavar="FILE",
     )  # fmt: skip
+    plugins: tuple[Path, ...] = option(
+        (), "Shared library of TensorRT plugins, loaded before a network is parsed or a plan is opened; it "
+        "runs with all your rights. Repeatable.",
+        flag="--plugin", metavar="LIB",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,12 @@ class TensorRTOptions(OpenOptions):
         (), "Shapes of a dynamic input, such as images=1x3x224x224:8x3x224x224:32x3x224x224; the n-th for an "
         "input belongs to the n-th optimization profile. Repeatable.",
         flag="--shape", metavar="INPUT=MIN:OPT:MAX", essential=True,
+    )  # fmt: skip
+    shape_values: tuple[str, ...] = option(
+        (), "Values of an input that holds a shape, such as size=1,8,8,8:1,8,32,32:1,8,64,64; the n-th for "
+        "an input belongs to the n-th optimization profile. Repeatable.",
+        flag="--shape-values", metavar="INPUT=MIN:OPT:MAX",
+        when_absent="those in the calibration data",
     )  # fmt: skip
     quantization: Quantization = option(
         Quantization.AUTO, "How INT8 is asked for; auto: calibrator on TensorRT 10, Q/DQ on 11."

@@ -15,10 +15,10 @@ from trtbuild.backends.tensorrt.precision import (
     decide_precision,
     is_int8,
 )
-from trtbuild.backends.tensorrt.profiles import profiles_for
+from trtbuild.backends.tensorrt.profiles import profiles_for, values_for
 from trtbuild.backends.tensorrt.rtx import capabilities, check_rtx, notes, why_not_opened
 from trtbuild.errors import MissingError, OptionError
-from trtbuild.files import write_bytes
+from trtbuild.files import place_file, write_bytes
 from trtbuild.model import input_specs, write_model
 from trtbuild.options.tensorrt import OpenOptions, RuntimePlatform, TensorRTOptions
 from trtbuild.runtime.cuda import cuda_driver
@@ -26,14 +26,17 @@ from trtbuild.runtime.tensorrt import open_plan
 from trtbuild.runtime.tensorrt.engine import weights_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan
 from trtbuild.runtime.tensorrt.machine import machine_record
+from trtbuild.runtime.tensorrt.plugins import plugin_records
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, Product, installed, native_version
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.builder import Built
     from trtbuild.backends.tensorrt.precision import Precision
     from trtbuild.runtime.tensorrt import TensorRTSession
-    from trtbuild.runtime.tensorrt.engine import ShapeRange
+    from trtbuild.runtime.tensorrt.engine import Profile, ShapeRange
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["TensorRTBackend", "TensorRTOptions"]
@@ -115,23 +118,28 @@ class TensorRTBackend:
             options, allow_host_code=options.allow_host_code or options.version_compatible
         )
         precision = decide_precision(tensorrt, request)
-        profiles = profiles_for(options.shapes, input_specs(request.artifact.source))
+        inputs = input_specs(request.artifact.source)
+        profiles = profiles_for(options.shapes, inputs)
         with tempfile.TemporaryDirectory(prefix=".tensorrt.", dir=request.directory) as folder:
             onnx = Path(folder) / f"{request.artifact.name}.onnx"
             write_model(precision.model, onnx)
             blueprint = Blueprint(
-                onnx, profiles, precision.implicit, precision.strongly_typed, precision.fp16_flag
+                onnx,
+                profiles,
+                precision.implicit,
+                precision.strongly_typed,
+                precision.fp16_flag,
+                values_for(options.shape_values, inputs),
             )
             built = build_plan(tensorrt, blueprint, request, options, request.progress)
             not_opened = _why_not_opened(tensorrt, options)
             layers = EngineLayers((), detailed=False)
+            verdict = f"not checked: the plan was not opened, because {not_opened}"
             if not not_opened:
-                layers = self._inspect(built.plan, Path(folder))
-        verdict = f"not checked: the plan was not opened, because {not_opened}"
-        if not not_opened:
-            verdict = check_precision(layers, precision, fp16=request.fp16)
-        told = notes(tensorrt, options, int8=int8, fp16=request.fp16) if tensorrt.is_rtx else ()
-        engine = _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
+                layers = inspect_plan(built.file, self._opening, self._product)
+                verdict = check_precision(layers, precision, fp16=request.fp16)
+            told = notes(tensorrt, options, int8=int8, fp16=request.fp16) if tensorrt.is_rtx else ()
+            engine = _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
         return dataclasses.replace(engine, not_opened=not_opened, notes=told)
 
     def open(self, path: Path) -> TensorRTSession:
@@ -142,12 +150,6 @@ class TensorRTBackend:
             MissingError: TensorRT, the driver, a GPU or memory is missing.
         """
         return open_plan(path, self._opening, self._product)
-
-    def _inspect(self, plan: bytes, folder: Path) -> EngineLayers:
-        """The layers of a plan that was just built."""
-        path = folder / "new.plan"
-        path.write_bytes(plan)
-        return inspect_plan(path, self._opening, self._product)
 
 
 def _why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:
@@ -171,7 +173,7 @@ def _write(
 ) -> Engine:
     path = request.directory / f"{request.artifact.name}{tensorrt.product.plan_suffix}"
     files = {path.name: f"{tensorrt.product.name} plan"}
-    write_bytes(path, built.plan)
+    place_file(built.file, path)
     if built.cache is not None:
         cache = request.directory / f"{request.artifact.name}.cache"
         write_bytes(cache, built.cache)
@@ -187,11 +189,11 @@ def _write(
         "quantization": precision.quantization,
         "precision": verdict,
         "flags": built.flags,
-        "profiles": [
-            {name: shapes.to_json() for name, shapes in profile.items()} for profile in profiles
-        ],
+        "profiles": _profiles_json(profiles),
+        "profile_values": _profiles_json(built.values),
         "calibration": _calibration_json(built),
         "timing_cache": built.timing_cache,
+        "plugins": plugin_records(options.plugins),
         "kept_fp32": [{"node": k.node, "reason": k.reason} for k in precision.kept_float],
         "reformats": layers.num_reformats,
         "layers": layers.to_json(),
@@ -199,6 +201,10 @@ def _write(
         "errors": built.log.errors,
     }
     return Engine(tensorrt.product.backend, path, files, details=details)
+
+
+def _profiles_json(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
+    return [{name: given.to_json() for name, given in one.items()} for one in profiles]
 
 
 def _calibration_json(built: Built) -> dict[str, Any]:

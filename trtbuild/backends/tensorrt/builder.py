@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,14 @@ from trtbuild.backends.tensorrt.implicit import calibrating, needs_device
 from trtbuild.backends.tensorrt.network import parse_network
 from trtbuild.backends.tensorrt.profiles import add_profiles
 from trtbuild.backends.tensorrt.progress import interruptible, make_monitor
+from trtbuild.backends.tensorrt.shape_inputs import bounded_values
 from trtbuild.backends.tensorrt.timing_cache import load_timing_cache, save_timing_cache
 from trtbuild.errors import MissingError, ModelError, OptionError
+from trtbuild.files import write_bytes
 from trtbuild.runtime.cuda import open_device
 from trtbuild.runtime.tensorrt.logger import Log, explained, made, make_logger
+from trtbuild.runtime.tensorrt.plugins import load_plugins
+from trtbuild.runtime.tensorrt.streams import write_through
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +45,7 @@ class Blueprint:
         implicit: INT8 by calibrator; otherwise the network says where INT8 is, if anywhere.
         strongly_typed: types are those of the network.
         fp16_flag: let a weakly typed build choose FP16 kernels.
+        values: of inputs that hold shapes, as far as they were given.
     """
 
     onnx: Path
@@ -47,6 +53,7 @@ class Blueprint:
     implicit: bool
     strongly_typed: bool
     fp16_flag: bool
+    values: Sequence[Profile] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Built:
     """What came out.
 
     Attributes:
-        plan: the serialized engine.
+        file: the serialized engine, beside the file of the network.
         cache: calibration cache of an implicit build.
         range_source: where its ranges came from; empty for explicit and float builds.
         calibrator: name of its calibrator.
@@ -62,10 +69,11 @@ class Built:
         num_samples_left_out: calibration samples of an incomplete last batch.
         timing_cache: file and digest of the timing cache, if there is one.
         flags: names of the builder flags that were set.
+        values: of inputs that hold shapes, for each profile.
         log: what TensorRT said.
     """
 
-    plan: bytes
+    file: Path
     cache: bytes | None
     range_source: str
     calibrator: str
@@ -73,7 +81,13 @@ class Built:
     num_samples_left_out: int
     timing_cache: dict[str, Any]
     flags: list[str]
+    values: Sequence[Profile]
     log: Log
+
+    @property
+    def plan(self) -> bytes:
+        """The bytes of the plan, read from its file."""
+        return self.file.read_bytes()
 
 
 def build_plan(
@@ -102,6 +116,7 @@ def build_plan(
     logger = make_logger(tensorrt, log)
     with _device(request, blueprint, options) as device:
         builder = _make_builder(tensorrt, logger, log)
+        load_plugins(tensorrt, logger, log, options.plugins)
         config = made(builder.create_builder_config(), "builder configuration", log)
         network, parser = parse_network(
             tensorrt,
@@ -112,9 +127,10 @@ def build_plan(
             strongly_typed=blueprint.strongly_typed,
             native_instance_norm=options.version_compatible,
         )
+        values = bounded_values(network, blueprint.values, request.calibration_batches)
         with explained(log, f"{tensorrt} refuses an option", OptionError):
             apply_options(tensorrt, builder, config, options)
-            add_profiles(builder, config, blueprint.profiles, log)
+            add_profiles(builder, config, blueprint.profiles, log, values)
             if blueprint.fp16_flag:
                 config.set_flag(tensorrt.member("BuilderFlag", "FP16"))
             timing_cache = load_timing_cache(config, options, log)
@@ -124,16 +140,18 @@ def build_plan(
                 calibration = stack.enter_context(
                     calibrating(tensorrt, builder, config, network, request, options, device, log)
                 )
-            plan = _run(tensorrt, builder, network, config, log, progress)
+            file = blueprint.onnx.with_suffix(".plan")
+            done = _run(tensorrt, builder, network, config, log, progress, file)
             run = calibration.run if calibration else None
-            if plan is None and (run is None or run.error is None):
+            if not done and (run is None or run.error is None):
                 raise ModelError(f"{tensorrt} built no engine: {log.reason()}.")
             cache = run.finish() if run else None
             feeder = run.feeder if run else None
             with explained(log, "TensorRT does not tell what the build used"):
-                timings, flags = save_timing_cache(config, options), _flags_set(tensorrt, config)
+                timings = save_timing_cache(config, options, log)
+                flags = _flags_set(tensorrt, config)
             built = Built(
-                plan=bytes(plan),
+                file=file,
                 cache=cache,
                 range_source=calibration.source if calibration else "",
                 calibrator=calibration.calibrator if calibration else "",
@@ -141,6 +159,7 @@ def build_plan(
                 num_samples_left_out=feeder.num_samples_left_out if feeder else 0,
                 timing_cache=timings,
                 flags=flags,
+                values=values,
                 log=log,
             )
         del parser, timing_cache  # both had to live until here
@@ -167,12 +186,27 @@ def _make_builder(tensorrt: TensorRT, logger: Any, log: Log) -> Any:
 
 
 def _run(
-    tensorrt: TensorRT, builder: Any, network: Any, config: Any, log: Log, progress: Progress
-) -> Any:
+    tensorrt: TensorRT,
+    builder: Any,
+    network: Any,
+    config: Any,
+    log: Log,
+    progress: Progress,
+    file: Path,
+) -> bool:
+    """Build into a file, and answer whether a plan came out."""
     with interruptible() as interruption:
         config.progress_monitor = make_monitor(tensorrt, progress, interruption)
         with explained(log, f"{tensorrt} built no engine"):
-            return builder.build_serialized_network(network, config)
+            if hasattr(builder, "build_serialized_network_to_stream"):
+                build = functools.partial(
+                    builder.build_serialized_network_to_stream, network, config
+                )
+                return write_through(tensorrt, file, build)
+            plan = builder.build_serialized_network(network, config)
+    if plan is not None:
+        write_bytes(file, plan)
+    return plan is not None
 
 
 def _flags_set(tensorrt: TensorRT, config: Any) -> list[str]:

@@ -13,6 +13,7 @@ from calibrators.cache import CalibrationCache
 from calibrators.feeder import BatchFeeder, InputForm
 from calibrators.tensorrt import CALIBRATORS, CalibrationRun, make_calibrator
 from trtbuild.backends.tensorrt.profiles import make_profile
+from trtbuild.backends.tensorrt.shape_inputs import shape_inputs
 from trtbuild.errors import DataError, InputError, OptionError, decoding, in_one_tree
 from trtbuild.migration import check_fits, tensor_names
 from trtbuild.options.tensorrt import Calibrator, RangeSource
@@ -179,10 +180,14 @@ def _feeder(
         raise DataError("there is no calibration data.")
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     forms = {tensor.name: _form(tensorrt, tensor, first) for tensor in inputs}
-    if any(-1 in tuple(tensor.shape) for tensor in inputs):
+    holding = shape_inputs(network)
+    if holding or any(-1 in tuple(tensor.shape) for tensor in inputs):
         # TensorRT reads OPT alone, and wants every batch to have exactly that shape.
         ranges = {name: ShapeRange(*([form.shape] * 3)) for name, form in forms.items()}
-        if not config.set_calibration_profile(make_profile(builder, ranges, log)):
+        values = {
+            name: ShapeRange(*([tuple(map(int, first[name].ravel()))] * 3)) for name in holding
+        }
+        if not config.set_calibration_profile(make_profile(builder, ranges, log, values)):
             raise DataError(f"TensorRT refuses to calibrate with the shapes {ranges}.")
     feeder = BatchFeeder(itertools.chain([first], iterator), forms, device)
     if not feeder.has_more():

@@ -1,8 +1,13 @@
-"""Optimization profiles: the smallest, usual and largest shape of each dynamic input."""
+"""Optimization profiles: the smallest, usual and largest shape of each dynamic input.
+
+An input can hold a shape itself (the sizes of a Resize). TensorRT reads it in host memory, and wants to know
+the least, usual and largest of its values.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
@@ -16,9 +21,45 @@ if TYPE_CHECKING:
     from trtbuild.runtime.tensorrt.engine import Profile, Shape
     from trtbuild.runtime.tensorrt.logger import Log
 
-__all__ = ["add_profiles", "make_profile", "parse_shapes", "profiles_for"]
+__all__ = ["add_profiles", "make_profile", "parse_shapes", "profiles_for", "values_for"]
 
-_SHAPE = re.compile(r"\d+(x\d+)*|scalar")
+
+@dataclass(frozen=True)
+class _Form:
+    """How an option writes what one input may be: a flag, one of its three parts, and an example."""
+
+    flag: str
+    part: re.Pattern[str]
+    separator: str
+    example: str
+
+    def range_of(self, text: str) -> tuple[str, ShapeRange]:
+        """Read one text; see `parse_shapes`."""
+        name, _, given = text.rpartition("=")
+        parts = given.split(":")
+        if not name or len(parts) not in (1, 3) or not all(map(self.part.fullmatch, parts)):
+            raise OptionError(
+                f"{self.flag} '{text}' cannot be read. Write input=min:opt:max, for example "
+                f"{self.example}."
+            )
+        found = [
+            () if part == "scalar" else tuple(map(int, part.split(self.separator)))
+            for part in parts
+        ]
+        return name, ShapeRange(*(found * 3 if len(found) == 1 else found))
+
+    def text(self, numbers: Shape) -> str:
+        """Write one part."""
+        return self.separator.join(map(str, numbers)) or "scalar"
+
+
+_SHAPES = _Form(
+    "--shape", re.compile(r"\d+(x\d+)*|scalar"), "x",
+    "images=1x3x224x224:8x3x224x224:32x3x224x224",
+)  # fmt: skip
+_VALUES = _Form(
+    "--shape-values", re.compile(r"-?\d+(,-?\d+)*"), ",", "size=1,8,8,8:1,8,32,32:1,8,64,64"
+)
 
 
 def parse_shapes(texts: Sequence[str]) -> list[dict[str, ShapeRange]]:
@@ -29,18 +70,14 @@ def parse_shapes(texts: Sequence[str]) -> list[dict[str, ShapeRange]]:
     Raises:
         OptionError: a text that cannot be read, or min, opt, max out of order.
     """
+    return _parse(texts, _SHAPES)
+
+
+def _parse(texts: Sequence[str], form: _Form) -> list[dict[str, ShapeRange]]:
     profiles: list[dict[str, ShapeRange]] = []
     for text in texts:
-        name, _, shapes = text.rpartition("=")
-        parts = shapes.split(":")
-        if not name or len(parts) not in (1, 3) or not all(_SHAPE.fullmatch(p) for p in parts):
-            raise OptionError(
-                f"--shape '{text}' cannot be read. Write input=min:opt:max, for example "
-                "images=1x3x224x224:8x3x224x224:32x3x224x224."
-            )
-        found = [() if p == "scalar" else tuple(int(d) for d in p.split("x")) for p in parts]
-        given = ShapeRange(*(found * 3 if len(found) == 1 else found))
-        _check_order(name, given)
+        name, given = form.range_of(text)
+        _check_order(name, given, form)
         target = next((profile for profile in profiles if name not in profile), None)
         if target is None:
             target = {}
@@ -49,12 +86,15 @@ def parse_shapes(texts: Sequence[str]) -> list[dict[str, ShapeRange]]:
     return profiles
 
 
-def _check_order(name: str, given: ShapeRange) -> None:
+def _check_order(name: str, given: ShapeRange, form: _Form) -> None:
     same_rank = len(given.min) == len(given.opt) == len(given.max)
     if not same_rank or not given.holds(given.opt):
+        low, usual, high = map(form.text, (given.min, given.opt, given.max))
+        what = "rank and min <= opt <= max in every dimension"
+        if form is _VALUES:
+            what = "length and min <= opt <= max in every value"
         raise OptionError(
-            f"--shape of input '{name}': min {_text(given.min)}, opt {_text(given.opt)} and max "
-            f"{_text(given.max)} must have one rank and min <= opt <= max in every dimension."
+            f"{form.flag} of input '{name}': min {low}, opt {usual} and max {high} must have one {what}."
         )
 
 
@@ -89,28 +129,92 @@ def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dic
     return [{**given[0], **profile} for profile in given]
 
 
-def add_profiles(builder: Any, config: Any, profiles: Sequence[Profile], log: Log) -> None:
+def values_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dict[str, ShapeRange]]:
+    """Return the least, usual and largest values of inputs that hold shapes, for each profile.
+
+    The n-th text for an input belongs to the n-th profile; one that leaves an input out takes it from the
+    first.
+
+    Raises:
+        OptionError: a text that cannot be read, an input that is unknown, or that cannot hold these values.
+    """
+    given = _parse(texts, _VALUES)
+    specs = {spec.name: spec for spec in inputs}
+    for profile in given:
+        for name, values in profile.items():
+            if name not in specs:
+                raise OptionError(
+                    f"--shape-values names the input '{name}'; the network's inputs are {', '.join(specs)}."
+                )
+            _check_holds(specs[name], len(values.opt))
+    return [{**given[0], **profile} for profile in given]
+
+
+def _check_holds(spec: TensorSpec, count: int) -> None:
+    """Check that an input is whole numbers, a scalar or a vector, and so many of them."""
+    fits = spec.dims in ((), (count,)) and (spec.dims or count == 1)
+    if spec.dtype.kind != "i" or not fits:
+        raise OptionError(
+            f"--shape-values of input '{spec.name}' are {count} whole numbers, and the network says "
+            f"{spec.dtype} of shape {_dims_text(spec) or 'scalar'}."
+        )
+
+
+def add_profiles(
+    builder: Any,
+    config: Any,
+    profiles: Sequence[Profile],
+    log: Log,
+    values: Sequence[Profile] = (),
+) -> None:
     """Add the profiles to a builder configuration.
+
+    Args:
+        builder: makes them.
+        config: gets them.
+        profiles: the shapes of the dynamic inputs, a mapping for each profile.
+        log: where TensorRT explains itself.
+        values: the values of the inputs that hold shapes; where there are more of one kind, the other's first
+            stands in for those that it lacks.
 
     Raises:
         OptionError: TensorRT refuses one.
     """
-    for index, profile in enumerate(profiles):
-        native = make_profile(builder, profile, log)
-        if config.add_optimization_profile(native) < 0:
-            raise OptionError(f"TensorRT refuses optimization profile {index}: {dict(profile)}.")
+    for index in range(max(len(profiles), len(values))):
+        shapes, held = _at(profiles, index), _at(values, index)
+        if config.add_optimization_profile(make_profile(builder, shapes, log, held)) < 0:
+            raise OptionError(
+                f"TensorRT refuses optimization profile {index}: {dict(shapes) | dict(held)}."
+            )
 
 
-def make_profile(builder: Any, profile: Profile, log: Log) -> Any:
+def _at(profiles: Sequence[Profile], index: int) -> Profile:
+    if not profiles:
+        return {}
+    return profiles[index] if index < len(profiles) else profiles[0]
+
+
+def make_profile(builder: Any, profile: Profile, log: Log, values: Profile | None = None) -> Any:
     """Make TensorRT's form of a profile.
 
+    Args:
+        builder: makes it.
+        profile: the shapes of the inputs.
+        log: where TensorRT explains itself.
+        values: the values of the inputs that hold shapes; these get no shape, for they cannot change theirs.
+
     Raises:
-        OptionError: TensorRT refuses a shape.
+        OptionError: TensorRT refuses a shape or a value.
     """
     native = made(builder.create_optimization_profile(), "optimization profile", log)
+    held = values or {}
     for name, shapes in profile.items():
-        with explained(log, f"TensorRT refuses the shapes of input '{name}'", OptionError):
-            native.set_shape(name, shapes.min, shapes.opt, shapes.max)
+        if name not in held:
+            with explained(log, f"TensorRT refuses the shapes of input '{name}'", OptionError):
+                native.set_shape(name, shapes.min, shapes.opt, shapes.max)
+    for name, given in held.items():
+        with explained(log, f"TensorRT refuses the values of input '{name}'", OptionError):
+            native.set_shape_input(name, given.min, given.opt, given.max)
     return native
 
 
@@ -122,17 +226,13 @@ def _check_fits(spec: TensorSpec, shapes: ShapeRange) -> None:
         )
         if not fits:
             raise OptionError(
-                f"--shape of input '{spec.name}': {which} is {_text(shape)}, and the network says "
+                f"--shape of input '{spec.name}': {which} is {_SHAPES.text(shape)}, and the network says "
                 f"{_dims_text(spec)}."
             )
 
 
 def _is_static(spec: TensorSpec) -> bool:
     return all(isinstance(dim, int) for dim in spec.dims)
-
-
-def _text(shape: Shape) -> str:
-    return "x".join(str(extent) for extent in shape) or "scalar"
 
 
 def _dims_text(spec: TensorSpec) -> str:
@@ -145,4 +245,4 @@ def _example(spec: TensorSpec, batch: int) -> str:
         dim if isinstance(dim, int) else batch if index == 0 else 224
         for index, dim in enumerate(spec.dims)
     ]
-    return _text(tuple(extents))
+    return _SHAPES.text(tuple(extents))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError, decoding
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from trtbuild.runtime.tensorrt.logger import Log
 
 __all__ = ["load_timing_cache", "save_timing_cache"]
+
+_log = logging.getLogger(__name__)
+
+# TensorRT answers an empty cache for a file that it cannot read, and says so in its log alone.
+_UNREAD = re.compile(r"timing cache (will|can)\s?not be used|failed to deserialize", re.IGNORECASE)
 
 
 def load_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> Any:
@@ -37,18 +44,28 @@ def load_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> Any:
         _check_digest(path, options.lock)
     with decoding(InputError, f"the timing cache '{path}' cannot be read"):
         content = path.read_bytes() if path.exists() else b""
+    mark = log.mark
     cache = config.create_timing_cache(content)
+    unread = _unread(log.since(mark)) if content else ""
     # Never with ignore_mismatch: timings of another GPU would choose kernels for this one.
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+    if cache is None or unread or not config.set_timing_cache(cache, ignore_mismatch=False):
         raise InputError(
-            f"the timing cache '{path}' cannot be used here: {log.reason()}. It belongs to another TensorRT "
-            "or GPU, or is damaged; name another file, and a new one is made."
+            f"the timing cache '{path}' cannot be used here: {unread or log.since(mark).reason()}. It "
+            "belongs to another TensorRT or GPU, or is damaged; name another file, and a new one is made."
         )
     return cache
 
 
-def save_timing_cache(config: Any, options: TensorRTOptions) -> dict[str, Any]:
+def _unread(log: Log) -> str:
+    """What TensorRT says when it makes an empty cache of a file that it cannot read; empty if it could."""
+    said = [text.rstrip(". ") for text in log.texts("WARNING", "ERROR") if _UNREAD.search(text)]
+    return "; ".join(said)
+
+
+def save_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> dict[str, Any]:
     """Write what the build has learned, merged with what another build wrote meanwhile.
+
+    A file that came meanwhile and cannot be merged stays as it is, and a warning says so.
 
     Returns:
         File name and digest for the manifest; empty without a timing cache.
@@ -61,19 +78,25 @@ def save_timing_cache(config: Any, options: TensorRTOptions) -> dict[str, Any]:
     if path is None or cache is None:
         return {}
     if options.lock is None:
-        if path.is_file():
-            _merge(config, cache, path.read_bytes())
+        if path.is_file() and not _merge(config, cache, path.read_bytes(), log):
+            _log.warning(
+                "'%s' is not written: what stands there now is no timing cache of this TensorRT and GPU.",
+                path,
+            )
+            return {}
         content = cache.serialize()
         if content is not None:
             write_bytes(path, bytes(content))
     return {"file": path.name, "digest": file_digest(path), "locked": options.lock is not None}
 
 
-def _merge(config: Any, cache: Any, content: bytes) -> None:
-    """Take over the entries of a file. One that does not fit is replaced: it cannot help this GPU."""
+def _merge(config: Any, cache: Any, content: bytes, log: Log) -> bool:
+    """Take over the entries of a file that another build wrote meanwhile; False where they do not fit."""
+    mark = log.mark
     written = config.create_timing_cache(content)
-    if written is not None:
-        cache.combine(written, ignore_mismatch=False)
+    if written is None or _unread(log.since(mark)):
+        return False
+    return bool(cache.combine(written, ignore_mismatch=False))
 
 
 def _check_digest(path: Path, wanted: str) -> None:

@@ -10,6 +10,8 @@ from trtbuild.errors import InputError, MissingError, ModelError, OptionError, d
 from trtbuild.runtime.cuda import open_device
 from trtbuild.runtime.tensorrt.logger import Log, explained, make_logger
 from trtbuild.runtime.tensorrt.machine import explain_refusal, machine_record
+from trtbuild.runtime.tensorrt.plugins import load_plugins
+from trtbuild.runtime.tensorrt.streams import deserialize
 from trtbuild.runtime.tensorrt.versions import TENSORRT, installed
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class OpenedEngine:
         inputs: names, dtypes and dims of the inputs.
         outputs: the same of the outputs.
         profiles: the shapes that each optimization profile covers.
+        value_profiles: the values of the inputs on the host, which hold shapes, that each of them covers.
     """
 
     def __init__(self, path: Path, options: OpenOptions, product: Product = TENSORRT) -> None:
@@ -75,17 +78,19 @@ class OpenedEngine:
         self.log = Log()
         self._logger = make_logger(self.tensorrt, self.log)
         with decoding(InputError, f"the plan '{path}' cannot be read"):
-            plan = path.read_bytes()
+            path.open("rb").close()  # before anything is started for it
         self.device = open_device(options.cuda, options.device)
         try:
             with self.device.active():
                 self._runtime = self._make_runtime()
-                self.native: Any = self._deserialize(path, plan)
+                load_plugins(self.tensorrt, self._logger, self.log, options.plugins)
+                self.native: Any = self._deserialize(path)
                 self._refit(weights_of(path))
                 self._set_weight_budget()
             self.inputs = self._specs("INPUT")
             self.outputs = self._specs("OUTPUT")
             self.profiles = self._profiles()
+            self.value_profiles = self._value_profiles()
         except BaseException:
             self.close()
             raise
@@ -111,22 +116,37 @@ class OpenedEngine:
             )
         return context
 
-    def choose_profile(self, shapes: dict[str, tuple[int, ...]]) -> int:
+    def choose_profile(
+        self, shapes: Mapping[str, Shape], values: Mapping[str, Shape] | None = None
+    ) -> int:
         """Number of the first optimization profile that covers these input shapes.
+
+        Args:
+            shapes: of all inputs.
+            values: of the inputs on the host.
 
         Raises:
             ModelError: none does.
         """
-        for index, profile in enumerate(self.profiles):
-            if all(profile[name].holds(shape) for name, shape in shapes.items()):
+        given = values or {}
+        for index, (profile, held) in enumerate(zip(self.profiles, self.value_profiles)):
+            if all(profile[name].holds(shape) for name, shape in shapes.items()) and all(
+                held[name].holds(numbers) for name, numbers in given.items() if name in held
+            ):
                 return index
         known = "; ".join(
             f"profile {i}: " + ", ".join(f"'{n}' {r.min} to {r.max}" for n, r in p.items())
             for i, p in enumerate(self.profiles)
         )
-        raise ModelError(
-            f"the engine was not built for the input shapes {shapes}. It takes {known}."
-        )
+        what = f"the input shapes {dict(shapes)}"
+        if given:
+            what += f" with the values {dict(given)}"
+            known += "".join(
+                f"; values in profile {i}: '{n}' {r.min} to {r.max}"
+                for i, p in enumerate(self.value_profiles)
+                for n, r in p.items()
+            )
+        raise ModelError(f"the engine was not built for {what}. It takes {known}.")
 
     def close(self) -> None:
         """Give everything back. Sessions must be closed before. Safe to call twice."""
@@ -141,9 +161,9 @@ class OpenedEngine:
         runtime.engine_host_code_allowed = self.options.allow_host_code
         return runtime
 
-    def _deserialize(self, path: Path, plan: bytes) -> Any:
+    def _deserialize(self, path: Path) -> Any:
         with explained(self.log, f"'{path}' cannot be opened", InputError):
-            engine = self._runtime.deserialize_cuda_engine(plan)
+            engine = deserialize(self.tensorrt, self._runtime, path)
         if engine is None:
             here = machine_record(self.tensorrt.version, self.options.device)
             backend = self.tensorrt.product.backend
@@ -186,6 +206,19 @@ class OpenedEngine:
     def _profiles(self) -> list[Profile]:
         count = self.native.num_optimization_profiles
         return [{s.name: self._range(s.name, index) for s in self.inputs} for index in range(count)]
+
+    def _value_profiles(self) -> list[Profile]:
+        count = self.native.num_optimization_profiles
+        hosted = [spec.name for spec in self.inputs if self.is_on_host(spec.name)]
+        found = [
+            {name: self.native.get_tensor_profile_values(index, name) for name in hosted}
+            for index in range(count)
+        ]
+        return [
+            {name: ShapeRange(*(tuple(map(int, one)) for one in bounds)) for name, bounds in held.items()
+             if len(bounds) == 3}
+            for held in found
+        ]  # fmt: skip
 
     def _range(self, name: str, profile: int) -> ShapeRange:
         if self.is_on_host(name):  # values, not shapes, are bounded there

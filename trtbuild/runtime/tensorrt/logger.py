@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,16 @@ class Log:
     def texts(self, *severities: str) -> list[str]:
         """The lines of some severities."""
         return [text for severity, text in self.lines if severity in severities]
+
+    @property
+    def mark(self) -> object:
+        """Where the log ends now, for `since`."""
+        return self.lines[-1] if self.lines else None
+
+    def since(self, mark: object) -> Log:
+        """The part of the log behind a mark; all that is kept where the mark's line has been dropped."""
+        newest = itertools.takewhile(lambda line: line is not mark, reversed(self.lines))
+        return Log(deque(reversed(list(newest)), maxlen=_KEPT))
 
     @property
     def errors(self) -> list[str]:

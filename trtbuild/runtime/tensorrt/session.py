@@ -12,7 +12,7 @@ from trtbuild.runtime.tensorrt.logger import explained
 from trtbuild.runtime.tensorrt.outputs import make_allocator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.cuda import Buffer, Pinned
@@ -124,7 +124,8 @@ class TensorRTSession:
         """Stage the inputs, choose the profile, tell shapes and addresses; answer what identifies them."""
         arrays = {spec.name: _checked(spec, feeds) for spec in self.inputs}
         shapes = {name: array.shape for name, array in arrays.items()}
-        profile = self._engine.choose_profile(shapes)
+        values = self._host_values(arrays)
+        profile = self._engine.choose_profile(shapes, values)
         if profile != self._context.active_optimization_profile:
             with explained(self._engine.log, f"TensorRT does not take profile {profile}"):
                 self._context.set_optimization_profile_async(profile, self._stream)
@@ -141,7 +142,13 @@ class TensorRTSession:
         if missing:
             raise ModelError(f"TensorRT misses shape or memory of {', '.join(missing)}.")
         addresses = sorted((name, buffer.address) for name, buffer in self._buffers.items())
-        return (profile, *shapes.items(), *addresses)
+        # The values of a shape decide what runs: a graph that was captured for others would repeat theirs.
+        return (profile, *shapes.items(), *values.items(), *addresses)
+
+    def _host_values(self, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+        """The numbers in the inputs that TensorRT reads on the host."""
+        hosted = (name for name in arrays if self._engine.is_on_host(name))
+        return {name: tuple(map(int, arrays[name].ravel())) for name in hosted}
 
     def _stage(self, name: str, array: np.ndarray) -> None:
         staged = self._pinned(name, array.shape, array.dtype)

@@ -74,7 +74,7 @@ def test_order_of_calls_on_10(tensorrt10: Server) -> None:
         "IBuilderConfig.set_flag",
         "IBuilderConfig.set_int8_calibrator",
         "IBuilderConfig.set_progress_monitor",
-        "Builder.build_serialized_network",
+        "Builder.build_serialized_network_to_stream",
         "Runtime.deserialize_cuda_engine",
         "ICudaEngine.create_execution_context",
         "IExecutionContext.set_input_shape",
@@ -309,7 +309,11 @@ def builds_unsupported(world: World) -> Any:
         ("Builder.create_builder_config", 2, "TensorRT makes no builder configuration"),
         ("Builder.create_network", 2, "TensorRT cannot make a network"),
         ("OnnxParser.parse_from_file", 2, "cannot parse 'net.onnx'"),
-        ("Builder.build_serialized_network", 2, "built no engine: TensorRT gave no reason"),
+        (
+            "Builder.build_serialized_network_to_stream",
+            2,
+            "built no engine: TensorRT gave no reason",
+        ),
         ("create.Runtime", 3, "does not start: CUDA initialization failure"),
         ("Runtime.deserialize_cuda_engine", 2, "cannot be opened: TensorRT gave no reason"),
         ("ICudaEngine.create_execution_context", 3, "no execution context"),
@@ -337,8 +341,20 @@ def test_a_native_failure_becomes_a_sentence(
 RAISED = [
     ("OnnxParser", "parse_from_file", "RuntimeError", 2, "cannot parse 'net.onnx': it went wrong."),
     ("IBuilderConfig", "get_flag", "TypeError", 2, "what the build used: it went wrong."),
-    ("Builder", "build_serialized_network", "RuntimeError", 2, "built no engine: it went wrong."),
-    ("Builder", "build_serialized_network", "MemoryError", 2, "built no engine: it went wrong."),
+    (
+        "Builder",
+        "build_serialized_network_to_stream",
+        "RuntimeError",
+        2,
+        "built no engine: it went wrong.",
+    ),
+    (
+        "Builder",
+        "build_serialized_network_to_stream",
+        "MemoryError",
+        2,
+        "built no engine: it went wrong.",
+    ),
     ("Runtime", "deserialize_cuda_engine", "RuntimeError", 2, "cannot be opened: it went wrong."),
     ("ICudaEngine", "create_execution_context", "RuntimeError", 3, "no execution context: it"),
     (
@@ -404,7 +420,7 @@ def test_a_refused_profile_is_an_error(tensorrt: Server) -> None:
 
 
 def test_nothing_is_written_when_a_build_fails(tensorrt: Server) -> None:
-    answer = tensorrt.run(fails_and_lists, failing=["Builder.build_serialized_network"])
+    answer = tensorrt.run(fails_and_lists, failing=["Builder.build_serialized_network_to_stream"])
     assert answer.value == []
 
 

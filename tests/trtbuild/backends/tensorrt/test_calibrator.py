@@ -61,7 +61,7 @@ def test_an_exception_ends_the_data_and_is_raised_after_the_build(
     assert error["type"] == name
     assert error["message"] == f"{text} | left: []"
     # The build really went on to its end: only the check afterwards stops plan and cache.
-    assert answer.called("Builder.build_serialized_network")
+    assert answer.called("Builder.build_serialized_network_to_stream")
 
 
 def gives_a_bad_batch(world: World, bad: str) -> list[str]:
@@ -96,13 +96,13 @@ def has_too_little(world: World, rows: int) -> list[str]:
 def test_less_than_a_batch_is_noticed_before_the_build(tensorrt10: Server) -> None:
     answer = tensorrt10.run(has_too_little, rows=3)
     assert "there are 3 calibration samples and the network takes 4" in _error(answer)["message"]
-    assert not answer.called("Builder.build_serialized_network")
+    assert not answer.called("Builder.build_serialized_network_to_stream")
 
 
 def test_no_data_is_noticed_before_the_build(tensorrt10: Server) -> None:
     answer = tensorrt10.run(has_too_little, rows=0)
     assert "there is no calibration data" in _error(answer)["message"]
-    assert not answer.called("Builder.build_serialized_network")
+    assert not answer.called("Builder.build_serialized_network_to_stream")
 
 
 def stops_early(world: World) -> list[str]:
@@ -145,7 +145,7 @@ def test_a_foreign_cache_is_noticed_before_the_build(tensorrt10: Server, header:
     error = _error(answer)
     assert f"begins with '{header}', and this TensorRT reads 'TRT-101601-" in error["message"]
     assert "--accept-foreign-cache" in error["message"]
-    assert not answer.called("Builder.build_serialized_network")
+    assert not answer.called("Builder.build_serialized_network_to_stream")
 
 
 def test_a_foreign_cache_can_be_accepted(tensorrt10: Server) -> None:
@@ -160,7 +160,7 @@ def test_a_foreign_cache_can_be_accepted(tensorrt10: Server) -> None:
 def test_a_damaged_cache_is_noticed_before_the_build(tensorrt10: Server, text: str) -> None:
     answer = tensorrt10.run(uses_a_cache, text=text)
     assert _error(answer)["type"] == "InputError"
-    assert not answer.called("Builder.build_serialized_network")
+    assert not answer.called("Builder.build_serialized_network_to_stream")
 
 
 def is_passed_over(world: World) -> list[str]:

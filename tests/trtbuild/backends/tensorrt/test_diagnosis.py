@@ -46,13 +46,13 @@ def test_groups_cost_the_same_on_an_engine_that_computes_the_same(
 ) -> None:
     here = tensorrt.run(sensitivity, backend="onnxruntime", batch=batch)
     assert here.error is None, here.error["trace"]
-    assert not here.called("Builder.build_serialized_network")
+    assert not here.called("Builder.build_serialized_network_to_stream")
     there = tensorrt.run(sensitivity, backend="tensorrt", batch=batch)
     assert there.error is None, there.error["trace"]
     assert there.value["code"] == 0, there.stderr
     # each of the groups alone in INT8 and alone in float, and all in INT8
     num_groups = len(here.value["alone"])
-    assert len(there.called("Builder.build_serialized_network")) == 2 * num_groups + 1
+    assert len(there.called("Builder.build_serialized_network_to_stream")) == 2 * num_groups + 1
     # The stand-in runs a plan's own network in ONNX Runtime: both ways round the same values, and
     # differ where the order of float sums puts one of them on the other side of a rounding border.
     assert there.value["alone"] == pytest.approx(here.value["alone"], abs=1.0)

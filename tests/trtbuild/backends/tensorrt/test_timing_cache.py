@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.errors import InputError
 from trtbuild.files import file_digest
 
 if TYPE_CHECKING:
@@ -100,18 +101,34 @@ def test_another_file_than_the_pinned_one_fails_before_the_build(tensorrt: Serve
     assert "is not there" in _error(tensorrt.run(is_pinned, spoil="absent"))["message"]
 
 
-def is_foreign(world: World, content: str) -> None:
+def is_foreign(world: World, content: str) -> list[Any]:
     CACHE.write_text(content)
-    _build(timing_cache=str(CACHE))
+    try:
+        _build(timing_cache=str(CACHE))
+    except InputError as error:
+        return [str(error), CACHE.read_text() == content]
+    return []
 
 
 def test_a_foreign_or_damaged_cache_is_refused_with_the_reason(tensorrt: Server) -> None:
     other = 'TIMING{"version": 80601, "entries": {}}'
-    for content, reason in ((other, "of another version"), ("garbage", "is damaged")):
+    damaged = "Failed to deserialize timing cache"
+    for content, reason in ((other, "of another version"), ("garbage", damaged)):
         answer = tensorrt.run(is_foreign, content=content)
-        assert _error(answer)["exit_code"] == 2
-        assert reason in _error(answer)["message"]
-        assert not answer.called("Builder.build_serialized_network")
+        message, unchanged = answer.value
+        assert reason in message
+        assert unchanged
+        assert not answer.called("Builder.build_serialized_network_to_stream")
+
+
+def is_spoilt_meanwhile(world: World) -> list[Any]:
+    """While the build runs, something else writes what is no timing cache."""
+    world.on_step = lambda step: CACHE.write_text("garbage")
+    return [_build(timing_cache=str(CACHE)), CACHE.read_text()]
+
+
+def test_what_came_meanwhile_and_is_no_cache_stays(tensorrt: Server) -> None:
+    assert tensorrt.value(is_spoilt_meanwhile) == [{}, "garbage"]
 
 
 def _error(answer: Answer) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""Inputs that hold shapes, such as the sizes of a Resize: TensorRT needs bounds of their values."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.errors import OptionError
+from trtbuild.runtime.tensorrt.engine import ShapeRange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from trtbuild.runtime.session import Feeds
+    from trtbuild.runtime.tensorrt.engine import Profile
+
+__all__ = ["bounded_values", "shape_inputs"]
+
+_log = logging.getLogger(__name__)
+
+
+def shape_inputs(network: Any) -> list[str]:
+    """Return the names of the inputs of a parsed network that hold shapes."""
+    inputs = (network.get_input(index) for index in range(network.num_inputs))
+    return [tensor.name for tensor in inputs if tensor.is_shape_tensor]
+
+
+def bounded_values(
+    network: Any,
+    given: Sequence[Profile],
+    batches: Callable[[], Iterable[Feeds]] | None,
+) -> Sequence[Profile]:
+    """Return the bounds of every input that holds a shape, for each profile.
+
+    What was not given comes from the calibration data, with a warning: the least and largest of each value,
+    and as the usual ones those that come most often.
+
+    Args:
+        network: as TensorRT has parsed it.
+        given: bounds of some of them.
+        batches: starts a pass over the calibration data; None where there is none.
+
+    Raises:
+        OptionError: bounds of an input that holds no shape, or none where one does.
+    """
+    holding = shape_inputs(network)
+    for name in given[0] if given else ():
+        if name not in holding:
+            raise OptionError(
+                f"--shape-values names the input '{name}', whose values are no shape; leave it out."
+            )
+    missing = [name for name in holding if not given or name not in given[0]]
+    if not missing:
+        return given
+    seen = _seen(missing, batches() if batches is not None else ())
+    for name in missing:
+        if not seen[name]:
+            raise OptionError(
+                f"the input '{name}' holds a shape, and TensorRT needs bounds of its values. Give them: "
+                f"--shape-values '{name}=MIN:OPT:MAX', such as size=1,8,8,8:1,8,32,32:1,8,64,64."
+            )
+    found = {name: _range(seen[name]) for name in missing}
+    for name, values in found.items():
+        _log.warning(
+            "the values of the input '%s' are bounded by those in the calibration data, %s to %s; "
+            "--shape-values gives others.",
+            name,
+            list(values.min),
+            list(values.max),
+        )
+    return [{**found, **profile} for profile in given or [{}]]
+
+
+def _seen(names: Iterable[str], batches: Iterable[Feeds]) -> dict[str, Counter[tuple[int, ...]]]:
+    """Count the values that each input has in the data."""
+    counts: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in names}
+    for feeds in batches:
+        for name, counter in counts.items():
+            if name in feeds:
+                counter[tuple(map(int, np.ravel(feeds[name])))] += 1
+    return counts
+
+
+def _range(counts: Counter[tuple[int, ...]]) -> ShapeRange:
+    columns = list(zip(*counts))
+    usual = counts.most_common(1)[0][0]
+    return ShapeRange(tuple(map(min, columns)), usual, tuple(map(max, columns)))

@@ -1,0 +1,64 @@
+"""Plugins are there before a network or plan needs them: TensorRT's own, and those of other libraries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import InputError, OptionError, decoding
+from trtbuild.files import file_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trtbuild.runtime.tensorrt.logger import Log
+    from trtbuild.runtime.tensorrt.versions import TensorRT
+
+__all__ = ["load_plugins", "plugin_records"]
+
+# TensorRT's registry belongs to the process, and refuses a library whose plugins it has already.
+_loaded: set[tuple[str, str]] = set()
+
+
+def load_plugins(tensorrt: TensorRT, logger: Any, log: Log, libraries: Sequence[Path]) -> None:
+    """Register TensorRT's own plugins and those of `libraries`, each once in a process.
+
+    A library runs with all rights of this process.
+
+    Args:
+        tensorrt: the installed version.
+        logger: of the builder or runtime.
+        log: where the logger writes.
+        libraries: shared libraries that register plugins.
+
+    Raises:
+        InputError: a file cannot be read.
+        OptionError: TensorRT does not load one; the message has its reason.
+    """
+    tensorrt.module.init_libnvinfer_plugins(logger, "")
+    for path in libraries:
+        with decoding(InputError, f"the plugin library '{path}' cannot be read"), path.open("rb"):
+            place = str(path.resolve())
+        known = (tensorrt.module.__name__, place)
+        if known in _loaded:
+            continue
+        registry = tensorrt.module.get_plugin_registry()
+        if registry is None or registry.load_library(place) is None:
+            raise OptionError(
+                f"{tensorrt} does not load the plugin library '{path}': {log.reason()}. "
+                "Build it against this TensorRT, and make it register each plugin once."
+            )
+        _loaded.add(known)
+
+
+def plugin_records(libraries: Sequence[Path]) -> list[dict[str, str]]:
+    """Return name and digest of each library, for a manifest.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    records = []
+    for path in libraries:
+        with decoding(InputError, f"the plugin library '{path}' cannot be read"):
+            records.append({"file": path.name, "digest": file_digest(path)})
+    return records

@@ -1,0 +1,120 @@
+"""Plans are written and read in parts, so that a large one is not in memory twice.
+
+The bindings print and forget what a callback raises, and a build goes on when a part could not be written. So
+the cause is noted here and raised when TensorRT has returned.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import InputError, OutputError, decoding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from trtbuild.runtime.tensorrt.versions import TensorRT
+
+__all__ = ["deserialize", "write_through"]
+
+LARGE = 2**28
+"""Bytes from which on a plan is read in parts; below, one copy more is faster than many calls into Python."""
+
+_PART = 2**26
+
+
+def write_through(tensorrt: TensorRT, path: Path, build: Callable[[Any], bool]) -> bool:
+    """Let `build` write a plan into the file at `path`, part by part.
+
+    Args:
+        tensorrt: the installed version; it has ``IStreamWriter``.
+        path: the file; it is gone when no plan came out.
+        build: takes the writer, and answers whether there is a plan.
+
+    Returns:
+        What `build` answers.
+
+    Raises:
+        OutputError: a part could not be written.
+    """
+    failed: list[OSError] = []
+
+    class Writer(tensorrt.module.IStreamWriter):  # type: ignore[misc, name-defined]
+        def __init__(self, stream: BinaryIO) -> None:
+            super().__init__()
+            self._stream = stream
+
+        def write(self, data: bytes) -> int:
+            try:
+                return self._stream.write(data)
+            except OSError as error:
+                failed.append(error)
+                return 0
+
+    done = False
+    try:
+        with path.open("wb") as stream:
+            done = build(Writer(stream))
+    except OSError as error:
+        failed.append(error)
+    finally:
+        if failed or not done:
+            path.unlink(missing_ok=True)
+    if failed:
+        raise OutputError(f"the plan cannot be written: {failed[0].strerror}.") from failed[0]
+    return done
+
+
+def deserialize(tensorrt: TensorRT, runtime: Any, path: Path) -> Any:
+    """Return the engine in a plan; None where TensorRT refuses it.
+
+    Args:
+        tensorrt: the installed version.
+        runtime: of it.
+        path: the plan.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with decoding(InputError, f"the plan '{path}' cannot be read"):
+        is_large = path.stat().st_size >= LARGE
+        stream = path.open("rb")
+    with stream:
+        if not is_large or not hasattr(tensorrt.module, "IStreamReaderV2"):
+            with decoding(InputError, f"the plan '{path}' cannot be read"):
+                plan = stream.read()
+            return runtime.deserialize_cuda_engine(plan)
+        failed: list[OSError] = []
+        engine = runtime.deserialize_cuda_engine(_make_reader(tensorrt, stream, failed))
+    if failed:
+        raise InputError(f"the plan '{path}' cannot be read: {failed[0].strerror}.") from failed[0]
+    return engine
+
+
+def _make_reader(tensorrt: TensorRT, stream: BinaryIO, failed: list[OSError]) -> Any:
+    places = {"SET": os.SEEK_SET, "CUR": os.SEEK_CUR, "END": os.SEEK_END}
+
+    class Reader(tensorrt.module.IStreamReaderV2):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+
+        def read(self, num_bytes: int, cuda_stream: int) -> bytes:
+            del cuda_stream
+            try:
+                return stream.read(min(num_bytes, _PART))
+            except OSError as error:
+                failed.append(error)
+                return b""
+
+        def seek(self, offset: int, where: Any) -> bool:
+            try:
+                stream.seek(offset, places[where.name])
+            except OSError as error:
+                failed.append(error)
+                return False
+            return True
+
+    return Reader()
