@@ -26,7 +26,7 @@ LAYERS = (
     ),
     *("model", "runtime", "data"),
     "gradients",
-    *("plan", "artifact"),
+    *("plan", "target", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
     *("verification", "search", "latency"),
     *("recipe", "result", "manifest", "plots"),

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from trtbuild.search.bisect import Culprits
     from trtbuild.search.budget import StepReport, Tuned
     from trtbuild.search.sensitivity import GroupSensitivity
+    from trtbuild.target import Attention, Target
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Finding, Gate, Verdict
     from trtbuild.verification.intervals import Estimate
@@ -83,6 +84,7 @@ __all__ = [
     "ActivationError",
     "Answer",
     "Artifact",
+    "Attention",
     "BenchRecipe",
     "BenchResult",
     "Besides",
@@ -157,6 +159,7 @@ __all__ = [
     "Samples",
     "Source",
     "StepReport",
+    "Target",
     "TensorRTOptions",
     "TensorSpec",
     "Tiling",
@@ -323,6 +326,10 @@ _PLACES = {
         "Tuned",
     ),
     "trtbuild.search.sensitivity": ("GroupSensitivity",),
+    "trtbuild.target": (
+        "Attention",
+        "Target",
+    ),
     "trtbuild.verification.compare": ("Comparison",),
     "trtbuild.verification.gate": (
         "Finding",

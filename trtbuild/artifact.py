@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from calibrators import Calibration
     from trtbuild.model.cut import Cut
     from trtbuild.plan import Decision, Group, Placement
+    from trtbuild.target import Target
 
 __all__ = ["Artifact", "EarlyStop", "Record"]
 
@@ -74,6 +75,7 @@ class Artifact:
         history: one record per stage done; the manifest is made of them.
         cut: where the network was cut in front of operators that ONNX Runtime cannot run; None where it
             is whole.
+        target: what Q/DQ are placed for; None for what is installed.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Artifact:
     placement: Placement | None = None
     history: tuple[Record, ...] = ()
     cut: Cut | None = None
+    target: Target | None = None
 
     def whole(self, model: ir.Model) -> ir.Model:
         """Return `model`, a form of this artifact's network, with what lies behind the cut after it."""

@@ -83,6 +83,7 @@ class GroupKind(StrEnum):
     POOL = "pool"
     CONCAT = "concat"
     MOVEMENT = "data movement"
+    ATTENTION = "attention"
     # these two stand in ONNX Runtime's form alone
     KERNEL = "integer kernel"
     OUTPUT = "graph output"
@@ -123,7 +124,8 @@ class Group:
         Data movement and Concat share the scale of what is read behind them: in float, they only pass
         the rounding on to there.
         """
-        return self.kind in (GroupKind.LAYER, GroupKind.SKIP_BRANCH, GroupKind.POOL)
+        passing_on = (GroupKind.CONCAT, GroupKind.MOVEMENT)
+        return self.in_tensorrt_form and self.kind not in passing_on
 
 
 @dataclass(frozen=True)

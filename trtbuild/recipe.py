@@ -17,6 +17,7 @@ from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
 from trtbuild.options.tune import TuneOptions
 from trtbuild.pytorch.spec import ExportSpec, InputSpec, ModuleSource, PruneSpec, parse_input
+from trtbuild.target import TARGETS
 from trtbuild.verification.gate import Gate
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
+_TARGET = "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float."
 _STRICT = "Refuse a tensor that was always zero or has no range; else what reads it stays float."
 _GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 
@@ -79,6 +81,9 @@ class EngineRecipe:
     )
     float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
     strict: bool = option(False, _STRICT)
+    target: str | None = option(
+        None, _TARGET, choices=tuple(TARGETS), when_absent="that of the backend"
+    )
     optimize: OptimizeOptions = group(
         OptimizeOptions, "Graph passes", file_only=("seed", "max_rounds")
     )
@@ -286,6 +291,9 @@ class QuantizeRecipe:
     )
     float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
     strict: bool = option(False, _STRICT)
+    target: str | None = option(
+        None, _TARGET, choices=tuple(TARGETS), when_absent="what is installed"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from trtbuild.plots.calibration import calibration_plots, plot_folder, write_plo
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.quantization.masks import reaches_minus_infinity
+from trtbuild.target import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +82,9 @@ def calibrate_file(
         tensors = tuple(name for name in float_tensors(artifact.model) if name not in hidden)
     else:
         artifact = prepare(artifact)
-        tensors = watched_tensors(artifact.model)
+        # the file serves every target
+        watched = (watched_tensors(artifact.model, target=one) for one in TARGETS.values())
+        tensors = tuple(sorted(set().union(*watched)))
     options = replace(
         recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
     )

@@ -14,6 +14,7 @@ from trtbuild.jobs.build_checks import (
     chosen_backends,
 )
 from trtbuild.jobs.engine import load, observed_tensors, prepare
+from trtbuild.jobs.targets import engine_target
 from trtbuild.quantization import place
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
             raise InputError(f"{what} '{path}' does not exist or cannot be read.")
     check_build(recipe, besides)
     if recipe.export is None:
-        _check_network(recipe)
+        _check_network(recipe, [one.name for one, _ in chosen])
     read = [*(path for _, path in reads), *(besides.read if besides else ())]
     writes = [
         *build_outputs(recipe, [one.suffix for one, _ in chosen]),
@@ -85,16 +86,18 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
     )
 
 
-def _check_network(recipe: EngineRecipe) -> None:
+def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> None:
     """Read the network, run the passes over it without comparing, and place Q/DQ."""
     artifact = prepare(
         load(recipe.model, recipe.data.batch_axes), replace(recipe.optimize, check=False)
     )
     if not recipe.int8:
         return
+    artifact = replace(artifact, target=engine_target(recipe, backends))
     if recipe.calibration is None:
         observed_tensors(artifact, recipe)
-    place(artifact.model, recipe.float_patterns, recipe.float_groups)
+    floats = (recipe.float_patterns, recipe.float_groups)
+    place(artifact.model, *floats, target=artifact.target)
 
 
 def _stages(recipe: EngineRecipe, backends: Iterable[str]) -> Iterator[str]:

@@ -23,6 +23,7 @@ from trtbuild.jobs.compare import (
     time_against_float,
 )
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
+from trtbuild.jobs.targets import engine_target
 from trtbuild.manifest import write_manifest
 from trtbuild.model import (
     input_specs,
@@ -120,7 +121,8 @@ def build_engine(
     """
     check_build(recipe, besides)  # what is not installed is said at once, too
     artifact = load(recipe.model, recipe.data.batch_axes)
-    artifact = replace(artifact, history=(*recipe.earlier, *artifact.history))
+    target = engine_target(recipe, [one.name for one, _ in chosen_backends(recipe)])
+    artifact = replace(artifact, history=(*recipe.earlier, *artifact.history), target=target)
     plan = open_data(
         recipe.data,
         input_specs(artifact.source),
@@ -244,7 +246,8 @@ def observed_tensors(artifact: Artifact, recipe: EngineRecipe) -> tuple[str, ...
         ModelError: there is none.
         OptionError: a pattern or a name takes nothing out of INT8.
     """
-    tensors = watched_tensors(artifact.model, recipe.float_patterns, recipe.float_groups)
+    floats = (recipe.float_patterns, recipe.float_groups)
+    tensors = watched_tensors(artifact.model, *floats, artifact.target)
     if not tensors:
         raise ModelError(
             f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact, recipe)}."
@@ -254,7 +257,8 @@ def observed_tensors(artifact: Artifact, recipe: EngineRecipe) -> tuple[str, ...
 
 def _why_none(artifact: Artifact, recipe: EngineRecipe) -> str:
     """The first layer that could have been INT8, and why it is not."""
-    for decision in place(artifact.model, recipe.float_patterns, recipe.float_groups).decisions:
+    floats = (recipe.float_patterns, recipe.float_groups)
+    for decision in place(artifact.model, *floats, target=artifact.target).decisions:
         if decision.op_type in WEIGHTED | RECURRENT:
             return f"'{decision.node}' stays float: {decision.reason}"
     holder = next((node for node in artifact.model.graph if _holds_layers(node)), None)

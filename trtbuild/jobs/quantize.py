@@ -10,6 +10,7 @@ from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.foreign import left_behind, with_left_behind
 from trtbuild.jobs.paths import check_paths, named_inputs
+from trtbuild.jobs.targets import quantize_target
 from trtbuild.model import write_model
 from trtbuild.quantization import place, portable_form, quantize, say_without_range
 
@@ -41,7 +42,8 @@ def decide(recipe: QuantizeRecipe) -> Placement:
         OptionError: a pattern does not fit the network.
     """
     artifact = prepare(load(recipe.model))
-    placement = place(artifact.model, recipe.float_patterns, recipe.float_groups)
+    floats = (recipe.float_patterns, recipe.float_groups)
+    placement = place(artifact.model, *floats, target=quantize_target(recipe))
     return replace(placement, decisions=(*placement.decisions, *left_behind(artifact)))
 
 
@@ -61,7 +63,7 @@ def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
     check_paths(reads, [recipe.output])
     artifact = prepare(load(recipe.model))
     ranges = load_calibration(recipe.calibration, artifact.source)
-    artifact = artifact.with_calibration(ranges)
+    artifact = replace(artifact.with_calibration(ranges), target=quantize_target(recipe))
     say_without_range(artifact, recipe.float_patterns, recipe.float_groups, is_strict=recipe.strict)
     artifact = quantize(artifact, recipe.float_patterns, recipe.float_groups)
     assert artifact.quantized is not None

@@ -18,6 +18,7 @@ from trtbuild.plan import Plan, QuantParams
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.placement import place
 from trtbuild.quantization.scale_propagation import propagate
+from trtbuild.target import TENSORRT_11
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -53,7 +54,7 @@ def to_qdq(
     check_fits(cache, names)
     propagated = propagate(model, own)
     known = own | {name: given.value for name, given in propagated.items()}
-    placement = place(model, float_patterns)
+    placement = place(model, float_patterns, target=TENSORRT_11)
     plan = _plan(placement, known)
     if placement.consumers and not plan.params:
         raise InputError(

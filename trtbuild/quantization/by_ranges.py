@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from calibrators import Calibration, TensorRange
     from trtbuild.artifact import Artifact
     from trtbuild.plan import Placement
+    from trtbuild.target import Target
 
 __all__ = ["MOST_BITS_LOST", "place_by_ranges", "say_without_range"]
 
@@ -46,6 +47,7 @@ def place_by_ranges(
     calibration: Calibration,
     float_patterns: Sequence[str] = (),
     float_groups: Collection[str] = (),
+    target: Target | None = None,
 ) -> tuple[Placement, Mapping[str, str]]:
     """Return where Q/DQ go, as `place` does, with what cannot be rounded for its range in float.
 
@@ -58,7 +60,7 @@ def place_by_ranges(
     """
     because: dict[str, str] = {}
     dead: dict[str, str] = {}
-    first = placement = place(model, float_patterns, float_groups)
+    first = placement = place(model, float_patterns, float_groups, target=target)
     while True:
         portable = place_portable(model, placement)
         found = {
@@ -71,7 +73,7 @@ def place_by_ranges(
         if not more.keys() - because.keys():
             break
         because.update(more)
-        placement = place(model, float_patterns, float_groups, because)
+        placement = place(model, float_patterns, float_groups, because, target)
     fed = [value.name for value in model.graph.inputs if not is_constant(value)]
     if dead and (not placement.weights or all(name in dead for name in fed)):
         refuse_without_range(model, first, dead)
@@ -106,9 +108,13 @@ def say_without_range(
     """
     assert artifact.calibration is not None
     model = artifact.model
-    placement, dead = place_by_ranges(model, artifact.calibration, float_patterns, float_groups)
+    target = artifact.target
+    placement, dead = place_by_ranges(
+        model, artifact.calibration, float_patterns, float_groups, target
+    )
     if dead and is_strict:
-        refuse_without_range(model, place(model, float_patterns, float_groups), dead)
+        whole = place(model, float_patterns, float_groups, target=target)
+        refuse_without_range(model, whole, dead)
     for name, what in dead.items():
         reason = _REASON.format(name, what)
         kept = [group.name for group in placement.groups if group.reason == reason]

@@ -16,6 +16,7 @@ from trtbuild.quantization.selection import (
     output_group_name,
 )
 from trtbuild.quantization.tensorrt_placement import place_tensorrt
+from trtbuild.target import installed_target
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.plan import Placement
+    from trtbuild.target import Target
 
 __all__ = ["place"]
 
@@ -32,6 +34,7 @@ def place(
     float_patterns: Sequence[str] = (),
     float_groups: Collection[str] = (),
     because: Mapping[str, str] | None = None,
+    target: Target | None = None,
 ) -> Placement:
     """Return where Q/DQ go for TensorRT, with every group of both forms.
 
@@ -41,6 +44,7 @@ def place(
         float_groups: exact names of groups kept in float; never read as patterns. A group that is none
             any more, because another one is in float, is passed over.
         because: names of further groups that stay in float, for what their ranges are -> why.
+        target: what it is placed for; None for what is installed, see `installed_target`.
 
     Raises:
         OptionError: a pattern or a name takes nothing out of INT8.
@@ -48,11 +52,12 @@ def place(
     """
     check_is_float(model)
     always = masked_sums(model)
-    placement = _placed(model, always)
+    target = target or installed_target()
+    placement = _placed(model, always, target)
     floats = _floats(model, float_patterns, float_groups)
     if not floats and not float_patterns and not because:
         return placement
-    chosen = _placed(model, {**always, **(because or {}), **floats})
+    chosen = _placed(model, {**always, **(because or {}), **floats}, target)
     known = (*placement.groups, *(group for group in chosen.groups if not group.int8))
     check_patterns(model, float_patterns, known)
     unknown = sorted(set(float_groups) - {group.name for group in known})
@@ -64,8 +69,8 @@ def place(
     return chosen
 
 
-def _placed(model: ir.Model, floats: Mapping[str, str]) -> Placement:
-    placement = place_tensorrt(model, floats)
+def _placed(model: ir.Model, floats: Mapping[str, str], target: Target) -> Placement:
+    placement = place_tensorrt(model, floats, target)
     more = portable_groups(model, placement, floats)
     return replace(placement, groups=(*placement.groups, *more))
 

@@ -20,6 +20,7 @@ from trtbuild.quantization.onnxruntime_placement import (
 from trtbuild.quantization.placement import place
 from trtbuild.quantization.ranges import plan_with_ranges
 from trtbuild.quantization.weights import check_finite
+from trtbuild.target import installed_target
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -27,22 +28,32 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrators import Calibration, TensorRange
+    from trtbuild.target import Target
 
 __all__ = ["portable_form", "quantize", "watched_tensors"]
 
 
 def watched_tensors(
-    model: ir.Model, float_patterns: Sequence[str] = (), float_groups: Collection[str] = ()
+    model: ir.Model,
+    float_patterns: Sequence[str] = (),
+    float_groups: Collection[str] = (),
+    target: Target | None = None,
 ) -> tuple[str, ...]:
     """Return the names of the tensors whose ranges TensorRT's form and the portable form need, sorted.
 
     What `plan_with_ranges` makes of them serves every further choice of groups in float.
 
+    Args:
+        model: the float network.
+        float_patterns: groups kept in float; see `place`.
+        float_groups: exact names of further ones.
+        target: what Q/DQ are placed for; None for what is installed.
+
     Raises:
         OptionError: a pattern or a name takes nothing out of INT8.
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
     """
-    placement = place(model, float_patterns, float_groups)
+    placement = place(model, float_patterns, float_groups, target=target)
     _check_weights(model, placement)
     portable = place_portable(model, placement)
     return tuple(sorted(placement.observed | portable.observed | _parts(model, placement)))
@@ -76,7 +87,7 @@ def quantize(
     """Write TensorRT's explicit Q/DQ form of the artifact's network into `Artifact.quantized`.
 
     Args:
-        artifact: calibrated.
+        artifact: calibrated; Q/DQ are placed for its target, or for what is installed.
         float_patterns: groups kept in float, by name, op type, or a glob over either.
         float_groups: exact names of groups kept in float.
 
@@ -86,13 +97,17 @@ def quantize(
         InputError: a tensor that needs a range has none; or all were always zero.
     """
     calibration = _calibration(artifact)
-    placement, dead = place_by_ranges(artifact.model, calibration, float_patterns, float_groups)
+    target = artifact.target or installed_target()
+    placement, dead = place_by_ranges(
+        artifact.model, calibration, float_patterns, float_groups, target
+    )
     plan = plan_with_ranges(artifact.model, placement, calibration, symmetric_range)
     int8 = [decision.node for decision in placement.decisions if decision.quantized]
     record = Record(
         "quantize",
         f"{len(placement.weights)} weighted layers in INT8, {len(plan.params)} activations through Q/DQ",
         {
+            "target": target.name,
             "float_patterns": list(float_patterns),
             "float_groups": sorted(float_groups),
             "int8_nodes": int8,

@@ -11,8 +11,11 @@
 3. Data movement (Reshape, Slice, MaxPool, ...) whose readers are all quantized reads through Q/DQ of the
    same scale; so does every input of a Concat. Then TensorRT moves Q up and no copy is made. Where
    somebody reads the moved values in float, Q/DQ stay behind the movement, and nothing is rounded for them.
+   On a target that would then pool twice, all readers of a MaxPool read through its pair.
 4. Average pooling between two quantized layers reads through a pair of its own, for it computes.
-5. Biases and everything else stay float.
+5. What the target runs in float anyway, or cheaper in float, stays float (`trtbuild.target`).
+6. Where the target makes one INT8 kernel of attention, Q, K, V and what Softmax gives read through Q/DQ.
+7. Biases and everything else stay float.
 
 Each place where a rule chooses INT8 is a group; one that is to stay in float is left out where its rule
 would have chosen it, and the rules after it see what remains.
@@ -25,43 +28,53 @@ recommendations"; NVIDIA Model Optimizer's INT8 placement for rules 2 to 4, whos
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import is_constant
 from trtbuild.model.operators import AVERAGING, RECURRENT, WEIGHTED, moves_values, weight_axis
 from trtbuild.model.stats import node_macs
-from trtbuild.plan import Consumer, Decision, Group, GroupKind, Placement, WeightPoint
+from trtbuild.plan import GRAPH_OUTPUT, Consumer, Decision, Group, GroupKind, Placement, WeightPoint
+from trtbuild.quantization.attention import attention_blocks, why_attention_is_float
 from trtbuild.quantization.selection import no_int8_form
+from trtbuild.quantization.target_rules import why_layer_is_float, why_pool_is_float
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     import onnx_ir as ir
+
+    from trtbuild.target import Target
 
 __all__ = ["place_tensorrt"]
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _STREAM = "the residual stream behind a {} stays float; only Conv + Add is one INT8 kernel"
 _SHARES = "moves INT8 values; input and output share a scale"
+_POOLS_ONCE = "target {}: it is read in INT8 and in float, and runs once where one pair serves both"
 
 
-def place_tensorrt(model: ir.Model, floats: Mapping[str, str]) -> Placement:
+def place_tensorrt(model: ir.Model, floats: Mapping[str, str], target: Target) -> Placement:
     """Place Q/DQ on the main graph of `model`; bodies of If and Loop are left alone.
 
     Args:
         model: a float network.
         floats: name of a node whose group stays in float -> why.
+        target: what runs it.
     """
     choice = _Choice(floats)
     weights = []
     for node in model.graph:
         if _is_layer(node) and no_int8_form(node) is None:
             reason = "data and weight through Q/DQ"
-            if choice.make(node, GroupKind.LAYER, {0: node.inputs[0]}, reason):
+            inputs, why_float = {0: node.inputs[0]}, why_layer_is_float(node, target)
+            if choice.make(node, GroupKind.LAYER, inputs, reason, why_float):
                 weights.append(_weight_point(node))
     _add_skip_branches(model, choice)
-    _add_pools(model, choice)
-    roots = _follow_values(model, choice)
+    _add_pools(model, choice, target)
+    roots = _follow_values(model, choice, target)
+    probabilities = _add_attention(model, choice, target)
+    roots.update({n: frozenset({n}) for n in choice.consumers if n not in roots})
     names = [node.name or "" for node in model.graph]
     return Placement(
         {name: frozenset(readers) for name, readers in choice.consumers.items()},
@@ -69,6 +82,7 @@ def place_tensorrt(model: ir.Model, floats: Mapping[str, str]) -> Placement:
         roots,
         groups=tuple(choice.groups[name] for name in names if name in choice.groups),
         decisions=tuple(_decision(node, choice.groups) for node in model.graph),
+        unclipped=probabilities & choice.consumers.keys(),
     )
 
 
@@ -105,6 +119,21 @@ class _Choice:
             for index, value in inputs.items():
                 self.consumers[_name(value)].add(readers[index])
         return why_float is None
+
+    def read_along(self, node: ir.Node, name: str, readers: Collection[Consumer]) -> None:
+        """Let these, too, read the tensor `name` through Q/DQ, as a part of the group of `node`."""
+        group = self.groups[node.name or ""]
+        joined = group.consumers | frozenset(readers)
+        self.groups[group.name] = replace(group, consumers=joined)
+        self.consumers[name].update(readers)
+
+    def may_round(self, readers: Collection[Consumer]) -> bool:
+        """Whether these may read rounded values: no output of the network, nothing kept in float."""
+        return not any(r.node == GRAPH_OUTPUT or r.node in self._floats for r in readers)
+
+    def is_kept_float(self, node: ir.Node) -> bool:
+        """Whether the user, a search or its ranges keep a node in float."""
+        return node.name in self._floats
 
     def is_int8(self, node: ir.Node) -> bool:
         """Whether `node` reads through Q/DQ."""
@@ -171,14 +200,31 @@ def _depths(model: ir.Model) -> dict[str, int]:
     return depth
 
 
-def _add_pools(model: ir.Model, choice: _Choice) -> None:
+def _add_pools(model: ir.Model, choice: _Choice, target: Target) -> None:
     for node in model.graph:
         if node.op_type not in AVERAGING:
             continue
         if _reaches_quantized(node.outputs[0], choice.consumers) and _comes_from_quantized(
             node.inputs[0], choice
         ):
-            choice.make(node, GroupKind.POOL, {0: node.inputs[0]}, "pooling between INT8 layers")
+            inputs, reason = {0: node.inputs[0]}, "pooling between INT8 layers"
+            choice.make(node, GroupKind.POOL, inputs, reason, why_pool_is_float(node, target))
+
+
+def _add_attention(model: ir.Model, choice: _Choice, target: Target) -> frozenset[str]:
+    """Apply rule 6; answer the names of what the Softmaxes give, of which nothing is to be clipped."""
+    found = set()
+    for block in attention_blocks(model) if target.attention is not None else ():
+        both = (block.scores, block.mixed)
+        why_float = why_attention_is_float(block, target)
+        named = [node.name for node in both if choice.is_kept_float(node)]
+        if named and why_float is None:
+            why_float = f"attention is one kernel, and '{named[0]}' is in float"
+        for node in both:
+            reason = f"target {target.name}: attention is one INT8 kernel"
+            choice.make(node, GroupKind.ATTENTION, dict(enumerate(node.inputs)), reason, why_float)
+        found.add(_name(block.mixed.inputs[0]))
+    return frozenset(found)
 
 
 def _reaches_quantized(value: ir.Value, consumers: Mapping[str, set[Consumer]]) -> bool:
@@ -207,7 +253,7 @@ def _comes_from_quantized(value: ir.Value | None, choice: _Choice) -> bool:
     return False
 
 
-def _follow_values(model: ir.Model, choice: _Choice) -> dict[str, frozenset[str]]:
+def _follow_values(model: ir.Model, choice: _Choice, target: Target) -> dict[str, frozenset[str]]:
     """Apply rule 3 from the outputs to the inputs, and find the roots of every quantized tensor.
 
     Tensors joined by a Concat or by data movement form one group with one scale; its roots are the
@@ -226,13 +272,11 @@ def _follow_values(model: ir.Model, choice: _Choice) -> dict[str, frozenset[str]
     moved: set[str] = set()
     for node in reversed(model.graph):
         quantized = [_name(output) for output in node.outputs if consumers.get(_name(output))]
-        sources = _sources(node) if quantized and _all_read_int8(node, consumers) else {}
-        kind = GroupKind.CONCAT if node.op_type == "Concat" else GroupKind.MOVEMENT
-        if sources and choice.make(node, kind, sources, _SHARES):
-            for source in sources.values():
-                for output in quantized:
-                    group[find(output)] = find(_name(source))
-            moved.update(quantized)
+        sources = _passed_on(node, quantized, choice, target) if quantized else {}
+        for source in sources.values():
+            for output in quantized:
+                group[find(output)] = find(_name(source))
+        moved.update(quantized if sources else ())
     members: dict[str, set[str]] = defaultdict(set)
     for name in consumers:
         if name not in moved:
@@ -240,16 +284,38 @@ def _follow_values(model: ir.Model, choice: _Choice) -> dict[str, frozenset[str]
     return {name: frozenset(members[find(name)]) for name in consumers}
 
 
-def _all_read_int8(node: ir.Node, consumers: Mapping[str, set[Consumer]]) -> bool:
-    """Whether nobody reads an output of `node` in float."""
+def _passed_on(
+    node: ir.Node, quantized: Sequence[str], choice: _Choice, target: Target
+) -> dict[int, ir.Value | None]:
+    """Make the group of a node that moves values, if it moves INT8; answer the inputs it then reads so."""
+    in_float = _float_readers(node, choice.consumers)
+    sources = _sources(node)
+    kind = GroupKind.CONCAT if node.op_type == "Concat" else GroupKind.MOVEMENT
+    made = False
+    if sources and not in_float:
+        made = choice.make(node, kind, sources, _SHARES)
+    elif target.pools_once and node.op_type == "MaxPool" and choice.may_round(in_float):
+        reason = _POOLS_ONCE.format(target.name)
+        made = choice.make(node, GroupKind.POOL, sources, reason)
+        if made:
+            choice.read_along(node, quantized[0], in_float)
+    return sources if made else {}
+
+
+def _float_readers(node: ir.Node, consumers: Mapping[str, set[Consumer]]) -> tuple[Consumer, ...]:
+    """Who reads an output of `node` in float; an output of the network, or a body, counts as one."""
+    found = []
     for output in node.outputs:
         readers = consumers.get(_name(output), set())
-        if output.is_graph_output() or any(
-            user.graph is not node.graph or Consumer(user.name or "", index) not in readers
-            for user, index in output.uses()
-        ):
-            return False
-    return True
+        if output.is_graph_output():
+            found.append(Consumer(GRAPH_OUTPUT, 0))
+        for user, index in output.uses():
+            reader = Consumer(user.name or "", index)
+            if user.graph is not node.graph:
+                found.append(Consumer(GRAPH_OUTPUT, 0))
+            elif reader not in readers:
+                found.append(reader)
+    return tuple(found)
 
 
 def _sources(node: ir.Node) -> dict[int, ir.Value | None]:

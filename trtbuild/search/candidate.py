@@ -75,7 +75,11 @@ class Candidate:
         calibration = self.artifact.calibration
         assert calibration is not None
         placement, _ = place_by_ranges(
-            self.artifact.model, calibration, self.float_patterns, self.float_groups
+            self.artifact.model,
+            calibration,
+            self.float_patterns,
+            self.float_groups,
+            self.artifact.target,
         )
         return tuple(group for group in placement.groups if group.int8 and group.rounds)
 

@@ -71,7 +71,7 @@ def meet_budget(
         )
 
     def calibrated(changed: Artifact) -> Artifact:
-        tensors = watched_tensors(changed.model, float_patterns, float_groups)
+        tensors = watched_tensors(changed.model, float_patterns, float_groups, changed.target)
         return calibrate(changed, source, tensors, calibrate_options, progress)
 
     material = Material(

@@ -1,0 +1,42 @@
+"""Which target Q/DQ are placed for, where a job knows the backend that builds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
+from trtbuild.target import COMMON, FOR_RTX, TARGETS, installed_target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trtbuild.recipe import EngineRecipe, QuantizeRecipe
+    from trtbuild.target import Target
+
+__all__ = ["engine_target", "quantize_target"]
+
+
+def engine_target(recipe: EngineRecipe, backends: Iterable[str]) -> Target:
+    """Return the target of a build: the one asked for, else that of the first backend that has one.
+
+    Args:
+        recipe: of the build.
+        backends: names of those that build from its Q/DQ, the most important first.
+    """
+    if recipe.target is not None:
+        return TARGETS[recipe.target]
+    if recipe.tensorrt.dla is not None:
+        return TARGETS["dla"]
+    for backend in backends:
+        if backend == TENSORRT.backend:
+            return installed_target()
+        if backend == RTX.backend:
+            return FOR_RTX
+    return COMMON
+
+
+def quantize_target(recipe: QuantizeRecipe) -> Target:
+    """Return the target asked for, else what is installed; `COMMON` for ONNX Runtime's form."""
+    if recipe.target is not None:
+        return TARGETS[recipe.target]
+    return installed_target() if recipe.form == "tensorrt" else COMMON

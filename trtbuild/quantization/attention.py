@@ -1,0 +1,106 @@
+"""Attention whose two products run in INT8: Q, K, V and what Softmax gives read through Q/DQ.
+
+A compiler that fuses the two products and the Softmax between them into one INT8 kernel does so where all
+four are quantized, and runs two float products and a Softmax where one is not. The pairs stand right in
+front of the products, so that Q, K and V of one projection keep a scale each.
+
+Source: NVIDIA Model Optimizer, which places these pairs for TensorRT up to 512 positions
+(``modelopt.onnx.quantization.graph_utils.find_nodes_from_mha_to_exclude``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtbuild.model.constants import is_constant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx_ir as ir
+
+    from trtbuild.target import Target
+
+__all__ = ["AttentionBlock", "attention_blocks", "why_attention_is_float"]
+
+_BETWEEN = frozenset({"Add", "Div", "Mul"})
+
+
+@dataclass(frozen=True)
+class AttentionBlock:
+    """softmax(scores) V, where the scores are Q K^T, scaled and masked.
+
+    Attributes:
+        scores: the product of Q and K.
+        mixed: the product of what Softmax gives and V.
+    """
+
+    scores: ir.Node
+    mixed: ir.Node
+
+
+def attention_blocks(model: ir.Model) -> Iterator[AttentionBlock]:
+    """Yield the attention of the main graph: MatMul, then Mul, Div and Add, then Softmax, then MatMul.
+
+    Nothing in between is read by anything else, or is an output of the network.
+    """
+    for node in model.graph:
+        if not _is_product(node):
+            continue
+        value = _behind_scaling(node.outputs[0])
+        softmax = _only_reader(value)
+        if softmax is None or softmax.op_type != "Softmax" or not _is_over_last(softmax):
+            continue
+        mixed = _only_reader(softmax.outputs[0])
+        if mixed is None or not _is_product(mixed) or mixed.inputs[0] is not softmax.outputs[0]:
+            continue
+        yield AttentionBlock(node, mixed)
+
+
+def why_attention_is_float(block: AttentionBlock, target: Target) -> str | None:
+    """Return why `target` makes no INT8 kernel of an attention; None where it does, as far as is known."""
+    attention = target.attention
+    assert attention is not None
+    scores, query = block.scores.outputs[0].shape, block.scores.inputs[0]
+    lengths = [size for size in (scores.dims[-2:] if scores else ()) if isinstance(size, int)]
+    if lengths and max(lengths) > attention.longest:
+        return (
+            f"target {target.name}: attention over {max(lengths)} positions is no single INT8 kernel, "
+            f"which ends at {attention.longest}"
+        )
+    head = query.shape.dims[-1] if query is not None and query.shape else None
+    sizes = attention.head_sizes
+    if sizes is not None and isinstance(head, int) and head not in sizes:
+        known = ", ".join(map(str, sorted(sizes)))
+        return (
+            f"target {target.name}: attention with heads of {head} is no single INT8 kernel, "
+            f"only those of {known} are"
+        )
+    return None
+
+
+def _is_product(node: ir.Node) -> bool:
+    return node.op_type == "MatMul" and not any(is_constant(value) for value in node.inputs)
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    uses = tuple(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    reader = uses[0].node
+    return reader if reader.graph is value.graph else None
+
+
+def _behind_scaling(value: ir.Value) -> ir.Value:
+    reader = _only_reader(value)
+    while reader is not None and reader.op_type in _BETWEEN:
+        value = reader.outputs[0]
+        reader = _only_reader(value)
+    return value
+
+
+def _is_over_last(softmax: ir.Node) -> bool:
+    shape = softmax.outputs[0].shape
+    axis = softmax.attributes.get_int("axis", -1)
+    return axis == -1 or (shape is not None and axis == len(shape) - 1)

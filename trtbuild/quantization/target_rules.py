@@ -1,0 +1,80 @@
+"""What a target runs in float however it is quantized, or runs cheaper in float; see `trtbuild.target`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.model.operators import weight_axis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from trtbuild.target import Target
+
+__all__ = ["why_layer_is_float", "why_pool_is_float"]
+
+
+def why_layer_is_float(node: ir.Node, target: Target) -> str | None:
+    """Return why a layer with a constant weight stays in float on `target`; None where it runs in INT8."""
+    weight = node.inputs[1]
+    shape = weight.shape if weight is not None else None
+    dims = tuple(size for size in shape if isinstance(size, int)) if shape is not None else ()
+    if node.op_type == "ConvTranspose":
+        return _said(target, _why_transposed(node, target))
+    if node.op_type == "Conv" and len(dims) > 2:
+        return _said(target, _why_groups(node, dims, target))
+    axis = weight_axis(node, len(dims))
+    if node.op_type in ("Gemm", "MatMul") and axis is not None:
+        return _said(target, _why_few(dims[axis], target))
+    return None
+
+
+def why_pool_is_float(node: ir.Node, target: Target) -> str | None:
+    """Return why an averaging pool stays in float on `target`; None where it runs in INT8."""
+    windows = target.average_windows
+    if node.op_type != "AveragePool" or windows is None:
+        return None
+    sizes = node.attributes.get_ints("kernel_shape", ())
+    strides = node.attributes.get_ints("strides", (1,) * len(sizes))
+    if set(zip(sizes, strides, strict=False)) <= windows:
+        return None
+    window = "x".join(map(str, sizes))
+    step = "x".join(map(str, strides))
+    return _said(target, f"an average over {window} with stride {step} runs in float")
+
+
+def _said(target: Target, why: str | None) -> str | None:
+    return why and f"target {target.name}: {why}"
+
+
+def _why_transposed(node: ir.Node, target: Target) -> str | None:
+    if not target.transposed:
+        return "ConvTranspose gains nothing in INT8"
+    pads = node.attributes.get_ints("pads", ())
+    if any(pads) and not target.padded_transposed:
+        return "ConvTranspose with padding does not run in INT8"
+    return None
+
+
+def _why_groups(node: ir.Node, weight: Sequence[int], target: Target) -> str | None:
+    groups, multiple = node.attributes.get_int("group", 1), target.group_multiple
+    if groups == 1:
+        return None
+    given, made = weight[1], weight[0] // groups
+    if (given, made) == (1, 1) and target.depthwise:
+        return None
+    if given % multiple or made % multiple:
+        channels = given if given % multiple else made
+        return (
+            f"groups of {channels} channel{'s' * (channels > 1)} are filled up to a multiple of {multiple} "
+            "in INT8, which costs more than float"
+        )
+    return None
+
+
+def _why_few(outputs: int, target: Target) -> str | None:
+    if outputs >= target.fewest_outputs:
+        return None
+    return f"a product with {outputs} output{'s' * (outputs > 1)} costs less in float"

@@ -1,0 +1,115 @@
+"""What Q/DQ are placed for: small tables of facts on what each of NVIDIA's compilers does with INT8.
+
+Where nothing is known of a target, its table says what the others share. docs/tensorrt.md shows the tables
+with the source of every line.
+
+Sources:
+    [header] NVIDIA's ``NvInfer.h`` of TensorRT 10 and 11, ``IConvolutionLayer::setNbGroups``.
+    [Model Optimizer] NVIDIA's ``modelopt.onnx.quantization.graph_utils``.
+    [DLA] NVIDIA, "DLA Supported Layers and Restrictions".
+    [measured] plans that the builder of TensorRT for RTX 1.7.1 made for compute capability 8.9: which kernels
+        there are, on which type, and how large the plan is. Nothing was run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trtbuild.errors import MissingError
+from trtbuild.machine import is_importable
+from trtbuild.runtime.tensorrt.versions import RTX, installed
+
+__all__ = ["COMMON", "FOR_RTX", "TARGETS", "TENSORRT_11", "Attention", "Target", "installed_target"]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention that becomes one INT8 kernel: Q, K, V and the result of Softmax through Q/DQ.
+
+    Attributes:
+        longest: most positions; beyond, the parts are kernels of their own.
+        head_sizes: sizes of a head that have the kernel; None where that is not known.
+    """
+
+    longest: int
+    head_sizes: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What one compiler does with INT8.
+
+    Attributes:
+        name: as on the command line.
+        title: as in reports.
+        transposed: whether ConvTranspose runs in INT8.
+        padded_transposed: whether it does with padding, too.
+        group_multiple: channels of a group, in and out, must be a multiple of this for INT8.
+        depthwise: whether a group of one channel runs in INT8 whatever `group_multiple` says.
+        average_windows: (size, stride) of the windows of AveragePool that run in INT8; None for all.
+        fewest_outputs: a Gemm or MatMul of fewer outputs is cheaper in float.
+        pools_once: whether a MaxPool that is read in INT8 and in float must be read through one pair by
+            all, lest it run twice.
+        attention: which attention becomes one INT8 kernel; None where none is known to.
+    """
+
+    name: str
+    title: str
+    transposed: bool = True
+    padded_transposed: bool = True
+    group_multiple: int = 1
+    depthwise: bool = True
+    average_windows: frozenset[tuple[int, int]] | None = None
+    fewest_outputs: int = 1
+    pools_once: bool = False
+    attention: Attention | None = None
+
+
+COMMON = Target(name="common", title="no compiler in particular", transposed=False)
+"""ConvTranspose gains nothing on TensorRT for RTX and ONNX Runtime, which run it in float [measured], and on
+TensorRT the axis of its scales is disputed; all else is INT8 on one of them at least."""
+
+_MODEL_OPTIMIZER = Attention(longest=512)
+TENSORRT_10 = Target(
+    name="tensorrt-10",
+    title="TensorRT 10",
+    group_multiple=4,  # [header]
+    depthwise=True,  # [Model Optimizer]
+    fewest_outputs=2,  # [Model Optimizer]: products with a vector stay float
+    attention=_MODEL_OPTIMIZER,
+)
+TENSORRT_11 = Target(
+    name="tensorrt-11",
+    title="TensorRT 11",
+    group_multiple=4,
+    depthwise=True,
+    fewest_outputs=2,
+    attention=_MODEL_OPTIMIZER,
+)
+FOR_RTX = Target(
+    name="rtx",
+    title="TensorRT for RTX",
+    transposed=False,  # [measured]: float, and the INT8 weight is dequantized at every run
+    group_multiple=4,  # [measured]: other groups are padded to it, with zeros that the plan holds
+    depthwise=False,
+    average_windows=frozenset({(3, 1)}),  # [measured], of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1
+    fewest_outputs=3,  # [measured]: one or two outputs cost kernels more than in float
+    pools_once=True,  # [measured]
+    attention=Attention(512, frozenset({16, 32, 64})),  # [measured], of 8 to 256
+)
+DLA = Target(
+    name="dla",
+    title="NVIDIA's deep learning accelerator",
+    padded_transposed=False,  # [DLA]
+)
+
+TARGETS = {one.name: one for one in (COMMON, TENSORRT_10, TENSORRT_11, FOR_RTX, DLA)}
+
+
+def installed_target() -> Target:
+    """Return the table of what is installed: TensorRT, else TensorRT for RTX; without either `COMMON`."""
+    try:
+        return TARGETS[f"tensorrt-{installed().major}"]
+    except MissingError:  # none, not NVIDIA's, or another version
+        pass
+    return FOR_RTX if any(is_importable(module) for module in RTX.modules) else COMMON
