@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from trtbuild.model.names import Names
@@ -11,8 +12,6 @@ from trtbuild.model.traversal import all_graphs, all_nodes, bodies
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-
-    import numpy as np
 
 __all__ = [
     "GraphWriter",
@@ -47,17 +46,16 @@ def set_constant(
 
     Args:
         model: the network.
-        node: a layer; its constant gets the dtype of its weight, input 1.
+        node: a layer, or an Add; its constant gets the dtype of its other operands.
         index: the input, which may not be there yet.
         array: the elements.
         suffix: the constant is called after node, index and this.
     """
-    weight = node.inputs[1]
-    assert weight is not None
-    assert weight.dtype is not None
+    given = (value.dtype for value in (node.inputs[1], *node.inputs) if value is not None)
+    dtype = next(dtype for dtype in given if dtype is not None)
     old = node.inputs[index] if index < len(node.inputs) else None
     name = Names(model).fresh(f"{node.name}_{index}_{suffix}")
-    value = add_initializer(model.graph, name, array.astype(weight.dtype.numpy()))
+    value = add_initializer(model.graph, name, array.astype(dtype.numpy()))
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     node.replace_input_with(index, value)
@@ -194,6 +192,31 @@ class GraphWriter:
         node.outputs[0].type = like.type
         node.outputs[0].shape = like.shape
         return node
+
+    def with_constant(
+        self, op_type: str, value: ir.Value, constant: np.ndarray, hint: str
+    ) -> ir.Value:
+        """Insert ``op_type(value, constant)`` directly behind `value` and return its output.
+
+        The constant gets the dtype of `value`; the output has its type, and its shape, which the constant
+        must not widen beyond dims of size 1.
+        """
+        dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+        operand = self.constant(f"{hint}_by", constant.astype(dtype))
+        node = self._node(op_type, [value, operand], hint, {})
+        output = node.outputs[0]
+        output.type = value.type
+        output.shape = value.shape
+        self.place_behind(value, [node])
+        return output
+
+    def place_behind(self, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+        """Put new nodes directly behind the one that makes `value`, an input's in front of all."""
+        producer = value.producer()
+        if producer is None:
+            self.graph.insert_before(self.graph[0], nodes)
+        else:
+            self.graph.insert_after(producer, nodes)
 
     def _node(
         self, op_type: str, inputs: Sequence[ir.Value], hint: str, attributes: Mapping[str, int]

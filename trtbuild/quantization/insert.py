@@ -68,7 +68,7 @@ def _quantize_activation(
     dequantize = writer.dequantize(
         quantize.outputs[0], parameters, f"{name}_dequantized", like=value, axis=None
     )
-    _place_behind(writer.graph, value, [quantize, dequantize])
+    writer.place_behind(value, [quantize, dequantize])
     for consumer in sorted(consumers):
         if consumer.node == GRAPH_OUTPUT:
             aside = writer.fresh(f"{name}_float")
@@ -152,11 +152,3 @@ def _scale_behind(node: ir.Node, index: int) -> np.ndarray:
 def _scale_array(scale: np.ndarray | np.float32, value: ir.Value) -> np.ndarray:
     dtype = np.float16 if value.dtype == ir.DataType.FLOAT16 else np.float32
     return np.asarray(scale, dtype)
-
-
-def _place_behind(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None:
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(graph[0], nodes)
-    else:
-        graph.insert_after(producer, nodes)

@@ -20,6 +20,7 @@ from trtbuild.search.steps import (
     equalize_channels,
     other_calibrator,
     other_range_of_one_tensor,
+    rescale_channels,
 )
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ _STEPS: tuple[tuple[str, _Step], ...] = (
     ("other calibrator", other_calibrator),
     ("bias correction", correct_biases),
     ("channel equalization", equalize_channels),
+    ("channel scaling", rescale_channels),
     ("other calibrator again", other_calibrator),
     ("bias correction again", correct_biases),
     ("ranges of single tensors", other_range_of_one_tensor),

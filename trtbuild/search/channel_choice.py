@@ -1,0 +1,234 @@
+"""Which scale and shift a tensor gets, if any: those with the least expected error of its readers' outputs.
+
+With x̂ what is read in place of x behind rounding, and Ŵ the rounded weights, a reader's output errs by
+
+    sum over channels c  of  |W_c|^2 E[(x̂_c - x_c)^2]                     what rounding x does
+    sum over outputs o   of  step_o^2 / 12  sum over c of E[u_c^2]          what rounding W scale does
+
+where W_c is the part of the weight that reads channel c, and errors of different channels are taken as
+uncorrelated. Both are computed from a sample of x, without a run of the network, for windows ``[low, high]``
+of each channel at several clipping points; of each window follow
+
+    shift = (low + high) / 2, or 0        scale = (half of its width / the widest)^strength
+    scale = sqrt(half of its width / max |W_c|)        SmoothQuant's balance with the weights
+
+Every tensor is judged by itself, so one whose weights would suffer does not spoil the others. The errors of
+a reader count relative to the variance of its output.
+
+Sources: see `channel_scaling`; the expected error of a uniform rounding is ``step^2 / 12`` (Widrow, 1956).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.model.attributes import attribute, constant_of
+from trtbuild.search.channel_scaling import Rescaling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from trtbuild.search.channel_samples import ChannelSample
+    from trtbuild.search.channel_sites import Site
+
+    Channels = NDArray[np.float64]
+
+__all__ = ["Choice", "best_choices"]
+
+_LEVELS = 127
+_TINY = 1e-30
+_STRENGTHS = (0.5, 0.75, 1.0)
+# Clipping points as shares of the largest magnitude, a third of an octave apart.
+_CLIPS = tuple(float(2.0 ** (-step / 3)) for step in range(9))
+# Channels this much smaller than the largest are treated as if they were this large: their values
+# are noise, and a larger factor would only amplify it.
+_SMALLEST_SHARE = 1e-3
+# Of so many samples' worth of room is a shifted window wider than what was seen.
+_MARGIN = 4.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one tensor would be read as.
+
+    Attributes:
+        rescaling: scale and shift; None where the tensor stays as it is.
+        amax: clipping point of what is rounded.
+        error: expected error of the readers' outputs, relative to their variance, summed over readers.
+    """
+
+    rescaling: Rescaling | None
+    amax: float
+    error: float
+
+    def is_better_than(self, other: Choice, by_db: float) -> bool:
+        """Whether the error is below that of `other` by so many dB at least."""
+        return bool(self.error * 10.0 ** (by_db / 10.0) <= other.error)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What a layer makes of the errors of its input.
+
+    Attributes:
+        energy: float64 ``[channels]``, sum of the squares of the weights that read each channel.
+        magnitude: float64 ``[groups, outputs of a group, channels of a group]``, the largest weight of the
+            kernel.
+        kernel: number of kernel positions.
+    """
+
+    energy: Channels
+    magnitude: Channels
+    kernel: int
+
+    def largest(self) -> Channels:
+        """Largest weight that reads each channel, relative to the largest of all, ``[channels]``."""
+        found: Channels = self.magnitude.max(axis=1).reshape(-1)
+        return found / max(float(found.max()), _TINY)
+
+    def rounding_error(self, scale: Channels, square: Channels) -> float:
+        """Return what rounding ``weight * scale`` does to the sum of its outputs.
+
+        Args:
+            scale: float64 ``[channels]``.
+            square: mean square of each channel that it reads, float64 ``[channels]``.
+        """
+        groups, _, inputs = self.magnitude.shape
+        scaled = self.magnitude * scale.reshape(groups, 1, inputs)
+        steps = scaled.max(axis=2) / _LEVELS
+        read = square.reshape(groups, inputs).sum(axis=1) * self.kernel
+        return float((steps**2).sum(axis=1) @ read) / 12.0
+
+
+def best_choices(
+    site: Site, sample: ChannelSample, nodes: Mapping[str, ir.Node]
+) -> tuple[Choice, Choice, Choice]:
+    """Return the best choices for a tensor: as it is, scaled, scaled or shifted or both.
+
+    Takes some tens of milliseconds.
+    """
+    readers = [_reader(nodes[name]) for name in site.readers]
+    variance = sample.values.var(axis=0, dtype=np.float64)
+    powers = [max(float(reader.energy @ variance), _TINY) for reader in readers]
+    judge = _Judge(site, sample, readers, powers)
+    zero = np.zeros(site.channels)
+    plain = min(judge.choices(_plain(sample, zero)), key=_error)
+    scaled = min(judge.choices(_scaled(sample, readers, shifted=False)), key=_error)
+    if not site.shiftable:
+        return plain, scaled, scaled
+    shifted = min(judge.choices(_scaled(sample, readers, shifted=True)), key=_error)
+    return plain, scaled, min(scaled, shifted, key=_error)
+
+
+def _error(choice: Choice) -> float:
+    return choice.error
+
+
+def _reader(node: ir.Node) -> _Reader:
+    weight = constant_of(node, 1)
+    assert weight is not None
+    if node.op_type != "Conv":
+        if not (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+            weight = weight.T
+        return _Reader((weight**2).sum(axis=0), np.abs(weight)[None], 1)
+    groups = int(attribute(node, "group", 1))
+    outputs, inputs = weight.shape[:2]
+    grouped = weight.reshape(groups, outputs // groups, inputs, -1)
+    energy = (grouped**2).sum(axis=(1, 3)).reshape(-1)
+    return _Reader(energy, np.abs(grouped).max(axis=3), grouped.shape[3])
+
+
+_Form = tuple["Channels", "Channels", float]
+"""Scale, shift and amax."""
+
+
+def _plain(sample: ChannelSample, zero: Channels) -> Iterator[_Form]:
+    largest = float(sample.amax.max())
+    for clip in _CLIPS:
+        yield np.ones_like(zero), zero, clip * largest
+
+
+def _scaled(sample: ChannelSample, readers: Sequence[_Reader], *, shifted: bool) -> Iterator[_Form]:
+    weights = np.clip(np.max([r.largest() for r in readers], axis=0), _SMALLEST_SHARE, 1.0)
+    for clip in _CLIPS:
+        half, shift = _windows(sample, clip, shifted=shifted)
+        largest = float(half.max())
+        if largest <= 0.0:
+            continue
+        share = np.where(half > 0.0, np.clip(half / largest, _SMALLEST_SHARE, 1.0), 1.0)
+        scales = [share**strength for strength in _STRENGTHS]
+        if shifted:
+            scales.append(np.ones_like(share))
+        balanced = np.sqrt(share / weights)
+        scales.append(balanced / balanced.max())
+        for scale in scales:
+            amax = float((half / scale).max())
+            step = scale * amax / _LEVELS
+            yield scale, np.rint(shift / step) * step, amax  # zero stays exact
+
+
+def _windows(sample: ChannelSample, clip: float, *, shifted: bool) -> tuple[Channels, Channels]:
+    """Half of the width of each channel's window, and its middle.
+
+    A window that does not lie around zero holds zero all the same, and is wider than what was seen by a
+    share that falls with the number of samples: other data will go beyond both of its ends, where a
+    symmetric scale has room on one side.
+    """
+    reach = clip * sample.amax
+    if not shifted:
+        return reach, np.zeros_like(reach)
+    low = np.minimum(np.maximum(sample.low, -reach), 0.0)
+    high = np.maximum(np.minimum(sample.high, reach), 0.0)
+    wider = 1.0 + _MARGIN / sample.num_samples
+    return wider * (high - low) / 2, (low + high) / 2
+
+
+class _Judge:
+    """Computes the expected error of forms of one tensor."""
+
+    def __init__(
+        self,
+        site: Site,
+        sample: ChannelSample,
+        readers: Sequence[_Reader],
+        powers: Sequence[float],
+    ) -> None:
+        self._site = site
+        self._values = sample.values
+        self._mean = sample.values.mean(axis=0, dtype=np.float64)
+        self._square = np.einsum("rc,rc->c", sample.values, sample.values, dtype=np.float64) / len(
+            sample.values
+        )
+        self._readers = readers
+        self._powers = powers
+        self._energy = sum(r.energy / power for r, power in zip(readers, powers, strict=True))
+
+    def choices(self, forms: Iterator[_Form]) -> Iterator[Choice]:
+        """Return every form with its error."""
+        for scale, shift, amax in forms:
+            if amax > 0.0:
+                plain = not shift.any() and bool((scale == 1.0).all())
+                rescaling = None if plain else Rescaling(self._site, scale, shift)
+                yield Choice(rescaling, amax, self._error(scale, shift, amax))
+            else:
+                yield Choice(None, amax, 0.0)
+
+    def _error(self, scale: Channels, shift: Channels, amax: float) -> float:
+        step = amax / _LEVELS
+        steps = (self._values - shift.astype(np.float32)) * (1.0 / (scale * step)).astype(
+            np.float32
+        )
+        rounded = np.clip(np.rint(steps), -_LEVELS, _LEVELS)
+        rounded -= steps
+        lost = np.einsum("rc,rc->c", rounded, rounded, dtype=np.float64) / len(rounded)
+        error = float(self._energy @ (lost * (scale * step) ** 2))
+        square = (self._square - 2 * shift * self._mean + shift**2) / scale**2
+        for reader, power in zip(self._readers, self._powers, strict=True):
+            error += reader.rounding_error(scale, square) / power
+        return error

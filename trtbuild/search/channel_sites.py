@@ -1,0 +1,282 @@
+"""Tensors whose channels can be brought to one range: who reads them, and who can take the factor at no cost.
+
+A site is a tensor that layers in INT8 read, with the axis of its channels. ``u = (x - shift) / scale`` is
+what they read instead, rounded; their weights take ``scale`` back, and their biases ``shift``:
+
+    W x + b  =  (W scale) u + (b + W shift)
+
+Three kinds of operators in front of x can compute u in place of x, so that nothing is inserted:
+
+    layers       Conv, Gemm or MatMul with constant weights, also through operators f with
+                 ``f(y / s) = f(y) / s`` (Relu, LeakyRelu, pooling, Add of a constant): the scale goes
+                 into their weights and biases, as in cross-layer equalization
+    constants    Mul or Div by a constant (as in hard-swish and GELU), LayerNormalization
+    gates        Mul by one value a channel (squeeze-and-excitation): the gate, which has one pixel, is scaled
+
+Of a product, either side can take it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trtbuild.model.attributes import attribute, input_at
+from trtbuild.model.constants import array, is_constant
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    import onnx_ir as ir
+
+__all__ = ["Absorber", "Site", "find_sites", "input_channels"]
+
+_HOMOGENEOUS = frozenset(
+    {"AveragePool", "Dropout", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool", "Relu"}
+)
+_KEEP_SHIFTS = frozenset({"Dropout", "Identity"})
+
+
+@dataclass(frozen=True)
+class Absorber:
+    """An operator in front of a site that takes ``1 / scale``.
+
+    Attributes:
+        node: its name.
+        kind: ``weights``, ``factor``, ``divisor``, ``addend``, ``norm`` or ``gate``.
+        index: the constant operand, or the gate.
+    """
+
+    node: str
+    kind: str
+    index: int = 1
+
+
+@dataclass(frozen=True)
+class Site:
+    """A tensor, and the layers in INT8 that read it along the same channels.
+
+    Attributes:
+        tensor: what they read.
+        axis: its channels: 1 in front of convolutions, -1 in front of Gemm and MatMul.
+        channels: how many.
+        readers: names of the layers.
+        absorbers: what takes the scale at no cost; empty where a Mul has to be inserted.
+        absorbs_shift: whether the absorbers take a shift, too.
+        shiftable: whether the readers can: they do not pad, and have a bias or can get one.
+    """
+
+    tensor: str
+    axis: int
+    channels: int
+    readers: tuple[str, ...]
+    absorbers: tuple[Absorber, ...]
+    absorbs_shift: bool
+    shiftable: bool
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a scale costs nothing at run time."""
+        return bool(self.absorbers)
+
+
+def find_sites(model: ir.Model, layers: Collection[str]) -> tuple[Site, ...]:
+    """Return the sites of the main graph, in its order.
+
+    Args:
+        model: the float network.
+        layers: names of the layers in INT8.
+    """
+    return tuple(
+        site
+        for value in _values(model)
+        for axis in (1, -1)
+        if (site := _site(value, axis, layers)) is not None
+    )
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from (value for value in model.graph.inputs if not is_constant(value))
+    for node in model.graph:
+        yield from node.outputs
+
+
+def _site(value: ir.Value, axis: int, layers: Collection[str]) -> Site | None:
+    users = [
+        use.node
+        for use in value.uses()
+        if use.idx == 0 and use.node.name in layers and _axis_read(use.node) == axis
+    ]
+    sizes = {input_channels(user) for user in users}
+    if len(sizes) != 1 or not value.name:
+        return None
+    readers = tuple(dict.fromkeys(user.name or "" for user in users))
+    alone = len(value.uses()) == len(users) and not value.is_graph_output()
+    channels = sizes.pop()
+    along = _Along(axis, channels)
+    absorbers, takes_shift = _absorbers(value, along) if alone else _NOTHING
+    shiftable = all(_takes_shift(user) for user in users)
+    return Site(value.name, axis, channels, readers, absorbers, takes_shift, shiftable)
+
+
+def _axis_read(node: ir.Node) -> int | None:
+    """The axis of the data input that the weight's input channels are read along; None: leave it alone."""
+    if node.domain not in ("", "ai.onnx") or not is_constant(input_at(node, 1)):
+        return None
+    if node.op_type == "Conv":
+        return 1
+    if node.op_type == "Gemm":
+        plain = attribute(node, "alpha", 1.0) == 1.0 and not attribute(node, "transA", 0)
+        return -1 if plain else None
+    if node.op_type == "MatMul":
+        weight = array(node.inputs[1])
+        return -1 if weight is not None and weight.ndim == 2 else None
+    return None
+
+
+def input_channels(node: ir.Node) -> int:
+    """Return how many channels a Conv, Gemm or MatMul with a constant weight reads."""
+    weight = array(node.inputs[1])
+    assert weight is not None
+    if node.op_type == "Conv":
+        return int(weight.shape[1]) * int(attribute(node, "group", 1))
+    return int(weight.shape[1 if _is_transposed(node) else 0])
+
+
+def output_channels(node: ir.Node) -> int:
+    """Return how many channels a Conv, Gemm or MatMul with a constant weight gives."""
+    weight = array(node.inputs[1])
+    assert weight is not None
+    return int(weight.shape[0 if node.op_type == "Conv" or _is_transposed(node) else 1])
+
+
+def _is_transposed(node: ir.Node) -> bool:
+    return node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
+
+
+def _takes_shift(node: ir.Node) -> bool:
+    """Whether a constant taken off all inputs of a layer is a constant in its outputs, which it can add."""
+    if node.op_type == "MatMul":
+        return added_behind(node) is not None
+    bias = input_at(node, 2)
+    if bias is not None and not is_constant(bias):
+        return False
+    if node.op_type == "Gemm":
+        return bool(attribute(node, "beta", 1.0) == 1.0)
+    pads = attribute(node, "pads", ())
+    return attribute(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID") and not any(pads)
+
+
+def added_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
+    """Return the Add of a constant that alone reads a MatMul, with the constant's input index."""
+    uses = list(node.outputs[0].uses())
+    if len(uses) != 1 or node.outputs[0].is_graph_output():
+        return None
+    user = uses[0].node
+    if user.op_type != "Add" or user.domain not in ("", "ai.onnx"):
+        return None
+    index = 1 - uses[0].idx
+    return (user, index) if is_constant(user.inputs[index]) else None
+
+
+@dataclass(frozen=True)
+class _Along:
+    """The channels that are scaled: their axis, and how many."""
+
+    axis: int
+    channels: int
+
+
+_Absorbed = tuple[tuple[Absorber, ...], bool]
+"""What takes the scale of a tensor, and whether the last of it takes a shift, too."""
+
+_NOTHING: _Absorbed = ((), False)
+
+
+def _absorbers(value: ir.Value, along: _Along) -> _Absorbed:
+    """What takes the scale of `value`, which nothing else reads."""
+    node = value.producer()
+    if node is None or node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
+        return _NOTHING
+    if _gives_channels(node, along):
+        return (Absorber(node.name or "", "weights"),), node.op_type != "MatMul"
+    if node.op_type in _HOMOGENEOUS:
+        return _behind(node, along, keeps_shift=node.op_type in _KEEP_SHIFTS)
+    if _flattens_one_pixel(node):
+        return _behind(node, replace(along, axis=1), keeps_shift=False)
+    if node.op_type == "LayerNormalization":
+        absorber = Absorber(node.name or "", "norm")
+        return ((absorber,), True) if _normalises_channels(node, along) else _NOTHING
+    return _elementwise(node, along)
+
+
+def _behind(node: ir.Node, along: _Along, *, keeps_shift: bool) -> _Absorbed:
+    source = node.inputs[0]
+    if source is None or not _is_read_once(source):
+        return _NOTHING
+    found, takes_shift = _absorbers(source, along)
+    return found, takes_shift and keeps_shift
+
+
+def _normalises_channels(node: ir.Node, along: _Along) -> bool:
+    last, shape = attribute(node, "axis", -1), node.outputs[0].shape
+    is_last = last == -1 or (shape is not None and last == len(shape) - 1)
+    constants = [array(value) for value in node.inputs[1:] if value is not None]
+    fit = all(one is not None and one.shape == (along.channels,) for one in constants)
+    return bool(along.axis == -1 and is_last and fit)
+
+
+def _elementwise(node: ir.Node, along: _Along) -> _Absorbed:
+    if node.op_type not in ("Add", "Div", "Mul") or len(node.inputs) != 2:
+        return _NOTHING
+    constants = [index for index, value in enumerate(node.inputs) if is_constant(value)]
+    if len(constants) == 1 and (along.axis == -1 or node.outputs[0].shape is not None):
+        return _with_constant(node, constants[0], along)
+    if node.op_type == "Mul" and not constants:
+        for value in node.inputs:
+            found, _ = _absorbers(value, along) if value and _is_read_once(value) else _NOTHING
+            if found:
+                return found, False
+    gates = [index for index, value in enumerate(node.inputs) if _is_gate(value)]
+    if node.op_type == "Mul" and len(gates) == 1 and along.axis == 1:
+        return (Absorber(node.name or "", "gate", gates[0]),), False
+    return _NOTHING
+
+
+def _with_constant(node: ir.Node, index: int, along: _Along) -> _Absorbed:
+    name = node.name or ""
+    if node.op_type == "Mul":
+        return (Absorber(name, "factor", index),), False
+    if node.op_type == "Div":
+        return ((Absorber(name, "divisor", index),), False) if index == 1 else _NOTHING
+    source = node.inputs[1 - index]
+    found, _ = _absorbers(source, along) if source and _is_read_once(source) else _NOTHING
+    return ((*found, Absorber(name, "addend", index)), True) if found else _NOTHING
+
+
+def _gives_channels(node: ir.Node, along: _Along) -> bool:
+    """Whether `node` is a layer whose output channels lie along `axis`, all its constants known."""
+    if _axis_read(node) != along.axis or output_channels(node) != along.channels:
+        return False
+    bias = input_at(node, 2)
+    return bias is None or (is_constant(bias) and attribute(node, "beta", 1.0) == 1.0)
+
+
+def _is_read_once(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def _is_gate(value: ir.Value | None) -> bool:
+    if value is None or value.shape is None or len(value.shape) < 3 or is_constant(value):
+        return False
+    dims = list(value.shape)
+    return dims[1] != 1 and all(dim == 1 for dim in dims[2:])
+
+
+def _flattens_one_pixel(node: ir.Node) -> bool:
+    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    return (
+        node.op_type in ("Flatten", "Reshape", "Squeeze")
+        and source is not None
+        and source.op_type == "GlobalAveragePool"
+    )
