@@ -1,6 +1,7 @@
 """Set up a virtual environment and run the demonstration or the tests; needs Python 3.10 and a network.
 
-    python3 dev.py demo     build a verified INT8 engine from the trained network in samples/quickstart
+    python3 dev.py demo     build a verified INT8 engine from the trained network in samples/quickstart, and,
+                            where NVIDIA has wheels of TensorRT for RTX, a plan by its compiler
     python3 dev.py test     lint, format check, types and tests; what continuous integration runs
     python3 dev.py coverage  the tests with coverage measured, which must not fall below a floor
     python3 dev.py lowest   demonstration and tests with the lowest versions that pyproject.toml declares
@@ -21,10 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 EXTRAS = {
     "demo": "",
-    "test": "[dev,torch,ray]",
-    "coverage": "[dev,torch,ray]",
+    "test": "[dev,torch,ray,rtx]",
+    "coverage": "[dev,torch,ray,rtx]",
     "lowest": "[dev]",
 }
+OPTIONAL = {"demo": "[rtx]"}  # what the demonstration can do without
 TESTED_TORCH = (
     "torch==2.13.0"  # the range is wider; a plain torch would bring gigabytes of the newest CUDA
 )
@@ -34,6 +36,8 @@ DEMO = (
     f"--preprocess {SAMPLE}/digits.toml --verify-data {SAMPLE}/test.npz --labels {SAMPLE}/test.npz "
     "--max-top1-drop 1 -o out"
 ).split()
+BY_NVIDIA = ["--also", "tensorrt-rtx", "--shape", "image=1x1x8x8:8x1x8x8:32x1x8x8"]
+HAS_RTX = "import tensorrt_rtx_bindings"
 CHECKS = (
     ["-m", "ruff", "check", "."],
     ["-m", "ruff", "format", "--check", "."],
@@ -71,8 +75,23 @@ def environment(task: str) -> Path:
         "lowest": lowest(project.read_text()),
     }[task]
     run([str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}{EXTRAS[task]}", *pins])
+    if task in OPTIONAL:
+        extra = [str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}{OPTIONAL[task]}"]
+        subprocess.run(extra, cwd=ROOT, check=False)
     stamp.write_text(wanted)
     return python
+
+
+def commands(task: str, python: Path) -> list[list[str]]:
+    """Return what `task` runs; where NVIDIA's compiler is there, the demonstration shows it, too."""
+    if task != "demo":
+        return list(COMMANDS[task])
+    checked = subprocess.run([str(python), "-c", HAS_RTX], check=False, capture_output=True)
+    if checked.returncode:
+        told = "TensorRT for RTX cannot be installed here: the demonstration has no plan by NVIDIA's compiler"
+        print(told, file=sys.stderr)
+        return [DEMO]
+    return [[*DEMO, *BY_NVIDIA]]
 
 
 def lowest(project: str) -> list[str]:
@@ -98,7 +117,7 @@ def main() -> None:
     if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence, not a traceback
         sys.exit(f"trtbuild needs Python 3.10 or newer; this is {sys.version.split()[0]}")
     python = environment(task)
-    for arguments in COMMANDS[task]:
+    for arguments in commands(task, python):
         print("$ python", *arguments, file=sys.stderr, flush=True)
         run([str(python), *arguments])
 

@@ -107,6 +107,8 @@ class Native:
         def call(this: int, *given: Any) -> Any:
             values = tuple(v.decode() if isinstance(v, bytes) else v for v in given)
             world.calls.append((key, *values))
+            if key in world.says:
+                world.log(*world.says[key])
             if key in world.failing:
                 return world.failing[key] if result is not None else None
             try:

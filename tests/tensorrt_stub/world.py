@@ -24,6 +24,7 @@ class World:
         number: version as TensorRT writes it, 101601 for 10.16.1.
         calls: every virtual call, ``(interface.member, arguments...)``, oldest first.
         failing: members that do nothing, and what they answer (0 is null and false too).
+        says: members that log something when they are called: severity and text.
         unsupported: op types that the parser refuses.
         device: name of the GPU that plans are built for.
         errors: tracebacks of bugs in the stand-in itself; must stay empty.
@@ -39,6 +40,7 @@ class World:
     number: int
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     failing: dict[str, int] = field(default_factory=dict)
+    says: dict[str, tuple[str, str]] = field(default_factory=dict)
     unsupported: set[str] = field(default_factory=set)
     device: str = "Stand-in GPU 0"
     errors: list[str] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["TensorRTBackend", "TensorRTOptions"]
+
+_log = logging.getLogger(__name__)
 
 
 class TensorRTBackend:
@@ -132,6 +135,8 @@ class TensorRTBackend:
                 values_for(options.shape_values, inputs),
             )
             built = build_plan(tensorrt, blueprint, request, options, request.progress)
+            for text in built.log.errors:
+                _log.warning("%s built a plan and said: %s", tensorrt, text)
             not_opened = _why_not_opened(tensorrt, options)
             layers = EngineLayers((), detailed=False)
             verdict = f"not checked: the plan was not opened, because {not_opened}"

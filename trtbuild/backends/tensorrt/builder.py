@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.backends.tensorrt.config import apply_options
+from trtbuild.backends.tensorrt.config import apply_options, set_flag
 from trtbuild.backends.tensorrt.implicit import calibrating, needs_device
 from trtbuild.backends.tensorrt.network import parse_network
 from trtbuild.backends.tensorrt.profiles import add_profiles
@@ -129,10 +129,10 @@ def build_plan(
         )
         values = bounded_values(network, blueprint.values, request.calibration_batches)
         with explained(log, f"{tensorrt} refuses an option", OptionError):
-            apply_options(tensorrt, builder, config, options)
+            apply_options(tensorrt, builder, config, options, log)
             add_profiles(builder, config, blueprint.profiles, log, values)
             if blueprint.fp16_flag:
-                config.set_flag(tensorrt.member("BuilderFlag", "FP16"))
+                set_flag(tensorrt, config, "FP16", log)
             timing_cache = load_timing_cache(config, options, log)
         with contextlib.ExitStack() as stack:
             calibration = None

@@ -1,7 +1,14 @@
-"""Options become settings of TensorRT's builder configuration; what it silently refuses is found out."""
+"""Options become settings of TensorRT's builder configuration; what it silently refuses is found out.
+
+Its setters answer nothing in Python: some log an error and keep the old value, some keep it without a word,
+some take the value and warn that it does nothing. So each setting is read back, and what was said meanwhile
+is looked at.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.tensorrt.rtx import set_capabilities
@@ -14,10 +21,15 @@ from trtbuild.options.tensorrt import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trtbuild.options.tensorrt import TensorRTOptions
+    from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["apply_options", "flag_names"]
+__all__ = ["apply_options", "flag_names", "set_flag"]
+
+_log = logging.getLogger(__name__)
 
 _REFIT_FLAGS = {
     Refit.ALL: "REFIT",
@@ -26,7 +38,9 @@ _REFIT_FLAGS = {
 }
 
 
-def apply_options(tensorrt: TensorRT, builder: Any, config: Any, options: TensorRTOptions) -> None:
+def apply_options(
+    tensorrt: TensorRT, builder: Any, config: Any, options: TensorRTOptions, log: Log
+) -> None:
     """Set everything that the options ask for.
 
     Raises:
@@ -34,15 +48,17 @@ def apply_options(tensorrt: TensorRT, builder: Any, config: Any, options: Tensor
         MissingError: a DLA core that is not there.
     """
     for name in flag_names(options):
-        config.set_flag(tensorrt.member("BuilderFlag", name))
+        set_flag(tensorrt, config, name, log)
     if not options.tf32:
-        config.clear_flag(tensorrt.member("BuilderFlag", "TF32"))
-    config.profiling_verbosity = tensorrt.member("ProfilingVerbosity", options.verbosity.upper())
-    _set_numbers(config, options)
-    _set_pools(tensorrt, config, options)
-    _set_targets(tensorrt, builder, config, options)
+        set_flag(tensorrt, config, "TF32", log, on=False)
+    verbosity = tensorrt.member("ProfilingVerbosity", options.verbosity.upper())
+    _set_and_read_back(config, "profiling_verbosity", verbosity, log)
+    _set_numbers(config, options, log)
+    _set_pools(tensorrt, config, options, log)
+    _set_targets(tensorrt, builder, config, options, log)
     if tensorrt.is_rtx:
-        set_capabilities(tensorrt, config, options)
+        with _heeded(log, "the compute capabilities"):
+            set_capabilities(tensorrt, config, options)
 
 
 def flag_names(options: TensorRTOptions) -> list[str]:
@@ -66,7 +82,20 @@ def flag_names(options: TensorRTOptions) -> list[str]:
     return names
 
 
-def _set_numbers(config: Any, options: TensorRTOptions) -> None:
+def set_flag(tensorrt: TensorRT, config: Any, name: str, log: Log, *, on: bool = True) -> None:
+    """Set or clear a builder flag by its name.
+
+    Raises:
+        OptionError: the installed version has no such flag, or refuses it.
+    """
+    flag = tensorrt.member("BuilderFlag", name)
+    with _heeded(log, f"the builder flag {name}") as mark:
+        (config.set_flag if on else config.clear_flag)(flag)
+        if config.get_flag(flag) != on:
+            raise _refused(log.since(mark), f"the builder flag {name} = {on}")
+
+
+def _set_numbers(config: Any, options: TensorRTOptions, log: Log) -> None:
     numbers = {
         "builder_optimization_level": options.optimization_level,
         "max_num_tactics": options.max_tactics,
@@ -76,50 +105,77 @@ def _set_numbers(config: Any, options: TensorRTOptions) -> None:
     }
     for name, value in numbers.items():
         if value is not None:
-            _set_and_read_back(config, name, value)
+            _set_and_read_back(config, name, value, log)
 
 
-def _set_pools(tensorrt: TensorRT, config: Any, options: TensorRTOptions) -> None:
+def _set_pools(tensorrt: TensorRT, config: Any, options: TensorRTOptions, log: Log) -> None:
     pools = dict(options.pools)
     if options.workspace is not None:
         pools["WORKSPACE"] = options.workspace
     for name, nbytes in pools.items():
         pool = tensorrt.member("MemoryPoolType", name)
-        config.set_memory_pool_limit(pool, nbytes)
-        if config.get_memory_pool_limit(pool) != nbytes:
-            raise OptionError(
-                f"TensorRT refuses a limit of {nbytes} bytes for the memory pool {name}"
-                + (": DLA pools must be powers of two." if name.startswith("DLA") else ".")
-            )
+        what = f"a limit of {nbytes} bytes for the memory pool {name}"
+        with _heeded(log, what) as mark:
+            config.set_memory_pool_limit(pool, nbytes)
+            if config.get_memory_pool_limit(pool) != nbytes:
+                powers = ": DLA pools must be powers of two" if name.startswith("DLA") else ""
+                raise _refused(log.since(mark), what + powers)
 
 
-def _set_targets(tensorrt: TensorRT, builder: Any, config: Any, options: TensorRTOptions) -> None:
+def _set_targets(
+    tensorrt: TensorRT, builder: Any, config: Any, options: TensorRTOptions, log: Log
+) -> None:
     if options.hardware_compatibility is not HardwareCompatibility.NONE:
         level = tensorrt.member(
             "HardwareCompatibilityLevel", options.hardware_compatibility.upper()
         )
-        _set_and_read_back(config, "hardware_compatibility_level", level)
+        _set_and_read_back(config, "hardware_compatibility_level", level, log)
     if options.runtime_platform is not RuntimePlatform.SAME_AS_BUILD:
         platform = tensorrt.member("RuntimePlatform", options.runtime_platform.upper())
-        _set_and_read_back(config, "runtime_platform", platform)
+        _set_and_read_back(config, "runtime_platform", platform, log)
     if options.tiling is not Tiling.NONE:
         level = tensorrt.member("TilingOptimizationLevel", options.tiling.upper())
-        _set_and_read_back(config, "tiling_optimization_level", level)
+        _set_and_read_back(config, "tiling_optimization_level", level, log)
     if options.build_route is not None:
         if not hasattr(config, "build_route"):
             raise OptionError(f"{tensorrt} has no build routes; 11 has.")
-        _set_and_read_back(config, "build_route", options.build_route)
+        _set_and_read_back(config, "build_route", options.build_route, log)
     if options.dla is not None:
         if options.dla >= builder.num_DLA_cores:
             raise MissingError(
                 f"there is no DLA core {options.dla}: this device has {builder.num_DLA_cores}."
             )
-        config.default_device_type = tensorrt.member("DeviceType", "DLA")
-        config.DLA_core = options.dla
+        dla = tensorrt.member("DeviceType", "DLA")
+        _set_and_read_back(config, "default_device_type", dla, log)
+        _set_and_read_back(config, "DLA_core", options.dla, log)
 
 
-def _set_and_read_back(config: Any, name: str, value: Any) -> None:
+def _set_and_read_back(config: Any, name: str, value: Any, log: Log) -> None:
     """Set a property whose setter drops what the library answers, and see whether it took."""
-    setattr(config, name, value)
-    if getattr(config, name) != value:
-        raise OptionError(f"TensorRT refuses {name} = {value}.")
+    with _heeded(log, f"{name} = {value}") as mark:
+        setattr(config, name, value)
+        if getattr(config, name) != value:
+            raise _refused(log.since(mark), f"{name} = {value}")
+
+
+@contextlib.contextmanager
+def _heeded(log: Log, what: str) -> Iterator[object]:
+    """Raise what TensorRT says against a setting in the block as an OptionError, and pass on its warnings.
+
+    The block gets where the log ended before.
+    """
+    mark = log.mark
+    yield mark
+    said = log.since(mark)
+    if said.errors:
+        raise OptionError(f"TensorRT refuses {what}: {said.reason()}.")
+    for text in said.texts("WARNING"):
+        _log.warning("TensorRT on %s: %s", what, text)
+
+
+def _refused(said: Log, what: str) -> OptionError:
+    """The error of a setting that did not take, with the first thing that was said about it."""
+    reasons = said.texts("INTERNAL_ERROR", "ERROR", "WARNING")[:1]
+    return OptionError(
+        f"TensorRT refuses {what}" + (f": {reasons[0].rstrip('.')}." if reasons else ".")
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from calibrators.cache import CalibrationCache
 from calibrators.feeder import BatchFeeder, InputForm
 from calibrators.tensorrt import CALIBRATORS, CalibrationRun, make_calibrator
+from trtbuild.backends.tensorrt.config import set_flag
 from trtbuild.backends.tensorrt.profiles import make_profile
 from trtbuild.backends.tensorrt.shape_inputs import shape_inputs
 from trtbuild.errors import DataError, InputError, OptionError, decoding, in_one_tree
@@ -90,7 +91,7 @@ def calibrating(
     calibration = request.artifact.calibration
     method = calibration.method if calibration is not None else ""
     name = calibrator_name(options, method)
-    config.set_flag(tensorrt.member("BuilderFlag", "INT8"))
+    set_flag(tensorrt, config, "INT8", log)
     if options.cache is not None:
         content = _checked_cache(tensorrt, request.artifact.model, options, name)
         run, source = CalibrationRun(cache=content), options.cache.name

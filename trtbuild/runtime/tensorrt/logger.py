@@ -20,6 +20,7 @@ __all__ = ["Log", "explained", "made", "make_logger"]
 
 # Enough for every warning of a large network; a build at level INFO can write tens of thousands of lines.
 _KEPT = 5000
+_NO_DRIVER = "catchCudaError"
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,12 @@ class Log:
         return self.texts("INTERNAL_ERROR", "ERROR")
 
     def reason(self) -> str:
-        """The errors as one sentence for a message; never empty."""
-        return "; ".join(self.errors) or "TensorRT gave no reason"
+        """The errors as one sentence for a message; never empty.
+
+        Where there is no driver, each error has a second line that says so; it is left out beside a first.
+        """
+        errors = [text for text in self.errors if _NO_DRIVER not in text] or self.errors
+        return "; ".join(errors) or "TensorRT gave no reason"
 
 
 def make_logger(tensorrt: TensorRT, log: Log) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -269,6 +270,68 @@ def test_a_setting_that_is_silently_refused_is_noticed(
     error = _error(answer)
     assert error["exit_code"] == 2
     assert text in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "member"),
+    [
+        ({"runtime_platform": "windows_amd64"}, "set_runtime_platform"),
+        ({"hardware_compatibility": "ampere_plus"}, "set_hardware_compatibility_level"),
+        ({"sparse": True}, "set_flag"),
+        ({"tf32": False}, "clear_flag"),
+        ({}, "set_profiling_verbosity"),
+    ],
+)
+def test_a_setting_that_is_refused_in_the_log_alone_is_refused(
+    tensorrt: Server, settings: dict[str, Any], member: str
+) -> None:
+    """The real library keeps the old value and logs an error, or takes the value all the same."""
+    for keeps_old in (True, False):
+        answer = tensorrt.run(builds_talking, member=member, keeps_old=keeps_old, **settings)
+        error = _error(answer)
+        assert error["exit_code"] == 2
+        assert "TensorRT refuses" in error["message"]
+        assert "unsupported here" in error["message"]
+
+
+def builds_talking(
+    world: World, member: str, keeps_old: bool = False, severity: str = "ERROR", **settings: Any
+) -> Any:
+    world.says[f"IBuilderConfig.{member}"] = (severity, f"{member}() is unsupported here")
+    if keeps_old:
+        world.failing[f"IBuilderConfig.{member}"] = 0
+    return builds(world, quantization="explicit", **settings)
+
+
+def test_a_setting_that_only_warns_is_built_and_recorded(tensorrt: Server) -> None:
+    answer = tensorrt.run(builds_talking, member="set_flag", severity="WARNING", sparse=True)
+    assert answer.error is None, answer.error["trace"]
+    assert "set_flag() is unsupported here" in answer.value["details"]["warnings"]
+
+
+class Told(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def builds_with_an_error_in_its_log(world: World) -> Any:
+    told = Told()
+    logging.getLogger("trtbuild").addHandler(told)
+    world.on_step = lambda index: world.log("ERROR", f"step {index} went wrong")
+    return {
+        "details": builds(world, quantization="explicit")["details"],
+        "told": told.texts,
+    }
+
+
+def test_errors_of_a_build_that_yields_a_plan_are_shown_and_recorded(tensorrt: Server) -> None:
+    found = tensorrt.value(builds_with_an_error_in_its_log)
+    assert found["details"]["errors"] == [f"step {index} went wrong" for index in range(3)]
+    assert any("built a plan and said: step 0 went wrong" in text for text in found["told"])
 
 
 def builds_with_failures(world: World, failing: list[str], answer: int = 0, **settings: Any) -> Any:
