@@ -96,6 +96,12 @@ class Artifact:
         return model if self.cut is None else self.cut.join(model)
 
     @property
+    def came_in_float(self) -> bool:
+        """Whether its INT8 form, where there is one, was made here."""
+        made_here = self.placement is not None or self.calibration is not None
+        return self.quantized is None or made_here
+
+    @property
     def groups(self) -> tuple[Group, ...]:
         """Every place where INT8 was chosen or refused, of the forms of both runtimes."""
         return () if self.placement is None else self.placement.groups

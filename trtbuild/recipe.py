@@ -73,6 +73,14 @@ class EngineRecipe:
         True, "Build in INT8.", when_absent="none; say --int8, --fp16, or both", essential=True
     )
     fp16: bool = option(False, "What is not INT8 runs in FP16; TensorRT alone.", essential=True)
+    quantized: bool = option(
+        False, "The network is quantized already (QAT, other tools): keep its scales. Such a network is "
+        "recognised, too; this makes sure.",
+    )  # fmt: skip
+    float_model: Path | None = option(
+        None, "The float network that a quantized one is judged against.",
+        when_absent="the quantized one without Q/DQ",
+    )  # fmt: skip
     data: DataRecipe = group(DataRecipe, "Data")
     calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
     calibration: Path | None = option(None, "Use these ranges; do not calibrate.", essential=True)

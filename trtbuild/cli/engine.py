@@ -97,7 +97,8 @@ def _recipe(model: str | None, given: Given[EngineRecipe]) -> EngineRecipe:
     """The recipe; of a PyTorch module, with the file that it is exported to as its model."""
     if model == "":
         raise OptionError(_NO_NETWORK)
-    fixed: dict[str, Any] = {"int8": given.values.get("int8", False)}
+    is_quantized = given.values.get("quantized", False)
+    fixed: dict[str, Any] = {"int8": given.values.get("int8", is_quantized)}
     if not (fixed["int8"] or given.values.get("fp16")):
         raise OptionError("say which precision to build: --int8, --fp16, or both.")
     target = given.values.get("export", {}).get("source", {}).get("target")

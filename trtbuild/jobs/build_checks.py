@@ -90,6 +90,7 @@ def build_inputs(recipe: EngineRecipe) -> Inputs:
     return (
         *named_inputs(
             the_network=recipe.model if source is None else None,
+            the_float_network=recipe.float_model,
             the_checkpoint=None if source is None else source.weights,
         ),
         *data_inputs(recipe.data),

@@ -14,6 +14,7 @@ from trtbuild.jobs.build_checks import (
     chosen_backends,
 )
 from trtbuild.jobs.engine import load, observed_tensors, prepare
+from trtbuild.jobs.incoming import arrival
 from trtbuild.jobs.targets import engine_target
 from trtbuild.quantization import place
 
@@ -88,12 +89,13 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
 
 def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> None:
     """Read the network, run the passes over it without comparing, and place Q/DQ."""
-    artifact = prepare(
-        load(recipe.model, recipe.data.batch_axes), replace(recipe.optimize, check=False)
-    )
+    artifact = load(recipe.model, recipe.data.batch_axes)
+    artifact = replace(artifact, target=engine_target(recipe, backends))
+    if arrival(artifact, recipe, load) is not None:
+        return
+    artifact = prepare(artifact, replace(recipe.optimize, check=False))
     if not recipe.int8:
         return
-    artifact = replace(artifact, target=engine_target(recipe, backends))
     if recipe.calibration is None:
         observed_tensors(artifact, recipe)
     floats = (recipe.float_patterns, recipe.float_groups)

@@ -23,6 +23,7 @@ from trtbuild.jobs.compare import (
     time_against_float,
 )
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
+from trtbuild.jobs.incoming import arrival, with_gaps_filled
 from trtbuild.jobs.targets import engine_target
 from trtbuild.manifest import write_manifest
 from trtbuild.model import (
@@ -123,10 +124,13 @@ def build_engine(
     artifact = load(recipe.model, recipe.data.batch_axes)
     target = engine_target(recipe, [one.name for one, _ in chosen_backends(recipe)])
     artifact = replace(artifact, history=(*recipe.earlier, *artifact.history), target=target)
+    arrived = arrival(artifact, recipe, lambda path: load(path, recipe.data.batch_axes))
+    if arrived is not None:
+        artifact = arrived.artifact
     plan = open_data(
         recipe.data,
         input_specs(artifact.source),
-        calibrates=recipe.int8 and recipe.calibration is None,
+        calibrates=_calibrates(recipe) if arrived is None else arrived.calibrates,
         held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
     )
     _check_labels(recipe, plan)
@@ -134,23 +138,35 @@ def build_engine(
     artifact = artifact.having(Record("data", str(account), account.details))
     check_labels(artifact.source, plan.verification, recipe.batch_size, progress)
     output = make_directory(recipe.output)
-    artifact = prepare(artifact, recipe.optimize, progress)
     tuned = None
-    if recipe.int8:
-        artifact = _with_ranges(artifact, plan, recipe, progress)
-        say_without_range(
-            artifact, recipe.float_patterns, recipe.float_groups, is_strict=recipe.strict
-        )
-        tuned = _tuned(artifact, plan, recipe, progress)
-        artifact = (
-            quantize(artifact, recipe.float_patterns, recipe.float_groups)
-            if tuned is None
-            else tuned.artifact
-        )
-        artifact = with_left_behind(artifact)
+    if arrived is not None:
+        artifact = with_left_behind(with_gaps_filled(arrived, artifact, plan, progress))
+    else:
+        artifact = prepare(artifact, recipe.optimize, progress)
+        if recipe.int8:
+            artifact, tuned = _in_int8(artifact, plan, recipe, progress)
     with staged_files(output, last=_manifest_name(artifact)) as folder:
         result = _built(artifact, tuned, plan, recipe, folder, progress)
     return result.moved_to(output)
+
+
+def _calibrates(recipe: EngineRecipe) -> bool:
+    return recipe.int8 and recipe.calibration is None
+
+
+def _in_int8(
+    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
+) -> tuple[Artifact, Tuned | None]:
+    """Find ranges, search where a limit asks for it, and place Q/DQ."""
+    artifact = _with_ranges(artifact, plan, recipe, progress)
+    say_without_range(artifact, recipe.float_patterns, recipe.float_groups, is_strict=recipe.strict)
+    tuned = _tuned(artifact, plan, recipe, progress)
+    artifact = (
+        quantize(artifact, recipe.float_patterns, recipe.float_groups)
+        if tuned is None
+        else tuned.artifact
+    )
+    return with_left_behind(artifact), tuned
 
 
 def _built(
@@ -198,7 +214,7 @@ def _built(
         },
         latency=latency,
         manifest=output / _manifest_name(artifact),
-        kept_apart=recipe.calibration is None,
+        kept_apart=recipe.calibration is None and artifact.came_in_float,
         layers=find_fault(artifact, comparisons, few, progress),
         tuned=tuned,
     )
@@ -314,10 +330,11 @@ def _tuned(
 
 def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:
     assert artifact.quantized is not None
-    assert artifact.calibration is not None
     path = output / f"{artifact.name}.int8.onnx"
     what = "explicit Q/DQ in TensorRT's form: the reference for accuracy, the input of TensorRT 11"
     files = {file.name: what for file in write_model(artifact.whole(artifact.quantized), path)}
+    if artifact.calibration is None:
+        return files
     ranges = output / f"{artifact.name}.calibration.json"
     keeps = artifact.calibration.histograms is not None
     write_bytes(ranges, artifact.calibration.to_bytes(histograms=keeps))

@@ -129,6 +129,10 @@ def portable_form(artifact: Artifact) -> ir.Model:
         InputError: the artifact has not been quantized, or a range is missing.
     """
     if artifact.placement is None:
+        if (
+            artifact.quantized is not None
+        ):  # it came quantized, and ONNX Runtime runs Q/DQ of any kind
+            return artifact.quantized
         raise InputError(f"'{artifact.name}' has not been quantized.")
     placement = place_portable(artifact.model, artifact.placement)
     plan = plan_with_ranges(artifact.model, placement, _calibration(artifact), unsigned)

@@ -62,7 +62,8 @@ def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
     """
     artifact, options = request.artifact, request.options
     int8 = is_int8(artifact)
-    if int8 and _is_implicit(tensorrt, options):
+    # a calibrator would pass over the scales that the network came with
+    if int8 and artifact.came_in_float and _is_implicit(tensorrt, options):
         return Precision(artifact.whole(artifact.model), int8, True, False, request.fp16)
     if not int8 and tensorrt.has_implicit:
         return Precision(artifact.whole(artifact.model), int8, False, False, request.fp16)

@@ -1,0 +1,184 @@
+"""A network that is in INT8 already is built as it came: scales kept, gaps filled, judged in float."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trtbuild.artifact import Record
+from trtbuild.calibration import calibrate
+from trtbuild.errors import DataError, OptionError
+from trtbuild.migration.incoming import Incoming, filled, take_in
+from trtbuild.migration.qoperators import is_quantized
+from trtbuild.options.tensorrt import Quantization
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.data import DataPlan
+    from trtbuild.progress import Progress
+    from trtbuild.recipe import EngineRecipe
+
+__all__ = ["Arrival", "arrival", "with_gaps_filled"]
+
+_log = logging.getLogger(__name__)
+
+# So many names a message shows.
+_MOST_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A quantized network, on its way to an engine.
+
+    Attributes:
+        artifact: with the float network that it is judged against, and its Q/DQ form.
+        recipe: of the build.
+        network: what was found of it.
+    """
+
+    artifact: Artifact
+    recipe: EngineRecipe
+    network: Incoming
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether samples are needed to fill its gaps."""
+        return bool(self.network.tensors)
+
+
+def arrival(
+    artifact: Artifact, recipe: EngineRecipe, load: Callable[[Path], Artifact]
+) -> Arrival | None:
+    """Take in the network of `artifact` if it is quantized; None where it is a float one.
+
+    Args:
+        artifact: as it was read.
+        recipe: of the build.
+        load: reads the float network that it is judged against.
+
+    Raises:
+        ModelError: it holds what has no symmetric INT8 form that is exactly the same.
+        OptionError: an option says otherwise, or has no effect on such a network.
+    """
+    if not is_quantized(artifact.source):
+        if recipe.quantized or recipe.float_model is not None:
+            raise OptionError(
+                f"'{recipe.model}' holds no Q/DQ and no operators on integers, so --quantized and "
+                "--float-model have nothing to keep; leave them out."
+            )
+        return None
+    _check_options(recipe)
+    network = take_in(artifact.source, artifact.target)
+    _say(network, recipe)
+    of_float = None if recipe.float_model is None else load(recipe.float_model)
+    judge = "itself without Q/DQ" if of_float is None else f"'{of_float.name}'"
+    record = Record(
+        "take in",
+        f"{sum(one.quantized for one in network.decisions)} layers in INT8 as the network came, judged "
+        f"against {judge}",
+        {
+            "rewritten": list(network.rewritten),
+            "gaps": list(network.gaps),
+            "unwanted": list(network.unwanted),
+            "float_model": None if of_float is None else of_float.name,
+        },
+    )
+    taken = artifact.having(
+        record,
+        source=network.float_model if of_float is None else of_float.source,
+        model=network.float_model,
+        quantized=network.model,
+        decisions=network.decisions,
+    )
+    return Arrival(taken, recipe, network)
+
+
+def _check_options(recipe: EngineRecipe) -> None:
+    without_effect = {
+        "--float": recipe.float_patterns,
+        "--float-group": recipe.float_groups,
+        "--calibration": recipe.calibration,
+    }
+    for flag, given in without_effect.items():
+        if given:
+            raise OptionError(
+                f"'{recipe.model}' is quantized already and keeps its scales and places, so {flag} has no "
+                "effect; leave it out, or give the float network."
+            )
+    if not recipe.int8:
+        raise OptionError(
+            f"'{recipe.model}' is quantized already; build it with --int8, or give the float network."
+        )
+    if recipe.tensorrt.quantization is Quantization.IMPLICIT:
+        raise OptionError(
+            f"'{recipe.model}' is quantized already, which is explicit; leave --quantization implicit out."
+        )
+
+
+def _say(network: Incoming, recipe: EngineRecipe) -> None:
+    where = f"'{recipe.model}'"
+    if not recipe.quantized:
+        _log.warning(
+            "%s is quantized already: its scales are kept, and no ranges are chosen.", where
+        )
+    if network.gaps:
+        _log.warning(
+            "%s: %d layer(s) have scales on one side alone, which are filled here: %s.",
+            where, len(network.gaps), _some(network.gaps),
+        )  # fmt: skip
+    if network.unwanted:
+        _log.warning(
+            "%s: %d Q/DQ pair(s) stand where TensorRT's rules want none, and may cost speed: %s.",
+            where, len(network.unwanted), _some(network.unwanted),
+        )  # fmt: skip
+
+
+def _some(names: tuple[str, ...]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_MOST_NAMED])
+    return shown if len(names) <= _MOST_NAMED else f"{shown}, and {len(names) - _MOST_NAMED} more"
+
+
+def with_gaps_filled(
+    arrived: Arrival, artifact: Artifact, plan: DataPlan, progress: Progress
+) -> Artifact:
+    """Return `artifact` with Q/DQ on both sides of every layer that had them on one.
+
+    Args:
+        arrived: the network.
+        artifact: its artifact, with the records since then.
+        plan: the data; samples calibrate where scales are needed.
+        progress: told of every sample.
+
+    Raises:
+        DataError: samples are needed and not there, or a tensor was zero in all of them.
+    """
+    network, recipe = arrived.network, arrived.recipe
+    if not network.gaps:
+        return artifact
+    ranges: dict[str, float] = {}
+    details: dict[str, object] = {}
+    if network.tensors:
+        assert plan.calibration is not None
+        options = replace(
+            recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
+        )
+        found = calibrate(artifact, plan.calibration, network.tensors, options, progress)
+        assert found.calibration is not None
+        ranges = {name: one.amax for name, one in found.calibration.ranges.items()}
+        details = {"method": found.calibration.method, **found.calibration.provenance}
+    for name, amax in ranges.items():
+        if not 0 < amax < float("inf"):
+            raise DataError(
+                f"the tensor '{name}' has the range {amax:g} in the calibration data, and its layer needs a "
+                "scale; check the data."
+            )
+    record = Record(
+        "fill gaps",
+        f"{len(network.gaps)} layers got the scale that they lacked, {len(ranges)} by calibration",
+        {"amax": ranges, **details},
+    )
+    return artifact.having(record, quantized=filled(network, ranges))

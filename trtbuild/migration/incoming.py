@@ -1,0 +1,289 @@
+"""A network that came quantized (QAT, other tools) is taken in: its scales stay, to the bit.
+
+What TensorRT does not take is rewritten where that is exact, and refused by name where it is not:
+
+    operators on integers           float operators behind Q/DQ (`qoperators`)
+    uint8 around 128                int8 around 0
+    int32 biases                    float biases
+    weights behind Q and DQ         int8 weights behind DQ
+    another zero point, other       refused: the same steps do not fit into symmetric int8
+    types, computed scales
+
+Then the network is laid beside what TensorRT wants of its float form (`trtbuild.quantization.place`). A layer
+of which only the data or only the weight is quantized is a gap: TensorRT runs it in float, or refuses it. A
+gap is filled with the scale that the tensor has for other readers, with the weight's own, or by calibration.
+
+Source: TensorRT's rules for explicit quantization.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.errors import ModelError
+from trtbuild.migration.qoperators import as_qdq
+from trtbuild.model.attributes import attribute, input_at, normal_axis
+from trtbuild.model.constants import array
+from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
+from trtbuild.model.qdq import activation_pairs, dequantized, is_qdq, pair_behind, weight_behind
+from trtbuild.model.traversal import label, maker, nodes_by_name
+from trtbuild.options.optimize import OptimizeOptions
+from trtbuild.passes import optimize
+from trtbuild.plan import Consumer, Plan, symmetric
+from trtbuild.quantization.insert import insert
+from trtbuild.quantization.placement import place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import onnx_ir as ir
+
+    from trtbuild.plan import Decision, Placement, WeightPoint
+    from trtbuild.target import Target
+
+__all__ = ["Incoming", "filled", "take_in"]
+
+_EXACT = ("fold_constants", "dequantize_bias", "make_qdq_signed", "write_qdq_axis")
+_REMEDY = (
+    "quantize it again symmetrically (int8, zero point 0), or `trtbuild optimize --only make_qdq_symmetric`, "
+    "which widens the scales"
+)
+_AS_IT_CAME = "in INT8, as the network came"
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A quantized network in TensorRT's form, and what is to be said of it.
+
+    Attributes:
+        model: with Q/DQ, as TensorRT reads them.
+        float_model: the same without Q/DQ, its weights dequantized.
+        placement: where TensorRT wants Q/DQ in the latter.
+        rewritten: operators on integers that were written out.
+        gaps: layers of which one side alone is quantized.
+        tensors: what has to be calibrated to fill them.
+        unwanted: tensors whose pair TensorRT's rules do not ask for; they stay.
+        decisions: for every node, whether it is in INT8, and why.
+    """
+
+    model: ir.Model
+    float_model: ir.Model
+    placement: Placement
+    rewritten: tuple[str, ...]
+    gaps: tuple[str, ...]
+    tensors: tuple[str, ...]
+    unwanted: tuple[str, ...]
+    decisions: tuple[Decision, ...]
+
+
+def take_in(model: ir.Model, target: Target | None = None) -> Incoming:
+    """Bring a quantized network into TensorRT's form, and lay it beside what TensorRT wants.
+
+    Args:
+        model: as it was read; it stays as it is.
+        target: whose rules it is laid beside; None for those of what is installed.
+
+    Raises:
+        ModelError: it holds what has no symmetric INT8 form that is exactly the same; named.
+    """
+    model = model.clone()
+    rewritten = as_qdq(model)
+    exact = OptimizeOptions(only=_EXACT, check=False)
+    model = optimize(model, exact).model
+    remove_unread(model)
+    for node in model.graph:
+        if is_qdq(node):
+            _check_pair(node)
+    float_model = _without_pairs(model)
+    placement = place(float_model, target=target)
+    sides = {point: _sides(model, point) for point in placement.weights}
+    for point in placement.weights:
+        _check_axis(model, point)
+    gaps = [point for point, given in sides.items() if given in ((True, False), (False, True))]
+    pairs = activation_pairs(model)
+    lacking = {
+        name
+        for point in gaps
+        if not sides[point][0] and (name := _data_of(float_model, point)) not in pairs
+    }
+    return Incoming(
+        model=model,
+        float_model=float_model,
+        placement=placement,
+        rewritten=rewritten,
+        gaps=tuple(point.node for point in gaps),
+        tensors=tuple(sorted(lacking)),
+        unwanted=tuple(sorted(_unwanted(model, placement))),
+        decisions=tuple(
+            _decided(decision, {point.node: sides[point] for point in sides})
+            for decision in placement.decisions
+        ),
+    )
+
+
+def filled(incoming: Incoming, ranges: Mapping[str, float]) -> ir.Model:
+    """Return the network with its gaps filled.
+
+    Args:
+        incoming: the network.
+        ranges: tensor of `Incoming.tensors` -> its amax.
+    """
+    model = incoming.model.clone()
+    nodes, pairs = nodes_by_name(model.graph), activation_pairs(model)
+    consumers: dict[str, set[Consumer]] = {}
+    weights = []
+    for point in incoming.placement.weights:
+        if point.node not in incoming.gaps:
+            continue
+        node, name = nodes[point.node], _data_of(incoming.float_model, point)
+        if not _sides(model, point)[1]:
+            weights.append(point)
+        elif name in pairs:
+            node.replace_input_with(0, pairs[name].dequantize.outputs[0])
+        else:
+            consumers.setdefault(name, set()).add(Consumer(point.node, 0))
+    plan = Plan(
+        {name: frozenset(readers) for name, readers in consumers.items()},
+        tuple(weights),
+        {name: symmetric(ranges[name]) for name in consumers},
+    )
+    return insert(model, plan)
+
+
+def _check_pair(node: ir.Node) -> None:
+    """Check that a Q or DQ is one that TensorRT reads: constant scales above zero, int8, zero point 0."""
+    where = f"the {node.op_type} '{label(node)}'"
+    scale, given = array(node.inputs[1]), input_at(node, 2)
+    zero = array(given)
+    if scale is None or (given is not None and zero is None):
+        raise ModelError(
+            f"the scale or the zero point of {where} is computed; TensorRT takes constants."
+        )
+    if not (np.isfinite(scale.astype(np.float64)) & (scale > 0)).all():
+        raise ModelError(f"{where} has a scale that is not above zero; quantize the network again.")
+    if attribute(node, "block_size", 0):
+        raise ModelError(
+            f"{where} has scales of blocks; INT8 of TensorRT takes one a tensor or channel."
+        )
+    dtype = np.dtype(np.uint8) if zero is None else zero.dtype
+    if zero is None and node.op_type == "DequantizeLinear":
+        source = node.inputs[0]
+        dtype = dtype if source is None or source.dtype is None else source.dtype.numpy()
+    if dtype != np.int8:
+        what = f"is of {dtype} with the zero point {0 if zero is None else _first(zero)}"
+        raise ModelError(
+            f"{where} {what}, which has no symmetric INT8 form of the same steps; {_REMEDY}."
+        )
+    if zero is not None and zero.any():
+        what = f"has the zero point {_first(zero[zero != 0])}"
+        raise ModelError(
+            f"{where} {what}, which has no symmetric INT8 form of the same steps; {_REMEDY}."
+        )
+
+
+def _first(array_of: np.ndarray) -> int:
+    return int(array_of.reshape(-1)[0])
+
+
+def _without_pairs(model: ir.Model) -> ir.Model:
+    """Return a copy of `model` without Q/DQ: activations as they are, weights dequantized.
+
+    Raises:
+        ModelError: integers go elsewhere than from a Q to a DQ, or come out of the network.
+    """
+    model = model.clone()
+    writer = GraphWriter(model)
+    for node in list(model.graph):
+        if node.op_type != "DequantizeLinear":
+            continue
+        output, source = node.outputs[0], maker(node.inputs[0], "QuantizeLinear")
+        if source is not None:
+            plain = source.inputs[0]
+            assert plain is not None
+        else:
+            content = dequantized(output)
+            if content is None:
+                raise ModelError(
+                    f"the integers that '{label(node)}' dequantizes come from no QuantizeLinear and are not "
+                    "constant; there is no float form of this network."
+                )
+            plain = writer.constant(f"{output.name}_float", content)
+        if output.is_graph_output():
+            _pass_on(output, plain, writer)
+        output.replace_all_uses_with(plain)
+    remove_unread(model)
+    left = next((node for node in model.graph if is_qdq(node)), None)
+    if left is not None:
+        raise ModelError(
+            f"the integers of the {left.op_type} '{label(left)}' are an output, or are read by another "
+            "operator than DequantizeLinear; TensorRT reads pairs alone."
+        )
+    return model
+
+
+def _pass_on(output: ir.Value, plain: ir.Value, writer: GraphWriter) -> None:
+    """Make `plain` the output in place of a pair's."""
+    if plain.producer() is None or plain.is_graph_output():
+        raise ModelError(
+            f"the output '{output.name}' is an input or another output behind Q/DQ alone."
+        )
+    take_over_output(output, plain, aside=writer.fresh(f"{output.name}_pair"))
+
+
+def _sides(model: ir.Model, point: WeightPoint) -> tuple[bool, bool]:
+    """Whether the data and the weight of a layer are quantized."""
+    node = nodes_by_name(model.graph)[point.node]
+    data = pair_behind(node.inputs[0]) is not None
+    return data, weight_behind(node.inputs[point.index]) is not None
+
+
+def _check_axis(model: ir.Model, point: WeightPoint) -> None:
+    """Check that scales per channel run along the axis that TensorRT takes."""
+    node = nodes_by_name(model.graph)[point.node]
+    dequantize = maker(node.inputs[point.index], "DequantizeLinear")
+    scale = None if dequantize is None else array(dequantize.inputs[1])
+    if dequantize is None or scale is None or scale.size == 1 or point.axis is None:
+        return
+    content = array(dequantize.inputs[0])
+    assert content is not None
+    axis = normal_axis(int(attribute(dequantize, "axis", 1)), content.ndim)
+    if axis != point.axis:
+        raise ModelError(
+            f"the weight of {node.op_type} '{point.node}' has scales along axis {axis}, and TensorRT takes "
+            f"them along axis {point.axis}, the output channels; quantize it again per channel."
+        )
+
+
+def _data_of(float_model: ir.Model, point: WeightPoint) -> str:
+    value = nodes_by_name(float_model.graph)[point.node].inputs[0]
+    assert value is not None
+    return value.name or ""
+
+
+def _unwanted(model: ir.Model, placement: Placement) -> Iterator[str]:
+    """The tensors with pairs of which none of the readers is to read through one."""
+    wanted = placement.consumers
+    for name in activation_pairs(model):
+        if name not in wanted:
+            yield name
+
+
+def _decided(decision: Decision, sides: Mapping[str, tuple[bool, bool]]) -> Decision:
+    given = sides.get(decision.node)
+    if given is None:
+        return replace(decision, quantized=False, reason=_other(decision))
+    if given == (True, True):
+        return replace(decision, quantized=True, reason=_AS_IT_CAME)
+    if given == (False, False):
+        return replace(decision, quantized=False, reason="in float, as the network came")
+    side = "weight" if given[0] else "data"
+    return replace(
+        decision, quantized=True, reason=f"its {side} came in float, and got a scale here"
+    )
+
+
+def _other(decision: Decision) -> str:
+    return decision.reason if not decision.quantized else "as the network came"
