@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from trtbuild.model import input_specs
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.quantization import quantize, watched_tensors
 from trtbuild.runtime.tensorrt.versions import RTX
+from trtbuild.target import FOR_RTX
 
 if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
@@ -97,7 +98,7 @@ def measure(path: Path, capabilities: tuple[str, ...]) -> Row:
     """Build one network in its three forms."""
     row = Row(path.stem)
     try:
-        artifact = prepare(load(path))
+        artifact = replace(prepare(load(path)), target=FOR_RTX)
         row.nodes = len(artifact.model.graph)
         source = source_of(path, artifact)
         feeds = next(iter(batches(source, 1))).feeds
@@ -108,7 +109,8 @@ def measure(path: Path, capabilities: tuple[str, ...]) -> Row:
             compute_capabilities=capabilities, shapes=tuple(shapes) if dynamic else ()
         )
         row.float_mb = plan_mb(artifact, options, row, fp16=False)
-        quantized = quantize(calibrate(artifact, source, watched_tensors(artifact.model)))
+        wanted = watched_tensors(artifact.model, target=FOR_RTX)
+        quantized = quantize(calibrate(artifact, source, wanted))
         row.int8_groups = sum(group.int8 for group in quantized.groups)
         row.int8_mb = plan_mb(quantized, options, row, fp16=False)
         row.int8_fp16_mb = plan_mb(quantized, options, row, fp16=True)

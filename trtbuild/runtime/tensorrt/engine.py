@@ -11,8 +11,9 @@ from trtbuild.runtime.cuda import open_device
 from trtbuild.runtime.tensorrt.logger import Log, explained, make_logger
 from trtbuild.runtime.tensorrt.machine import explain_refusal, machine_record
 from trtbuild.runtime.tensorrt.plugins import load_plugins
+from trtbuild.runtime.tensorrt.runtime_cache import RuntimeCache
 from trtbuild.runtime.tensorrt.streams import deserialize
-from trtbuild.runtime.tensorrt.versions import TENSORRT, installed
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +77,7 @@ class OpenedEngine:
         self.tensorrt: TensorRT = installed(product)
         self.options = options
         self.log = Log()
+        self._runtime_cache: RuntimeCache | None = None
         self._logger = make_logger(self.tensorrt, self.log)
         with decoding(InputError, f"the plan '{path}' cannot be read"):
             path.open("rb").close()  # before anything is started for it
@@ -87,6 +89,7 @@ class OpenedEngine:
                 self.native: Any = self._deserialize(path)
                 self._refit(weights_of(path))
                 self._set_weight_budget()
+                self._runtime_cache = self._open_runtime_cache()
             self.inputs = self._specs("INPUT")
             self.outputs = self._specs("OUTPUT")
             self.profiles = self._profiles()
@@ -107,7 +110,10 @@ class OpenedEngine:
             MissingError: there is not enough device memory.
         """
         with self.device.active(), explained(self.log, "no execution context", MissingError):
-            context = self.native.create_execution_context()
+            cache = self._runtime_cache
+            context = (
+                cache.make_context(self.native) if cache else self.native.create_execution_context()
+            )
         if context is None:
             needed = self.native.device_memory_size_v2
             raise MissingError(
@@ -149,7 +155,20 @@ class OpenedEngine:
         raise ModelError(f"the engine was not built for {what}. It takes {known}.")
 
     def close(self) -> None:
-        """Give everything back. Sessions must be closed before. Safe to call twice."""
+        """Give everything back. Sessions must be closed before. Safe to call twice.
+
+        Raises:
+            OutputError: the runtime cache cannot be written.
+        """
+        try:
+            if self._runtime_cache is not None:
+                with self.device.active():
+                    self._runtime_cache.save()
+        finally:
+            self._runtime_cache = None
+            self._release()
+
+    def _release(self) -> None:
         self.native = None
         self._runtime = None
         self.device.close()
@@ -174,6 +193,14 @@ class OpenedEngine:
         """Give a stripped plan its weights; the network lies beside such plans alone."""
         if weights.is_file() and self.native.refittable:
             refit(self.tensorrt, self.native, self._logger, self.log, weights)
+
+    def _open_runtime_cache(self) -> RuntimeCache | None:
+        path = self.options.runtime_cache
+        if path is None:
+            return None
+        if not self.tensorrt.is_rtx:
+            raise OptionError(f"--runtime-cache is for {RTX.name}, and this is {self.tensorrt}.")
+        return RuntimeCache(self.native, path, self.log)
 
     def _set_weight_budget(self) -> None:
         if not self.native.streamable_weights_size:
