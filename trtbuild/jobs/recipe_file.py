@@ -14,6 +14,8 @@ from trtbuild.model import input_specs, read_model
 from trtbuild.options.fields import Kind, OptionField, groups_of, options_of
 from trtbuild.options.values import ENABLED, FILE, default_text, written
 from trtbuild.recipe import EngineRecipe
+from trtbuild.toml_files import quoted
+from trtbuild.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,12 +47,12 @@ def recipe_text(model: Path, folder: Path) -> str:
         "# trtbuild engine --recipe FILE; what stands on the command line wins.",
         "# Inputs of the network:",
         *(
-            f"#   {spec.name}: {spec.dtype.name} [{', '.join(map(str, spec.dims))}]"
+            visible(f"#   {spec.name}: {spec.dtype.name} [{', '.join(map(str, spec.dims))}]")
             for spec in input_specs(read_model(model))
         ),
     ]
     place = Path(os.path.relpath(model, folder)).as_posix()
-    lines += ["", f"model = {json.dumps(place)}", "int8 = true"]
+    lines += ["", f"model = {quoted(place)}", "int8 = true"]
     lines += _table(EngineRecipe, "", {})
     return "\n".join(lines) + "\n"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -12,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.command import trtbuild
+from trtbuild.toml_files import read_toml
 from trtbuild.visible import visible
 
 # Markup of rich, which would raise, vanish or colour; HTML; XML; what steers a terminal.
@@ -139,6 +142,81 @@ def test_quantize_and_optimize(here, capsys, names) -> None:
     seen(trtbuild(capsys, "quantize", "[net].onnx", "--list"), names[0])
     done = trtbuild(capsys, "optimize", "[net].onnx", "[o].onnx", "--explain")
     seen(done)
+
+
+def test_rebuild(built, here, capsys, names) -> None:
+    manifest = built / "[net].manifest.json"
+    done = trtbuild(capsys, "rebuild", manifest, "-o", "[again]")
+    assert done.code == 0, done.err
+    changed = manifest.read_text(encoding="utf-8").replace('"batch_size": 8', '"batch_size": 4')
+    record = json.loads(changed)
+    record["versions"][f"{names[1]}\n"] = names[2]
+    other = built / "[other].manifest.json"
+    other.write_text(json.dumps(record), encoding="utf-8")
+    done = trtbuild(capsys, "rebuild", other, "-o", "[again]")
+    assert visible(names[1]) in done.out
+    assert "\x1b[31m" not in done.out
+
+
+def test_init_and_the_recipe_that_it_writes(here, capsys, names) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["a\nint8 = 5"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("a\nint8 = 5", TensorProto.FLOAT, [names[2], 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [names[2], 3])],
+    )
+    folder = here / f"{names[1]}\x7f\U0001f600".replace("/", "")
+    folder.mkdir(exist_ok=True)
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), folder / "net.onnx")
+    done = trtbuild(capsys, "init", folder / "net.onnx", "-o", "[r].toml")
+    assert done.code == 0, done.err
+    found = read_toml(here / "[r].toml", "recipe")
+    assert found["model"] == f"{folder.name}/net.onnx"
+    assert found["int8"] is True
+
+
+def test_inspect(here, capsys, names) -> None:
+    layers = [
+        {"Name": f"{name}\n", "LayerType": name, "TacticName": name, "Outputs": []}
+        for name in (*names, "\udcff")
+    ]
+    (here / "[l].json").write_text(json.dumps({"Layers": layers}), encoding="utf-8")
+    for more in ((), ("--all",)):
+        seen(trtbuild(capsys, "inspect", "[l].json", *more), *names, "\udcff")
+    assert trtbuild(capsys, "inspect", "[l].json", "--json").code == 0
+
+
+def test_doctor(here, capsys, monkeypatch, names) -> None:
+    folder = here / f"tmp {names[2]}"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    done = trtbuild(capsys, "doctor")
+    assert done.code in (0, 3)
+    assert "Traceback" not in done.err
+    assert "\x1b[31m" not in done.out
+    assert "\u202e" not in done.out
+
+
+def test_prune(here, capsys, names) -> None:
+    (here / "nets.py").write_text(
+        "import torch\n"
+        "def make():\n"
+        "    net = torch.nn.Sequential()\n"
+        f"    net.add_module({names[0]!r}, torch.nn.Conv2d(3, 8, 3))\n"
+        f"    net.add_module({names[1]!r}, torch.nn.ReLU())\n"
+        f"    net.add_module({names[2]!r}, torch.nn.Conv2d(8, 4, 3))\n"
+        "    return net\n",
+        encoding="utf-8",
+    )
+    sys.modules.pop("nets", None)
+    try:
+        run = ("prune", "nets:make", "--input", "1x3x8x8", "-o", "[p]")
+        seen(trtbuild(capsys, *run, "--list-groups"), names[0], names[2])
+        seen(trtbuild(capsys, *run, "--prune", "0.5"), names[0], "[p]")
+    finally:
+        sys.modules.pop("nets", None)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are text there")
