@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from trtbuild.model.cut import Cut, ForeignOperator, LeftBehind
     from trtbuild.model.signature import TensorSpec
     from trtbuild.model.stats import GraphStats
-    from trtbuild.options.compare import ComparisonOptions, Diagnosis
+    from trtbuild.options.compare import ComparisonOptions, Diagnosis, TaskOptions
     from trtbuild.options.data import Data
     from trtbuild.options.measure import MeasureOptions
     from trtbuild.options.tensorrt import (
@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.metrics import ImageComparison, OutputComparison
     from trtbuild.verification.parts import PartComparison
     from trtbuild.verification.scores import Accuracy, MetricScore
+    from trtbuild.verification.tasks.base import Figure, SampleScore, TaskScore
 
 __all__ = [
     "Accuracy",
@@ -110,6 +111,7 @@ __all__ = [
     "EngineResult",
     "Estimate",
     "ExportSpec",
+    "Figure",
     "Finding",
     "ForeignOperator",
     "Gate",
@@ -156,10 +158,13 @@ __all__ = [
     "Refit",
     "Rollback",
     "RuntimePlatform",
+    "SampleScore",
     "Samples",
     "Source",
     "StepReport",
     "Target",
+    "TaskOptions",
+    "TaskScore",
     "TensorRTOptions",
     "TensorSpec",
     "Tiling",
@@ -263,6 +268,7 @@ _PLACES = {
     "trtbuild.options.compare": (
         "ComparisonOptions",
         "Diagnosis",
+        "TaskOptions",
     ),
     "trtbuild.options.data": ("Data",),
     "trtbuild.options.measure": ("MeasureOptions",),
@@ -352,6 +358,7 @@ _PLACES = {
         "Accuracy",
         "MetricScore",
     ),
+    "trtbuild.verification.tasks.base": ("Figure", "SampleScore", "TaskScore"),
 }
 
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["AccuracyAssertion", "LatencyAssertion", "assert_accuracy", "assert_not_slower"]
 
 
+# The flags of the task -> the fields of `trtbuild.options.compare.TaskOptions`.
+_TASK = {"task": "kind", **{name: name for name in ("box_layout", "min_score", "judge")}}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of this plugin."""
     group = parser.getgroup("trtbuild", "accuracy and latency of engines")
@@ -53,7 +57,7 @@ class AccuracyAssertion:
         num_images: int | None = None,
         batch_size: int = 8,
         backend: str = "auto",
-        **limits: float,
+        **limits: Any,
     ) -> Verification:
         """Compare `engine` with the float network `reference`, and fail where a limit does.
 
@@ -66,7 +70,8 @@ class AccuracyAssertion:
             num_images: how many images; None for all.
             batch_size: images a run, where the network leaves it open.
             backend: opens the engine.
-            **limits: fields of `trtbuild.verification.gate.Gate`.
+            **limits: fields of `trtbuild.verification.gate.Gate`; and what accuracy is measured on, as the
+                options of ``verify`` take it: ``task``, ``box_layout``, ``min_score``, ``judge``.
 
         Returns:
             What was found, for further assertions.
@@ -77,8 +82,10 @@ class AccuracyAssertion:
         """
         __tracebackhide__ = True
         from trtbuild.jobs.verify import VerifyRecipe, verify
+        from trtbuild.options.compare import TaskOptions
         from trtbuild.verification.gate import Gate
 
+        task = {_TASK[name]: limits.pop(name) for name in _TASK if name in limits}
         found = verify(
             VerifyRecipe(
                 reference=Path(reference),
@@ -86,6 +93,7 @@ class AccuracyAssertion:
                 data=_data(data, labels, preprocess, num_images),
                 backend=backend,
                 batch_size=batch_size,
+                task=TaskOptions(**task),
                 gate=Gate(**limits),
             )
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from trtbuild.backends import AUTO
 from trtbuild.errors import OptionError
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
-from trtbuild.options.compare import ComparisonOptions, Diagnosis
+from trtbuild.options.compare import ComparisonOptions, Diagnosis, TaskOptions
 from trtbuild.options.data import DataRecipe
 from trtbuild.options.fields import group, option
 from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT, MeasureOptions
@@ -104,6 +104,7 @@ class EngineRecipe:
     )
     tensorrt: TensorRTOptions = group(TensorRTOptions, "TensorRT")
     batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)
+    task: TaskOptions = group(TaskOptions, "Task")
     gate: Gate = group(Gate, "Limits")
     tune: TuneOptions | None = group(
         TuneOptions, "Search", switch="--tune", essential=True,
@@ -136,6 +137,7 @@ class VerifyRecipe:
     options: ComparisonOptions = group(ComparisonOptions, "Comparison")
     diagnosis: Diagnosis = group(Diagnosis, "Diagnosis")
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
+    task: TaskOptions = group(TaskOptions, "Task")
     gate: Gate = group(Gate, "Limits")
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +13,10 @@ from trtbuild.data.feeds import as_feeds, axes_of
 from trtbuild.data.rows import Rows, with_batch_axes
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
+from trtbuild.options.functions import FOREIGN_ERRORS, import_named, in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
 
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
@@ -29,8 +25,6 @@ __all__ = ["CallableSource", "ObjectSource", "import_callable", "open_object"]
 
 # The optional label of each row travels in the dict under this name.
 LABEL_KEY = "label"
-# A script without a main guard may end the interpreter.
-_FOREIGN_ERRORS = (Exception, SystemExit)
 
 
 @dataclass(frozen=True)
@@ -87,8 +81,8 @@ class CallableSource(Source):
             yield from _items_of(found, self.spec)
         except (DataError, GeneratorExit):
             raise
-        except _FOREIGN_ERRORS as error:
-            raise DataError(f"'{self.spec}' failed: {_sentence(error)}") from error
+        except FOREIGN_ERRORS as error:
+            raise DataError(f"'{self.spec}' failed: {in_one_line(error)}") from error
 
 
 class ObjectSource(CallableSource):
@@ -230,9 +224,9 @@ def _as_array(value: Any, where: str, name: str) -> np.ndarray:
                 value = value.float()
             value = value.resolve_conj().resolve_neg().numpy()
         array = np.array(value)
-    except _FOREIGN_ERRORS as error:
+    except FOREIGN_ERRORS as error:
         raise DataError(
-            f"{where}, gave no array for the input '{name}': {_sentence(error)}"
+            f"{where}, gave no array for the input '{name}': {in_one_line(error)}"
         ) from error
     if array.dtype.hasobject:
         raise DataError(
@@ -254,58 +248,13 @@ def _labels(label: Any, num_rows: int, where: str) -> list[int]:
     return [int(number) for number in np.broadcast_to(labels, (num_rows,))]
 
 
-def _sentence(error: BaseException) -> str:
-    """The error in one line."""
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
 def import_callable(spec: str) -> Any:
     """Import ``package.module:name`` or ``folder/script.py:name``; the current folder is importable.
 
     Raises:
         DataError: it is not of that form, cannot be imported, or gives no data.
     """
-    module_name, _, attribute = spec.rpartition(":")
-    found: Any = _imported(module_name, spec)
-    try:
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except AttributeError as error:
-        raise DataError(f"'{module_name}' has no '{attribute}'.") from error
+    found = import_named(spec, DataError)
     if not callable(found) and not _gives(found):
         raise DataError(f"'{spec}' is not a function, nor an object that gives batches.")
     return found
-
-
-def _imported(name: str, spec: str) -> ModuleType:
-    is_script = name.lower().endswith(".py")
-    folder = str(Path(name).resolve().parent if is_script else Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        return _script(Path(name).resolve()) if is_script else importlib.import_module(name)
-    except FileNotFoundError as error:
-        raise DataError(f"cannot import '{name}' for '{spec}': {_sentence(error)}.") from error
-    except ImportError as error:
-        raise DataError(f"cannot import '{name}' for '{spec}': {error}.") from error
-    except _FOREIGN_ERRORS as error:
-        raise DataError(f"importing '{name}' failed: {_sentence(error)}") from error
-
-
-def _script(path: Path) -> ModuleType:
-    """Run a script once a process, under a name that no module of its stem has."""
-    name = f"script {path}"
-    if name in sys.modules:
-        return sys.modules[name]
-    found = importlib.util.spec_from_file_location(name, path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    try:
-        found.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

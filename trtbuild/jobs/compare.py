@@ -8,9 +8,11 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from trtbuild.data import batches, full_batches
+from trtbuild.errors import OptionError
 from trtbuild.latency.measure import measure
 from trtbuild.model import fixed_batch, input_specs
 from trtbuild.model.parts import output_parts
+from trtbuild.options.compare import ComparisonOptions
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import portable_form, quantize
 from trtbuild.quantization.half import to_half
@@ -20,6 +22,7 @@ from trtbuild.search.steps import METHODS
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import compare, compare_each
 from trtbuild.verification.layers import LayerReport, layer_errors
+from trtbuild.verification.tasks.choose import choose_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,14 +33,19 @@ if TYPE_CHECKING:
     from trtbuild.data import Batch, Sample, Source
     from trtbuild.latency.measure import MeasureOptions, Samples
     from trtbuild.model.signature import TensorSpec
+    from trtbuild.options.compare import TaskOptions
     from trtbuild.runtime.session import Session
     from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.gate import Gate
+    from trtbuild.verification.tasks.base import TaskFactory
 
 __all__ = [
     "better_rule",
     "check_labels",
+    "check_task",
     "compare_with_float",
     "find_fault",
+    "task_of",
     "time_against_float",
     "verification_batches",
 ]
@@ -87,11 +95,36 @@ def check_labels(
     check.raise_at_chance()
 
 
+def task_of(model: ir.Model | None, source: Source, options: TaskOptions) -> TaskFactory | None:
+    """Return what makes the judge of the network's task; None where nobody says one and the network does not.
+
+    Raises:
+        OptionError: see `trtbuild.verification.tasks.choose.choose_task`.
+    """
+    labels = source.index.labels
+    has_labels = bool(labels) and all(label is not None for label in labels)
+    return choose_task(options, model, has_labels=has_labels)
+
+
+def check_task(gate: Gate, task: TaskFactory | None) -> None:
+    """Do nothing, unless a limit is on the figure of a task that is not measured.
+
+    Raises:
+        OptionError: it is.
+    """
+    if gate.min_agreement is not None and task is None:
+        raise OptionError(
+            "--min-agreement needs to know what the network is for, and its outputs do not tell: say it with "
+            "--task, or give your own --judge."
+        )
+
+
 def compare_with_float(
     artifact: Artifact,
     engines: Mapping[str, Session],
     source: Iterable[Sample],
     batch_size: int,
+    task: TaskFactory | None = None,
     progress: Progress = silent,
 ) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
     """Run the float network, TensorRT's form where there is one, and the engines on `source`.
@@ -104,6 +137,7 @@ def compare_with_float(
         engines: what can be opened here, by name (`trtbuild.result`).
         source: what is run.
         batch_size: images at a time, where the network leaves it open.
+        task: makes the judge of the network's task; None measures none.
         progress: told of every image.
 
     Returns:
@@ -132,6 +166,7 @@ def compare_with_float(
         open_session(artifact.source),
         candidates,
         kept(),
+        ComparisonOptions(make_task=task),
         parts=output_parts(artifact.source),
         shared_only=artifact.cut is not None,
         progress=progress,

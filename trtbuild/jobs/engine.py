@@ -18,8 +18,10 @@ from trtbuild.jobs.build_checks import check_build, chosen_backends, options_for
 from trtbuild.jobs.compare import (
     better_rule,
     check_labels,
+    check_task,
     compare_with_float,
     find_fault,
+    task_of,
     time_against_float,
 )
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
@@ -134,6 +136,7 @@ def build_engine(
         held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
     )
     _check_labels(recipe, plan)
+    check_task(recipe.gate, task_of(artifact.source, plan.verification, recipe.task))
     account = account_for(recipe.data, calibrate=plan.calibration, verify=plan.verification)
     artifact = artifact.having(Record("data", str(account), account.details))
     check_labels(artifact.source, plan.verification, recipe.batch_size, progress)
@@ -179,6 +182,7 @@ def _built(
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
     files = _write_network(artifact, output) if recipe.int8 else {}
+    task = task_of(artifact.source, plan.verification, recipe.task)
     chosen = chosen_backends(recipe)
     engines: dict[str, Engine] = {}
     with contextlib.ExitStack() as stack:
@@ -193,7 +197,7 @@ def _built(
                 stack.callback(sessions[name].close)
         progress("build", len(chosen), len(chosen))
         comparisons, few = compare_with_float(
-            artifact, sessions, plan.verification, recipe.batch_size, progress
+            artifact, sessions, plan.verification, recipe.batch_size, task, progress
         )
         latency: Mapping[str, Samples] = {}
         if recipe.latency and sessions:
@@ -323,6 +327,7 @@ def _tuned(
         replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
         float_patterns=recipe.float_patterns,
         float_groups=recipe.float_groups,
+        task=task_of(artifact.source, plan.verification, recipe.task),
         options=recipe.tune,
         progress=progress,
     )

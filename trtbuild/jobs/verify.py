@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.backends.opening import built_by
 from trtbuild.data import DataAccount, choose_samples, open_data, warn_of_lost
 from trtbuild.errors import OptionError, in_one_tree
-from trtbuild.jobs.compare import verification_batches
+from trtbuild.jobs.compare import check_task, task_of, verification_batches
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.foreign import front_of, open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.data import Batch, DataRecipe, Source
     from trtbuild.jobs.paths import Besides
-    from trtbuild.model.parts import Part
     from trtbuild.model.signature import TensorSpec
     from trtbuild.pytorch.spec import ModuleSource
     from trtbuild.runtime.session import Feeds, Session
@@ -142,20 +141,7 @@ def verify(
         )
         source = _source(recipe.data, inputs)
         warn_of_lost(source.passed_over)
-        reference = _Remembering(_reference(recipe.reference, artifact, engine))
-        batches = _checked(
-            verification_batches(inputs, source, recipe.batch_size), reference, recipe
-        )
-        comparison = compare(
-            reference,
-            engine,
-            batches,
-            recipe.options,
-            name=recipe.engine.name,
-            parts=_parts(artifact, recipe.engine),
-            shared_only=artifact is not None and artifact.cut is not None,
-            progress=progress,
-        )
+        comparison = _compared(recipe, artifact, engine, source, progress)
     finally:
         engine.close()
     given = recipe.reference
@@ -171,11 +157,37 @@ def verify(
     return found if artifact is None else _diagnosed(found, recipe, artifact, source, progress)
 
 
-def _parts(artifact: Artifact | None, engine: Path) -> Mapping[str, Sequence[Part]]:
-    """The parts of the outputs, by the float network or, of a PyTorch module, by the engine's own graph."""
+def _compared(
+    recipe: VerifyRecipe,
+    artifact: Artifact | None,
+    engine: Session,
+    source: Source,
+    progress: Progress,
+) -> Comparison:
+    """Run both on all of `source`."""
+    graph = _graph(artifact, recipe.engine)
+    task = task_of(graph, source, recipe.task)
+    check_task(recipe.gate, task)
+    reference = _Remembering(_reference(recipe.reference, artifact, engine))
+    inputs = engine.inputs if artifact is None else input_specs(artifact.source)
+    batches = _checked(verification_batches(inputs, source, recipe.batch_size), reference, recipe)
+    return compare(
+        reference,
+        engine,
+        batches,
+        replace(recipe.options, make_task=task),
+        name=recipe.engine.name,
+        parts=NO_PARTS if graph is None else output_parts(graph),
+        shared_only=artifact is not None and artifact.cut is not None,
+        progress=progress,
+    )
+
+
+def _graph(artifact: Artifact | None, engine: Path) -> ir.Model | None:
+    """The graph whose outputs are looked at: of a PyTorch module, the engine's own, where there is one."""
     if artifact is not None:
-        return output_parts(artifact.source)
-    return output_parts(read_model(engine)) if engine.suffix == ".onnx" else NO_PARTS
+        return artifact.source
+    return read_model(engine) if engine.suffix == ".onnx" else None
 
 
 def _engine(recipe: VerifyRecipe, artifact: Artifact | None) -> Session:
@@ -265,8 +277,13 @@ def _diagnosed(
     opener: Callable[[ir.Model], Session] = open_as_written
     if wanted.backend != REFERENCE_BACKEND:
         opener = built_by(wanted.backend, batches[0].feeds, recipe.tensorrt)
-    parts = output_parts(artifact.source)
-    evaluate = Evaluator(open_session(model), batches, recipe.options, opener=opener, parts=parts)
+    evaluate = Evaluator(
+        open_session(model),
+        batches,
+        replace(recipe.options, make_task=task_of(artifact.source, source, recipe.task)),
+        opener=opener,
+        parts=output_parts(artifact.source),
+    )
     candidate = FileCandidate(quantized, model)
     if wanted.sensitivity:
         found = replace(found, sensitivity=sensitivities(candidate, evaluate, progress))

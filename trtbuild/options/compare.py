@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from trtbuild.errors import OptionError
-from trtbuild.options.fields import option
+from trtbuild.options.fields import option, options_of
+from trtbuild.options.functions import import_named
 
-__all__ = ["REFERENCE_BACKEND", "ComparisonOptions", "Diagnosis", "Metric", "load_metric"]
+__all__ = [
+    "REFERENCE_BACKEND",
+    "ComparisonOptions",
+    "Diagnosis",
+    "Metric",
+    "TaskOptions",
+    "load_metric",
+]
 
 Metric: TypeAlias = Callable[..., Any]
 """A user's metric; `trtbuild.verification.scores.MetricAverage` says what it is called with."""
@@ -19,23 +26,19 @@ Metric: TypeAlias = Callable[..., Any]
 REFERENCE_BACKEND = "onnxruntime"
 
 
-def load_metric(reference: str) -> Metric:
-    """Import the metric ``package.module:name``.
+def load_metric(reference: str, what: str = "metric") -> Metric:
+    """Import the metric, or judge, ``package.module:name`` or ``script.py:name``.
+
+    Args:
+        reference: its name.
+        what: what it is called in errors.
 
     Raises:
         OptionError: not of that form, no such module or name, or it cannot be called.
     """
-    module, separator, name = reference.partition(":")
-    if not (module and separator and name):
-        raise OptionError(f"the metric '{reference}' should be given as 'package.module:function'.")
-    try:
-        metric: Metric = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise OptionError(f"the metric '{reference}' cannot be imported: {error}.") from error
-    except AttributeError as error:
-        raise OptionError(f"the module '{module}' has no '{name}' to use as a metric.") from error
+    metric: Metric = import_named(reference, OptionError)
     if not callable(metric):
-        raise OptionError(f"the metric '{reference}' is a {type(metric).__name__}, not a function.")
+        raise OptionError(f"the {what} '{reference}' is a {type(metric).__name__}, not a function.")
     return metric
 
 
@@ -45,7 +48,12 @@ def _named_metric(reference: str) -> tuple[str, Metric]:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonOptions:
-    """What is looked at."""
+    """What is looked at.
+
+    Attributes:
+        make_task: makes the judge of the network's task, a `trtbuild.verification.tasks.base.Task`; see
+            `trtbuild.verification.tasks.choose.choose_task`.
+    """
 
     top_k: int = option(5, "The k of the top-k agreement.", low=2)
     num_worst: int = option(
@@ -62,6 +70,43 @@ class ComparisonOptions:
         {}, "Your own metric, higher is better. Repeatable.",
         flag="--metric", metavar="MODULE:FUNCTION", parse=_named_metric, essential=True,
     )  # fmt: skip
+    make_task: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """What the network is for, so that accuracy is measured on that."""
+
+    kind: Literal[
+        "auto", "none", "classify", "detect", "ctc", "embed", "segment", "restore"
+    ] = option(
+        "auto",
+        "What accuracy is measured on, engine against float, without labels; auto goes by the network where "
+        "that leaves no doubt.",
+        flag="--task", essential=True,
+    )  # fmt: skip
+    box_layout: Literal["yolov5", "yolov8", "yolox", "ssd", "detr", "nms"] | None = option(
+        None, "What a detector's outputs mean.", when_absent="by the network, where that is clear"
+    )
+    min_score: float | None = option(
+        None, "Boxes and masks count above this score.", low=0, high=1,
+        when_absent="0.25 for boxes, 0.5 for masks",
+    )  # fmt: skip
+    judge: str | None = option(
+        None, "Your own judge of float and engine outputs; a number, higher is better.",
+        metavar="MODULE:FUNCTION", is_path=True, essential=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for field in options_of(type(self)):
+            value = getattr(self, field.name)
+            if field.choices and value is not None and value not in field.choices:
+                known = ", ".join(field.choices)
+                raise OptionError(f"there is no {field.flag} '{value}'; there are {known}.")
+        if self.judge is not None and self.kind not in ("auto", "none"):
+            raise OptionError(f"--judge and --task {self.kind} exclude each other.")
+        if self.box_layout is not None and self.kind not in ("auto", "detect"):
+            raise OptionError(f"--box-layout is for --task detect, not {self.kind}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,8 @@ _NUM_LAYERS = 12
 _NUM_WORST = 3
 _NUM_PLOTTED_OUTPUTS = 4
 
+_FORMS = {"%": ".1f", "dB": ".1f", "": ".4g"}
+
 
 def verification_report(found: Verification) -> Report:
     """Return the report of ``trtbuild verify``."""
@@ -115,6 +117,7 @@ def accuracy_section(comparisons: Mapping[str, Comparison], num_worst: int = 0) 
         "Accuracy",
         (
             _outputs(comparisons),
+            *task_blocks(comparisons),
             _parts(comparisons),
             _scores(comparisons),
             Plots(tuple(_plots(comparisons))),
@@ -178,6 +181,32 @@ def _parts(comparisons: Mapping[str, Comparison]) -> Table:
         ),
         tuple(rows),
         "outputs of unlike parts, each about the mean of its channels; the worst is judged",
+    )
+
+
+def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
+    """Return the figures of the network's task, and its worst samples."""
+    rows: list[tuple[str, ...]] = []
+    worst: list[tuple[str, ...]] = []
+    captions: list[str] = []
+    for name, comparison in comparisons.items():
+        task = comparison.task
+        if task is None:
+            continue
+        figures = [one for one in (task.main, *task.others) if one is not None]
+        rows += [
+            (name, one.name, interval(one.estimate, _FORMS[one.unit], one.unit and f" {one.unit}"))
+            for one in figures
+        ]
+        captions.append(f"{name}: {task.task}, {task.num_samples} samples, {task.settings}")
+        worst += [(one.name, name, f"{one.value:.3g}") for one in task.worst]
+    return (
+        Table((*names("network", "task"), *numbers("figure")), tuple(rows), "; ".join(captions)),
+        Table(
+            (*names("worst samples of the task", "network"), *numbers("figure")),
+            tuple(worst),
+            fold=f"the {len(worst)} worst samples of the task",
+        ),
     )
 
 

@@ -97,7 +97,11 @@ class Evaluator:
             session = self._opener(model)
             try:
                 found = compare(
-                    self._reference, session, self._batches, self._options, parts=self._parts
+                    self._reference,
+                    session,
+                    self._batches,
+                    self._options,
+                    parts=self._parts,
                 )
             finally:
                 session.close()
@@ -108,7 +112,8 @@ class Evaluator:
     def _digest_of_data(self, context: str) -> bytes:
         digest = hashlib.sha256(context.encode())
         digest.update(repr(sorted(self._options.metrics)).encode() if self._options else b"")
-        digest.update(repr(sorted(self._parts.items())).encode())
+        task = self._options.make_task if self._options else None
+        digest.update(f"{sorted(self._parts.items())} {task}".encode())
         for batch in self._batches:
             expected = self._reference.run(batch.feeds)
             for arrays in (batch.feeds, expected):

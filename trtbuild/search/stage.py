@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from trtbuild.calibration import CalibrateOptions
     from trtbuild.data import Batch, Source
     from trtbuild.verification.gate import Gate
+    from trtbuild.verification.tasks.base import TaskFactory
 
 __all__ = ["TuneOptions", "meet_budget"]
 
 
-def meet_budget(
+def meet_budget(  # noqa: PLR0913 - each is said by another part of the recipe
     artifact: Artifact,
     source: Source,
     gate: Gate,
@@ -37,6 +38,7 @@ def meet_budget(
     *,
     float_patterns: tuple[str, ...] = (),
     float_groups: tuple[str, ...] = (),
+    task: TaskFactory | None = None,
     options: TuneOptions | None = None,
     progress: Progress = silent,
 ) -> Tuned:
@@ -49,6 +51,7 @@ def meet_budget(
         calibrate_options: how ranges are found when the network changes.
         float_patterns: groups that stay in float whatever happens, by name, op type or glob.
         float_groups: exact names of groups that stay in float whatever happens.
+        task: makes the judge of the network's task.
         options: how far the search goes.
         progress: told of every step.
 
@@ -65,7 +68,7 @@ def meet_budget(
         return Evaluator(
             open_session(artifact.source),
             images,
-            ComparisonOptions(num_worst=0),
+            ComparisonOptions(num_worst=0, make_task=task),
             directory=options.directory,
             parts=output_parts(artifact.source),
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import DataError, OptionError
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.progress import silent
 from trtbuild.records import decode, encode, load_object
+from trtbuild.verification.batch import LabelledBatch
 from trtbuild.verification.matching import check_feeds, check_same_interface, samples_first
 from trtbuild.verification.metrics import OutputComparison, OutputMetrics, class_scores
 from trtbuild.verification.scores import (
@@ -18,6 +19,7 @@ from trtbuild.verification.scores import (
     MetricAverage,
     MetricScore,
 )
+from trtbuild.verification.tasks.base import TaskScore  # noqa: TC001 - read by `decode`
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from trtbuild.model.parts import Part
     from trtbuild.progress import Progress
     from trtbuild.runtime.session import Session
+    from trtbuild.verification.tasks.base import Task
 
 __all__ = ["Comparison", "ComparisonOptions", "LabelledBatch", "compare", "compare_each"]
 
@@ -35,25 +38,6 @@ SCHEMA = "trtbuild.comparison"
 VERSION = 1
 
 NO_PARTS: Mapping[str, Sequence[Part]] = MappingProxyType({})
-
-
-class LabelledBatch(Protocol):
-    """What a comparison reads of a batch."""
-
-    @property
-    def feeds(self) -> Mapping[str, np.ndarray]:
-        """Input name to array; the first axis is the images."""
-        ...
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """Class of each image, int ``[images]``."""
-        ...
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Name of each image, for the list of the worst."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +49,7 @@ class Comparison:
     outputs: tuple[OutputComparison, ...]
     accuracy: Accuracy | None = None
     metrics: tuple[MetricScore, ...] = ()
+    task: TaskScore | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types, with the schema's name and version."""
@@ -213,6 +198,7 @@ class _Running:
             for output in outputs
         }
         self._metrics = [MetricAverage(key, metric) for key, metric in options.metrics.items()]
+        self._task: Task | None = options.make_task() if options.make_task is not None else None
         self._accuracy: AccuracyCount | None = None
         self._num_images = 0
 
@@ -227,6 +213,8 @@ class _Running:
             output.add(expected[name], found[name], batch.names)
         for metric in self._metrics:
             metric.add(expected, found, batch.labels, batch.names)
+        if self._task is not None:
+            self._task.add(batch, expected, found)
         if batch.labels is not None:
             self._accuracy = self._accuracy or AccuracyCount(self._label_output(expected, batch))
             name = self._accuracy.output
@@ -251,4 +239,5 @@ class _Running:
             outputs=tuple(output.result() for output in self._outputs.values()),
             accuracy=self._accuracy.result() if self._accuracy else None,
             metrics=tuple(metric.result() for metric in self._metrics),
+            task=None if self._task is None else self._task.result(),
         )

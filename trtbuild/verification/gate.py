@@ -56,6 +56,10 @@ class Gate:
         high=100,
         essential=True,
     )
+    min_agreement: float | None = option(
+        None, "Least figure of the task (--task, --judge): percent, or dB of --task restore.",
+        essential=True,
+    )  # fmt: skip
     max_metric_drop: float | None = option(
         None, "Largest loss of every metric of yours, in its unit."
     )
@@ -146,7 +150,7 @@ def judge(comparison: Comparison, gate: Gate) -> Verdict:
     found = {name for name, _ in judged}
     for name in gate.limits:
         if name not in found:
-            raise OptionError(f"the limit {name} cannot be judged: {_LACKING[name]}.")
+            raise OptionError(f"the limit {name} cannot be judged: {_lacking(name, comparison)}.")
     findings += [finding for _, finding in judged]
     return Verdict(all(finding.passed for finding in findings), tuple(findings))
 
@@ -161,8 +165,19 @@ _LACKING = {
     "min_top1_agreement": _NO_SCORES,
     "min_topk_agreement": f"{_NO_SCORES} of more than k classes",
     "max_top1_drop": "the data has no labels; give them with --labels",
+    "min_agreement": "no task is measured; say which with --task, or give --judge",
     "max_metric_drop": "no metric was given; give one with --metric",
 }
+
+
+def _lacking(name: str, comparison: Comparison) -> str:
+    task = comparison.task
+    if name == "min_agreement" and task is not None:
+        return (
+            f"the {task.num_samples} samples give no figure of --task {task.task} ({task.settings});"
+            " give others, or another --min-score"
+        )
+    return _LACKING[name]
 
 
 def _soundness(output: OutputComparison) -> Iterator[Finding]:
@@ -203,6 +218,10 @@ def _judge_limits(comparison: Comparison, gate: Gate) -> Iterator[tuple[str, Fin
     if comparison.accuracy is not None:
         drop = comparison.accuracy.drop_points
         yield from _hold("max_top1_drop", "top-1 lost", "points", gate, drop)
+    task = comparison.task
+    if task is not None and task.main is not None:
+        main = task.main
+        yield from _hold("min_agreement", main.name, main.unit, gate, main.estimate)
     for metric in comparison.metrics:
         yield from _hold("max_metric_drop", f"{metric.name} lost", "", gate, metric.drop)
 

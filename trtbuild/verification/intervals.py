@@ -9,6 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 __all__ = [
     "CONFIDENCE",
@@ -18,7 +24,10 @@ __all__ = [
     "decibel_estimate",
     "decibels",
     "difference_of_proportions",
+    "percent",
+    "percent_of_mean",
     "proportion",
+    "ratio_of_sums",
     "student_quantile",
 ]
 
@@ -38,6 +47,10 @@ class Estimate:
     def holds(self, value: float) -> bool:
         """Say whether `value` lies inside the interval."""
         return self.low <= value <= self.high
+
+    def times(self, factor: float) -> Estimate:
+        """Return the estimate in another unit; `factor` is positive."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 
 def student_quantile(probability: float, degrees: int) -> float:
@@ -164,6 +177,59 @@ def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> E
     centre = (share + z * z / (2 * trials)) / shrink
     half = z / shrink * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def percent(successes: int, trials: int) -> Estimate:
+    """`proportion` in percent."""
+    return proportion(successes, trials).times(100.0)
+
+
+def percent_of_mean(shares: Moments) -> Estimate:
+    """Return the mean of shares of 1 in percent, its interval within 0 to 100."""
+    mean = shares.estimate().times(100.0)
+    return Estimate(mean.value, max(mean.low, 0.0), min(mean.high, 100.0))
+
+
+def ratio_of_sums(tops: Sequence[float], bottoms: Sequence[float]) -> Estimate | None:
+    """Return ``sum(tops) / sum(bottoms)`` over samples, with its percentile bootstrap interval.
+
+    Samples are drawn anew 1000 times, always by the same random numbers (Efron and Tibshirani, An
+    Introduction to the Bootstrap, chapter 13). Where no draw differs (each sample has a ratio of 0, or each
+    of 1), the interval is Wilson's over samples.
+
+    Args:
+        tops: of each sample, not negative.
+        bottoms: of the same samples.
+
+    Returns:
+        None where the bottoms sum to nothing.
+    """
+    top, bottom = np.asarray(tops, np.float64), np.asarray(bottoms, np.float64)
+    count = int(np.count_nonzero(bottom))
+    if not count:
+        return None
+    value = float(top.sum() / bottom.sum())
+    if value in (0.0, 1.0) and np.array_equal(top, value * bottom):
+        share = proportion(round(value) * count, count)
+        return Estimate(value, share.low, share.high)
+    if len(top) < 2:
+        return Estimate(value, -math.inf, math.inf)
+    draws = np.concatenate(list(_resampled_ratios(top, bottom)))
+    edge = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws[np.isfinite(draws)], [edge, 1 - edge])
+    return Estimate(value, min(float(low), value), max(float(high), value))
+
+
+_NUM_DRAWS = 1000
+_AT_ONCE = 50
+
+
+def _resampled_ratios(top: np.ndarray, bottom: np.ndarray) -> Iterator[np.ndarray]:
+    rng, shares = np.random.default_rng(0), np.full(len(top), 1 / len(top))
+    for _ in range(_NUM_DRAWS // _AT_ONCE):
+        weights = rng.multinomial(len(top), shares, size=_AT_ONCE)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            yield (weights @ top) / (weights @ bottom)
 
 
 def difference_of_proportions(

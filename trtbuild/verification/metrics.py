@@ -31,7 +31,7 @@ from trtbuild.verification.intervals import (
     Moments,
     PairMoments,
     decibels,
-    proportion,
+    percent,
 )
 from trtbuild.verification.parts import PartComparison, PartMetrics
 
@@ -310,12 +310,6 @@ class OutputMetrics:
             return Estimate(math.nan, math.nan, math.nan)
         mean = self._cosine.estimate()
         return Estimate(mean.value, max(mean.low, -1.0), min(mean.high, 1.0))
-
-
-def percent(successes: int, trials: int) -> Estimate:
-    """`proportion` in percent."""
-    share = proportion(successes, trials)
-    return Estimate(100.0 * share.value, 100.0 * share.low, 100.0 * share.high)
 
 
 def _rows(array: np.ndarray, rows: int) -> np.ndarray:

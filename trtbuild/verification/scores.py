@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.errors import DataError, OptionError
+from trtbuild.errors import DataError
 from trtbuild.verification.chance import check_range
 from trtbuild.verification.intervals import (
     Estimate,
     Moments,
     difference_of_proportions,
+    percent,
 )
-from trtbuild.verification.metrics import class_scores, percent
+from trtbuild.verification.metrics import class_scores
+from trtbuild.verification.user_function import UserFunction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,8 +115,8 @@ class MetricAverage:
 
     def __init__(self, name: str, metric: Metric) -> None:
         self.name = name
-        self._whole = isinstance(metric, type)
-        self._pair: list[Any] = [self._ask(metric) if self._whole else metric for _ in range(2)]
+        self._pair = [UserFunction("metric", name, metric) for _ in range(2)]
+        self._whole = self._pair[0].is_whole
         self._drop = Moments()
         self._sums = np.zeros(2)
         self._num_images = 0
@@ -133,37 +135,21 @@ class MetricAverage:
             OptionError: the metric raised, or answered no finite number.
         """
         x, y = (
-            self._ask(metric, outputs, labels, names)
+            metric(outputs, labels, names)
             for metric, outputs in zip(self._pair, (reference, candidate))
         )
         self._num_images += len(names)
         if self._whole:
             return
-        x_scores, y_scores = self._scores(x, len(names)), self._scores(y, len(names))
+        count = len(names)
+        x_scores, y_scores = (
+            metric.scores(answer, count) for metric, answer in zip(self._pair, (x, y))
+        )
+        self._per_image &= x_scores.size == count and y_scores.size == count
+        x_scores, y_scores = (np.broadcast_to(one, (count,)) for one in (x_scores, y_scores))
         self._sums += (x_scores.sum(), y_scores.sum())
         for drop in x_scores - y_scores:
             self._drop.add(float(drop))
-
-    def _ask(self, metric: Any, *arguments: Any) -> Any:
-        try:
-            return metric(*arguments)
-        except Exception as error:
-            raise OptionError(
-                f"the metric '{self.name}' raised {type(error).__name__}: {error}"
-            ) from error
-
-    def _scores(self, answer: Any, num_images: int) -> np.ndarray:
-        try:
-            scores = np.asarray(answer, np.float64)
-        except (TypeError, ValueError):
-            scores = np.full((), math.nan)
-        if scores.size not in (1, num_images) or not np.isfinite(scores).all():
-            raise OptionError(
-                f"the metric '{self.name}' answered {_short(answer)}; it should answer one finite"
-                f" number, or one for each of the {num_images} images."
-            )
-        self._per_image &= scores.size == num_images
-        return np.broadcast_to(scores.reshape(-1), (num_images,))
 
     def result(self) -> MetricScore:
         """Return the averages so far (the ``result()`` of a metric class).
@@ -172,7 +158,7 @@ class MetricAverage:
             OptionError: the metric's ``result()`` raised or gave no finite number.
         """
         if self._whole:
-            x, y = (float(self._scores(self._ask(metric.result), 1)[0]) for metric in self._pair)
+            x, y = (metric.final() for metric in self._pair)
             drop = Estimate(x - y, -math.inf, math.inf)
         else:
             x, y = (float(value) for value in self._sums / max(self._num_images, 1))
@@ -180,8 +166,3 @@ class MetricAverage:
             if not self._per_image:
                 drop = Estimate(drop.value, -math.inf, math.inf)
         return MetricScore(self.name, self._num_images, x, y, drop)
-
-
-def _short(answer: Any) -> str:
-    text = repr(answer)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -123,7 +123,7 @@ def test_options_complete(monkeypatch) -> None:
         env={
             **os.environ,
             "_TRTBUILD_COMPLETE": "bash_complete",
-            "COMP_WORDS": "trtbuild engine --min-s",
+            "COMP_WORDS": "trtbuild engine --min-sq",
             "COMP_CWORD": "2",
         },
     )

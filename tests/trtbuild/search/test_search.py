@@ -170,7 +170,7 @@ def test_groups_are_ranked_by_gain_per_cost() -> None:
         output = types.SimpleNamespace(
             divergence_nats=types.SimpleNamespace(value=divergence), sqnr_db=None
         )
-        return types.SimpleNamespace(outputs=[output])
+        return types.SimpleNamespace(outputs=[output], task=None)
 
     # a layer costs its share and one third, that of an average layer: 2 / 0.433, 3 / 1.133, 1.2 / 0.333
     assert rank_groups(Given(), evaluate) == ["cheap", "free", "dear", "useless"]

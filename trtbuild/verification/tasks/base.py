@@ -1,0 +1,122 @@
+"""What a judge of a task is: it takes both networks' outputs batch by batch and gives figures in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from trtbuild.errors import OptionError
+from trtbuild.verification.intervals import Estimate  # noqa: TC001 - read by `decode`
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from trtbuild.verification.batch import LabelledBatch
+
+__all__ = ["Figure", "Outputs", "SampleScore", "Task", "TaskFactory", "TaskScore", "Worst", "only"]
+
+Outputs: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure with its interval; `unit` is ``%``, ``dB`` or empty."""
+
+    name: str
+    unit: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class SampleScore:
+    """One sample's share in the main figure; less is worse."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """How well the engine does the float network's task.
+
+    Attributes:
+        task: which, as ``--task`` calls it, or the name of the user's judge.
+        settings: layout and thresholds that the figures depend on, in words.
+        num_samples: how many samples they are of.
+        main: the figure that ``--min-agreement`` and the search go by, higher is better; None where the
+            samples do not give it (no box in any image).
+        others: further figures.
+        worst: the samples with the lowest scores, worst first.
+    """
+
+    task: str
+    settings: str
+    num_samples: int
+    main: Figure | None
+    others: tuple[Figure, ...] = ()
+    worst: tuple[SampleScore, ...] = ()
+
+
+class Task(Protocol):
+    """Accumulates the figures of one task, batch by batch."""
+
+    def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
+        """Take the outputs of the float network and of the network under test for one batch.
+
+        Raises:
+            OptionError: the outputs are not of this task.
+        """
+        ...
+
+    def result(self) -> TaskScore | None:
+        """Return the figures so far; None where there is nothing to say."""
+        ...
+
+
+TaskFactory: TypeAlias = Callable[[], Task]
+"""Makes a task anew for each network that is compared."""
+
+
+class Worst:
+    """Keeps the samples with the lowest scores, the first of equal ones."""
+
+    def __init__(self, count: int = 10, perfect: float = 100.0) -> None:
+        self._count = count
+        self._perfect = perfect
+        self._kept: list[SampleScore] = []
+
+    def add(self, name: str, value: float) -> None:
+        """Take one sample; a perfect one is none of the worst."""
+        if value < self._perfect:
+            self._kept = sorted([*self._kept, SampleScore(name, value)], key=_value)[: self._count]
+
+    def result(self) -> tuple[SampleScore, ...]:
+        """Return them, the worst first."""
+        return tuple(self._kept)
+
+
+def _value(sample: SampleScore) -> float:
+    return sample.value
+
+
+def only(outputs: Outputs, ranks: tuple[int, ...], task: str, shape: str) -> str:
+    """Return the name of the first float output of one of `ranks` axes.
+
+    Args:
+        outputs: of a network.
+        ranks: how many axes it may have.
+        task: which task needs it.
+        shape: what such an output looks like, for the error.
+
+    Raises:
+        OptionError: there is none.
+    """
+    for name, array in outputs.items():
+        if array.ndim in ranks and array.dtype.kind in "fV":
+            return name
+    shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in outputs.items())
+    raise OptionError(
+        f"--task {task} needs an output {shape}; the outputs are {shapes}. Choose another --task, or"
+        " --task none."
+    )

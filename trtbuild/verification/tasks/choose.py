@@ -1,0 +1,166 @@
+"""Which task a network does: as the user says, or as its graph tells without doubt.
+
+Without doubt are: a Softmax over classes at the end of ``[images, classes]``, or labels for such an output;
+a Softmax over the last axis of ``[images, steps, classes]`` of a network that reads images or sound (CTC); an
+output brought to unit length (embeddings); a Sigmoid of one channel or a Softmax over channels as large as
+the image (segmentation); an image as large as the input or a multiple of it; and the detectors of
+`trtbuild.verification.tasks.layouts` whose parts (`trtbuild.model.parts`) or pairs of outputs say which.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from trtbuild.errors import OptionError
+from trtbuild.model.ends import end_of, has_unit_length
+from trtbuild.model.shapes import dims
+from trtbuild.options.compare import TaskOptions, load_metric
+from trtbuild.verification.tasks.classify import Classify
+from trtbuild.verification.tasks.ctc import CTC
+from trtbuild.verification.tasks.detect import Detect
+from trtbuild.verification.tasks.detectors import detector_of
+from trtbuild.verification.tasks.embed import Embed
+from trtbuild.verification.tasks.own import OwnJudge
+from trtbuild.verification.tasks.restore import Restore
+from trtbuild.verification.tasks.segment import Segment
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.model.shapes import Dim, Dims
+    from trtbuild.verification.batch import LabelledBatch
+    from trtbuild.verification.tasks.base import Outputs, Task, TaskFactory, TaskScore
+
+__all__ = ["choose_task"]
+
+_log = logging.getLogger(__name__)
+
+_SOFTMAX = ("Softmax", "LogSoftmax")
+
+
+def choose_task(
+    options: TaskOptions, model: ir.Model | None, *, has_labels: bool = False
+) -> TaskFactory | None:
+    """Return what makes the judge of the task; None where none is wanted or the graph leaves doubt.
+
+    Args:
+        options: what the user says.
+        model: the float network, or its Q/DQ form; None where there is no graph to look at.
+        has_labels: whether the samples have classes.
+
+    Raises:
+        OptionError: a detector's layout is neither given nor plain from the graph, or the judge cannot be
+            imported.
+    """
+    if options.judge is not None:
+        judge = load_metric(options.judge, "judge")
+        return partial(OwnJudge, options.judge, judge)
+    if options.kind == "detect" or options.box_layout is not None:
+        return _detect(options, model)
+    plain: dict[str, TaskFactory] = {
+        "classify": Classify,
+        "ctc": CTC,
+        "embed": Embed,
+        "segment": partial(Segment, options.min_score),
+        "restore": Restore,
+    }
+    if options.kind != "auto":
+        return plain.get(options.kind)
+    if model is None:
+        return None
+    if detector_of(model) is not None:
+        return partial(IfItFits, _detect(options, model))
+    found = _by_output(model, has_labels=has_labels)
+    return None if found is None else partial(IfItFits, plain[found])
+
+
+class IfItFits:
+    """A task that nobody asked for: it ends without a score where the outputs turn out to be others."""
+
+    def __init__(self, task: TaskFactory) -> None:
+        self._task: Task | None = task()
+
+    def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
+        """Take one batch."""
+        if self._task is None:
+            return
+        try:
+            self._task.add(batch, reference, candidate)
+        except OptionError as error:
+            _log.debug("no task of this network is measured: %s", error)
+            self._task = None
+
+    def result(self) -> TaskScore | None:
+        """Return the task's figures."""
+        return None if self._task is None else self._task.result()
+
+
+def _detect(options: TaskOptions, model: ir.Model | None) -> TaskFactory:
+    found = None if model is None else detector_of(model)
+    layout = options.box_layout or (found.layout if found is not None else None)
+    if layout is None:
+        raise OptionError(
+            "--task detect: the network does not tell what its outputs mean; say it with --box-layout"
+            " (yolov5, yolov8, yolox, ssd, detr or nms)."
+        )
+    num_classes = found.num_classes if found is not None and found.layout == layout else None
+    return partial(Detect, layout, options.min_score, num_classes)
+
+
+def _by_output(model: ir.Model, *, has_labels: bool) -> str | None:
+    """The task of a network with one output, where its end says it."""
+    output = model.graph.outputs[0]
+    shape, end = dims(output), end_of(output)
+    if shape is None or len(model.graph.outputs) != 1:
+        return None
+    operator = end.op_type if end is not None else ""
+    image = _image_input(model)
+    if _is_vector(shape):
+        if has_unit_length(output):
+            return "embed"
+        return "classify" if shape[1] != 1 and (operator in _SOFTMAX or has_labels) else None
+    if len(shape) == 3 and operator in _SOFTMAX and _reads_signals(model):
+        return "ctc"
+    return _of_images(shape, operator, image) if image is not None else None
+
+
+def _is_vector(shape: Dims) -> bool:
+    return len(shape) >= 2 and all(size == 1 for size in shape[2:])
+
+
+def _of_images(shape: Dims, operator: str, image: Dims) -> str | None:
+    """The task of a network from images to maps."""
+    if operator == "ArgMax" and len(shape) in (3, 4):
+        return "segment"
+    if len(shape) != 4:
+        return None
+    if operator in _SOFTMAX or (operator == "Sigmoid" and shape[1] == 1):
+        return "segment"
+    channels, size = shape[1], (shape[2], shape[3])
+    is_same_size = None not in size and size == (image[2], image[3])
+    if is_same_size and isinstance(channels, int) and channels > 4:
+        return "segment"
+    if channels == image[1] and channels in (1, 3):
+        return "restore" if all(map(_is_multiple, size, (image[2], image[3]))) else None
+    return None
+
+
+def _is_multiple(size: Dim, of: Dim) -> bool:
+    if isinstance(size, int) and isinstance(of, int):
+        return of > 0 and size % of == 0
+    return size is not None and size == of
+
+
+def _image_input(model: ir.Model) -> Dims | None:
+    """Dims of the only input, where it is images ``[N, C, H, W]``."""
+    shapes = [dims(value) for value in model.graph.inputs if not value.is_initializer()]
+    found = shapes[0] if len(shapes) == 1 else None
+    return found if found is not None and len(found) == 4 else None
+
+
+def _reads_signals(model: ir.Model) -> bool:
+    """Whether the first input is of real numbers: pictures or sound, and no tokens."""
+    dtype = model.graph.inputs[0].dtype if model.graph.inputs else None
+    return dtype is not None and dtype.is_floating_point()

@@ -1,0 +1,79 @@
+"""Text by CTC: the best class of each step, without repetitions and blanks (Graves et al. 2006)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.verification.intervals import percent, ratio_of_sums
+from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst, only
+
+if TYPE_CHECKING:
+    from trtbuild.verification.batch import LabelledBatch
+
+__all__ = ["CTC", "best_path", "edit_distance"]
+
+
+class CTC:
+    """Compares the texts of both networks; an output is ``[samples, steps, classes]`` or steps first.
+
+    The blank is class 0 or the last, whichever the float network answers more often in the first batch.
+    """
+
+    def __init__(self) -> None:
+        self._output = ""
+        self._blank: int | None = None
+        self._same: list[bool] = []
+        self._errors: list[float] = []
+        self._lengths: list[float] = []
+        self._worst = Worst()
+
+    def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
+        """Take one batch."""
+        self._output = self._output or only(reference, (3,), "ctc", "[samples, steps, classes]")
+        count = len(batch.names)
+        x, y = (_by_sample(one[self._output], count) for one in (reference, candidate))
+        wanted, found = x.argmax(-1), y.argmax(-1)
+        if self._blank is None:
+            last = x.shape[-1] - 1
+            is_last = np.count_nonzero(wanted == last) > np.count_nonzero(wanted == 0)
+            self._blank = last if is_last else 0
+        for name, ours, theirs in zip(batch.names, wanted, found):
+            text, other = best_path(ours, self._blank), best_path(theirs, self._blank)
+            errors = edit_distance(text, other)
+            self._same.append(errors == 0)
+            self._errors.append(float(errors))
+            self._lengths.append(float(len(text)))
+            self._worst.add(name, 100.0 * (1 - errors / max(len(text), 1)))
+
+    def result(self) -> TaskScore:
+        """Return the share of equal texts (Wilson), and character errors over characters (bootstrap)."""
+        count = len(self._same)
+        main = Figure("same text", "%", percent(sum(self._same), count))
+        errors = ratio_of_sums(self._errors, self._lengths)
+        others = () if errors is None else (Figure("character errors", "%", errors.times(100.0)),)
+        settings = f"output '{self._output}', blank {self._blank}"
+        return TaskScore("ctc", settings, count, main, others, self._worst.result())
+
+
+def _by_sample(array: np.ndarray, count: int) -> np.ndarray:
+    swapped = array.shape[0] != count and array.shape[1] == count
+    return array.swapaxes(0, 1) if swapped else array
+
+
+def best_path(classes: np.ndarray, blank: int) -> tuple[int, ...]:
+    """Return the text of the best classes, int ``[steps]``: repetitions merged, then blanks dropped."""
+    first = np.ones(len(classes), bool)
+    first[1:] = classes[1:] != classes[:-1]
+    return tuple(int(one) for one in classes[first & (classes != blank)])
+
+
+def edit_distance(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    """Return the least number of insertions, deletions and substitutions between two (Levenshtein 1966)."""
+    row = list(range(len(second) + 1))
+    for i, a in enumerate(first, 1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(second, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]

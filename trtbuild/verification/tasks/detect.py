@@ -1,0 +1,96 @@
+"""Detection: the boxes of both networks, after suppression, matched with each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.verification.intervals import Moments, ratio_of_sums
+from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst
+from trtbuild.verification.tasks.boxes import Detections, matched, suppressed
+from trtbuild.verification.tasks.layouts import LAYOUTS, Images
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbuild.verification.batch import LabelledBatch
+
+__all__ = ["Detect"]
+
+MIN_SCORE = 0.25
+MAX_IOU = 0.45
+SAME_OBJECT_IOU = 0.5
+
+
+class Detect:
+    """F1 of the engine's boxes against the float network's: ``2 pairs / (boxes of both networks)``.
+
+    A pair has one class and an IoU above 0.5; float's boxes choose, the best score first. An image in which
+    neither finds a box says nothing.
+
+    Args:
+        layout: what the outputs mean, by `trtbuild.verification.tasks.layouts.LAYOUTS`.
+        min_score: boxes count above it; None for 0.25.
+        num_classes: see `trtbuild.verification.tasks.layouts.Images`.
+    """
+
+    def __init__(
+        self, layout: str, min_score: float | None = None, num_classes: int | None = None
+    ) -> None:
+        self._layout = layout
+        self._min_score = MIN_SCORE if min_score is None else min_score
+        self._num_classes = num_classes
+        self._pairs: list[float] = []
+        self._boxes: list[float] = []
+        self._counts = np.zeros(2, np.int64)
+        self._iou, self._difference = Moments(), Moments()
+        self._worst = Worst()
+
+    def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
+        """Take one batch."""
+        count = len(batch.names)
+        images = Images(count, *_size(batch.feeds), self._num_classes, reference)
+        decode = LAYOUTS[self._layout]
+        ours, theirs = (self._kept(decode(one, images)) for one in (reference, candidate))
+        for name, wanted, found in zip(batch.names, ours, theirs):
+            pairs = matched(wanted, found, SAME_OBJECT_IOU)
+            boxes = len(wanted) + len(found)
+            self._pairs.append(2.0 * len(pairs))
+            self._boxes.append(float(boxes))
+            self._counts += (len(wanted), len(found))
+            for pair in pairs:
+                self._iou.add(pair.iou)
+                self._difference.add(pair.score_difference)
+            if boxes:
+                self._worst.add(name, 200.0 * len(pairs) / boxes)
+
+    def _kept(self, found: Sequence[Detections]) -> list[Detections]:
+        max_iou = None if self._layout == "nms" else MAX_IOU
+        return [suppressed(one, self._min_score, max_iou) for one in found]
+
+    def result(self) -> TaskScore:
+        """Return F1 (bootstrap over images), and IoU and score difference of the pairs (Student)."""
+        ratio = ratio_of_sums(self._pairs, self._boxes)
+        main = None if ratio is None else Figure("F1 of boxes", "%", ratio.times(100.0))
+        others: tuple[Figure, ...] = ()
+        if self._iou.count:
+            others = (
+                Figure("IoU of pairs", "", self._iou.estimate()),
+                Figure("score difference of pairs", "", self._difference.estimate()),
+            )
+        settings = (
+            f"layout {self._layout}, boxes above {self._min_score:g}, {self._counts[0]} of float and"
+            f" {self._counts[1]} of the engine"
+        )
+        return TaskScore("detect", settings, len(self._boxes), main, others, self._worst.result())
+
+
+def _size(feeds: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """Height and width of the images among the inputs; zeros where there are none."""
+    for array in feeds.values():
+        if array.ndim == 4:
+            last = array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4)
+            height, width = array.shape[1:3] if last else array.shape[2:]
+            return int(height), int(width)
+    return 0, 0

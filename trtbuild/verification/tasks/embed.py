@@ -1,0 +1,106 @@
+"""Embeddings: whether the engine's nearest neighbours and similarities are the float network's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.verification.intervals import Estimate, Moments, percent
+from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst, only
+
+if TYPE_CHECKING:
+    from trtbuild.verification.batch import LabelledBatch
+
+__all__ = ["Embed", "spearman"]
+
+# All pairs of so many samples are held in memory (32 MB each).
+_MOST_SAMPLES = 2_000
+
+_MASK = "attention_mask"
+
+
+class Embed:
+    """Compares embeddings ``[samples, dims]``, brought to unit length.
+
+    ``[samples, tokens, dims]`` are averaged over tokens, by the input ``attention_mask`` where there is one.
+    Neighbours and pairs are those among the first 2000 samples.
+    """
+
+    def __init__(self) -> None:
+        self._output = ""
+        self._rows: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        self._names: list[str] = []
+        self._cosine = Moments()
+
+    def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
+        """Take one batch."""
+        shape = "[samples, dims] or [samples, tokens, dims]"
+        self._output = self._output or only(reference, (2, 3), "embed", shape)
+        mask = batch.feeds.get(_MASK)
+        x, y = (_unit(one[self._output], mask) for one in (reference, candidate))
+        for cosine in (x * y).sum(1):
+            self._cosine.add(float(cosine))
+        room = _MOST_SAMPLES - len(self._names)
+        for rows, array in zip(self._rows, (x, y)):
+            rows.extend(array[:room])
+        self._names.extend(batch.names[:room])
+
+    def result(self) -> TaskScore:
+        """Return the share of equal nearest neighbours (Wilson), Spearman of all pairs, mean cosine."""
+        count = len(self._names)
+        cosine = Figure("cosine", "", self._cosine.estimate())
+        settings = f"output '{self._output}', neighbours among {count}"
+        if count < 3:
+            return TaskScore("embed", settings, count, None, (cosine,))
+        x, y = (np.stack(rows) for rows in self._rows)
+        ours, theirs = x @ x.T, y @ y.T
+        pairs = np.triu_indices(count, 1)
+        order = spearman(ours[pairs], theirs[pairs])
+        for similar in (ours, theirs):
+            np.fill_diagonal(similar, -np.inf)
+        same = ours.argmax(1) == theirs.argmax(1)
+        worst = Worst(perfect=1.0)
+        for name, value in zip(self._names, (x * y).sum(1)):
+            worst.add(name, float(value))
+        main = Figure("same nearest neighbour", "%", percent(int(same.sum()), count))
+        others = (Figure("Spearman of similarities", "", _fisher(order, count)), cosine)
+        return TaskScore("embed", settings, count, main, others, worst.result())
+
+
+def _unit(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    rows = array.astype(np.float64)
+    if rows.ndim == 3:
+        given = (
+            mask if mask is not None and mask.shape == rows.shape[:2] else np.ones(rows.shape[:2])
+        )
+        weights = given.astype(np.float64)[..., None]
+        rows = (rows * weights).sum(1) / np.maximum(weights.sum(1), 1.0)
+    unit: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the correlation of the ranks of two float arrays ``[n]``; 1 where neither varies.
+
+    Equal values have the mean of their ranks (Spearman 1904).
+    """
+    a, b = _ranks(first), _ranks(second)
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0 else float(np.array_equal(first, second))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    means: np.ndarray = (last - (counts - 1) / 2)[place.reshape(-1)]
+    return means
+
+
+def _fisher(value: float, count: int) -> Estimate:
+    """Fisher's interval; pairs share samples, so only `count` of them are taken as independent."""
+    if count < 4 or abs(value) >= 1:
+        return Estimate(value, value, value)
+    centre, half = np.arctanh(value), 1.96 * np.sqrt(1.06 / (count - 3))
+    return Estimate(value, float(np.tanh(centre - half)), float(np.tanh(centre + half)))

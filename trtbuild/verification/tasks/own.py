@@ -1,0 +1,74 @@
+"""A judge of the user's own."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.verification.intervals import Estimate, Moments
+from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst
+from trtbuild.verification.user_function import UserFunction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trtbuild.verification.batch import LabelledBatch
+
+__all__ = ["OwnJudge"]
+
+
+class OwnJudge:
+    """Asks ``judge(float_outputs, engine_outputs, labels, names)`` once a batch; higher is better.
+
+    Outputs are output name -> array; labels are int ``[samples]`` or None. The answer is one number a sample
+    (then the figure has an interval) or one for the batch. A class is made once, called the same way, and
+    asked for ``result()`` at the end. The figure's name is the judge's attribute ``title``, or else its own.
+
+    Args:
+        name: as the user named it.
+        judge: what the name stands for.
+    """
+
+    def __init__(self, name: str, judge: Callable[..., Any]) -> None:
+        self._title = str(getattr(judge, "title", None) or getattr(judge, "__name__", name))
+        self._judge = UserFunction("judge", name, judge)
+        self._scores = Moments()
+        self._sum = 0.0
+        self._count = 0
+        self._is_by_sample = not self._judge.is_whole
+        self._worst = Worst(perfect=math.inf)
+
+    def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
+        """Take one batch."""
+        names = batch.names
+        answer = self._judge(reference, candidate, batch.labels, names)
+        self._count += len(names)
+        if self._judge.is_whole:
+            return
+        scores = self._judge.scores(answer, len(names))
+        self._is_by_sample &= scores.size == len(names)
+        for name, score in zip(names, np.broadcast_to(scores, (len(names),))):
+            self._sum += float(score)
+            self._scores.add(float(score))
+            self._worst.add(name, float(score))
+
+    def result(self) -> TaskScore:
+        """Return the mean over samples, or the class's answer."""
+        if self._judge.is_whole:
+            value = self._judge.final()
+            estimate = Estimate(value, -math.inf, math.inf)
+        else:
+            estimate = self._scores.estimate()
+            if not self._is_by_sample:
+                estimate = Estimate(estimate.value, -math.inf, math.inf)
+        worst = self._worst.result() if self._is_by_sample else ()
+        return TaskScore(
+            self._title,
+            f"by {self._judge.name}",
+            self._count,
+            Figure(self._title, "", estimate),
+            (),
+            worst,
+        )

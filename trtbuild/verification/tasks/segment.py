@@ -1,0 +1,90 @@
+"""Segmentation: intersection over union of the masks of both networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.errors import OptionError
+from trtbuild.verification.intervals import Moments, percent_of_mean
+from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst
+
+if TYPE_CHECKING:
+    from trtbuild.verification.batch import LabelledBatch
+
+__all__ = ["Segment", "mask_iou"]
+
+MIN_SCORE = 0.5
+
+
+class Segment:
+    """Averages the masks' IoU over images; of several classes, each image's mean over those in its masks.
+
+    An output is ``[images, 1, height, width]`` or ``[images, height, width]`` of scores (a mask is where it
+    is above `min_score`, after a sigmoid where values lie outside of 0 to 1), ``[images, classes, height,
+    width]`` (the best class of each pixel), or integers (classes).
+    """
+
+    def __init__(self, min_score: float | None = None) -> None:
+        self._min_score = MIN_SCORE if min_score is None else min_score
+        self._output = ""
+        self._iou = Moments()
+        self._count = 0
+        self._worst = Worst()
+        self._is_logit: bool | None = None
+
+    def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
+        """Take one batch."""
+        self._output = self._output or _map_of(reference, len(batch.names))
+        x, y = reference[self._output], candidate[self._output]
+        if self._is_logit is None:
+            self._is_logit = bool(np.min(x, initial=0) < 0 or np.max(x, initial=0) > 1)
+        ours, theirs = self._classes(x), self._classes(y)
+        for name, a, b in zip(batch.names, ours, theirs):
+            self._count += 1
+            found = mask_iou(a, b)
+            if found is not None:
+                self._iou.add(found)
+                self._worst.add(name, 100.0 * found)
+
+    def _classes(self, array: np.ndarray) -> np.ndarray:
+        """The class of each pixel, ``[images, height, width]``; 0 is the background of one class."""
+        if array.dtype.kind in "iub":
+            return array.reshape(len(array), *array.shape[-2:])
+        if array.ndim == 4 and array.shape[1] > 1:
+            found: np.ndarray = array.argmax(1) + 1
+            return found
+        threshold = self._min_score
+        if self._is_logit:
+            bounded = float(np.clip(threshold, 1e-9, 1 - 1e-9))
+            threshold = float(np.log(bounded / (1 - bounded)))
+        mask = array.reshape(len(array), *array.shape[-2:]).astype(np.float64) > threshold
+        return mask.astype(np.int64)
+
+    def result(self) -> TaskScore:
+        """Return the mean IoU (Student's interval over images)."""
+        main = Figure("mask IoU", "%", percent_of_mean(self._iou)) if self._iou.count else None
+        settings = f"output '{self._output}', masks above {self._min_score:g}"
+        return TaskScore("segment", settings, self._count, main, (), self._worst.result())
+
+
+def mask_iou(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Return the mean IoU of the classes from 1 on in either map; None where neither has any."""
+    found = []
+    for label in np.union1d(first, second):
+        if label == 0:
+            continue
+        a, b = first == label, second == label
+        found.append(np.count_nonzero(a & b) / np.count_nonzero(a | b))
+    return float(np.mean(found)) if found else None
+
+
+def _map_of(outputs: Outputs, count: int) -> str:
+    for name, array in outputs.items():
+        if array.ndim in (3, 4) and array.shape[0] == count and min(array.shape[-2:]) > 1:
+            return name
+    shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in outputs.items())
+    raise OptionError(
+        f"--task segment needs an output [images, classes, height, width]; got {shapes}."
+    )

@@ -1,0 +1,83 @@
+"""A function or class of the user's that gives numbers: called, and its answers checked."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["UserFunction"]
+
+
+class UserFunction:
+    """What the user gave as a metric or a judge.
+
+    A function answers one number a sample, or one for the batch. A class is for what is no average over
+    samples: an object of it is called the same way (its answer is ignored), and asked for ``result()`` in
+    the end.
+
+    Args:
+        kind: what it is called in errors: ``metric`` or ``judge``.
+        name: of this one.
+        given: the function or class.
+    """
+
+    def __init__(self, kind: str, name: str, given: Callable[..., Any]) -> None:
+        self.name = name
+        self._kind = kind
+        self.is_whole = isinstance(given, type)
+        self._function: Any = given
+        if self.is_whole:
+            self._function = self._ask(given)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call it.
+
+        Raises:
+            OptionError: it raised.
+        """
+        return self._ask(self._function, *arguments)
+
+    def final(self) -> float:
+        """Return the number of a class's ``result()``.
+
+        Raises:
+            OptionError: it raised, or gave no finite number.
+        """
+        return float(self.scores(self._ask(self._function.result), 1)[0])
+
+    def _ask(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise OptionError(
+                f"the {self._kind} '{self.name}' raised {type(error).__name__}: {error}"
+            ) from error
+
+    def scores(self, answer: Any, num_samples: int) -> np.ndarray:
+        """Return an answer as float64 numbers: one a sample, or a single one.
+
+        Raises:
+            OptionError: it is something else, or not finite.
+        """
+        try:
+            scores = np.asarray(answer, np.float64)
+        except (TypeError, ValueError):
+            scores = np.full((), math.nan)
+        if scores.size not in (1, num_samples) or not np.isfinite(scores).all():
+            raise OptionError(
+                f"the {self._kind} '{self.name}' answered {_short(answer)}; it should answer one finite"
+                f" number, or one for each of the {num_samples} images."
+            )
+        return scores.reshape(-1)
+
+
+def _short(answer: Any) -> str:
+    text = repr(answer)
+    return text if len(text) <= 60 else text[:57] + "..."
