@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from trtbuild.cli import failure
 from trtbuild.enums import StrEnum
 from trtbuild.files import make_directory, write_text
-from trtbuild.jobs import bench, verify
+from trtbuild.jobs import bench, check, verify
 from trtbuild.latency import baseline
 from trtbuild.latency.conditions import Conditions, Device
 from trtbuild.latency.regress import LatencyVerdict
@@ -50,6 +50,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         compare.SCHEMA: _named(schema_of(compare.Comparison), compare.SCHEMA, compare.VERSION),
         baseline.SCHEMA: _named(schema_of(baseline.Baseline), baseline.SCHEMA, baseline.VERSION),
         failure.SCHEMA: _named(schema_of(failure.Failure), failure.SCHEMA, failure.VERSION),
+        check.SCHEMA: _named(schema_of(check.NetworkCheck), check.SCHEMA, check.VERSION),
         bench.SCHEMA: _named(_object(latency, tuple(latency)), bench.SCHEMA, bench.VERSION),
     }
 

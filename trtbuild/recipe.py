@@ -28,6 +28,7 @@ __all__ = [
     "CacheDiffRecipe",
     "CalibrateRecipe",
     "CalibrationFiles",
+    "CheckRecipe",
     "ConvertRecipe",
     "CrosscheckRecipe",
     "DataRecipe",
@@ -321,6 +322,25 @@ class OptimizeRecipe:
     fixed_weights: bool = option(
         False, "Weights that are also inputs are weights; opset 13 or newer."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRecipe:
+    """A network that is shown to TensorRT's parser.
+
+    Attributes:
+        model: ONNX file, float or with Q/DQ.
+    """
+
+    model: Path
+    backend: str = option(
+        AUTO, "Whose parser: tensorrt, tensorrt-rtx, or auto, which is TensorRT's where it starts, else that "
+        "of TensorRT for RTX.", essential=True,
+    )  # fmt: skip
+    build: bool = option(
+        False, "Build it, too; takes seconds to minutes, and nothing is kept.", essential=True
+    )
+    tensorrt: TensorRTOptions = group(TensorRTOptions, "TensorRT")
 
 
 @dataclass(frozen=True, kw_only=True)

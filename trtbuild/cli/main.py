@@ -42,6 +42,7 @@ _COMMANDS = {
     "optimize": "Run graph passes over an ONNX file.",
     "calibrate": "Find the range of every tensor that will be INT8.",
     "quantize": "Write the explicit Q/DQ network from ranges.",
+    "check": "Say whether TensorRT takes a network, and what to do about each node that it refuses.",
     "verify": "Compare an engine with its float network: figures, limits, and who is to blame.",
     "bench": "Time an engine, alone, against another, or against a baseline.",
     "crosscheck": "Compare the thresholds of two calibrations, of any origin.",

@@ -15,6 +15,7 @@ from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_d
 from trtbuild.errors import ModelError, OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.jobs.build_checks import check_build, chosen_backends, options_for
+from trtbuild.jobs.check import PARSERS, check_form
 from trtbuild.jobs.compare import (
     better_rule,
     check_labels,
@@ -184,6 +185,8 @@ def _built(
     files = _write_network(artifact, output) if recipe.int8 else {}
     task = task_of(artifact.source, plan.verification, recipe.task)
     chosen = chosen_backends(recipe)
+    if recipe.int8 and not any(backend.name in PARSERS for backend, _ in chosen):
+        check_form(output / _form_name(artifact), recipe.model, recipe.tensorrt.plugins)
     engines: dict[str, Engine] = {}
     with contextlib.ExitStack() as stack:
         sessions: dict[str, Session] = {}
@@ -232,6 +235,10 @@ def _built(
 
 def _manifest_name(artifact: Artifact) -> str:
     return f"{artifact.name}.manifest.json"
+
+
+def _form_name(artifact: Artifact) -> str:
+    return f"{artifact.name}.int8.onnx"
 
 
 def _check_labels(recipe: EngineRecipe, plan: DataPlan) -> None:
@@ -335,7 +342,7 @@ def _tuned(
 
 def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:
     assert artifact.quantized is not None
-    path = output / f"{artifact.name}.int8.onnx"
+    path = output / _form_name(artifact)
     what = "explicit Q/DQ in TensorRT's form: the reference for accuracy, the input of TensorRT 11"
     files = {file.name: what for file in write_model(artifact.whole(artifact.quantized), path)}
     if artifact.calibration is None:

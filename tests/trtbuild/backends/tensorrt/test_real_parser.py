@@ -1,0 +1,115 @@
+"""NVIDIA's own parser and builder, of TensorRT for RTX: no form of ours is refused where its source is taken.
+
+Every network and graph case of the shared folder is parsed as it is, prepared, in INT8, and in INT8 and FP16.
+One in twelve of the cases, and the smaller networks, are built, too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from calibrators import Calibration, TensorRange
+from trtbuild.backends.base import BuildRequest
+from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
+from trtbuild.backends.tensorrt.profiles import profiles_for
+from trtbuild.backends.tensorrt.refusals import find_refusals
+from trtbuild.errors import ModelError, TrtbuildError
+from trtbuild.jobs.engine import load, prepare
+from trtbuild.model import input_specs, temporary_file
+from trtbuild.options.tensorrt import TensorRTOptions
+from trtbuild.progress import silent
+from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization.half import to_half
+from trtbuild.runtime.tensorrt.versions import RTX, installed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from trtbuild.artifact import Artifact
+
+pytestmark = pytest.mark.nightly
+BUILT_CASES = 12  # one in so many
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rtx() -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT for RTX, the extra 'rtx'")
+
+
+def forms(path: Path) -> Iterator[tuple[str, ir.Model]]:
+    """The prepared network, INT8, and INT8 with FP16, with a range for every tensor."""
+    artifact = prepare(load(path))
+    yield "prepared", artifact.whole(artifact.model)
+    wanted = watched_tensors(artifact.model)
+    if not wanted:
+        return
+    ranges = {
+        name: TensorRange(3.0, 4.0, -4.0, 4.0, "minmax", "", 1000, 0) for name in sorted(wanted)
+    }
+    artifact = quantize(artifact.with_calibration(Calibration("minmax", ranges)))
+    assert artifact.quantized is not None
+    yield "int8", artifact.whole(artifact.quantized)
+    yield "int8 fp16", artifact.whole(to_half(artifact.quantized, dict.fromkeys(ranges, 4.0))[0])
+
+
+def lost(path: Path, *, build: bool) -> list[str]:
+    """The forms that NVIDIA refuses of a network that it takes."""
+    tensorrt = installed(RTX)
+    if find_refusals(tensorrt, path).refused or (build and not builds(path)):
+        return []
+    found = []
+    for name, model in forms(path):
+        with temporary_file(model) as file:
+            refused = find_refusals(tensorrt, file).refused
+            if refused:
+                found.append(f"{path.name}, {name}: {refused[0]}")
+            elif build and not builds(file):
+                found.append(f"{path.name}, {name}: not built")
+    return found
+
+
+def builds(path: Path) -> bool:
+    """Whether a plan comes out; dynamic dims become 2."""
+    artifact: Artifact = load(path)
+    specs = input_specs(artifact.source)
+    shapes = tuple(
+        f"{spec.name}={'x'.join(str(d if isinstance(d, int) else 2) for d in spec.dims)}"
+        for spec in specs
+        if any(not isinstance(dim, int) for dim in spec.dims)
+    )
+    options = replace(TensorRTOptions(), optimization_level=0)
+    with temporary_file(artifact.whole(artifact.source)) as file:
+        blueprint = Blueprint(file, profiles_for(shapes, specs), False, True, False)
+        request = BuildRequest(artifact, file.parent, options=options)
+        try:
+            build_plan(installed(RTX), blueprint, request, options, silent)
+        except ModelError:
+            return False
+    return True
+
+
+def test_no_graph_case_is_lost(shared: Path) -> None:
+    cases = json.loads((shared / "graph-cases" / "cases.json").read_text())
+    cases = cases["cases"] if isinstance(cases, dict) else cases
+    paths = [shared / "graph-cases" / case["model"] for case in cases]
+    found = []
+    for number, path in enumerate(paths):
+        try:
+            found += lost(path, build=number % BUILT_CASES == 0)
+        except TrtbuildError as error:
+            found.append(f"{path.name}: {error}")
+    assert not found
+
+
+def test_no_network_is_lost(shared: Path) -> None:
+    networks = sorted((shared / "data").rglob("*.onnx"))
+    assert networks
+    found = [line for path in networks for line in lost(path, build=path.stat().st_size < 2**21)]
+    assert not found

@@ -1,0 +1,144 @@
+"""``trtbuild check``: what NVIDIA's own parser says, that of TensorRT for RTX, which needs no GPU."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import jsonschema
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import numpy_helper
+
+from tools.write_schemas import schemas
+from trtbuild.backends.tensorrt.advice import plain_reason
+from trtbuild.cli.main import run
+from trtbuild.errors import ModelError
+from trtbuild.jobs.check import check_form
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHAPE_ERROR = """Invalid Node - y
+ITensor::getDimensions: Error Code 4: Shape Error (axis is no constant In axes at /_src/shape.cpp:3553)
+[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime"""
+PRODUCTS = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
+
+
+def write(path: Path, text: str, **constants: np.ndarray) -> Path:
+    model = onnx.parser.parse_model(text)
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    model.graph.initializer.extend(tensors)
+    onnx.save(model, path)
+    return path
+
+
+def good(folder: Path) -> Path:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }"""
+    return write(folder / "good.onnx", text, w=np.ones((4, 4, 3, 3), np.float32))
+
+
+def bad(folder: Path) -> Path:
+    """Two operators that the parser does not know, and two that it does not take, one behind the other."""
+    text = """<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>
+        g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y, float[1, 4, 8, 8] z) {
+            z = com.microsoft.QuickGelu(x)
+            bits = BitShift <direction = "LEFT"> (u, u)
+            h = ScatterND <reduction = "add"> (x, places, updates)
+            k = Resize <mode = "nearest", antialias = 1> (h, , scales)
+            y = Sigmoid(k)
+        }"""
+    return write(
+        folder / "bad.onnx", text, u=np.ones(4, np.uint8), places=np.zeros((1, 1), np.int64),
+        updates=np.zeros((1, 4, 8, 8), np.float32), scales=np.ones(4, np.float32),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def rtx() -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT for RTX, the extra 'rtx'")
+
+
+def checked(capsys, *arguments: str) -> tuple[int, dict]:
+    code = run(["check", *arguments, "--backend", "tensorrt-rtx", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    jsonschema.validate(found, schemas()["trtbuild.check"])
+    return code, found
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_network_that_is_taken_and_built(tmp_path: Path, capsys) -> None:
+    code, found = checked(capsys, str(good(tmp_path)), "--build")
+    assert code == 0
+    assert found["refused"] == []
+    assert found["build"]["built"]
+    assert found["build"]["plan_bytes"] > 1000
+    assert found["parser"].startswith("TensorRT for RTX 1.")
+
+
+@pytest.mark.usefixtures("rtx")
+def test_every_refused_node_is_listed_with_reason_and_advice(tmp_path: Path, capsys) -> None:
+    code, found = checked(capsys, str(bad(tmp_path)), "--build")
+    assert code == 1
+    refused = {one["operator"]: one for one in found["refused"]}
+    assert set(refused) == {"com.microsoft:QuickGelu", "BitShift", "ScatterND", "Resize"}
+    assert "Antialiasing is not supported" in refused["Resize"]["reason"]
+    assert "without antialias" in refused["Resize"]["advice"]
+    assert "x * Sigmoid(1.702 x)" in refused["com.microsoft:QuickGelu"]["advice"]
+    assert refused["BitShift"]["reason"] == "this parser has no importer for the operator"
+    assert found["needs_plugin"] == ["com.microsoft:QuickGelu"]
+    assert found["unseen_behind"] == ""
+    assert found["build"] is None
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_form_is_refused_only_where_its_source_is_taken(tmp_path: Path, caplog) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {
+            q = QuantizeLinear(x, scale, zero)
+            y = DequantizeLinear(q, scale, zero)
+        }"""
+    numbers = {"scale": np.float32(0.1), "zero": np.int8(3)}
+    shifted = write(tmp_path / "shifted.onnx", text, **numbers)
+    with pytest.raises(ModelError, match=r"does not take its INT8 form: .*[Zz]ero point"):
+        check_form(shifted, good(tmp_path))
+    with caplog.at_level(logging.WARNING, "trtbuild"):
+        check_form(shifted, bad(tmp_path))
+    assert "and so not its INT8 form" in caplog.text
+
+
+def test_without_a_parser_the_exit_code_says_so(tmp_path: Path, capsys, monkeypatch) -> None:
+    for name in PRODUCTS:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert run(["check", str(good(tmp_path))]) == 3
+    assert "pip install 'trtbuild[rtx]'" in capsys.readouterr().err
+    check_form(good(tmp_path), good(tmp_path))  # nothing can be said
+
+
+@pytest.mark.usefixtures("rtx")
+def test_what_cannot_be_checked_is_an_error(tmp_path: Path, capsys) -> None:
+    assert run(["check", str(tmp_path / "absent.onnx"), "--backend", "tensorrt-rtx"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert run(["check", str(good(tmp_path)), "--backend", "onnxruntime"]) == 2
+    assert "has no parser of NVIDIA's" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "plain"),
+    [
+        ("false", "this parser has no importer for the operator"),
+        ('(antialias == 0) && "Antialiasing is not supported."', "Antialiasing is not supported"),
+        ('Assertion failed: mode == "none": ScatterND with reduction is not supported.',
+         "ScatterND with reduction is not supported"),
+        ("Assertion failed: status.is_success(): Found unsupported input type of UINT8",
+         "Found unsupported input type of UINT8"),
+        (SHAPE_ERROR, "axis is no constant"),
+    ],
+)  # fmt: skip
+def test_the_parsers_words_are_made_plain(said: str, plain: str) -> None:
+    assert plain_reason(said) == plain

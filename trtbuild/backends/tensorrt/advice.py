@@ -1,0 +1,193 @@
+"""What can be done about a node that TensorRT's parser does not take.
+
+The reasons are the parser's, collected by giving TensorRT for RTX 1.7 every network of the ``onnx`` package's
+own tests.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["advice_on", "plain_reason", "wants_constant", "wants_plugin"]
+
+_PLUGIN = re.compile(r"plugin|No importer registered", re.IGNORECASE)
+_CONSTANT = re.compile(r"constant|initializer|is_weights|resolvedWeights", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Advice:
+    """What to do: for some operators (all where none is named) and some reasons (all where none is given)."""
+
+    text: str
+    operators: tuple[str, ...] = ()
+    reason: str = ""
+
+    def fits(self, operator: str, reason: str) -> bool:
+        known = not self.operators or operator in self.operators
+        return known and bool(re.search(self.reason, reason, re.IGNORECASE))
+
+
+# The first that fits is given.
+_TABLE = (
+    _Advice(
+        "quantize symmetrically with signed INT8 and zero points of 0, as `trtbuild quantize` does",
+        ("QuantizeLinear", "DequantizeLinear"),
+        reason="zero point|UINT8|unsupported input type",
+    ),
+    _Advice(
+        "keep biases in float, as `trtbuild quantize` does: TensorRT takes no INT32 behind a "
+        "DequantizeLinear",
+        ("DequantizeLinear",),
+        reason="INT32|data ?type",
+    ),
+    _Advice(
+        "give every Q/DQ a scale above zero that is a constant",
+        ("QuantizeLinear", "DequantizeLinear"),
+        reason="scale",
+    ),
+    _Advice(
+        "quantize the float network with Q/DQ (`trtbuild quantize`); integer operators are no way "
+        "into TensorRT",
+        ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"),
+    ),
+    _Advice(
+        "write it out as x * Sigmoid(1.702 x), by the options of the export",
+        ("QuickGelu",),
+    ),
+    _Advice(
+        "export the network as it was before ONNX Runtime's optimizer fused it",
+        ("FusedConv", "FusedGemm", "FusedMatMul", "BiasGelu", "FastGelu", "SkipLayerNormalization",
+         "SkipSimplifiedLayerNormalization", "EmbedLayerNormalization", "MultiHeadAttention",
+         "GroupQueryAttention", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool"),
+        reason="plugin|importer",
+    ),
+    _Advice(
+        "cut the network in front of it, or export with EfficientNMS_TRT, which TensorRT has and "
+        "its RTX edition lacks",
+        ("NonMaxSuppression",),
+    ),
+    _Advice(
+        "TensorRT has it as a plugin of its own, its RTX edition lacks it: build with TensorRT, or "
+        "do without positions",
+        ("NonZero", "RoiAlign"),
+    ),
+    _Advice(
+        "export tensors and unrolled loops: lists and optional values have no counterpart in TensorRT",
+        ("SequenceEmpty", "SequenceInsert", "SequenceConstruct", "SequenceAt", "SequenceLength",
+         "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement",
+         "OptionalHasElement"),
+    ),
+    _Advice(
+        "do this before the network; texts have no place in an engine",
+        ("StringConcat", "StringSplit", "StringNormalizer", "RegexFullMatch", "TfIdfVectorizer",
+         "LabelEncoder"),
+    ),
+    _Advice(
+        "export the network for inference, without its loss",
+        ("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss", "Adam", "Adagrad", "Momentum",
+         "Gradient"),
+    ),
+    _Advice(
+        "decode and prepare the inputs before the network",
+        ("ImageDecoder", "MelWeightMatrix", "DFT", "STFT"),
+    ),
+    _Advice(
+        "export a constant grid, multiplied by MatMul",
+        ("AffineGrid",),
+    ),
+    _Advice(
+        "export it as ConvTranspose with a constant weight",
+        ("Col2Im",),
+    ),
+    _Advice(
+        "compute with And, Or and Not on BOOL, or with Mul and Mod on INT32",
+        ("BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot"),
+    ),
+    _Advice(
+        "use asymmetric, half_pixel, pytorch_half_pixel or align_corners, without antialias, with "
+        "the policy stretch",
+        ("Resize", "Upsample"),
+        reason="only|antialias|stretch|transformation",
+    ),
+    _Advice(
+        "export with dilations of 1, or as a strided convolution",
+        ("MaxPool", "AveragePool", "LpPool"),
+        reason="dilation",
+    ),
+    _Advice(
+        "leave its further outputs unread, so that the export drops them",
+        ("LayerNormalization", "BatchNormalization", "MaxPool", "Dropout", "Attention"),
+        reason="output",
+    ),
+    _Advice(
+        "switch the module to inference before the export: model.eval()",
+        reason="training",
+    ),
+    _Advice(
+        "make the axes, sizes or steps constants in the export; `trtbuild optimize` folds what can be",
+        reason=_CONSTANT.pattern,
+    ),
+    _Advice(
+        "export a mask in place of is_causal, no softcap, and K and V of equal shapes",
+        ("Attention",),
+    ),
+    _Advice(
+        "export without a reduction, or as Gather and Add",
+        ("ScatterND", "ScatterElements"),
+        reason="reduc",
+    ),
+    _Advice(
+        "compute in FP32, FP16, INT32 or INT64: TensorRT has no DOUBLE, and no 16-bit or unsigned "
+        "integers inside",
+        reason="data ?type|date type|UINT8|DOUBLE|input type|only supports",
+    ),
+    _Advice(
+        "load a plugin with --plugin LIB, export with operators that the parser knows, or cut the "
+        "network in front of it",
+        reason=_PLUGIN.pattern,
+    ),
+)  # fmt: skip
+_OTHERWISE = "export it with other operators, or with other attributes"
+
+
+def advice_on(operator: str, reason: str) -> str:
+    """Return what can be done about a refused node.
+
+    Args:
+        operator: its op type.
+        reason: the parser's words.
+    """
+    return next((one.text for one in _TABLE if one.fits(operator, reason)), _OTHERWISE)
+
+
+def wants_plugin(reason: str) -> bool:
+    """Return whether the parser looked for a plugin of that name, having no importer."""
+    return bool(_PLUGIN.search(reason))
+
+
+def wants_constant(reason: str) -> bool:
+    """Return whether the parser wanted something to be a constant."""
+    return bool(_CONSTANT.search(reason))
+
+
+def plain_reason(text: str) -> str:
+    """Return the parser's words, without conditions and places of its source."""
+    # what a driver that is not there adds
+    text = text.partition("\n[checkMacros.cpp")[0].strip()
+    usage = re.search(r"Error Code \d+: [\w ]+\((.*?)( In \w+ at /|\)?$)", text, re.DOTALL)
+    if usage:
+        return _sentence(usage[1])
+    quoted = re.search(r'&& "(.*)"', text, re.DOTALL)
+    if quoted:
+        return _sentence(quoted[1])
+    if text.removeprefix("Assertion failed: ") in ("false", ""):
+        return "this parser has no importer for the operator"
+    if text.startswith("Assertion failed: "):
+        condition, _, said = text.removeprefix("Assertion failed: ").partition(": ")
+        return _sentence(said or condition)
+    return _sentence(text)
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split()).rstrip(" .!")

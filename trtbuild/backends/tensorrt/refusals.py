@@ -1,0 +1,175 @@
+"""Which nodes of a network TensorRT's parser does not take: all of them, and not the first alone.
+
+The parser looks at the operators first and names all that it does not know; then it imports node by node and
+stops at the first that it cannot. So a refused node is taken out, inputs of the network stand in for its
+outputs, and the rest is parsed again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from trtbuild.backends.tensorrt.advice import advice_on, plain_reason, wants_constant, wants_plugin
+from trtbuild.errors import MissingError
+from trtbuild.model import name_nodes, read_model
+from trtbuild.model.inference import infer_model
+from trtbuild.model.names import Names
+from trtbuild.model.traversal import all_nodes
+from trtbuild.model.writing import temporary_file
+from trtbuild.runtime.tensorrt.logger import Log, explained, made, make_logger
+from trtbuild.runtime.tensorrt.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+
+    from trtbuild.runtime.tensorrt.versions import TensorRT
+
+__all__ = ["Refusal", "Refusals", "find_refusals"]
+
+# Each takes out a node at least; a network with more trouble than this is not mended from a list.
+_MOST_ROUNDS = 40
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A node that TensorRT's parser does not take.
+
+    Attributes:
+        node: its name; empty where the parser means the network itself.
+        operator: its operator, with the domain where that is not ONNX's own.
+        reason: the parser's words.
+        advice: what can be done.
+        needs_plugin: whether the parser has no importer and looked for a plugin.
+    """
+
+    node: str
+    operator: str
+    reason: str
+    advice: str
+    needs_plugin: bool
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """What the parser does not take.
+
+    Attributes:
+        refused: the nodes, in the order in which they were found.
+        unseen_behind: a refused node of whose outputs nothing is known, so that what reads them was not
+            looked at; empty where every node was.
+    """
+
+    refused: tuple[Refusal, ...] = ()
+    unseen_behind: str = ""
+
+
+@dataclass(frozen=True)
+class _Error:
+    """One error of the parser."""
+
+    node: str
+    operator: str
+    reason: str
+
+
+def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) -> Refusals:
+    """Parse a network, and return what is not taken.
+
+    Args:
+        tensorrt: the installed version.
+        path: ONNX file, float or with Q/DQ.
+        plugins: shared libraries of plugins.
+
+    Raises:
+        ModelError: the file cannot be read.
+        InputError: a plugin library cannot be read.
+        OptionError: a plugin library does not load.
+        MissingError: TensorRT does not start, as without a GPU; TensorRT for RTX does.
+    """
+    first = _errors(tensorrt, path, plugins)
+    if not first:
+        return Refusals()
+    model = read_model(path)
+    name_nodes(model)
+    infer_model(model)
+    found: dict[str, Refusal] = {}
+    stand_ins: set[ir.Value | None] = set()
+    for _ in range(_MOST_ROUNDS):
+        with temporary_file(model) as file:
+            errors = _errors(tensorrt, file, plugins)
+        if not errors:
+            # Nothing found: what reading has repaired is what the file is refused for.
+            refused = found or {error.node: _refusal(error, None) for error in first}
+            return Refusals(tuple(refused.values()))
+        nodes = {node.name: node for node in all_nodes(model.graph) if node.name}
+        for error in errors:
+            node = nodes.get(error.node)
+            if node is None or not _follows(node, error, stand_ins):
+                found.setdefault(error.node, _refusal(error, node))
+        for error in errors:
+            if error.node not in nodes or not _take_out(model, nodes[error.node], stand_ins):
+                return Refusals(tuple(found.values()), unseen_behind=error.node or "(the network)")
+        if not model.graph.outputs:
+            break
+    return Refusals(tuple(found.values()))
+
+
+def _errors(tensorrt: TensorRT, path: Path, plugins: Sequence[Path]) -> list[_Error]:
+    """Parse a file, and return the parser's errors; none where the network is taken."""
+    log = Log()
+    logger = make_logger(tensorrt, log)
+    remedy = "TensorRT needs a GPU to start; TensorRT for RTX does not."
+    with explained(log, f"{tensorrt} does not start", MissingError, remedy):
+        builder = tensorrt.module.Builder(logger)
+    load_plugins(tensorrt, logger, log, plugins)
+    strongly_typed = tensorrt.network_flags(strongly_typed=True)
+    network = made(builder.create_network(strongly_typed), "network", log)
+    with explained(log, f"{tensorrt} cannot parse '{path.name}'"):
+        parser = tensorrt.module.OnnxParser(network, logger)
+        if parser.parse_from_file(str(path)):
+            return []
+        told = [parser.get_error(index) for index in range(parser.num_errors)]
+        errors = [_Error(e.node_name(), e.node_operator(), plain_reason(e.desc())) for e in told]
+    return errors or [_Error("", "", log.reason())]
+
+
+def _follows(node: ir.Node, error: _Error, stand_ins: Collection[ir.Value | None]) -> bool:
+    """Whether a node is refused only because a node in front of it was taken out."""
+    return wants_constant(error.reason) and any(value in stand_ins for value in node.inputs)
+
+
+def _refusal(error: _Error, node: ir.Node | None) -> Refusal:
+    operator = error.operator
+    if node is not None:
+        operator = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
+    return Refusal(
+        error.node,
+        operator,
+        error.reason,
+        advice_on(operator.rpartition(":")[2], error.reason),
+        wants_plugin(error.reason),
+    )
+
+
+def _take_out(model: ir.Model, node: ir.Node, stand_ins: set[ir.Value | None]) -> bool:
+    """Let inputs of the network stand in for a node; False where an output's type or rank is not known."""
+    names = Names(model)
+    for output in node.outputs:
+        while output in model.graph.outputs:
+            model.graph.outputs.remove(output)
+        if not output.uses():
+            continue
+        if output.shape is None or not isinstance(output.type, ir.TensorType):
+            return False
+        name = names.fresh(f"{output.name}_stand_in")
+        value = ir.Value(name=name, type=output.type, shape=output.shape)
+        model.graph.inputs.append(value)
+        stand_ins.add(value)
+        ir.convenience.replace_all_uses_with(output, value)
+    graph: Any = node.graph
+    graph.remove(node, safe=True)
+    return True

@@ -1,0 +1,46 @@
+"""``trtbuild check``: does TensorRT take this network?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
+from trtbuild.cli.output import Output, output_options
+from trtbuild.cli.report_options import ReportFiles, report_options
+from trtbuild.recipe import CheckRecipe
+
+__all__ = ["command"]
+
+
+@click.command(
+    "check",
+    cls=SectionedCommand,
+    examples=(
+        ("check model.onnx", "every node that the parser refuses, why, and what to do"),
+        ("check model.int8.onnx --build", "build the Q/DQ network, too"),
+    ),
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@recipe_options(CheckRecipe)
+@report_options
+@output_options
+def command(*, model: Path, given: Given[CheckRecipe], files: ReportFiles, out: Output) -> int:
+    """Say whether NVIDIA's parser takes MODEL, an ONNX file, float or with Q/DQ.
+
+    The parser is that of TensorRT, or of TensorRT for RTX, which needs no GPU. Every node that it refuses is
+    named with the reason and what can be done, and so is every operator that needs a plugin. Exit code 1
+    when something is refused, 3 when no parser is installed.
+    """
+    recipe = given.make(model=model)
+    from trtbuild.jobs.check import check_network
+    from trtbuild.report.check import check_report
+
+    with out.progress() as progress:
+        result = check_network(recipe, progress)
+    report = check_report(result)
+    out.show(report)
+    files.write(report)
+    return 0 if report.passed else 1

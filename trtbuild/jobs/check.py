@@ -1,0 +1,201 @@
+"""Does TensorRT take a network? Its own parser says, and its builder where that is asked for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.artifact import Artifact
+from trtbuild.backends import AUTO
+from trtbuild.backends.base import BuildRequest
+from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
+from trtbuild.backends.tensorrt.profiles import profiles_for, values_for
+from trtbuild.backends.tensorrt.refusals import Refusal, find_refusals
+from trtbuild.errors import InputError, MissingError, ModelError, OptionError, in_one_tree
+from trtbuild.files import temporary_folder
+from trtbuild.model import input_specs, read_model, temporary_file
+from trtbuild.progress import Progress, silent
+from trtbuild.records import encode
+from trtbuild.runtime.cuda import cuda_driver
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtbuild.recipe import CheckRecipe
+    from trtbuild.runtime.tensorrt.versions import TensorRT
+
+__all__ = [
+    "PARSERS",
+    "SCHEMA",
+    "VERSION",
+    "BuildTrial",
+    "NetworkCheck",
+    "Refusal",
+    "check_form",
+    "check_network",
+]
+
+_log = logging.getLogger(__name__)
+
+SCHEMA = "trtbuild.check"
+VERSION = 1
+
+PARSERS = {TENSORRT.backend: TENSORRT, RTX.backend: RTX}
+"""The backends with a parser of NVIDIA's, the preferred first."""
+
+
+@dataclass(frozen=True)
+class BuildTrial:
+    """What came of building a network that the parser takes.
+
+    Attributes:
+        built: whether a plan came out.
+        seconds: how long that took.
+        plan_bytes: size of the plan; 0 without one.
+        reason: the builder's words, where none came out.
+    """
+
+    built: bool
+    seconds: float
+    plan_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class NetworkCheck:
+    """What TensorRT says to a network.
+
+    Attributes:
+        model: file of the network.
+        parser: which TensorRT was asked.
+        refused: the nodes that its parser does not take.
+        needs_plugin: the operators that need a plugin, each once.
+        unseen_behind: a refused node behind which nothing was looked at: nothing is known of its outputs.
+        build: what came of building it; None where it was not tried.
+    """
+
+    model: str
+    parser: str
+    refused: tuple[Refusal, ...]
+    needs_plugin: tuple[str, ...]
+    unseen_behind: str
+    build: BuildTrial | None
+
+    @property
+    def taken(self) -> bool:
+        """Whether TensorRT takes the network, as far as it was tried."""
+        return not self.refused and (self.build is None or self.build.built)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types, with the schema's name and version."""
+        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+
+
+@in_one_tree()
+def check_network(recipe: CheckRecipe, progress: Progress = silent) -> NetworkCheck:
+    """Show a network to TensorRT's parser, and to its builder where the recipe says so.
+
+    Raises:
+        ModelError: the file cannot be read.
+        OptionError: the backend has no parser, or an option does not fit.
+        MissingError: no parser is installed; the message says how to install one.
+    """
+    tensorrt = _parser(recipe.backend)
+    if not recipe.model.is_file():
+        raise InputError(f"the network '{recipe.model}' does not exist; give the path of a file.")
+    progress("parse", 0, 1)
+    found = find_refusals(tensorrt, recipe.model, recipe.tensorrt.plugins)
+    progress("parse", 1, 1)
+    trial = None
+    if recipe.build and not found.refused:
+        trial = _trial(tensorrt, recipe, progress)
+    wanting = dict.fromkeys(one.operator for one in found.refused if one.needs_plugin)
+    return NetworkCheck(
+        recipe.model.name, str(tensorrt), found.refused, tuple(wanting), found.unseen_behind, trial
+    )
+
+
+def _parser(backend: str) -> TensorRT:
+    """Return the TensorRT that is asked: as named, else the first that starts on this machine."""
+    if backend != AUTO:
+        if backend not in PARSERS:
+            raise OptionError(
+                f"the backend '{backend}' has no parser of NVIDIA's; take {', '.join(PARSERS)}, {AUTO}."
+            )
+        return installed(PARSERS[backend])
+    absent = []
+    for product in PARSERS.values():
+        try:
+            found = installed(product)
+        except MissingError as error:
+            absent.append(str(error))
+            continue
+        if found.is_rtx or not cuda_driver().problem:
+            return found
+        absent.append(f"{found} is here, and {cuda_driver().problem}.")
+    raise MissingError(
+        f"no parser of NVIDIA's is at hand. {' '.join(absent)} TensorRT for RTX parses without a GPU."
+    )
+
+
+def _trial(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> BuildTrial:
+    """Build the network as its file says it."""
+    options = recipe.tensorrt
+    TensorRTBackend(product=tensorrt.product).check(options, int8=False, fp16=True)
+    model = read_model(recipe.model)
+    inputs = input_specs(model)
+    artifact = Artifact(recipe.model.stem, model, model)
+    profiles, values = (
+        profiles_for(options.shapes, inputs),
+        values_for(options.shape_values, inputs),
+    )
+    with temporary_folder() as folder, temporary_file(model) as file:
+        started = time.perf_counter()
+        blueprint = Blueprint(
+            file, profiles, implicit=False, strongly_typed=True, fp16_flag=False, values=values
+        )
+        request = BuildRequest(artifact, folder, options=options)
+        try:
+            built = build_plan(tensorrt, blueprint, request, options, progress)
+        except ModelError as error:
+            return BuildTrial(False, time.perf_counter() - started, 0, str(error))
+        return BuildTrial(True, time.perf_counter() - started, built.file.stat().st_size, "")
+
+
+def check_form(form: Path, source: Path, plugins: tuple[Path, ...] = ()) -> None:
+    """Show a form of ours to the parser at hand; nothing happens where there is none.
+
+    Where the parser does not take the source either, a warning names the nodes: that is not our doing.
+
+    Args:
+        form: the network with Q/DQ that was made.
+        source: the network that it was made from.
+        plugins: shared libraries of plugins.
+
+    Raises:
+        ModelError: the form is refused, and its source is not.
+    """
+    try:
+        tensorrt = _parser(AUTO)
+    except MissingError:
+        return
+    found = find_refusals(tensorrt, form, plugins)
+    if not found.refused:
+        return
+    told = "; ".join(f"'{one.node}' ({one.operator}): {one.reason}" for one in found.refused)
+    if find_refusals(tensorrt, source, plugins).refused:
+        _log.warning(
+            "%s does not take '%s', and so not its INT8 form: %s. `trtbuild check` says what can be done.",
+            tensorrt,
+            source,
+            told,
+        )
+        return
+    raise ModelError(
+        f"{tensorrt} takes '{source}' and does not take its INT8 form: {told}. Keep these nodes in float "
+        "with --float NODE, and report this: it is a fault of trtbuild."
+    )

@@ -1,0 +1,58 @@
+"""The result of ``trtbuild check`` as a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.report.model import Check, Line, Outcome, Report, Section, Table, Tone, names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbuild.jobs.check import NetworkCheck
+
+__all__ = ["check_report"]
+
+
+def check_report(result: NetworkCheck) -> Report:
+    """Return the report: every refused node, why, and what can be done."""
+    rows = tuple(
+        (one.node or "(the network)", one.operator, one.reason, one.advice)
+        for one in result.refused
+    )
+    table = Table(names("node", "operator", "refused because", "what can be done"), rows)
+    taken = "takes the network" if result.taken else "does not take the network"
+    return Report(
+        title=result.model,
+        facts={"parser": result.parser},
+        sections=(Section("Refused", (table, *_lines(result))),),
+        checks=tuple(_checks(result)),
+        verdict=f"{result.parser} {taken}",
+        data=result.to_json(),
+    )
+
+
+def _lines(result: NetworkCheck) -> Iterator[Line]:
+    if result.needs_plugin:
+        yield Line(f"need a plugin (--plugin LIB): {', '.join(result.needs_plugin)}")
+    if result.unseen_behind:
+        where = result.unseen_behind
+        yield Line(
+            f"what reads '{where}' was not looked at: type or rank of its outputs is not known",
+            Tone.NOTE,
+        )
+    if result.build is not None and result.build.built:
+        megabytes = result.build.plan_bytes / 1e6
+        yield Line(f"built in {result.build.seconds:.1f} s, a plan of {megabytes:.1f} MB")
+
+
+def _checks(result: NetworkCheck) -> Iterator[Check]:
+    for one in result.refused:
+        text = f"{one.node or 'the network'} ({one.operator}): {one.reason}"
+        yield Check("parser", result.model, one.node, Outcome.FAILED, text)
+    if not result.refused:
+        yield Check("parser", result.model, "parse", Outcome.PASSED, "every node is taken")
+    if result.build is not None:
+        outcome = Outcome.PASSED if result.build.built else Outcome.FAILED
+        text = result.build.reason or f"a plan in {result.build.seconds:.1f} s"
+        yield Check("builder", result.model, "build", outcome, text)
