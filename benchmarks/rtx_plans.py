@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,10 @@ _FEW = 4
 
 @dataclass
 class Row:
-    """One network; sizes in MB (10^6 bytes), seconds of the INT8 build, and why a form does not build."""
+    """One network; sizes in MB (10^6 bytes), seconds of the INT8 build, and why a form does not build.
+
+    `weights_mb` is what the builder itself says of each form; the rest of a plan is code and constants.
+    """
 
     network: str
     nodes: int = 0
@@ -50,6 +53,7 @@ class Row:
     float_mb: float | None = None
     int8_mb: float | None = None
     int8_fp16_mb: float | None = None
+    weights_mb: dict[str, float] = field(default_factory=dict)
     refusal: str = ""
 
     @property
@@ -59,14 +63,17 @@ class Row:
 
     def line(self) -> str:
         """The row of a Markdown table."""
-        figures = (self.seconds, self.float_mb, self.int8_mb, self.int8_fp16_mb)
+        sizes = (self.float_mb, self.int8_mb, self.int8_fp16_mb)
+        weights = (self.weights_mb.get(form) for form in ("float", "INT8", "INT8 + FP16"))
+        figures = (self.seconds, *sizes, *weights)
         cells = ["-" if figure is None else f"{figure:.1f}" for figure in figures]
         return f"| {self.network} | {self.nodes} | {self.int8_groups} | {' | '.join(cells)} |"
 
 
 HEAD = """\
-| network | nodes | INT8 groups | INT8 built in, s | float, MB | INT8, MB | INT8 + FP16, MB |
-| --- | --- | --- | --- | --- | --- | --- |"""
+| network | nodes | INT8 groups | INT8 built in, s | plan, MB: float | INT8 | INT8 + FP16 \
+| weights, MB: float | INT8 | INT8 + FP16 |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def source_of(path: Path, artifact: Artifact) -> Source:
@@ -91,6 +98,9 @@ def plan_mb(artifact: Artifact, options: TensorRTOptions, row: Row, *, fp16: boo
             return None
         if artifact.quantized is not None and not fp16:
             row.seconds = time.monotonic() - started
+        form = "INT8" if artifact.quantized is not None else "float"
+        weights = engine.details["weights_bytes"]
+        row.weights_mb[form + (" + FP16" if fp16 else "")] = (weights or 0) / 1e6
         return engine.path.stat().st_size / 1e6
 
 

@@ -21,7 +21,7 @@ _BROKEN = 3
 @click.command("doctor")
 @output_options
 def command(*, out: Output) -> int:
-    """Look at Python, ONNX Runtime, TensorRT, the CUDA driver, GPUs, packages and disk.
+    """Look at Python, ONNX Runtime, TensorRT and that for RTX, the CUDA driver, GPUs, packages and disk.
 
     Exit code 3 when something is there and does not work; what is merely absent is no failure.
     """

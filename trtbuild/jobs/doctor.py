@@ -12,7 +12,13 @@ from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError
 from trtbuild.machine import is_importable, package_versions, system_name
 from trtbuild.runtime.cuda import PROVIDERS, cuda_driver
-from trtbuild.runtime.tensorrt.versions import TENSORRT, installed, native_version
+from trtbuild.runtime.tensorrt.versions import (
+    RTX,
+    TENSORRT,
+    Product,
+    installed,
+    native_version,
+)
 
 __all__ = ["Ability", "Finding", "State", "abilities", "examine"]
 
@@ -62,7 +68,8 @@ def examine(folder: Path | None = None) -> list[Finding]:
         _onnxruntime(),
         _driver(),
         *_gpus(),
-        *_tensorrt(),
+        *_tensorrt(TENSORRT, "tensorrt-cu13"),
+        *_tensorrt(RTX, "tensorrt_rtx_cu13_libs", "tensorrt_rtx_cu13_bindings"),
         *(_provider(name) for name in PROVIDERS),
         _disk(folder or Path.cwd()),
     ]
@@ -72,17 +79,20 @@ def abilities(findings: list[Finding]) -> list[Ability]:
     """Say what will work here, from what was found."""
     from trtbuild.backends.tensorrt import TensorRTBackend  # here: it loads onnx
 
-    tensorrt = TensorRTBackend().availability()
     reaches = [f.part for f in findings if f.part in PROVIDERS and f.state is State.OK]
     has_runtime = any(f.part == "ONNX Runtime" and f.state is State.OK for f in findings)
     opens = f"through {reaches[0]}" if reaches else "no package reaches the GPU"
-    runs = tensorrt.usable and bool(reaches)
-    return [
-        Ability("portable INT8 engines for this CPU", has_runtime, "ONNX Runtime"),
-        Ability("building TensorRT engines", tensorrt.usable, tensorrt.detail),
-        Ability("running TensorRT engines", runs, opens if tensorrt.usable else tensorrt.detail),
-        Ability("exporting PyTorch modules", is_importable("torch"), "torch"),
-    ]
+    driver = cuda_driver()
+    found = [Ability("portable INT8 engines for this CPU", has_runtime, "ONNX Runtime")]
+    for product, engines in ((TENSORRT, "TensorRT engines"), (RTX, "plans for RTX GPUs")):
+        builds = TensorRTBackend(product=product).availability()
+        runs = builds.usable and bool(reaches) and not driver.problem
+        why = driver.problem or opens
+        found += [
+            Ability(f"building {engines}", builds.usable, builds.detail),
+            Ability(f"running {engines}", runs, why if builds.usable else builds.detail),
+        ]
+    return [*found, Ability("exporting PyTorch modules", is_importable("torch"), "torch")]
 
 
 def _python() -> Finding:
@@ -126,26 +136,28 @@ def _gpus() -> list[Finding]:
     ]
 
 
-def _tensorrt() -> list[Finding]:
+def _tensorrt(product: Product, *packages: str) -> list[Finding]:
+    """Look at one of NVIDIA's builders, which comes in these packages: its module, and its library."""
+    name = product.name
     try:
-        found = installed()
+        found = installed(product)
     except MissingError as error:
-        if not is_importable("tensorrt"):
-            return [Finding("TensorRT", State.ABSENT, "not installed", TENSORRT.install)]
-        return [Finding("TensorRT", State.BROKEN, str(error), TENSORRT.install)]
+        if not any(is_importable(module) for module in product.modules):
+            return [Finding(name, State.ABSENT, "not installed", product.install)]
+        return [Finding(name, State.BROKEN, str(error), product.install)]
     style = "implicit and explicit INT8" if found.has_implicit else "explicit INT8"
-    bindings = Finding("TensorRT", State.OK, f"{found.version}: {style}")
+    bindings = Finding(name, State.OK, f"{found.version}: {style}")
+    library = f"{name} library"
     number = native_version(found)
     if number is None:
-        return [
-            bindings,
-            Finding("TensorRT library", State.BROKEN, "does not load", "pip install tensorrt-cu13"),
-        ]
+        remedy = f"pip install {' '.join(packages)}"
+        return [bindings, Finding(library, State.BROKEN, "does not load", remedy)]
     if number != found.number:
         text = f"{number}, and the Python package is {found.number}"
-        remedy = f"pip install --force-reinstall tensorrt-cu13=={found.version}"
-        return [bindings, Finding("TensorRT library", State.BROKEN, text, remedy)]
-    return [bindings, Finding("TensorRT library", State.OK, str(number))]
+        exact = " ".join(f"{package}=={found.version}" for package in packages)
+        remedy = f"pip install --force-reinstall {exact}"
+        return [bindings, Finding(library, State.BROKEN, text, remedy)]
+    return [bindings, Finding(library, State.OK, str(number))]
 
 
 def _provider(name: str) -> Finding:

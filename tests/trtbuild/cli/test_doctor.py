@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+
+import pytest
 
 from trtbuild.cli.main import run
-
-if TYPE_CHECKING:
-    import pytest
+from trtbuild.jobs.doctor import abilities, examine
+from trtbuild.runtime.cuda import cuda_driver
 
 
 def test_every_part_is_there_and_absence_has_a_mend(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,7 +16,7 @@ def test_every_part_is_there_and_absence_has_a_mend(capsys: pytest.CaptureFixtur
     found = json.loads(capsys.readouterr().out)
     parts = {part["part"]: part for part in found["parts"]}
     wanted = {"Python", "numpy", "onnx", "onnxruntime", "ONNX Runtime", "CUDA driver", "TensorRT",
-              "cuda-python", "pycuda", "torch", "disk"}  # fmt: skip
+              "TensorRT for RTX", "cuda-python", "pycuda", "torch", "disk"}  # fmt: skip
     assert wanted <= parts.keys()
     assert all(part["remedy"] for part in parts.values() if part["state"] != "ok")
     assert all(not part["remedy"] for part in parts.values() if part["state"] == "ok")
@@ -26,6 +26,13 @@ def test_every_part_is_there_and_absence_has_a_mend(capsys: pytest.CaptureFixtur
         "works": True,
         "why": "ONNX Runtime",
     }
+
+
+@pytest.mark.usefixtures("rtx")
+def test_tensorrt_for_rtx_builds_here_and_runs_only_on_a_gpu() -> None:
+    works = {ability.what: ability.works for ability in abilities(examine())}
+    assert works["building plans for RTX GPUs"]
+    assert not (works["running plans for RTX GPUs"] and cuda_driver().problem)
 
 
 def test_it_prints_tables(capsys: pytest.CaptureFixture[str]) -> None:

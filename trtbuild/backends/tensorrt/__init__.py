@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +39,14 @@ if TYPE_CHECKING:
     from trtbuild.backends.tensorrt.precision import Precision
     from trtbuild.runtime.tensorrt import TensorRTSession
     from trtbuild.runtime.tensorrt.engine import Profile, ShapeRange
+    from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["TensorRTBackend", "TensorRTOptions"]
 
 _log = logging.getLogger(__name__)
+
+_WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 
 
 class TensorRTBackend:
@@ -200,12 +204,20 @@ def _write(
         "timing_cache": built.timing_cache,
         "plugins": plugin_records(options.plugins),
         "kept_fp32": [{"node": k.node, "reason": k.reason} for k in precision.kept_float],
+        "weights_bytes": _weights_bytes(built.log),
         "reformats": layers.num_reformats,
         "layers": layers.to_json(),
         "warnings": built.log.texts("WARNING"),
         "errors": built.log.errors,
     }
     return Engine(tensorrt.product.backend, path, files, details=details)
+
+
+def _weights_bytes(log: Log) -> int | None:
+    """Bytes of weights in the plan, as the builder told them; an INT8 weight is one. None if it did not."""
+    told = (match for text in log.texts("INFO") if (match := _WEIGHTS.search(text)))
+    last = next(reversed(list(told)), None)
+    return int(last[1]) if last else None
 
 
 def _profiles_json(profiles: Sequence[Profile]) -> list[dict[str, Any]]:

@@ -53,8 +53,9 @@ def test_package_and_library_are_of_one_version(rtx: TensorRT) -> None:
 def test_a_plan_says_what_it_is_for_and_that_it_did_not_run(tmp_path: Path) -> None:
     engine = built(tmp_path)
     assert engine.path == tmp_path / "net.rtx.plan"
-    # More than the INT8 weights, which the plan holds: 3 and 16 channels to 16 by 3 x 3, and 16 to 16.
-    assert engine.path.stat().st_size > (3 + CHANNELS) * CHANNELS * 9 + CHANNELS**2
+    # In float, four bytes for each weight: 3 and 16 channels to 16 by 3 x 3, and 16 to 16.
+    num_weights = (3 + CHANNELS) * CHANNELS * 9 + CHANNELS**2
+    assert num_weights <= engine.details["weights_bytes"] < 4 * num_weights
     assert "libcuda" in engine.not_opened or "GPU" in engine.not_opened
     assert engine.details["precision"].startswith("not checked: the plan was not opened")
     assert engine.details["quantization"] == "explicit"
@@ -79,6 +80,7 @@ def test_turing_takes_int8_with_fp16_alone(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"7\.5 \(Turing\).*Add --fp16"):
         built(tmp_path, compute_capabilities=["7.5"])
     assert list(tmp_path.iterdir()) == []
+    assert built(tmp_path, fp16=True, compute_capabilities=["7.5", "8.9"]).path.is_file()
 
 
 @pytest.mark.parametrize(
