@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from trtbuild.search.sensitivity import GroupSensitivity
     from trtbuild.target import Attention, Target
     from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.effects import Effect
     from trtbuild.verification.gate import Finding, Gate, Verdict
     from trtbuild.verification.intervals import Estimate
     from trtbuild.verification.layers import ActivationError, LayerError, LayerReport, WeightError
@@ -106,6 +107,7 @@ __all__ = [
     "Diagnosis",
     "Difference",
     "EarlyStop",
+    "Effect",
     "Engine",
     "EngineRecipe",
     "EngineResult",
@@ -337,6 +339,7 @@ _PLACES = {
         "Target",
     ),
     "trtbuild.verification.compare": ("Comparison",),
+    "trtbuild.verification.effects": ("Effect",),
     "trtbuild.verification.gate": (
         "Finding",
         "Gate",

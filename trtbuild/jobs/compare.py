@@ -18,10 +18,11 @@ from trtbuild.quantization import portable_form, quantize
 from trtbuild.quantization.half import to_half
 from trtbuild.result import FAR_SQNR_DB, FLOAT, PORTABLE, TENSORRT_FORM, OtherRule
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.evaluate import Evaluator, open_as_written
+from trtbuild.search.faults import find_faults
 from trtbuild.search.steps import METHODS
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import compare, compare_each
-from trtbuild.verification.layers import LayerReport, layer_errors
 from trtbuild.verification.tasks.choose import choose_task
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Session
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Gate
+    from trtbuild.verification.layers import LayerReport
     from trtbuild.verification.tasks.base import TaskFactory
 
 __all__ = [
@@ -58,7 +60,7 @@ _CLEARLY_DB = 3.0
 # Latency is taken on this many batches in turn; of one sample, where the network leaves the size open.
 _LATENCY_BATCHES = 8
 
-_FAULT_BATCHES = 4
+_FAULT_BATCHES = 8
 
 # So many samples tell a network that knows the labels from one that does not.
 _LABELLED_SAMPLES = 256
@@ -210,14 +212,17 @@ def find_fault(
     few: Sequence[Batch],
     progress: Progress = silent,
 ) -> LayerReport | None:
-    """Return the error of every layer, where an output of TensorRT's form lies below 20 dB; else None."""
+    """Return what every layer costs, where an output of TensorRT's form lies below 20 dB; else None."""
     found = comparisons.get(TENSORRT_FORM)
     if found is None or artifact.quantized is None:
         return None
     figures = [output.judged_sqnr_db for output in found.outputs]
     if all(figure is None or figure.value >= FAR_SQNR_DB for figure in figures):
         return None
-    return layer_errors(artifact.model, artifact.quantized, few[:_FAULT_BATCHES], progress)
+    reference = open_session(artifact.model)
+    parts = output_parts(artifact.source)
+    evaluate = Evaluator(reference, few[:_FAULT_BATCHES], opener=open_as_written, parts=parts)
+    return find_faults(artifact.model, artifact.quantized, evaluate, progress)
 
 
 def better_rule(

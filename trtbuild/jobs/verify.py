@@ -24,11 +24,12 @@ from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import Culprits, find_culprits
 from trtbuild.search.candidate import FileCandidate
 from trtbuild.search.evaluate import Evaluator, open_as_written
+from trtbuild.search.faults import find_faults
 from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import NO_PARTS, Comparison, compare
 from trtbuild.verification.gate import Gate, Verdict, judge
-from trtbuild.verification.layers import LayerReport, layer_errors
+from trtbuild.verification.layers import LayerReport  # noqa: TC001 - a saved result is read by its types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -272,8 +273,10 @@ def _diagnosed(
     model = prepare(artifact).model
     images = itertools.islice(source, wanted.num_images)
     batches = list(verification_batches(input_specs(model), images, recipe.batch_size))
+    parts = output_parts(artifact.source)
     if wanted.layers:
-        found = replace(found, layers=layer_errors(model, quantized, batches, progress))
+        here = Evaluator(open_session(model), batches, recipe.options, parts=parts)
+        found = replace(found, layers=find_faults(model, quantized, here, progress))
     opener: Callable[[ir.Model], Session] = open_as_written
     if wanted.backend != REFERENCE_BACKEND:
         opener = built_by(wanted.backend, batches[0].feeds, recipe.tensorrt)
@@ -282,7 +285,7 @@ def _diagnosed(
         batches,
         replace(recipe.options, make_task=task_of(artifact.source, source, recipe.task)),
         opener=opener,
-        parts=output_parts(artifact.source),
+        parts=parts,
     )
     candidate = FileCandidate(quantized, model)
     if wanted.sensitivity:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trtbuild.search.bisect import Culprits
     from trtbuild.search.sensitivity import GroupSensitivity
     from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.effects import Effect
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.intervals import Estimate
     from trtbuild.verification.layers import LayerError, LayerReport
@@ -46,8 +47,10 @@ __all__ = [
 # A page shows so many layers and groups before the rest is folded, and a terminal no more; of the
 # worst images a terminal shows a few.
 _NUM_LAYERS = 12
+_NUM_ACTIVATIONS = 4
 _NUM_WORST = 3
 _NUM_PLOTTED_OUTPUTS = 4
+_EFFECT = ("alone INT8, dB", "gained in float")
 
 _FORMS = {"%": ".1f", "dB": ".1f", "": ".4g"}
 
@@ -276,21 +279,22 @@ def _worst(comparisons: Mapping[str, Comparison], num_worst: int) -> Table:
 
 
 def layer_blocks(found: LayerReport, num_shown: int) -> tuple[Block, ...]:
-    """Return the layers and the activations, the worst error of its own first."""
+    """Return the layers and the activations, those first that cost most at the outputs."""
     rows = tuple(_layer(layer) for layer in found.layers)
     layers = Table(
         (
             *names("layer"),
             Column("op", is_name=True, is_detail=True),
-            *numbers("own, dB", "inherited", "total", "weight", "worst channel"),
+            *numbers(*_EFFECT, "own, dB", "weight", "worst channel"),
         ),
         rows,
-        f"SQNR on {found.num_images} images, the worst error of its own first",
+        f"SQNR on {found.num_images} images, of the outputs first; ~ to first order, by gradients",
         num_shown,
     )
     activations = tuple(
         (
             one.tensor,
+            *_effect(one.effect),
             f"{one.sqnr_db:.1f}",
             f"{one.scale:.4g}",
             f"{one.clipped_percent:.4f} %",
@@ -300,10 +304,16 @@ def layer_blocks(found: LayerReport, num_shown: int) -> tuple[Block, ...]:
     )
     columns = (
         *names("activation"),
-        *numbers("SQNR, dB", "scale", "clipped", "noise from clipping"),
+        *numbers(*_EFFECT, "own, dB", "scale", "clipped", "noise from clipping"),
     )
-    fold = f"all {len(activations)} quantized activations"
-    return layers, Table(columns, activations, num_shown=0, fold=fold)
+    return layers, Table(columns, activations, num_shown=_NUM_ACTIVATIONS)
+
+
+def _effect(found: Effect | None) -> tuple[str, str]:
+    if found is None:
+        return "", ""
+    mark = "" if found.measured else "~"
+    return f"{mark}{found.alone_sqnr_db:.1f}", f"{mark}{found.gained_db:+.1f}"
 
 
 def _layer(layer: LayerError) -> tuple[str, ...]:
@@ -311,9 +321,8 @@ def _layer(layer: LayerError) -> tuple[str, ...]:
     return (
         f"{layer.module} ({layer.node})" if layer.module else layer.node,
         layer.op_type,
+        *_effect(layer.effect),
         f"{layer.own_sqnr_db:.1f}",
-        f"{layer.inherited_sqnr_db:.1f}",
-        f"{layer.total_sqnr_db:.1f}",
         "" if weight is None else f"{weight.sqnr_db:.1f}",
         "" if weight is None else f"{weight.worst_channel} ({weight.worst_channel_sqnr_db:.1f} dB)",
     )

@@ -14,6 +14,7 @@ from trtbuild.model.constants import constant_tensor
 from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
 from trtbuild.model.operators import AVERAGING, WEIGHTED, moves_values
 from trtbuild.model.qdq import (
+    activation_pairs,
     behind_activation,
     float_twins,
     is_qdq,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-__all__ = ["find_groups", "with_float"]
+__all__ = ["find_groups", "with_float", "with_pair_only", "without_pair"]
 
 
 def find_groups(quantized: ir.Model) -> tuple[Group, ...]:
@@ -92,12 +93,49 @@ def with_float(quantized: ir.Model, reference: ir.Model, names: Collection[str])
     return model
 
 
+def without_pair(quantized: ir.Model, tensor: str) -> ir.Model:
+    """Return a copy of `quantized` in which all read `tensor` in float; nothing else changes."""
+    model = quantized.clone()
+    _drop_pairs(model, {tensor})
+    return model
+
+
+def with_pair_only(quantized: ir.Model, reference: ir.Model, tensor: str) -> ir.Model:
+    """Return a copy of `quantized` in which the pair behind `tensor` alone is left.
+
+    Weights become those of `reference`, as in `with_float`.
+    """
+    model = quantized.clone()
+    twins = float_twins(model, reference)
+    for node in list(quantized_nodes(model)):
+        _give_float_weights(model.graph, node, twins.get(node.name or ""))
+    _drop_pairs(model, set(activation_pairs(model)) - {tensor})
+    return model
+
+
+def _drop_pairs(model: ir.Model, tensors: Collection[str]) -> None:
+    for node in model.graph:
+        pair = pair_behind(node.outputs[0])
+        if pair is None or pair.source.name not in tensors:
+            continue
+        output = node.outputs[0]
+        if output.is_graph_output() and not pair.source.is_graph_input():
+            take_over_output(output, pair.source, aside=f"{output.name}__quantized")
+        output.replace_all_uses_with(pair.source)
+    remove_unread(model)
+
+
 def _make_float(graph: ir.Graph, node: ir.Node, twin: ir.Node | None) -> None:
     for index, value in enumerate(node.inputs):
         pair = pair_behind(value)
         if pair is not None:
             node.replace_input_with(index, pair.source)
-        elif twin is not None and weight_behind(value) is not None:
+    _give_float_weights(graph, node, twin)
+
+
+def _give_float_weights(graph: ir.Graph, node: ir.Node, twin: ir.Node | None) -> None:
+    for index, value in enumerate(node.inputs):
+        if twin is not None and weight_behind(value) is not None:
             original = input_at(twin, index)
             tensor = constant_tensor(original)
             if original is not None and tensor is not None:

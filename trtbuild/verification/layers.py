@@ -1,11 +1,10 @@
-"""Error of every quantized layer against float: what it adds itself, and what it inherits.
+"""What every quantized layer and activation costs: at the outputs, and where it stands.
 
-With y the layer's float output, o its output when it alone is quantized (float inputs in front of
-its own Q), and q its output in the quantized network, over all images:
+What it does to the outputs orders them: alone in INT8, and gained when it alone is float, to first order
+(`trtbuild.verification.effects`). With y a layer's float output and o its output when it alone is quantized
+(float inputs in front of its own Q), over all images:
 
     own        10 log10( sum y^2 / sum (y - o)^2 )       dB
-    inherited  10 log10( sum y^2 / sum (o - q)^2 )       dB
-    total      10 log10( sum y^2 / sum (y - q)^2 )       dB
 
 Each activation's noise is split by cause: values beyond the clipping points lose what lies beyond,
 the others what rounding takes. Weights are compared channel by channel.
@@ -13,8 +12,8 @@ the others what rounding takes. Weights are compared channel by channel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -25,19 +24,28 @@ from trtbuild.model.qdq import activation_pairs, float_twins, weight_behind
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.progress import silent
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.verification.effects import Effect, output_effects
 from trtbuild.verification.metrics import decibels
-from trtbuild.verification.side_branches import Tap, Taps, side_branches
+from trtbuild.verification.side_branches import side_branches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import onnx_ir as ir
 
     from trtbuild.model.qdq import ActivationPair
     from trtbuild.progress import Progress
     from trtbuild.verification.compare import LabelledBatch
+    from trtbuild.verification.side_branches import Tap
 
-__all__ = ["ActivationError", "LayerError", "LayerReport", "WeightError", "layer_errors"]
+__all__ = [
+    "ActivationError",
+    "LayerError",
+    "LayerReport",
+    "WeightError",
+    "layer_errors",
+    "worst_first",
+]
 
 
 @dataclass(frozen=True)
@@ -57,14 +65,15 @@ class WeightError:
 
 @dataclass(frozen=True)
 class LayerError:
-    """One layer. See the module for own, inherited and total.
+    """One layer.
 
     Attributes:
         node: name of the layer.
         op_type: its operator.
         module: the PyTorch module that it came from, or empty.
         tensor: the float tensor compared: the layer's output, behind its Relu or Clip.
-        own_sqnr_db, inherited_sqnr_db, total_sqnr_db: dB.
+        own_sqnr_db: of that tensor, dB; see the module.
+        effect: on the outputs; None where no gradient reaches the layer.
         weight: of its weight; None where it has none or no float twin was found.
     """
 
@@ -73,8 +82,7 @@ class LayerError:
     module: str
     tensor: str
     own_sqnr_db: float
-    inherited_sqnr_db: float
-    total_sqnr_db: float
+    effect: Effect | None = None
     weight: WeightError | None = None
 
 
@@ -89,6 +97,7 @@ class ActivationError:
         sqnr_db: of the quantized tensor.
         clipped_percent: share of the values beyond a clipping point.
         clipping_noise_percent: share of the noise that is due to those; the rest is rounding.
+        effect: on the outputs; None where no gradient reaches the tensor.
     """
 
     tensor: str
@@ -98,11 +107,12 @@ class ActivationError:
     sqnr_db: float
     clipped_percent: float
     clipping_noise_percent: float
+    effect: Effect | None = None
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """Layers and activations, worst first (by own error)."""
+    """Layers and activations, those first that cost most at the outputs; see `worst_first`."""
 
     num_images: int
     layers: tuple[LayerError, ...]
@@ -117,7 +127,7 @@ def layer_errors(
 ) -> LayerReport:
     """Measure every quantized layer and activation.
 
-    Memory holds the outputs of all layers for one batch, three times.
+    Memory holds the outputs of all layers for one batch, twice, and then their gradients.
 
     Args:
         reference: the float network that `quantized` was made of.
@@ -129,67 +139,69 @@ def layer_errors(
         ModelError: the two have no layer in common, or cannot be run.
         DataError: no batch.
     """
+    kept = list(batches)
+    num_images = sum(len(batch.names) for batch in kept)
+    if not num_images:
+        raise DataError("there is no image to compare layers on. Give some with --data.")
     taps = side_branches(reference, quantized)
     pairs = activation_pairs(quantized)
     layers = {tap.node: _LayerNoise() for tap in taps.taps}
     activations = {name: _ActivationNoise(pairs[name]) for name in taps.activations}
-    num_images = 0
-    expected_session = open_session(taps.reference, Execution.REFERENCE)
-    found_session = open_session(taps.quantized, Execution.REFERENCE)
-    for batch in batches:
-        expected = {**batch.feeds, **expected_session.run(batch.feeds)}
-        found = found_session.run(batch.feeds)
+    session = open_session(taps.reference, Execution.REFERENCE)
+    for number, batch in enumerate(kept):
+        found = {**batch.feeds, **session.run(batch.feeds)}
         for tap in taps.taps:
-            layers[tap.node].add(expected[tap.reference], expected[tap.own], found[tap.quantized])
+            layers[tap.node].add(found[tap.reference], found[tap.own])
         for name, twin in taps.activations.items():
-            activations[name].add(expected[twin])
-        num_images += len(batch.names)
-        progress("layers", num_images, None)
-    if not num_images:
-        raise DataError("there is no image to compare layers on. Give some with --data.")
+            activations[name].add(found[twin])
+        progress("layers", number + 1, len(kept))
+    session.close()
+    effects = output_effects(reference, quantized, kept, progress)
+    weights = weight_errors(reference, quantized)
     return LayerReport(
         num_images,
-        _worst_first(taps, layers, weight_errors(reference, quantized)),
-        tuple(
-            sorted(
-                (noise.result(name) for name, noise in activations.items()), key=lambda a: a.sqnr_db
-            )
+        worst_first(
+            layers[tap.node].result(tap, effects.layers.get(tap.node), weights.get(tap.node))
+            for tap in taps.taps
+        ),
+        worst_first(
+            noise.result(name, effects.activations.get(name)) for name, noise in activations.items()
         ),
     )
 
 
-def _worst_first(
-    taps: Taps, layers: Mapping[str, _LayerNoise], weights: Mapping[str, WeightError]
-) -> tuple[LayerError, ...]:
-    found = [
-        replace(layers[tap.node].result(tap), weight=weights.get(tap.node)) for tap in taps.taps
-    ]
-    return tuple(sorted(found, key=lambda layer: layer.own_sqnr_db))
+Entry = TypeVar("Entry", LayerError, ActivationError)
+
+
+def worst_first(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return layers or activations by what they do alone; those first of which it was measured.
+
+    The effect of what no gradient reaches is not known: it comes last, the largest error of its own first.
+    """
+
+    def place(entry: Entry) -> tuple[int, float, float]:
+        own = entry.own_sqnr_db if isinstance(entry, LayerError) else entry.sqnr_db
+        if entry.effect is None:
+            return 2, 0.0, own
+        return int(not entry.effect.measured), entry.effect.alone_sqnr_db, own
+
+    return tuple(sorted(entries, key=place))
 
 
 class _LayerNoise:
     """Sums of squares over all images."""
 
     def __init__(self) -> None:
-        self._signal = self._own = self._inherited = self._total = 0.0
+        self._signal = self._own = 0.0
 
-    def add(self, y: np.ndarray, o: np.ndarray, q: np.ndarray) -> None:
-        y, o, q = (array.astype(np.float64).ravel() for array in (y, o, q))
+    def add(self, y: np.ndarray, o: np.ndarray) -> None:
+        y, o = (array.astype(np.float64).ravel() for array in (y, o))
         self._signal += float(y @ y)
         self._own += _squares(y - o)
-        self._inherited += _squares(o - q)
-        self._total += _squares(y - q)
 
-    def result(self, tap: Tap) -> LayerError:
-        return LayerError(
-            tap.node,
-            tap.op_type,
-            tap.module,
-            tap.reference,
-            decibels(self._signal, self._own),
-            decibels(self._signal, self._inherited),
-            decibels(self._signal, self._total),
-        )
+    def result(self, tap: Tap, effect: Effect | None, weight: WeightError | None) -> LayerError:
+        own = decibels(self._signal, self._own)
+        return LayerError(tap.node, tap.op_type, tap.module, tap.reference, own, effect, weight)
 
 
 class _ActivationNoise:
@@ -214,7 +226,7 @@ class _ActivationNoise:
         self._num_values += x.size
         self._num_clipped += int(np.count_nonzero(clipped))
 
-    def result(self, name: str) -> ActivationError:
+    def result(self, name: str, effect: Effect | None) -> ActivationError:
         noise = self._clipping + self._rounding
         return ActivationError(
             tensor=name,
@@ -224,6 +236,7 @@ class _ActivationNoise:
             sqnr_db=decibels(self._signal, noise),
             clipped_percent=100.0 * self._num_clipped / max(self._num_values, 1),
             clipping_noise_percent=100.0 * self._clipping / noise if noise else 0.0,
+            effect=effect,
         )
 
 

@@ -1,0 +1,70 @@
+"""Whatever ruins the outputs is named first: by runs, not only by gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.trtbuild.verification.small_network import batches, images, quantized, run
+from trtbuild.model.qdq import activation_pairs
+from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.search.evaluate import Evaluator
+from trtbuild.search.faults import MEASURED, find_faults
+from trtbuild.search.groups import with_pair_only, without_pair
+
+TENSORS = sorted(activation_pairs(quantized().quantized))
+
+
+def spoil_range(model: ir.Model, tensor: str, factor: float) -> None:
+    """Multiply the scale of the pair behind a tensor, in place, and of no other pair."""
+    pair = activation_pairs(model)[tensor]
+    scale = pair.quantize.inputs[1]
+    new = ir.Value(
+        name="spoilt",
+        type=scale.type,
+        shape=scale.shape,
+        const_value=ir.tensor(scale.const_value.numpy() * np.float32(factor), name="spoilt"),
+    )
+    model.graph.register_initializer(new)
+    for node in (pair.quantize, pair.dequantize):
+        node.replace_input_with(1, new)
+
+
+def evaluator(artifact) -> Evaluator:
+    return Evaluator(open_session(artifact.model), batches(count=8, size=4))
+
+
+@pytest.mark.parametrize("tensor", ["r0", "r1", "lastr"])
+def test_a_range_that_alone_ruins_the_output_is_first(tensor) -> None:
+    artifact = quantized()
+    spoil_range(artifact.quantized, tensor, 1 / 30)
+    evaluate = evaluator(artifact)
+    found = find_faults(artifact.model, artifact.quantized, evaluate)
+    worst, second = found.activations[:2]
+    assert worst.tensor == tensor
+    assert worst.clipped_percent > 10
+    assert worst.effect.measured
+    assert worst.effect.alone_sqnr_db < second.effect.alone_sqnr_db - 10
+    assert worst.effect.gained_db > 3
+    readers = {
+        use.node.name
+        for use in activation_pairs(artifact.quantized)[tensor].dequantize.outputs[0].uses()
+    }
+    assert found.layers[0].node in readers
+    assert sum(one.effect.measured for one in found.layers) == MEASURED
+    assert evaluate.num_evaluations <= 1 + 4 * MEASURED
+
+
+@pytest.mark.parametrize("tensor", TENSORS)
+def test_a_pair_alone_and_all_but_it(tensor) -> None:
+    artifact = quantized()
+    alone = with_pair_only(artifact.quantized, artifact.model, tensor)
+    assert set(activation_pairs(alone)) == {tensor}
+    assert sum(node.op_type == "QuantizeLinear" for node in alone.graph) == 1
+    rest = without_pair(artifact.quantized, tensor)
+    assert set(activation_pairs(rest)) == set(TENSORS) - {tensor}
+    pair = activation_pairs(alone)[tensor]
+    pair.dequantize.outputs[0].replace_all_uses_with(pair.source)
+    expected = run(artifact.model, images())["logits"]
+    np.testing.assert_array_equal(run(alone, images())["logits"], expected)
