@@ -7,7 +7,7 @@ float output of layer l and o that of its quantized form, both on float inputs,
     b' = b - E[o - y]        per output channel, over images and pixels
 
 Each layer is corrected for its own error alone, so all of them are measured in one pass and none
-corrects what another has caused.
+corrects what another has caused. A MatMul is corrected in the Add of a constant behind it.
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV
 2019, section 4.2, in its empirical form.
@@ -23,6 +23,7 @@ from trtbuild.calibration.observe import Observer, as_samples, observe
 from trtbuild.model.attributes import constant_of
 from trtbuild.model.edits import set_constant
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.channel_sites import added_behind
 from trtbuild.verification.side_branches import own_output, side_branches
 
 if TYPE_CHECKING:
@@ -35,13 +36,15 @@ if TYPE_CHECKING:
 
 __all__ = ["corrected", "mean_shifts"]
 
-_WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm"})
+_WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def mean_shifts(
     reference: ir.Model, quantized: ir.Model, feeds: Iterable[Feeds]
 ) -> dict[str, np.ndarray]:
     """Return node name -> mean of (quantized - float) of each output channel, float64 ``[channels]``.
+
+    One pass over the images, in which every layer is computed twice.
 
     Args:
         reference: the float network that `quantized` was made of.
@@ -75,9 +78,10 @@ class _MeanShifts(Observer):
         for tap in self._taps:
             for row in range(len(places)):
                 shift = tensors[tap.own][row].astype(np.float64) - tensors[tap.reference][row]
-                axes = tuple(axis for axis in range(shift.ndim) if axis != 1)
+                channels = shift.ndim - 1 if tap.op_type == "MatMul" else 1
+                axes = tuple(axis for axis in range(shift.ndim) if axis != channels)
                 self._sums[tap.node] = self._sums.get(tap.node, 0.0) + shift.sum(axis=axes)
-                count = shift.size // shift.shape[1]
+                count = shift.size // shift.shape[channels]
                 self._counts[tap.node] = self._counts.get(tap.node, 0) + count
 
     def means(self) -> dict[str, np.ndarray]:
@@ -87,7 +91,8 @@ class _MeanShifts(Observer):
 def corrected(model: ir.Model, shifts: Mapping[str, np.ndarray]) -> ir.Model:
     """Return a copy of the float network `model` with `shifts` taken out of the biases.
 
-    Layers without a bias get one. A layer whose bias is no constant vector stays as it is.
+    Layers without a bias get one. A layer whose bias is no constant vector, and a MatMul without an Add of a
+    constant behind it, stay as they are.
     """
     model = model.clone()
     for node in model.graph:
@@ -98,6 +103,12 @@ def corrected(model: ir.Model, shifts: Mapping[str, np.ndarray]) -> ir.Model:
 
 
 def _subtract(model: ir.Model, node: ir.Node, shift: np.ndarray) -> None:
+    if node.op_type == "MatMul":
+        behind = added_behind(node)
+        if behind is not None:
+            added, index = behind
+            set_constant(model, added, index, constant_of(added, index) - shift, "corrected")
+        return
     bias = constant_of(node, 2)
     if bias is None:
         if len(node.inputs) > 2 and node.inputs[2] is not None:

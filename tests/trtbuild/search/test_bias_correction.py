@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 
 from tests.trtbuild.search.depthwise_network import Images, artifact, images
 from tests.trtbuild.verification.small_network import run
@@ -33,6 +35,24 @@ def test_the_mean_of_every_channel_is_restored() -> None:
         if name == "s0":  # later layers see the changed outputs of earlier ones
             difference = (y.astype(np.float64) - b).mean(axis=(0, 2, 3))
             np.testing.assert_allclose(difference, shift, atol=1e-6)
+
+
+def test_a_matmul_is_corrected_in_the_add_behind_it() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> n (float[N, 5, 4] image) => (float[N, 5, 3] out)'
+        "{ m = MatMul (image, w) out = Add (b, m) }"
+    )
+    for name, shape in (("w", (4, 3)), ("b", (3,))):
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.ones(shape, np.float32), name)
+        )
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    for node in model.graph:
+        node.name = node.outputs[0].name
+    changed = corrected(model, {"m": np.arange(3.0)})
+    data = np.zeros((2, 5, 4), np.float32)
+    np.testing.assert_array_equal(run(changed, data)["out"][0, 0], 1.0 - np.arange(3.0))
+    np.testing.assert_array_equal(run(model, data)["out"], 1.0)
 
 
 def test_a_layer_without_a_bias_gets_one() -> None:
