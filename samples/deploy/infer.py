@@ -1,9 +1,11 @@
 """Run a TensorRT plan: needs tensorrt, cuda-python or pycuda, and numpy; nothing of trtbuild.
 
     python infer.py resnet20.plan images.npz -o scores.npz
+    python infer.py portable.plan images.npz --allow-host-code
 
 `images.npz` holds one array for each input, by name; a `.npy` file is the only input. Works with TensorRT 10
-and 11, with any batch that an optimization profile of the plan covers.
+and 11, with any batch that an optimization profile of the plan covers. Where only the lean runtime is there
+(`tensorrt_lean`, a tenth of the size), it runs version compatible plans and no others.
 
 Open only plans that you trust: a plan is machine code.
 """
@@ -12,11 +14,24 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib
 import sys
 from pathlib import Path
 
 import numpy as np
-import tensorrt as trt
+
+
+def find_tensorrt():
+    """Take the full runtime, else the lean one."""
+    for name in ("tensorrt", "tensorrt_lean"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+    sys.exit("install tensorrt, or tensorrt_lean for version compatible plans")
+
+
+trt = find_tensorrt()
 
 
 class CudaPython:
@@ -106,11 +121,18 @@ def open_gpu():
     sys.exit("install cuda-python or pycuda")
 
 
-def load_engine(path, logger):
+def load_engine(path, logger, allow_host_code=False):
     """Deserialize a plan; TensorRT answers None and logs why when it does not fit."""
-    engine = trt.Runtime(logger).deserialize_cuda_engine(Path(path).read_bytes())
+    if hasattr(trt, "init_libnvinfer_plugins"):  # the lean runtime has none
+        trt.init_libnvinfer_plugins(logger, "")
+    runtime = trt.Runtime(logger)
+    runtime.engine_host_code_allowed = allow_host_code
+    engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
     if engine is None:
-        sys.exit(f"'{path}' was built for another TensorRT or GPU, or is damaged; build it here")
+        sys.exit(
+            f"'{path}' was built for another TensorRT or GPU, is damaged, or is version compatible and needs "
+            "--allow-host-code; see the lines above, or build it here"
+        )
     return engine
 
 
@@ -152,9 +174,14 @@ def main(arguments=None):
         "inputs", help=".npz with an array for each input, or .npy for the only one"
     )
     parser.add_argument("-o", "--output", help=".npz to write")
+    parser.add_argument(
+        "--allow-host-code",
+        action="store_true",
+        help="run the host code of a version compatible plan",
+    )
     options = parser.parse_args(arguments)
     gpu = open_gpu()
-    engine = load_engine(options.plan, trt.Logger(trt.Logger.WARNING))
+    engine = load_engine(options.plan, trt.Logger(trt.Logger.WARNING), options.allow_host_code)
     loaded = np.load(options.inputs)
     feeds = dict(loaded) if hasattr(loaded, "files") else {engine.get_tensor_name(0): loaded}
     outputs = infer(engine, gpu, feeds)

@@ -26,6 +26,7 @@ CACHE = Path(os.environ.get("TRTBUILD_TEST_CACHE", PROJECT / ".cache" / "tests")
 HERE = Path(__file__).parent
 
 BINDINGS = {10: "tensorrt-cu13-bindings==10.16.1.11", 11: "tensorrt-cu13-bindings==11.4.0.106"}
+LEAN_BINDINGS = "tensorrt-lean-cu13-bindings==10.16.1.11"
 PYCUDA = "2026.1"
 CUDA_PYTHON = ("cuda-bindings==13.0.3", "cuda-pathfinder==1.3.2")
 TIMEOUT_S = 120
@@ -157,6 +158,7 @@ def compile_libraries(major: int) -> Path:
         subprocess.run(command, check=True, timeout=120)
 
     build("nvinfer.c", f"libnvinfer.so.{major}")
+    build("nvinfer.c", f"libnvinfer_lean.so.{major}")
     for empty in ("libnvinfer_plugin", "libnvonnxparser"):
         build("nvinfer.c", f"{empty}.so.{major}", "-DEMPTY")
     build("libcuda.c", "libcuda.so.1")
@@ -215,7 +217,8 @@ def _run(folder: Path, variables: dict[str, str], *arguments: str) -> None:
 
 def _stamp() -> str:
     """A name that changes with the C sources."""
-    content = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.c")))
+    sources = [*sorted(HERE.glob("*.c")), Path(__file__)]  # which libraries are made of them, too
+    content = b"".join(path.read_bytes() for path in sources)
     return hashlib.sha256(content).hexdigest()[:12]
 
 
@@ -237,6 +240,7 @@ def environment(major: int) -> dict[str, str]:
         PROJECT,
         HERE / "shim",
         fetch(BINDINGS[major]),
+        *([fetch(LEAN_BINDINGS)] if major == 10 else []),
         *(fetch(wheel) for wheel in CUDA_PYTHON),
         CACHE / f"pycuda-{PYCUDA}",
     ]
