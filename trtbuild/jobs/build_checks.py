@@ -95,7 +95,9 @@ def build_inputs(recipe: EngineRecipe) -> Inputs:
         ),
         *data_inputs(recipe.data),
         *named_inputs(
-            the_calibration=recipe.calibration, the_calibration_cache=recipe.tensorrt.cache
+            the_annotations=recipe.task.coco,
+            the_calibration=recipe.calibration,
+            the_calibration_cache=recipe.tensorrt.cache,
         ),
         *(("the plugin library", path) for path in recipe.tensorrt.plugins),
     )

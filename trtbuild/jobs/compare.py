@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trtbuild.latency.measure import MeasureOptions, Samples
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.compare import TaskOptions
+    from trtbuild.options.preprocess import Preprocess
     from trtbuild.runtime.session import Session
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Gate
@@ -97,7 +98,12 @@ def check_labels(
     check.raise_at_chance()
 
 
-def task_of(model: ir.Model | None, source: Source, options: TaskOptions) -> TaskFactory | None:
+def task_of(
+    model: ir.Model | None,
+    source: Source,
+    options: TaskOptions,
+    preprocess: Preprocess | None = None,
+) -> TaskFactory | None:
     """Return what makes the judge of the network's task; None where nobody says one and the network does not.
 
     Raises:
@@ -105,7 +111,7 @@ def task_of(model: ir.Model | None, source: Source, options: TaskOptions) -> Tas
     """
     labels = source.index.labels
     has_labels = bool(labels) and all(label is not None for label in labels)
-    return choose_task(options, model, has_labels=has_labels)
+    return choose_task(options, model, has_labels=has_labels, preprocess=preprocess)
 
 
 def check_task(gate: Gate, task: TaskFactory | None) -> None:

@@ -137,7 +137,10 @@ def build_engine(
         held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
     )
     _check_labels(recipe, plan)
-    check_task(recipe.gate, task_of(artifact.source, plan.verification, recipe.task))
+    check_task(
+        recipe.gate,
+        task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess),
+    )
     account = account_for(recipe.data, calibrate=plan.calibration, verify=plan.verification)
     artifact = artifact.having(Record("data", str(account), account.details))
     check_labels(artifact.source, plan.verification, recipe.batch_size, progress)
@@ -183,7 +186,7 @@ def _built(
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
     files = _write_network(artifact, output) if recipe.int8 else {}
-    task = task_of(artifact.source, plan.verification, recipe.task)
+    task = task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess)
     chosen = chosen_backends(recipe)
     if recipe.int8 and not any(backend.name in PARSERS for backend, _ in chosen):
         check_form(output / _form_name(artifact), recipe.model, recipe.tensorrt.plugins)
@@ -334,7 +337,7 @@ def _tuned(
         replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
         float_patterns=recipe.float_patterns,
         float_groups=recipe.float_groups,
-        task=task_of(artifact.source, plan.verification, recipe.task),
+        task=task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess),
         options=recipe.tune,
         progress=progress,
     )

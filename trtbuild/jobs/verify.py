@@ -125,7 +125,9 @@ def verify(
     """
     given = recipe.reference
     network = given if isinstance(given, Path) else given.weights
-    reads = named_inputs(the_float_network=network, the_engine=recipe.engine)
+    reads = named_inputs(
+        the_float_network=network, the_engine=recipe.engine, the_annotations=recipe.task.coco
+    )
     check_paths((*reads, *data_inputs(recipe.data)), [], besides)
     axes = recipe.data.batch_axes
     artifact = load(recipe.reference, axes) if isinstance(recipe.reference, Path) else None
@@ -167,7 +169,7 @@ def _compared(
 ) -> Comparison:
     """Run both on all of `source`."""
     graph = _graph(artifact, recipe.engine)
-    task = task_of(graph, source, recipe.task)
+    task = task_of(graph, source, recipe.task, recipe.data.preprocess)
     check_task(recipe.gate, task)
     reference = _Remembering(_reference(recipe.reference, artifact, engine))
     inputs = engine.inputs if artifact is None else input_specs(artifact.source)
@@ -283,7 +285,10 @@ def _diagnosed(
     evaluate = Evaluator(
         open_session(model),
         batches,
-        replace(recipe.options, make_task=task_of(artifact.source, source, recipe.task)),
+        replace(
+            recipe.options,
+            make_task=task_of(artifact.source, source, recipe.task, recipe.data.preprocess),
+        ),
         opener=opener,
         parts=parts,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from trtbuild.errors import OptionError
@@ -92,6 +93,11 @@ class TaskOptions:
         None, "Boxes and masks count above this score.", low=0, high=1,
         when_absent="0.25 for boxes, 0.5 for masks",
     )  # fmt: skip
+    coco: Path | None = option(
+        None,
+        "COCO annotations of the images (JSON): a detector's mAP is measured, too.",
+        metavar="FILE",
+    )
     judge: str | None = option(
         None, "Your own judge of float and engine outputs; a number, higher is better.",
         metavar="MODULE:FUNCTION", is_path=True, essential=True,
@@ -105,6 +111,8 @@ class TaskOptions:
                 raise OptionError(f"there is no {field.flag} '{value}'; there are {known}.")
         if self.judge is not None and self.kind not in ("auto", "none"):
             raise OptionError(f"--judge and --task {self.kind} exclude each other.")
+        if self.coco is not None and self.kind not in ("auto", "detect"):
+            raise OptionError(f"--coco is for --task detect, not {self.kind}.")
         if self.box_layout is not None and self.kind not in ("auto", "detect"):
             raise OptionError(f"--box-layout is for --task detect, not {self.kind}.")
 

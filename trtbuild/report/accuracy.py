@@ -52,7 +52,7 @@ _NUM_WORST = 3
 _NUM_PLOTTED_OUTPUTS = 4
 _EFFECT = ("alone INT8, dB", "gained in float")
 
-_FORMS = {"%": ".1f", "dB": ".1f", "": ".4g"}
+_FORMS = {"%": ".1f", "points": "+.1f", "dB": ".1f", "": ".4g"}
 
 
 def verification_report(found: Verification) -> Report:

@@ -21,7 +21,7 @@ Outputs: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure with its interval; `unit` is ``%``, ``dB`` or empty."""
+    """One figure with its interval; `unit` is ``%``, ``points``, ``dB`` or empty."""
 
     name: str
     unit: str

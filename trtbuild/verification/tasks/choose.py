@@ -18,6 +18,7 @@ from trtbuild.model.ends import end_of, has_unit_length
 from trtbuild.model.shapes import dims
 from trtbuild.options.compare import TaskOptions, load_metric
 from trtbuild.verification.tasks.classify import Classify
+from trtbuild.verification.tasks.coco import read_annotations
 from trtbuild.verification.tasks.ctc import CTC
 from trtbuild.verification.tasks.detect import Detect
 from trtbuild.verification.tasks.detectors import detector_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.model.shapes import Dim, Dims
+    from trtbuild.options.preprocess import Preprocess
     from trtbuild.verification.batch import LabelledBatch
     from trtbuild.verification.tasks.base import Outputs, Task, TaskFactory, TaskScore
 
@@ -41,7 +43,11 @@ _SOFTMAX = ("Softmax", "LogSoftmax")
 
 
 def choose_task(
-    options: TaskOptions, model: ir.Model | None, *, has_labels: bool = False
+    options: TaskOptions,
+    model: ir.Model | None,
+    *,
+    has_labels: bool = False,
+    preprocess: Preprocess | None = None,
 ) -> TaskFactory | None:
     """Return what makes the judge of the task; None where none is wanted or the graph leaves doubt.
 
@@ -49,6 +55,7 @@ def choose_task(
         options: what the user says.
         model: the float network, or its Q/DQ form; None where there is no graph to look at.
         has_labels: whether the samples have classes.
+        preprocess: how images became inputs; where boxes lie in the images.
 
     Raises:
         OptionError: a detector's layout is neither given nor plain from the graph, or the judge cannot be
@@ -57,8 +64,8 @@ def choose_task(
     if options.judge is not None:
         judge = load_metric(options.judge, "judge")
         return partial(OwnJudge, options.judge, judge)
-    if options.kind == "detect" or options.box_layout is not None:
-        return _detect(options, model)
+    if options.kind == "detect" or options.box_layout is not None or options.coco is not None:
+        return _detect(options, model, preprocess)
     plain: dict[str, TaskFactory] = {
         "classify": Classify,
         "ctc": CTC,
@@ -71,7 +78,7 @@ def choose_task(
     if model is None:
         return None
     if detector_of(model) is not None:
-        return partial(IfItFits, _detect(options, model))
+        return partial(IfItFits, _detect(options, model, preprocess))
     found = _by_output(model, has_labels=has_labels)
     return None if found is None else partial(IfItFits, plain[found])
 
@@ -97,7 +104,9 @@ class IfItFits:
         return None if self._task is None else self._task.result()
 
 
-def _detect(options: TaskOptions, model: ir.Model | None) -> TaskFactory:
+def _detect(
+    options: TaskOptions, model: ir.Model | None, preprocess: Preprocess | None
+) -> TaskFactory:
     found = None if model is None else detector_of(model)
     layout = options.box_layout or (found.layout if found is not None else None)
     if layout is None:
@@ -106,7 +115,8 @@ def _detect(options: TaskOptions, model: ir.Model | None) -> TaskFactory:
             " (yolov5, yolov8, yolox, ssd, detr or nms)."
         )
     num_classes = found.num_classes if found is not None and found.layout == layout else None
-    return partial(Detect, layout, options.min_score, num_classes)
+    annotations = None if options.coco is None else read_annotations(options.coco, preprocess)
+    return partial(Detect, layout, options.min_score, num_classes, annotations)
 
 
 def _by_output(model: ir.Model, *, has_labels: bool) -> str | None:

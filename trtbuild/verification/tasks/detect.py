@@ -9,18 +9,23 @@ import numpy as np
 from trtbuild.verification.intervals import Moments, ratio_of_sums
 from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst
 from trtbuild.verification.tasks.boxes import Detections, matched, suppressed
+from trtbuild.verification.tasks.coco import MeanPrecision
 from trtbuild.verification.tasks.layouts import LAYOUTS, Images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtbuild.verification.batch import LabelledBatch
+    from trtbuild.verification.tasks.coco import Annotations
 
 __all__ = ["Detect"]
 
 MIN_SCORE = 0.25
 MAX_IOU = 0.45
 SAME_OBJECT_IOU = 0.5
+
+# Average precision wants boxes of nearly all scores.
+_ANY_SCORE = 0.001
 
 
 class Detect:
@@ -33,14 +38,20 @@ class Detect:
         layout: what the outputs mean, by `trtbuild.verification.tasks.layouts.LAYOUTS`.
         min_score: boxes count above it; None for 0.25.
         num_classes: see `trtbuild.verification.tasks.layouts.Images`.
+        annotations: objects that are known to be in the images; then mAP is measured as well.
     """
 
     def __init__(
-        self, layout: str, min_score: float | None = None, num_classes: int | None = None
+        self,
+        layout: str,
+        min_score: float | None = None,
+        num_classes: int | None = None,
+        annotations: Annotations | None = None,
     ) -> None:
         self._layout = layout
         self._min_score = MIN_SCORE if min_score is None else min_score
         self._num_classes = num_classes
+        self._precision = None if annotations is None else MeanPrecision(annotations)
         self._pairs: list[float] = []
         self._boxes: list[float] = []
         self._counts = np.zeros(2, np.int64)
@@ -52,7 +63,12 @@ class Detect:
         count = len(batch.names)
         images = Images(count, *_size(batch.feeds), self._num_classes, reference)
         decode = LAYOUTS[self._layout]
-        ours, theirs = (self._kept(decode(one, images)) for one in (reference, candidate))
+        given = [decode(one, images) for one in (reference, candidate)]
+        if self._precision is not None:
+            every = (self._kept(one, _ANY_SCORE) for one in given)
+            for name, wanted, found in zip(batch.names, *every):
+                self._precision.add(name, wanted, found, (images.height, images.width))
+        ours, theirs = (self._kept(one, self._min_score) for one in given)
         for name, wanted, found in zip(batch.names, ours, theirs):
             pairs = matched(wanted, found, SAME_OBJECT_IOU)
             boxes = len(wanted) + len(found)
@@ -65,9 +81,9 @@ class Detect:
             if boxes:
                 self._worst.add(name, 200.0 * len(pairs) / boxes)
 
-    def _kept(self, found: Sequence[Detections]) -> list[Detections]:
+    def _kept(self, found: Sequence[Detections], min_score: float) -> list[Detections]:
         max_iou = None if self._layout == "nms" else MAX_IOU
-        return [suppressed(one, self._min_score, max_iou) for one in found]
+        return [suppressed(one, min_score, max_iou) for one in found]
 
     def result(self) -> TaskScore:
         """Return F1 (bootstrap over images), and IoU and score difference of the pairs (Student)."""
@@ -79,6 +95,8 @@ class Detect:
                 Figure("IoU of pairs", "", self._iou.estimate()),
                 Figure("score difference of pairs", "", self._difference.estimate()),
             )
+        if self._precision is not None:
+            others += self._precision.figures()
         settings = (
             f"layout {self._layout}, boxes above {self._min_score:g}, {self._counts[0]} of float and"
             f" {self._counts[1]} of the engine"
