@@ -4,6 +4,7 @@ What TensorRT does not take is rewritten where that is exact, and refused by nam
 
     operators on integers           float operators behind Q/DQ (`qoperators`)
     uint8 around 128                int8 around 0
+    7 bits with any zero point      a float Clip and int8 around 0 (`narrow_ranges`)
     int32 biases                    float biases
     weights behind Q and DQ         int8 weights behind DQ
     another zero point, other       refused: the same steps do not fit into symmetric int8
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.errors import ModelError
+from trtbuild.migration.narrow_ranges import clip_in_float
 from trtbuild.migration.qoperators import as_qdq
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array
@@ -62,7 +64,7 @@ class Incoming:
         model: with Q/DQ, as TensorRT reads them.
         float_model: the same without Q/DQ, its weights dequantized.
         placement: where TensorRT wants Q/DQ in the latter.
-        rewritten: operators on integers that were written out.
+        rewritten: operators on integers that were written out, and Q whose Clip was moved.
         gaps: layers of which one side alone is quantized.
         tensors: what has to be calibrated to fill them.
         unwanted: tensors whose pair TensorRT's rules do not ask for; they stay.
@@ -90,7 +92,7 @@ def take_in(model: ir.Model, target: Target | None = None) -> Incoming:
         ModelError: it holds what has no symmetric INT8 form that is exactly the same; named.
     """
     model = model.clone()
-    rewritten = as_qdq(model)
+    rewritten = (*as_qdq(model), *clip_in_float(model))
     exact = OptimizeOptions(only=_EXACT, check=False)
     model = optimize(model, exact).model
     remove_unread(model)

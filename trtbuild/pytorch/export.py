@@ -17,6 +17,7 @@ from trtbuild.progress import silent
 from trtbuild.pytorch.activations import find_activations
 from trtbuild.pytorch.aten import capture, quiet
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain
+from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
 from trtbuild.pytorch.fold import fold_norms
 from trtbuild.pytorch.inputs import bind_inputs, run
 from trtbuild.pytorch.installed import require_torch
@@ -107,6 +108,7 @@ def export_onnx(
     bound = bind_inputs(module, inputs)
     original = copy_module(module)
     warnings = enforce_eval(original)
+    freeze_fake_quantize(original)
     sample_output = run(original, bound)
     prepared, report = _prepare(original, bound, fold=fold)
     program = capture(prepared, bound, dynamic=True)
