@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.backends import choose_backend
+from trtbuild.backends.tensorrt.profiles import profiles_for, values_for
 from trtbuild.calibration import check_method
 from trtbuild.errors import OptionError
 from trtbuild.jobs.paths import (
@@ -17,17 +18,25 @@ from trtbuild.jobs.paths import (
     named_inputs,
 )
 from trtbuild.passes import check_passes
-from trtbuild.runtime.tensorrt.versions import RTX
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from trtbuild.backends.base import Backend
+    from trtbuild.model.signature import TensorSpec
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.recipe import EngineRecipe
 
-__all__ = ["build_inputs", "build_outputs", "check_build", "chosen_backends", "options_for"]
+__all__ = [
+    "build_inputs",
+    "build_outputs",
+    "check_build",
+    "check_inputs",
+    "chosen_backends",
+    "options_for",
+]
 
 
 def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
@@ -75,6 +84,18 @@ def chosen_backends(recipe: EngineRecipe) -> tuple[tuple[Backend, str], ...]:
     for one, _ in chosen:
         one.check(options_for(one, recipe), int8=recipe.int8, fp16=recipe.fp16)
     return tuple(chosen)
+
+
+def check_inputs(recipe: EngineRecipe, inputs: Sequence[TensorSpec]) -> None:
+    """Check what a recipe says of a network's inputs, before anything is calibrated.
+
+    Raises:
+        OptionError: TensorRT is to build, and the shapes do not fit the inputs, or a dynamic one has none.
+    """
+    builders = (TENSORRT.backend, RTX.backend)
+    if any(backend.name in builders for backend, _ in chosen_backends(recipe)):
+        profiles_for(recipe.tensorrt.shapes, inputs)
+        values_for(recipe.tensorrt.shape_values, inputs)
 
 
 def options_for(backend: Backend, recipe: EngineRecipe) -> TensorRTOptions:

@@ -11,11 +11,13 @@ from trtbuild.jobs.build_checks import (
     build_inputs,
     build_outputs,
     check_build,
+    check_inputs,
     chosen_backends,
 )
 from trtbuild.jobs.engine import load, observed_tensors, prepare
 from trtbuild.jobs.incoming import arrival
 from trtbuild.jobs.targets import engine_target
+from trtbuild.model import input_specs
 from trtbuild.quantization import place
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
 def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> None:
     """Read the network, run the passes over it without comparing, and place Q/DQ."""
     artifact = load(recipe.model, recipe.data.batch_axes)
+    check_inputs(recipe, input_specs(artifact.source))
     artifact = replace(artifact, target=engine_target(recipe, backends))
     if arrival(artifact, recipe, load) is not None:
         return

@@ -14,7 +14,7 @@ from trtbuild.calibration import calibrate, changes_since, load_calibration, spo
 from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_data
 from trtbuild.errors import ModelError, OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
-from trtbuild.jobs.build_checks import check_build, chosen_backends, options_for
+from trtbuild.jobs.build_checks import check_build, check_inputs, chosen_backends, options_for
 from trtbuild.jobs.check import PARSERS, check_form
 from trtbuild.jobs.compare import (
     better_rule,
@@ -125,6 +125,7 @@ def build_engine(
     """
     check_build(recipe, besides)  # what is not installed is said at once, too
     artifact = load(recipe.model, recipe.data.batch_axes)
+    check_inputs(recipe, input_specs(artifact.source))
     target = engine_target(recipe, [one.name for one, _ in chosen_backends(recipe)])
     artifact = replace(artifact, history=(*recipe.earlier, *artifact.history), target=target)
     arrived = arrival(artifact, recipe, lambda path: load(path, recipe.data.batch_axes))

@@ -12,6 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.tensorrt_stub.fixtures import Server
     from tests.tensorrt_stub.world import World
+    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 PROJECT = Path(__file__).resolve().parents[4]
 SOURCES = [
@@ -87,6 +88,16 @@ def test_enum_members_are_in_both_bindings(tensorrt10: Server, tensorrt11: Serve
         enums = server.value(surface)["enums"]
         absent = {(e, name) for e, name in used if name not in enums.get(e, ())}
         assert absent <= missing | {("NetworkDefinitionCreationFlag", "STRONGLY_TYPED")}
+
+
+def test_names_are_in_the_bindings_for_rtx(tensorrt11: Server, rtx: TensorRT) -> None:
+    of_11 = set(tensorrt11.value(surface)["members"])
+    kinds = [kind for kind in vars(rtx.module).values() if isinstance(kind, type)]
+    of_rtx = set(dir(rtx.module)).union(*(dir(kind) for kind in kinds))
+    assert attributes() & (of_11 - of_rtx) <= OUR_OWN | {"allocate", "tensorrt"}
+    enums = {kind.__name__: kind.__members__ for kind in kinds if hasattr(kind, "__members__")}
+    absent = {(enum, name) for enum, name in enum_members() if name not in enums.get(enum, ())}
+    assert absent <= ONLY_10_MEMBERS
 
 
 @pytest.mark.parametrize("version", ["10.16", "11.4"])

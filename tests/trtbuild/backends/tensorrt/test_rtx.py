@@ -179,6 +179,13 @@ def test_an_rtx_plan_beside_the_engine(tmp_path: Path) -> None:
     assert told["files"]["net.rtx.plan"]["what"] == "TensorRT for RTX plan"
 
 
+def test_a_dynamic_input_without_shapes_is_refused_before_calibration(tmp_path: Path) -> None:
+    write_model(networks.network("batch"), tmp_path / "dynamic.onnx")
+    with pytest.raises(OptionError, match="--shape 'images=1x3x8x8:8x3x8x8:32x3x8x8'"):
+        build(tmp_path, backend="tensorrt-rtx", model=tmp_path / "dynamic.onnx")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_same_backend_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="builds the engine already"):
         build(tmp_path, backend="tensorrt-rtx", also="tensorrt-rtx")
