@@ -3,7 +3,8 @@
 Implicit INT8 wants a scale on every tensor, a calibration has one where Q/DQ would stand, and a cache of
 another export has names that moved. Two rules fill the gaps exactly: what only moves values keeps their
 scale, and clipping commutes with Relu, so the tensor in front of a Relu may be clipped where the one behind
-it is. Backwards both hold only where nobody else reads the tensor: a fork stops them.
+it is. Backwards both hold only where nobody else reads the tensor: a fork stops them, and a Relu whose input
+is an output of the network, too.
 """
 
 from __future__ import annotations
@@ -61,9 +62,19 @@ def propagate(model: ir.Model, known: Mapping[str, T]) -> dict[str, Propagated[T
             if moves_values(node) or node.op_type == "Dropout":
                 for output in node.outputs:
                     changed |= _hand_on(source, output, node.op_type, known, found)
-            if node.op_type in (*_KEEPING, _RELU) and len(source.uses()) == 1:
+            if _goes_backwards(node, source):
                 changed |= _hand_on(target, source, node.op_type, known, found)
     return found
+
+
+def _goes_backwards(node: ir.Node, source: ir.Value) -> bool:
+    """Whether the scale of what `node` gives serves `source`, which it alone reads.
+
+    An output of the network shows what a Relu behind it hides.
+    """
+    if len(source.uses()) != 1:
+        return False
+    return node.op_type in _KEEPING or (node.op_type == _RELU and not source.is_graph_output())
 
 
 def _hand_on(

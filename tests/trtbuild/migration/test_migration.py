@@ -148,6 +148,11 @@ def test_a_fork_stops_a_scale_on_its_way_back(operator: str) -> None:
     assert propagate(straight, behind)["a"].value == np.float32(0.5)
     forked = _chain(f"a = Sigmoid(r) b = {operator}(a) c = Sub(b, a) y = MatMul(c, w)")
     assert "a" not in propagate(forked, behind)
+    # an output of the network shows what a Relu behind it hides
+    straight.graph.outputs.append(
+        next(n for n in straight.graph if n.op_type == "Sigmoid").outputs[0]
+    )
+    assert ("a" in propagate(straight, behind)) is (operator == "Identity")
 
 
 def test_layers_without_a_scale_stay_float_and_the_network_still_runs() -> None:
