@@ -2,6 +2,9 @@
 
 - A tensor that was always zero, or held nothing, has no scale. Zero is exact in every scale, but other data
   may hold something else, so what reads it reads floats.
+- In TensorRT's form all parts of a Concat have one scale, and a part that other INT8 layers read too has it
+  for them as well. Where they would lose more than `MOST_BITS_LOST` by it, the Concat joins floats, and each
+  part has its own scale for its other readers; what is joined is rounded behind, as before.
 - A Concat that stands between INT8 layers in ONNX Runtime's form alone rounds all parts with one scale, and
   a part loses ``log2(widest amax / own amax)`` of its 8 bits, 6 dB each. Where a part would lose more than
   `MOST_BITS_LOST`, parts and result stay float.
@@ -68,6 +71,7 @@ def place_by_ranges(
             **without_range(model, _covered(model, portable, calibration), calibration),
         }
         more = _readers_of(found, placement, portable)
+        more |= _shared_parts(model, placement, calibration)
         more |= _unlike_concats(model, placement, portable, calibration)
         dead.update(found)
         if not more.keys() - because.keys():
@@ -164,6 +168,33 @@ def _unlike_concats(
         found[node.name or ""] = reason
         readers = portable.consumers.get(node.outputs[0].name or "", ())
         found.update({reader.node: reason for reader in readers if reader.node in kernels})
+    return found
+
+
+def _shared_parts(
+    model: ir.Model, placement: Placement, calibration: Calibration
+) -> dict[str, str]:
+    """The Concats of TensorRT's form whose scale another reader of a part cannot take -> why."""
+    concats = [g.name for g in placement.groups if g.kind is GroupKind.CONCAT and g.int8]
+    if not concats:
+        return {}
+    nodes, known = nodes_by_name(model.graph), with_neighbours(model, calibration.ranges)
+    found = {}
+    for name in concats:
+        parts = [value.name or "" for value in nodes[name].inputs if value is not None]
+        for part in parts:
+            own = known.get(part)
+            joined = [known[root].amax for root in placement.roots[part] if root in known]
+            shared = any(reader.node != name for reader in placement.consumers[part])
+            if not shared or not joined or own is None or not is_usable(own):
+                continue
+            bits = math.log2(max(joined) / own.amax)
+            if bits > MOST_BITS_LOST:
+                found[name] = (
+                    f"the scale of all parts would cost the other readers of '{part}' {bits:.1f} of its "
+                    "8 bits"
+                )
+                break
     return found
 
 

@@ -7,8 +7,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from calibrators import Calibration, TensorRange
 from trtbuild.model import name_nodes
-from trtbuild.quantization import place, place_portable
+from trtbuild.quantization import place, place_by_ranges, place_portable, watched_tensors
 
 
 def network(second: str) -> ir.Model:
@@ -61,3 +62,21 @@ def test_a_part_that_others_read_keeps_its_own_scale():
     roots = place_portable(model, place(model)).roots
     assert roots["a"] == {"a"}
     assert roots["b"] == {"joined"}
+
+
+@pytest.mark.parametrize(("ratio", "apart"), [(1.9, False), (2.1, True)])
+def test_a_part_that_others_read_does_not_take_the_scale_of_a_wider_one(ratio, apart):
+    """TensorRT's one scale must not cost another reader of the part more than one of its eight bits."""
+    model = network("Sigmoid")
+    other = ir.node("Conv", [model.graph[1].outputs[0], model.graph.initializers["w1"]], name="z")
+    other.outputs[0].name = "z"
+    model.graph.append(other)
+    model.graph.outputs.append(other.outputs[0])
+    amax = dict.fromkeys(watched_tensors(model), 1.0) | {"b": ratio}
+    ranges = {n: TensorRange(m, m, -m, m, "minmax", "", 9, 0) for n, m in amax.items()}
+    placement, _ = place_by_ranges(model, Calibration("minmax", ranges))
+    (concat,) = (one for one in placement.groups if one.op_type == "Concat")
+    assert concat.int8 is not apart
+    assert placement.roots["a"] == ({"a"} if apart else {"a", "b"})
+    assert placement.consumers.keys() == {"x", "a", "joined"} | (set() if apart else {"b"})
+    assert not apart or "other readers of 'a' 1.1 of its 8 bits" in concat.reason
