@@ -13,6 +13,7 @@ INT8 in TensorRT's form.
    convolution), stays float: rounding it would make equal class scores of unequal ones and save nothing.
 4. Where a convolution's output goes out of the network with no layer between, its range is all that was
    seen: what would be clipped there is the answer itself.
+   What goes to Softmax or a normalisation next, and to no layer in INT8, stays float (`fragile`).
 5. A group of TensorRT's form that is kept in float reads floats here, too, and has no integer kernel; a
    convolution in front of a layer that is kept in float gives floats. What no kernel makes (an input, a
    LayerNormalization's output) is rounded for its readers in INT8 alone. Where this form alone has INT8
@@ -33,6 +34,7 @@ from trtbuild.model.constants import constant_tensor, is_constant
 from trtbuild.model.operators import AVERAGING, CLIPPING, moves_values, weight_axis
 from trtbuild.model.qdq import behind_activation
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Group, GroupKind, Placement, QuantParams
+from trtbuild.quantization.fragile import fragile_reader
 from trtbuild.quantization.met_layers import met_layers
 from trtbuild.quantization.selection import output_group_name
 
@@ -289,7 +291,8 @@ def _quantized_tensors(model: ir.Model, placement: Placement, floats: Collection
     for node in model.graph:
         if node.name in selected and node.op_type == "Conv":
             given = _name(behind_activation(node.outputs[0]))
-            if given in quantized or not ahead[given].in_float:
+            fragile = fragile_reader(behind_activation(node.outputs[0]))
+            if given in quantized or not (ahead[given].in_float or fragile):
                 quantized.add(given)
                 made.add(given)
         elif node.name in selected:

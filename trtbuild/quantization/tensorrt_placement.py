@@ -7,7 +7,7 @@
    sides come from convolutions, the side with the longer path behind it is the main one. Behind a Gemm or
    MatMul the Add stays float: the residual stream of a transformer carries channels a hundred times as
    large as the others, which one scale rounds away, and no kernel is saved by it. So does a sum that goes
-   to Softmax and may hold a mask (`masks`).
+   to Softmax and may hold a mask (`masks`), and any that goes to Softmax or a normalisation (`fragile`).
 3. Data movement (Reshape, Slice, MaxPool, ...) whose readers are all quantized reads through Q/DQ of the
    same scale; so does every input of a Concat. Then TensorRT moves Q up and no copy is made. Where
    somebody reads the moved values in float, Q/DQ stay behind the movement, and nothing is rounded for them.
@@ -36,6 +36,7 @@ from trtbuild.model.operators import AVERAGING, RECURRENT, WEIGHTED, moves_value
 from trtbuild.model.stats import node_macs
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Decision, Group, GroupKind, Placement, WeightPoint
 from trtbuild.quantization.attention import attention_blocks, why_attention_is_float
+from trtbuild.quantization.fragile import fragile_reader
 from trtbuild.quantization.selection import no_int8_form
 from trtbuild.quantization.target_rules import why_layer_is_float, why_pool_is_float
 
@@ -50,6 +51,7 @@ __all__ = ["place_tensorrt"]
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _STREAM = "the residual stream behind a {} stays float; only Conv + Add is one INT8 kernel"
+_FRAGILE = "its sum goes to {}, which no rounded branch may reach"
 _SHARES = "moves INT8 values; input and output share a scale"
 _POOLS_ONCE = "target {}: it is read in INT8 and in float, and runs once where one pair serves both"
 
@@ -170,6 +172,9 @@ def _add_skip_branches(model: ir.Model, choice: _Choice) -> None:
             reason = "residual: the skip branch through Q/DQ"
             fused = _producer_type(node.inputs[kept])
             why_float = None if fused in _CONVOLUTIONS else _STREAM.format(fused)
+            fragile = fragile_reader(node.outputs[0])
+            if fragile is not None and why_float is None:
+                why_float = _FRAGILE.format(fragile.op_type)
             choice.make(node, GroupKind.SKIP_BRANCH, {1 - kept: skip}, reason, why_float)
 
 

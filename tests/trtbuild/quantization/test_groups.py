@@ -237,3 +237,41 @@ def test_groups_kept_in_float_with_the_ranges_of_a_build_without(tmp_path, capsy
             *(capsys, *common, "--calibration", ranges, "-o", tmp_path / "b", "--float", name)
         )
         assert done.code == 0, done.err
+
+
+def test_no_rounded_branch_reaches_a_normalisation() -> None:
+    """A convolution beside the residual stream of a transformer, as position encodings are."""
+    model = network(
+        """g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {
+            c = Conv <pads = [1, 1, 1, 1]> (x, w)
+            s = Add(c, x)
+            n = InstanceNormalization(s, one, zero)
+            y = Conv <pads = [1, 1, 1, 1]> (n, w) }""",
+        {"w": (4, 4, 3, 3), "one": (4,), "zero": (4,)},
+    )
+    (skip,) = (one for one in place(model).groups if one.kind is GroupKind.SKIP_BRANCH)
+    assert not skip.int8
+    assert "InstanceNormalization" in skip.reason
+
+
+@pytest.mark.parametrize(("reader", "rounded"), [("Softmax", False), ("Relu", True)])
+def test_softmax_reads_what_a_convolution_gives_in_float(reader: str, rounded: bool) -> None:
+    """Scores of places, as detectors weigh the bins of a box side: moved, then through Softmax."""
+    model = network(
+        f"""g (float[1, 4, 8, 8] x) => (float[1, 4, 64, 1] y) {{
+            c = Conv <pads = [1, 1, 1, 1]> (x, w)
+            m = Reshape(c, dims)
+            p = {reader}(m)
+            y = Conv(p, v) }}""",
+        {"w": (4, 4, 3, 3), "v": (4, 4, 1, 1)},
+    )
+    dims = ir.tensor(np.array([1, 4, 64, 1]), name="dims")
+    value = ir.Value(
+        name="dims", const_value=dims, shape=ir.Shape([4]), type=ir.TensorType(dims.dtype)
+    )
+    model.graph.initializers["dims"] = value
+    reshape = next(node for node in model.graph if node.op_type == "Reshape")
+    reshape.replace_input_with(1, value)
+    found = place_portable(model, place(model)).consumers
+    assert ("c" in found) is rounded
+    assert "p" in found

@@ -1,0 +1,37 @@
+"""What reads values that must not be rounded to eight bits right in front of it.
+
+Softmax makes ratios of differences, and a normalisation divides by a spread that a few large channels set:
+both turn one step of a scale that reaches over all channels into large errors of the small ones. No kernel is
+saved by it either, for both compute in float.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.model.operators import moves_values
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["fragile_reader"]
+
+_FRAGILE = frozenset(
+    {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpNormalization"}
+    | {"RMSNormalization", "SimplifiedLayerNormalization", "Softmax"}
+)  # fmt: skip
+
+
+def fragile_reader(value: ir.Value) -> ir.Node | None:
+    """Return a Softmax or normalisation that reads `value`, itself or only moved; None without one."""
+    for use in value.uses():
+        if use.idx != 0:
+            continue
+        if use.node.op_type in _FRAGILE:
+            return use.node
+        found = None
+        if moves_values(use.node):
+            found = next(filter(None, map(fragile_reader, use.node.outputs)), None)
+        if found is not None:
+            return found
+    return None
