@@ -7,5 +7,8 @@ host memory. A plan holds the ONNX file and is run by ONNX Runtime, so that righ
 only when, every address, shape and copy was right. It says nothing about what TensorRT would accept, about
 accuracy of its kernels, or about speed.
 
+What TensorRT accepts, the real parser and builder of TensorRT for RTX say: scenarios that only build run with
+it too (`real.py`, the fixture `native`), and where the two disagreed the stand-in was corrected.
+
 `server.py` is one process per TensorRT version that has everything imported and forks for each scenario.
 """

@@ -30,6 +30,7 @@ from tests.tensorrt_stub.network import Network, Tensor
 from tests.tensorrt_stub.world import plan_of
 
 PART = 4096  # bytes of a plan that are written at once
+DLA_POOLS = (1, 2, 3)
 FLAGS = {
     "FP16": (0, None),
     "INT8": (1, None),
@@ -69,14 +70,17 @@ class Profile(Native):
 
     @virtual(boolean, text, i32, ptr)
     def set_shape(self, name: str, which: int, dims: int) -> bool:
-        shapes = self.shapes.setdefault(name, [()] * 3)
-        shapes[which] = Dims.at(dims)
-        known = [
-            (shapes[i], shapes[j]) for i, j in ((0, 1), (0, 2), (1, 2)) if shapes[i] and shapes[j]
-        ]
-        # Selector 0 is min, 1 is opt, 2 is max; the bindings set min, opt, max in this order.
+        # Selector 0 is min, 1 is opt, 2 is max. Their order is looked at when the profile is added.
+        shape = Dims.at(dims)
+        self.shapes.setdefault(name, [()] * 3)[which] = shape
+        return all(extent >= 0 for extent in shape)
+
+    @property
+    def is_in_order(self) -> bool:
         return all(
-            len(a) == len(b) and all(x <= y for x, y in zip(a, b, strict=True)) for a, b in known
+            len(a) == len(b) and all(x <= y for x, y in zip(a, b, strict=True))
+            for shapes in self.shapes.values()
+            for a, b in itertools.pairwise(shapes)
         )
 
     @virtual(boolean, text, i32, ptr, i32)
@@ -194,6 +198,8 @@ class Config(Native):
 
     @virtual(i32, ptr)
     def add_optimization_profile(self, profile: int) -> int:
+        if not Native.of(profile).is_in_order:
+            return -1
         self.profiles.append(Native.of(profile))
         return len(self.profiles) - 1
 
@@ -241,6 +247,9 @@ class Config(Native):
 
     @virtual(None, i32, size)
     def set_memory_pool_limit(self, pool: int, count: int) -> None:
+        if pool in DLA_POOLS and count.bit_count() != 1:
+            self.world.log("ERROR", "Parameter check failed, condition: the size is a power of two")
+            return
         self.pools[pool] = count
 
     @virtual(size, i32)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.tensorrt_stub import slots
 from tests.tensorrt_stub.native import Native, i32, invoke, ptr, text
+from trtbuild.runtime.tensorrt.versions import TENSORRT, Product
 
 CREATE = ctypes.CFUNCTYPE(ptr, ctypes.c_int, ptr, ptr, ctypes.c_int)
 MAGIC = b"STANDIN PLAN "
@@ -34,6 +35,7 @@ class World:
         dla_cores: how many DLA cores there are.
         early_end: batches after which the build stops drawing, or None.
         shape_inputs: inputs whose values are shapes, which TensorRT reads on the host.
+        product: what stands here.
     """
 
     major: int
@@ -51,6 +53,7 @@ class World:
     shape_inputs: set[str] = field(default_factory=set)
     dla_cores: int = 0
     logger: int = 0
+    product: Product = TENSORRT
 
     def log(self, severity: str, message: str) -> None:
         if self.logger:

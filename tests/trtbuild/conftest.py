@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.tensorrt_stub import fixtures
+from tests.tensorrt_stub import fixtures, real
 from trtbuild.errors import MissingError
 from trtbuild.runtime.tensorrt.versions import RTX, installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
@@ -38,6 +39,16 @@ def tensorrt11(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fixtures.Se
 def tensorrt(request: pytest.FixtureRequest) -> fixtures.Server:
     """Both versions, one after the other."""
     server: fixtures.Server = request.getfixturevalue(f"tensorrt{request.param}")
+    return server
+
+
+@pytest.fixture(params=["stand-in 10", "stand-in 11", "rtx"])
+def native(request: pytest.FixtureRequest, tmp_path: Path) -> fixtures.Server | real.RealBuilder:
+    """What parses and builds: the stand-in under NVIDIA's bindings 10 and 11, and the real one for RTX."""
+    if request.param == "rtx":
+        request.getfixturevalue("rtx")
+        return real.RealBuilder(tmp_path)
+    server: fixtures.Server = request.getfixturevalue(f"tensorrt{request.param[-2:]}")
     return server
 
 

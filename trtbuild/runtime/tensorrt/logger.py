@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ _KEPT = 5000
 _NO_DRIVER = "catchCudaError"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Log:
     """What TensorRT said: pairs of severity (``ERROR``, ``WARNING`` ...) and text, oldest first."""
 
@@ -57,20 +58,35 @@ class Log:
         return "; ".join(errors) or "TensorRT gave no reason"
 
 
-def make_logger(tensorrt: TensorRT, log: Log) -> Any:
-    """Make an ``ILogger`` that writes into `log`, at level INFO and above.
+# One logger for each module, with the logs that it writes into: a library has one logger in a process, the
+# first that it was given, and passes over all others while anything lives that was made with the first.
+_loggers: dict[str, tuple[Any, list[weakref.ref[Log]]]] = {}
 
-    The class is made here because its base exists only where TensorRT is installed. `log` must not raise:
+
+def make_logger(tensorrt: TensorRT, log: Log) -> Any:
+    """Return an ``ILogger`` that writes into `log`, at level INFO and above, as long as `log` lives.
+
+    It is the same for all of a process, so a line goes into every log that lives.
+
+    The class is made here because its base exists only where TensorRT is installed. A log must not raise:
     the bindings print and forget exceptions of callbacks.
     """
     verbose = tensorrt.module.ILogger.VERBOSE
+    name = tensorrt.module.__name__
+    if name not in _loggers:
+        listening: list[weakref.ref[Log]] = []
 
-    class Logger(tensorrt.module.ILogger):  # type: ignore[misc, name-defined]
-        def log(self, severity: Any, text: str) -> None:
-            if severity != verbose:
-                log.lines.append((severity.name, text))
+        class Logger(tensorrt.module.ILogger):  # type: ignore[misc, name-defined]
+            def log(self, severity: Any, text: str) -> None:
+                if severity != verbose:
+                    for one in [found for ref in list(listening) if (found := ref())]:
+                        one.lines.append((severity.name, text))
 
-    return Logger()
+        _loggers[name] = (Logger(), listening)
+    logger, logs = _loggers[name]
+    logs[:] = [ref for ref in logs if ref() is not None]
+    logs.append(weakref.ref(log))
+    return logger
 
 
 # TypeError: the library answered null to a constructor, or an argument is of a wrong type or range.
