@@ -86,6 +86,9 @@ class Runtime(Native):
         return buffer.raw[: max(0, read)]
 
     def _engine(self, content: bytes) -> Engine | None:
+        if "create.Runtime" in self.world.failing:
+            self.world.log("ERROR", "CUDA initialization failure with error: 35")
+            return None
         try:
             header, model = read_plan(content)
         except ValueError:

@@ -83,7 +83,8 @@ def install(library: ctypes.CDLL, major: int, number: int) -> World:
         world.logger = logger or world.logger
         name = kinds[kind].interface
         world.calls.append((f"create.{name}", version))
-        if f"create.{name}" in world.failing:
+        # The real library makes a Runtime without a driver, too; it fails when it is first used.
+        if f"create.{name}" in world.failing and name != "Runtime":
             world.log("ERROR", f"CUDA initialization failure with error: 35 while making {name}")
             return 0
         made: Native = kinds[kind](world, first) if kind in (2, 3, 4) else kinds[kind](world)

@@ -307,6 +307,20 @@ def test_a_closed_session_says_so(tensorrt: Server) -> None:
     assert "has been closed" in _error(tensorrt.run(uses_after_close))["message"]
 
 
+def opens_without_a_driver(world: World) -> None:
+    path = _plan()
+    world.calls.clear()
+    ctypes.CDLL("libcuda.so.1").standin_set_devices(0)
+    TensorRTBackend().open(path)
+
+
+def test_without_a_gpu_no_runtime_is_made(tensorrt: Server) -> None:
+    """The real one would be an object whose first use may end the process."""
+    answer = tensorrt.run(opens_without_a_driver)
+    assert "no GPU can be used" in _error(answer)["message"]
+    assert answer.called("create.Runtime") == []
+
+
 def looks_at_specs(world: World) -> list[Any]:
     session = TensorRTBackend().open(_plan("N", shapes=DYNAMIC))
     return [
