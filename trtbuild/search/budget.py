@@ -21,6 +21,7 @@ from trtbuild.search.steps import (
     other_calibrator,
     other_range_of_one_tensor,
     rescale_channels,
+    round_anew,
 )
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ _STEPS: tuple[tuple[str, _Step], ...] = (
     ("channel equalization", equalize_channels),
     ("channel scaling", rescale_channels),
     ("other calibrator again", other_calibrator),
+    ("rounding of weights", round_anew),
     ("bias correction again", correct_biases),
     ("ranges of single tensors", other_range_of_one_tensor),
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from trtbuild.quantization import place_by_ranges, quantize
 from trtbuild.search.bias_correction import corrected
 from trtbuild.search.groups import find_groups, with_float
+from trtbuild.search.rounding import with_weights
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -39,19 +40,21 @@ class HasGroups(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that is quantized here: ranges, bias shifts, and what stays in float.
+    """A network that is quantized here: ranges, bias shifts, rounding, and what stays in float.
 
     Attributes:
         artifact: with the float network (perhaps equalized) and its calibration.
         float_patterns: patterns of what the user keeps in float.
         float_groups: exact names of the groups in float, the user's and the search's.
         shifts: what bias correction takes out of each layer that is in INT8.
+        rounded: weights on their grid, of the layers that are in INT8.
     """
 
     artifact: Artifact
     float_patterns: tuple[str, ...] = ()
     float_groups: frozenset[str] = frozenset()
     shifts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rounded: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def realized(self) -> Artifact:
         """Return the artifact, quantized.
@@ -59,8 +62,12 @@ class Candidate:
         Raises:
             InputError: a tensor that needs a range has none.
         """
-        shifts = {name: s for name, s in self.shifts.items() if name not in self.float_groups}
+        shifts, rounded = (
+            {name: item for name, item in items.items() if name not in self.float_groups}
+            for items in (self.shifts, self.rounded)
+        )
         model = corrected(self.artifact.model, shifts) if shifts else self.artifact.model
+        model = with_weights(model, rounded) if rounded else model
         changed = replace(self.artifact, model=model)
         return quantize(changed, self.float_patterns, self.float_groups)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import GroupKind
+from trtbuild.quantization import place_by_ranges
 from trtbuild.search.bias_correction import mean_shifts
 from trtbuild.search.channel_choice import best_choices
 from trtbuild.search.channel_ranges import channel_ranges
@@ -20,6 +21,7 @@ from trtbuild.search.channel_samples import channel_samples
 from trtbuild.search.channel_scaling import rescaled
 from trtbuild.search.channel_sites import find_sites
 from trtbuild.search.equalization import equalize, find_pairs
+from trtbuild.search.rounding import round_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +40,7 @@ __all__ = [
     "other_calibrator",
     "other_range_of_one_tensor",
     "rescale_channels",
+    "round_anew",
 ]
 
 # (method, options); percentiles as far as a few hundred images can support them
@@ -121,6 +124,29 @@ def equalize_channels(
             yield what, equal
             for more, corrected in correct_biases(lambda equal=equal: equal, material):  # type: ignore[misc]
                 yield f"{what}; {more}", corrected
+
+
+def round_anew(
+    best: Callable[[], Candidate], material: Material
+) -> Iterator[tuple[str, Candidate]]:
+    """Weights rounded so that each layer's output stays, not each weight to the nearest step."""
+    candidate = best()
+    artifact = candidate.artifact
+    assert artifact.calibration is not None
+    placement, _ = place_by_ranges(
+        artifact.model,
+        artifact.calibration,
+        candidate.float_patterns,
+        candidate.float_groups,
+        artifact.target,
+    )
+    rounded = round_weights(artifact.model, placement.weights, material.feeds)
+    if rounded:
+        anew = replace(candidate, rounded=rounded, shifts={})
+        what = f"weights of {len(rounded)} layers"
+        yield what, anew
+        for more, corrected in correct_biases(lambda: anew, material):
+            yield f"{what}; {more}", corrected
 
 
 def rescale_channels(

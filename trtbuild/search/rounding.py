@@ -1,0 +1,279 @@
+"""Weights are rounded so that the layer's output stays where it was, not each to the nearest step.
+
+With w one output channel's weights, q their rounded values and x what they are multiplied with, the error of
+the output over the calibration images is (w - q) H (w - q)^T with H = sum x x^T. Weights are rounded one
+after the other; what each is off is made up for by those not yet rounded, as H says best.
+
+Source: Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers,
+ICLR 2023, algorithm 1, with columns in the order of their weight in H. The grid stays the symmetric one of
+127 steps: the largest weight of a scale keeps its step, and pruned weights stay zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.calibration.observe import Observer, as_samples, observe
+from trtbuild.model.attributes import attribute
+from trtbuild.model.constants import array
+from trtbuild.model.edits import set_constant, tapped
+from trtbuild.model.traversal import nodes_by_name
+from trtbuild.plan import INT8_LIMIT
+from trtbuild.quantization import weight_scales
+from trtbuild.runtime.onnxruntime import Execution, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from trtbuild.plan import WeightPoint
+    from trtbuild.runtime.session import Feeds
+
+    Array = NDArray[np.float64]
+
+__all__ = ["round_weights", "with_weights"]
+
+# Rows (pixels, tokens) taken of each image; some thousand in all give H of a few hundred weights.
+_ROWS = 256
+# Bytes of all H that one pass over the images may hold.
+_BUDGET = 1 << 29
+# Of the mean of H's diagonal, added to it: the value of the source.
+_DAMPING = 0.01
+_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer whose weight is rounded.
+
+    Attributes:
+        node: the layer.
+        axis: of the per-channel scales, or None for one scale.
+        weight: as the network holds it.
+    """
+
+    node: ir.Node
+    axis: int | None
+    weight: np.ndarray
+
+    @property
+    def group(self) -> int:
+        return int(attribute(self.node, "group", 1)) if self.node.op_type == "Conv" else 1
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the weight holds inputs by outputs."""
+        if self.node.op_type == "MatMul":
+            return True
+        return self.node.op_type == "Gemm" and not attribute(self.node, "transB", 0)
+
+    def rows(self, weight: np.ndarray) -> Array:
+        """Return a weight as groups x outputs of a group x what one output multiplies, float64."""
+        flat = weight.T if self.is_turned else weight.reshape(len(weight), -1)
+        return flat.reshape(self.group, -1, flat.shape[1]).astype(np.float64)
+
+    def weight_of(self, rows: Array) -> np.ndarray:
+        """Undo `rows`."""
+        flat = rows.reshape(-1, rows.shape[-1])
+        turned = flat.T if self.is_turned else flat.reshape(self.weight.shape)
+        return np.ascontiguousarray(turned.astype(self.weight.dtype))
+
+    @property
+    def tensor(self) -> str:
+        value = self.node.inputs[0]
+        assert value is not None
+        return value.name or ""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of its H."""
+        length = self.weight.shape[0] if self.is_turned else self.weight[0].size
+        return int(8 * self.group * length**2)
+
+
+def round_weights(
+    model: ir.Model, points: Sequence[WeightPoint], feeds: Sequence[Feeds]
+) -> dict[str, np.ndarray]:
+    """Return node name -> its weight on the grid of its scales, where that beats the nearest steps.
+
+    Quantized by the scales of its own largest values, it stays as it is. A weight that several nodes read,
+    or of a ConvTranspose, is left out.
+
+    Args:
+        model: the float network.
+        points: its weights that become INT8.
+        feeds: calibration images.
+
+    Raises:
+        ModelError: the network cannot be run, or a weight holds NaN or infinity.
+    """
+    nodes = nodes_by_name(model.graph)
+    layers = [found for point in points if (found := _layer(nodes, point)) is not None]
+    rounded: dict[str, np.ndarray] = {}
+    for some in _portions(layers):
+        products = _Products(some)
+        session = open_session(tapped(model, {layer.tensor for layer in some}), Execution.FLOAT)
+        observe(session, as_samples(feeds), [products])
+        for layer in some:
+            weight = _rounded(layer, products.of(layer))
+            if weight is not None:
+                rounded[layer.node.name or ""] = weight
+    return rounded
+
+
+def with_weights(model: ir.Model, weights: Mapping[str, np.ndarray]) -> ir.Model:
+    """Return a copy of `model` in which the nodes named have these weights, their input 1."""
+    model = model.clone()
+    for node in list(model.graph):
+        weight = weights.get(node.name or "")
+        if weight is not None:
+            set_constant(model, node, 1, weight, "rounded")
+    return model
+
+
+def _layer(nodes: Mapping[str, ir.Node], point: WeightPoint) -> _Layer | None:
+    node = nodes[point.node]
+    value = node.inputs[1]
+    weight = array(value)
+    of_kind = node.op_type in ("Conv", "MatMul") or (
+        node.op_type == "Gemm" and not attribute(node, "transA", 0)
+    )
+    if point.index != 1 or not of_kind or weight is None or value is None or len(value.uses()) > 1:
+        return None
+    if node.op_type != "Conv" and weight.ndim != 2:
+        return None
+    if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", ""):
+        return None
+    return _Layer(node, point.axis, weight)
+
+
+def _portions(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
+    """Layers whose H fit into memory together; one that does not fit by itself is left out."""
+    some: list[_Layer] = []
+    used = 0
+    for layer in layers:
+        if layer.num_bytes > _BUDGET:
+            continue
+        if some and used + layer.num_bytes > _BUDGET:
+            yield some
+            some, used = [], 0
+        some.append(layer)
+        used += layer.num_bytes
+    if some:
+        yield some
+
+
+class _Products(Observer):
+    """Sums H of each layer, over rows drawn evenly from all images."""
+
+    def __init__(self, layers: Sequence[_Layer]) -> None:
+        self._layers = layers
+        self._sums: dict[str, Array] = {}
+        self._random = np.random.default_rng(0)
+
+    @property
+    def tensors(self) -> Collection[str]:
+        return {layer.tensor for layer in self._layers}
+
+    def update(self, tensors: Mapping[str, Any], places: Sequence[object]) -> None:
+        del places
+        for layer in self._layers:
+            for values in tensors[layer.tensor]:
+                rows = _read(layer, values, self._random)
+                name = layer.node.name or ""
+                self._sums[name] = self._sums.get(name, 0.0) + rows.swapaxes(1, 2) @ rows
+
+    def of(self, layer: _Layer) -> Array:
+        """Return H, groups x length x length."""
+        return self._sums[layer.node.name or ""]
+
+
+def _read(layer: _Layer, values: np.ndarray, random: np.random.Generator) -> Array:
+    """Return what some outputs multiply with their weights, groups x rows x length, float64."""
+    if layer.node.op_type != "Conv":
+        rows = values.reshape(-1, values.shape[-1])
+        taken: Array = rows[_some(len(rows), random)][None].astype(np.float64)
+        return taken
+    windows = _windows(layer, values)
+    kernel = layer.weight.shape[2:]
+    places = windows.shape[2 : 2 + len(kernel)]
+    chosen = np.unravel_index(
+        _some(int(np.prod(places)) * len(windows), random), (len(windows), *places)
+    )
+    # channels come second, and last of all the place in the kernel
+    found = np.moveaxis(windows, 1, -1 - len(kernel))[chosen]
+    grouped = found.reshape(len(found), layer.group, -1).astype(np.float64)
+    by_group: Array = grouped.swapaxes(0, 1)
+    return by_group
+
+
+def _some(count: int, random: np.random.Generator) -> NDArray[np.int64]:
+    return np.arange(count) if count <= _ROWS else random.choice(count, _ROWS, replace=False)
+
+
+def _windows(layer: _Layer, values: np.ndarray) -> np.ndarray:
+    """Return a view N x C x places x kernel of the padded input."""
+    node, kernel = layer.node, layer.weight.shape[2:]
+    count = len(kernel)
+    strides = attribute(node, "strides") or [1] * count
+    dilations = attribute(node, "dilations") or [1] * count
+    pads = attribute(node, "pads") or [0] * 2 * count
+    padded = np.pad(values, [(0, 0), (0, 0), *zip(pads[:count], pads[count:])])
+    spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilations))
+    axes = tuple(range(2, 2 + count))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axes)
+    steps = (slice(None, None, step) for step in (*strides, *dilations))
+    index = (slice(None), slice(None), *steps)
+    found: np.ndarray = windows[index]
+    return found
+
+
+def _rounded(layer: _Layer, products: Array) -> np.ndarray | None:
+    """Return the weight on its grid; None where the nearest steps are as good."""
+    scales = weight_scales(layer.weight, layer.axis, layer.node.name or "")
+    shape = [1] * layer.weight.ndim
+    if layer.axis is not None:
+        shape[layer.axis] = -1
+    each = np.broadcast_to(scales.reshape(shape), layer.weight.shape)
+    weight, steps = layer.rows(layer.weight), layer.rows(each)
+    nearest = np.clip(np.rint(weight / steps), -INT8_LIMIT, INT8_LIMIT)
+    fixed = (weight == 0) | (np.abs(nearest) == INT8_LIMIT)
+    found = _gptq(weight, steps, np.where(fixed, nearest, np.nan), products)
+    errors = [_error(weight - levels * steps, products) for levels in (found, nearest)]
+    return layer.weight_of(found * steps) if errors[0] < errors[1] else None
+
+
+def _error(change: Array, products: Array) -> float:
+    return float(((change @ products) * change).sum())
+
+
+def _gptq(weight: Array, steps: Array, given: Array, products: Array) -> Array:
+    """Return levels, groups x outputs x length; those `given` that are numbers stay."""
+    diagonal = np.einsum("gkk->gk", products).copy()
+    order = np.argsort(-diagonal.sum(0), kind="stable")
+    weight, steps, given = (one[..., order].copy() for one in (weight, steps, given))
+    damped = products[:, order[:, None], order]
+    mean = np.maximum(diagonal.mean(1), np.finfo(np.float64).tiny)
+    damped += _DAMPING * mean[:, None, None] * np.eye(len(order))
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).swapaxes(1, 2)
+    levels = np.empty_like(weight)
+    for start in range(0, len(order), _BLOCK):
+        stop = min(start + _BLOCK, len(order))
+        errors = np.empty((*weight.shape[:2], stop - start))
+        for k in range(start, stop):
+            level = np.rint(weight[..., k] / steps[..., k])
+            level = np.clip(level, 1 - INT8_LIMIT, INT8_LIMIT - 1)
+            level = np.where(np.isnan(given[..., k]), level, given[..., k])
+            levels[..., k] = level
+            error = (weight[..., k] - level * steps[..., k]) / upper[:, None, k, k]
+            weight[..., k + 1 : stop] -= error[..., None] * upper[:, None, k, k + 1 : stop]
+            errors[..., k - start] = error
+        weight[..., stop:] -= errors @ upper[:, start:stop, stop:]
+    back = np.empty_like(levels)
+    back[..., order] = levels
+    return back
