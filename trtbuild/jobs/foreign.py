@@ -12,6 +12,7 @@ import onnx
 from trtbuild.artifact import Artifact, Record
 from trtbuild.backends.opening import open_engine
 from trtbuild.errors import ExecutionError, ModelError
+from trtbuild.migration.qoperators import is_integer_operator
 from trtbuild.model import read_model
 from trtbuild.model.cut import cut, operators_outside
 from trtbuild.plan import Decision
@@ -163,7 +164,9 @@ def _foreign(model: ir.Model) -> tuple[ForeignOperator, ...]:
 def warn_about_tensorrt(model: ir.Model, path: Path) -> None:
     """Warn about operators of `model`, read from `path`, that TensorRT's parser needs a plugin for."""
     unknown = operators_outside(model, lambda domain, _: domain in _TENSORRTS)
-    runs = [one for one in unknown if has_operator(one.domain, one.op_type)]
+    # what works on integers is written out, or refused
+    others = [one for one in unknown if not is_integer_operator(one.domain, one.op_type)]
+    runs = [one for one in others if has_operator(one.domain, one.op_type)]
     for kind in _kinds(runs):
         _log.warning(
             "'%s': TensorRT's parser does not know %s, which ONNX Runtime runs; TensorRT needs a plugin for "

@@ -82,6 +82,7 @@ def arrival(
         f"against {judge}",
         {
             "rewritten": list(network.rewritten),
+            "left_out": list(network.left_out),
             "gaps": list(network.gaps),
             "unwanted": list(network.unwanted),
             "float_model": None if of_float is None else of_float.name,
@@ -125,6 +126,11 @@ def _say(network: Incoming, recipe: EngineRecipe) -> None:
         _log.warning(
             "%s is quantized already: its scales are kept, and no ranges are chosen.", where
         )
+    if network.left_out:
+        _log.warning(
+            "%s: %d Q/DQ pair(s) have no symmetric INT8 form and feed no INT8 layer; they are left out: %s.",
+            where, len(network.left_out), _some(network.left_out),
+        )  # fmt: skip
     if network.gaps:
         _log.warning(
             "%s: %d layer(s) have scales on one side alone, which are filled here: %s.",

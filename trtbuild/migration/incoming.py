@@ -7,8 +7,10 @@ What TensorRT does not take is rewritten where that is exact, and refused by nam
     7 bits with any zero point      a float Clip and int8 around 0 (`narrow_ranges`)
     int32 biases                    float biases
     weights behind Q and DQ         int8 weights behind DQ
-    another zero point, other       refused: the same steps do not fit into symmetric int8
-    types, computed scales
+    constants that are no weights   floats
+    another zero point              left out, with a warning, where no INT8 layer reads behind it (the
+                                    output of a Softmax); else refused: symmetric int8 lacks the steps
+    other types, computed scales    refused
 
 Then the network is laid beside what TensorRT wants of its float form (`trtbuild.quantization.place`). A layer
 of which only the data or only the weight is quantized is a gap: TensorRT runs it in float, or refuses it. A
@@ -23,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 
 from trtbuild.errors import ModelError
 from trtbuild.migration.narrow_ranges import clip_in_float
@@ -30,6 +33,7 @@ from trtbuild.migration.qoperators import as_qdq
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
+from trtbuild.model.operators import WEIGHTED
 from trtbuild.model.qdq import activation_pairs, dequantized, is_qdq, pair_behind, weight_behind
 from trtbuild.model.traversal import label, maker, nodes_by_name
 from trtbuild.options.optimize import OptimizeOptions
@@ -39,16 +43,15 @@ from trtbuild.quantization.insert import insert
 from trtbuild.quantization.placement import place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    import onnx_ir as ir
+    from collections.abc import Collection, Iterator, Mapping
 
     from trtbuild.plan import Decision, Placement, WeightPoint
     from trtbuild.target import Target
 
 __all__ = ["Incoming", "filled", "take_in"]
 
-_EXACT = ("fold_constants", "dequantize_bias", "make_qdq_signed", "write_qdq_axis")
+_EXACT = ("fold_constants", "make_qdq_signed", "write_qdq_axis")
+_EIGHT_BITS = frozenset({ir.DataType.INT8, ir.DataType.UINT8})
 _REMEDY = (
     "quantize it again symmetrically (int8, zero point 0), or `trtbuild optimize --only make_qdq_symmetric`, "
     "which widens the scales"
@@ -65,6 +68,7 @@ class Incoming:
         float_model: the same without Q/DQ, its weights dequantized.
         placement: where TensorRT wants Q/DQ in the latter.
         rewritten: operators on integers that were written out, and Q whose Clip was moved.
+        left_out: tensors whose pair has no symmetric form, and no INT8 layer reads.
         gaps: layers of which one side alone is quantized.
         tensors: what has to be calibrated to fill them.
         unwanted: tensors whose pair TensorRT's rules do not ask for; they stay.
@@ -75,6 +79,7 @@ class Incoming:
     float_model: ir.Model
     placement: Placement
     rewritten: tuple[str, ...]
+    left_out: tuple[str, ...]
     gaps: tuple[str, ...]
     tensors: tuple[str, ...]
     unwanted: tuple[str, ...]
@@ -95,12 +100,18 @@ def take_in(model: ir.Model, target: Target | None = None) -> Incoming:
     rewritten = (*as_qdq(model), *clip_in_float(model))
     exact = OptimizeOptions(only=_EXACT, check=False)
     model = optimize(model, exact).model
+    _write_floats(model, frozenset({ir.DataType.INT32}))
+    remove_unread(model)
+    float_model = _without_pairs(model)
+    placement = place(float_model, target=target)
+    left_out = tuple(_leave_out(model, placement))
+    wanted = {(point.node, point.index) for point in placement.weights}
+    against = _quantized_against(model, {node for node, _ in wanted})
+    _write_floats(model, _EIGHT_BITS, frozenset(wanted | {(node, 1) for node in against}))
     remove_unread(model)
     for node in model.graph:
         if is_qdq(node):
             _check_pair(node)
-    float_model = _without_pairs(model)
-    placement = place(float_model, target=target)
     sides = {point: _sides(model, point) for point in placement.weights}
     for point in placement.weights:
         _check_axis(model, point)
@@ -116,11 +127,12 @@ def take_in(model: ir.Model, target: Target | None = None) -> Incoming:
         float_model=float_model,
         placement=placement,
         rewritten=rewritten,
+        left_out=left_out,
         gaps=tuple(point.node for point in gaps),
         tensors=tuple(sorted(lacking)),
         unwanted=tuple(sorted(_unwanted(model, placement))),
         decisions=tuple(
-            _decided(decision, {point.node: sides[point] for point in sides})
+            _decided(decision, {point.node: sides[point] for point in sides}, against)
             for decision in placement.decisions
         ),
     )
@@ -153,6 +165,50 @@ def filled(incoming: Incoming, ranges: Mapping[str, float]) -> ir.Model:
         {name: symmetric(ranges[name]) for name in consumers},
     )
     return insert(model, plan)
+
+
+def _write_floats(
+    model: ir.Model,
+    types: frozenset[ir.DataType],
+    weights: frozenset[tuple[str, int]] = frozenset(),
+) -> None:
+    """Write constants behind a DQ as the floats that they stand for.
+
+    Args:
+        model: changed in place.
+        types: of the constants.
+        weights: (node, input) of the readers that keep the integers.
+    """
+    writer = GraphWriter(model)
+    for node in model.graph:
+        source = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        if source is None or array(source) is None or source.dtype not in types:
+            continue
+        output = node.outputs[0]
+        readers = [use for use in output.uses() if (use.node.name or "", use.idx) not in weights]
+        content = dequantized(output)
+        if content is None or output.is_graph_output() or not readers:
+            continue
+        plain = writer.constant(f"{output.name}_float", content)
+        for use in readers:
+            use.node.replace_input_with(use.idx, plain)
+
+
+def _leave_out(model: ir.Model, placement: Placement) -> Iterator[str]:
+    """Take out, and yield, pairs around another zero point behind which TensorRT wants no INT8."""
+    writer = GraphWriter(model)
+    for node in [node for node in model.graph if node.op_type == "QuantizeLinear"]:
+        source, zero = node.inputs[0], array(input_at(node, 2))
+        symmetric_zero = zero is not None and zero.dtype == np.int8 and not zero.any()
+        if source is None or symmetric_zero or source.name in placement.consumers:
+            continue
+        yield source.name or ""
+        for reader in node.outputs[0].consumers():
+            output = reader.outputs[0]
+            if output.is_graph_output():
+                _pass_on(output, source, writer)
+            output.replace_all_uses_with(source)
+    remove_unread(model)
 
 
 def _check_pair(node: ir.Node) -> None:
@@ -273,8 +329,25 @@ def _unwanted(model: ir.Model, placement: Placement) -> Iterator[str]:
             yield name
 
 
-def _decided(decision: Decision, sides: Mapping[str, tuple[bool, bool]]) -> Decision:
+def _quantized_against(model: ir.Model, wanted: Collection[str]) -> frozenset[str]:
+    """The layers with pairs on both sides that TensorRT's rules would leave in float."""
+    return frozenset(
+        node.name or ""
+        for node in model.graph
+        if node.op_type in WEIGHTED
+        and node.name not in wanted
+        and pair_behind(node.inputs[0]) is not None
+        and weight_behind(node.inputs[1]) is not None
+    )
+
+
+def _decided(
+    decision: Decision, sides: Mapping[str, tuple[bool, bool]], against: Collection[str]
+) -> Decision:
     given = sides.get(decision.node)
+    if decision.node in against:
+        reason = f"{_AS_IT_CAME}, though {decision.reason}"
+        return replace(decision, quantized=True, reason=reason)
     if given is None:
         return replace(decision, quantized=False, reason=_other(decision))
     if given == (True, True):

@@ -23,7 +23,7 @@ from trtbuild.model.operators import moves_values
 from trtbuild.model.qdq import is_qdq
 from trtbuild.model.traversal import label
 
-__all__ = ["as_qdq", "is_quantized"]
+__all__ = ["as_qdq", "is_integer_operator", "is_quantized"]
 
 _CONTRIB = "com.microsoft"
 _ONNX = ("", "ai.onnx")
@@ -63,6 +63,7 @@ _FORMS = {
     "QLinearAveragePool": _Form("AveragePool", _ONE, 3, 4),
     "QLinearLeakyRelu": _Form("LeakyRelu", _ONE, 3, 4),
     "QLinearSigmoid": _Form("Sigmoid", _ONE, 3, 4),
+    "QLinearSoftmax": _Form("Softmax", _ONE, 3, 4),
     "QGemm": _Form("Gemm", _PAIR, 7, 8),
 }
 _CONCAT = "QLinearConcat"
@@ -75,18 +76,31 @@ _PREFIXES = (
     "MatMulInteger",
     "DynamicQuantize",
 )
+# Attributes that the float operators lack.
+_OF_THE_KERNEL = ("channels_last", "opset")
 # Where the bias stands, int32 in steps of the product of both scales.
 _BIASES = {"QLinearConv": 8, "QGemm": 6}
 
 
 def is_quantized(model: ir.Model) -> bool:
     """Whether a network holds Q/DQ or operators on integers."""
-    return any(is_qdq(node) or _is_integer_operator(node) for node in model.graph)
+    return any(
+        is_qdq(node) or is_integer_operator(node.domain, node.op_type) for node in model.graph
+    )
 
 
-def _is_integer_operator(node: ir.Node) -> bool:
-    name = node.op_type
-    return node.domain in (*_ONNX, _CONTRIB) and name.startswith(_PREFIXES)
+def is_integer_operator(domain: str, op_type: str) -> bool:
+    """Whether an operator works on integers of a scale, or chooses scales while it runs."""
+    return domain in (*_ONNX, _CONTRIB) and op_type.startswith(_PREFIXES)
+
+
+def _is_old_softmax(node: ir.Node) -> bool:
+    """Whether it sums over all axes from one on, which is not the last: Softmax did so before opset 13."""
+    if node.op_type != "QLinearSoftmax" or attribute(node, "opset", 13) >= 13:
+        return False
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    axis = attribute(node, "axis", 1)
+    return axis != -1 and (shape is None or axis != len(shape) - 1)
 
 
 def as_qdq(model: ir.Model) -> tuple[str, ...]:
@@ -101,7 +115,7 @@ def as_qdq(model: ir.Model) -> tuple[str, ...]:
     writer = _Writer(model)
     done = []
     for node in list(model.graph):
-        if _is_integer_operator(node):
+        if is_integer_operator(node.domain, node.op_type):
             writer.write_out(node)
             done.append(label(node))
         elif moves_values(node) and writer.is_integer(node.inputs[0]):
@@ -137,7 +151,7 @@ class _Writer:
             count = (len(node.inputs) - 2) // 3
             parts = tuple(_Triple(*range(2 + 3 * i, 5 + 3 * i)) for i in range(count))
             form = _Form("Concat", parts, 0, 1)
-        if form is None or attribute(node, "channels_last", 0):
+        if form is None or attribute(node, "channels_last", 0) or _is_old_softmax(node):
             raise ModelError(
                 f"the network is quantized with {node.op_type} (node '{label(node)}'), which has no form "
                 "with Q/DQ of constant scales; quantize it again with Q/DQ (static, quant_format=QDQ)."
@@ -145,7 +159,7 @@ class _Writer:
         operands = [self._dequantized(node, triple, node.op_type) for triple in form.operands]
         bias = self._bias(node, operands)
         inputs = operands if bias is None else [*operands, bias]
-        attributes = [a for a in node.attributes.values() if a.name != "channels_last"]
+        attributes = [a for a in node.attributes.values() if a.name not in _OF_THE_KERNEL]
         made = ir.Node("", form.op_type, inputs, attributes, name=node.name)
         self._finish(node, made, input_at(node, form.scale), input_at(node, form.zero))
 

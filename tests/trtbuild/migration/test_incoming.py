@@ -235,3 +235,43 @@ def test_scales_along_another_axis_are_refused(tmp_path):
     onnx.save(proto, tmp_path / "axis.onnx")
     with pytest.raises(ModelError, match="along axis 1"):
         take_in(read_model(tmp_path / "axis.onnx"))
+
+
+def test_a_pair_that_no_int8_layer_reads_needs_no_symmetric_form(tmp_path):
+    # ONNX Runtime gives a Softmax's output the steps of 1/256 around another zero point
+    proto = onnx.load(float_network(tmp_path / "plain.onnx"))
+    proto.graph.node[-1].output[0] = "scores"
+    proto.graph.node.append(helper.make_node("Softmax", ["scores"], ["y"], name="last"))
+    onnx.save(proto, tmp_path / "f.onnx")
+    quantize_static(
+        str(tmp_path / "f.onnx"), str(tmp_path / "q.onnx"), Reader(), quant_format=QuantFormat.QOperator,
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+    )  # fmt: skip
+    found = take_in(read_model(tmp_path / "q.onnx"))
+    assert len(found.left_out) == 1
+    write_model(found.model, tmp_path / "t.onnx")
+    # what was left out rounds to 1/256, and the kernel on integers may be one of its steps off
+    assert np.abs(run(tmp_path / "t.onnx") - run(tmp_path / "q.onnx")).max() <= 2 / 256
+
+
+def test_constants_that_are_no_weights_become_floats(tmp_path):
+    proto = onnx.load(quantized(tmp_path, QuantFormat.QDQ))
+    step = numpy_helper.from_array(np.float32(0.01), "shift_scale")
+    shift = numpy_helper.from_array(np.arange(-4, 4, dtype=np.int8).reshape(1, 8, 1, 1), "shift")
+    zero = numpy_helper.from_array(np.int8(0), "shift_zero")
+    proto.graph.initializer.extend([step, shift, zero])
+    first = next(node for node in proto.graph.node if node.name == "a1")
+    add = helper.make_node("Add", [first.input[0], "shift_float"], ["shifted"], name="shift_add")
+    dequantize = helper.make_node(
+        "DequantizeLinear", ["shift", "shift_scale", "shift_zero"], ["shift_float"], name="shift_dq"
+    )
+    first.input[0] = "shifted"
+    place = list(proto.graph.node).index(first)
+    proto.graph.node.insert(place, add)
+    proto.graph.node.insert(0, dequantize)
+    onnx.save(proto, tmp_path / "shift.onnx")
+    found = take_in(read_model(tmp_path / "shift.onnx"))
+    node = next(one for one in found.model.graph if one.name == "shift_add")
+    assert node.inputs[1].is_initializer()  # TensorRT takes integers of weights alone
+    write_model(found.model, tmp_path / "t.onnx")
+    np.testing.assert_array_equal(run(tmp_path / "t.onnx"), run(tmp_path / "shift.onnx"))
