@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.spec import ExportSpec, InputSpec, MaskSpec, ModuleSource, PruneSpec
     from trtbuild.quantization import portable_form, quantize, watched_tensors
     from trtbuild.recipe import BenchRecipe, EngineRecipe, PruneRecipe, VerifyRecipe
-    from trtbuild.result import EngineResult, OtherRule
+    from trtbuild.result import AlsoBuilt, EngineResult, OtherRule
     from trtbuild.search.bisect import Culprits
     from trtbuild.search.budget import StepReport, Tuned
     from trtbuild.search.sensitivity import GroupSensitivity
@@ -78,12 +78,14 @@ if TYPE_CHECKING:
     from trtbuild.verification.layers import ActivationError, LayerError, LayerReport, WeightError
     from trtbuild.verification.metrics import ImageComparison, OutputComparison
     from trtbuild.verification.parts import PartComparison
+    from trtbuild.verification.ruling import Ruling
     from trtbuild.verification.scores import Accuracy, MetricScore
     from trtbuild.verification.tasks.base import Figure, SampleScore, TaskScore
 
 __all__ = [
     "Accuracy",
     "ActivationError",
+    "AlsoBuilt",
     "Answer",
     "Artifact",
     "Attention",
@@ -159,6 +161,7 @@ __all__ = [
     "Record",
     "Refit",
     "Rollback",
+    "Ruling",
     "RuntimePlatform",
     "SampleScore",
     "Samples",
@@ -325,7 +328,7 @@ _PLACES = {
         "PruneRecipe",
         "VerifyRecipe",
     ),
-    "trtbuild.result": ("EngineResult", "OtherRule"),
+    "trtbuild.result": ("AlsoBuilt", "EngineResult", "OtherRule"),
     "trtbuild.model.cut": ("Cut", "ForeignOperator", "LeftBehind"),
     "trtbuild.jobs.paths": ("Besides",),
     "trtbuild.search.bisect": ("Culprits",),
@@ -357,6 +360,7 @@ _PLACES = {
         "OutputComparison",
     ),
     "trtbuild.verification.parts": ("PartComparison",),
+    "trtbuild.verification.ruling": ("Ruling",),
     "trtbuild.verification.scores": (
         "Accuracy",
         "MetricScore",

@@ -100,6 +100,8 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
             name: {**comparison.to_json(), "verdict": result.verdicts[name].to_json()}
             for name, comparison in result.comparisons.items()
         },
+        "ruling": encode(result.ruling),
+        "below_floor": list(result.below_floor),
         "unjudged_collapse": result.unjudged_collapse,
         "better_rule": encode(result.better_rule),
         "below_tensorrt_form": [encode(gap) for gap in result.below_tensorrt_form],

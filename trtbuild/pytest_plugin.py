@@ -71,7 +71,8 @@ class AccuracyAssertion:
             batch_size: images a run, where the network leaves it open.
             backend: opens the engine.
             **limits: fields of `trtbuild.verification.gate.Gate`; and what accuracy is measured on, as the
-                options of ``verify`` take it: ``task``, ``box_layout``, ``min_score``, ``judge``.
+                options of ``verify`` take it: ``task``, ``box_layout``, ``min_score``, ``judge``. With
+                ``strict=True`` a verdict of CANNOT TELL fails, too.
 
         Returns:
             What was found, for further assertions.
@@ -85,6 +86,7 @@ class AccuracyAssertion:
         from trtbuild.options.compare import TaskOptions
         from trtbuild.verification.gate import Gate
 
+        strict = bool(limits.pop("strict", False))
         task = {_TASK[name]: limits.pop(name) for name in _TASK if name in limits}
         found = verify(
             VerifyRecipe(
@@ -97,8 +99,9 @@ class AccuracyAssertion:
                 gate=Gate(**limits),
             )
         )
-        if not found.verdict.passed:
-            raise AssertionError("; ".join(str(failure) for failure in found.verdict.failures))
+        if found.ruling.exit_code(is_strict=strict):
+            failures = [str(failure) for failure in found.verdict.failures]
+            raise AssertionError("; ".join([*failures, str(found.ruling)]))
         return found
 
 

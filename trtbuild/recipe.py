@@ -41,6 +41,10 @@ __all__ = [
 
 _FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
 _TARGET = "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float."
+_STRICT_ENGINE = (
+    "Refuse a tensor that was always zero or has no range; else what reads it stays float. And exit with 5 "
+    "where too few images leave it open whether the engine can be shipped."
+)
 _STRICT = "Refuse a tensor that was always zero or has no range; else what reads it stays float."
 _GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 
@@ -89,7 +93,7 @@ class EngineRecipe:
         (), _FLOAT, flag="--float", metavar="PATTERN", essential=True
     )
     float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
-    strict: bool = option(False, _STRICT)
+    strict: bool = option(False, _STRICT_ENGINE)
     target: str | None = option(
         None, _TARGET, choices=tuple(TARGETS), when_absent="that of the backend"
     )
@@ -140,6 +144,9 @@ class VerifyRecipe:
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
     task: TaskOptions = group(TaskOptions, "Task")
     gate: Gate = group(Gate, "Limits")
+    strict: bool = option(
+        False, "Exit with 5 where too few images leave it open whether the engine can be shipped."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.latency.regress import LatencyVerdict, taken_together
+from trtbuild.verification.ruling import Ruling, floors, rule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ALSO",
     "ENGINE",
-    "FAR_SQNR_DB",
     "FLOAT",
     "PORTABLE",
     "TENSORRT_FORM",
@@ -41,9 +41,6 @@ ALSO = "also"
 # ONNX Runtime's form, where the engine itself cannot run here.
 PORTABLE = "portable"
 
-# Below this an output is far from the float one (10 % relative error), and the user wants a reason.
-FAR_SQNR_DB = 20.0
-
 # What people read for them.
 TITLES = {
     FLOAT: "float",
@@ -57,6 +54,8 @@ TITLES = {
 # An engine so many dB below TensorRT's form, and below this SQNR, has lost more than its rounding explains:
 # 6 dB is one of 8 bits, and 30 dB (3 % relative error) is what INT8 networks usually keep.
 GAP_DB = 6.0
+# Values twice as large as a reused range are clipped to half.
+_FAR_RATIO = 2.0
 GOOD_SQNR_DB = 30.0
 
 
@@ -173,25 +172,30 @@ class EngineResult:
         }
 
     @property
+    def below_floor(self) -> tuple[str, ...]:
+        """Why the engine may not be shipped though no limit says so; see `trtbuild.verification.ruling`."""
+        named = {TITLES[name]: found for name, found in self.comparisons.items()}
+        found = [*floors(named, self.verdicts.values())]
+        found += [str(gap) for gap in self.below_tensorrt_form]
+        for record in self.artifact.history:
+            moved = record.details.get("ratios", {}) if record.stage == "spot check" else {}
+            far = [name for name, ratio in moved.items() if ratio > _FAR_RATIO]
+            if far:
+                found.append(
+                    f"ranges are reused, and '{far[0]}' has {moved[far[0]]:.1f} times its magnitude"
+                )
+        return tuple(found)
+
+    @property
+    def ruling(self) -> Ruling:
+        """Whether it may be shipped."""
+        return rule(self.verdicts.values(), self.below_floor)
+
+    @property
     def unjudged_collapse(self) -> str:
-        """Say which output is far from the float one (`FAR_SQNR_DB`) where no limit judges it; else empty."""
-        limits = (f.unit or f.limit for v in self.verdicts.values() for f in v.findings)
-        if any(limits):
-            return ""
-        found = [
-            (estimate.value, f"output {output.judged} of {TITLES[name]}")
-            for name, comparison in self.comparisons.items()
-            for output in comparison.outputs
-            if (estimate := output.judged_sqnr_db) is not None and estimate.value < FAR_SQNR_DB
-        ]
-        if not found:
-            return ""
-        value, where = min(found)
-        return (
-            f"no limit was set, and {where} has {value:.1f} dB of SQNR ({FAR_SQNR_DB:g} dB are 10 % error); "
-            "set one, such as --min-sqnr or --max-top1-drop, to have the engine judged and a better one "
-            "looked for"
-        )
+        """Say what lies below the floor where no limit judges anything; else empty."""
+        limits = (f.is_limit for v in self.verdicts.values() for f in v.findings)
+        return self.ruling.why if self.below_floor and not any(limits) and self.passed else ""
 
     @property
     def below_tensorrt_form(self) -> tuple[FormGap, ...]:

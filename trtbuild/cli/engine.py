@@ -77,7 +77,7 @@ def command(
     report = engine_report(result)
     out.show(report)
     files.write(report)
-    return 0 if report.passed else 1
+    return result.ruling.exit_code(is_strict=recipe.strict)
 
 
 def _dry_run(recipe: EngineRecipe, besides: Besides, out: Output) -> int:

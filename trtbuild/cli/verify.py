@@ -78,7 +78,7 @@ def command(
     if output is not None:
         write_text(output, dumps(found.to_json()) + "\n")
     files.write(report)
-    return 0 if report.passed else 1
+    return found.ruling.exit_code(is_strict=recipe.strict)
 
 
 def _float_network(reference: str, module: Given[ModuleSource]) -> Path | ModuleSource:

@@ -16,13 +16,14 @@ from trtbuild.options.compare import ComparisonOptions
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import portable_form, quantize
 from trtbuild.quantization.half import to_half
-from trtbuild.result import FAR_SQNR_DB, FLOAT, PORTABLE, TENSORRT_FORM, OtherRule
+from trtbuild.result import FLOAT, PORTABLE, TENSORRT_FORM, OtherRule
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.faults import find_faults
 from trtbuild.search.steps import METHODS
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import compare, compare_each
+from trtbuild.verification.ruling import FAR_SQNR_DB
 from trtbuild.verification.tasks.choose import choose_task
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import NO_PARTS, Comparison, compare
 from trtbuild.verification.gate import Gate, Verdict, judge
 from trtbuild.verification.layers import LayerReport  # noqa: TC001 - a saved result is read by its types
+from trtbuild.verification.ruling import Ruling, floors, rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,6 +58,8 @@ __all__ = [
 SCHEMA = "trtbuild.verification"
 VERSION = 1
 
+_UNRULED = Ruling("", "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
@@ -69,6 +72,7 @@ class Verification:
         comparison: the outputs.
         limits: of the gate.
         verdict: its judgement.
+        ruling: whether the engine may be shipped; follows from the others.
         layers, sensitivity, culprits: None where not asked for.
     """
 
@@ -79,9 +83,15 @@ class Verification:
     comparison: Comparison
     limits: dict[str, float]
     verdict: Verdict
+    ruling: Ruling = _UNRULED
     layers: LayerReport | None = None
     sensitivity: tuple[GroupSensitivity, ...] | None = None
     culprits: Culprits | None = None
+
+    def __post_init__(self) -> None:
+        if self.ruling == _UNRULED:
+            below = floors({self.engine: self.comparison}, [self.verdict])
+            object.__setattr__(self, "ruling", rule([self.verdict], below))
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types, with the schema's name and version."""
@@ -105,7 +115,8 @@ def judge_again(found: Verification, gate: Gate) -> Verification:
     Raises:
         OptionError: a limit is on a figure that was not measured.
     """
-    return replace(found, limits=gate.limits, verdict=judge(found.comparison, gate))
+    verdict = judge(found.comparison, gate)
+    return replace(found, limits=gate.limits, verdict=verdict, ruling=_UNRULED)
 
 
 @in_one_tree()

@@ -40,7 +40,6 @@ __all__ = [
     "accuracy_section",
     "interval",
     "layer_blocks",
-    "verdict_on",
     "verification_report",
 ]
 
@@ -78,7 +77,8 @@ def verification_report(found: Verification) -> Report:
             Section("Layers", tuple(blocks)),
         ),
         checks=checks,
-        verdict=verdict_on(checks),
+        verdict=found.ruling.why,
+        ruling=found.ruling.word,
         data=found.to_json(),
     )
 
@@ -92,21 +92,11 @@ def accuracy_checks(verdicts: Mapping[str, Verdict]) -> tuple[Check, ...]:
             what=finding.what,
             outcome=Outcome.PASSED if finding.passed else Outcome.FAILED,
             text=str(finding),
-            is_expected=not (finding.unit or finding.limit),
+            is_expected=not finding.is_limit,
         )
         for name, verdict in verdicts.items()
         for finding in verdict.findings
     )
-
-
-def verdict_on(checks: Sequence[Check]) -> str:
-    """Return what accuracy's checks mean together."""
-    failed = sum(check.outcome is Outcome.FAILED for check in checks)
-    if failed:
-        return f"{failed} of {len(checks)} checks failed"
-    if all(check.is_expected for check in checks):
-        return "all values are finite; no limit was set"
-    return f"every limit holds ({len(checks)} checks)"
 
 
 def accuracy_section(comparisons: Mapping[str, Comparison], num_worst: int = 0) -> Section:

@@ -13,7 +13,6 @@ from trtbuild.report.accuracy import (
     accuracy_checks,
     accuracy_section,
     layer_blocks,
-    verdict_on,
 )
 from trtbuild.report.calibration import early_stop_lines
 from trtbuild.report.latency import latency_section
@@ -27,7 +26,8 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
-from trtbuild.result import FAR_SQNR_DB, TITLES
+from trtbuild.result import TITLES
+from trtbuild.verification.ruling import FAR_SQNR_DB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -65,8 +65,8 @@ def engine_report(result: EngineResult) -> Report:
         ),
         files=_files(result),
         checks=checks,
-        verdict=result.unjudged_collapse or verdict_on(checks),
-        is_judged=not result.unjudged_collapse,
+        verdict=result.ruling.why,
+        ruling=result.ruling.word,
         data=result.record,
     )
 

@@ -22,6 +22,10 @@ def to_junit(report: Report) -> str:
     root = ET.Element("testsuites", name=visible(f"trtbuild {report.title}"))
     for name, checks in groupby(report.checks, key=lambda check: check.suite):
         suite = ET.SubElement(root, "testsuite", name=visible(name))
+        if report.ruling:
+            properties = ET.SubElement(suite, "properties")
+            ET.SubElement(properties, "property", name="verdict", value=report.ruling)
+            ET.SubElement(properties, "property", name="why", value=visible(report.verdict))
         for check in checks:
             text = visible(check.text)
             case = ET.SubElement(
@@ -33,7 +37,7 @@ def to_junit(report: Report) -> str:
             if check.outcome in _ELEMENTS:
                 ET.SubElement(case, _ELEMENTS[check.outcome], message=text)
             ET.SubElement(case, "system-out").text = text
-        suite.set("tests", str(len(suite)))
+        suite.set("tests", str(len(suite.findall("testcase"))))
         suite.set("failures", str(len(suite.findall("*/failure"))))
         suite.set("skipped", str(len(suite.findall("*/skipped"))))
     ET.indent(root)

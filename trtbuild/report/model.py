@@ -150,6 +150,9 @@ class Check:
     is_expected: bool = False
 
 
+_TONES = {"SHIP": Tone.GOOD, "PASSED": Tone.GOOD, "DO NOT SHIP": Tone.BAD, "FAILED": Tone.BAD}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """The result of a command; what is empty is left out.
@@ -162,7 +165,7 @@ class Report:
         files: path -> what it is, of every file written.
         checks: what was judged.
         verdict: what all checks together mean; empty where nothing was judged.
-        is_judged: whether what was checked suffices to call it passed.
+        ruling: whether an engine may be shipped, by `trtbuild.verification.ruling`; empty for other reports.
         data: the result for programs, of types that `trtbuild.records.encode` knows.
     """
 
@@ -173,15 +176,18 @@ class Report:
     files: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     verdict: str = ""
-    is_judged: bool = True
+    ruling: str = ""
     data: object = None
 
     @property
     def word(self) -> str:
         """The verdict in a word."""
-        if not self.passed:
-            return "FAILED"
-        return "PASSED" if self.is_judged else "NOT JUDGED"
+        return self.ruling or ("PASSED" if self.passed else "FAILED")
+
+    @property
+    def tone(self) -> Tone:
+        """How the verdict is meant."""
+        return _TONES.get(self.word, Tone.NOTE)
 
     @property
     def passed(self) -> bool:

@@ -31,7 +31,7 @@ def print_report(report: Report, console: Console) -> None:
     """Print `report`; its title is what the user has just asked for, and is left out."""
     print_blocks(console, *_blocks(report))
     if report.verdict:
-        color = {"PASSED": "green", "FAILED": "red"}.get(report.word, "yellow")
+        color = _STYLES[report.tone]
         _print(
             console, Text.assemble((report.word, f"bold {color}"), f": {visible(report.verdict)}")
         )

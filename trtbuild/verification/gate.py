@@ -102,6 +102,8 @@ class Finding:
         passed: whether it holds.
         settled: whether the interval of the figure lies on one side of the limit; if not, other
             images could have answered otherwise.
+        is_limit: whether the user set it; else it goes without saying, as that values are finite.
+        num_needed: how many images would settle it, as far as its interval tells; None where it is settled.
     """
 
     what: str
@@ -111,6 +113,8 @@ class Finding:
     found: float
     passed: bool
     settled: bool = True
+    is_limit: bool = True
+    num_needed: int | None = None
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
@@ -187,7 +191,10 @@ def _soundness(output: OutputComparison) -> Iterator[Finding]:
         f"images whose '{output.name}' has another shape than in float": output.num_incomparable,
     }
     for what, count in counts.items():
-        yield Finding(what, "", 0.0, at_most=True, found=float(count), passed=count == 0)
+        passed = count == 0
+        yield Finding(
+            what, "", 0.0, at_most=True, found=float(count), passed=passed, is_limit=False
+        )
 
 
 def _judge_limits(comparison: Comparison, gate: Gate) -> Iterator[tuple[str, Finding]]:
@@ -206,7 +213,7 @@ def _judge_limits(comparison: Comparison, gate: Gate) -> Iterator[tuple[str, Fin
             ),
         )
         for name, what, unit, estimate in estimates:
-            yield from _hold(name, what, unit, gate, estimate)
+            yield from _hold(name, what, unit, gate, estimate, comparison.num_images)
         if gate.max_error is not None:
             found = output.max_error
             yield (
@@ -216,23 +223,51 @@ def _judge_limits(comparison: Comparison, gate: Gate) -> Iterator[tuple[str, Fin
                 ),
             )
     if comparison.accuracy is not None:
-        drop = comparison.accuracy.drop_points
-        yield from _hold("max_top1_drop", "top-1 lost", "points", gate, drop)
+        drop, count = comparison.accuracy.drop_points, comparison.accuracy.num_images
+        yield from _hold("max_top1_drop", "top-1 lost", "points", gate, drop, count)
     task = comparison.task
     if task is not None and task.main is not None:
         main = task.main
-        yield from _hold("min_agreement", main.name, main.unit, gate, main.estimate)
+        yield from _hold(
+            "min_agreement", main.name, main.unit, gate, main.estimate, task.num_samples
+        )
     for metric in comparison.metrics:
-        yield from _hold("max_metric_drop", f"{metric.name} lost", "", gate, metric.drop)
+        yield from _hold(
+            "max_metric_drop", f"{metric.name} lost", "", gate, metric.drop, metric.num_images
+        )
 
 
 def _hold(
-    name: str, what: str, unit: str, gate: Gate, estimate: Estimate | None
+    name: str, what: str, unit: str, gate: Gate, estimate: Estimate | None, num_images: int = 0
 ) -> Iterator[tuple[str, Finding]]:
     limit: float | None = getattr(gate, name)
     if limit is None or estimate is None:
         return
     at_most = name.startswith("max_")
     passed = estimate.value <= limit if at_most else estimate.value >= limit
-    settled = not estimate.low < limit < estimate.high
-    yield name, Finding(what, unit, limit, at_most, estimate.value, passed, settled)
+    has_none = num_images > 1 and math.isinf(estimate.low) and math.isinf(estimate.high)
+    settled = has_none or not estimate.low < limit < estimate.high
+    yield (
+        name,
+        Finding(
+            what,
+            unit,
+            limit,
+            at_most,
+            estimate.value,
+            passed,
+            settled,
+            num_needed=None if settled else _num_needed(estimate, limit, num_images),
+        ),
+    )
+
+
+def _num_needed(estimate: Estimate, limit: float, num_images: int) -> int | None:
+    """How many images would bring the interval, which shrinks with their root, clear of the limit."""
+    half = (
+        estimate.value - estimate.low if limit < estimate.value else estimate.high - estimate.value
+    )
+    distance = abs(estimate.value - limit)
+    if distance == 0.0 or not math.isfinite(half) or not num_images:
+        return None
+    return math.ceil(num_images * max((half / distance) ** 2, 1.0)) + 1

@@ -65,11 +65,11 @@ def test_quiet_says_nothing(files, capsys):
 
 def test_the_verdict_is_shown(files, capsys):
     done = engine(capsys, files, "--min-sqnr", "10")
-    assert "PASSED" in done.out
+    assert "SHIP" in done.out
     assert "3 of 3" in done.out
     done = engine(capsys, files, "--min-sqnr", "90")
     assert done.code == 1
-    assert "FAILED" in done.out
+    assert "DO NOT SHIP" in done.out
 
 
 def test_the_same_build_twice_gives_the_same_files(files, capsys):

@@ -1,0 +1,145 @@
+"""May this engine be shipped? Four answers, of limits, of how sure their figures are, and of a floor.
+
+    DO NOT SHIP   a limit fails, or a value is not finite
+    NOT JUDGED    no limit was set; or every limit holds and something lies below the floor that nobody judged
+    CANNOT TELL   every limit holds, but other images could have answered otherwise: too few
+    SHIP          every limit holds, and surely
+
+The floor is what an engine must have though nobody asks: see `floors`. It never fails a build by itself,
+since no user has set it, and nothing below it is called SHIP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.gate import Finding, Verdict
+
+__all__ = [
+    "CANNOT_TELL",
+    "DO_NOT_SHIP",
+    "FAR_SQNR_DB",
+    "NOT_JUDGED",
+    "SHIP",
+    "STRICT_EXIT_CODE",
+    "Ruling",
+    "floors",
+    "rule",
+]
+
+SHIP, DO_NOT_SHIP = "SHIP", "DO NOT SHIP"
+NOT_JUDGED, CANNOT_TELL = "NOT JUDGED", "CANNOT TELL"
+
+STRICT_EXIT_CODE = 5
+"""Of CANNOT TELL, where ``--strict`` is given."""
+
+FAR_SQNR_DB = 20.0
+"""Below this an output is far from the float one (10 % relative error), and the user wants a reason."""
+
+# Least figure of a task: an engine that answers otherwise in one case of five does another job; and the PSNR
+# below which a picture is visibly another one.
+_LEAST_FIGURES = {"%": 80.0, "dB": 25.0}
+
+# A user's limit on one of these is a judgement of how far outputs may be from float.
+_ON_DISTANCE = ("SQNR of", "cosine of", "relative L2 of", "max error of")
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """One of the four answers, and why."""
+
+    word: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.why}"
+
+    def exit_code(self, *, is_strict: bool = False) -> int:
+        """Return 1 for DO NOT SHIP, `STRICT_EXIT_CODE` for CANNOT TELL where that is strict, else 0."""
+        if self.word == CANNOT_TELL and is_strict:
+            return STRICT_EXIT_CODE
+        return int(self.word == DO_NOT_SHIP)
+
+
+def rule(verdicts: Iterable[Verdict], below_floor: Sequence[str] = ()) -> Ruling:
+    """Return the answer.
+
+    Args:
+        verdicts: of everything that was compared.
+        below_floor: why the engine may not be shipped though no limit says so, the weightiest first.
+    """
+    findings = [finding for verdict in verdicts for finding in verdict.findings]
+    failures = [finding for finding in findings if not finding.passed]
+    limits = [finding for finding in findings if finding.is_limit]
+    if failures:
+        return Ruling(DO_NOT_SHIP, f"{len(failures)} of {len(findings)} checks failed")
+    if not limits:
+        return Ruling(NOT_JUDGED, _without_limit(below_floor))
+    if below_floor:
+        return Ruling(NOT_JUDGED, f"every limit holds, but {below_floor[0]}")
+    doubtful = [finding for finding in limits if not finding.settled]
+    if doubtful:
+        return Ruling(CANNOT_TELL, _too_few(doubtful))
+    return Ruling(SHIP, f"every limit holds ({len(findings)} checks)")
+
+
+def _without_limit(below_floor: Sequence[str]) -> str:
+    if below_floor:
+        return (
+            f"no limit was set, and {below_floor[0]}; set one, such as --min-agreement, --min-sqnr or "
+            "--max-top1-drop, to have the engine judged and a better one looked for"
+        )
+    return (
+        "all values are finite, and no limit was set; set one, such as --min-agreement, --min-sqnr or, with "
+        "--labels, --max-top1-drop"
+    )
+
+
+def _too_few(doubtful: Sequence[Finding]) -> str:
+    needed = [finding.num_needed for finding in doubtful if finding.num_needed is not None]
+    # without an interval for one of them nobody knows
+    many = f"about {max(needed)} images would do" if needed else "give more images"
+    return (
+        f"every limit holds, but not surely: {doubtful[0].what} could be beyond its limit; {many}"
+    )
+
+
+def floors(comparisons: Mapping[str, Comparison], verdicts: Iterable[Verdict]) -> tuple[str, ...]:
+    """Return what lies below the floor, the furthest first; empty for nothing.
+
+    The main figure of a task must be at least 80 % (25 dB of PSNR), unless ``--min-agreement`` judges it.
+    Where no task is measured, each float output, by its worst part, must have `FAR_SQNR_DB`, unless a limit
+    on outputs or on top-1 judges it.
+
+    Args:
+        comparisons: what to call a network -> its figures.
+        verdicts: the limits that were held against them.
+    """
+    judged = {f.what for verdict in verdicts for f in verdict.findings if f.is_limit}
+    found: list[tuple[float, str]] = []
+    for name, comparison in comparisons.items():
+        task = comparison.task
+        if task is not None and task.main is not None:
+            main = task.main
+            least = _LEAST_FIGURES.get(main.unit)
+            value = main.estimate.value
+            if least is not None and value < least and main.name not in judged:
+                found.append((value - least, f"{main.name} of {name} is {value:.1f} {main.unit}"))
+        elif not any("top-1" in what or what.startswith(_ON_DISTANCE) for what in judged):
+            found += _far_outputs(name, comparison)
+    return tuple(text for _, text in sorted(found))
+
+
+def _far_outputs(name: str, comparison: Comparison) -> Iterable[tuple[float, str]]:
+    for output in comparison.outputs:
+        estimate = output.judged_sqnr_db
+        if estimate is not None and estimate.value < FAR_SQNR_DB:
+            value = estimate.value
+            error = f"({FAR_SQNR_DB:g} dB are 10 % error)"
+            text = f"output {output.judged} of {name} has {value:.1f} dB of SQNR {error}"
+            yield value - FAR_SQNR_DB, text
