@@ -98,7 +98,7 @@ def test_sensitivity_lists_every_group(capsys, folder) -> None:
     [
         ("other.onnx", [], "outputs 'scores'"),
         ("absent.onnx", [], "does not exist"),
-        ("labels.npz", ["--backend", "onnxruntime"], "cannot load"),
+        ("labels.npz", ["--backend", "onnxruntime"], "is no ONNX file"),
         ("int8.onnx", ["--labels", "few.npz"], "7 labels"),
         ("int8.onnx", ["--max-top1-drop", "1"], "--labels"),
         ("int8.onnx", ["--metric", "math:pi"], "not a function"),
