@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from trtbuild.artifact import Record
 from trtbuild.calibration import calibrate
 from trtbuild.errors import DataError, OptionError
-from trtbuild.migration.incoming import Incoming, filled, take_in
+from trtbuild.migration.incoming import WIDEN, Incoming, filled, take_in
 from trtbuild.migration.qoperators import is_quantized
 from trtbuild.options.tensorrt import Quantization
 
@@ -72,7 +72,7 @@ def arrival(
             )
         return None
     _check_options(recipe)
-    network = take_in(artifact.source, artifact.target)
+    network = take_in(artifact.source, artifact.target, widen=WIDEN in recipe.optimize.enable)
     _say(network, recipe)
     of_float = None if recipe.float_model is None else load(recipe.float_model)
     judge = "itself without Q/DQ" if of_float is None else f"'{of_float.name}'"

@@ -48,13 +48,16 @@ if TYPE_CHECKING:
     from trtbuild.plan import Decision, Placement, WeightPoint
     from trtbuild.target import Target
 
-__all__ = ["Incoming", "filled", "take_in"]
+__all__ = ["WIDEN", "Incoming", "filled", "take_in"]
+
+WIDEN = "make_qdq_symmetric"
+"""The pass that gives a pair around another zero point a symmetric scale, which changes its steps."""
 
 _EXACT = ("fold_constants", "make_qdq_signed", "write_qdq_axis")
 _EIGHT_BITS = frozenset({ir.DataType.INT8, ir.DataType.UINT8})
 _REMEDY = (
-    "quantize it again symmetrically (int8, zero point 0), or `trtbuild optimize --only make_qdq_symmetric`, "
-    "which widens the scales"
+    f"quantize it again symmetrically (int8, zero point 0), or build with --enable {WIDEN}, which widens the "
+    "scales"
 )
 _AS_IT_CAME = "in INT8, as the network came"
 
@@ -86,20 +89,21 @@ class Incoming:
     decisions: tuple[Decision, ...]
 
 
-def take_in(model: ir.Model, target: Target | None = None) -> Incoming:
+def take_in(model: ir.Model, target: Target | None = None, *, widen: bool = False) -> Incoming:
     """Bring a quantized network into TensorRT's form, and lay it beside what TensorRT wants.
 
     Args:
         model: as it was read; it stays as it is.
         target: whose rules it is laid beside; None for those of what is installed.
+        widen: give pairs around another zero point a symmetric scale that holds both their ends.
 
     Raises:
         ModelError: it holds what has no symmetric INT8 form that is exactly the same; named.
     """
     model = model.clone()
     rewritten = (*as_qdq(model), *clip_in_float(model))
-    exact = OptimizeOptions(only=_EXACT, check=False)
-    model = optimize(model, exact).model
+    passes = (*_EXACT, WIDEN) if widen else _EXACT
+    model = optimize(model, OptimizeOptions(only=passes, check=False)).model
     _write_floats(model, frozenset({ir.DataType.INT32}))
     remove_unread(model)
     float_model = _without_pairs(model)

@@ -121,6 +121,7 @@ def as_qdq(model: ir.Model) -> tuple[str, ...]:
         elif moves_values(node) and writer.is_integer(node.inputs[0]):
             writer.move_floats(node)
     if done:
+        writer.write_tables()
         remove_unread(model)
     return tuple(done)
 
@@ -174,6 +175,29 @@ class _Writer:
             num_outputs=len(node.outputs), name=node.name,
         )  # fmt: skip
         self._finish(node, made, scale, zero)
+
+    def write_tables(self) -> None:
+        """Let what picks integers from a constant (an embedding) pick the floats that they stand for."""
+        for dequantize in [n for n in self._graph if n.op_type == "DequantizeLinear"]:
+            moving = dequantize.inputs[0].producer() if dequantize.inputs[0] is not None else None
+            scale, zero = array(dequantize.inputs[1]), array(input_at(dequantize, 2))
+            if moving is None or not moves_values(moving) or scale is None or scale.size != 1:
+                continue
+            table = array(moving.inputs[0])
+            output = dequantize.outputs[0]
+            if table is None or zero is None or output.is_graph_output():
+                continue
+            steps = table.astype(np.float64) - float(zero.reshape(-1)[0])
+            floats = (steps * np.float64(scale.reshape(-1)[0])).astype(scale.dtype)
+            content = self._writer.constant(f"{label(moving)}_float", floats)
+            made = ir.Node(
+                moving.domain, moving.op_type, [content, *moving.inputs[1:]],
+                moving.attributes.values(), name=moving.name,
+            )  # fmt: skip
+            made.outputs[0].name = self._writer.fresh(f"{output.name}_picked")
+            made.outputs[0].type, made.outputs[0].shape = output.type, output.shape
+            self._graph.insert_before(dequantize, made)
+            output.replace_all_uses_with(made.outputs[0])
 
     def _dequantized(self, node: ir.Node, triple: _Triple, op_type: str) -> ir.Value:
         value, scale, zero = (input_at(node, place) for place in triple)

@@ -149,6 +149,54 @@ def test_asymmetric_scales_are_refused_by_name(tmp_path, capsys):
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
+def test_asymmetric_scales_are_widened_when_asked(tmp_path, capsys, form):
+    model = quantized(tmp_path, form, QuantType.QUInt8, symmetric=False)
+    done = build(capsys, model, tmp_path, "--quantized", "--enable", "make_qdq_symmetric")
+    assert done.code == 0, done.err
+    ours = onnx.load(tmp_path / "out" / "q.int8.onnx")
+    pairs = [node for node in ours.graph.node if node.op_type == "QuantizeLinear"]
+    constants = {i.name: numpy_helper.to_array(i) for i in ours.graph.initializer}
+    assert pairs
+    for node in pairs:
+        assert constants[node.input[2]].dtype == np.int8
+        assert not constants[node.input[2]].any()
+    expected, found = run(tmp_path / "f.onnx"), run(tmp_path / "out" / "q.int8.onnx")
+    assert 10 * np.log10((expected**2).sum() / ((expected - found) ** 2).sum()) > 25
+
+
+def test_an_embedding_of_integers_becomes_floats(tmp_path):
+    rng = np.random.default_rng(0)
+    table = numpy_helper.from_array(rng.integers(-127, 128, (20, 8), np.int8), "table")
+    weight = numpy_helper.from_array(rng.integers(-127, 128, (8, 4), np.int8), "w")
+    scales = {"ts": 0.02, "ws": 0.01, "ys": 0.05}
+    constants = [table, weight, numpy_helper.from_array(np.int8(0), "z")]
+    constants += [numpy_helper.from_array(np.float32(v), n) for n, v in scales.items()]
+    make, value = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        make("Gather", ["table", "ids"], ["words"], name="embed"),
+        make("QLinearMatMul", ["words", "ts", "z", "w", "ws", "z", "ys", "z"], ["q"], name="mm"),
+        make("DequantizeLinear", ["q", "ys", "z"], ["y"], name="dq"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "text",
+        [value("ids", TensorProto.INT64, ["n", 5])],
+        [value("y", TensorProto.FLOAT, ["n", 5, 4])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "e.onnx")
+    found = take_in(read_model(tmp_path / "e.onnx"))
+    assert found.gaps == ("mm",)
+    ids = rng.integers(0, 20, (3, 5))
+    words = numpy_helper.to_array(table).astype(np.float64)[ids] * scales["ts"]
+    expected = words @ (numpy_helper.to_array(weight).astype(np.float64) * scales["ws"])
+    write_model(found.float_model, tmp_path / "t.onnx")
+    (given,) = ort.InferenceSession(str(tmp_path / "t.onnx")).run(None, {"ids": ids})
+    np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_scales_that_are_chosen_while_it_runs_are_refused_by_name(tmp_path, capsys):
     quantize_dynamic(str(float_network(tmp_path / "f.onnx")), str(tmp_path / "q.onnx"))
     done = build(capsys, tmp_path / "q.onnx", tmp_path, "--int8")
