@@ -5,8 +5,9 @@ the output over the calibration images is (w - q) H (w - q)^T with H = sum x x^T
 after the other; what each is off is made up for by those not yet rounded, as H says best.
 
 Source: Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers,
-ICLR 2023, algorithm 1, with columns in the order of their weight in H. The grid stays the symmetric one of
-127 steps: the largest weight of a scale keeps its step, and pruned weights stay zero.
+ICLR 2023, with columns in the order of their weight in H; in the form of Babai's nearest plane, which gives
+the same without an inverse (Chen et al., The Geometry of LLM Quantization, 2025). The grid stays the
+symmetric one of 127 steps: the largest weight of a scale keeps its step, and pruned weights stay zero.
 """
 
 from __future__ import annotations
@@ -185,19 +186,22 @@ class _Products(Observer):
         for layer in self._layers:
             for values in tensors[layer.tensor]:
                 rows = _read(layer, values, self._random)
-                name = layer.node.name or ""
-                self._sums[name] = self._sums.get(name, 0.0) + rows.swapaxes(1, 2) @ rows
+                name, product = layer.node.name or "", rows.swapaxes(1, 2) @ rows
+                if name in self._sums:
+                    self._sums[name] += product
+                else:
+                    self._sums[name] = product.astype(np.float64)
 
     def of(self, layer: _Layer) -> Array:
         """Return H, groups x length x length."""
         return self._sums[layer.node.name or ""]
 
 
-def _read(layer: _Layer, values: np.ndarray, random: np.random.Generator) -> Array:
-    """Return what some outputs multiply with their weights, groups x rows x length, float64."""
+def _read(layer: _Layer, values: np.ndarray, random: np.random.Generator) -> NDArray[np.float32]:
+    """Return what some outputs multiply with their weights, groups x rows x length."""
     if layer.node.op_type != "Conv":
         rows = values.reshape(-1, values.shape[-1])
-        taken: Array = rows[_some(len(rows), random)][None].astype(np.float64)
+        taken: NDArray[np.float32] = rows[_some(len(rows), random)][None].astype(np.float32)
         return taken
     windows = _windows(layer, values)
     kernel = layer.weight.shape[2:]
@@ -207,8 +211,8 @@ def _read(layer: _Layer, values: np.ndarray, random: np.random.Generator) -> Arr
     )
     # channels come second, and last of all the place in the kernel
     found = np.moveaxis(windows, 1, -1 - len(kernel))[chosen]
-    grouped = found.reshape(len(found), layer.group, -1).astype(np.float64)
-    by_group: Array = grouped.swapaxes(0, 1)
+    grouped = found.reshape(len(found), layer.group, -1).astype(np.float32)
+    by_group: NDArray[np.float32] = grouped.swapaxes(0, 1)
     return by_group
 
 
@@ -243,7 +247,7 @@ def _rounded(layer: _Layer, products: Array) -> np.ndarray | None:
     weight, steps = layer.rows(layer.weight), layer.rows(each)
     nearest = np.clip(np.rint(weight / steps), -INT8_LIMIT, INT8_LIMIT)
     fixed = (weight == 0) | (np.abs(nearest) == INT8_LIMIT)
-    found = _gptq(weight, steps, np.where(fixed, nearest, np.nan), products)
+    found = _nearest_plane(weight, steps, np.where(fixed, nearest, np.nan), products)
     errors = [_error(weight - levels * steps, products) for levels in (found, nearest)]
     return layer.weight_of(found * steps) if errors[0] < errors[1] else None
 
@@ -252,28 +256,30 @@ def _error(change: Array, products: Array) -> float:
     return float(((change @ products) * change).sum())
 
 
-def _gptq(weight: Array, steps: Array, given: Array, products: Array) -> Array:
-    """Return levels, groups x outputs x length; those `given` that are numbers stay."""
-    diagonal = np.einsum("gkk->gk", products).copy()
-    order = np.argsort(-diagonal.sum(0), kind="stable")
-    weight, steps, given = (one[..., order].copy() for one in (weight, steps, given))
-    damped = products[:, order[:, None], order]
-    mean = np.maximum(diagonal.mean(1), np.finfo(np.float64).tiny)
+def _nearest_plane(weight: Array, steps: Array, given: Array, products: Array) -> Array:
+    """Return levels, groups x outputs x length; those `given` that are numbers stay.
+
+    With H = L L^T the error is |(w - q) L|^2, whose last term is that of the last weight alone: weights are
+    rounded from the last to the first, each so that its own term is as small as it can be.
+    """
+    diagonal = np.einsum("gkk->gk", products)
+    order = np.argsort(diagonal.sum(0), kind="stable")  # the weightiest is rounded first
+    weight, steps, given = (one[..., order] for one in (weight, steps, given))
+    damped = products[:, order[:, None], order].astype(np.float64)
+    mean = np.maximum(diagonal.mean(1), np.finfo(np.float32).tiny)
     damped += _DAMPING * mean[:, None, None] * np.eye(len(order))
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).swapaxes(1, 2)
-    levels = np.empty_like(weight)
-    for start in range(0, len(order), _BLOCK):
-        stop = min(start + _BLOCK, len(order))
-        errors = np.empty((*weight.shape[:2], stop - start))
-        for k in range(start, stop):
-            level = np.rint(weight[..., k] / steps[..., k])
+    factor = np.linalg.cholesky(damped)
+    change, levels = np.zeros_like(weight), np.empty_like(weight)
+    for stop in range(len(order), 0, -_BLOCK):
+        start = max(stop - _BLOCK, 0)
+        carried = change[..., stop:] @ factor[:, stop:, start:stop]
+        for k in reversed(range(start, stop)):
+            inside = change[..., k + 1 : stop] @ factor[:, k + 1 : stop, k, None]
+            owed = (carried[..., k - start] + inside[..., 0]) / factor[:, None, k, k]
+            level = np.rint((weight[..., k] + owed) / steps[..., k])
             level = np.clip(level, 1 - INT8_LIMIT, INT8_LIMIT - 1)
-            level = np.where(np.isnan(given[..., k]), level, given[..., k])
-            levels[..., k] = level
-            error = (weight[..., k] - level * steps[..., k]) / upper[:, None, k, k]
-            weight[..., k + 1 : stop] -= error[..., None] * upper[:, None, k, k + 1 : stop]
-            errors[..., k - start] = error
-        weight[..., stop:] -= errors @ upper[:, start:stop, stop:]
+            levels[..., k] = np.where(np.isnan(given[..., k]), level, given[..., k])
+            change[..., k] = weight[..., k] - levels[..., k] * steps[..., k]
     back = np.empty_like(levels)
     back[..., order] = levels
     return back
