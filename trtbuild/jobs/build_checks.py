@@ -36,6 +36,7 @@ __all__ = [
     "check_inputs",
     "chosen_backends",
     "options_for",
+    "ranges_name",
 ]
 
 
@@ -58,7 +59,7 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
     if recipe.int8 and recipe.calibration is None:
         check_method(recipe.calibrate)
     # the ranges of an earlier build in the same folder: read before they are written anew
-    kept = recipe.output / _ranges_name(recipe) if recipe.int8 else None
+    kept = recipe.output / ranges_name(recipe) if recipe.int8 else None
     reads = tuple(
         (what, path)
         for what, path in build_inputs(recipe)
@@ -138,7 +139,8 @@ def build_outputs(recipe: EngineRecipe, suffixes: Iterable[str]) -> Iterator[Pat
         yield recipe.tensorrt.runtime_cache
 
 
-def _ranges_name(recipe: EngineRecipe) -> str:
+def ranges_name(recipe: EngineRecipe) -> str:
+    """Return the name of the file of ranges that a build leaves."""
     return f"{recipe.model.stem}.calibration.json"
 
 
@@ -148,6 +150,6 @@ def _names(recipe: EngineRecipe, suffixes: Iterable[str]) -> Iterator[str]:
     if recipe.export is not None:
         yield recipe.model.name
     if recipe.int8:
-        yield from (f"{stem}.int8.onnx", _ranges_name(recipe))
+        yield from (f"{stem}.int8.onnx", ranges_name(recipe))
     yield from (f"{stem}{suffix}" for suffix in suffixes)
     yield f"{stem}.manifest.json"

@@ -13,6 +13,7 @@ from trtbuild.jobs.build_checks import (
     check_build,
     check_inputs,
     chosen_backends,
+    ranges_name,
 )
 from trtbuild.jobs.engine import load, observed_tensors, prepare
 from trtbuild.jobs.incoming import arrival
@@ -23,6 +24,7 @@ from trtbuild.quantization import place
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from trtbuild.jobs.incoming import Arrival
     from trtbuild.jobs.paths import Besides
     from trtbuild.recipe import EngineRecipe
 
@@ -73,15 +75,17 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
         if not os.access(path, os.R_OK):
             raise InputError(f"{what} '{path}' does not exist or cannot be read.")
     check_build(recipe, besides)
-    if recipe.export is None:
-        _check_network(recipe, [one.name for one, _ in chosen])
+    backends = [one.name for one, _ in chosen]
+    arrived = None if recipe.export is not None else _check_network(recipe, backends)
     read = [*(path for _, path in reads), *(besides.read if besides else ())]
+    outputs = build_outputs(recipe, [one.suffix for one, _ in chosen])
     writes = [
-        *build_outputs(recipe, [one.suffix for one, _ in chosen]),
+        # a network that came quantized has no ranges
+        *(path for path in outputs if arrived is None or path.name != ranges_name(recipe)),
         *(besides.written if besides else ()),
     ]
     return BuildPlan(
-        tuple(_stages(recipe, [one.name for one, _ in chosen])),
+        tuple(_stages(recipe, backends, arrived)),
         backend.name,
         why,
         tuple(dict.fromkeys(map(str, read))),
@@ -89,28 +93,41 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
     )
 
 
-def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> None:
-    """Read the network, run the passes over it without comparing, and place Q/DQ."""
+def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> Arrival | None:
+    """Read the network, run the passes over it without comparing, and place Q/DQ.
+
+    Returns:
+        What was found of a network that is quantized already; None of a float one.
+    """
     artifact = load(recipe.model, recipe.data.batch_axes)
     check_inputs(recipe, input_specs(artifact.source))
     artifact = replace(artifact, target=engine_target(recipe, backends))
-    if arrival(artifact, recipe, load) is not None:
-        return
+    arrived = arrival(artifact, recipe, load)
+    if arrived is not None:
+        return arrived
     artifact = prepare(artifact, replace(recipe.optimize, check=False))
     if not recipe.int8:
-        return
+        return None
     if recipe.calibration is None:
         observed_tensors(artifact, recipe)
     floats = (recipe.float_patterns, recipe.float_groups)
     place(artifact.model, *floats, target=artifact.target)
+    return None
 
 
-def _stages(recipe: EngineRecipe, backends: Iterable[str]) -> Iterator[str]:
+def _stages(
+    recipe: EngineRecipe, backends: Iterable[str], arrived: Arrival | None
+) -> Iterator[str]:
     if recipe.export is not None:
         yield "export"
     yield "read"
-    yield "optimize"
-    if recipe.int8:
+    if arrived is not None:
+        yield "take in"
+        if arrived.network.gaps:
+            yield "fill gaps, by calibration" if arrived.calibrates else "fill gaps"
+    else:
+        yield "optimize"
+    if recipe.int8 and arrived is None:
         if recipe.calibration is None:
             yield "calibrate"
         if recipe.tune is not None and recipe.gate.limits and recipe.calibration is None:

@@ -247,6 +247,15 @@ def test_a_scale_that_is_there_for_others_fills_a_gap_without_data(tmp_path):
     )
 
 
+def test_a_dry_run_says_what_would_be_done(tmp_path, capsys):
+    model = with_gaps(tmp_path)
+    done = build(capsys, model, tmp_path, "--quantized", "--dry-run")
+    assert done.code == 0, done.err
+    assert "take in, fill gaps, by calibration, build" in done.out
+    assert "gaps.int8.onnx" in done.out
+    assert "calibration.json" not in done.out
+
+
 def test_our_own_form_comes_back_the_same(tmp_path, capsys):
     model = float_network(tmp_path / "f.onnx")
     assert build(capsys, model, tmp_path, "--int8").code == 0
