@@ -84,9 +84,10 @@ class AccuracyAssertion:
         __tracebackhide__ = True
         from trtbuild.jobs.verify import VerifyRecipe, verify
         from trtbuild.options.compare import TaskOptions
-        from trtbuild.verification.gate import Gate
+        from trtbuild.verification.gate import Gate, check_limits
 
         strict = bool(limits.pop("strict", False))
+        check_limits(set(limits) - set(_TASK))
         task = {_TASK[name]: limits.pop(name) for name in _TASK if name in limits}
         found = verify(
             VerifyRecipe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
@@ -12,19 +12,23 @@ from trtbuild.options.fields import option, options_of
 from trtbuild.records import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from trtbuild.options.fields import OptionField
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.intervals import Estimate
     from trtbuild.verification.metrics import OutputComparison
 
-__all__ = ["Finding", "Gate", "Verdict", "judge"]
+__all__ = ["Finding", "Gate", "Verdict", "check_limits", "judge"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Limits; None is not judged. Values that are not finite fail under every gate."""
+    """Limits; None is not judged. Values that are not finite fail under every gate.
+
+    Args:
+        min_sqnr: another name of `min_sqnr_db`, that of the flag.
+    """
 
     min_sqnr_db: float | None = option(
         None,
@@ -64,7 +68,11 @@ class Gate:
         None, "Largest loss of every metric of yours, in its unit."
     )
 
-    def __post_init__(self) -> None:
+    min_sqnr: InitVar[float | None] = None
+
+    def __post_init__(self, min_sqnr: float | None) -> None:
+        if min_sqnr is not None:
+            object.__setattr__(self, "min_sqnr_db", min_sqnr)
         for field in options_of(type(self)):
             value = getattr(self, field.name)
             if value is not None:
@@ -75,6 +83,19 @@ class Gate:
         """The limits that are set."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def check_limits(names: Iterable[str]) -> None:
+    """Do nothing where all `names` are limits.
+
+    Raises:
+        OptionError: one is not.
+    """
+    known = {field.name for field in options_of(Gate)} | {"min_sqnr"}
+    if unknown := sorted(set(names) - known):
+        raise OptionError(
+            f"there is no limit '{unknown[0]}'; there are {', '.join(sorted(known))}."
+        )
 
 
 def _check_possible(field: OptionField, limit: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -12,10 +13,11 @@ import pytest
 from tests.fakes import FunctionSession, batches_of
 from tests.trtbuild.verification.small_network import images, quantized
 from trtbuild.cli.main import run
+from trtbuild.errors import OptionError
 from trtbuild.model import write_model
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.verification.compare import compare
-from trtbuild.verification.gate import Gate, judge
+from trtbuild.verification.gate import Gate, check_limits, judge
 from trtbuild.verification.ruling import floors, rule
 from trtbuild.verification.tasks.choose import choose_task
 
@@ -62,6 +64,13 @@ def test_so_many_images_would_do() -> None:
     assert finding.num_needed == pytest.approx(40 * (11.5 / 5) ** 2, rel=0.02)
     settled = [f for f in judge(compared(2), Gate(min_agreement=80)).findings if f.is_limit]
     assert settled[0].num_needed is None
+
+
+def test_a_limit_has_the_name_of_its_flag_too() -> None:
+    assert Gate(min_sqnr=25) == Gate(min_sqnr_db=25)
+    assert replace(Gate(min_sqnr=25), max_error=1.0).limits == {"min_sqnr_db": 25, "max_error": 1.0}
+    with pytest.raises(OptionError, match=r"'min_psnr'; there are .*min_sqnr"):
+        check_limits(["min_psnr"])
 
 
 def test_a_limit_of_nothing_is_a_limit() -> None:
