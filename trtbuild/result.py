@@ -9,7 +9,7 @@ from trtbuild.latency.regress import LatencyVerdict, taken_together
 from trtbuild.verification.ruling import Ruling, floors, rule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from trtbuild.artifact import Artifact
@@ -184,7 +184,16 @@ class EngineResult:
                 found.append(
                     f"ranges are reused, and '{far[0]}' has {moved[far[0]]:.1f} times its magnitude"
                 )
-        return tuple(found)
+        return (*found, *self._spoilt_input())
+
+    def _spoilt_input(self) -> Iterator[str]:
+        """What is wrong with the values of the only input: constant, saturated, or wrongly scaled.
+
+        Of several inputs, one may well be a mask of ones.
+        """
+        for record in self.artifact.history:
+            if record.stage == "data" and len(record.details.get("inputs", {})) == 1:
+                yield from (text.rpartition(". ")[0] for text in record.details["warnings"])
 
     @property
     def ruling(self) -> Ruling:

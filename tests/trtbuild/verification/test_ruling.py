@@ -119,3 +119,20 @@ def test_the_words_are_the_same_everywhere(folder: Path, tmp_path: Path, capsys)
         assert found.get("value") == word
         assert run([*command, *limits, "--strict", "--json"]) == codes[1]
         assert json.loads(capsys.readouterr().out)["ruling"]["word"] == word
+
+
+def test_an_engine_that_was_calibrated_on_one_value_is_not_shipped(
+    folder: Path, tmp_path: Path, capsys
+) -> None:
+    np.savez(tmp_path / "same.npz", image=np.ones_like(images(3, 16)))
+    command = ["engine", str(folder / "float.onnx"), "--int8", "--data", str(tmp_path / "same.npz")]
+    command += ["--verify-data", str(folder / "images.npz")]
+    limits = ["--min-sqnr", "-100", "--no-tune", "--no-latency", "--task", "none"]
+    assert run([*command, *limits, "-o", str(tmp_path / "out")]) == 0
+    assert (
+        "NOT JUDGED: every limit holds, but the input 'image' hardly varies"
+        in capsys.readouterr().out
+    )
+    manifest = json.loads((tmp_path / "out" / "float.manifest.json").read_text(encoding="utf-8"))
+    assert manifest["ruling"]["word"] == "NOT JUDGED"
+    assert any("hardly varies" in text for text in manifest["below_floor"])
