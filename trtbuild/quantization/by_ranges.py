@@ -3,8 +3,7 @@
 - A tensor that was always zero, or held nothing, has no scale. Zero is exact in every scale, but other data
   may hold something else, so what reads it reads floats.
 - In TensorRT's form all parts of a Concat have one scale, and a part that other INT8 layers read too has it
-  for them as well. Where they would lose more than `MOST_BITS_LOST` by it, the Concat joins floats, and each
-  part has its own scale for its other readers; what is joined is rounded behind, as before.
+  for them as well. Where they would lose more than `MOST_BITS_LOST` by it, the part keeps a scale of its own.
 - A Concat that stands between INT8 layers in ONNX Runtime's form alone rounds all parts with one scale, and
   a part loses ``log2(widest amax / own amax)`` of its 8 bits, 6 dB each. Where a part would lose more than
   `MOST_BITS_LOST`, parts and result stay float.
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import is_constant
 from trtbuild.model.traversal import nodes_by_name
-from trtbuild.plan import GroupKind
+from trtbuild.plan import Consumer, GroupKind
 from trtbuild.quantization.neighbour_ranges import with_neighbours
 from trtbuild.quantization.onnxruntime_placement import place_portable
 from trtbuild.quantization.placement import place
@@ -62,6 +61,7 @@ def place_by_ranges(
         InputError: a range is missing, or nothing is left in INT8, or the data are zero throughout.
     """
     because: dict[str, str] = {}
+    apart: frozenset[Consumer] = frozenset()
     dead: dict[str, str] = {}
     first = placement = place(model, float_patterns, float_groups, target=target)
     while True:
@@ -71,13 +71,14 @@ def place_by_ranges(
             **without_range(model, _covered(model, portable, calibration), calibration),
         }
         more = _readers_of(found, placement, portable)
-        more |= _shared_parts(model, placement, calibration)
         more |= _unlike_concats(model, placement, portable, calibration)
         dead.update(found)
-        if not more.keys() - because.keys():
+        parts = apart | _shared_parts(model, placement, calibration)
+        if not more.keys() - because.keys() and parts == apart:
             break
         because.update(more)
-        placement = place(model, float_patterns, float_groups, because, target)
+        apart = parts
+        placement = place(model, float_patterns, float_groups, because, target, apart)
     fed = [value.name for value in model.graph.inputs if not is_constant(value)]
     if dead and (not placement.weights or all(name in dead for name in fed)):
         refuse_without_range(model, first, dead)
@@ -173,29 +174,26 @@ def _unlike_concats(
 
 def _shared_parts(
     model: ir.Model, placement: Placement, calibration: Calibration
-) -> dict[str, str]:
-    """The Concats of TensorRT's form whose scale another reader of a part cannot take -> why."""
+) -> frozenset[Consumer]:
+    """The inputs of Concats whose scale would cost other readers of the part too much.
+
+    The widest part of a Concat is none of them: the scale of what is joined comes from it.
+    """
     concats = [g.name for g in placement.groups if g.kind is GroupKind.CONCAT and g.int8]
     if not concats:
-        return {}
+        return frozenset()
     nodes, known = nodes_by_name(model.graph), with_neighbours(model, calibration.ranges)
-    found = {}
+    found = set()
     for name in concats:
         parts = [value.name or "" for value in nodes[name].inputs if value is not None]
-        for part in parts:
-            own = known.get(part)
-            joined = [known[root].amax for root in placement.roots[part] if root in known]
+        own = [known[part].amax if part in known else 0.0 for part in parts]
+        for index, part in enumerate(parts):
+            joined = (known[root].amax for root in placement.roots[part] if root in known)
             shared = any(reader.node != name for reader in placement.consumers[part])
-            if not shared or not joined or own is None or not is_usable(own):
-                continue
-            bits = math.log2(max(joined) / own.amax)
-            if bits > MOST_BITS_LOST:
-                found[name] = (
-                    f"the scale of all parts would cost the other readers of '{part}' {bits:.1f} of its "
-                    "8 bits"
-                )
-                break
-    return found
+            narrow = 0 < own[index] < max(own) and index != own.index(max(own))
+            if shared and narrow and math.log2(max(joined) / own[index]) > MOST_BITS_LOST:
+                found.add(Consumer(name, index))
+    return frozenset(found)
 
 
 def _bits_lost(node: ir.Node, known: Mapping[str, TensorRange]) -> float:

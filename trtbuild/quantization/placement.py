@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from trtbuild.plan import Placement
+    from trtbuild.plan import Consumer, Placement
     from trtbuild.target import Target
 
 __all__ = ["place"]
@@ -35,6 +35,7 @@ def place(
     float_groups: Collection[str] = (),
     because: Mapping[str, str] | None = None,
     target: Target | None = None,
+    apart: Collection[Consumer] = (),
 ) -> Placement:
     """Return where Q/DQ go for TensorRT, with every group of both forms.
 
@@ -45,6 +46,7 @@ def place(
             any more, because another one is in float, is passed over.
         because: names of further groups that stay in float, for what their ranges are -> why.
         target: what it is placed for; None for what is installed, see `installed_target`.
+        apart: inputs of Concats that keep a scale of their own in TensorRT's form.
 
     Raises:
         OptionError: a pattern or a name takes nothing out of INT8.
@@ -53,11 +55,11 @@ def place(
     check_is_float(model)
     always = masked_sums(model)
     target = target or installed_target()
-    placement = _placed(model, always, target)
+    placement = _placed(model, always, target, apart)
     floats = _floats(model, float_patterns, float_groups)
     if not floats and not float_patterns and not because:
         return placement
-    chosen = _placed(model, {**always, **(because or {}), **floats}, target)
+    chosen = _placed(model, {**always, **(because or {}), **floats}, target, apart)
     known = (*placement.groups, *(group for group in chosen.groups if not group.int8))
     check_patterns(model, float_patterns, known)
     unknown = sorted(set(float_groups) - {group.name for group in known})
@@ -69,8 +71,10 @@ def place(
     return chosen
 
 
-def _placed(model: ir.Model, floats: Mapping[str, str], target: Target) -> Placement:
-    placement = place_tensorrt(model, floats, target)
+def _placed(
+    model: ir.Model, floats: Mapping[str, str], target: Target, apart: Collection[Consumer]
+) -> Placement:
+    placement = place_tensorrt(model, floats, target, apart)
     more = portable_groups(model, placement, floats)
     return replace(placement, groups=(*placement.groups, *more))
 

@@ -56,13 +56,19 @@ _SHARES = "moves INT8 values; input and output share a scale"
 _POOLS_ONCE = "target {}: it is read in INT8 and in float, and runs once where one pair serves both"
 
 
-def place_tensorrt(model: ir.Model, floats: Mapping[str, str], target: Target) -> Placement:
+def place_tensorrt(
+    model: ir.Model,
+    floats: Mapping[str, str],
+    target: Target,
+    apart: Collection[Consumer] = (),
+) -> Placement:
     """Place Q/DQ on the main graph of `model`; bodies of If and Loop are left alone.
 
     Args:
         model: a float network.
         floats: name of a node whose group stays in float -> why.
         target: what runs it.
+        apart: inputs of Concats that keep a scale of their own.
     """
     choice = _Choice(floats)
     weights = []
@@ -74,7 +80,7 @@ def place_tensorrt(model: ir.Model, floats: Mapping[str, str], target: Target) -
                 weights.append(_weight_point(node))
     _add_skip_branches(model, choice)
     _add_pools(model, choice, target)
-    roots = _follow_values(model, choice, target)
+    roots = _follow_values(model, choice, target, apart)
     probabilities = _add_attention(model, choice, target)
     roots.update({n: frozenset({n}) for n in choice.consumers if n not in roots})
     names = [node.name or "" for node in model.graph]
@@ -258,7 +264,9 @@ def _comes_from_quantized(value: ir.Value | None, choice: _Choice) -> bool:
     return False
 
 
-def _follow_values(model: ir.Model, choice: _Choice, target: Target) -> dict[str, frozenset[str]]:
+def _follow_values(
+    model: ir.Model, choice: _Choice, target: Target, apart: Collection[Consumer]
+) -> dict[str, frozenset[str]]:
     """Apply rule 3 from the outputs to the inputs, and find the roots of every quantized tensor.
 
     Tensors joined by a Concat or by data movement form one group with one scale; its roots are the
@@ -278,8 +286,9 @@ def _follow_values(model: ir.Model, choice: _Choice, target: Target) -> dict[str
     for node in reversed(model.graph):
         quantized = [_name(output) for output in node.outputs if consumers.get(_name(output))]
         sources = _passed_on(node, quantized, choice, target) if quantized else {}
-        for source in sources.values():
-            for output in quantized:
+        for index, source in sources.items():
+            joins = Consumer(node.name or "", index) not in apart
+            for output in quantized if joins else ():
                 group[find(output)] = find(_name(source))
         moved.update(quantized if sources else ())
     members: dict[str, set[str]] = defaultdict(set)

@@ -185,6 +185,13 @@ def _equal_scales(graph: _Graph) -> Iterator[str]:
         if node.op_type == "Concat" and from_dq and len(from_dq) != len(moved):
             yield f"'{node.name}' reads {len(from_dq)} of {len(moved)} inputs through Q/DQ"
         scales = [graph.scale(name) for name in from_dq]
+        if node.op_type == "Concat":
+            # a narrower part that others read, too, may have a scale of its own
+            scales = [
+                scale
+                for name, scale in zip(from_dq, scales)
+                if len(graph.readers[name]) == 1 or scale * 2 > max(scales)
+            ]
         for output in node.output:
             scales += [
                 graph.constants[reader.input[1]]
