@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 from tools.write_schemas import schemas
-from trtbuild.backends.tensorrt.advice import plain_reason
+from trtbuild.backends.tensorrt.advice import advice_on, plain_reason
 from trtbuild.cli.main import run
 from trtbuild.errors import ModelError
 from trtbuild.jobs.check import check_form
@@ -126,6 +126,22 @@ def test_what_cannot_be_checked_is_an_error(tmp_path: Path, capsys) -> None:
     assert "does not exist" in capsys.readouterr().err
     assert run(["check", str(good(tmp_path)), "--backend", "onnxruntime"]) == 2
     assert "has no parser of NVIDIA's" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("operator", "reason", "advice"),
+    [
+        ("DequantizeLinear", "input has type Int32 but must have type Int8", "such biases float"),
+        ("DequantizeLinear", "Found unsupported input type of UINT8", "zero points must be 0"),
+        ("QuantizeLinear", "Scale coefficients must all be positive", "a scale above zero"),
+        ("QLinearConv", "this parser has no importer for the operator", "engine --quantized"),
+        ("Strange", "Plugin not found, are the plugin name correct?", "--plugin LIB"),
+        ("Cast", "Unsupported data type for the Cast operator", "FP32, FP16, INT32 or INT64"),
+        ("Strange", "something new", "with other operators"),
+    ],
+)
+def test_what_can_be_done(operator: str, reason: str, advice: str) -> None:
+    assert advice in advice_on(operator, reason)
 
 
 @pytest.mark.parametrize(

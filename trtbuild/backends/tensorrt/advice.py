@@ -31,15 +31,16 @@ class _Advice:
 # The first that fits is given.
 _TABLE = (
     _Advice(
-        "quantize symmetrically with signed INT8 and zero points of 0, as `trtbuild quantize` does",
-        ("QuantizeLinear", "DequantizeLinear"),
-        reason="zero point|UINT8|unsupported input type",
+        "TensorRT takes no INT32 behind a DequantizeLinear; `trtbuild engine --quantized` makes such biases "
+        "float",
+        ("DequantizeLinear",),
+        reason="INT32",
     ),
     _Advice(
-        "keep biases in float, as `trtbuild quantize` does: TensorRT takes no INT32 behind a "
-        "DequantizeLinear",
-        ("DequantizeLinear",),
-        reason="INT32|data ?type",
+        "zero points must be 0 and integers signed; `trtbuild engine --quantized` rewrites what can be "
+        "rewritten exactly, else quantize the float network anew",
+        ("QuantizeLinear", "DequantizeLinear"),
+        reason="zero point|UINT8|unsupported input type",
     ),
     _Advice(
         "give every Q/DQ a scale above zero that is a constant",
@@ -47,9 +48,13 @@ _TABLE = (
         reason="scale",
     ),
     _Advice(
-        "quantize the float network with Q/DQ (`trtbuild quantize`); integer operators are no way "
-        "into TensorRT",
-        ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"),
+        "`trtbuild engine --quantized` turns it into Q/DQ around the float operator, which TensorRT takes",
+        ("QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "QLinearMul", "QLinearConcat",
+         "QLinearSigmoid", "QLinearLeakyRelu", "QLinearAveragePool", "QLinearGlobalAveragePool"),
+    ),
+    _Advice(
+        "quantize the float network with Q/DQ; TensorRT has no integers whose scales are computed on the way",
+        ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"),
     ),
     _Advice(
         "write it out as x * Sigmoid(1.702 x), by the options of the export",
@@ -59,7 +64,7 @@ _TABLE = (
         "export the network as it was before ONNX Runtime's optimizer fused it",
         ("FusedConv", "FusedGemm", "FusedMatMul", "BiasGelu", "FastGelu", "SkipLayerNormalization",
          "SkipSimplifiedLayerNormalization", "EmbedLayerNormalization", "MultiHeadAttention",
-         "GroupQueryAttention", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool"),
+         "GroupQueryAttention"),
         reason="plugin|importer",
     ),
     _Advice(
