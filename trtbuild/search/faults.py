@@ -43,17 +43,20 @@ def find_faults(
     """Return every quantized layer and activation, ordered by what it does to the outputs.
 
     All that gradients reach are judged to first order; the worst `MEASURED` layers and activations, and as
-    many that no gradient reaches, are run on the images of `evaluate`.
+    many that no gradient reaches, are run on the images of `evaluate`. Where no output is of floating point
+    (an ArgMax ends the network), first order is all there is: it goes by the tensors in front.
 
     Raises:
         ModelError: the two networks have no layer in common, or cannot be run.
         DataError: no batch.
-        OptionError: no output holds floating-point values.
     """
     report = layer_errors(reference, quantized, evaluate.batches, progress)
     candidate = FileCandidate(quantized, reference)
     groups = frozenset(group.name for group in candidate.groups())
-    base = worst_sqnr_db(evaluate(quantized))
+    whole = evaluate(quantized)
+    if all(output.judged_sqnr_db is None for output in whole.outputs):
+        return report
+    base = worst_sqnr_db(whole)
 
     def effect(alone: ir.Model, without: ir.Model) -> Effect:
         left = worst_sqnr_db(evaluate(without))

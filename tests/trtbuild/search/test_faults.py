@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from tests.fakes import FakeBatch
 from tests.trtbuild.verification.small_network import batches, images, quantized, run
 from trtbuild.model.qdq import activation_pairs
 from trtbuild.runtime.onnxruntime import open_session
@@ -68,3 +69,18 @@ def test_a_pair_alone_and_all_but_it(tensor) -> None:
     pair.dequantize.outputs[0].replace_all_uses_with(pair.source)
     expected = run(artifact.model, images())["logits"]
     np.testing.assert_array_equal(run(alone, images())["logits"], expected)
+
+
+def test_an_output_of_integers_is_judged_by_what_it_is_chosen_by() -> None:
+    artifact = quantized()
+    spoil_range(artifact.quantized, "r0", 1 / 30)
+    for model in (artifact.model, artifact.quantized):
+        chosen = ir.node("ArgMax", [model.graph.outputs[0]], {"axis": 1}, name="chosen")
+        chosen.outputs[0].name, chosen.outputs[0].dtype = "class", ir.DataType.INT64
+        model.graph.append(chosen)
+        model.graph.outputs[0] = chosen.outputs[0]
+    data = [FakeBatch(batch.feeds, None, batch.names) for batch in batches(count=8, size=4)]
+    evaluate = Evaluator(open_session(artifact.model), data)
+    found = find_faults(artifact.model, artifact.quantized, evaluate)
+    assert found.activations[0].tensor == "r0"
+    assert not any(one.effect.measured for one in found.activations)
