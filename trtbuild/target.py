@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from trtbuild.errors import MissingError
 from trtbuild.machine import is_importable
-from trtbuild.runtime.tensorrt.versions import RTX, installed
 
 __all__ = ["COMMON", "FOR_RTX", "TARGETS", "TENSORRT_11", "Attention", "Target", "installed_target"]
 
@@ -108,6 +107,9 @@ TARGETS = {one.name: one for one in (COMMON, TENSORRT_10, TENSORRT_11, FOR_RTX, 
 
 def installed_target() -> Target:
     """Return the table of what is installed: TensorRT, else TensorRT for RTX; without either `COMMON`."""
+    # here, because it loads NumPy, and help needs the names of targets alone
+    from trtbuild.runtime.tensorrt.versions import RTX, installed
+
     try:
         return TARGETS[f"tensorrt-{installed().major}"]
     except MissingError:  # none, not NVIDIA's, or another version
