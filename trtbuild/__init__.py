@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from trtbuild.model.stats import GraphStats
     from trtbuild.options.compare import ComparisonOptions, Diagnosis, TaskOptions
     from trtbuild.options.data import Data
+    from trtbuild.options.effort import Effort
     from trtbuild.options.measure import MeasureOptions
     from trtbuild.options.tensorrt import (
         Calibrator,
@@ -110,6 +111,7 @@ __all__ = [
     "Difference",
     "EarlyStop",
     "Effect",
+    "Effort",
     "Engine",
     "EngineRecipe",
     "EngineResult",
@@ -276,6 +278,7 @@ _PLACES = {
         "TaskOptions",
     ),
     "trtbuild.options.data": ("Data",),
+    "trtbuild.options.effort": ("Effort",),
     "trtbuild.options.measure": ("MeasureOptions",),
     "trtbuild.options.tensorrt": (
         "Calibrator",

@@ -11,6 +11,7 @@ from trtbuild.errors import OptionError
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 from trtbuild.options.compare import ComparisonOptions, Diagnosis, TaskOptions
 from trtbuild.options.data import DataRecipe
+from trtbuild.options.effort import Effort
 from trtbuild.options.fields import group, option
 from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT, MeasureOptions
 from trtbuild.options.optimize import OptimizeOptions
@@ -89,6 +90,10 @@ class EngineRecipe:
     data: DataRecipe = group(DataRecipe, "Data")
     calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
     calibration: Path | None = option(None, "Use these ranges; do not calibrate.", essential=True)
+    effort: Effort = option(
+        Effort.NORMAL, "How much is tried to choose ranges, where neither a rule nor a file is named.",
+        essential=True,
+    )  # fmt: skip
     float_patterns: tuple[str, ...] = option(
         (), _FLOAT, flag="--float", metavar="PATTERN", essential=True
     )

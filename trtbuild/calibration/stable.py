@@ -50,7 +50,7 @@ def _apart(
 ) -> dict[str, float | None]:
     """The tensors whose halves do not agree, the widest apart first."""
     amaxes = {
-        name: amax_of(histogram, options.method, **options.method_options)
+        name: amax_of(histogram, options.rule, **options.method_options)
         for name, histogram in statistics.together.histograms.items()
         if histogram.num_values  # what was empty in every sample has no threshold to agree on
     }
@@ -75,7 +75,7 @@ def spreads(
     first, second = ({n: one for n, one in half.items() if n in amaxes} for half in halves)
     if not all(histogram.num_values for half in (first, second) for histogram in half.values()):
         return {}
-    return stability(amaxes, first, second, options.method, **options.method_options)
+    return stability(amaxes, first, second, options.rule, **options.method_options)
 
 
 def _looks(total: int) -> list[int]:

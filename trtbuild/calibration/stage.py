@@ -53,7 +53,7 @@ def calibrate(
     """
     options = options or CalibrateOptions()
     check_method(options)
-    if options.method == AS_TENSORRT:
+    if options.rule == AS_TENSORRT:
         provenance = _provenance(artifact, source.index.digest, options)
         calibration = calibrate_as_tensorrt(
             artifact.model,
@@ -78,7 +78,7 @@ def calibrate(
         histograms = statistics.together.histograms
         calibration = Calibration.from_histograms(
             {name: one for name, one in histograms.items() if one.num_values},
-            options.method,
+            options.rule,
             options=options.method_options,
             provenance=_provenance(artifact, statistics.data, options),
         )
@@ -118,7 +118,7 @@ def _provenance(artifact: Artifact, data: DataDigest, options: CalibrateOptions)
     }
     if options.device != "cpu":
         found["device"] = options.device
-    if options.method == AS_TENSORRT:
+    if options.rule == AS_TENSORRT:
         found["batch_size"] = str(options.batch_size)
     return found
 
@@ -155,11 +155,11 @@ def check_method(options: CalibrateOptions) -> None:
     Raises:
         OptionError: there is no such method, or it does not take these options.
     """
-    if options.method == AS_TENSORRT:
+    if options.rule == AS_TENSORRT:
         for name in options.method_options:
             raise OptionError(f"{AS_TENSORRT} takes no option '{name}'; leave it out.")
         return
     probe = Histogram()
     probe.observe(np.ones(1, np.float32))
     with in_one_tree():
-        choose(probe, options.method, **options.method_options)
+        choose(probe, options.rule, **options.method_options)

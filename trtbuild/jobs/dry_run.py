@@ -15,8 +15,9 @@ from trtbuild.jobs.build_checks import (
     chosen_backends,
     ranges_name,
 )
-from trtbuild.jobs.engine import load, observed_tensors, prepare
+from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.incoming import arrival
+from trtbuild.jobs.ranges import are_chosen, observed_tensors
 from trtbuild.jobs.targets import engine_target
 from trtbuild.model import input_specs
 from trtbuild.quantization import place
@@ -130,6 +131,8 @@ def _stages(
     if recipe.int8 and arrived is None:
         if recipe.calibration is None:
             yield "calibrate"
+        if are_chosen(recipe):
+            yield f"choose ranges ({recipe.effort})"
         if recipe.tune is not None and recipe.gate.limits and recipe.calibration is None:
             yield "search, only if a limit is not met"
         yield "quantize"

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact, Record
 from trtbuild.backends.base import BuildRequest
-from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
 from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_data
-from trtbuild.errors import ModelError, OptionError, in_one_tree
+from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.jobs.build_checks import check_build, check_inputs, chosen_backends, options_for
 from trtbuild.jobs.check import PARSERS, check_form
@@ -27,6 +26,7 @@ from trtbuild.jobs.compare import (
 )
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
 from trtbuild.jobs.incoming import arrival, with_gaps_filled
+from trtbuild.jobs.ranges import with_ranges
 from trtbuild.jobs.targets import engine_target
 from trtbuild.manifest import write_manifest
 from trtbuild.model import (
@@ -38,13 +38,9 @@ from trtbuild.model import (
     static_batch,
     write_model,
 )
-from trtbuild.model.operators import RECURRENT, WEIGHTED
-from trtbuild.model.traversal import all_nodes, bodies, label
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import place, quantize, say_without_range, watched_tensors
-from trtbuild.quantization.half import float_activations
-from trtbuild.quantization.masks import reaches_minus_infinity
+from trtbuild.quantization import quantize
 from trtbuild.result import ALSO, ENGINE, PORTABLE, AlsoBuilt, EngineResult
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate, judge
@@ -53,8 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    import onnx_ir as ir
-
     from trtbuild.backends.base import Engine
     from trtbuild.jobs.paths import Besides
     from trtbuild.latency.measure import Samples
@@ -62,7 +56,7 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds, Session
     from trtbuild.search.budget import Tuned
 
-__all__ = ["build_engine", "load", "observed_tensors", "prepare"]
+__all__ = ["build_engine", "load", "prepare"]
 
 _log = logging.getLogger(__name__)
 
@@ -166,8 +160,7 @@ def _in_int8(
     artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
 ) -> tuple[Artifact, Tuned | None]:
     """Find ranges, search where a limit asks for it, and place Q/DQ."""
-    artifact = _with_ranges(artifact, plan, recipe, progress)
-    say_without_range(artifact, recipe.float_patterns, recipe.float_groups, is_strict=recipe.strict)
+    artifact = with_ranges(artifact, plan, recipe, progress)
     tuned = _tuned(artifact, plan, recipe, progress)
     artifact = (
         quantize(artifact, recipe.float_patterns, recipe.float_groups)
@@ -251,74 +244,6 @@ def _check_labels(recipe: EngineRecipe, plan: DataPlan) -> None:
     labels = plan.verification.index.labels
     if not labels or labels[0] is None:
         raise OptionError("a limit on top-1 needs labels; give them with --labels.")
-
-
-def _with_ranges(
-    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
-) -> Artifact:
-    if recipe.calibration is not None:
-        return _with_earlier_ranges(artifact, plan, recipe)
-    assert plan.calibration is not None
-    tensors = observed_tensors(artifact, recipe)
-    if recipe.fp16:
-        # whether they fit into FP16
-        hidden = reaches_minus_infinity(artifact.model)
-        tensors = tuple(sorted({*tensors, *(float_activations(artifact.model) - hidden)}))
-    options = replace(
-        recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
-    )
-    return calibrate(artifact, plan.calibration, tensors, options, progress)
-
-
-def observed_tensors(artifact: Artifact, recipe: EngineRecipe) -> tuple[str, ...]:
-    """Return the tensors whose ranges INT8 needs.
-
-    Raises:
-        ModelError: there is none.
-        OptionError: a pattern or a name takes nothing out of INT8.
-    """
-    floats = (recipe.float_patterns, recipe.float_groups)
-    tensors = watched_tensors(artifact.model, *floats, artifact.target)
-    if not tensors:
-        raise ModelError(
-            f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact, recipe)}."
-        )
-    return tensors
-
-
-def _why_none(artifact: Artifact, recipe: EngineRecipe) -> str:
-    """The first layer that could have been INT8, and why it is not."""
-    floats = (recipe.float_patterns, recipe.float_groups)
-    for decision in place(artifact.model, *floats, target=artifact.target).decisions:
-        if decision.op_type in WEIGHTED | RECURRENT:
-            return f"'{decision.node}' stays float: {decision.reason}"
-    holder = next((node for node in artifact.model.graph if _holds_layers(node)), None)
-    if holder is not None:
-        where = f"the body of {holder.op_type} '{label(holder)}'"
-        return f"its layers with weights lie in {where}, and bodies stay float"
-    return f"it has no {', '.join(sorted(WEIGHTED))} with a constant weight"
-
-
-def _holds_layers(node: ir.Node) -> bool:
-    inner = (one for body in bodies(node) for one in all_nodes(body))
-    return any(one.op_type in WEIGHTED | RECURRENT for one in inner)
-
-
-def _with_earlier_ranges(artifact: Artifact, plan: DataPlan, recipe: EngineRecipe) -> Artifact:
-    """Take the ranges of a file; where weights or preprocessing have changed since, look how far off."""
-    assert recipe.calibration is not None
-    calibration = load_calibration(recipe.calibration, artifact.source)
-    changed = changes_since(calibration, artifact.source, recipe.data.preprocess_text)
-    artifact = artifact.with_calibration(calibration)
-    if not changed:
-        return artifact
-    drift = spot_check(calibration, artifact.model, plan.verification)
-    record = Record(
-        "spot check",
-        f"{' and '.join(changed)} changed since the calibration; {drift}",
-        {"changed": list(changed), "num_samples": drift.num_samples, "ratios": dict(drift.ratios)},
-    )
-    return artifact.having(record)
 
 
 def _has_budget(recipe: EngineRecipe) -> bool:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import option
 
-__all__ = ["AS_TENSORRT", "METHOD_NAMES", "CalibrateOptions"]
+__all__ = ["AS_TENSORRT", "DEFAULT_RULE", "METHOD_NAMES", "CalibrateOptions"]
 
 # The method that depends on the order of the batches; the others work on histograms alone.
 AS_TENSORRT = "entropy-tensorrt"
+
+DEFAULT_RULE = "entropy"
 
 # `calibrators.METHODS`, ours, and `calibrators.PRESETS`; written down, for they need numba when imported.
 METHOD_NAMES = (
@@ -41,13 +43,15 @@ class CalibrateOptions:
     """How ranges are chosen, and where the work is done (which never changes the ranges, but for `device`).
 
     Attributes:
+        method: the rule of all tensors; None leaves the choice to the stage.
         batch_size: of ``entropy-tensorrt``; no other rule depends on it.
         preprocess: text that identifies the preprocessing, for the file's provenance.
     """
 
-    method: str = option(
-        "entropy", f"Rule that chooses thresholds: {', '.join(METHOD_NAMES)}.",
+    method: str | None = option(
+        None, f"One rule for all thresholds: {', '.join(METHOD_NAMES)}.",
         flag="--calibrator", metavar="NAME", choices=METHOD_NAMES, essential=True,
+        when_absent="entropy; a build chooses by the effect on the outputs, see --effort",
     )  # fmt: skip
     method_options: Mapping[str, float] = option(
         {}, "With --calibrator percentile: share kept.",
@@ -69,6 +73,11 @@ class CalibrateOptions:
         flag="--calibrate-on", choices=("cpu", "cuda"),
     )  # fmt: skip
     preprocess: str = "none"
+
+    @property
+    def rule(self) -> str:
+        """The rule by which thresholds are found of histograms alone."""
+        return self.method or DEFAULT_RULE
 
     def __post_init__(self) -> None:
         uses_ray = self.ray is not None

@@ -90,7 +90,7 @@ class RangeSource(StrEnum):
     """Where the ranges of an implicit build come from."""
 
     AUTO = "auto"
-    """The device when there is calibration data and TensorRT has the method, else the host."""
+    """The device when there is data and the user named a method that TensorRT has, else the host."""
     DEVICE = "device"
     """TensorRT runs the network on the GPU over the calibration data."""
     HOST = "host"

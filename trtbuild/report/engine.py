@@ -26,6 +26,7 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
+from trtbuild.report.ranges import ranges_section
 from trtbuild.result import TITLES
 from trtbuild.verification.ruling import FAR_SQNR_DB
 
@@ -45,7 +46,7 @@ _NUM_LAYERS = 8
 
 
 def engine_report(result: EngineResult) -> Report:
-    """Return the report: accuracy, the search, latency, coverage, layers at fault, thresholds."""
+    """Return the report: accuracy, ranges, the search, latency, coverage, layers at fault, thresholds."""
     checks = accuracy_checks(result.verdicts)
     comparisons = {TITLES[name]: found for name, found in result.comparisons.items()}
     return Report(
@@ -54,6 +55,7 @@ def engine_report(result: EngineResult) -> Report:
         notes=tuple(_notes(result)),
         sections=(
             accuracy_section(comparisons),
+            ranges_section(result.artifact.history),
             Section(
                 "Search for the accuracy budget",
                 () if result.tuned is None else (_search(result.tuned),),

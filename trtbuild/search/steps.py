@@ -274,4 +274,6 @@ def _by_the_same_rule(artifact: Artifact, before: Artifact) -> Artifact:
     chosen, found = before.calibration, artifact.calibration
     if chosen is None or found is None or found.histograms is None:
         return artifact
+    if (chosen.method, dict(chosen.options)) == (found.method, dict(found.options)):
+        return artifact
     return replace(artifact, calibration=found.chosen_with(chosen.method, **chosen.options))

@@ -41,7 +41,7 @@ def engine(
 
 
 def test_one_command_line_for_both(tensorrt: Server) -> None:
-    answer = tensorrt.run(engine)
+    answer = tensorrt.run(engine, options=("--calibrator", "entropy"))
     assert answer.error is None, answer.error["trace"]
     built = answer.value
     assert built["code"] == 0, answer.stderr
@@ -57,6 +57,17 @@ def test_one_command_line_for_both(tensorrt: Server) -> None:
     assert built["manifest"]["passed"]
 
 
+def test_ranges_chosen_by_effect_reach_tensorrt_without_batches(tensorrt: Server) -> None:
+    answer = tensorrt.run(engine)
+    assert answer.error is None, answer.error["trace"]
+    built = answer.value
+    assert built["code"] == 0, answer.stderr
+    assert built["num_batches"] == 0
+    assert built["manifest"]["calibration"]["method"] == "effect"
+    assert built["manifest"]["recipe"]["effort"] == "normal"
+    assert ("net.cache" in built["files"]) == (tensorrt.major == 10)
+
+
 def test_a_dynamic_network_with_profiles(tensorrt: Server) -> None:
     options = (
         "--shape",
@@ -65,6 +76,8 @@ def test_a_dynamic_network_with_profiles(tensorrt: Server) -> None:
         "4",
         "--workspace",
         "64MiB",
+        "--calibrator",
+        "entropy",
     )
     answer = tensorrt.run(engine, batch="N", options=options)
     assert answer.error is None, answer.error["trace"]

@@ -1,0 +1,135 @@
+"""The ranges of a build: from a file, by one rule, or chosen by what they do to the outputs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trtbuild.artifact import Record
+from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
+from trtbuild.errors import ModelError
+from trtbuild.model.operators import RECURRENT, WEIGHTED
+from trtbuild.model.traversal import all_nodes, bodies, label
+from trtbuild.options.effort import seconds_for
+from trtbuild.options.tensorrt import RangeSource
+from trtbuild.quantization import place, say_without_range, watched_tensors
+from trtbuild.quantization.half import float_activations
+from trtbuild.quantization.masks import reaches_minus_infinity
+from trtbuild.search.choose_ranges import choose_ranges
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.data import DataPlan
+    from trtbuild.progress import Progress
+    from trtbuild.recipe import EngineRecipe
+
+__all__ = ["are_chosen", "observed_tensors", "with_ranges"]
+
+
+def with_ranges(
+    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
+) -> Artifact:
+    """Return the artifact with a range for every tensor that INT8 needs.
+
+    Those of the recipe's file; those of the rule that it names; else those that serve the outputs best.
+
+    Raises:
+        ModelError: nothing of the network would run in INT8.
+        OptionError: a pattern or a name takes nothing out of INT8.
+        DataError: a sample does not load, or a tensor holds NaN or infinity.
+        InputError: the file does not fit; or, of a strict recipe, a tensor has no range.
+    """
+    started = time.monotonic()
+    if recipe.calibration is not None:
+        artifact = _with_earlier_ranges(artifact, plan, recipe)
+    else:
+        artifact = _calibrated(artifact, plan, recipe, progress)
+    kept = (recipe.float_patterns, recipe.float_groups)
+    say_without_range(artifact, *kept, is_strict=recipe.strict)
+    if plan.calibration is None or not are_chosen(recipe):
+        return artifact
+    return choose_ranges(
+        artifact,
+        plan.calibration,
+        recipe.effort,
+        float_patterns=recipe.float_patterns,
+        float_groups=recipe.float_groups,
+        seconds=seconds_for(recipe.effort, time.monotonic() - started),
+        progress=progress,
+    )
+
+
+def are_chosen(recipe: EngineRecipe) -> bool:
+    """Say whether no rule, file or calibrator of TensorRT's that the user named decides the ranges."""
+    named = recipe.calibrate.method is not None or bool(recipe.calibrate.method_options)
+    by_tensorrt = recipe.tensorrt.ranges is RangeSource.DEVICE or recipe.tensorrt.cache is not None
+    return recipe.calibration is None and not named and not by_tensorrt
+
+
+def _calibrated(
+    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
+) -> Artifact:
+    assert plan.calibration is not None
+    tensors = observed_tensors(artifact, recipe)
+    if recipe.fp16:
+        # whether they fit into FP16
+        hidden = reaches_minus_infinity(artifact.model)
+        tensors = tuple(sorted({*tensors, *(float_activations(artifact.model) - hidden)}))
+    options = replace(
+        recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
+    )
+    return calibrate(artifact, plan.calibration, tensors, options, progress)
+
+
+def observed_tensors(artifact: Artifact, recipe: EngineRecipe) -> tuple[str, ...]:
+    """Return the tensors whose ranges INT8 needs.
+
+    Raises:
+        ModelError: there is none.
+        OptionError: a pattern or a name takes nothing out of INT8.
+    """
+    floats = (recipe.float_patterns, recipe.float_groups)
+    tensors = watched_tensors(artifact.model, *floats, artifact.target)
+    if not tensors:
+        raise ModelError(
+            f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact, recipe)}."
+        )
+    return tensors
+
+
+def _why_none(artifact: Artifact, recipe: EngineRecipe) -> str:
+    """The first layer that could have been INT8, and why it is not."""
+    floats = (recipe.float_patterns, recipe.float_groups)
+    for decision in place(artifact.model, *floats, target=artifact.target).decisions:
+        if decision.op_type in WEIGHTED | RECURRENT:
+            return f"'{decision.node}' stays float: {decision.reason}"
+    holder = next((node for node in artifact.model.graph if _holds_layers(node)), None)
+    if holder is not None:
+        where = f"the body of {holder.op_type} '{label(holder)}'"
+        return f"its layers with weights lie in {where}, and bodies stay float"
+    return f"it has no {', '.join(sorted(WEIGHTED))} with a constant weight"
+
+
+def _holds_layers(node: ir.Node) -> bool:
+    inner = (one for body in bodies(node) for one in all_nodes(body))
+    return any(one.op_type in WEIGHTED | RECURRENT for one in inner)
+
+
+def _with_earlier_ranges(artifact: Artifact, plan: DataPlan, recipe: EngineRecipe) -> Artifact:
+    """Take the ranges of a file; where weights or preprocessing have changed since, look how far off."""
+    assert recipe.calibration is not None
+    calibration = load_calibration(recipe.calibration, artifact.source)
+    changed = changes_since(calibration, artifact.source, recipe.data.preprocess_text)
+    artifact = artifact.with_calibration(calibration)
+    if not changed:
+        return artifact
+    drift = spot_check(calibration, artifact.model, plan.verification)
+    record = Record(
+        "spot check",
+        f"{' and '.join(changed)} changed since the calibration; {drift}",
+        {"changed": list(changed), "num_samples": drift.num_samples, "ratios": dict(drift.ratios)},
+    )
+    return artifact.having(record)

@@ -1,0 +1,305 @@
+"""The stage: ranges are chosen by what they do to the outputs, on calibration images.
+
+1. Every rule for all tensors is run on a few images, the check images. The best one is what the others are
+   measured by.
+2. On other images each tensor's thresholds (all rules', and a grid between) are scored by the error of the
+   outputs, to first order (`trtbuild.search.first_order`); each scale takes the least.
+3. What was chosen is run on the check images: for all tensors, and for those alone of which more is expected.
+   It is kept only if it is better there than the best rule.
+
+Everything is decided by content and fixed seeds, so the same network and images give the same ranges,
+whatever the machine's speed, as long as the limit of time does not stop the search.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from calibrators import assess
+from trtbuild.artifact import Record
+from trtbuild.data import choose_samples, filled, load_feeds
+from trtbuild.errors import ModelError
+from trtbuild.gradients import differentiable_outputs
+from trtbuild.model import static_batch
+from trtbuild.model.edits import tapped
+from trtbuild.options.calibrate import DEFAULT_RULE
+from trtbuild.options.effort import Effort
+from trtbuild.progress import Progress, silent
+from trtbuild.quantization import place_by_ranges
+from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.first_order import FirstOrder
+from trtbuild.search.measured import Measure, parts_of
+from trtbuild.search.scale_inputs import OpenScales
+from trtbuild.search.shared_scales import (
+    RULES,
+    SharedScale,
+    rule_amaxes,
+    shared_scales,
+    thresholds_of,
+)
+from trtbuild.search.work import Work, image_cost, work_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from calibrators import Calibration
+    from trtbuild.artifact import Artifact
+    from trtbuild.data import Source
+    from trtbuild.plan import Placement
+    from trtbuild.runtime.session import Feeds
+
+__all__ = ["BY_EFFECT", "choose_ranges"]
+
+_log = logging.getLogger(__name__)
+
+BY_EFFECT = "effect"
+"""The method of a calibration whose ranges were chosen here."""
+
+# Of the tensors, those of which most is expected; the others keep the best rule's range.
+_SHARES = (1.0, 0.5, 0.25, 0.1)
+_NUM_SHOWN = 12
+
+
+@dataclass
+class _Clock:
+    """Whether there is time left."""
+
+    seconds: float
+    now: Callable[[], float]
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.now()
+
+    @property
+    def is_over(self) -> bool:
+        return self.now() - self.started >= self.seconds
+
+
+def choose_ranges(
+    artifact: Artifact,
+    source: Source,
+    effort: Effort = Effort.NORMAL,
+    *,
+    float_patterns: Sequence[str] = (),
+    float_groups: Collection[str] = (),
+    seconds: float = float("inf"),
+    now: Callable[[], float] = time.monotonic,
+    progress: Progress = silent,
+) -> Artifact:
+    """Return the artifact with the ranges that serve its outputs best, of the method `BY_EFFECT`.
+
+    Where there is nothing to measure by (a single image, no output of floating point, no histograms), the
+    artifact comes back as it was, with a record that says why.
+
+    Args:
+        artifact: calibrated, with its histograms.
+        source: calibration images.
+        effort: how much is tried.
+        float_patterns: what stays in float; see `trtbuild.quantization.place`.
+        float_groups: exact names of what stays in float.
+        seconds: no step begins later than that.
+        now: a clock, in seconds.
+        progress: told of every run.
+
+    Raises:
+        DataError: a sample does not load.
+        ModelError: the network cannot be run.
+    """
+    calibration, clock = artifact.calibration, _Clock(seconds, now)
+    assert calibration is not None
+    work = work_for(effort, image_cost(artifact), len(source.index))
+    choosing, checking = _images(artifact, source, work)
+    measured = differentiable_outputs(artifact.model)
+    if not checking or not measured or calibration.histograms is None:
+        why = "there is no second image" if measured else "no output is of floating point"
+        return artifact.having(Record("choose ranges", f"{calibration.method} as it is: {why}", {}))
+    placement, _ = place_by_ranges(
+        artifact.model, calibration, float_patterns, float_groups, artifact.target
+    )
+    choice = _Choice(artifact, calibration, placement, measured, clock, progress)
+    choice.check_on(checking)
+    choice.try_rules()
+    if choosing and not clock.is_over:
+        choice.try_first_order(choosing, work.num_directions)
+    return choice.result(artifact)
+
+
+def _images(artifact: Artifact, source: Source, work: Work) -> tuple[list[Feeds], list[Feeds]]:
+    """Images that choose, and others that check; the latter are empty where there is one image only."""
+    count = min(work.num_choosing + work.num_checking, len(source.index.counts))
+    num_checking = min(work.num_checking, count // 2 if work.num_choosing else count)
+    if count < 2:
+        return [], []
+    size = static_batch(artifact.source) or 1
+    chosen = list(choose_samples(source, num_images=count, seed=0))
+    feeds: list[Feeds] = [
+        filled(load_feeds(one), size, one.axes) for one in sorted(chosen, key=_by_key)
+    ]
+    return feeds[num_checking:], feeds[:num_checking]
+
+
+def _by_key(sample: Any) -> bytes:
+    return bytes(sample.key)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """One choice of all ranges: what it is called, root -> range, and its error on the check images."""
+
+    name: str
+    amaxes: Mapping[str, float]
+    error: float
+
+
+class _Choice:
+    """Choices of all ranges, held against each other on the check images."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        calibration: Calibration,
+        placement: Placement,
+        measured: Sequence[str],
+        clock: _Clock,
+        progress: Progress,
+    ) -> None:
+        assert calibration.histograms is not None
+        self._model, self._placement, self._calibration = artifact.model, placement, calibration
+        self._measured, self._clock, self._progress = measured, clock, progress
+        self._histograms = calibration.histograms
+        seen = {name: one for name, one in self._histograms.items() if one.num_values}
+        self._rules = rule_amaxes(seen)
+        thresholds = {
+            scale: thresholds_of(scale, self._rules)
+            for scale in shared_scales(artifact.model, placement)
+            if scale.roots <= seen.keys() and not scale.roots & placement.unclipped
+        }
+        self._scales = {scale: found for scale, found in thresholds.items() if found is not None}
+        self._float = open_session(tapped(artifact.model, measured), Execution.FLOAT)
+        self._open = OpenScales(artifact.model, placement, calibration, measured)
+        self._tried: list[_Tried] = []
+        self._num_done = 0
+
+    def check_on(self, images: list[Feeds]) -> None:
+        """Run the float network on the check images."""
+        self._checking = images
+        self._measure = self._measure_of(images)
+
+    def _measure_of(self, images: Sequence[Feeds]) -> Measure:
+        outputs = [self._float.run(feeds) for feeds in images]
+        return Measure.of(outputs, parts_of(self._model, self._measured))
+
+    def try_rules(self) -> None:
+        """Check every rule for all tensors."""
+        for rule, amaxes in self._rules.items():
+            if self._tried and self._clock.is_over:
+                break
+            self._try(rule, amaxes)
+
+    def _try(self, name: str, amaxes: Mapping[str, float]) -> None:
+        known = {**self._calibration.amaxes, **amaxes}
+        outputs = [self._open.run(feeds, known) for feeds in self._checking]
+        self._tried.append(_Tried(name, amaxes, self._measure.error(outputs)))
+        self._step()
+
+    def _step(self) -> None:
+        self._num_done += 1
+        self._progress("choose ranges", self._num_done, None)
+
+    @property
+    def best(self) -> _Tried:
+        """The choice of the least error; of equals the first."""
+        return min(self._tried, key=lambda one: one.error)
+
+    def try_first_order(self, images: Sequence[Feeds], num_directions: int) -> None:
+        """Score thresholds on `images`, and check what they choose."""
+        base = self.best
+        try:
+            scores = FirstOrder(self._model, self._placement, self._scales, self._measured)
+        except ModelError as error:
+            _log.info("ranges are chosen without gradients: %s", error)
+            return
+        measure = self._measure_of(images)
+        for image, feeds in enumerate(images):
+            for direction in range(num_directions):
+                scores.add(feeds, measure, image, direction)
+                self._step()
+            if self._clock.is_over:
+                break
+        scores.close()
+        self._try_shares(base, scores.errors(self._places(base)))
+
+    def _places(self, choice: _Tried) -> dict[SharedScale, int]:
+        """Where the thresholds of a choice stand among those of each scale."""
+        return {
+            scale: thresholds.nearest(max(choice.amaxes[root] for root in scale.roots))
+            for scale, thresholds in self._scales.items()
+        }
+
+    def _try_shares(self, base: _Tried, errors: Mapping[SharedScale, np.ndarray]) -> None:
+        before = self._places(base)
+        gains: dict[SharedScale, float] = {}
+        best: dict[SharedScale, int] = {}
+        for scale, own in errors.items():
+            best[scale] = int(np.argmin(own))
+            gains[scale] = float(own[before[scale]] - own[best[scale]])
+        ranked = sorted((s for s in gains if gains[s] > 0), key=lambda s: -gains[s])
+        for share in _SHARES:
+            if self._clock.is_over:
+                break
+            few = ranked[: round(share * len(ranked))]
+            if few:
+                chosen = {scale: float(self._scales[scale].amaxes[best[scale]]) for scale in few}
+                name = f"by effect, {len(few)} of {len(self._scales)} scales; {base.name}"
+                self._try(name, self._with(base.amaxes, chosen))
+
+    def _with(
+        self, amaxes: Mapping[str, float], chosen: Mapping[SharedScale, float]
+    ) -> dict[str, float]:
+        """Ranges in which the given scales have the given thresholds."""
+        found, widest = dict(amaxes), self._rules["minmax"]
+        for scale, amax in chosen.items():
+            for root in scale.roots:
+                found[root] = float(np.float32(min(amax, widest[root])))
+        return found
+
+    def result(self, artifact: Artifact) -> Artifact:
+        """The artifact with the best choice, and its record."""
+        best, ranges = self.best, dict(self._calibration.ranges)
+        rules = {rule: amaxes for rule, amaxes in self._rules.items() if rule in RULES}
+        for name, amax in best.amaxes.items():
+            histogram = self._histograms[name]
+            rule = next((r for r, own in rules.items() if own[name] == amax), "between the rules")
+            if histogram.observed_amax > 0:
+                ranges[name] = assess(histogram, amax, rule, ranges[name].note)
+        calibration = replace(self._calibration, method=BY_EFFECT, options={}, ranges=ranges)
+        entropy = self._rules[DEFAULT_RULE]
+        moved = sorted(
+            {root for scale in self._scales for root in scale.roots},
+            key=lambda n: (-abs(np.log(best.amaxes[n] / entropy[n])), n),
+        )
+        details = {
+            "chosen": best.name,
+            "images_checked": len(self._checking),
+            "errors": {tried.name: tried.error for tried in self._tried},
+            "furthest": [
+                {
+                    "tensor": n,
+                    "amax": best.amaxes[n],
+                    "entropy": entropy[n],
+                    "rule": ranges[n].method,
+                }
+                for n in moved[:_NUM_SHOWN]
+            ],
+        }
+        self._open.close()
+        self._float.close()
+        return artifact.having(
+            Record("choose ranges", f"{best.name}", details), calibration=calibration
+        )

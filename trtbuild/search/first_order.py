@@ -1,0 +1,150 @@
+"""What each threshold of each scale does to the outputs, to first order, from gradients of a few images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from calibrators.output_error import error_products
+from trtbuild.gradients import backward_network
+from trtbuild.model.names import Names
+from trtbuild.model.traversal import nodes_by_name
+from trtbuild.runtime.onnxruntime import Execution, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbuild.plan import Placement
+    from trtbuild.runtime.session import Feeds
+    from trtbuild.search.measured import Measure
+    from trtbuild.search.shared_scales import SharedScale, Thresholds
+
+__all__ = ["FirstOrder"]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Where a tensor would be rounded: what its quantized readers read, and the gradient by that."""
+
+    read: str
+    gradient: str
+
+
+class FirstOrder:
+    """Scores thresholds by the error of the outputs that rounding one tensor makes, the others in float.
+
+    Args:
+        model: the float network.
+        placement: where its Q/DQ go.
+        scales: those of the placement, and the thresholds that each may have.
+        outputs: the tensors that are measured.
+
+    Raises:
+        ModelError: the network has no backward network.
+        ExecutionError: ONNX Runtime cannot open it.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        placement: Placement,
+        scales: Mapping[SharedScale, Thresholds],
+        outputs: Sequence[str],
+    ) -> None:
+        wanted = {name for scale in scales for name in scale.tensors}
+        apart, reads = _read_apart(model, placement, wanted)
+        backward = backward_network(apart, reads.values(), outputs)
+        self._seeds = backward.seeds
+        self._pairs = {
+            name: _Pair(read, backward.gradients[read])
+            for name, read in reads.items()
+            if read in backward.gradients
+        }
+        self._scales = scales
+        self._session = open_session(backward.model, Execution.FLOAT) if self._pairs else None
+        self._errors: dict[int, dict[SharedScale, np.ndarray]] = {}
+
+    def _reached(self, scale: SharedScale) -> list[str]:
+        return [name for name in scale.tensors if name in self._pairs]
+
+    def add(self, feeds: Feeds, measure: Measure, image: int, seed: int) -> None:
+        """Add the errors of one image, along one random v.
+
+        Args:
+            feeds: the image.
+            measure: by which errors count; `image` is its place there.
+            image: see `measure`.
+            seed: of v.
+        """
+        if self._session is None:
+            return
+        random = np.random.default_rng([seed, image])
+        seeds = {
+            given: measure.seed(image, output, random) for output, given in self._seeds.items()
+        }
+        found = self._session.run({**feeds, **seeds})
+        errors = self._errors.setdefault(image, {})
+        for scale in self._scales:
+            if self._reached(scale):
+                errors[scale] = errors.get(scale, 0.0) + self._errors_of(scale, found)
+
+    def errors(self, base: Mapping[SharedScale, int]) -> dict[SharedScale, np.ndarray]:
+        """Return what each threshold of a scale costs, ``float64[k]``; scales without gradients are left out.
+
+        Images count alike: each one's errors are shares of what all scales cost it together. The output of a
+        Softmax hardly moves where it is sure, so that one image with a doubt would decide everything.
+
+        Args:
+            base: scale -> the place of the threshold by which the sum is taken.
+        """
+        found: dict[SharedScale, np.ndarray] = {}
+        for errors in self._errors.values():
+            total = sum(float(own[base[scale]]) for scale, own in errors.items())
+            for scale, own in errors.items():
+                if total > 0:
+                    found[scale] = found.get(scale, 0.0) + own / total / len(self._errors)
+        return found
+
+    def _errors_of(self, scale: SharedScale, found: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The error by each threshold of a scale; what its tensors do adds up before it is squared."""
+        amaxes = self._scales[scale].amaxes
+        together, apart = np.zeros(len(amaxes)), np.zeros(len(amaxes))
+        for name in self._reached(scale):
+            pair = self._pairs[name]
+            product, square = error_products(found[pair.read], found[pair.gradient], amaxes)
+            together += product
+            apart += square
+        return np.asarray(together**2 + apart)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self._session is not None:
+            self._session.close()
+
+
+def _read_apart(
+    model: ir.Model, placement: Placement, names: set[str]
+) -> tuple[ir.Model, dict[str, str]]:
+    """A copy in which the readers that read through a pair read an Identity; tensor -> what they read."""
+    copy = model.clone()
+    taken, nodes = Names(copy), nodes_by_name(copy.graph)
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    values.update({value.name: value for value in copy.graph.inputs})
+    reads = {}
+    for name in sorted(names):
+        value = values[name]
+        identity = ir.node("Identity", [value], name=taken.fresh(f"{name}_read_node"))
+        given = identity.outputs[0]
+        given.name, given.type, given.shape = taken.fresh(f"{name}_read"), value.type, value.shape
+        producer = value.producer()
+        if producer is None:
+            copy.graph.insert_before(copy.graph[0], identity)
+        else:
+            copy.graph.insert_after(producer, identity)
+        for reader in placement.consumers[name]:
+            nodes[reader.node].replace_input_with(reader.index, given)
+        reads[name] = given.name
+    return copy, reads

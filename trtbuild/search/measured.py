@@ -1,0 +1,85 @@
+"""How far other outputs are from the float network's, as one number that adds up over parts of outputs.
+
+    sum over parts of    sum (x - y)**2 / sum (x - m)**2
+
+over all images, x the float part, y the other one, m the mean of x (`trtbuild.verification.parts`). An output
+of pixels does not drown one of probabilities, and all classes of one output are measured by one scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.model.parts import WHOLE, output_parts
+from trtbuild.verification.parts import PartMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from trtbuild.model.parts import Part
+
+__all__ = ["Measure", "parts_of"]
+
+
+def parts_of(model: ir.Model, tensors: Sequence[str]) -> dict[str, tuple[Part, ...]]:
+    """Return the parts of each of `tensors`: `WHOLE` of those that are no outputs."""
+    known = output_parts(model)
+    return {name: known.get(name, (WHOLE,)) for name in tensors}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The outputs of the float network on some images, and what each part's errors are divided by.
+
+    Attributes:
+        outputs: of each image, name to array.
+        signals: name of an output, and part -> its signal.
+    """
+
+    outputs: tuple[Mapping[str, np.ndarray], ...]
+    signals: Mapping[tuple[str, Part], float]
+
+    @classmethod
+    def of(
+        cls, outputs: Sequence[Mapping[str, np.ndarray]], parts: Mapping[str, Sequence[Part]]
+    ) -> Measure:
+        """Return the measure by the float `outputs` of some images; parts without signal are left out."""
+        signals = {}
+        for name, own in parts.items():
+            arrays = [np.atleast_1d(found[name]) for found in outputs if found[name].size]
+            fitting = all(part.fits(array) for part in own for array in arrays)
+            for part in own if fitting else (WHOLE,):
+                metrics = PartMetrics(part)
+                for array in arrays:
+                    metrics.add(array, array)
+                signal = metrics.power().signal
+                if np.isfinite(signal) and signal > 0:
+                    signals[name, part] = signal
+        return cls(tuple(outputs), signals)
+
+    def error(self, others: Sequence[Mapping[str, np.ndarray]]) -> float:
+        """Return the error of other outputs on the same images; infinite where one is not comparable."""
+        total = 0.0
+        for (name, part), signal in self.signals.items():
+            for mine, theirs in zip(self.outputs, others):
+                x, y = np.atleast_1d(mine[name]), np.atleast_1d(theirs[name])
+                if x.shape != y.shape:
+                    return float("inf")
+                difference = part.of(x).astype(np.float64) - part.of(y)
+                total += float((difference**2).sum()) / signal
+        return total if np.isfinite(total) else float("inf")
+
+    def seed(self, image: int, name: str, random: np.random.Generator) -> np.ndarray:
+        """Return v for an output of an image: random, of a size with which errors count as in `error`."""
+        output = self.outputs[image][name]
+        v = np.zeros(np.atleast_1d(output).shape, np.float32)
+        for (own, part), signal in self.signals.items():
+            if own == name:
+                block = part.of(v)
+                block[...] = random.standard_normal(block.shape) / np.sqrt(signal)
+        return v.reshape(output.shape).astype(output.dtype)

@@ -1,0 +1,143 @@
+"""Which quantized tensors have one scale together, and the thresholds that it can have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibrators import amax_of
+from trtbuild.plan import Consumer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import onnx_ir as ir
+
+    from calibrators import Histogram
+    from trtbuild.plan import Placement
+
+__all__ = ["RULES", "SharedScale", "Thresholds", "rule_amaxes", "shared_scales", "thresholds_of"]
+
+RULES: Mapping[str, tuple[str, Mapping[str, float]]] = {
+    "entropy": ("entropy", {}),
+    "mse": ("mse", {}),
+    "percentile 99.9": ("percentile", {"percentile": 99.9}),
+    "percentile 99.99": ("percentile", {"percentile": 99.99}),
+    "percentile 99.999": ("percentile", {"percentile": 99.999}),
+    "minmax": ("minmax", {}),
+    "auto": ("auto", {}),
+}
+"""Name -> method of `calibrators.METHODS` and its options."""
+
+BETWEEN = "between the rules"
+
+# Thresholds nearer to each other than this round nearly alike: a tenth of a bit is 7 %.
+_SAME = 1.05
+# Below the narrowest rule, too: rules look at the tensor alone, and what reads it may cut large values off.
+_BELOW = (1.4, 2.0, 2.8, 4.0, 8.0)
+_MOST = 12
+
+
+@dataclass(frozen=True)
+class SharedScale:
+    """Quantized tensors with one scale.
+
+    Attributes:
+        roots: the tensors whose ranges decide it; the widest does.
+        tensors: of the quantized tensors, those that round anew; the others hold what these gave.
+    """
+
+    roots: frozenset[str]
+    tensors: tuple[str, ...]
+
+
+def shared_scales(model: ir.Model, placement: Placement) -> tuple[SharedScale, ...]:
+    """Return the scales of a placement, each with its tensors, in the order of the network."""
+    groups: dict[frozenset[str], list[str]] = {}
+    for name, roots in placement.roots.items():
+        if name in placement.consumers:
+            groups.setdefault(roots, []).append(name)
+    order = {v.name: i for i, v in enumerate(_values(model))}
+    moved = _moved(model, placement)
+    found = [
+        SharedScale(roots, tuple(sorted(set(names) - moved or names, key=lambda n: order[n])))
+        for roots, names in groups.items()
+    ]
+    return tuple(sorted(found, key=lambda one: order[one.tensors[0]]))
+
+
+def _values(model: ir.Model) -> Iterable[ir.Value]:
+    yield from model.graph.inputs
+    for node in model.graph:
+        yield from node.outputs
+
+
+def _moved(model: ir.Model, placement: Placement) -> set[str]:
+    """The quantized tensors that only hold, moved or joined, what their maker has read through a pair."""
+    read = {c for readers in placement.consumers.values() for c in readers}
+    found = set()
+    for node in model.graph:
+        count = len(node.inputs) if node.op_type == "Concat" else 1
+        if all(Consumer(node.name or "", index) in read for index in range(count)):
+            found |= {
+                name
+                for o in node.outputs
+                if (name := o.name or "") not in placement.roots.get(name, ())
+            }
+    return found
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The thresholds that a scale can have.
+
+    Attributes:
+        amaxes: ascending, float32.
+        names: of each: the rule that gives it.
+    """
+
+    amaxes: np.ndarray
+    names: tuple[str, ...]
+
+    def nearest(self, amax: float) -> int:
+        """Return the place of the threshold nearest to `amax`."""
+        return int(np.argmin(np.abs(np.log(self.amaxes / np.float32(amax)))))
+
+
+def rule_amaxes(histograms: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
+    """Return rule -> tensor -> its threshold."""
+    return {
+        rule: {name: amax_of(one, method, **options) for name, one in histograms.items()}
+        for rule, (method, options) in RULES.items()
+    }
+
+
+def thresholds_of(
+    scale: SharedScale, rules: Mapping[str, Mapping[str, float]]
+) -> Thresholds | None:
+    """Return what the rules give for a scale, and a grid between; None where all was zero.
+
+    Args:
+        scale: the scale.
+        rules: see `rule_amaxes`.
+    """
+    wide = {rule: max(amaxes[root] for root in scale.roots) for rule, amaxes in rules.items()}
+    if not 0 < wide["minmax"] < np.inf:
+        return None
+    kept: dict[float, str] = {}
+
+    def take(amax: float, name: str) -> None:
+        if amax > 0 and all(max(amax / other, other / amax) >= _SAME for other in kept):
+            kept[amax] = name
+
+    take(wide["minmax"], "minmax")
+    for rule, amax in wide.items():
+        take(amax, rule)
+    low, high = min(kept), max(kept)
+    grid = np.geomspace(low, high, max(_MOST - len(kept), 0) + 2)[1:-1]
+    for amax in (*grid, *(low / factor for factor in _BELOW)):
+        take(float(np.float32(amax)), BETWEEN)
+    amaxes = sorted(kept)
+    return Thresholds(np.array(amaxes, np.float32), tuple(kept[amax] for amax in amaxes))

@@ -1,0 +1,67 @@
+"""How much work the choice of ranges does: decided by the size of the network and of the data, by no clock.
+
+The same network and images get the same work on every machine, and so the same ranges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtbuild.model.stats import node_macs
+from trtbuild.options.effort import Effort
+
+if TYPE_CHECKING:
+    from trtbuild.artifact import Artifact
+
+__all__ = ["Work", "image_cost", "work_for"]
+
+# Nominal seconds of one core: for a multiply-accumulate, and for a value that is rounded.
+_PER_MAC = 2e-11
+_PER_VALUE = 8e-9
+
+# A run for gradients costs about so many plain ones.
+_BACKWARD = 3
+_NUM_CHOICES = 11
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much is done: images that choose, images that check, random directions an image."""
+
+    num_choosing: int
+    num_checking: int
+    num_directions: int
+
+    @property
+    def num_runs(self) -> int:
+        """About how many plain runs of one image that is."""
+        gradients = _BACKWARD * self.num_choosing * self.num_directions
+        return gradients + _NUM_CHOICES * self.num_checking
+
+
+# The most first; the last is done in any case.
+_LEVELS = {
+    Effort.FAST: (Work(0, 16, 0), Work(0, 8, 0), Work(0, 4, 0)),
+    Effort.NORMAL: (Work(16, 24, 3), Work(8, 8, 3), Work(4, 4, 2)),
+    Effort.HIGH: (Work(32, 48, 4), Work(16, 24, 3), Work(8, 8, 3)),
+}
+# Of the calibration's own runs, and the nominal seconds that are always granted.
+_SHARE = {Effort.FAST: 0.5, Effort.NORMAL: 0.75, Effort.HIGH: 4.0}
+_GRANTED = {Effort.FAST: 4.0, Effort.NORMAL: 12.0, Effort.HIGH: 100.0}
+
+
+def image_cost(artifact: Artifact) -> float:
+    """Return the nominal seconds of one image: multiply-accumulates, where shapes tell them, and values."""
+    assert artifact.calibration is not None
+    ranges = artifact.calibration.ranges.values()
+    num_samples = int(artifact.calibration.provenance.get("num_samples", 1))
+    values = sum(one.num_values for one in ranges) / num_samples
+    return _PER_MAC * sum(map(node_macs, artifact.model.graph)) + _PER_VALUE * values
+
+
+def work_for(effort: Effort, image_seconds: float, num_images: int) -> Work:
+    """Return how much is done for a network of so many nominal seconds an image, calibrated on so many."""
+    granted = max(_SHARE[effort] * num_images, _GRANTED[effort] / image_seconds)
+    levels = _LEVELS[effort]
+    return next((work for work in levels if work.num_runs <= granted), levels[-1])
