@@ -64,7 +64,7 @@ class Valid:
 
 
 def judge_saved(path):
-    found = judge_again(load_verification(path), Gate(min_sqnr_db=10.0))
+    found = judge_again(load_verification(path), Gate(min_sqnr=10.0))
     verification_report(found)
     dumps(found.to_json())
 
@@ -145,7 +145,7 @@ def files_of(folder, model, specs, verified) -> Iterator[tuple[str, Valid]]:
             lambda path: PruneHistory.from_json(path.read_text(errors="replace")),
         ),
     )
-    toml = b'int8 = true\nmodel = "m.onnx"\nbatch_size = 8\n[data]\nseed = 3\n[gate]\nmin_sqnr_db = 10.5\n'
+    toml = b'int8 = true\nmodel = "m.onnx"\nbatch_size = 8\n[data]\nseed = 3\n[gate]\nmin_sqnr = 10.5\n'
     yield (
         "recipe",
         Valid(

@@ -23,7 +23,7 @@ LOADED = () if INSTALLED else ("-p", "trtbuild.pytest_plugin")
 
 TESTS = """
 def test_accuracy(assert_accuracy):
-    assert_accuracy("float.onnx", "int8.onnx", data="images.npz", min_sqnr_db={sqnr})
+    assert_accuracy("float.onnx", "int8.onnx", data="images.npz", min_sqnr={sqnr})
 
 def test_latency(assert_not_slower):
     assert_not_slower("int8.onnx", against="{against}", within={within}, seconds=0.2)

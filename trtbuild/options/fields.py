@@ -5,7 +5,7 @@ The command line (`trtbuild.cli.option_fields`), recipe files (`trtbuild.options
 
     @dataclass(frozen=True)
     class Gate:
-        min_sqnr_db: float | None = option(None, "Least SQNR of every output.", flag="--min-sqnr", unit="dB")
+        min_sqnr: float | None = option(None, "Least SQNR of every output.", unit="dB")
 """
 
 from __future__ import annotations

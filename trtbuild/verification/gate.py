@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
@@ -24,16 +24,11 @@ __all__ = ["Finding", "Gate", "Verdict", "check_limits", "judge"]
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Limits; None is not judged. Values that are not finite fail under every gate.
+    """Limits; None is not judged. Values that are not finite fail under every gate."""
 
-    Args:
-        min_sqnr: another name of `min_sqnr_db`, that of the flag.
-    """
-
-    min_sqnr_db: float | None = option(
+    min_sqnr: float | None = option(
         None,
         "Least SQNR of every float output, by its worst part.",
-        flag="--min-sqnr",
         unit="dB",
         essential=True,
     )
@@ -68,11 +63,7 @@ class Gate:
         None, "Largest loss of every metric of yours, in its unit."
     )
 
-    min_sqnr: InitVar[float | None] = None
-
-    def __post_init__(self, min_sqnr: float | None) -> None:
-        if min_sqnr is not None:
-            object.__setattr__(self, "min_sqnr_db", min_sqnr)
+    def __post_init__(self) -> None:
         for field in options_of(type(self)):
             value = getattr(self, field.name)
             if value is not None:
@@ -91,7 +82,7 @@ def check_limits(names: Iterable[str]) -> None:
     Raises:
         OptionError: one is not.
     """
-    known = {field.name for field in options_of(Gate)} | {"min_sqnr"}
+    known = {field.name for field in options_of(Gate)}
     if unknown := sorted(set(names) - known):
         raise OptionError(
             f"there is no limit '{unknown[0]}'; there are {', '.join(sorted(known))}."
@@ -183,7 +174,7 @@ def judge(comparison: Comparison, gate: Gate) -> Verdict:
 _NO_FLOAT = "no output holds floating-point values"
 _NO_SCORES = "no output looks like class scores"
 _LACKING = {
-    "min_sqnr_db": _NO_FLOAT,
+    "min_sqnr": _NO_FLOAT,
     "min_cosine": _NO_FLOAT,
     "max_relative_l2": _NO_FLOAT,
     "max_error": "there is no output",
@@ -222,7 +213,7 @@ def _judge_limits(comparison: Comparison, gate: Gate) -> Iterator[tuple[str, Fin
     for output in comparison.outputs:
         of = f"of '{output.name}'"
         estimates = (
-            ("min_sqnr_db", f"SQNR of {output.judged}", "dB", output.judged_sqnr_db),
+            ("min_sqnr", f"SQNR of {output.judged}", "dB", output.judged_sqnr_db),
             ("min_cosine", f"cosine {of}", "", output.cosine),
             ("max_relative_l2", f"relative L2 {of}", "", output.relative_l2),
             ("min_top1_agreement", f"top-1 agreement {of}", "%", output.top1_agreement_percent),

@@ -106,7 +106,7 @@ def test_a_recipe_goes_into_a_table_and_back() -> None:
         "data": {"data": "d.npz", "preprocess": {"mean": [1, 2, 3], "resize": [8, 9]}},
         "calibrate": {"method_options": {"percentile": 99.5}, "until_stable": "1%"},
         "tensorrt": {"workspace": "4GiB", "pools": ["tactic=1K"], "refit": "all"},
-        "gate": {"min_sqnr_db": 20},
+        "gate": {"min_sqnr": 20},
         "latency": {"enabled": False},
         "export": {
             "source": {"target": "a:b", "arguments": {"depth": 3}},
@@ -143,7 +143,7 @@ def test_a_recipe_goes_into_a_table_and_back() -> None:
         ("batch_size = 99999999999999999999", "beyond 64 bits"),
         ("float_patterns = 'Add'", 'is a list, not a text; write float_patterns = ["Add"]'),
         ("[tensorrt]\nopt-level = 3", "did you mean 'tensorrt.optimization_level'?"),
-        ("min_sqnr_db = 3", "did you mean 'gate.min_sqnr_db'?"),
+        ("min_sqnr = 3", "did you mean 'gate.min_sqnr'?"),
         ("batch_size = 'four'", "'batch_size' is a whole number, not a text"),
         ("batch_size = 0", "'batch_size' is at least 1, not 0"),
         ("int8 = 1", "'int8' is true or false, not a whole number"),
@@ -171,7 +171,7 @@ def test_paths_are_relative_to_the_file_and_the_command_line_wins(
     path = model.parent / "build.toml"
     path.write_text(
         f'model = "{model.name}"\nint8 = true\noutput = "out"\nbatch_size = 3\n'
-        f'[data]\ndata = "{data.name}"\n[latency]\nenabled = false\n[gate]\nmin_sqnr_db = 90\n'
+        f'[data]\ndata = "{data.name}"\n[latency]\nenabled = false\n[gate]\nmin_sqnr = 90\n'
     )
     done = trtbuild(capsys, "engine", "--recipe", path, "--no-tune", "--json")
     assert done.code == 1, done.err

@@ -99,7 +99,7 @@ def test_what_the_manifest_says_is_what_was_done(files, capsys) -> None:
     done, _ = build(capsys, files, "--min-sqnr", 10, "--float", "Gemm", "--json")
     found = done.json
     assert found["passed"] is True
-    assert found["options"]["gate"] == {"min_sqnr_db": 10.0}
+    assert found["options"]["gate"] == {"min_sqnr": 10.0}
     ran = {layer["op_type"]: layer["int8"] for layer in found["layers"]}
     assert (ran["Conv"], ran["Gemm"]) == (True, False)
     assert found["engine"]["file"] in found["files"]

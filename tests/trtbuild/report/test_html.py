@@ -54,7 +54,7 @@ def report() -> Report:
             data="24 images <b>",
             comparison=comparison,
             limits={},
-            verdict=judge(comparison, Gate(min_sqnr_db=80.0, min_cosine=0.9)),
+            verdict=judge(comparison, Gate(min_sqnr=80.0, min_cosine=0.9)),
             layers=layers,
             culprits=Culprits(
                 ("Conv_left",), passes_quantized=False, passes_float=True, num_evaluations=7

@@ -103,7 +103,7 @@ def test_two_planted_layers_are_found_and_nothing_else() -> None:
 
     def passes(floats: frozenset[str]) -> bool:
         model = with_float(artifact.quantized, artifact.model, floats)
-        return judge(evaluate(model), Gate(min_sqnr_db=15)).passed
+        return judge(evaluate(model), Gate(min_sqnr=15)).passed
 
     found = find_culprits(names(artifact.quantized), passes)
     assert set(found.groups) == planted

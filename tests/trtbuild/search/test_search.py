@@ -48,14 +48,14 @@ def judged(ready, network, gate: Gate):
 
 
 def test_a_budget_that_the_plain_network_meets_changes_nothing(ready) -> None:
-    tuned = search(ready, Gate(min_sqnr_db=-5.0))
+    tuned = search(ready, Gate(min_sqnr=-5.0))
     assert tuned.met
     assert [step.step for step in tuned.steps] == ["as calibrated"]
     assert tuned.float_layers == ()
 
 
 def test_unequal_channels_are_met_without_any_float_layer(ready) -> None:
-    gate = Gate(min_sqnr_db=22.0)
+    gate = Gate(min_sqnr=22.0)
     plain, before = judged(ready, quantize(ready).quantized, gate)
     assert not plain.passed
     tuned = search(ready, gate)
@@ -69,13 +69,13 @@ def test_unequal_channels_are_met_without_any_float_layer(ready) -> None:
 
 
 def test_a_tighter_budget_takes_layers_to_float_and_says_so(ready) -> None:
-    gate = Gate(min_sqnr_db=44.0)
+    gate = Gate(min_sqnr=44.0)
     tuned = search(ready, gate, max_float_percent=95.0)
     assert tuned.met
     assert tuned.float_layers
     assert 0 < tuned.float_macs_percent <= 95.0
     # images that calibration has not seen clip where these did not, so they fall short of 44 dB
-    without = search(ready, Gate(min_sqnr_db=22.0))
+    without = search(ready, Gate(min_sqnr=22.0))
     far, near = (
         judged(ready, found.artifact.quantized, gate)[1].outputs[0].sqnr_db.value
         for found in (without, tuned)
@@ -87,15 +87,15 @@ def test_a_tighter_budget_takes_layers_to_float_and_says_so(ready) -> None:
 
 
 def test_a_budget_out_of_reach_is_not_met_and_the_best_is_kept(ready) -> None:
-    tuned = search(ready, Gate(min_sqnr_db=90.0), max_float_percent=10.0)
+    tuned = search(ready, Gate(min_sqnr=90.0), max_float_percent=10.0)
     assert not tuned.met
     assert "not met" in tuned.steps[-1].what
     assert tuned.steps[-1].sqnr_db > tuned.steps[0].sqnr_db + 8.0
 
 
 def test_a_search_goes_on_where_it_was_interrupted(ready, tmp_path) -> None:
-    first = search(ready, Gate(min_sqnr_db=22.0), directory=tmp_path)
-    again = search(ready, Gate(min_sqnr_db=22.0), directory=tmp_path)
+    first = search(ready, Gate(min_sqnr=22.0), directory=tmp_path)
+    again = search(ready, Gate(min_sqnr=22.0), directory=tmp_path)
     assert sum(step.num_evaluations for step in first.steps) > 3
     assert sum(step.num_evaluations for step in again.steps) == 0
     without_runs = [dataclasses.replace(step, num_evaluations=0) for step in first.steps]
@@ -103,7 +103,7 @@ def test_a_search_goes_on_where_it_was_interrupted(ready, tmp_path) -> None:
 
 
 def test_groups_that_the_user_names_stay_in_float_and_are_not_the_searchs(ready) -> None:
-    gate = Gate(min_sqnr_db=-5.0)
+    gate = Gate(min_sqnr=-5.0)
     tuned = meet_budget(ready, Images(0), gate, OPTIONS, float_groups=("d1",))
     assert tuned.float_layers == ()
     reasons = {d.node: d.reason for d in tuned.artifact.decisions if not d.quantized}
@@ -135,8 +135,8 @@ def test_the_search_keeps_half_the_interval_as_a_margin(ready) -> None:
         relative_l2=Estimate(0.10, 0.06, 0.14),
     )
     comparison = dataclasses.replace(comparison, outputs=(output,))
-    assert meets(comparison, Gate(min_sqnr_db=28.9))
-    assert not meets(comparison, Gate(min_sqnr_db=29.1))
+    assert meets(comparison, Gate(min_sqnr=28.9))
+    assert not meets(comparison, Gate(min_sqnr=29.1))
     assert meets(comparison, Gate(min_cosine=0.959))
     assert not meets(comparison, Gate(min_cosine=0.961))
     assert meets(comparison, Gate(max_relative_l2=0.121))

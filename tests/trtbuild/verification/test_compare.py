@@ -73,8 +73,8 @@ def test_a_saved_comparison_is_the_same_and_can_be_judged_with_other_limits(tmp_
     again = Comparison.load(path)
     assert again == found
     sqnr = found.output("y").sqnr_db.value
-    assert judge(again, Gate(min_sqnr_db=sqnr - 1)).passed
-    strict = judge(again, Gate(min_sqnr_db=sqnr + 1, min_cosine=0.5))
+    assert judge(again, Gate(min_sqnr=sqnr - 1)).passed
+    strict = judge(again, Gate(min_sqnr=sqnr + 1, min_cosine=0.5))
     assert not strict.passed
     assert [finding.what for finding in strict.failures] == ["SQNR of 'y'"]
 
@@ -92,7 +92,7 @@ def test_values_that_are_not_finite_fail_without_any_limit() -> None:
     )
     verdict = judge(found, Gate())
     assert not verdict.passed
-    assert not judge(found, Gate(min_sqnr_db=-1000.0)).findings[-1].passed
+    assert not judge(found, Gate(min_sqnr=-1000.0)).findings[-1].passed
 
 
 def test_a_limit_without_a_figure_is_an_error_and_never_passes() -> None:
@@ -114,9 +114,9 @@ def test_the_figure_decides_and_not_the_end_of_its_interval() -> None:
     sqnr = found.outputs[0].sqnr_db
     assert sqnr.low < sqnr.value < sqnr.high
     for limit, passed in ((sqnr.value - 1e-6, True), (sqnr.value + 1e-6, False)):
-        finding = judge(found, Gate(min_sqnr_db=limit)).findings[-1]
+        finding = judge(found, Gate(min_sqnr=limit)).findings[-1]
         assert (finding.passed, finding.settled) == (passed, False)
-    assert judge(found, Gate(min_sqnr_db=sqnr.low - 1e-6)).findings[-1].settled
+    assert judge(found, Gate(min_sqnr=sqnr.low - 1e-6)).findings[-1].settled
 
 
 @pytest.mark.parametrize(

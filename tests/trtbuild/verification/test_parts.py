@@ -45,7 +45,7 @@ def test_an_engine_without_scores_fails_by_the_part_that_holds_them() -> None:
     assert output.worst_part == "channels 4 to 9 (axis 1)"
     assert output.judged_sqnr_db.value <= 0
     assert worst_sqnr_db(found) == output.judged_sqnr_db.value
-    verdict = judge(found, Gate(min_sqnr_db=20))
+    verdict = judge(found, Gate(min_sqnr=20))
     assert [failure.what for failure in verdict.failures] == [
         "SQNR of 'y', channels 4 to 9 (axis 1)"
     ]
