@@ -217,16 +217,19 @@ class Config(Native):
         if not count:
             return TimingCache(self.world, {})
         content = ctypes.string_at(blob, count)
-        if not content.startswith(b"TIMING"):
+        try:
+            stored = json.loads(content[6:] if content.startswith(b"TIMING") else b"")
+            entries = {str(key): float(value) for key, value in stored["entries"].items()}
+            version = int(stored["version"])
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             # So the real library does: never null, but an empty cache and two lines.
             self.world.log("WARNING", "The timing cache will not be used!")
             self.world.log(
                 "WARNING", "Failed to deserialize timing cache. Returning an empty timing cache."
             )
             return TimingCache(self.world, {})
-        stored = json.loads(content[6:])
-        made = TimingCache(self.world, stored["entries"])
-        made.version = stored["version"]  # type: ignore[attr-defined]
+        made = TimingCache(self.world, entries)
+        made.version = version  # type: ignore[attr-defined]
         return made
 
     @virtual(boolean, ptr, boolean)

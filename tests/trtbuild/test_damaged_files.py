@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from calibrators import Calibration, CalibrationCache, CalibratorError
+from tests.damage import damaged
 from tests.models import NETWORKS
 from trtbuild import EngineRecipe, build_engine
 from trtbuild.calibration.reuse import merge_files
@@ -202,45 +203,6 @@ NAMES = (
     *("label array", "tar", "packed tar", "checkpoint", "safetensors", "onnx"),
 )
 JSON = ("calibration", "thresholds", "baseline", "verification", "manifest", "layers", "history")
-
-HUGE = (
-    b"-1",
-    b"0",
-    b"1e400",
-    b"9" * 19,
-    b"9" * 30,
-    b"9" * 5000,
-    b"nan",
-    b"2147483648",
-    b"[" * 3000,
-)
-
-
-def damaged(content: bytes, chance: random.Random) -> bytes:
-    """The file with bits flipped, cut off, repeated, or with another number in it."""
-    kind = chance.randrange(5)
-    at = chance.randrange(max(1, len(content)))
-    if kind == 0:
-        changed = bytearray(content)
-        for _ in range(chance.choice((1, 1, 2, 8))):
-            changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
-        return bytes(changed)
-    if kind == 1:
-        return content[:at]
-    if kind == 2:
-        return content[:at] + chance.randbytes(chance.choice((1, 4, 64))) + content[at:]
-    if kind == 3:
-        size = chance.choice((1, 2, 4, 8))
-        return (
-            content[:at] + chance.choice((b"\xff", b"\x00", b"\x7f")) * size + content[at + size :]
-        )
-    digits = [i for i, octet in enumerate(content) if 48 <= octet <= 57]
-    if not digits:
-        return content[at:]
-    first = last = chance.choice(digits)
-    while last < len(content) and 48 <= content[last] <= 57:
-        last += 1
-    return content[:first] + chance.choice(HUGE) + content[last:]
 
 
 def check(one: Valid, content: bytes, folder: Path) -> None:

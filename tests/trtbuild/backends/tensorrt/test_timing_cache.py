@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from tests.damage import damaged
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.errors import InputError
@@ -134,3 +138,27 @@ def test_what_came_meanwhile_and_is_no_cache_stays(tensorrt: Server) -> None:
 def _error(answer: Answer) -> dict[str, Any]:
     assert answer.error is not None, "the scenario ended well"
     return answer.error
+
+
+def is_damaged(world: World, count: int) -> list[str]:
+    """Build with many damaged caches; return what went otherwise than read or refused."""
+    _build(timing_cache=str(CACHE))
+    whole, found = CACHE.read_bytes(), []
+    for seed in range(count):
+        content = damaged(whole, random.Random(f"timing {seed}"))  # noqa: S311 - the same in every run
+        CACHE.write_bytes(content)
+        try:
+            _build(timing_cache=str(CACHE))
+        except InputError:
+            if CACHE.read_bytes() != content:
+                found.append(f"seed {seed}: refused, and written over")
+        except Exception as error:  # noqa: BLE001 - what nothing should raise
+            found.append(f"seed {seed}: {type(error).__name__}: {error}")
+    return found
+
+
+@pytest.mark.nightly
+def test_damaged_caches_are_refused_or_read(tensorrt: Server) -> None:
+    answer = tensorrt.run(is_damaged, count=200)
+    assert answer.error is None, answer.error["trace"]
+    assert answer.value == []
