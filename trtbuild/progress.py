@@ -1,6 +1,7 @@
 """Progress of long work, as a protocol of one function.
 
 A stage takes a `Progress` and calls ``progress(stage, done, total)`` now and then; it never prints.
+Work inside a stage is named by `step_of`; a log has one line for the whole stage.
 The command line gives one that draws a bar on a terminal; everybody else gets `silent`.
 """
 
@@ -8,7 +9,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Progress", "silent"]
+__all__ = ["Progress", "silent", "stage_of", "step_of"]
+
+_WITHIN = ": "
 
 
 class Progress(Protocol):
@@ -20,3 +23,13 @@ class Progress(Protocol):
 def silent(stage: str, done: int, total: int | None) -> None:
     """Show nothing."""
     del stage, done, total
+
+
+def step_of(stage: str, step: str) -> str:
+    """Return the name of work inside `stage`: ``build: Timing graph nodes``."""
+    return f"{stage}{_WITHIN}{step}"
+
+
+def stage_of(name: str) -> str:
+    """Return the stage that a name belongs to, which is the name itself where it is no step."""
+    return name.partition(_WITHIN)[0]

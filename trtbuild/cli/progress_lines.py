@@ -1,4 +1,7 @@
-"""Progress where no terminal draws bars: a line when a stage ends, or after ten seconds of silence."""
+"""Progress where no terminal draws bars: a line when a stage ends, or after ten seconds of silence.
+
+The steps inside a stage (TensorRT's phases of a build) are shown in silence only.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trtbuild.progress import stage_of
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ _SILENCE_S = 10.0
 
 @dataclass(frozen=True)
 class _Stage:
-    """A stage and how far it is; `begun` in seconds of the monotonic clock."""
+    """A stage, or the step in it, and how far it is; `begun` when the stage did, in monotonic seconds."""
 
     name: str
     begun: float
@@ -29,8 +33,14 @@ class _Stage:
     total: int | None
 
     @property
+    def stage(self) -> str:
+        return stage_of(self.name)
+
+    @property
     def complete(self) -> bool:
-        return self.total is not None and self.done >= self.total
+        """Whether the stage is at its end; the end of a step in it is not that."""
+        is_step = self.name != self.stage
+        return not is_step and self.total is not None and self.done >= self.total
 
     def __str__(self) -> str:
         far = f"{self.done}" if self.total is None else f"{self.done} of {self.total}"
@@ -69,7 +79,7 @@ class ProgressLines:
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         """Note how far `stage` is, and say it where that is worth a line."""
         with self._lock:
-            if self._stage is not None and self._stage.name != stage:
+            if self._stage is not None and self._stage.stage != stage_of(stage):
                 self._end_stage()
             begun = self._stage.begun if self._stage is not None else time.monotonic()
             self._stage = _Stage(stage, begun, done, total)

@@ -9,6 +9,7 @@ from tests.command import trtbuild
 from tests.trtbuild.verification.small_network import images, quantized
 from trtbuild.cli.progress_lines import ProgressLines
 from trtbuild.model import write_model
+from trtbuild.progress import step_of
 
 
 @pytest.fixture
@@ -33,6 +34,31 @@ def test_a_stage_is_one_line_when_it_ends(capsys, clock) -> None:
             clock.now += 1.5
         progress("verify", 8, None)
     assert capsys.readouterr().err.splitlines() == ["calibrate: 3 of 3, 4.5 s", "verify: 8, 0.0 s"]
+
+
+def test_the_steps_of_a_stage_are_one_line_with_it(capsys, clock) -> None:
+    with ProgressLines() as progress:
+        progress("build", 0, 1)
+        for step in ("Building engine", "Timing graph nodes"):
+            progress(step_of("build", step), 0, 4)
+            clock.now += 0.5
+            progress(step_of("build", step), 4, 4)
+        progress("build", 1, 1)
+        progress(step_of("build", "parse"), 4, 4)
+        progress("verify", 2, None)
+    assert capsys.readouterr().err.splitlines() == [
+        "build: 1 of 1, 1.0 s",
+        "build: parse: 4 of 4, 0.0 s",
+        "verify: 2, 0.0 s",
+    ]
+
+
+def test_silence_in_a_long_stage_names_its_step(capsys, clock) -> None:
+    with ProgressLines() as progress:
+        progress("build", 0, 1)
+        clock.now += 12.0
+        progress(step_of("build", "Timing graph nodes"), 3, 4)
+        assert capsys.readouterr().err == "build: Timing graph nodes: 3 of 4, 12.0 s\n"
 
 
 def test_a_long_stage_speaks_every_ten_seconds(capsys, clock) -> None:

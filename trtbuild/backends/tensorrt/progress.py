@@ -13,6 +13,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.progress import step_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -51,7 +53,10 @@ def interruptible() -> Iterator[Interruption]:
 
 
 def make_monitor(tensorrt: TensorRT, progress: Progress, interruption: Interruption) -> Any:
-    """Make an ``IProgressMonitor`` that reports each phase and cancels when `interruption` has a cause."""
+    """Make an ``IProgressMonitor`` that reports each phase and cancels when `interruption` has a cause.
+
+    Phases lie in each other; all are steps of the one stage ``build``.
+    """
 
     class Monitor(tensorrt.module.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -72,7 +77,7 @@ def make_monitor(tensorrt: TensorRT, progress: Progress, interruption: Interrupt
 
         def _show(self, phase: str, done: int) -> None:
             try:
-                progress(phase, done, self._steps.get(phase, done))
+                progress(step_of("build", phase), done, self._steps.get(phase, done))
             except BaseException as error:  # noqa: BLE001  raised again when the build has ended
                 interruption.cause = error
 
