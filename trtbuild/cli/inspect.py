@@ -14,6 +14,7 @@ from trtbuild.options.tensorrt import OpenOptions
 from trtbuild.report.model import Line, Report, Section, Table, Tone, names
 
 if TYPE_CHECKING:
+    from trtbuild.jobs.inspect import Inspection
     from trtbuild.runtime.tensorrt.inspector import EngineLayers
     from trtbuild.runtime.tensorrt.matching import NodePrecision
 
@@ -43,25 +44,48 @@ def command(
     """Print what was asked of each layer of ENGINE, what it runs in, and why.
 
     ENGINE is a TensorRT plan, or the JSON of ``trtexec --exportLayerInfo``. The manifest beside a plan
-    knows its layers, so that no GPU is needed; without one the plan is opened.
+    knows its layers, so that no GPU is needed; without one the plan is opened. Of a plan that was built
+    without a GPU it knows what was asked of each layer.
     """
     from trtbuild.jobs.inspect import inspect_engine
 
     found = inspect_engine(engine, given.make(), ask=open_it)
     layers, nodes = found.layers, found.nodes
-    table = _layer_table(layers) if show_all or not nodes else _node_table(nodes)
     out.show(
         Report(
             title=f"what {engine.name} runs in",
-            sections=(Section("Layers", (*_summary(layers, nodes), table)),),
+            sections=(Section("Layers", _lines(found, show_all=show_all)),),
             data={
                 "precisions": layers.precision_counts(),
                 "reformats": layers.num_reformats,
                 "detailed": layers.detailed,
                 "layers": layers.to_json(),
+                "not_opened": found.not_opened,
                 "nodes": [{**vars(node), "as_asked": node.as_asked} for node in nodes],
             },
         )
+    )
+
+
+def _lines(found: Inspection, *, show_all: bool) -> tuple[Line | Table, ...]:
+    if found.not_opened:
+        count = sum(node.asked == "INT8" for node in found.nodes)
+        return (
+            Line(f"{len(found.nodes)} nodes: INT8 was asked for {count}"),
+            Line(
+                f"note: the plan was built and never opened, so what runs is not known: {found.not_opened}"
+            ),
+            _asked_table(found.nodes),
+        )
+    layers, nodes = found.layers, found.nodes
+    table = _layer_table(layers) if show_all or not nodes else _node_table(nodes)
+    return (*_summary(layers, nodes), table)
+
+
+def _asked_table(nodes: list[NodePrecision]) -> Table:
+    return Table(
+        names("node", "operator", "asked", "why"),
+        tuple((node.node, node.op_type, node.asked, node.why) for node in nodes),
     )
 
 

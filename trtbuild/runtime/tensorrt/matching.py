@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from trtbuild.runtime.tensorrt.inspector import EngineLayers, Layer
 
-__all__ = ["Asked", "NodePrecision", "match_nodes"]
+__all__ = ["INT8", "Asked", "NodePrecision", "match_nodes"]
 
 INT8 = "INT8"
 

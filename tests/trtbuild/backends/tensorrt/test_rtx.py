@@ -17,6 +17,7 @@ from trtbuild import DataRecipe, EngineRecipe, build_engine
 from trtbuild.backends import choose_backend
 from trtbuild.backends.opening import open_engine
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.cli.main import run
 from trtbuild.errors import MissingError, ModelError, OptionError
 from trtbuild.model import write_model
 from trtbuild.options.tensorrt import TensorRTOptions
@@ -177,6 +178,26 @@ def test_an_rtx_plan_beside_the_engine(tmp_path: Path) -> None:
     told = json.loads(result.manifest.read_text())
     assert told["also"]["backend"] == "tensorrt-rtx"
     assert told["files"]["net.rtx.plan"]["what"] == "TensorRT for RTX plan"
+
+
+def test_inspect_tells_what_was_asked_where_no_plan_can_be_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = build(tmp_path, also="tensorrt-rtx")
+    plan = result.also.engine.path
+    capsys.readouterr()
+
+    assert run(["inspect", str(plan), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "no GPU" in told["not_opened"]
+    decided = {d.node: d.quantized for d in result.artifact.decisions}
+    assert {node["node"]: node["asked"] == "INT8" for node in told["nodes"]} == decided
+
+    assert run(["inspect", str(plan), "--open"]) == MissingError.exit_code
+    capsys.readouterr()
+    result.manifest.unlink()
+    assert run(["inspect", str(plan)]) == MissingError.exit_code
+    assert "net.manifest.json' is not there" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_dynamic_input_without_shapes_is_refused_before_calibration(tmp_path: Path) -> None:
