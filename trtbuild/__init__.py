@@ -73,10 +73,15 @@ if TYPE_CHECKING:
     from trtbuild.search.sensitivity import GroupSensitivity
     from trtbuild.target import Attention, Target
     from trtbuild.verification.compare import Comparison
-    from trtbuild.verification.effects import Effect
     from trtbuild.verification.gate import Finding, Gate, Verdict
     from trtbuild.verification.intervals import Estimate
-    from trtbuild.verification.layers import ActivationError, LayerError, LayerReport, WeightError
+    from trtbuild.verification.layers import (
+        ActivationError,
+        Effect,
+        LayerError,
+        LayerReport,
+        WeightError,
+    )
     from trtbuild.verification.metrics import ImageComparison, OutputComparison
     from trtbuild.verification.parts import PartComparison
     from trtbuild.verification.ruling import Ruling
@@ -345,7 +350,6 @@ _PLACES = {
         "Target",
     ),
     "trtbuild.verification.compare": ("Comparison",),
-    "trtbuild.verification.effects": ("Effect",),
     "trtbuild.verification.gate": (
         "Finding",
         "Gate",
@@ -354,6 +358,7 @@ _PLACES = {
     "trtbuild.verification.intervals": ("Estimate",),
     "trtbuild.verification.layers": (
         "ActivationError",
+        "Effect",
         "LayerError",
         "LayerReport",
         "WeightError",
