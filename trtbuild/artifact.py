@@ -66,6 +66,8 @@ class Artifact:
             comparison.
         model: the network at this stage: as given, then prepared. Always float.
         calibration: range of each observed tensor of `model`, once calibrated.
+        given_calibration: the calibration of the network before a search has changed it, which fits the
+            network that the user has; None where nothing could change it.
         halves_apart: tensor -> by how much the thresholds of two halves of the data differ, as a
             share; empty where that is not known.
         early_stop: how a calibration that might stop early has ended; None where it could not.
@@ -82,6 +84,7 @@ class Artifact:
     source: ir.Model
     model: ir.Model
     calibration: Calibration | None = None
+    given_calibration: Calibration | None = None
     halves_apart: Mapping[str, float] = field(default_factory=dict)
     early_stop: EarlyStop | None = None
     quantized: ir.Model | None = None

@@ -137,7 +137,7 @@ def test_what_is_no_manifest(tmp_path, content):
 def test_stages_tell_the_story(tmp_path, capsys):
     manifest = build(capsys, tmp_path, "opset_13", "--no-latency")
     assert [stage["stage"] for stage in manifest["stages"]] == [
-        *("read", "data", "optimize", "calibrate", "choose ranges", "quantize"),
+        *("read", "data", "optimize", "calibrate", "choose ranges", "moves", "quantize"),
     ]
     data = manifest["stages"][1]["details"]
     assert set(data) == {"used", "inputs", "passed_over", "warnings"}

@@ -26,7 +26,7 @@ from trtbuild.jobs.compare import (
 )
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
 from trtbuild.jobs.incoming import arrival, with_gaps_filled
-from trtbuild.jobs.ranges import with_ranges
+from trtbuild.jobs.ranges import int8_candidate
 from trtbuild.jobs.targets import engine_target
 from trtbuild.manifest import write_manifest
 from trtbuild.model import (
@@ -40,7 +40,6 @@ from trtbuild.model import (
 )
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import quantize
 from trtbuild.result import ALSO, ENGINE, PORTABLE, AlsoBuilt, EngineResult
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate, judge
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from trtbuild.recipe import EngineRecipe
     from trtbuild.runtime.session import Feeds, Session
     from trtbuild.search.budget import Tuned
+    from trtbuild.search.candidate import Candidate
 
 __all__ = ["build_engine", "load", "prepare"]
 
@@ -160,13 +160,9 @@ def _in_int8(
     artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
 ) -> tuple[Artifact, Tuned | None]:
     """Find ranges, search where a limit asks for it, and place Q/DQ."""
-    artifact = with_ranges(artifact, plan, recipe, progress)
-    tuned = _tuned(artifact, plan, recipe, progress)
-    artifact = (
-        quantize(artifact, recipe.float_patterns, recipe.float_groups)
-        if tuned is None
-        else tuned.artifact
-    )
+    start = int8_candidate(artifact, plan, recipe, progress)
+    tuned = _tuned(start, plan, recipe, progress)
+    artifact = start.realized() if tuned is None else tuned.artifact
     return with_left_behind(artifact), tuned
 
 
@@ -252,18 +248,16 @@ def _has_budget(recipe: EngineRecipe) -> bool:
 
 
 def _tuned(
-    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
+    start: Candidate, plan: DataPlan, recipe: EngineRecipe, progress: Progress
 ) -> Tuned | None:
     if not _has_budget(recipe) or plan.calibration is None:
         return None
     return meet_budget(
-        artifact,
+        start,
         plan.calibration,
         recipe.gate,
         replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
-        float_patterns=recipe.float_patterns,
-        float_groups=recipe.float_groups,
-        task=task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess),
+        task=task_of(start.artifact.source, plan.verification, recipe.task, recipe.data.preprocess),
         options=recipe.tune,
         progress=progress,
     )
@@ -274,11 +268,12 @@ def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:
     path = output / _form_name(artifact)
     what = "explicit Q/DQ in TensorRT's form: the reference for accuracy, the input of TensorRT 11"
     files = {file.name: what for file in write_model(artifact.whole(artifact.quantized), path)}
-    if artifact.calibration is None:
+    calibration = artifact.given_calibration or artifact.calibration
+    if calibration is None:
         return files
     ranges = output / f"{artifact.name}.calibration.json"
-    keeps = artifact.calibration.histograms is not None
-    write_bytes(ranges, artifact.calibration.to_bytes(histograms=keeps))
+    keeps = calibration.histograms is not None
+    write_bytes(ranges, calibration.to_bytes(histograms=keeps))
     return {**files, ranges.name: "ranges of all tensors, for --calibration"}
 
 

@@ -16,7 +16,9 @@ from trtbuild.options.tensorrt import RangeSource
 from trtbuild.quantization import place, say_without_range, watched_tensors
 from trtbuild.quantization.half import float_activations
 from trtbuild.quantization.masks import reaches_minus_infinity
+from trtbuild.search.candidate import Candidate
 from trtbuild.search.choose_ranges import choose_ranges
+from trtbuild.search.improve import improve
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,15 +28,16 @@ if TYPE_CHECKING:
     from trtbuild.progress import Progress
     from trtbuild.recipe import EngineRecipe
 
-__all__ = ["are_chosen", "observed_tensors", "with_ranges"]
+__all__ = ["are_chosen", "int8_candidate", "observed_tensors"]
 
 
-def with_ranges(
+def int8_candidate(
     artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
-) -> Artifact:
-    """Return the artifact with a range for every tensor that INT8 needs.
+) -> Candidate:
+    """Return the network with a range for every tensor that INT8 needs, ready to be quantized.
 
-    Those of the recipe's file; those of the rule that it names; else those that serve the outputs best.
+    The ranges are those of the recipe's file; those of the rule that it names; else those that serve the
+    outputs best, and then with the moves that do.
 
     Raises:
         ModelError: nothing of the network would run in INT8.
@@ -49,17 +52,33 @@ def with_ranges(
         artifact = _calibrated(artifact, plan, recipe, progress)
     kept = (recipe.float_patterns, recipe.float_groups)
     say_without_range(artifact, *kept, is_strict=recipe.strict)
+    kept_float = (recipe.float_patterns, frozenset(recipe.float_groups))
+    start = Candidate(_with_given(artifact), *kept_float)
     if plan.calibration is None or not are_chosen(recipe):
-        return artifact
-    return choose_ranges(
+        return start
+    calibrated = time.monotonic()
+    seconds = seconds_for(recipe.effort, calibrated - started)
+    artifact = choose_ranges(
         artifact,
         plan.calibration,
         recipe.effort,
         float_patterns=recipe.float_patterns,
         float_groups=recipe.float_groups,
-        seconds=seconds_for(recipe.effort, time.monotonic() - started),
+        seconds=seconds,
         progress=progress,
     )
+    return improve(
+        Candidate(_with_given(artifact), *kept_float),
+        plan.calibration,
+        replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
+        recipe.effort,
+        seconds=seconds - (time.monotonic() - calibrated),
+        progress=progress,
+    )
+
+
+def _with_given(artifact: Artifact) -> Artifact:
+    return replace(artifact, given_calibration=artifact.calibration)
 
 
 def are_chosen(recipe: EngineRecipe) -> bool:

@@ -30,6 +30,10 @@ class TuneOptions:
         50.0, "Most of the work that may fall back to float; a budget that needs more is not met.",
         flag="--max-float", unit="percent", low=0, high=100,
     )  # fmt: skip
+    max_seconds: float | None = option(
+        None, "No step of the search begins later; what it has found by then is taken.",
+        flag="--search-time", unit="s", low=0, when_absent="no limit",
+    )  # fmt: skip
     directory: Path | None = option(
         None, "Folder that keeps the search's results, to go on after an interruption.",
         flag="--search-cache",

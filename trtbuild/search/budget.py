@@ -6,6 +6,7 @@ closer to float. As soon as the budget is met the search stops. Only then groups
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -113,8 +114,11 @@ def tune(
     ranking: Evaluator,
     material: Material,
     progress: Progress = silent,
+    *,
+    seconds: float = float("inf"),
+    now: Callable[[], float] = time.monotonic,
 ) -> Tuned:
-    """Search until the budget is met.
+    """Search until the budget is met, or the time is over; never worse than the start.
 
     Args:
         candidate: the network as it would be quantized without a budget.
@@ -123,17 +127,20 @@ def tune(
         ranking: on a few of them, for the many runs that rank groups.
         material: what the steps work with.
         progress: told of every step.
+        seconds: no run begins later than that.
+        now: a clock, in seconds.
 
     Raises:
         OptionError: a limit is on a figure that the images cannot give.
     """
-    search = _Search(candidate, gate, evaluate)
+    end = now() + seconds
+    search = _Search(candidate, gate, evaluate, lambda: now() >= end)
     for number, (name, step) in enumerate(_STEPS):
-        if search.met:
+        if search.met or search.is_over():
             break
         progress("tune", number, len(_STEPS) + 1)
         search.take_best(name, step(search.best, material))
-    if not search.met:
+    if not search.met and not search.is_over():
         progress("tune", len(_STEPS), len(_STEPS) + 1)
         search.fall_back(ranking, material.max_float_percent, progress)
     progress("tune", len(_STEPS) + 1, len(_STEPS) + 1)
@@ -143,7 +150,10 @@ def tune(
 class _Search:
     """The best candidate so far."""
 
-    def __init__(self, candidate: Candidate, gate: Gate, evaluate: Evaluator) -> None:
+    def __init__(
+        self, candidate: Candidate, gate: Gate, evaluate: Evaluator, is_over: Callable[[], bool]
+    ) -> None:
+        self.is_over = is_over
         self._gate = gate
         self._evaluate = evaluate
         self._steps: list[StepReport] = []
@@ -169,7 +179,7 @@ class _Search:
                 kept.append(what)
                 self.candidate, self._found = candidate, found
                 self.met = meets(found, self._gate)
-            if self.met:
+            if self.met or self.is_over():
                 break
         self._report(name, kept[-1] if kept else "nothing was better", kept=bool(kept))
 

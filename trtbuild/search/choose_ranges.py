@@ -42,10 +42,12 @@ from trtbuild.search.shared_scales import (
     shared_scales,
     thresholds_of,
 )
-from trtbuild.search.work import Work, image_cost, work_for
+from trtbuild.search.work import image_cost, work_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+
+    import onnx_ir as ir
 
     from calibrators import Calibration
     from trtbuild.artifact import Artifact
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from trtbuild.plan import Placement
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["BY_EFFECT", "choose_ranges"]
+__all__ = ["BY_EFFECT", "CheckImages", "choose_ranges"]
 
 _log = logging.getLogger(__name__)
 
@@ -113,8 +115,7 @@ def choose_ranges(
     """
     calibration, clock = artifact.calibration, _Clock(seconds, now)
     assert calibration is not None
-    work = work_for(effort, image_cost(artifact), len(source.index))
-    choosing, checking = _images(artifact, source, work)
+    choosing, checking = _images(artifact, source, effort)
     measured = differentiable_outputs(artifact.model)
     if not checking or not measured or calibration.histograms is None:
         why = "there is no second image" if measured else "no output is of floating point"
@@ -126,12 +127,59 @@ def choose_ranges(
     choice.check_on(checking)
     choice.try_rules()
     if choosing and not clock.is_over:
+        work = work_for(effort, image_cost(artifact), len(source.index))
         choice.try_first_order(choosing, work.num_directions)
     return choice.result(artifact)
 
 
-def _images(artifact: Artifact, source: Source, work: Work) -> tuple[list[Feeds], list[Feeds]]:
+@dataclass(frozen=True)
+class CheckImages:
+    """Calibration images that choose nothing but what is kept of things chosen on others.
+
+    Attributes:
+        feeds: the check images.
+        others: the images that choose.
+        measured: names of the tensors that are measured.
+        measure: by the float network's outputs on the check images.
+    """
+
+    feeds: Sequence[Feeds]
+    others: Sequence[Feeds]
+    measured: tuple[str, ...]
+    measure: Measure
+
+    @classmethod
+    def of(cls, artifact: Artifact, source: Source, effort: Effort) -> CheckImages | None:
+        """Return the same check images that `choose_ranges` takes; None where there are none.
+
+        Raises:
+            DataError: a sample does not load.
+        """
+        others, feeds = _images(artifact, source, effort)
+        measured = differentiable_outputs(artifact.model)
+        if not feeds or not measured:
+            return None
+        reference = open_session(tapped(artifact.model, measured), Execution.FLOAT)
+        outputs = [reference.run(one) for one in feeds]
+        measure = Measure.of(outputs, parts_of(artifact.model, measured))
+        return cls(feeds, others, measured, measure)
+
+    def error(self, model: ir.Model) -> float:
+        """Return the error of another network's outputs, Q/DQ computed as written.
+
+        Raises:
+            ExecutionError: it cannot be opened or run.
+        """
+        session = open_session(tapped(model, self.measured), Execution.FLOAT)
+        try:
+            return self.measure.error([session.run(one) for one in self.feeds])
+        finally:
+            session.close()
+
+
+def _images(artifact: Artifact, source: Source, effort: Effort) -> tuple[list[Feeds], list[Feeds]]:
     """Images that choose, and others that check; the latter are empty where there is one image only."""
+    work = work_for(effort, image_cost(artifact), len(source.index))
     count = min(work.num_choosing + work.num_checking, len(source.index.counts))
     num_checking = min(work.num_checking, count // 2 if work.num_choosing else count)
     if count < 2:

@@ -16,7 +16,6 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.budget import Tuned, tune
-from trtbuild.search.candidate import Candidate
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.steps import Material
 
@@ -24,33 +23,30 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.calibration import CalibrateOptions
     from trtbuild.data import Batch, Source
+    from trtbuild.search.candidate import Candidate
     from trtbuild.verification.gate import Gate
     from trtbuild.verification.tasks.base import TaskFactory
 
 __all__ = ["TuneOptions", "meet_budget"]
 
 
-def meet_budget(  # noqa: PLR0913 - each is said by another part of the recipe
-    artifact: Artifact,
+def meet_budget(
+    start: Candidate,
     source: Source,
     gate: Gate,
     calibrate_options: CalibrateOptions,
     *,
-    float_patterns: tuple[str, ...] = (),
-    float_groups: tuple[str, ...] = (),
     task: TaskFactory | None = None,
     options: TuneOptions | None = None,
     progress: Progress = silent,
 ) -> Tuned:
-    """Search, on calibration images alone, how to quantize `artifact` so that it meets `gate`.
+    """Search, on calibration images alone, how to quantize a network so that it meets `gate`.
 
     Args:
-        artifact: calibrated, with its histograms.
+        start: calibrated, with its histograms; its groups in float stay in float whatever happens.
         source: the calibration images; what is judged later must not be among them.
         gate: the budget.
         calibrate_options: how ranges are found when the network changes.
-        float_patterns: groups that stay in float whatever happens, by name, op type or glob.
-        float_groups: exact names of groups that stay in float whatever happens.
         task: makes the judge of the network's task.
         options: how far the search goes.
         progress: told of every step.
@@ -61,7 +57,7 @@ def meet_budget(  # noqa: PLR0913 - each is said by another part of the recipe
     """
     if not gate.limits:
         raise OptionError("a search needs a budget, for example --max-top1-drop 0.5.")
-    options = options or TuneOptions()
+    options, artifact = options or TuneOptions(), start.artifact
     data = _batches(artifact, source, options.num_images)
 
     def evaluator(images: list[Batch]) -> Evaluator:
@@ -74,7 +70,9 @@ def meet_budget(  # noqa: PLR0913 - each is said by another part of the recipe
         )
 
     def calibrated(changed: Artifact) -> Artifact:
-        tensors = watched_tensors(changed.model, float_patterns, float_groups, changed.target)
+        tensors = watched_tensors(
+            changed.model, start.float_patterns, start.float_groups, changed.target
+        )
         return calibrate(changed, source, tensors, calibrate_options, progress)
 
     material = Material(
@@ -84,12 +82,13 @@ def meet_budget(  # noqa: PLR0913 - each is said by another part of the recipe
         max_float_percent=options.max_float_percent,
     )
     return tune(
-        Candidate(artifact, float_patterns, frozenset(float_groups)),
+        start,
         gate,
         evaluator(data),
         evaluator(_first(data, options.num_ranking_images)),
         material,
         progress,
+        seconds=float("inf") if options.max_seconds is None else options.max_seconds,
     )
 
 

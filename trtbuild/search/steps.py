@@ -20,6 +20,7 @@ from trtbuild.search.channel_ranges import channel_ranges
 from trtbuild.search.channel_samples import channel_samples
 from trtbuild.search.channel_scaling import rescaled
 from trtbuild.search.channel_sites import find_sites
+from trtbuild.search.choose_ranges import BY_EFFECT
 from trtbuild.search.equalization import equalize, find_pairs
 from trtbuild.search.rounding import round_weights
 
@@ -203,10 +204,7 @@ def _with_choices(candidate: Candidate, chosen: Sequence[Choice], material: Mate
     found = artifact.calibration
     assert found is not None
     assert before.calibration is not None
-    ranges = dict(found.ranges)
-    for name, old in before.calibration.ranges.items():
-        if name in ranges and _is_same(ranges[name].observed_amax, old.observed_amax):
-            ranges[name] = replace(ranges[name], amax=old.amax, method=old.method)
+    ranges = _kept_where_same(found.ranges, before.calibration.ranges)
     for choice in chosen:
         assert choice.rescaling is not None
         name = read[choice.rescaling.site.tensor]
@@ -214,6 +212,17 @@ def _with_choices(candidate: Candidate, chosen: Sequence[Choice], material: Mate
             ranges[name] = replace(ranges[name], amax=float(np.float32(choice.amax)))
     artifact = replace(artifact, calibration=replace(found, ranges=ranges))
     return replace(candidate, artifact=artifact, shifts={})
+
+
+def _kept_where_same(
+    ranges: Mapping[str, TensorRange], before: Mapping[str, TensorRange]
+) -> dict[str, TensorRange]:
+    """Ranges of a changed network; tensors that hold what they held keep what was chosen for them."""
+    kept = dict(ranges)
+    for name, old in before.items():
+        if name in kept and _is_same(kept[name].observed_amax, old.observed_amax):
+            kept[name] = replace(kept[name], amax=old.amax, method=old.method)
+    return kept
 
 
 def _is_same(one: float, other: float) -> bool:
@@ -274,6 +283,7 @@ def _by_the_same_rule(artifact: Artifact, before: Artifact) -> Artifact:
     chosen, found = before.calibration, artifact.calibration
     if chosen is None or found is None or found.histograms is None:
         return artifact
-    if (chosen.method, dict(chosen.options)) == (found.method, dict(found.options)):
-        return artifact
+    if chosen.method == BY_EFFECT:
+        ranges = _kept_where_same(found.ranges, chosen.ranges)
+        return replace(artifact, calibration=replace(found, method=BY_EFFECT, ranges=ranges))
     return replace(artifact, calibration=found.chosen_with(chosen.method, **chosen.options))

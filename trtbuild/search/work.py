@@ -14,7 +14,7 @@ from trtbuild.options.effort import Effort
 if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
 
-__all__ = ["Work", "image_cost", "work_for"]
+__all__ = ["Work", "image_cost", "may_move", "work_for"]
 
 # Nominal seconds of one core: for a multiply-accumulate, and for a value that is rounded.
 _PER_MAC = 2e-11
@@ -23,6 +23,7 @@ _PER_VALUE = 8e-9
 # A run for gradients costs about so many plain ones.
 _BACKWARD = 3
 _NUM_CHOICES = 11
+_NUM_CALIBRATIONS = 3
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,8 @@ def work_for(effort: Effort, image_seconds: float, num_images: int) -> Work:
     granted = max(_SHARE[effort] * num_images, _GRANTED[effort] / image_seconds)
     levels = _LEVELS[effort]
     return next((work for work in levels if work.num_runs <= granted), levels[-1])
+
+
+def may_move(effort: Effort, image_seconds: float, num_images: int) -> bool:
+    """Say whether there is room for moves that change the network, which calibrate it a few times again."""
+    return image_seconds * num_images * _NUM_CALIBRATIONS <= _GRANTED[effort]

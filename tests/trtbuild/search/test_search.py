@@ -38,7 +38,7 @@ def ready():
 
 
 def search(ready, gate: Gate, **options) -> Tuned:
-    return meet_budget(ready, Images(0), gate, OPTIONS, options=TuneOptions(**options))
+    return meet_budget(Candidate(ready), Images(0), gate, OPTIONS, options=TuneOptions(**options))
 
 
 def judged(ready, network, gate: Gate):
@@ -104,10 +104,16 @@ def test_a_search_goes_on_where_it_was_interrupted(ready, tmp_path) -> None:
 
 def test_groups_that_the_user_names_stay_in_float_and_are_not_the_searchs(ready) -> None:
     gate = Gate(min_sqnr=-5.0)
-    tuned = meet_budget(ready, Images(0), gate, OPTIONS, float_groups=("d1",))
+    tuned = meet_budget(Candidate(ready, float_groups=frozenset({"d1"})), Images(0), gate, OPTIONS)
     assert tuned.float_layers == ()
     reasons = {d.node: d.reason for d in tuned.artifact.decisions if not d.quantized}
     assert reasons["d1"] == "kept in float by its name"
+
+
+def test_a_search_without_time_ends_with_the_network_as_it_was(ready) -> None:
+    tuned = search(ready, Gate(min_sqnr=90.0), max_seconds=0.0)
+    assert not tuned.met
+    assert [step.step for step in tuned.steps] == ["as calibrated"]
 
 
 def test_a_search_needs_a_budget(ready) -> None:

@@ -1,0 +1,58 @@
+"""Moves that change the network are kept where other images agree, and what it computes stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.trtbuild.search.depthwise_network import Images, artifact
+from trtbuild.calibration import CalibrateOptions, calibrate
+from trtbuild.options.effort import Effort
+from trtbuild.quantization import watched_tensors
+from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.candidate import Candidate
+from trtbuild.search.choose_ranges import choose_ranges
+from trtbuild.search.improve import improve
+
+
+@pytest.fixture(scope="module")
+def start() -> Candidate:
+    plain = artifact(imbalance=1.5)
+    ready = calibrate(plain, Images(0), watched_tensors(plain.model))
+    return Candidate(choose_ranges(ready, Images(0)))
+
+
+@pytest.fixture(scope="module")
+def better(start) -> Candidate:
+    return improve(start, Images(0), CalibrateOptions())
+
+
+def outputs(model) -> np.ndarray:
+    """On images that nothing has seen."""
+    session = open_session(model, Execution.REFERENCE)
+    return np.stack([session.run(one.load())["logits"] for one in Images(1)]).astype(np.float64)
+
+
+def noise(candidate: Candidate) -> float:
+    reference = outputs(candidate.artifact.source)
+    return float(((outputs(candidate.network()) - reference) ** 2).sum())
+
+
+def test_channels_of_unlike_size_are_mended(start, better) -> None:
+    # 6 dB are one of eight bits
+    assert noise(better) < noise(start) / 4
+    record = better.artifact.history[-1]
+    assert record.stage == "moves"
+    assert "channel scaling" in record.summary
+    assert record.details["error"] < record.details["error_before"]
+
+
+def test_the_float_network_still_computes_the_same(better) -> None:
+    wanted, found = outputs(better.artifact.source), outputs(better.artifact.model)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_nothing_is_tried_where_the_time_is_over_or_little_is_asked_for(start) -> None:
+    late = improve(start, Images(0), CalibrateOptions(), seconds=0.0)
+    assert late.artifact.calibration == start.artifact.calibration
+    assert improve(start, Images(0), CalibrateOptions(), Effort.FAST) is start

@@ -1,0 +1,176 @@
+"""Moves that change the network, and not what it computes in float: each is kept where check images agree.
+
+The ranges of `trtbuild.search.choose_ranges` come first. Then channels of unlike size are scaled, ranges are
+chosen anew for what has changed, and biases are corrected. A move is proposed on some calibration images and
+kept only if others, which did not choose it, show less error of the outputs; so no move makes the network
+worse there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trtbuild.artifact import Record
+from trtbuild.calibration import calibrate
+from trtbuild.errors import ModelError
+from trtbuild.options.effort import Effort
+from trtbuild.progress import Progress, silent
+from trtbuild.quantization import watched_tensors
+from trtbuild.search.choose_ranges import CheckImages, choose_ranges
+from trtbuild.search.steps import Material, correct_biases, rescale_channels, round_anew
+from trtbuild.search.work import image_cost, may_move
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.calibration import CalibrateOptions
+    from trtbuild.data import Source
+    from trtbuild.search.candidate import Candidate
+
+__all__ = ["improve"]
+
+_log = logging.getLogger(__name__)
+
+# A move that gains less is as likely luck of the images.
+_LEAST_GAIN = 0.03
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """One proposal: the move, what it did, its error on the check images, and whether it was kept."""
+
+    move: str
+    what: str
+    error: float
+    kept: bool
+
+
+def improve(
+    start: Candidate,
+    source: Source,
+    options: CalibrateOptions,
+    effort: Effort = Effort.NORMAL,
+    *,
+    seconds: float = float("inf"),
+    now: Callable[[], float] = time.monotonic,
+    progress: Progress = silent,
+) -> Candidate:
+    """Return the candidate with the moves that bring its outputs nearer to float, and their record.
+
+    Args:
+        start: with ranges chosen.
+        source: calibration images.
+        options: how the ranges of a changed network are found.
+        effort: how much is tried; nothing of `Effort.FAST`.
+        seconds: no proposal begins later than that.
+        now: a clock, in seconds.
+        progress: told of every proposal.
+
+    Raises:
+        DataError: a sample does not load.
+        ModelError: the network cannot be run.
+    """
+    artifact = start.artifact
+    if effort is Effort.FAST or not may_move(effort, image_cost(artifact), len(source.index)):
+        return start
+    images = CheckImages.of(artifact, source, effort)
+    if images is None:
+        return start
+    search = _Search(start, source, options, effort, images, now() + seconds, now, progress)
+    search.rescale()
+    search.take("bias correction", correct_biases(lambda: search.best, search.material))
+    if effort is Effort.HIGH:
+        search.take("rounding of weights", round_anew(lambda: search.best, search.material))
+    return search.result()
+
+
+class _Search:
+    """The best candidate so far."""
+
+    def __init__(
+        self,
+        start: Candidate,
+        source: Source,
+        options: CalibrateOptions,
+        effort: Effort,
+        images: CheckImages,
+        end: float,
+        now: Callable[[], float],
+        progress: Progress,
+    ) -> None:
+        self.best = start
+        self.material = Material(feeds=images.others, calibrate=self._calibrated)
+        self._source, self._options, self._effort = source, options, effort
+        self._images, self._end, self._now, self._progress = images, end, now, progress
+        self._before = self._error = images.error(start.network())
+        self._tried: list[_Tried] = []
+        self._history = start.artifact.history
+
+    def _calibrated(self, changed: Artifact) -> Artifact:
+        kept = (self.best.float_patterns, self.best.float_groups, changed.target)
+        return calibrate(
+            changed, self._source, watched_tensors(changed.model, *kept), self._options
+        )
+
+    @property
+    def _is_over(self) -> bool:
+        return self._now() >= self._end
+
+    def take(self, move: str, proposals: Iterator[tuple[str, Candidate]]) -> bool:
+        """Keep each proposal of a move that is better than all before it; say whether one is."""
+        before = self.best
+        while not self._is_over:
+            try:
+                found = next(proposals, None)
+            except ModelError as refused:  # a move that does not fit this network
+                _log.info("%s: %s", move, refused)
+                break
+            if found is None:
+                break
+            what, candidate = found
+            error = self._images.error(candidate.network())
+            kept = error < self._error * (1.0 - _LEAST_GAIN)
+            self._tried.append(_Tried(move, what, error, kept))
+            self._progress("moves", len(self._tried), None)
+            if kept:
+                self.best, self._error = candidate, error
+        return self.best is not before
+
+    def rescale(self) -> None:
+        """Scale channels, and choose the ranges of the changed network anew."""
+        fixed = self.best
+        if not self.take("channel scaling", rescale_channels(lambda: fixed, self.material)):
+            return
+        if not self._is_over:
+            self.take("ranges chosen anew", self._chosen_anew())
+
+    def _chosen_anew(self) -> Iterator[tuple[str, Candidate]]:
+        best = self.best
+        chosen = choose_ranges(
+            best.artifact,
+            self._source,
+            self._effort,
+            float_patterns=best.float_patterns,
+            float_groups=best.float_groups,
+            seconds=self._end - self._now(),
+            now=self._now,
+            progress=self._progress,
+        )
+        yield chosen.history[-1].summary, replace(best, artifact=chosen)
+
+    def result(self) -> Candidate:
+        """The best candidate with a record of what was tried."""
+        kept = [f"{tried.move} ({tried.what})" for tried in self._tried if tried.kept]
+        details = {
+            "images_checked": len(self._images.feeds),
+            "error_before": self._before,
+            "error": self._error,
+            "tried": self._tried,
+        }
+        record = Record("moves", "; ".join(kept) or "nothing was better", details)
+        artifact = replace(self.best.artifact, history=(*self._history, record))
+        return replace(self.best, artifact=artifact)
