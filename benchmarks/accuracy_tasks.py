@@ -1,0 +1,205 @@
+"""What `benchmarks/accuracy.py` measures, one task a process: ``accuracy_tasks.py`` JSON.
+
+The task comes as JSON in the first argument, the figures go as JSON to standard output. Seconds are those of
+the tool's whole call, on the wall; peak memory is that of the process when the tool is done. Judging comes
+after both: by trtbuild's own judges, against the float network, on data that no tool has seen.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx.version_converter
+from calibration_tasks import memory_mib
+
+from trtbuild.data import open_data
+from trtbuild.jobs.compare import task_of, verification_batches
+from trtbuild.jobs.engine import build_engine, load
+from trtbuild.model import input_specs
+from trtbuild.model.parts import output_parts
+from trtbuild.options.compare import TaskOptions
+from trtbuild.options.effort import Effort
+from trtbuild.recipe import DataRecipe, EngineRecipe
+from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.verification.compare import Comparison, ComparisonOptions, compare_each
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from trtbuild.runtime.session import Session
+
+Forms = dict[str, tuple[Path, Execution]]
+
+TENSORRT_FORM, PORTABLE = "TensorRT's form", "portable engine"
+# The share of the calibration data that a seed leaves.
+SEEDED_SHARE = 0.75
+_PER_CHANNEL_OPSET = 13
+
+
+@dataclass(frozen=True)
+class Work:
+    """One network given to one tool.
+
+    Attributes:
+        tool: a key of `TOOLS`.
+        model: the float network.
+        calibration, evaluation: ``.npz`` with one array an input; what calibrates, and what judges.
+        seed: draws the part of the calibration data that is used; None uses all of it.
+    """
+
+    tool: str
+    model: Path
+    calibration: Path
+    evaluation: Path
+    seed: int | None = None
+
+    def feeds(self) -> dict[str, np.ndarray]:
+        """The calibration data as the seed leaves it."""
+        with np.load(self.calibration) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        if self.seed is None:
+            return arrays
+        count = len(next(iter(arrays.values())))
+        drawn = np.random.default_rng(self.seed).permutation(count)[: round(SEEDED_SHARE * count)]
+        return {name: array[np.sort(drawn)] for name, array in arrays.items()}
+
+
+def ours(work: Work, effort: Effort, folder: Path) -> Forms:
+    """``trtbuild engine --int8 --effort ...``, all else as by default, no latency measured."""
+    data = folder / "calibration.npz"
+    np.savez(data, **work.feeds())  # type: ignore[arg-type]
+    recipe = EngineRecipe(
+        model=work.model, output=folder, data=DataRecipe(data=str(data)), effort=effort,
+        backend="onnxruntime", latency=None,
+    )  # fmt: skip
+    build_engine(recipe)
+    return {
+        TENSORRT_FORM: (next(folder.glob("*.int8.onnx")), Execution.REFERENCE),
+        PORTABLE: (next(folder.glob("*.onnxruntime.onnx")), Execution.FAST),
+    }
+
+
+def onnxruntime(work: Work, method: str, folder: Path) -> Forms:
+    """``quantize_static`` as its documentation advises for TensorRT, after its own preparation.
+
+    Scales by channel need opset 13; networks of an older one are converted by ONNX first.
+    """
+    from onnxruntime import quantization as q
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared, path = folder / "prepared.onnx", folder / "int8.onnx"
+    model = onnx.load(work.model)
+    if next(one.version for one in model.opset_import if not one.domain) < _PER_CHANNEL_OPSET:
+        model = onnx.version_converter.convert_version(model, _PER_CHANNEL_OPSET)
+    quant_pre_process(model, prepared, skip_symbolic_shape=True)
+    q.quantize_static(
+        prepared, path, _Reader(work.feeds()), quant_format=q.QuantFormat.QDQ, per_channel=True,
+        activation_type=q.QuantType.QInt8, weight_type=q.QuantType.QInt8,
+        calibrate_method=q.CalibrationMethod[method], extra_options={"ActivationSymmetric": True},
+    )  # fmt: skip
+    return {TENSORRT_FORM: (path, Execution.REFERENCE)}
+
+
+class _Reader:
+    """Gives the samples one by one, and anew as often as it is asked."""
+
+    def __init__(self, feeds: Mapping[str, np.ndarray]) -> None:
+        self._all = feeds
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._feeds = self._samples()
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._feeds, None)
+
+    def _samples(self) -> Iterator[dict[str, np.ndarray]]:
+        for row in range(len(next(iter(self._all.values())))):
+            yield {name: array[row : row + 1] for name, array in self._all.items()}
+
+
+def modelopt(work: Work, method: str, folder: Path) -> Forms:
+    """NVIDIA's ModelOpt for ONNX; what is not INT8 stays in FP32."""
+    from modelopt.onnx.quantization import quantize
+
+    path = folder / "int8.onnx"
+    quantize(
+        onnx_path=str(work.model), quantize_mode="int8", calibration_data=work.feeds(),
+        calibration_method=method, calibration_eps=["cpu"], high_precision_dtype="fp32",
+        output_path=str(path),
+    )  # fmt: skip
+    return {TENSORRT_FORM: (path, Execution.REFERENCE)}
+
+
+TOOLS: dict[str, Callable[[Work, Path], Forms]] = {
+    "trtbuild fast": lambda work, folder: ours(work, Effort.FAST, folder),
+    "trtbuild normal": lambda work, folder: ours(work, Effort.NORMAL, folder),
+    "trtbuild high": lambda work, folder: ours(work, Effort.HIGH, folder),
+    "ONNX Runtime MinMax": lambda work, folder: onnxruntime(work, "MinMax", folder),
+    "ONNX Runtime Entropy": lambda work, folder: onnxruntime(work, "Entropy", folder),
+    "ONNX Runtime Percentile": lambda work, folder: onnxruntime(work, "Percentile", folder),
+    "ModelOpt entropy": lambda work, folder: modelopt(work, "entropy", folder),
+    "ModelOpt max": lambda work, folder: modelopt(work, "max", folder),
+}
+
+
+def judged(work: Work, forms: Forms) -> dict[str, Comparison]:
+    """Each form against the float network, by the task that the network's graph tells."""
+    network = load(work.model).source
+    inputs = input_specs(network)
+    source = open_data(DataRecipe(data=str(work.evaluation)), inputs, calibrates=False).verification
+    sessions: dict[str, Session] = {
+        name: open_session(path, execution) for name, (path, execution) in forms.items()
+    }
+    return compare_each(
+        open_session(network),
+        sessions,
+        verification_batches(inputs, source, 8),
+        ComparisonOptions(make_task=task_of(network, source, TaskOptions())),
+        parts=output_parts(network),
+    )
+
+
+def figures(found: Comparison) -> dict[str, Any]:
+    """The task's figure, and the SQNR of the part of an output where it is least."""
+    score = None if found.task is None else found.task.main
+    sqnr = [(o.judged_sqnr_db.value, o.judged) for o in found.outputs if o.judged_sqnr_db]
+    least, part = min(sqnr, default=(None, ""))
+    return {
+        "task": None if found.task is None else found.task.task,
+        "figure": None if score is None else {"name": score.name, **asdict(score.estimate)},
+        "samples": found.num_images,
+        "sqnr_db": least,
+        "part": part,
+    }
+
+
+def main() -> None:
+    """Do one task."""
+    given = json.loads(sys.argv[1])
+    paths = {name: Path(given.pop(name)) for name in ("model", "calibration", "evaluation")}
+    work = Work(**given, **paths)
+    logging.disable(logging.WARNING)
+    out = os.dup(1)
+    os.dup2(2, 1)  # tools that print must not get into the figures
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        forms = TOOLS[work.tool](work, Path(folder))
+        seconds, peak = time.perf_counter() - started, memory_mib("VmHWM")
+        done = {name: figures(found) for name, found in judged(work, forms).items()}
+    answer = {"seconds": seconds, "peak_mib": peak, "forms": done}
+    os.write(out, json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    main()
