@@ -15,6 +15,7 @@ Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,15 +35,36 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds
     from trtbuild.verification.side_branches import Tap
 
-__all__ = ["corrected", "mean_shifts"]
+__all__ = ["MeanShift", "corrected", "mean_shifts", "measured_shifts"]
 
 _WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+@dataclass(frozen=True)
+class MeanShift:
+    """What quantizing a layer adds to its outputs.
+
+    Attributes:
+        mean: of each output channel, float64 ``[channels]``.
+        share: of the layer's squared error, what correcting the means takes away, 0 to 1.
+    """
+
+    mean: np.ndarray
+    share: float
 
 
 def mean_shifts(
     reference: ir.Model, quantized: ir.Model, feeds: Iterable[Feeds]
 ) -> dict[str, np.ndarray]:
-    """Return node name -> mean of (quantized - float) of each output channel, float64 ``[channels]``.
+    """Return node name -> `MeanShift.mean`; see `measured_shifts`."""
+    found = measured_shifts(reference, quantized, feeds)
+    return {name: shift.mean for name, shift in found.items()}
+
+
+def measured_shifts(
+    reference: ir.Model, quantized: ir.Model, feeds: Iterable[Feeds]
+) -> dict[str, MeanShift]:
+    """Return node name -> mean of (quantized - float) of each output channel, each layer on float inputs.
 
     One pass over the images, in which every layer is computed twice.
 
@@ -59,7 +81,7 @@ def mean_shifts(
     observer = _MeanShifts(wanted)
     session = open_session(taps.reference, Execution.REFERENCE)
     observe(session, as_samples(feeds), [observer])
-    return observer.means()
+    return observer.shifts()
 
 
 class _MeanShifts(Observer):
@@ -68,6 +90,7 @@ class _MeanShifts(Observer):
     def __init__(self, taps: Sequence[Tap]) -> None:
         self._taps = taps
         self._sums: dict[str, np.ndarray] = {}
+        self._squares: dict[str, float] = {}
         self._counts: dict[str, int] = {}
 
     @property
@@ -81,11 +104,17 @@ class _MeanShifts(Observer):
                 channels = shift.ndim - 1 if tap.op_type == "MatMul" else 1
                 axes = tuple(axis for axis in range(shift.ndim) if axis != channels)
                 self._sums[tap.node] = self._sums.get(tap.node, 0.0) + shift.sum(axis=axes)
+                self._squares[tap.node] = self._squares.get(tap.node, 0.0) + float((shift**2).sum())
                 count = shift.size // shift.shape[channels]
                 self._counts[tap.node] = self._counts.get(tap.node, 0) + count
 
-    def means(self) -> dict[str, np.ndarray]:
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
+    def shifts(self) -> dict[str, MeanShift]:
+        found = {}
+        for name, total in self._sums.items():
+            mean = total / self._counts[name]
+            taken = float((mean**2).sum()) * self._counts[name]
+            found[name] = MeanShift(mean, taken / max(self._squares[name], taken, 1e-300))
+        return found
 
 
 def corrected(model: ir.Model, shifts: Mapping[str, np.ndarray]) -> ir.Model:

@@ -66,7 +66,7 @@ def improve(
         source: calibration images.
         options: how the ranges of a changed network are found.
         effort: how much is tried; nothing of `Effort.FAST`.
-        seconds: no proposal begins later than that.
+        seconds: no proposal but that of biases begins later than that.
         now: a clock, in seconds.
         progress: told of every proposal.
 
@@ -82,7 +82,9 @@ def improve(
         return start
     search = _Search(start, source, options, effort, images, now() + seconds, now, progress)
     search.rescale()
-    search.take("bias correction", correct_biases(lambda: search.best, search.material))
+    # two runs of a few images: too little to be left out for time
+    biases = correct_biases(lambda: search.best, search.material)
+    search.take("bias correction", biases, in_any_case=True)
     if effort is Effort.HIGH:
         search.take("rounding of weights", round_anew(lambda: search.best, search.material))
     return search.result()
@@ -120,10 +122,16 @@ class _Search:
     def _is_over(self) -> bool:
         return self._now() >= self._end
 
-    def take(self, move: str, proposals: Iterator[tuple[str, Candidate]]) -> bool:
+    def take(
+        self,
+        move: str,
+        proposals: Iterator[tuple[str, Candidate]],
+        *,
+        in_any_case: bool = False,
+    ) -> bool:
         """Keep each proposal of a move that is better than all before it; say whether one is."""
         before = self.best
-        while not self._is_over:
+        while in_any_case or not self._is_over:
             try:
                 found = next(proposals, None)
             except ModelError as refused:  # a move that does not fit this network

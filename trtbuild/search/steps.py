@@ -14,7 +14,7 @@ import numpy as np
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import GroupKind
 from trtbuild.quantization import place_by_ranges
-from trtbuild.search.bias_correction import mean_shifts
+from trtbuild.search.bias_correction import measured_shifts
 from trtbuild.search.channel_choice import best_choices
 from trtbuild.search.channel_ranges import channel_ranges
 from trtbuild.search.channel_samples import channel_samples
@@ -58,6 +58,9 @@ METHODS: tuple[tuple[str, dict[str, float]], ...] = (
 _WORTH_DB_FREE = 1.0
 _WORTH_DB = 2.0
 
+# Layers whose mean error is so much of their error are corrected where correcting all is not better.
+_WORTH_SHARE = 0.1
+
 _SAME_AMAX = 1e-4
 
 # Ranges closer than this are not worth a run.
@@ -98,11 +101,20 @@ def other_calibrator(
 def correct_biases(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """The mean error of each channel taken out of the biases."""
+    """The mean error of each channel taken out of the biases: of all layers, or where it matters most.
+
+    One pass over the images. A few values far off, as of tokens that the outputs do not depend on, may make a
+    mean that serves none of the others; then it is a small share of the layer's error.
+    """
     candidate = best()
     plain = replace(candidate, shifts={})
-    shifts = mean_shifts(candidate.artifact.model, plain.network(), material.feeds)
-    yield f"biases of {len(shifts)} layers", replace(candidate, shifts=shifts)
+    found = measured_shifts(candidate.artifact.model, plain.network(), material.feeds)
+    means = {name: shift.mean for name, shift in found.items()}
+    yield f"biases of {len(means)} layers", replace(candidate, shifts=means)
+    few = {name: means[name] for name, shift in found.items() if shift.share >= _WORTH_SHARE}
+    if 0 < len(few) < len(means):
+        what = f"biases of {len(few)} layers, where they are {_WORTH_SHARE:.0%} of the error"
+        yield what, replace(candidate, shifts=few)
 
 
 def equalize_channels(
@@ -121,7 +133,7 @@ def equalize_channels(
             artifact = material.calibrate(replace(candidate.artifact, model=equalized))
             artifact = _by_the_same_rule(artifact, candidate.artifact)
             what = f"channels behind {len(changed)} layers, strength {strength:g}"
-            equal = replace(candidate, artifact=artifact, shifts={})
+            equal = replace(candidate, artifact=artifact, shifts={}, rounded={})
             yield what, equal
             for more, corrected in correct_biases(lambda equal=equal: equal, material):  # type: ignore[misc]
                 yield f"{what}; {more}", corrected
@@ -157,7 +169,7 @@ def rescale_channels(
 
     Every tensor is judged by itself on a sample of its values (seconds for a hundred tensors, after one
     run over the images); a proposal costs one calibration of the changed network. The tensors are those
-    whose expected error falls clearly; first those that need no operator more.
+    whose expected error falls clearly; the last proposal is of those that need no operator more.
     """
     candidate = best()
     model = candidate.artifact.model
@@ -168,9 +180,9 @@ def rescale_channels(
     nodes = nodes_by_name(model.graph)
     choices = [best_choices(s, samples[s.tensor], nodes) for s in sites if s.tensor in samples]
     proposals = (
-        ("scaled where it is free", 1, True),
-        ("scaled", 1, False),
         ("scaled or shifted", 2, False),
+        ("scaled", 1, False),
+        ("scaled where it is free", 1, True),
     )
     for what, place, only_free in proposals:
         chosen = [
@@ -211,7 +223,7 @@ def _with_choices(candidate: Candidate, chosen: Sequence[Choice], material: Mate
         if name in ranges:
             ranges[name] = replace(ranges[name], amax=float(np.float32(choice.amax)))
     artifact = replace(artifact, calibration=replace(found, ranges=ranges))
-    return replace(candidate, artifact=artifact, shifts={})
+    return replace(candidate, artifact=artifact, shifts={}, rounded={})
 
 
 def _kept_where_same(
