@@ -184,7 +184,18 @@ class EngineResult:
                 found.append(
                     f"ranges are reused, and '{far[0]}' has {moved[far[0]]:.1f} times its magnitude"
                 )
-        return (*found, *self._spoilt_input())
+        return (*found, *self._unused_cache(), *self._spoilt_input())
+
+    def _unused_cache(self) -> Iterator[str]:
+        """What is wrong with the calibration cache that the engine should have been built with."""
+        if "cache" in self.engine.without_effect:
+            yield f"the calibration cache had no effect: {self.engine.backend} takes none"
+            return
+        for record in self.artifact.history:
+            if record.stage == "cache":
+                found, total = record.details["num_found"], record.details["num_tensors"]
+                if 2 * found < total:
+                    yield f"the calibration cache has scales for {found} of the {total} tensors of INT8"
 
     def _spoilt_input(self) -> Iterator[str]:
         """What is wrong with the values of the only input: constant, saturated, or wrongly scaled.

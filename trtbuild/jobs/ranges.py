@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from trtbuild.artifact import Record
 from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
 from trtbuild.errors import ModelError
+from trtbuild.jobs.cache import read_cache
 from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.traversal import all_nodes, bodies, label
 from trtbuild.options.effort import seconds_for
@@ -50,6 +51,7 @@ def int8_candidate(
         artifact = _with_earlier_ranges(artifact, plan, recipe)
     else:
         artifact = _calibrated(artifact, plan, recipe, progress)
+    artifact = _with_cache_told(artifact, recipe)
     kept = (recipe.float_patterns, recipe.float_groups)
     say_without_range(artifact, *kept, is_strict=recipe.strict)
     kept_float = (recipe.float_patterns, frozenset(recipe.float_groups))
@@ -79,6 +81,19 @@ def int8_candidate(
 
 def _with_given(artifact: Artifact) -> Artifact:
     return replace(artifact, given_calibration=artifact.calibration)
+
+
+def _with_cache_told(artifact: Artifact, recipe: EngineRecipe) -> Artifact:
+    """Record for how many of the tensors that INT8 needs the calibration cache of the recipe has a scale."""
+    path, calibration = recipe.tensorrt.cache, artifact.calibration
+    if path is None or calibration is None:
+        return artifact
+    scales = read_cache(path).scales
+    found = sum(name in scales for name in calibration.amaxes)
+    total = len(calibration.amaxes)
+    summary = f"'{path.name}' has scales for {found} of {total} tensors"
+    details = {"file": path.name, "num_found": found, "num_tensors": total}
+    return artifact.having(Record("cache", summary, details))
 
 
 def are_chosen(recipe: EngineRecipe) -> bool:

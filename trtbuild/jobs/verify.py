@@ -328,6 +328,6 @@ def _culprits(
         raise OptionError("bisecting needs a limit that fails, for example --min-sqnr 20.")
 
     def passes(floats: frozenset[str]) -> bool:
-        return judge(evaluate(candidate.with_float(floats).network()), gate).passed
+        return judge(evaluate(candidate.with_float(floats).network()), gate).holds
 
     return find_culprits([group.name for group in candidate.groups()], passes, progress)

@@ -89,7 +89,7 @@ def meets(comparison: Comparison, gate: Gate) -> bool:
         if expected_top1_drop(comparison) > _MARGIN * gate.max_top1_drop:
             return False
         gate = replace(gate, max_top1_drop=None)
-    return judge(_with_margin(comparison), gate).passed
+    return judge(_with_margin(comparison), gate).holds
 
 
 def expected_top1_drop(comparison: Comparison) -> float:

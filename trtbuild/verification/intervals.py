@@ -28,6 +28,7 @@ __all__ = [
     "percent_of_mean",
     "proportion",
     "ratio_of_sums",
+    "samples_needed",
     "student_quantile",
 ]
 
@@ -253,3 +254,47 @@ def difference_of_proportions(
     return Estimate(
         (only_first - only_second) / trials, max(-1.0, centre - half), min(1.0, centre + half)
     )
+
+
+def samples_needed(estimate: Estimate, limit: float, num_samples: int) -> int | None:
+    """Return how many samples bring the interval clear of `limit`, if the figure stays what it is.
+
+    Of a share in percent with Wilson's interval, as that shrinks: in full agreement faster than with the root
+    of the number. Of any other figure by the root; where that is 0 (nothing differed), by the number itself.
+
+    Args:
+        estimate: holds `limit`.
+        limit: what the interval must not hold.
+        num_samples: that the estimate is of.
+
+    Returns:
+        None where nobody can tell: the figure lies on the limit, or has no interval.
+    """
+    below = limit < estimate.value
+    half = estimate.value - estimate.low if below else estimate.high - estimate.value
+    distance = abs(estimate.value - limit)
+    if distance == 0.0 or not math.isfinite(half) or not num_samples:
+        return None
+    trials = _wilson_trials(estimate)
+    if trials is not None:
+        share, edge = estimate.value / 100.0, limit / 100.0
+        # Wilson's ends e solve (share - e)^2 = z^2 e (1 - e) / n
+        needed = _Z**2 * edge * (1 - edge) / (share - edge) ** 2
+        return math.ceil(num_samples * needed / trials) + 1
+    power = 1 if estimate.value == 0.0 else 2
+    return math.ceil(num_samples * max((half / distance) ** power, 1.0)) + 1
+
+
+_Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+
+
+def _wilson_trials(estimate: Estimate) -> float | None:
+    """Of how many trials this is Wilson's interval in percent; None where it is another."""
+    share, low, high = (end / 100.0 for end in (estimate.value, estimate.low, estimate.high))
+    found = [
+        _Z**2 * end * (1 - end) / (share - end) ** 2 for end in (low, high)
+        if 0 < end < 1 and end != share
+    ]  # fmt: skip
+    if not found or not 0 <= low <= share <= high <= 1 or max(found) > min(found) * (1 + 1e-6):
+        return None
+    return found[0] if len(found) == 2 or share in (low, high) else None

@@ -36,7 +36,7 @@ from trtbuild.verification.intervals import (
 from trtbuild.verification.parts import PartComparison, PartMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trtbuild.model.parts import Part
 
@@ -111,6 +111,24 @@ class OutputComparison:
         """The SQNR of the worst part; that of all where there are no parts. None for integers."""
         found = {part.name: part.sqnr_db for part in self.parts}
         return found.get(self.worst_part, self.sqnr_db)
+
+    @property
+    def judged_cosine(self) -> tuple[str, Estimate | None]:
+        """What the least cosine is of, in words, and that cosine: of the output, or of a part of it."""
+        return self._worst_of("cosine", self.cosine, lambda one: one.value)
+
+    @property
+    def judged_relative_l2(self) -> tuple[str, Estimate | None]:
+        """The same of the largest relative L2."""
+        return self._worst_of("relative_l2", self.relative_l2, lambda one: -one.value)
+
+    def _worst_of(
+        self, name: str, whole: Estimate | None, order: Callable[[Estimate], float]
+    ) -> tuple[str, Estimate | None]:
+        found = [(f"'{self.name}', {part.name}", getattr(part, name)) for part in self.parts]
+        known = [(f"'{self.name}'", whole), *found]
+        judged = [(what, one) for what, one in known if one is not None]
+        return min(judged, key=lambda one: order(one[1]), default=known[0])
 
     @property
     def judged(self) -> str:

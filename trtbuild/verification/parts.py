@@ -43,6 +43,8 @@ class PartComparison:
         rms: root of the mean square of what the part is measured by, in the output's unit.
         noise_rms: the same of the difference to float.
         sqnr_db: see the module.
+        relative_l2: ``10^(-SQNR / 20)``.
+        cosine: of the part about the float one's means, x - m and y - m; None where these are not known.
     """
 
     name: str
@@ -53,6 +55,8 @@ class PartComparison:
     rms: float
     noise_rms: float
     sqnr_db: Estimate
+    relative_l2: Estimate | None = None
+    cosine: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class PartMetrics:
         self._sums = self._squares = np.zeros(1)
         self._count = 0
         self._power = self._noise = 0.0
+        # about the centre, a value a channel: sums of y, y^2 and x y
+        self._others = np.zeros((3, 1))
         self._pairs = PairMoments()
 
     def add(self, reference: np.ndarray, other: np.ndarray) -> None:
@@ -102,7 +108,10 @@ class PartMetrics:
             # near the mean, so that sums of squares do not cancel; the value does not depend on it
             self._centre = x.mean((0, 2)) if self._part.axis is not None else np.zeros(1)
             self._sums = self._squares = np.zeros_like(self._centre)
+            self._others = np.zeros((3, len(self._centre)))
         noise, shifted = ((x - y) ** 2).sum((1, 2)), x - self._centre[:, None]
+        other = y - self._centre[:, None]
+        self._others += [one.sum((0, 2)) for one in (other, other**2, shifted * other)]
         squares = shifted**2
         self._sums = self._sums + shifted.sum((0, 2))
         self._squares = self._squares + squares.sum((0, 2))
@@ -143,7 +152,36 @@ class PartMetrics:
             rms=float(np.sqrt(power.signal / count)),
             noise_rms=float(np.sqrt(power.noise / count)),
             sqnr_db=self._sqnr(power),
+            relative_l2=self._relative_l2(power),
+            cosine=self._cosine(),
         )
+
+    def _relative_l2(self, power: PartPower) -> Estimate | None:
+        if not power.signal > 0:
+            return None
+        value = float(np.sqrt(power.noise / power.signal))
+        log_ratio = self._pairs.log_ratio()
+        if not np.isfinite(log_ratio.value):
+            return Estimate(value, value, value)
+        spreads = (log_ratio.value - end for end in (log_ratio.high, log_ratio.low))
+        with np.errstate(over="ignore"):
+            low, high = (value * float(np.exp(spread / 2)) for spread in spreads)
+        return Estimate(value, low, high)
+
+    def _cosine(self) -> Estimate | None:
+        """Of all values together, about the means of x unless x does not vary; without an interval."""
+        if self._centre is None or not self._count:
+            return None
+        varies = self._part.axis is not None and self._signal() != self._power
+        # x - m and y - m, in the values about the centre that were summed
+        shift = self._sums / self._count if varies else -self._centre
+        sums, squares, products = self._others
+        along_x = self._squares - 2 * shift * self._sums + self._count * shift**2
+        along_y = squares - 2 * shift * sums + self._count * shift**2
+        across = products - shift * (sums + self._sums) + self._count * shift**2
+        size = float(np.sqrt(max(along_x.sum(), 0.0) * max(along_y.sum(), 0.0)))
+        value = float(across.sum()) / size if size > 0 else float(along_x.sum() == along_y.sum())
+        return Estimate(min(1.0, max(-1.0, value)), -np.inf, np.inf)
 
     def _sqnr(self, power: PartPower) -> Estimate:
         spread = self._pairs.log_ratio()

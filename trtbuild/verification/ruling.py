@@ -2,7 +2,7 @@
 
     DO NOT SHIP   a limit fails, or a value is not finite
     NOT JUDGED    no limit was set; or every limit holds and something lies below the floor that nobody judged
-    CANNOT TELL   every limit holds, but other images could have answered otherwise: too few
+    CANNOT TELL   no limit fails by more than one answer, but other images could say otherwise: too few
     SHIP          every limit holds, and surely
 
 The floor is what an engine must have though nobody asks: see `floors`. It never fails a build by itself,
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Finding, Verdict
+    from trtbuild.verification.scores import Accuracy
+    from trtbuild.verification.tasks.base import TaskScore
 
 __all__ = [
     "CANNOT_TELL",
@@ -45,8 +47,12 @@ FAR_SQNR_DB = 20.0
 # below which a picture is visibly another one.
 _LEAST_FIGURES = {"%": 80.0, "dB": 25.0}
 
-# A user's limit on one of these is a judgement of how far outputs may be from float.
-_ON_DISTANCE = ("SQNR of", "cosine of", "relative L2 of", "max error of")
+# A user's limit on one of these is a judgement of how far outputs may be from float. That on the max error
+# is none: in the output's own unit, a large one says nothing.
+_ON_DISTANCE = ("SQNR of", "cosine of", "relative L2 of")
+
+# With more noise than half of the signal's power no output is the network's, whatever a limit lets pass.
+_LEAST_SQNR_DB = 3.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ def rule(verdicts: Iterable[Verdict], below_floor: Sequence[str] = ()) -> Ruling
     if not limits:
         return Ruling(NOT_JUDGED, _without_limit(below_floor))
     if below_floor:
-        return Ruling(NOT_JUDGED, f"every limit holds, but {below_floor[0]}")
+        held = "no limit fails" if any(f.misses for f in limits) else "every limit holds"
+        return Ruling(NOT_JUDGED, f"{held}, but {below_floor[0]}")
     doubtful = [finding for finding in limits if not finding.settled]
     if doubtful:
         return Ruling(CANNOT_TELL, _too_few(doubtful))
@@ -101,9 +108,15 @@ def _without_limit(below_floor: Sequence[str]) -> str:
 
 
 def _too_few(doubtful: Sequence[Finding]) -> str:
-    needed = [finding.num_needed for finding in doubtful if finding.num_needed is not None]
+    needed = [finding.num_needed for finding in doubtful]
+    known = [count for count in needed if count is not None]
     # without an interval for one of them nobody knows
-    many = f"about {max(needed)} images would do" if needed else "give more images"
+    many = (
+        f"about {max(known)} samples would do" if len(known) == len(needed) else "give more samples"
+    )
+    missed = [finding for finding in doubtful if finding.misses]
+    if missed:
+        return f"{missed[0].what} misses its limit by one answer, which may be luck; {many}"
     return (
         f"every limit holds, but not surely: {doubtful[0].what} could be beyond its limit; {many}"
     )
@@ -112,34 +125,57 @@ def _too_few(doubtful: Sequence[Finding]) -> str:
 def floors(comparisons: Mapping[str, Comparison], verdicts: Iterable[Verdict]) -> tuple[str, ...]:
     """Return what lies below the floor, the furthest first; empty for nothing.
 
-    The main figure of a task must be at least 80 % (25 dB of PSNR), unless ``--min-agreement`` judges it.
-    Where no task is measured, each float output, by its worst part, must have `FAR_SQNR_DB`, unless a limit
-    on outputs or on top-1 judges it.
+    The main figure of a task must be at least 80 % (25 dB of PSNR), unless ``--min-agreement`` judges it, and
+    must say something (`trtbuild.verification.tasks.base.TaskScore.doubt`). Where no task is measured, each
+    float output, by its worst part, must have `FAR_SQNR_DB`, unless a limit on outputs or on top-1 judges it.
+    Each must have 3 dB, whatever else is judged, unless boxes are: suppressed ones change places. Against
+    labels, top-1 must not surely be lost, unless ``--max-top1-drop`` judges that.
 
     Args:
         comparisons: what to call a network -> its figures.
         verdicts: the limits that were held against them.
     """
-    judged = {f.what for verdict in verdicts for f in verdict.findings if f.is_limit}
+    limits = [f for verdict in verdicts for f in verdict.findings if f.is_limit]
+    judged = {finding.what for finding in limits}
+    on_outputs = any("top-1" in what or what.startswith(_ON_DISTANCE) for what in judged)
     found: list[tuple[float, str]] = []
     for name, comparison in comparisons.items():
         task = comparison.task
         if task is not None and task.main is not None:
-            main = task.main
-            least = _LEAST_FIGURES.get(main.unit)
-            value = main.estimate.value
-            if least is not None and value < least and main.name not in judged:
-                found.append((value - least, f"{main.name} of {name} is {value:.1f} {main.unit}"))
-        elif not any("top-1" in what or what.startswith(_ON_DISTANCE) for what in judged):
-            found += _far_outputs(name, comparison)
+            found += _poor_figure(name, task, judged)
+        if task is None or task.main is None:
+            found += _far_outputs(name, comparison, _LEAST_SQNR_DB if on_outputs else FAR_SQNR_DB)
+        elif task.task != "detect":
+            found += _far_outputs(name, comparison, _LEAST_SQNR_DB)
+        if comparison.accuracy is not None and "top-1 lost" not in judged:
+            found += _lost(name, comparison.accuracy)
     return tuple(text for _, text in sorted(found))
 
 
-def _far_outputs(name: str, comparison: Comparison) -> Iterable[tuple[float, str]]:
+def _poor_figure(name: str, task: TaskScore, judged: set[str]) -> Iterable[tuple[float, str]]:
+    assert task.main is not None
+    main = task.main
+    least = _LEAST_FIGURES.get(main.unit)
+    value = main.estimate.value
+    if least is not None and value < least and main.name not in judged:
+        yield value - least, f"{main.name} of {name} is {value:.1f} {main.unit}"
+    if task.doubt:
+        yield 0.0, f"{main.name} of {name} says little: {task.doubt}"
+
+
+def _lost(name: str, accuracy: Accuracy) -> Iterable[tuple[float, str]]:
+    drop = accuracy.drop_points
+    if drop.low > 0:
+        points = f"{drop.value:.1f} points of top-1 ({drop.low:.1f} to {drop.high:.1f})"
+        text = f"{name} loses {points}, and --max-top1-drop does not say how many it may"
+        yield -drop.value, text
+
+
+def _far_outputs(name: str, comparison: Comparison, least_db: float) -> Iterable[tuple[float, str]]:
     for output in comparison.outputs:
         estimate = output.judged_sqnr_db
-        if estimate is not None and estimate.value < FAR_SQNR_DB:
+        if estimate is not None and estimate.value < least_db:
             value = estimate.value
             error = f"({FAR_SQNR_DB:g} dB are 10 % error)"
             text = f"output {output.judged} of {name} has {value:.1f} dB of SQNR {error}"
-            yield value - FAR_SQNR_DB, text
+            yield value - least_db, text

@@ -115,3 +115,37 @@ def test_powers_of_one_pair_of_arrays() -> None:
     assert scores.noise == pytest.approx(float((x[:, 4:].astype(np.float64) ** 2).sum()))
     (whole,) = part_powers(x, without_scores(x), [WHOLE])
     assert whole.signal == pytest.approx(float((x.astype(np.float64) ** 2).sum()))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), batch_size=st.integers(1, 9), offset=st.floats(-50, 50))
+def test_cosine_and_relative_l2_of_a_part_are_about_the_means_of_float(
+    seed: int, batch_size: int, offset: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(9, 10, 7)).astype(np.float32) + np.float32(offset)
+    y = x + rng.normal(size=x.shape).astype(np.float32)
+    found = compare(
+        FunctionSession(lambda x: x),
+        FunctionSession(lambda given: np.stack([y[(x == row).all((1, 2))][0] for row in given])),
+        batches_of(x, None, batch_size),
+        parts=PARTS,
+    ).output("y")
+    for part, where in zip(found.parts, (slice(0, 4), slice(4, 10))):
+        a, b = (one[:, where].astype(np.float64) for one in (x, y))
+        mean = a.mean((0, 2), keepdims=True)
+        truth = ((a - mean) * (b - mean)).sum() / np.sqrt(
+            ((a - mean) ** 2).sum() * ((b - mean) ** 2).sum()
+        )
+        # values about the centre cancel from at most 50 to 1, in float64
+        assert part.cosine.value == pytest.approx(truth, abs=1e-9)
+        assert part.relative_l2.value == pytest.approx(10 ** (-part.sqnr_db.value / 20), rel=1e-9)
+
+
+def test_cosine_and_relative_l2_are_judged_by_the_worst_part() -> None:
+    found = compared(without_scores, detections())
+    assert found.output("y").cosine.value > 0.9999
+    assert judge(found, Gate(min_cosine=-1, max_relative_l2=2)).passed
+    failures = judge(found, Gate(min_cosine=0.9, max_relative_l2=0.5)).failures
+    where = "'y', channels 4 to 9 (axis 1)"
+    assert [one.what for one in failures] == [f"cosine of {where}", f"relative L2 of {where}"]

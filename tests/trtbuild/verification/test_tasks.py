@@ -421,3 +421,24 @@ def test_the_bootstrap_interval_is_that_of_its_resamples_and_repeats() -> None:
     whole = ratio_of_sums([2.0, 1.0], [2.0, 1.0])
     assert whole.value == whole.high == 1.0
     assert whole.low < 0.5
+
+
+def test_what_is_blank_for_both_says_nothing_of_a_reader() -> None:
+    blank = np.tile(np.eye(3, dtype=np.float32)[[0] * 8], (4, 1, 1))
+    assert judged(CTC(), {"y": blank}, {"y": blank}).main is None
+    one = blank.copy()
+    one[0, 2] = [0, 1, 0]
+    found = judged(CTC(), {"y": one}, {"y": blank})
+    assert (found.main.estimate.value, found.num_samples) == (0.0, 4)
+
+
+def test_equal_samples_are_each_others_nearest_neighbours() -> None:
+    rng = np.random.default_rng(1)
+    rows = np.repeat(rng.normal(size=(5, 16)), 3, axis=0).astype(np.float32)
+    noisy = rows + rng.normal(size=rows.shape).astype(np.float32) * 1e-3
+    assert judged(Embed(), {"y": rows}, {"y": noisy}).main.estimate.value == 100.0
+    # vectors that are all alike have no nearest one
+    alike = np.ones((6, 16), np.float32)
+    assert judged(Embed(), {"y": alike}, {"y": noisy[:6]}).main is None
+    # an engine that has collapsed finds none
+    assert judged(Embed(), {"y": rows}, {"y": np.ones_like(rows)}).main.estimate.value < 50

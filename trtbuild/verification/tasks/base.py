@@ -7,25 +7,52 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from trtbuild.errors import OptionError
-from trtbuild.verification.intervals import Estimate  # noqa: TC001 - read by `decode`
+from trtbuild.verification.intervals import Estimate, percent
 
 if TYPE_CHECKING:
     import numpy as np
 
     from trtbuild.verification.batch import LabelledBatch
 
-__all__ = ["Figure", "Outputs", "SampleScore", "Task", "TaskFactory", "TaskScore", "Worst", "only"]
+__all__ = [
+    "Figure",
+    "Outputs",
+    "SampleScore",
+    "Task",
+    "TaskFactory",
+    "TaskScore",
+    "Worst",
+    "only",
+    "share_of",
+]
 
 Outputs: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure with its interval; `unit` is ``%``, ``points``, ``dB`` or empty."""
+    """One figure with its interval.
+
+    Attributes:
+        name: in words.
+        unit: ``%``, ``points``, ``dB`` or empty.
+        estimate: the value, higher is better.
+        step: what one answer (a sample, a box) more or less moves it by; 0 where it is no share of answers.
+    """
 
     name: str
     unit: str
     estimate: Estimate
+    step: float = 0.0
+
+
+def share_of(name: str, successes: int, trials: int) -> Figure:
+    """Return a share of answers in percent, with Wilson's interval.
+
+    Raises:
+        ValueError: no trials.
+    """
+    return Figure(name, "%", percent(successes, trials), 100.0 / trials)
 
 
 @dataclass(frozen=True)
@@ -48,6 +75,7 @@ class TaskScore:
             samples do not give it (no box in any image).
         others: further figures.
         worst: the samples with the lowest scores, worst first.
+        doubt: why `main` says little of the engine, such as one class for all samples; empty: nothing.
     """
 
     task: str
@@ -56,6 +84,7 @@ class TaskScore:
     main: Figure | None
     others: tuple[Figure, ...] = ()
     worst: tuple[SampleScore, ...] = ()
+    doubt: str = ""
 
 
 class Task(Protocol):

@@ -1,10 +1,12 @@
 """Which task a network does: as the user says, or as its graph tells without doubt.
 
 Without doubt are: a Softmax over classes at the end of ``[images, classes]``, or labels for such an output;
-a Softmax over the last axis of ``[images, steps, classes]`` of a network that reads images or sound (CTC); an
-output brought to unit length (embeddings); a Sigmoid of one channel or a Softmax over channels as large as
-the image (segmentation); an image as large as the input or a multiple of it; and the detectors of
+a Softmax over the last axis of ``[images, steps, classes]`` of a network that reads images or sound, where
+classes are short peaks between blanks (CTC); an output of many values brought to unit length (embeddings); a
+Sigmoid of one channel that is nearly 0 or 1 nearly everywhere, or a Softmax over channels (segmentation); an
+image as large as the input or a multiple of it that shows what the input does (restoration); the detectors of
 `trtbuild.verification.tasks.layouts` whose parts (`trtbuild.model.parts`) or pairs of outputs say which.
+What only values tell is looked at in the float network's first batch. A wrong guess is worse than none.
 """
 
 from __future__ import annotations
@@ -40,6 +42,12 @@ __all__ = ["choose_task"]
 _log = logging.getLogger(__name__)
 
 _SOFTMAX = ("Softmax", "LogSoftmax")
+
+# What makes the scores of maps: a layer, or one that brings them to the image's size.
+_SCORING = ("Add", "Conv", "ConvTranspose", "Resize", "Upsample")
+
+# Fewer values of unit length are a direction or a rotation (a quaternion has 4).
+_LEAST_DIMS = 5
 
 
 def choose_task(
@@ -78,9 +86,15 @@ def choose_task(
     if model is None:
         return None
     if detector_of(model) is not None:
-        return partial(IfItFits, _detect(options, model, preprocess))
+        return partial(IfItFits, _detect(options, model, preprocess, is_guess=True))
+    guessed: dict[str, TaskFactory] = {
+        **plain,
+        "ctc": partial(CTC, is_guess=True),
+        "segment": partial(Segment, options.min_score, is_guess=True),
+        "restore": partial(Restore, is_guess=True),
+    }
     found = _by_output(model, has_labels=has_labels)
-    return None if found is None else partial(IfItFits, plain[found])
+    return None if found is None else partial(IfItFits, guessed[found])
 
 
 class IfItFits:
@@ -105,7 +119,11 @@ class IfItFits:
 
 
 def _detect(
-    options: TaskOptions, model: ir.Model | None, preprocess: Preprocess | None
+    options: TaskOptions,
+    model: ir.Model | None,
+    preprocess: Preprocess | None,
+    *,
+    is_guess: bool = False,
 ) -> TaskFactory:
     found = None if model is None else detector_of(model)
     layout = options.box_layout or (found.layout if found is not None else None)
@@ -116,7 +134,8 @@ def _detect(
         )
     num_classes = found.num_classes if found is not None and found.layout == layout else None
     annotations = None if options.coco is None else read_annotations(options.coco, preprocess)
-    return partial(Detect, layout, options.min_score, num_classes, annotations)
+    given = (layout, options.min_score, num_classes, annotations)
+    return partial(Detect, *given, is_guess=is_guess)
 
 
 def _by_output(model: ir.Model, *, has_labels: bool) -> str | None:
@@ -129,11 +148,23 @@ def _by_output(model: ir.Model, *, has_labels: bool) -> str | None:
     image = _image_input(model)
     if _is_vector(shape):
         if has_unit_length(output):
-            return "embed"
+            is_long = isinstance(shape[1], int) and shape[1] >= _LEAST_DIMS
+            return "embed" if is_long else None
         return "classify" if shape[1] != 1 and (operator in _SOFTMAX or has_labels) else None
+    if operator in _SOFTMAX and end is not None and not _is_over_classes(end, output):
+        return None
     if len(shape) == 3 and operator in _SOFTMAX and _reads_signals(model):
         return "ctc"
     return _of_images(shape, operator, image) if image is not None else None
+
+
+def _is_over_classes(softmax: ir.Node, output: ir.Value) -> bool:
+    """Whether a Softmax is over the channels of maps, or the last axis of sequences, if it moves no axes."""
+    inner = dims(softmax.outputs[0])
+    if inner is None or softmax.outputs[0] is not output:
+        return True
+    axis = softmax.attributes.get_int("axis", -1)
+    return axis % len(inner) == (1 if len(inner) == 4 else len(inner) - 1)
 
 
 def _is_vector(shape: Dims) -> bool:
@@ -150,8 +181,8 @@ def _of_images(shape: Dims, operator: str, image: Dims) -> str | None:
         return "segment"
     channels, size = shape[1], (shape[2], shape[3])
     is_same_size = None not in size and size == (image[2], image[3])
-    if is_same_size and isinstance(channels, int) and channels > 4:
-        return "segment"
+    if is_same_size and isinstance(channels, int) and channels > 4 and channels != image[1]:
+        return "segment" if operator in _SCORING else None
     if channels == image[1] and channels in (1, 3):
         return "restore" if all(map(_is_multiple, size, (image[2], image[3]))) else None
     return None

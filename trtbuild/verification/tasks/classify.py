@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.errors import OptionError
+from trtbuild.model.parts import Part
 from trtbuild.verification.intervals import percent
 from trtbuild.verification.metrics import class_scores
-from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst
+from trtbuild.verification.parts import PartMetrics
+from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst, share_of
 
 if TYPE_CHECKING:
     from trtbuild.verification.batch import LabelledBatch
@@ -28,6 +30,8 @@ class Classify:
         self._output = output
         self._count = self._same = self._labelled = 0
         self._right = np.zeros(2, np.int64)
+        self._classes: tuple[set[int], set[int]] = (set(), set())
+        self._scores: PartMetrics | None = None
         self._worst = Worst()
 
     def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
@@ -40,6 +44,11 @@ class Classify:
         wanted, found = x.argmax(1), y.argmax(1)
         self._count += len(names)
         self._same += int(np.count_nonzero(wanted == found))
+        for known, one in zip(self._classes, (wanted, found)):
+            known.update(one.tolist())
+        self._scores = self._scores or PartMetrics(Part(1, 0, x.shape[1], x.shape[1]))
+        finite = np.isfinite(x).all(1) & np.isfinite(y).all(1)
+        self._scores.add(x[finite], y[finite])
         for name, same in zip(names, wanted == found):
             self._worst.add(name, 100.0 * float(same))
         if batch.labels is not None:
@@ -48,14 +57,33 @@ class Classify:
 
     def result(self) -> TaskScore:
         """Return the share of equal classes, with Wilson's interval."""
-        main = Figure("same class", "%", percent(self._same, self._count))
+        main = share_of("same class", self._same, self._count)
         others: tuple[Figure, ...] = ()
         if self._labelled:
             right = (percent(int(count), self._labelled) for count in self._right)
             others = tuple(Figure(name, "%", one) for name, one in zip(_TOP1, right))
         settings = f"output '{self._output}'"
-        return TaskScore("classify", settings, self._count, main, others, self._worst.result())
+        return TaskScore(
+            "classify", settings, self._count, main, others, self._worst.result(), self._doubt()
+        )
 
+    def _doubt(self) -> str:
+        """An engine that answers one class whatever it sees agrees with what is mostly this class."""
+        of_float, of_engine = map(len, self._classes)
+        if self._count < 2 or of_engine > 1 or self._scores is None:
+            return ""
+        if of_float > 1:
+            return (
+                f"the engine answers one class on all {self._count} samples, and float {of_float}"
+            )
+        if self._scores.result().sqnr_db.value < _FOLLOWS_DB:
+            same = f"float answers one class on all {self._count} samples"
+            return f"{same}, and the engine's scores do not follow float's"
+        return ""
+
+
+# Half of what varies from sample to sample is float's.
+_FOLLOWS_DB = 3.0
 
 _TOP1 = ("top-1 of float", "top-1 of the engine")
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.verification.intervals import percent, ratio_of_sums
-from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst, only
+from trtbuild.errors import OptionError
+from trtbuild.verification.intervals import ratio_of_sums
+from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst, only, share_of
 
 if TYPE_CHECKING:
     from trtbuild.verification.batch import LabelledBatch
@@ -15,15 +16,26 @@ if TYPE_CHECKING:
 __all__ = ["CTC", "best_path", "edit_distance"]
 
 
+# Steps of a character, on average.
+_LONGEST_PEAK = 3.0
+
+
 class CTC:
     """Compares the texts of both networks; an output is ``[samples, steps, classes]`` or steps first.
 
-    The blank is class 0 or the last, whichever the float network answers more often in the first batch.
+    The blank is class 0 or the last, whichever the float network answers more often in the first batch. A
+    sample in which neither reads a character says nothing.
+
+    Args:
+        is_guess: that nobody has said that the outputs are texts; `add` then refuses what does not look like
+            it: blanks in less than half of the steps, or characters that last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_guess: bool = False) -> None:
+        self._is_guess = is_guess
         self._output = ""
         self._blank: int | None = None
+        self._count = 0
         self._same: list[bool] = []
         self._errors: list[float] = []
         self._lengths: list[float] = []
@@ -39,9 +51,14 @@ class CTC:
             last = x.shape[-1] - 1
             is_last = np.count_nonzero(wanted == last) > np.count_nonzero(wanted == 0)
             self._blank = last if is_last else 0
+            if self._is_guess and not _is_peaked(wanted, self._blank):
+                raise OptionError("the classes of the steps do not look like a text with blanks.")
         for name, ours, theirs in zip(batch.names, wanted, found):
             text, other = best_path(ours, self._blank), best_path(theirs, self._blank)
             errors = edit_distance(text, other)
+            self._count += 1
+            if not text and not other:
+                continue  # nothing to read, and nothing read: any engine that is blind does as well
             self._same.append(errors == 0)
             self._errors.append(float(errors))
             self._lengths.append(float(len(text)))
@@ -50,11 +67,24 @@ class CTC:
     def result(self) -> TaskScore:
         """Return the share of equal texts (Wilson), and character errors over characters (bootstrap)."""
         count = len(self._same)
-        main = Figure("same text", "%", percent(sum(self._same), count))
+        main = share_of("same text", sum(self._same), count) if count else None
         errors = ratio_of_sums(self._errors, self._lengths)
         others = () if errors is None else (Figure("character errors", "%", errors.times(100.0)),)
         settings = f"output '{self._output}', blank {self._blank}"
-        return TaskScore("ctc", settings, count, main, others, self._worst.result())
+        return TaskScore("ctc", settings, self._count, main, others, self._worst.result())
+
+
+def _is_peaked(classes: np.ndarray, blank: int) -> bool:
+    """Whether classes, int ``[samples, steps]``, are what CTC trains: short peaks between blanks.
+
+    The classes of a frame (phones, activities, tags) last for many steps instead (Graves 2012, chapter 7).
+    """
+    is_character = classes != blank
+    if not 0 < np.count_nonzero(is_character) <= classes.size / 2:
+        return False
+    starts = is_character.copy()
+    starts[:, 1:] &= classes[:, 1:] != classes[:, :-1]
+    return bool(np.count_nonzero(is_character) <= _LONGEST_PEAK * np.count_nonzero(starts))
 
 
 def _by_sample(array: np.ndarray, count: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import Moments, ratio_of_sums
 from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst
 from trtbuild.verification.tasks.boxes import Detections, matched, suppressed
@@ -39,6 +40,8 @@ class Detect:
         min_score: boxes count above it; None for 0.25.
         num_classes: see `trtbuild.verification.tasks.layouts.Images`.
         annotations: objects that are known to be in the images; then mAP is measured as well.
+        is_guess: that nobody has said that the outputs are boxes; `add` then refuses what float's first batch
+            shows to be something else.
     """
 
     def __init__(
@@ -47,7 +50,10 @@ class Detect:
         min_score: float | None = None,
         num_classes: int | None = None,
         annotations: Annotations | None = None,
+        *,
+        is_guess: bool = False,
     ) -> None:
+        self._is_unproven = is_guess
         self._layout = layout
         self._min_score = MIN_SCORE if min_score is None else min_score
         self._num_classes = num_classes
@@ -64,6 +70,11 @@ class Detect:
         images = Images(count, *_size(batch.feeds), self._num_classes, reference)
         decode = LAYOUTS[self._layout]
         given = [decode(one, images) for one in (reference, candidate)]
+        if self._is_unproven and not _are_boxes(given[0], images):
+            raise OptionError(
+                f"the outputs are no boxes in images, as --box-layout {self._layout} has them."
+            )
+        self._is_unproven = False
         if self._precision is not None:
             every = (self._kept(one, _ANY_SCORE) for one in given)
             for name, wanted, found in zip(batch.names, *every):
@@ -88,7 +99,8 @@ class Detect:
     def result(self) -> TaskScore:
         """Return F1 (bootstrap over images), and IoU and score difference of the pairs (Student)."""
         ratio = ratio_of_sums(self._pairs, self._boxes)
-        main = None if ratio is None else Figure("F1 of boxes", "%", ratio.times(100.0))
+        one_box = 200.0 / max(sum(self._boxes), 1.0)
+        main = None if ratio is None else Figure("F1 of boxes", "%", ratio.times(100.0), one_box)
         others: tuple[Figure, ...] = ()
         if self._iou.count:
             others = (
@@ -102,6 +114,28 @@ class Detect:
             f" {self._counts[1]} of the engine"
         )
         return TaskScore("detect", settings, len(self._boxes), main, others, self._worst.result())
+
+
+def _are_boxes(found: Sequence[Detections], images: Images) -> bool:
+    """Whether nearly all boxes have a size and lie in or near the image, and scores are between 0 and 1."""
+    if not images.height or not images.width:
+        return False
+    boxes = np.concatenate([one.boxes for one in found])
+    scores = np.concatenate([one.scores for one in found])
+    if not len(boxes):
+        return True
+    size = np.array([images.width, images.height])
+    low, high = boxes[:, :2], boxes[:, 2:]
+    centre = (low + high) / 2
+    with np.errstate(invalid="ignore"):
+        is_box = (high >= low).all(1) & (high - low <= 2 * size).all(1)
+        is_near = ((centre >= -size / 2) & (centre <= 1.5 * size)).all(1)
+        are_scores = bool(((scores >= 0) & (scores <= 1)).all())
+    return are_scores and float(np.mean(is_box & is_near)) >= _MOST_OF_BOXES
+
+
+# Some cells that nobody looks at hold anything.
+_MOST_OF_BOXES = 0.9
 
 
 def _size(feeds: Mapping[str, np.ndarray]) -> tuple[int, int]:

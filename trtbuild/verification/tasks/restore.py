@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import Moments
 from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst, only
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trtbuild.verification.batch import LabelledBatch
 
 __all__ = ["Restore"]
@@ -21,10 +24,15 @@ _BEST_DB = 100.0
 class Restore:
     """Averages ``10 log10(peak^2 / mean square difference)`` over images.
 
+    Args:
+        is_guess: that nobody has said that the output is an image; `add` then refuses what does not show the
+            input in its first batch.
+
     The peak is 255 where the float network's first images reach beyond 2, else 1, or 2 for values from -1 on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_guess: bool = False) -> None:
+        self._is_guess = is_guess
         self._output = ""
         self._peak = 0.0
         self._psnr = Moments()
@@ -36,6 +44,8 @@ class Restore:
             reference, (3, 4), "restore", "[images, channels, height, width]"
         )
         x, y = (one[self._output].astype(np.float64) for one in (reference, candidate))
+        if self._is_guess and not self._peak and not _shows(x, batch.feeds):
+            raise OptionError("the output is no image of the input: depths, scores or others.")
         self._peak = self._peak or _peak(x)
         for name, error in zip(batch.names, x - y):
             mean = float(np.mean(error**2))
@@ -50,6 +60,23 @@ class Restore:
         main = Figure("PSNR", "dB", self._psnr.estimate())
         settings = f"output '{self._output}', peak {self._peak:g}"
         return TaskScore("restore", settings, self._psnr.count, main, (), self._worst.result())
+
+
+def _shows(images: np.ndarray, feeds: Mapping[str, np.ndarray]) -> bool:
+    """Whether images ``[N, C, H, W]`` correlate with the input, both brought to its size by averages."""
+    given = next((one for one in feeds.values() if one.ndim == 4), None)
+    if given is None or images.ndim != 4 or given.shape[:2] != images.shape[:2]:
+        return False
+    high, wide = (a // b for a, b in zip(images.shape[2:], given.shape[2:]))
+    if images.shape[2:] != (high * given.shape[2], wide * given.shape[3]):
+        return False
+    small = images.reshape(*given.shape[:3], high, given.shape[3], wide).mean((3, 5))
+    a, b = (one - one.mean((2, 3), keepdims=True) for one in (given.astype(np.float64), small))
+    size = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return bool(size > 0 and (a * b).sum() / size > _LEAST_CORRELATION)
+
+
+_LEAST_CORRELATION = 0.7
 
 
 def _peak(values: np.ndarray) -> float:

@@ -24,9 +24,15 @@ class Segment:
     An output is ``[images, 1, height, width]`` or ``[images, height, width]`` of scores (a mask is where it
     is above `min_score`, after a sigmoid where values lie outside of 0 to 1), ``[images, classes, height,
     width]`` (the best class of each pixel), or integers (classes).
+
+    Args:
+        min_score: see above; None for 0.5.
+        is_guess: that nobody has said that the output is a mask; `add` then refuses one channel of scores
+            that are not nearly 0 or 1 nearly everywhere.
     """
 
-    def __init__(self, min_score: float | None = None) -> None:
+    def __init__(self, min_score: float | None = None, *, is_guess: bool = False) -> None:
+        self._is_guess = is_guess
         self._min_score = MIN_SCORE if min_score is None else min_score
         self._output = ""
         self._iou = Moments()
@@ -40,6 +46,10 @@ class Segment:
         x, y = reference[self._output], candidate[self._output]
         if self._is_logit is None:
             self._is_logit = bool(np.min(x, initial=0) < 0 or np.max(x, initial=0) > 1)
+            if self._is_guess and not _is_mask(x):
+                raise OptionError(
+                    "the values of the map are no masks: depths, heat maps or others."
+                )
         ours, theirs = self._classes(x), self._classes(y)
         for name, a, b in zip(batch.names, ours, theirs):
             self._count += 1
@@ -67,6 +77,18 @@ class Segment:
         main = Figure("mask IoU", "%", percent_of_mean(self._iou)) if self._iou.count else None
         settings = f"output '{self._output}', masks above {self._min_score:g}"
         return TaskScore("segment", settings, self._count, main, (), self._worst.result())
+
+
+def _is_mask(values: np.ndarray) -> bool:
+    """Whether scores of one channel are sure of nearly every pixel, and that some belong to the mask."""
+    if values.dtype.kind in "iub" or values.ndim != 4 or values.shape[1] > 1:
+        return True
+    unsure = np.count_nonzero((values > _SURE) & (values < 1 - _SURE))
+    return bool(unsure <= _UNSURE_SHARE * values.size and np.max(values, initial=0.0) > 1 - _SURE)
+
+
+_SURE = 0.1
+_UNSURE_SHARE = 0.2
 
 
 def mask_iou(first: np.ndarray, second: np.ndarray) -> float | None:
