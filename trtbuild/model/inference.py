@@ -24,6 +24,9 @@ __all__ = ["infer_model", "infer_node"]
 _SMALL = 64
 """Elements. Shapes, axes and bounds: constants whose values decide the shape of a result."""
 
+_LIKE_INPUT = frozenset({"GroupNormalization"})
+"""Operators of which ONNX infers nothing, in any opset; their result is as their first input."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,11 +37,24 @@ def infer_model(model: ir.Model) -> None:
             for output in node.outputs:
                 output.shape = None
     try:
-        proto = onnx.shape_inference.infer_shapes(without_weights(model).proto, data_prop=True)
+        given = without_weights(model).proto
+        _make_inferable(given.graph)
+        proto = onnx.shape_inference.infer_shapes(given, data_prop=True)
     except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
         _log.debug("shape inference answered: %s", error)
         return
     _take_over(model.graph, proto.graph)
+
+
+def _make_inferable(graph: onnx.GraphProto) -> None:
+    """Let what gives a tensor like its first input stand as an Identity, which ONNX can infer."""
+    for node in graph.node:
+        if node.domain == "" and node.op_type in _LIKE_INPUT:
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                _make_inferable(body)
 
 
 def _take_over(graph: ir.Graph, proto: onnx.GraphProto) -> None:
@@ -65,6 +81,11 @@ def _set_outputs(outputs: Iterable[ir.Value], known: Mapping[str, onnx.TypeProto
 def infer_node(node: ir.Node, opset_imports: Mapping[str, int]) -> None:
     """Write what can be inferred onto the outputs of one new node."""
     version = opset_imports.get(node.domain)
+    if node.domain == "" and node.op_type in _LIKE_INPUT:
+        first = node.inputs[0]
+        if first is not None:
+            node.outputs[0].type, node.outputs[0].shape = first.type, first.shape
+        return
     types = {v.name or "": _type_proto(v) for v in node.inputs if v is not None}
     if version is None or any(item is None for item in types.values()):
         return

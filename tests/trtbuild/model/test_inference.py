@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +75,31 @@ def test_one_new_node_gets_its_type_and_dims():
     infer_node(node, {"": 17})
     assert node.outputs[0].dtype == ir.DataType.FLOAT16
     assert dims(node.outputs[0]) == ("n", 12)
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_what_stands_behind_a_group_normalization_is_known(opset):
+    per = 2 if opset == 18 else 4  # scales a group; since opset 21, a channel
+    proto = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["": {opset}]>
+        g (float[n, 4, 3, 5] x, float[{per}] s, bool c) => (y) {{
+            a = GroupNormalization <num_groups = 2> (x, s, s)
+            b = MaxPool <kernel_shape = [3, 3]> (a)
+            y = If (c) <then_branch = t () => (float[n, 4, 1, 3] p) {{
+                p = GroupNormalization <num_groups = 2> (b, s, s)
+            }}, else_branch = e () => (float[n, 4, 1, 3] q) {{ q = Identity (b) }}>
+        }}""")
+    model = ir.from_proto(proto)
+    infer_model(model)
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    assert dims(values["a"]) == ("n", 4, 3, 5)
+    assert dims(values["b"]) == ("n", 4, 1, 3)
+    assert values["y"].dtype == ir.DataType.FLOAT
+    assert [node.op_type for node in model.graph] == ["GroupNormalization", "MaxPool", "If"]
+
+    one = ir.node("GroupNormalization", list(model.graph.inputs)[:1] * 3, {"num_groups": 2})
+    infer_node(one, {"": opset})
+    assert (one.outputs[0].dtype, dims(one.outputs[0])) == (ir.DataType.FLOAT, ("n", 4, 3, 5))
 
 
 def shape_of(content):
