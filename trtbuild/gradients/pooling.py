@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.gradients.convolution import back_to_input, window_of
-from trtbuild.gradients.step import NoRuleError
+from trtbuild.gradients.no_rule import NoRuleError
+from trtbuild.gradients.writer import dtype_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -42,8 +43,7 @@ def _average_pool(step: Step) -> Gradients:
     w, x = step.write, step.x()
     kernel = tuple(step.attribute("kernel_shape"))
     window = window_of(step, kernel)
-    assert x.dtype is not None
-    ones = w.array(np.ones((1, 1, *kernel), x.dtype.numpy()))
+    ones = w.array(np.ones((1, 1, *kernel), dtype_of(x).numpy()))
     share = w.mul(step.g, _share(step, window, ones))
     # channels count as batches
     single = w("Reshape", share, w.joined(w.integers(-1, 1), w.sizes_from(step.y, 2)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from trtbuild.gradients.no_rule import NoRuleError
 from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.shapes import rank
 
@@ -15,11 +16,7 @@ if TYPE_CHECKING:
 
     from trtbuild.gradients.writer import Writer
 
-__all__ = ["Gradients", "NoRuleError", "Rule", "Step"]
-
-
-class NoRuleError(Exception):
-    """This form of an operator has no rule; the text says what about it, as "mode 'cubic'"."""
+__all__ = ["Gradients", "Rule", "Step"]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from trtbuild.gradients.no_rule import NoRuleError
 from trtbuild.model.edits import add_initializer
 from trtbuild.model.names import Names
 from trtbuild.model.opset import opset_of
@@ -15,7 +16,7 @@ from trtbuild.model.shapes import dims, rank, same_dims, static_dims
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "dtype_of"]
 
 _LOGICAL = frozenset(
     {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"}
@@ -31,6 +32,17 @@ def _type(op_type: str, inputs: Sequence[ir.Value | None]) -> ir.TypeProtocol | 
         return ir.TensorType(ir.DataType.INT64)
     first = inputs[1] if op_type == "Where" else inputs[0]
     return None if first is None else first.type
+
+
+def dtype_of(value: ir.Value) -> ir.DataType:
+    """Return the element type of a tensor.
+
+    Raises:
+        NoRuleError: it is not known, as behind an operator of which ONNX infers nothing.
+    """
+    if value.dtype is None:
+        raise NoRuleError(f"the element type of '{value.name}' is not known")
+    return value.dtype
 
 
 class Writer:
@@ -99,8 +111,7 @@ class Writer:
 
     def number(self, value: float, like: ir.Value) -> ir.Value:
         """Return a scalar of the element type of `like`."""
-        assert like.dtype is not None
-        return self.array(np.array(value, like.dtype.numpy()))
+        return self.array(np.array(value, dtype_of(like).numpy()))
 
     def integers(self, *values: int) -> ir.Value:
         """Return an int64 vector."""
@@ -144,9 +155,9 @@ class Writer:
 
     def as_type_of(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """Return `value` with the element type of `like`."""
-        assert like.dtype is not None
-        result = self("Cast", value, to=int(like.dtype))
-        result.type = ir.TensorType(like.dtype)
+        dtype = dtype_of(like)
+        result = self("Cast", value, to=int(dtype))
+        result.type = ir.TensorType(dtype)
         return result
 
     def shape(self, value: ir.Value) -> ir.Value:
@@ -259,9 +270,8 @@ class Writer:
         """Return the identity of the element type of `value` and the size of one of its axes."""
         known = dims(value)
         size = None if known is None else known[axis]
-        assert value.dtype is not None
         if isinstance(size, int):
-            return self.array(np.eye(size, dtype=value.dtype.numpy()))
+            return self.array(np.eye(size, dtype=dtype_of(value).numpy()))
         length = self.size_of(value, axis)
         square = self("Expand", self.number(0.0, value), self.joined(length, length))
         return self("EyeLike", square)

@@ -122,6 +122,20 @@ def test_tensors_without_gradients_say_why():
         backward_network(model, ["x"], ["shape"])
 
 
+def test_behind_a_tensor_of_unknown_type_nothing_is_claimed():
+    model = parsed(
+        """n (float[2,5] x) => (float[2,2] out) {
+            s = Exp (x)
+            a = of.nobody.Strange (s)
+            k = Constant <value = int64[1] {2}> ()
+            out, places = TopK (a, k)
+        }"""
+    )
+    model.opset_imports["of.nobody"] = 1
+    backward = backward_network(model, ["s"])
+    assert "s" in {**backward.incomplete, **backward.unreached}
+
+
 def test_outputs_behind_a_selection_give_way_to_what_it_reads():
     model = parsed(
         """n (float[1,9,4] x, float[1,1,9] raw, int64 k, float t) => (int64[S,3] found, float[1,9,4] half) {
