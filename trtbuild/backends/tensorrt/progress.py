@@ -1,8 +1,9 @@
 """A build that shows how far it is and can be stopped.
 
 TensorRT calls back between its steps. Python runs signal handlers only when Python code runs, so during a
-build that is in these callbacks, and the bindings swallow what a callback raises: Ctrl-C would be printed and
-forgotten. It is therefore noted, the next callback cancels the build, and `interruptible` raises it again.
+build that is in these callbacks, and the bindings swallow what a callback raises: Ctrl-C and SIGTERM would be
+printed and forgotten. They are therefore noted, the next callback cancels the build, and `interruptible`
+raises what was noted.
 """
 
 from __future__ import annotations
@@ -33,23 +34,44 @@ class Interruption:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Note Ctrl-C while the block runs and raise it, or any other noted cause, at its end."""
+    """Note Ctrl-C while the block runs and raise it, or any other noted cause, at its end.
+
+    So it is with SIGTERM and SIGHUP, where the program has a handler for them that raises.
+    """
     interruption = Interruption()
 
     def note(number: int, frame: Any) -> None:
-        del number, frame
-        interruption.cause = KeyboardInterrupt()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield interruption
-    else:
-        before = signal.signal(signal.SIGINT, note)
+        if number == signal.SIGINT:
+            interruption.cause = KeyboardInterrupt()
+            return
         try:
-            yield interruption
-        finally:
-            signal.signal(signal.SIGINT, before)
+            before[number](number, frame)
+        except BaseException as error:  # noqa: BLE001  raised again when the build has ended
+            interruption.cause = error
+
+    before = _handlers()
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is note:  # else that handler has put another in its place
+                signal.signal(number, handler)
     if interruption.cause is not None:
         raise interruption.cause
+
+
+def _handlers() -> dict[int, Any]:
+    """The signals that end a build, with their handlers; none outside the main thread, which sets them."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handled = {number: signal.getsignal(number) for number in ends}
+    return {
+        signal.SIGINT: signal.getsignal(signal.SIGINT),
+        **{number: handler for number, handler in handled.items() if callable(handler)},
+    }
 
 
 def make_monitor(tensorrt: TensorRT, progress: Progress, interruption: Interruption) -> Any:

@@ -7,9 +7,12 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.backends.tensorrt.progress import interruptible
 from trtbuild.options.tensorrt import Quantization, TensorRTOptions
 
 if TYPE_CHECKING:
@@ -61,6 +64,33 @@ def test_ctrl_c_cancels_the_build(tensorrt: Server) -> None:
     assert answer.value == ["handler restored: True"]
     # The build was stopped by the monitor, not merely waited for: nothing was looked at afterwards.
     assert not answer.called("Runtime.deserialize_cuda_engine")
+
+
+def test_sigterm_is_raised_when_the_build_has_ended() -> None:
+    """Where the program has a handler that raises: in a callback that would be lost."""
+
+    class Ended(BaseException):
+        pass
+
+    def end(number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not stop the clean-up
+        raise Ended
+
+    noted: list[BaseException | None] = []
+
+    def build() -> None:
+        with interruptible() as interruption:
+            os.kill(os.getpid(), signal.SIGTERM)
+            noted.append(interruption.cause)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(Ended) as raised:
+            build()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert noted == [raised.value]
 
 
 def breaks(world: World) -> None:
