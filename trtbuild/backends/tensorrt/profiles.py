@@ -121,11 +121,15 @@ def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dic
         return []
     missing = [spec for spec in dynamic if not given or spec.name not in given[0]]
     if missing:
-        spec = missing[0]
-        raise OptionError(
-            f"the input '{spec.name}' has the dynamic shape {_dims_text(spec)}. Say which shapes it will "
-            f"have: --shape '{spec.name}={_example(spec, 1)}:{_example(spec, 8)}:{_example(spec, 32)}'."
+        have = ", ".join(
+            f"the input '{spec.name}' has the dynamic shape {_dims_text(spec)}" for spec in missing
         )
+        them = "it" if len(missing) == 1 else "they"
+        say = " ".join(
+            f"--shape '{spec.name}={_example(spec, 1)}:{_example(spec, 8)}:{_example(spec, 32)}'"
+            for spec in missing
+        )
+        raise OptionError(f"{have}. Say which shapes {them} will have: {say}.")
     return [{**given[0], **profile} for profile in given]
 
 

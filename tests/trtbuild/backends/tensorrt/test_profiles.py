@@ -70,5 +70,15 @@ def test_shapes_must_fit_the_network(texts: list[str], message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_all_inputs_without_shapes_are_named_at_once() -> None:
+    other = TensorSpec("other", FLOAT, ("N",))
+    with pytest.raises(OptionError) as caught:
+        profiles_for([], [IMAGES, other, MASK])
+    assert "the input 'other' has the dynamic shape N." in str(caught.value)
+    assert "--shape 'images=1x3x224x8:8x3x224x8:32x3x224x8' --shape 'other=1:8:32'." in str(
+        caught.value
+    )
+
+
 def test_a_static_network_needs_no_profile() -> None:
     assert profiles_for([], [MASK]) == []
