@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["engine_target", "quantize_target"]
 
+_log = logging.getLogger(__name__)
+
 
 def engine_target(recipe: EngineRecipe, backends: Iterable[str]) -> Target:
     """Return the target of a build: the one asked for, else that of the first backend that has one.
@@ -23,8 +26,20 @@ def engine_target(recipe: EngineRecipe, backends: Iterable[str]) -> Target:
         recipe: of the build.
         backends: names of those that build from its Q/DQ, the most important first.
     """
-    if recipe.target is not None:
-        return TARGETS[recipe.target]
+    own = _target_of_backends(recipe, backends)
+    if recipe.target is None:
+        return own
+    if own not in (COMMON, TARGETS[recipe.target]):
+        _log.warning(
+            "Q/DQ are placed for the target %s, as asked, and the plan is one of %s: what is known of that "
+            "compiler counts for nothing; without --target it would.",
+            recipe.target,
+            own.name,
+        )
+    return TARGETS[recipe.target]
+
+
+def _target_of_backends(recipe: EngineRecipe, backends: Iterable[str]) -> Target:
     if recipe.tensorrt.dla is not None:
         return TARGETS["dla"]
     for backend in backends:

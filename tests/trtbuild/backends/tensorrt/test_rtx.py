@@ -19,6 +19,7 @@ from trtbuild.backends.opening import open_engine
 from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.cli.main import run
 from trtbuild.errors import MissingError, ModelError, OptionError
+from trtbuild.jobs.targets import engine_target
 from trtbuild.model import write_model
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.report.engine import engine_report
@@ -205,6 +206,16 @@ def test_a_dynamic_input_without_shapes_is_refused_before_calibration(tmp_path: 
     with pytest.raises(OptionError, match="--shape 'images=1x3x8x8:8x3x8x8:32x3x8x8'"):
         build(tmp_path, backend="tensorrt-rtx", model=tmp_path / "dynamic.onnx")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("asked", "warned"), [("dla", True), ("rtx", False), (None, False)])
+def test_a_target_other_than_that_of_the_plan_is_warned_of(
+    asked: str | None, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = DataRecipe(random_data=True)
+    recipe = EngineRecipe(model=tmp_path / "m", output=tmp_path, data=data, target=asked)
+    assert engine_target(recipe, ["tensorrt-rtx"]).name == (asked or "rtx")
+    assert ("the target dla, as asked, and the plan is one of rtx" in caplog.text) == warned
 
 
 def test_the_same_backend_twice_is_refused(tmp_path: Path) -> None:
