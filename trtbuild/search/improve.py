@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 # A move that gains less is as likely luck of the images.
 _LEAST_GAIN = 0.03
+# Noise over signal from which on, 20 dB, a network is worth the time however long it takes to calibrate it.
+_FAR = 0.01
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,15 @@ def improve(
         ModelError: the network cannot be run.
     """
     artifact = start.artifact
-    if effort is Effort.FAST or not may_move(effort, image_cost(artifact), len(source.index)):
+    if effort is Effort.FAST:
         return start
     images = CheckImages.of(artifact, source, effort)
     if images is None:
         return start
     search = _Search(start, source, options, effort, images, now() + seconds, now, progress)
+    has_room = may_move(effort, image_cost(artifact), len(source.index))
+    if not has_room and search.error <= _FAR:
+        return start
     search.rescale()
     # two runs of a few images: too little to be left out for time
     biases = correct_biases(lambda: search.best, search.material)
@@ -108,7 +113,7 @@ class _Search:
         self.material = Material(feeds=images.others, calibrate=self._calibrated)
         self._source, self._options, self._effort = source, options, effort
         self._images, self._end, self._now, self._progress = images, end, now, progress
-        self._before = self._error = images.error(start.network())
+        self._before = self.error = images.error(start.network())
         self._tried: list[_Tried] = []
         self._history = start.artifact.history
 
@@ -141,11 +146,11 @@ class _Search:
                 break
             what, candidate = found
             error = self._images.error(candidate.network())
-            kept = error < self._error * (1.0 - _LEAST_GAIN)
+            kept = error < self.error * (1.0 - _LEAST_GAIN)
             self._tried.append(_Tried(move, what, error, kept))
             self._progress("moves", len(self._tried), None)
             if kept:
-                self.best, self._error = candidate, error
+                self.best, self.error = candidate, error
         return self.best is not before
 
     def rescale(self) -> None:
@@ -176,7 +181,7 @@ class _Search:
         details = {
             "images_checked": len(self._images.feeds),
             "error_before": self._before,
-            "error": self._error,
+            "error": self.error,
             "tried": self._tried,
         }
         record = Record("moves", "; ".join(kept) or "nothing was better", details)
