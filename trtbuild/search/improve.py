@@ -118,10 +118,14 @@ class _Search:
         self._history = start.artifact.history
 
     def _calibrated(self, changed: Artifact) -> Artifact:
+        """The changed network with ranges of what INT8 needs, and of all that was observed before."""
+        before = self.best.artifact.calibration
+        assert before is not None
         kept = (self.best.float_patterns, self.best.float_groups, changed.target)
-        return calibrate(
-            changed, self._source, watched_tensors(changed.model, *kept), self._options
-        )
+        made = {value.name or "" for node in changed.model.graph for value in node.outputs}
+        made |= {value.name or "" for value in changed.model.graph.inputs}
+        tensors = {*watched_tensors(changed.model, *kept), *(before.ranges.keys() & made)}
+        return calibrate(changed, self._source, sorted(tensors), self._options)
 
     @property
     def _is_over(self) -> bool:

@@ -50,6 +50,7 @@ _LEVELS = {
 # Of the calibration's own runs, and the nominal seconds that are always granted.
 _SHARE = {Effort.FAST: 0.5, Effort.NORMAL: 0.75, Effort.HIGH: 4.0}
 _GRANTED = {Effort.FAST: 4.0, Effort.NORMAL: 12.0, Effort.HIGH: 100.0}
+_FOR_MOVES = {Effort.FAST: 0.0, Effort.NORMAL: 24.0, Effort.HIGH: 200.0}
 
 
 def image_cost(artifact: Artifact) -> float:
@@ -70,4 +71,4 @@ def work_for(effort: Effort, image_seconds: float, num_images: int) -> Work:
 
 def may_move(effort: Effort, image_seconds: float, num_images: int) -> bool:
     """Say whether there is room for moves that change the network, which calibrate it a few times again."""
-    return image_seconds * num_images * _NUM_CALIBRATIONS <= _GRANTED[effort]
+    return image_seconds * num_images * _NUM_CALIBRATIONS <= _FOR_MOVES[effort]

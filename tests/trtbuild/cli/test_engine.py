@@ -113,7 +113,7 @@ def test_layers_kept_in_float(files, capsys, pattern, left):
 
 def test_stages_one_by_one_give_what_the_whole_job_gives(files, capsys, tmp_path):
     model, _, out = files
-    assert engine(capsys, files).code == 0
+    assert engine(capsys, files, "--calibrator", "entropy").code == 0
     calibration = out / "net.calibration.json"
     for form, name in (("tensorrt", "net.int8.onnx"), ("onnxruntime", "net.onnxruntime.onnx")):
         alone = tmp_path / "alone.onnx"
@@ -126,7 +126,7 @@ def test_stages_one_by_one_give_what_the_whole_job_gives(files, capsys, tmp_path
 
 def test_a_calibration_is_reused_and_refused_for_another_graph(files, capsys, tmp_path):
     out = files[2]
-    assert engine(capsys, files).code == 0
+    assert engine(capsys, files, "--calibrator", "entropy").code == 0
     first = (out / "net.int8.onnx").read_bytes()
     kept = tmp_path / "kept.json"
     kept.write_bytes((out / "net.calibration.json").read_bytes())
@@ -242,7 +242,8 @@ def heavy_tailed(tmp_path):
 def test_a_collapse_without_a_limit_is_not_called_passed(heavy_tailed, capsys):
     model, data, out = heavy_tailed
     arguments = ("engine", model, "--int8", "--data", data, "-o", out, "--no-latency")
-    done = trtbuild(capsys, *arguments, "--report", out.parent / "page.html")
+    entropy = ("--calibrator", "entropy")
+    done = trtbuild(capsys, *arguments, *entropy, "--report", out.parent / "page.html")
     assert done.code == 0
     assert "NOT JUDGED: no limit was set, and output" in done.out
     assert "PASSED" not in done.out
