@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AttentionBlock", "attention_blocks", "why_attention_is_float"]
 
-_BETWEEN = frozenset({"Add", "Div", "Mul"})
+_BETWEEN = frozenset({"Add", "Div", "Mul", "Where"})
+"""Scaling and masks: a mask is added, or chooses between a score and a large negative number."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class AttentionBlock:
 
 
 def attention_blocks(model: ir.Model) -> Iterator[AttentionBlock]:
-    """Yield the attention of the main graph: MatMul, then Mul, Div and Add, then Softmax, then MatMul.
+    """Yield the attention of the main graph: MatMul, then Mul, Div, Add and Where, Softmax, MatMul.
 
     Nothing in between is read by anything else, or is an output of the network.
     """

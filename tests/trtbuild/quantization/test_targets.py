@@ -166,15 +166,22 @@ ATTENTION = """g (float[1, LENGTH, HEAD] x, float[1, 1, LENGTH] mask) => (float[
     s = MatMul(q, kt) t = Mul(s, half) m = Add(t, mask) p = Softmax(m) y = MatMul(p, v) }"""
 
 
-def attention(length: int = 6, head: int = 16) -> ir.Model:
-    text = ATTENTION.replace("LENGTH", str(length)).replace("HEAD", str(head))
+CHOOSES = "hidden = Less(mask, half) m = Where(hidden, half, t)"
+
+
+def attention(length: int = 6, head: int = 16, masked: str = "m = Add(t, mask)") -> ir.Model:
+    text = ATTENTION.replace("m = Add(t, mask)", masked)
+    text = text.replace("LENGTH", str(length)).replace("HEAD", str(head))
     square = (head, head)
     return network(text, wq=square, wk=square, wv=square, half=())
 
 
+@pytest.mark.parametrize("masked", ["m = Add(t, mask)", CHOOSES])
 @pytest.mark.parametrize("name", TARGETS)
-def test_attention_reads_all_four_through_pairs_where_it_is_one_kernel(name: str) -> None:
-    placement = place(attention(), target=TARGETS[name])
+def test_attention_reads_all_four_through_pairs_where_it_is_one_kernel(
+    name: str, masked: str
+) -> None:
+    placement = place(attention(masked=masked), target=TARGETS[name])
     found = [one for one in placement.groups if one.kind is GroupKind.ATTENTION]
     if TARGETS[name].attention is None:
         assert not found
