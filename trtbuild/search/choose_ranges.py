@@ -164,15 +164,15 @@ class CheckImages:
         measure = Measure.of(outputs, parts_of(artifact.model, measured))
         return cls(feeds, others, measured, measure)
 
-    def error(self, model: ir.Model) -> float:
-        """Return the error of another network's outputs, Q/DQ computed as written.
+    def errors(self, model: ir.Model) -> tuple[float, ...]:
+        """Return the error of each part of another network's outputs, Q/DQ computed as written.
 
         Raises:
             ExecutionError: it cannot be opened or run.
         """
         session = open_session(tapped(model, self.measured), Execution.FLOAT)
         try:
-            return self.measure.error([session.run(one) for one in self.feeds])
+            return self.measure.errors([session.run(one) for one in self.feeds])
         finally:
             session.close()
 

@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 # A move that gains less is as likely luck of the images.
 _LEAST_GAIN = 0.03
+# Of the error of one part, that it may grow by.
+_MOST_LOSS = 0.1
 # Noise over signal from which on, 20 dB, a network is worth the time however long it takes to calibrate it.
 _FAR = 0.01
 
@@ -113,7 +115,8 @@ class _Search:
         self.material = Material(feeds=images.others, calibrate=self._calibrated)
         self._source, self._options, self._effort = source, options, effort
         self._images, self._end, self._now, self._progress = images, end, now, progress
-        self._before = self.error = images.error(start.network())
+        self._errors = images.errors(start.network())
+        self._before = self.error
         self._tried: list[_Tried] = []
         self._history = start.artifact.history
 
@@ -126,6 +129,11 @@ class _Search:
         made |= {value.name or "" for value in changed.model.graph.inputs}
         tensors = {*watched_tensors(changed.model, *kept), *(before.ranges.keys() & made)}
         return calibrate(changed, self._source, sorted(tensors), self._options)
+
+    @property
+    def error(self) -> float:
+        """Of the best candidate on the check images."""
+        return sum(self._errors)
 
     @property
     def _is_over(self) -> bool:
@@ -149,13 +157,20 @@ class _Search:
             if found is None:
                 break
             what, candidate = found
-            error = self._images.error(candidate.network())
-            kept = error < self.error * (1.0 - _LEAST_GAIN)
+            errors = self._images.errors(candidate.network())
+            error = sum(errors)
+            kept = error < self.error * (1.0 - _LEAST_GAIN) and self._spares(errors)
             self._tried.append(_Tried(move, what, error, kept))
             self._progress("moves", len(self._tried), None)
             if kept:
-                self.best, self.error = candidate, error
+                self.best, self._errors = candidate, errors
         return self.best is not before
+
+    def _spares(self, errors: tuple[float, ...]) -> bool:
+        """Whether no part pays for what another one gains: boxes do not make up for scores."""
+        return all(
+            after <= before * (1.0 + _MOST_LOSS) for after, before in zip(errors, self._errors)
+        )
 
     def rescale(self) -> None:
         """Scale channels, and choose the ranges of the changed network anew."""

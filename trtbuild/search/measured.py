@@ -64,14 +64,23 @@ class Measure:
 
     def error(self, others: Sequence[Mapping[str, np.ndarray]]) -> float:
         """Return the error of other outputs on the same images; infinite where one is not comparable."""
+        return sum(self.errors(others))
+
+    def errors(self, others: Sequence[Mapping[str, np.ndarray]]) -> tuple[float, ...]:
+        """Return the error of each part, in the order of `signals`; infinite where one is not comparable."""
+        return tuple(
+            self._error_of(name, part, others) / signal
+            for (name, part), signal in self.signals.items()
+        )
+
+    def _error_of(self, name: str, part: Part, others: Sequence[Mapping[str, np.ndarray]]) -> float:
         total = 0.0
-        for (name, part), signal in self.signals.items():
-            for mine, theirs in zip(self.outputs, others):
-                x, y = np.atleast_1d(mine[name]), np.atleast_1d(theirs[name])
-                if x.shape != y.shape:
-                    return float("inf")
-                difference = part.of(x).astype(np.float64) - part.of(y)
-                total += float((difference**2).sum()) / signal
+        for mine, theirs in zip(self.outputs, others):
+            x, y = np.atleast_1d(mine[name]), np.atleast_1d(theirs[name])
+            if x.shape != y.shape:
+                return float("inf")
+            difference = part.of(x).astype(np.float64) - part.of(y)
+            total += float((difference**2).sum())
         return total if np.isfinite(total) else float("inf")
 
     def seed(self, image: int, name: str, random: np.random.Generator) -> np.ndarray:
