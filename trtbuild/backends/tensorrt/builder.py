@@ -7,6 +7,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.backends.tensorrt.advice import advice_on_build
 from trtbuild.backends.tensorrt.config import apply_options, set_flag
 from trtbuild.backends.tensorrt.implicit import calibrating, needs_device
 from trtbuild.backends.tensorrt.network import parse_network
@@ -144,7 +145,7 @@ def build_plan(
             done = _run(tensorrt, builder, network, config, log, progress, file)
             run = calibration.run if calibration else None
             if not done and (run is None or run.error is None):
-                raise ModelError(f"{tensorrt} built no engine: {log.reason()}.")
+                raise _no_engine(tensorrt, log, request)
             cache = run.finish() if run else None
             feeder = run.feeder if run else None
             with explained(log, "TensorRT does not tell what the build used"):
@@ -207,6 +208,12 @@ def _run(
     if plan is not None:
         write_bytes(file, plan)
     return plan is not None
+
+
+def _no_engine(tensorrt: TensorRT, log: Log, request: BuildRequest) -> ModelError:
+    reason = log.reason()
+    advice = advice_on_build(reason, fp16=request.fp16)
+    return ModelError(f"{tensorrt} built no engine: {reason}.{advice}")
 
 
 def _flags_set(tensorrt: TensorRT, config: Any) -> list[str]:

@@ -121,6 +121,18 @@ def test_its_options_belong_to_it(rtx: TensorRT, monkeypatch: pytest.MonkeyPatch
         )
 
 
+def test_attention_that_needs_fp16_is_refused_with_that_advice(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 23]>
+        g (float[1, 10, 64] q, float[1, 10, 32] k, float[1, 10, 32] v) => (float[1, 10, 64] y) {
+            y = Attention <q_num_heads = 4, kv_num_heads = 2, is_causal = 1> (q, k, v)
+        }""")
+    model = ir.from_proto(proto)
+    artifact = dataclasses.replace(networks.float_artifact(), model=model, source=model)
+    with pytest.raises(ModelError, match="try `trtbuild engine --fp16`"):
+        built(tmp_path, artifact)
+    assert built(tmp_path, artifact, fp16=True).path.is_file()
+
+
 def test_a_refused_node_is_named_with_its_reason(tmp_path: Path) -> None:
     proto = onnx.parser.parse_model("""
         <ir_version: 10, opset_import: ["" : 21, "of.nobody": 1]>
