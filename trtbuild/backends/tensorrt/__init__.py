@@ -207,7 +207,7 @@ def _write(
         "weights_bytes": _weights_bytes(built.log),
         "reformats": layers.num_reformats,
         "layers": layers.to_json(),
-        "warnings": built.log.texts("WARNING"),
+        "warnings": list(dict.fromkeys(built.log.texts("WARNING"))),  # each once
         "errors": built.log.errors,
     }
     return Engine(tensorrt.product.backend, path, files, details=details)
