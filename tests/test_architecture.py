@@ -29,7 +29,7 @@ LAYERS = (
     *("plan", "target", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
     *("verification", "search", "latency"),
-    *("recipe", "result", "manifest", "plots"),
+    *("recipe", "result", "next_step", "manifest", "plots"),
     *("jobs", "report", "pytest_plugin", "cli", "__init__", "__main__"),
 )
 

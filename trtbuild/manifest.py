@@ -12,6 +12,7 @@ from trtbuild.files import file_digest, write_text
 from trtbuild.latency.stats import summarize
 from trtbuild.machine import package_versions
 from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
+from trtbuild.next_step import after_engine
 from trtbuild.options.values import to_table
 from trtbuild.records import dumps, encode, load_object
 
@@ -101,6 +102,7 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
             for name, comparison in result.comparisons.items()
         },
         "ruling": encode(result.ruling),
+        "next_step": encode(after_engine(result, recipe)),
         "below_floor": list(result.below_floor),
         "unjudged_collapse": result.unjudged_collapse,
         "better_rule": encode(result.better_rule),

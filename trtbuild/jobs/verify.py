@@ -16,6 +16,7 @@ from trtbuild.jobs.foreign import front_of, open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs, read_model, with_batch_axes
 from trtbuild.model.parts import output_parts
+from trtbuild.next_step import NextStep, after_verify
 from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
 from trtbuild.progress import Progress, silent
 from trtbuild.recipe import VerifyRecipe
@@ -73,6 +74,7 @@ class Verification:
         limits: of the gate.
         verdict: its judgement.
         ruling: whether the engine may be shipped; follows from the others.
+        next_step: what to do about it; None for nothing, and of what was judged again.
         layers, sensitivity, culprits: None where not asked for.
     """
 
@@ -84,6 +86,7 @@ class Verification:
     limits: dict[str, float]
     verdict: Verdict
     ruling: Ruling = _UNRULED
+    next_step: NextStep | None = None
     layers: LayerReport | None = None
     sensitivity: tuple[GroupSensitivity, ...] | None = None
     culprits: Culprits | None = None
@@ -116,7 +119,7 @@ def judge_again(found: Verification, gate: Gate) -> Verification:
         OptionError: a limit is on a figure that was not measured.
     """
     verdict = judge(found.comparison, gate)
-    return replace(found, limits=gate.limits, verdict=verdict, ruling=_UNRULED)
+    return replace(found, limits=gate.limits, verdict=verdict, ruling=_UNRULED, next_step=None)
 
 
 @in_one_tree()
@@ -168,6 +171,8 @@ def verify(
         limits=recipe.gate.limits,
         verdict=judge(comparison, recipe.gate),
     )
+    step = after_verify(found.ruling, comparison, found.verdict, recipe)
+    found = replace(found, next_step=step)
     return found if artifact is None else _diagnosed(found, recipe, artifact, source, progress)
 
 

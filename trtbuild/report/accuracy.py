@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from trtbuild.jobs.verify import Verification
+    from trtbuild.next_step import NextStep
     from trtbuild.report.model import Block
     from trtbuild.search.bisect import Culprits
     from trtbuild.search.sensitivity import GroupSensitivity
@@ -79,8 +80,13 @@ def verification_report(found: Verification) -> Report:
         checks=checks,
         verdict=found.ruling.why,
         ruling=found.ruling.word,
+        next_step=_next(found.next_step),
         data=found.to_json(),
     )
+
+
+def _next(step: NextStep | None) -> tuple[str, str]:
+    return ("", "") if step is None else (step.why, step.command)
 
 
 def accuracy_checks(verdicts: Mapping[str, Verdict]) -> tuple[Check, ...]:

@@ -49,6 +49,7 @@ def engine_report(result: EngineResult) -> Report:
     """Return the report: accuracy, ranges, the search, latency, coverage, layers at fault, thresholds."""
     checks = accuracy_checks(result.verdicts)
     comparisons = {TITLES[name]: found for name, found in result.comparisons.items()}
+    step = result.record.get("next_step")
     return Report(
         title=f"{result.artifact.name} in INT8" if _is_int8(result) else result.artifact.name,
         facts=_facts(result),
@@ -69,6 +70,7 @@ def engine_report(result: EngineResult) -> Report:
         checks=checks,
         verdict=result.ruling.why,
         ruling=result.ruling.word,
+        next_step=(step["why"], step["command"]) if step else ("", ""),
         data=result.record,
     )
 

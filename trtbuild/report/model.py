@@ -166,6 +166,7 @@ class Report:
         checks: what was judged.
         verdict: what all checks together mean; empty where nothing was judged.
         ruling: whether an engine may be shipped, by `trtbuild.verification.ruling`; empty for other reports.
+        next_step: why something is to be done next, and the command; empty for nothing.
         data: the result for programs, of types that `trtbuild.records.encode` knows.
     """
 
@@ -177,6 +178,7 @@ class Report:
     checks: tuple[Check, ...] = ()
     verdict: str = ""
     ruling: str = ""
+    next_step: tuple[str, str] = ("", "")
     data: object = None
 
     @property

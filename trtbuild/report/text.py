@@ -35,6 +35,9 @@ def print_report(report: Report, console: Console) -> None:
         _print(
             console, Text.assemble((report.word, f"bold {color}"), f": {visible(report.verdict)}")
         )
+    if any(report.next_step):
+        why, command = map(visible, report.next_step)
+        _print(console, Text.assemble(("what next", "bold"), f": {why}: {command}"))
 
 
 def _blocks(report: Report) -> Iterator[Block]:

@@ -195,9 +195,9 @@ def ratio_of_sums(tops: Sequence[float], bottoms: Sequence[float]) -> Estimate |
     """Return ``sum(tops) / sum(bottoms)`` over samples, with its percentile bootstrap interval.
 
     Samples are drawn anew 1000 times, always by the same random numbers (Efron and Tibshirani, An
-    Introduction to the Bootstrap, chapter 13). Of few samples that is too narrow, so the interval also holds
-    Student's by the delta method (Cochran, Sampling Techniques, chapter 6). Where no draw differs (each sample
-    has a ratio of 0, or each of 1), it is Wilson's over samples.
+    Introduction to the Bootstrap, chapter 13). Of few samples that is too narrow, so the interval also
+    holds Student's by the delta method (Cochran, Sampling Techniques, chapter 6). Where no draw differs (each
+    sample has a ratio of 0, or each of 1), it is Wilson's over samples.
 
     Args:
         tops: of each sample, not negative.

@@ -1,0 +1,127 @@
+"""What a verdict says to do next: the command does it, and nothing of the first one is lost."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.trtbuild.verification.small_network import images, quantized
+from trtbuild.cli.main import run
+from trtbuild.model import write_model
+from trtbuild.options.calibrate import CalibrateOptions
+from trtbuild.options.command import command_line
+from trtbuild.options.compare import TaskOptions
+from trtbuild.options.data import DataRecipe
+from trtbuild.options.effort import Effort
+from trtbuild.options.preprocess import Preprocess
+from trtbuild.options.values import to_table
+from trtbuild.recipe import EngineRecipe
+from trtbuild.verification.gate import Gate
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    artifact = quantized()
+    write_model(artifact.source, tmp_path / "float.onnx")
+    write_model(artifact.quantized, tmp_path / "int8.onnx")
+    np.savez(tmp_path / "my images.npz", image=images(3, 40))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str], command: str | list[str], code: int = 0) -> dict:
+    words = shlex.split(command)[1:] if isinstance(command, str) else command
+    assert run([*words, "--json"]) == code
+    found: dict = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        EngineRecipe(model=Path("float.onnx"), data=DataRecipe(data="my images.npz")),
+        EngineRecipe(
+            model=Path("float.onnx"),
+            output=Path("an other"),
+            data=DataRecipe(
+                data="my images.npz",
+                num_images=9,
+                preprocess=Preprocess(scale=1 / 255, mean=(0.5, 0.25, 1.0), std=(0.1, 0.2, 0.3)),
+                batch_axes={"image": 0},
+                skip_broken=True,
+            ),
+            calibrate=CalibrateOptions(workers=2),
+            effort=Effort.FAST,
+            float_patterns=("Conv*",),
+            task=TaskOptions(kind="classify"),
+            gate=Gate(min_sqnr=20.5, min_agreement=95),
+            latency=None,
+            strict=True,
+        ),
+        EngineRecipe(model=Path("float.onnx"), data=DataRecipe(random_data=True), tune=None),
+    ],
+)
+def test_a_recipe_as_a_command_line(folder: Path, recipe: EngineRecipe, capsys) -> None:
+    del folder
+    command = command_line("engine", (str(recipe.model), "--int8"), recipe, {})
+    found = said(capsys, f"{command} --dry-run")["recipe"]
+    wanted = json.loads(json.dumps(to_table(recipe)))
+    if recipe.latency is not None:  # the command has a default of its own
+        del found["latency"], wanted["latency"]
+    assert found == wanted
+
+
+def test_added_options_take_the_place_of_others_and_repeated_ones_stand_beside(
+    folder: Path,
+) -> None:
+    del folder
+    recipe = EngineRecipe(
+        model=Path("m.onnx"),
+        data=DataRecipe(data="d.npz", constants={"factor": [1.0, 2.5]}),
+        effort=Effort.FAST,
+        float_groups=("first",),
+    )
+    added = {"--effort": "high", "--float-group": "second one"}
+    words = shlex.split(command_line("engine", ("m.onnx",), recipe, added))
+    assert words[words.index("--constant") + 1] == "factor=1,2.5"
+    assert words.count("--effort") == 1
+    assert words[words.index("--effort") + 1] == "high"
+    assert [w for f, w in itertools.pairwise(words) if f == "--float-group"] == [
+        "first",
+        "second one",
+    ]
+
+
+def test_the_steps_lead_to_a_verdict(folder: Path, capsys) -> None:
+    del folder
+    build = ["engine", "float.onnx", "--int8", "--data", "my images.npz", "--no-latency"]
+    build += ["--backend", "onnxruntime", "--task", "classify", "--effort", "fast"]
+    few = said(capsys, build)
+    # two of 40 samples verify, and say little
+    assert few["next_step"]["command"].endswith("--verify-data MORE_SAMPLES")
+    np.savez("more.npz", image=images(4, 60))
+    step = few["next_step"]["command"].replace("MORE_SAMPLES", "more.npz")
+    step = said(capsys, step)["next_step"]["command"]
+    assert step.endswith("--min-agreement 95")
+    judged = step.replace("--min-agreement 95", "--min-sqnr 200 --no-tune")
+    assert run(shlex.split(judged)[1:]) == 1
+    assert "what next: let more be tried: trtbuild engine float.onnx" in capsys.readouterr().out
+    step = said(capsys, judged, 1)["next_step"]["command"]
+    assert step.endswith("--effort high")
+
+
+def test_the_step_after_verify(folder: Path, capsys) -> None:
+    del folder
+    command = ["verify", "float.onnx", "int8.onnx", "--data", "my images.npz", "--task", "classify"]
+    step = said(capsys, command)["next_step"]["command"]
+    assert step.endswith("--min-agreement 95")
+    failed = said(capsys, [*command, "--min-sqnr", "200"], 1)["next_step"]["command"]
+    assert failed.endswith("--layers")
+    assert said(capsys, failed, 1)["layers"]["layers"]
+    shipped = said(capsys, [*command, "--min-sqnr", "4"])
+    assert (shipped["ruling"]["word"], shipped["next_step"]) == ("SHIP", None)

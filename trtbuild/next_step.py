@@ -1,0 +1,201 @@
+"""What to do next: the step that most probably mends what the verdict says, as a ready command.
+
+Of a build, in order of what it rules out first:
+
+    data that is wrong            other preprocessing, a new calibration, another cache
+    too few samples               so many to verify on
+    no limit                      one on the figure that is known, which also starts the search
+    a limit that fails            more effort to choose ranges; then what costs the outputs most, in float;
+                                  then more calibration data
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtbuild.options.command import command_line
+from trtbuild.options.effort import Effort
+from trtbuild.result import TENSORRT_FORM
+from trtbuild.verification.ruling import CANNOT_TELL, DO_NOT_SHIP, SHIP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from trtbuild.recipe import EngineRecipe, VerifyRecipe
+    from trtbuild.result import EngineResult
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.gate import Verdict
+    from trtbuild.verification.ruling import Ruling
+
+__all__ = ["NextStep", "after_engine", "after_verify"]
+
+MORE = "MORE_SAMPLES"
+"""Stands for data that the user has to find."""
+
+# A layer is worth float from half a bit of SQNR at the outputs on.
+_WORTH_DB = 3.0
+# Shares of fewer samples move by more than five points with each.
+_FEW_SAMPLES = 20
+
+_LIMIT_ON = {"%": "95", "dB": "30"}
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """One step, why, and the command that takes it; of data that is no text, the options that are added."""
+
+    why: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.why}: {self.command}"
+
+
+def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
+    """Return what to do after a build; None for an engine that can be shipped."""
+    if result.ruling.word == SHIP:
+        return None
+    if result.ruling.word == DO_NOT_SHIP:
+        why, added, skip = _mended(result, recipe)
+    else:
+        why, added, skip = _wrong_data(result, recipe) or _judged(
+            result.ruling, result.comparisons.values(), result.verdicts.values()
+        )
+    if skip == "--cache":
+        assert recipe.tensorrt.cache is not None
+        words = ["trtbuild", "cache", "convert", str(recipe.tensorrt.cache), str(recipe.model)]
+        return NextStep(why, shlex.join([*words, "-o", f"{recipe.model.stem}.int8.onnx"]))
+    return NextStep(why, _again(recipe, added, skip))
+
+
+def after_verify(
+    ruling: Ruling, comparison: Comparison, verdict: Verdict, recipe: VerifyRecipe
+) -> NextStep | None:
+    """Return what to do after an engine was compared; None where it can be shipped."""
+    if ruling.word == SHIP:
+        return None
+    arguments = (_name_of(recipe), str(recipe.engine))
+    if ruling.word != DO_NOT_SHIP:
+        why, added, _ = _judged(ruling, [comparison], [verdict], "--data")
+        return NextStep(why, _command("verify", arguments, recipe, added))
+    if recipe.engine.suffix == ".onnx" and isinstance(recipe.reference, Path):
+        why = "see which layers cost the outputs most, for --float of the next build"
+        return NextStep(why, _command("verify", arguments, recipe, {}) + " --layers")
+    limits = {f"--{name.replace('_', '-')}": f"{v:g}" for name, v in recipe.gate.limits.items()}
+    words = [word for flag, value in limits.items() for word in (flag, value)]
+    data = [str(recipe.data.data)] if isinstance(recipe.data.data, str) else [MORE]
+    build = ["trtbuild", "engine", arguments[0], "--int8", "--data", *data, *words]
+    return NextStep("build with the limit as a budget", shlex.join(build))
+
+
+_Step = tuple[str, dict[str, str], str]
+"""Why, flags that are added with their values, and a flag that is left out."""
+
+
+def _wrong_data(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
+    """What is wrong with what the engine was calibrated by."""
+    if recipe.tensorrt.cache is not None and any("cache" in why for why in result.below_floor):
+        return "turn the cache into Q/DQ, and see what it covers", {}, "--cache"
+    if any(why.startswith("ranges are reused") for why in result.below_floor):
+        return "calibrate anew", {}, "--calibration"
+    if any(why.startswith("the input") for why in result.below_floor):
+        return (
+            "give the preprocessing that the network was trained with",
+            {"--preprocess": "PREPROCESS.toml"},
+            "",
+        )
+    return None
+
+
+def _judged(
+    ruling: Ruling,
+    comparisons: Iterable[Comparison],
+    verdicts: Iterable[Verdict],
+    data_flag: str = "--verify-data",
+) -> _Step:
+    """What brings an engine of which nothing failed to a verdict."""
+    known = list(comparisons)
+    findings = [finding for verdict in verdicts for finding in verdict.findings]
+    if ruling.word == CANNOT_TELL:
+        counts = [f.num_needed for f in findings if not f.settled and f.num_needed is not None]
+        many = f"about {max(counts)} samples" if counts else "more samples"
+        return f"verify on {many}", {data_flag: MORE}, ""
+    tasks = [comparison.task for comparison in known if comparison.task is not None]
+    blind = next((one for one in tasks if one.main is None), None)
+    if blind is not None:
+        why = f"the {blind.num_samples} samples give no figure of --task {blind.task}: verify on others"
+        return why, {data_flag: MORE}, ""
+    if any(task.doubt or task.num_samples < _FEW_SAMPLES for task in tasks):
+        return f"verify on more than {known[0].num_images} samples", {data_flag: MORE}, ""
+    is_judged = any(finding.what == "top-1 lost" for finding in findings)
+    if not is_judged and any(comparison.accuracy is not None for comparison in known):
+        return "set a limit on what top-1 may lose", {"--max-top1-drop": "1"}, ""
+    figures = [task.main for task in tasks if task.main is not None]
+    if figures:
+        main = figures[0]
+        limit = _LIMIT_ON.get(main.unit, f"{main.estimate.value:.4g}")
+        return f"set a limit on the {main.name}", {"--min-agreement": limit}, ""
+    return "say what the network is for, or limit the SQNR", {"--min-sqnr": "20"}, ""
+
+
+def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
+    """What brings an engine nearer to float."""
+    named = recipe.calibrate.method is not None or recipe.calibration is not None
+    if recipe.int8 and named and recipe.tensorrt.cache is None:
+        flag = "--calibration" if recipe.calibration is not None else "--calibrator"
+        return "let the ranges be chosen by their effect on the outputs", {}, flag
+    if recipe.int8 and recipe.effort is not Effort.HIGH:
+        return "let more be tried", {"--effort": "high"}, ""
+    group = _at_fault(result)
+    if group is not None:
+        return (
+            f"keep '{group}' in float, which costs the outputs most",
+            {"--float-group": group},
+            "",
+        )
+    return "calibrate on more data, as the network will see it", {"--data": MORE}, ""
+
+
+def _at_fault(result: EngineResult) -> str | None:
+    """The group of the layer whose INT8 costs the outputs most, by measurement."""
+    if result.layers is None or TENSORRT_FORM not in result.comparisons:
+        return None
+    gains = {
+        one.node: one.effect.gained_db
+        for one in result.layers.layers
+        if one.effect is not None and one.effect.measured
+    }
+    worst = max(gains, key=lambda name: gains[name], default=None)
+    if worst is None or gains[worst] < _WORTH_DB:
+        return None
+    return worst if worst in {group.name for group in result.artifact.groups} else None
+
+
+def _again(recipe: EngineRecipe, added: dict[str, str], skip: str) -> str:
+    target = str(recipe.model) if recipe.export is None else recipe.export.source.target
+    words = ("--int8",) if recipe.int8 else ()
+    return _command("engine", (target, *words), recipe, added, skip)
+
+
+def _name_of(recipe: VerifyRecipe) -> str:
+    given = recipe.reference
+    return str(given) if isinstance(given, Path) else given.target
+
+
+def _command(
+    name: str,
+    arguments: tuple[str, ...],
+    recipe: EngineRecipe | VerifyRecipe,
+    added: Mapping[str, str],
+    skip: str = "",
+) -> str:
+    """The command; of data that a script holds, the options that it is to give besides."""
+    if any(
+        one is not None and not isinstance(one, str)
+        for one in (recipe.data.data, recipe.data.verify_data)
+    ):
+        return shlex.join(word for item in added.items() for word in item)
+    return command_line(name, arguments, recipe, added, skip)
