@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trtbuild.calibration.observe import Place
     from trtbuild.data import Sample
 
-__all__ = ["Histograms", "collect", "collect_on_device", "refuse_non_finite"]
+__all__ = ["Histograms", "Listener", "collect", "collect_on_device", "refuse_non_finite"]
 
 
 class Histograms(Observer):
@@ -91,10 +91,47 @@ class Histograms(Observer):
         return self.first.merge(self.second)
 
 
+class Listener(Protocol):
+    """Hears what the network answers to samples of a known class, while they are counted; by any thread."""
+
+    @property
+    def outputs(self) -> Collection[str]:
+        """Names of the outputs that it hears."""
+        ...
+
+    def hear(self, outputs: Mapping[str, np.ndarray], label: int) -> None:
+        """Take the outputs of one sample, each with its own axes, and the sample's class."""
+        ...
+
+
+class _Overheard(Observer):
+    """Histograms, and a listener beside them."""
+
+    def __init__(self, counted: Histograms, listener: Listener) -> None:
+        self.counted, self._listener = counted, listener
+
+    @property
+    def tensors(self) -> Collection[str]:
+        return {*self.counted.tensors, *self._listener.outputs}
+
+    def group(self, key: bytes) -> int:
+        return self.counted.group(key)
+
+    def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
+        heard = {name: tensors[name] for name in self._listener.outputs if name in tensors}
+        for row, place in enumerate(places):
+            if place.label is not None:
+                one = {name: np.asarray(values[row]) for name, values in heard.items()}
+                self._listener.hear(one, place.label)
+        counted = self.counted.tensors
+        self.counted.update({n: values for n, values in tensors.items() if n in counted}, places)
+
+
 def collect(
     network: ObservedNetwork,
     samples: Iterable[Sample],
     *,
+    listener: Listener | None = None,
     threads: int | None = None,
     total: int | None = None,
     progress: Progress = silent,
@@ -104,6 +141,7 @@ def collect(
     Args:
         network: what runs, and what is observed.
         samples: what to run it on.
+        listener: hears its outputs, which the network must have beside what is observed.
         threads: each runs one sample at a time; None takes one per core.
         total: number of samples, for the progress.
         progress: told of every sample read.
@@ -113,7 +151,10 @@ def collect(
         ModelError: the network cannot be run on a sample.
     """
     session = open_blocked(network.model, threads=1)
-    observers = [Histograms.of(network.tensors) for _ in range(threads or usable_cpus())]
+    histograms = [Histograms.of(network.tensors) for _ in range(threads or usable_cpus())]
+    observers: Sequence[Observer] = histograms
+    if listener is not None:
+        observers = [_Overheard(one, listener) for one in histograms]
     observe(
         session,
         samples,
@@ -122,7 +163,7 @@ def collect(
         total=total,
         progress=progress,
     )
-    return functools.reduce(Histograms.merge, observers)
+    return functools.reduce(Histograms.merge, histograms)
 
 
 def collect_on_device(

@@ -36,12 +36,20 @@ class ObservedNetwork:
     static_batch: int | None
 
 
-def observed_network(model: ir.Model, tensors: Collection[str]) -> ObservedNetwork:
+def observed_network(
+    model: ir.Model, tensors: Collection[str], beside: Collection[str] = ()
+) -> ObservedNetwork:
     """Return a copy of `model` with `tensors` as outputs; what only other outputs need is not computed.
 
     When nothing but inputs is observed, the original outputs stay.
+
+    Args:
+        model: the float network.
+        tensors: what is observed.
+        beside: tensors that are outputs, too.
     """
-    return ObservedNetwork(tapped(model, tensors), tuple(tensors), static_batch(model))
+    found = tapped(model, {*tensors, *beside})
+    return ObservedNetwork(found, tuple(tensors), static_batch(model))
 
 
 def float_tensors(model: ir.Model) -> tuple[str, ...]:

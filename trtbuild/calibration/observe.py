@@ -36,11 +36,12 @@ _AHEAD = 2
 
 
 class Place(NamedTuple):
-    """Where a sample stands in the data, and its key."""
+    """Where a sample stands in the data, its key, and its class where that is known."""
 
     number: int
     name: str
     key: bytes
+    label: int | None = None
 
     def __str__(self) -> str:
         return f"the sample '{self.name}' (number {self.number})"
@@ -169,7 +170,7 @@ class _Worker:
     def _take(self, number: int, sample: Sample) -> None:
         # copies of the one sample in a fixed batch: all counts grow by one factor
         feeds = filled(load_feeds(sample), self._batch_size, sample.axes)
-        loaded = _Loaded(Place(number, sample.name, sample.key), feeds)
+        loaded = _Loaded(Place(number, sample.name, sample.key, sample.label), feeds)
         if self._buffers is None or not self._buffers.fits(feeds):
             self.finish()
             self._run_alone(loaded)

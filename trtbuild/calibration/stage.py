@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from calibrators.methods import Stability
-    from trtbuild.calibration.histograms import Histograms
+    from trtbuild.calibration.histograms import Histograms, Listener
     from trtbuild.calibration.network import ObservedNetwork
     from trtbuild.data import DataDigest, Source
 
@@ -36,6 +36,7 @@ def calibrate(
     tensors: Sequence[str],
     options: CalibrateOptions | None = None,
     progress: Progress = silent,
+    listener: Listener | None = None,
 ) -> Artifact:
     """Run samples through the artifact's float network and choose a range for each of `tensors`.
 
@@ -45,6 +46,8 @@ def calibrate(
         tensors: names of what is observed.
         options: how ranges are chosen, and where the work is done.
         progress: told of finished samples or parts.
+        listener: hears the network's outputs for samples of a known class, where this process runs them by
+            ONNX Runtime and on the CPU.
 
     Raises:
         DataError: no sample, one that does not load, NaN or infinity in a tensor.
@@ -65,7 +68,12 @@ def calibrate(
             progress=progress,
         )
         return _with(artifact, calibration, {})
-    collector = _collector(observed_network(artifact.model, tensors), options, progress)
+    is_elsewhere = options.ray is not None or options.device != "cpu" or options.workers > 1
+    listener = None if is_elsewhere else listener
+    network = observed_network(
+        artifact.model, tensors, () if listener is None else listener.outputs
+    )
+    collector = _collector(network, options, progress, listener)
     if options.until_stable is None:
         statistics, early_stop = collector(source), None
     else:
@@ -96,7 +104,10 @@ _NO_RANGE = TensorRange(0.0, 0.0, 0.0, 0.0, "none", "no value was seen", 0, 0)
 
 
 def _collector(
-    network: ObservedNetwork, options: CalibrateOptions, progress: Progress
+    network: ObservedNetwork,
+    options: CalibrateOptions,
+    progress: Progress,
+    listener: Listener | None,
 ) -> Callable[[Source], Histograms]:
     if options.ray is not None:
         return lambda source: collect_on_ray(network, source, options.ray or None, progress)
@@ -106,7 +117,9 @@ def _collector(
         )
     if options.workers > 1:
         return lambda source: collect_in_processes(network, source, options.workers, progress)
-    return lambda source: collect(network, source, total=len(source.index), progress=progress)
+    return lambda source: collect(
+        network, source, listener=listener, total=len(source.index), progress=progress
+    )
 
 
 def _provenance(artifact: Artifact, data: DataDigest, options: CalibrateOptions) -> dict[str, str]:

@@ -17,9 +17,11 @@ from trtbuild.options.tensorrt import RangeSource
 from trtbuild.quantization import place, say_without_range, watched_tensors
 from trtbuild.quantization.half import float_activations
 from trtbuild.quantization.masks import reaches_minus_infinity
+from trtbuild.records import encode
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.choose_ranges import choose_ranges
 from trtbuild.search.improve import improve
+from trtbuild.verification.chance import FloatAnswers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from trtbuild.data import DataPlan
     from trtbuild.progress import Progress
     from trtbuild.recipe import EngineRecipe
+    from trtbuild.verification.chance import LabelCheck
 
 __all__ = ["are_chosen", "int8_candidate", "observed_tensors"]
 
@@ -115,7 +118,29 @@ def _calibrated(
     options = replace(
         recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
     )
-    return calibrate(artifact, plan.calibration, tensors, options, progress)
+    if not any(label is not None for label in plan.calibration.index.labels):
+        return calibrate(artifact, plan.calibration, tensors, options, progress)
+    answers = FloatAnswers([value.name or "" for value in artifact.model.graph.outputs])
+    artifact = calibrate(artifact, plan.calibration, tensors, options, progress, answers)
+    return _with_answers(artifact, answers.check)
+
+
+def _with_answers(artifact: Artifact, check: LabelCheck) -> Artifact:
+    """Record how often the float network is right on the samples that calibrate.
+
+    Raises:
+        DataError: no more often than by chance.
+    """
+    check.raise_at_chance()
+    right = check.right_percent
+    if right is None:
+        return artifact
+    summary = (
+        f"the float network is right on {right.value:.1f} % ({right.low:.1f} to {right.high:.1f}) of "
+        f"{check.num_samples} labelled samples that calibrate"
+    )
+    details = {"num_samples": check.num_samples, "top1_percent": encode(right)}
+    return artifact.having(Record("float accuracy", summary, details))
 
 
 def observed_tensors(artifact: Artifact, recipe: EngineRecipe) -> tuple[str, ...]:

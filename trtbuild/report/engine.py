@@ -99,6 +99,8 @@ def _notes(result: EngineResult) -> Iterator[Line]:
     for record in result.artifact.history:
         if record.stage == "data":
             yield Line(f"data: {record.summary}")
+        if record.stage == "float accuracy":
+            yield Line(record.summary)
         if record.stage == "spot check":
             yield Line(f"note: {record.summary}", Tone.NOTE)
     for name, what in _without_range(result).items():

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trtbuild.errors import DataError
-from trtbuild.verification.intervals import proportion
+from trtbuild.verification.intervals import percent, proportion
 from trtbuild.verification.metrics import class_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["LabelCheck", "check_range"]
+    from trtbuild.verification.intervals import Estimate
+
+__all__ = ["FloatAnswers", "LabelCheck", "check_range"]
 
 _CONFIDENCE = 0.99
 # A network that is surely below this part of the way from chance to perfect does not know the classes.
@@ -68,6 +71,16 @@ class LabelCheck:
                 self._right[shift] += int(np.count_nonzero(found == labels + shift))
             return
 
+    @property
+    def right_percent(self) -> Estimate | None:
+        """Top-1 so far, with Wilson's interval; None without labels."""
+        return percent(self._right[0], self._num_samples) if self._num_samples else None
+
+    @property
+    def num_samples(self) -> int:
+        """Labelled samples so far."""
+        return self._num_samples
+
     def raise_at_chance(self) -> None:
         """Do nothing, unless the labels so far cannot be the network's.
 
@@ -97,3 +110,26 @@ class LabelCheck:
             f"the float network is right on {right} of {self._num_samples} labelled samples{level} "
             f"({self._num_classes} classes): check the preprocessing, the colour order and the labels.{hint}"
         )
+
+
+class FloatAnswers:
+    """Hears the float network's answers while it is calibrated, by any thread.
+
+    Args:
+        outputs: names of the network's outputs; the first that looks like class scores counts.
+    """
+
+    def __init__(self, outputs: Sequence[str]) -> None:
+        self.outputs = tuple(outputs)
+        self.check = LabelCheck()
+        self._lock = threading.Lock()
+
+    def hear(self, outputs: Mapping[str, np.ndarray], label: int) -> None:
+        """Take the outputs of one sample, of which a network of a fixed batch gives copies.
+
+        Raises:
+            DataError: the label is no class of the network's.
+        """
+        first = {name: array[:1] for name, array in outputs.items() if array.ndim}
+        with self._lock:
+            self.check.add(first, np.array([label]))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from tests.trtbuild.verification.small_network import images, quantized
+from tests.trtbuild.verification.small_network import run as run_network
+from trtbuild.cli.main import run
 from trtbuild.errors import DataError
+from trtbuild.model import write_model
 from trtbuild.verification.chance import LabelCheck
 
 
@@ -59,3 +65,33 @@ def test_few_samples_prove_nothing():
 def test_labels_beyond_the_classes():
     with pytest.raises(DataError, match=r"between 1 and 10, but output 'y' has 10 classes"):
         check(np.zeros(13, np.int64), np.array([0, 0, 0, *range(1, 11)]), 10)
+
+
+def test_float_is_judged_on_all_samples_that_calibrate(tmp_path, capsys):
+    artifact = quantized()
+    write_model(artifact.source, tmp_path / "net.onnx")
+    data = images(5, 60)
+    answers = run_network(artifact.source, data)["logits"].argmax(1)
+    labels = answers.copy()
+    labels[::3] = (labels[::3] + 1) % 3
+    np.savez(tmp_path / "data.npz", image=data)
+
+    build = ["engine", str(tmp_path / "net.onnx"), "--int8", "--backend", "onnxruntime"]
+    build += ["--no-latency", "--effort", "fast", "--data", str(tmp_path / "data.npz")]
+
+    def stages(folder, *more):
+        assert run([*build, "-o", str(tmp_path / folder), *more, "--json"]) == 0
+        return {one["stage"]: one for one in json.loads(capsys.readouterr().out)["stages"]}
+
+    np.savez(tmp_path / "labels.npz", y=labels)
+    found = stages("with", "--labels", str(tmp_path / "labels.npz"))["float accuracy"]["details"]
+    right = (answers == labels).mean()
+    # all but the five percent that verify
+    assert found["num_samples"] == 57
+    assert found["top1_percent"]["value"] == pytest.approx(100 * right, abs=100 * 3 / 57)
+    # what is heard beside changes no range
+    assert "float accuracy" not in stages("without")
+    first, second = (
+        (tmp_path / name / "net.calibration.json").read_bytes() for name in ("with", "without")
+    )
+    assert first == second
