@@ -186,7 +186,12 @@ def percent(successes: int, trials: int) -> Estimate:
 
 
 def percent_of_mean(shares: Moments) -> Estimate:
-    """Return the mean of shares of 1 in percent, its interval within 0 to 100."""
+    """Return the mean of shares of 1 in percent, its interval within 0 to 100.
+
+    Student's; where all shares are 0, or all are 1, Wilson's, since a few equal ones prove little.
+    """
+    if shares.count and shares.variance == 0.0 and shares.mean in (0.0, 1.0):
+        return percent(round(shares.mean) * shares.count, shares.count)
     mean = shares.estimate().times(100.0)
     return Estimate(mean.value, max(mean.low, 0.0), min(mean.high, 100.0))
 

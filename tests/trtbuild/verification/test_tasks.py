@@ -442,3 +442,41 @@ def test_equal_samples_are_each_others_nearest_neighbours() -> None:
     assert judged(Embed(), {"y": alike}, {"y": noisy[:6]}).main is None
     # an engine that has collapsed finds none
     assert judged(Embed(), {"y": rows}, {"y": np.ones_like(rows)}).main.estimate.value < 50
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layout", ["yolov5", "yolov8", "yolox", "detr", "nms"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_no_box_and_no_warning(layout: str, value: float) -> None:
+    shapes = {"yolov8": {"y": (2, 7, 84)}, "nms": {"y": (2, 9, 6)}}
+    shapes["detr"] = {"boxes": (2, 84, 4), "logits": (2, 84, 3)}
+    given = shapes.get(layout, {"y": (2, 84, 8)})
+    good = {name: np.full(shape, 0.9, np.float32) for name, shape in given.items()}
+    bad = {name: np.full(shape, value, np.float32) for name, shape in given.items()}
+    found = judged(Detect(layout), good, bad)
+    assert found.main is None or found.main.estimate.value == 0.0
+
+
+def test_equal_masks_of_a_few_images_prove_little() -> None:
+    masks = np.zeros((3, 1, 8, 8), np.float32)
+    masks[:, :, 2:5, 2:5] = 1
+    found = judged(Segment(), {"y": masks}, {"y": masks}).main.estimate
+    # Wilson's of 3 of 3
+    assert (found.value, found.high) == (100.0, 100.0)
+    assert found.low == pytest.approx(100 * 3 / (3 + 1.959964**2), rel=1e-6)
+
+
+def test_f1_of_three_images_covers_its_truth() -> None:
+    """Of 200 data sets of three images, 95 % of the intervals hold the F1 of all images, within 3 sigma."""
+    rng = np.random.default_rng(0)
+
+    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+        boxes = rng.poisson(5, count)
+        found = rng.binomial(boxes, np.clip(0.8 + 0.1 * rng.normal(size=count), 0, 1))
+        return 2.0 * found, (boxes + found + rng.poisson(0.5, count)).astype(float)
+
+    pairs, boxes = images(200_000)
+    truth = pairs.sum() / boxes.sum()
+    found = [ratio_of_sums(*images(3)) for _ in range(200)]
+    held = np.mean([one is None or one.holds(truth) for one in found])
+    assert held >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 200)

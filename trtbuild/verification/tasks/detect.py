@@ -69,7 +69,8 @@ class Detect:
         count = len(batch.names)
         images = Images(count, *_size(batch.feeds), self._num_classes, reference)
         decode = LAYOUTS[self._layout]
-        given = [decode(one, images) for one in (reference, candidate)]
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is no box
+            given = [decode(one, images) for one in (reference, candidate)]
         if self._is_unproven and not _are_boxes(given[0], images):
             raise OptionError(
                 f"the outputs are no boxes in images, as --box-layout {self._layout} has them."
