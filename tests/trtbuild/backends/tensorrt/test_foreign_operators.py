@@ -15,6 +15,7 @@ from trtbuild.data.samples import Sample
 from trtbuild.jobs.compare import compare_with_float
 from trtbuild.model import name_nodes
 from trtbuild.model.cut import cut, operators_outside
+from trtbuild.result import ENGINE
 
 if TYPE_CHECKING:
     from tests.tensorrt_stub.fixtures import Server
@@ -49,7 +50,7 @@ def compares(world: World, early: bool) -> dict[str, Any]:
     session = backend.open(
         backend.build(networks.request(made, networks.batches(4), quantization="explicit")).path
     )
-    found, _ = compare_with_float(made, session, samples, 1)
+    found, _ = compare_with_float(made, {ENGINE: session}, samples, 1)
     outputs = [spec.name for spec in session.outputs]
     session.close()
     return {
