@@ -1,11 +1,12 @@
 """The stage: ranges are chosen by what they do to the outputs, on calibration images.
 
 1. Every rule for all tensors is run on a few images, the check images. The best one is what the others are
-   measured by.
+   measured by. Where ranges are chosen anew and the network is far from float, the best few are checked
+   again on more images, and more choose.
 2. On other images each tensor's thresholds (all rules', and a grid between) are scored by the error of the
    outputs, to first order (`trtbuild.search.first_order`); each scale takes the least.
 3. What was chosen is run on the check images: for all tensors, and for those alone of which more is expected.
-   It is kept only if it is better there than the best rule.
+   It is kept only if it is better there than the best rule, and not by the luck of some images.
 
 Everything is decided by content and fixed seeds, so the same network and images give the same ranges,
 whatever the machine's speed, as long as the limit of time does not stop the search.
@@ -33,7 +34,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import place_by_ranges
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.first_order import FirstOrder
-from trtbuild.search.measured import Measure, parts_of
+from trtbuild.search.measured import Measure, is_steadily_less, parts_of
 from trtbuild.search.scale_inputs import OpenScales
 from trtbuild.search.shared_scales import (
     RULES,
@@ -42,7 +43,7 @@ from trtbuild.search.shared_scales import (
     shared_scales,
     thresholds_of,
 )
-from trtbuild.search.work import image_cost, work_for
+from trtbuild.search.work import FAR, far_work_for, image_cost, work_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -65,6 +66,7 @@ BY_EFFECT = "effect"
 # Of the tensors, those of which most is expected; the others keep the best rule's range.
 _SHARES = (1.0, 0.5, 0.25, 0.1)
 _NUM_SHOWN = 12
+_NUM_RULES_CHECKED_AGAIN = 3
 
 
 @dataclass
@@ -100,7 +102,7 @@ def choose_ranges(
     artifact comes back as it was, with a record that says why.
 
     Args:
-        artifact: calibrated, with its histograms.
+        artifact: calibrated, with its histograms; of the method `BY_EFFECT`, ranges are chosen anew.
         source: calibration images.
         effort: how much is tried.
         float_patterns: what stays in float; see `trtbuild.quantization.place`.
@@ -115,20 +117,23 @@ def choose_ranges(
     """
     calibration, clock = artifact.calibration, _Clock(seconds, now)
     assert calibration is not None
-    choosing, checking = _images(artifact, source, effort)
+    images = _Images.of(artifact, source, effort)
     measured = differentiable_outputs(artifact.model)
-    if not checking or not measured or calibration.histograms is None:
+    if not images.checking or not measured or calibration.histograms is None:
         why = "there is no second image" if measured else "no output is of floating point"
         return artifact.having(Record("choose ranges", f"{calibration.method} as it is: {why}", {}))
     placement, _ = place_by_ranges(
         artifact.model, calibration, float_patterns, float_groups, artifact.target
     )
     choice = _Choice(artifact, calibration, placement, measured, clock, progress)
-    choice.check_on(checking)
+    choice.check_on(images.checking)
     choice.try_rules()
-    if choosing and not clock.is_over:
-        work = work_for(effort, image_cost(artifact), len(source.index))
-        choice.try_first_order(choosing, work.num_directions)
+    is_anew = calibration.method == BY_EFFECT
+    if is_anew and choice.best.error > FAR and not clock.is_over:
+        images = _Images.of(artifact, source, effort, is_far=True)
+        choice.check_again_on(images.checking)
+    if images.choosing and not clock.is_over:
+        choice.try_first_order(images.choosing, images.num_directions)
     return choice.result(artifact)
 
 
@@ -149,13 +154,22 @@ class CheckImages:
     measure: Measure
 
     @classmethod
-    def of(cls, artifact: Artifact, source: Source, effort: Effort) -> CheckImages | None:
+    def of(
+        cls, artifact: Artifact, source: Source, effort: Effort, *, is_far: bool = False
+    ) -> CheckImages | None:
         """Return the same check images that `choose_ranges` takes; None where there are none.
+
+        Args:
+            artifact: calibrated.
+            source: calibration images.
+            effort: how much is tried.
+            is_far: the images for a network that is far from float; those of others are among them.
 
         Raises:
             DataError: a sample does not load.
         """
-        others, feeds = _images(artifact, source, effort)
+        images = _Images.of(artifact, source, effort, is_far=is_far)
+        others, feeds = images.choosing, images.checking
         measured = differentiable_outputs(artifact.model)
         if not feeds or not measured:
             return None
@@ -164,8 +178,8 @@ class CheckImages:
         measure = Measure.of(outputs, parts_of(artifact.model, measured))
         return cls(feeds, others, measured, measure)
 
-    def errors(self, model: ir.Model) -> tuple[float, ...]:
-        """Return the error of each part of another network's outputs, Q/DQ computed as written.
+    def errors(self, model: ir.Model) -> np.ndarray:
+        """Return the errors of another network's outputs ``[images, parts]``, Q/DQ computed as written.
 
         Raises:
             ExecutionError: it cannot be opened or run.
@@ -177,19 +191,38 @@ class CheckImages:
             session.close()
 
 
-def _images(artifact: Artifact, source: Source, effort: Effort) -> tuple[list[Feeds], list[Feeds]]:
-    """Images that choose, and others that check; the latter are empty where there is one image only."""
-    work = work_for(effort, image_cost(artifact), len(source.index))
-    count = min(work.num_choosing + work.num_checking, len(source.index.counts))
-    num_checking = min(work.num_checking, count // 2 if work.num_choosing else count)
-    if count < 2:
-        return [], []
-    size = static_batch(artifact.source) or 1
-    chosen = list(choose_samples(source, num_images=count, seed=0))
-    feeds: list[Feeds] = [
-        filled(load_feeds(one), size, one.axes) for one in sorted(chosen, key=_by_key)
-    ]
-    return feeds[num_checking:], feeds[:num_checking]
+@dataclass(frozen=True)
+class _Images:
+    """Images that choose, others that check, and random directions an image.
+
+    Whatever a network turns out to be, what checks is never among what chooses. With one image none checks.
+    """
+
+    choosing: Sequence[Feeds]
+    checking: Sequence[Feeds]
+    num_directions: int
+
+    @classmethod
+    def of(
+        cls, artifact: Artifact, source: Source, effort: Effort, *, is_far: bool = False
+    ) -> _Images:
+        size = (image_cost(artifact), len(source.index))
+        most = far_work_for(effort, *size)
+        work = most if is_far else work_for(effort, *size)
+        count = min(most.num_choosing + most.num_checking, len(source.index.counts))
+        if count < 2:
+            return cls([], [], 0)
+        num_checking = min(most.num_checking, max(count // 2, count - most.num_choosing))
+        chosen = sorted(choose_samples(source, num_images=count, seed=0), key=_by_key)
+        batch = static_batch(artifact.source) or 1
+        choosing, checking = (
+            [filled(load_feeds(one), batch, one.axes) for one in samples]
+            for samples in (
+                chosen[num_checking:][: work.num_choosing],
+                chosen[:num_checking][: work.num_checking],
+            )
+        )
+        return cls(choosing, checking, work.num_directions)
 
 
 def _by_key(sample: Any) -> bytes:
@@ -198,11 +231,16 @@ def _by_key(sample: Any) -> bytes:
 
 @dataclass(frozen=True)
 class _Tried:
-    """One choice of all ranges: what it is called, root -> range, and its error on the check images."""
+    """One choice of all ranges: what it is called, root -> range, and its errors ``[check images]``."""
 
     name: str
     amaxes: Mapping[str, float]
-    error: float
+    errors: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Of all images; the measure's signals are those of all, so it does not grow with their number."""
+        return float(self.errors.sum())
 
 
 class _Choice:
@@ -232,9 +270,10 @@ class _Choice:
         self._float = open_session(tapped(artifact.model, measured), Execution.FLOAT)
         self._open = OpenScales(artifact.model, placement, calibration, measured)
         self._tried: list[_Tried] = []
+        self._left: list[_Tried] = []
         self._num_done = 0
 
-    def check_on(self, images: list[Feeds]) -> None:
+    def check_on(self, images: Sequence[Feeds]) -> None:
         """Run the float network on the check images."""
         self._checking = images
         self._measure = self._measure_of(images)
@@ -250,10 +289,20 @@ class _Choice:
                 break
             self._try(rule, amaxes)
 
+    def check_again_on(self, images: Sequence[Feeds]) -> None:
+        """Check the best rules again on more images; the others stay out."""
+        if len(images) <= len(self._checking):
+            return
+        few = sorted(self._tried, key=lambda one: one.error)
+        self._tried, self._left = [], few[_NUM_RULES_CHECKED_AGAIN:]
+        self.check_on(images)
+        for rule in few[:_NUM_RULES_CHECKED_AGAIN]:
+            self._try(rule.name, rule.amaxes)
+
     def _try(self, name: str, amaxes: Mapping[str, float]) -> None:
         known = {**self._calibration.amaxes, **amaxes}
         outputs = [self._open.run(feeds, known) for feeds in self._checking]
-        self._tried.append(_Tried(name, amaxes, self._measure.error(outputs)))
+        self._tried.append(_Tried(name, amaxes, self._measure.errors(outputs).sum(axis=1)))
         self._step()
 
     def _step(self) -> None:
@@ -262,8 +311,11 @@ class _Choice:
 
     @property
     def best(self) -> _Tried:
-        """The choice of the least error; of equals the first."""
-        return min(self._tried, key=lambda one: one.error)
+        """The best of what is steadily better than the best rule; if nothing is, that rule."""
+        rules = [one for one in self._tried if one.name in self._rules]
+        rule = min(rules, key=lambda one: one.error)
+        better = [one for one in self._tried if is_steadily_less(one.errors, rule.errors)]
+        return min((rule, *better), key=lambda one: one.error)
 
     def try_first_order(self, images: Sequence[Feeds], num_directions: int) -> None:
         """Score thresholds on `images`, and check what they choose."""
@@ -335,7 +387,7 @@ class _Choice:
         details = {
             "chosen": best.name,
             "images_checked": len(self._checking),
-            "errors": {tried.name: tried.error for tried in self._tried},
+            "errors": {tried.name: tried.error for tried in (*self._tried, *self._left)},
             "furthest": [
                 {
                     "tensor": n,

@@ -20,11 +20,14 @@ from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.search.choose_ranges import CheckImages, choose_ranges
+from trtbuild.search.measured import is_steadily_less
 from trtbuild.search.steps import Material, correct_biases, rescale_channels, round_anew
-from trtbuild.search.work import image_cost, may_move
+from trtbuild.search.work import FAR, image_cost, may_move
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import numpy as np
 
     from trtbuild.artifact import Artifact
     from trtbuild.calibration import CalibrateOptions
@@ -39,8 +42,6 @@ _log = logging.getLogger(__name__)
 _LEAST_GAIN = 0.03
 # Of the error of one part, that it may grow by.
 _MOST_LOSS = 0.1
-# Noise over signal from which on, 20 dB, a network is worth the time however long it takes to calibrate it.
-_FAR = 0.01
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,17 @@ def improve(
     artifact = start.artifact
     if effort is Effort.FAST:
         return start
-    images = CheckImages.of(artifact, source, effort)
+    end, images = now() + seconds, CheckImages.of(artifact, source, effort)
     if images is None:
         return start
-    search = _Search(start, source, options, effort, images, now() + seconds, now, progress)
-    has_room = may_move(effort, image_cost(artifact), len(source.index))
-    if not has_room and search.error <= _FAR:
+    is_far = float(images.errors(start.network()).sum()) > FAR
+    if not is_far and not may_move(effort, image_cost(artifact), len(source.index)):
         return start
-    search.rescale()
+    if is_far:
+        images = CheckImages.of(artifact, source, effort, is_far=True) or images
+    search = _Search(start, source, options, effort, images, end, now, progress)
+    if search.rescale() or is_far:
+        search.choose_ranges_anew()
     # two runs of a few images: too little to be left out for time
     biases = correct_biases(lambda: search.best, search.material)
     search.take("bias correction", biases, in_any_case=True)
@@ -115,8 +119,7 @@ class _Search:
         self.material = Material(feeds=images.others, calibrate=self._calibrated)
         self._source, self._options, self._effort = source, options, effort
         self._images, self._end, self._now, self._progress = images, end, now, progress
-        self._errors = images.errors(start.network())
-        self._before = self.error
+        self._before = self._errors = images.errors(start.network())
         self._tried: list[_Tried] = []
         self._history = start.artifact.history
 
@@ -129,11 +132,6 @@ class _Search:
         made |= {value.name or "" for value in changed.model.graph.inputs}
         tensors = {*watched_tensors(changed.model, *kept), *(before.ranges.keys() & made)}
         return calibrate(changed, self._source, sorted(tensors), self._options)
-
-    @property
-    def error(self) -> float:
-        """Of the best candidate on the check images."""
-        return sum(self._errors)
 
     @property
     def _is_over(self) -> bool:
@@ -158,25 +156,27 @@ class _Search:
                 break
             what, candidate = found
             errors = self._images.errors(candidate.network())
-            error = sum(errors)
-            kept = error < self.error * (1.0 - _LEAST_GAIN) and self._spares(errors)
-            self._tried.append(_Tried(move, what, error, kept))
+            kept = self._spares(errors) and is_steadily_less(
+                errors.sum(axis=1), self._errors.sum(axis=1), _LEAST_GAIN
+            )
+            self._tried.append(_Tried(move, what, float(errors.sum()), kept))
             self._progress("moves", len(self._tried), None)
             if kept:
                 self.best, self._errors = candidate, errors
         return self.best is not before
 
-    def _spares(self, errors: tuple[float, ...]) -> bool:
+    def _spares(self, errors: np.ndarray) -> bool:
         """Whether no part pays for what another one gains: boxes do not make up for scores."""
-        return all(
-            after <= before * (1.0 + _MOST_LOSS) for after, before in zip(errors, self._errors)
-        )
+        before = self._errors.sum(axis=0)
+        return bool((errors.sum(axis=0) <= before * (1.0 + _MOST_LOSS)).all())
 
-    def rescale(self) -> None:
-        """Scale channels, and choose the ranges of the changed network anew."""
+    def rescale(self) -> bool:
+        """Scale channels; say whether that is better."""
         fixed = self.best
-        if not self.take("channel scaling", rescale_channels(lambda: fixed, self.material)):
-            return
+        return self.take("channel scaling", rescale_channels(lambda: fixed, self.material))
+
+    def choose_ranges_anew(self) -> None:
+        """Choose ranges again: for what has changed, and on more images for a network far from float."""
         if not self._is_over:
             self.take("ranges chosen anew", self._chosen_anew())
 
@@ -199,8 +199,8 @@ class _Search:
         kept = [f"{tried.move} ({tried.what})" for tried in self._tried if tried.kept]
         details = {
             "images_checked": len(self._images.feeds),
-            "error_before": self._before,
-            "error": self.error,
+            "error_before": float(self._before.sum()),
+            "error": float(self._errors.sum()),
             "tried": self._tried,
         }
         record = Record("moves", "; ".join(kept) or "nothing was better", details)

@@ -23,7 +23,25 @@ if TYPE_CHECKING:
 
     from trtbuild.model.parts import Part
 
-__all__ = ["Measure", "parts_of"]
+__all__ = ["Measure", "is_steadily_less", "parts_of"]
+
+_LEAST_ERROR = 1e-30
+
+
+def is_steadily_less(errors: np.ndarray, before: np.ndarray, gain: float = 0.0) -> bool:
+    """Say whether errors ``[images]`` are less than those `before` by a share `gain`, whatever image decides.
+
+    With r the logarithm of the ratio of each image's two errors, the mean of r is below ``log(1 - gain)``, by
+    more than one standard error below 0; and the sum has not grown. A sum alone is that of the worst image.
+    """
+    if not np.isfinite(errors).all() or errors.sum() > before.sum():
+        return False
+    if not np.isfinite(before).all():
+        return True
+    ratios = np.log(np.maximum(errors, _LEAST_ERROR)) - np.log(np.maximum(before, _LEAST_ERROR))
+    mean = float(ratios.mean())
+    deviation = float(ratios.std(ddof=1)) if len(ratios) > 1 else 0.0
+    return bool(mean < min(np.log1p(-gain), -deviation / len(ratios) ** 0.5))
 
 
 def parts_of(model: ir.Model, tensors: Sequence[str]) -> dict[str, tuple[Part, ...]]:
@@ -64,24 +82,23 @@ class Measure:
 
     def error(self, others: Sequence[Mapping[str, np.ndarray]]) -> float:
         """Return the error of other outputs on the same images; infinite where one is not comparable."""
-        return sum(self.errors(others))
+        return float(self.errors(others).sum())
 
-    def errors(self, others: Sequence[Mapping[str, np.ndarray]]) -> tuple[float, ...]:
-        """Return the error of each part, in the order of `signals`; infinite where one is not comparable."""
-        return tuple(
-            self._error_of(name, part, others) / signal
-            for (name, part), signal in self.signals.items()
-        )
+    def errors(self, others: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+        """Return what each image adds to the error of each part, float64 ``[images, parts]``.
 
-    def _error_of(self, name: str, part: Part, others: Sequence[Mapping[str, np.ndarray]]) -> float:
-        total = 0.0
-        for mine, theirs in zip(self.outputs, others):
-            x, y = np.atleast_1d(mine[name]), np.atleast_1d(theirs[name])
-            if x.shape != y.shape:
-                return float("inf")
-            difference = part.of(x).astype(np.float64) - part.of(y)
-            total += float((difference**2).sum())
-        return total if np.isfinite(total) else float("inf")
+        Parts are in the order of `signals`; what is not comparable is infinite.
+        """
+        found = np.zeros((len(self.outputs), len(self.signals)))
+        for number, ((name, part), signal) in enumerate(self.signals.items()):
+            for image, (mine, theirs) in enumerate(zip(self.outputs, others)):
+                x, y = np.atleast_1d(mine[name]), np.atleast_1d(theirs[name])
+                if x.shape != y.shape:
+                    found[image, number] = np.inf
+                    continue
+                difference = part.of(x).astype(np.float64) - part.of(y)
+                found[image, number] = float((difference**2).sum()) / signal
+        return np.where(np.isfinite(found), found, np.inf)
 
     def seed(self, image: int, name: str, random: np.random.Generator) -> np.ndarray:
         """Return v for an output of an image: random, of a size with which errors count as in `error`."""

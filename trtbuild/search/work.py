@@ -14,7 +14,10 @@ from trtbuild.options.effort import Effort
 if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
 
-__all__ = ["Work", "image_cost", "may_move", "work_for"]
+__all__ = ["FAR", "Work", "far_work_for", "image_cost", "may_move", "work_for"]
+
+FAR = 0.01
+"""Noise over signal of the outputs from which on, 20 dB, a network is worth more time."""
 
 # Nominal seconds of one core: for a multiply-accumulate, and for a value that is rounded.
 _PER_MAC = 2e-11
@@ -47,6 +50,14 @@ _LEVELS = {
     Effort.NORMAL: (Work(16, 24, 3), Work(8, 8, 3), Work(4, 4, 2)),
     Effort.HIGH: (Work(32, 48, 4), Work(16, 24, 3), Work(8, 8, 3)),
 }
+# What is done for a network that is far from float: too few images cannot tell what is good from luck.
+# The limit of time ends what takes too long.
+_FAR_LEVELS = {
+    Effort.FAST: (Work(0, 4, 0),),
+    Effort.NORMAL: (Work(16, 16, 3), Work(8, 16, 2), Work(8, 8, 2)),
+    Effort.HIGH: (Work(32, 32, 4), Work(16, 16, 3), Work(8, 8, 3)),
+}
+_GRANTED_FAR = {Effort.FAST: 0.0, Effort.NORMAL: 60.0, Effort.HIGH: 400.0}
 # Of the calibration's own runs, and the nominal seconds that are always granted.
 _SHARE = {Effort.FAST: 0.5, Effort.NORMAL: 0.75, Effort.HIGH: 4.0}
 _GRANTED = {Effort.FAST: 4.0, Effort.NORMAL: 12.0, Effort.HIGH: 100.0}
@@ -65,8 +76,22 @@ def image_cost(artifact: Artifact) -> float:
 def work_for(effort: Effort, image_seconds: float, num_images: int) -> Work:
     """Return how much is done for a network of so many nominal seconds an image, calibrated on so many."""
     granted = max(_SHARE[effort] * num_images, _GRANTED[effort] / image_seconds)
-    levels = _LEVELS[effort]
-    return next((work for work in levels if work.num_runs <= granted), levels[-1])
+    return _most(_LEVELS[effort], granted)
+
+
+def far_work_for(effort: Effort, image_seconds: float, num_images: int) -> Work:
+    """Return how much is done for such a network where it is far from float: no less than `work_for`."""
+    work = work_for(effort, image_seconds, num_images)
+    far = _most(_FAR_LEVELS[effort], _GRANTED_FAR[effort] / image_seconds)
+    return Work(
+        max(work.num_choosing, far.num_choosing),
+        max(work.num_checking, far.num_checking),
+        max(work.num_directions, far.num_directions),
+    )
+
+
+def _most(levels: tuple[Work, ...], num_runs: float) -> Work:
+    return next((work for work in levels if work.num_runs <= num_runs), levels[-1])
 
 
 def may_move(effort: Effort, image_seconds: float, num_images: int) -> bool:

@@ -13,6 +13,8 @@ from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.choose_ranges import choose_ranges
 from trtbuild.search.improve import improve
+from trtbuild.search.measured import is_steadily_less
+from trtbuild.search.work import far_work_for, work_for
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +58,21 @@ def test_nothing_is_tried_where_the_time_is_over_or_little_is_asked_for(start) -
     late = improve(start, Images(0), CalibrateOptions(), seconds=0.0)
     assert late.artifact.calibration == start.artifact.calibration
     assert improve(start, Images(0), CalibrateOptions(), Effort.FAST) is start
+
+
+def test_one_image_alone_decides_nothing() -> None:
+    before = np.array([1.0, 1.0, 1.0, 100.0])
+    assert is_steadily_less(before * 0.9, before, gain=0.03)
+    assert not is_steadily_less(before * 0.9, before, gain=0.2)
+    # the sum halves by one image of four, while the others get worse
+    assert not is_steadily_less(np.array([1.1, 1.1, 1.1, 50.0]), before)
+    # most get better, and the sum grows
+    assert not is_steadily_less(np.array([0.5, 0.5, 0.5, 120.0]), before)
+    assert not is_steadily_less(np.array([0.5, 0.5, 0.5, np.inf]), before)
+
+
+@pytest.mark.parametrize("image_seconds", [1e-3, 0.05, 0.25, 10.0])
+def test_a_network_far_from_float_has_images_enough_to_judge_by(image_seconds) -> None:
+    usual, far = (work(Effort.NORMAL, image_seconds, 40) for work in (work_for, far_work_for))
+    assert far.num_checking >= max(8, usual.num_checking)
+    assert far.num_choosing >= max(8, usual.num_choosing)
