@@ -42,7 +42,7 @@ THEIRS = {
 
 
 def raising(monkeypatch, error):
-    def load(path):
+    def load(*given):
         raise error
 
     monkeypatch.setattr(job, "load", load)
