@@ -130,7 +130,7 @@ def choose_ranges(
     choice.try_rules()
     is_anew = calibration.method == BY_EFFECT
     if is_anew and choice.best.error > FAR and not clock.is_over:
-        images = _Images.of(artifact, source, effort, is_far=True)
+        images = _Images.of(artifact, source, effort, is_enough=True)
         choice.check_again_on(images.checking)
     if images.choosing and not clock.is_over:
         choice.try_first_order(images.choosing, images.num_directions)
@@ -155,7 +155,7 @@ class CheckImages:
 
     @classmethod
     def of(
-        cls, artifact: Artifact, source: Source, effort: Effort, *, is_far: bool = False
+        cls, artifact: Artifact, source: Source, effort: Effort, *, is_enough: bool = False
     ) -> CheckImages | None:
         """Return the same check images that `choose_ranges` takes; None where there are none.
 
@@ -163,12 +163,12 @@ class CheckImages:
             artifact: calibrated.
             source: calibration images.
             effort: how much is tried.
-            is_far: the images for a network that is far from float; those of others are among them.
+            is_enough: as many as tell which move is good; those that choose among ranges are among them.
 
         Raises:
             DataError: a sample does not load.
         """
-        images = _Images.of(artifact, source, effort, is_far=is_far)
+        images = _Images.of(artifact, source, effort, is_enough=is_enough)
         others, feeds = images.choosing, images.checking
         measured = differentiable_outputs(artifact.model)
         if not feeds or not measured:
@@ -204,11 +204,11 @@ class _Images:
 
     @classmethod
     def of(
-        cls, artifact: Artifact, source: Source, effort: Effort, *, is_far: bool = False
+        cls, artifact: Artifact, source: Source, effort: Effort, *, is_enough: bool = False
     ) -> _Images:
         size = (image_cost(artifact), len(source.index))
         most = far_work_for(effort, *size)
-        work = most if is_far else work_for(effort, *size)
+        work = most if is_enough else work_for(effort, *size)
         count = min(most.num_choosing + most.num_checking, len(source.index.counts))
         if count < 2:
             return cls([], [], 0)

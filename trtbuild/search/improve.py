@@ -88,8 +88,8 @@ def improve(
     is_far = float(images.errors(start.network()).sum()) > FAR
     if not is_far and not may_move(effort, image_cost(artifact), len(source.index)):
         return start
-    if is_far:
-        images = CheckImages.of(artifact, source, effort, is_far=True) or images
+    # so few as choose among ranges do not tell which move is good
+    images = CheckImages.of(artifact, source, effort, is_enough=True) or images
     search = _Search(start, source, options, effort, images, end, now, progress)
     if search.rescale() or is_far:
         search.choose_ranges_anew()

@@ -80,7 +80,7 @@ def work_for(effort: Effort, image_seconds: float, num_images: int) -> Work:
 
 
 def far_work_for(effort: Effort, image_seconds: float, num_images: int) -> Work:
-    """Return how much is done for such a network where it is far from float: no less than `work_for`."""
+    """Return how much is done for moves, and far from float: no less than `work_for`."""
     work = work_for(effort, image_seconds, num_images)
     far = _most(_FAR_LEVELS[effort], _GRANTED_FAR[effort] / image_seconds)
     return Work(
