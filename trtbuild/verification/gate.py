@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import option, options_of
 from trtbuild.records import encode
-from trtbuild.verification.intervals import samples_needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -296,6 +295,8 @@ def _hold(
     settled = has_none or not estimate.low < limit < estimate.high
     # one answer may be luck; two of them, where none is allowed, are rarely
     passed = beyond <= 0 or (not settled and beyond < step)
+    from trtbuild.verification.intervals import samples_needed  # here: it loads NumPy, for help too
+
     needed = None if settled else samples_needed(estimate, limit, num_images)
     yield (
         name,
