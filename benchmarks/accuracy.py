@@ -190,7 +190,7 @@ def table(name: str, tools: dict[str, Result]) -> list[str]:
     figure = next((form["figure"]["name"] for form in judged if form["figure"]), "the task")
     lines = [
         f"### {name}\n",
-        f"| tool | form | {figure}, % | SQNR of the worst part, dB | seconds | peak memory, MiB |",
+        f"| tool | form | {figure}, % | SQNR of the worst part, dB | seconds (of CPU) | peak memory, MiB |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for tool in (tool for tool in TOOLS if tool in tools):
@@ -201,7 +201,7 @@ def table(name: str, tools: dict[str, Result]) -> list[str]:
                 f"| {tool} | | {said if said == NOT_INSTALLED else f'failed: {said}'} | | | |"
             )
             continue
-        costs = [f"{found['seconds']:.0f}", f"{found['peak_mib']:.0f}"]
+        costs = [f"{found['seconds']:.0f} ({found['cpu_s']:.0f})", f"{found['peak_mib']:.0f}"]
         for form, figures in found["forms"].items():
             sqnr = figures["sqnr_db"]
             part = "" if sqnr is None else f"{sqnr:.1f} ({figures['part']})"

@@ -1,8 +1,8 @@
 """What `benchmarks/accuracy.py` measures, one task a process: ``accuracy_tasks.py`` JSON.
 
 The task comes as JSON in the first argument, the figures go as JSON to standard output. Seconds are those of
-the tool's whole call, on the wall; peak memory is that of the process when the tool is done. Judging comes
-after both: by trtbuild's own judges, against the float network, on data that no tool has seen.
+the tool's whole call, on the wall and of all CPUs; peak memory is that of the process when the tool is done.
+Judging comes after both: by trtbuild's own judges, against the float network, on data that no tool has seen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx.version_converter
-from calibration_tasks import memory_mib
+from calibration_tasks import cpu_seconds, memory_mib
 
 from trtbuild.data import open_data
 from trtbuild.jobs.compare import task_of, verification_batches
@@ -193,12 +193,15 @@ def main() -> None:
     out = os.dup(1)
     os.dup2(2, 1)  # tools that print must not get into the figures
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), cpu_seconds()
         forms = TOOLS[work.tool](work, Path(folder))
-        seconds, peak = time.perf_counter() - started, memory_mib("VmHWM")
+        costs = {
+            "seconds": time.perf_counter() - started,
+            "cpu_s": cpu_seconds() - cpu,
+            "peak_mib": memory_mib("VmHWM"),
+        }
         done = {name: figures(found) for name, found in judged(work, forms).items()}
-    answer = {"seconds": seconds, "peak_mib": peak, "forms": done}
-    os.write(out, json.dumps(answer).encode())
+    os.write(out, json.dumps({**costs, "forms": done}).encode())
 
 
 if __name__ == "__main__":
