@@ -97,11 +97,12 @@ def onnxruntime(work: Work, method: str, folder: Path) -> Forms:
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    prepared, path = folder / "prepared.onnx", folder / "int8.onnx"
+    given, prepared, path = (folder / f"{name}.onnx" for name in ("given", "prepared", "int8"))
     model = onnx.load(work.model)
     if next(one.version for one in model.opset_import if not one.domain) < _PER_CHANNEL_OPSET:
         model = onnx.version_converter.convert_version(model, _PER_CHANNEL_OPSET)
-    quant_pre_process(model, prepared, skip_symbolic_shape=True)
+    onnx.save(model, given)
+    quant_pre_process(given, prepared, skip_symbolic_shape=True)
     q.quantize_static(
         prepared, path, _Reader(work.feeds()), quant_format=q.QuantFormat.QDQ, per_channel=True,
         activation_type=q.QuantType.QInt8, weight_type=q.QuantType.QInt8,
