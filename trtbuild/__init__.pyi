@@ -104,12 +104,12 @@ from .search.sensitivity import GroupSensitivity as GroupSensitivity
 from .target import Attention as Attention
 from .target import Target as Target
 from .verification.compare import Comparison as Comparison
-from .verification.effects import Effect as Effect
 from .verification.gate import Finding as Finding
 from .verification.gate import Gate as Gate
 from .verification.gate import Verdict as Verdict
 from .verification.intervals import Estimate as Estimate
 from .verification.layers import ActivationError as ActivationError
+from .verification.layers import Effect as Effect
 from .verification.layers import LayerError as LayerError
 from .verification.layers import LayerReport as LayerReport
 from .verification.layers import WeightError as WeightError

@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from trtbuild.search.bisect import Culprits
     from trtbuild.search.sensitivity import GroupSensitivity
     from trtbuild.verification.compare import Comparison
-    from trtbuild.verification.effects import Effect
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.intervals import Estimate
-    from trtbuild.verification.layers import LayerError, LayerReport
+    from trtbuild.verification.layers import Effect, LayerError, LayerReport
     from trtbuild.verification.metrics import OutputComparison
 
 __all__ = [

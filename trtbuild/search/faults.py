@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from trtbuild.progress import silent
 from trtbuild.search.candidate import FileCandidate
+from trtbuild.search.effects import output_effects
 from trtbuild.search.groups import with_pair_only, without_pair
 from trtbuild.search.score import worst_sqnr_db
-from trtbuild.verification.effects import Effect
-from trtbuild.verification.layers import layer_errors, worst_first
+from trtbuild.verification.layers import Effect, layer_errors, worst_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from trtbuild.progress import Progress
     from trtbuild.search.evaluate import Evaluator
+    from trtbuild.verification.compare import LabelledBatch
     from trtbuild.verification.layers import ActivationError, LayerError, LayerReport
 
 __all__ = ["MEASURED", "find_faults"]
@@ -32,6 +33,19 @@ def _doubtful(effects: Sequence[Effect | None]) -> list[int]:
     known = [place for place, effect in enumerate(effects) if effect is not None]
     unknown = [place for place, effect in enumerate(effects) if effect is None]
     return known[:MEASURED] + unknown[:MEASURED]
+
+
+def _ordered(
+    reference: ir.Model, quantized: ir.Model, batches: Sequence[LabelledBatch], progress: Progress
+) -> LayerReport:
+    """All layers and activations, with their effects to first order."""
+    report = layer_errors(reference, quantized, batches, progress)
+    effects = output_effects(reference, quantized, batches, progress)
+    layers = (replace(one, effect=effects.layers.get(one.node)) for one in report.layers)
+    activations = (
+        replace(one, effect=effects.activations.get(one.tensor)) for one in report.activations
+    )
+    return replace(report, layers=worst_first(layers), activations=worst_first(activations))
 
 
 def find_faults(
@@ -50,7 +64,7 @@ def find_faults(
         ModelError: the two networks have no layer in common, or cannot be run.
         DataError: no batch.
     """
-    report = layer_errors(reference, quantized, evaluate.batches, progress)
+    report = _ordered(reference, quantized, evaluate.batches, progress)
     candidate = FileCandidate(quantized, reference)
     groups = frozenset(group.name for group in candidate.groups())
     whole = evaluate(quantized)

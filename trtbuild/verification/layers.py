@@ -1,8 +1,8 @@
-"""What every quantized layer and activation costs: at the outputs, and where it stands.
+"""What every quantized layer and activation costs where it stands, and at the outputs.
 
-What it does to the outputs orders them: alone in INT8, and gained when it alone is float, to first order
-(`trtbuild.verification.effects`). With y a layer's float output and o its output when it alone is quantized
-(float inputs in front of its own Q), over all images:
+What it does to the outputs orders them, where that is known: alone in INT8, and gained when it alone is float
+(`trtbuild.search.effects` and `trtbuild.search.faults` find it). With y a layer's float output and o its
+output when it alone is quantized (float inputs in front of its own Q), over all images:
 
     own        10 log10( sum y^2 / sum (y - o)^2 )       dB
 
@@ -24,7 +24,6 @@ from trtbuild.model.qdq import activation_pairs, float_twins, weight_behind
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.progress import silent
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.verification.effects import Effect, output_effects
 from trtbuild.verification.metrics import decibels
 from trtbuild.verification.side_branches import side_branches
 
@@ -40,12 +39,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActivationError",
+    "Effect",
     "LayerError",
     "LayerReport",
     "WeightError",
     "layer_errors",
     "worst_first",
 ]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one layer or activation in INT8 does to the outputs.
+
+    Attributes:
+        alone_sqnr_db: of the outputs when it alone is in INT8, dB.
+        gained_db: what their SQNR gains when it alone is float, dB.
+        measured: whether both were run, and are of the worst part of any output; else they are to first
+            order, and of all parts together.
+    """
+
+    alone_sqnr_db: float
+    gained_db: float
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class LayerError:
         module: the PyTorch module that it came from, or empty.
         tensor: the float tensor compared: the layer's output, behind its Relu or Clip.
         own_sqnr_db: of that tensor, dB; see the module.
-        effect: on the outputs; None where no gradient reaches the layer.
+        effect: on the outputs; None where it is not known.
         weight: of its weight; None where it has none or no float twin was found.
     """
 
@@ -97,7 +113,7 @@ class ActivationError:
         sqnr_db: of the quantized tensor.
         clipped_percent: share of the values beyond a clipping point.
         clipping_noise_percent: share of the noise that is due to those; the rest is rounding.
-        effect: on the outputs; None where no gradient reaches the tensor.
+        effect: on the outputs; None where it is not known.
     """
 
     tensor: str
@@ -125,9 +141,9 @@ def layer_errors(
     batches: Iterable[LabelledBatch],
     progress: Progress = silent,
 ) -> LayerReport:
-    """Measure every quantized layer and activation.
+    """Measure every quantized layer and activation where it stands.
 
-    Memory holds the outputs of all layers for one batch, twice, and then their gradients.
+    What they do to the outputs is left open. Memory holds the outputs of all layers for one batch, twice.
 
     Args:
         reference: the float network that `quantized` was made of.
@@ -156,17 +172,11 @@ def layer_errors(
             activations[name].add(found[twin])
         progress("layers", number + 1, len(kept))
     session.close()
-    effects = output_effects(reference, quantized, kept, progress)
     weights = weight_errors(reference, quantized)
     return LayerReport(
         num_images,
-        worst_first(
-            layers[tap.node].result(tap, effects.layers.get(tap.node), weights.get(tap.node))
-            for tap in taps.taps
-        ),
-        worst_first(
-            noise.result(name, effects.activations.get(name)) for name, noise in activations.items()
-        ),
+        worst_first(layers[tap.node].result(tap, weights.get(tap.node)) for tap in taps.taps),
+        worst_first(noise.result(name) for name, noise in activations.items()),
     )
 
 
@@ -199,9 +209,9 @@ class _LayerNoise:
         self._signal += float(y @ y)
         self._own += _squares(y - o)
 
-    def result(self, tap: Tap, effect: Effect | None, weight: WeightError | None) -> LayerError:
+    def result(self, tap: Tap, weight: WeightError | None) -> LayerError:
         own = decibels(self._signal, self._own)
-        return LayerError(tap.node, tap.op_type, tap.module, tap.reference, own, effect, weight)
+        return LayerError(tap.node, tap.op_type, tap.module, tap.reference, own, weight=weight)
 
 
 class _ActivationNoise:
@@ -226,7 +236,7 @@ class _ActivationNoise:
         self._num_values += x.size
         self._num_clipped += int(np.count_nonzero(clipped))
 
-    def result(self, name: str, effect: Effect | None) -> ActivationError:
+    def result(self, name: str) -> ActivationError:
         noise = self._clipping + self._rounding
         return ActivationError(
             tensor=name,
@@ -236,7 +246,6 @@ class _ActivationNoise:
             sqnr_db=decibels(self._signal, noise),
             clipped_percent=100.0 * self._num_clipped / max(self._num_values, 1),
             clipping_noise_percent=100.0 * self._clipping / noise if noise else 0.0,
-            effect=effect,
         )
 
 

@@ -52,27 +52,6 @@ def test_own_error_against_one_layer_quantized_alone() -> None:
     assert found["Conv_s0"].tensor == "r0"
 
 
-def test_effects_are_those_of_first_order() -> None:
-    """The noise power |J dx|^2 from a basis of v in place of random ones: exact where the network is linear.
-
-    With N v of 6 logits in place of all, a mean of squares of normal numbers: its deviation is sqrt(2 / 16)
-    of it at most, or 1.5 dB; three times that is 4 dB.
-    """
-    artifact = quantized()
-    groups = {group.name for group in find_groups(artifact.quantized)}
-    found = layer_errors(artifact.model, artifact.quantized, batches()).layers
-    y = run(artifact.model, images())["logits"]
-    for layer in found:
-        if layer.node not in groups:
-            continue
-        alone = with_float(artifact.quantized, artifact.model, groups - {layer.node})
-        without = with_float(artifact.quantized, artifact.model, {layer.node})
-        noises = [y - run(model, images())["logits"] for model in (alone, without)]
-        assert layer.effect.alone_sqnr_db == pytest.approx(sqnr(y, noises[0]), abs=4)
-        gained = sqnr(y, noises[1]) - sqnr(y, y - run(artifact.quantized, images())["logits"])
-        assert layer.effect.gained_db == pytest.approx(gained, abs=4)
-
-
 @pytest.mark.parametrize("form", ["TensorRT's", "portable"])
 def test_a_spoilt_weight_is_found_first_with_its_channel(form: str) -> None:
     artifact = quantized()

@@ -4,7 +4,7 @@ With v random, independent, of mean zero and variance one, g = d<v, out>/dx and 
 changes, (g . dx)^2 is on average the noise power at the outputs, |J dx|^2 (Hutchinson, A stochastic
 estimator of the trace, 1990). The sum over all layers gives t, the noise of all together, and without the
 i-th t - g_i . dx_i is left. v is divided by the size of the part of an output that it belongs to, so that
-boxes in pixels count no more than scores.
+boxes in pixels count no more than scores (`trtbuild.search.measured`).
 
     alone    -10 log10( mean (g_i . dx_i)^2 )                          dB, as an SQNR of all parts
     gained    10 log10( mean t^2 / mean (t - g_i . dx_i)^2 )           dB
@@ -24,10 +24,11 @@ from trtbuild.errors import ModelError
 from trtbuild.gradients import backward_network, differentiable_outputs
 from trtbuild.gradients.writer import Writer
 from trtbuild.model.edits import tapped
-from trtbuild.model.parts import WHOLE, output_parts
 from trtbuild.model.qdq import activation_pairs
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.measured import Measure, parts_of
+from trtbuild.verification.layers import Effect
 from trtbuild.verification.metrics import decibels
 from trtbuild.verification.side_branches import own_output, side_branches
 
@@ -37,32 +38,15 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.gradients import Backward
-    from trtbuild.model.parts import Part
     from trtbuild.model.qdq import ActivationPair
     from trtbuild.verification.compare import LabelledBatch
 
-__all__ = ["Effect", "Effects", "output_effects"]
+__all__ = ["Effects", "output_effects"]
 
 # So many random v, over all batches together, order layers to within some 1.5 dB (16 degrees of freedom).
 _SAMPLES = 16
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What one layer or activation in INT8 does to the outputs.
-
-    Attributes:
-        alone_sqnr_db: of the outputs when it alone is in INT8, dB.
-        gained_db: what their SQNR gains when it alone is float, dB.
-        measured: whether both were run, and are of the worst part of any output; else they are to first
-            order, and of all parts together.
-    """
-
-    alone_sqnr_db: float
-    gained_db: float
-    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,42 +160,17 @@ def _sampled(
     ends = tuple(backward.seeds)
     forward = open_session(tapped(reference, ends), Execution.FLOAT)
     outputs = [forward.run(batch.feeds) for batch in batches]
-    parts = output_parts(reference)
-    sizes = {end: _sizes(parts.get(end, (WHOLE,)), [out[end] for out in outputs]) for end in ends}
+    measure = Measure.of(outputs, parts_of(reference, ends))
     session = open_session(model, Execution.FLOAT)
     rng = np.random.default_rng(0)
     repeats = -(-_SAMPLES // len(batches))
     found: dict[str, list[float]] = {spec.name: [] for spec in session.outputs}
-    for number, (batch, out) in enumerate(zip(batches, outputs)):
+    for number, batch in enumerate(batches):
         for _ in range(repeats):
-            seeds = {
-                backward.seeds[end]: _weighted(rng, out[end], parts.get(end, (WHOLE,)), sizes[end])
-                for end in ends
-            }
+            seeds = {given: measure.seed(number, end, rng) for end, given in backward.seeds.items()}
             for name, product in session.run({**batch.feeds, **seeds}).items():
                 found[name].append(float(product))
         progress("effects", number + 1, len(batches))
     # a mean over v of a sum over batches
     factor = np.sqrt(len(batches))
     return {name: factor * np.array(products) for name, products in found.items()}
-
-
-def _sizes(parts: Sequence[Part], outputs: Sequence[np.ndarray]) -> list[float]:
-    """The root of the sum of squares of each part, over all batches; 0 where it is no number."""
-    found = []
-    for part in parts:
-        arrays = [(part if part.fits(out) else WHOLE).of(out) for out in outputs]
-        total = sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays)
-        found.append(float(np.sqrt(total)) if np.isfinite(total) else 0.0)
-    return found
-
-
-def _weighted(
-    rng: np.random.Generator, output: np.ndarray, parts: Sequence[Part], sizes: Sequence[float]
-) -> np.ndarray:
-    """Return v in the shape of an output, each part of it divided by that part's size."""
-    v = rng.standard_normal(output.shape)
-    for part, size in zip(parts, sizes):
-        block = (part if part.fits(output) else WHOLE).of(v)
-        block *= 1.0 / size if size else 0.0
-    return v.astype(output.dtype)
