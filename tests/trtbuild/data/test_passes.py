@@ -52,11 +52,16 @@ def passes(folder, *arguments):
     return code, int((folder / "passes").read_text())
 
 
-BUILD = ("engine", "net.onnx", "--int8", "--backend", "onnxruntime", "-o", "out")
+CHOOSES = ("engine", "net.onnx", "--int8", "--backend", "onnxruntime", "-o", "out")
+BUILD = (*CHOOSES, "--calibrator", "entropy")
 
 
-def test_a_build_indexes_calibrates_and_verifies(pipeline):
+def test_a_build_by_one_rule_indexes_calibrates_and_verifies(pipeline):
     assert passes(pipeline, *BUILD, "--no-latency") == (0, 3)
+
+
+def test_choosing_ranges_goes_through_the_data_three_times_more(pipeline):
+    assert passes(pipeline, *CHOOSES, "--no-latency") == (0, 6)
 
 
 def test_latency_takes_no_pass_of_its_own(pipeline):
@@ -83,7 +88,7 @@ def test_calibrate_indexes_and_calibrates(pipeline):
 def test_verify_needs_no_index_unless_it_chooses(pipeline):
     assert passes(pipeline, *BUILD, "--no-latency")[0] == 0
     verify = ("verify", "net.onnx", "out/net.int8.onnx")
-    assert passes(pipeline, *verify) == (0, 1)
+    assert passes(pipeline, *verify) == (0, 2)  # the first batch tells the task
     assert passes(pipeline, *verify, "--num-images", "8") == (0, 2)
 
 
