@@ -92,90 +92,93 @@ if TYPE_CHECKING:
 __all__ = ["shipped_passes"]
 
 
+_IN_ORDER: tuple[type[Pass], ...] = (
+    # a graph off which every later condition can be read
+    MakeNamesUnique,  # first of all: shape inference goes by names
+    RemoveUnread,  # a dead reader would block fusions
+    RemoveIdentity,  # what stands between two operators hides them from each other
+    RemoveDropout,
+    SimplifyConstants,  # one form of constants for all that follows
+    # constants: what they decide is decided before anything is matched
+    FoldShape,
+    FoldSqueezeAxes,
+    FoldUnsqueeze,
+    FoldConstants,
+    InlineConstantBranch,  # behind the folding, which finds the conditions
+    MergeEqualConstants,  # equal constants are one, so that
+    MergeEqualNodes,  # equal nodes have equal operands
+    # nodes that do nothing
+    RemoveNoop,
+    RemoveFullSlice,
+    RemoveNoopExpand,
+    RemoveExpandBeforeBinary,
+    RemovePool1x1,
+    CancelConcatSlice,
+    # chains of reshapes: the special ones first, the general one takes what is left
+    CancelSqueezeUnsqueeze,
+    RemoveReshapeAfterGlobalPool,
+    RemoveFlattenAfterGlobalPool,
+    RemoveFlattenAfterGemm,
+    RemoveReshapeBeforeBinary,
+    CancelChannelShuffles,  # before its Reshapes are joined with neighbours
+    MergeReshapes,
+    # patterns of many nodes, before their parts are taken for something else
+    FuseLayerNorm,
+    FusePrelu,
+    ConvertPreluToLeakyRelu,
+    ConvertMeanToGlobalPool,  # behind layer normalisation, whose means it would take
+    ConvertSumToAdd,
+    # products in the one form that layers know, before Transposes are cancelled
+    ConvertEinsumToMatmul,
+    MoveConstantToRightOfMatmul,
+    # layout: cancel first, then sink towards the next chance to cancel
+    RemoveIdentityTranspose,
+    RemoveTransposeBeforeOutput,
+    CancelInverseTransposes,
+    MergeTransposes,
+    SinkTransposeBelowActivation,
+    SinkTransposeBelowAdd,
+    SinkTransposeBelowQdq,
+    SinkTranspose,
+    # quantised graphs: into TensorRT's form first, which the others know
+    DequantizeBias,
+    WriteQdqAxis,
+    MakeQdqSigned,
+    CancelDequantizeQuantize,
+    FoldBatchNormIntoInt8Conv,
+    SinkSqueezeBelowQdq,
+    # folds into weights: several operators at once before one of them alone
+    FusePadIntoConv,
+    FoldBatchNormIntoConv,
+    FoldScaleShiftIntoConv,
+    FoldSumCoefficients,
+    FoldScaleIntoConv,
+    FoldBiasAdd,
+    FuseTransposeIntoGemm,  # a Gemm takes in more than a MatMul, so it comes first
+    FuseMatmulAdd,
+    FoldBatchNormIntoGemm,
+    FoldAddIntoGemm,
+    FoldScaleIntoMatmul,
+    FoldScaleShiftIntoBatchNorm,  # for a BN that found no layer to go into
+    # activations, once the layers in front of them have taken in what they can
+    MergeRelus,
+    MergeClips,
+    # on request, in an order in which opposites leave the later one's form
+    RaisePadOpset,
+    ConvertQlinearConvToQdq,
+    QuantizeConvWeights,
+    ConvertQuantizedConv1dToConv2d,
+    QuantizeLstmWeights,
+    MakeQdqSymmetric,
+    ConvertBatchNormToMulAdd,
+    SplitGroupedConv,
+    ConvertMatmulToConv,
+    ConvertGemmToConv,
+    ConvertConvAfterGlobalPool,
+    ConvertConvAfterGemm,
+)
+
+
 def shipped_passes() -> list[Pass]:
     """Make one of each pass that comes with trtbuild, in order."""
-    return [
-        # a graph off which every later condition can be read
-        MakeNamesUnique(),  # first of all: shape inference goes by names
-        RemoveUnread(),  # a dead reader would block fusions
-        RemoveIdentity(),  # what stands between two operators hides them from each other
-        RemoveDropout(),
-        SimplifyConstants(),  # one form of constants for all that follows
-        # constants: what they decide is decided before anything is matched
-        FoldShape(),
-        FoldSqueezeAxes(),
-        FoldUnsqueeze(),
-        FoldConstants(),
-        InlineConstantBranch(),  # behind the folding, which finds the conditions
-        MergeEqualConstants(),  # equal constants are one, so that
-        MergeEqualNodes(),  # equal nodes have equal operands
-        # nodes that do nothing
-        RemoveNoop(),
-        RemoveFullSlice(),
-        RemoveNoopExpand(),
-        RemoveExpandBeforeBinary(),
-        RemovePool1x1(),
-        CancelConcatSlice(),
-        # chains of reshapes: the special ones first, the general one takes what is left
-        CancelSqueezeUnsqueeze(),
-        RemoveReshapeAfterGlobalPool(),
-        RemoveFlattenAfterGlobalPool(),
-        RemoveFlattenAfterGemm(),
-        RemoveReshapeBeforeBinary(),
-        CancelChannelShuffles(),  # before its Reshapes are joined with neighbours
-        MergeReshapes(),
-        # patterns of many nodes, before their parts are taken for something else
-        FuseLayerNorm(),
-        FusePrelu(),
-        ConvertPreluToLeakyRelu(),
-        ConvertMeanToGlobalPool(),  # behind layer normalisation, whose means it would take
-        ConvertSumToAdd(),
-        # products in the one form that layers know, before Transposes are cancelled
-        ConvertEinsumToMatmul(),
-        MoveConstantToRightOfMatmul(),
-        # layout: cancel first, then sink towards the next chance to cancel
-        RemoveIdentityTranspose(),
-        RemoveTransposeBeforeOutput(),
-        CancelInverseTransposes(),
-        MergeTransposes(),
-        SinkTransposeBelowActivation(),
-        SinkTransposeBelowAdd(),
-        SinkTransposeBelowQdq(),
-        SinkTranspose(),
-        # quantised graphs: into TensorRT's form first, which the others know
-        DequantizeBias(),
-        WriteQdqAxis(),
-        MakeQdqSigned(),
-        CancelDequantizeQuantize(),
-        FoldBatchNormIntoInt8Conv(),
-        SinkSqueezeBelowQdq(),
-        # folds into weights: several operators at once before one of them alone
-        FusePadIntoConv(),
-        FoldBatchNormIntoConv(),
-        FoldScaleShiftIntoConv(),
-        FoldSumCoefficients(),
-        FoldScaleIntoConv(),
-        FoldBiasAdd(),
-        FuseTransposeIntoGemm(),  # a Gemm takes in more than a MatMul, so it comes first
-        FuseMatmulAdd(),
-        FoldBatchNormIntoGemm(),
-        FoldAddIntoGemm(),
-        FoldScaleIntoMatmul(),
-        FoldScaleShiftIntoBatchNorm(),  # for a BN that found no layer to go into
-        # activations, once the layers in front of them have taken in what they can
-        MergeRelus(),
-        MergeClips(),
-        # on request, in an order in which opposites leave the later one's form
-        RaisePadOpset(),
-        ConvertQlinearConvToQdq(),
-        QuantizeConvWeights(),
-        ConvertQuantizedConv1dToConv2d(),
-        QuantizeLstmWeights(),
-        MakeQdqSymmetric(),
-        ConvertBatchNormToMulAdd(),
-        SplitGroupedConv(),
-        ConvertMatmulToConv(),
-        ConvertGemmToConv(),
-        ConvertConvAfterGlobalPool(),
-        ConvertConvAfterGemm(),
-    ]
+    return [make() for make in _IN_ORDER]
