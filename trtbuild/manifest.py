@@ -17,8 +17,10 @@ from trtbuild.options.values import to_table
 from trtbuild.records import dumps, encode, load_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    import onnx_ir as ir
 
     from calibrators import Calibration
     from trtbuild.backends.base import Engine
@@ -55,20 +57,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> dict[str, Any]:
     """Return the manifest, of types that `trtbuild.records.encode` knows."""
     artifact = result.artifact
-    folder = result.manifest.parent
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "name": artifact.name,
         "passed": result.passed,
-        "model": {
-            "file": recipe.model.name,
-            "digest": file_digest(recipe.model),
-            "graph": graph_digest(artifact.source),
-            "weights": weights_digest(artifact.source),
-            "inputs": _specs(input_specs(artifact.source)),
-            "outputs": _specs(output_specs(artifact.source)),
-        },
+        "model": _model(recipe.model, artifact.source),
         "data": _data(recipe.data, plan),
         "options": {
             "float": list(recipe.float_patterns),
@@ -89,14 +83,7 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
         "also": None
         if result.also is None
         else _engine(result.also.engine, result.also.why_backend),
-        "files": {
-            name: {
-                "what": what,
-                "digest": file_digest(folder / name),
-                "bytes": (folder / name).stat().st_size,
-            }
-            for name, what in result.files.items()
-        },
+        "files": _files(result.files, result.manifest.parent),
         "verification": {
             name: {**comparison.to_json(), "verdict": result.verdicts[name].to_json()}
             for name, comparison in result.comparisons.items()
@@ -112,6 +99,28 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
         "latency_verdicts": encode(result.latency_verdicts),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"system": platform.system(), "processor": platform.machine()},
+    }
+
+
+def _model(file: Path, network: ir.Model) -> dict[str, Any]:
+    return {
+        "file": file.name,
+        "digest": file_digest(file),
+        "graph": graph_digest(network),
+        "weights": weights_digest(network),
+        "inputs": _specs(input_specs(network)),
+        "outputs": _specs(output_specs(network)),
+    }
+
+
+def _files(written: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    return {
+        name: {
+            "what": what,
+            "digest": file_digest(folder / name),
+            "bytes": (folder / name).stat().st_size,
+        }
+        for name, what in written.items()
     }
 
 

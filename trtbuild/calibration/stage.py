@@ -83,17 +83,7 @@ def calibrate(
     if not statistics.num_samples:
         raise DataError("there is no calibration sample.")
     with in_one_tree():
-        histograms = statistics.together.histograms
-        calibration = Calibration.from_histograms(
-            {name: one for name, one in histograms.items() if one.num_values},
-            options.rule,
-            options=options.method_options,
-            provenance=_provenance(artifact, statistics.data, options),
-        )
-        unseen = {name: _NO_RANGE for name, one in sorted(histograms.items()) if not one.num_values}
-        if unseen:
-            ranges = {**calibration.ranges, **unseen}
-            calibration = replace(calibration, ranges=ranges, histograms=histograms)
+        calibration, unseen = _ranges(artifact, statistics, options)
         amaxes = {n: amax for n, amax in calibration.amaxes.items() if n not in unseen}
         found = spreads(statistics, amaxes, options)
         return _with(artifact, calibration, found, early_stop)
@@ -101,6 +91,24 @@ def calibrate(
 
 # Of a tensor that was empty in every sample: nothing that would need a scale was seen.
 _NO_RANGE = TensorRange(0.0, 0.0, 0.0, 0.0, "none", "no value was seen", 0, 0)
+
+
+def _ranges(
+    artifact: Artifact, statistics: Histograms, options: CalibrateOptions
+) -> tuple[Calibration, frozenset[str]]:
+    """The range of every tensor, and the tensors of which no value was seen."""
+    histograms = statistics.together.histograms
+    calibration = Calibration.from_histograms(
+        {name: one for name, one in histograms.items() if one.num_values},
+        options.rule,
+        options=options.method_options,
+        provenance=_provenance(artifact, statistics.data, options),
+    )
+    unseen = {name: _NO_RANGE for name, one in sorted(histograms.items()) if not one.num_values}
+    if unseen:
+        ranges = {**calibration.ranges, **unseen}
+        calibration = replace(calibration, ranges=ranges, histograms=histograms)
+    return calibration, frozenset(unseen)
 
 
 def _collector(
