@@ -248,7 +248,10 @@ def read_text(field: OptionField, text: str) -> Any:
 def _items(field: OptionField, given: Any) -> list[Any]:
     separator = field.option.separator
     if isinstance(given, str) and separator:
-        return [part.strip() for part in given.split(separator) if part.strip()]
+        parts = [part.strip() for part in given.split(separator) if part.strip()]
+        if not parts:
+            raise ValueError("is an empty list; leave the option out")
+        return parts
     if isinstance(given, str) and field.kind is Kind.SEVERAL:
         text = f"is a list, not a text; write {field.name} = [{json.dumps(given)}]"
         raise ValueError(text)

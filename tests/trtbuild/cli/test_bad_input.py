@@ -378,3 +378,9 @@ def test_failed_gate_ends_in_1_and_keeps_the_record(bench):
     assert done.code == 1
     assert done.json["passed"] is False
     assert (bench.out / "net.manifest.json").is_file()
+
+
+@pytest.mark.parametrize("empty", ["", " , "])
+def test_a_list_of_nothing_is_not_the_default(bench, empty):
+    said = bench.refuses("--compute-capability", empty)
+    assert "--compute-capability is an empty list" in said
