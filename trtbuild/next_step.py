@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from trtbuild.options.command import command_line
 from trtbuild.options.effort import Effort
 from trtbuild.result import TENSORRT_FORM
-from trtbuild.verification.ruling import CANNOT_TELL, DO_NOT_SHIP, SHIP
+from trtbuild.verification.ruling import CANNOT_TELL, DO_NOT_SHIP, NOT_JUDGED, SHIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,6 +58,9 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
     """Return what to do after a build; None for an engine that can be shipped."""
     if result.ruling.word == SHIP:
         return None
+    never_ran = result.ruling.word == NOT_JUDGED and bool(result.engine.not_opened)
+    if never_ran and recipe.gate.limits and not result.below_floor:
+        return _run_it(result, recipe)
     if result.ruling.word == DO_NOT_SHIP:
         why, added, skip = _mended(result, recipe)
     else:
@@ -84,11 +87,24 @@ def after_verify(
     if recipe.engine.suffix == ".onnx" and isinstance(recipe.reference, Path):
         why = "see which layers cost the outputs most, for --float of the next build"
         return NextStep(why, _command("verify", arguments, recipe, {}) + " --layers")
-    limits = {f"--{name.replace('_', '-')}": f"{v:g}" for name, v in recipe.gate.limits.items()}
-    words = [word for flag, value in limits.items() for word in (flag, value)]
     data = [str(recipe.data.data)] if isinstance(recipe.data.data, str) else [MORE]
-    build = ["trtbuild", "engine", arguments[0], "--int8", "--data", *data, *words]
+    build = ["trtbuild", "engine", arguments[0], "--int8", "--data", *data, *_limits(recipe)]
     return NextStep("build with the limit as a budget", shlex.join(build))
+
+
+def _run_it(result: EngineResult, recipe: EngineRecipe) -> NextStep:
+    """What judges an engine that could not be run where it was built."""
+    named = recipe.data.verify_data or recipe.data.data
+    data = named if isinstance(named, str) else MORE
+    engine = str(recipe.output / result.engine.path.name)
+    words = ["trtbuild", "verify", str(recipe.model), engine, "--data", data, *_limits(recipe)]
+    return NextStep("judge the engine on a machine that can run it", shlex.join(words))
+
+
+def _limits(recipe: EngineRecipe | VerifyRecipe) -> list[str]:
+    """The limits of a recipe as words of a command."""
+    limits = recipe.gate.limits.items()
+    return [word for name, v in limits for word in (f"--{name.replace('_', '-')}", f"{v:g}")]
 
 
 _Step = tuple[str, dict[str, str], str]

@@ -208,8 +208,12 @@ class EngineResult:
 
     @property
     def ruling(self) -> Ruling:
-        """Whether it may be shipped."""
-        return rule(self.verdicts.values(), self.below_floor)
+        """Whether it may be shipped; an engine that never ran is judged by its forms alone, and so is not."""
+        return rule(self.verdicts.values(), (*self.below_floor, *self._not_run()))
+
+    def _not_run(self) -> Iterator[str]:
+        if self.engine.not_opened:
+            yield f"the engine was built and not run here, because {self.engine.not_opened}"
 
     @property
     def unjudged_collapse(self) -> str:

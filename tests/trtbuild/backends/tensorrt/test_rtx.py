@@ -26,6 +26,8 @@ from trtbuild.report.engine import engine_report
 from trtbuild.result import ENGINE, PORTABLE, TENSORRT_FORM
 from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.runtime.tensorrt.versions import RTX, TensorRT, native_version
+from trtbuild.verification.gate import Gate
+from trtbuild.verification.ruling import NOT_JUDGED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,6 +173,25 @@ def test_without_a_gpu_the_figures_are_of_both_forms(tmp_path: Path) -> None:
     notes = " ".join(line.text for line in engine_report(result).notes)
     assert "'net.rtx.plan' was built and not run here" in notes
     assert "compute capability 8.0, 8.6, 8.9, 12.0" in notes
+
+
+def test_what_never_ran_is_not_called_ready_to_ship(tmp_path: Path) -> None:
+    result = build(tmp_path, backend="tensorrt-rtx", gate=Gate(min_sqnr=5))
+    assert result.passed
+    assert result.ruling.word == NOT_JUDGED
+    assert "built and not run here" in result.ruling.why
+    step = json.loads(result.manifest.read_text())["next_step"]
+    plan, data = tmp_path / "out" / "net.rtx.plan", tmp_path / "data.npz"
+    words = [
+        "verify",
+        str(tmp_path / "net.onnx"),
+        str(plan),
+        "--data",
+        str(data),
+        "--min-sqnr",
+        "5",
+    ]
+    assert step["command"].split() == ["trtbuild", *words]
 
 
 def test_fp16_alone_is_judged_by_the_network_that_was_built(tmp_path: Path) -> None:
