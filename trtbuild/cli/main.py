@@ -1,7 +1,7 @@
 """``trtbuild``: finds the command, and turns what goes wrong into one sentence and an exit code.
 
 0 done, 1 a gate failed, 2 the input is wrong, 3 something needed is not installed, 4 a bug of ours,
-130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP.
+5 too few samples to tell (with ``--strict``), 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def _group() -> None:
     """Build, calibrate and verify INT8 engines for NVIDIA TensorRT 10 and 11.
 
     Exit codes: 0 done, 1 a gate failed, 2 the input is wrong, 3 something needed is not installed,
-    4 a bug of trtbuild, 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP.
+    4 a bug of trtbuild, 5 too few samples to tell (with --strict), 130 interrupted, 143 or 129 ended by
+    SIGTERM or SIGHUP.
     """
 
 

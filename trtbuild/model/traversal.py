@@ -15,6 +15,7 @@ __all__ = [
     "all_graphs",
     "all_nodes",
     "bodies",
+    "flattens_one_pixel",
     "has_bodies",
     "label",
     "maker",
@@ -127,3 +128,13 @@ def proto_bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def flattens_one_pixel(node: ir.Node) -> bool:
+    """Return whether `node` takes the two axes of length 1 off that a GlobalAveragePool leaves."""
+    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    return (
+        node.op_type in ("Flatten", "Reshape", "Squeeze")
+        and source is not None
+        and source.op_type == "GlobalAveragePool"
+    )

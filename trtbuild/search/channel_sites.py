@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.constants import array, is_constant
+from trtbuild.model.traversal import flattens_one_pixel
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -202,7 +203,7 @@ def _absorbers(value: ir.Value, along: _Along) -> _Absorbed:
         return (Absorber(node.name or "", "weights"),), node.op_type != "MatMul"
     if node.op_type in _HOMOGENEOUS:
         return _behind(node, along, keeps_shift=node.op_type in _KEEP_SHIFTS)
-    if _flattens_one_pixel(node):
+    if flattens_one_pixel(node):
         return _behind(node, replace(along, axis=1), keeps_shift=False)
     if node.op_type == "LayerNormalization":
         absorber = Absorber(node.name or "", "norm")
@@ -271,12 +272,3 @@ def _is_gate(value: ir.Value | None) -> bool:
         return False
     dims = list(value.shape)
     return dims[1] != 1 and all(dim == 1 for dim in dims[2:])
-
-
-def _flattens_one_pixel(node: ir.Node) -> bool:
-    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    return (
-        node.op_type in ("Flatten", "Reshape", "Squeeze")
-        and source is not None
-        and source.op_type == "GlobalAveragePool"
-    )

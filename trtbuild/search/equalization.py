@@ -29,7 +29,7 @@ import numpy as np
 from trtbuild.model.attributes import constant_of
 from trtbuild.model.constants import is_constant
 from trtbuild.model.edits import set_constant
-from trtbuild.model.traversal import nodes_by_name
+from trtbuild.model.traversal import flattens_one_pixel, nodes_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,7 +124,7 @@ def _follow(node: ir.Node) -> ChannelPair | Skipped:
             if limit is None:
                 return Skipped(name, f"the limits of '{user.name}' are not 0 and a constant")
             measured = user.outputs[0].name
-        elif not (user.op_type in _HOMOGENEOUS or _flattens_one_pixel(user)):
+        elif not (user.op_type in _HOMOGENEOUS or flattens_one_pixel(user)):
             return Skipped(name, f"{user.op_type} '{user.name}' does not commute with scaling")
         value = user.outputs[0]
 
@@ -139,15 +139,6 @@ def _upper_limit(clip: ir.Node) -> float | None:
     if low is None or high is None or float(low) != 0.0:
         return None
     return float(high) if 0.0 < float(high) < math.inf else None
-
-
-def _flattens_one_pixel(node: ir.Node) -> bool:
-    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    return (
-        node.op_type in ("Flatten", "Reshape", "Squeeze")
-        and source is not None
-        and source.op_type == "GlobalAveragePool"
-    )
 
 
 def equalize(
