@@ -168,6 +168,20 @@ def test_among_equal_scores_the_lower_classes_come_first() -> None:
     assert measured(x, y, [1]).topk_agreement_percent.value == 100.0
 
 
+@pytest.mark.parametrize("classes", [20, 100, 1000])
+def test_among_many_equal_scores_the_lower_classes_come_first(classes: int) -> None:
+    # an order that is not stable, and whose picks differ with the length, mixes them
+    tied = np.zeros((1, classes), np.float32)
+    tied[0, ::7] = 1.0
+    ahead = tied.copy()
+    ahead[0, [0, 7, 14, 1, 2]] += np.float32([0.05, 0.04, 0.03, 1.5, 1.4])
+    wanted = [1, 2, 0, 7, 14]
+    first = sorted(range(classes), key=lambda c: (-tied[0, c], c))[:5]
+    share = 100.0 * len(set(wanted) & set(first)) / 5
+    found = measured(tied, ahead, [1]).topk_agreement_percent.value
+    assert found == pytest.approx(share)
+
+
 def test_scores_that_nearly_add_up_to_one_are_no_probabilities() -> None:
     x, y = np.array([[0.55, 0.5]]), np.array([[0.65, 0.4]])
     p, q = special.softmax(x, axis=1), special.softmax(y, axis=1)
