@@ -47,6 +47,7 @@ _COMMANDS = {
     "bench": "Time an engine, alone, against another, or against a baseline.",
     "crosscheck": "Compare the thresholds of two calibrations, of any origin.",
     "cache": "Show, compare and convert TensorRT calibration caches.",
+    "export-triton": "Write an engine into a Triton model repository, with its config.pbtxt.",
     "inspect": "Print what each layer of a TensorRT engine really runs in.",
     "doctor": "Say what of this machine trtbuild can use, and what mends the rest.",
     "completion": "Print the script that completes commands and options in a shell.",
@@ -62,7 +63,9 @@ class _LazyGroup(click.Group):
         del ctx
         if name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"trtbuild.cli.{name}").command
+        command: click.Command = importlib.import_module(
+            f"trtbuild.cli.{name.replace('-', '_')}"
+        ).command
         return command
 
     def resolve_command(
