@@ -1,7 +1,7 @@
 """Set up a virtual environment and run the demonstration or the tests; needs Python 3.10 and a network.
 
-    python3 dev.py demo     build a verified INT8 engine from the trained network in samples/quickstart, and,
-                            where NVIDIA has wheels of TensorRT for RTX, a plan by its compiler
+    python3 dev.py demo     `trtbuild demo`, with a plan by NVIDIA's compiler where it has wheels of TensorRT
+                            for RTX
     python3 dev.py test     lint, format check, types and tests; what continuous integration runs
     python3 dev.py coverage  the tests with coverage measured, which must not fall below a floor
     python3 dev.py lowest   demonstration and tests with the lowest versions that pyproject.toml declares
@@ -30,14 +30,7 @@ OPTIONAL = {"demo": "[rtx]"}  # what the demonstration can do without
 TESTED_TORCH = (
     "torch==2.13.0"  # the range is wider; a plain torch would bring gigabytes of the newest CUDA
 )
-SAMPLE = Path("samples/quickstart")
-DEMO = (
-    f"-m trtbuild engine {SAMPLE}/digits.onnx --int8 --data {SAMPLE}/calibration.npz "
-    f"--preprocess {SAMPLE}/digits.toml --verify-data {SAMPLE}/test.npz --labels {SAMPLE}/test.npz "
-    "--max-top1-drop 1 -o out"
-).split()
-BY_NVIDIA = ["--also", "tensorrt-rtx", "--shape", "image=1x1x8x8:8x1x8x8:32x1x8x8"]
-HAS_RTX = "import tensorrt_rtx_bindings"
+DEMO = ["-m", "trtbuild", "demo", "-o", "out"]
 CHECKS = (
     ["-m", "ruff", "check", "."],
     ["-m", "ruff", "format", "--check", "."],
@@ -77,21 +70,11 @@ def environment(task: str) -> Path:
     run([str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}{EXTRAS[task]}", *pins])
     if task in OPTIONAL:
         extra = [str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}{OPTIONAL[task]}"]
-        subprocess.run(extra, cwd=ROOT, check=False)
+        if subprocess.run(extra, cwd=ROOT, check=False).returncode:
+            told = "TensorRT for RTX cannot be installed here: there will be no plan by NVIDIA's compiler"
+            print(told, file=sys.stderr)
     stamp.write_text(wanted)
     return python
-
-
-def commands(task: str, python: Path) -> list[list[str]]:
-    """Return what `task` runs; where NVIDIA's compiler is there, the demonstration shows it, too."""
-    if task != "demo":
-        return list(COMMANDS[task])
-    checked = subprocess.run([str(python), "-c", HAS_RTX], check=False, capture_output=True)
-    if checked.returncode:
-        told = "TensorRT for RTX cannot be installed here: the demonstration has no plan by NVIDIA's compiler"
-        print(told, file=sys.stderr)
-        return [DEMO]
-    return [[*DEMO, *BY_NVIDIA]]
 
 
 def lowest(project: str) -> list[str]:
@@ -117,7 +100,7 @@ def main() -> None:
     if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence, not a traceback
         sys.exit(f"trtbuild needs Python 3.10 or newer; this is {sys.version.split()[0]}")
     python = environment(task)
-    for arguments in commands(task, python):
+    for arguments in COMMANDS[task]:
         print("$ python", *arguments, file=sys.stderr, flush=True)
         run([str(python), *arguments])
 
