@@ -1,1 +1,1 @@
-"""Meets an accuracy budget: better ranges, corrected biases, equalized channels, float layers."""
+"""Meets an accuracy budget: better ranges, corrected biases, scaled channels, float layers."""

@@ -18,7 +18,6 @@ from trtbuild.search.score import meets, score, worst_sqnr_db
 from trtbuild.search.sensitivity import cost_shares, rank_groups
 from trtbuild.search.steps import (
     correct_biases,
-    equalize_channels,
     other_calibrator,
     other_range_of_one_tensor,
     rescale_channels,
@@ -98,7 +97,6 @@ _REASON = "kept in float to meet the accuracy budget"
 _STEPS: tuple[tuple[str, _Step], ...] = (
     ("other calibrator", other_calibrator),
     ("bias correction", correct_biases),
-    ("channel equalization", equalize_channels),
     ("channel scaling", rescale_channels),
     ("other calibrator again", other_calibrator),
     ("rounding of weights", round_anew),

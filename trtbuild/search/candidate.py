@@ -43,7 +43,7 @@ class Candidate:
     """A network that is quantized here: ranges, bias shifts, rounding, and what stays in float.
 
     Attributes:
-        artifact: with the float network (perhaps equalized) and its calibration.
+        artifact: with the float network (its channels perhaps scaled) and its calibration.
         float_patterns: patterns of what the user keeps in float.
         float_groups: exact names of the groups in float, the user's and the search's.
         shifts: what bias correction takes out of each layer that is in INT8.

@@ -12,6 +12,8 @@ of each channel at several clipping points; of each window follow
     shift = (low + high) / 2, or 0        scale = (half of its width / the widest)^strength
     scale = sqrt(half of its width / max |W_c|)        SmoothQuant's balance with the weights
 
+and behind a Clip that stays (`Site.limit`) no less than what was seen of the channel over that limit.
+
 Every tensor is judged by itself, so one whose weights would suffer does not spoil the others. The errors of
 a reader count relative to the variance of its output.
 
@@ -119,10 +121,11 @@ def best_choices(
     judge = _Judge(site, sample, readers, powers)
     zero = np.zeros(site.channels)
     plain = min(judge.choices(_plain(sample, zero)), key=_error)
-    scaled = min(judge.choices(_scaled(sample, readers, shifted=False)), key=_error)
+    least = zero if site.limit is None else sample.amax / site.limit
+    scaled = min(judge.choices(_scaled(sample, readers, least, shifted=False)), key=_error)
     if not site.shiftable:
         return plain, scaled, scaled
-    shifted = min(judge.choices(_scaled(sample, readers, shifted=True)), key=_error)
+    shifted = min(judge.choices(_scaled(sample, readers, least, shifted=True)), key=_error)
     return plain, scaled, min(scaled, shifted, key=_error)
 
 
@@ -154,7 +157,10 @@ def _plain(sample: ChannelSample, zero: Channels) -> Iterator[_Form]:
         yield np.ones_like(zero), zero, clip * largest
 
 
-def _scaled(sample: ChannelSample, readers: Sequence[_Reader], *, shifted: bool) -> Iterator[_Form]:
+def _scaled(
+    sample: ChannelSample, readers: Sequence[_Reader], least: Channels, *, shifted: bool
+) -> Iterator[_Form]:
+    """Scales and shifts to try; no scale is below `least`, float64 ``[channels]``."""
     weights = np.clip(np.max([r.largest() for r in readers], axis=0), _SMALLEST_SHARE, 1.0)
     for clip in _CLIPS:
         half, shift = _windows(sample, clip, shifted=shifted)
@@ -167,7 +173,8 @@ def _scaled(sample: ChannelSample, readers: Sequence[_Reader], *, shifted: bool)
             scales.append(np.ones_like(share))
         balanced = np.sqrt(share / weights)
         scales.append(balanced / balanced.max())
-        for scale in scales:
+        for tried in scales:
+            scale = np.maximum(tried, least)
             amax = float((half / scale).max())
             step = scale * amax / _LEVELS
             yield scale, np.rint(shift / step) * step, amax  # zero stays exact

@@ -4,7 +4,8 @@
     W x + b  =  (W scale) u + (b + W shift)
 
 The function stays the same, to rounding, whatever made x, so also behind SiLU, hard-swish, GELU and residual
-sums, where cross-layer equalization stops. Where operators in front of x can compute u instead
+sums, where cross-layer equalization stops; behind a Clip that stays (ReLU6), for all inputs whose channels
+stay below what was seen, beyond which INT8 clips as well. Where operators in front of x can compute u instead
 (`channel_sites`), it costs nothing at run time; else a Mul (and an Add) is inserted for the layers in INT8
 alone, which TensorRT computes in one pointwise kernel with what stands around it: Q stays directly in front
 of the layers, the Mul is no layer in INT8, and other readers keep x.

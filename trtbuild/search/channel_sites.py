@@ -9,7 +9,8 @@ Three kinds of operators in front of x can compute u in place of x, so that noth
 
     layers       Conv, Gemm or MatMul with constant weights, also through operators f with
                  ``f(y / s) = f(y) / s`` (Relu, LeakyRelu, pooling, Add of a constant): the scale goes
-                 into their weights and biases, as in cross-layer equalization
+                 into their weights and biases, as in cross-layer equalization. A Clip from 0 (ReLU6)
+                 stays as it is: no channel may be scaled up beyond its limit
     constants    Mul or Div by a constant (as in hard-swish and GELU), LayerNormalization
     gates        Mul by one value a channel (squeeze-and-excitation): the gate, which has one pixel, is scaled
 
@@ -18,10 +19,11 @@ Of a product, either side can take it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from trtbuild.model.attributes import attribute, input_at
+from trtbuild.model.attributes import attribute, constant_of, input_at
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.traversal import flattens_one_pixel
 
@@ -36,6 +38,8 @@ _HOMOGENEOUS = frozenset(
     {"AveragePool", "Dropout", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool", "Relu"}
 )
 _KEEP_SHIFTS = frozenset({"Dropout", "Identity"})
+# Of what these read, whatever is largest is what they give, or nobody reads it.
+_KEEP_MAXIMA = frozenset({"Dropout", "Identity", "LeakyRelu", "MaxPool", "Relu"})
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Site:
         absorbers: what takes the scale at no cost; empty where a Mul has to be inserted.
         absorbs_shift: whether the absorbers take a shift, too.
         shiftable: whether the readers can: they do not pad, and have a bias or can get one.
+        limit: what a Clip in front cuts off at, so that no channel may be scaled up beyond it; None
+            without one.
     """
 
     tensor: str
@@ -74,6 +80,7 @@ class Site:
     absorbers: tuple[Absorber, ...]
     absorbs_shift: bool
     shiftable: bool
+    limit: float | None = None
 
     @property
     def is_free(self) -> bool:
@@ -115,9 +122,41 @@ def _site(value: ir.Value, axis: int, layers: Collection[str]) -> Site | None:
     alone = len(value.uses()) == len(users) and not value.is_graph_output()
     channels = sizes.pop()
     along = _Along(axis, channels)
-    absorbers, takes_shift = _absorbers(value, along) if alone else _NOTHING
-    shiftable = all(_takes_shift(user) for user in users)
-    return Site(value.name, axis, channels, readers, absorbers, takes_shift, shiftable)
+    clipped, limit = _in_front_of_clip(value)
+    absorbers, takes_shift = _absorbers(clipped, along) if alone else _NOTHING
+    return Site(
+        value.name,
+        axis,
+        channels,
+        readers,
+        absorbers,
+        absorbs_shift=takes_shift and limit is None,
+        shiftable=all(_takes_shift(user) for user in users),
+        limit=limit if absorbers else None,
+    )
+
+
+def _in_front_of_clip(value: ir.Value) -> tuple[ir.Value, float | None]:
+    """What a Clip from 0 reads that gives `value`, and its upper limit; `value` and None without one."""
+    source = value
+    while (node := source.producer()) is not None and node.domain in ("", "ai.onnx"):
+        before = node.inputs[0] if node.inputs else None
+        if before is None or not _is_read_once(before):
+            break
+        if node.op_type == "Clip":
+            limit = _upper_limit(node)
+            return (value, None) if limit is None else (before, limit)
+        if node.op_type not in _KEEP_MAXIMA:
+            break
+        source = before
+    return value, None
+
+
+def _upper_limit(clip: ir.Node) -> float | None:
+    low, high = constant_of(clip, 1), constant_of(clip, 2)
+    if low is None or high is None or float(low) != 0.0:
+        return None
+    return float(high) if 0.0 < float(high) < math.inf else None
 
 
 def _axis_read(node: ir.Node) -> int | None:

@@ -16,12 +16,10 @@ from trtbuild.plan import GroupKind
 from trtbuild.quantization import place_by_ranges
 from trtbuild.search.bias_correction import measured_shifts
 from trtbuild.search.channel_choice import best_choices
-from trtbuild.search.channel_ranges import channel_ranges
 from trtbuild.search.channel_samples import channel_samples
 from trtbuild.search.channel_scaling import rescaled
 from trtbuild.search.channel_sites import find_sites
 from trtbuild.search.choose_ranges import BY_EFFECT
-from trtbuild.search.equalization import equalize, find_pairs
 from trtbuild.search.rounding import round_weights
 
 if TYPE_CHECKING:
@@ -37,7 +35,6 @@ __all__ = [
     "METHODS",
     "Material",
     "correct_biases",
-    "equalize_channels",
     "other_calibrator",
     "other_range_of_one_tensor",
     "rescale_channels",
@@ -115,28 +112,6 @@ def correct_biases(
     if 0 < len(few) < len(means):
         what = f"biases of {len(few)} layers, where they are {_WORTH_SHARE:.0%} of the error"
         yield what, replace(candidate, shifts=few)
-
-
-def equalize_channels(
-    best: Callable[[], Candidate], material: Material
-) -> Iterator[tuple[str, Candidate]]:
-    """Channels brought to one range; the changed network is calibrated anew."""
-    candidate = best()
-    model = candidate.artifact.model
-    pairs, _ = find_pairs(model)
-    if not pairs:
-        return
-    amax = channel_ranges(model, {pair.measured for pair in pairs}, material.feeds)
-    for strength in (0.5, 1.0):
-        equalized, changed = equalize(model, amax, strength)
-        if changed:
-            artifact = material.calibrate(replace(candidate.artifact, model=equalized))
-            artifact = _by_the_same_rule(artifact, candidate.artifact)
-            what = f"channels behind {len(changed)} layers, strength {strength:g}"
-            equal = replace(candidate, artifact=artifact, shifts={}, rounded={})
-            yield what, equal
-            for more, corrected in correct_biases(lambda equal=equal: equal, material):  # type: ignore[misc]
-                yield f"{what}; {more}", corrected
 
 
 def round_anew(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.trtbuild.search.depthwise_network import Images
 from trtbuild.artifact import Artifact
 from trtbuild.calibration import CalibrateOptions, calibrate
+from trtbuild.model.edits import tapped
 from trtbuild.quantization import portable_form, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
@@ -210,13 +211,12 @@ def test_layers_in_float_are_no_readers() -> None:
     assert not site.is_free
 
 
-def unlike(one_sided: bool = False) -> ir.Model:
+def unlike(one_sided: bool = False, middle: str = "s = Sigmoid (y)\nx = Mul (y, s)") -> ir.Model:
     """SiLU between 1x1 convolutions; its channels differ by a factor of about 200."""
     model = network(
         f"""<{HEAD}> n (float[N, 3, 8, 8] image) => (float[N, 8, 8, 8] out) {{
             y = Conv (image, w0, b0)
-            s = Sigmoid (y)
-            x = Mul (y, s)
+            {middle}
             out = Conv (x, w1, b1)
         }}""",
         {"w0": (32, 3, 1, 1), "b0": (32,), "w1": (8, 32, 1, 1), "b1": (8,)},
@@ -261,6 +261,46 @@ def test_channels_of_unlike_size_are_scaled_and_the_engine_is_nearer_to_float() 
     assert_same_function(model, scaled.artifact.model)
     # of 32 channels from 0.2 to 40 under one step of 40 / 127, most lose 2 to 7 bits, 6 dB each
     assert noise_db(model, scaled) < noise_db(model, plain) - 6
+
+
+CLIP = "zero = Constant <value_float = 0.0> ()\nhigh = Constant <value_float = 30.0> ()\n"
+
+
+def test_no_channel_is_scaled_up_beyond_the_limit_of_a_clip_that_stays() -> None:
+    model = unlike(
+        middle=f"{CLIP}c = Clip (y, zero, high)\nx = MaxPool <kernel_shape = [1, 1]> (c)"
+    )
+    site = site_of(model, "x")
+    assert (site.limit, site.is_free, site.absorbs_shift) == (30.0, True, False)
+    plain, material = ready(model)
+    found = dict(rescale_channels(lambda: plain, material))
+    scaled = found["1 tensors scaled, no operator more"]
+    assert noise_db(model, scaled) < noise_db(model, plain) - 6
+    before, after = (
+        open_session(tapped(m, ["c", "out"]), Execution.REFERENCE)
+        for m in (model, scaled.artifact.model)
+    )
+    largest = np.zeros(32)
+    for feeds in material.feeds:  # the images that the scales are of: nothing more is cut off
+        expected, got = before.run(feeds), after.run(feeds)
+        atol = 1e-5 * float(
+            np.abs(expected["out"]).max()
+        )  # sums of 32 in float32: below 32 * 2^-23
+        np.testing.assert_allclose(got["out"], expected["out"], rtol=0, atol=atol)
+        largest = np.maximum(largest, got["c"].max(axis=(0, 2, 3)))
+    assert largest.max() <= 30.0
+    assert (
+        np.sort(largest)[4:].min() > 1.0
+    )  # from 0.2 and below, a few channels that are mostly zero apart
+
+
+def test_behind_the_mean_of_a_clip_an_operator_is_inserted_since_what_it_cuts_off_is_not_seen() -> (
+    None
+):
+    model = unlike(
+        middle=f"{CLIP}c = Clip (y, zero, high)\nx = AveragePool <kernel_shape = [1, 1]> (c)"
+    )
+    assert (site_of(model, "x").limit, site_of(model, "x").is_free) == (None, False)
 
 
 def test_a_one_sided_tensor_is_shifted_into_the_signed_range() -> None:

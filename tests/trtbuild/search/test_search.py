@@ -63,7 +63,7 @@ def test_unequal_channels_are_met_without_any_float_layer(ready) -> None:
     assert tuned.met
     assert verdict.passed
     assert tuned.float_layers == ()
-    assert "channel equalization" in [step.step for step in tuned.steps if step.kept]
+    assert "channel scaling" in [step.step for step in tuned.steps if step.kept]
     gained = after.outputs[0].sqnr_db.value - before.outputs[0].sqnr_db.value
     assert gained > 8.0
 
