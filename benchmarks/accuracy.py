@@ -3,11 +3,14 @@
     python benchmarks/accuracy.py FOLDER [NAME...] [--tools TOOL...] [--calibration-seed N]
 
 FOLDER holds for each network NAME.onnx, NAME_calib.npz to calibrate with and NAME_eval.npz, other samples to
-judge on, each with one array an input; without names, all of it. Every tool works in a process of its own
-(`accuracy_tasks.py`), one after another, and what it makes is compared with the float network by trtbuild's
-judge for the task that the network's outputs tell, so float is 100 by definition. TensorRT's form is run in
-ONNX Runtime with its optimizations off, so that it computes what it says; the portable engine with all of
-them, as it is deployed. With a seed, each tool gets three quarters of the calibration data, drawn by it.
+judge on, each with one array an input; without names, all of it. NAME_labels.npy, where there is one, has the
+classes of the samples that judge: then points of top-1 that are lost are told as well. Every tool works in a
+process of its own (`accuracy_tasks.py`), one after another, and what it makes is compared with the float
+network by trtbuild's judge for the task that the network's outputs tell, so float is 100 by definition.
+TensorRT's form is run in ONNX Runtime with its optimizations off, so that it computes what it says; the
+portable engine with all of them, as it is deployed. With a seed, each tool gets half of the calibration data,
+drawn by it. On a busy machine --unlimited keeps trtbuild's limit of time from ending a search early; it
+changes nothing where the limit is not reached.
 
 Results are added to benchmarks/results/accuracy.json (accuracy-seed-N.json), one task at a time, and the
 tables in docs/accuracy-benchmark.md and README.md are made from the files that are there.
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS), metavar="TOOL")
     parser.add_argument("--calibration-seed", type=int, metavar="N")
+    parser.add_argument("--unlimited", action="store_true", help="no limit of time for a search")
     parser.add_argument("--limit", type=float, default=1800, help="seconds for one task")
     given = parser.parse_args()
     suffix = "" if given.calibration_seed is None else f"-seed-{given.calibration_seed}"
@@ -57,7 +61,8 @@ def main() -> None:
     for name in given.names or names_in(given.folder):
         for tool in given.tools:
             print(f"{name}: {tool}", file=sys.stderr, flush=True)
-            found = measured(given.folder, name, tool, given.calibration_seed, given.limit)
+            extra = {"seed": given.calibration_seed, "unlimited": given.unlimited}
+            found = measured(given.folder, name, tool, extra, given.limit)
             keep(path, name, tool, found)
     write_pages()
 
@@ -74,12 +79,15 @@ def files(folder: Path, name: str) -> tuple[Path, Path, Path]:
     return folder / f"{name}.onnx", folder / f"{name}_calib.npz", folder / f"{name}_eval.npz"
 
 
-def measured(folder: Path, name: str, tool: str, seed: int | None, limit: float) -> Result:
+def measured(folder: Path, name: str, tool: str, extra: dict[str, Any], limit: float) -> Result:
     """Do one task in a process of its own; an error is a result, too."""
     if tool.startswith("ModelOpt") and importlib.util.find_spec("modelopt") is None:
         return {"error": NOT_INSTALLED}
     paths = zip(("model", "calibration", "evaluation"), map(str, files(folder, name)))
-    task = {"tool": tool, "seed": seed, **dict(paths)}
+    task = {"tool": tool, **extra, **dict(paths)}
+    labels = folder / f"{name}_labels.npy"
+    if labels.is_file():
+        task["labels"] = str(labels)
     script = Path(__file__).with_name("accuracy_tasks.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     load = os.getloadavg()[0]
@@ -121,28 +129,54 @@ def keep(path: Path, name: str, tool: str, found: Result) -> None:
 
 def write_pages() -> None:
     """Put the tables into the page, and the short one of the runs without a seed into the README."""
-    found = {path: json.loads(path.read_text()) for path in sorted(RESULTS.glob("accuracy*.json"))}
-    sections = []
-    for path, networks in found.items():
-        _, _, seed = path.stem.partition("-seed-")
-        if seed:
-            sections.append(f"## Three quarters of the calibration data, drawn by seed {seed}\n")
-        sections += [
-            *short(networks),
-            "",
-            *(line for n in networks for line in table(n, networks[n])),
-        ]
+    found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("accuracy*.json")}
+    whole = found.get("accuracy", {})
+    drawn = [found[stem] for stem in sorted(found) if stem.startswith("accuracy-seed-")]
+    sections = [*short(whole), ""]
+    if drawn:
+        sections += [*draws(whole, drawn), ""]
+    sections += [line for name in whole for line in table(name, whole[name])]
     replace_between(PAGE, "\n".join(sections) + "\n")
-    whole = found.get(RESULTS / "accuracy.json", {})
     rows = short(whole)
     replace_between(README, "\n".join([*([ABOVE] if rows else []), *rows]) + "\n")
 
 
-def replace_between(page: Path, text: str) -> None:
+def draws(
+    whole: dict[str, dict[str, Result]], drawn: list[dict[str, dict[str, Result]]]
+) -> list[str]:
+    """The default build with halves of the calibration data: one row a network."""
+    lines = [
+        f"By half of the calibration data, {len(drawn)} draws: the mean, and the least to the most.\n",
+        "| network | TensorRT's form | by all data | portable engine | by all data |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in whole:
+        cells = [name]
+        for form in (TENSORRT_FORM, PORTABLE):
+            values = [
+                value for one in drawn if (value := default_value(one, name, form)) is not None
+            ]
+            all_data = default_value(whole, name, form)
+            mean = sum(values) / max(len(values), 1)
+            cells += [
+                f"{mean:.1f} ({min(values):.1f} to {max(values):.1f})" if values else "",
+                "" if all_data is None else f"{all_data:.1f}",
+            ]
+        if any(cells[1::2]):
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def default_value(found: dict[str, dict[str, Result]], name: str, form: str) -> float | None:
+    """The task's figure of the default build in a form; None where it was not run."""
+    return value_of(found.get(name, {}).get(DEFAULT, {}).get("forms", {}).get(form))
+
+
+def replace_between(page: Path, text: str, start: str = START) -> None:
     """Put `text` between the marks of a page."""
-    before, _, rest = page.read_text().partition(START)
+    before, _, rest = page.read_text().partition(start)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{START}\n{text}\n{END}{after}")
+    page.write_text(f"{before}{start}\n{text}\n{END}{after}")
 
 
 def short(networks: dict[str, dict[str, Result]]) -> list[str]:
@@ -217,7 +251,9 @@ def interval(form: Result) -> str:
     figure = form["figure"]
     if figure is None:
         return "nothing found" if form["task"] else "task unknown"
-    return f"{figure['value']:.1f} ({figure['low']:.1f} to {figure['high']:.1f})"
+    said = f"{figure['value']:.1f} ({figure['low']:.1f} to {figure['high']:.1f})"
+    drop = form.get("drop")
+    return said if drop is None else f"{said}; top-1 lost, points: {drop['value']:.1f}"
 
 
 def conditions(tools: list[Result]) -> str:
