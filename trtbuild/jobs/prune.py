@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.paths import check_paths
-from trtbuild.pytorch.spec import PruneSpec, with_axes
+from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, PruneSpec, with_axes
 
 if TYPE_CHECKING:
     from trtbuild.pytorch import LoadedModule
@@ -52,8 +52,6 @@ def _check_folder(recipe: PruneRecipe) -> None:
     from trtbuild.pytorch import require_torch
 
     require_torch()
-    from trtbuild.pytorch.prune.history import HISTORY_FILE, WEIGHTS_FILE
-
     given, names = recipe.source.weights, (HISTORY_FILE, WEIGHTS_FILE)
     read = [given, *(given / name for name in names)] if given is not None else []
     reads = tuple(("the checkpoint", path) for path in read)

@@ -14,9 +14,11 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
 from torch.export.graph_signature import InputKind
 
 from trtbuild.errors import ModelError
+from trtbuild.pytorch.copies import copy_module
 from trtbuild.pytorch.inputs import sample, with_sizes
 
 if TYPE_CHECKING:
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
     from trtbuild.pytorch.inputs import BoundInputs
+    from trtbuild.pytorch.spec import InputSpec
 
 __all__ = [
+    "bounds",
     "calls",
     "capture",
     "module_path",
@@ -53,24 +57,124 @@ def capture(module: nn.Module, inputs: BoundInputs, *, dynamic: bool = False) ->
     """
     if dynamic:
         inputs = _with_dims_of_two(inputs)
+    module = copy_module(module, share_parameters=True)  # tracing leaves its own tensors in it
     arguments, keywords = sample(inputs, seed=0)
     shapes = _dynamic_shapes(inputs) if dynamic else None
     failures = []
+    refusal: Exception | None = None
     for strict in (False, True):
         try:
             with quiet():
                 return torch.export.export(
                     module, arguments, keywords, dynamic_shapes=shapes, strict=strict
                 )
-        except Exception as error:
-            if "Constraints violated" in str(error):
-                raise ModelError(_fixed_dims(error)) from error
+        except Exception as error:  # noqa: BLE001 - torch raises everything; told below
+            if shapes is not None and "Constraints violated" in str(error):
+                refusal = error
+                break
             failures.append(f"{'strict' if strict else 'non-strict'}: {_cause(error)}")
+    if refusal is not None:
+        return _with_bounds(module, inputs, refusal)
     raise ModelError(
         "the module cannot be traced by torch.export; tried\n  " + "\n  ".join(failures) + "\n"
         "A branch or a size that depends on values has to be rewritten (torch.where, torch.cond), or "
         "taken out of the module."
     )
+
+
+def _with_bounds(module: nn.Module, inputs: BoundInputs, refusal: Exception) -> ExportedProgram:
+    """Export with bounds of the dynamic dims: those that torch names, or the least powers of two.
+
+    A network that halves its maps wants no map of one pixel, which torch would take for a number that never
+    changes. Where bounds do not help, torch finds the relations itself.
+
+    Raises:
+        ModelError: it then fixes one of the dims.
+    """
+    arguments, keywords = sample(inputs, seed=0)
+    least = dict.fromkeys((name for one in inputs.specs for name in one.dynamic.values()), 2)
+    told, wish = refusal, _suggested(_dynamic_shapes(inputs), refusal)
+    while True:
+        if wish is None:
+            wish = _raised(least, inputs, told)
+        shapes = _dynamic_shapes(inputs, torch.export.Dim.AUTO) if wish is None else wish
+        try:
+            with quiet():
+                program = torch.export.export(module, arguments, keywords, dynamic_shapes=shapes)
+        except Exception as error:
+            if wish is None:
+                raise ModelError(_fixed_dims(refusal)) from error
+            told, wish = error, None
+            continue
+        if _all_open(program, inputs):
+            return program
+        if wish is None:
+            raise ModelError(_fixed_dims(refusal)) from refusal
+        least, wish = {}, None
+
+
+def _suggested(named: dict[str, Any] | None, refusal: Exception) -> dict[str, Any] | None:
+    """The dims with the bounds and relations that torch names in its refusal; None where it names none."""
+    try:
+        found = refine_dynamic_shapes_from_suggested_fixes(str(refusal), named or {})
+    except Exception:  # noqa: BLE001 - it reads its own text, and raises on what it cannot read
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _raised(least: dict[str, int], inputs: BoundInputs, told: Exception) -> dict[str, Any] | None:
+    """The dims with twice the bound of those that torch complains of; None where that cannot help."""
+    text = str(told)
+    names = re.search(r"Constraints violated \(([^)]*)\)", text)
+    wrong = set(names[1].split(", ")) & set(least) if names and "specialized" not in text else set()
+    sizes = {name: one.dims[axis] for one in inputs.specs for axis, name in one.dynamic.items()}
+    if not wrong or any(2 * least[name] > sizes[name] for name in wrong):
+        return None
+    least.update({name: 2 * least[name] for name in wrong})
+    dims = {name: torch.export.Dim(name, min=bound) for name, bound in least.items()}
+    return _shapes_with(inputs, dims)
+
+
+def _all_open(program: ExportedProgram, inputs: BoundInputs) -> bool:
+    return not any(
+        isinstance(dims[axis], int)
+        for spec, dims in _input_dims(program, inputs)
+        for axis in spec.dynamic
+    )
+
+
+def _input_dims(
+    program: ExportedProgram, inputs: BoundInputs
+) -> Iterator[tuple[InputSpec, tuple[Any, ...]]]:
+    """The inputs with the dims of their placeholders, as `shape` gives them."""
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    names = [
+        one.arg.name
+        for one in program.graph_signature.input_specs
+        if one.kind is InputKind.USER_INPUT
+    ]
+    for spec, name in zip(inputs.specs, names):
+        dims = shape(nodes[name]) if name in nodes else None
+        if dims is not None:
+            yield spec, tuple(int(dim) if str(dim).isdigit() else dim for dim in dims)
+
+
+def bounds(program: ExportedProgram, inputs: BoundInputs) -> tuple[str, ...]:
+    """Return, in words, the least size of each dynamic dim above 2 and what it must be divisible by."""
+    ranges = {str(symbol): limits for symbol, limits in program.range_constraints.items()}
+    found: dict[str, str] = {}
+    for spec, dims in _input_dims(program, inputs):
+        for axis, name in spec.dynamic.items():
+            symbols = [str(one) for one in getattr(dims[axis], "free_symbols", ())]
+            if not symbols:
+                continue
+            least = int(getattr(ranges.get(symbols[0]), "lower", 0))
+            if str(dims[axis]) != symbols[0]:
+                size = str(dims[axis]).replace(symbols[0], "n")
+                found[name] = f"'{name}' is {size} for an n of at least {max(least, 1)}"
+            elif least > 2:
+                found[name] = f"'{name}' is at least {least}"
+    return tuple(found.values())
 
 
 def _with_dims_of_two(inputs: BoundInputs) -> BoundInputs:
@@ -95,10 +199,17 @@ def _fixed_dims(error: BaseException) -> str:
     )
 
 
-def _dynamic_shapes(inputs: BoundInputs) -> dict[str, Any] | None:
+def _dynamic_shapes(inputs: BoundInputs, dim: Any = None) -> dict[str, Any] | None:
+    """What torch.export takes: a named dim each, or `dim` for all."""
     if not any(spec.dynamic for spec in inputs.specs):
         return None
-    dims = {name: torch.export.Dim(name) for spec in inputs.specs for name in spec.dynamic.values()}
+    names = {name for spec in inputs.specs for name in spec.dynamic.values()}
+    return _shapes_with(
+        inputs, {name: torch.export.Dim(name) if dim is None else dim for name in names}
+    )
+
+
+def _shapes_with(inputs: BoundInputs, dims: dict[str, Any]) -> dict[str, Any]:
     return {
         str(spec.name): {axis: dims[name] for axis, name in spec.dynamic.items()} or None
         for spec in inputs.specs

@@ -1,24 +1,24 @@
-"""Reading a checkpoint safely, and matching its keys with a module's.
+"""Matching a checkpoint's keys with a module's, and loading it strictly.
 
-A checkpoint is read with ``weights_only=True``: a pickle that would run code is refused and nothing of
-it runs. A wrapper (``state_dict``, ``model``, ``ema``, ...) is opened and a prefix (``module.``,
-``_orig_mod.``) cut off only when every key has it and the keys then fit; after that loading is strict.
-Never loading loosely matters: ``strict=False`` with a wrong prefix loads nothing and says nothing.
+The weights lie at the top of the file or under a key of it (``state_dict``, ``ema`` ...), and keys may have a
+prefix in front (``module.``, ``_orig_mod.``), which is cut off where the key then fits; after that loading is
+strict. Never loading loosely matters: ``strict=False`` with a wrong prefix loads nothing and says nothing.
+Of two sets that fit, such as raw and averaged weights, the averaged are taken, and both are named.
 """
 
 from __future__ import annotations
 
 import difflib
-import pickle
-import re
-import warnings
+from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trtbuild.errors import ModelError
+from trtbuild.errors import ModelError, decoding
+from trtbuild.pytorch.weight_files import read_checkpoint
+from trtbuild.pytorch.weight_forms import fitting_keys, plain_weights, with_computed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,22 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointReport", "load_weights", "read_checkpoint"]
 
-_WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "module",
-    "net",
-    "network",
-    "ema",
-    "ema_state_dict",
-    "model_ema",
-    "weights",
-    "params",
-)
+_AVERAGED = ("ema", "swa", "avg", "averag")
+"""In the key of weights that are averages of the training's last steps: what trainers measure and publish."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 _TOLERATED = ("*num_batches_tracked", "num_batches_tracked")
 """Only counts the training steps; torch itself tolerates its absence."""
+_COUNTERS = ("n_averaged", "module.n_averaged")
+"""What ``torch.optim.swa_utils.AveragedModel`` counts beside the weights."""
+_DEPTH = 4
+"""So far down weights are looked for."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class CheckpointReport:
 
     Attributes:
         wrapper: key under which the weights lay, or empty.
-        prefix: what was cut off from every key, or empty.
+        prefix: what was cut off from keys, or empty.
         num_loaded: tensors loaded.
         missing: keys that were allowed to be missing, and are.
         unexpected: keys that were allowed to be unexpected, and are.
@@ -67,81 +60,72 @@ class CheckpointReport:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """One set of weights in a file, as the module may want it.
+
+    Attributes:
+        key: where it lies in the file, with dots; empty at the top.
+        weights: by the module's names, where they fit.
+        cut: prefix -> how many keys it was cut from.
+        told: sentences about what was worked out.
+    """
+
+    key: str
+    weights: dict[str, torch.Tensor]
+    cut: Mapping[str, int]
+    told: tuple[str, ...] = ()
+
+
 def load_weights(
     module: nn.Module,
     path: Path,
     *,
     trust: bool = False,
+    key: str | None = None,
+    prefix: str | None = None,
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
 ) -> CheckpointReport:
     """Load the checkpoint `path` into `module`, strictly.
+
+    Args:
+        module: is changed in place.
+        path: see `trtbuild.pytorch.weight_files.read_checkpoint`.
+        trust: unpickle everything.
+        key: where in the file the weights lie, such as ``ema`` or ``ema.state_dict``; None for what fits.
+        prefix: what is cut off from keys; those without it are left out. None for what fits.
+        allow_missing: patterns of keys that the file need not have.
+        allow_unexpected: patterns of keys that the module need not have.
 
     Raises:
         ModelError: unreadable, unsafe, or keys or shapes that do not match.
     """
     content = read_checkpoint(path, trust=trust)
     wanted = _wanted_shapes(module)
-    wrapper, prefix, weights = _best_match(content, wanted, path)
-    missing = [key for key in wanted if key not in weights and not _matches(key, _TOLERATED)]
+    chosen, warnings = _chosen(content, wanted, path, key, prefix)
+    weights, dense = plain_weights(chosen.weights, path)
+    missing = [name for name in wanted if name not in weights and not _matches(name, _TOLERATED)]
     missing = _without_tied(module, missing, weights)
-    unexpected = [key for key in weights if key not in wanted]
-    shapes = [key for key in weights if key in wanted and tuple(weights[key].shape) != wanted[key]]
-    refused_missing = [key for key in missing if not _matches(key, allow_missing)]
-    refused_unexpected = [key for key in unexpected if not _matches(key, allow_unexpected)]
+    unexpected = [name for name in weights if name not in wanted and name not in _COUNTERS]
+    shapes = [n for n in weights if n in wanted and tuple(weights[n].shape) != wanted[n]]
+    refused_missing = [name for name in missing if not _matches(name, allow_missing)]
+    refused_unexpected = [name for name in unexpected if not _matches(name, allow_unexpected)]
     if refused_missing or refused_unexpected or shapes:
+        text = _mismatch(path, wanted, weights, refused_missing, refused_unexpected, shapes)
+        raise ModelError(text)
+    fitting = {name: value for name, value in weights.items() if name in wanted}
+    if wanted and not fitting:
         raise ModelError(
-            _mismatch(path, wanted, weights, refused_missing, refused_unexpected, shapes)
+            f"the checkpoint '{path}' has no tensor of the module: nothing was loaded."
         )
-    warnings = _dtype_changes(module, weights)
-    module.load_state_dict({k: v for k, v in weights.items() if k in wanted}, strict=False)
+    warnings += (*chosen.told, *dense, *_dtype_changes(module, fitting))
+    with decoding(ModelError, f"the checkpoint '{path}' cannot be loaded into the module"):
+        module.load_state_dict(fitting, strict=False)
+    cut = ", ".join(chosen.cut)
     return CheckpointReport(
-        wrapper, prefix, len(weights) - len(unexpected), tuple(missing), tuple(unexpected), warnings
+        chosen.key, cut, len(fitting), tuple(missing), tuple(unexpected), warnings
     )
-
-
-def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
-    """Read a checkpoint onto the CPU; nothing in it runs unless `trust` is set.
-
-    Raises:
-        ModelError: missing, damaged, no checkpoint, or in need of trust.
-    """
-    if not path.is_file():
-        raise ModelError(f"the checkpoint '{path}' is not a file.")
-    try:
-        if path.suffix == ".safetensors":
-            import safetensors.torch
-
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch wonders at old pickles, which is not the user's concern
-            return torch.load(path, map_location="cpu", weights_only=not trust)
-    except pickle.UnpicklingError as error:
-        if trust:
-            raise ModelError(f"'{path}' is not a checkpoint: {_first_line(error)}") from error
-        raise ModelError(_unsafe(path, error)) from error
-    except Exception as error:
-        raise ModelError(
-            f"'{path}' cannot be read as a checkpoint (torch.save or safetensors): {_first_line(error)} "
-            "It may be cut off, a TorchScript archive, or another kind of file."
-        ) from error
-
-
-def _unsafe(path: Path, error: Exception) -> str:
-    wanted = re.search(r"GLOBAL (\S+)", str(error))
-    reason = f"it wants to load '{wanted[1]}'" if wanted else "it is no pickle of weights"
-    return (
-        f"'{path}' holds more than weights ({reason}), so nothing of it was run. "
-        "Save the weights alone (torch.save(model.state_dict(), ...)), or, if you trust whoever made "
-        "the file, pass --trust-checkpoint: that runs any code the file holds."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."
 
 
 def _wanted_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -152,49 +136,106 @@ def _wanted_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _best_match(
-    content: Any, wanted: Mapping[str, Any], path: Path
-) -> tuple[str, str, dict[str, torch.Tensor]]:
-    """The wrapper, the prefix, and the weights that fit best; as they are when several fit as well."""
-    candidates = list(_candidates(content))
-    if not candidates:
+def _chosen(
+    content: Any, wanted: Mapping[str, Any], path: Path, key: str | None, prefix: str | None
+) -> tuple[_Candidate, tuple[str, ...]]:
+    """The weights that fit best, and what the user should know of the choice."""
+    sets = dict(_sets(content))
+    if not sets:
         raise ModelError(
             f"'{path}' holds a {type(content).__name__} without weights by name; "
-            f"expected a dictionary of tensors, or one under {', '.join(_WRAPPERS[:4])}."
+            "expected a dictionary of tensors, or one under a key such as state_dict or model."
         )
+    if key is not None and key not in sets:
+        raise ModelError(
+            f"'{path}' has no weights under '{key}' (--weights-key); there are some under "
+            f"{', '.join(repr(one) for one in sets)}."
+        )
+    chosen = {key: sets[key]} if key is not None else sets
+    found = [_fitted(name, weights, wanted, prefix) for name, weights in chosen.items()]
+    least = min(_misfit(one, wanted) for one in found)
+    best = [one for one in found if _misfit(one, wanted) == least]
+    averaged = [one for one in best if any(word in one.key.lower() for word in _AVERAGED)]
+    taken = (averaged or best)[0]
+    others = [one.key for one in best if not _equal(one.weights, taken.weights)]
+    if not others or len(set(wanted) & set(taken.weights)) == 0:
+        return taken, _cuts(taken)
+    text = (
+        f"'{path.name}' holds several sets of weights that fit: {_named(taken.key)} was loaded, and not "
+        f"{', '.join(map(_named, others))}"
+        + (f"; --weights-key {others[0]} takes another." if others[0] else ".")
+    )
+    return taken, (text, *_cuts(taken))
 
-    def misfit(candidate: tuple[str, str, dict[str, torch.Tensor]]) -> int:
-        return len(set(wanted).symmetric_difference(candidate[2]))
 
-    return min(candidates, key=misfit)
-
-
-def _candidates(content: Any) -> Iterator[tuple[str, str, dict[str, torch.Tensor]]]:
-    for wrapper, weights in _unwrapped(content):
-        yield wrapper, "", weights
-        for prefix in _cut_prefixes(weights):
-            yield wrapper, prefix, {key[len(prefix) :]: value for key, value in weights.items()}
+def _named(key: str) -> str:
+    return f"'{key}'" if key else "what lies at the top"
 
 
-def _unwrapped(content: Any, path: str = "") -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+def _sets(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Everything in a file that is tensors by name, with the keys that lead there."""
     state = content.state_dict() if isinstance(content, torch.nn.Module) else content
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or depth > _DEPTH:
         return
-    tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    names = [key for key in state if isinstance(key, str)]
+    tensors = {key: state[key] for key in names if isinstance(state[key], torch.Tensor)}
     if tensors:
         yield path, tensors
-    for wrapper in _WRAPPERS:
-        if wrapper in state and not isinstance(state[wrapper], torch.Tensor):
-            yield from _unwrapped(state[wrapper], f"{path}.{wrapper}".lstrip("."))
+    for key in names:
+        if key not in tensors:
+            yield from _sets(state[key], f"{path}.{key}".lstrip("."), depth + 1)
 
 
-def _cut_prefixes(weights: Mapping[str, Any], done: str = "") -> Iterator[str]:
-    """Every prefix, or chain of prefixes, that all keys begin with."""
-    for prefix in _PREFIXES:
-        whole = done + prefix
-        if weights and len(whole) < 64 and all(key.startswith(whole) for key in weights):
-            yield whole
-            yield from _cut_prefixes(weights, whole)
+def _fitted(
+    key: str, weights: Mapping[str, torch.Tensor], wanted: Mapping[str, Any], prefix: str | None
+) -> _Candidate:
+    """The weights with prefixes cut off, and in the form that the module wants."""
+    possible = fitting_keys(wanted)
+    if prefix is not None:
+        cut = {name[len(prefix) :]: v for name, v in weights.items() if name.startswith(prefix)}
+        found, told = with_computed(cut, wanted)
+        return _Candidate(key, found, {prefix: len(cut)} if prefix else {}, told)
+    cuts = {name: _prefix_of(name, weights, possible) for name in weights}
+    counts = Counter(one for one in cuts.values() if one)
+    if len(counts) == 1 and not any(name in possible for name in weights):
+        only = next(iter(counts))  # what fits has it, so it is cut from the rest as well
+        cuts = {name: only if name.startswith(only) else "" for name in weights}
+    found, told = with_computed({n[len(cuts[n]) :]: value for n, value in weights.items()}, wanted)
+    return _Candidate(key, found, counts, told)
+
+
+def _prefix_of(name: str, weights: Mapping[str, Any], possible: Iterable[str]) -> str:
+    """What has to be cut from `name` for it to fit; empty where it fits, or nothing helps."""
+    rest = name
+    while rest not in possible:
+        known = next((prefix for prefix in _PREFIXES if rest.startswith(prefix)), None)
+        if known is None:
+            return ""
+        rest = rest[len(known) :]
+    return "" if rest != name and rest in weights else name[: len(name) - len(rest)]
+
+
+def _misfit(candidate: _Candidate, wanted: Mapping[str, Any]) -> int:
+    different = set(wanted).symmetric_difference(candidate.weights)
+    return sum(not _matches(name, (*_TOLERATED, *_COUNTERS)) for name in different)
+
+
+def _equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    if one.keys() != other.keys():
+        return False
+    pairs = [(one[key], other[key]) for key in one]
+    if any(a.layout is not torch.strided or a.is_quantized or a.is_meta for a, _ in pairs):
+        return all(a is b for a, b in pairs)
+    return all(a.shape == b.shape and torch.equal(a, b.to(a.dtype)) for a, b in pairs)
+
+
+def _cuts(taken: _Candidate) -> tuple[str, ...]:
+    """A sentence where a prefix was cut from some keys only."""
+    total = len(taken.weights)
+    parts = [f"'{prefix}' from {count} keys" for prefix, count in taken.cut.items()]
+    if not parts or (len(parts) == 1 and next(iter(taken.cut.values())) >= total):
+        return ()
+    return (f"of {total} keys of the checkpoint a prefix was cut off: {', '.join(parts)}.",)
 
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:
@@ -243,6 +284,9 @@ def _mismatch(
     ]
     if len(shapes) > 5:
         lines.append(f"  and {len(shapes) - 5} more shapes that differ")
+    owner = _common_owner(wanted, weights)
+    if owner:
+        lines.append(f"  All that is missing lies under '{owner}': --weights-prefix {owner}")
     lines.append(
         "  Check the factory's arguments; --allow-missing and --allow-unexpected take patterns of keys."
     )
@@ -258,3 +302,12 @@ def _names(keys: list[str], others: list[str], limit: int = 5) -> str:
     if len(keys) > limit:
         parts.append(f"and {len(keys) - limit} more")
     return ", ".join(parts)
+
+
+def _common_owner(wanted: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> str:
+    """What stands before every wanted key in the file; empty where there is no such thing."""
+    needed = [key for key in wanted if not _matches(key, _TOLERATED)]
+    if not needed or needed[0] in weights:
+        return ""
+    ends = [key[: -len(needed[0])] for key in weights if key.endswith(f".{needed[0]}")]
+    return next((owner for owner in ends if all(owner + key in weights for key in needed)), "")

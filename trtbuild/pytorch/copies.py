@@ -106,7 +106,9 @@ def _modules_in(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, n
             yield from _modules_in(item, f"{where}[{index}]", depth + 1)
 
 
-def copy_module(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+def copy_module(
+    module: nn.Module, dtype: torch.dtype | None = None, *, share_parameters: bool = False
+) -> nn.Module:
     """Deep-copy `module`, weight normalisation and pruning masks of the old kind included.
 
     Those keep a computed, non-leaf tensor as a plain attribute, which `copy.deepcopy` refuses.
@@ -114,9 +116,13 @@ def copy_module(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Modul
     Args:
         module: the module.
         dtype: the type of every floating-point parameter and buffer of the copy; None keeps each.
+        share_parameters: keep the parameters themselves. What forward leaves in buffers and attributes
+            (a grid for the last shape, a position table) then stays in the copy, which costs no memory.
     """
     memo: dict[int, object] = {}
-    if dtype is not None:
+    if share_parameters:
+        memo = {id(one): one for child in _all_modules(module) for one in child.parameters(False)}
+    elif dtype is not None:
         for parameter in module.parameters():
             if parameter.is_floating_point() and type(parameter) is nn.Parameter:
                 cast = parameter.detach().to(dtype, copy=True)

@@ -15,15 +15,16 @@ from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
 from trtbuild.progress import silent
 from trtbuild.pytorch.activations import find_activations
-from trtbuild.pytorch.aten import capture, quiet
+from trtbuild.pytorch.aten import bounds, capture, quiet
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
 from trtbuild.pytorch.fold import fold_norms
-from trtbuild.pytorch.inputs import bind_inputs, run
+from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.installed import require_torch
 from trtbuild.pytorch.load import load_module
 from trtbuild.pytorch.names import name_by_modules, name_dims, name_outputs, strip_metadata
 from trtbuild.pytorch.parity import check_parity
+from trtbuild.pytorch.running import check_repeatable, run
 from trtbuild.pytorch.sparsity import check_two_four, make_two_four, mask_globally, mask_weights
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
 
@@ -109,14 +110,17 @@ def export_onnx(
     original = copy_module(module)
     warnings = enforce_eval(original)
     freeze_fake_quantize(original)
-    sample_output = run(original, bound)
+    sample_output = run(copy_module(original, share_parameters=True), bound)
+    check_repeatable(original, bound)
     prepared, report = _prepare(original, bound, fold=fold)
     program = capture(prepared, bound, dynamic=True)
     activations = find_activations(program)
+    limits = bounds(program, bound)
     model = _to_onnx(program, prepared, opset)
     name_dims(model, bound.specs)
     _name_outputs(model, sample_output, output_names)
     warnings += _dimension_warnings(model, bound)
+    warnings += [f"{limit}: the module takes no other size." for limit in limits]
     with _destination(model, path, external_data) as file:
         parity = check_parity(file, original, bound)
     return ExportResult(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from trtbuild.errors import ModelError, OptionError
+from trtbuild.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from trtbuild.pytorch.spec import InputSpec
 
-__all__ = ["BoundInputs", "bind_inputs", "other_batch", "run", "sample", "with_sizes"]
+__all__ = ["BoundInputs", "bind_inputs", "other_batch", "sample", "with_sizes"]
 
 
 @dataclass(frozen=True)
@@ -125,33 +125,3 @@ def other_batch(inputs: BoundInputs) -> list[BoundInputs]:
     size = sizes.pop() + 1
     specs = tuple(replace(s, dims=(size, *s.dims[1:])) if s.dims else s for s in inputs.specs)
     return [replace(inputs, specs=specs)]
-
-
-def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
-    """Run `module` once on a sample.
-
-    Raises:
-        ModelError: it does not take these inputs; the text names the layer that refused.
-    """
-    arguments, keywords = sample(inputs, seed)
-    running: list[str] = []
-
-    def leave(*_: Any) -> None:
-        running.pop()
-
-    handles = []
-    for path, child in module.named_modules():
-        handles.append(child.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
-        handles.append(child.register_forward_hook(leave))
-    try:
-        with torch.no_grad():
-            return module(*arguments, **keywords)
-    except Exception as error:
-        layer = running[-1] if running and running[-1] else "forward"
-        shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in inputs.specs)
-        raise ModelError(
-            f"the module does not take the input {shapes}: in '{layer}', {str(error).splitlines()[0]}"
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()

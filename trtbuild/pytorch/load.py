@@ -16,6 +16,7 @@ from torch import nn
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.checkpoint import CheckpointReport, load_weights
 from trtbuild.pytorch.copies import enforce_eval, hidden_modules, tensors_in
+from trtbuild.pytorch.spec import HISTORY_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +70,7 @@ def load_module(source: ModuleSource) -> LoadedModule:
 
 
 def _load_weights(module: nn.Module, source: ModuleSource, path: Path) -> CheckpointReport:
-    if path.is_dir():
+    if (path / HISTORY_FILE).is_file():
         from trtbuild.pytorch.prune.history import load_pruned  # Torch-Pruning is slow to import
 
         load_pruned(module, path)
@@ -78,6 +79,8 @@ def _load_weights(module: nn.Module, source: ModuleSource, path: Path) -> Checkp
         module,
         path,
         trust=source.trust_checkpoint,
+        key=source.weights_key,
+        prefix=source.weights_prefix,
         allow_missing=source.allow_missing,
         allow_unexpected=source.allow_unexpected,
     )

@@ -15,10 +15,12 @@ from trtbuild.options.fields import group, option
 __all__ = [
     "CRITERIA",
     "DEFAULT_OPSET",
+    "HISTORY_FILE",
     "MASK_METHODS",
     "MAX_OPSET",
     "MIN_OPSET",
     "SCOPES",
+    "WEIGHTS_FILE",
     "ExportSpec",
     "InputSpec",
     "MaskSpec",
@@ -30,6 +32,10 @@ __all__ = [
     "parse_input",
     "with_axes",
 ]
+
+HISTORY_FILE = "pruning.json"
+WEIGHTS_FILE = "weights.safetensors"
+"""In the folder of a pruned module: what was cut, and the weights that are left."""
 
 DEFAULT_OPSET = 18
 """Every TensorRT 10 parses it, and it needs none of the newer operators."""
@@ -208,9 +214,17 @@ class ModuleSource:
     )  # fmt: skip
     weights: Path | None = option(
         None,
-        "Checkpoint (.pt, .pth, .safetensors), or a folder from prune.",
+        "Checkpoint (.pt, .safetensors, .npz, the index of shards), or a folder from prune.",
         essential=True,
     )
+    weights_key: str | None = option(
+        None, "Where in the checkpoint the weights lie, such as ema or model.state_dict.", metavar="KEY",
+        when_absent="what fits",
+    )  # fmt: skip
+    weights_prefix: str | None = option(
+        None, "Cut off from every key of the checkpoint; keys without it are left out.", metavar="PREFIX",
+        when_absent="what fits",
+    )  # fmt: skip
     trust_checkpoint: bool = option(
         False, "Unpickle everything: runs any code that the file holds."
     )
@@ -244,7 +258,8 @@ class PruneSpec:
     )
     round_to: int | None = option(
         None, "Widths are multiples of this; INT8 kernels work on blocks of 32 channels.",
-        flag="--prune-round-to", low=1, when_absent="32, less for narrow nets", essential=True,
+        flag="--prune-round-to", low=1, when_absent="32 where that is near the wish, less in narrow layers",
+        essential=True,
     )  # fmt: skip
     layer_ratios: tuple[tuple[str, float], ...] = option(
         (), "Another share for some layers; the first match wins. Repeatable.",

@@ -284,3 +284,92 @@ def test_a_file_that_computes_something_else_does_not_appear(
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         export_onnx(small(), [IMAGE], path=tmp_path / "absent" / "small.onnx")
+
+
+class Segments(nn.Module):
+    """Pools, and goes back to the size of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.pool = nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        small = self.pool(self.first(image))
+        return F.interpolate(small, size=image.shape[2:], mode="bilinear", align_corners=False)
+
+
+class Grid(nn.Module):
+    """Keeps what belongs to the last shape, as detectors do."""
+
+    shape: Any = None
+    grid = torch.empty(0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn(self.conv(x)).flatten(2)
+        if self.shape != x.shape:
+            self.grid = torch.arange(x.shape[-1], dtype=x.dtype) + 0.5
+            self.shape = x.shape
+        return x * self.grid
+
+
+OPEN = {0: "batch", 2: "height", 3: "width"}
+
+
+def test_dynamic_height_and_width() -> None:
+    module = Segments().eval()
+    result = export_onnx(module, [InputSpec((1, 3, 16, 16), dynamic=OPEN)])
+    assert [str(dim) for dim in result.model.graph.inputs[0].shape] == [
+        "batch",
+        "3",
+        "height",
+        "width",
+    ]
+    assert any("'height' is at least" in text for text in result.warnings)
+    session = onnxruntime.InferenceSession(ir.to_proto(result.model).SerializeToString())
+    image = torch.randn(3, 3, 21, 34)
+    (found,) = session.run(None, {"image": image.numpy()})
+    torch.testing.assert_close(
+        torch.from_numpy(found), module(image).detach(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_what_forward_keeps_by_shape_is_not_spoilt() -> None:
+    module = randomize(Grid())
+    result = export_onnx(module, [InputSpec((1, 3, 8, 8), dynamic={0: "batch"})])
+    assert result.fold is not None
+    assert [fate.norm for fate in result.fold.folded] == ["bn"]
+    assert module.shape is None
+
+
+class Dice(nn.Module):
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.linear, self.when, self.kept = nn.Linear(4, 4), when, None
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear(x)
+        if self.when == "random":
+            return F.dropout(x, 0.5, training=True)
+        if self.when == "buffer":
+            self.calls += 1
+            return x * self.calls
+        last, self.kept = self.kept, x.detach()
+        return x if last is None else x + last
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        ("random", "the module's forward is random in eval mode"),
+        ("buffer", "forward writes the buffer 'calls'"),
+        ("attribute", "the module's forward keeps something between two runs"),
+    ],
+)
+def test_state_and_dice_are_refused(when: str, told: str) -> None:
+    with pytest.raises(ModelError, match=told):
+        export_onnx(Dice(when).eval(), [InputSpec((2, 4))])

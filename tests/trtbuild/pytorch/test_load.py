@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -292,3 +294,119 @@ def test_a_checkpoint_without_tensors(nets: Path) -> None:
     torch.save([1, 2], "w.pt")
     with pytest.raises(ModelError, match="holds a list without weights"):
         load("some_nets:Net", weights=nets / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("raw", "averaged"), [("model", "ema"), ("state_dict", "state_dict_ema"), ("net", "swa_net")]
+)
+def test_raw_and_averaged_weights_are_both_named(nets: Path, raw: str, averaged: str) -> None:
+    weights = trained(nets).state_dict()
+    ones = {key: torch.ones_like(value) for key, value in weights.items()}
+    torch.save({raw: ones, averaged: weights}, "w.pt")
+    loaded = load("some_nets:Net", weights=nets / "w.pt")
+    assert (loaded.module.conv.weight == 2).all()
+    assert f"'{averaged}' was loaded, and not '{raw}'" in " ".join(loaded.warnings)
+    chosen = load("some_nets:Net", weights=nets / "w.pt", weights_key=raw)
+    assert (chosen.module.conv.weight == 1).all()
+    assert chosen.warnings == ()
+    with pytest.raises(ModelError, match=rf"no weights under 'other'.*'{raw}', '{averaged}'"):
+        load("some_nets:Net", weights=nets / "w.pt", weights_key="other")
+
+
+def test_equal_sets_of_weights_need_no_word(nets: Path) -> None:
+    weights = trained(nets).state_dict()
+    torch.save({"model": weights, "ema": dict(weights)}, "w.pt")
+    assert load("some_nets:Net", weights=nets / "w.pt").warnings == ()
+
+
+def test_prefixes_are_cut_from_each_key_and_told(nets: Path) -> None:
+    weights = trained(nets).state_dict()
+    mixed = {("module." if "conv" in key else "") + key: value for key, value in weights.items()}
+    torch.save({**mixed, "n_averaged": torch.tensor(3)}, "w.pt")
+    loaded = load("some_nets:Net", weights=nets / "w.pt")
+    assert (loaded.module.conv.weight == 2).all()
+    assert "'module.' from 2 keys" in " ".join(loaded.warnings)
+
+
+def test_a_prefix_is_asked_for(nets: Path) -> None:
+    weights = {f"student.{key}": value for key, value in trained(nets).state_dict().items()}
+    weights["teacher.conv.weight"] = torch.zeros(4, 3, 3, 3)
+    torch.save(weights, "w.pt")
+    with pytest.raises(ModelError, match=r"--weights-prefix student\."):
+        load("some_nets:Net", weights=nets / "w.pt")
+    loaded = load("some_nets:Net", weights=nets / "w.pt", weights_prefix="student.")
+    assert (loaded.module.conv.weight == 2).all()
+    assert loaded.checkpoint.prefix == "student."
+
+
+def test_shards_npz_and_folders(nets: Path) -> None:
+    save = pytest.importorskip("safetensors.torch")
+    weights = trained(nets).state_dict()
+    parts = {"a.safetensors": list(weights)[:3], "b.safetensors": list(weights)[3:]}
+    for name, keys in parts.items():
+        save.save_file({key: weights[key] for key in keys}, name)
+    places = {key: name for name, keys in parts.items() for key in keys}
+    index = nets / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    np.savez("w.npz", **{key: value.numpy() for key, value in weights.items()})
+    for path in (index, nets, nets / "w.npz"):
+        assert (load("some_nets:Net", weights=path).module.conv.weight == 2).all()
+    (nets / "b.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"b\.safetensors' is not a file"):
+        load("some_nets:Net", weights=index)
+    with pytest.raises(ModelError, match="holds neither what"):
+        load("some_nets:Net", weights=nets.parent)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:UserWarning")
+@pytest.mark.parametrize("kind", ["sparse", "quantized", "meta"])
+def test_tensors_without_plain_storage(nets: Path, kind: str) -> None:
+    weights = trained(nets).state_dict()
+    weight = weights["conv.weight"]
+    weights["conv.weight"] = {
+        "sparse": weight.to_sparse,
+        "quantized": lambda: torch.quantize_per_tensor(weight, 0.5, 0, torch.qint8),
+        "meta": lambda: weight.to("meta"),
+    }[kind]()
+    torch.save(weights, "w.pt")
+    if kind == "meta":
+        with pytest.raises(ModelError, match=r"'conv\.weight'.*no values"):
+            load("some_nets:Net", weights=nets / "w.pt")
+        return
+    loaded = load("some_nets:Net", weights=nets / "w.pt")
+    assert (loaded.module.conv.weight == 2).all()
+    assert f"1 {kind} tensors" in " ".join(loaded.warnings)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
+def test_masks_and_weight_norm_in_a_file_of_a_plain_module(nets: Path) -> None:
+    masked = trained(nets)
+    torch.nn.utils.prune.random_unstructured(masked.conv, "weight", 0.5)
+    torch.save(masked.state_dict(), "masked.pt")
+    found = load("some_nets:Net", weights=nets / "masked.pt").module.conv.weight
+    assert torch.equal(found, masked.conv.weight)
+    for wrap in (torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm):
+        normed = load("some_nets:Net").module
+        wrap(normed.conv)
+        torch.save(normed.state_dict(), "normed.pt")
+        plain = load("some_nets:Net", weights=nets / "normed.pt").module.conv.weight
+        torch.testing.assert_close(plain, normed.conv.weight)
+
+
+def test_figures_of_numpy_beside_the_weights_need_no_trust(nets: Path) -> None:
+    figures = {"best": np.float64(3), "curve": np.ones(3, np.float32), "from": nets}
+    torch.save({"state_dict": trained(nets).state_dict(), **figures}, "w.pt")
+    assert (load("some_nets:Net", weights=nets / "w.pt").module.conv.weight == 2).all()
+
+
+def test_a_web_page_is_no_checkpoint_to_trust(nets: Path) -> None:
+    (nets / "w.pt").write_text("<html>not found</html>")
+    with pytest.raises(ModelError, match="is not a checkpoint") as caught:
+        load("some_nets:Net", weights=nets / "w.pt")
+    assert "trust" not in str(caught.value)
+
+
+def test_nothing_loaded_is_an_error(nets: Path) -> None:
+    torch.save({"head.bias": torch.zeros(3)}, "w.pt")
+    with pytest.raises(ModelError, match="nothing was loaded"):
+        load("some_nets:Net", weights=nets / "w.pt", allow_missing=("*",), allow_unexpected=("*",))

@@ -31,7 +31,7 @@ from trtbuild.pytorch.fold.layers import (
     scaled_before,
 )
 from trtbuild.pytorch.fold.plan import Plan, norm_calls, plan_folds
-from trtbuild.pytorch.inputs import run
+from trtbuild.pytorch.running import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -15,7 +15,7 @@ from trtbuild.pytorch.prune.channels import (
     prune_channels,
 )
 from trtbuild.pytorch.prune.dependency import Member, PruneGroup
-from trtbuild.pytorch.prune.history import PruneHistory, load_pruned, save_pruned
+from trtbuild.pytorch.prune.history import PruneHistory, history_of, load_pruned, save_pruned
 from trtbuild.pytorch.prune.rewrites import BlockRewrite
 from trtbuild.pytorch.sparsity import (
     SparsityReport,
@@ -37,6 +37,7 @@ __all__ = [
     "PruneReport",
     "PruneResult",
     "SparsityReport",
+    "history_of",
     "is_masked",
     "list_groups",
     "load_pruned",

@@ -11,7 +11,6 @@ Isomorphic ranking: Fang et al. 2024 (arXiv 2407.04616).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +22,12 @@ from trtbuild.errors import ModelError, OptionError
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
-from trtbuild.pytorch.prune.cutting import Cut, CutPlan, cut
+from trtbuild.pytorch.prune.cutting import Cut, cut
 from trtbuild.pytorch.prune.groups import LAYERS, survey
-from trtbuild.pytorch.prune.history import PruneHistory
+from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
+from trtbuild.pytorch.prune.ranking import CutPlan, layer_widths
 from trtbuild.pytorch.prune.rewrites import rewrite_blocks
+from trtbuild.pytorch.prune.widths import common_multiple
 from trtbuild.pytorch.sparsity import match_layers
 from trtbuild.pytorch.spec import CRITERIA
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from trtbuild.pytorch.cost import Cost
     from trtbuild.pytorch.prune.dependency import PruneGroup
-    from trtbuild.pytorch.prune.groups import Prospect
     from trtbuild.pytorch.prune.rewrites import BlockRewrite
     from trtbuild.pytorch.spec import InputSpec, PruneSpec
 
@@ -135,8 +135,6 @@ def needs_gradients(criterion: str) -> bool:
 
 
 _NOTHING_LEFT = "left nothing to remove"
-_ROUNDINGS = (32, 16, 8, 4, 2)
-"""INT8 kernels work on blocks of 32 channels; other widths are padded inside TensorRT."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +202,7 @@ def _prune(
     plan = CutPlan(
         spec=spec,
         importance=importance,
-        round_to=spec.round_to or _rounding(base, prospect, spec, ratios),
+        round_to=spec.round_to,
         kept=prospect.kept,
         ratios=ratios,
         attention=prospect.attention,
@@ -215,21 +213,23 @@ def _prune(
         done = cut(base, bound, replace(plan, after_step=after_step), one_by_one=prospect.mixes)
         if done.failed:
             raise ModelError(f"pruning broke the module: {done.failed}.")
+    widths = _widths(base, done.module, prospect.groups, plan)
+    cut_to = [width.after for width in widths if width.after < width.before]
     report = PruneReport(
         asked=spec.ratio,
-        achieved=0.0,
-        round_to=plan.round_to,
-        widths=_widths(base, done.module, prospect.groups, plan),
+        achieved=_achieved(widths),
+        round_to=spec.round_to or common_multiple(cut_to),
+        widths=widths,
         before=prospect.cost,
         after=count_cost(done.module, bound),
         inexact=done.mixed,
         notes=_notes(done, rewritten, after_step),
     )
-    return PruneResult(
-        done.module,
-        replace(report, achieved=_achieved(report.widths)),
-        PruneHistory(bound.specs, rewritten, tuple(done.history), done.heads),
+    history = PruneHistory(
+        bound.specs, rewritten, tuple(done.history), done.heads, before=history_of(base)
     )
+    remember(done.module, history)
+    return PruneResult(done.module, report, history)
 
 
 def list_groups(
@@ -276,21 +276,6 @@ def _cut_what_can_be(
         plan = replace(plan, kept={**plan.kept, **new})
 
 
-def _rounding(
-    base: nn.Module, prospect: Prospect, spec: PruneSpec, ratios: Mapping[str, float]
-) -> int:
-    """The widest rounding that every group survives, a multiple of every head count."""
-    remaining = []
-    for group in prospect.groups:
-        outs = [member.path for member in group.members if member.side == "out"]
-        ratio = next((ratios[path] for path in outs if path in ratios), spec.ratio)
-        if ratio and not group.kept:
-            remaining.append(group.width * (1 - ratio))
-    fitting = [size for size in _ROUNDINGS if size <= min(remaining, default=1)]
-    heads = [m.num_heads for m in base.modules() if isinstance(m, nn.MultiheadAttention)]
-    return math.lcm(fitting[0] if fitting else 1, *heads)
-
-
 def _ratios(base: nn.Module, spec: PruneSpec) -> dict[str, float]:
     ratios: dict[str, float] = {}
     for pattern, ratio in spec.layer_ratios:
@@ -299,20 +284,14 @@ def _ratios(base: nn.Module, spec: PruneSpec) -> dict[str, float]:
     return ratios
 
 
-def _width(layer: nn.Module) -> int:
-    return int(getattr(layer, "out_channels", 0) or layer.out_features)
-
-
 def _widths(
     base: nn.Module, module: nn.Module, groups: Sequence[PruneGroup], plan: CutPlan
 ) -> tuple[LayerWidth, ...]:
-    coupled = _coupled(groups)
+    coupled, now = _coupled(groups), layer_widths(module)
     found = []
-    for path, layer in base.named_modules():
-        if isinstance(layer, LAYERS):
-            before, after = _width(layer), _width(module.get_submodule(path))
-            reason = "" if after < before else _reason(path, plan, coupled, base)
-            found.append(LayerWidth(path, before, after, reason))
+    for path, before in layer_widths(base).items():
+        reason = "" if now[path] < before else _reason(path, plan, coupled, base)
+        found.append(LayerWidth(path, before, now[path], reason))
     return tuple(found)
 
 
@@ -336,7 +315,8 @@ def _reason(path: str, plan: CutPlan, coupled: Mapping[str, PruneGroup], module:
     raw = next((name for name in members if name in parameters), "")
     if raw:
         return f"it is coupled with the raw parameter '{raw}' in a way that cannot be cut"
-    return f"its ranking, or rounding to {plan.round_to}, {_NOTHING_LEFT}"
+    rounding = f"rounding to {plan.round_to}" if plan.round_to else "rounding"
+    return f"its ranking, or {rounding}, {_NOTHING_LEFT}"
 
 
 def _achieved(widths: Sequence[LayerWidth]) -> float:

@@ -15,23 +15,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.copies import copy_module, float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.inputs import other_batch
-from trtbuild.pytorch.prune.dependency import forward_arguments, is_mixer, tracing, update_attention
-from trtbuild.pytorch.prune.groups import LAYERS
+from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention
+from trtbuild.pytorch.prune.ranking import accumulate, layer_widths, make_pruner, shares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from trtbuild.pytorch.inputs import BoundInputs
-    from trtbuild.pytorch.prune.dependency import Attention
-    from trtbuild.pytorch.spec import PruneSpec
+    from trtbuild.pytorch.prune.ranking import CutPlan
 
-__all__ = ["Cut", "CutPlan", "DenseReference", "Snapshot", "cut"]
+__all__ = ["Cut", "DenseReference", "Snapshot", "cut"]
 
 
 _TOLERANCE = 1e-9
@@ -137,31 +135,6 @@ class DenseReference:
         return ""
 
 
-@dataclass(frozen=True)
-class CutPlan:
-    """What to cut and how.
-
-    Attributes:
-        spec: the user's wish.
-        importance: ranks the channels of a group.
-        round_to: remaining widths are multiples of this.
-        kept: layer path -> why it keeps its width.
-        ratios: layer path -> its own ratio.
-        attention: blocks with heads.
-        loss: gives the loss whose gradients rank channels, or None.
-        after_step: fine-tunes between steps: ``after_step(module, step, steps)``, or None.
-    """
-
-    spec: PruneSpec
-    importance: Any
-    round_to: int
-    kept: Mapping[str, str]
-    ratios: Mapping[str, float]
-    attention: tuple[Attention, ...]
-    loss: Callable[[nn.Module], torch.Tensor] | None = None
-    after_step: Callable[[nn.Module, int, int], None] | None = None
-
-
 @dataclass
 class Cut:
     """What came of one run.
@@ -183,7 +156,9 @@ class Cut:
     failed: str = ""
 
 
-def cut(base: nn.Module, inputs: BoundInputs, plan: CutPlan, *, one_by_one: bool) -> Cut:
+def cut(
+    base: nn.Module, inputs: BoundInputs, plan: CutPlan, *, one_by_one: bool, check: bool = True
+) -> Cut:
     """Cut a copy of `base`.
 
     Args:
@@ -191,64 +166,81 @@ def cut(base: nn.Module, inputs: BoundInputs, plan: CutPlan, *, one_by_one: bool
         inputs: of the trace and the checks.
         plan: what to cut.
         one_by_one: check after every group and roll back what breaks; else check once a step.
+        check: whether to check at all; not where only the size matters.
     """
     module = copy_module(base)
-    run = _Run(module, inputs, plan)
+    result, dense = Cut(module), layer_widths(base)
     for step in range(1, plan.spec.steps + 1):
         backup = copy_module(module) if step > 1 else None
-        _accumulate(module, plan)
         with tracing(module), torch.random.fork_rng(devices=[]):
             torch.manual_seed(step)  # the random criterion
+            accumulate(module, plan.importance, plan.loss)
+            ratios = shares(module, inputs, plan, step, dense)
+            run = _Run(result, inputs, plan, ratios, plan.part("head_ratio", step), check=check)
             (run.step_one_by_one if one_by_one else run.step_at_once)()
-        if run.result.failed and backup is not None:
-            run.result.module, run.result.failed = backup, ""
-            run.result.culprits[""] = f"step {step} broke the network; it stays at step {step - 1}"
+        if result.failed and backup is not None:
+            result.module, result.failed = backup, ""
+            result.culprits[""] = f"step {step} broke the network; it stays at step {step - 1}"
             break
-        if run.result.failed or run.stale:
+        if result.failed or run.stale:
             break
+        result.history += run.history()
         if plan.after_step is not None:
             plan.after_step(module, step, plan.spec.steps)
             module.eval()
-    run.result.history = [
-        (str(name), bool(out), [int(index) for index in indices])
-        for name, out, indices in run.pruner.pruning_history()
-    ]
-    return run.result
-
-
-def _accumulate(module: nn.Module, plan: CutPlan) -> None:
-    """Gradients of the user's loss, for criteria that rank by them."""
-    if plan.loss is not None:
-        module.zero_grad()
-        with torch.enable_grad():
-            plan.loss(module).backward()
+    return result
 
 
 class _Run:
-    """A pruner bound to the network that it cuts."""
+    """A pruner bound to the network that it cuts.
 
-    def __init__(self, module: nn.Module, inputs: BoundInputs, plan: CutPlan) -> None:
-        self.inputs, self.plan = inputs, plan
-        self.result = Cut(module)
+    Args:
+        result: its module is cut.
+        inputs: of the trace and the checks.
+        plan: what to cut.
+        ratios: layer -> share of its channels that goes now, exactly.
+        heads: share of the attention heads that goes now.
+        check: whether to check.
+    """
+
+    def __init__(
+        self,
+        result: Cut,
+        inputs: BoundInputs,
+        plan: CutPlan,
+        ratios: Mapping[str, float],
+        heads: float,
+        *,
+        check: bool,
+    ) -> None:
+        self.inputs, self.plan, self.result, self.check = inputs, plan, result, check
         self.stale = False
-        with tracing(module):
-            self.pruner = _make_pruner(module, inputs, plan)
+        self.pruner = make_pruner(result.module, inputs, plan, heads=heads, ratios=ratios)
         self.graph = self.pruner.DG
+
+    def history(self) -> list[tuple[str, bool, list[int]]]:
+        """What was cut: layer path, output side or not, channel numbers."""
+        return [
+            (str(name), bool(out), [int(index) for index in indices])
+            for name, out, indices in self.pruner.pruning_history()
+        ]
 
     def step_at_once(self) -> None:
         """Cut every group of this step, then check."""
         module = self.result.module
-        reference = DenseReference(module, self.inputs)
+        reference = DenseReference(module, self.inputs) if self.check else None
         try:
             for group in self.pruner.step(interactive=True):
                 self.result.mixed |= is_mixer(group, self.pruner.num_heads)
-                reference.note_removed(self.graph, group)
+                if reference is not None:
+                    reference.note_removed(self.graph, group)
                 group.prune()
             self._update_heads()
         except Exception as error:  # noqa: BLE001 - the library fails in many ways
             self.result.failed = f"{type(error).__name__}: {error}"
             return
-        self.result.failed = reference.broken(module, values=not self.result.mixed)
+        if reference is not None:
+            self.result.failed = reference.broken(module, values=not self.result.mixed)
 
     def step_one_by_one(self) -> None:
         """Cut group by group; what breaks something is rolled back and named."""
@@ -282,39 +274,3 @@ class _Run:
     def _heads(self) -> dict[nn.Module, int]:
         heads: dict[nn.Module, int] = self.pruner.num_heads
         return heads
-
-
-def _make_pruner(module: nn.Module, inputs: BoundInputs, plan: CutPlan) -> Any:
-    spec = plan.spec
-    heads = {
-        module.get_submodule(path): getattr(module.get_submodule(block.path), block.count)
-        for block in plan.attention
-        for path in block.projections
-    }
-    ratios = dict(plan.ratios)
-    if spec.head_ratio > 0:  # the library looks at heads only where channels are to go as well
-        for block in plan.attention:
-            for path in block.projections:
-                ratios[path] = max(ratios.get(path, spec.ratio), 1e-6)
-    return tp.pruner.BasePruner(
-        module,
-        importance=plan.importance,
-        global_pruning=spec.scope != "local",
-        isomorphic=spec.scope == "isomorphic",
-        pruning_ratio=spec.ratio,
-        pruning_ratio_dict={module.get_submodule(path): r for path, r in ratios.items()},
-        max_pruning_ratio=spec.max_ratio,
-        iterative_steps=spec.steps,
-        ignored_layers=[module.get_submodule(path) for path in plan.kept],
-        round_to=plan.round_to,
-        # Given, because the library's default dictionaries are shared by all pruners of a process.
-        in_channel_groups={},
-        out_channel_groups={},
-        num_heads=heads,
-        prune_num_heads=spec.head_ratio > 0,
-        # Whole heads and channels of each head at once lead to widths that no head count divides.
-        prune_head_dims=spec.head_ratio == 0,
-        head_pruning_ratio=spec.head_ratio,
-        root_module_types=list(LAYERS),
-        **forward_arguments(inputs),
-    )

@@ -9,8 +9,8 @@ from torch import nn
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.aten import capture
+from trtbuild.pytorch.copies import copy_module
 from trtbuild.pytorch.cost import Cost, cost_of
-from trtbuild.pytorch.inputs import run
 from trtbuild.pytorch.prune.dependency import (
     Attention,
     PruneGroup,
@@ -21,6 +21,7 @@ from trtbuild.pytorch.prune.dependency import (
     output_layers,
     tracing,
 )
+from trtbuild.pytorch.running import run
 from trtbuild.pytorch.sparsity import match_layers
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def survey(
         ModelError: data decides which way the module takes, or its channels cannot be traced.
         OptionError: a pattern matches no layer.
     """
-    run(module, inputs)
+    run(copy_module(module, share_parameters=True), inputs)
     program = _refuse_branches(module, inputs)
     kept = dict.fromkeys(match_layers(module, spec.ignore, LAYERS), "it is kept by a pattern")
     paths = {child: path for path, child in module.named_modules()}

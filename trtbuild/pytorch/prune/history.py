@@ -17,11 +17,11 @@ from trtbuild.pytorch.copies import make_weights_plain
 from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, tracing
 from trtbuild.pytorch.prune.rewrites import rewrite_again
-from trtbuild.pytorch.spec import InputSpec
+from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, InputSpec
 from trtbuild.records import dumps, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -29,17 +29,18 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.prune.rewrites import BlockRewrite
 
 __all__ = [
-    "HISTORY_FILE",
-    "WEIGHTS_FILE",
     "PruneHistory",
     "apply_history",
+    "history_of",
     "load_pruned",
+    "remember",
     "save_pruned",
 ]
 
-HISTORY_FILE = "pruning.json"
-WEIGHTS_FILE = "weights.safetensors"
-_FORMAT = 2
+_FORMAT = 3
+_KNOWN = (2, _FORMAT)
+"""Format 2 had no history before another."""
+_ATTRIBUTE = "_pruning_history"
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ class PruneHistory:
         cuts: layer path, whether output channels went (else input channels), and their numbers in
             the module as it was at that moment.
         attributes: module path -> attribute -> value, of attention blocks.
+        before: what was cut before, when a pruned module was pruned again.
     """
 
     inputs: tuple[InputSpec, ...]
     rewritten: tuple[tuple[str, str], ...]
     cuts: tuple[tuple[str, bool, list[int]], ...]
     attributes: dict[str, dict[str, int]]
+    before: PruneHistory | None = None
 
     def to_json(self) -> str:
         """The history as text."""
@@ -72,21 +75,27 @@ class PruneHistory:
         """
         with decoding(ModelError, "the pruning history is damaged"):
             data = json.loads(text)
-            if data["format"] != _FORMAT:
+            if data["format"] not in _KNOWN:
                 raise ModelError(
                     f"the pruning history has format {data['format']}; {_FORMAT} is known."
                 )
-            inputs = tuple(
-                InputSpec(**{**given, "dims": tuple(given["dims"]),
-                             "dynamic": {int(axis): name for axis, name in given["dynamic"].items()}})
-                for given in data["inputs"]
-            )  # fmt: skip
-            cuts = tuple(
-                (str(path), bool(out), [int(index) for index in indices])
-                for path, out, indices in data["cuts"]
-            )
-            rewritten = tuple((str(path), str(name)) for path, name in data["rewritten"])
-            return cls(inputs, rewritten, cuts, data["attributes"])
+            return cls._decoded(data)
+
+    @classmethod
+    def _decoded(cls, data: Mapping[str, Any]) -> PruneHistory:
+        inputs = tuple(
+            InputSpec(**{**given, "dims": tuple(given["dims"]),
+                         "dynamic": {int(axis): name for axis, name in given["dynamic"].items()}})
+            for given in data["inputs"]
+        )  # fmt: skip
+        cuts = tuple(
+            (str(path), bool(out), [int(index) for index in indices])
+            for path, out, indices in data["cuts"]
+        )
+        rewritten = tuple((str(path), str(name)) for path, name in data["rewritten"])
+        before = data.get("before")
+        earlier = None if before is None else cls._decoded(before)
+        return cls(inputs, rewritten, cuts, data["attributes"], earlier)
 
 
 def save_pruned(module: nn.Module, history: PruneHistory, folder: Path) -> None:
@@ -99,6 +108,17 @@ def save_pruned(module: nn.Module, history: PruneHistory, folder: Path) -> None:
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         safetensors.torch.save_model(module, str(temporary))
     write_text(folder / HISTORY_FILE, history.to_json())
+
+
+def remember(module: nn.Module, history: PruneHistory) -> None:
+    """Note on `module` how it was pruned; copies of it, trained or not, keep the note."""
+    setattr(module, _ATTRIBUTE, history)
+
+
+def history_of(module: nn.Module) -> PruneHistory | None:
+    """Return how `module` was pruned, for `save_pruned` after fine-tuning; None for a dense one."""
+    found = getattr(module, _ATTRIBUTE, None)
+    return found if isinstance(found, PruneHistory) else None
 
 
 def load_pruned(
@@ -119,6 +139,7 @@ def load_pruned(
     apply_history(module, history, rewrites)
     with decoding(ModelError, f"the weights in '{folder}' do not fit the pruned module"):
         safetensors.torch.load_model(module, folder / WEIGHTS_FILE, strict=True)
+    remember(module, history)
     return module
 
 
@@ -130,6 +151,8 @@ def apply_history(
     Raises:
         ModelError: it names a layer or a channel that this module has not.
     """
+    if history.before is not None:
+        apply_history(module, history.before, rewrites)
     make_weights_plain(module)
     with decoding(ModelError, "the pruning history belongs to another module"):
         rewrite_again(module, history.rewritten, rewrites)

@@ -1,0 +1,223 @@
+"""Which share of each layer's channels goes in one step: the wish, ranked and rounded, for Torch-Pruning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch_pruning as tp
+from torch import nn
+
+from trtbuild.pytorch.prune.dependency import forward_arguments
+from trtbuild.pytorch.prune.groups import LAYERS
+from trtbuild.pytorch.prune.widths import Span, kept_channels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import torch
+
+    from trtbuild.pytorch.inputs import BoundInputs
+    from trtbuild.pytorch.prune.dependency import Attention
+    from trtbuild.pytorch.spec import PruneSpec
+
+__all__ = ["CutPlan", "accumulate", "layer_widths", "make_pruner", "shares"]
+
+
+@dataclass(frozen=True)
+class CutPlan:
+    """What to cut and how.
+
+    Attributes:
+        spec: the user's wish.
+        importance: ranks the channels of a group.
+        round_to: remaining widths are multiples of this; None for multiples that suit each.
+        kept: layer path -> why it keeps its width.
+        ratios: layer path -> its own ratio.
+        attention: blocks with heads.
+        loss: gives the loss whose gradients rank channels, or None.
+        after_step: fine-tunes between steps: ``after_step(module, step, steps)``, or None.
+    """
+
+    spec: PruneSpec
+    importance: Any
+    round_to: int | None
+    kept: Mapping[str, str]
+    ratios: Mapping[str, float]
+    attention: tuple[Attention, ...]
+    loss: Callable[[nn.Module], torch.Tensor] | None = None
+    after_step: Callable[[nn.Module, int, int], None] | None = None
+
+    def part(self, name: str, step: int, ratio: float | None = None) -> float:
+        """Return the share of what is left that goes in `step`, of a ratio of the dense network.
+
+        Args:
+            name: ``ratio`` or ``head_ratio`` of the wish.
+            step: from 1.
+            ratio: in its place.
+        """
+        whole = getattr(self.spec, name) if ratio is None else ratio
+        steps = self.spec.steps
+        return 1 - (1 - whole * step / steps) / (1 - whole * (step - 1) / steps)
+
+
+def layer_widths(module: nn.Module) -> dict[str, int]:
+    """Return the output channels of every convolution and linear layer, by path."""
+    layers = ((path, child) for path, child in module.named_modules() if isinstance(child, LAYERS))
+    return {path: int(getattr(m, "out_channels", 0) or m.out_features) for path, m in layers}
+
+
+def accumulate(
+    module: nn.Module, importance: Any, loss: Callable[..., torch.Tensor] | None
+) -> None:
+    """Leave the gradients of the user's loss in `module`, for criteria that rank by them.
+
+    Where the importance wants those of every sample, it gets one for each value of the loss.
+    """
+    if loss is None:
+        return
+    module.zero_grad()
+    value = loss(module)
+    gather = getattr(importance, "accumulate_grad", None)
+    if gather is None:
+        value.mean().backward()
+        return
+    importance.zero_grad()
+    for one in value.reshape(-1):
+        module.zero_grad()
+        one.backward(retain_graph=True)
+        gather(module)
+
+
+def shares(
+    module: nn.Module, inputs: BoundInputs, plan: CutPlan, step: int, dense: Mapping[str, int]
+) -> dict[str, float]:
+    """Return layer -> the share of its present channels that goes in this step, exactly.
+
+    What remains of a layer after a step is counted from its dense width.
+
+    Args:
+        module: as the steps before have left it.
+        inputs: of the trace.
+        plan: what is wished.
+        step: from 1.
+        dense: the layers' widths before the first step.
+    """
+    spec = plan.spec
+    own = {path: plan.part("ratio", step, ratio) for path, ratio in plan.ratios.items()}
+    pruner = make_pruner(module, inputs, plan, ratios=own, everywhere=plan.part("ratio", step))
+    names = pruner.DG._module2name
+    wishes = {} if spec.scope == "local" else _ranked(pruner)
+    spans: list[Span] = []
+    owners: list[list[str]] = []
+    for group, units in _groups_of(pruner):
+        outs = [item.dep.target.module for item in group if _gives(pruner.DG, item)]
+        paths = list(dict.fromkeys(str(names[one]) for one in outs if isinstance(one, LAYERS)))
+        heads = [m.num_heads for m in outs if isinstance(m, nn.MultiheadAttention)]
+        if not paths or (spec.head_ratio > 0 and any(one in pruner.num_heads for one in outs)):
+            continue
+        size = len(group[0].idxs)
+        now = layer_widths(module)
+        whole = size * dense[paths[0]] / now[paths[0]]
+        ratio = next((plan.ratios[path] for path in paths if path in plan.ratios), spec.ratio)
+        wish = wishes.get(paths[0], whole * (1 - min(ratio, spec.max_ratio) * step / spec.steps))
+        if spec.scope != "local" and paths[0] not in wishes:
+            wish = size
+        least = max(math.ceil(whole * (1 - spec.max_ratio) - 1e-9), units)
+        weight = sum(now[path] for path in paths) / size
+        spans.append(Span(size, units, math.lcm(*heads), min(wish, size), least, weight))
+        owners.append(paths)
+    kept = kept_channels(spans, plan.round_to)
+    # half a unit more than what goes, because the library rounds what stays down
+    return {
+        path: 0.0 if left >= span.size else 1 - (left + 0.5 * span.unit) / span.size
+        for span, left, paths in zip(spans, kept, owners)
+        for path in paths
+    }
+
+
+def _groups_of(pruner: Any) -> Iterator[tuple[Any, int]]:
+    """The groups as the library cuts them, and in which multiples."""
+    options = {
+        "ignored_layers": pruner.ignored_layers,
+        "root_module_types": pruner.root_module_types,
+    }
+    for group in pruner.DG.get_all_groups(**options):
+        if pruner._is_atten_group(group)[0]:
+            group = pruner._downstream_node_as_root_if_attention(group)  # noqa: PLW2901
+        if group is not None:
+            yield group, pruner._get_channel_groups(group)
+
+
+def _gives(graph: Any, item: Any) -> bool:
+    return bool(graph.is_out_channel_pruning_fn(item.dep.handler))
+
+
+def _ranked(pruner: Any) -> dict[str, float]:
+    """Layer -> channels that a ranking over several groups would leave it, unrounded."""
+    wishes: dict[str, float] = {}
+    for group in pruner.step(interactive=True):
+        layers = [item.dep.target.module for item in group if _gives(pruner.DG, item)]
+        root = group[0]
+        reads = pruner.DG.is_in_channel_pruning_fn(root.dep.handler)
+        width = pruner.DG.get_in_channels if reads else pruner.DG.get_out_channels
+        left = width(root.dep.target.module) - len(root.idxs)
+        wishes.update(
+            {str(pruner.DG._module2name[m]): left for m in layers if isinstance(m, LAYERS)}
+        )
+    return wishes
+
+
+def make_pruner(
+    module: nn.Module,
+    inputs: BoundInputs,
+    plan: CutPlan,
+    *,
+    ratios: Mapping[str, float],
+    everywhere: float | None = None,
+    heads: float = 0.0,
+) -> Any:
+    """Return the library's pruner for one step.
+
+    Args:
+        module: is cut.
+        inputs: of the trace.
+        plan: what to cut.
+        ratios: layer -> the share of its channels that goes.
+        everywhere: the share of all others, ranked in the plan's scope; None ranks within each layer and cuts
+            what `ratios` names alone.
+        heads: share of the attention heads that goes.
+    """
+    spec = plan.spec
+    counts = {
+        module.get_submodule(path): getattr(module.get_submodule(block.path), block.count)
+        for block in plan.attention
+        for path in block.projections
+    }
+    ratios = dict(ratios)
+    if heads > 0:  # the library looks at heads only where channels are to go as well
+        for block in plan.attention:
+            for path in block.projections:
+                ratios[path] = max(ratios.get(path, everywhere or 0.0), 1e-6)
+    return tp.pruner.BasePruner(
+        module,
+        importance=plan.importance,
+        global_pruning=spec.scope != "local" and everywhere is not None,
+        isomorphic=spec.scope == "isomorphic" and everywhere is not None,
+        pruning_ratio=everywhere or 0.0,
+        pruning_ratio_dict={module.get_submodule(path): r for path, r in ratios.items()},
+        max_pruning_ratio=1.0 if everywhere is None else spec.max_ratio,
+        ignored_layers=[module.get_submodule(path) for path in plan.kept],
+        round_to=None,
+        # Given, because the library's default dictionaries are shared by all pruners of a process.
+        in_channel_groups={},
+        out_channel_groups={},
+        num_heads=counts,
+        prune_num_heads=heads > 0,
+        # Whole heads and channels of each head at once lead to widths that no head count divides.
+        prune_head_dims=spec.head_ratio == 0,
+        head_pruning_ratio=heads,
+        root_module_types=list(LAYERS),
+        **forward_arguments(inputs),
+    )

@@ -1,0 +1,137 @@
+"""A module run on a sample, and whether it says the same when it runs again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trtbuild.errors import ModelError
+from trtbuild.pytorch.copies import copy_module, tensors_in
+from trtbuild.pytorch.inputs import sample
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trtbuild.pytorch.inputs import BoundInputs
+
+__all__ = ["check_repeatable", "run"]
+
+_SAME = 1e-3
+"""Rounding that depends on threads lies far below, another draw far above (of the largest value)."""
+
+
+def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
+    """Run `module` once on a sample.
+
+    Raises:
+        ModelError: it does not take these inputs; the text names the layer that refused.
+    """
+    arguments, keywords = sample(inputs, seed)
+    running: list[str] = []
+
+    def leave(*_: Any) -> None:
+        running.pop()
+
+    handles = []
+    for path, child in module.named_modules():
+        handles.append(child.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
+        handles.append(child.register_forward_hook(leave))
+    try:
+        with torch.no_grad():
+            return module(*arguments, **keywords)
+    except Exception as error:
+        layer = running[-1] if running and running[-1] else "forward"
+        shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in inputs.specs)
+        raise ModelError(
+            f"the module does not take the input {shapes}: in '{layer}', {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def check_repeatable(module: nn.Module, inputs: BoundInputs) -> None:
+    """Run a copy of `module` twice on one sample: an ONNX file knows no state and no dice.
+
+    Raises:
+        ModelError: forward writes a buffer that is saved with the weights, keeps something between two
+            runs, or draws random numbers in eval mode; the text names the buffer or the layer.
+    """
+    trial = copy_module(module, share_parameters=True)
+    saved = {name: value.clone() for name, value in trial.named_buffers()}
+    saved = {name: value for name, value in saved.items() if name in set(trial.state_dict())}
+    first = _trace(trial, inputs, 1)
+    for name, value in trial.named_buffers():
+        if name in saved and not _same(saved[name], value):
+            raise ModelError(
+                f"forward writes the buffer '{name}', and an engine keeps nothing between two runs, so an "
+                "exported file computes something else. Give what the buffer holds as an input and an output "
+                "of forward, or leave it alone in eval mode."
+            )
+    second = _trace(trial, inputs, 2)
+    where = _first_difference(first, second)
+    if where is None:
+        return
+    fresh = _trace(copy_module(module, share_parameters=True), inputs, 2)
+    if _first_difference(first, fresh) is None:
+        raise ModelError(
+            f"{where} keeps something between two runs: on the same input its second run computes "
+            "something else. An engine keeps nothing; give it as an input and an output of forward."
+        )
+    raise ModelError(
+        f"{where} is random in eval mode: two runs on the same input differ, and an engine computes the same "
+        "every time. Draw only where self.training is set, or give the random values as an input."
+    )
+
+
+def _trace(module: nn.Module, inputs: BoundInputs, seed: int) -> list[tuple[str, torch.Tensor]]:
+    """Path of each module that is called, and a summary of what it gives, in the order of ending."""
+    seen: list[tuple[str, torch.Tensor]] = []
+
+    def note(path: str, output: Any) -> None:
+        for one in tensors_in(output):
+            if one.numel():
+                sizes = one.abs().double() if one.dtype is not torch.bool else one.double()
+                seen.append(
+                    (path, torch.stack((one.cdouble().sum().real, sizes.sum(), sizes.max())))
+                )
+
+    handles = [
+        child.register_forward_hook(lambda _m, _i, output, path=path: note(path, output))
+        for path, child in module.named_modules()
+    ]
+    arguments, keywords = sample(inputs, seed=0)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            output = module(*arguments, **keywords)
+    finally:
+        for handle in handles:
+            handle.remove()
+    seen = [(path, value) for path, value in seen if path]
+    return seen + [("", one) for one in tensors_in(output)]
+
+
+def _first_difference(
+    first: list[tuple[str, torch.Tensor]], second: list[tuple[str, torch.Tensor]]
+) -> str | None:
+    """What gives something else the second time; None where the network's outputs are the same."""
+    outputs = [[value for path, value in trace if not path] for trace in (first, second)]
+    same = len(outputs[0]) == len(outputs[1]) and all(map(_same, *outputs))
+    if same:
+        return None
+    for (path, one), (_, other) in zip(first, second):
+        if not _same(one, other):
+            return f"'{path}'" if path else "the module's forward"
+    return "the module's forward"
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    if one.numel() == 0 or not (one.is_floating_point() or one.is_complex()):
+        return bool(torch.equal(one, other))
+    left, right = (torch.view_as_real(t.cdouble()) for t in (one, other))
+    scale = float(left.nan_to_num(0, 0, 0).abs().max())
+    return bool(torch.allclose(left, right, rtol=0, atol=_SAME * scale, equal_nan=True))

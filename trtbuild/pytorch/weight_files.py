@@ -1,0 +1,145 @@
+"""Files of weights, read without running anything: torch.save, safetensors, .npz, shards with an index.
+
+A checkpoint is read with ``weights_only=True``: a pickle that would run code is refused and nothing of
+it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import pickle
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from trtbuild.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["read_checkpoint"]
+
+_INDEX = ".index.json"
+_IN_A_FOLDER = (
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    "model.safetensors",
+    "pytorch_model.bin",
+)
+"""What a folder of Hugging Face holds, the first that is there."""
+
+
+def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
+    """Return what a checkpoint holds, on the CPU; nothing in it runs unless `trust` is set.
+
+    Args:
+        path: a file of torch.save, ``.safetensors``, ``.npz``, the index (``.index.json``) of one in shards,
+            or a folder that holds one under the names of Hugging Face.
+        trust: unpickle everything.
+
+    Raises:
+        ModelError: missing, damaged, no checkpoint, or in need of trust.
+    """
+    if path.is_dir():
+        names = [path / name for name in _IN_A_FOLDER if (path / name).is_file()]
+        if not names:
+            raise ModelError(
+                f"the folder '{path}' holds neither what `trtbuild prune` writes nor "
+                f"{' nor '.join(_IN_A_FOLDER)}: name the file."
+            )
+        path = names[0]
+    if not path.is_file():
+        raise ModelError(f"the checkpoint '{path}' is not a file.")
+    try:
+        if path.name.endswith(_INDEX):
+            return _read_shards(path, trust=trust)
+        return _reader(path)(path, trust)
+    except ModelError:
+        raise
+    except pickle.UnpicklingError as error:
+        if not trust and _is_pickle(path):
+            raise ModelError(_unsafe(path, error)) from error
+        raise ModelError(f"'{path}' is not a checkpoint: {_reason(error)}") from error
+    except Exception as error:
+        raise ModelError(
+            f"'{path}' cannot be read as a checkpoint (torch.save, safetensors or .npz): {_reason(error)} "
+            "It may be cut off, a TorchScript archive, or another kind of file."
+        ) from error
+
+
+def _reader(path: Path) -> Callable[[Path, bool], Any]:
+    return {".safetensors": _read_safetensors, ".npz": _read_npz}.get(path.suffix, _read_torch)
+
+
+def _read_safetensors(path: Path, _trust: bool) -> Any:
+    import safetensors.torch
+
+    return safetensors.torch.load_file(path)
+
+
+def _read_npz(path: Path, _trust: bool) -> Any:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
+
+
+def _read_torch(path: Path, trust: bool) -> Any:
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+        # torch wonders at old pickles, which is not the user's concern
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=not trust)
+
+
+def _harmless() -> list[Any]:
+    """Types that trainers leave beside the weights, and that run nothing: figures of NumPy, paths."""
+    numbers = [np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
+    scalar = np.float64(0).__reduce__()[0]
+    array = np.zeros(1).__reduce__()[0]
+    return [*numbers, scalar, array, np.ndarray, pathlib.PosixPath, pathlib.WindowsPath]
+
+
+def _read_shards(path: Path, *, trust: bool) -> dict[str, Any]:
+    """All weights of an index, which names the file of each: ``{"weight_map": {key: file}}``."""
+    index = json.loads(path.read_text(encoding="utf-8"))
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise ModelError(f"'{path}' is no index of shards: it has no 'weight_map'.")
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(map(str, places.values())):
+        shard = path.parent / name
+        if shard.parent != path.parent:
+            raise ModelError(f"'{path}' names the shard '{name}', which does not lie beside it.")
+        content = read_checkpoint(shard, trust=trust)
+        if not isinstance(content, dict):
+            raise ModelError(f"the shard '{shard}' holds no weights by name.")
+        found.update({key: content[key] for key in content if places.get(key) == name})
+    missing = [key for key in places if key not in found]
+    if missing:
+        raise ModelError(f"'{path}' promises '{missing[0]}', which is not in its shard.")
+    return found
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2)[:1] in (b"\x80", b"P")  # a pickle, or a zip file with one in it
+
+
+def _unsafe(path: Path, error: Exception) -> str:
+    wanted = re.search(r"GLOBAL (\S+)", str(error))
+    reason = f"it wants to load '{wanted[1]}'" if wanted else "it is no pickle of weights"
+    return (
+        f"'{path}' holds more than weights ({reason}), so nothing of it was run. "
+        "Save the weights alone (torch.save(model.state_dict(), ...)), or, if you trust whoever made "
+        "the file, pass --trust-checkpoint: that runs any code the file holds."
+    )
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, pickle.UnpicklingError) and len(lines) > 1:
+        return "it is no pickle of weights."
+    return f"{lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."
