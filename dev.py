@@ -1,10 +1,11 @@
 """Set up a virtual environment and run the demonstration or the tests; needs Python 3.10 and a network.
 
-    python3 dev.py demo     build a verified INT8 engine from the trained network in samples/quickstart, and,
-                            where NVIDIA has wheels of TensorRT for RTX, a plan by its compiler
+    python3 dev.py demo     `trtbuild demo`, with a plan by NVIDIA's compiler where it has wheels of TensorRT
+                            for RTX
     python3 dev.py test     lint, format check, types and tests; what continuous integration runs
     python3 dev.py coverage  the tests with coverage measured, which must not fall below a floor
     python3 dev.py lowest   demonstration and tests with the lowest versions that pyproject.toml declares
+    python3 dev.py package  sdist and wheel into dist/, checked; the demonstration from the installed wheel
 
 Only the standard library is used here: it is the first thing that runs on a fresh machine.
 """
@@ -14,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -26,18 +29,12 @@ EXTRAS = {
     "coverage": "[dev,torch,ray,rtx]",
     "lowest": "[dev]",
 }
+TOOLS = {"package": ["build>=1.2", "twine>=6", "check-wheel-contents>=0.6"]}  # in place of trtbuild
 OPTIONAL = {"demo": "[rtx]"}  # what the demonstration can do without
 TESTED_TORCH = (
     "torch==2.13.0"  # the range is wider; a plain torch would bring gigabytes of the newest CUDA
 )
-SAMPLE = Path("samples/quickstart")
-DEMO = (
-    f"-m trtbuild engine {SAMPLE}/digits.onnx --int8 --data {SAMPLE}/calibration.npz "
-    f"--preprocess {SAMPLE}/digits.toml --verify-data {SAMPLE}/test.npz --labels {SAMPLE}/test.npz "
-    "--max-top1-drop 1 -o out"
-).split()
-BY_NVIDIA = ["--also", "tensorrt-rtx", "--shape", "image=1x1x8x8:8x1x8x8:32x1x8x8"]
-HAS_RTX = "import tensorrt_rtx_bindings"
+DEMO = ["-m", "trtbuild", "demo", "-o", "out"]
 CHECKS = (
     ["-m", "ruff", "check", "."],
     ["-m", "ruff", "format", "--check", "."],
@@ -69,29 +66,35 @@ def environment(task: str) -> Path:
     print(f"setting up {folder} (once)", file=sys.stderr, flush=True)
     venv.create(folder, with_pip=True, clear=True)
     pins = {
-        "demo": [],
         "test": [TESTED_TORCH],
         "coverage": [TESTED_TORCH],
         "lowest": lowest(project.read_text()),
-    }[task]
-    run([str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}{EXTRAS[task]}", *pins])
+    }.get(task, [])
+    wanted_packages = TOOLS.get(task) or ["-e", f"{ROOT}{EXTRAS[task]}", *pins]
+    run([str(python), "-m", "pip", "install", "-q", *wanted_packages])
     if task in OPTIONAL:
         extra = [str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}{OPTIONAL[task]}"]
-        subprocess.run(extra, cwd=ROOT, check=False)
+        if subprocess.run(extra, cwd=ROOT, check=False).returncode:
+            told = "TensorRT for RTX cannot be installed here: there will be no plan by NVIDIA's compiler"
+            print(told, file=sys.stderr)
     stamp.write_text(wanted)
     return python
 
 
-def commands(task: str, python: Path) -> list[list[str]]:
-    """Return what `task` runs; where NVIDIA's compiler is there, the demonstration shows it, too."""
-    if task != "demo":
-        return list(COMMANDS[task])
-    checked = subprocess.run([str(python), "-c", HAS_RTX], check=False, capture_output=True)
-    if checked.returncode:
-        told = "TensorRT for RTX cannot be installed here: the demonstration has no plan by NVIDIA's compiler"
-        print(told, file=sys.stderr)
-        return [DEMO]
-    return [[*DEMO, *BY_NVIDIA]]
+def package(python: Path) -> None:
+    """Build both distributions, check them, and run the demonstration from the wheel, installed afresh."""
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    run([str(python), "-m", "build", "-q", "-o", str(dist), str(ROOT)])
+    wheel, *_ = dist.glob("*.whl")
+    run([str(python), "-m", "twine", "check", "--strict", *map(str, dist.iterdir())])
+    run([str(python), "-m", "check_wheel_contents", str(wheel)])
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "venv"
+        venv.create(fresh, with_pip=True)
+        scripts = fresh / ("Scripts" if os.name == "nt" else "bin")
+        run([str(scripts / "python"), "-m", "pip", "install", "-q", str(wheel)])
+        run([str(scripts / "trtbuild"), "demo", "-o", str(Path(folder) / "demo")])
 
 
 def lowest(project: str) -> list[str]:
@@ -112,12 +115,14 @@ def run(command: list[str]) -> None:
 def main() -> None:
     """Do what the command line names."""
     task = sys.argv[1] if len(sys.argv) > 1 else ""
-    if task not in EXTRAS:
+    if task not in EXTRAS and task not in TOOLS:
         sys.exit(__doc__)
     if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence, not a traceback
         sys.exit(f"trtbuild needs Python 3.10 or newer; this is {sys.version.split()[0]}")
     python = environment(task)
-    for arguments in commands(task, python):
+    if task == "package":
+        package(python)
+    for arguments in COMMANDS.get(task, ()):
         print("$ python", *arguments, file=sys.stderr, flush=True)
         run([str(python), *arguments])
 

@@ -21,6 +21,7 @@ from trtbuild.latency import baseline
 from trtbuild.latency.conditions import Conditions, Device
 from trtbuild.latency.regress import LatencyVerdict
 from trtbuild.latency.stats import LatencySummary
+from trtbuild.records import recorded_fields
 from trtbuild.verification import compare
 
 __all__ = ["schema_of", "schemas"]
@@ -58,7 +59,7 @@ def schemas() -> dict[str, dict[str, Any]]:
 def schema_of(cls: type) -> dict[str, Any]:
     """Return the schema of what `trtbuild.records.encode` makes of a dataclass."""
     hints = get_type_hints(cls)
-    fields = [field.name for field in dataclasses.fields(cls)]
+    fields = [field.name for field in recorded_fields(cls)]
     return _object({name: _schema(hints[name]) for name in fields}, tuple(fields))
 
 

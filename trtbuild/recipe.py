@@ -37,6 +37,7 @@ __all__ = [
     "OptimizeRecipe",
     "PruneRecipe",
     "QuantizeRecipe",
+    "TritonRecipe",
     "VerifyRecipe",
 ]
 
@@ -353,6 +354,28 @@ class CheckRecipe:
         False, "Build it, too; takes seconds to minutes, and nothing is kept.", essential=True
     )
     tensorrt: TensorRTOptions = group(TensorRTOptions, "TensorRT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonRecipe:
+    """An engine, and the Triton model repository that it goes into.
+
+    Attributes:
+        engine: its file, or the folder of its build.
+    """
+
+    engine: Path
+    output: Path = option(MISSING, "Triton's model repository; made if absent.", short="-o")
+    name: str | None = option(None, "Name of the model.", when_absent="that of the engine")
+    max_batch_size: int | None = option(
+        None, "Samples that Triton may join to one run; 0: requests bring the batch themselves.", low=0,
+        when_absent="what the plan takes; 8 in ONNX Runtime; 0 where the batch is fixed",
+    )  # fmt: skip
+    instances: int = option(1, "Instances of the model on each device.", low=1)
+    model_version: int = option(1, "Number of the version's folder.", low=1)
+    force: bool = option(
+        False, "Replace what is there, and export an engine that DO NOT SHIP was said of."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,25 @@ from trtbuild.errors import InputError, decoding
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["decode", "dumps", "encode", "load_json", "load_object"]
+__all__ = [
+    "UNRECORDED",
+    "decode",
+    "dumps",
+    "encode",
+    "load_json",
+    "load_object",
+    "recorded_fields",
+]
 
 _T = TypeVar("_T")
+
+UNRECORDED = types.MappingProxyType({"recorded": False})
+"""Metadata of a dataclass's field that stands in no JSON, such as pixels; it needs a default."""
+
+
+def recorded_fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """Return the fields of a dataclass that `encode` writes."""
+    return tuple(f for f in dataclasses.fields(cls) if f.metadata.get("recorded", True))
 
 
 def encode(value: Any) -> Any:
@@ -34,7 +50,7 @@ def encode(value: Any) -> Any:
         TypeError: a type that no record holds.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: encode(getattr(value, f.name)) for f in recorded_fields(value)}
     if isinstance(value, Mapping):
         return {_plain_key(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -88,7 +104,7 @@ def decode(cls: type[_T], data: Any, where: str) -> _T:
     if not isinstance(data, dict):
         raise InputError(f"{where} should be an object with the fields of {cls.__name__}.")
     hints = get_type_hints(cls)
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {f.name: f for f in recorded_fields(cls)}
     if unknown := sorted(set(data) - set(known)):
         raise InputError(f"{where} has the field '{unknown[0]}', which {cls.__name__} has not.")
     values = {}

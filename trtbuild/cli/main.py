@@ -35,6 +35,7 @@ INTERRUPTED = 130
 # Command -> module and the line of the overview; a module is imported when its command is called.
 _COMMANDS = {
     "engine": "Build a verified INT8 engine from a float network: the whole job.",
+    "demo": "Mend a broken INT8 network, with what comes with trtbuild: a look at the whole in a minute.",
     "init": "Write a recipe file for `engine`, with every option to fill in.",
     "rebuild": "Do the build of a manifest again, and say what differs.",
     "export": "Make a checked ONNX file from a PyTorch module.",
@@ -47,6 +48,7 @@ _COMMANDS = {
     "bench": "Time an engine, alone, against another, or against a baseline.",
     "crosscheck": "Compare the thresholds of two calibrations, of any origin.",
     "cache": "Show, compare and convert TensorRT calibration caches.",
+    "export-triton": "Write an engine into a Triton model repository, with its config.pbtxt.",
     "inspect": "Print what each layer of a TensorRT engine really runs in.",
     "doctor": "Say what of this machine trtbuild can use, and what mends the rest.",
     "completion": "Print the script that completes commands and options in a shell.",
@@ -62,7 +64,9 @@ class _LazyGroup(click.Group):
         del ctx
         if name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"trtbuild.cli.{name}").command
+        command: click.Command = importlib.import_module(
+            f"trtbuild.cli.{name.replace('-', '_')}"
+        ).command
         return command
 
     def resolve_command(

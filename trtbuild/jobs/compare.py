@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from trtbuild.data import batches, full_batches
 from trtbuild.errors import OptionError
 from trtbuild.latency.measure import measure
 from trtbuild.model import fixed_batch, input_specs
+from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.progress import Progress, silent
@@ -21,6 +23,7 @@ from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.faults import find_faults
 from trtbuild.search.steps import METHODS
+from trtbuild.verification.album import Album
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import compare, compare_each
 from trtbuild.verification.ruling import FAR_SQNR_DB
@@ -134,6 +137,7 @@ def compare_with_float(
     source: Iterable[Sample],
     batch_size: int,
     task: TaskFactory | None = None,
+    preprocess: Preprocess | None = None,
     progress: Progress = silent,
 ) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
     """Run the float network, TensorRT's form where there is one, and the engines on `source`.
@@ -147,6 +151,7 @@ def compare_with_float(
         source: what is run.
         batch_size: images at a time, where the network leaves it open.
         task: makes the judge of the network's task; None measures none.
+        preprocess: how images became inputs, for pictures of the worst samples.
         progress: told of every image.
 
     Returns:
@@ -175,7 +180,9 @@ def compare_with_float(
         open_session(artifact.source),
         candidates,
         kept(),
-        ComparisonOptions(make_task=task),
+        ComparisonOptions(
+            make_task=task, make_album=partial(Album, preprocess, class_names(artifact.source))
+        ),
         parts=output_parts(artifact.source),
         shared_only=artifact.cut is not None,
         progress=progress,

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from trtbuild.backends.base import Engine
+    from trtbuild.backends.base import Backend, Engine
     from trtbuild.jobs.paths import Besides
     from trtbuild.latency.measure import Samples
     from trtbuild.recipe import EngineRecipe
@@ -180,20 +180,17 @@ def _built(
     chosen = chosen_backends(recipe)
     if recipe.int8 and not any(backend.name in PARSERS for backend, _ in chosen):
         check_form(output / _form_name(artifact), recipe.model, recipe.tensorrt.plugins)
-    engines: dict[str, Engine] = {}
     with contextlib.ExitStack() as stack:
-        sessions: dict[str, Session] = {}
-        for name, (backend, _) in zip((ENGINE, ALSO), chosen):
-            progress("build", len(engines), len(chosen))
-            request = _request(artifact, plan, recipe, output, progress)
-            engine = backend.build(replace(request, options=options_for(backend, recipe)))
-            engines[name] = engine
-            if not engine.not_opened:
-                sessions[name] = backend.open(engine.path)
-                stack.callback(sessions[name].close)
-        progress("build", len(chosen), len(chosen))
+        request = _request(artifact, plan, recipe, output, progress)
+        engines, sessions = _opened(chosen, request, recipe, stack)
         comparisons, few = compare_with_float(
-            artifact, sessions, plan.verification, recipe.batch_size, task, progress
+            artifact,
+            sessions,
+            plan.verification,
+            recipe.batch_size,
+            task,
+            recipe.data.preprocess,
+            progress,
         )
         latency: Mapping[str, Samples] = {}
         if recipe.latency and sessions:
@@ -224,6 +221,26 @@ def _built(
         kept = (recipe.float_patterns, recipe.float_groups)
         result = replace(result, better_rule=better_rule(artifact, few, *kept, progress))
     return replace(result, record=write_manifest(result, recipe, plan))
+
+
+def _opened(
+    chosen: tuple[tuple[Backend, str], ...],
+    request: BuildRequest,
+    recipe: EngineRecipe,
+    stack: contextlib.ExitStack,
+) -> tuple[dict[str, Engine], dict[str, Session]]:
+    """Build the engines; return them, and those that run here as sessions that `stack` closes."""
+    engines: dict[str, Engine] = {}
+    sessions: dict[str, Session] = {}
+    for name, (backend, _) in zip((ENGINE, ALSO), chosen):
+        request.progress("build", len(engines), len(chosen))
+        engine = backend.build(replace(request, options=options_for(backend, recipe)))
+        engines[name] = engine
+        if not engine.not_opened:
+            sessions[name] = backend.open(engine.path)
+            stack.callback(sessions[name].close)
+    request.progress("build", len(chosen), len(chosen))
+    return engines, sessions
 
 
 def _manifest_name(artifact: Artifact) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.foreign import front_of, open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs, read_model, with_batch_axes
+from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
 from trtbuild.next_step import NextStep, after_verify
 from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
@@ -27,6 +29,7 @@ from trtbuild.search.candidate import FileCandidate
 from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.faults import find_faults
 from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
+from trtbuild.verification.album import Album
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import NO_PARTS, Comparison, compare
 from trtbuild.verification.gate import Gate, Verdict, judge
@@ -187,6 +190,7 @@ def _compared(
     graph = _graph(artifact, recipe.engine)
     task = task_of(graph, source, recipe.task, recipe.data.preprocess)
     check_task(recipe.gate, task)
+    names = {} if graph is None else class_names(graph)
     reference = _Remembering(_reference(recipe.reference, artifact, engine))
     inputs = engine.inputs if artifact is None else input_specs(artifact.source)
     batches = _checked(verification_batches(inputs, source, recipe.batch_size), reference, recipe)
@@ -194,7 +198,9 @@ def _compared(
         reference,
         engine,
         batches,
-        replace(recipe.options, make_task=task),
+        replace(
+            recipe.options, make_task=task, make_album=partial(Album, recipe.data.preprocess, names)
+        ),
         name=recipe.engine.name,
         parts=NO_PARTS if graph is None else output_parts(graph),
         shared_only=artifact is not None and artifact.cut is not None,

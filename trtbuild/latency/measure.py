@@ -107,7 +107,7 @@ def measure(
     quickest = min(_warm_up(taker, many, options.warmup_ms) for taker in takers.values())
     size = options.runs_per_turn or _runs_per_turn(quickest)
     taken: dict[str, list[float]] = {name: [] for name in takers}
-    spent, rounds = 0.0, 0
+    spent, rounds, total = 0.0, 0, int(options.duration_ms)
     while rounds < options.min_rounds or (
         spent < options.duration_ms and rounds < options.max_rounds
     ):
@@ -117,7 +117,8 @@ def measure(
             taken[name] += takers[name](many[rounds % len(many)], size, min(size - 1, 1))
         spent += _since_ms(start)
         rounds += 1
-        progress("latency", int(spent), int(options.duration_ms))
+        progress("latency", min(int(spent), total), total)
+    progress("latency", total, total)
     images = batch_size if batch_size is not None else _batch_size(many[0])
     return {
         name: Samples(name, images, clock, size, tuple(values)) for name, values in taken.items()

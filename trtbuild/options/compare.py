@@ -54,6 +54,8 @@ class ComparisonOptions:
     Attributes:
         make_task: makes the judge of the network's task, a `trtbuild.verification.tasks.base.Task`; see
             `trtbuild.verification.tasks.choose.choose_task`.
+        make_album: makes a `trtbuild.verification.album.Album`, which keeps the looks of the task's worst
+            samples; None keeps nothing.
     """
 
     top_k: int = option(5, "The k of the top-k agreement.", low=2)
@@ -72,6 +74,7 @@ class ComparisonOptions:
         flag="--metric", metavar="MODULE:FUNCTION", parse=_named_metric, essential=True,
     )  # fmt: skip
     make_task: Callable[[], Any] | None = None
+    make_album: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

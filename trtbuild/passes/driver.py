@@ -214,12 +214,14 @@ class _Driver:
     def _round(self, passes: Sequence[Pass]) -> bool:
         """Run each pass once; answer whether anything changed."""
         self._log.rounds += 1
+        stage = f"graph passes, round {self._log.rounds}"
         changed = False
         for place, item in enumerate(passes):
             if self._finished():
                 break
-            self._progress(f"graph passes, round {self._log.rounds}", place, len(passes))
+            self._progress(stage, place, len(passes))
             changed |= self._run_one(item)
+        self._progress(stage, len(passes), len(passes))
         return changed
 
     def _run_one(self, item: Pass) -> bool:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trtbuild.model.parts import Part
     from trtbuild.progress import Progress
     from trtbuild.runtime.session import Session
+    from trtbuild.verification.album import Album
     from trtbuild.verification.tasks.base import Task
 
 __all__ = ["Comparison", "ComparisonOptions", "LabelledBatch", "compare", "compare_each"]
@@ -186,6 +187,7 @@ class _Running:
         parts: Mapping[str, Sequence[Part]],
     ) -> None:
         self._name = name
+        self._album: Album | None = options.make_album() if options.make_album else None
         self._options = options
         self._outputs = {
             output: OutputMetrics(
@@ -215,6 +217,8 @@ class _Running:
             metric.add(expected, found, batch.labels, batch.names)
         if self._task is not None:
             self._task.add(batch, expected, found)
+            if self._album is not None:
+                self._album.add(self._task, batch, expected, found)
         if batch.labels is not None:
             self._accuracy = self._accuracy or AccuracyCount(self._label_output(expected, batch))
             name = self._accuracy.output
@@ -232,6 +236,10 @@ class _Running:
             " Leave the labels away, or give a metric of your own with --metric."
         )
 
+    def _score(self) -> TaskScore | None:
+        score = None if self._task is None else self._task.result()
+        return score if score is None or self._album is None else self._album.shown(score)
+
     def result(self) -> Comparison:
         return Comparison(
             candidate=self._name,
@@ -239,5 +247,5 @@ class _Running:
             outputs=tuple(output.result() for output in self._outputs.values()),
             accuracy=self._accuracy.result() if self._accuracy else None,
             metrics=tuple(metric.result() for metric in self._metrics),
-            task=None if self._task is None else self._task.result(),
+            task=self._score(),
         )

@@ -20,7 +20,7 @@ ENTRIES = list(main._COMMANDS)
 
 def _commands():
     for name in ENTRIES:
-        command = importlib.import_module(f"trtbuild.cli.{name}").command
+        command = importlib.import_module(f"trtbuild.cli.{name.replace('-', '_')}").command
         yield (name, command)
         for inner, one in getattr(command, "commands", {}).items():
             yield (f"{name} {inner}", one)

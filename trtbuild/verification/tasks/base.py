@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from trtbuild.errors import OptionError
+from trtbuild.records import UNRECORDED
 from trtbuild.verification.intervals import Estimate, percent
+from trtbuild.verification.views import View  # noqa: TC001 - read by `decode`
 
 if TYPE_CHECKING:
     import numpy as np
 
     from trtbuild.verification.batch import LabelledBatch
+    from trtbuild.verification.views import Answer
 
 __all__ = [
     "Figure",
@@ -22,6 +25,7 @@ __all__ = [
     "TaskFactory",
     "TaskScore",
     "Worst",
+    "named",
     "only",
     "share_of",
 ]
@@ -57,10 +61,17 @@ def share_of(name: str, successes: int, trials: int) -> Figure:
 
 @dataclass(frozen=True)
 class SampleScore:
-    """One sample's share in the main figure; less is worse."""
+    """One sample's share in the main figure; less is worse.
+
+    Attributes:
+        name: of the sample.
+        value: its share.
+        view: what the sample is, and what both networks answer; None where nobody looks.
+    """
 
     name: str
     value: float
+    view: View | None = field(default=None, compare=False, repr=False, metadata=UNRECORDED)
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,33 @@ class Task(Protocol):
         """Return the figures so far; None where there is nothing to say."""
         ...
 
+    @property
+    def worst(self) -> tuple[SampleScore, ...]:
+        """The samples with the lowest scores so far."""
+        ...
+
+    def answers(
+        self,
+        batch: LabelledBatch,
+        reference: Outputs,
+        candidate: Outputs,
+        row: int,
+        names: Mapping[int, str],
+    ) -> tuple[Answer, Answer] | None:
+        """Return what both networks say of one sample of a batch that `add` has taken.
+
+        Args:
+            batch: that `add` has taken.
+            reference: the float network's outputs.
+            candidate: those of the network under test.
+            row: of the sample.
+            names: class -> what it is called.
+
+        Returns:
+            The float network's answer and the other's; None where there is nothing to show.
+        """
+        ...
+
 
 TaskFactory: TypeAlias = Callable[[], Task]
 """Makes a task anew for each network that is compared."""
@@ -123,6 +161,11 @@ class Worst:
     def result(self) -> tuple[SampleScore, ...]:
         """Return them, the worst first."""
         return tuple(self._kept)
+
+
+def named(number: int, names: Mapping[int, str]) -> str:
+    """Return what a class is called: its name, or ``class 7``."""
+    return names.get(number) or f"class {number}"
 
 
 def _value(sample: SampleScore) -> float:

@@ -37,8 +37,10 @@ class Detections:
 
 @dataclass(frozen=True)
 class Match:
-    """A box of each set that mean the same object: their IoU and the difference of their scores."""
+    """A box of each set that mean the same object: their places, IoU and the difference of their scores."""
 
+    first: int
+    second: int
     iou: float
     score_difference: float
 
@@ -102,6 +104,6 @@ def matched(first: Detections, second: Detections, min_iou: float) -> list[Match
         best = int(row.argmax())
         if row[best] > min_iou:
             difference = abs(float(first.scores[place]) - float(second.scores[best]))
-            pairs.append(Match(float(row[best]), difference))
+            pairs.append(Match(place, best, float(row[best]), difference))
             overlaps[:, best] = 0.0
     return pairs

@@ -30,12 +30,21 @@ from trtbuild.verification.tasks.restore import Restore
 from trtbuild.verification.tasks.segment import Segment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx_ir as ir
 
     from trtbuild.model.shapes import Dim, Dims
     from trtbuild.options.preprocess import Preprocess
     from trtbuild.verification.batch import LabelledBatch
-    from trtbuild.verification.tasks.base import Outputs, Task, TaskFactory, TaskScore
+    from trtbuild.verification.tasks.base import (
+        Outputs,
+        SampleScore,
+        Task,
+        TaskFactory,
+        TaskScore,
+    )
+    from trtbuild.verification.views import Answer
 
 __all__ = ["choose_task"]
 
@@ -116,6 +125,24 @@ class IfItFits:
     def result(self) -> TaskScore | None:
         """Return the task's figures."""
         return None if self._task is None else self._task.result()
+
+    @property
+    def worst(self) -> tuple[SampleScore, ...]:
+        """The task's worst samples so far."""
+        return () if self._task is None else self._task.worst
+
+    def answers(
+        self,
+        batch: LabelledBatch,
+        reference: Outputs,
+        candidate: Outputs,
+        row: int,
+        names: Mapping[int, str],
+    ) -> tuple[Answer, Answer] | None:
+        """Return what the task does."""
+        if self._task is None:
+            return None
+        return self._task.answers(batch, reference, candidate, row, names)
 
 
 def _detect(

@@ -11,9 +11,20 @@ from trtbuild.model.parts import Part
 from trtbuild.verification.intervals import percent
 from trtbuild.verification.metrics import class_scores
 from trtbuild.verification.parts import PartMetrics
-from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst, share_of
+from trtbuild.verification.tasks.base import (
+    Figure,
+    Outputs,
+    SampleScore,
+    TaskScore,
+    Worst,
+    named,
+    share_of,
+)
+from trtbuild.verification.views import Answer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trtbuild.verification.batch import LabelledBatch
 
 __all__ = ["Classify"]
@@ -67,6 +78,29 @@ class Classify:
             "classify", settings, self._count, main, others, self._worst.result(), self._doubt()
         )
 
+    @property
+    def worst(self) -> tuple[SampleScore, ...]:
+        """The first samples that got another class."""
+        return self._worst.result()
+
+    def answers(
+        self,
+        batch: LabelledBatch,
+        reference: Outputs,
+        candidate: Outputs,
+        row: int,
+        names: Mapping[int, str],
+    ) -> tuple[Answer, Answer] | None:
+        """Return the best class of both and its score, and the label where there is one."""
+        given = [
+            class_scores(one[self._output or ""], len(batch.names))
+            for one in (reference, candidate)
+        ]
+        if given[0] is None or given[1] is None:
+            return None
+        label = None if batch.labels is None else int(batch.labels[row])
+        return _best(given[0][row], label, names), _best(given[1][row], label, names)
+
     def _doubt(self) -> str:
         """An engine that answers one class whatever it sees agrees with what is mostly this class."""
         of_float, of_engine = map(len, self._classes)
@@ -80,6 +114,14 @@ class Classify:
             same = f"float answers one class on all {self._count} samples"
             return f"{same}, and the engine's scores do not follow float's"
         return ""
+
+
+def _best(scores: np.ndarray, label: int | None, names: Mapping[int, str]) -> Answer:
+    best = int(scores.argmax())
+    text = f"{named(best, names)}, score {float(scores[best]):.3g}"
+    if label is not None:
+        text += ", right" if best == label else f", wrong: it is {named(label, names)}"
+    return Answer(text)
 
 
 # Half of what varies from sample to sample is float's.

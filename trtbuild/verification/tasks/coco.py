@@ -31,7 +31,7 @@ _RECALLS = np.linspace(0.0, 1.0, 101)
 _MOST_BOXES = 100
 _NUM_GROUPS = 20
 # Corners of all boxes at most this far from zero are shares of the image.
-_LARGEST_SHARE = 2.0
+LARGEST_SHARE = 2.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Annotations:
         if image is None:
             return None
         boxes = found.boxes[:_MOST_BOXES]
-        if boxes.size and np.abs(boxes).max() <= _LARGEST_SHARE:
+        if boxes.size and np.abs(boxes).max() <= LARGEST_SHARE:
             boxes = boxes * [size[1], size[0], size[1], size[0]]
         factors, offsets = _placement(self.preprocess, (image.height, image.width), size)
         boxes = (boxes - np.tile(offsets[::-1], 2)) / np.tile(factors[::-1], 2)

@@ -8,9 +8,20 @@ import numpy as np
 
 from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import ratio_of_sums
-from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst, only, share_of
+from trtbuild.verification.tasks.base import (
+    Figure,
+    Outputs,
+    SampleScore,
+    TaskScore,
+    Worst,
+    only,
+    share_of,
+)
+from trtbuild.verification.views import Answer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trtbuild.verification.batch import LabelledBatch
 
 __all__ = ["CTC", "best_path", "edit_distance"]
@@ -72,6 +83,38 @@ class CTC:
         others = () if errors is None else (Figure("character errors", "%", errors.times(100.0)),)
         settings = f"output '{self._output}', blank {self._blank}"
         return TaskScore("ctc", settings, self._count, main, others, self._worst.result())
+
+    @property
+    def worst(self) -> tuple[SampleScore, ...]:
+        """The samples with most errors so far."""
+        return self._worst.result()
+
+    def answers(
+        self,
+        batch: LabelledBatch,
+        reference: Outputs,
+        candidate: Outputs,
+        row: int,
+        names: Mapping[int, str],
+    ) -> tuple[Answer, Answer]:
+        """Return the texts of both; as numbers of classes where those have no names."""
+        of_float, of_engine = (
+            _by_sample(one[self._output], len(batch.names))[row].argmax(-1)
+            for one in (reference, candidate)
+        )
+        blank = self._blank or 0
+        return (
+            Answer(_written(best_path(of_float, blank), names)),
+            Answer(_written(best_path(of_engine, blank), names)),
+        )
+
+
+def _written(text: tuple[int, ...], names: Mapping[int, str]) -> str:
+    if not text:
+        return "(nothing)"
+    if all(one in names for one in text):
+        return "".join(names[one] for one in text)
+    return "classes " + " ".join(map(str, text))
 
 
 def _is_peaked(classes: np.ndarray, blank: int) -> bool:

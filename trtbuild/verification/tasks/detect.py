@@ -8,10 +8,11 @@ import numpy as np
 
 from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import Moments, ratio_of_sums
-from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst
+from trtbuild.verification.tasks.base import Figure, Outputs, SampleScore, TaskScore, Worst, named
 from trtbuild.verification.tasks.boxes import Detections, matched, suppressed
-from trtbuild.verification.tasks.coco import MeanPrecision
+from trtbuild.verification.tasks.coco import LARGEST_SHARE, MeanPrecision
 from trtbuild.verification.tasks.layouts import LAYOUTS, Images
+from trtbuild.verification.views import Answer, Box
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,6 +116,55 @@ class Detect:
             f" {self._counts[1]} of the engine"
         )
         return TaskScore("detect", settings, len(self._boxes), main, others, self._worst.result())
+
+    @property
+    def worst(self) -> tuple[SampleScore, ...]:
+        """The images with the least F1 so far."""
+        return self._worst.result()
+
+    def answers(
+        self,
+        batch: LabelledBatch,
+        reference: Outputs,
+        candidate: Outputs,
+        row: int,
+        names: Mapping[int, str],
+    ) -> tuple[Answer, Answer]:
+        """Return the boxes of both, those marked that the other has, too."""
+        images = Images(len(batch.names), *_size(batch.feeds), self._num_classes, reference)
+        decode = LAYOUTS[self._layout]
+        with np.errstate(invalid="ignore", over="ignore"):
+            both = [
+                self._kept([decode(one, images)[row]], self._min_score)[0]
+                for one in (reference, candidate)
+            ]
+        pairs = matched(both[0], both[1], SAME_OBJECT_IOU)
+        ours, theirs = {pair.first for pair in pairs}, {pair.second for pair in pairs}
+        return _drawn(both[0], ours, images, names), _drawn(both[1], theirs, images, names)
+
+
+def _drawn(found: Detections, shared: set[int], images: Images, names: Mapping[int, str]) -> Answer:
+    """The best boxes, as shares of the image."""
+    boxes = found.boxes
+    if boxes.size and np.abs(boxes).max() > LARGEST_SHARE:
+        size = np.array([max(images.width, 1), max(images.height, 1)] * 2)
+        boxes = boxes / size
+    drawn = tuple(
+        Box(
+            (float(x1), float(y1), float(x2), float(y2)),
+            f"{named(int(kind), names)} {score:.2f}",
+            place in shared,
+        )
+        for place, ((x1, y1, x2, y2), score, kind) in enumerate(
+            zip(boxes[:_MOST_DRAWN], found.scores, found.classes)
+        )
+    )
+    alone = len(found) - len(shared)
+    text = f"{len(found)} {'box' if len(found) == 1 else 'boxes'}"
+    return Answer(f"{text}, {alone} that the other has not" if alone else text, drawn)
+
+
+_MOST_DRAWN = 40
 
 
 def _are_boxes(found: Sequence[Detections], images: Images) -> bool:

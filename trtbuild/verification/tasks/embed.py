@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trtbuild.verification.intervals import Estimate, Moments
-from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst, only, share_of
+from trtbuild.verification.tasks.base import (
+    Figure,
+    Outputs,
+    SampleScore,
+    TaskScore,
+    Worst,
+    only,
+    share_of,
+)
+from trtbuild.verification.views import Answer, View
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trtbuild.verification.batch import LabelledBatch
 
 __all__ = ["Embed", "spearman"]
@@ -35,6 +47,7 @@ class Embed:
         self._rows: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         self._names: list[str] = []
         self._cosine = Moments()
+        self._worst = Worst(perfect=1.0)
 
     def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
         """Take one batch."""
@@ -42,9 +55,11 @@ class Embed:
         self._output = self._output or only(reference, (2, 3), "embed", shape)
         mask = batch.feeds.get(_MASK)
         x, y = (_unit(one[self._output], mask) for one in (reference, candidate))
-        for cosine in (x * y).sum(1):
-            self._cosine.add(float(cosine))
         room = _MOST_SAMPLES - len(self._names)
+        for number, (name, cosine) in enumerate(zip(batch.names, (x * y).sum(1))):
+            self._cosine.add(float(cosine))
+            if number < room:
+                self._worst.add(name, float(cosine))
         for rows, array in zip(self._rows, (x, y)):
             rows.extend(array[:room])
         self._names.extend(batch.names[:room])
@@ -67,12 +82,36 @@ class Embed:
         # what float itself does not tell apart: equal samples, equal vectors
         chosen, best = ours[np.arange(count), theirs.argmax(1)], ours.max(1)
         same = chosen >= best - _SAME_COSINE
-        worst = Worst(perfect=1.0)
-        for name, value in zip(self._names, (x * y).sum(1)):
-            worst.add(name, float(value))
         main = share_of("same nearest neighbour", int(same.sum()), count)
         others = (Figure("Spearman of similarities", "", _fisher(order, count)), cosine)
-        return TaskScore("embed", settings, count, main, others, worst.result())
+        worst = self._with_neighbours(ours.argmax(1), theirs.argmax(1))
+        return TaskScore("embed", settings, count, main, others, worst)
+
+    @property
+    def worst(self) -> tuple[SampleScore, ...]:
+        """The samples with the least cosine so far."""
+        return self._worst.result()
+
+    def answers(
+        self,
+        batch: LabelledBatch,
+        reference: Outputs,
+        candidate: Outputs,
+        row: int,
+        names: Mapping[int, str],
+    ) -> tuple[Answer, Answer]:
+        """Return nothing yet: which samples are neighbours is known at the end."""
+        del batch, reference, candidate, row, names
+        return Answer(""), Answer("")
+
+    def _with_neighbours(self, ours: np.ndarray, theirs: np.ndarray) -> tuple[SampleScore, ...]:
+        """The worst samples with the nearest neighbours, int ``[samples]``, of both networks."""
+        found = []
+        for one in self._worst.result():
+            place = self._names.index(one.name)
+            texts = (f"nearest is {self._names[near[place]]}" for near in (ours, theirs))
+            found.append(replace(one, view=View(None, *map(Answer, texts))))
+        return tuple(found)
 
 
 def _unit(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

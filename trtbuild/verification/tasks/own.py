@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.verification.intervals import Estimate, Moments
-from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst
+from trtbuild.verification.tasks.base import Figure, Outputs, SampleScore, TaskScore, Worst
 from trtbuild.verification.user_function import UserFunction
+from trtbuild.verification.views import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from trtbuild.verification.batch import LabelledBatch
 
@@ -72,3 +73,20 @@ class OwnJudge:
             (),
             worst,
         )
+
+    @property
+    def worst(self) -> tuple[SampleScore, ...]:
+        """The samples with the lowest scores so far."""
+        return self._worst.result() if self._is_by_sample else ()
+
+    def answers(
+        self,
+        batch: LabelledBatch,
+        reference: Outputs,
+        candidate: Outputs,
+        row: int,
+        names: Mapping[int, str],
+    ) -> tuple[Answer, Answer]:
+        """Return empty answers: only the user knows what outputs mean."""
+        del batch, reference, candidate, row, names
+        return Answer(""), Answer("")

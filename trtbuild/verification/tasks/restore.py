@@ -8,7 +8,8 @@ import numpy as np
 
 from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import Moments
-from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst, only
+from trtbuild.verification.tasks.base import Figure, Outputs, SampleScore, TaskScore, Worst, only
+from trtbuild.verification.views import Answer, as_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +61,25 @@ class Restore:
         main = Figure("PSNR", "dB", self._psnr.estimate())
         settings = f"output '{self._output}', peak {self._peak:g}"
         return TaskScore("restore", settings, self._psnr.count, main, (), self._worst.result())
+
+    @property
+    def worst(self) -> tuple[SampleScore, ...]:
+        """The samples with the lowest PSNR so far."""
+        return self._worst.result()
+
+    def answers(
+        self,
+        batch: LabelledBatch,
+        reference: Outputs,
+        candidate: Outputs,
+        row: int,
+        names: Mapping[int, str],
+    ) -> tuple[Answer, Answer]:
+        """Return the pictures of both."""
+        del batch, names
+        given = (one[self._output][row] for one in (reference, candidate))
+        ours, theirs = (one if one.ndim == 3 else one[None] for one in given)
+        return Answer("", picture=as_pixels(ours)), Answer("", picture=as_pixels(theirs))
 
 
 def _shows(images: np.ndarray, feeds: Mapping[str, np.ndarray]) -> bool:

@@ -8,9 +8,12 @@ import numpy as np
 
 from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import Moments, percent_of_mean
-from trtbuild.verification.tasks.base import Figure, Outputs, TaskScore, Worst
+from trtbuild.verification.tasks.base import Figure, Outputs, SampleScore, TaskScore, Worst
+from trtbuild.verification.views import Answer, as_pixels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trtbuild.verification.batch import LabelledBatch
 
 __all__ = ["Segment", "mask_iou"]
@@ -77,6 +80,39 @@ class Segment:
         main = Figure("mask IoU", "%", percent_of_mean(self._iou)) if self._iou.count else None
         settings = f"output '{self._output}', masks above {self._min_score:g}"
         return TaskScore("segment", settings, self._count, main, (), self._worst.result())
+
+    @property
+    def worst(self) -> tuple[SampleScore, ...]:
+        """The samples with the least IoU so far."""
+        return self._worst.result()
+
+    def answers(
+        self,
+        batch: LabelledBatch,
+        reference: Outputs,
+        candidate: Outputs,
+        row: int,
+        names: Mapping[int, str],
+    ) -> tuple[Answer, Answer]:
+        """Return the masks of both."""
+        del batch, names
+        ours, theirs = (
+            self._classes(one[self._output][row : row + 1])[0] for one in (reference, candidate)
+        )
+        return _mask(ours), _mask(theirs)
+
+
+def _mask(classes: np.ndarray) -> Answer:
+    """A mask in a colour for each class, the background black."""
+    colors = _PALETTE[np.where(classes > 0, 1 + (classes - 1) % (len(_PALETTE) - 1), 0)]
+    return Answer(f"{np.count_nonzero(classes):,} pixels", picture=as_pixels(colors))
+
+
+# Black, then colours that are told apart by people who see no red or green (Okabe and Ito 2008).
+_PALETTE = np.array(
+    [[0, 0, 0], [240, 228, 66], [86, 180, 233], [230, 159, 0], [0, 158, 115], [204, 121, 167]],
+    np.uint8,
+)
 
 
 def _is_mask(values: np.ndarray) -> bool:

@@ -1,0 +1,41 @@
+"""``trtbuild demo``: a broken INT8 network is mended, in a minute and without data of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.output import Output, output_options
+
+__all__ = ["command"]
+
+
+@click.command("demo", cls=SectionedCommand, examples=(("demo -o try", "files go to try/"),))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("trtbuild-demo"),
+    show_default=True,
+    help="Folder for the network, its data, both builds and the page.",
+)
+@output_options
+def command(*, output: Path, out: Output) -> int:
+    """Build a network that INT8 spoils, twice: by one rule for all ranges, and with a limit on accuracy.
+
+    Takes about a minute on two CPUs. Network and images come with trtbuild; nothing is downloaded and nothing
+    is opened. Where TensorRT for RTX is installed, its compiler builds a plan, too.
+    """
+    from trtbuild.files import write_text
+    from trtbuild.jobs.demo import demonstrate
+    from trtbuild.report.demo import demo_page, demo_report
+    from trtbuild.report.html import to_html
+
+    with out.progress() as progress:
+        done = demonstrate(output, progress)
+    page = output / "report.html"
+    write_text(page, to_html(demo_page(done)))
+    out.show(demo_report(done, page))
+    return done.after.ruling.exit_code()

@@ -1,0 +1,333 @@
+"""An engine becomes an entry of a Triton model repository: the model file and its ``config.pbtxt``."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.errors import GateError, InputError, OptionError, OutputError, decoding
+from trtbuild.files import atomic_path, file_digest, make_directory, write_text
+from trtbuild.jobs.triton_config import ONNX_RUNTIME, TENSORRT, ModelConfig, described
+from trtbuild.manifest import read_manifest
+from trtbuild.model import (
+    input_specs,
+    output_specs,
+    read_unchanged,
+    weight_files,
+    with_batch_axes,
+)
+from trtbuild.model.signature import Signature, TensorSpec
+from trtbuild.runtime.tensorrt.versions import RTX, manifest_of, product_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import onnx_ir as ir
+
+    from trtbuild.recipe import TritonRecipe
+
+__all__ = ["TritonEntry", "export_triton"]
+
+_PORTABLE = ".onnxruntime.onnx"
+_FORM = ".int8.onnx"
+_CONFIG = "config.pbtxt"
+# ONNX Runtime takes any batch; so many samples are joined unless something else is asked for.
+_LARGEST_BATCH = 8
+_NAME = re.compile(r"[^/\\\0]+")
+_NO_SHIP = "DO NOT SHIP"
+
+
+@dataclass(frozen=True)
+class TritonEntry:
+    """What was written.
+
+    Attributes:
+        folder: of the model, in the repository.
+        config: what its ``config.pbtxt`` says.
+        files: path -> what it is.
+        notes: what the server has to have or to be told.
+    """
+
+    folder: Path
+    config: ModelConfig
+    files: Mapping[Path, str]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An engine, with its record in the manifest, and the manifest; both empty where nothing is known."""
+
+    file: Path
+    record: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    @property
+    def is_plan(self) -> bool:
+        return self.file.suffix != ".onnx"
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        return self.record.get("details") or {}
+
+    @property
+    def profiles(self) -> list[Mapping[str, Any]]:
+        return list(self.details.get("profiles") or [])
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        options: Mapping[str, Any] = self.manifest.get("recipe", {}).get("tensorrt", {})
+        return options
+
+    @property
+    def name(self) -> str:
+        name = self.file.name
+        return name.removesuffix(_PORTABLE if name.endswith(_PORTABLE) else self.file.suffix)
+
+
+def export_triton(recipe: TritonRecipe) -> TritonEntry:
+    """Write an engine and its ``config.pbtxt`` into a Triton model repository.
+
+    Raises:
+        InputError: there is no engine, or nothing is known of what it takes.
+        OptionError: Triton cannot serve it: a plan for RTX, a stripped plan, a type or shape that it refuses.
+        GateError: the verdict on it is DO NOT SHIP.
+        OutputError: the repository has another model under this name, or cannot be written.
+    """
+    source = _find(recipe.engine)
+    _check_servable(source, force=recipe.force)
+    with decoding(InputError, f"the manifest of '{source.file}' is damaged"):
+        config, notes = _configured(source, recipe)
+    folder = recipe.output / config.name
+    version = folder / str(recipe.model_version)
+    files = {version / config.backend.file: f"the engine '{source.file.name}'"}
+    _check_free(files, source.file, folder / _CONFIG, config.text(), force=recipe.force)
+    make_directory(version)
+    _copy(source.file, version / config.backend.file)
+    for weights in weight_files(source.file) if not source.is_plan else ():
+        _copy(weights, version / weights.name)
+        files[version / weights.name] = "its weights"
+    write_text(folder / _CONFIG, config.text())
+    files[folder / _CONFIG] = "what it takes and gives, batching, instances"
+    return TritonEntry(folder, config, files, (*notes, *_needs(source)))
+
+
+def _find(place: Path) -> _Source:
+    """Return the engine that `place` is, or that lies in the folder `place` of a build."""
+    if place.is_dir():
+        manifests = sorted(place.glob("*.manifest.json"))
+        if len(manifests) != 1:
+            found = ", ".join(path.name for path in manifests) or "none"
+            raise InputError(
+                f"'{place}' must hold the manifest of one build, and has {found}; name the engine's file."
+            )
+        manifest = read_manifest(manifests[0])
+        with decoding(InputError, f"the manifest '{manifests[0]}' is damaged"):
+            place = place / manifest["engine"]["file"]
+    if not place.is_file():
+        raise InputError(
+            f"the engine '{place}' does not exist; give a file, or the folder of a build."
+        )
+    return _Source(place, *_recorded(place))
+
+
+def _recorded(engine: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return what the manifest beside an engine says of it; nothing where it is absent or of another file."""
+    stem = engine.name.removesuffix(_PORTABLE)
+    path = engine.with_name(f"{stem}.manifest.json") if stem != engine.name else manifest_of(engine)
+    if not path.is_file():
+        return {}, {}
+    manifest = read_manifest(path)
+    with decoding(InputError, f"the manifest '{path}' is damaged"):
+        engines = [one for one in (manifest["engine"], manifest.get("also")) if one]
+        same = manifest["files"].get(engine.name, {}).get("digest") == file_digest(engine)
+        record: Mapping[str, Any] = next((one for one in engines if one["file"] == engine.name), {})
+    return (record, manifest) if same else ({}, {})
+
+
+def _check_servable(source: _Source, *, force: bool) -> None:
+    if product_of(source.file) is RTX or source.record.get("backend") == RTX.backend:
+        raise OptionError(
+            f"'{source.file}' is a plan for TensorRT for RTX, for which Triton has no backend; build the "
+            "plan with TensorRT (--backend tensorrt), or export the portable engine."
+        )
+    if source.is_plan and not source.manifest:
+        raise InputError(
+            f"what '{source.file}' takes is in the manifest of its build, and '{manifest_of(source.file)}' "
+            "is not there or belongs to another file; keep both in one folder."
+        )
+    if source.options.get("strip_plan") and source.is_plan:
+        raise OptionError(
+            f"'{source.file}' holds no weights, and Triton does not refit plans; build without --strip-plan."
+        )
+    if not source.is_plan and any(
+        one.get("stage") == "cut" for one in source.manifest.get("stages", ())
+    ):
+        raise OptionError(
+            f"'{source.file}' is only the part of the network that ONNX Runtime can run; export the plan."
+        )
+    ruling = source.manifest.get("ruling", {})
+    if ruling.get("word") == _NO_SHIP and not force:
+        raise GateError(
+            f"the verdict on '{source.file}' is {_NO_SHIP}: {ruling.get('why', '')}. Build one that holds "
+            "its limits, or export it all the same with --force."
+        )
+
+
+def _configured(source: _Source, recipe: TritonRecipe) -> tuple[ModelConfig, tuple[str, ...]]:
+    signature = _signature(source)
+    backend = TENSORRT if source.is_plan else ONNX_RUNTIME
+    shapes = {name for one in source.details.get("profile_values") or [] for name in one}
+    size, notes = _batch(signature, shapes, source, recipe.max_batch_size)
+    inputs, outputs = (
+        tuple(described(spec, backend, batches=size > 0, shapes=shapes) for spec in specs)
+        for specs in (signature.inputs, signature.outputs)
+    )
+    config = ModelConfig(
+        _model_name(recipe.name or source.name),
+        backend,
+        inputs,
+        outputs,
+        size,
+        recipe.instances,
+        num_profiles=max(1, len(source.profiles)),
+        dla_core=source.options.get("dla") if source.is_plan else None,
+    )
+    return config, notes
+
+
+def _model_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or name.startswith("."):
+        raise OptionError(f"'{name}' cannot be the name of a folder; give another with --name.")
+    return name
+
+
+def _signature(source: _Source) -> Signature:
+    """Return what an engine takes and gives: as its ONNX form says, or else the manifest."""
+    form = source.file.with_name(f"{source.name}{_FORM}") if source.is_plan else source.file
+    if form.is_file() and (not source.is_plan or form.name in source.manifest.get("files", {})):
+        return _of_network(read_unchanged(form), form)
+    network = source.manifest["model"]
+    said = source.manifest.get("recipe", {}).get("data", {}).get("batch_axes", {})
+    inputs, outputs = (
+        [
+            TensorSpec(one["name"], np.dtype(one["dtype"]), tuple(one["dims"]))
+            for one in network[side]
+        ]
+        for side in ("inputs", "outputs")
+    )
+    return with_batch_axes(inputs, outputs, said)
+
+
+def _of_network(network: ir.Model, file: Path) -> Signature:
+    for value in (*network.graph.inputs, *network.graph.outputs):
+        if value.shape is None:
+            raise InputError(
+                f"the rank of '{value.name}' is not known in '{file}', and Triton has to know it; write the "
+                "shape into the network (onnx.shape_inference) and build again."
+            )
+    return Signature(input_specs(network), output_specs(network))
+
+
+def _batch(
+    signature: Signature, shapes: set[str], source: _Source, asked: int | None
+) -> tuple[int, tuple[str, ...]]:
+    """Return Triton's ``max_batch_size``, and why it is 0 where that is not what was asked for."""
+    largest = _largest_batch(source, signature)
+    why = _why_not_batched(signature, shapes, is_sure=asked is not None)
+    if asked == 0:
+        return 0, ()
+    if why and asked is not None:
+        raise OptionError(f"Triton cannot join requests to batches: {why}; use --max-batch-size 0.")
+    if why:
+        return 0, (f"requests bring the whole batch (max_batch_size 0): {why}",)
+    if source.is_plan and asked is not None and asked > largest:
+        raise OptionError(
+            f"the plan takes batches of {largest} at most; give --max-batch-size {largest} or less, or build "
+            "with a larger --shape."
+        )
+    return asked or largest, ()
+
+
+def _why_not_batched(signature: Signature, shapes: set[str], *, is_sure: bool) -> str:
+    """Return why the first axis of some tensor is no batch that Triton may join; empty where it is one.
+
+    Args:
+        signature: of the engine.
+        shapes: inputs that hold a shape.
+        is_sure: the user says that the first axis is the batch, so names of dims do not count.
+    """
+    if shapes:
+        return f"the input '{sorted(shapes)[0]}' holds a shape"
+    batch = {spec.batch for spec in signature.inputs if spec.dims and spec.batch_axis == 0}
+    for spec in (*signature.inputs, *signature.outputs):
+        if not spec.dims or spec.batch_axis is None:
+            return f"'{spec.name}' has no batch axis"
+        if spec.batch_axis != 0:
+            return f"the batch axis of '{spec.name}' is {spec.batch_axis}, and Triton's is 0"
+        if isinstance(spec.batch, int):
+            return f"the batch of '{spec.name}' is fixed to {spec.batch}"
+        if not is_sure and (len(batch) > 1 or spec.batch not in batch):
+            return (
+                f"the first axis of '{spec.name}' is '{spec.batch}', which may be something else than the "
+                "batch (if it is the batch: --max-batch-size N)"
+            )
+    return ""
+
+
+def _largest_batch(source: _Source, signature: Signature) -> int:
+    names = {spec.name for spec in signature.inputs}
+    sizes = [
+        min(
+            (shape["max"][0] for name, shape in profile.items() if name in names and shape["max"]),
+            default=0,
+        )
+        for profile in source.profiles
+    ]
+    return max(sizes, default=_LARGEST_BATCH)
+
+
+def _needs(source: _Source) -> Iterator[str]:
+    """Yield what the server must have for a plan."""
+    if not source.is_plan:
+        yield "the portable engine is for CPUs: its instances run there (KIND_CPU)"
+        return
+    built = source.details.get("machine", {})
+    version, gpu = built.get("tensorrt"), built.get("gpu")
+    if source.options.get("version_compatible"):
+        yield "start the server with --backend-config=tensorrt,version-compatible=true"
+    elif version:
+        yield f"the server's TensorRT must be {version}; NVIDIA's table of containers says which image has it"
+    if gpu and source.options.get("hardware_compatibility", "none") == "none":
+        yield f"the plan is for {gpu}"
+    plugins = [Path(one).name for one in source.options.get("plugins", ())]
+    if plugins:
+        yield f'start the server with --backend-config=tensorrt,plugins="{";".join(plugins)}"'
+
+
+def _check_free(
+    files: Mapping[Path, str], engine: Path, config: Path, text: str, *, force: bool
+) -> None:
+    """Refuse to write over another model, unless that was asked for."""
+    if force:
+        return
+    for path in files:
+        if path.exists() and file_digest(path) != file_digest(engine):
+            raise OutputError(
+                f"'{path}' is another engine; give it another --model-version, or --force to replace it."
+            )
+    if config.exists() and config.read_text(encoding="utf-8") != text:
+        raise OutputError(
+            f"'{config}' says something else than this engine needs; use another --name, or --force to "
+            "replace it."
+        )
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_path(target) as path:
+        shutil.copyfile(source, path)

@@ -1,0 +1,110 @@
+"""The result of ``trtbuild demo`` as a report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trtbuild.report.engine import engine_report
+from trtbuild.report.model import Cell, Line, Report, Section, Table, Tone, names, numbers
+from trtbuild.result import TENSORRT_FORM
+from trtbuild.verification.ruling import SHIP
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtbuild.jobs.demo import Demonstration
+    from trtbuild.result import EngineResult
+
+__all__ = ["demo_page", "demo_report"]
+
+_ABOUT = (
+    "a small classifier whose hidden channels are of unlike size, as those of depthwise networks are; in "
+    "float it is right, and INT8 with one scale a tensor spoils it"
+)
+
+
+def demo_report(done: Demonstration, page: Path) -> Report:
+    """Return what a terminal shows: both builds, what mended the network, where everything lies.
+
+    Args:
+        done: both builds.
+        page: where `demo_page` lies.
+    """
+    plan = done.after.also
+    files = {
+        str(page): "the whole report of the second build, for a browser",
+        str(done.after.manifest.parent / done.after.engine.path.name): "the engine",
+        **({} if plan is None else {str(plan.engine.path): "a plan by NVIDIA's compiler, for RTX"}),
+        str(done.after.manifest): "the record of the build",
+    }
+    return Report(
+        title="an INT8 network, broken and mended",
+        facts={"network": _ABOUT},
+        sections=(
+            _both(done),
+            Section("What mended it", tuple(map(Line, _moves(done.after)))),
+            Section("By hand", (Line(f"by hand, in {done.folder}: {done.command}"),)),
+        ),
+        files=files,
+        verdict=done.after.ruling.why,
+        ruling=done.after.ruling.word,
+        data={
+            "before": done.before.record["ruling"],
+            "after": done.after.record["ruling"],
+            "manifest": done.after.manifest,
+            "report": page,
+        },
+    )
+
+
+def demo_page(done: Demonstration) -> Report:
+    """Return the report of the second build with both builds in front."""
+    report = engine_report(done.after)
+    return replace(report, sections=(_both(done), *report.sections))
+
+
+def _both(done: Demonstration) -> Section:
+    return Section(
+        "Broken and mended",
+        (
+            Table(
+                (*names("network"), *numbers("top-1, %", "SQNR, dB"), *names("verdict")),
+                (
+                    ("float", f"{_accuracy(done.before)[0]:.1f}", "", ""),
+                    _row("INT8, TensorRT's entropy rule alone", done.before),
+                    _row("INT8, trtbuild engine --max-top1-drop 1", done.after),
+                ),
+                "TensorRT's form, on images that calibration has not seen",
+            ),
+        ),
+    )
+
+
+def _row(title: str, built: EngineResult) -> tuple[Cell, ...]:
+    word = built.ruling.word
+    sqnr = built.comparisons[TENSORRT_FORM].outputs[0].sqnr_db
+    assert sqnr is not None  # its output holds floats
+    said = Line(word, Tone.GOOD if word == SHIP else Tone.BAD)
+    return (title, f"{_accuracy(built)[1]:.1f}", f"{sqnr.value:.1f}", said)
+
+
+def _accuracy(built: EngineResult) -> tuple[float, float]:
+    """Top-1 in percent, of float and of TensorRT's form."""
+    found = built.comparisons[TENSORRT_FORM].accuracy
+    assert found is not None  # the demonstration has labels
+    return found.reference_percent.value, found.candidate_percent.value
+
+
+def _moves(built: EngineResult) -> list[str]:
+    """What was done to the network, and to which limit a search came if it had to."""
+    found = [
+        part
+        for record in built.artifact.history
+        if record.stage == "moves"
+        for part in record.summary.split("; ")
+    ]
+    searched = (
+        [] if built.tuned is None else [s.step for s in built.tuned.steps if s.kept and s.what]
+    )
+    return [f"{number}. {what}" for number, what in enumerate([*found, *searched], 1)]

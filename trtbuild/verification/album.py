@@ -1,0 +1,72 @@
+"""Keeps what the samples look like that an engine does worst on.
+
+Only those that are the worst so far are kept, with pictures no larger than
+`trtbuild.verification.views.LONGEST_SIDE`, so memory does not grow with the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from trtbuild.verification.views import View, as_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtbuild.options.preprocess import Preprocess
+    from trtbuild.verification.batch import LabelledBatch
+    from trtbuild.verification.tasks.base import Outputs, Task, TaskScore
+    from trtbuild.verification.views import Pixels
+
+__all__ = ["Album"]
+
+
+@dataclass
+class Album:
+    """The views of a task's worst samples.
+
+    Attributes:
+        preprocess: how pictures became inputs; None where inputs came as they are.
+        names: class -> what it is called.
+    """
+
+    preprocess: Preprocess | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+    _views: dict[str, View] = field(default_factory=dict)
+
+    def add(self, task: Task, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
+        """Look at one batch that `task` has taken."""
+        wanted = {one.name for one in task.worst}
+        self._views = {name: view for name, view in self._views.items() if name in wanted}
+        for row, name in enumerate(batch.names):
+            if name in wanted and name not in self._views:
+                answers = task.answers(batch, reference, candidate, row, self.names)
+                picture = _picture(batch, row, self.preprocess)
+                if answers is not None:
+                    self._views[name] = View(picture, *answers)
+
+    def shown(self, score: TaskScore) -> TaskScore:
+        """Return a score with the views of its worst samples; those that it has stay."""
+        worst = tuple(replace(one, view=self._of(one.name, one.view)) for one in score.worst)
+        return replace(score, worst=worst)
+
+    def _of(self, name: str, own: View | None) -> View | None:
+        found = self._views.get(name)
+        if own is None or found is None:
+            return own or found
+        return replace(own, picture=found.picture)
+
+
+def _picture(batch: LabelledBatch, row: int, preprocess: Preprocess | None) -> Pixels | None:
+    """The picture among the inputs; the only one, or the first."""
+    for name, array in batch.feeds.items():
+        named = preprocess is not None and preprocess.input is not None
+        if array.ndim != 4 or len(array) != len(batch.names):
+            continue
+        if preprocess is not None and named and preprocess.input != name:
+            continue
+        found = as_pixels(array[row], preprocess)
+        if found is not None:
+            return found
+    return None
