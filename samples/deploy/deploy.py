@@ -8,7 +8,9 @@ What follows ``--`` goes to ``trtbuild engine``. Its gate decides: when a limit 
 nothing changes. A good engine gets a folder of its own under ``releases``, with its manifest and
 calibration; the link ``current`` is then moved to it in one step, so that a program that opens
 ``current/...`` finds the old engine or the new one and never a mixture. ``--check`` runs a command on the
-installed engine and moves the link back when it fails. ``--rollback`` goes back by hand.
+installed engine and moves the link back when it fails. ``--rollback`` goes back by hand. An engine that
+``infer.py`` beside this program cannot run is not installed: the portable engine, a plan for RTX, a plan
+without weights, with plugins of one's own, or with inputs that hold shapes.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ import tempfile
 import time
 from pathlib import Path
 
+CANNOT_RUN = 3  # as trtbuild says that something needed is not there
+
 
 def build(staging: Path, options: list[str]) -> int:
     """Build and verify into `staging`; answer the exit code of ``trtbuild engine``."""
@@ -36,6 +40,26 @@ def engine_of(release: Path) -> Path:
     """The engine file of a release, as its manifest names it."""
     (manifest,) = release.glob("*.manifest.json")
     return release / json.loads(manifest.read_text())["engine"]["file"]
+
+
+def why_not_run(release: Path) -> str:
+    """Say why ``infer.py`` cannot run the engine of a release; nothing where it can."""
+    (path,) = release.glob("*.manifest.json")
+    manifest = json.loads(path.read_text())
+    engine = manifest["engine"]
+    details = engine.get("details", {})
+    if engine.get("backend") != "tensorrt":
+        return (
+            f"'{engine['file']}' is for {engine.get('backend')}, and infer.py runs plans of TensorRT; build "
+            "with --backend tensorrt, where `trtbuild doctor` finds TensorRT and a GPU"
+        )
+    if manifest.get("recipe", {}).get("tensorrt", {}).get("strip_plan"):
+        return "the plan holds no weights, and infer.py does not refit; build without --strip-plan"
+    if details.get("plugins"):
+        return "the plan needs plugins of your own, which infer.py does not load"
+    if any(details.get("profile_values") or ()):
+        return "an input of the plan holds a shape, which infer.py does not give in host memory"
+    return engine.get("not_opened", "")
 
 
 def point(link: Path, release: Path) -> None:
@@ -92,7 +116,7 @@ def remove_old(folder: Path, keep: int) -> None:
 
 
 def deploy(folder: Path, options: list[str], check: str | None, keep: int) -> int:
-    """Build, install, check; answer the exit code: 0 done, else what ``trtbuild engine`` said, or 1."""
+    """Build, install, check; answer the exit code: 0 done, else what ``trtbuild engine`` said, 3, or 1."""
     (folder / "releases").mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one deployment at a time
@@ -102,6 +126,10 @@ def deploy(folder: Path, options: list[str], check: str | None, keep: int) -> in
             if code:
                 print(f"not installed: trtbuild engine ended with {code}", file=sys.stderr)
                 return code
+            reason = why_not_run(staging)
+            if reason:
+                print(f"not installed: {reason}", file=sys.stderr)
+                return CANNOT_RUN
             release = install(folder, staging)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

@@ -34,7 +34,7 @@ def deploy(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def build(staging: Path, options: list[str]) -> int:
         (staging / "net.plan").write_text(options[-1])
-        manifest = {"engine": {"file": "net.plan"}}
+        manifest = {"engine": {"file": "net.plan", "backend": "tensorrt"}}
         (staging / "net.manifest.json").write_text(json.dumps(manifest))
         return int(options[0])
 
@@ -97,8 +97,41 @@ def test_old_releases_go_and_linked_ones_stay(deploy: Any, tmp_path: Path) -> No
     assert (tmp_path / "previous" / "net.plan").read_text() == "3"
 
 
-def test_for_real_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A portable engine from the real command: installed; and not, when its gate fails."""
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"engine": {"file": "n.rtx.plan", "backend": "tensorrt-rtx"}}, "runs plans of TensorRT"),
+        ({"recipe": {"tensorrt": {"strip_plan": True}}}, "--strip-plan"),
+        ({"engine": {"details": {"plugins": [{"file": "p.so"}]}}}, "plugins of your own"),
+        ({"engine": {"details": {"profile_values": [{"size": {}}]}}}, "holds a shape"),
+        ({"engine": {"not_opened": "it is for windows_amd64"}}, "windows"),
+    ],
+)
+def test_what_infer_cannot_run_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    reason: str,
+) -> None:
+    module = _load()
+    engine = {"file": "net.plan", "backend": "tensorrt", **changes.get("engine", {})}
+
+    def build(staging: Path, options: list[str]) -> int:
+        text = json.dumps({**changes, "engine": engine})
+        (staging / "net.manifest.json").write_text(text)
+        return 0
+
+    monkeypatch.setattr(module, "build", build)
+    assert module.main([str(tmp_path), "--", "net.onnx"]) == 3
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "current").exists()
+
+
+def test_for_real_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The real command builds a portable engine, which infer.py cannot run; and fails its gate."""
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     monkeypatch.chdir(tmp_path)
     write_model(networks.network("N"), Path("net.onnx"))
@@ -107,10 +140,8 @@ def test_for_real_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     module = _load()
     command = ["net.onnx", "--int8", "--data", "images.npz", "--no-latency", "-q",
                "--backend", "onnxruntime"]  # fmt: skip
-    assert module.main(["app", "--", *command, "--min-cosine", "0.9"]) == 0
-    engine = module.engine_of(Path("app/current"))
-    assert engine.name == "net.onnxruntime.onnx"
-    assert engine.is_file()
-    installed = (Path("app") / "current").resolve()
+    assert module.main(["app", "--", *command, "--min-cosine", "0.9"]) == 3
+    assert "'net.onnxruntime.onnx' is for onnxruntime" in capfd.readouterr().err
     assert module.main(["app", "--", *command, "--min-sqnr", "200"]) == 1
-    assert (Path("app") / "current").resolve() == installed
+    assert not (Path("app") / "current").exists()
+    assert not list(Path("app").glob(".staging*"))
