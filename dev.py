@@ -2,7 +2,7 @@
 
     python3 dev.py demo     `trtbuild demo`, with a plan by NVIDIA's compiler where it has wheels of TensorRT
                             for RTX
-    python3 dev.py test     lint, format check, types and tests; what continuous integration runs
+    python3 dev.py test     lint, format check, types, the documentation site and tests; what CI runs
     python3 dev.py coverage  the tests with coverage measured, which must not fall below a floor
     python3 dev.py lowest   demonstration and tests with the lowest versions that pyproject.toml declares
     python3 dev.py package  sdist and wheel into dist/, checked; the demonstration from the installed wheel
@@ -39,6 +39,7 @@ CHECKS = (
     ["-m", "ruff", "check", "."],
     ["-m", "ruff", "format", "--check", "."],
     ["-m", "mypy"],
+    ["-m", "mkdocs", "build", "--strict", "-q"],
     ["-m", "pytest", "-q", "-n", "2"],
 )
 COVERAGE = [
