@@ -12,7 +12,7 @@ from trtbuild.files import file_digest, write_text
 from trtbuild.latency.stats import summarize
 from trtbuild.machine import package_versions
 from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
-from trtbuild.next_step import after_engine
+from trtbuild.next_step import after_engine, built_by
 from trtbuild.options.values import to_table
 from trtbuild.records import dumps, encode, load_object
 
@@ -72,6 +72,7 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
             "gate": recipe.gate.limits,
         },
         "recipe": to_table(recipe, recipe.output),
+        "command": built_by(recipe),
         "stages": [
             {"stage": r.stage, "summary": r.summary, "details": dict(r.details)}
             for r in artifact.history

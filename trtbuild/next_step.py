@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.ruling import Ruling
 
-__all__ = ["NextStep", "after_engine", "after_verify"]
+__all__ = ["NextStep", "after_engine", "after_verify", "built_by"]
 
 MORE = "MORE_SAMPLES"
 """Stands for data that the user has to find."""
@@ -190,6 +190,11 @@ def _at_fault(result: EngineResult) -> str | None:
     return worst if worst in {group.name for group in result.artifact.groups} else None
 
 
+def built_by(recipe: EngineRecipe) -> str:
+    """Return the command that asks for this build; of data that a script holds, nothing."""
+    return _again(recipe, {}, "") if _is_text(recipe) else ""
+
+
 def _again(recipe: EngineRecipe, added: dict[str, str], skip: str) -> str:
     target = str(recipe.model) if recipe.export is None else recipe.export.source.target
     words = ("--int8",) if recipe.int8 else ()
@@ -209,9 +214,12 @@ def _command(
     skip: str = "",
 ) -> str:
     """The command; of data that a script holds, the options that it is to give besides."""
-    if any(
-        one is not None and not isinstance(one, str)
-        for one in (recipe.data.data, recipe.data.verify_data)
-    ):
+    if not _is_text(recipe):
         return shlex.join(word for item in added.items() for word in item)
     return command_line(name, arguments, recipe, added, skip)
+
+
+def _is_text(recipe: EngineRecipe | VerifyRecipe) -> bool:
+    """Whether a command line can name the data."""
+    given = (recipe.data.data, recipe.data.verify_data)
+    return all(one is None or isinstance(one, str) for one in given)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import Engine
     from trtbuild.latency.measure import Samples
     from trtbuild.search.budget import Tuned
+    from trtbuild.search.effects import Effects
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.layers import LayerReport
@@ -125,6 +126,7 @@ class EngineResult:
         manifest: path of the record.
         kept_apart: whether calibration is known not to have seen the images of the comparisons.
         layers: the layers' errors, where an output of TensorRT's form is far from the float one.
+        effects: what each layer in INT8 does to the outputs; None where nobody asked.
         tuned: what the search for a budget did; None where none was set.
         better_rule: the threshold rule that serves best, where an output is far from the float one, no
             limit was set and another rule is clearly better.
@@ -142,6 +144,7 @@ class EngineResult:
     manifest: Path
     kept_apart: bool
     layers: LayerReport | None = None
+    effects: Effects | None = None
     tuned: Tuned | None = None
     better_rule: OtherRule | None = None
     also: AlsoBuilt | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from trtbuild.errors import OptionError, decoding
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 if sys.version_info >= (3, 11):
@@ -16,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["quoted", "read_toml"]
+__all__ = ["quoted", "read_toml", "toml_text"]
 
 
 def read_toml(path: Path, subject: str) -> dict[str, Any]:
@@ -53,3 +55,37 @@ def _escaped(char: str) -> str:
     if char in '"\\':
         return f"\\{char}"
     return char if visible(char) == char else f"\\U{ord(char):08x}"
+
+
+def toml_text(table: Mapping[str, Any]) -> str:
+    """Return tables of JSON types as the text of a TOML file; values that are None are left out.
+
+    Raises:
+        OptionError: a text is none that UTF-8 can hold.
+    """
+    return "\n".join(_lines(table, "")).strip() + "\n"
+
+
+def _lines(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Values first, then the tables below."""
+    for key, value in table.items():
+        if value is not None and not isinstance(value, dict):
+            yield f"{_key(key)} = {_value(value)}"
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield f"\n[{prefix}{_key(key)}]"
+            yield from _lines(value, f"{prefix}{_key(key)}.")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else quoted(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, int | float) else quoted(str(value))

@@ -73,7 +73,9 @@ def command(
 
         out.tell(export_report(str(model), exported))
     with out.progress() as progress:
-        result = build_engine(recipe, progress, files.besides(*given.files))
+        result = build_engine(
+            recipe, progress, files.besides(*given.files), explains=files.html is not None
+        )
     report = engine_report(result)
     out.show(report)
     files.write(report)

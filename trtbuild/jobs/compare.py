@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from trtbuild.data import batches, full_batches
-from trtbuild.errors import OptionError
+from trtbuild.errors import ModelError, OptionError
 from trtbuild.latency.measure import measure
 from trtbuild.model import fixed_batch, input_specs
 from trtbuild.model.class_names import class_names
@@ -20,6 +20,7 @@ from trtbuild.quantization import portable_form, quantize
 from trtbuild.quantization.half import to_half
 from trtbuild.result import FLOAT, PORTABLE, TENSORRT_FORM, OtherRule
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.effects import Effects, output_effects
 from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.faults import find_faults
 from trtbuild.search.steps import METHODS
@@ -51,6 +52,7 @@ __all__ = [
     "check_labels",
     "check_task",
     "compare_with_float",
+    "effects_of",
     "find_fault",
     "task_of",
     "time_against_float",
@@ -237,6 +239,33 @@ def find_fault(
     parts = output_parts(artifact.source)
     evaluate = Evaluator(reference, few[:_FAULT_BATCHES], opener=open_as_written, parts=parts)
     return find_faults(artifact.model, artifact.quantized, evaluate, progress)
+
+
+def effects_of(
+    artifact: Artifact,
+    layers: LayerReport | None,
+    few: Sequence[Batch],
+    progress: Progress = silent,
+) -> Effects | None:
+    """Return what each layer and activation in INT8 does to the outputs; None where nothing tells.
+
+    Args:
+        artifact: the network.
+        layers: what `find_fault` has found, which knows them already.
+        few: what is run.
+        progress: told of every run.
+    """
+    if artifact.quantized is None or not few:
+        return None
+    if layers is not None:
+        by_layer = {one.node: one.effect for one in layers.layers if one.effect}
+        by_tensor = {one.tensor: one.effect for one in layers.activations if one.effect}
+        return Effects(by_layer, by_tensor)
+    try:
+        return output_effects(artifact.model, artifact.quantized, few, progress)
+    except ModelError as error:
+        _log.debug("no effects of layers are known: %s", error)
+        return None
 
 
 def better_rule(

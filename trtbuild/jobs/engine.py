@@ -20,6 +20,7 @@ from trtbuild.jobs.compare import (
     check_labels,
     check_task,
     compare_with_float,
+    effects_of,
     find_fault,
     task_of,
     time_against_float,
@@ -104,7 +105,11 @@ def prepare(
 
 @in_one_tree()
 def build_engine(
-    recipe: EngineRecipe, progress: Progress = silent, besides: Besides | None = None
+    recipe: EngineRecipe,
+    progress: Progress = silent,
+    besides: Besides | None = None,
+    *,
+    explains: bool = False,
 ) -> EngineResult:
     """Do the main job: read, prepare, calibrate, quantize, build, verify, record.
 
@@ -112,6 +117,8 @@ def build_engine(
         recipe: of the build.
         progress: told of every stage.
         besides: files that are read and written besides; they are looked at with the recipe's.
+        explains: whether to look what every layer does to the outputs, for a report: some 16 runs for
+            gradients.
 
     Raises:
         InputError: the model, the data or an option is wrong; nothing half-written is left.
@@ -148,7 +155,7 @@ def build_engine(
         if recipe.int8:
             artifact, tuned = _in_int8(artifact, plan, recipe, progress)
     with staged_files(output, last=_manifest_name(artifact)) as folder:
-        result = _built(artifact, tuned, plan, recipe, folder, progress)
+        result = _built(artifact, tuned, plan, recipe, folder, progress, explains=explains)
     return result.moved_to(output)
 
 
@@ -173,6 +180,8 @@ def _built(
     recipe: EngineRecipe,
     output: Path,
     progress: Progress,
+    *,
+    explains: bool,
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
     files = _write_network(artifact, output) if recipe.int8 else {}
@@ -195,6 +204,7 @@ def _built(
         latency: Mapping[str, Samples] = {}
         if recipe.latency and sessions:
             latency = time_against_float(artifact, sessions, few, recipe.latency, progress)
+    layers = find_fault(artifact, comparisons, few, progress)
     result = EngineResult(
         artifact=artifact,
         engine=engines[ENGINE],
@@ -212,7 +222,8 @@ def _built(
         latency=latency,
         manifest=output / _manifest_name(artifact),
         kept_apart=recipe.calibration is None and artifact.came_in_float,
-        layers=find_fault(artifact, comparisons, few, progress),
+        layers=layers,
+        effects=effects_of(artifact, layers, few, progress) if explains else None,
         tuned=tuned,
     )
     for gap in result.below_tensorrt_form:

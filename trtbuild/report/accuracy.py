@@ -6,15 +6,18 @@ import math
 from typing import TYPE_CHECKING
 
 from trtbuild.plots.data import Bars
+from trtbuild.report.cards import accuracy_cards
 from trtbuild.report.model import (
     Check,
     Column,
+    Gallery,
     Line,
     Outcome,
     Plots,
     Report,
     Section,
     Table,
+    Tone,
     details,
     names,
     numbers,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "accuracy_checks",
     "accuracy_section",
+    "gallery",
     "interval",
     "layer_blocks",
     "verification_report",
@@ -49,6 +53,7 @@ _NUM_LAYERS = 12
 _NUM_ACTIVATIONS = 4
 _NUM_WORST = 3
 _NUM_PLOTTED_OUTPUTS = 4
+_NUM_PICTURES = 8
 _EFFECT = ("alone INT8, dB", "gained in float")
 
 _FORMS = {"%": ".1f", "points": "+.1f", "dB": ".1f", "": ".4g"}
@@ -72,7 +77,9 @@ def verification_report(found: Verification) -> Report:
             "data": found.data,
             **({"samples": found.account} if found.account else {}),
         },
+        cards=tuple(accuracy_cards(found.comparison, found.verdict)),
         sections=(
+            Section("Worst samples", tuple(gallery(found.engine, found.comparison))),
             accuracy_section({found.engine: found.comparison}, _NUM_WORST),
             Section("Layers", tuple(blocks)),
         ),
@@ -206,6 +213,30 @@ def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
             fold=f"the {len(worst)} worst samples of the task",
         ),
     )
+
+
+def gallery(name: str, comparison: Comparison) -> Iterator[Block]:
+    """Yield what the worst samples of the task look like.
+
+    Args:
+        name: what to call the network.
+        comparison: its figures.
+    """
+    task = comparison.task
+    if task is None or task.main is None:
+        return
+    if task.worst:
+        # of what counts whole answers, each sample's share says no more than that it is wrong
+        figure = (
+            "cosine" if task.task == "embed" else "" if task.task == "classify" else task.main.name
+        )
+        yield Gallery(task.worst[:_NUM_PICTURES], figure, name)
+    else:
+        yield Line(f"{name} answers as float does on all {task.num_samples} samples", Tone.GOOD)
+
+
+# What the value of one sample is called; of a class nothing, since the answers say that it is another one.
+_OF_SAMPLE = {"classify": "", "embed": "cosine", "ctc": "characters right, %"}
 
 
 def _value(estimate: Estimate | None, form: str, unit: str = "") -> str:

@@ -12,10 +12,13 @@ from trtbuild.plots.calibration import histogram_plot
 from trtbuild.report.accuracy import (
     accuracy_checks,
     accuracy_section,
+    gallery,
     layer_blocks,
 )
 from trtbuild.report.calibration import early_stop_lines
+from trtbuild.report.cards import engine_cards, shown_network
 from trtbuild.report.latency import latency_section
+from trtbuild.report.layer_bars import layer_bars
 from trtbuild.report.model import (
     Line,
     Plots,
@@ -23,11 +26,14 @@ from trtbuild.report.model import (
     Section,
     Table,
     Tone,
+    Verbatim,
     names,
     numbers,
 )
 from trtbuild.report.ranges import ranges_section
+from trtbuild.report.search import moves_section, search_section
 from trtbuild.result import TITLES
+from trtbuild.toml_files import toml_text
 from trtbuild.verification.ruling import FAR_SQNR_DB
 
 if TYPE_CHECKING:
@@ -36,12 +42,11 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import Engine
     from trtbuild.plots.data import Bars
     from trtbuild.result import EngineResult
-    from trtbuild.search.budget import Tuned
 
 __all__ = ["engine_report"]
 
 _TONES = {Answer.FASTER: Tone.GOOD, Answer.SLOWER: Tone.BAD, Answer.CANNOT_TELL: Tone.NOTE}
-_NUM_TENSORS = 8
+_NUM_TENSORS = 6
 _NUM_LAYERS = 8
 
 
@@ -52,19 +57,21 @@ def engine_report(result: EngineResult) -> Report:
     step = result.record.get("next_step")
     return Report(
         title=f"{result.artifact.name} in INT8" if _is_int8(result) else result.artifact.name,
+        cards=engine_cards(result),
         facts=_facts(result),
         notes=tuple(_notes(result)),
         sections=(
+            _samples(result),
             accuracy_section(comparisons),
-            ranges_section(result.artifact.history),
-            Section(
-                "Search for the accuracy budget",
-                () if result.tuned is None else (_search(result.tuned),),
-            ),
-            _latency(result),
-            _coverage(result),
+            _bars(result),
             _layers(result),
-            Section("Thresholds of the tensors that lose most", (Plots(tuple(_plots(result))),)),
+            search_section(result.tuned, result.record["options"]["gate"]),
+            _latency(result),
+            Section("Thresholds of the tensors that matter most", (Plots(tuple(_plots(result))),)),
+            ranges_section(result.artifact.history),
+            moves_section(result.artifact.history),
+            _coverage(result),
+            _made(result),
         ),
         files=_files(result),
         checks=checks,
@@ -135,25 +142,6 @@ def _without_range(result: EngineResult) -> Mapping[str, str]:
     return done[-1].details["without_range"] if done else {}
 
 
-def _search(tuned: Tuned) -> Table:
-    rows = tuple(
-        (
-            step.step,
-            step.what,
-            f"{step.sqnr_db:.1f}",
-            "" if step.top1_agreement_percent is None else f"{step.top1_agreement_percent:.1f} %",
-            "" if step.top1_drop_points is None else f"{step.top1_drop_points:+.2f}",
-            str(step.num_evaluations),
-        )
-        for step in tuned.steps
-    )
-    return Table(
-        (*names("step", "what"), *numbers("SQNR, dB", "same top-1", "top-1 lost", "runs")),
-        rows,
-        f"searched on {tuned.num_images} calibration images; accuracy is judged on others",
-    )
-
-
 def _latency(result: EngineResult) -> Section:
     if not result.latency:
         return Section("Latency", ())
@@ -193,6 +181,24 @@ def _coverage(result: EngineResult) -> Section:
     )
 
 
+def _samples(result: EngineResult) -> Section:
+    """The samples that the engine, or what stands for it, does worst on."""
+    name = shown_network(result)
+    return Section("Worst samples", tuple(gallery(TITLES[name], result.comparisons[name])))
+
+
+def _bars(result: EngineResult) -> Section:
+    blocks = () if result.effects is None else layer_bars(result.artifact, result.effects)
+    return Section("What each layer costs the outputs", blocks)
+
+
+def _made(result: EngineResult) -> Section:
+    """The command and the recipe of the build."""
+    recipe = toml_text(result.record["recipe"])
+    blocks = (Verbatim(result.record["command"]), Verbatim(recipe, "the recipe, as TOML"))
+    return Section("How it was made", blocks)
+
+
 def _layers(result: EngineResult) -> Section:
     if result.layers is None:
         return Section("Layers", ())
@@ -201,14 +207,20 @@ def _layers(result: EngineResult) -> Section:
 
 
 def _plots(result: EngineResult) -> Iterator[Bars]:
-    """Histograms of the tensors whose own quantization costs most, with the threshold chosen."""
+    """Histograms of the tensors whose INT8 costs the outputs most, with the threshold chosen.
+
+    Where that is not known, those whose own quantization costs most.
+    """
     calibration = result.artifact.calibration
     if calibration is None or calibration.histograms is None:
         return
     known = calibration.histograms
     ranges = {name: found for name, found in calibration.ranges.items() if name in known}
     usable = [name for name in ranges if known[name].observed_amax > 0]
-    for name in sorted(usable, key=lambda name: ranges[name].sqnr_db)[:_NUM_TENSORS]:
+    effects = {} if result.effects is None else result.effects.activations
+    matters = {name: one.alone_sqnr_db for name, one in effects.items() if name in usable}
+    order = matters or {name: ranges[name].sqnr_db for name in usable}
+    for name in sorted(order, key=lambda name: order[name])[:_NUM_TENSORS]:
         amaxes = {ranges[name].method: ranges[name].amax, "seen": known[name].observed_amax}
         yield histogram_plot(name, known[name], amaxes)
 

@@ -1,31 +1,47 @@
 """A report as one HTML file that opens offline: the verdict first, the record last.
 
-The page is ``page.html.j2`` beside this file. Whatever comes from outside is escaped there by Jinja.
+The page is ``page.html.j2`` beside this file, with ``blocks.html.j2``, ``page.css`` and ``page.js``. Whatever
+comes from outside is escaped there by Jinja; pixels are pictures inside the page. Without its script the page
+shows the same; with it, a text follows the pointer in plots, and commands can be copied.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
+from trtbuild.plots.canvas import clipped
 from trtbuild.plots.svg import STYLE, draw
 from trtbuild.records import dumps
-from trtbuild.report.model import Line, Outcome, Plots, Table, Tone
+from trtbuild.report.model import Gallery, Line, Meter, Outcome, Plots, Table, Tone, Verbatim
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:
     from trtbuild.plots.data import Plot
     from trtbuild.report.model import Report
+    from trtbuild.verification.views import Pixels
 
 __all__ = ["to_html"]
 
 _CLASSES = {Outcome.PASSED: "good", Outcome.FAILED: "bad", Outcome.UNKNOWN: "note"}
 
+# What a page of a very large network leaves to the manifest: rows of a table, and characters of the record.
+_MOST_ROWS = 500
+_MOST_RECORDED = 600_000
+
+# Below so many pixels a picture is kept exactly.
+_SMALL = 128 * 128
+_JPEG_QUALITY = 80
+
 
 def to_html(report: Report) -> str:
-    """Return the page; it loads nothing and runs no script."""
+    """Return the page; it loads nothing."""
     environment = Environment(
         loader=PackageLoader("trtbuild.report", ""),
         autoescape=True,
@@ -38,19 +54,30 @@ def to_html(report: Report) -> str:
     environment.tests |= {
         "line": lambda value: isinstance(value, Line),
         "lines": lambda value: isinstance(value, tuple),
+        "meter": lambda value: isinstance(value, Meter),
         "table": lambda value: isinstance(value, Table),
         "plots": lambda value: isinstance(value, Plots),
+        "gallery": lambda value: isinstance(value, Gallery),
+        "verbatim": lambda value: isinstance(value, Verbatim),
         "plain": lambda tone: tone is Tone.PLAIN,
     }
-    record = [] if report.data is None else dumps(report.data).splitlines()
+    record = "" if report.data is None else dumps(report.data)
     template = environment.get_template("page.html.j2")
     return template.render(
         report=report,
-        record=record,
-        plot_style=Markup(STYLE),  # noqa: S704 - our own text
+        record=record.splitlines() if len(record) <= _MOST_RECORDED else [],
+        style=Markup(_beside("page.css") + STYLE),  # noqa: S704 - our own text
+        script=Markup(_beside("page.js")),  # noqa: S704 - our own text
         draw=_drawn,
+        encoded=_encoded,
+        short=_short,
         classes=_CLASSES,
+        most_rows=_MOST_ROWS,
     )
+
+
+def _beside(name: str) -> str:
+    return (files("trtbuild.report") / name).read_text(encoding="utf-8")
 
 
 def _seen(value: Any) -> Any:
@@ -58,5 +85,19 @@ def _seen(value: Any) -> Any:
     return visible(value) if type(value) is str else value
 
 
+def _short(value: Any) -> Any:
+    """Return a text of bounded length: names may be as long as a generator made them."""
+    return clipped(value) if type(value) is str else value
+
+
 def _drawn(plot: Plot) -> Markup:
     return Markup(draw(plot))  # noqa: S704 - `draw` escapes every text that it is given
+
+
+def _encoded(pixels: Pixels) -> str:
+    """Return a picture as a ``data:`` address: exact where it is small, else JPEG."""
+    kind = "PNG" if pixels.shape[0] * pixels.shape[1] <= _SMALL else "JPEG"
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, kind, quality=_JPEG_QUALITY, optimize=True)
+    text = base64.b64encode(content.getvalue()).decode()
+    return f"data:image/{kind.lower()};base64,{text}"

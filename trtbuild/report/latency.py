@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from trtbuild.latency.regress import Answer
 from trtbuild.latency.stats import summarize
-from trtbuild.plots.data import Steps
+from trtbuild.plots.data import Spread
 from trtbuild.report.accuracy import interval
+from trtbuild.report.cards import speed_card
 from trtbuild.report.model import (
     Check,
     Line,
@@ -43,6 +44,7 @@ def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) ->
     checks = tuple(_check(verdict, is_strict) for verdict in result.verdicts)
     return Report(
         title=title,
+        cards=tuple(map(speed_card, result.verdicts)),
         facts={"inputs": result.data},
         notes=tuple(Line(f"note: {one}", Tone.NOTE) for one in result.conditions.remarks()),
         sections=(
@@ -103,15 +105,15 @@ def latency_section(
     headings = ("batch", "median", "p90", "p95", "p99", "mean", "images/s", "runs")
     table = Table((*names("latency, ms"), *numbers(*headings)), tuple(rows), samples[0][1].clock)
     where = [Line(f"on {device}")] if device is not None else []
-    return Section("Latency", (table, *lines, *where, Plots(tuple(_plots(samples)))))
+    return Section("Latency", (table, *lines, *where, Plots(tuple(_plots(samples)), is_wide=True)))
 
 
-def _plots(samples: Sequence[tuple[str, Samples]]) -> list[Steps]:
+def _plots(samples: Sequence[tuple[str, Samples]]) -> list[Spread]:
     by_size: Mapping[int, list[tuple[str, Sequence[float]]]] = {
         size: [(name, one.latencies_ms) for name, one in samples if one.batch_size == size]
         for size in sorted({one.batch_size for _, one in samples})
     }
     return [
-        Steps(f"share of runs at or below, batch {size}", series, "ms")
+        Spread(f"how often a run takes how long, batch {size}", series, "ms")
         for size, series in by_size.items()
     ]

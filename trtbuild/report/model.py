@@ -13,19 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from trtbuild.plots.data import Plot
+    from trtbuild.verification.tasks.base import SampleScore
 
 __all__ = [
     "Block",
+    "Card",
     "Cell",
     "Check",
     "Column",
+    "Gallery",
     "Line",
+    "Meter",
     "Outcome",
     "Plots",
     "Report",
     "Section",
     "Table",
     "Tone",
+    "Verbatim",
     "details",
     "names",
     "numbers",
@@ -49,8 +54,17 @@ class Line:
     tone: Tone = Tone.PLAIN
 
 
-Cell: TypeAlias = "str | Line | tuple[str, ...]"
-"""Of a table: a text, a text with a tone, or several lines."""
+@dataclass(frozen=True)
+class Meter:
+    """A share, 0 to 1, that a page draws as a bar beside its text."""
+
+    share: float
+    text: str
+    tone: Tone = Tone.PLAIN
+
+
+Cell: TypeAlias = "str | Line | Meter | tuple[str, ...]"
+"""Of a table: a text, a text with a tone, a share, or several lines."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,7 @@ class Table:
         caption: under the table.
         num_shown: a terminal shows so many rows, and a page folds the others; None for all.
         fold: what a page writes over the folded table; such a table is no matter of a terminal.
+        on_page: whether a page alone shows it, though unfolded.
     """
 
     columns: tuple[Column, ...]
@@ -100,16 +115,68 @@ class Table:
     caption: str = ""
     num_shown: int | None = None
     fold: str = ""
+    on_page: bool = False
 
 
 @dataclass(frozen=True)
 class Plots:
-    """Plots side by side; a terminal shows none."""
+    """Plots side by side; a terminal shows none.
+
+    Attributes:
+        plots: what is drawn.
+        is_wide: whether each takes the whole width.
+    """
 
     plots: tuple[Plot, ...]
+    is_wide: bool = False
 
 
-Block: TypeAlias = "Line | Table | Plots"
+@dataclass(frozen=True)
+class Gallery:
+    """Samples with what both networks answer, the worst first; a terminal shows none.
+
+    Attributes:
+        samples: those that have a view are shown.
+        figure: what their values are, with the unit in words.
+        network: what the second network is called.
+    """
+
+    samples: tuple[SampleScore, ...]
+    figure: str
+    network: str
+
+
+@dataclass(frozen=True)
+class Verbatim:
+    """A text that is shown as it is, such as a command; a terminal shows none.
+
+    Attributes:
+        text: the text.
+        fold: what a page writes over the folded text; empty: it is not folded, and can be copied.
+    """
+
+    text: str
+    fold: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One figure that a reader looks for first.
+
+    Attributes:
+        title: what it is.
+        value: the figure, in a word or two.
+        detail: its interval, and what it is of.
+        tone: how it is meant.
+    """
+
+    title: str
+    value: str
+    detail: str = ""
+    tone: Tone = Tone.PLAIN
+
+
+Block: TypeAlias = "Line | Table | Plots | Gallery | Verbatim"
 
 
 @dataclass(frozen=True)
@@ -159,6 +226,7 @@ class Report:
 
     Attributes:
         title: what the result is about.
+        cards: the figures that a reader looks for first.
         facts: label -> text, at the top: files, data, backend.
         notes: what a user should know before reading on.
         sections: the figures.
@@ -171,6 +239,7 @@ class Report:
     """
 
     title: str
+    cards: tuple[Card, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[Line, ...] = ()
     sections: tuple[Section, ...] = ()
@@ -214,5 +283,15 @@ def _filled(section: Section) -> Section:
 
 def _not_empty(blocks: Iterable[Block]) -> Iterable[Block]:
     for block in blocks:
-        if isinstance(block, Line) or (block.rows if isinstance(block, Table) else block.plots):
+        if _holds_something(block):
             yield block
+
+
+def _holds_something(block: Block) -> bool:
+    if isinstance(block, Table):
+        return bool(block.rows)
+    if isinstance(block, Plots):
+        return bool(block.plots)
+    if isinstance(block, Gallery):
+        return any(sample.view is not None for sample in block.samples)
+    return bool(block.text)

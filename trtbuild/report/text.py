@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table as Grid
 from rich.text import Text
 
-from trtbuild.report.model import Line, Outcome, Table, Tone, names
+from trtbuild.report.model import Line, Meter, Outcome, Table, Tone, names
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _TONES = {Outcome.PASSED: Tone.GOOD, Outcome.FAILED: Tone.BAD, Outcome.UNKNOWN: 
 
 def print_report(report: Report, console: Console) -> None:
     """Print `report`; its title is what the user has just asked for, and is left out."""
-    print_blocks(console, *_blocks(report))
+    print_blocks(console, *_blocks(report), *_cards(report))
     if report.verdict:
         color = _STYLES[report.tone]
         _print(
@@ -50,12 +50,20 @@ def _blocks(report: Report) -> Iterator[Block]:
         yield Line(f"{check.subject}: {check.text}", _TONES[check.outcome])
 
 
+def _cards(report: Report) -> Iterator[Line]:
+    """The figures that a reader looks for first, last, where a terminal stops."""
+    width = max((len(card.title) for card in report.cards), default=0)
+    for card in report.cards:
+        detail = f"  ({card.detail})" if card.detail else ""
+        yield Line(f"{card.title:<{width}}  {card.value}{detail}", card.tone)
+
+
 def print_blocks(console: Console, *blocks: Block) -> None:
     """Print lines and tables, one after the other; plots are left out."""
     for block in blocks:
         if isinstance(block, Line):
             _print(console, _text(block))
-        elif isinstance(block, Table) and block.rows and not block.fold:
+        elif isinstance(block, Table) and block.rows and not (block.fold or block.on_page):
             _print(console, _grid(block))
 
 
@@ -64,7 +72,7 @@ def _print(console: Console, what: RenderableType) -> None:
 
 
 def _text(cell: Cell) -> Text:
-    if isinstance(cell, Line):
+    if isinstance(cell, Line | Meter):
         return Text(visible(cell.text), _STYLES[cell.tone])
     if isinstance(cell, tuple):
         return Text("\n".join(map(visible, cell)))

@@ -14,7 +14,7 @@ from trtbuild.artifact import Record
 from trtbuild.progress import Progress, silent
 from trtbuild.records import encode
 from trtbuild.search.bisect import affordable, fewest_in_order
-from trtbuild.search.score import meets, score, worst_sqnr_db
+from trtbuild.search.score import figure, meets, score, worst_sqnr_db
 from trtbuild.search.sensitivity import cost_shares, rank_groups
 from trtbuild.search.steps import (
     correct_biases,
@@ -48,6 +48,8 @@ class StepReport:
         top1_agreement_percent: None without class scores.
         top1_drop_points: None without labels.
         num_evaluations: networks run for it.
+        figure: main figure of the network's task; None without a task.
+        float_macs_percent: share of the work that the network so far keeps in float for the budget.
     """
 
     step: str
@@ -57,6 +59,8 @@ class StepReport:
     top1_agreement_percent: float | None
     top1_drop_points: float | None
     num_evaluations: int
+    figure: float | None = None
+    float_macs_percent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def tune(
         progress("tune", len(_STEPS), len(_STEPS) + 1)
         search.fall_back(ranking, material.max_float_percent, progress)
     progress("tune", len(_STEPS) + 1, len(_STEPS) + 1)
-    return search.result(candidate)
+    return search.result()
 
 
 class _Search:
@@ -156,7 +160,8 @@ class _Search:
         self._evaluate = evaluate
         self._steps: list[StepReport] = []
         self._runs = evaluate.num_evaluations
-        self.candidate = candidate
+        self.candidate = self._start = candidate
+        self._costs = cost_shares(candidate.groups())
         self._found = evaluate(candidate.network())
         self.met = meets(self._found, gate)
         self._report("as calibrated", "", kept=True)
@@ -215,21 +220,26 @@ class _Search:
                 top1_agreement_percent=min(shares, default=None),
                 top1_drop_points=found.accuracy.drop_points.value if found.accuracy else None,
                 num_evaluations=self._evaluate.num_evaluations - self._runs,
+                figure=figure(found),
+                float_macs_percent=self._float_percent(),
             )
         )
         self._runs = self._evaluate.num_evaluations
 
-    def result(self, start: Candidate) -> Tuned:
+    def _float_percent(self) -> float:
+        floats = self.candidate.float_groups - self._start.float_groups
+        return 100.0 * sum(self._costs.get(name, 0.0) for name in floats)
+
+    def result(self) -> Tuned:
         """What was found, with its record in the artifact's history."""
-        floats = tuple(sorted(self.candidate.float_groups - start.float_groups))
+        floats = tuple(sorted(self.candidate.float_groups - self._start.float_groups))
         artifact = _explained(self.candidate.realized(), floats)
-        costs = cost_shares(start.groups())
         tuned = Tuned(
             artifact=artifact,
             steps=tuple(self._steps),
             met=self.met,
             float_layers=floats,
-            float_macs_percent=100.0 * sum(costs.get(name, 0.0) for name in floats),
+            float_macs_percent=self._float_percent(),
             num_images=self._evaluate.num_images,
         )
         summary = _summary(tuned)

@@ -1,0 +1,151 @@
+"""The figures that a reader looks for first: accuracy, speed, size, how much of the work is INT8."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.latency.regress import Answer
+from trtbuild.model.operators import WEIGHTED
+from trtbuild.model.stats import measure, node_macs
+from trtbuild.model.traversal import all_nodes, label
+from trtbuild.report.model import Card, Tone
+from trtbuild.result import ALSO, ENGINE, PORTABLE, TENSORRT_FORM, TITLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.latency.regress import LatencyVerdict
+    from trtbuild.result import EngineResult
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.gate import Verdict
+
+__all__ = ["accuracy_cards", "engine_cards", "shown_network", "speed_card"]
+
+_SPEED_TONES = {Answer.FASTER: Tone.GOOD, Answer.SLOWER: Tone.BAD, Answer.CANNOT_TELL: Tone.NOTE}
+_FORMS = {"%": "{:.1f} %", "points": "{:+.1f} points", "dB": "{:.1f} dB", "": "{:.3g}"}
+
+
+def engine_cards(result: EngineResult) -> tuple[Card, ...]:
+    """Return the cards of a build."""
+    name = shown_network(result)
+    whose = "" if name == ENGINE else TITLES[name]
+    cards = [*accuracy_cards(result.comparisons[name], result.verdicts[name], whose)]
+    cards += [
+        speed_card(verdict, "" if other == ENGINE else TITLES[other])
+        for other, verdict in result.latency_verdicts.items()
+    ]
+    return (*cards, *_size(result), *_share(result.artifact))
+
+
+def shown_network(result: EngineResult) -> str:
+    """Return the name of the network whose figures stand first: the engine, or what stands for it."""
+    order = (ENGINE, ALSO, PORTABLE, TENSORRT_FORM)
+    return next(name for name in order if name in result.comparisons)
+
+
+def accuracy_cards(comparison: Comparison, verdict: Verdict, whose: str = "") -> Iterator[Card]:
+    """Yield what an engine is for, or the SQNR where that is not known; with labels, top-1 too.
+
+    Args:
+        comparison: its figures.
+        verdict: the gate's judgement of it.
+        whose: figures they are, where that does not go without saying.
+    """
+    of = f" of the {whose}" if whose else ""
+    task = comparison.task
+    if task is not None and task.main is not None:
+        main, form = task.main, _FORMS[task.main.unit]
+        low, high = (form.format(end) for end in (main.estimate.low, main.estimate.high))
+        detail = f"{task.num_samples} samples; 95 % sure: {low} to {high}"
+        value = form.format(main.estimate.value)
+        yield Card(f"{_capital(main.name)}{of}", value, detail, _tone(verdict, main.name))
+    else:
+        yield from _sqnr(comparison, verdict, of)
+    accuracy = comparison.accuracy
+    if accuracy is not None:
+        drop = accuracy.drop_points
+        detail = (
+            f"float {accuracy.reference_percent.value:.1f} %; "
+            f"lost {drop.value:+.2f} points ({drop.low:+.2f} to {drop.high:+.2f})"
+        )
+        value = f"{accuracy.candidate_percent.value:.1f} %"
+        yield Card(f"Top-1{of}", value, detail, _tone(verdict, "top-1 lost"))
+
+
+def _sqnr(comparison: Comparison, verdict: Verdict, of: str) -> Iterator[Card]:
+    known = [(o.judged_sqnr_db, o) for o in comparison.outputs if o.judged_sqnr_db is not None]
+    if known:
+        estimate, output = min(known, key=lambda one: one[0].value)
+        detail = f"{comparison.num_images} samples; worst output {output.judged}"
+        tone = _tone(verdict, f"SQNR of {output.judged}")
+        yield Card(f"SQNR{of}", f"{estimate.value:.1f} dB", detail, tone)
+
+
+def _tone(verdict: Verdict, what: str) -> Tone:
+    """How a limit on a figure has ended."""
+    for finding in verdict.findings:
+        if finding.what == what and finding.is_limit:
+            if not finding.passed:
+                return Tone.BAD
+            return Tone.GOOD if finding.settled else Tone.NOTE
+    return Tone.PLAIN
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def speed_card(verdict: LatencyVerdict, whose: str = "") -> Card:
+    """Return what can be said of the speed, and nothing that its interval denies."""
+    ratio, base = verdict.ratio, verdict.base
+    title = f"Speed of the {whose}" if whose else "Speed"
+    slow, fast = (100.0 * (end - 1.0) for end in (ratio.high, ratio.low))
+    between = f"takes {fast:+.0f} to {slow:+.0f} % of {base}'s time more"
+    value = {
+        Answer.FASTER: f"{1 / ratio.value:.2f} x faster",
+        Answer.SLOWER: f"{ratio.value:.2f} x slower",
+        Answer.SAME: f"same within {verdict.margin_percent:g} %",
+        Answer.CANNOT_TELL: "cannot tell",
+    }[verdict.answer]
+    if verdict.answer is Answer.FASTER:
+        between = f"than {base}, here; surely {1 / ratio.high:.2f} to {1 / ratio.low:.2f} x"
+    elif verdict.answer is Answer.SLOWER:
+        between = f"than {base}, here; surely {ratio.low:.2f} to {ratio.high:.2f} x"
+    elif verdict.answer is Answer.CANNOT_TELL:
+        between = f"from {_change(ratio.low)} to {_change(ratio.high)} than {base}; too noisy here"
+    return Card(title, value, between, _SPEED_TONES.get(verdict.answer, Tone.PLAIN))
+
+
+def _change(ratio: float) -> str:
+    return f"{1 / ratio:.2f} x faster" if ratio < 1 else f"{ratio:.2f} x slower"
+
+
+def _size(result: EngineResult) -> Iterator[Card]:
+    file = result.record.get("files", {}).get(result.engine.path.name)
+    if file is None:
+        return
+    size, floats = file["bytes"], measure(result.artifact.source).parameter_bytes
+    detail = f"float's weights are {_bytes(floats)}"
+    if 0 < size < floats:
+        detail += f", {floats / size:.1f} times that"
+    yield Card("Size of the engine", _bytes(size), detail)
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def _share(artifact: Artifact) -> Iterator[Card]:
+    if artifact.quantized is None:
+        return
+    done = {decision.node for decision in artifact.decisions if decision.quantized}
+    work = {label(node): node_macs(node) for node in all_nodes(artifact.model.graph)}
+    total = sum(work.values())
+    weighted = [decision for decision in artifact.decisions if decision.op_type in WEIGHTED]
+    layers = f"{sum(d.quantized for d in weighted)} of {len(weighted)} layers with weights"
+    if total:
+        share = 100.0 * sum(macs for name, macs in work.items() if name in done) / total
+        yield Card("Work in INT8", f"{share:.0f} %", f"of multiply-accumulates; {layers}")
+    else:
+        yield Card("In INT8", layers.partition(" layers")[0], "layers with weights")
