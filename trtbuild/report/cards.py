@@ -103,22 +103,22 @@ def speed_card(verdict: LatencyVerdict, whose: str = "") -> Card:
     slow, fast = (100.0 * (end - 1.0) for end in (ratio.high, ratio.low))
     between = f"takes {fast:+.0f} to {slow:+.0f} % of {base}'s time more"
     value = {
-        Answer.FASTER: f"{1 / ratio.value:.2f} x faster",
-        Answer.SLOWER: f"{ratio.value:.2f} x slower",
+        Answer.FASTER: f"{1 / ratio.value:.3g} x faster",
+        Answer.SLOWER: f"{ratio.value:.3g} x slower",
         Answer.SAME: f"same within {verdict.margin_percent:g} %",
         Answer.CANNOT_TELL: "cannot tell",
     }[verdict.answer]
     if verdict.answer is Answer.FASTER:
-        between = f"than {base}, here; surely {1 / ratio.high:.2f} to {1 / ratio.low:.2f} x"
+        between = f"than {base}, here; surely {1 / ratio.high:.3g} to {1 / ratio.low:.3g} x"
     elif verdict.answer is Answer.SLOWER:
-        between = f"than {base}, here; surely {ratio.low:.2f} to {ratio.high:.2f} x"
+        between = f"than {base}, here; surely {ratio.low:.3g} to {ratio.high:.3g} x"
     elif verdict.answer is Answer.CANNOT_TELL:
         between = f"from {_change(ratio.low)} to {_change(ratio.high)} than {base}; too noisy here"
     return Card(title, value, between, _SPEED_TONES.get(verdict.answer, Tone.PLAIN))
 
 
 def _change(ratio: float) -> str:
-    return f"{1 / ratio:.2f} x faster" if ratio < 1 else f"{ratio:.2f} x slower"
+    return f"{1 / ratio:.3g} x faster" if ratio < 1 else f"{ratio:.3g} x slower"
 
 
 def _size(result: EngineResult) -> Iterator[Card]:

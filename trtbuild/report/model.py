@@ -5,7 +5,7 @@ A command's result becomes one `Report`; `trtbuild.report.text`, ``html``, ``jun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -284,7 +284,7 @@ def _filled(section: Section) -> Section:
 def _not_empty(blocks: Iterable[Block]) -> Iterable[Block]:
     for block in blocks:
         if _holds_something(block):
-            yield block
+            yield _without_empty_columns(block) if isinstance(block, Table) else block
 
 
 def _holds_something(block: Block) -> bool:
@@ -295,3 +295,11 @@ def _holds_something(block: Block) -> bool:
     if isinstance(block, Gallery):
         return any(sample.view is not None for sample in block.samples)
     return bool(block.text)
+
+
+def _without_empty_columns(table: Table) -> Table:
+    used = [i for i in range(len(table.columns)) if any(row[i] for row in table.rows)]
+    if len(used) == len(table.columns):
+        return table
+    rows = tuple(tuple(row[i] for i in used) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[i] for i in used), rows=rows)

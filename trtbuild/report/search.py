@@ -82,20 +82,15 @@ def _steps(tuned: Tuned) -> Table:
         )
         for number, step in enumerate(tuned.steps)
     )
-    used = [i for i in range(len(rows[0])) if i not in _OPTIONAL or any(row[i] for row in rows)]
     return Table(
-        tuple(_COLUMNS[i] for i in used),
-        tuple(tuple(row[i] for i in used) for row in rows),
+        (
+            *numbers("no."),
+            *names("step", "what"),
+            *numbers("task", "SQNR, dB", "same top-1", "top-1 lost", "INT8 work", "runs"),
+        ),
+        rows,
         f"searched on {tuned.num_images} calibration images; accuracy is judged on others",
     )
-
-
-_COLUMNS = (
-    *numbers("no."),
-    *names("step", "what"),
-    *numbers("task", "SQNR, dB", "same top-1", "top-1 lost", "INT8 work", "runs"),
-)
-_OPTIONAL = frozenset({3, 5, 6})
 
 
 def moves_section(history: Iterable[Record]) -> Section:

@@ -161,7 +161,7 @@ def _drawn(found: Detections, shared: set[int], images: Images, names: Mapping[i
     )
     alone = len(found) - len(shared)
     text = f"{len(found)} {'box' if len(found) == 1 else 'boxes'}"
-    return Answer(f"{text}, {alone} that the other has not" if alone else text, drawn)
+    return Answer(f"{text}, {alone} unmatched" if alone else text, drawn)
 
 
 _MOST_DRAWN = 40
