@@ -54,7 +54,7 @@ _LEVELS = {
 # The limit of time ends what takes too long.
 _FAR_LEVELS = {
     Effort.FAST: (Work(0, 4, 0),),
-    Effort.NORMAL: (Work(16, 16, 3), Work(8, 16, 2), Work(8, 8, 2)),
+    Effort.NORMAL: (Work(16, 32, 3), Work(16, 16, 3), Work(8, 16, 2), Work(8, 8, 2)),
     Effort.HIGH: (Work(32, 32, 4), Work(16, 16, 3), Work(8, 8, 3)),
 }
 _GRANTED_FAR = {Effort.FAST: 0.0, Effort.NORMAL: 60.0, Effort.HIGH: 400.0}
