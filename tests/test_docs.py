@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +57,18 @@ def test_every_command_line_has_options_that_there_are(page):
         given = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
         unknown += [(line, word) for word in given if word not in known]
     assert unknown == []
+
+
+@pytest.mark.nightly
+def test_the_first_tutorial_runs_as_it_stands(tmp_path):
+    page = PROJECT / "docs" / "tutorial-classifier.md"
+    shutil.copytree(PROJECT / "samples", tmp_path / "samples")
+    command = f'"{sys.executable}" -m trtbuild'
+    for block in re.findall(
+        r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        script = f'set -e\ntrtbuild() {{ {command} "$@"; }}\n{block}'
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=False)
+        assert done.returncode == 0, block
+    assert (tmp_path / "repository" / "digits" / "config.pbtxt").is_file()

@@ -122,3 +122,5 @@ from .verification.scores import MetricScore as MetricScore
 from .verification.tasks.base import Figure as Figure
 from .verification.tasks.base import SampleScore as SampleScore
 from .verification.tasks.base import TaskScore as TaskScore
+from .verification.views import Box as Box
+from .verification.views import View as View

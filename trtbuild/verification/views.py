@@ -16,7 +16,7 @@ __all__ = ["LONGEST_SIDE", "Answer", "Box", "Pixels", "View", "as_pixels"]
 LONGEST_SIDE = 320
 """Of a picture, in pixels."""
 
-Pixels: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
+Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 """A picture, uint8 ``[height, width, 3]``, RGB."""
 
 # Values up to here are shares of full brightness, and beyond it pixel values.
