@@ -69,6 +69,8 @@ class World:
 
 def install(library: ctypes.CDLL, major: int, number: int) -> World:
     """Make `library`, the stand-in libnvinfer, answer with a new world."""
+    import tensorrt
+
     from tests.tensorrt_stub.builder import Builder
     from tests.tensorrt_stub.network import OnnxParser, PluginRegistry
     from tests.tensorrt_stub.runtime import OnnxParserRefitter, Refitter, Runtime
@@ -94,6 +96,7 @@ def install(library: ctypes.CDLL, major: int, number: int) -> World:
     Native._kept.append(kept)
     library.standin_set_create(kept)
     library.standin_set_library_version(number)
+    tensorrt.__spec__ = None  # it answers in this process alone, so builds stay here
     return world
 
 

@@ -11,9 +11,10 @@ from trtbuild.artifact import Artifact
 from trtbuild.backends import AUTO
 from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.tensorrt import TensorRTBackend
-from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
+from trtbuild.backends.tensorrt.apart import build_plan_apart, find_refusals_apart
+from trtbuild.backends.tensorrt.builder import Blueprint
 from trtbuild.backends.tensorrt.profiles import profiles_for, values_for
-from trtbuild.backends.tensorrt.refusals import Refusal, find_refusals
+from trtbuild.backends.tensorrt.refusals import Refusal
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError, in_one_tree
 from trtbuild.files import temporary_folder
 from trtbuild.model import input_specs, read_model, temporary_file
@@ -108,7 +109,7 @@ def check_network(recipe: CheckRecipe, progress: Progress = silent) -> NetworkCh
     if not recipe.model.is_file():
         raise InputError(f"the network '{recipe.model}' does not exist; give the path of a file.")
     progress("parse", 0, 1)
-    found = find_refusals(tensorrt, recipe.model, recipe.tensorrt.plugins)
+    found = find_refusals_apart(tensorrt, recipe.model, recipe.tensorrt.plugins)
     progress("parse", 1, 1)
     trial = None
     if recipe.build and not found.refused:
@@ -160,7 +161,7 @@ def _trial(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> Build
         )
         request = BuildRequest(artifact, folder, options=options)
         try:
-            built = build_plan(tensorrt, blueprint, request, options, progress)
+            built = build_plan_apart(tensorrt, blueprint, request, options, progress)
         except ModelError as error:
             return BuildTrial(False, time.perf_counter() - started, 0, str(error))
         return BuildTrial(True, time.perf_counter() - started, built.file.stat().st_size, "")
@@ -183,11 +184,11 @@ def check_form(form: Path, source: Path, plugins: tuple[Path, ...] = ()) -> None
         tensorrt = _parser(AUTO)
     except MissingError:
         return
-    found = find_refusals(tensorrt, form, plugins)
+    found = find_refusals_apart(tensorrt, form, plugins)
     if not found.refused:
         return
     told = "; ".join(f"'{one.node}' ({one.operator}): {one.reason}" for one in found.refused)
-    if find_refusals(tensorrt, source, plugins).refused:
+    if find_refusals_apart(tensorrt, source, plugins).refused:
         _log.warning(
             "%s does not take '%s', and so not its INT8 form: %s. `trtbuild check` says what can be done.",
             tensorrt,

@@ -8,11 +8,9 @@ native fault cannot be caught in the process that meets it. `IsolatedProcess` is
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import signal
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from trtbuild.errors import ExecutionError, OutOfTimeError
+from trtbuild.runtime.child import how_it_ended, start_module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,14 +153,7 @@ class IsolatedProcess:
             reason = "its process has been ended"
             raise ExecutionError(f"the network cannot be run: {reason}.", reason)
         if self._process is None:
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "trtbuild.runtime.isolated_worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-            )
+            self._process = start_module("trtbuild.runtime.isolated_worker", subprocess.DEVNULL)
         return self._process
 
     def _died(self, process: subprocess.Popen[bytes], *, in_time: bool) -> ExecutionError:
@@ -175,8 +167,7 @@ class IsolatedProcess:
         if code == -getattr(signal, "SIGXCPU", 0):
             reason = f"it took more than some {self._processor_seconds:g} s of processor time"
             return OutOfTimeError(f"the network was given up: {reason}.", reason)
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        reason = f"ONNX Runtime died of it ({how})"
+        reason = f"ONNX Runtime died of it ({how_it_ended(code)})"
         return ExecutionError(f"the network cannot be run: {reason}.", reason)
 
 

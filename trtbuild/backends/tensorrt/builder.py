@@ -13,7 +13,7 @@ from trtbuild.backends.tensorrt.implicit import calibrating, needs_device
 from trtbuild.backends.tensorrt.network import parse_network
 from trtbuild.backends.tensorrt.profiles import add_profiles
 from trtbuild.backends.tensorrt.progress import interruptible, make_monitor
-from trtbuild.backends.tensorrt.shape_inputs import bounded_values
+from trtbuild.backends.tensorrt.shape_inputs import bounded_values, count_values
 from trtbuild.backends.tensorrt.timing_cache import load_timing_cache, save_timing_cache
 from trtbuild.errors import MissingError, ModelError, OptionError
 from trtbuild.files import write_bytes
@@ -23,17 +23,22 @@ from trtbuild.runtime.tensorrt.plugins import load_plugins
 from trtbuild.runtime.tensorrt.streams import write_through
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from trtbuild.backends.base import BuildRequest
+    from trtbuild.backends.tensorrt.implicit import Calibrating
+    from trtbuild.backends.tensorrt.shape_inputs import Count
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.progress import Progress
     from trtbuild.runtime.cuda import Device
     from trtbuild.runtime.tensorrt.engine import Profile
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["Blueprint", "Built", "build_plan"]
+    Calibrate = Callable[[Any, Any, Any, Device | None, Log], AbstractContextManager[Calibrating]]
+
+__all__ = ["Blueprint", "Built", "build_network", "build_plan"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def build_plan(
     options: TensorRTOptions,
     progress: Progress,
 ) -> Built:
-    """Build a plan.
+    """Build a plan in this process.
 
     Args:
         tensorrt: the installed version.
@@ -113,9 +118,53 @@ def build_plan(
         MissingError: TensorRT does not start, or the GPU is not there.
         KeyboardInterrupt: Ctrl-C; the build was cancelled.
     """
+    count = functools.partial(count_values, request.calibration_batches)
+    if not blueprint.implicit:
+        return build_network(tensorrt, blueprint, options, progress, count=count, fp16=request.fp16)
+
+    def calibrate(
+        builder: Any, config: Any, network: Any, device: Device | None, log: Log
+    ) -> AbstractContextManager[Calibrating]:
+        return calibrating(tensorrt, builder, config, network, request, options, device, log)
+
+    return build_network(
+        *(tensorrt, blueprint, options, progress),
+        count=count,
+        fp16=request.fp16,
+        calibrate=calibrate,
+        feeds=needs_device(request, options),
+    )
+
+
+def build_network(
+    tensorrt: TensorRT,
+    blueprint: Blueprint,
+    options: TensorRTOptions,
+    progress: Progress,
+    *,
+    count: Count,
+    fp16: bool,
+    calibrate: Calibrate | None = None,
+    feeds: bool = False,
+) -> Built:
+    """Build a plan from a network and nothing else, unless `calibrate` brings calibration data.
+
+    Args:
+        tensorrt: the installed version.
+        blueprint: what to build.
+        options: see `TensorRTOptions`.
+        progress: shown each phase of the build.
+        count: the values that inputs have in the calibration data.
+        fp16: whether what is not INT8 runs in FP16; what to do about a failure depends on it.
+        calibrate: sets up implicit INT8 while the block lasts.
+        feeds: whether it feeds batches to the GPU.
+
+    Raises:
+        ModelError, OptionError, MissingError, KeyboardInterrupt: as of `build_plan`.
+    """
     log = Log()
     logger = make_logger(tensorrt, log)
-    with _device(request, blueprint, options) as device:
+    with _device(options, feeds=feeds) as device:
         builder = _make_builder(tensorrt, logger, log)
         load_plugins(tensorrt, logger, log, options.plugins)
         config = made(builder.create_builder_config(), "builder configuration", log)
@@ -128,7 +177,7 @@ def build_plan(
             strongly_typed=blueprint.strongly_typed,
             native_instance_norm=options.version_compatible,
         )
-        values = bounded_values(network, blueprint.values, request.calibration_batches)
+        values = bounded_values(network, blueprint.values, count)
         with explained(log, f"{tensorrt} refuses an option", OptionError):
             apply_options(tensorrt, builder, config, options, log)
             add_profiles(builder, config, blueprint.profiles, log, values)
@@ -137,42 +186,36 @@ def build_plan(
             timing_cache = load_timing_cache(config, options, log)
         with contextlib.ExitStack() as stack:
             calibration = None
-            if blueprint.implicit:
-                calibration = stack.enter_context(
-                    calibrating(tensorrt, builder, config, network, request, options, device, log)
-                )
+            if calibrate is not None:
+                calibration = stack.enter_context(calibrate(builder, config, network, device, log))
             file = blueprint.onnx.with_suffix(".plan")
-            done = _run(tensorrt, builder, network, config, log, progress, file)
+            done = _run(*(tensorrt, builder, network, config, log, progress, file))
             run = calibration.run if calibration else None
             if not done and (run is None or run.error is None):
-                raise _no_engine(tensorrt, log, request)
+                raise _no_engine(tensorrt, log, fp16=fp16)
             cache = run.finish() if run else None
             feeder = run.feeder if run else None
             with explained(log, "TensorRT does not tell what the build used"):
                 timings = save_timing_cache(config, options, log)
                 flags = _flags_set(tensorrt, config)
-            built = Built(
-                file=file,
-                cache=cache,
-                range_source=calibration.source if calibration else "",
-                calibrator=calibration.calibrator if calibration else "",
-                num_batches=feeder.num_batches if feeder else 0,
-                num_samples_left_out=feeder.num_samples_left_out if feeder else 0,
-                timing_cache=timings,
-                flags=flags,
-                values=values,
-                log=log,
-            )
         del parser, timing_cache  # both had to live until here
-    return built
+    return Built(
+        file=file,
+        cache=cache,
+        range_source=calibration.source if calibration else "",
+        calibrator=calibration.calibrator if calibration else "",
+        num_batches=feeder.num_batches if feeder else 0,
+        num_samples_left_out=feeder.num_samples_left_out if feeder else 0,
+        timing_cache=timings,
+        flags=flags,
+        values=values,
+        log=log,
+    )
 
 
 @contextlib.contextmanager
-def _device(
-    request: BuildRequest, blueprint: Blueprint, options: TensorRTOptions
-) -> Iterator[Device | None]:
+def _device(options: TensorRTOptions, *, feeds: bool) -> Iterator[Device | None]:
     """Make the chosen GPU current; without need (the first GPU, no batches) no provider is opened."""
-    feeds = blueprint.implicit and needs_device(request, options)
     if not feeds and options.device == 0:
         yield None
         return
@@ -210,9 +253,9 @@ def _run(
     return plan is not None
 
 
-def _no_engine(tensorrt: TensorRT, log: Log, request: BuildRequest) -> ModelError:
+def _no_engine(tensorrt: TensorRT, log: Log, *, fp16: bool) -> ModelError:
     reason = log.reason()
-    advice = advice_on_build(reason, fp16=request.fp16)
+    advice = advice_on_build(reason, fp16=fp16)
     return ModelError(f"{tensorrt} built no engine: {reason}.{advice}")
 
 

@@ -12,12 +12,14 @@ from trtbuild.errors import OptionError
 from trtbuild.runtime.tensorrt.engine import ShapeRange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from trtbuild.runtime.session import Feeds
     from trtbuild.runtime.tensorrt.engine import Profile
 
-__all__ = ["bounded_values", "shape_inputs"]
+    Count = Callable[[Sequence[str]], Mapping[str, Counter[tuple[int, ...]]]]
+
+__all__ = ["bounded_values", "count_values", "shape_inputs"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def shape_inputs(network: Any) -> list[str]:
 def bounded_values(
     network: Any,
     given: Sequence[Profile],
-    batches: Callable[[], Iterable[Feeds]] | None,
+    count: Count,
 ) -> Sequence[Profile]:
     """Return the bounds of every input that holds a shape, for each profile.
 
@@ -41,7 +43,7 @@ def bounded_values(
     Args:
         network: as TensorRT has parsed it.
         given: bounds of some of them.
-        batches: starts a pass over the calibration data; None where there is none.
+        count: see `count_values`; asked once, and only where bounds are missing.
 
     Raises:
         OptionError: bounds of an input that holds no shape, or none where one does.
@@ -55,7 +57,7 @@ def bounded_values(
     missing = [name for name in holding if not given or name not in given[0]]
     if not missing:
         return given
-    seen = _seen(missing, batches() if batches is not None else ())
+    seen = count(missing)
     for name in missing:
         if not seen[name]:
             raise OptionError(
@@ -74,10 +76,17 @@ def bounded_values(
     return [{**found, **profile} for profile in given or [{}]]
 
 
-def _seen(names: Iterable[str], batches: Iterable[Feeds]) -> dict[str, Counter[tuple[int, ...]]]:
-    """Count the values that each input has in the data."""
+def count_values(
+    batches: Callable[[], Iterable[Feeds]] | None, names: Sequence[str]
+) -> Mapping[str, Counter[tuple[int, ...]]]:
+    """Return how often each input has which values in the calibration data.
+
+    Args:
+        batches: starts a pass over the data; None where there is none.
+        names: of the inputs.
+    """
     counts: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in names}
-    for feeds in batches:
+    for feeds in batches() if batches is not None else ():
         for name, counter in counts.items():
             if name in feeds:
                 counter[tuple(map(int, np.ravel(feeds[name])))] += 1

@@ -1,0 +1,153 @@
+"""NVIDIA's library works in a process of its own: what ends that one does not end the command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.parser
+import pytest
+
+from tests.command import trtbuild
+from tests.trtbuild.backends.tensorrt import networks
+from trtbuild.backends.tensorrt import TensorRTBackend, apart
+from trtbuild.backends.tensorrt.apart import find_refusals_apart
+from trtbuild.errors import ModelError
+from trtbuild.runtime.child import how_it_ended
+from trtbuild.runtime.tensorrt.versions import RTX, TensorRT
+
+# TensorRT for RTX 1.7.1 parses it, and ends its process by SIGSEGV when it builds it.
+DEADLY = """<ir_version: 11, opset_import: ["" : 23]>
+    net (float[1, 4, 16, 32] x) => (float[1, 4, 16, 32] y) <float[4, 4, 1, 1] w = {WEIGHTS}> {
+        q = Conv(x, w)
+        y = Attention(q, q, q)
+    }""".replace("WEIGHTS", ", ".join(str(1 + number / 16) for number in range(16)))
+
+
+@pytest.fixture
+def deadly(rtx: TensorRT, tmp_path: Path) -> Path:
+    path = tmp_path / "deadly.onnx"
+    onnx.save(onnx.parser.parse_model(DEADLY), path)
+    return path
+
+
+def test_a_builder_that_dies_is_an_answer_of_the_check(
+    deadly: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trtbuild(capsys, "check", deadly).code == 0
+    built = trtbuild(capsys, "check", deadly, "--build", "--json")
+    assert built.code == 1
+    assert "died while it built" in built.json["build"]["reason"]
+
+
+def test_a_builder_that_dies_is_one_sentence_and_leaves_nothing(
+    deadly: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    said = trtbuild(
+        capsys,
+        "engine",
+        deadly,
+        "--int8",
+        "--random-data",
+        *("--backend", "tensorrt-rtx", "-o", out),
+    ).sentence
+    assert "died while it built 'deadly' (SIGSEGV" in said
+    assert "no plan was written" in said
+    assert "--fp16" in said
+    assert list(out.iterdir()) == []
+
+
+def test_a_parser_that_dies_takes_nothing(rtx: TensorRT, tmp_path: Path, worker: Path) -> None:
+    worker.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGABRT)\n")
+    (refusal,) = find_refusals_apart(rtx, tmp_path / "any.onnx").refused
+    assert "SIGABRT" in refusal.reason
+
+
+def test_short_memory_is_told_as_such(rtx: TensorRT, worker: Path) -> None:
+    worker.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with pytest.raises(ModelError, match="memory is short"):
+        TensorRTBackend(product=RTX).build(networks.request(networks.calibrated(), None))
+
+
+def test_what_it_printed_last_is_told(rtx: TensorRT, worker: Path) -> None:
+    worker.write_text("import sys\nsys.exit('out of cheese')\n")
+    with pytest.raises(ModelError, match=r"exit code 1, printed 'out of cheese'"):
+        TensorRTBackend(product=RTX).build(networks.request(networks.calibrated(), None))
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a module that is started in the worker's place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(apart, "_WORKER", "stand_in_worker")
+    return tmp_path / "stand_in_worker.py"
+
+
+# Builds until it is killed: its display of the first step never comes back.
+ENDLESS = """
+import sys, time
+from pathlib import Path
+from tests.trtbuild.backends.tensorrt import networks
+from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.backends.tensorrt import apart
+from trtbuild.runtime.tensorrt.versions import RTX
+from tests.trtbuild.backends.tensorrt.test_native import showing
+
+start = apart.start_module
+
+def started(*arguments):
+    process = start(*arguments)
+    print(process.pid, flush=True)
+    return process
+
+apart.start_module = started
+request = networks.request(networks.calibrated(), None)
+TensorRTBackend(product=RTX).build(showing(request, lambda *step: time.sleep(600)))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_it_ends_with_its_parent(rtx: TensorRT, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, cwd=tmp_path, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+    assert _is_gone(child)
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process ends within a minute; nobody here can wait for another's child."""
+    for _ in range(600):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_warnings_and_log_come_through(
+    rtx: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = networks.request(networks.calibrated(), None)
+    details: dict[str, Any] = dict(TensorRTBackend(product=RTX).build(request).details)
+    assert details["weights_bytes"]  # found in a line that TensorRT logged in the other process
+
+
+def test_signals_have_names() -> None:
+    assert how_it_ended(-11) == "SIGSEGV"
+    assert how_it_ended(3) == "exit code 3"

@@ -1,0 +1,195 @@
+"""NVIDIA's parser and builder in a process of their own, so that what ends it does not end the command.
+
+The library stops its process by a signal for some networks: TensorRT for RTX 1.7.1 does, of an FP32 Attention
+whose queries, keys and values are one tensor. This is the side that asks; `apart_worker` is the other.
+
+Implicit builds stay in this process: their calibrator is called back for every batch, and batches lie in
+memory of this process's CUDA context.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import tempfile
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+from trtbuild.backends.tensorrt.builder import Built, build_plan
+from trtbuild.backends.tensorrt.refusals import Refusal, Refusals, find_refusals
+from trtbuild.backends.tensorrt.shape_inputs import count_values
+from trtbuild.errors import ModelError
+from trtbuild.progress import Progress, silent
+from trtbuild.runtime.child import how_it_ended, start_module
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from trtbuild.backends.base import BuildRequest
+    from trtbuild.backends.tensorrt.builder import Blueprint
+    from trtbuild.options.tensorrt import TensorRTOptions
+    from trtbuild.runtime.tensorrt.versions import TensorRT
+
+__all__ = ["build_plan_apart", "find_refusals_apart"]
+
+_log = logging.getLogger(__name__)
+
+_WORKER = "trtbuild.backends.tensorrt.apart_worker"
+_KILLED = "SIGKILL"
+
+
+class _DiedError(Exception):
+    """The other process ended without an answer; the message says how, and what was last heard."""
+
+
+def build_plan_apart(
+    tensorrt: TensorRT,
+    blueprint: Blueprint,
+    request: BuildRequest,
+    options: TensorRTOptions,
+    progress: Progress,
+) -> Built:
+    """Build a plan as `build_plan` does, in a process of its own unless a calibrator is needed.
+
+    Raises:
+        ModelError: as of `build_plan`, and when the library ended its process.
+        OptionError, MissingError: as of `build_plan`.
+        KeyboardInterrupt: Ctrl-C; the other process was ended.
+    """
+    if blueprint.implicit or not _can_be_apart(tensorrt):
+        return build_plan(tensorrt, blueprint, request, options, progress)
+
+    def count(names: Sequence[str]) -> Any:
+        return count_values(request.calibration_batches, names)
+
+    asked = (tensorrt.product.backend, blueprint, options, request.fp16)
+    try:
+        built = _answer("build", asked, _Heard(progress, count))
+    except _DiedError as error:
+        raise ModelError(
+            f"{tensorrt} died while it built '{request.artifact.name}' ({error}); no plan was written. "
+            f"{_what_to_try(str(error), fp16=request.fp16)}"
+        ) from error
+    assert isinstance(built, Built)
+    return built
+
+
+def find_refusals_apart(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) -> Refusals:
+    """Return what the parser does not take, as `find_refusals`; a parser that dies takes nothing.
+
+    Raises:
+        ModelError, InputError, OptionError, MissingError: as of `find_refusals`.
+    """
+    if not _can_be_apart(tensorrt):
+        return find_refusals(tensorrt, path, plugins)
+    try:
+        found = _answer("find_refusals", (tensorrt.product.backend, path, tuple(plugins)), _Heard())
+    except _DiedError as error:
+        reason, advice = f"the parser died of the network ({error})", _what_to_try(str(error))
+        return Refusals((Refusal("", "", reason, advice.rstrip("."), needs_plugin=False),))
+    assert isinstance(found, Refusals)
+    return found
+
+
+def _can_be_apart(tensorrt: TensorRT) -> bool:
+    """Whether another process can import this TensorRT; a module made in this one cannot be found there."""
+    return getattr(tensorrt.module, "__spec__", None) is not None
+
+
+def _what_to_try(how: str, *, fp16: bool = True) -> str:
+    if _KILLED in how:
+        return "The system ends processes like that when memory is short: free some, or build elsewhere."
+    half = "" if fp16 else "`trtbuild engine --fp16`, "
+    return (
+        f"That is a fault in NVIDIA's library. Try {half}another opset or exporter (an Attention written as "
+        "MatMul and Softmax, for example), or another version of the library."
+    )
+
+
+@dataclass
+class _Heard:
+    """What the other process tells while it works, and what it asks.
+
+    Attributes:
+        progress: shown how far it is.
+        count: answers which values inputs have; see `count_values`.
+        errors: what TensorRT said that is wrong.
+        phase: what it was doing last.
+    """
+
+    progress: Progress = silent
+    count: Callable[[Sequence[str]], Any] | None = None
+    errors: list[str] = field(default_factory=list)
+    phase: str = ""
+
+    def take(self, told: tuple[Any, ...], requests: IO[bytes]) -> None:
+        """Pass on one message; see `apart_worker` for their forms."""
+        kind, *content = told
+        if kind == "progress":
+            self.phase = content[0]
+            self.progress(*content)
+        elif kind == "log":
+            name, level, text = content
+            logging.getLogger(name).log(level, "%s", text)
+        elif kind == "said":
+            self.errors.append(content[0])
+        elif kind == "count":
+            assert self.count is not None
+            _send(requests, self.count(content[0]))
+
+    def last(self) -> list[str]:
+        """What to say of a process that is gone: its phase, and TensorRT's last error."""
+        phase = [f"in the phase '{self.phase.rpartition(': ')[2]}'"] if self.phase else []
+        return phase + [f"after '{text.rstrip('. ')}'" for text in self.errors[-1:]]
+
+
+def _answer(job: str, arguments: tuple[Any, ...], heard: _Heard) -> Any:
+    """Let a new process do one job, and return its answer or raise its error."""
+    with tempfile.TemporaryFile() as errors, _started(errors) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            _send(process.stdin, (job, *arguments))
+            while True:
+                told = pickle.load(process.stdout)  # noqa: S301 - our own process wrote it
+                if told[0] in ("ok", "error"):
+                    break
+                heard.take(told, process.stdin)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            how = [how_it_ended(process.wait()), *heard.last(), *_printed(errors)]
+            raise _DiedError(", ".join(how)) from error
+        for line in _printed(errors):
+            _log.info("TensorRT's process %s", line)
+    if told[0] == "error":
+        raise told[1]
+    return told[1]
+
+
+@contextlib.contextmanager
+def _started(errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the other process, and end it with the block, however that ends."""
+    process = start_module(_WORKER, errors)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def _send(stream: IO[bytes], message: Any) -> None:
+    pickle.dump(message, stream, protocol=5)
+    stream.flush()
+
+
+def _printed(errors: IO[bytes]) -> list[str]:
+    """The last line that the process printed, where there is one."""
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return [f"printed '{lines[-1].strip()[:200]}'"] if lines else []

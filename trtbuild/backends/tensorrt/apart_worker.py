@@ -1,0 +1,141 @@
+"""The other side of `trtbuild.backends.tensorrt.apart`: this module, run, does one job with NVIDIA's library.
+
+The job comes on standard input; what is told goes to what was standard output, both pickled:
+
+    ("progress", stage, done, total)    how far it is
+    ("log", logger, level, text)        a line of ours for the log
+    ("said", text)                      an error of TensorRT's, in case no answer follows
+    ("count", names)                    wants `count_values` of these inputs on standard input
+    ("ok", result), ("error", error)    the end
+
+The process ends with its parent, when standard input does. Ctrl-C is the parent's, which ends this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.backends.tensorrt.builder import build_network
+from trtbuild.backends.tensorrt.refusals import find_refusals
+from trtbuild.errors import TrtbuildError
+from trtbuild.runtime.tensorrt.logger import Log, make_logger
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from trtbuild.backends.tensorrt.builder import Blueprint, Built
+    from trtbuild.backends.tensorrt.refusals import Refusals
+    from trtbuild.options.tensorrt import TensorRTOptions
+
+_PRODUCTS = {product.backend: product for product in (TENSORRT, RTX)}
+
+
+def main() -> None:
+    """Do the one job that is sent."""
+    with contextlib.suppress(ValueError, OSError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = _Parent()
+    logging.basicConfig(handlers=[_Passing(parent)], level=logging.INFO)
+    job, *arguments = parent.hear()
+    jobs: dict[str, Callable[..., Any]] = {"build": _build, "find_refusals": _find_refusals}
+    try:
+        parent.tell("ok", jobs[job](parent, *arguments))
+    except TrtbuildError as error:
+        parent.tell("error", error)
+    except Exception:  # noqa: BLE001  a bug of ours is shown with its trace by the parent
+        parent.tell(
+            "error", RuntimeError(f"in the process of the build:\n{traceback.format_exc()}")
+        )
+
+
+class _Parent:
+    """Who started this process."""
+
+    def __init__(self) -> None:
+        self._answers = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)  # what libraries print must not come between
+        self._lock = threading.Lock()
+        self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def tell(self, *message: Any) -> None:
+        """Send a message; threads of TensorRT's log and report, too."""
+        content = pickle.dumps(message, protocol=5)
+        with self._lock:
+            self._answers.write(content)
+            self._answers.flush()
+
+    def hear(self) -> Any:
+        """Return the next message."""
+        return self._heard.get()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._heard.put(pickle.load(sys.stdin.buffer))  # noqa: S301 - our parent wrote it
+        os._exit(1)
+
+    def progress(self, stage: str, done: int, total: int | None) -> None:
+        self.tell("progress", stage, done, total)
+
+    def count(self, names: Sequence[str]) -> Any:
+        self.tell("count", list(names))
+        return self.hear()
+
+
+class _Passing(logging.Handler):
+    """Passes log lines on to the parent's loggers."""
+
+    def __init__(self, parent: _Parent) -> None:
+        super().__init__()
+        self._parent = parent
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._parent.tell("log", record.name, record.levelno, record.getMessage())
+
+
+class _Telling(deque[tuple[str, str]]):
+    """The lines of a log, of which the parent hears the errors at once: the next step may end the process."""
+
+    def __init__(self, parent: _Parent) -> None:
+        super().__init__(maxlen=1)
+        self._parent = parent
+
+    def append(self, line: tuple[str, str]) -> None:
+        severity, text = line
+        if severity in ("INTERNAL_ERROR", "ERROR"):
+            self._parent.tell("said", text)
+
+
+def _build(
+    parent: _Parent, backend: str, blueprint: Blueprint, options: TensorRTOptions, fp16: bool
+) -> Built:
+    tensorrt = installed(_PRODUCTS[backend])
+    told = Log(_Telling(parent))
+    make_logger(tensorrt, told)
+    return build_network(
+        tensorrt, blueprint, options, parent.progress, count=parent.count, fp16=fp16
+    )
+
+
+def _find_refusals(parent: _Parent, backend: str, path: Path, plugins: Sequence[Path]) -> Refusals:
+    tensorrt = installed(_PRODUCTS[backend])
+    told = Log(_Telling(parent))
+    make_logger(tensorrt, told)
+    return find_refusals(tensorrt, path, plugins)
+
+
+if __name__ == "__main__":
+    main()
