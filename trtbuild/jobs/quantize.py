@@ -12,7 +12,7 @@ from trtbuild.jobs.foreign import left_behind, with_left_behind
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.jobs.targets import quantize_target
 from trtbuild.model import write_model
-from trtbuild.quantization import place, portable_form, quantize, say_without_range
+from trtbuild.quantization import check_floats, place, portable_form, quantize, say_without_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,7 @@ def decide(recipe: QuantizeRecipe) -> Placement:
     """
     artifact = prepare(load(recipe.model))
     floats = (recipe.float_patterns, recipe.float_groups)
+    check_floats(artifact.model, *floats, quantize_target(recipe))
     placement = place(artifact.model, *floats, target=quantize_target(recipe))
     return replace(placement, decisions=(*placement.decisions, *left_behind(artifact)))
 
@@ -64,8 +65,10 @@ def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
     artifact = prepare(load(recipe.model))
     ranges = load_calibration(recipe.calibration, artifact.source)
     artifact = replace(artifact.with_calibration(ranges), target=quantize_target(recipe))
-    say_without_range(artifact, recipe.float_patterns, recipe.float_groups, is_strict=recipe.strict)
-    artifact = quantize(artifact, recipe.float_patterns, recipe.float_groups)
+    floats = (recipe.float_patterns, recipe.float_groups)
+    check_floats(artifact.model, *floats, artifact.target)
+    say_without_range(artifact, *floats, is_strict=recipe.strict)
+    artifact = quantize(artifact, *floats)
     assert artifact.quantized is not None
     whole = artifact.whole(artifact.quantized)
     quantized = whole if recipe.form == "tensorrt" else portable_form(artifact)

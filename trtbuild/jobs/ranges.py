@@ -14,7 +14,7 @@ from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.traversal import all_nodes, bodies, label
 from trtbuild.options.effort import seconds_for
 from trtbuild.options.tensorrt import RangeSource
-from trtbuild.quantization import place, say_without_range, watched_tensors
+from trtbuild.quantization import check_floats, place, say_without_range, watched_tensors
 from trtbuild.quantization.half import float_activations
 from trtbuild.quantization.masks import reaches_minus_infinity
 from trtbuild.records import encode
@@ -45,17 +45,18 @@ def int8_candidate(
 
     Raises:
         ModelError: nothing of the network would run in INT8.
-        OptionError: a pattern or a name takes nothing out of INT8.
+        OptionError: a pattern matches nothing, or a name is that of no group.
         DataError: a sample does not load, or a tensor holds NaN or infinity.
         InputError: the file does not fit; or, of a strict recipe, a tensor has no range.
     """
     started = time.monotonic()
+    kept = (recipe.float_patterns, recipe.float_groups)
+    check_floats(artifact.model, *kept, artifact.target)
     if recipe.calibration is not None:
         artifact = _with_earlier_ranges(artifact, plan, recipe)
     else:
         artifact = _calibrated(artifact, plan, recipe, progress)
     artifact = _with_cache_told(artifact, recipe)
-    kept = (recipe.float_patterns, recipe.float_groups)
     say_without_range(artifact, *kept, is_strict=recipe.strict)
     kept_float = (recipe.float_patterns, frozenset(recipe.float_groups))
     start = Candidate(_with_given(artifact), *kept_float)
@@ -148,7 +149,7 @@ def observed_tensors(artifact: Artifact, recipe: EngineRecipe) -> tuple[str, ...
 
     Raises:
         ModelError: there is none.
-        OptionError: a pattern or a name takes nothing out of INT8.
+        OptionError: a pattern matches nothing, or a name is that of no group.
     """
     floats = (recipe.float_patterns, recipe.float_groups)
     tensors = watched_tensors(artifact.model, *floats, artifact.target)

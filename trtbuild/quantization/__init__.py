@@ -13,7 +13,7 @@ from trtbuild.plan import (
 from trtbuild.quantization.by_ranges import place_by_ranges, say_without_range
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import place_portable, unsigned
-from trtbuild.quantization.placement import place
+from trtbuild.quantization.placement import check_floats, place
 from trtbuild.quantization.ranges import plan_with_ranges
 from trtbuild.quantization.stage import portable_form, quantize, watched_tensors
 from trtbuild.quantization.weights import quantize_weight, weight_scales
@@ -24,6 +24,7 @@ __all__ = [
     "Plan",
     "QuantParams",
     "WeightPoint",
+    "check_floats",
     "insert",
     "place",
     "place_by_ranges",

@@ -14,6 +14,7 @@ from trtbuild.quantization.selection import (
     check_patterns,
     matches,
     output_group_name,
+    say_idle_patterns,
 )
 from trtbuild.quantization.tensorrt_placement import place_tensorrt
 from trtbuild.target import installed_target
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from trtbuild.plan import Consumer, Placement
     from trtbuild.target import Target
 
-__all__ = ["place"]
+__all__ = ["check_floats", "place"]
 
 
 def place(
@@ -49,11 +50,12 @@ def place(
         apart: inputs of Concats that keep a scale of their own in TensorRT's form.
 
     Raises:
-        OptionError: a pattern or a name takes nothing out of INT8.
+        OptionError: a pattern matches nothing, or a name is that of no group.
         ModelError: the network holds Q/DQ already.
     """
     check_is_float(model)
     always = masked_sums(model)
+    check_patterns(model, float_patterns)
     target = target or installed_target()
     placement = _placed(model, always, target, apart)
     floats = _floats(model, float_patterns, float_groups)
@@ -61,7 +63,6 @@ def place(
         return placement
     chosen = _placed(model, {**always, **(because or {}), **floats}, target, apart)
     known = (*placement.groups, *(group for group in chosen.groups if not group.int8))
-    check_patterns(model, float_patterns, known)
     unknown = sorted(set(float_groups) - {group.name for group in known})
     if unknown:
         raise OptionError(
@@ -69,6 +70,24 @@ def place(
             "`trtbuild quantize --list` prints them."
         )
     return chosen
+
+
+def check_floats(
+    model: ir.Model,
+    float_patterns: Sequence[str],
+    float_groups: Collection[str],
+    target: Target | None = None,
+) -> None:
+    """Check what a user keeps in float, before anything is calibrated; a pattern that is idle gets a warning.
+
+    Raises:
+        OptionError: a pattern matches nothing, or a name is that of no group.
+        ModelError: the network holds Q/DQ already.
+    """
+    if float_patterns or float_groups:
+        place(model, float_patterns, float_groups, target=target)
+    if float_patterns:
+        say_idle_patterns(model, float_patterns, place(model, target=target).groups)
 
 
 def _placed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,10 @@ __all__ = [
     "matches",
     "no_int8_form",
     "output_group_name",
+    "say_idle_patterns",
 ]
+
+_log = logging.getLogger(__name__)
 
 _QUANTIZED = frozenset(
     {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"}
@@ -58,31 +62,40 @@ def matches(pattern: str, name: str, op_type: str) -> bool:
     return pattern in (name, op_type) or any(fnmatchcase(text, pattern) for text in (name, op_type))
 
 
-def check_patterns(model: ir.Model, patterns: Sequence[str], groups: Iterable[Group]) -> None:
-    """Check that each pattern takes something out of INT8.
+def check_patterns(model: ir.Model, patterns: Sequence[str]) -> None:
+    """Check that each pattern matches something of the network.
+
+    Raises:
+        OptionError: a pattern matches nothing.
+    """
+    for pattern in patterns:
+        if not any(matches(pattern, name, op) for name, op, _ in _nameable(model)):
+            raise OptionError(
+                f"--float '{pattern}' matches no node and no op type of the network; "
+                "`trtbuild quantize --list` prints the names."
+            )
+
+
+def say_idle_patterns(model: ir.Model, patterns: Sequence[str], groups: Iterable[Group]) -> None:
+    """Warn of each pattern that takes nothing out of INT8: what it matches is in float without it.
 
     Args:
         model: the network.
-        patterns: of the user.
+        patterns: of the user; each matches something.
         groups: those that patterns can take to float.
-
-    Raises:
-        OptionError: a pattern matches nothing, or only what reads no Q/DQ.
     """
     groups = tuple(groups)
     for pattern in patterns:
         if any(matches(pattern, group.name, group.op_type) for group in groups):
             continue
         found = [text for name, op, text in _nameable(model) if matches(pattern, name, op)]
-        if not found:
-            raise OptionError(
-                f"--float '{pattern}' matches no node and no op type of the network; "
-                "`trtbuild quantize --list` prints the names."
-            )
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        raise OptionError(
-            f"--float '{pattern}' changes nothing: it matches {', '.join(found[:_NAMED])}{more}, and no "
-            "Q/DQ stand there; `trtbuild quantize --list` prints where they do."
+        _log.warning(
+            "--float '%s' changes nothing: it matches %s%s, and no Q/DQ stand there without it either; "
+            "`trtbuild quantize --list` prints where they do.",
+            pattern,
+            ", ".join(found[:_NAMED]),
+            more,
         )
 
 

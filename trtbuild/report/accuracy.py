@@ -203,10 +203,14 @@ def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
             (name, one.name, interval(one.estimate, _FORMS[one.unit], one.unit and f" {one.unit}"))
             for one in figures
         ]
-        captions.append(f"{name}: {task.task}, {task.num_samples} samples, {task.settings}")
+        captions.append(f"{task.task} of {task.num_samples} samples, {task.settings}")
         worst += [(one.name, name, f"{one.value:.3g}") for one in task.worst]
     return (
-        Table((*names("network", "task"), *numbers("figure")), tuple(rows), "; ".join(captions)),
+        Table(
+            (*names("network", "task"), *numbers("figure")),
+            tuple(rows),
+            "; ".join(dict.fromkeys(captions)),
+        ),
         Table(
             (*names("worst samples of the task", "network"), *numbers("figure")),
             tuple(worst),
