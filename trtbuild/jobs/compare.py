@@ -17,7 +17,8 @@ from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import portable_form, quantize
-from trtbuild.quantization.half import to_half
+from trtbuild.quantization.half import magnitudes, to_half
+from trtbuild.quantization.half_rounding import as_rounding_floats
 from trtbuild.result import FLOAT, PORTABLE, TENSORRT_FORM, OtherRule
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.effects import Effects, output_effects
@@ -141,11 +142,13 @@ def compare_with_float(
     task: TaskFactory | None = None,
     preprocess: Preprocess | None = None,
     progress: Progress = silent,
+    *,
+    fp16: bool = False,
 ) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
     """Run the float network, TensorRT's form where there is one, and the engines on `source`.
 
     Where no engine runs here, ONNX Runtime's form stands for it; of a network that is not quantized, the
-    network as TensorRT gets it in FP16.
+    network as TensorRT gets it in FP16. Of FP16, every result is rounded; see `as_rounding_floats`.
 
     Args:
         artifact: the network, with its Q/DQ form if it has one.
@@ -155,6 +158,7 @@ def compare_with_float(
         task: makes the judge of the network's task; None measures none.
         preprocess: how images became inputs, for pictures of the worst samples.
         progress: told of every image.
+        fp16: whether what is not INT8 runs in FP16 in TensorRT's form.
 
     Returns:
         Name (`trtbuild.result`) -> figures against the float network; and the first few batches of what
@@ -162,12 +166,15 @@ def compare_with_float(
     """
     candidates: dict[str, Session] = {}
     if artifact.quantized is not None:
-        candidates[TENSORRT_FORM] = open_session(artifact.quantized, Execution.REFERENCE)
+        form = artifact.quantized
+        if fp16:
+            form = as_rounding_floats(to_half(form, magnitudes(artifact.calibration))[0])
+        candidates[TENSORRT_FORM] = open_session(form, Execution.REFERENCE)
     candidates |= {n: one for n, one in engines.items() if _can_be_compared(artifact, one)}
     if not engines and artifact.quantized is not None:
         candidates[PORTABLE] = open_session(portable_form(artifact))
     elif not engines:
-        half, _ = to_half(artifact.model, {})
+        half = as_rounding_floats(to_half(artifact.model, {})[0])
         candidates[TENSORRT_FORM] = open_session(half, Execution.REFERENCE)
     inputs = input_specs(artifact.source)
     few: list[Batch] = []

@@ -187,7 +187,8 @@ def _built(
     files = _write_network(artifact, output) if recipe.int8 else {}
     task = task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess)
     chosen = chosen_backends(recipe)
-    if recipe.int8 and not any(backend.name in PARSERS for backend, _ in chosen):
+    by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
+    if recipe.int8 and not by_nvidia:
         check_form(output / _form_name(artifact), recipe.model, recipe.tensorrt.plugins)
     with contextlib.ExitStack() as stack:
         request = _request(artifact, plan, recipe, output, progress)
@@ -200,6 +201,7 @@ def _built(
             task,
             recipe.data.preprocess,
             progress,
+            fp16=recipe.fp16 and by_nvidia,
         )
         latency: Mapping[str, Samples] = {}
         if recipe.latency and sessions:

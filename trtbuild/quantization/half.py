@@ -33,7 +33,9 @@ from trtbuild.quantization.half_types import takes_half
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HEADROOM", "SUMMING", "KeptFloat", "float_activations", "to_half"]
+    from calibrators import Calibration
+
+__all__ = ["HEADROOM", "SUMMING", "KeptFloat", "float_activations", "magnitudes", "to_half"]
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 HALF_MAX = float(np.finfo(np.float16).max)
@@ -68,6 +70,12 @@ def float_activations(model: ir.Model) -> frozenset[str]:
     infer_model(typed)
     outputs = (value for node in typed.graph for value in node.outputs)
     return frozenset(value.name for value in outputs if value.name and value.dtype == FLOAT)
+
+
+def magnitudes(calibration: Calibration | None) -> dict[str, float]:
+    """Return the largest magnitude that each tensor had in the calibration data; nothing without one."""
+    ranges = {} if calibration is None else calibration.ranges
+    return {name: given.observed_amax for name, given in ranges.items()}
 
 
 def to_half(

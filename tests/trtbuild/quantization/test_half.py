@@ -15,6 +15,8 @@ from onnx.reference import ReferenceEvaluator
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.model import name_nodes, read_model
 from trtbuild.quantization.half import HALF_MAX, to_half
+from trtbuild.quantization.half_rounding import as_rounding_floats
+from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -378,3 +380,42 @@ def test_an_output_that_is_read_too_keeps_name_and_type() -> None:
     assert _dtypes(half, "Neg") == {HALF}
     r, y = _run(half, {"x": np.array([-1, 1, 2], np.float32)})
     assert (r.tolist(), y.tolist()) == ([0, 1, 2], [0, -1, -2])
+
+
+def test_figures_of_fp16_round_behind_every_node() -> None:
+    """ONNX Runtime hands FP32 from node to node, so that FP16 in the types alone rounds constants only."""
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(16, 16)).astype(np.float32) / 4 for _ in range(6)]
+    steps = "".join(
+        f"m{i} = MatMul(t{i}, w{i})\nt{i + 1} = Tanh(m{i})\n" for i in range(len(weights))
+    )
+    model = _model(
+        f"""<ir_version: 9, opset_import: ["" : 20]> net (float[8, 16] x) => (float[8, 16] y) {{
+            t0 = Identity(x)
+            {steps}
+            y = Identity(t{len(weights)})
+        }}""",
+        **{f"w{i}": weight for i, weight in enumerate(weights)},
+    )
+    x = rng.normal(size=(8, 16)).astype(np.float32)
+
+    def rounded(array: np.ndarray) -> np.ndarray:
+        return array.astype(np.float16).astype(np.float64)
+
+    expected = rounded(x)
+    for weight in weights:
+        expected = rounded(np.tanh(rounded(expected @ rounded(weight))))
+    typed = to_half(model, {})[0]
+    found = open_session(as_rounding_floats(typed), Execution.REFERENCE).run({"x": x})["y"]
+    # FP32 and float64 sums can fall on two sides of a rounding; the next layers carry one ulp of FP16 on
+    near = np.abs(found - expected).max()
+    as_typed = open_session(typed, Execution.REFERENCE).run({"x": x})["y"]
+    assert near < np.abs(as_typed - expected).max() / 2
+    assert np.mean(found == expected) > 0.9
+
+
+def test_a_network_with_fp16_inputs_is_left_to_the_runtime() -> None:
+    text = """<ir_version: 9, opset_import: ["" : 20]>
+        net (float16[4] x) => (float16[4] y) { y = Tanh(x) }"""
+    model = _model(text)
+    assert as_rounding_floats(model) is model

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.base import Availability, Engine
-from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
+from trtbuild.backends.tensorrt.apart import build_plan_apart
+from trtbuild.backends.tensorrt.builder import Blueprint
 from trtbuild.backends.tensorrt.precision import (
     check_precision,
     check_quantization,
@@ -47,6 +48,12 @@ __all__ = ["TensorRTBackend", "TensorRTOptions"]
 _log = logging.getLogger(__name__)
 
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
+
+
+_HALF_FIGURES = (
+    "the figures of the TensorRT form are of what was built: the result of each layer that is not INT8 is "
+    "rounded to FP16"
+)
 
 
 class TensorRTBackend:
@@ -138,7 +145,7 @@ class TensorRTBackend:
                 precision.fp16_flag,
                 values_for(options.shape_values, inputs),
             )
-            built = build_plan(tensorrt, blueprint, request, options, request.progress)
+            built = build_plan_apart(tensorrt, blueprint, request, options, request.progress)
             for text in built.log.errors:
                 _log.warning("%s built a plan and said: %s", tensorrt, text)
             not_opened = _why_not_opened(tensorrt, options)
@@ -149,6 +156,8 @@ class TensorRTBackend:
                 verdict = check_precision(layers, precision, fp16=request.fp16)
             told = notes(tensorrt, options, int8=int8, fp16=request.fp16) if tensorrt.is_rtx else ()
             engine = _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
+        if request.fp16:
+            told = (*told, _HALF_FIGURES)
         return dataclasses.replace(engine, not_opened=not_opened, notes=told)
 
     def open(self, path: Path) -> TensorRTSession:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import GateError, ModelError, OptionError
 from trtbuild.options.tensorrt import Quantization
-from trtbuild.quantization.half import to_half
+from trtbuild.quantization.half import magnitudes, to_half
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -72,13 +72,7 @@ def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
         raise ModelError(f"'{artifact.name}' has no Q/DQ form; explicit INT8 needs one.")
     if not request.fp16:
         return Precision(artifact.whole(model), int8, False, True, False)
-    calibration = artifact.calibration
-    observed = (
-        {name: given.observed_amax for name, given in calibration.ranges.items()}
-        if calibration is not None
-        else {}
-    )
-    typed, kept = to_half(model, observed)
+    typed, kept = to_half(model, magnitudes(artifact.calibration))
     return Precision(artifact.whole(typed), int8, False, True, False, kept)
 
 

@@ -15,7 +15,7 @@ from trtbuild.runtime.tensorrt.engine import ShapeRange
 from trtbuild.runtime.tensorrt.logger import explained, made
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.tensorrt.engine import Profile, Shape
@@ -105,7 +105,8 @@ def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dic
     static needs none.
 
     Raises:
-        OptionError: an input is unknown, its shape does not fit, or a dynamic input has no ``--shape``.
+        OptionError: an input is unknown, its shape does not fit, a dynamic input has no ``--shape``, or two
+            inputs share a dimension by its name and contradict each other.
     """
     given = parse_shapes(texts)
     specs = {spec.name: spec for spec in inputs}
@@ -130,7 +131,32 @@ def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dic
             for spec in missing
         )
         raise OptionError(f"{have}. Say which shapes {them} will have: {say}.")
-    return [{**given[0], **profile} for profile in given]
+    profiles = [{**given[0], **profile} for profile in given]
+    for index, profile in enumerate(profiles):
+        _check_agreement(index, profile, specs)
+    return profiles
+
+
+def _check_agreement(
+    index: int, profile: Mapping[str, ShapeRange], specs: Mapping[str, TensorSpec]
+) -> None:
+    """Check that one dimension of the network has one extent, wherever its name stands.
+
+    What TensorRT for RTX 1.7 makes of others it does not say: it builds a plan that no data fits.
+    """
+    first: dict[str, tuple[str, tuple[int, int, int]]] = {}
+    for name, shapes in profile.items():
+        for dim, *extents in zip(specs[name].dims, shapes.min, shapes.opt, shapes.max):
+            if not isinstance(dim, str):
+                continue
+            low, usual, high = extents
+            known_name, known = first.setdefault(dim, (name, (low, usual, high)))
+            if usual != known[1] or low > known[2] or known[0] > high:
+                raise OptionError(
+                    f"--shape: the dimension '{dim}' is {':'.join(map(str, known))} in the input "
+                    f"'{known_name}' and {low}:{usual}:{high} in '{name}' (profile {index}), and the network "
+                    "says that they are one; give both the same."
+                )
 
 
 def values_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dict[str, ShapeRange]]:

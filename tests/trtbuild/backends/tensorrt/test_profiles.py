@@ -45,7 +45,7 @@ def test_min_opt_max_must_be_in_order(text: str) -> None:
 
 
 def test_every_profile_has_every_input() -> None:
-    other = TensorSpec("other", FLOAT, ("N",))
+    other = TensorSpec("other", FLOAT, ("M",))
     profiles = profiles_for(
         ["images=1x3x8x8", "other=1", "images=2x3x8x8:4x3x16x8:8x3x16x8"], [IMAGES, other, MASK]
     )
@@ -78,6 +78,36 @@ def test_all_inputs_without_shapes_are_named_at_once() -> None:
     assert "--shape 'images=1x3x224x8:8x3x224x8:32x3x224x8' --shape 'other=1:8:32'." in str(
         caught.value
     )
+
+
+BOTH = (TensorSpec("a", FLOAT, ("N", 8)), TensorSpec("b", FLOAT, ("N", 8)))
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (["a=1x8", "b=4x8"], "'N' is 1:1:1 in the input 'a' and 4:4:4 in 'b'"),
+        (["a=1x8:2x8:8x8", "b=1x8:4x8:8x8"], "'N' is 1:2:8 in the input 'a' and 1:4:8 in 'b'"),
+        (
+            ["a=2x8", "b=2x8", "a=4x8"],
+            r"'N' is 4:4:4 in the input 'a' and 2:2:2 in 'b' \(profile 1\)",
+        ),
+    ],
+)
+def test_one_dimension_has_one_extent(texts: list[str], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        profiles_for(texts, BOTH)
+
+
+def test_within_one_input_too() -> None:
+    square = TensorSpec("x", FLOAT, ("S", "S"))
+    with pytest.raises(OptionError, match="the network says that they are one"):
+        profiles_for(["x=4x5"], [square])
+    assert profiles_for(["x=4x4"], [square])
+
+
+def test_ranges_that_share_extents_are_no_contradiction() -> None:
+    assert len(profiles_for(["a=1x8:4x8:8x8", "b=2x8:4x8:16x8"], BOTH)) == 1
 
 
 def test_a_static_network_needs_no_profile() -> None:
