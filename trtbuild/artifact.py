@@ -62,8 +62,7 @@ class Artifact:
 
     Attributes:
         name: stem of every file written, for example ``resnet20``.
-        source: the network as it was given, or its part in front of `cut`; the float reference of every
-            comparison.
+        source: the network as it was given, or its part in front of `cut`.
         model: the network at this stage: as given, then prepared. Always float.
         calibration: range of each observed tensor of `model`, once calibrated.
         given_calibration: the calibration of the network before a search has changed it, which fits the
@@ -78,6 +77,8 @@ class Artifact:
         cut: where the network was cut in front of operators that ONNX Runtime cannot run; None where it
             is whole.
         target: what Q/DQ are placed for; None for what is installed.
+        reference: the module as it was loaded, where channels or weights were taken from it before it
+            became `source`; None where `source` itself is what figures count from.
     """
 
     name: str
@@ -93,6 +94,12 @@ class Artifact:
     history: tuple[Record, ...] = ()
     cut: Cut | None = None
     target: Target | None = None
+    reference: ir.Model | None = None
+
+    @property
+    def float_reference(self) -> ir.Model:
+        """What every figure and limit counts from: `reference`, else `source`."""
+        return self.source if self.reference is None else self.reference
 
     def whole(self, model: ir.Model) -> ir.Model:
         """Return `model`, a form of this artifact's network, with what lies behind the cut after it."""

@@ -17,7 +17,14 @@ from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT, MeasureOptions
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
 from trtbuild.options.tune import TuneOptions
-from trtbuild.pytorch.spec import ExportSpec, InputSpec, ModuleSource, PruneSpec, parse_input
+from trtbuild.pytorch.spec import (
+    PRUNES,
+    ExportSpec,
+    InputSpec,
+    ModuleSource,
+    PruneSpec,
+    parse_input,
+)
 from trtbuild.target import TARGETS
 from trtbuild.verification.gate import Gate
 
@@ -63,6 +70,20 @@ def _batch_sizes(text: str) -> int:
     return size
 
 
+def _stage_drop(text: str) -> tuple[str, float]:
+    stage, equals, number = text.partition("=")
+    try:
+        if equals and stage:
+            return stage, float(number)
+    except ValueError:
+        pass
+    raise ValueError(f"'{text}' is not STAGE=POINTS, for example pruned=2")
+
+
+def _stage_drop_text(given: tuple[str, float]) -> str:
+    return f"{given[0]}={given[1]!r}"
+
+
 @dataclass(frozen=True)
 class EngineRecipe:
     """Everything that makes an engine.
@@ -70,6 +91,7 @@ class EngineRecipe:
     Attributes:
         export: the way from a PyTorch module to `model`; None where `model` is there already.
         earlier: what was done to the network before, such as its export; goes into the manifest.
+        loaded: the module as it was loaded, where less of it is built; every figure counts from it.
     """
 
     model: Path = option(MISSING, "The float network, an ONNX file.", argument=True)
@@ -117,6 +139,10 @@ class EngineRecipe:
     batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)
     task: TaskOptions = group(TaskOptions, "Task")
     gate: Gate = group(Gate, "Limits")
+    stage_drops: tuple[tuple[str, float], ...] = option(
+        (), "Largest loss of top-1 of a step of a module, in points: pruned or weights. Repeatable.",
+        flag="--max-stage-drop", metavar="STAGE=POINTS", parse=_stage_drop, write=_stage_drop_text,
+    )  # fmt: skip
     tune: TuneOptions | None = group(
         TuneOptions, "Search", switch="--tune", essential=True,
         help="With an accuracy limit: search for the cheapest way to meet it.",
@@ -129,6 +155,7 @@ class EngineRecipe:
         ExportSpec, "Export of a PyTorch module", optional=True, needs=("source",)
     )
     earlier: tuple[Record, ...] = ()
+    loaded: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,7 +418,7 @@ class PruneRecipe:
         (), "batch, or [input:]axis=name,... for other axes. Repeatable.", metavar="AXES"
     )
     prune: PruneSpec | None = group(
-        PruneSpec, "Pruning", optional=True, needs=("ratio", "layer_ratios", "head_ratio"),
+        PruneSpec, "Pruning", optional=True, needs=PRUNES,
         otherwise={"ratio": 0.0},
     )  # fmt: skip
     output: Path = option(

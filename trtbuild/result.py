@@ -26,8 +26,10 @@ __all__ = [
     "ENGINE",
     "FLOAT",
     "PORTABLE",
+    "PRUNED",
     "TENSORRT_FORM",
     "TITLES",
+    "WEIGHTS_INT8",
     "AlsoBuilt",
     "EngineResult",
     "FormGap",
@@ -41,6 +43,9 @@ ENGINE = "engine"
 ALSO = "also"
 # ONNX Runtime's form, where the engine itself cannot run here.
 PORTABLE = "portable"
+# The steps of a PyTorch module before that: what is left after pruning, and with its weights in INT8.
+PRUNED = "pruned"
+WEIGHTS_INT8 = "weights_int8"
 
 # What people read for them.
 TITLES = {
@@ -49,6 +54,8 @@ TITLES = {
     ENGINE: "engine",
     ALSO: "second engine",
     PORTABLE: "portable form",
+    PRUNED: "pruned",
+    WEIGHTS_INT8: "weights in INT8",
 }
 
 

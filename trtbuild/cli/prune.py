@@ -30,6 +30,10 @@ __all__ = ["command"]
             "30 % of the channels",
         ),
         (
+            "prune nets:build --weights best.pt --input 1x3x32x32 --prune-macs 0.5",
+            "half of the products",
+        ),
+        (
             "prune nets:build --input 1x3x32x32 --prune 0.5 --prune-scope global",
             "shares chosen over all layers",
         ),

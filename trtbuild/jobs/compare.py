@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.data import batches, full_batches
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.jobs.stages import stage_sessions
 from trtbuild.latency.measure import measure
 from trtbuild.model import fixed_batch, input_specs
 from trtbuild.model.class_names import class_names
@@ -147,6 +148,7 @@ def compare_with_float(
 ) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
     """Run the float network, TensorRT's form where there is one, and the engines on `source`.
 
+    Of a network that came from a module, the steps before are run, too (`trtbuild.jobs.stages`).
     Where no engine runs here, ONNX Runtime's form stands for it; of a network that is not quantized, the
     network as TensorRT gets it in FP16. Of FP16, every result is rounded; see `as_rounding_floats`.
 
@@ -164,7 +166,7 @@ def compare_with_float(
         Name (`trtbuild.result`) -> figures against the float network; and the first few batches of what
         was run, for a closer look without another pass over the data.
     """
-    candidates: dict[str, Session] = {}
+    candidates: dict[str, Session] = stage_sessions(artifact)
     if artifact.quantized is not None:
         form = artifact.quantized
         if fp16:
@@ -186,7 +188,7 @@ def compare_with_float(
             yield batch
 
     comparisons = compare_each(
-        open_session(artifact.source),
+        open_session(artifact.float_reference),
         candidates,
         kept(),
         ComparisonOptions(
@@ -222,7 +224,7 @@ def time_against_float(
     progress: Progress = silent,
 ) -> Mapping[str, Samples]:
     """Take latencies of the float network and of the engines in turns, on a few batches."""
-    sessions = {FLOAT: open_session(artifact.source), **engines}
+    sessions = {FLOAT: open_session(artifact.float_reference), **engines}
     batches = list(few)
     size = len(batches[0].names) if batches else None
     feeds = [batch.feeds for batch in batches]
@@ -235,9 +237,12 @@ def find_fault(
     few: Sequence[Batch],
     progress: Progress = silent,
 ) -> LayerReport | None:
-    """Return what every layer costs, where an output of TensorRT's form lies below 20 dB; else None."""
+    """Return what every layer costs, where an output of TensorRT's form lies below 20 dB; else None.
+
+    Of a network that was pruned since it was loaded, too: its figures say more of that than of INT8.
+    """
     found = comparisons.get(TENSORRT_FORM)
-    if found is None or artifact.quantized is None:
+    if found is None or artifact.quantized is None or artifact.reference is not None:
         return None
     figures = [output.judged_sqnr_db for output in found.outputs]
     if all(figure is None or figure.value >= FAR_SQNR_DB for figure in figures):

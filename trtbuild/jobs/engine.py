@@ -28,6 +28,11 @@ from trtbuild.jobs.compare import (
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
 from trtbuild.jobs.incoming import arrival, with_gaps_filled
 from trtbuild.jobs.ranges import int8_candidate
+from trtbuild.jobs.stages import (
+    check_stage_limits,
+    stage_verdicts,
+    with_stages,
+)
 from trtbuild.jobs.targets import engine_target
 from trtbuild.manifest import write_manifest
 from trtbuild.model import (
@@ -56,6 +61,8 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds, Session
     from trtbuild.search.budget import Tuned
     from trtbuild.search.candidate import Candidate
+    from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.gate import Verdict
 
 __all__ = ["build_engine", "load", "prepare"]
 
@@ -129,6 +136,8 @@ def build_engine(
     check_inputs(recipe, input_specs(artifact.source))
     target = engine_target(recipe, [one.name for one, _ in chosen_backends(recipe)])
     artifact = replace(artifact, history=(*recipe.earlier, *artifact.history), target=target)
+    if recipe.loaded is not None:
+        artifact = replace(artifact, reference=load(recipe.loaded, recipe.data.batch_axes).source)
     arrived = arrival(artifact, recipe, lambda path: load(path, recipe.data.batch_axes))
     if arrived is not None:
         artifact = arrived.artifact
@@ -138,7 +147,7 @@ def build_engine(
         calibrates=_calibrates(recipe) if arrived is None else arrived.calibrates,
         held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
     )
-    _check_labels(recipe, plan)
+    _check_labels(artifact, recipe, plan)
     check_task(
         recipe.gate,
         task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess),
@@ -193,7 +202,7 @@ def _built(
     with contextlib.ExitStack() as stack:
         request = _request(artifact, plan, recipe, output, progress)
         engines, sessions = _opened(chosen, request, recipe, stack)
-        comparisons, few = compare_with_float(
+        everything, few = compare_with_float(
             artifact,
             sessions,
             plan.verification,
@@ -206,6 +215,7 @@ def _built(
         latency: Mapping[str, Samples] = {}
         if recipe.latency and sessions:
             latency = time_against_float(artifact, sessions, few, recipe.latency, progress)
+    artifact, comparisons = with_stages(artifact, everything)
     layers = find_fault(artifact, comparisons, few, progress)
     result = EngineResult(
         artifact=artifact,
@@ -217,10 +227,7 @@ def _built(
             **{name: what for one in engines.values() for name, what in one.files.items()},
         },
         comparisons=comparisons,
-        verdicts={
-            name: judge(comparison, Gate() if name == PORTABLE else recipe.gate)
-            for name, comparison in comparisons.items()
-        },
+        verdicts=_verdicts(recipe, comparisons) | stage_verdicts(recipe, everything),
         latency=latency,
         manifest=output / _manifest_name(artifact),
         kept_apart=recipe.calibration is None and artifact.came_in_float,
@@ -234,6 +241,14 @@ def _built(
         kept = (recipe.float_patterns, recipe.float_groups)
         result = replace(result, better_rule=better_rule(artifact, few, *kept, progress))
     return replace(result, record=write_manifest(result, recipe, plan))
+
+
+def _verdicts(recipe: EngineRecipe, comparisons: Mapping[str, Comparison]) -> dict[str, Verdict]:
+    """The gate's judgement of each network; ONNX Runtime's form in the place of an engine has no limits."""
+    return {
+        name: judge(comparison, Gate() if name == PORTABLE else recipe.gate)
+        for name, comparison in comparisons.items()
+    }
 
 
 def _opened(
@@ -264,11 +279,13 @@ def _form_name(artifact: Artifact) -> str:
     return f"{artifact.name}.int8.onnx"
 
 
-def _check_labels(recipe: EngineRecipe, plan: DataPlan) -> None:
+def _check_labels(artifact: Artifact, recipe: EngineRecipe, plan: DataPlan) -> None:
+    labels = plan.verification.index.labels
+    has_labels = bool(labels) and labels[0] is not None
+    check_stage_limits(artifact, recipe, has_labels=has_labels)
     if recipe.gate.max_top1_drop is None:
         return
-    labels = plan.verification.index.labels
-    if not labels or labels[0] is None:
+    if not has_labels:
         raise OptionError("a limit on top-1 needs labels; give them with --labels.")
 
 

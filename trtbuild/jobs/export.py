@@ -57,6 +57,9 @@ def with_export(
 ) -> tuple[EngineRecipe, ExportResult | None]:
     """Export the PyTorch module of a recipe, where it has one.
 
+    Where channels or weights are taken away, the module is exported as it was loaded, too
+    (``NAME.loaded.onnx``): figures and limits count from it.
+
     Returns:
         The recipe of the ONNX file, whose manifest will name the export; and what came of it.
     """
@@ -66,8 +69,13 @@ def with_export(
     make_directory(recipe.model.parent)
     result = export(recipe.export, progress)
     target = recipe.export.source.target
+    loaded = None
+    if recipe.export.thins:
+        loaded = recipe.model.with_name(f"{recipe.model.stem}.loaded.onnx")
+        whole = replace(recipe.export, prune=None, mask=None, sparsity=None, path=loaded)
+        export(whole, progress)
     record = Record("export", f"exported from '{target}'", export_details(result))
-    return replace(recipe, earlier=(*recipe.earlier, record)), result
+    return replace(recipe, earlier=(*recipe.earlier, record), loaded=loaded), result
 
 
 def export_details(result: ExportResult) -> dict[str, Any]:

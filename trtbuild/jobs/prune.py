@@ -37,7 +37,9 @@ def prune(recipe: PruneRecipe) -> PruneOutcome:
     """
     inputs = with_axes(recipe.inputs, recipe.dynamic)
     if recipe.prune is None:
-        raise OptionError("say how much shall go: --prune 0.5, or --list-groups to look first.")
+        raise OptionError(
+            "say how much shall go: --prune 0.5 or --prune-macs 0.5; or --list-groups to look first."
+        )
     _check_folder(recipe)
     loaded = _loaded(recipe)
     from trtbuild.pytorch.prune import prune_channels, save_pruned

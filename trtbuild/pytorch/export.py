@@ -17,6 +17,7 @@ from trtbuild.progress import silent
 from trtbuild.pytorch.activations import find_activations
 from trtbuild.pytorch.aten import bounds, capture, quiet
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain
+from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
 from trtbuild.pytorch.fold import fold_norms
 from trtbuild.pytorch.inputs import bind_inputs
@@ -266,7 +267,9 @@ def export_from_spec(spec: ExportSpec, progress: Progress = silent) -> ExportRes
 
 def _thinned(spec: ExportSpec, module: nn.Module) -> tuple[nn.Module, dict[str, Any], list[str]]:
     """The module without the channels and weights that shall go; reports and warnings."""
-    details: dict[str, Any] = {}
+    bound = bind_inputs(module, spec.traced_inputs)
+    before = asdict(count_cost(module, bound))
+    details: dict[str, Any] = {"cost": {"loaded": before, "exported": before}}
     warnings: list[str] = []
     if spec.prune is not None:
         require_torch("torch_pruning")
@@ -275,6 +278,7 @@ def _thinned(spec: ExportSpec, module: nn.Module) -> tuple[nn.Module, dict[str, 
         pruned = prune_channels(module, spec.traced_inputs, spec.prune)
         module = pruned.module
         details["pruning"] = pruned.report.as_dict()
+        details["cost"]["exported"] = asdict(pruned.report.after)
         warnings += pruned.report.notes
     if spec.mask is not None:
         details["masks"] = _masked(module, spec.mask)

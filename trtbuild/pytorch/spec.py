@@ -14,11 +14,13 @@ from trtbuild.options.fields import group, option
 
 __all__ = [
     "CRITERIA",
+    "CRITERIA_BY_LOSS",
     "DEFAULT_OPSET",
     "HISTORY_FILE",
     "MASK_METHODS",
     "MAX_OPSET",
     "MIN_OPSET",
+    "PRUNES",
     "SCOPES",
     "WEIGHTS_FILE",
     "ExportSpec",
@@ -46,11 +48,17 @@ MAX_OPSET = 20
 CRITERIA = ("l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "random")
 """How channels are ranked; `trtbuild.pytorch.prune.channels` says what each means."""
 
+CRITERIA_BY_LOSS = ("taylor", "hessian")
+"""Those that rank by the gradients of a loss."""
+
 MASK_METHODS = ("l1", "random")
 """Which weights a mask takes: those of the smallest magnitude, or any."""
 
 SCOPES = ("local", "global", "isomorphic")
 """Among which channels one is ranked: its layer's, all, or those of layers of the same structure."""
+
+PRUNES = ("ratio", "macs", "parameters", "layer_ratios", "head_ratio")
+"""The options that say how much shall go."""
 
 _FLOAT_TYPES = ("float32", "float16", "bfloat16", "float64")
 _INTEGER_TYPES = ("int64", "int32", "int16", "int8", "uint8", "bool")
@@ -250,8 +258,8 @@ class PruneSpec:
         essential=True,
     )
     criterion: str = option(
-        "l2", "How channels are ranked.", flag="--prune-criterion",
-        choices=tuple(name for name in CRITERIA if name != "taylor")  ,  # which needs a loss
+        "l2", "How channels are ranked; taylor and hessian need --prune-loss.", flag="--prune-criterion",
+        choices=(*CRITERIA, "hessian"),
     )  # fmt: skip
     scope: str = option(
         "local", "Among which channels they are ranked.", flag="--prune-scope", choices=SCOPES
@@ -278,6 +286,18 @@ class PruneSpec:
     steps: int = option(
         1, "The ratio is reached in this many equal steps.", flag="--prune-steps", low=1
     )
+    macs: float | None = option(
+        None, "In place of --prune: at most this share of the multiply-accumulates is left.",
+        flag="--prune-macs", metavar="SHARE", essential=True,
+    )  # fmt: skip
+    parameters: float | None = option(
+        None, "In place of --prune: at most this share of the parameters is left.",
+        flag="--prune-params", metavar="SHARE", essential=True,
+    )  # fmt: skip
+    loss: str | None = option(
+        None, "package.module:function or script.py:function: takes the module, returns its loss on data.",
+        flag="--prune-loss", metavar="FUNCTION",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         named = (("ratio", self.ratio), ("head ratio", self.head_ratio), *self.layer_ratios)
@@ -287,12 +307,19 @@ class PruneSpec:
                     f"pruning {label} {ratio} is out of range: it is a share, at least 0 and below 1 "
                     "(0.5 removes half of the channels)."
                 )
+        for share in (self.macs, self.parameters):
+            if share is not None and not 0 < share <= 1:
+                raise OptionError(
+                    f"a budget of {share} is out of range: it is the share that is left, above 0, at most 1."
+                )
         if not 0 < self.max_ratio < 1:
             raise OptionError(
                 f"the largest ratio of a layer must lie between 0 and 1, not {self.max_ratio}."
             )
-        if self.criterion not in CRITERIA:
-            raise OptionError(f"criterion '{self.criterion}' is not one of {', '.join(CRITERIA)}.")
+        if self.criterion not in (*CRITERIA, *CRITERIA_BY_LOSS):
+            raise OptionError(
+                f"criterion '{self.criterion}' is not one of {', '.join((*CRITERIA, 'hessian'))}."
+            )
         if self.scope not in SCOPES:
             raise OptionError(f"pruning scope '{self.scope}' is not one of {', '.join(SCOPES)}.")
         if self.steps < 1 or (self.round_to is not None and self.round_to < 1):
@@ -337,7 +364,7 @@ class ExportSpec:
     )  # fmt: skip
     fold: bool = option(True, "Fold BatchNorm into the layers beside it.")
     prune: PruneSpec | None = group(
-        PruneSpec, "Pruning", optional=True, needs=("ratio", "layer_ratios", "head_ratio"),
+        PruneSpec, "Pruning", optional=True, needs=PRUNES,
         otherwise={"ratio": 0.0},
     )  # fmt: skip
     mask: MaskSpec | None = group(MaskSpec, "Masks", optional=True, needs=("amount",))
@@ -363,6 +390,11 @@ class ExportSpec:
     def __post_init__(self) -> None:
         if self.sparsity not in (None, "2:4"):
             raise OptionError(f"sparsity '{self.sparsity}' is not known; the only pattern is 2:4.")
+
+    @property
+    def thins(self) -> bool:
+        """Whether channels or weights are taken away before the export."""
+        return not (self.prune is None and self.mask is None and self.sparsity is None)
 
     @property
     def traced_inputs(self) -> tuple[InputSpec, ...]:

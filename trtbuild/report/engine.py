@@ -32,6 +32,7 @@ from trtbuild.report.model import (
 )
 from trtbuild.report.ranges import ranges_section
 from trtbuild.report.search import moves_section, search_section
+from trtbuild.report.stages import stages_section
 from trtbuild.result import TITLES
 from trtbuild.toml_files import toml_text
 from trtbuild.verification.ruling import FAR_SQNR_DB
@@ -62,6 +63,7 @@ def engine_report(result: EngineResult) -> Report:
         notes=tuple(_notes(result)),
         sections=(
             _samples(result),
+            stages_section(result.artifact.history),
             accuracy_section(comparisons),
             _bars(result),
             _layers(result),

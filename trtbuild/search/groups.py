@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-__all__ = ["find_groups", "with_float", "with_pair_only", "without_pair"]
+__all__ = ["find_groups", "with_float", "with_pair_only", "with_weights_only", "without_pair"]
 
 
 def find_groups(quantized: ir.Model) -> tuple[Group, ...]:
@@ -110,6 +110,13 @@ def with_pair_only(quantized: ir.Model, reference: ir.Model, tensor: str) -> ir.
     for node in list(quantized_nodes(model)):
         _give_float_weights(model.graph, node, twins.get(node.name or ""))
     _drop_pairs(model, set(activation_pairs(model)) - {tensor})
+    return model
+
+
+def with_weights_only(quantized: ir.Model) -> ir.Model:
+    """Return a copy of `quantized` whose weights alone are in INT8: activations lose their pairs."""
+    model = quantized.clone()
+    _drop_pairs(model, set(activation_pairs(model)))
     return model
 
 

@@ -62,7 +62,7 @@ def meet_budget(
 
     def evaluator(images: list[Batch]) -> Evaluator:
         return Evaluator(
-            open_session(artifact.source),
+            open_session(artifact.float_reference),
             images,
             ComparisonOptions(num_worst=0, make_task=task),
             directory=options.directory,

@@ -109,6 +109,26 @@ def test_a_criterion_by_gradients_needs_a_loss_and_uses_it() -> None:
     assert all(p.grad is None for p in result.module.parameters())
 
 
+@pytest.mark.parametrize("criterion", ["taylor", "hessian"])
+def test_a_loss_by_name(criterion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "losses.py").write_text(
+        "import torch\n"
+        "def loss(module):\n"
+        "    out = module(torch.ones(3, 3, 16, 16))\n"
+        "    return out.square().sum(1)\n"
+        "def plain(module):\n"
+        "    return 1.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    module = randomize(chain())
+    spec = PruneSpec(0.5, criterion, round_to=1, loss="losses.py:loss")
+    assert widths(module, spec)["0.0"] == 8
+    with pytest.raises(OptionError, match="returned float without gradients"):
+        widths(module, PruneSpec(0.5, criterion, loss="losses.py:plain"))
+    with pytest.raises(OptionError, match="--prune-loss"):
+        widths(module, PruneSpec(0.5, criterion))
+
+
 def test_an_importance_of_ones_own() -> None:
     module = randomize(chain())
 
@@ -180,6 +200,21 @@ def test_a_layer_that_rounding_would_empty_is_reported() -> None:
     assert "rounding to 16, left nothing to remove" in report.widths[0].kept
     assert report.widths[1].after == 16
     assert report.achieved == pytest.approx(16 / 48)
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_a_budget_of_products_or_parameters_is_met(scope: str) -> None:
+    torch.manual_seed(0)
+    module = randomize(residual())
+    dense = count_cost(module, bind_inputs(module, IMAGE))
+    assert dense.macs is not None
+    report = prune_channels(module, IMAGE, PruneSpec(0.0, macs=0.5, scope=scope)).report
+    assert report.after.macs is not None
+    assert 0.4 < report.after.macs / dense.macs <= 0.5
+    report = prune_channels(module, IMAGE, PruneSpec(0.0, parameters=0.6, scope=scope)).report
+    assert 0.5 < report.after.parameters / dense.parameters <= 0.6
+    with pytest.raises(OptionError, match="cannot be met"):
+        prune_channels(module, IMAGE, PruneSpec(0.0, macs=0.001))
 
 
 @pytest.mark.parametrize("scope", ["global", "isomorphic"])

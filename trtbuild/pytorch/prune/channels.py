@@ -19,9 +19,11 @@ import torch_pruning as tp
 from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.options.functions import FOREIGN_ERRORS, import_named, in_one_line
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
+from trtbuild.pytorch.prune.budget import has_budget, within_budget
 from trtbuild.pytorch.prune.cutting import Cut, cut
 from trtbuild.pytorch.prune.groups import LAYERS, survey
 from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
@@ -29,7 +31,7 @@ from trtbuild.pytorch.prune.ranking import CutPlan, layer_widths
 from trtbuild.pytorch.prune.rewrites import rewrite_blocks
 from trtbuild.pytorch.prune.widths import common_multiple
 from trtbuild.pytorch.sparsity import match_layers
-from trtbuild.pytorch.spec import CRITERIA
+from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +67,7 @@ class PruneReport:
     """What pruning did.
 
     Attributes:
-        asked: the ratio that was asked for.
+        asked: the ratio that was asked for, or that a budget asks for.
         achieved: share of the channels gone, over the layers that could lose some.
         round_to: remaining widths are multiples of this.
         widths: every convolution and linear layer.
@@ -113,9 +115,11 @@ _IMPORTANCES: dict[str, Callable[[], Any]] = {
     "fpgm": lambda: tp.importance.FPGMImportance(p=2),
     # Gradient times weight (Molchanov et al. 2019, arXiv 1906.10771): needs a loss.
     "taylor": tp.importance.GroupTaylorImportance,
+    # The same with the squared gradients of every sample for the curvature (LeCun et al. 1989).
+    "hessian": tp.importance.GroupHessianImportance,
     "random": tp.importance.RandomImportance,
 }
-assert tuple(_IMPORTANCES) == CRITERIA
+assert set(_IMPORTANCES) == {*CRITERIA, *CRITERIA_BY_LOSS}
 
 
 def make_importance(criterion: str) -> Any:
@@ -131,7 +135,7 @@ def make_importance(criterion: str) -> Any:
 
 def needs_gradients(criterion: str) -> bool:
     """Whether the criterion ranks by gradients, and so needs the user's loss."""
-    return criterion == "taylor"
+    return criterion in CRITERIA_BY_LOSS
 
 
 _NOTHING_LEFT = "left nothing to remove"
@@ -166,7 +170,8 @@ def prune_channels(
         inputs: one sample input each.
         spec: how much, ranked how.
         importance: ranks a group of Torch-Pruning; takes the place of ``spec.criterion``.
-        loss: gives the loss of a module on the user's data, for criteria that rank by gradients.
+        loss: gives the loss of a module on the user's data, for criteria that rank by gradients: one value,
+            or one a sample, which ``hessian`` makes use of. None takes what ``spec.loss`` names.
         after_step: called after every step with the module, the step (from 1) and the number of
             steps; trains the module in place.
         rewrites: plug-ins that give blocks a form whose channels can be pruned, see
@@ -178,14 +183,36 @@ def prune_channels(
     """
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     if importance is None:
-        if needs_gradients(spec.criterion) and loss is None:
-            raise OptionError(
-                f"the criterion '{spec.criterion}' ranks by gradients and needs a loss."
-            )
+        if loss is None and needs_gradients(spec.criterion):
+            loss = _named_loss(spec)
         importance = make_importance(spec.criterion)
     with torch.inference_mode(mode=False):  # copies made in it could not have gradients
         base, rewritten = _prepared(module, bound, rewrites)
         return _prune(base, rewritten, bound, spec, importance, loss, after_step)
+
+
+def _named_loss(spec: PruneSpec) -> Callable[[nn.Module], torch.Tensor]:
+    """The function that the wish names as the loss, its answers checked."""
+    if spec.loss is None:
+        raise OptionError(
+            f"the criterion '{spec.criterion}' ranks by gradients and needs a loss: --prune-loss "
+            "package:function, which takes the module and returns its loss on your data."
+        )
+    given = import_named(spec.loss, OptionError)
+
+    def loss(module: nn.Module) -> torch.Tensor:
+        try:
+            value = given(module)
+        except FOREIGN_ERRORS as error:
+            raise OptionError(f"the loss '{spec.loss}' raised {in_one_line(error)}.") from error
+        if not isinstance(value, torch.Tensor) or not value.requires_grad:
+            raise OptionError(
+                f"the loss '{spec.loss}' returned {type(value).__name__} without gradients; it should return "
+                "a tensor, computed by the module that it is given (without torch.no_grad)."
+            )
+        return value
+
+    return loss
 
 
 def _prune(
@@ -208,6 +235,8 @@ def _prune(
         attention=prospect.attention,
         loss=loss,
     )
+    if has_budget(spec):
+        plan = within_budget(base, bound, plan, prospect.cost)
     done, plan = _cut_what_can_be(base, bound, plan, mixes=prospect.mixes)
     if after_step is not None:
         done = cut(base, bound, replace(plan, after_step=after_step), one_by_one=prospect.mixes)
@@ -216,7 +245,7 @@ def _prune(
     widths = _widths(base, done.module, prospect.groups, plan)
     cut_to = [width.after for width in widths if width.after < width.before]
     report = PruneReport(
-        asked=spec.ratio,
+        asked=plan.spec.ratio,
         achieved=_achieved(widths),
         round_to=spec.round_to or common_multiple(cut_to),
         widths=widths,
@@ -266,6 +295,7 @@ def _cut_what_can_be(
     base: nn.Module, bound: BoundInputs, plan: CutPlan, *, mixes: bool
 ) -> tuple[Cut, CutPlan]:
     """Cut until nothing breaks; every round keeps the groups that broke something before."""
+    dense = count_cost(base, bound) if has_budget(plan.spec) else None
     while True:
         done = cut(base, bound, plan, one_by_one=mixes)
         if done.failed:
@@ -274,6 +304,8 @@ def _cut_what_can_be(
         if not new:
             return done, plan
         plan = replace(plan, kept={**plan.kept, **new})
+        if dense is not None:
+            plan = within_budget(base, bound, plan, dense)
 
 
 def _ratios(base: nn.Module, spec: PruneSpec) -> dict[str, float]:

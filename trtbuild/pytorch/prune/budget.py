@@ -1,0 +1,80 @@
+"""How much has to go for a budget: multiply-accumulates or parameters that may be left, found by halving."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trtbuild.errors import OptionError
+from trtbuild.pytorch.cost import count_cost
+from trtbuild.pytorch.prune.cutting import cut
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trtbuild.pytorch.cost import Cost
+    from trtbuild.pytorch.inputs import BoundInputs
+    from trtbuild.pytorch.prune.ranking import CutPlan
+    from trtbuild.pytorch.spec import PruneSpec
+
+__all__ = ["has_budget", "within_budget"]
+
+_HALVINGS = 8
+"""The ratio is then known to a third of a point, below what rounding allows."""
+
+
+def has_budget(spec: PruneSpec) -> bool:
+    """Return whether a budget says how much goes, and not a ratio."""
+    return spec.macs is not None or spec.parameters is not None
+
+
+def within_budget(base: nn.Module, inputs: BoundInputs, plan: CutPlan, dense: Cost) -> CutPlan:
+    """Return `plan` with the smallest ratio that meets the budget; layers with a ratio of their own keep it.
+
+    Args:
+        base: the dense network, with plain weights.
+        inputs: of the trace.
+        plan: its wish has a budget.
+        dense: what `base` takes.
+
+    Raises:
+        OptionError: not even the largest ratio meets it, or the products cannot be counted.
+    """
+
+    def tried(ratio: float) -> tuple[float, CutPlan]:
+        """By how much a ratio is over the budget (1 is right), and its plan."""
+        wish = replace(plan, spec=replace(plan.spec, ratio=ratio, steps=1))
+        left = count_cost(cut(base, inputs, wish, one_by_one=False, check=False).module, inputs)
+        return _over(left, dense, plan.spec), replace(plan, spec=replace(plan.spec, ratio=ratio))
+
+    low, high = 0.0, plan.spec.max_ratio
+    best, found = tried(high)
+    if best > 1:
+        raise OptionError(
+            f"the budget cannot be met: with {high:.0%} of the channels of every layer gone, {best:.2f} "
+            "times as much is left as it allows. Layers that give the output, and what is coupled with them, "
+            "keep their width; --prune-max-ratio 0.95 allows more."
+        )
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        over, plan_there = tried(middle)
+        if over > 1:
+            low = middle
+            continue
+        high = middle
+        if over >= best:
+            best, found = over, plan_there
+    return found
+
+
+def _over(left: Cost, dense: Cost, spec: PruneSpec) -> float:
+    shares = []
+    if spec.macs is not None:
+        if left.macs is None or not dense.macs:
+            raise OptionError(
+                "the multiply-accumulates of this module cannot be counted; use --prune-params."
+            )
+        shares.append(left.macs / dense.macs / spec.macs)
+    if spec.parameters is not None:
+        shares.append(left.parameters / dense.parameters / spec.parameters)
+    return max(shares)
