@@ -15,7 +15,7 @@ from trtbuild.jobs.compare import check_task, task_of, verification_batches
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.foreign import front_of, open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
-from trtbuild.model import input_specs, read_model, with_batch_axes
+from trtbuild.model import input_specs, read_model, signature_as_said
 from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
 from trtbuild.next_step import NextStep, after_verify
@@ -154,14 +154,10 @@ def verify(
         )
     engine = _engine(recipe, artifact)
     try:
-        inputs = (
-            with_batch_axes(engine.inputs, said=axes).inputs
-            if artifact is None
-            else input_specs(artifact.source)
-        )
-        source = _source(recipe.data, inputs)
+        reference = _reference(recipe.reference, artifact, engine, axes)
+        source = _source(recipe.data, reference.inputs)
         warn_of_lost(source.passed_over)
-        comparison = _compared(recipe, artifact, engine, source, progress)
+        comparison = _compared(recipe, artifact, (reference, engine), source, progress)
     finally:
         engine.close()
     given = recipe.reference
@@ -182,18 +178,19 @@ def verify(
 def _compared(
     recipe: VerifyRecipe,
     artifact: Artifact | None,
-    engine: Session,
+    both: tuple[Session, Session],
     source: Source,
     progress: Progress,
 ) -> Comparison:
-    """Run both on all of `source`."""
+    """Run both, the float reference and the engine, on all of `source`."""
+    reference, engine = _Remembering(both[0]), both[1]
     graph = _graph(artifact, recipe.engine)
     task = task_of(graph, source, recipe.task, recipe.data.preprocess)
     check_task(recipe.gate, task)
     names = {} if graph is None else class_names(graph)
-    reference = _Remembering(_reference(recipe.reference, artifact, engine))
-    inputs = engine.inputs if artifact is None else input_specs(artifact.source)
-    batches = _checked(verification_batches(inputs, source, recipe.batch_size), reference, recipe)
+    batches = _checked(
+        verification_batches(reference.inputs, source, recipe.batch_size), reference, recipe
+    )
     return compare(
         reference,
         engine,
@@ -225,13 +222,18 @@ def _engine(recipe: VerifyRecipe, artifact: Artifact | None) -> Session:
     return open_whole(recipe.engine, recipe.backend, recipe.tensorrt)
 
 
-def _reference(given: Path | ModuleSource, artifact: Artifact | None, engine: Session) -> Session:
-    if isinstance(given, Path):
-        assert artifact is not None
+def _reference(
+    given: Path | ModuleSource,
+    artifact: Artifact | None,
+    engine: Session,
+    axes: Mapping[str, object],
+) -> Session:
+    if artifact is not None:
         return open_session(artifact.source)
+    assert not isinstance(given, Path)
     from trtbuild.pytorch import open_module
 
-    return open_module(given, engine)
+    return open_module(given, signature_as_said(engine.inputs, engine.outputs, axes))
 
 
 def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:

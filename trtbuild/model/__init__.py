@@ -15,6 +15,7 @@ from trtbuild.model.signature import (
     input_specs,
     output_specs,
     say_batch_axes,
+    signature_as_said,
     static_batch,
     with_batch_axes,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "read_unchanged",
     "repairs_of",
     "say_batch_axes",
+    "signature_as_said",
     "static_batch",
     "temporary_file",
     "weight_files",

@@ -25,6 +25,7 @@ __all__ = [
     "output_specs",
     "read_batch_axes",
     "say_batch_axes",
+    "signature_as_said",
     "static_batch",
     "with_batch_axes",
 ]
@@ -166,6 +167,24 @@ def say_batch_axes(model: ir.Model, said: Mapping[str, object]) -> None:
         value.name or "": None if value.shape is None else len(value.shape)
         for value in (*model.graph.inputs, *model.graph.outputs)
     }
+    _check_said(ranks, said)
+    before = read_batch_axes(model.metadata_props.get(BATCH_AXES))
+    model.metadata_props[BATCH_AXES] = json.dumps({**before, **said}, sort_keys=True)
+
+
+def signature_as_said(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], said: Mapping[str, object]
+) -> Signature:
+    """Return inputs and outputs with their batch axes, of what is no ONNX network; see `with_batch_axes`.
+
+    Raises:
+        OptionError: there is no input or output that `said` names, or it has no such axis.
+    """
+    _check_said({spec.name: len(spec.dims) or None for spec in (*inputs, *outputs)}, said)
+    return with_batch_axes(inputs, outputs, said)
+
+
+def _check_said(ranks: Mapping[str, int | None], said: Mapping[str, object]) -> None:
     for name, axis in said.items():
         if name not in ranks:
             known = ", ".join(f"'{known}'" for known in ranks)
@@ -173,8 +192,6 @@ def say_batch_axes(model: ir.Model, said: Mapping[str, object]) -> None:
         rank = ranks[name]
         if isinstance(axis, int) and rank is not None and not 0 <= axis < rank:
             raise OptionError(f"--batch-axis says axis {axis} of '{name}', which has {rank} axes.")
-    before = read_batch_axes(model.metadata_props.get(BATCH_AXES))
-    model.metadata_props[BATCH_AXES] = json.dumps({**before, **said}, sort_keys=True)
 
 
 def read_batch_axes(text: str | None) -> dict[str, object]:

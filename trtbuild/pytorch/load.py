@@ -21,7 +21,7 @@ from trtbuild.pytorch.spec import HISTORY_FILE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trtbuild.model.signature import TensorSpec
+    from trtbuild.model.signature import Signature, TensorSpec
     from trtbuild.pytorch.spec import ModuleSource
     from trtbuild.runtime.session import Feeds, Session
 
@@ -245,10 +245,10 @@ class ModuleSession:
         self._module = None
 
 
-def open_module(source: ModuleSource, engine: Session) -> Session:
-    """Return a session of a module, as the float reference of `engine`.
+def open_module(source: ModuleSource, signature: Signature) -> Session:
+    """Return a session of a module, with the inputs and outputs of the engine whose float reference it is.
 
     Raises:
         ModelError: it cannot be loaded; see `trtbuild.pytorch.load.load_module`.
     """
-    return ModuleSession(load_module(source).module, engine.inputs, engine.outputs)
+    return ModuleSession(load_module(source).module, signature.inputs, signature.outputs)

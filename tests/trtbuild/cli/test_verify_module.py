@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 pytest.importorskip("torch", reason="needs torch")
@@ -23,6 +25,18 @@ def small(outputs=1):
         nn.Linear(8, 4),
     )
     return net if outputs == 1 else Twice(net)
+
+
+class Stateful(nn.Module):
+    # a state that runs over the samples along its second axis, in and out
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(8, 8)
+
+    def forward(self, x, state):
+        return self.net(x), state + self.net(x)[None]
 
 
 class Twice(nn.Module):
@@ -85,3 +99,38 @@ def test_what_does_not_fit_is_one_sentence(engine, monkeypatch, capsys, argument
 def test_options_of_a_module_go_with_a_module_alone(engine, monkeypatch, capsys):
     assert verify(engine, monkeypatch, "out/small.onnx", "--weights", "x.pt") == 2
     assert "--weights is for a PyTorch module" in capsys.readouterr().err
+
+
+def test_an_axis_that_was_said_holds_of_the_module_too(tmp_path, monkeypatch, capsys):
+    (tmp_path / "stateful_module.py").write_text(MODULE)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(24, 8)).astype(np.float32)
+    state = rng.normal(size=(1, 24, 8)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, state=state)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    axes = ["--batch-axis", "state:1", "--batch-axis", "sum:1"]
+    # the file says nothing of its axes, as of another tool
+    import stateful_module
+
+    linear = stateful_module.Stateful().net
+    model = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["" : 18]>
+        net (float[4, 8] x, float[1, 4, 8] state) => (float[4, 8] y, float[1, 4, 8] sum) {
+            p = MatMul(x, w)
+            y = Add(p, c)
+            axes = Constant <value_ints = [0]> ()
+            u = Unsqueeze(y, axes)
+            sum = Add(state, u)
+        }"""
+    )
+    for name, weight in (("w", linear.weight.T), ("c", linear.bias)):
+        tensor = onnx.numpy_helper.from_array(weight.detach().numpy().copy(), name)
+        model.graph.initializer.append(tensor)
+    onnx.save(model, "net.onnx")
+    command = ["verify", "stateful_module:Stateful", "net.onnx", "--data", "data.npz", "--json"]
+    assert run([*command, *axes]) == 0
+    outputs = json.loads(capsys.readouterr().out)["comparison"]["outputs"]
+    assert [output["num_images"] for output in outputs] == [24, 24]
+    assert run([*command, "--batch-axis", "nosuch:1"]) == 2
+    assert "names 'nosuch'" in capsys.readouterr().err
