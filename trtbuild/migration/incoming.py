@@ -8,6 +8,7 @@ What TensorRT does not take is rewritten where that is exact, and refused by nam
     int32 biases                    float biases
     weights behind Q and DQ         int8 weights behind DQ
     constants that are no weights   floats
+    Mul, Div, Add, batch norm       into the layer in front: its integers stay, its scales take the factor
     another zero point              left out, with a warning, where no INT8 layer reads behind it (the
                                     output of a Softmax); else refused: symmetric int8 lacks the steps
     other types, computed scales    refused
@@ -54,6 +55,12 @@ WIDEN = "make_qdq_symmetric"
 """The pass that gives a pair around another zero point a symmetric scale, which changes its steps."""
 
 _EXACT = ("fold_constants", "make_qdq_signed", "write_qdq_axis")
+# What QAT leaves behind a layer (its weight was scaled by the batch norm, which is divided out again) goes
+# into the scales of its weight; the integers stay.
+_INTO_LAYERS = (
+    "fold_scale_into_conv", "fold_bias_add", "fold_batch_norm_into_conv",
+    "fold_batch_norm_into_gemm", "fold_add_into_gemm",
+)  # fmt: skip
 _EIGHT_BITS = frozenset({ir.DataType.INT8, ir.DataType.UINT8})
 _REMEDY = (
     f"quantize it again symmetrically (int8, zero point 0), or build with --enable {WIDEN}, which widens the "
@@ -102,7 +109,7 @@ def take_in(model: ir.Model, target: Target | None = None, *, widen: bool = Fals
     """
     model = model.clone()
     rewritten = (*as_qdq(model), *clip_in_float(model))
-    passes = (*_EXACT, WIDEN) if widen else _EXACT
+    passes = (*_EXACT, *_INTO_LAYERS, *((WIDEN,) if widen else ()))
     model = optimize(model, OptimizeOptions(only=passes, check=False)).model
     _write_floats(model, frozenset({ir.DataType.INT32}))
     remove_unread(model)

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -20,7 +22,7 @@ from onnxruntime.quantization import (
 from tests.command import trtbuild
 from trtbuild.errors import ModelError
 from trtbuild.migration.incoming import filled, take_in
-from trtbuild.model import read_model, write_model
+from trtbuild.model import name_nodes, read_model, write_model
 
 X = np.random.default_rng(1).standard_normal((24, 3, 12, 12)).astype(np.float32)
 
@@ -332,3 +334,47 @@ def test_constants_that_are_no_weights_become_floats(tmp_path):
     assert node.inputs[1].is_initializer()  # TensorRT takes integers of weights alone
     write_model(found.model, tmp_path / "t.onnx")
     np.testing.assert_array_equal(run(tmp_path / "t.onnx"), run(tmp_path / "shift.onnx"))
+
+
+def test_what_qat_leaves_behind_a_convolution_goes_into_its_scales():
+    """PyTorch's ConvBn modules: the weight was scaled before it was rounded, which a Div takes back."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["" : 17]> net (float[1, 3, 6, 6] x) => (float[1, 4, 6, 6] y)
+        <float xs = {0.02}, int8 z = {0}, float ws = {0.01}> {
+            xq = QuantizeLinear(x, xs, z)
+            xd = DequantizeLinear(xq, xs, z)
+            wq = QuantizeLinear(w, ws, z)
+            wd = DequantizeLinear(wq, ws, z)
+            c = Conv <pads = [1, 1, 1, 1]> (xd, wd)
+            d = Div(c, factor)
+            a = Add(d, bias)
+            y = BatchNormalization(a, gamma, beta, mean, variance)
+        }"""
+    )
+    rng = np.random.default_rng(0)
+    arrays = {
+        "w": rng.normal(size=(4, 3, 3, 3)) * 0.4,
+        # one is negative, which turns its integers over
+        "factor": np.array([0.5, 2.0, -1.5, 1.0]).reshape(1, 4, 1, 1),
+        "bias": rng.normal(size=(1, 4, 1, 1)),
+        **{name: rng.normal(size=4) for name in ("gamma", "beta", "mean")},
+        "variance": rng.uniform(0.5, 2, size=4),
+    }
+    for name, array in arrays.items():
+        tensor = numpy_helper.from_array(array.astype(np.float32), name)
+        model.graph.initializer.append(tensor)
+    given = ir.from_proto(model)
+    name_nodes(given)
+    taken = take_in(given)
+    assert [node.op_type for node in taken.float_model.graph] == ["Conv"]
+    layer = next(node for node in taken.model.graph if node.op_type == "Conv")
+    integers = layer.inputs[1].producer().inputs[0].const_value.numpy()
+    expected = np.clip(np.rint(arrays["w"].astype(np.float32) / np.float32(0.01)), -128, 127)
+    np.testing.assert_array_equal(np.abs(integers), np.abs(expected))
+    x = rng.normal(size=(1, 3, 6, 6)).astype(np.float32)
+    before, after = (
+        ort.InferenceSession(proto.SerializeToString()).run(None, {"x": x})[0]
+        for proto in (model, ir.to_proto(taken.model))
+    )
+    # the factors are rounded to FP32 once for each channel, and sums of 27 products are of both
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
