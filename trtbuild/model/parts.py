@@ -92,6 +92,8 @@ def _parts(output: ir.Value) -> tuple[Part, ...]:
         return (WHOLE,)
     parts, start = [], 0
     for block in found.blocks:
+        if not block.length:
+            continue
         stop = start + block.length
         parts.append(Part(axis, start, stop, found.length, block.tensor))
         start = stop

@@ -353,6 +353,8 @@ def _check_valid(network: onnx.ModelProto | str, path: Path) -> None:
 
 
 def _check_interface(model: ir.Model, path: Path) -> None:
+    if not model.graph.outputs:
+        raise ModelError(f"'{path}' has no output, so it computes nothing; export it again.")
     for kind, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
         for value in values:
             tensor = value.type is None or isinstance(value.type, ir.TensorType)

@@ -15,6 +15,7 @@ others, always has: there this is the SQNR of `trtbuild.verification.metrics`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,9 +125,9 @@ class PartMetrics:
     def _channels(self, array: np.ndarray) -> np.ndarray:
         """The part as ``[images, channels, positions]``."""
         if self._part.axis is None:
-            return array.astype(np.float64).reshape(len(array), 1, -1)
+            return array.astype(np.float64).reshape(len(array), 1, prod(array.shape[1:]))
         found = np.moveaxis(self._part.of(array), self._part.axis, 1).astype(np.float64)
-        return found.reshape(*found.shape[:2], -1)
+        return found.reshape(*found.shape[:2], prod(found.shape[2:]))  # -1 is undefined for size 0
 
     def power(self) -> PartPower:
         """Return the sums so far."""

@@ -122,6 +122,19 @@ def test_invalid_graph(bench):
     assert "is not a valid ONNX graph" in bench.refuses()
 
 
+def test_a_network_without_outputs(bench):
+    model = onnx.load(bench.model)
+    del model.graph.output[:]
+    bench.give_model(model)
+    assert "has no output" in bench.refuses()
+
+
+def test_an_empty_folder_of_data(bench):
+    (bench.folder / "nothing").mkdir()
+    said = bench.refuses("--data", bench.folder / "nothing", data=False)
+    assert "is empty" in said
+
+
 def test_unknown_operator_is_named(bench):
     text = """<ir_version: 8, opset_import: ["" : 17, "com.example" : 1]>
     g (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y) { a = com.example.Wave (x) y = Conv (a, w) }"""

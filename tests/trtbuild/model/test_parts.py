@@ -41,6 +41,15 @@ def test_joined_layers_of_the_same_kind_are_parts_along_their_channels() -> None
     assert parts(text, wb=(4, 8, 1), ws=(18, 8, 1)) == [(1, 0, 4), (1, 4, 22)]
 
 
+def test_a_part_of_no_length_is_none() -> None:
+    text = """
+    agraph (float[n, 8, 100] x, float[n, 0, 100] none) => (float[n, 22, 100] y) {
+      b = Conv(x, wb)  s0 = Conv(x, ws)  s = Sigmoid(s0)
+      y = Concat<axis = 1>(b, none, s)
+    }"""
+    assert parts(text, wb=(4, 8, 1), ws=(18, 8, 1)) == [(1, 0, 4), (1, 4, 22)]
+
+
 LEVELS = """
 agraph (float[1, 8, 4, 4] x, float[1, 8, 2, 2] z) => (float[1, 20, 85] y) {
   flat = Constant<value = int64[3] {1, 85, -1}>()
