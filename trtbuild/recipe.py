@@ -285,7 +285,7 @@ class CrosscheckRecipe:
     histograms: Path | None = option(
         None, "Calibration file whose histograms tell what each choice costs."
     )
-    plots: Path | None = option(None, "Folder for an SVG of every flagged tensor.")
+    plots: Path | None = option(None, "Folder for an SVG of every flagged tensor.", flag="--plot")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from trtbuild.report.model import Report
 
 __all__ = ["Answered", "Output", "output_options"]
+
+
+# Where no terminal folds lines, names are looked for by other programs, and stay whole.
+_PIPED_WIDTH = 1_000
 
 
 @dataclass
@@ -57,7 +62,10 @@ class Output:
         from trtbuild.report.text import print_report
 
         if not self.quiet:
-            print_report(report, Console(stderr=self.json))
+            console = Console(stderr=self.json)
+            if not (console.is_terminal or "COLUMNS" in os.environ):
+                console = Console(stderr=self.json, width=_PIPED_WIDTH)
+            print_report(report, console)
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_path"]
 
-_HEIGHT, _TOP = 300.0, 34.0
+_HEIGHT, _TOP, _FOOT = 300.0, 34.0, 18.0
 _LEFT, _RIGHT = 12.0, 96.0
 # Numbers of points that would cover each other are moved apart by so much.
 _APART_PIXELS, _APART_PERCENT = 14.0, 4.0
@@ -42,8 +42,8 @@ def draw_path(plot: Path) -> str:
     parts += _joined(plot.stops, places)
     parts += _points(plot.stops, places)
     parts += axis_parts(across, height)
-    parts.append(written(_RIGHT, height - BOTTOM - 6, plot.x_title, "strong", "end"))
-    return element(parts, plot.caption, height)
+    parts.append(written(_RIGHT, height + _FOOT - 6, plot.x_title, "strong", "end"))
+    return element(parts, plot.caption, height + _FOOT)
 
 
 def _room(values: Sequence[float]) -> tuple[float, float]:

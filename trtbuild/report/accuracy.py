@@ -141,8 +141,8 @@ def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
     return Table(
         (
             *names("network", "output"),
-            *numbers("SQNR, dB", "cosine", "rel. L2", "max error", "same top-1"),
-            *details("same top-k"),
+            *numbers("SQNR, dB", "cosine", "same top-1"),
+            *details("rel. L2", "max error", "same top-k"),
         ),
         tuple(rows),
         f"against the float network, on {images} images",
@@ -151,13 +151,13 @@ def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
 
 def _figures(output: OutputComparison) -> tuple[str, ...]:
     if output.kind == "integers":
-        return (f"{output.equal_percent:.2f} % equal", "", "", f"{output.max_error:g}", "", "")
+        return (f"{output.equal_percent:.2f} % equal", "", "", "", f"{output.max_error:g}", "")
     return (
         interval(output.sqnr_db, ".1f"),
         _value(output.cosine, ".5f"),
+        interval(output.top1_agreement_percent, ".1f", " %"),
         _value(output.relative_l2, ".4f"),
         f"{output.max_error:.3g}",
-        interval(output.top1_agreement_percent, ".1f", " %"),
         _value(output.topk_agreement_percent, ".1f", f" % (k = {output.top_k})"),
     )
 

@@ -29,7 +29,8 @@ _TONES = {Outcome.PASSED: Tone.GOOD, Outcome.FAILED: Tone.BAD, Outcome.UNKNOWN: 
 
 def print_report(report: Report, console: Console) -> None:
     """Print `report`; its title is what the user has just asked for, and is left out."""
-    print_blocks(console, *_blocks(report), *_cards(report))
+    print_blocks(console, *_blocks(report))
+    _print_cards(report, console)
     if report.verdict:
         color = _STYLES[report.tone]
         _print(
@@ -50,12 +51,17 @@ def _blocks(report: Report) -> Iterator[Block]:
         yield Line(f"{check.subject}: {check.text}", _TONES[check.outcome])
 
 
-def _cards(report: Report) -> Iterator[Line]:
-    """The figures that a reader looks for first, last, where a terminal stops."""
-    width = max((len(card.title) for card in report.cards), default=0)
+def _print_cards(report: Report, console: Console) -> None:
+    """Print the figures that a reader looks for first last, where a terminal stops."""
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for card in report.cards:
-        detail = f"  ({card.detail})" if card.detail else ""
-        yield Line(f"{card.title:<{width}}  {card.value}{detail}", card.tone)
+        value = Text(visible(card.value), _STYLES[card.tone])
+        grid.add_row(Text(visible(card.title), "bold"), value, Text(visible(card.detail)))
+    if report.cards:
+        _print(console, grid)
 
 
 def print_blocks(console: Console, *blocks: Block) -> None:

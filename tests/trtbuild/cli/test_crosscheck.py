@@ -47,7 +47,7 @@ def call(capsys, *arguments: object) -> tuple[int, str, str]:
 
 def test_another_method_on_the_same_statistics(capsys, folder, calibration) -> None:
     plots = folder / "plots"
-    code, out, _ = call(capsys, folder / "ours.json", "minmax", "--plots", plots, "--json")
+    code, out, _ = call(capsys, folder / "ours.json", "minmax", "--plot", plots, "--json")
     found = json.loads(out)
     assert code == 0
     first = found["tensors"][0]

@@ -120,7 +120,7 @@ def test_calibrate_and_crosscheck(here, capsys, names, more) -> None:
     seen(done, "x", names[2], "[c].json")
     for plot in (here / "[plots]").iterdir():
         ET.parse(plot)  # noqa: S314 - our own file
-    done = trtbuild(capsys, "crosscheck", "[c].json", "minmax", "--all", "--plots", "[plots]")
+    done = trtbuild(capsys, "crosscheck", "[c].json", "minmax", "--all", "--plot", "[plots]")
     seen(done, names[2], "[c].json")
 
 
