@@ -96,7 +96,7 @@ def demonstrate(folder: Path, progress: Progress = silent) -> Demonstration:
         progress,
     )
     recipe, flags = _with_rtx(recipe)
-    after = build_engine(replace(recipe, output=folder / "after"), progress)
+    after = build_engine(replace(recipe, output=folder / "after"), progress, explains=True)
     command = (
         f"trtbuild engine {NETWORK} --int8 --data {_DATA[0]} --preprocess {_DATA[2]} "
         f"--verify-data {_DATA[1]} --labels {_DATA[1]} --max-top1-drop 1 --no-latency -o after{flags}"

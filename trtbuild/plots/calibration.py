@@ -66,10 +66,9 @@ def calibration_plots(calibration: Calibration) -> dict[str, Plot]:
         method: [amaxes[name] / histogram.observed_amax for name, histogram in drawn.items()]
         for method, amaxes in chosen.items()
     }
-    unit = "of max"
     plots: dict[str, Plot] = {
         "overview.svg": Dots(
-            "thresholds as a share of the largest magnitude", list(drawn), shares, unit
+            "thresholds as a share of the largest magnitude", list(drawn), shares, ""
         )
     }
     for number, (name, histogram) in enumerate(known.items()):

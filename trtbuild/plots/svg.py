@@ -36,8 +36,8 @@ __all__ = ["STYLE", "draw", "picture"]
 _WIDTH, _HEIGHT = 640, 200.0
 _MARK = 15.0  # height of the row of a mark's label
 
-# Of a plot of dots: the height of a row, where the dots begin, and how much of a name is shown.
-_TOP, _ROW, _NAMES, _LONGEST = 26.0, 18.0, 34.0, 30
+# Of a plot of dots: the room for the key, the height of a row, and how much of a name is shown over its dots.
+_TOP, _ROW, _LONGEST = 30.0, 32.0, 48
 
 _SERIES = ("#1f6fb2", "#c2410c", "#3f7d20", "#7c3aed", "#0f766e", "#b4237a")
 
@@ -107,13 +107,13 @@ def _bars(plot: Bars) -> str:
 def _dots(plot: Dots) -> str:
     """As tall as it has rows; the axis begins at 0."""
     values = [v for series in plot.series.values() for v in series if not math.isnan(v)]
-    axis = Axis(0.0, max([1.0, *values]), plot.unit, left=_NAMES)
+    axis = Axis(0.0, max([1.0, *values]), plot.unit)
     height = _TOP + _ROW * len(plot.rows) + BOTTOM
     parts = []
     for row, name in enumerate(plot.rows):
-        y = _TOP + _ROW * (row + 0.5)
+        y = _TOP + _ROW * (row + 0.75)
         parts.append(line(axis.left, axis.right, y, y, "grid"))
-        parts.append(written(axis.left - 1, y + 4, _short(name), anchor="end"))
+        parts.append(written(axis.left, y - 8, _short(name)))
         for number, series in enumerate(plot.series.values()):
             if not math.isnan(series[row]):
                 parts.append(

@@ -59,7 +59,7 @@ def calibration_report(
         notes=() if early_stop is None else tuple(early_stop_lines(early_stop)),
         sections=(
             Section("Ranges", (_methods(choices) if choices else _ranges(calibration, apart),)),
-            Section("Thresholds of all methods", (Plots(tuple(plots.values())),)),
+            Section("Thresholds of all methods", tuple(_plots(plots))),
         ),
         files={str(file): _what(file) for file in result.files},
         data={
@@ -73,6 +73,18 @@ def calibration_report(
             "methods": _figures(choices) if choices else None,
         },
     )
+
+
+def _plots(plots: Mapping[str, Plot]) -> Iterator[Plots]:
+    """The overview over the whole width, then each tensor."""
+    if plots:
+        overview, *tensors = plots.values()
+        yield Plots((overview,), is_wide=True)
+        yield Plots(tuple(tensors[:_MOST_PLOTS]))
+
+
+# A page of a plot for each of a thousand tensors opens in no browser; --plot draws them all.
+_MOST_PLOTS = 200
 
 
 def _what(file: Path) -> str:
