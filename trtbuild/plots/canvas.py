@@ -34,6 +34,7 @@ BOTTOM = 30.0
 """Room for the ticks of an axis, in pixels."""
 
 _NUM_SERIES = 6
+_BEHIND = ' dx="14"'
 _LONGEST_TEXT = 300
 _FEWEST_TICKS = 3
 
@@ -124,11 +125,13 @@ def series_class(number: int) -> str:
     return f"s{number % _NUM_SERIES}"
 
 
-def legend(names: Sequence[str], y: float = 16.0) -> Iterator[str]:
-    """Yield the names of series in their colours, side by side."""
-    step = 97.0 / max(len(names), 4)
-    for number, name in enumerate(names):
-        yield written(1.5 + step * number, y, name, series_class(number))
+def legend(names: Sequence[str], y: float = 16.0) -> str:
+    """Return the names of series in their colours, one behind the other."""
+    parts = (
+        f'<tspan class="{series_class(number)}"{_BEHIND if number else ""}>{words(name)}</tspan>'
+        for number, name in enumerate(names)
+    )
+    return f'<text x="1.50%" y="{y:.1f}">{"".join(parts)}</text>'
 
 
 def element(parts: Iterable[str], title: str, height: float) -> str:

@@ -63,8 +63,9 @@ svg.plot .slat.high { fill: var(--slat-high, #c4342b); }
 svg.plot .slat.off { fill: var(--slat-off, #c3cbd4); }
 """ + "".join(
     f"svg.plot .s{number} {{ stroke: var(--s{number}, {color}); }} svg.plot .fill.s{number} "
-    f"{{ fill: var(--s{number}, {color}); stroke: none; }} svg.plot text.s{number} "
-    f"{{ fill: var(--s{number}, {color}); stroke: var(--surface, #fff); font-weight: 600; }}\n"
+    f"{{ fill: var(--s{number}, {color}); stroke: none; }} svg.plot text.s{number}, "
+    f"svg.plot tspan.s{number} {{ fill: var(--s{number}, {color}); stroke: var(--surface, #fff); "
+    f"font-weight: 600; }}\n"
     for number, color in enumerate(_SERIES)
 )
 
@@ -120,7 +121,7 @@ def _dots(plot: Dots) -> str:
                     f'<circle class="dot {series_class(number)}" cx="{axis.place(series[row]):.2f}%"'
                     f' cy="{y:.1f}" r="3.2"/>'
                 )
-    parts += [*axis_parts(axis, height), *legend(list(plot.series))]
+    parts += [*axis_parts(axis, height), legend(list(plot.series))]
     return element(parts, plot.caption, height)
 
 
@@ -130,10 +131,14 @@ def _short(name: str) -> str:
 
 
 def _marks(axis: Axis, marks: Sequence[Mark], base: float) -> Iterator[str]:
-    """Yield a line for each, and its label in a row of its own over the bars."""
-    for number, mark in enumerate(marks):
+    """Yield a line for each, and over all of them its label in a row of its own over the bars."""
+    rows = [_MARK * number + _MARK - 2 for number in range(len(marks))]
+    for mark, y in zip(marks, rows):
+        x = axis.place(mark.value)
+        yield line(x, x, y - 9, base, f"line {series_class(mark.series)}")
+    for mark, y in zip(marks, rows):
         x, kind = axis.place(mark.value), series_class(mark.series)
-        anchor = "end" if x > 50 else "start"
-        y = _MARK * number + _MARK - 2
-        yield line(x, x, y - 9, base, f"line {kind}")
-        yield written(x - 0.8 if anchor == "end" else x + 0.8, y, mark.label, kind, anchor)
+        if x > 50:
+            yield written(x - 0.8, y, mark.label, kind, "end")
+        else:
+            yield written(x + 0.8, y, mark.label, kind)

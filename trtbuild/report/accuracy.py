@@ -230,10 +230,7 @@ def gallery(name: str, comparison: Comparison) -> Iterator[Block]:
     if task is None or task.main is None:
         return
     if task.worst:
-        # of what counts whole answers, each sample's share says no more than that it is wrong
-        figure = (
-            "cosine" if task.task == "embed" else "" if task.task == "classify" else task.main.name
-        )
+        figure = _OF_SAMPLE.get(task.task, task.main.name)
         yield Gallery(task.worst[:_NUM_PICTURES], figure, name)
     else:
         yield Line(f"{name} answers as float does on all {task.num_samples} samples", Tone.GOOD)

@@ -53,7 +53,7 @@ _NUM_LAYERS = 8
 
 def engine_report(result: EngineResult) -> Report:
     """Return the report: accuracy, ranges, the search, latency, coverage, layers at fault, thresholds."""
-    checks = accuracy_checks(result.verdicts)
+    checks = accuracy_checks({TITLES[name]: one for name, one in result.verdicts.items()})
     comparisons = {TITLES[name]: found for name, found in result.comparisons.items()}
     step = result.record.get("next_step")
     return Report(

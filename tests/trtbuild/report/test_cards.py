@@ -1,0 +1,147 @@
+"""The figures at a report's head, and the parts that only a page shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+import sys
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from tests.command import trtbuild as command
+from tests.models import NETWORKS
+from trtbuild.latency.regress import decide
+from trtbuild.report.cards import speed_card
+from trtbuild.report.model import Card, Report, Table, names
+from trtbuild.report.search import search_section
+from trtbuild.report.text import print_report
+from trtbuild.search.budget import StepReport
+from trtbuild.toml_files import read_toml, toml_text
+from trtbuild.verification.intervals import Estimate
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@given(
+    value=st.floats(0.01, 100.0),
+    below=st.floats(1.0, 100.0),
+    above=st.floats(1.0, 100.0),
+    noise=st.floats(0.0, 0.5),
+)
+def test_no_speed_is_claimed_that_the_interval_denies(value, below, above, noise) -> None:
+    verdict = decide("float", "engine", Estimate(value, value / below, value * above), noise, 2.0)
+    card = speed_card(verdict)
+    assert ("faster" in card.value) == (verdict.answer.value == "faster")
+    assert ("slower" in card.value) == (verdict.answer.value == "slower")
+    if "faster" in card.value:
+        assert verdict.ratio.high < 1
+    if "slower" in card.value:
+        assert verdict.ratio.low > 1
+    if "same" in card.value:
+        assert verdict.ratio.low >= 1 / 1.02
+        assert verdict.ratio.high <= 1.02
+
+
+def test_cards_fit_a_terminal_of_80_columns() -> None:
+    cards = (
+        Card("Same class", "99.1 %", "a detail that is longer than what is left of the line " * 2),
+        Card("Speed", "cannot tell", "from 1.1 x faster to 2.13 x slower than float; too noisy"),
+    )
+    console = Console(file=io.StringIO(), width=80)
+    print_report(Report(title="t", cards=cards), console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("Same class  99.1 %       a detail")
+    assert any(re.match(r"Speed +cannot tell +from", line) for line in lines)
+
+
+def test_columns_without_anything_are_left_out() -> None:
+    table = Table(names("a", "b", "c"), (("x", "", "y"), ("z", "", "")))
+    console = Console(file=io.StringIO(), width=80)
+    print_report(
+        Report(title="t", sections=(SimpleNamespace(heading="h", blocks=(table,)),)), console
+    )
+    assert " b " not in console.file.getvalue()
+
+
+def test_a_search_is_a_path_of_accuracy_over_the_work_in_int8() -> None:
+    def step(name, figure, in_float=0.0, *, kept=True):
+        return StepReport(name, "", kept, 20.0, None, None, 3, figure, in_float)
+
+    steps = (step("as calibrated", 71.0), step("bias", 71.0, kept=False), step("float", 97.0, 11.5))
+    tuned = SimpleNamespace(steps=steps, num_images=64)
+    plots, table = search_section(tuned, {"min_agreement": 95.0}).blocks
+    (path,) = plots.plots
+    assert [(stop.x, stop.y, stop.kept) for stop in path.stops] == [
+        (100.0, 71.0, True),
+        (100.0, 71.0, False),
+        (88.5, 97.0, True),
+    ]
+    assert path.limit == 95.0
+    assert len(table.rows) == 3
+    (steady, _) = search_section(SimpleNamespace(steps=steps[:2], num_images=64), {}).blocks
+    assert [stop.x for stop in steady.plots[0].stops] == [0.0, 1.0]
+
+
+def test_tables_become_toml_and_back(tmp_path) -> None:
+    table = {
+        "a": 1,
+        "none": None,
+        "b c": [1.5, True, 'x"y\\z\x1b'],
+        "group": {"d": "e", "inner": {"f": [["g"], []]}, "none": None},
+    }
+    text = toml_text(table)
+    expected = {
+        "a": 1,
+        "b c": [1.5, True, 'x"y\\z\x1b'],
+        "group": {"d": "e", "inner": {"f": [["g"], []]}},
+    }
+    assert tomllib.loads(text) == expected
+    file = tmp_path / "t.toml"
+    file.write_text(text, encoding="utf-8")
+    assert read_toml(file, "recipe") == expected
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    model, data = NETWORKS["opset_13"].save(folder)
+    return model, data, folder
+
+
+def test_the_page_has_a_bar_for_every_layer_and_the_command(built, capsys) -> None:
+    model, data, folder = built
+    page = folder / "page.html"
+    words = ("engine", model, "--int8", "--data", data, "-o", folder / "out", "--no-latency")
+    done = command(capsys, *words, "--report", page)
+    text = page.read_text(encoding="utf-8")
+    manifest = json.loads((folder / "out" / "net.manifest.json").read_text())
+    in_int8 = [
+        one["node"] for one in manifest["layers"] if one["int8"] and one["op_type"] == "Conv"
+    ]
+    told = re.findall(r'class="slat[^>]*><title>([^<]*)</title>', text)
+    assert in_int8
+    for name in in_int8:
+        assert any(one.startswith(f"{name} (Conv), INT8; alone in INT8") for one in told)
+    assert "Work in INT8" in done.out
+    again = shlex.split(manifest["command"])
+    assert again[:3] == ["trtbuild", "engine", str(model)]
+    assert command(capsys, *again[1:], "--dry-run").code == 0
+    assert set(again) == {"trtbuild", *map(str, words)} - {"-o"} | {"--output"}
+
+
+def test_names_stay_whole_where_no_terminal_folds_them(built, capsys, monkeypatch) -> None:
+    model, data, folder = built
+    monkeypatch.delenv("COLUMNS", raising=False)
+    out = folder / ("a_folder_of_a_long_name" * 6)
+    done = command(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency")
+    assert any(str(out / "net.manifest.json") in line for line in done.out.splitlines())
