@@ -7,8 +7,8 @@ import json
 import re
 import shlex
 import sys
-from types import SimpleNamespace
 
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,12 +16,14 @@ from rich.console import Console
 
 from tests.command import trtbuild as command
 from tests.models import NETWORKS
+from trtbuild.artifact import Artifact
 from trtbuild.latency.regress import decide
+from trtbuild.plots.data import Path
 from trtbuild.report.cards import speed_card
-from trtbuild.report.model import Card, Report, Table, names
+from trtbuild.report.model import Card, Plots, Report, Section, Table, names
 from trtbuild.report.search import search_section
 from trtbuild.report.text import print_report
-from trtbuild.search.budget import StepReport
+from trtbuild.search.budget import StepReport, Tuned
 from trtbuild.toml_files import read_toml, toml_text
 from trtbuild.verification.intervals import Estimate
 
@@ -29,6 +31,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+GRAPH = ir.Graph([], [], nodes=[], opset_imports={"": 17})
 
 
 @given(
@@ -56,9 +61,9 @@ def test_cards_fit_a_terminal_of_80_columns() -> None:
         Card("Same class", "99.1 %", "a detail that is longer than what is left of the line " * 2),
         Card("Speed", "cannot tell", "from 1.1 x faster to 2.13 x slower than float; too noisy"),
     )
-    console = Console(file=io.StringIO(), width=80)
-    print_report(Report(title="t", cards=cards), console)
-    lines = console.file.getvalue().splitlines()
+    out = io.StringIO()
+    print_report(Report(title="t", cards=cards), Console(file=out, width=80))
+    lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("Same class  99.1 %       a detail")
     assert any(re.match(r"Speed +cannot tell +from", line) for line in lines)
@@ -66,30 +71,39 @@ def test_cards_fit_a_terminal_of_80_columns() -> None:
 
 def test_columns_without_anything_are_left_out() -> None:
     table = Table(names("a", "b", "c"), (("x", "", "y"), ("z", "", "")))
-    console = Console(file=io.StringIO(), width=80)
-    print_report(
-        Report(title="t", sections=(SimpleNamespace(heading="h", blocks=(table,)),)), console
-    )
-    assert " b " not in console.file.getvalue()
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    print_report(Report(title="t", sections=(Section("h", (table,)),)), console)
+    assert " b " not in out.getvalue()
+
+
+def searched(*steps: StepReport) -> Tuned:
+    artifact = Artifact("net", ir.Model(GRAPH, ir_version=9), ir.Model(GRAPH, ir_version=9))
+    return Tuned(artifact, steps, met=True, float_layers=(), float_macs_percent=0.0, num_images=64)
+
+
+def path_of(section: Section) -> Path:
+    block = section.blocks[0]
+    assert isinstance(block, Plots)
+    (path,) = block.plots
+    assert isinstance(path, Path)
+    return path
 
 
 def test_a_search_is_a_path_of_accuracy_over_the_work_in_int8() -> None:
-    def step(name, figure, in_float=0.0, *, kept=True):
+    def step(name: str, figure: float, in_float: float = 0.0, *, kept: bool = True) -> StepReport:
         return StepReport(name, "", kept, 20.0, None, None, 3, figure, in_float)
 
     steps = (step("as calibrated", 71.0), step("bias", 71.0, kept=False), step("float", 97.0, 11.5))
-    tuned = SimpleNamespace(steps=steps, num_images=64)
-    plots, table = search_section(tuned, {"min_agreement": 95.0}).blocks
-    (path,) = plots.plots
+    path = path_of(search_section(searched(*steps), {"min_agreement": 95.0}))
     assert [(stop.x, stop.y, stop.kept) for stop in path.stops] == [
         (100.0, 71.0, True),
         (100.0, 71.0, False),
         (88.5, 97.0, True),
     ]
     assert path.limit == 95.0
-    assert len(table.rows) == 3
-    (steady, _) = search_section(SimpleNamespace(steps=steps[:2], num_images=64), {}).blocks
-    assert [stop.x for stop in steady.plots[0].stops] == [0.0, 1.0]
+    steady = path_of(search_section(searched(*steps[:2]), {}))
+    assert [stop.x for stop in steady.stops] == [0.0, 1.0]
 
 
 def test_tables_become_toml_and_back(tmp_path) -> None:
