@@ -237,7 +237,7 @@ def gallery(name: str, comparison: Comparison) -> Iterator[Block]:
 
 
 # What the value of one sample is called; of a class nothing, since the answers say that it is another one.
-_OF_SAMPLE = {"classify": "", "embed": "cosine", "ctc": "characters right, %"}
+_OF_SAMPLE = {"classify": "", "embed": "cosine", "ctc": "percent of characters right:"}
 
 
 def _value(estimate: Estimate | None, form: str, unit: str = "") -> str:
