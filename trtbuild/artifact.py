@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from calibrators import Calibration
     from trtbuild.model.cut import Cut
-    from trtbuild.plan import Decision, Group, Placement
+    from trtbuild.plan import Decision, Group, Placement, PortableChoice
     from trtbuild.target import Target
 
 __all__ = ["Artifact", "EarlyStop", "Record"]
@@ -73,6 +73,7 @@ class Artifact:
         quantized: `model` with Q/DQ in TensorRT's form, once quantized.
         placement: where the Q/DQ of `quantized` stand.
         decisions: for every node that could be INT8, whether it is, and why.
+        portable: what was chosen for ONNX Runtime's form alone; None for nothing.
         history: one record per stage done; the manifest is made of them.
         cut: where the network was cut in front of operators that ONNX Runtime cannot run; None where it
             is whole.
@@ -91,6 +92,7 @@ class Artifact:
     quantized: ir.Model | None = None
     decisions: tuple[Decision, ...] = ()
     placement: Placement | None = None
+    portable: PortableChoice | None = None
     history: tuple[Record, ...] = ()
     cut: Cut | None = None
     target: Target | None = None

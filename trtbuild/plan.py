@@ -19,8 +19,10 @@ __all__ = [
     "Decision",
     "Group",
     "GroupKind",
+    "OutputSteps",
     "Placement",
     "Plan",
+    "PortableChoice",
     "QuantParams",
     "WeightPoint",
     "symmetric",
@@ -179,6 +181,36 @@ class Plan:
     weights: tuple[WeightPoint, ...]
     params: Mapping[str, QuantParams]
     int32_biases: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class OutputSteps:
+    """How uint8 stands for what a convolution gives, with a scale for each channel (axis 1).
+
+    Attributes:
+        scales: positive, float32 ``[channels]``.
+        zero_point: of all channels, 0 to 255.
+    """
+
+    scales: np.ndarray
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class PortableChoice:
+    """What is chosen for ONNX Runtime's form alone.
+
+    Attributes:
+        same_grid: tensors of both signs that TensorRT's form rounds, too, are rounded to the same values;
+            else to steps that are as fine as what each tensor holds allows.
+        steps: tensor -> its scales, of those that a convolution gives to float operators; see
+            `trtbuild.quantization.output_channels`.
+        in_float: tensors that are not rounded; the convolutions that give them compute in float.
+    """
+
+    same_grid: bool = False
+    steps: Mapping[str, OutputSteps] = field(default_factory=dict)
+    in_float: frozenset[str] = frozenset()
 
 
 def symmetric(amax: float) -> QuantParams:

@@ -27,7 +27,7 @@ from trtbuild.jobs.compare import (
 )
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
 from trtbuild.jobs.incoming import arrival, with_gaps_filled
-from trtbuild.jobs.ranges import int8_candidate
+from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
 from trtbuild.jobs.stages import (
     check_stage_limits,
     stage_verdicts,
@@ -179,6 +179,7 @@ def _in_int8(
     start = int8_candidate(artifact, plan, recipe, progress)
     tuned = _tuned(start, plan, recipe, progress)
     artifact = start.realized() if tuned is None else tuned.artifact
+    artifact = with_portable_choice(artifact, plan, recipe, progress)
     return with_left_behind(artifact), tuned
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from trtbuild.artifact import Record
 from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
 from trtbuild.errors import ModelError
+from trtbuild.jobs.build_checks import chosen_backends
 from trtbuild.jobs.cache import read_cache
 from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.traversal import all_nodes, bodies, label
@@ -20,7 +21,8 @@ from trtbuild.quantization.masks import reaches_minus_infinity
 from trtbuild.records import encode
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.choose_ranges import choose_ranges
-from trtbuild.search.improve import improve
+from trtbuild.search.improve import improve, were_tried
+from trtbuild.search.portable_choice import choose_portable
 from trtbuild.verification.chance import FloatAnswers
 
 if TYPE_CHECKING:
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
     from trtbuild.recipe import EngineRecipe
     from trtbuild.verification.chance import LabelCheck
 
-__all__ = ["are_chosen", "int8_candidate", "observed_tensors"]
+__all__ = ["are_chosen", "int8_candidate", "observed_tensors", "with_portable_choice"]
+
+# The backend of the portable form.
+_PORTABLE = "onnxruntime"
 
 
 def int8_candidate(
@@ -81,6 +86,17 @@ def int8_candidate(
         seconds=seconds - (time.monotonic() - calibrated),
         progress=progress,
     )
+
+
+def with_portable_choice(
+    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
+) -> Artifact:
+    """Return the quantized artifact with what ONNX Runtime's form rounds chosen, where moves were tried."""
+    chosen = plan.calibration is not None and are_chosen(recipe) and were_tried(artifact)
+    built = chosen and any(backend.name == _PORTABLE for backend, _ in chosen_backends(recipe))
+    if not built or plan.calibration is None:
+        return artifact
+    return choose_portable(artifact, plan.calibration, recipe.effort, progress)
 
 
 def _with_given(artifact: Artifact) -> Artifact:

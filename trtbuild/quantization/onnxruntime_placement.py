@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from calibrators import TensorRange
 
 __all__ = [
+    "WITH_INTEGER_KERNEL",
     "difference",
     "integer_biases",
     "place_portable",
@@ -51,7 +52,9 @@ __all__ = [
     "unsigned",
 ]
 
-_WITH_INTEGER_KERNEL = frozenset({"Add", "Concat", "LeakyRelu", "Mul", "Sigmoid"}) | AVERAGING
+WITH_INTEGER_KERNEL = frozenset({"Add", "Concat", "LeakyRelu", "Mul", "Sigmoid"}) | AVERAGING
+"""Operators without weights that ONNX Runtime can run on integers."""
+
 # These kernels can also give floats, so their outputs are quantized only for a reader that wants it.
 _FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
 
@@ -329,7 +332,7 @@ def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) ->
         return False
     if moves_values(node):
         return _name(node.inputs[0]) in quantized
-    if node.op_type not in _WITH_INTEGER_KERNEL:
+    if node.op_type not in WITH_INTEGER_KERNEL:
         return False
     return all(
         value is not None

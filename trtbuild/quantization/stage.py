@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
 from trtbuild.artifact import Artifact, Record
 from trtbuild.errors import InputError
 from trtbuild.model.constants import array
 from trtbuild.model.traversal import nodes_by_name
-from trtbuild.plan import GroupKind, Placement, QuantParams, symmetric
+from trtbuild.plan import GroupKind, Placement, Plan, PortableChoice, QuantParams, symmetric
 from trtbuild.quantization.by_ranges import place_by_ranges
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import (
@@ -17,6 +19,7 @@ from trtbuild.quantization.onnxruntime_placement import (
     place_portable,
     unsigned,
 )
+from trtbuild.quantization.output_channels import channel_outputs, with_steps, without_rounding
 from trtbuild.quantization.placement import place
 from trtbuild.quantization.ranges import plan_with_ranges
 from trtbuild.quantization.weights import check_finite
@@ -25,12 +28,13 @@ from trtbuild.target import installed_target
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    import onnx_ir as ir
-
     from calibrators import Calibration, TensorRange
     from trtbuild.target import Target
 
-__all__ = ["portable_form", "quantize", "watched_tensors"]
+__all__ = ["portable_form", "portable_outputs", "quantize", "watched_tensors"]
+
+# The zero point with which uint8 has the steps of signed INT8.
+_MIDDLE = 128
 
 
 def watched_tensors(
@@ -134,10 +138,47 @@ def portable_form(artifact: Artifact) -> ir.Model:
         ):  # it came quantized, and ONNX Runtime runs Q/DQ of any kind
             return artifact.quantized
         raise InputError(f"'{artifact.name}' has not been quantized.")
+    model, choice = artifact.model, artifact.portable or PortableChoice()
+    placement, plan = _portable_plan(artifact)
+    if choice.same_grid:
+        plan = replace(plan, params={**plan.params, **_on_the_same_grid(artifact, placement, plan)})
+    possible = portable_outputs(artifact) if choice.steps or choice.in_float else frozenset()
+    plan = without_rounding(model, plan, choice.in_float & possible)
+    steps = {name: own for name, own in choice.steps.items() if name in possible - choice.in_float}
+    model, plan = with_steps(model, plan, steps)
+    placed = replace(placement, consumers=plan.consumers, weights=plan.weights)
+    return insert(model, replace(plan, int32_biases=integer_biases(model, placed)))
+
+
+def _portable_plan(artifact: Artifact) -> tuple[Placement, Plan]:
+    assert artifact.placement is not None
     placement = place_portable(artifact.model, artifact.placement)
-    plan = plan_with_ranges(artifact.model, placement, _calibration(artifact), unsigned)
-    biases = integer_biases(artifact.model, replace(placement, consumers=plan.consumers))
-    return insert(artifact.model, replace(plan, int32_biases=biases))
+    return placement, plan_with_ranges(artifact.model, placement, _calibration(artifact), unsigned)
+
+
+def portable_outputs(artifact: Artifact) -> frozenset[str]:
+    """Return the tensors of a quantized artifact that `PortableChoice` can choose for."""
+    assert artifact.placement is not None
+    placement, plan = _portable_plan(artifact)
+    placed = replace(placement, consumers=plan.consumers)
+    return channel_outputs(artifact.model, placed, artifact.placement)
+
+
+def _on_the_same_grid(
+    artifact: Artifact, portable: Placement, plan: Plan
+) -> dict[str, QuantParams]:
+    """TensorRT's scales for the tensors of both signs that both forms round, and those that go with them."""
+    assert artifact.placement is not None
+    theirs = plan_with_ranges(
+        artifact.model, artifact.placement, _calibration(artifact), symmetric_range
+    )
+    both = theirs.params.keys() & portable.roots.keys()
+    scales = {portable.roots[name]: theirs.params[name].scale for name in both}
+    return {
+        name: QuantParams(scales[roots], _MIDDLE, ir.DataType.UINT8)
+        for name, roots in portable.roots.items()
+        if roots in scales and name in plan.params and plan.params[name].zero_point
+    }
 
 
 def symmetric_range(given: TensorRange) -> QuantParams:

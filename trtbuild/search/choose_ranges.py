@@ -155,7 +155,13 @@ class CheckImages:
 
     @classmethod
     def of(
-        cls, artifact: Artifact, source: Source, effort: Effort, *, is_enough: bool = False
+        cls,
+        artifact: Artifact,
+        source: Source,
+        effort: Effort,
+        *,
+        is_enough: bool = False,
+        reference: ir.Model | None = None,
     ) -> CheckImages | None:
         """Return the same check images that `choose_ranges` takes; None where there are none.
 
@@ -164,6 +170,7 @@ class CheckImages:
             source: calibration images.
             effort: how much is tried.
             is_enough: as many as tell which move is good; those that choose among ranges are among them.
+            reference: the float network, where that of the artifact was changed; it has the same tensors.
 
         Raises:
             DataError: a sample does not load.
@@ -173,8 +180,8 @@ class CheckImages:
         measured = differentiable_outputs(artifact.model)
         if not feeds or not measured:
             return None
-        reference = open_session(tapped(artifact.model, measured), Execution.FLOAT)
-        outputs = [reference.run(one) for one in feeds]
+        session = open_session(tapped(reference or artifact.model, measured), Execution.FLOAT)
+        outputs = [session.run(one) for one in feeds]
         measure = Measure.of(outputs, parts_of(artifact.model, measured))
         return cls(feeds, others, measured, measure)
 

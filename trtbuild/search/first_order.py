@@ -15,14 +15,14 @@ from trtbuild.model.traversal import nodes_by_name
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from trtbuild.plan import Placement
     from trtbuild.runtime.session import Feeds
     from trtbuild.search.measured import Measure
     from trtbuild.search.shared_scales import SharedScale, Thresholds
 
-__all__ = ["FirstOrder"]
+__all__ = ["FirstOrder", "Gradients"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,68 @@ class _Pair:
 
     read: str
     gradient: str
+
+
+class Gradients:
+    """Values of tensors, and gradients of the outputs by what readers read of them through a pair.
+
+    Args:
+        model: the float network.
+        placement: where its Q/DQ go.
+        tensors: quantized ones.
+        outputs: the tensors that are measured.
+
+    Raises:
+        ModelError: the network has no backward network.
+        ExecutionError: ONNX Runtime cannot open it.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        placement: Placement,
+        tensors: Collection[str],
+        outputs: Sequence[str],
+    ) -> None:
+        apart, reads = _read_apart(model, placement, set(tensors))
+        backward = backward_network(apart, reads.values(), outputs)
+        self._seeds = backward.seeds
+        self._pairs = {
+            name: _Pair(read, backward.gradients[read])
+            for name, read in reads.items()
+            if read in backward.gradients
+        }
+        self._session = open_session(backward.model, Execution.FLOAT) if self._pairs else None
+
+    @property
+    def reached(self) -> Collection[str]:
+        """The tensors that the outputs depend on."""
+        return self._pairs.keys()
+
+    def run(
+        self, feeds: Feeds, measure: Measure, image: int, seed: int
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return tensor -> its values and gradient on one image, along one random v.
+
+        Args:
+            feeds: the image.
+            measure: by which errors count; `image` is its place there.
+            image: see `measure`.
+            seed: of v.
+        """
+        if self._session is None:
+            return {}
+        random = np.random.default_rng([seed, image])
+        seeds = {
+            given: measure.seed(image, output, random) for output, given in self._seeds.items()
+        }
+        found = self._session.run({**feeds, **seeds})
+        return {name: (found[one.read], found[one.gradient]) for name, one in self._pairs.items()}
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self._session is not None:
+            self._session.close()
 
 
 class FirstOrder:
@@ -55,20 +117,12 @@ class FirstOrder:
         outputs: Sequence[str],
     ) -> None:
         wanted = {name for scale in scales for name in scale.tensors}
-        apart, reads = _read_apart(model, placement, wanted)
-        backward = backward_network(apart, reads.values(), outputs)
-        self._seeds = backward.seeds
-        self._pairs = {
-            name: _Pair(read, backward.gradients[read])
-            for name, read in reads.items()
-            if read in backward.gradients
-        }
+        self._gradients = Gradients(model, placement, wanted, outputs)
         self._scales = scales
-        self._session = open_session(backward.model, Execution.FLOAT) if self._pairs else None
         self._errors: dict[int, dict[SharedScale, np.ndarray]] = {}
 
     def _reached(self, scale: SharedScale) -> list[str]:
-        return [name for name in scale.tensors if name in self._pairs]
+        return [name for name in scale.tensors if name in self._gradients.reached]
 
     def add(self, feeds: Feeds, measure: Measure, image: int, seed: int) -> None:
         """Add the errors of one image, along one random v.
@@ -79,13 +133,7 @@ class FirstOrder:
             image: see `measure`.
             seed: of v.
         """
-        if self._session is None:
-            return
-        random = np.random.default_rng([seed, image])
-        seeds = {
-            given: measure.seed(image, output, random) for output, given in self._seeds.items()
-        }
-        found = self._session.run({**feeds, **seeds})
+        found = self._gradients.run(feeds, measure, image, seed)
         errors = self._errors.setdefault(image, {})
         for scale in self._scales:
             if self._reached(scale):
@@ -108,21 +156,21 @@ class FirstOrder:
                     found[scale] = found.get(scale, 0.0) + own / total / len(self._errors)
         return found
 
-    def _errors_of(self, scale: SharedScale, found: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _errors_of(
+        self, scale: SharedScale, found: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    ) -> np.ndarray:
         """The error by each threshold of a scale; what its tensors do adds up before it is squared."""
         amaxes = self._scales[scale].amaxes
         together, apart = np.zeros(len(amaxes)), np.zeros(len(amaxes))
         for name in self._reached(scale):
-            pair = self._pairs[name]
-            product, square = error_products(found[pair.read], found[pair.gradient], amaxes)
+            product, square = error_products(*found[name], amaxes)
             together += product
             apart += square
         return np.asarray(together**2 + apart)
 
     def close(self) -> None:
         """Give the memory back."""
-        if self._session is not None:
-            self._session.close()
+        self._gradients.close()
 
 
 def _read_apart(

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from trtbuild.data import Source
     from trtbuild.search.candidate import Candidate
 
-__all__ = ["improve"]
+__all__ = ["improve", "were_tried"]
 
 _log = logging.getLogger(__name__)
 
+_STAGE = "moves"
 # A move that gains less is as likely luck of the images.
 _LEAST_GAIN = 0.03
 # Of the error of one part, that it may grow by.
@@ -99,6 +100,11 @@ def improve(
     if effort is Effort.HIGH:
         search.take("rounding of weights", round_anew(lambda: search.best, search.material))
     return search.result()
+
+
+def were_tried(artifact: Artifact) -> bool:
+    """Say whether there was room for moves, or need of them."""
+    return any(record.stage == _STAGE for record in artifact.history)
 
 
 class _Search:
@@ -203,6 +209,6 @@ class _Search:
             "error": float(self._errors.sum()),
             "tried": self._tried,
         }
-        record = Record("moves", "; ".join(kept) or "nothing was better", details)
+        record = Record(_STAGE, "; ".join(kept) or "nothing was better", details)
         artifact = replace(self.best.artifact, history=(*self._history, record))
         return replace(self.best, artifact=artifact)

@@ -1,0 +1,115 @@
+"""What ONNX Runtime's form alone rounds gets a scale a channel, or stays float, where that is better."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from tests.trtbuild.search.depthwise_network import Images
+from trtbuild.artifact import Artifact
+from trtbuild.calibration import CalibrateOptions, calibrate
+from trtbuild.model.constants import array
+from trtbuild.options.effort import Effort
+from trtbuild.plan import OutputSteps, PortableChoice
+from trtbuild.quantization import portable_form, portable_outputs, quantize, watched_tensors
+from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.portable_choice import choose_portable
+
+TEXT = """
+<ir_version: 8, opset_import: ["" : 17]>
+swish (float[N, 3, 10, 10] image) => (float[N, 6] logits) {
+  before = Conv <pads = [1, 1, 1, 1]> (image, w0, b0)
+  gate = HardSigmoid (before)
+  behind = Mul (before, gate)
+  last = Conv (behind, w1)
+  mean = GlobalAveragePool (last)
+  logits = Flatten (mean)
+}
+"""
+
+
+def network() -> ir.Model:
+    """One channel lies so far below zero that the hard-swish gives nothing of it, and widens the range."""
+    rng = np.random.default_rng(3)
+    constants = {
+        "w0": rng.normal(0, (2 / 27) ** 0.5, (8, 3, 3, 3)),
+        "b0": np.array([-200.0, 0.3, 0, -0.2, 0.1, 0, 0.5, -0.4]),
+        "w1": rng.normal(0, 0.5, (6, 8, 1, 1)),
+    }
+    proto = onnx.parser.parse_model(TEXT)
+    proto.graph.initializer.extend(
+        onnx.numpy_helper.from_array(content.astype(np.float32), name)
+        for name, content in constants.items()
+    )
+    for number, node in enumerate(proto.graph.node):
+        node.name = f"{node.op_type}_{number}"
+    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto))
+
+
+@pytest.fixture(scope="module")
+def quantized() -> Artifact:
+    model = network()
+    plain = Artifact("swish", model, model)
+    tensors = watched_tensors(model)
+    return quantize(calibrate(plain, Images(0), tensors, CalibrateOptions(method="minmax")))
+
+
+def outputs(model: ir.Model, execution: Execution = Execution.REFERENCE) -> np.ndarray:
+    """On images that nothing has seen."""
+    session = open_session(model, execution)
+    return np.stack([session.run(one.load())["logits"] for one in Images(1)]).astype(np.float64)
+
+
+def sqnr_db(artifact: Artifact, execution: Execution = Execution.REFERENCE) -> float:
+    wanted = outputs(artifact.source)
+    noise = outputs(portable_form(artifact), execution) - wanted
+    return float(10 * np.log10(((wanted - wanted.mean()) ** 2).sum() / (noise**2).sum()))
+
+
+def test_only_what_float_operators_read_of_a_convolution_can_be_chosen_for(quantized) -> None:
+    assert portable_outputs(quantized) == {"before", "last"}
+
+
+def test_a_scale_a_channel_is_chosen_where_one_for_all_spoils_the_engine(quantized) -> None:
+    chosen = choose_portable(quantized, Images(0), Effort.NORMAL)
+    # the steps of one scale are those of a range forty times as wide: 5 bits, 6 dB each
+    assert sqnr_db(chosen) > sqnr_db(quantized) + 12
+    # integer kernels round sums in another order: no more than a step here and there
+    assert sqnr_db(chosen, Execution.FAST) > sqnr_db(quantized, Execution.FAST) + 12
+    record = chosen.history[-1]
+    assert record.stage == "portable form"
+    assert min(record.details["errors"], key=record.details["errors"].get) == record.summary
+
+
+def test_the_float_network_is_what_scales_of_channels_leave(quantized) -> None:
+    scales = np.linspace(0.5, 2, 8).astype(np.float32) / 1024
+    steps = {"before": OutputSteps(scales, 128)}
+    form = portable_form(replace(quantized, portable=PortableChoice(steps=steps)))
+    (layer,) = (node for node in form.graph if node.name == "Conv_0")
+    plain = portable_form(quantized)
+    (unchanged,) = (node for node in plain.graph if node.name == "Conv_0")
+
+    def integers(node: ir.Node) -> np.ndarray:
+        return array(node.inputs[1].producer().inputs[0])
+
+    np.testing.assert_array_equal(integers(layer), integers(unchanged))
+
+
+def test_a_convolution_in_float_keeps_its_weights(quantized) -> None:
+    choice = PortableChoice(in_float=frozenset({"before"}))
+    form = portable_form(replace(quantized, portable=choice))
+    (layer,) = (node for node in form.graph if node.name == "Conv_0")
+    np.testing.assert_array_equal(
+        array(layer.inputs[1]), array(network().graph.node("Conv_0").inputs[1])
+    )
+
+
+def test_names_that_are_not_there_change_nothing(quantized) -> None:
+    steps = {"absent": OutputSteps(np.ones(3, np.float32), 0)}
+    choice = PortableChoice(steps=steps, in_float=frozenset({"logits"}))
+    form = portable_form(replace(quantized, portable=choice))
+    np.testing.assert_array_equal(outputs(form), outputs(portable_form(quantized)))

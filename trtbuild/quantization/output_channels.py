@@ -1,0 +1,170 @@
+"""One scale a channel for what a convolution gives to float operators, in ONNX Runtime's form.
+
+ONNX Runtime's integer convolution rounds what it gives, with one scale for all channels, however unlike
+they are. TensorRT's form does not round there: such a tensor goes to a SiLU or hard-swish, say. But the
+kernel multiplies each channel's sum by a number of its own before it rounds, so that a channel's scale s can
+stand in its weights and bias:
+
+    q = clip(round(W / s . x + b / s) + z, 0, 255)        y = (q - z) * s
+
+The integers of W are the same, Q and DQ have the scale 1, and a Mul behind them gives y. (A DequantizeLinear
+with a scale for each channel would do without; ONNX Runtime's takes ten times as long as one with one scale
+for all.) All that reads y must compute in float.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from trtbuild.model.constants import array, is_constant
+from trtbuild.model.edits import GraphWriter, set_constant, take_over_output
+from trtbuild.model.operators import moves_values
+from trtbuild.model.traversal import nodes_by_name
+from trtbuild.plan import GRAPH_OUTPUT, Consumer, OutputSteps, QuantParams
+from trtbuild.quantization.onnxruntime_placement import WITH_INTEGER_KERNEL
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from trtbuild.plan import Placement, Plan
+
+__all__ = ["channel_outputs", "with_steps", "without_rounding"]
+
+
+def channel_outputs(model: ir.Model, portable: Placement, tensorrt: Placement) -> frozenset[str]:
+    """Return the tensors that can have a scale for each channel.
+
+    They are rounded in ONNX Runtime's form alone, given by a convolution in INT8 (and its Relu), and read by
+    float operators alone.
+
+    Args:
+        model: the float network.
+        portable: where Q/DQ go for ONNX Runtime.
+        tensorrt: where they go for TensorRT.
+    """
+    layers, read = {point.node for point in portable.weights}, _read_by(portable)
+    nodes = nodes_by_name(model.graph)
+    values = {output.name: output for node in model.graph for output in node.outputs}
+    found = set()
+    for name, readers in portable.consumers.items():
+        layer = _layer_of(values.get(name))
+        if (
+            layer is not None
+            and layer.name in layers
+            and Consumer(layer.name or "", 0) in read
+            and name not in tensorrt.consumers
+            and _readers_of(values[name]) == readers
+            and not any(_is_integer(nodes.get(reader.node), portable, read) for reader in readers)
+        ):
+            found.add(name)
+    return frozenset(found)
+
+
+def _read_by(placement: Placement) -> set[Consumer]:
+    return {reader for readers in placement.consumers.values() for reader in readers}
+
+
+def _readers_of(value: ir.Value) -> frozenset[Consumer]:
+    """All that read a tensor, in bodies too."""
+    found = {Consumer(use.node.name or "", use.idx) for use in value.uses()}
+    if value.is_graph_output():
+        found.add(Consumer(GRAPH_OUTPUT, 0))
+    return frozenset(found)
+
+
+def _layer_of(value: ir.Value | None) -> ir.Node | None:
+    """The Conv that gives a tensor, perhaps through a Relu that nothing else goes past; else None."""
+    node = value.producer() if value is not None else None
+    if node is not None and node.op_type == "Relu":
+        given = node.inputs[0]
+        alone = given is not None and len(given.uses()) == 1 and not given.is_graph_output()
+        node = given.producer() if alone and given is not None else None
+    if node is None or node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
+        return None
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return node if bias is None or is_constant(bias) else None
+
+
+def _is_integer(node: ir.Node | None, portable: Placement, read: set[Consumer]) -> bool:
+    """Whether a reader is a layer in INT8, or may be fused into an integer kernel."""
+    if node is None:  # an output of the network
+        return False
+    if node.name in {point.node for point in portable.weights}:
+        return True
+    if node.op_type not in WITH_INTEGER_KERNEL and not moves_values(node):
+        return False
+    given = any(output.name in portable.consumers for output in node.outputs)
+    count = 1 if moves_values(node) else len(node.inputs)
+    return given and {Consumer(node.name or "", index) for index in range(count)} <= read
+
+
+def without_rounding(model: ir.Model, plan: Plan, tensors: Collection[str]) -> Plan:
+    """Return the plan in which the convolutions that give these of `channel_outputs` compute in float.
+
+    They still read what other layers read of their input; their weights are float.
+    """
+    if not tensors:
+        return plan
+    values = {output.name: output for node in model.graph for output in node.outputs}
+    layers = {layer.name for name in tensors if (layer := _layer_of(values[name])) is not None}
+    consumers = {name: own for name, own in plan.consumers.items() if name not in tensors}
+    weights = tuple(point for point in plan.weights if point.node not in layers)
+    return replace(plan, consumers=consumers, weights=weights)
+
+
+def with_steps(
+    model: ir.Model, plan: Plan, steps: Mapping[str, OutputSteps]
+) -> tuple[ir.Model, Plan]:
+    """Return the network and the plan in which these tensors have a scale for each channel.
+
+    Args:
+        model: the float network.
+        plan: for ONNX Runtime.
+        steps: of tensors of `channel_outputs`.
+    """
+    if not steps:
+        return model, plan
+    model = model.clone()
+    writer = GraphWriter(model)
+    values = {output.name: output for node in model.graph for output in node.outputs}
+    consumers, params = dict(plan.consumers), dict(plan.params)
+    for name, own in steps.items():
+        counted, reader = _counted(model, writer, values[name], own.scales)
+        del consumers[name], params[name]
+        consumers[counted] = frozenset({reader})
+        params[counted] = QuantParams(np.float32(1), own.zero_point, ir.DataType.UINT8)
+    return model, replace(plan, consumers=consumers, params=params)
+
+
+def _counted(
+    model: ir.Model, writer: GraphWriter, value: ir.Value, scales: np.ndarray
+) -> tuple[str, Consumer]:
+    """Let a Conv count in steps of `scales`, and a Mul give the values: the counts, and who reads them."""
+    layer = _layer_of(value)
+    assert layer is not None
+    weight = array(layer.inputs[1])
+    assert weight is not None
+    by = scales.astype(np.float64)
+    set_constant(model, layer, 1, weight / by.reshape(-1, *[1] * (weight.ndim - 1)), "in_steps")
+    if len(layer.inputs) > 2:
+        bias = array(layer.inputs[2])
+        assert bias is not None
+        set_constant(model, layer, 2, bias / by, "in_steps")
+    name = value.name or ""
+    is_output = value.is_graph_output()
+    uses = list(value.uses())
+    result = writer.with_constant("Mul", value, scales.reshape(-1, *[1] * (weight.ndim - 2)), name)
+    for node, index in uses:
+        node.replace_input_with(index, result)
+    counted = writer.fresh(f"{name}_in_steps")
+    if is_output:
+        take_over_output(value, result, aside=counted)
+    else:
+        value.name, result.name = counted, name
+    multiply = result.producer()
+    assert multiply is not None
+    return value.name or "", Consumer(multiply.name or "", 0)

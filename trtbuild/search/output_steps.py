@@ -1,0 +1,118 @@
+"""Scales for each channel of what convolutions give to float operators in ONNX Runtime's form.
+
+A channel's scale spans its values on a few images, but not those at which the outputs do not depend on it:
+where a SiLU or hard-swish is flat, the gradients g of the outputs (`first_order`) are near zero, and clipping
+costs nothing. With s the scale of a channel and zero point z, of all channels together, rounding costs
+
+    sum g**2 * s**2 / 12        s = max(-low / z, high / (255 - z))
+
+to first order, and z is the one of the least cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.plan import OutputSteps
+from trtbuild.search.first_order import Gradients
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    import onnx_ir as ir
+
+    from trtbuild.plan import Placement
+    from trtbuild.runtime.session import Feeds
+    from trtbuild.search.measured import Measure
+
+__all__ = ["Scored", "scored_steps"]
+
+_STEPS = 255
+# Gradients below this share of a tensor's root mean square do not count: values there add 34 dB less.
+_FLAT = 0.02
+# Other images go a little beyond.
+_ROOM = 1.1
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scales for the channels of a tensor, and what they leave.
+
+    Attributes:
+        steps: the scales.
+        cost: the squared error of the outputs with them, to first order.
+    """
+
+    steps: OutputSteps
+    cost: float
+
+
+def scored_steps(
+    model: ir.Model,
+    placement: Placement,
+    tensors: Collection[str],
+    outputs: Sequence[str],
+    images: Sequence[Feeds],
+    measure: Measure,
+) -> dict[str, Scored]:
+    """Return the scales of each tensor's channels; of those alone that the outputs depend on.
+
+    Args:
+        model: the float network.
+        placement: ONNX Runtime's.
+        tensors: of `trtbuild.quantization.portable_outputs`.
+        outputs: the tensors that are measured.
+        images: that choose.
+        measure: by the float outputs of these images.
+
+    Raises:
+        ModelError: the network has no backward network.
+    """
+    gradients = Gradients(model, placement, tensors, outputs)
+    seen: dict[str, _Seen] = {}
+    try:
+        for number, feeds in enumerate(images):
+            for name, both in gradients.run(feeds, measure, number, 0).items():
+                if both[0].ndim > 1 and both[0].size:
+                    seen.setdefault(name, _Seen()).add(*both)
+    finally:
+        gradients.close()
+    return {name: one.scored() for name, one in seen.items()}
+
+
+class _Seen:
+    """The bounds of each channel, and the squares of the gradients by it; of some images."""
+
+    def __init__(self) -> None:
+        self._low: np.ndarray | float = 0.0
+        self._high: np.ndarray | float = 0.0
+        self._squares: np.ndarray | float = 0.0
+
+    def add(self, values: np.ndarray, gradient: np.ndarray) -> None:
+        """Add an image."""
+        axes = tuple(axis for axis in range(values.ndim) if axis != 1)
+        squares = np.square(gradient, dtype=np.float64)
+        counting = np.where(squares > _FLAT**2 * squares.mean(), values, 0)
+        self._low = np.minimum(self._low, counting.min(axis=axes))
+        self._high = np.maximum(self._high, counting.max(axis=axes))
+        self._squares = self._squares + squares.sum(axis=axes)
+
+    def scored(self) -> Scored:
+        """The best scales."""
+        low, high = (np.asarray(one, np.float64) * _ROOM for one in (self._low, self._high))
+        squares = np.asarray(self._squares, np.float64)
+        zeros = np.arange(_STEPS + 1, dtype=np.float64)[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scales = np.maximum(
+                np.where(low < 0, -low / zeros, 0.0),
+                np.where(high > 0, high / (_STEPS - zeros), 0.0),
+            )
+            costs = np.where(squares > 0, squares * scales**2 / 12, 0.0).sum(axis=1)
+        zero = int(np.argmin(costs))
+        own = scales[zero]
+        # a channel that is always zero is exact in any scale
+        own = np.where((own > 0) & np.isfinite(own), own, 1.0)
+        return Scored(OutputSteps(own.astype(np.float32), zero), float(costs[zero]))

@@ -1,0 +1,159 @@
+"""What ONNX Runtime's form rounds, and how, chosen by check images.
+
+ONNX Runtime's integer kernels also round what they give, which TensorRT's form does not. In order of what it
+costs at run time, as long as more than a decibel lies between the two forms:
+
+1. what both forms round gets a grid of its own, or TensorRT's: of values that hardly change, such as a plain
+   background's, no rule says which is nearer;
+2. what convolutions give to float operators gets a scale for each channel (`output_steps`), for a Mul each;
+3. of the convolutions where that still costs the outputs most, a quarter or a half computes in float.
+
+The share in float goes by the expected error of the outputs; the check images, which choose no scale, say
+what is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trtbuild.artifact import Record
+from trtbuild.errors import ModelError
+from trtbuild.model.edits import tapped
+from trtbuild.plan import PortableChoice
+from trtbuild.progress import Progress, silent
+from trtbuild.quantization import place_portable, portable_form, portable_outputs
+from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.choose_ranges import CheckImages
+from trtbuild.search.measured import Measure, parts_of
+from trtbuild.search.output_steps import scored_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.data import Source
+    from trtbuild.options.effort import Effort
+    from trtbuild.search.output_steps import Scored
+
+__all__ = ["choose_portable"]
+
+_log = logging.getLogger(__name__)
+
+# A decibel further from float than TensorRT's form is near enough.
+_NEAR = 10**0.1
+# Of the convolutions whose results are rounded for the kernel alone.
+_SHARES_IN_FLOAT = (0.0, 0.25, 0.5)
+_MOST_CHOOSING = 8
+# Name -> whether it is TensorRT's.
+_GRIDS = {"a grid of its own": False, "TensorRT's grid": True}
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """One choice, and its error on the check images."""
+
+    what: str
+    choice: PortableChoice
+    error: float
+
+
+def choose_portable(
+    artifact: Artifact, source: Source, effort: Effort, progress: Progress = silent
+) -> Artifact:
+    """Return the quantized artifact with `Artifact.portable` chosen, and a record of what was tried.
+
+    Args:
+        artifact: quantized; its `source` is what is measured by.
+        source: calibration images.
+        effort: how many of them are used.
+        progress: told of every choice tried.
+
+    Raises:
+        DataError: a sample does not load.
+        ModelError: a network cannot be run.
+    """
+    try:
+        images = CheckImages.of(artifact, source, effort, is_enough=True, reference=artifact.source)
+    except (
+        KeyError,
+        ModelError,
+    ) as refused:  # what is measured is no tensor of the network as it was given
+        _log.info("the portable form is left as it is: %s", refused)
+        return artifact
+    if images is None:
+        return artifact
+    return _Choice(artifact, images, progress).made()
+
+
+class _Choice:
+    """What was tried so far."""
+
+    def __init__(self, artifact: Artifact, images: CheckImages, progress: Progress) -> None:
+        assert artifact.quantized is not None
+        self._artifact, self._images, self._progress = artifact, images, progress
+        self._wanted = _NEAR * float(images.errors(artifact.quantized).sum())
+        self._tried: list[_Tried] = []
+
+    @property
+    def _best(self) -> _Tried:
+        return min(self._tried, key=lambda one: one.error)
+
+    @property
+    def _is_near(self) -> bool:
+        return bool(self._tried) and self._best.error <= self._wanted
+
+    def _try(self, what: str, choice: PortableChoice) -> None:
+        if self._is_near:
+            return
+        network = portable_form(replace(self._artifact, portable=choice))
+        error = float(self._images.errors(network).sum())
+        self._tried.append(_Tried(what, choice, error))
+        self._progress("portable form", len(self._tried), None)
+
+    def made(self) -> Artifact:
+        """The artifact with the best choice, and its record."""
+        for grid, same in _GRIDS.items():
+            self._try(grid, PortableChoice(same))
+        if not self._is_near:
+            self._try_channels(_scored(self._artifact, self._images))
+        best = self._best
+        details = {
+            "images_checked": len(self._images.feeds),
+            "error_wanted": self._wanted,
+            "errors": {one.what: one.error for one in self._tried},
+            "in_float": sorted(best.choice.in_float),
+        }
+        record = Record("portable form", best.what, details)
+        return self._artifact.having(record, portable=best.choice)
+
+    def _try_channels(self, scored: Mapping[str, Scored]) -> None:
+        ranked = sorted(scored, key=lambda name: -scored[name].cost)
+        for share in _SHARES_IN_FLOAT if scored else ():
+            few = frozenset(ranked[: round(share * len(ranked))])
+            steps = {name: one.steps for name, one in scored.items() if name not in few}
+            for grid, same in _GRIDS.items():
+                what = f"{grid}, {len(steps)} tensors with a scale a channel, {len(few)} in float"
+                self._try(what, PortableChoice(same, steps, few))
+
+
+def _scored(artifact: Artifact, images: CheckImages) -> Mapping[str, Scored]:
+    """Scales for the channels of what convolutions give to float operators; nothing where gradients fail."""
+    tensors = portable_outputs(artifact)
+    few = images.others[:_MOST_CHOOSING]
+    if not tensors or not few:
+        return {}
+    assert artifact.placement is not None
+    placement = place_portable(artifact.model, artifact.placement)
+    session = open_session(tapped(artifact.model, images.measured), Execution.FLOAT)
+    try:
+        outputs = [session.run(one) for one in few]
+    finally:
+        session.close()
+    measure = Measure.of(outputs, parts_of(artifact.model, images.measured))
+    try:
+        return scored_steps(artifact.model, placement, tensors, images.measured, few, measure)
+    except ModelError as refused:
+        _log.info("no scales for channels: %s", refused)
+        return {}
