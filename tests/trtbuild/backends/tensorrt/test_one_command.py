@@ -87,6 +87,30 @@ def test_a_dynamic_network_with_profiles(tensorrt: Server) -> None:
         assert answer.value["shapes"] == ["(4, 3, 8, 8)"]
 
 
+def exported(world: World) -> dict[str, Any]:
+    """A dynamic network's plan in a Triton model repository."""
+    options = ("--shape", "images=1x3x8x8:4x3x8x8:8x3x8x8", "--calibrator", "entropy")
+    built = engine(world, batch="N", options=options)
+    code = run(["export-triton", "out", "-o", "repository", "-q"])
+    entry = Path("repository/net")
+    return {
+        "codes": (built["code"], code),
+        "config": (entry / "config.pbtxt").read_text(),
+        "same": (entry / "1/model.plan").read_bytes() == Path("out/net.plan").read_bytes(),
+    }
+
+
+def test_a_plan_goes_into_a_triton_repository(tensorrt: Server) -> None:
+    answer = tensorrt.run(exported)
+    assert answer.error is None, answer.error["trace"]
+    assert answer.value["codes"] == [0, 0], answer.stderr
+    assert answer.value["same"]
+    config = answer.value["config"]
+    assert "max_batch_size: 8" in config  # of the profile
+    assert "dims: [ 3, 8, 8 ]" in config
+    assert "dims: [ 16 ]" in config
+
+
 def test_a_dynamic_network_without_shapes_says_what_to_give(tensorrt: Server) -> None:
     answer = tensorrt.run(engine, batch="N")
     assert answer.value["code"] == 2
