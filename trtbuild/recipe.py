@@ -43,6 +43,7 @@ __all__ = [
     "EngineRecipe",
     "OptimizeRecipe",
     "PruneRecipe",
+    "QatRecipe",
     "QuantizeRecipe",
     "TritonRecipe",
     "VerifyRecipe",
@@ -426,4 +427,34 @@ class PruneRecipe:
         "Folder for weights and history; made if absent.",
         short="-o",
         essential=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QatRecipe:
+    """A PyTorch module, what trains it with rounding, and what its thresholds come from."""
+
+    source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
+    inputs: tuple[InputSpec, ...] = option(
+        (), "[name:]dims[:dtype][:low..high], for example 1x3x224x224. Repeatable.",
+        flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True,
+    )  # fmt: skip
+    dynamic: tuple[str, ...] = option(
+        (), "batch, or [input:]axis=name,... for other axes. Repeatable.", metavar="AXES"
+    )
+    train: str = option(
+        MISSING, "package.module:function or script.py:function: gets the module, and trains it in place.",
+        metavar="FUNCTION", essential=True,
+    )  # fmt: skip
+    data: DataRecipe = group(DataRecipe, "Data")
+    calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
+    float_patterns: tuple[str, ...] = option(
+        (), _FLOAT, flag="--float", metavar="PATTERN", essential=True
+    )
+    target: str | None = option(
+        None, _TARGET, choices=tuple(TARGETS), when_absent="what is installed"
+    )
+    batch_size: int = option(8, "Images a run, where the network leaves it open.", low=1)
+    output: Path = option(
+        Path("qat"), "Folder for the networks; made if absent.", short="-o", essential=True
     )

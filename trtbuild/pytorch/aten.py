@@ -19,6 +19,7 @@ from torch.export.graph_signature import InputKind
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.copies import copy_module
+from trtbuild.pytorch.fake_quantize import shapes_of_fake_quantize
 from trtbuild.pytorch.inputs import sample, with_sizes
 
 if TYPE_CHECKING:
@@ -228,14 +229,21 @@ def _cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what the exporter says of its internals: warnings, log lines, failed graphs."""
+    """Hold back what the exporter says of its internals: warnings, log lines, failed graphs.
+
+    And tell it what it lacks, see `trtbuild.pytorch.fake_quantize.shapes_of_fake_quantize`.
+    """
     known = [name for name in logging.root.manager.loggerDict if name.startswith("torch.")]
     loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", *known)]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+            shapes_of_fake_quantize(),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

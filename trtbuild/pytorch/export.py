@@ -25,6 +25,7 @@ from trtbuild.pytorch.installed import require_torch
 from trtbuild.pytorch.load import load_module
 from trtbuild.pytorch.names import name_by_modules, name_dims, name_outputs, strip_metadata
 from trtbuild.pytorch.parity import check_parity
+from trtbuild.pytorch.qat import freeze_quantized_layers
 from trtbuild.pytorch.running import check_repeatable, run
 from trtbuild.pytorch.sparsity import check_two_four, make_two_four, mask_globally, mask_weights
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
@@ -111,6 +112,7 @@ def export_onnx(
     original = copy_module(module)
     warnings = enforce_eval(original)
     freeze_fake_quantize(original)
+    freeze_quantized_layers(original)
     sample_output = run(copy_module(original, share_parameters=True), bound)
     check_repeatable(original, bound)
     prepared, report = _prepare(original, bound, fold=fold)

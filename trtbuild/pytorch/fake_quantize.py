@@ -7,7 +7,8 @@ zero point, which the exporter of PyTorch writes as QuantizeLinear and Dequantiz
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,7 +16,12 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["freeze_fake_quantize"]
+__all__ = ["FrozenFakeQuantize", "freeze_fake_quantize", "shapes_of_fake_quantize"]
+
+_KERNELS = (
+    "fake_quantize_per_tensor_affine_cachemask",
+    "fake_quantize_per_channel_affine_cachemask",
+)
 
 
 class FrozenFakeQuantize(nn.Module):  # type: ignore[misc]  # torch has no types here
@@ -51,6 +57,28 @@ class FrozenFakeQuantize(nn.Module):  # type: ignore[misc]  # torch has no types
         return torch.fake_quantize_per_channel_affine(
             values, self.scale, self.zero_point, self.axis, self.low, self.high
         )
+
+
+@contextlib.contextmanager
+def shapes_of_fake_quantize() -> Iterator[None]:
+    """Let ``torch.export`` know the shapes of what fake quantization gives, which torch itself lacks.
+
+    Without them a network that rounds cannot be traced with dynamic dims.
+    """
+    known = [
+        name
+        for name in _KERNELS
+        if torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta")
+    ]
+    with torch.library._scoped_library("aten", "IMPL") as library:
+        for name in _KERNELS:
+            if name not in known:
+                library.impl(name, _like_input, "Meta")
+        yield
+
+
+def _like_input(values: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(values), torch.empty_like(values, dtype=torch.bool)
 
 
 def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:

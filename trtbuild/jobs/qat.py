@@ -1,0 +1,142 @@
+"""A PyTorch module is trained by its user with TensorRT's rounding in it, and becomes a Q/DQ network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.data import HELD_OUT_SHARE, open_data
+from trtbuild.errors import OptionError, in_one_tree
+from trtbuild.files import make_directory
+from trtbuild.jobs.compare import task_of, verification_batches
+from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
+from trtbuild.jobs.ranges import int8_candidate
+from trtbuild.model import input_specs
+from trtbuild.options.compare import ComparisonOptions, TaskOptions
+from trtbuild.options.effort import Effort
+from trtbuild.options.functions import FOREIGN_ERRORS, import_named, in_one_line
+from trtbuild.progress import Progress, silent
+from trtbuild.pytorch.spec import with_axes
+from trtbuild.recipe import EngineRecipe
+from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.verification.compare import compare_each
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from trtbuild.recipe import QatRecipe
+    from trtbuild.verification.compare import Comparison
+
+__all__ = ["BEFORE", "TRAINED", "QatOutcome", "qat"]
+
+BEFORE, TRAINED = "before training", "trained"
+
+
+@dataclass(frozen=True)
+class QatOutcome:
+    """What came of the training.
+
+    Attributes:
+        network: the Q/DQ network with the trained scales, an ONNX file.
+        loaded: the float network that it is judged against, an ONNX file.
+        layers: paths of the layers that rounded.
+        scales: path -> scale of the layer's input before and after.
+        comparisons: figures against the float network on data that calibration has not seen: of the Q/DQ
+            network before training and of the trained one.
+        warnings: what loading and the export had to say.
+    """
+
+    network: Path
+    loaded: Path
+    layers: tuple[str, ...]
+    scales: Mapping[str, tuple[float, float]]
+    comparisons: Mapping[str, Comparison]
+    warnings: tuple[str, ...]
+
+
+@in_one_tree()
+def qat(recipe: QatRecipe, progress: Progress = silent) -> QatOutcome:
+    """Fold, calibrate, let the user's function train a module that rounds as TensorRT does, and export it.
+
+    Args:
+        recipe: what is trained, by what, with thresholds from which data.
+        progress: told of every stage.
+
+    Raises:
+        InputError: the module, the data or an option is wrong, or nothing of the module runs in INT8.
+        OptionError: the function that trains cannot be imported, or raised.
+        OutputError: the folder cannot be written.
+        MissingError: torch is not installed.
+    """
+    inputs = with_axes(recipe.inputs, recipe.dynamic)
+    train = import_named(recipe.train, OptionError)
+    reads = (*named_inputs(the_checkpoint=recipe.source.weights), *data_inputs(recipe.data))
+    name = recipe.source.target.rpartition(":")[2].replace(".", "_")
+    files = recipe.output / f"{name}.loaded.onnx", recipe.output / f"{name}.qat.onnx"
+    check_paths(reads, list(files), folder=recipe.output)
+    from trtbuild.pytorch import export_onnx, load_module
+    from trtbuild.pytorch.qat import places_of, prepare_qat, trained_scales
+
+    module = load_module(recipe.source)
+    make_directory(recipe.output)
+    whole = export_onnx(module.module, inputs, path=files[0])
+    artifact = prepare(load(files[0], recipe.data.batch_axes), None, progress)
+    plan = open_data(
+        recipe.data, input_specs(artifact.source), calibrates=True, held_out=HELD_OUT_SHARE
+    )
+    # ranges by a rule alone: what changes weights or moves scales would not fit the module
+    build = EngineRecipe(
+        files[0],
+        recipe.output,
+        data=recipe.data,
+        calibrate=recipe.calibrate,
+        effort=Effort.FAST,
+        float_patterns=recipe.float_patterns,
+        target=recipe.target,
+    )
+    artifact = int8_candidate(artifact, plan, build, progress).realized()
+    assert artifact.quantized is not None
+    places = places_of(artifact.quantized)
+    rounding, layers = prepare_qat(whole.module, places)
+    before = trained_scales(rounding)
+    given = _trained(train, recipe.train, rounding)
+    result = export_onnx(given, inputs, path=files[1], fold=False)
+    after = trained_scales(given)
+    sessions = {
+        BEFORE: open_session(artifact.quantized, Execution.REFERENCE),
+        TRAINED: open_session(files[1], Execution.REFERENCE),
+    }
+    specs = input_specs(artifact.source)
+    comparisons = compare_each(
+        open_session(files[0]),
+        sessions,
+        verification_batches(specs, plan.verification, recipe.batch_size),
+        ComparisonOptions(make_task=task_of(artifact.source, plan.verification, TaskOptions())),
+        progress=progress,
+    )
+    return QatOutcome(
+        network=files[1],
+        loaded=files[0],
+        layers=tuple(layers),
+        scales={path: (before[path], after[path]) for path in before if path in after},
+        comparisons=comparisons,
+        warnings=(*module.warnings, *result.warnings),
+    )
+
+
+def _trained(train: Any, name: str, module: Any) -> Any:
+    """What the user's function makes of `module`: what it returns, else `module`, trained in place."""
+    try:
+        given = train(module)
+    except FOREIGN_ERRORS as error:
+        raise OptionError(f"the training '{name}' raised {in_one_line(error)}.") from error
+    if given is None:
+        return module
+    if type(given) is not type(module):
+        raise OptionError(
+            f"the training '{name}' returned a {type(given).__name__}; it should train the module that it "
+            "is given in place, or return it."
+        )
+    return given
