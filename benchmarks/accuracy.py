@@ -1,6 +1,6 @@
 """What INT8 leaves of real networks, judged by task: trtbuild, ONNX Runtime and, if installed, ModelOpt.
 
-    python benchmarks/accuracy.py FOLDER [NAME...] [--tools TOOL...] [--calibration-seed N]
+    python benchmarks/accuracy.py FOLDER [NAME...] [--tools TOOL...] [--calibration-seed N] [--others]
 
 FOLDER holds for each network NAME.onnx, NAME_calib.npz to calibrate with and NAME_eval.npz, other samples to
 judge on, each with one array an input; without names, all of it. NAME_labels.npy, where there is one, has the
@@ -12,7 +12,8 @@ portable engine with all of them, as it is deployed. With a seed, each tool gets
 drawn by it. On a busy machine --unlimited keeps trtbuild's limit of time from ending a search early; it
 changes nothing where the limit is not reached.
 
-Results are added to benchmarks/results/accuracy.json (accuracy-seed-N.json), one task at a time, and the
+With --others, FOLDER holds networks that nothing was settled on. Results are added to
+benchmarks/results/accuracy.json (accuracy-seed-N.json, accuracy-others.json), one task at a time, and the
 tables in docs/accuracy-benchmark.md and README.md are made from the files that are there.
 """
 
@@ -39,6 +40,7 @@ ABOVE = """\
 What INT8 leaves of real networks, judged by what each is for; the float network is 100
 ([docs/accuracy-benchmark.md](docs/accuracy-benchmark.md)):
 """
+OTHERS = "The default build of networks that nothing was settled on:\n"
 DEFAULT, OURS = "trtbuild normal", "trtbuild"
 PACKAGES = ("onnxruntime", "nvidia-modelopt")
 NOT_INSTALLED = "not installed"
@@ -53,10 +55,15 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS), metavar="TOOL")
     parser.add_argument("--calibration-seed", type=int, metavar="N")
+    parser.add_argument(
+        "--others", action="store_true", help="networks that nothing was settled on"
+    )
     parser.add_argument("--unlimited", action="store_true", help="no limit of time for a search")
     parser.add_argument("--limit", type=float, default=1800, help="seconds for one task")
     given = parser.parse_args()
-    suffix = "" if given.calibration_seed is None else f"-seed-{given.calibration_seed}"
+    suffix = "-others" if given.others else ""
+    if given.calibration_seed is not None:
+        suffix += f"-seed-{given.calibration_seed}"
     path = RESULTS / f"accuracy{suffix}.json"
     for name in given.names or names_in(given.folder):
         for tool in given.tools:
@@ -135,6 +142,9 @@ def write_pages() -> None:
     sections = [*short(whole), ""]
     if drawn:
         sections += [*draws(whole, drawn), ""]
+    others = found.get("accuracy-others", {})
+    if others:
+        sections += [OTHERS, *others_rows(others), ""]
     sections += [line for name in whole for line in table(name, whole[name])]
     replace_between(PAGE, "\n".join(sections) + "\n")
     rows = short(whole)
@@ -164,6 +174,29 @@ def draws(
             ]
         if any(cells[1::2]):
             lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def others_rows(networks: dict[str, dict[str, Result]]) -> list[str]:
+    """The default build, both forms: the task's figure, or where no task is told, SQNR alone."""
+    lines = [
+        "| network | judged | TensorRT's form | its worst part, dB | portable engine | its worst part, dB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, tools in networks.items():
+        forms = tools.get(DEFAULT, {}).get("forms", {})
+        if not forms:
+            continue
+        first = forms[TENSORRT_FORM]
+        judged = first["figure"]["name"] if first["figure"] else "no task told"
+        cells = [name, f"{judged}, {first['samples']} samples"]
+        for form in (forms[TENSORRT_FORM], forms[PORTABLE]):
+            sqnr = form["sqnr_db"]
+            cells += [
+                interval(form) if form["figure"] else "",
+                "" if sqnr is None else f"{sqnr:.1f}",
+            ]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -253,7 +286,7 @@ def interval(form: Result) -> str:
         return "nothing found" if form["task"] else "task unknown"
     said = f"{figure['value']:.1f} ({figure['low']:.1f} to {figure['high']:.1f})"
     drop = form.get("drop")
-    return said if drop is None else f"{said}; top-1 lost, points: {drop['value']:.1f}"
+    return said if drop is None else f"{said}; top-1 lost, points: {drop['value']:.2f}"
 
 
 def conditions(tools: list[Result]) -> str:

@@ -9,7 +9,7 @@ again. No limit of time ends a search, so the figures are those of any machine.
 
 A choice that one network carries alone shows by leaving that network out: of half, default and double the
 one that is best on all the others is judged on it. Results are added to
-benchmarks/results/accuracy-constants.json, one network at a time, and the table in
+benchmarks/results/accuracy-constants.json, one constant at a time, and the table in
 docs/accuracy-benchmark.md is made of that file.
 """
 
@@ -232,8 +232,8 @@ def main() -> None:
                 which: network.figures(constant, factor) for which, factor in FACTORS.items()
             }
             print(name, constant.what, found[constant.what], file=sys.stderr, flush=True)
-        stored = json.loads(PATH.read_text()) if PATH.exists() else {}
-        PATH.write_text(json.dumps({**stored, name: found}, indent=1) + "\n")
+            stored = json.loads(PATH.read_text()) if PATH.exists() else {}
+            PATH.write_text(json.dumps({**stored, name: found}, indent=1) + "\n")
     if PATH.exists():
         replace_between(PAGE, table(json.loads(PATH.read_text())), START)
 
@@ -276,7 +276,10 @@ def row(what: str, networks: dict[str, dict[str, dict[str, Figures]]]) -> str:
         name: own["default"] - own[best_without(name, scores)] for name, own in scores.items()
     }
     most = max(losses, key=lambda name: abs(losses[name]))
-    cells += [f"{np.mean(list(losses.values())):+.2f}", f"{losses[most]:+.1f} ({most})"]
+    cells += [
+        f"{np.mean(list(losses.values())):+.2f}",
+        f"{losses[most]:+.1f} ({most})" if losses[most] else "0",
+    ]
     return f"| {' | '.join(cells)} |"
 
 
