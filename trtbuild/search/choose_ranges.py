@@ -66,6 +66,8 @@ BY_EFFECT = "effect"
 # Of the tensors, those of which most is expected; the others keep the best rule's range.
 _SHARES = (1.0, 0.5, 0.25, 0.1)
 _NUM_SHOWN = 12
+# Where ranges are chosen anew, those that there are count as one more rule.
+_AS_BEFORE = "as before"
 _NUM_RULES_CHECKED_AGAIN = 3
 
 
@@ -268,6 +270,9 @@ class _Choice:
         self._histograms = calibration.histograms
         seen = {name: one for name, one in self._histograms.items() if one.num_values}
         self._rules = rule_amaxes(seen)
+        if calibration.method == BY_EFFECT:
+            before = {name: calibration.ranges[name].amax for name in seen}
+            self._rules = {_AS_BEFORE: before, **self._rules}
         thresholds = {
             scale: thresholds_of(scale, self._rules)
             for scale in shared_scales(artifact.model, placement)
@@ -394,6 +399,7 @@ class _Choice:
         details = {
             "chosen": best.name,
             "images_checked": len(self._checking),
+            "time_was_over": self._clock.is_over,
             "errors": {tried.name: tried.error for tried in (*self._tried, *self._left)},
             "furthest": [
                 {

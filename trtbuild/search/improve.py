@@ -205,6 +205,7 @@ class _Search:
         kept = [f"{tried.move} ({tried.what})" for tried in self._tried if tried.kept]
         details = {
             "images_checked": len(self._images.feeds),
+            "time_was_over": self._is_over,
             "error_before": float(self._before.sum()),
             "error": float(self._errors.sum()),
             "tried": self._tried,

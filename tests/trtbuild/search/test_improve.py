@@ -76,3 +76,11 @@ def test_a_network_far_from_float_has_images_enough_to_judge_by(image_seconds) -
     usual, far = (work(Effort.NORMAL, image_seconds, 40) for work in (work_for, far_work_for))
     assert far.num_checking >= max(8, usual.num_checking)
     assert far.num_choosing >= max(8, usual.num_choosing)
+
+
+def test_ranges_that_there_are_are_one_of_the_rules_when_they_are_chosen_anew(start) -> None:
+    anew = choose_ranges(start.artifact, Images(0))
+    errors = anew.history[-1].details["errors"]
+    assert "as before" in errors
+    assert anew.history[-1].details["time_was_over"] is False
+    assert errors[anew.history[-1].details["chosen"]] <= errors["as before"]
