@@ -30,7 +30,7 @@ from trtbuild.errors import TrtbuildError
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import temporary_file
 from trtbuild.passes import OptimizeOptions
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.quantization.half import to_half
 from trtbuild.runtime.tensorrt.versions import RTX, installed
 
@@ -187,7 +187,7 @@ def forms(path: Path, row: Row) -> Iterator[tuple[str, ir.Model]]:
     if not wanted:
         return
     ranges = {name: TensorRange(3.0, 4.0, -4.0, 4.0, "minmax", "", 1000, 0) for name in wanted}
-    artifact = quantize(artifact.with_calibration(Calibration("minmax", ranges)))
+    artifact = insert_qdq(artifact.with_calibration(Calibration("minmax", ranges)))
     assert artifact.quantized is not None
     row.groups = sum(group.int8 for group in artifact.groups)
     yield "INT8", artifact.whole(artifact.quantized)

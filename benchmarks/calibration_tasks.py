@@ -117,7 +117,7 @@ def ours(task: Task, meter: Meter, method: str, folder: Path) -> Path | None:
     from trtbuild.data.arrays import ArraySource
     from trtbuild.jobs.engine import load, prepare
     from trtbuild.model import input_specs, write_model
-    from trtbuild.quantization import quantize, watched_tensors
+    from trtbuild.quantization import insert_qdq, watched_tensors
 
     artifact = prepare(load(Path(task.model)))
     specs = input_specs(artifact.source)
@@ -129,7 +129,7 @@ def ours(task: Task, meter: Meter, method: str, folder: Path) -> Path | None:
         artifact = calibrate(artifact, source, tensors, options)
     if task.test is None:
         return None
-    model = quantize(artifact).quantized
+    model = insert_qdq(artifact).quantized
     assert model is not None
     return write_model(model, folder / "int8.onnx")[0]
 

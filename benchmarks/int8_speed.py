@@ -30,7 +30,7 @@ from trtbuild.jobs.engine import load, prepare
 from trtbuild.latency.measure import MeasureOptions, measure
 from trtbuild.latency.stats import ratio, summarize
 from trtbuild.model import input_specs
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 
 INTEGER = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
@@ -51,7 +51,7 @@ def compare(model: Path, folder: Path) -> dict[str, Any]:
     """Build the INT8 engine of `model`, and time it against `model` in turns."""
     artifact = prepare(load(model))
     source = RandomSource(input_specs(artifact.source), count=4)
-    artifact = quantize(calibrate(artifact, source, watched_tensors(artifact.model)))
+    artifact = insert_qdq(calibrate(artifact, source, watched_tensors(artifact.model)))
     backend = OnnxRuntimeBackend()
     engine = backend.build(BuildRequest(artifact, folder))
     sessions = {"float": open_session(model), "int8": backend.open(engine.path)}

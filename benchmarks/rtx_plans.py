@@ -28,7 +28,7 @@ from trtbuild.errors import TrtbuildError
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import input_specs
 from trtbuild.options.tensorrt import TensorRTOptions
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.tensorrt.versions import RTX
 from trtbuild.target import FOR_RTX
 
@@ -120,7 +120,7 @@ def measure(path: Path, capabilities: tuple[str, ...]) -> Row:
         )
         row.float_mb = plan_mb(artifact, options, row, fp16=False)
         wanted = watched_tensors(artifact.model, target=FOR_RTX)
-        quantized = quantize(calibrate(artifact, source, wanted))
+        quantized = insert_qdq(calibrate(artifact, source, wanted))
         row.int8_groups = sum(group.int8 for group in quantized.groups)
         row.int8_mb = plan_mb(quantized, options, row, fp16=False)
         row.int8_fp16_mb = plan_mb(quantized, options, row, fp16=True)

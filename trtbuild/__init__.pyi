@@ -87,8 +87,8 @@ from .pytorch.spec import InputSpec as InputSpec
 from .pytorch.spec import MaskSpec as MaskSpec
 from .pytorch.spec import ModuleSource as ModuleSource
 from .pytorch.spec import PruneSpec as PruneSpec
+from .quantization import insert_qdq as insert_qdq
 from .quantization import portable_form as portable_form
-from .quantization import quantize as quantize
 from .quantization import watched_tensors as watched_tensors
 from .recipe import BenchRecipe as BenchRecipe
 from .recipe import EngineRecipe as EngineRecipe

@@ -17,7 +17,7 @@ from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import portable_form, quantize
+from trtbuild.quantization import insert_qdq, portable_form
 from trtbuild.quantization.half import magnitudes, to_half
 from trtbuild.quantization.half_rounding import as_rounding_floats
 from trtbuild.result import FLOAT, PORTABLE, TENSORRT_FORM, OtherRule
@@ -313,7 +313,7 @@ def better_rule(
     for number, (method, options) in enumerate(METHODS):
         if (method, options) != (calibration.method, dict(calibration.options)):
             chosen = replace(artifact, calibration=calibration.chosen_with(method, **options))
-            tried = quantize(chosen, float_patterns, float_groups).quantized
+            tried = insert_qdq(chosen, float_patterns, float_groups).quantized
             assert tried is not None
             sqnr = worst_sqnr(tried)
             if sqnr > max(own + _CLEARLY_DB, best.sqnr_db if best else 0.0):

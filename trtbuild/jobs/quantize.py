@@ -12,7 +12,7 @@ from trtbuild.jobs.foreign import left_behind, with_left_behind
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.jobs.targets import quantize_target
 from trtbuild.model import write_model
-from trtbuild.quantization import check_floats, place, portable_form, quantize, say_without_range
+from trtbuild.quantization import check_floats, insert_qdq, place, portable_form, say_without_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
     floats = (recipe.float_patterns, recipe.float_groups)
     check_floats(artifact.model, *floats, artifact.target)
     say_without_range(artifact, *floats, is_strict=recipe.strict)
-    artifact = quantize(artifact, *floats)
+    artifact = insert_qdq(artifact, *floats)
     assert artifact.quantized is not None
     whole = artifact.whole(artifact.quantized)
     quantized = whole if recipe.form == "tensorrt" else portable_form(artifact)

@@ -15,7 +15,7 @@ from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import place_portable, unsigned
 from trtbuild.quantization.placement import check_floats, place
 from trtbuild.quantization.ranges import plan_with_ranges
-from trtbuild.quantization.stage import portable_form, portable_outputs, quantize, watched_tensors
+from trtbuild.quantization.stage import portable_form, portable_outputs, insert_qdq, watched_tensors
 from trtbuild.quantization.weights import quantize_weight, weight_scales
 
 __all__ = [
@@ -26,13 +26,13 @@ __all__ = [
     "WeightPoint",
     "check_floats",
     "insert",
+    "insert_qdq",
     "place",
     "place_by_ranges",
     "place_portable",
     "plan_with_ranges",
     "portable_form",
     "portable_outputs",
-    "quantize",
     "quantize_weight",
     "say_without_range",
     "symmetric",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from calibrators import Calibration, TensorRange
     from trtbuild.target import Target
 
-__all__ = ["portable_form", "portable_outputs", "quantize", "watched_tensors"]
+__all__ = ["portable_form", "portable_outputs", "insert_qdq", "watched_tensors"]
 
 # The zero point with which uint8 has the steps of signed INT8.
 _MIDDLE = 128
@@ -85,7 +85,7 @@ def _check_weights(model: ir.Model, placement: Placement) -> None:
         check_finite(content, weight.name or "")
 
 
-def quantize(
+def insert_qdq(
     artifact: Artifact, float_patterns: Sequence[str] = (), float_groups: Collection[str] = ()
 ) -> Artifact:
     """Write TensorRT's explicit Q/DQ form of the artifact's network into `Artifact.quantized`.

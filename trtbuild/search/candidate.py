@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from trtbuild.quantization import place_by_ranges, quantize
+from trtbuild.quantization import insert_qdq, place_by_ranges
 from trtbuild.search.bias_correction import corrected
 from trtbuild.search.groups import find_groups, with_float
 from trtbuild.search.rounding import with_weights
@@ -69,7 +69,7 @@ class Candidate:
         model = corrected(self.artifact.model, shifts) if shifts else self.artifact.model
         model = with_weights(model, rounded) if rounded else model
         changed = replace(self.artifact, model=model)
-        return quantize(changed, self.float_patterns, self.float_groups)
+        return insert_qdq(changed, self.float_patterns, self.float_groups)
 
     def network(self) -> ir.Model:
         """Return the Q/DQ network, in TensorRT's form."""

@@ -20,10 +20,10 @@ from trtbuild.model import name_nodes
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, GroupKind
 from trtbuild.quantization import (
     check_floats,
+    insert_qdq,
     place,
     place_portable,
     portable_form,
-    quantize,
     watched_tensors,
 )
 from trtbuild.quantization.neighbour_ranges import with_neighbours
@@ -79,7 +79,7 @@ def test_the_groups_are_what_reads_through_pairs() -> None:
 @pytest.mark.parametrize("form", ["TensorRT's", "portable"])
 def test_a_pattern_takes_the_pairs_of_any_group_away(op_type: str, form: str) -> None:
     def written(*patterns: str) -> ir.Model:
-        artifact = quantize(calibrated(), patterns)
+        artifact = insert_qdq(calibrated(), patterns)
         found = artifact.quantized if form == "TensorRT's" else portable_form(artifact)
         assert found is not None
         return found
@@ -93,7 +93,7 @@ def test_a_pattern_takes_the_pairs_of_any_group_away(op_type: str, form: str) ->
 
 
 def test_the_skip_branch_of_an_add_in_float_is_read_in_float_in_both_forms() -> None:
-    artifact = quantize(calibrated(), ["Add"])
+    artifact = insert_qdq(calibrated(), ["Add"])
     for model in (artifact.quantized, portable_form(artifact)):
         assert model is not None
         add = next(node for node in model.graph if node.name == "Add_sum")

@@ -15,7 +15,7 @@ from trtbuild.artifact import Artifact
 from trtbuild.model import name_nodes
 from trtbuild.model.inference import infer_model
 from trtbuild.plan import Consumer, GroupKind
-from trtbuild.quantization import place, portable_form, quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, place, portable_form, watched_tensors
 from trtbuild.target import COMMON, TARGETS, installed_target
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def quantized(model: ir.Model, target: Target, *patterns: str) -> Artifact:
     names = watched_tensors(model, patterns, target=target)
     ranges = {name: TensorRange(3.0, 4.0, -4.0, 4.0, "minmax", "", 9, 0) for name in names}
     artifact = Artifact("m", model, model, calibration=Calibration("minmax", ranges), target=target)
-    return quantize(artifact, patterns)
+    return insert_qdq(artifact, patterns)
 
 
 def run(model: ir.Model, **feeds: np.ndarray) -> list[np.ndarray]:

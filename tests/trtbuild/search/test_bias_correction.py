@@ -10,7 +10,7 @@ from tests.trtbuild.search.depthwise_network import Images, artifact, images
 from tests.trtbuild.verification.small_network import run
 from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.model.edits import tapped
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.search.bias_correction import corrected, mean_shifts
 
 
@@ -18,7 +18,7 @@ def test_the_mean_of_every_channel_is_restored() -> None:
     plain = artifact(imbalance=0.5)
     tensors = watched_tensors(plain.model)
     ready = calibrate(plain, Images(0), tensors, CalibrateOptions(method="minmax"))
-    quantized = quantize(ready).quantized
+    quantized = insert_qdq(ready).quantized
     feeds = [{"image": images(0)}]
     shifts = mean_shifts(ready.model, quantized, feeds)
     assert set(shifts) == {"s0", "d1", "p2", "d3", "p4", "logits"}

@@ -16,7 +16,7 @@ from trtbuild.calibration import calibrate
 from trtbuild.data import Sample, Source
 from trtbuild.data.samples import array_key
 from trtbuild.options.effort import Effort
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.choose_ranges import BY_EFFECT, choose_ranges
 from trtbuild.search.shared_scales import RULES
@@ -74,7 +74,7 @@ def calibrated(source: Source) -> Artifact:
 def error(ready: Artifact, seed: int = 9) -> float:
     """Noise over signal, summed over the outputs, of the written Q/DQ network on new images."""
     found = 0.0
-    quantized = open_session(quantize(ready).quantized, Execution.REFERENCE)
+    quantized = open_session(insert_qdq(ready).quantized, Execution.REFERENCE)
     reference = open_session(ready.source, Execution.REFERENCE)
     samples = [sample.load() for sample in Images(seed)]
     expected, given = ([s.run(feeds) for feeds in samples] for s in (reference, quantized))
@@ -158,7 +158,7 @@ def test_no_step_begins_when_the_time_is_over() -> None:
     tried = list(chosen.history[-1].details["errors"])
     assert 1 <= len(tried) < len(RULES)
     assert tried == list(RULES)[: len(tried)]
-    assert quantize(chosen).quantized is not None
+    assert insert_qdq(chosen).quantized is not None
 
 
 def test_a_single_image_leaves_the_ranges_as_they_are() -> None:

@@ -13,7 +13,7 @@ from tests.trtbuild.verification.small_network import (
     spoil_weight_scale,
 )
 from trtbuild.errors import OptionError
-from trtbuild.quantization import portable_form, quantize
+from trtbuild.quantization import insert_qdq, portable_form
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.bisect import find_culprits
 from trtbuild.search.candidate import FileCandidate
@@ -60,7 +60,7 @@ def test_all_groups_in_float_are_the_float_network(form: str) -> None:
 def test_groups_in_float_equal_a_network_quantized_without_them(chosen: list[str]) -> None:
     artifact = quantized()
     found = run(with_float(artifact.quantized, artifact.model, chosen), images())["logits"]
-    anew = run(quantize(artifact, chosen).quantized, images())["logits"]
+    anew = run(insert_qdq(artifact, chosen).quantized, images())["logits"]
     np.testing.assert_array_equal(found, anew)
 
 

@@ -14,7 +14,7 @@ from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.data import batches
 from trtbuild.errors import OptionError
 from trtbuild.plan import Group, GroupKind
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import affordable, fewest_in_order
 from trtbuild.search.candidate import Candidate
@@ -56,7 +56,7 @@ def test_a_budget_that_the_plain_network_meets_changes_nothing(ready) -> None:
 
 def test_unequal_channels_are_met_without_any_float_layer(ready) -> None:
     gate = Gate(min_sqnr=22.0)
-    plain, before = judged(ready, quantize(ready).quantized, gate)
+    plain, before = judged(ready, insert_qdq(ready).quantized, gate)
     assert not plain.passed
     tuned = search(ready, gate)
     verdict, after = judged(ready, tuned.artifact.quantized, gate)
@@ -122,7 +122,7 @@ def test_a_search_needs_a_budget(ready) -> None:
 
 
 def test_top1_lost_is_estimated_from_what_changes_where_there_are_no_labels(ready) -> None:
-    _, comparison = judged(ready, quantize(ready).quantized, Gate())
+    _, comparison = judged(ready, insert_qdq(ready).quantized, Gate())
     output = dataclasses.replace(
         comparison.outputs[0], top1_agreement_percent=Estimate(92.0, 88.0, 95.0)
     )
@@ -133,7 +133,7 @@ def test_top1_lost_is_estimated_from_what_changes_where_there_are_no_labels(read
 
 
 def test_the_search_keeps_half_the_interval_as_a_margin(ready) -> None:
-    _, comparison = judged(ready, quantize(ready).quantized, Gate())
+    _, comparison = judged(ready, insert_qdq(ready).quantized, Gate())
     output = dataclasses.replace(
         comparison.outputs[0],
         sqnr_db=Estimate(30.0, 28.0, 32.0),

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from calibrators import Calibration
 from tests.fakes import FakeBatch
 from trtbuild.artifact import Artifact
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 TEXT = """
@@ -99,7 +99,7 @@ def calibrated(method: str = "minmax") -> Artifact:
 
 
 def quantized() -> Artifact:
-    return quantize(calibrated())
+    return insert_qdq(calibrated())
 
 
 def run(model: ir.Model, data: np.ndarray) -> dict[str, np.ndarray]:

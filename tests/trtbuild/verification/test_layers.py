@@ -21,7 +21,7 @@ from trtbuild.artifact import Artifact
 from trtbuild.errors import DataError, ModelError
 from trtbuild.model.edits import tapped
 from trtbuild.model.qdq import activation_pairs
-from trtbuild.quantization import portable_form, quantize
+from trtbuild.quantization import insert_qdq, portable_form
 from trtbuild.search.groups import find_groups, with_float
 from trtbuild.verification.layers import layer_errors, weight_errors
 
@@ -133,7 +133,7 @@ def chain(length: int) -> tuple[ir.Model, ir.Model]:
     given = TensorRange(1.0, 1.0, -1.0, 1.0, "minmax", "", num_values=18, num_zeros=0)
     ranges = {f"t{i}": given for i in range(length + 1)}
     artifact = Artifact("chain", model, model, calibration=Calibration("minmax", ranges))
-    return model, quantize(artifact).quantized
+    return model, insert_qdq(artifact).quantized
 
 
 def test_work_on_weights_grows_with_the_layers() -> None:

@@ -9,7 +9,7 @@ from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.data import Preprocess, batches, choose_samples, open_source, read_labels
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.model import input_specs
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import find_culprits
 from trtbuild.search.evaluate import Evaluator
@@ -40,7 +40,7 @@ def test_two_layers_with_scales_spoilt_by_a_hundred_are_found(shared, resnet20, 
     path = shared / "data/cifar10/test_exact_300.npz"
     source = open_source(str(path), input_specs(resnet20.source), PREPROCESS)
     chosen = choose_samples(read_labels(path, source), num_images=100, seed=0)
-    quantized = quantize(resnet20).quantized
+    quantized = insert_qdq(resnet20).quantized
     for name in planted:
         spoil_weight_scale(quantized, name, 100.0)
     evaluate = Evaluator(open_session(resnet20.source), batches(chosen, 50))

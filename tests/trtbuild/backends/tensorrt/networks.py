@@ -16,7 +16,7 @@ from trtbuild.backends.base import BuildRequest
 from trtbuild.model import name_nodes
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.options.values import make, read_table
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import OnnxRuntimeSession, open_session
 
 CHANNELS = 16
@@ -78,7 +78,7 @@ def with_ranges(artifact: Artifact, batch: str | int = 1, method: str = "entropy
     feeds = batches(1, batch if isinstance(batch, int) else 8)[0]
     arrays = {**open_session(watching).run(feeds), **feeds}
     ranges = {name: _range(arrays[name], method) for name in wanted}
-    return quantize(artifact.with_calibration(Calibration(method, ranges)))
+    return insert_qdq(artifact.with_calibration(Calibration(method, ranges)))
 
 
 def _range(array: np.ndarray, method: str) -> TensorRange:

@@ -25,7 +25,7 @@ from trtbuild.model import input_specs, temporary_file
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.passes import OptimizeOptions
 from trtbuild.progress import silent
-from trtbuild.quantization import quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.quantization.half import to_half
 from trtbuild.runtime.tensorrt.versions import RTX, installed
 
@@ -59,7 +59,7 @@ def forms(path: Path) -> Iterator[tuple[str, ir.Model]]:
     ranges = {
         name: TensorRange(3.0, 4.0, -4.0, 4.0, "minmax", "", 1000, 0) for name in sorted(wanted)
     }
-    artifact = quantize(artifact.with_calibration(Calibration("minmax", ranges)))
+    artifact = insert_qdq(artifact.with_calibration(Calibration("minmax", ranges)))
     assert artifact.quantized is not None
     yield "int8", artifact.whole(artifact.quantized)
     yield "int8 fp16", artifact.whole(to_half(artifact.quantized, dict.fromkeys(ranges, 4.0))[0])
