@@ -30,7 +30,16 @@ LAYERS = (
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
     *("verification", "search", "latency"),
     *("recipe", "result", "next_step", "manifest", "plots"),
-    *("jobs", "report", "pytest_plugin", "cli", "__init__", "__main__"),
+    *(
+        "jobs",
+        "report",
+        "build_options",
+        "one_call",
+        "pytest_plugin",
+        "cli",
+        "__init__",
+        "__main__",
+    ),
 )
 
 # Package -> where it may be imported, and only inside functions.

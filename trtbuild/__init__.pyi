@@ -6,6 +6,7 @@ from .artifact import Artifact as Artifact
 from .artifact import EarlyStop as EarlyStop
 from .artifact import Record as Record
 from .backends.base import Engine as Engine
+from .build_options import BuildOptions as BuildOptions
 from .calibration import CalibrateOptions as CalibrateOptions
 from .calibration import calibrate as calibrate
 from .calibration import load_calibration as load_calibration
@@ -51,6 +52,9 @@ from .model.cut import LeftBehind as LeftBehind
 from .model.signature import TensorSpec as TensorSpec
 from .model.stats import GraphStats as GraphStats
 from .next_step import NextStep as NextStep
+from .one_call import Built as Built
+from .one_call import build as build
+from .one_call import quantize as quantize
 from .options.compare import ComparisonOptions as ComparisonOptions
 from .options.compare import Diagnosis as Diagnosis
 from .options.compare import TaskOptions as TaskOptions

@@ -196,14 +196,14 @@ def built_by(recipe: EngineRecipe) -> str:
 
 
 def _again(recipe: EngineRecipe, added: dict[str, str], skip: str) -> str:
-    target = str(recipe.model) if recipe.export is None else recipe.export.source.target
+    target = str(recipe.model) if recipe.export is None else recipe.export.source.name
     words = ("--int8",) if recipe.int8 else ()
     return _command("engine", (target, *words), recipe, added, skip)
 
 
 def _name_of(recipe: VerifyRecipe) -> str:
     given = recipe.reference
-    return str(given) if isinstance(given, Path) else given.target
+    return str(given) if isinstance(given, Path) else given.name
 
 
 def _command(

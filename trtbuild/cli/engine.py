@@ -114,6 +114,7 @@ def _recipe(model: str | None, given: Given[EngineRecipe]) -> EngineRecipe:
         if not named_by_file:
             check_no_flags(given.only("export"), model or str(given.values["model"]))
         return plain.make(**fixed, **({} if model is None else {"model": Path(model)}))
+    from trtbuild.jobs.export import module_values
+
     output = given.values.get("output", EngineRecipe.output)
-    path = output / f"{target.rpartition(':')[2].rpartition('.')[2]}.onnx"
-    return given.make(**fixed, model=path, export={"source": {"target": target}, "path": path})
+    return given.make(**fixed, **module_values(target, output))

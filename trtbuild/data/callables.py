@@ -8,8 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from trtbuild.data.feeds import as_feeds, axes_of
+from trtbuild.data.pixels import image_pixels
 from trtbuild.data.rows import Rows, with_batch_axes
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
@@ -21,10 +23,20 @@ if TYPE_CHECKING:
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["CallableSource", "ObjectSource", "import_callable", "open_object"]
+__all__ = [
+    "CallableSource",
+    "ObjectSource",
+    "first_item",
+    "import_callable",
+    "open_object",
+    "repeatable",
+]
 
 # The optional label of each row travels in the dict under this name.
 LABEL_KEY = "label"
+
+MOST_HELD_BYTES = 256 * 2**20
+"""Of data that can be read once, so much is held in memory for the passes behind the first."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,9 @@ class CallableSource(Source):
 
     An item is a dict, input name -> array, in which the key ``label`` holds the class of each row; or
     ``(inputs, label)``; or arrays in the order of the network's inputs; or one bare array. Arrays are
-    NumPy's, PyTorch's, lists of numbers, or what NumPy takes. An item may be one sample without a batch axis.
+    NumPy's, PyTorch's, images of Pillow, lists of numbers, or what NumPy takes. An item may be one sample
+    without a batch axis. Where there is a preprocessing, the only input's images may stand under another key
+    than its name: the preprocessing's `array`, or the only one beside ``label``.
 
     Attributes:
         spec: what the user named.
@@ -59,9 +73,11 @@ class CallableSource(Source):
         return _opened, (self.spec, self.inputs, self.preprocess)
 
     def __iter__(self) -> Iterator[Sample]:
+        names = tuple(spec.name for spec in self.inputs)
+        key = None if self.preprocess is None else self.preprocess.array or ""
         for number, item in enumerate(self._items()):
             where = f"'{self.spec}', item {number}"
-            given, label = _Taken(where, self.inputs).parts_of(item)
+            given, label = _Taken(where, names, key).parts_of(item)
             # copies: samples wait for each other, and the function may write over its arrays meanwhile
             arrays = {name: _as_array(value, where, name) for name, value in given.items()}
             arrays = with_batch_axes(arrays, self.inputs)
@@ -71,9 +87,9 @@ class CallableSource(Source):
                 values = rows[row]
                 name = f"{self.spec}[{number}][{row}]"
                 load = partial(as_feeds, values, self.inputs, self.preprocess, name)
-                key = array_key(values.values())
+                digest = array_key(values.values())
                 known = None if labels is None else labels[row]
-                yield Sample(name, key, load, known, axes_of(self.inputs))
+                yield Sample(name, digest, load, known, axes_of(self.inputs))
 
     def _items(self) -> Iterator[Any]:
         try:
@@ -97,18 +113,88 @@ def open_object(
 ) -> ObjectSource:
     """Open what gives batches, or single samples; see `CallableSource`.
 
+    What can be read once (a generator that runs, a reader without ``rewind``) is read here and held in
+    memory, up to `MOST_HELD_BYTES`.
+
     Raises:
-        DataError: it gives nothing, or can be read only once.
+        DataError: it gives nothing, or can be read only once and is large, or has been read.
     """
     name = f"{type(given).__qualname__} in memory"
-    if isinstance(given, Iterator):
-        raise DataError(
-            f"the data, a {name}, can be read once, and several passes are needed; give a list, or the "
-            "function that makes it."
-        )
     if not callable(given) and not _gives(given):
         raise DataError(f"the data, a {name}, is no path, no function and nothing to iterate over.")
+    given = repeatable(given, tuple(spec.name for spec in inputs))
     return ObjectSource(name, given, tuple(inputs), preprocess)
+
+
+def repeatable(given: Any, names: tuple[str, ...]) -> Any:
+    """Return what gives the items of `given` as often as it is asked; see `open_object`.
+
+    Args:
+        given: what gives batches or single samples.
+        names: of the inputs, in their order.
+
+    Raises:
+        DataError: it can be read only once and is large, or has been read.
+    """
+    if isinstance(given, tuple) and _is_one_item(given, len(names)):
+        return [given]
+    return _held(given, names) if _is_read_once(given) else given
+
+
+def first_item(given: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return input name -> array of the first item that an object gives; see `CallableSource`.
+
+    Args:
+        given: what gives items as often as it is asked.
+        names: of the inputs, in their order.
+
+    Raises:
+        DataError: it gives none, or it does not fit the names.
+    """
+    name = f"{type(given).__qualname__} in memory"
+    item = next(iter(_items_of(given() if callable(given) else given, name)), None)
+    if item is None:
+        raise DataError(f"the data, a {name}, gives nothing.")
+    arrays, _ = _Taken(f"'{name}', item 0", tuple(names)).parts_of(item)
+    return {key: _as_array(value, name, key) for key, value in arrays.items()}
+
+
+def _is_one_item(given: tuple[Any, ...], num_inputs: int) -> bool:
+    """Whether a tuple is arrays of all samples and their classes, as ``(x, y)``; else it is of batches."""
+    if len(given) != num_inputs + 1 or not all(map(_is_array, given)):
+        return False
+    first, last = given[0].shape, given[-1].shape
+    return len(first) > 1 and len(last) == 1 and first[0] == last[0]
+
+
+def _is_read_once(given: Any) -> bool:
+    if hasattr(given, "get_next"):
+        return not hasattr(given, "rewind")
+    return isinstance(given, Iterator)
+
+
+def _held(given: Any, names: tuple[str, ...]) -> list[Any]:
+    """All items, as arrays of their own."""
+    name = f"{type(given).__qualname__} in memory"
+    held: list[Any] = []
+    num_bytes = 0
+    for number, item in enumerate(_items_of(given, name)):
+        where = f"'{name}', item {number}"
+        parts, label = _Taken(where, names).parts_of(item)
+        arrays = {key: _as_array(value, where, key) for key, value in parts.items()}
+        num_bytes += sum(array.nbytes for array in arrays.values())
+        if num_bytes > MOST_HELD_BYTES:
+            raise DataError(
+                f"the data, a {name}, can be read once, several passes are needed, and it gives more than "
+                f"{MOST_HELD_BYTES // 2**20} MiB to hold in memory; give the function that makes it."
+            )
+        held.append(arrays if label is None else (arrays, label))
+    if not held:
+        raise DataError(
+            f"the data, a {name}, gives nothing: it can be read once, and has been; give a list, or the "
+            "function that makes it."
+        )
+    return held
 
 
 def _gives(found: Any) -> bool:
@@ -150,18 +236,25 @@ class _Taken:
 
     Attributes:
         where: the item, for messages.
-        inputs: what the network takes.
+        inputs: names of what the network takes.
+        image_key: key of a dict under which the images stand; empty for the only one beside the label; None
+            where there is no preprocessing, and every key is an input's name.
     """
 
     where: str
-    inputs: tuple[TensorSpec, ...]
+    inputs: tuple[str, ...]
+    image_key: str | None = None
 
     def parts_of(self, item: Any) -> tuple[dict[str, Any], Any]:
         """Return input name -> values, and the label, or None."""
-        names = [spec.name for spec in self.inputs]
+        names = list(self.inputs)
         if isinstance(item, Mapping):
             return self._of_mapping(item, names)
-        if _is_array(item) or (isinstance(item, list) and not any(map(_is_part, item))):
+        if (
+            _is_array(item)
+            or _is_image(item)
+            or (isinstance(item, list) and not any(map(_is_part, item)))
+        ):
             return self._in_order([item], names, item), None
         if isinstance(item, tuple | list):
             return self._of_sequence(item, names)
@@ -169,9 +262,21 @@ class _Taken:
 
     def _of_mapping(self, item: Mapping[Any, Any], names: list[str]) -> tuple[dict[str, Any], Any]:
         if not set(names) <= set(item):
-            raise self._refused(item, names)
+            only = self._only_key(item, names)
+            if only is None:
+                raise self._refused(item, names)
+            return {names[0]: item[only]}, item.get(LABEL_KEY)
         label = None if LABEL_KEY in names else item.get(LABEL_KEY)
         return {name: item[name] for name in names}, label
+
+    def _only_key(self, item: Mapping[Any, Any], names: list[str]) -> Any:
+        """The key of the only input's images, where a dict calls them something else and no doubt is left."""
+        if len(names) != 1 or self.image_key is None:
+            return None
+        if self.image_key:
+            return self.image_key if self.image_key in item else None
+        others = [key for key in item if key != LABEL_KEY]
+        return others[0] if len(others) == 1 else None
 
     def _of_sequence(
         self, item: tuple[Any, ...] | list[Any], names: list[str]
@@ -210,12 +315,18 @@ def _is_array(value: Any) -> bool:
 
 def _is_part(value: Any) -> bool:
     """Whether an entry of a list is a part of an item, rather than numbers."""
-    return _is_array(value) or isinstance(value, Mapping | tuple)
+    return _is_array(value) or _is_image(value) or isinstance(value, Mapping | tuple)
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, Image.Image)
 
 
 def _as_array(value: Any, where: str, name: str) -> np.ndarray:
     """Copy what the user's code gave; tensors of PyTorch come from their device, without gradients."""
     try:
+        if _is_image(value):
+            return image_pixels(value)
         if hasattr(value, "detach") and hasattr(value, "cpu"):
             value = value.detach().cpu()
             if (

@@ -8,7 +8,7 @@ import re
 import numpy as np
 from PIL import Image, ImageFile
 
-__all__ = ["decode_image"]
+__all__ = ["decode_image", "image_pixels"]
 
 # Modes of one number a pixel that NumPy takes over as they are: 16 and 32 bits, and floats.
 _DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
@@ -38,6 +38,16 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
         raise ValueError("it does not fit into memory") from error
     except Exception as error:  # a decoder may raise anything at all for damaged bytes
         raise ValueError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+
+
+def image_pixels(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an image in memory, ``[1, height, width, 1 or 3]``.
+
+    Colours come as RGB, without transparency; numbers of 16 and 32 bits, and floats, as they are.
+    """
+    as_it_is = image.mode in ("L", "RGB") or image.mode in _DEEP
+    pixels = np.asarray(image if as_it_is else image.convert("RGB"))
+    return pixels.reshape(1, *pixels.shape[:2], -1)
 
 
 def _pixels(image: ImageFile.ImageFile, content: bytes, channels: int | None) -> np.ndarray:

@@ -13,12 +13,14 @@ from trtbuild.jobs.paths import Besides, check_paths, named_inputs
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trtbuild.pytorch.cost import LayerTime
     from trtbuild.pytorch.export import ExportResult
     from trtbuild.pytorch.spec import ExportSpec
     from trtbuild.recipe import EngineRecipe
 
-__all__ = ["export", "export_details", "layer_times", "with_export"]
+__all__ = ["export", "export_details", "layer_times", "module_values", "with_export"]
 
 
 @in_one_tree()
@@ -52,6 +54,19 @@ def layer_times(result: ExportResult, spec: ExportSpec) -> tuple[LayerTime, ...]
     return profile_layers(result.module, spec.traced_inputs)
 
 
+def module_values(target: Any, output: Path) -> dict[str, Any]:
+    """Return the values of an `EngineRecipe` whose network is exported into its output folder.
+
+    Args:
+        target: ``package.module:attribute`` of the module or of what makes it, or the module itself.
+        output: the folder.
+    """
+    is_named = isinstance(target, str)
+    name = target.rpartition(":")[2].rpartition(".")[2] if is_named else type(target).__name__
+    path = output / f"{name}.onnx"
+    return {"model": path, "export": {"source": {"target": target}, "path": path}}
+
+
 def with_export(
     recipe: EngineRecipe, progress: Progress = silent, besides: Besides | None = None
 ) -> tuple[EngineRecipe, ExportResult | None]:
@@ -68,13 +83,13 @@ def with_export(
     check_build(recipe, besides)
     make_directory(recipe.model.parent)
     result = export(recipe.export, progress)
-    target = recipe.export.source.target
+    name = recipe.export.source.name
     loaded = None
     if recipe.export.thins:
         loaded = recipe.model.with_name(f"{recipe.model.stem}.loaded.onnx")
         whole = replace(recipe.export, prune=None, mask=None, sparsity=None, path=loaded)
         export(whole, progress)
-    record = Record("export", f"exported from '{target}'", export_details(result))
+    record = Record("export", f"exported from '{name}'", export_details(result))
     return replace(recipe, earlier=(*recipe.earlier, record), loaded=loaded), result
 
 

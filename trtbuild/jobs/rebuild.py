@@ -112,7 +112,7 @@ def rebuild(
     recipe = make(EngineRecipe, merge(_values(manifest), moved))
     if recipe.export is not None and model is not None:
         raise InputError(
-            f"the network of '{manifest}' is exported from '{recipe.export.source.target}', so --model "
+            f"the network of '{manifest}' is exported from '{recipe.export.source.name}', so --model "
             "cannot name another; leave it out, or build with `trtbuild engine`."
         )
     if recipe.export is not None:

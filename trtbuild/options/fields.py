@@ -63,6 +63,7 @@ class Option:
         argument: whether it is an argument of the command, so that there is no flag.
         is_path: whether a text is a path, unless it is ``module:function``.
         words: texts in the place of a path that are none.
+        takes_objects: whether Python may give an object in the place of a text that names one.
         essential: whether a command of many options shows it without being asked for all of them.
     """
 
@@ -84,6 +85,7 @@ class Option:
     argument: bool = False
     is_path: bool = False
     words: tuple[str, ...] = ()
+    takes_objects: bool = False
     essential: bool = False
 
 

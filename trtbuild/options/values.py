@@ -368,7 +368,7 @@ def written(field: OptionField, value: Any, folder: Path | None = None) -> Any:
 def _text(field: OptionField, value: Any, folder: Path | None) -> Any:
     if field.option.write is not None:
         return field.option.write(value)
-    if field.option.is_path and not isinstance(value, str | Path):
+    if field.option.takes_objects and not isinstance(value, str | Path):
         return IN_MEMORY + type(value).__qualname__
     if isinstance(value, enum.Enum):
         return value.value

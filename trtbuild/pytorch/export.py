@@ -303,7 +303,7 @@ def _masked(module: nn.Module, spec: MaskSpec) -> dict[str, Any]:
 
 def _source_details(spec: ExportSpec, loaded: LoadedModule) -> dict[str, Any]:
     details: dict[str, Any] = {
-        "target": spec.source.target,
+        "target": spec.source.name,
         "arguments": {key: repr(value) for key, value in spec.source.arguments.items()},
     }
     if loaded.checkpoint is not None:

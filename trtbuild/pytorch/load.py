@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from trtbuild.errors import ModelError
+from trtbuild.options.values import IN_MEMORY
 from trtbuild.pytorch.checkpoint import CheckpointReport, load_weights
-from trtbuild.pytorch.copies import enforce_eval, hidden_modules, tensors_in
+from trtbuild.pytorch.copies import copy_module, enforce_eval, hidden_modules, tensors_in
 from trtbuild.pytorch.spec import HISTORY_FILE
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class LoadedModule:
 
 
 def load_module(source: ModuleSource) -> LoadedModule:
-    """Import, construct, load the weights, and put into eval mode.
+    """Import, construct, load the weights, and put into eval mode; a module in memory is copied first.
 
     The current directory can be imported from. The factory runs on the CPU.
 
@@ -52,8 +53,11 @@ def load_module(source: ModuleSource) -> LoadedModule:
         ModelError: it cannot be imported, there is no such attribute, the factory raised, what it
             gave is no `nn.Module`, or the checkpoint does not match.
     """
-    target = _import_target(source.target)
+    is_named = isinstance(source.target, str)
+    target = _import_target(source.target) if is_named else source.target
     module = _construct(target, source)
+    if not is_named and module is target:
+        module = copy_module(module)
     warnings = _changing_buffers(target, source, module)
     report = None
     if source.weights is not None:
@@ -88,6 +92,8 @@ def _load_weights(module: nn.Module, source: ModuleSource, path: Path) -> Checkp
 
 def _import_target(target: str) -> Any:
     """The object that ``package.module:attribute`` names."""
+    if target.startswith(IN_MEMORY):
+        raise ModelError(f"the network was a {target}, which no file holds; build it from Python.")
     name, colon, attributes = target.partition(":")
     if not colon or not name or not attributes:
         raise ModelError(
@@ -128,10 +134,10 @@ def _construct(target: Any, source: ModuleSource) -> nn.Module:
     if not isinstance(target, nn.Module):
         value = _call_factory(target, source)
     elif source.arguments:
-        raise ModelError(f"'{source.target}' is a module already; it takes no arguments.")
+        raise ModelError(f"'{source.name}' is a module already; it takes no arguments.")
     if not isinstance(value, nn.Module):
         raise ModelError(
-            f"'{source.target}' gave a {type(value).__name__}, not an nn.Module. "
+            f"'{source.name}' gave a {type(value).__name__}, not an nn.Module. "
             "Name a factory, a class or an instance."
         )
     return value
@@ -145,7 +151,7 @@ def _call_factory(target: Callable[..., Any], source: ModuleSource) -> Any:
         return target(**source.arguments)
     except Exception as error:
         raise ModelError(
-            f"the factory '{source.target}' raised:\n{_users_traceback(error)}"
+            f"the factory '{source.name}' raised:\n{_users_traceback(error)}"
         ) from error
 
 

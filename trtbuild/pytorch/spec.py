@@ -11,6 +11,7 @@ from typing import Any
 
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import group, option
+from trtbuild.options.values import IN_MEMORY
 
 __all__ = [
     "CRITERIA",
@@ -210,11 +211,15 @@ def _layer_ratio_text(given: tuple[str, float]) -> str:
 
 @dataclass(frozen=True)
 class ModuleSource:
-    """Where a module comes from; `target` names a function or class that gives an `nn.Module`, or one."""
+    """Where a module comes from.
 
-    target: str = option(
+    `target` names a function or class that gives an `nn.Module`, or one; from Python it may be the module
+    itself, which stays as it is.
+    """
+
+    target: Any = option(
         MISSING, "package.module:attribute of the module or of what makes it; dots are allowed.",
-        argument=True,
+        argument=True, takes_objects=True,
     )  # fmt: skip
     arguments: Mapping[str, Any] = option(
         {}, "Keyword argument of the factory. Repeatable.",
@@ -244,6 +249,13 @@ class ModuleSource:
         "Keys that the checkpoint may have and the module does not. Repeatable.",
         metavar="PATTERN",
     )
+
+    @property
+    def name(self) -> str:
+        """The target as text; of a module in memory, that and its class."""
+        if isinstance(self.target, str):
+            return self.target
+        return IN_MEMORY + type(self.target).__qualname__
 
 
 @dataclass(frozen=True)

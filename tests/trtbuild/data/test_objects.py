@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime.quantization import CalibrationDataReader
+from PIL import Image
 
 import trtbuild
 from tests.trtbuild.verification.small_network import images, quantized
-from trtbuild.data import DataRecipe, open_named
+from trtbuild.data import DataRecipe, Preprocess, open_named, open_source
 from trtbuild.data.callables import open_object
 from trtbuild.errors import DataError
 from trtbuild.jobs.engine import build_engine
@@ -46,6 +50,29 @@ class Reader:
         return next(self._left, None)
 
 
+class ReadOnce(CalibrationDataReader):
+    """As ONNX Runtime's documentation has it: nothing starts it anew, and it is an iterator, too."""
+
+    def __init__(self) -> None:
+        self._left = iter([{"x": NUMBERS[:4]}, {"x": NUMBERS[4:]}])
+
+    def get_next(self):
+        return next(self._left, None)
+
+
+class Columns:
+    """Rows of named columns, lists of numbers: by number, and one after the other."""
+
+    def __len__(self) -> int:
+        return len(NUMBERS)
+
+    def __getitem__(self, number):
+        return {"x": NUMBERS[number].tolist(), "text": "a", "label": 1}
+
+    def __iter__(self):
+        return (self[number] for number in range(len(self)))
+
+
 GIVEN = {
     "a list of batches": [{"x": NUMBERS[:4]}, {"x": NUMBERS[4:]}],
     "a list of arrays": [NUMBERS[:5], NUMBERS[5:]],
@@ -54,6 +81,13 @@ GIVEN = {
     "a data set of dicts": [{"x": row.tolist(), "other": "text"} for row in NUMBERS],
     "a function": lambda: iter([NUMBERS]),
     "a reader": Reader(),
+    "a reader of ONNX Runtime's kind that starts once": ReadOnce(),
+    "a generator that runs": ({"x": part} for part in (NUMBERS[:4], NUMBERS[4:])),
+    "all samples and their classes": (NUMBERS, np.arange(6)),
+    "dicts that call the only input something else": [
+        {"pixels": row, "label": 1} for row in NUMBERS
+    ],
+    "a data set as of Hugging Face": Columns(),
     "one array": NUMBERS,
     "one dict": {"x": NUMBERS},
 }
@@ -78,17 +112,38 @@ def test_the_axis_of_samples_need_not_be_the_first() -> None:
     np.testing.assert_array_equal(np.concatenate(found, axis=1), NUMBERS.transpose(1, 0, 2))
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (iter([NUMBERS]), "read once"),
-        ((batch for batch in [NUMBERS]), "read once"),
-        (5, "no path, no function"),
-    ],
-)
-def test_what_cannot_be_read_again_is_refused(given, said) -> None:
-    with pytest.raises(DataError, match=said):
-        open_object(given, [FLOATS], None)
+def test_a_generator_that_has_run_is_refused() -> None:
+    spent = iter([NUMBERS])
+    list(spent)
+    with pytest.raises(DataError, match="can be read once, and has been"):
+        open_object(spent, [FLOATS], None)
+
+
+def test_an_endless_generator_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr("trtbuild.data.callables.MOST_HELD_BYTES", 2 * NUMBERS.nbytes)
+    with pytest.raises(DataError, match="give the function that makes it"):
+        open_object(itertools.repeat(NUMBERS), [FLOATS], None)
+
+
+def test_numbers_are_no_data() -> None:
+    with pytest.raises(DataError, match="no path, no function"):
+        open_object(5, [FLOATS], None)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_images_of_pillow_go_through_the_preprocessing_as_files_do(mode, tmp_path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3)).astype(np.uint8)
+    pictures = [Image.fromarray(one).convert(mode) for one in pixels]
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{number}.png")
+    spec = TensorSpec("input", np.dtype(np.float32), ("N", 3, 4, 4))
+    preprocess = Preprocess(resize=(4, 4), letterbox=True, mean=(1.0, 2.0, 3.0))
+    wanted = [sample.load()["input"] for sample in open_source(str(tmp_path), [spec], preprocess)]
+    named = [{"image": picture, "label": 1, "id": 7} for picture in pictures]
+    alone = [{"pixels": picture, "label": 1} for picture in pictures]
+    for items, key in ((named, "image"), (alone, None), (pictures, None)):
+        source = open_object(items, [spec], replace(preprocess, array=key))
+        np.testing.assert_array_equal([sample.load()["input"] for sample in source], wanted)
 
 
 def test_a_path_may_be_a_path(tmp_path) -> None:

@@ -1,0 +1,297 @@
+"""One call from a network and data to a judged result, for scripts and notebooks.
+
+Both calls make the recipe that the command line would make, do the job of ``trtbuild engine``, and give its
+result under short names; nothing is done here that a command does not do.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import ModelError, OptionError, decoding
+from trtbuild.latency.stats import summarize
+from trtbuild.options.keywords import recipe_values
+from trtbuild.options.values import make, merge
+from trtbuild.progress import Progress, silent
+from trtbuild.recipe import EngineRecipe
+from trtbuild.result import FLOAT
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    import onnx
+    import onnx_ir as ir
+    from typing_extensions import Unpack
+
+    from trtbuild.build_options import BuildOptions
+    from trtbuild.next_step import NextStep
+    from trtbuild.options.data import Data, DataRecipe
+    from trtbuild.report.model import Report
+    from trtbuild.result import EngineResult
+
+__all__ = ["Built", "build", "quantize"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came out of `build` or `quantize`; printed, it is what the command line would show.
+
+    Attributes:
+        result: everything that the job found out.
+        recipe: what was asked for.
+    """
+
+    result: EngineResult
+    recipe: EngineRecipe
+
+    @property
+    def verdict(self) -> str:
+        """``SHIP``, ``DO NOT SHIP``, ``NOT JUDGED`` or ``CANNOT TELL``."""
+        return self.result.ruling.word
+
+    @property
+    def why(self) -> str:
+        """Why the verdict is what it is, in a sentence."""
+        return self.result.ruling.why
+
+    @cached_property
+    def next_step(self) -> NextStep | None:
+        """What most probably mends the verdict; None for an engine that can be shipped."""
+        from trtbuild.next_step import after_engine
+
+        return after_engine(self.result, self.recipe)
+
+    @property
+    def engine(self) -> Path:
+        """The engine's file: a plan, or the network in ONNX Runtime's form."""
+        return self.result.engine.path
+
+    @property
+    def int8_model(self) -> Path | None:
+        """The network with explicit Q/DQ in TensorRT's form; None of a build without INT8."""
+        return self._beside(".int8.onnx")
+
+    @property
+    def calibration(self) -> Path | None:
+        """The ranges of all tensors, for ``calibration=``; None where there are none."""
+        return self._beside(".calibration.json")
+
+    @property
+    def manifest(self) -> Path:
+        """The record of the build."""
+        return self.result.manifest
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Figures by network: ``float``, ``engine``, ``tensorrt_form`` (with Q/DQ), ``also``, ``portable``.
+
+        Of each but ``float``: ``sqnr_db OUTPUT`` and ``cosine OUTPUT`` of each float output, and the task's
+        figures under their own names. Of each where it was measured: ``top1_percent`` against labels, and
+        ``latency_ms``, the median.
+        """
+        found: dict[str, dict[str, float]] = {}
+        for network, name, value in _figures(self.result):
+            found.setdefault(network, {})[name] = value
+        return found
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML page with everything that was found, which opens offline, and return its path.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        from trtbuild.files import write_text
+        from trtbuild.report.html import to_html
+
+        place = Path(path)
+        write_text(place, to_html(self._as_report))
+        return place
+
+    @cached_property
+    def _as_report(self) -> Report:
+        from trtbuild.report.engine import engine_report
+
+        return engine_report(self.result)
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        from trtbuild.report.text import print_report
+
+        shown = io.StringIO()
+        print_report(self._as_report, Console(file=shown, width=110, color_system=None))
+        return shown.getvalue().rstrip()
+
+    def __repr__(self) -> str:
+        return f"<{self.result.ruling}; engine '{self.engine}'>"
+
+    def _beside(self, suffix: str) -> Path | None:
+        path = self.manifest.with_name(f"{self.result.artifact.name}{suffix}")
+        return path if path.name in self.result.files else None
+
+
+def _figures(result: EngineResult) -> Iterator[tuple[str, str, float]]:
+    """Network, name of a figure, and its value."""
+    for network, comparison in result.comparisons.items():
+        for output in comparison.outputs:
+            for what in ("sqnr_db", "cosine"):
+                estimate = getattr(output, what)
+                if estimate is not None:
+                    yield network, f"{what} {output.name}", estimate.value
+        if comparison.task is not None:
+            for figure in filter(None, (comparison.task.main, *comparison.task.others)):
+                yield network, figure.name, figure.estimate.value
+        if comparison.accuracy is not None:
+            yield FLOAT, "top1_percent", comparison.accuracy.reference_percent.value
+            yield network, "top1_percent", comparison.accuracy.candidate_percent.value
+    for network, samples in result.latency.items():
+        yield network, "latency_ms", summarize(samples).median_ms
+
+
+def build(
+    model: str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any,
+    data: Data | DataRecipe | None = None,
+    *,
+    progress: Progress = silent,
+    **options: Unpack[BuildOptions],
+) -> Built:
+    """Build an engine in INT8 and judge it against the float network, as ``trtbuild engine --int8`` does.
+
+    Args:
+        model: path of an ONNX file; ``package.module:factory`` of a PyTorch module; or in memory an
+            `onnx.ModelProto`, an `onnx_ir.Model` or a `torch.nn.Module`, which is written or exported into
+            the output folder first. A module's inputs are read off the data, or given as
+            ``input="1x3x224x224"``.
+        data: what calibrates: a path, ``module:function``, arrays (one, or name -> array), a list, a
+            function that gives batches, a ``DataLoader``, a data set, or a calibration data reader;
+            `DataRecipe` for all of the data's options in one.
+        progress: told of every stage.
+        **options: every option of ``trtbuild engine`` under its name (``min_sqnr=25``, ``latency=False``,
+            ``task="detect"``, ``output="out"``); see `trtbuild.options.keywords`.
+
+    Raises:
+        InputError: the model, the data or an option is wrong; nothing half-written is left.
+        MissingError: a package or backend that is needed does not work here.
+    """
+    from trtbuild.jobs.engine import build_engine
+    from trtbuild.jobs.export import with_export
+
+    recipe = _recipe(model, data, dict(options))
+    recipe, _ = with_export(recipe, progress)
+    return Built(build_engine(recipe, progress), recipe)
+
+
+def quantize(
+    model: str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any,
+    data: Data | DataRecipe | None = None,
+    *,
+    progress: Progress = silent,
+    **options: Unpack[BuildOptions],
+) -> Built:
+    """Quantize a network and judge it on this machine, whatever it is to run on in the end.
+
+    The same as `build` with ``backend="onnxruntime"`` and ``latency=False``: `Built.int8_model` is the
+    network with Q/DQ, which TensorRT takes, and `Built.engine` what ONNX Runtime runs in INT8 kernels. Q/DQ
+    are placed for ``target``, or where none is named so that they suit every compiler.
+
+    Args:
+        model: as of `build`.
+        data: as of `build`.
+        progress: told of every stage.
+        **options: as of `build`.
+
+    Raises:
+        InputError: the model, the data or an option is wrong; nothing half-written is left.
+    """
+    for name in ("backend", "also", "latency", "fp16"):
+        if name in options:
+            raise OptionError(
+                f"'{name}' is for trtbuild.build; trtbuild.quantize builds for ONNX Runtime."
+            )
+    options["backend"], options["latency"] = "onnxruntime", False
+    return build(model, data, progress=progress, **options)
+
+
+def _recipe(model: Any, data: Any, options: dict[str, Any]) -> EngineRecipe:
+    """The recipe that the command line would make."""
+    for taken in ("model", "export"):
+        if taken in options:
+            raise OptionError(f"'{taken}' is no option; the network is the first argument.")
+    given = options
+    if data is not None:
+        if "data" in given:
+            raise OptionError("the data are given twice.")
+        given["data"] = data
+    values = recipe_values(EngineRecipe, given)
+    return make(EngineRecipe, merge(values, _network(model, values)))
+
+
+def _network(model: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Values of the recipe that say where the network is; one in memory is written."""
+    from trtbuild.jobs.export import module_values
+    from trtbuild.options.values import names_function
+
+    output = values.get("output", EngineRecipe.output)
+    if isinstance(model, str) and names_function(model):
+        return module_values(model, output)
+    if _is_module(model):
+        return _module(model, output, values)
+    if "export" in values:
+        name = next(iter(values["export"]))
+        raise OptionError(
+            f"'{name}' is for a PyTorch module, and the network is none; leave it out."
+        )
+    if isinstance(model, str | Path) or hasattr(model, "__fspath__"):
+        return {"model": Path(model)}
+    return {"model": _written(model, output)}
+
+
+def _is_module(model: Any) -> bool:
+    torch = sys.modules.get("torch")  # a module in memory has loaded it
+    return torch is not None and isinstance(model, torch.nn.Module)
+
+
+def _module(model: Any, output: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """A PyTorch module in memory; without a word about its inputs, they are as the data are."""
+    from trtbuild.jobs.export import module_values
+
+    found = module_values(model, output)
+    if "inputs" in values.get("export", {}):
+        return found
+    from trtbuild.pytorch.from_data import inputs_of
+
+    named = values.get("data", {})
+    if named.get("preprocess") is not None:
+        raise OptionError(
+            "a PyTorch module with a preprocessing needs its input: input='1x3x224x224'."
+        )
+    inputs, data = inputs_of(model, named.get("data"))
+    dynamic = values.get("export", {}).get("dynamic", ("batch",))
+    return merge(found, {"export": {"inputs": inputs, "dynamic": dynamic}, "data": {"data": data}})
+
+
+def _written(model: Any, output: Path) -> Path:
+    """A network in memory as a file in the output folder, named after its graph."""
+    import onnx_ir as ir
+
+    from trtbuild.files import make_directory
+    from trtbuild.model import write_model
+
+    if not isinstance(model, ir.Model):
+        if not (hasattr(model, "graph") and hasattr(model, "SerializeToString")):
+            raise OptionError(
+                "the network is a path, 'package.module:factory', an onnx.ModelProto, an onnx_ir.Model or a "
+                f"torch.nn.Module, not a {type(model).__name__}."
+            )
+        with decoding(ModelError, "cannot read the network in memory"):
+            model = ir.from_proto(model)
+    name = "".join(c if c.isalnum() or c in "-_" else "_" for c in model.graph.name or "")
+    path: Path = make_directory(output) / f"{name or 'model'}.onnx"
+    write_model(model, path)
+    return path

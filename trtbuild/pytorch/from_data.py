@@ -1,0 +1,76 @@
+"""The inputs of a module in memory, read off the first item of its data."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.data.callables import first_item, repeatable
+from trtbuild.errors import OptionError
+from trtbuild.pytorch.spec import InputSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from torch import nn
+
+__all__ = ["inputs_of"]
+
+
+def inputs_of(module: nn.Module, data: Any) -> tuple[tuple[InputSpec, ...], Any]:
+    """Return what the module takes, and the data, held in memory where they can be read once.
+
+    Names are those of ``forward``; dims, dtypes and ranges those of the first item, whose first axis is the
+    batch. What has ``__getitem__`` and is no list, tuple, dict or array (a data set) gives single samples;
+    everything else gives batches. Pixels (uint8) and floats are of the type of the module's parameters.
+
+    Args:
+        module: the network.
+        data: what gives batches or samples; see `trtbuild.data.callables.CallableSource`.
+
+    Raises:
+        OptionError: the data are named by a text.
+        DataError: the data give nothing, or no arrays for ``forward``.
+    """
+    if data is None or isinstance(data, str | bytes) or hasattr(data, "__fspath__"):
+        raise OptionError(
+            "a PyTorch module needs its input shape: input='1x3x224x224', or 'ids:1x128:int64:0..999' for "
+            "others than floats; it is read off data that give batches as the module takes them."
+        )
+    names = tuple(_required(module))
+    data = repeatable(data, names)
+    arrays = first_item(data, names)
+    is_sample = _gives_samples(data)
+    floating = _floating_type(module)
+    return tuple(_input(one, arrays[one], floating, is_sample=is_sample) for one in names), data
+
+
+def _required(module: nn.Module) -> Iterator[str]:
+    """Parameters of ``forward`` without a default; the first where all have one."""
+    parameters = [
+        one
+        for one in inspect.signature(module.forward).parameters.values()
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
+    needed = [one.name for one in parameters if one.default is one.empty]
+    yield from needed or [one.name for one in parameters[:1]]
+
+
+def _gives_samples(data: Any) -> bool:
+    is_batch = isinstance(data, list | tuple | dict) or hasattr(data, "shape")
+    return hasattr(data, "__getitem__") and not is_batch
+
+
+def _floating_type(module: nn.Module) -> str:
+    kinds = (one.dtype for one in module.parameters() if one.is_floating_point())
+    return str(next(kinds, "torch.float32")).removeprefix("torch.")
+
+
+def _input(name: str, values: np.ndarray, floating: str, *, is_sample: bool) -> InputSpec:
+    dims = (1, *(values.shape if is_sample else values.shape[1:]))
+    if values.dtype.kind == "f" or values.dtype.name == "uint8":
+        return InputSpec(dims, name, floating)
+    if values.dtype.kind == "b":
+        return InputSpec(dims, name, "bool")
+    return InputSpec(dims, name, values.dtype.name, float(values.min()), float(values.max()))
