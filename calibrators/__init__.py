@@ -27,7 +27,7 @@ from calibrators.crosscheck import (
 from calibrators.doubling import DoublingHistogram, TensorRTCollector
 from calibrators.errors import CalibratorError
 from calibrators.histogram import Histogram
-from calibrators.methods import METHODS, Stability, amax_of, assess, choose, stability
+from calibrators.methods import METHODS, Stability, add_method, amax_of, assess, choose, stability
 from calibrators.presets import PRESETS
 from calibrators.ranges import TensorRange
 
@@ -47,6 +47,7 @@ __all__ = [
     "Stability",
     "TensorRTCollector",
     "TensorRange",
+    "add_method",
     "amax_of",
     "assess",
     "choose",

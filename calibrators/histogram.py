@@ -171,6 +171,14 @@ class Histogram:
         occupied = np.flatnonzero(counts)
         return self._first + occupied, counts[occupied]
 
+    def bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lower and upper edges of the occupied bins of |x|, without the zeros, and counts.
+
+        Both edges are ``float64[n]``, ascending; counts are ``int64[n]``.
+        """
+        numbers, counts = self.magnitudes()
+        return grid.lower_edges(numbers), grid.lower_edges(numbers + 1), counts
+
     def signed_bins(self) -> tuple[np.ndarray, np.ndarray]:
         """Occupied bins by sign, without the zeros: numbers, and counts; ``int64[n]`` both.
 

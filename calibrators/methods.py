@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibrators.errors import MergeError, MethodError, ObservationError
+from calibrators.errors import CalibratorError, MergeError, MethodError, ObservationError
 from calibrators.presets import PRESETS
 from calibrators.quantization_error import LEVELS, MagnitudeMoments, expected_error, sqnr_db
 from calibrators.ranges import TensorRange
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from calibrators.histogram import Histogram
 
-__all__ = ["METHODS", "Stability", "amax_of", "assess", "choose", "stability"]
+__all__ = ["METHODS", "Stability", "add_method", "amax_of", "assess", "choose", "stability"]
 
 
 METHODS: Mapping[str, Callable[..., tuple[float, str]]] = {
@@ -32,6 +34,53 @@ METHODS: Mapping[str, Callable[..., tuple[float, str]]] = {
 """Name to rule; a rule takes a histogram with at least one non-zero value, and its options."""
 
 
+_OWN: dict[str, Callable[..., tuple[float, str]]] = {}
+
+
+def add_method(name: str, rule: Callable[..., Any]) -> None:
+    """Make `rule` a method, called `name` in this process and in the files that it writes.
+
+    Args:
+        name: no name of `METHODS` or `PRESETS`; a rule of the same name takes the place of the one before.
+        rule: called with a `Histogram` that holds a value other than zero, and with its options; gives the
+            amax, or amax and a note.
+
+    Raises:
+        MethodError: the name is taken, or `rule` cannot be called.
+    """
+    if name in METHODS or name in PRESETS or name == "entropy-tensorrt":
+        raise MethodError(f"'{name}' is a method of ours; call yours something else.")
+    if not callable(rule):
+        raise MethodError(f"the method '{name}' is a {type(rule).__name__}, not a function.")
+
+    @functools.wraps(rule)
+    def checked(histogram: Histogram, **options: float) -> tuple[float, str]:
+        return _answer_of(name, rule, histogram, options)
+
+    _OWN[name] = checked
+
+
+def _answer_of(
+    name: str, rule: Callable[..., Any], histogram: Histogram, options: Mapping[str, float]
+) -> tuple[float, str]:
+    try:
+        answer = rule(histogram, **options)
+    except CalibratorError:
+        raise
+    except Exception as error:
+        raise MethodError(f"the method '{name}' raised {type(error).__name__}: {error}") from error
+    amax, note = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, "")
+    try:
+        found = float(amax)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise MethodError(
+            f"the method '{name}' gave {answer!r}; a rule gives an amax above 0, or amax and a note."
+        )
+    return found, str(note)
+
+
 def choose(histogram: Histogram, method: str = "entropy", **options: float) -> TensorRange:
     """Return the range of one tensor.
 
@@ -39,7 +88,7 @@ def choose(histogram: Histogram, method: str = "entropy", **options: float) -> T
 
     Args:
         histogram: what was seen of the tensor.
-        method: a key of `METHODS`, or of `calibrators.presets.PRESETS`.
+        method: a key of `METHODS` or `calibrators.presets.PRESETS`, or a name given to `add_method`.
         **options: what the method takes besides, such as ``percentile=99.9``.
 
     Raises:
@@ -102,7 +151,7 @@ def _rule(method: str, options: Mapping[str, float]) -> Callable[..., tuple[floa
             "'entropy-tensorrt' depends on the order of the batches, which no histogram knows; "
             "collect the batches in order with TensorRTCollector."
         )
-    rule = METHODS.get(method) or PRESETS.get(method)
+    rule = METHODS.get(method) or PRESETS.get(method) or _OWN.get(method)
     if rule is None:
         raise MethodError(
             f"there is no method '{method}'; choose one of {', '.join(METHODS)}, or another tool's "

@@ -22,6 +22,7 @@ LAYERS = (
         "visible",
         "records",
         "toml_files",
+        "plugins",
         "options",
     ),
     *("model", "runtime", "data"),
@@ -68,6 +69,7 @@ IN_ONE_PLACE = {
     "PackageNotFoundError": "trtbuild/machine.py",
     "find_spec": "trtbuild/machine.py",
     "/proc/cpuinfo": "trtbuild/machine.py",
+    "entry_points(": "trtbuild/plugins.py",
 }
 
 LARGEST_FILE = 500

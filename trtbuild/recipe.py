@@ -17,6 +17,7 @@ from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT, MeasureOptions
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
 from trtbuild.options.tune import TuneOptions
+from trtbuild.plugins import BACKEND
 from trtbuild.pytorch.spec import (
     PRUNES,
     ExportSpec,
@@ -130,11 +131,14 @@ class EngineRecipe:
         OptimizeOptions, "Graph passes", file_only=("seed", "max_rounds")
     )
     backend: str = option(
-        AUTO, "What builds the engine: tensorrt, tensorrt-rtx, onnxruntime, or auto, which is TensorRT where "
-        "it works, else ONNX Runtime.", essential=True,
+        AUTO, "What builds the engine: tensorrt, tensorrt-rtx, onnxruntime, auto (TensorRT where it works, "
+        "else ONNX Runtime), or your own, module:class.", plugin=BACKEND, essential=True,
     )  # fmt: skip
     also: str | None = option(
-        None, "Build an engine with this backend, too, such as tensorrt-rtx.", metavar="BACKEND"
+        None,
+        "Build an engine with this backend, too, such as tensorrt-rtx.",
+        metavar="BACKEND",
+        plugin=BACKEND,
     )
     tensorrt: TensorRTOptions = group(TensorRTOptions, "TensorRT")
     batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)
@@ -171,7 +175,9 @@ class VerifyRecipe:
     reference: Path | ModuleSource
     engine: Path
     data: DataRecipe = group(DataRecipe, "Data")
-    backend: str = option(AUTO, "What opens ENGINE; auto goes by the file.", essential=True)
+    backend: str = option(
+        AUTO, "What opens ENGINE; auto goes by the file.", plugin=BACKEND, essential=True
+    )
     batch_size: int = option(8, "Images a run, where the network leaves it open.", low=1)
     options: ComparisonOptions = group(ComparisonOptions, "Comparison")
     diagnosis: Diagnosis = group(Diagnosis, "Diagnosis")
@@ -197,7 +203,9 @@ class BenchRecipe:
         metavar="ENGINE|BASELINE.json", essential=True,
     )  # fmt: skip
     data: DataRecipe = group(DataRecipe, "Data")
-    backend: str = option(AUTO, "What opens the engines; auto goes by the file.", essential=True)
+    backend: str = option(
+        AUTO, "What opens the engines; auto goes by the file.", plugin=BACKEND, essential=True
+    )
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
     batch_sizes: tuple[int, ...] = option(
         (), "One batch size, or several for a sweep.", flag="--batch-size", metavar="N[,N...]",

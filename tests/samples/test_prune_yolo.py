@@ -15,9 +15,9 @@ pytest.importorskip("torch_pruning")
 from tests.trtbuild.pytorch.fold_cases import randomize  # noqa: E402
 from trtbuild.cli.main import run  # noqa: E402
 from trtbuild.errors import ModelError  # noqa: E402
+from trtbuild.plugins import BLOCK_REWRITE  # noqa: E402
 from trtbuild.pytorch import InputSpec  # noqa: E402
 from trtbuild.pytorch.prune import load_pruned, prune_channels, save_pruned  # noqa: E402
-from trtbuild.pytorch.prune.rewrites import ENTRY_POINTS  # noqa: E402
 from trtbuild.pytorch.spec import PruneSpec  # noqa: E402
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "prune_yolo"
@@ -85,10 +85,10 @@ def test_a_wrong_rewrite_is_refused(yolo: Any) -> None:
 def test_an_installed_plug_in_works_on_the_command_line(
     yolo: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    point = EntryPoint("c2f", "yolo_blocks:split_c2f", ENTRY_POINTS)
+    point = EntryPoint("c2f", "yolo_blocks:split_c2f", BLOCK_REWRITE.group)
     monkeypatch.setattr(
-        "trtbuild.pytorch.prune.rewrites.entry_points",
-        lambda group: [point] if group == ENTRY_POINTS else [],
+        "trtbuild.plugins.entry_points",
+        lambda group: [point] if group == BLOCK_REWRITE.group else [],
     )
     target = ["yolo_blocks:Net", "--input", "1x3x32x32"]
     assert run(["prune", *target, "--prune", "0.5", "-o", str(tmp_path / "p"), "-q"]) == 0

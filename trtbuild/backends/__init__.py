@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import difflib
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import MissingError, OptionError
+from trtbuild.plugins import BACKEND, in_one_line, installed, load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trtbuild.backends.base import Backend
     from trtbuild.options.tensorrt import OpenOptions
@@ -17,6 +19,9 @@ __all__ = ["AUTO", "choose_backend", "known_backends"]
 AUTO = "auto"
 # Not TensorRT for RTX: it builds where nothing can run the plan, so it is taken by name alone.
 _AUTOMATIC = ("tensorrt", "onnxruntime")
+
+# What is asked of a backend.
+_ASKED = ("name", "suffix", "availability", "check", "build", "open")
 
 
 def known_backends(options: OpenOptions | None = None) -> Mapping[str, Backend]:
@@ -39,7 +44,7 @@ def choose_backend(name: str = AUTO, options: OpenOptions | None = None) -> tupl
     """Take the backend `name`, or with ``auto`` the first that works on this machine.
 
     Args:
-        name: of a backend, or ``auto``.
+        name: of a backend, ``auto``, or ``module:class`` of one of the user's own.
         options: TensorRT's, for opening plans.
 
     Returns:
@@ -51,16 +56,13 @@ def choose_backend(name: str = AUTO, options: OpenOptions | None = None) -> tupl
     """
     backends = known_backends(options)
     if name != AUTO:
-        if name not in backends:
-            raise OptionError(
-                f"there is no backend '{name}'; known are {', '.join(backends)}, {AUTO}."
-            )
-        found = backends[name].availability()
+        chosen = backends[name] if name in backends else _own_backend(name, [*backends, AUTO])
+        found = chosen.availability()
         if not found.usable:
             raise MissingError(
                 f"the backend '{name}' cannot be used: {found.detail}. {found.remedy}".strip()
             )
-        return backends[name], f"{found.detail}, as asked"
+        return chosen, f"{found.detail}, as asked"
     passed_over: list[str] = []
     for backend in (backends[each] for each in _AUTOMATIC):
         found = backend.availability()
@@ -68,3 +70,25 @@ def choose_backend(name: str = AUTO, options: OpenOptions | None = None) -> tupl
             return backend, ". ".join([found.detail, *passed_over])
         passed_over.append(f"{backend.name} is not usable here: {found.detail}")
     raise MissingError("no backend works on this machine. " + ". ".join(passed_over))
+
+
+def _own_backend(name: str, known: Sequence[str]) -> Backend:
+    """A backend of the user's own, or of an installed package: an object, or a class or function of one."""
+    if ":" not in name and name not in {one.name for one in installed(BACKEND)}:
+        known = [*known, *(one.name for one in installed(BACKEND))]
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise OptionError(f"there is no backend '{name}'; known are {', '.join(known)}{hint}")
+    found: Any = load(BACKEND, name, OptionError)
+    try:
+        made = found() if isinstance(found, type) or not hasattr(found, "build") else found
+    except Exception as error:
+        raise OptionError(f"the backend '{name}' cannot be made: {in_one_line(error)}.") from error
+    lacking = [one for one in _ASKED if not hasattr(made, one)]
+    if lacking:
+        raise OptionError(
+            f"'{name}' gives a {type(made).__name__}, which is no backend: it has no '{lacking[0]}'; see "
+            "trtbuild.backends.base.Backend."
+        )
+    backend: Backend = made
+    return backend

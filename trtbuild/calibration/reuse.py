@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from calibrators import Calibration, merge_calibrations
 from trtbuild.calibration.histograms import collect
 from trtbuild.calibration.network import observed_network
+from trtbuild.calibration.own_rules import know_rule
 from trtbuild.data import DataDigest, first_samples
 from trtbuild.errors import DataError, InputError, decoding, in_one_tree
 from trtbuild.model import graph_digest, weights_digest
@@ -133,6 +134,7 @@ def merge_files(paths: Sequence[Path], *, partial: bool = False) -> Calibration:
     first = {k: v for k, v in parts[0].provenance.items() if k not in (*_ADDED, *_OF_SHARDS)}
     data = functools.reduce(DataDigest.merge, map(_data_of, paths, parts))
     provenance = {**first, "data": str(data), "num_samples": str(data.num_samples)}
+    know_rule(parts[0].method)
     with in_one_tree("these parts cannot be merged: "):
         merged = merge_calibrations(parts, provenance)
     numbers, count = _numbers_together(paths, parts)

@@ -12,6 +12,7 @@ from trtbuild.artifact import Artifact, EarlyStop, Record
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.calibration.histograms import collect, collect_on_device
 from trtbuild.calibration.network import observed_network
+from trtbuild.calibration.own_rules import know_rule
 from trtbuild.calibration.reuse import provenance_of
 from trtbuild.calibration.shards import collect_in_processes, collect_on_ray
 from trtbuild.calibration.stable import collect_until_stable, spreads
@@ -180,6 +181,7 @@ def check_method(options: CalibrateOptions) -> None:
         for name in options.method_options:
             raise OptionError(f"{AS_TENSORRT} takes no option '{name}'; leave it out.")
         return
+    know_rule(options.rule)
     probe = Histogram()
     probe.observe(np.ones(1, np.float32))
     with in_one_tree():

@@ -21,13 +21,13 @@ _BROKEN = 3
 @click.command("doctor")
 @output_options
 def command(*, out: Output) -> int:
-    """Look at Python, ONNX Runtime, TensorRT and that for RTX, the CUDA driver, GPUs, packages and disk.
+    """Look at Python, ONNX Runtime, TensorRT, CUDA driver, GPUs, packages, disk and plug-ins.
 
     Exit code 3 when something is there and does not work; what is merely absent is no failure.
     """
-    from trtbuild.jobs.doctor import State, abilities, examine
+    from trtbuild.jobs.doctor import State, abilities, examine, plug_ins
 
-    findings = examine()
+    findings, others = examine(), plug_ins()
     found = abilities(findings)
     out.show(
         Report(
@@ -35,11 +35,12 @@ def command(*, out: Output) -> int:
             sections=(
                 Section("Parts", (_parts(findings),)),
                 Section("Abilities", (_abilities(found),)),
+                Section("Plug-ins", (_parts(others),) if others else ()),
             ),
-            data={"parts": findings, "abilities": found},
+            data={"parts": findings, "abilities": found, "plug_ins": others},
         )
     )
-    return _BROKEN if any(finding.state is State.BROKEN for finding in findings) else 0
+    return _BROKEN if any(one.state is State.BROKEN for one in (*findings, *others)) else 0
 
 
 def _parts(findings: list[Finding]) -> Table:

@@ -15,7 +15,7 @@ from trtbuild.data.pixels import image_pixels
 from trtbuild.data.rows import Rows, with_batch_axes
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
-from trtbuild.options.functions import FOREIGN_ERRORS, import_named, in_one_line
+from trtbuild.plugins import FOREIGN_ERRORS, READER, import_named, in_one_line, load, reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -362,9 +362,15 @@ def _labels(label: Any, num_rows: int, where: str) -> list[int]:
 def import_callable(spec: str) -> Any:
     """Import ``package.module:name`` or ``folder/script.py:name``; the current folder is importable.
 
+    ``reader:place`` is the function of an installed reader, given the place.
+
     Raises:
         DataError: it is not of that form, cannot be imported, or gives no data.
     """
+    reader = reader_of(spec)
+    if reader is not None:
+        name, place = reader
+        return partial(load(READER, name, DataError), place)
     found = import_named(spec, DataError)
     if not callable(found) and not _gives(found):
         raise DataError(f"'{spec}' is not a function, nor an object that gives batches.")

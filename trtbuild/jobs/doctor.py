@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtbuild.enums import StrEnum
-from trtbuild.errors import MissingError
+from trtbuild.errors import MissingError, OptionError
 from trtbuild.machine import is_importable, package_versions, system_name
+from trtbuild.plugins import KINDS, Installed, load
+from trtbuild.plugins import installed as installed_plugins
 from trtbuild.runtime.cuda import PROVIDERS, cuda_driver
 from trtbuild.runtime.tensorrt.versions import (
     RTX,
@@ -20,7 +22,7 @@ from trtbuild.runtime.tensorrt.versions import (
     native_version,
 )
 
-__all__ = ["Ability", "Finding", "State", "abilities", "examine"]
+__all__ = ["Ability", "Finding", "State", "abilities", "examine", "plug_ins"]
 
 # Where an engine, its caches and its manifest are comfortably kept.
 _WANTED_DISK = 2 * 2**30
@@ -93,6 +95,21 @@ def abilities(findings: list[Finding]) -> list[Ability]:
             Ability(f"running {engines}", runs, why if builds.usable else builds.detail),
         ]
     return [*found, Ability("exporting PyTorch modules", is_importable("torch"), "torch")]
+
+
+def plug_ins() -> list[Finding]:
+    """Look at what other packages bring: calibrators, judges, readers, passes, backends. Never raises."""
+    return [_plug_in(one) for kind in KINDS for one in installed_plugins(kind)]
+
+
+def _plug_in(one: Installed) -> Finding:
+    part = f"{one.kind.what} {one.name}"
+    found = f"{one.value}, of {one.package}" if one.package else one.value
+    try:
+        load(one.kind, one.name, OptionError)
+    except OptionError as error:
+        return Finding(part, State.BROKEN, str(error), "mend or uninstall the package")
+    return Finding(part, State.OK, found)
 
 
 def _python() -> Finding:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from trtbuild.errors import OptionError, OutputError
 from trtbuild.options.data import FOLDERS
 from trtbuild.options.values import names_function, script_of
+from trtbuild.plugins import reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,6 +52,9 @@ def _file_of(place: Data | None) -> Path | None:
         return place
     if not isinstance(place, str):
         return None
+    reader = reader_of(place)
+    if reader is not None:
+        return Path(reader[1]) if Path(reader[1]).exists() else None
     return script_of(place) or (None if names_function(place) else Path(place))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from trtbuild.errors import OptionError
+from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.options.fields import option
+from trtbuild.options.values import IN_MEMORY
+from trtbuild.plugins import CALIBRATOR
 
 __all__ = ["AS_TENSORRT", "DEFAULT_RULE", "METHOD_NAMES", "CalibrateOptions"]
 
@@ -21,6 +24,16 @@ METHOD_NAMES = (
     *("gtc2017", "modelopt", "tpu-mlir", "mxnet", "two-sided-4001", "onnxruntime", "ncnn", "mnn"),
     *("caffe-int8", "easyquant", "ppq", "paddleslim"),
 )
+
+
+def name_rule(rule: Callable[..., Any]) -> str:
+    """Make a function a method of `calibrators`, and return the name that it has there."""
+    from calibrators import add_method  # here: the package loads numba
+
+    name = IN_MEMORY + getattr(rule, "__qualname__", type(rule).__qualname__)
+    with in_one_tree():
+        add_method(name, rule)
+    return name
 
 
 def _share(text: str) -> float:
@@ -43,14 +56,17 @@ class CalibrateOptions:
     """How ranges are chosen, and where the work is done (which never changes the ranges, but for `device`).
 
     Attributes:
-        method: the rule of all tensors; None leaves the choice to the stage.
+        method: the rule of all tensors; None leaves the choice to the stage. From Python, a function is one,
+            too (`trtbuild.calibration.own_rules`).
         batch_size: of ``entropy-tensorrt``; no other rule depends on it.
         preprocess: text that identifies the preprocessing, for the file's provenance.
     """
 
     method: str | None = option(
-        None, f"One rule for all thresholds: {', '.join(METHOD_NAMES)}.",
+        None,
+        f"One rule for all thresholds: {', '.join(METHOD_NAMES)}; or your own, module:function.",
         flag="--calibrator", metavar="NAME", choices=METHOD_NAMES, essential=True,
+        plugin=CALIBRATOR, takes_objects=True,
         when_absent="entropy; a build chooses by the effect on the outputs, see --effort",
     )  # fmt: skip
     method_options: Mapping[str, float] = option(
@@ -80,6 +96,8 @@ class CalibrateOptions:
         return self.method or DEFAULT_RULE
 
     def __post_init__(self) -> None:
+        if callable(self.method):
+            object.__setattr__(self, "method", name_rule(self.method))
         uses_ray = self.ray is not None
         in_parts = self.workers > 1 or uses_ray or self.until_stable is not None
         if self.method == AS_TENSORRT and in_parts:

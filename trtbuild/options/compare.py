@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import option, options_of
-from trtbuild.options.functions import import_named
+from trtbuild.plugins import JUDGE, METRIC, Kind, load
 
 __all__ = [
     "REFERENCE_BACKEND",
@@ -27,19 +27,21 @@ Metric: TypeAlias = Callable[..., Any]
 REFERENCE_BACKEND = "onnxruntime"
 
 
-def load_metric(reference: str, what: str = "metric") -> Metric:
-    """Import the metric, or judge, ``package.module:name`` or ``script.py:name``.
+def load_metric(reference: str, kind: Kind = METRIC) -> Metric:
+    """Import the metric, or judge: ``package.module:name``, ``script.py:name``, or an installed one's name.
 
     Args:
         reference: its name.
-        what: what it is called in errors.
+        kind: which of the two it is.
 
     Raises:
-        OptionError: not of that form, no such module or name, or it cannot be called.
+        OptionError: there is no such module or name, or it cannot be called.
     """
-    metric: Metric = import_named(reference, OptionError)
+    metric: Metric = load(kind, reference, OptionError)
     if not callable(metric):
-        raise OptionError(f"the {what} '{reference}' is a {type(metric).__name__}, not a function.")
+        raise OptionError(
+            f"the {kind.what} '{reference}' is a {type(metric).__name__}, not a function."
+        )
     return metric
 
 
@@ -71,7 +73,7 @@ class ComparisonOptions:
     )
     metrics: Mapping[str, Metric] = option(
         {}, "Your own metric, higher is better. Repeatable.",
-        flag="--metric", metavar="MODULE:FUNCTION", parse=_named_metric, essential=True,
+        flag="--metric", metavar="MODULE:FUNCTION", plugin=METRIC, parse=_named_metric, essential=True,
     )  # fmt: skip
     make_task: Callable[[], Any] | None = None
     make_album: Callable[[], Any] | None = None
@@ -101,9 +103,9 @@ class TaskOptions:
         "COCO annotations of the images (JSON): a detector's mAP is measured, too.",
         metavar="FILE",
     )
-    judge: str | None = option(
+    judge: str | Metric | None = option(
         None, "Your own judge of float and engine outputs; a number, higher is better.",
-        metavar="MODULE:FUNCTION", is_path=True, essential=True,
+        metavar="MODULE:FUNCTION", plugin=JUDGE, takes_objects=True, essential=True,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import group, option
 from trtbuild.options.preprocess import Preprocess
+from trtbuild.plugins import READER
 
 __all__ = ["FOLDERS", "Data", "DataRecipe"]
 
@@ -62,6 +63,7 @@ class DataRecipe:
         None,
         "An .npz or .npy file, a folder of them, a folder, tar or list of images, or module:function.",
         is_path=True,
+        plugin=READER,
         takes_objects=True,
         parse=_place,
         metavar="TEXT",
@@ -75,6 +77,7 @@ class DataRecipe:
         None,
         "Data for verification.",
         is_path=True,
+        plugin=READER,
         takes_objects=True,
         parse=_place,
         metavar="TEXT",

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from trtbuild.plugins import Kind as Plugin
+
 __all__ = [
     "Group",
     "GroupField",
@@ -63,6 +65,7 @@ class Option:
         argument: whether it is an argument of the command, so that there is no flag.
         is_path: whether a text is a path, unless it is ``module:function``.
         words: texts in the place of a path that are none.
+        plugin: the kind of code (`trtbuild.plugins`) that a text may name, besides `choices` or a path.
         takes_objects: whether Python may give an object in the place of a text that names one.
         essential: whether a command of many options shows it without being asked for all of them.
     """
@@ -85,6 +88,7 @@ class Option:
     argument: bool = False
     is_path: bool = False
     words: tuple[str, ...] = ()
+    plugin: Plugin | None = None
     takes_objects: bool = False
     essential: bool = False
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtbuild.options.fields import option
+from trtbuild.plugins import PASS
 
 __all__ = ["OptimizeOptions"]
 
@@ -22,13 +23,21 @@ class OptimizeOptions:
     """
 
     enable: Sequence[str] = option(
-        (), "Run this opt-in pass as well. Repeatable.", metavar="PASS", separator=","
+        (),
+        "Run this opt-in pass, or one of your own (module:class), as well. Repeatable.",
+        metavar="PASS",
+        separator=",",
+        plugin=PASS,
     )
     disable: Sequence[str] = option(
         (), "Do not run this pass. Repeatable.", metavar="PASS", separator=","
     )
     only: Sequence[str] = option(
-        (), "Run this pass and nothing else. Repeatable.", metavar="PASS", separator=","
+        (),
+        "Run this pass and nothing else. Repeatable.",
+        metavar="PASS",
+        separator=",",
+        plugin=PASS,
     )
     passes: Sequence[Any] = ()
     check: bool = option(

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from trtbuild.errors import OptionError, decoding
 from trtbuild.options.fields import GroupField, Kind, OptionField, groups_of, options_of
+from trtbuild.plugins import installed, reader_of
 from trtbuild.toml_files import read_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from trtbuild.options.fields import Option
 
 __all__ = [
     "ENABLED",
@@ -274,13 +277,25 @@ def _one(field: OptionField, given: Any, folder: Path | None, *, named: bool = F
         value = option.parse(given)
     else:
         value = _typed(field.type, given)
-    if field.choices and str(getattr(value, "value", value)) not in field.choices:
+    if option.plugin is not None and isinstance(value, str) and value.startswith(IN_MEMORY):
+        if not option.is_path:  # of data, a command may name others
+            raise ValueError(f"was a {value}, which no file holds; name it anew")
+    elif _is_wrong_choice(field, value):
         nearest = difflib.get_close_matches(str(value), field.choices, 1)
         hint = f" (did you mean '{nearest[0]}'?)" if nearest else ""
         raise ValueError(f"cannot be '{value}': it is one of {', '.join(field.choices)}{hint}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(field, value)
-    return value if str(value) in option.words else _placed(option.is_path, value, folder)
+    return value if str(value) in option.words else _placed(option, value, folder)
+
+
+def _is_wrong_choice(field: OptionField, value: Any) -> bool:
+    if not field.choices or str(getattr(value, "value", value)) in field.choices:
+        return False
+    plugin = field.option.plugin
+    if plugin is None:
+        return True
+    return ":" not in str(value) and str(value) not in {one.name for one in installed(plugin)}
 
 
 def _check_text(text: str, *, is_path: bool) -> None:
@@ -326,13 +341,27 @@ def _check_range(field: OptionField, value: float) -> None:
         raise ValueError(f"is {span}, not {value:g}")
 
 
-def _placed(is_path: bool, value: Any, folder: Path | None) -> Any:
+def _placed(option: Option, value: Any, folder: Path | None) -> Any:
     """A path relative to `folder`, from where we are."""
     if folder is None:
         return value
     if isinstance(value, Path):
         return folder / value
-    return str(folder / value) if is_path and _is_place(value) else value
+    return _moved(option, value, lambda path: str(folder / path))
+
+
+def _moved(option: Option, value: Any, move: Callable[[str], str]) -> Any:
+    """A text with the path in it moved: the whole of a path, the script of ``script.py:name``."""
+    if not isinstance(value, str) or value.startswith(IN_MEMORY):
+        return value
+    if script_of(value) is not None:
+        return move(value) if option.is_path or option.plugin is not None else value
+    if not option.is_path:
+        return value
+    reader = reader_of(value) if option.plugin is not None else None
+    if reader is not None:
+        return f"{reader[0]}:{move(reader[1])}"
+    return value if names_function(value) else move(value)
 
 
 def names_function(text: str) -> bool:
@@ -346,12 +375,6 @@ def script_of(text: str) -> Path | None:
     """Return the file of a ``folder/script.py:attribute``; None of any other text."""
     script, colon, _ = text.rpartition(":")
     return Path(script) if colon and script.lower().endswith(".py") else None
-
-
-def _is_place(text: str) -> bool:
-    if text.startswith(IN_MEMORY):
-        return False
-    return script_of(text) is not None or not names_function(text)
 
 
 def written(field: OptionField, value: Any, folder: Path | None = None) -> Any:
@@ -372,17 +395,17 @@ def _text(field: OptionField, value: Any, folder: Path | None) -> Any:
         return IN_MEMORY + type(value).__qualname__
     if isinstance(value, enum.Enum):
         return value.value
-    is_path = isinstance(value, Path) or (field.option.is_path and _is_place(value))
-    is_path = is_path and str(value) not in field.option.words
-    if is_path and folder is not None:
-        return Path(os.path.relpath(value, folder)).as_posix()
-    return (
-        str(value)
-        if isinstance(value, Path)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-    )
+    if folder is not None and str(value) not in field.option.words:
+        if isinstance(value, Path):
+            return _from(folder, value)
+        value = _moved(field.option, value, lambda path: _from(folder, path))
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from(folder: Path, path: str | Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _nearest(cls: type, key: str, prefix: str) -> str:

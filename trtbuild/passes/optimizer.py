@@ -22,7 +22,7 @@ from trtbuild.model.stats import GraphStats, measure
 from trtbuild.model.writing import without_weights
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.passes.driver import PassFailure, PassLog, PassRun, Rollback, Schedule, run_passes
-from trtbuild.passes.selection import all_passes, select
+from trtbuild.passes.selection import chosen_passes
 from trtbuild.passes.verify import find_reference, processor_seconds
 from trtbuild.progress import silent
 from trtbuild.runtime.isolated import IsolatedProcess
@@ -71,12 +71,7 @@ def optimize(
     Raises:
         OptionError: a pass that does not exist was named.
     """
-    default, opt_in = select(
-        all_passes(options.passes),
-        enable=options.enable,
-        disable=options.disable,
-        only=options.only,
-    )
+    default, opt_in = chosen_passes(options)
     schedule = Schedule(default=default, opt_in=opt_in, max_rounds=options.max_rounds)
     patience = processor_seconds(measure(model))
     with ThreadPoolExecutor(1) as beside, IsolatedProcess(patience) as isolated:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
 from trtbuild.passes.catalogue import aliases_of
 from trtbuild.passes.default_passes import shipped_passes
 from trtbuild.passes.pass_base import Pass
+from trtbuild.plugins import PASS, in_one_line, load, load_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from trtbuild.options.optimize import OptimizeOptions
 
-__all__ = ["ENTRY_POINT_GROUP", "all_passes", "check_passes", "select"]
-
-ENTRY_POINT_GROUP = "trtbuild.graph_passes"
-"""Group of entry points; each names a `Pass` subclass of another package."""
+__all__ = ["all_passes", "check_passes", "chosen_passes", "select"]
 
 
 def all_passes(extra: Iterable[Pass] = ()) -> list[Pass]:
@@ -28,7 +25,8 @@ def all_passes(extra: Iterable[Pass] = ()) -> list[Pass]:
     Raises:
         OptionError: an entry point cannot be loaded, or two passes have one name.
     """
-    passes = [*shipped_passes(), *_installed_passes(), *extra]
+    found = load_installed(PASS, OptionError)
+    passes = [*shipped_passes(), *(_made(what, name) for name, what in found.items()), *extra]
     taken: set[str] = set()
     for item in passes:
         if item.name in taken:
@@ -37,25 +35,22 @@ def all_passes(extra: Iterable[Pass] = ()) -> list[Pass]:
     return passes
 
 
+def _made(what: Any, name: str) -> Pass:
+    """A pass of a class or an object that the user named."""
+    try:
+        made = what() if isinstance(what, type) else what
+    except Exception as error:
+        raise OptionError(
+            f"the graph pass '{name}' cannot be made: {in_one_line(error)}."
+        ) from error
+    if not isinstance(made, Pass):
+        raise OptionError(f"'{name}' is no trtbuild.passes.Pass.")
+    return made
+
+
 def _called(item: Pass) -> set[str]:
     """Return every name by which a user may mean `item`."""
     return {item.name, *aliases_of(item.name).values()}
-
-
-def _installed_passes() -> list[Pass]:
-    passes = []
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            made = point.load()()
-        except Exception as error:  # somebody else's code may raise anything
-            raise OptionError(
-                f"the graph pass '{point.value}' cannot be loaded: {error}. "
-                f"Mend or uninstall the package that brings it."
-            ) from error
-        if not isinstance(made, Pass):
-            raise OptionError(f"the entry point '{point.value}' is no trtbuild.passes.Pass.")
-        passes.append(made)
-    return passes
 
 
 def select(
@@ -89,14 +84,36 @@ def select(
     return [item for item in kept if not item.opt_in], [item for item in kept if item.opt_in]
 
 
+def chosen_passes(options: OptimizeOptions) -> tuple[list[Pass], list[Pass]]:
+    """Return what `select` does for options, which may name passes of the user's own as ``module:class``.
+
+    Raises:
+        OptionError: a pass is not known, or cannot be imported; or see `all_passes`.
+    """
+    own = {
+        name: _made(load(PASS, name, OptionError), name)
+        for name in dict.fromkeys((*options.enable, *options.only))
+        if ":" in name
+    }
+
+    def names(given: Iterable[str]) -> list[str]:
+        return [own[name].name if name in own else name for name in given]
+
+    return select(
+        all_passes([*options.passes, *own.values()]),
+        enable=names(options.enable),
+        disable=options.disable,
+        only=names(options.only),
+    )
+
+
 def check_passes(options: OptimizeOptions) -> None:
     """Check that every pass that `options` name is there.
 
     Raises:
         OptionError: one is not; or see `all_passes`.
     """
-    passes = all_passes(options.passes)
-    select(passes, enable=options.enable, disable=options.disable, only=options.only)
+    chosen_passes(options)
 
 
 def _expand(passes: Sequence[Pass], names: Iterable[str]) -> set[str]:

@@ -16,7 +16,8 @@ from tests.command import trtbuild
 from tests.trtbuild.passes.networks import answers, network
 from trtbuild.cli.main import run
 from trtbuild.cli.optimize import command
-from trtbuild.passes import OptimizeOptions, optimize, selection
+from trtbuild.passes import OptimizeOptions, optimize
+from trtbuild.plugins import PASS
 
 SAMPLE = Path(__file__).resolve().parents[3] / "samples" / "custom_pass" / "hard_swish.py"
 TEXT = (
@@ -96,9 +97,9 @@ def test_weights_in_a_file_beside_stay_readable(tmp_path):
 def test_sample_pass_works_and_can_be_an_entry_point(monkeypatch, capsys):
     made = runpy.run_path(str(SAMPLE), run_name="__main__")
     assert "{'HardSwish': 1}" in capsys.readouterr().out
-    point = EntryPoint("hard_swish", "x:y", selection.ENTRY_POINT_GROUP)
+    point = EntryPoint("hard_swish", "x:y", PASS.group)
     monkeypatch.setattr(EntryPoint, "load", lambda _self: made["FuseHardSwish"])
-    monkeypatch.setattr(selection, "entry_points", lambda group: [point])
+    monkeypatch.setattr("trtbuild.plugins.entry_points", lambda group: [point])
     result = optimize(ir.from_onnx_text(made["NETWORK"]), OptimizeOptions(check=False))
     assert dict(result.after.nodes) == {"HardSwish": 1}
     result = optimize(

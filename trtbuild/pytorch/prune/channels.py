@@ -19,7 +19,7 @@ import torch_pruning as tp
 from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
-from trtbuild.options.functions import FOREIGN_ERRORS, import_named, in_one_line
+from trtbuild.plugins import FOREIGN_ERRORS, import_named, in_one_line
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs

@@ -8,12 +8,12 @@ function does not know the block. Installed packages name theirs in the entry-po
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from trtbuild.errors import ModelError
+from trtbuild.plugins import BLOCK_REWRITE, load_installed
 from trtbuild.pytorch.copies import float64_copy, outputs64, relative_difference
 
 if TYPE_CHECKING:
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 
     from trtbuild.pytorch.inputs import BoundInputs
 
-__all__ = ["ENTRY_POINTS", "BlockRewrite", "rewrite_again", "rewrite_blocks"]
+__all__ = ["BlockRewrite", "rewrite_again", "rewrite_blocks"]
 
 BlockRewrite = Callable[[nn.Module], nn.Module | None]
 """A block to an equal one whose channels can be pruned, or None; the block given is not changed."""
-
-ENTRY_POINTS = "trtbuild.block_rewrites"
 
 _TOLERANCE = 1e-12
 """The same products and sums in float64; a convolution of another width may add in another order."""
@@ -88,22 +86,9 @@ def rewrite_again(
 
 def _by_name(rewrites: Sequence[BlockRewrite]) -> Mapping[str, BlockRewrite]:
     known: dict[str, BlockRewrite] = {}
-    for rewrite in (*rewrites, *_installed()):
+    for rewrite in (*rewrites, *load_installed(BLOCK_REWRITE, ModelError).values()):
         known.setdefault(f"{rewrite.__module__}:{rewrite.__qualname__}", rewrite)
     return known
-
-
-def _installed() -> list[BlockRewrite]:
-    found = []
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            found.append(point.load())
-        except Exception as error:  # somebody else's code may raise anything
-            raise ModelError(
-                f"the block rewrite '{point.value}' cannot be loaded: {error}. "
-                "Mend or uninstall the package that brings it."
-            ) from error
-    return found
 
 
 def _put(module: nn.Module, path: str, new: nn.Module) -> None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from trtbuild.errors import OptionError
 from trtbuild.model.ends import end_of, has_unit_length
 from trtbuild.model.shapes import dims
-from trtbuild.options.compare import TaskOptions, load_metric
+from trtbuild.options.compare import Metric, TaskOptions, load_metric
+from trtbuild.plugins import JUDGE
 from trtbuild.verification.tasks.classify import Classify
 from trtbuild.verification.tasks.coco import read_annotations
 from trtbuild.verification.tasks.ctc import CTC
@@ -79,8 +80,7 @@ def choose_task(
             imported.
     """
     if options.judge is not None:
-        judge = load_metric(options.judge, "judge")
-        return partial(OwnJudge, options.judge, judge)
+        return _own_judge(options.judge)
     if options.kind == "detect" or options.box_layout is not None or options.coco is not None:
         return _detect(options, model, preprocess)
     plain: dict[str, TaskFactory] = {
@@ -104,6 +104,12 @@ def choose_task(
     }
     found = _by_output(model, has_labels=has_labels)
     return None if found is None else partial(IfItFits, guessed[found])
+
+
+def _own_judge(judge: str | Metric) -> TaskFactory:
+    if isinstance(judge, str):
+        return partial(OwnJudge, judge, load_metric(judge, JUDGE))
+    return partial(OwnJudge, type(judge).__qualname__, judge)
 
 
 class IfItFits:
