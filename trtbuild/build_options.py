@@ -155,6 +155,8 @@ BuildOptions = TypedDict(  # noqa: UP013 - one of them is called float
         "weight_budget": int | str,
         "weight_streaming": bool,
         "weights": Any,
+        "weights_key": str,
+        "weights_prefix": str,
         "workers": int | str,
         "workspace": int | str,
     },

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from trtbuild.data.feeds import as_feeds, axes_of
-from trtbuild.data.pixels import image_pixels
+from trtbuild.data.feeds import as_feeds, axes_of, image_input
+from trtbuild.data.pixels import image_pixels, images_as_rows
 from trtbuild.data.rows import Rows, with_batch_axes
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
@@ -34,6 +34,8 @@ __all__ = [
 
 # The optional label of each row travels in the dict under this name.
 LABEL_KEY = "label"
+
+_RANK_OF_IMAGES = 4
 
 MOST_HELD_BYTES = 256 * 2**20
 """Of data that can be read once, so much is held in memory for the passes behind the first."""
@@ -80,7 +82,7 @@ class CallableSource(Source):
             given, label = _Taken(where, names, key).parts_of(item)
             # copies: samples wait for each other, and the function may write over its arrays meanwhile
             arrays = {name: _as_array(value, where, name) for name, value in given.items()}
-            arrays = with_batch_axes(arrays, self.inputs)
+            arrays = self._with_samples(arrays)
             rows = Rows.of(arrays, self.inputs, where, may_be_whole=True)
             labels = None if label is None else _labels(label, len(rows), where)
             for row in range(len(rows)):
@@ -90,6 +92,22 @@ class CallableSource(Source):
                 digest = array_key(values.values())
                 known = None if labels is None else labels[row]
                 yield Sample(name, digest, load, known, axes_of(self.inputs))
+
+    def _with_samples(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The arrays with an axis of samples, where they are one sample; images as rows of images."""
+        if self.preprocess is None:
+            return with_batch_axes(arrays, self.inputs)
+        spec = image_input(self.inputs, self.preprocess)
+        images = arrays[spec.name]
+        if len(spec.dims) != _RANK_OF_IMAGES or images.ndim == _RANK_OF_IMAGES:
+            return with_batch_axes(arrays, self.inputs)
+        rows = images_as_rows(images)
+        if len(rows) != len(images):  # one image: the other inputs are of one sample, too
+            others = [one for one in self.inputs if one is not spec]
+            arrays = {
+                **with_batch_axes({n: a for n, a in arrays.items() if n != spec.name}, others)
+            }
+        return {**arrays, spec.name: rows}
 
     def _items(self) -> Iterator[Any]:
         try:

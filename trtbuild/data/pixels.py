@@ -8,7 +8,7 @@ import re
 import numpy as np
 from PIL import Image, ImageFile
 
-__all__ = ["decode_image", "image_pixels"]
+__all__ = ["decode_image", "image_pixels", "images_as_rows"]
 
 # Modes of one number a pixel that NumPy takes over as they are: 16 and 32 bits, and floats.
 _DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
@@ -41,13 +41,28 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
 
 
 def image_pixels(image: Image.Image) -> np.ndarray:
-    """Return the pixels of an image in memory, ``[1, height, width, 1 or 3]``.
+    """Return the pixels of an image in memory, ``[height, width, 1 or 3]``.
 
     Colours come as RGB, without transparency; numbers of 16 and 32 bits, and floats, as they are.
     """
     as_it_is = image.mode in ("L", "RGB") or image.mode in _DEEP
     pixels = np.asarray(image if as_it_is else image.convert("RGB"))
-    return pixels.reshape(1, *pixels.shape[:2], -1)
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def images_as_rows(images: np.ndarray) -> np.ndarray:
+    """Return one image or several as ``[images, height, width, channels]``.
+
+    Args:
+        images: ``[height, width]``, ``[height, width, 1, 3 or 4]``, or ``[images, height, width]``; anything
+            else comes back as it is.
+    """
+    if images.ndim == 2:
+        return images[np.newaxis, :, :, np.newaxis]
+    if images.ndim == 3:
+        is_one = images.shape[2] in (1, 3, 4)
+        return images[np.newaxis] if is_one else images[..., np.newaxis]
+    return images
 
 
 def _pixels(image: ImageFile.ImageFile, content: bytes, channels: int | None) -> np.ndarray:

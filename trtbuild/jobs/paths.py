@@ -148,7 +148,8 @@ def _check_writable(path: Path, made: Path | None) -> None:
             raise OutputError(f"cannot write '{path}': Permission denied.")
         return
     folder = Path(os.path.realpath(path)).parent
-    if made is not None and folder == Path(os.path.realpath(made)):
+    real = None if made is None else Path(os.path.realpath(made))
+    if real is not None and folder in (real, *real.parents):  # it is made on the way
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
     if not folder.is_dir():

@@ -84,9 +84,6 @@ GIVEN = {
     "a reader of ONNX Runtime's kind that starts once": ReadOnce(),
     "a generator that runs": ({"x": part} for part in (NUMBERS[:4], NUMBERS[4:])),
     "all samples and their classes": (NUMBERS, np.arange(6)),
-    "dicts that call the only input something else": [
-        {"pixels": row, "label": 1} for row in NUMBERS
-    ],
     "a data set as of Hugging Face": Columns(),
     "one array": NUMBERS,
     "one dict": {"x": NUMBERS},
@@ -144,6 +141,21 @@ def test_images_of_pillow_go_through_the_preprocessing_as_files_do(mode, tmp_pat
     for items, key in ((named, "image"), (alone, None), (pictures, None)):
         source = open_object(items, [spec], replace(preprocess, array=key))
         np.testing.assert_array_equal([sample.load()["input"] for sample in source], wanted)
+
+
+GREY = np.random.default_rng(1).integers(0, 256, (5, 8, 8)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [[*GREY], [*GREY[..., None]], [GREY[:2], GREY[2:]], GREY, GREY[..., None], {"input": GREY}],
+    ids=["images", "images with a channel", "batches", "one array", "with a channel", "a dict"],
+)
+def test_grey_images_are_told_from_batches_of_rows(items) -> None:
+    spec = TensorSpec("input", np.dtype(np.float32), ("N", 1, 8, 8))
+    found = open_object(items, [spec], Preprocess(color="GRAY", scale=0.5))
+    rows = np.concatenate([sample.load()["input"] for sample in found])
+    np.testing.assert_array_equal(rows, GREY[:, None] * np.float32(0.5))
 
 
 def test_a_path_may_be_a_path(tmp_path) -> None:
