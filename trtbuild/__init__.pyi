@@ -104,6 +104,7 @@ from .result import OtherRule as OtherRule
 from .search.bisect import Culprits as Culprits
 from .search.budget import StepReport as StepReport
 from .search.budget import Tuned as Tuned
+from .search.effects import Effects as Effects
 from .search.sensitivity import GroupSensitivity as GroupSensitivity
 from .target import Attention as Attention
 from .target import Target as Target
