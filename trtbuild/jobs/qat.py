@@ -15,7 +15,7 @@ from trtbuild.jobs.ranges import int8_candidate
 from trtbuild.model import input_specs
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.options.effort import Effort
-from trtbuild.options.functions import FOREIGN_ERRORS, import_named, in_one_line
+from trtbuild.plugins import FOREIGN_ERRORS, import_named, in_one_line
 from trtbuild.progress import Progress, silent
 from trtbuild.pytorch.spec import with_axes
 from trtbuild.recipe import EngineRecipe

@@ -15,7 +15,7 @@ from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import place_portable, unsigned
 from trtbuild.quantization.placement import check_floats, place
 from trtbuild.quantization.ranges import plan_with_ranges
-from trtbuild.quantization.stage import portable_form, portable_outputs, insert_qdq, watched_tensors
+from trtbuild.quantization.stage import insert_qdq, portable_form, portable_outputs, watched_tensors
 from trtbuild.quantization.weights import quantize_weight, weight_scales
 
 __all__ = [

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from calibrators import Calibration, TensorRange
     from trtbuild.target import Target
 
-__all__ = ["portable_form", "portable_outputs", "insert_qdq", "watched_tensors"]
+__all__ = ["insert_qdq", "portable_form", "portable_outputs", "watched_tensors"]
 
 # The zero point with which uint8 has the steps of signed INT8.
 _MIDDLE = 128

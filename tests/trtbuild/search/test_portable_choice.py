@@ -15,7 +15,7 @@ from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.model.constants import array
 from trtbuild.options.effort import Effort
 from trtbuild.plan import OutputSteps, PortableChoice
-from trtbuild.quantization import portable_form, portable_outputs, quantize, watched_tensors
+from trtbuild.quantization import insert_qdq, portable_form, portable_outputs, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.portable_choice import choose_portable
 
@@ -55,7 +55,7 @@ def quantized() -> Artifact:
     model = network()
     plain = Artifact("swish", model, model)
     tensors = watched_tensors(model)
-    return quantize(calibrate(plain, Images(0), tensors, CalibrateOptions(method="minmax")))
+    return insert_qdq(calibrate(plain, Images(0), tensors, CalibrateOptions(method="minmax")))
 
 
 def outputs(model: ir.Model, execution: Execution = Execution.REFERENCE) -> np.ndarray:
