@@ -18,14 +18,19 @@ from tests.command import trtbuild as command
 from tests.models import NETWORKS
 from trtbuild.artifact import Artifact
 from trtbuild.latency.regress import decide
+from trtbuild.plan import Decision
 from trtbuild.plots.data import Path
 from trtbuild.report.cards import speed_card
+from trtbuild.report.html import to_html
+from trtbuild.report.layer_bars import layer_bars
 from trtbuild.report.model import Card, Plots, Report, Section, Table, names
 from trtbuild.report.search import search_section
 from trtbuild.report.text import print_report
 from trtbuild.search.budget import StepReport, Tuned
+from trtbuild.search.effects import Effects
 from trtbuild.toml_files import read_toml, toml_text
 from trtbuild.verification.intervals import Estimate
+from trtbuild.verification.layers import Effect
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -102,6 +107,25 @@ def test_a_search_is_a_path_of_accuracy_over_the_work_in_int8() -> None:
     assert path.limit == 95.0
     steady = path_of(search_section(searched(*steps[:2]), {}))
     assert [stop.x for stop in steady.stops] == [0.0, 1.0]
+
+
+def test_the_page_of_2000_layers_stays_small() -> None:
+    names_ = [
+        f"/model/encoder/layer.{i}/attention/self/query/MatMul_quantized" for i in range(2000)
+    ]
+    decisions = tuple(
+        Decision(name, "MatMul", quantized=True, reason="it may be") for name in names_
+    )
+    effects = Effects({name: Effect(10.0 + i % 60, 0.1) for i, name in enumerate(names_)}, {})
+    model = ir.Model(GRAPH, ir_version=9)
+    artifact = Artifact("net", model, model, decisions=decisions)
+    page = to_html(
+        Report(title="net", sections=(Section("Layers", layer_bars(artifact, effects)),))
+    )
+    assert len(page) < 1_000_000
+    # of neighbours that share a bar the worst is told
+    assert f"{names_[0]} (MatMul), INT8; alone in INT8 the outputs keep 10.0 dB" in page
+    assert "2000 layers" in page
 
 
 def test_tables_become_toml_and_back(tmp_path) -> None:
