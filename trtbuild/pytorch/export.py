@@ -110,6 +110,7 @@ def export_onnx(
     check_opset(opset, force=force_opset)
     bound = bind_inputs(module, inputs)
     original = copy_module(module)
+    _refuse_nan(original)
     warnings = enforce_eval(original)
     freeze_fake_quantize(original)
     freeze_quantized_layers(original)
@@ -137,6 +138,17 @@ def export_onnx(
         activations=activations,
         warnings=tuple(warnings),
     )
+
+
+def _refuse_nan(module: nn.Module) -> None:
+    named = (*module.named_parameters(), *module.named_buffers())
+    bad = [name for name, one in named if one.is_floating_point() and bool(one.isnan().any())]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise ModelError(
+            f"{', '.join(bad[:3])}{more}: NaN values. The training went wrong, or another checkpoint was "
+            "meant; nothing was exported."
+        )
 
 
 def _prepare(

@@ -18,6 +18,7 @@ zero). It does not survive removing input channels, or an optimiser step without
 from __future__ import annotations
 
 import difflib
+import inspect
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -107,7 +108,7 @@ class SparsityReport:
 
 def mask_weights(
     module: nn.Module,
-    amount: float,
+    amount: float | None = None,
     *,
     method: str | type[prune.BasePruningMethod] = "l1",
     layers: Sequence[str] = ("*",),
@@ -117,8 +118,10 @@ def mask_weights(
 
     Args:
         module: the module.
-        amount: a share (float) or a count (int) per layer; a second call masks that much of the rest.
-        method: ``l1`` (the smallest magnitudes), ``random``, or a class of your own.
+        amount: a share (float) or a count (int) per layer; a second call masks that much of the rest. None
+            only for a method that takes none.
+        method: ``l1`` (the smallest magnitudes), ``random``, or a class of your own, whose ``apply`` gets the
+            amount if it takes one.
         layers: patterns of layer paths.
         parameter: name of the parameter.
 
@@ -127,7 +130,10 @@ def mask_weights(
     """
     for path, layer in match_layers(module, layers, _LAYERS).items():
         _check_parameter(path, layer, parameter)
-        _check_amount(amount, getattr(layer, parameter).numel(), path)
+        if isinstance(method, type) and not _takes_amount(method):
+            method.apply(layer, parameter)
+            continue
+        amount = _check_amount(amount, getattr(layer, parameter).numel(), path)
         if method == "l1":
             prune.l1_unstructured(layer, parameter, amount)
         elif method == "random":
@@ -184,7 +190,7 @@ def mask_slices(
 
 def mask_globally(
     module: nn.Module,
-    amount: float,
+    amount: float | None = None,
     *,
     method: str | type[prune.BasePruningMethod] = "l1",
     layers: Sequence[str] = ("*",),
@@ -195,7 +201,7 @@ def mask_globally(
 
     Args:
         module: the module.
-        amount: share or count of all weights together.
+        amount: share or count of all weights together. None only for a method that takes none.
         method: ``l1``, ``random``, or a class of your own with ``PRUNING_TYPE = "unstructured"``.
         layers: patterns of layer paths.
         parameter: name of the parameter.
@@ -213,7 +219,11 @@ def mask_globally(
         raise OptionError(
             "global masks need l1, random, or a method with PRUNING_TYPE 'unstructured'."
         )
-    _check_amount(amount, sum(getattr(m, parameter).numel() for m in chosen.values()), "all layers")
+    options = {}
+    if isinstance(method, str) or _takes_amount(kind):
+        options["amount"] = _check_amount(
+            amount, sum(getattr(m, parameter).numel() for m in chosen.values()), "all layers"
+        )
     given = {}
     for path, tensor in (scores or {}).items():
         if path not in chosen or tensor.shape != getattr(chosen[path], parameter).shape:
@@ -222,7 +232,7 @@ def mask_globally(
             )
         given[chosen[path], parameter] = tensor
     pairs = [(layer, parameter) for layer in chosen.values()]
-    prune.global_unstructured(pairs, kind, importance_scores=given or None, amount=amount)
+    prune.global_unstructured(pairs, kind, importance_scores=given or None, **options)
     return sparsity_report(module, parameter)
 
 
@@ -266,12 +276,26 @@ def _check_parameter(path: str, layer: nn.Module, parameter: str) -> None:
         raise OptionError(f"'{path}' ({type(layer).__name__}) has no parameter '{parameter}'.")
 
 
-def _check_amount(amount: float, available: int, where: str) -> None:
+def _takes_amount(method: type[prune.BasePruningMethod]) -> bool:
+    """Whether a method of the user's wants to know how much: its ``apply``, or else its constructor."""
+    own = method.apply.__func__ is not prune.BasePruningMethod.apply.__func__
+    given = list(inspect.signature(method.apply if own else method.__init__).parameters.values())
+    if own and any(one.kind is one.VAR_POSITIONAL for one in given):
+        given = [*inspect.signature(method.__init__).parameters.values()]
+        own = False
+    names = [one for one in given if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return len(names) > (2 if own else 1)  # behind module and name; behind self
+
+
+def _check_amount(amount: float | None, available: int, where: str) -> float:
+    if amount is None:
+        raise OptionError("say how much is masked: a share (0.3) or a count (12).")
     limit = 1 if isinstance(amount, float) else available
     if not 0 <= amount <= limit:
         raise OptionError(
             f"amount {amount} is out of range for {where}: a share up to 1.0 or a count up to {available}."
         )
+    return amount
 
 
 WORTH_CHANNELS = 256

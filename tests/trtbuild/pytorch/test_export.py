@@ -373,3 +373,11 @@ class Dice(nn.Module):
 def test_state_and_dice_are_refused(when: str, told: str) -> None:
     with pytest.raises(ModelError, match=told):
         export_onnx(Dice(when).eval(), [InputSpec((2, 4))])
+
+
+def test_nan_weights_are_refused() -> None:
+    module = small()
+    with torch.no_grad():
+        module.stem.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"stem\.weight: NaN values"):
+        export_onnx(module, [IMAGE])

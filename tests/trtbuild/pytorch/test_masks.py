@@ -154,3 +154,31 @@ def test_masks_hold_through_training_until_they_are_permanent() -> None:
     assert set(copied.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert is_masked(module)
     assert make_masks_permanent(copied) == []
+
+
+class EveryOther(prune.BasePruningMethod):
+    """The example of torch's own tutorial: it takes no amount."""
+
+    PRUNING_TYPE = "unstructured"
+
+    def compute_mask(self, t: torch.Tensor, default_mask: torch.Tensor) -> torch.Tensor:
+        mask = default_mask.clone()
+        mask.view(-1)[::2] = 0
+        return mask
+
+
+class EveryOtherByName(EveryOther):
+    @classmethod
+    def apply(cls, module: nn.Module, name: str) -> Any:
+        return super().apply(module, name)
+
+
+@pytest.mark.parametrize("method", [EveryOther, EveryOtherByName])
+def test_a_method_that_takes_no_amount(method: Any) -> None:
+    assert mask_weights(net(), method=method).total.share == 0.5
+    with pytest.raises(OptionError, match="say how much"):
+        mask_weights(net())
+
+
+def test_a_global_method_that_takes_no_amount() -> None:
+    assert mask_globally(net(), method=EveryOther).total.share == 0.5

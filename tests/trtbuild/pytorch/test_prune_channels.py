@@ -345,3 +345,28 @@ def test_gradients_off_and_train_mode_do_not_matter() -> None:
         found = widths(module, PruneSpec(0.5))
     assert found["1.0"] == 16
     assert module.training
+
+
+class OwnRMSNorm(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(width) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.weight
+
+
+@pytest.mark.parametrize("norm", [OwnRMSNorm, nn.RMSNorm])
+def test_norms_over_channels_are_cut_with_their_layer(norm: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+
+    def build() -> nn.Module:
+        layers = [nn.Linear(8, 16), norm(16), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)]
+        return nn.Sequential(*layers).eval()
+
+    result = prune_channels(build(), [InputSpec((2, 5, 8))], PruneSpec(0.5))
+    assert [width.after for width in result.report.widths] == [8, 8, 4]
+    assert result.report.inexact
+    save_pruned(result.module, result.history, tmp_path)
+    x = torch.randn(2, 5, 8)
+    torch.testing.assert_close(load_pruned(build(), tmp_path)(x), result.module(x))

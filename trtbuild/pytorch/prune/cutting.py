@@ -20,7 +20,7 @@ from torch import nn
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.copies import copy_module, float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.inputs import other_batch
-from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention
+from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention, update_norms
 from trtbuild.pytorch.prune.ranking import accumulate, layer_widths, make_pruner, shares
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Cut:
     Attributes:
         module: the cut network.
         history: Torch-Pruning's record: layer path, output side or not, channel numbers.
-        heads: module path -> attribute -> new value, of attention blocks.
+        heads: module path -> attribute -> new value, of attention blocks and norms.
         culprits: layer path -> what cutting its group broke; those groups were rolled back.
         mixed: whether a group was cut that changes the values of others.
         failed: why all cuts together are wrong; empty when right or when cut one by one.
@@ -150,7 +150,7 @@ class Cut:
 
     module: nn.Module
     history: list[tuple[str, bool, list[int]]] = field(default_factory=list)
-    heads: dict[str, dict[str, int]] = field(default_factory=dict)
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     culprits: dict[str, str] = field(default_factory=dict)
     mixed: bool = False
     failed: str = ""
@@ -231,7 +231,7 @@ class _Run:
         reference = DenseReference(module, self.inputs) if self.check else None
         try:
             for group in self.pruner.step(interactive=True):
-                self.result.mixed |= is_mixer(group, self.pruner.num_heads)
+                self.result.mixed |= is_mixer(self.graph, group, self.pruner.num_heads)
                 if reference is not None:
                     reference.note_removed(self.graph, group)
                 group.prune()
@@ -248,7 +248,7 @@ class _Run:
         for group in self.pruner.step(interactive=True):
             root = str(self.graph._module2name[group[0].dep.target.module])
             parameters = any(isinstance(item.dep.target.module, nn.Parameter) for item in group)
-            mixed = is_mixer(group, self.pruner.num_heads)
+            mixed = is_mixer(self.graph, group, self.pruner.num_heads)
             before, reference = Snapshot(module), DenseReference(module, self.inputs)
             try:
                 reference.note_removed(self.graph, group)
@@ -268,7 +268,7 @@ class _Run:
 
     def _update_heads(self) -> None:
         changed = update_attention(self.result.module, list(self.plan.attention), self._heads())
-        for path, values in changed.items():
+        for path, values in (*changed.items(), *update_norms(self.result.module).items()):
             self.result.heads.setdefault(path, {}).update(values)
 
     def _heads(self) -> dict[nn.Module, int]:

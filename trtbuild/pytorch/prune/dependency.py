@@ -40,10 +40,11 @@ __all__ = [
     "output_layers",
     "tracing",
     "update_attention",
+    "update_norms",
 ]
 
 
-_MIXERS = (nn.LayerNorm, nn.GroupNorm, nn.MultiheadAttention)
+_MIXERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.MultiheadAttention)
 """They compute one channel from several, so taking some away changes the others."""
 _PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 
@@ -161,12 +162,40 @@ def _is_depthwise(module: nn.Module) -> bool:
     return getattr(module, "groups", 1) == getattr(module, "out_channels", 0) > 1
 
 
-def is_mixer(group: Any, heads: Any) -> bool:
-    """Whether removing the group's channels changes the values of others (norms over channels, attention)."""
+def is_mixer(graph: Any, group: Any, heads: Any) -> bool:
+    """Whether removing the group's channels changes the values of others (norms over channels, attention).
+
+    A norm of the user's own is known by its class's name: it has a parameter for each channel.
+    """
+    modules = (item.dep.target.module for item in group)
     return any(
-        isinstance(item.dep.target.module, _MIXERS) or item.dep.target.module in heads
-        for item in group
+        isinstance(one, _MIXERS)
+        or one in heads
+        or (isinstance(one, nn.Parameter) and _is_of_norm(graph, one))
+        for one in modules
     )
+
+
+def _is_of_norm(graph: Any, parameter: nn.Parameter) -> bool:
+    owner = str(graph._param_to_name.get(parameter, "")).rpartition(".")[0]
+    module = graph.model.get_submodule(owner)
+    return isinstance(module, _MIXERS) or "norm" in type(module).__name__.lower()
+
+
+def update_norms(module: nn.Module) -> dict[str, dict[str, Any]]:
+    """Tell every RMSNorm the width that its weight was cut to.
+
+    Returns:
+        Module path -> attribute -> new value, of what changed.
+    """
+    changed: dict[str, dict[str, Any]] = {}
+    for path, child in module.named_modules():
+        if isinstance(child, nn.RMSNorm) and child.weight is not None:
+            shape = tuple(int(dim) for dim in child.weight.shape)
+            if tuple(child.normalized_shape) != shape:
+                child.normalized_shape = shape
+                changed[path] = {"normalized_shape": list(shape)}
+    return changed
 
 
 def describe(graph: Any, group: Any, kept: str = "") -> PruneGroup:

@@ -87,7 +87,7 @@ def survey(
         groups = _groups(graph, kept, importance)
         attention = tuple(find_attention(module))
         heads = {module.get_submodule(path) for block in attention for path in block.projections}
-        mixes = any(is_mixer(found, heads) for found, group in groups if not group.kept)
+        mixes = any(is_mixer(graph, found, heads) for found, group in groups if not group.kept)
     cost = cost_of(program, module, inputs)
     return Prospect(tuple(group for _, group in groups), kept, attention, mixes, cost)
 

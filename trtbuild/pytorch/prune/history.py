@@ -52,14 +52,14 @@ class PruneHistory:
         rewritten: path of each block that was rewritten first, and by which plug-in.
         cuts: layer path, whether output channels went (else input channels), and their numbers in
             the module as it was at that moment.
-        attributes: module path -> attribute -> value, of attention blocks.
+        attributes: module path -> attribute -> value, of attention blocks and norms.
         before: what was cut before, when a pruned module was pruned again.
     """
 
     inputs: tuple[InputSpec, ...]
     rewritten: tuple[tuple[str, str], ...]
     cuts: tuple[tuple[str, bool, list[int]], ...]
-    attributes: dict[str, dict[str, int]]
+    attributes: dict[str, dict[str, Any]]
     before: PruneHistory | None = None
 
     def to_json(self) -> str:
@@ -163,7 +163,8 @@ def apply_history(
                 _cut_again(graph, module, path, out=out, indices=indices)
         for path, values in history.attributes.items():
             for name, value in values.items():
-                setattr(module.get_submodule(path), name, value)
+                given = tuple(value) if isinstance(value, list) else value
+                setattr(module.get_submodule(path), name, given)
 
 
 def _cut_again(graph: Any, module: nn.Module, path: str, *, out: bool, indices: list[int]) -> None:
