@@ -1,11 +1,14 @@
 """Does NVIDIA's parser take what trtbuild makes of known architectures? Definitions with random weights.
 
-    python benchmarks/architecture_zoo.py [NAME...] [--exporter dynamo,script] [--markdown FILE]
+    python benchmarks/architecture_zoo.py [NAME...] [--exporter dynamo,script] [--opset 13,18,23]
+                                          [--batch static,dynamic] [--build] [--markdown FILE]
 
 Networks of torchvision, timm and transformers (by random configurations; trtbuild needs none of the three, so
 install them first) are exported by PyTorch, prepared, quantized with made-up ranges, and shown to the parser
-of TensorRT for RTX (extra ``rtx``, no GPU): as they are, prepared, in INT8, and in INT8 with FP16. The result
-is a table and a count. Exit status 1 when the parser takes a network and not a form of ours.
+of TensorRT for RTX (extra ``rtx``, no GPU): as they are, prepared, in INT8, and in INT8 with FP16; with
+``--build`` its builder makes a plan of each that the parser takes, too. The result is a table and a count.
+Exit status 1 when a network is taken and a form of ours is not. An opset that an exporter does not write is
+passed over: PyTorch's older exporter ends at 20, the newer begins at 18.
 """
 
 from __future__ import annotations
@@ -25,11 +28,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from calibrators import Calibration, TensorRange
-from trtbuild.backends.tensorrt.refusals import find_refusals
+from trtbuild.backends.base import BuildRequest
+from trtbuild.backends.tensorrt.apart import build_plan_apart, find_refusals_apart
+from trtbuild.backends.tensorrt.builder import Blueprint
+from trtbuild.backends.tensorrt.profiles import profiles_for
 from trtbuild.errors import TrtbuildError
 from trtbuild.jobs.engine import load, prepare
-from trtbuild.model import temporary_file
+from trtbuild.model import input_specs, temporary_file
+from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.passes import OptimizeOptions
+from trtbuild.progress import silent
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.quantization.half import to_half
 from trtbuild.runtime.tensorrt.versions import RTX, installed
@@ -39,7 +47,12 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-OPSETS = {"dynamo": 20, "script": 17}
+    from trtbuild.model.signature import TensorSpec
+
+# What each exporter writes, and what it is asked for by default.
+WRITES = {"dynamo": range(18, 24), "script": range(13, 21)}
+OPSETS = {"dynamo": (20,), "script": (17,)}
+STATIC, DYNAMIC = "static", "dynamic"
 FORMS = ("float", "prepared", "INT8", "INT8 + FP16")
 
 TORCHVISION = (
@@ -66,10 +79,12 @@ PICTURES = ("vit", "deit", "segformer", "dinov2")
 
 @dataclass
 class Row:
-    """One network from one exporter: the size of its graph, and what the parser said to each form."""
+    """One network from one exporter: the size of its graph, and what was said to each form."""
 
     network: str
     exporter: str
+    opset: int
+    batch: str
     nodes: int = 0
     groups: int = 0
     taken: dict[str, bool] = field(default_factory=dict)
@@ -85,7 +100,8 @@ class Row:
         answers = [{True: "yes", False: "no"}.get(self.taken.get(form), "-") for form in FORMS]
         cells = (
             self.network,
-            self.exporter,
+            f"{self.exporter} {self.opset}",
+            self.batch,
             str(self.nodes),
             str(self.groups),
             *answers,
@@ -170,12 +186,27 @@ def _transformers(name: str) -> torch.nn.Module:
     return _FirstOutput(AutoModel.from_config(config, attn_implementation="eager"))
 
 
-def export(module: torch.nn.Module, inputs: tuple[Any, ...], exporter: str, path: Path) -> None:
-    """Write a module as ONNX by one of PyTorch's two exporters."""
+def export(
+    module: torch.nn.Module, inputs: tuple[Any, ...], path: Path, how: tuple[str, int, str]
+) -> None:
+    """Write a module as ONNX by one of PyTorch's two exporters, in an opset, the batch open or fixed."""
+    exporter, opset, batch = how
+    more: dict[str, Any] = {}
+    if batch == DYNAMIC:
+        names = [f"input_{number}" for number in range(len(inputs))]
+        more["input_names"] = names
+        if exporter == "script":
+            more["dynamic_axes"] = {name: {0: "batch"} for name in names}
+        else:
+            # an example of one sample would be taken for a batch of exactly one
+            inputs = tuple(torch.cat([one, one]) for one in inputs)
+            more["dynamic_shapes"] = tuple({0: torch.export.Dim("batch")} for _ in inputs)
+            if isinstance(module, _FirstOutput):  # its forward takes them all as one argument
+                more["dynamic_shapes"] = (more["dynamic_shapes"],)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(), inputs, path, dynamo=exporter == "dynamo", opset_version=OPSETS[exporter]
+            module.eval(), inputs, path, dynamo=exporter == "dynamo", opset_version=opset, **more
         )
 
 
@@ -195,38 +226,69 @@ def forms(path: Path, row: Row) -> Iterator[tuple[str, ir.Model]]:
     yield "INT8 + FP16", artifact.whole(half)
 
 
-def look_at(name: str, make: Callable[[], Any], exporter: str) -> Row:
-    """Export a network, make its forms, and ask the parser."""
-    row = Row(name, exporter)
+def look_at(name: str, make: Callable[[], Any], how: tuple[str, int, str], *, build: bool) -> Row:
+    """Export a network, make its forms, and ask the parser, and the builder where that is wanted."""
+    row = Row(name, *how)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         try:
             torch.manual_seed(0)
-            export(*make(), exporter, path)
+            export(*make(), path, how)
         except Exception as error:  # noqa: BLE001  whatever packages raise: it is no fault of ours
             row.note = f"not exported: {type(error).__name__}"
             return row
         try:
             row.nodes = len(load(path).source.graph)
-            _ask(row, "float", path)
+            _ask(row, "float", path, build=build)
             for form, model in forms(path, row):
                 with temporary_file(model) as file:
-                    _ask(row, form, file)
+                    _ask(row, form, file, build=build)
         except TrtbuildError as error:
             row.note = f"refused by trtbuild: {str(error)[:120]}"
     return row
 
 
-def _ask(row: Row, form: str, path: Path) -> None:
-    refused = find_refusals(installed(RTX), path).refused
+def _ask(row: Row, form: str, path: Path, *, build: bool) -> None:
+    refused = find_refusals_apart(installed(RTX), path).refused
     row.taken[form] = not refused
     if refused and not row.note:
         row.note = f"{form}: {refused[0].operator}, {refused[0].reason[:100]}"
+    if build and not refused:
+        try:
+            _build(path)
+        except TrtbuildError as error:
+            row.taken[form] = False
+            row.note = row.note or f"{form}: not built, {str(error)[:100]}"
+
+
+def _build(path: Path) -> None:
+    """Build a plan of a file as it is; what its shapes leave open is 1 to 4, usually 2."""
+    artifact = load(path)
+    specs = input_specs(artifact.source)
+    shapes = [
+        f"{spec.name}={':'.join(_shape(spec, size) for size in (1, 2, 4))}"
+        for spec in specs
+        if not all(isinstance(dim, int) for dim in spec.dims)
+    ]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        temporary_file(artifact.whole(artifact.source)) as file,
+    ):
+        blueprint = Blueprint(
+            file, profiles_for(shapes, specs), implicit=False, strongly_typed=True, fp16_flag=False
+        )
+        options = TensorRTOptions(optimization_level=0)
+        request = BuildRequest(artifact, Path(folder), options=options)
+        build_plan_apart(installed(RTX), blueprint, request, options, silent)
+
+
+def _shape(spec: TensorSpec, size: int) -> str:
+    return "x".join(str(dim if isinstance(dim, int) else size) for dim in spec.dims)
 
 
 HEAD = f"""\
-| network | exporter | nodes | INT8 groups | {" | ".join(FORMS)} | |
-| {" | ".join(["---"] * (len(FORMS) + 5))} |"""
+| network | exporter, opset | batch | nodes | INT8 groups | {" | ".join(FORMS)} | |
+| {" | ".join(["---"] * (len(FORMS) + 6))} |"""
 
 
 def main() -> int:
@@ -234,21 +296,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="parts of names; all networks without any")
     parser.add_argument("--exporter", default="dynamo,script")
+    parser.add_argument("--opset", help="such as 13,17,20,23; 17 or 20 without it")
+    parser.add_argument("--batch", default=STATIC, help="static, dynamic or both, with a comma")
+    parser.add_argument("--build", action="store_true", help="build a plan of each form, too")
     parser.add_argument("--markdown", type=Path, help="write the table into this file, too")
     options = parser.parse_args()
     rows = []
     for name, make in networks():
         if options.names and not any(part in name for part in options.names):
             continue
-        for exporter in options.exporter.split(","):
+        for how in _ways(options):
             started = time.perf_counter()
-            rows.append(look_at(name, make, exporter))
+            rows.append(look_at(name, make, how, build=options.build))
             print(rows[-1].line(), f"{time.perf_counter() - started:.0f} s", flush=True)
     text = "\n".join([HEAD, *(row.line() for row in rows), "", *_counted(rows)])
     if options.markdown:
         options.markdown.write_text(text + "\n", encoding="utf-8")
     print("\n".join(_counted(rows)))
     return int(any(row.lost for row in rows))
+
+
+def _ways(options: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
+    """Yield exporter, opset and batch, as far as the exporter writes the opset."""
+    for exporter in options.exporter.split(","):
+        asked = OPSETS[exporter] if options.opset is None else map(int, options.opset.split(","))
+        for opset in asked:
+            for batch in options.batch.split(","):
+                if opset in WRITES[exporter]:
+                    yield exporter, opset, batch
 
 
 def _counted(rows: list[Row]) -> list[str]:

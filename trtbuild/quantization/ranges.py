@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
+import numpy as np
+
 from trtbuild.errors import InputError
 from trtbuild.model.operators import CLIPPING
 from trtbuild.plan import Placement, Plan, QuantParams
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from calibrators import Calibration, TensorRange
 
 __all__ = ["is_usable", "plan_with_ranges", "refuse_without_range", "without_range"]
+
+_LEAST_AMAX = 255 * float(np.finfo(np.float32).smallest_normal)
 
 
 def plan_with_ranges(
@@ -77,13 +81,18 @@ def without_range(
 
 
 def is_usable(given: TensorRange | None) -> bool:
-    """Whether a scale can be made of a range: above zero, and finite."""
-    return given is not None and 0 < given.amax < float("inf")
+    """Whether a scale can be made of a range: it is finite, and of FP32's normal numbers.
+
+    A GPU takes smaller ones for zero, and divides by it.
+    """
+    return given is not None and _LEAST_AMAX <= given.amax < float("inf")
 
 
 def _why(given: TensorRange) -> str:
     if given.num_values == 0 and given.amax == 0:
         return "held no value in any sample"
+    if 0 < given.amax < _LEAST_AMAX:
+        return f"reached {given.amax:g} at most, for which FP32 has no normal scale"
     return "was zero in every sample" if given.amax == 0 else f"has the range {given.amax:g}"
 
 

@@ -306,6 +306,14 @@ def test_data_that_are_zero_throughout(bench):
     assert not list(bench.out.iterdir())
 
 
+def test_data_too_small_for_a_scale(bench):
+    """An FP32 scale below the normal numbers is zero on a GPU, and something would be divided by it."""
+    bench.give_data(x=images() * np.float32(1e-40))
+    done = bench.run()
+    assert "'x' reached" in done.err
+    assert "for which FP32 has no normal scale" in done.err
+
+
 def test_static_batch_needs_a_batch_to_verify(bench):
     bench.give_model(NETWORKS["dims_static_batch_4"].proto)
     bench.give_data(x=images()[:4])
