@@ -44,6 +44,8 @@ from trtbuild.model import (
     static_batch,
     write_model,
 )
+from trtbuild.model.attributes import is_random
+from trtbuild.model.traversal import all_nodes, label
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
 from trtbuild.result import ALSO, ENGINE, PORTABLE, AlsoBuilt, EngineResult
@@ -68,6 +70,9 @@ __all__ = ["build_engine", "load", "prepare"]
 
 _log = logging.getLogger(__name__)
 
+# So many nodes a message names.
+_MOST_NAMED = 4
+
 # With an accuracy budget, so much of the data is kept for the judgement and never searched on.
 _JUDGED_SHARE = 0.5
 
@@ -85,6 +90,14 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
     """
     model = read_model(path)
     say_batch_axes(model, batch_axes or {})
+    random = [label(node) for node in all_nodes(model.graph) if is_random(node)]
+    if random:
+        _log.warning(
+            "'%s' draws random numbers (%s): it answers otherwise each time, so no figure says what INT8 "
+            "costs; export it without them.",
+            path,
+            ", ".join(f"'{name}'" for name in random[:_MOST_NAMED]),
+        )
     opset = model.graph.opset_imports.get("", 0)
     details = {"file": path.name, "opset": opset, "repairs": list(repairs_of(model))}
     record = Record("read", f"{len(model.graph)} nodes, opset {opset}", details)

@@ -314,6 +314,21 @@ def test_data_too_small_for_a_scale(bench):
     assert "for which FP32 has no normal scale" in done.err
 
 
+def test_a_network_that_draws_random_numbers_is_told(bench):
+    model = onnx.load(bench.model)
+    (output,) = model.graph.output
+    last = next(node for node in model.graph.node if output.name in node.output)
+    last.output[0] = "sure"
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("RandomNormalLike", ["sure"], ["noise"], name="dice"),
+            onnx.helper.make_node("Add", ["sure", "noise"], [output.name], name="sum"),
+        ]
+    )
+    bench.give_model(model)
+    assert "draws random numbers ('dice')" in bench.run().err
+
+
 def test_static_batch_needs_a_batch_to_verify(bench):
     bench.give_model(NETWORKS["dims_static_batch_4"].proto)
     bench.give_data(x=images()[:4])
