@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from trtbuild.data.samples import Source
+from trtbuild.data.samples import SourceOf
 from trtbuild.data.shown import shown
 from trtbuild.errors import DataError
 
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from trtbuild.data.passed_over import PassedOver
     from trtbuild.data.samples import Sample
 
 __all__ = ["ClassFolders"]
 
 
 @dataclass(frozen=True)
-class ClassFolders(Source):
+class ClassFolders(SourceOf):
     """A source whose samples lie in one folder a class; classes count from 0 in order of name.
 
     Attributes:
@@ -30,18 +29,7 @@ class ClassFolders(Source):
         root: the folder whose subfolders are the classes; None for those that the samples lie in.
     """
 
-    source: Source
     root: Path | None
-
-    @property
-    def description(self) -> str:
-        """Where the samples come from."""
-        return self.source.description
-
-    @property
-    def passed_over(self) -> tuple[PassedOver, ...]:
-        """What of the data was not read, and why."""
-        return self.source.passed_over
 
     def __iter__(self) -> Iterator[Sample]:
         """Start a new pass.

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.data.feeds import as_feed
-from trtbuild.data.samples import Source
+from trtbuild.data.samples import SourceOf
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from trtbuild.data.passed_over import PassedOver
     from trtbuild.data.samples import Sample
     from trtbuild.model.signature import TensorSpec
 
@@ -23,7 +22,7 @@ __all__ = ["WithConstants", "constant_feeds"]
 
 
 @dataclass(frozen=True)
-class WithConstants(Source):
+class WithConstants(SourceOf):
     """A source whose samples get the constants of other inputs beside their own values.
 
     Attributes:
@@ -32,24 +31,8 @@ class WithConstants(Source):
         axes: of the constants, as those of a sample.
     """
 
-    source: Source
     constants: Mapping[str, np.ndarray]
     axes: Mapping[str, int | None] = field(default_factory=dict)
-
-    @property
-    def description(self) -> str:
-        """Where the samples come from."""
-        return self.source.description
-
-    @property
-    def passed_over(self) -> tuple[PassedOver, ...]:
-        """What of the data was not read, and why."""
-        return self.source.passed_over
-
-    @property
-    def folders(self) -> frozenset[str] | None:
-        """Names of the folders, one a class, that the samples lie in."""
-        return self.source.folders
 
     def __iter__(self) -> Iterator[Sample]:
         """Start a new pass."""

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trtbuild.data.class_folders import ClassFolders
-from trtbuild.data.samples import Source
+from trtbuild.data.samples import SourceOf
 from trtbuild.data.shown import shown
 from trtbuild.data.stored import StoredArray, stored_arrays
 from trtbuild.errors import DataError
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from trtbuild.data.passed_over import PassedOver
-    from trtbuild.data.samples import Sample
+    from trtbuild.data.samples import Sample, Source
 
 __all__ = ["LabelledSource", "read_labels"]
 
@@ -37,22 +36,11 @@ _MOST_DIGITS = 300
 
 
 @dataclass(frozen=True)
-class LabelledSource(Source):
+class LabelledSource(SourceOf):
     """A source whose samples get their labels from a file: by name, or by position."""
 
-    source: Source
     by_name: Mapping[str, int]
     by_position: Sequence[int]
-
-    @property
-    def description(self) -> str:
-        """Where the samples come from."""
-        return self.source.description
-
-    @property
-    def passed_over(self) -> tuple[PassedOver, ...]:
-        """What of the data was not read, and why."""
-        return self.source.passed_over
 
     def __iter__(self) -> Iterator[Sample]:
         """Start a new pass.

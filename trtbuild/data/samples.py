@@ -27,6 +27,7 @@ __all__ = [
     "Index",
     "Sample",
     "Source",
+    "SourceOf",
     "array_key",
     "batches",
     "filled",
@@ -166,6 +167,32 @@ class Source(ABC):
     def index(self) -> Index:
         """The samples' index; computed when it is first asked for, and kept."""
         return Index.of(self)
+
+
+@dataclass(frozen=True)
+class SourceOf(Source):
+    """The samples of another source, changed; what is said of the data is what that one says.
+
+    Attributes:
+        source: the other one.
+    """
+
+    source: Source
+
+    @property
+    def description(self) -> str:
+        """Where the samples come from."""
+        return self.source.description
+
+    @property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """What of the data was not read, and why."""
+        return self.source.passed_over
+
+    @property
+    def folders(self) -> frozenset[str] | None:
+        """Names of the folders, one a class, that the samples lie in."""
+        return self.source.folders
 
 
 @dataclass(frozen=True)
