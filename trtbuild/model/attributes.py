@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.model.constants import array, integers, single_value
+from trtbuild.model.operators import RANDOM
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -89,23 +90,11 @@ def dropout_is_off(node: ir.Node) -> bool:
     return content is not None and not bool(single_value(operand))
 
 
-_RANDOM = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
-
-
 def is_random(node: ir.Node) -> bool:
     """Whether `node` answers something else each time it runs, or may."""
     if node.op_type == "Dropout":
         return not dropout_is_off(node)
-    return node.domain == "" and node.op_type in _RANDOM
+    return node.domain == "" and node.op_type in RANDOM
 
 
 def pad_widths(node: ir.Node) -> tuple[int, ...] | None:

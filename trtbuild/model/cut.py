@@ -13,25 +13,13 @@ import onnx_ir as ir
 
 from trtbuild.errors import ModelError
 from trtbuild.model.inference import infer_model
-from trtbuild.model.operators import RECURRENT, WEIGHTED
+from trtbuild.model.operators import RANDOM, RECURRENT, WEIGHTED
 from trtbuild.model.traversal import all_graphs, all_nodes, bodies, label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = ["Cut", "ForeignOperator", "LeftBehind", "cut", "operators_outside"]
-
-# Without an input that varies, and yet not the same on each run.
-_RANDOM = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -226,7 +214,7 @@ class _Parts:
                 self.behind.add(id(node))
             elif (
                 id(node) not in self.behind
-                and not any(inner.op_type in _RANDOM for inner in _with_inner(node))
+                and not any(inner.op_type in RANDOM for inner in _with_inner(node))
                 and not any(id(value) in inputs for value in read)
                 and all(maker is None or id(maker) in steady for maker in makers)
             ):

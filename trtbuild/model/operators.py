@@ -19,6 +19,7 @@ __all__ = [
     "BROADCASTING",
     "CLIPPING",
     "POOLING",
+    "RANDOM",
     "RECURRENT",
     "UNARY",
     "WEIGHTED",
@@ -29,6 +30,18 @@ __all__ = [
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 AVERAGING = frozenset({"AveragePool", "GlobalAveragePool"})
 POOLING = AVERAGING | frozenset({"GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"})
+RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+"""They need no input that varies, and yet answer something else on each run."""
+
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 CLIPPING = frozenset({"Clip", "Relu"})
 """Kernels apply them to their result before they round it to INT8."""
