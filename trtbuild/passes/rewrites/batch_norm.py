@@ -27,6 +27,7 @@ __all__ = [
     "FoldBatchNormIntoGemm",
     "FoldScaleShiftIntoBatchNorm",
     "batch_norm_affine",
+    "fold_into",
 ]
 
 
@@ -46,15 +47,24 @@ def batch_norm_affine(node: ir.Node) -> Affine:
     return Affine(scale, beta - mean * scale)
 
 
-def _fold(node: ir.Node, layer: ir.Node | None, edit: Editor) -> str | None:
-    if layer is None:
-        return None
+def fold_into(layer: ir.Node, node: ir.Node, edit: Editor) -> None:
+    """Fold a BatchNormalization into the layer in front of it, whose result takes its place.
+
+    Raises:
+        Declined: it cannot be read, or its statistics do not fit the layer's channels.
+    """
     affine = batch_norm_affine(node)
     _, channels = layer_channels(layer)
     if affine.scale is None or affine.scale.size != channels:
         raise Declined("it does not have one statistic for each channel")
     fold_affine(layer, affine, edit)
     edit.bypass(node, node.outputs[0], layer.outputs[0])
+
+
+def _fold(node: ir.Node, layer: ir.Node | None, edit: Editor) -> str | None:
+    if layer is None:
+        return None
+    fold_into(layer, node, edit)
     return f"folded into {layer.op_type} '{layer.name}'"
 
 

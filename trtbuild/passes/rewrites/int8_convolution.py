@@ -10,10 +10,10 @@ from trtbuild.model.attributes import input_at
 from trtbuild.model.constants import array
 from trtbuild.model.shapes import rank
 from trtbuild.model.traversal import label, maker, sole_node
-from trtbuild.passes.affine import fold_affine, layer_before, layer_channels
+from trtbuild.passes.affine import layer_before
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
-from trtbuild.passes.rewrites.batch_norm import batch_norm_affine
+from trtbuild.passes.rewrites.batch_norm import fold_into
 from trtbuild.passes.symmetric_weights import quantize_rows
 
 if TYPE_CHECKING:
@@ -51,12 +51,7 @@ class FoldBatchNormIntoInt8Conv(Pass):
         if layer is None or maker(layer.inputs[1], "DequantizeLinear") is None:
             return None
         layer_before(node.inputs[0], node, _CONVOLUTIONS)
-        affine = batch_norm_affine(node)
-        _, channels = layer_channels(layer)
-        if affine.scale is None or affine.scale.size != channels:
-            raise Declined("it does not have one statistic for each channel")
-        fold_affine(layer, affine, edit)
-        edit.bypass(node, node.outputs[0], layer.outputs[0])
+        fold_into(layer, node, edit)
         return f"folded into the scales of {layer.op_type} '{layer.name}'"
 
 
