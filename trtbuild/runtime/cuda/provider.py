@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["GraphProvider", "Provider"]
+__all__ = ["GraphProvider", "ObjectHandles", "Provider"]
 
 
 class Provider(Protocol):
@@ -117,3 +117,26 @@ class GraphProvider(Protocol):
     def destroy_graph(self, graph: int) -> None:
         """Give a graph back."""
         ...
+
+
+class ObjectHandles:
+    """What packages with objects for memory, streams and events have in common: handles stand for them."""
+
+    def __init__(self) -> None:
+        self._objects: dict[int, Any] = {}
+
+    def _keep(self, handle: int, item: Any) -> int:
+        self._objects[handle] = item
+        return handle
+
+    def destroy_stream(self, stream: int) -> None:
+        del self._objects[stream]
+
+    def synchronize(self, stream: int) -> None:
+        self._objects[stream].synchronize()
+
+    def destroy_event(self, event: int) -> None:
+        del self._objects[event]
+
+    def record(self, event: int, stream: int) -> None:
+        self._objects[event].record(self._objects[stream])

@@ -10,6 +10,7 @@ import numpy as np
 
 from trtbuild.errors import DeviceError
 from trtbuild.runtime.cuda.machine import DRIVER_LIBRARY
+from trtbuild.runtime.cuda.provider import ObjectHandles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PyCudaProvider"]
 
 
-class PyCudaProvider:
+class PyCudaProvider(ObjectHandles):
     """PyCUDA's objects behind addresses and handles. PyCUDA cannot capture CUDA graphs.
 
     Args:
@@ -31,11 +32,11 @@ class PyCudaProvider:
     graphs = None
 
     def __init__(self, index: int) -> None:
+        super().__init__()
         import pycuda.driver
 
         self._driver: Any = pycuda.driver
         self.errors: tuple[type[Exception], ...] = (pycuda.driver.Error,)
-        self._objects: dict[int, Any] = {}
         with self._explained("opening the GPU"):
             self._driver.init()
             self._context = self._driver.Device(index).retain_primary_context()
@@ -80,29 +81,13 @@ class PyCudaProvider:
         stream = self._driver.Stream(_NON_BLOCKING)
         return self._keep(int(stream.handle), stream)
 
-    def destroy_stream(self, stream: int) -> None:
-        del self._objects[stream]
-
-    def synchronize(self, stream: int) -> None:
-        self._objects[stream].synchronize()
-
     def create_event(self) -> int:
         event = self._driver.Event()
         return self._keep(id(event), event)
 
-    def destroy_event(self, event: int) -> None:
-        del self._objects[event]
-
-    def record(self, event: int, stream: int) -> None:
-        self._objects[event].record(self._objects[stream])
-
     def elapsed_ms(self, start: int, stop: int) -> float:
         self._objects[stop].synchronize()
         return float(self._objects[stop].time_since(self._objects[start]))
-
-    def _keep(self, handle: int, thing: Any) -> int:
-        self._objects[handle] = thing
-        return handle
 
     @contextlib.contextmanager
     def _explained(self, about: str) -> Iterator[None]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import DeviceError
+from trtbuild.runtime.cuda.provider import ObjectHandles
 
 if TYPE_CHECKING:
     from trtbuild.runtime.cuda.provider import GraphProvider
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["TorchProvider"]
 
 
-class TorchProvider:
+class TorchProvider(ObjectHandles):
     """Torch tensors, streams, events and graphs behind addresses and handles.
 
     Args:
@@ -27,6 +28,7 @@ class TorchProvider:
     name = "torch"
 
     def __init__(self, index: int) -> None:
+        super().__init__()
         import torch
 
         if not torch.cuda.is_available():
@@ -38,7 +40,6 @@ class TorchProvider:
         self.errors: tuple[type[Exception], ...] = _errors(torch)
         self.graphs: GraphProvider = self
         self._device = torch.device("cuda", index)
-        self._objects: dict[int, Any] = {}
         self._entered: list[Any] = []
 
     def push(self) -> None:
@@ -85,21 +86,9 @@ class TorchProvider:
         stream = self._torch.cuda.Stream(self._device)
         return self._keep(stream.cuda_stream, stream)
 
-    def destroy_stream(self, stream: int) -> None:
-        del self._objects[stream]
-
-    def synchronize(self, stream: int) -> None:
-        self._objects[stream].synchronize()
-
     def create_event(self) -> int:
         event = self._torch.cuda.Event(enable_timing=True)
         return self._keep(id(event), event)
-
-    def destroy_event(self, event: int) -> None:
-        del self._objects[event]
-
-    def record(self, event: int, stream: int) -> None:
-        self._objects[event].record(self._objects[stream])
 
     def elapsed_ms(self, start: int, stop: int) -> float:
         self._objects[stop].synchronize()
@@ -125,10 +114,6 @@ class TorchProvider:
 
     def destroy_graph(self, graph: int) -> None:
         del self._objects[graph]
-
-    def _keep(self, handle: int, thing: Any) -> int:
-        self._objects[handle] = thing
-        return handle
 
 
 def _errors(torch: Any) -> tuple[type[Exception], ...]:
