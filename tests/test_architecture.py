@@ -234,3 +234,51 @@ def test_the_page_names_every_place():
     assert len(packages) > 8
     for package in packages:
         assert f"`trtbuild/{package.name}/`" in page
+
+
+def test_a_public_method_says_what_it_does_or_its_base_does():
+    classes = {}
+    protocols = {}
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name] = node
+                if "Protocol" in bases_of(node):
+                    protocols.setdefault(path.parent, set()).update(described_in(node))
+    found = [
+        f"{name_of(path)}: {one.name}.{method}"
+        for path in sources()
+        for one in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(one, ast.ClassDef)
+        for method in undescribed_in(one) - protocols.get(path.parent, set())
+        if not inherits(one, method, classes)
+    ]
+    assert not found
+
+
+def bases_of(cls):
+    """Names of the bases, without their parameters; those of other packages have a dot."""
+    return {ast.unparse(base).split("[")[0] for base in cls.bases}
+
+
+def methods_of(cls):
+    return [node for node in cls.body if isinstance(node, ast.FunctionDef)]
+
+
+def described_in(cls):
+    return {method.name for method in methods_of(cls) if ast.get_docstring(method)}
+
+
+def undescribed_in(cls):
+    public = {method.name for method in methods_of(cls) if not method.name.startswith("_")}
+    return public - described_in(cls)
+
+
+def inherits(cls, method, classes):
+    """Whether a base describes `method`: one of ours, or one of another package, whose page does."""
+    for base in bases_of(cls) - {"ABC", "Generic", "Protocol", "object"}:
+        if base not in classes or method in described_in(classes[base]):
+            return True
+        if inherits(classes[base], method, classes):
+            return True
+    return False

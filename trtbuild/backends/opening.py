@@ -67,6 +67,7 @@ def built_by(
     shapes = [f"{name}={'x'.join(map(str, array.shape))}" for name, array in example.items()]
 
     def build(model: ir.Model) -> Session:
+        """Return a session of the engine that is built of `model`, which need not lie in a file."""
         dynamic = any(
             not isinstance(dim, int) for value in model.graph.inputs for dim in value.shape or ()
         )

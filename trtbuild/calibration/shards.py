@@ -163,6 +163,11 @@ class _Work:
     @staticmethod
     @functools.cache
     def unpacked() -> tuple[ObservedNetwork, Source, int]:
+        """Return network, data and threads of this process.
+
+        Raises:
+            DataError: the data cannot be opened here.
+        """
         try:
             network, source, threads = pickle.loads(_Work.packed)  # noqa: S301 - made by the parent
         except TrtbuildError:
@@ -229,11 +234,13 @@ class _Sent:
 
     @classmethod
     def of(cls, saved: ObservedNetwork) -> _Sent:
+        """Return a network that lies in a file, with all files of that folder."""
         assert isinstance(saved.model, Path)
         files = {path.name: path.read_bytes() for path in saved.model.parent.iterdir()}
         return cls(replace(saved, model=Path(saved.model.name)), files)
 
     def unpacked_in(self, folder: Path) -> ObservedNetwork:
+        """Write the files into `folder`, and return the network that lies there."""
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
         return replace(self.network, model=folder / str(self.network.model))

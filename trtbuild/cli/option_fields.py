@@ -131,6 +131,7 @@ class _Options:
     places: dict[str, _Place] = field(default_factory=dict)
 
     def add(self, place: _Place, *flags: str, **how: Any) -> None:
+        """Add a click option whose value goes to `place`."""
         name = place.key
         if name in (ENABLED, FILE) or name in self.places or not name.isidentifier():
             name = "_".join((*place.groups, place.key))
@@ -153,6 +154,8 @@ def recipe_options(
     _collect(options, cls, (), "", {}, frozenset(skip))
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `command` with the options, which it gets as one parameter."""
+
         @functools.wraps(command)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             path = kwargs.pop("recipe_file", None)

@@ -34,6 +34,7 @@ class _Stage:
 
     @property
     def stage(self) -> str:
+        """Its name in words."""
         return stage_of(self.name)
 
     @property

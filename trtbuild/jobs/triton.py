@@ -69,23 +69,28 @@ class _Source:
 
     @property
     def is_plan(self) -> bool:
+        """Whether it is a plan, and no network for ONNX Runtime."""
         return self.file.suffix != ".onnx"
 
     @property
     def details(self) -> Mapping[str, Any]:
+        """What the backend recorded of the build."""
         return self.record.get("details") or {}
 
     @property
     def profiles(self) -> list[Mapping[str, Any]]:
+        """Its optimization profiles, as recorded."""
         return list(self.details.get("profiles") or [])
 
     @property
     def options(self) -> Mapping[str, Any]:
+        """TensorRT's options of the build, as recorded."""
         options: Mapping[str, Any] = self.manifest.get("recipe", {}).get("tensorrt", {})
         return options
 
     @property
     def name(self) -> str:
+        """Name of the network that it was built of."""
         name = self.file.name
         return name.removesuffix(_PORTABLE if name.endswith(_PORTABLE) else self.file.suffix)
 

@@ -252,18 +252,22 @@ class _Remembering:
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
+        """Those of the session."""
         return self._session.inputs
 
     @property
     def outputs(self) -> Sequence[TensorSpec]:
+        """Those of the session."""
         return self._session.outputs
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Return what the session answers, and keep it as `last`."""
         found = self._session.run(feeds)
         self.last = found
         return found
 
     def close(self) -> None:
+        """Close the session."""
         self._session.close()
 
 

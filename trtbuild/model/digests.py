@@ -142,6 +142,7 @@ class _GraphHash:
         self._values: dict[ir.Value, bytes] = {}
 
     def of(self, graph: ir.Graph) -> bytes:
+        """Hash a graph or a body: its inputs by place, its nodes in any order."""
         for place, value in enumerate(graph.inputs):
             self._values[value] = _join(["input", value.name or "", str(place)])
         nodes = sorted(self._node(node) for node in graph)

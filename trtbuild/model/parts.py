@@ -127,10 +127,12 @@ class _Joined:
 
     @property
     def length(self) -> int:
+        """Along the axis, of all blocks together."""
         return sum(block.length for block in self.blocks)
 
     @property
     def lengths(self) -> tuple[int, ...]:
+        """Along the axis, of each block."""
         return tuple(block.length for block in self.blocks)
 
 

@@ -163,6 +163,7 @@ def _check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
         return sum(size_of(node, depth) for node in nodes)
 
     def size_of(node: onnx.NodeProto, depth: int) -> int:
+        """Return how many nodes `node` becomes."""
         key = (node.domain, node.op_type)
         inside = sum(size(body.node, depth) for body in proto_bodies(node))
         if key not in functions or depth > len(functions):  # a circle: the inliner says so

@@ -56,6 +56,7 @@ def _cone(value: ir.Value) -> list[ir.Node]:
     order: dict[ir.Node, None] = {}
 
     def visit(current: ir.Value | None) -> bool:
+        """Put the nodes that make `current` in order; return whether they read constants alone."""
         if current is None or is_constant(current):
             return True
         node = current.producer()

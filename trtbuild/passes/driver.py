@@ -179,6 +179,7 @@ class _Driver:
         ]
 
     def run(self) -> PassLog:
+        """Return what the passes did: those of every network to a fixpoint, then those on request."""
         self._to_fixpoint()
         if self._schedule.opt_in and not self._finished():
             changed = self._round(self._schedule.opt_in)

@@ -236,6 +236,7 @@ class _Typing:
         self._float: dict[ir.Value, ir.Value] = {}
 
     def apply(self, half_nodes: set[ir.Node]) -> None:
+        """Give `half_nodes` FP16 inputs and outputs, all others what they had, with Casts in between."""
         for node in list(self._graph):
             if node in half_nodes:
                 self._make_half(node)

@@ -41,6 +41,7 @@ def met_layers(
     found: dict[ir.Value, Met] = {}
 
     def behind(node: ir.Node) -> Met:
+        """What a reader is, or its results meet."""
         if node.name in int8:
             return Met(int8=True)
         if node.name in in_float:

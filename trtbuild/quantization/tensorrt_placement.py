@@ -275,6 +275,7 @@ def _follow_values(
     group: dict[str, str] = {}
 
     def find(name: str) -> str:
+        """Return the name that stands for a tensor's group (union-find, paths halved)."""
         group.setdefault(name, name)
         while group[name] != name:
             group[name] = group[group[name]]

@@ -50,6 +50,7 @@ class _Served:
         self._weights: dict[str, np.ndarray] = {}
 
     def answer(self, what: str, *arguments: Any) -> tuple[Any, ...]:
+        """Return ``ok`` with the results of what was asked, or ``error`` with the reason."""
         try:
             return ("ok", *(self._open(*arguments) if what == "open" else self._run(*arguments)))
         except ModelError as error:

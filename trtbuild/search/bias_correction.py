@@ -109,6 +109,7 @@ class _MeanShifts(Observer):
                 self._counts[tap.node] = self._counts.get(tap.node, 0) + count
 
     def shifts(self) -> dict[str, MeanShift]:
+        """Return layer -> the mean shift of each channel, and its share of the error."""
         found = {}
         for name, total in self._sums.items():
             mean = total / self._counts[name]

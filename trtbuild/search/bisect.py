@@ -65,6 +65,7 @@ def find_culprits(
     known: dict[frozenset[str], bool] = {}
 
     def test(names: Sequence[str]) -> bool:
+        """Return whether the network passes with `names` in float; run once for each set."""
         key = frozenset(names)
         if key not in known:
             known[key] = passes(key)

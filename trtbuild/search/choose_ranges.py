@@ -84,6 +84,7 @@ class _Clock:
 
     @property
     def is_over(self) -> bool:
+        """Whether the time is over."""
         return self.now() - self.started >= self.seconds
 
 
@@ -215,6 +216,7 @@ class _Images:
     def of(
         cls, artifact: Artifact, source: Source, effort: Effort, *, is_enough: bool = False
     ) -> _Images:
+        """Draw images by content: as many as this network and `effort` are worth, checking first."""
         size = (image_cost(artifact), len(source.index))
         most = far_work_for(effort, *size)
         work = most if is_enough else work_for(effort, *size)

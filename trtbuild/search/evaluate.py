@@ -146,6 +146,7 @@ class _Recorded:
         self._outputs = {id(batch.feeds): session.run(batch.feeds) for batch in batches}
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Return what was recorded for these feeds, which must be the very object."""
         return self._outputs[id(feeds)]
 
     def close(self) -> None:

@@ -64,6 +64,7 @@ class _Layer:
 
     @property
     def group(self) -> int:
+        """Into how many groups the channels fall."""
         return int(attribute(self.node, "group", 1)) if self.node.op_type == "Conv" else 1
 
     @property
@@ -86,6 +87,7 @@ class _Layer:
 
     @property
     def tensor(self) -> str:
+        """Name of the activation that it reads."""
         value = self.node.inputs[0]
         assert value is not None
         return value.name or ""

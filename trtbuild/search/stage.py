@@ -61,6 +61,7 @@ def meet_budget(
     data = _batches(artifact, source, options.num_images)
 
     def evaluator(images: list[Batch]) -> Evaluator:
+        """Return what measures candidates on `images`, against the network as it was given."""
         return Evaluator(
             open_session(artifact.float_reference),
             images,

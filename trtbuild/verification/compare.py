@@ -210,6 +210,7 @@ class _Running:
         found: Mapping[str, np.ndarray],
         batch: LabelledBatch,
     ) -> None:
+        """Take in a batch: outputs of float (`expected`) and of the candidate (`found`)."""
         self._num_images += len(batch.names)
         for name, output in self._outputs.items():
             output.add(expected[name], found[name], batch.names)
@@ -241,6 +242,7 @@ class _Running:
         return score if score is None or self._album is None else self._album.shown(score)
 
     def result(self) -> Comparison:
+        """Return the comparison over all batches."""
         return Comparison(
             candidate=self._name,
             num_images=self._num_images,

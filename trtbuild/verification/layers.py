@@ -205,11 +205,13 @@ class _LayerNoise:
         self._signal = self._own = 0.0
 
     def add(self, y: np.ndarray, o: np.ndarray) -> None:
+        """Take in the output `y` of the float layer, and `o` of the quantized one on the same inputs."""
         y, o = (array.astype(np.float64).ravel() for array in (y, o))
         self._signal += float(y @ y)
         self._own += _squares(y - o)
 
     def result(self, tap: Tap, weight: WeightError | None) -> LayerError:
+        """Return the error over all images."""
         own = decibels(self._signal, self._own)
         return LayerError(tap.node, tap.op_type, tap.module, tap.reference, own, weight=weight)
 
@@ -223,6 +225,7 @@ class _ActivationNoise:
         self._num_values = self._num_clipped = 0
 
     def add(self, values: np.ndarray) -> None:
+        """Take in float values of the tensor, of any shape."""
         pair = self._pair
         x = values.astype(np.float64).ravel()
         beyond = x - np.clip(x, pair.low, pair.high)
@@ -237,6 +240,7 @@ class _ActivationNoise:
         self._num_clipped += int(np.count_nonzero(clipped))
 
     def result(self, name: str) -> ActivationError:
+        """Return the error over all images, in parts."""
         noise = self._clipping + self._rounding
         return ActivationError(
             tensor=name,

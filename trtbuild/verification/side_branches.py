@@ -128,6 +128,7 @@ class _Graft:
         self._copies: dict[ir.Value, ir.Value] = {}
 
     def tap(self, node: ir.Node) -> Tap | None:
+        """Put a copy of `node` beside its float twin, on float inputs; None where it has no twin."""
         twin = self._twins.get(node.name or "")
         if twin is None or has_bodies(node):
             return None

@@ -24,6 +24,7 @@ class _Advice:
     reason: str = ""
 
     def fits(self, operator: str, reason: str) -> bool:
+        """Return whether it is about this operator and TensorRT's reason for refusing it."""
         known = not self.operators or operator in self.operators
         return known and bool(re.search(self.reason, reason, re.IGNORECASE))
 

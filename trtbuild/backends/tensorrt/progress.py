@@ -41,6 +41,7 @@ def interruptible() -> Iterator[Interruption]:
     interruption = Interruption()
 
     def note(number: int, frame: Any) -> None:
+        """Remember what ends the build; raising in a handler would be lost in the native code."""
         if number == signal.SIGINT:
             interruption.cause = KeyboardInterrupt()
             return

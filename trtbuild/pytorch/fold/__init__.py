@@ -175,6 +175,7 @@ class _Folding:
             self.samples.append((other, 2))
 
     def run(self) -> tuple[nn.Module, FoldReport]:
+        """Return the module with all folds that hold, and what became of each layer."""
         barred: dict[str, str] = {}
         notes: tuple[str, ...] = ()
         if self.unverifiable:

@@ -28,6 +28,7 @@ def make_allocator(tensorrt: TensorRT, device: Device) -> Any:
         def reallocate_output_async(
             self, name: str, memory: int, size: int, alignment: int, stream: int
         ) -> int | None:
+            """Return the address of at least `size` bytes; None tells TensorRT that there are none."""
             del name, memory, alignment, stream  # CUDA aligns to 256 bytes, as TensorRT asks
             try:
                 if self.buffer is None or self.buffer.nbytes < size:

@@ -48,6 +48,7 @@ def write_through(tensorrt: TensorRT, path: Path, build: Callable[[Any], bool]) 
             self._stream = stream
 
         def write(self, data: bytes) -> int:
+            """Return how many bytes were written; 0 ends the build."""
             try:
                 return self._stream.write(data)
             except OSError as error:
@@ -102,6 +103,7 @@ def _make_reader(tensorrt: TensorRT, stream: BinaryIO, failed: list[OSError]) ->
             super().__init__()
 
         def read(self, num_bytes: int, cuda_stream: int) -> bytes:
+            """Return the next bytes, at most `num_bytes`; none ends the reading."""
             del cuda_stream
             try:
                 return stream.read(min(num_bytes, _PART))
@@ -110,6 +112,7 @@ def _make_reader(tensorrt: TensorRT, stream: BinaryIO, failed: list[OSError]) ->
                 return b""
 
         def seek(self, offset: int, where: Any) -> bool:
+            """Go to `offset`; return whether that worked."""
             try:
                 stream.seek(offset, places[where.name])
             except OSError as error:
