@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from trtbuild.cli.main import _COMMANDS
@@ -56,6 +57,38 @@ def test_every_command_line_has_options_that_there_are(page):
             known |= {*one.opts, *one.secondary_opts}
         given = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
         unknown += [(line, word) for word in given if word not in known]
+    assert unknown == []
+
+
+# Options of other programs that the pages tell how to call.
+OF_OTHERS = {
+    *("--extra-index-url", "--index-url", "--system-site-packages"),  # pip and venv
+    *("--build-arg", "--gpus", "--rm", "--model-repository"),  # docker and Triton
+    *("--calib", "--exportLayerInfo", "--stronglyTyped"),  # trtexec
+}
+
+
+def options_of(name):
+    """The options of a command and of those below it."""
+    command = importlib.import_module(f"trtbuild.cli.{name.replace('-', '_')}").command
+    return {
+        flag
+        for one in (command, *getattr(command, "commands", {}).values())
+        for parameter in one.get_params(click.Context(one))
+        for flag in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+
+def test_options_that_pages_name_in_sentences_are_there():
+    scripts = [PROJECT / "trtbuild" / "pytest_plugin.py", *PROJECT.glob("samples/*/*.py")]
+    theirs = " ".join(path.read_text(encoding="utf-8") for path in scripts)
+    known = OF_OTHERS.union(*(options_of(name) for name in _COMMANDS))
+    unknown = [
+        (page.name, flag)
+        for page in PAGES
+        for flag in re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text(encoding="utf-8"))
+        if flag not in known and f'"{flag}"' not in theirs
+    ]
     assert unknown == []
 
 

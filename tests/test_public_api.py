@@ -58,8 +58,8 @@ def imported_by(source):
         try:
             made = importlib.import_module(module)
             names[name] = getattr(made, attribute) if attribute else made
-        except (ImportError, AttributeError):
-            names[name] = Any  # an optional package
+        except (ImportError, AttributeError, MissingError):
+            names[name] = Any  # an optional package, or a name that needs one
     return names
 
 
