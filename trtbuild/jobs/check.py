@@ -111,12 +111,12 @@ def check_network(recipe: CheckRecipe, progress: Progress = silent) -> NetworkCh
     progress("parse", 0, 1)
     found = find_refusals_apart(tensorrt, recipe.model, recipe.tensorrt.plugins)
     progress("parse", 1, 1)
-    trial = None
+    built = None
     if recipe.build and not found.refused:
-        trial = _trial(tensorrt, recipe, progress)
+        built = _built(tensorrt, recipe, progress)
     wanting = dict.fromkeys(one.operator for one in found.refused if one.needs_plugin)
     return NetworkCheck(
-        recipe.model.name, str(tensorrt), found.refused, tuple(wanting), found.unseen_behind, trial
+        recipe.model.name, str(tensorrt), found.refused, tuple(wanting), found.unseen_behind, built
     )
 
 
@@ -143,7 +143,7 @@ def _parser(backend: str) -> TensorRT:
     )
 
 
-def _trial(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> BuildTrial:
+def _built(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> BuildTrial:
     """Build the network as its file says it."""
     options = recipe.tensorrt
     TensorRTBackend(product=tensorrt.product).check(options, int8=False, fp16=True)

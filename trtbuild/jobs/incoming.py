@@ -1,4 +1,4 @@
-"""A network that is in INT8 already is built as it came: scales kept, gaps filled, judged in float."""
+"""A network that is in INT8 already is built with its own scales: they are kept, gaps filled, judged in float."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was judged.
+    """One figure that was held against a limit.
 
     Attributes:
         suite: the checks it belongs to.

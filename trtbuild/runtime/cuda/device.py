@@ -70,11 +70,6 @@ class Device:
         """Name of the provider: ``pycuda``, ``cuda-python`` or ``torch``."""
         return self._provider.name
 
-    @property
-    def supports_graphs(self) -> bool:
-        """Whether the provider can capture a stream into a CUDA graph."""
-        return self._provider.graphs is not None
-
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Make the GPU's primary context current for a block; calls into TensorRT belong inside.
@@ -198,14 +193,14 @@ class Device:
             )
         return self._provider.graphs
 
-    def _own(self, thing: Any, destroy: Callable[[Any], None]) -> Callable[[], None]:
-        """Remember that `thing` must be given back, and answer how."""
+    def _own(self, handle: Any, destroy: Callable[[Any], None]) -> Callable[[], None]:
+        """Return what gives `handle` back; `close` does it where nobody has."""
         key = object()
 
         def give_back() -> None:
             if self._owned.pop(key, None):
                 with self.active():
-                    destroy(thing)
+                    destroy(handle)
 
         self._owned[key] = give_back
         return give_back

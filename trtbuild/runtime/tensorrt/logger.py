@@ -117,12 +117,12 @@ def explained(
         raise kind(f"{what}: {reason}. {remedy}".rstrip()) from error
 
 
-def made(thing: Any, what: str, log: Log) -> Any:
+def made(result: Any, what: str, log: Log) -> Any:
     """Return what the library made.
 
     Raises:
         InputError: it made nothing, which the bindings answer with None.
     """
-    if thing is None:
+    if result is None:
         raise InputError(f"TensorRT makes no {what}: {log.reason()}.")
-    return thing
+    return result
