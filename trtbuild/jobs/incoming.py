@@ -1,4 +1,4 @@
-"""A network that is in INT8 already is built with its own scales: they are kept, gaps filled, judged in float."""
+"""A network that is in INT8 already is built with its own scales: gaps are filled, and float judges it."""
 
 from __future__ import annotations
 
