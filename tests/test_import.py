@@ -53,6 +53,15 @@ def test_importing_the_packages_loads_nothing_heavy():
     assert loaded.strip() == "[]"
 
 
+def test_the_process_that_runs_networks_apart_loads_no_graph_library():
+    heavy = (*OPTIONAL, "numba", "onnx", "onnx_ir", "sympy")
+    loaded = run(
+        "import sys, trtbuild.runtime.isolated_worker\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    assert loaded.strip() == "[]"
+
+
 def test_help_loads_no_backend():
     loaded = run(
         "from trtbuild.cli.main import run\nassert run(['--help']) == 0\n"

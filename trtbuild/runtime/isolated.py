@@ -15,8 +15,6 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
 from trtbuild.errors import ExecutionError, OutOfTimeError
 from trtbuild.runtime.child import how_it_ended, start_module
 
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy as np
+    import onnx_ir as ir
 
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.session import Feeds
@@ -204,6 +203,8 @@ class IsolatedSession:
 
 
 def _sent(tensor: ir.TensorProtocol) -> MappedWeight | np.ndarray:
+    import onnx_ir as ir  # the other process reads this module, and does without
+
     if isinstance(tensor, ir.ExternalTensor) and tensor.dtype.itemsize >= 1:
         dims = tuple(int(size) for size in tensor.shape.numpy())
         return MappedWeight(tensor.path, tensor.offset or 0, tensor.dtype.numpy().str, dims)

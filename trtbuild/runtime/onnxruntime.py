@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import ExecutionError, MissingError, ModelError
 from trtbuild.machine import cpuinfo, usable_cpus
-from trtbuild.model import model_bytes, num_weight_bytes, temporary_file
 from trtbuild.model.signature import BATCH_AXES, TensorSpec, read_batch_axes, with_batch_axes
 
 if TYPE_CHECKING:
@@ -218,11 +216,12 @@ def _readable(model: ir.Model | Path | bytes) -> Iterator[str | bytes]:
     The weights of a large network go through a file, which ONNX Runtime maps: a protobuf ends at 2 GiB,
     and is another copy in memory.
     """
-    if isinstance(model, bytes):
-        yield model
-    elif isinstance(model, Path):
-        yield str(model)
-    elif num_weight_bytes(model) < _LARGE:
+    if isinstance(model, bytes | Path):
+        yield model if isinstance(model, bytes) else str(model)
+        return
+    from trtbuild.model import model_bytes, num_weight_bytes, temporary_file
+
+    if num_weight_bytes(model) < _LARGE:
         yield model_bytes(model)
     else:
         with temporary_file(model) as path:
@@ -267,6 +266,8 @@ def _multiplies_exactly() -> bool:
 
 def has_operator(domain: str, op_type: str) -> bool:
     """Return whether ONNX or ONNX Runtime, on CPU, has the operator; the empty domain is ONNX's."""
+    import onnx
+
     of_onnx = domain in ("", "ai.onnx") and onnx.defs.has(op_type)
     return of_onnx or (domain, op_type) in _kernels()
 
