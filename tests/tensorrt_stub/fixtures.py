@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PROJECT = Path(__file__).resolve().parents[2]
-CACHE = Path(os.environ.get("TRTBUILD_TEST_CACHE", PROJECT / ".cache" / "tests"))
 HERE = Path(__file__).parent
+
+# What was downloaded and compiled serves all checkouts: PyCUDA alone takes minutes. Names say of what it is.
+_USER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trtbuild-tests"
+CACHE = Path(os.environ.get("TRTBUILD_TEST_CACHE", _USER)) / str(sys.implementation.cache_tag)
 
 BINDINGS = {10: "tensorrt-cu13-bindings==10.16.1.11", 11: "tensorrt-cu13-bindings==11.4.0.106"}
 LEAN_BINDINGS = "tensorrt-lean-cu13-bindings==10.16.1.11"
@@ -120,8 +124,11 @@ def _module_of(scenario: Callable[..., Any]) -> str:
 def fetch(requirement: str) -> Path:
     """Download a wheel once and answer the folder that it is unpacked in; skips where that fails."""
     target = CACHE / requirement.replace("==", "-")
-    if target.is_dir():
-        return target
+    with _alone(target):
+        return target if target.is_dir() else _fetched(requirement, target)
+
+
+def _fetched(requirement: str, target: Path) -> Path:
     partial = target.with_name(f"{target.name}.{os.getpid()}")
     wheels = partial / "wheels"
     wheels.mkdir(parents=True)
@@ -147,8 +154,11 @@ def compile_libraries(major: int) -> Path:
     if compiler is None:
         pytest.skip("there is no C compiler ('cc') to compile the stand-in libraries with")
     target = CACHE / f"native-{major}-{_stamp()}"
-    if target.is_dir():
-        return target
+    with _alone(target):
+        return target if target.is_dir() else _compiled(compiler, major, target)
+
+
+def _compiled(compiler: str, major: int, target: Path) -> Path:
     partial = target.with_name(f"{target.name}.{os.getpid()}")
     partial.mkdir(parents=True)
 
@@ -169,8 +179,11 @@ def compile_libraries(major: int) -> Path:
 def build_pycuda() -> Path:
     """Build pycuda from its sources once, unoptimised, against the stand-in driver; skips where it cannot."""
     target = CACHE / f"pycuda-{PYCUDA}"
-    if target.is_dir():
-        return target
+    with _alone(target):
+        return target if target.is_dir() else _built(target)
+
+
+def _built(target: Path) -> Path:
     nvcc = shutil.which("nvcc")
     header = next((p for p in _cuda_roots(nvcc) if (p / "include" / "cuda.h").is_file()), None)
     if header is None:
@@ -191,6 +204,17 @@ def build_pycuda() -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Let one process make `target`, while others that want it wait."""
+    import fcntl
+
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _cuda_roots(nvcc: str | None) -> list[Path]:
@@ -223,11 +247,8 @@ def _stamp() -> str:
 
 
 def _put(partial: Path, target: Path) -> None:
-    """Move a finished folder into place; another process may have been faster."""
-    try:
-        partial.rename(target)
-    except OSError:
-        shutil.rmtree(partial)
+    """Move a finished folder into place: it is there whole, or not at all."""
+    partial.rename(target)
 
 
 def environment(major: int) -> dict[str, str]:
