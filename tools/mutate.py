@@ -135,6 +135,10 @@ PLACES = (
           "trtbuild/search/test_search.py"),
     Place("trtbuild/search/sensitivity.py", "(score(without) - base) / (costs[group.name] + each)",
           "score(without) - base", "trtbuild/search/test_search.py"),
+    Place("trtbuild/search/channel_choice.py", "scale = np.maximum(tried, least)", "scale = tried",
+          "trtbuild/search/test_channel_scaling.py"),
+    Place("trtbuild/search/channel_sites.py", "(value, None) if limit is None else (before, limit)",
+          "before, None", "trtbuild/search/test_channel_scaling.py"),
     # latency
     Place(_REGRESS, "CONFIDENCE = 0.995", "CONFIDENCE = 0.95", "trtbuild/latency/test_regress.py"),
     Place("trtbuild/options/measure.py", "DEFAULT_MARGIN_PERCENT = 2.0", "DEFAULT_MARGIN_PERCENT = 5.0",
