@@ -15,6 +15,7 @@ import pytest
 
 import calibrators
 import trtbuild
+from trtbuild import MissingError
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGE = (PROJECT / "docs" / "python-api.md").read_text(encoding="utf-8")

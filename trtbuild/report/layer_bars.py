@@ -55,6 +55,7 @@ class _Layer:
 
     @property
     def level(self) -> Level:
+        """How much it spoils the outputs alone in INT8, as a colour."""
         if self.effect is None:
             return Level.OFF
         alone = self.effect.alone_sqnr_db
@@ -64,6 +65,7 @@ class _Layer:
 
     @property
     def height(self) -> float:
+        """Of its bar, from 0 (nothing is lost) to 1."""
         if self.effect is None:
             return 0.0
         share = (_NOTHING_DB - self.effect.alone_sqnr_db) / (_NOTHING_DB - _ALL_DB)

@@ -88,9 +88,11 @@ class _Parent:
         os._exit(1)
 
     def progress(self, stage: str, done: int, total: int | None) -> None:
+        """Let the parent show how far a phase of the build is."""
         self.tell("progress", stage, done, total)
 
     def count(self, names: Sequence[str]) -> Any:
+        """Return the values that inputs have in the calibration data, which the parent counts."""
         self.tell("count", list(names))
         return self.hear()
 
