@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact, Record
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbuild.backends.base import Backend, Engine
+    from trtbuild.data import Batch
     from trtbuild.jobs.paths import Besides
     from trtbuild.latency.measure import Samples
     from trtbuild.recipe import EngineRecipe
@@ -208,28 +209,10 @@ def _built(
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
     files = _write_network(artifact, output) if recipe.int8 else {}
-    task = task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess)
     chosen = chosen_backends(recipe)
-    by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
-    if recipe.int8 and not by_nvidia:
-        check_form(output / _form_name(artifact), recipe.model, recipe.tensorrt.plugins)
-    with contextlib.ExitStack() as stack:
-        request = _request(artifact, plan, recipe, output, progress)
-        engines, sessions = _opened(chosen, request, recipe, stack)
-        everything, few = compare_with_float(
-            artifact,
-            sessions,
-            plan.verification,
-            recipe.batch_size,
-            task,
-            recipe.data.preprocess,
-            progress,
-            fp16=recipe.fp16 and by_nvidia,
-        )
-        latency: Mapping[str, Samples] = {}
-        if recipe.latency and sessions:
-            latency = time_against_float(artifact, sessions, few, recipe.latency, progress)
-    artifact, comparisons = with_stages(artifact, everything)
+    found = _measured(chosen, artifact, plan, recipe, output, progress)
+    engines, few = found.engines, found.few
+    artifact, comparisons = with_stages(artifact, found.comparisons)
     layers = find_fault(artifact, comparisons, few, progress)
     result = EngineResult(
         artifact=artifact,
@@ -241,8 +224,8 @@ def _built(
             **{name: what for one in engines.values() for name, what in one.files.items()},
         },
         comparisons=comparisons,
-        verdicts=_verdicts(recipe, comparisons) | stage_verdicts(recipe, everything),
-        latency=latency,
+        verdicts=_verdicts(recipe, comparisons) | stage_verdicts(recipe, found.comparisons),
+        latency=found.latency,
         manifest=output / _manifest_name(artifact),
         kept_apart=recipe.calibration is None and artifact.came_in_float,
         layers=layers,
@@ -263,6 +246,47 @@ def _verdicts(recipe: EngineRecipe, comparisons: Mapping[str, Comparison]) -> di
         name: judge(comparison, Gate() if name == PORTABLE else recipe.gate)
         for name, comparison in comparisons.items()
     }
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Engines by name, what they answer beside float on all images and on a few of them, and times."""
+
+    engines: dict[str, Engine]
+    comparisons: dict[str, Comparison]
+    few: tuple[Batch, ...]
+    latency: Mapping[str, Samples]
+
+
+def _measured(
+    chosen: tuple[tuple[Backend, str], ...],
+    artifact: Artifact,
+    plan: DataPlan,
+    recipe: EngineRecipe,
+    output: Path,
+    progress: Progress,
+) -> _Measured:
+    """Build the engines, and compare and time those that run here."""
+    by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
+    if recipe.int8 and not by_nvidia:
+        check_form(output / _form_name(artifact), recipe.model, recipe.tensorrt.plugins)
+    with contextlib.ExitStack() as stack:
+        request = _request(artifact, plan, recipe, output, progress)
+        engines, sessions = _opened(chosen, request, recipe, stack)
+        comparisons, few = compare_with_float(
+            artifact,
+            sessions,
+            plan.verification,
+            recipe.batch_size,
+            task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess),
+            recipe.data.preprocess,
+            progress,
+            fp16=recipe.fp16 and by_nvidia,
+        )
+        latency: Mapping[str, Samples] = {}
+        if recipe.latency and sessions:
+            latency = time_against_float(artifact, sessions, few, recipe.latency, progress)
+    return _Measured(engines, comparisons, few, latency)
 
 
 def _opened(
