@@ -93,8 +93,8 @@ def build(capsys, model, folder, *more):
 @pytest.mark.parametrize("activations", [QuantType.QInt8, QuantType.QUInt8])
 def test_qdq_of_other_tools_keeps_every_scale(tmp_path, capsys, activations, per_channel):
     model = quantized(tmp_path, QuantFormat.QDQ, activations, per_channel=per_channel)
-    zeros = [i for i in onnx.load(model).graph.initializer if i.name.endswith("zero_point")]
-    if any(i.data_type == TensorProto.UINT8 and 127 in numpy_helper.to_array(i) for i in zeros):
+    points = [i for i in onnx.load(model).graph.initializer if i.name.endswith("zero_point")]
+    if any(i.data_type == TensorProto.UINT8 and 127 in numpy_helper.to_array(i) for i in points):
         pytest.skip("this ONNX Runtime writes uint8 around 127, which has no symmetric form")
     done = build(capsys, model, tmp_path, "--quantized")
     assert done.code == 0, done.err
