@@ -51,7 +51,7 @@ _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 
 
 _HALF_FIGURES = (
-    "the figures of the TensorRT form are of what was built: the result of each layer that is not INT8 is "
+    "the figures of TensorRT's form are of what was built: the result of each layer that is not INT8 is "
     "rounded to FP16"
 )
 
