@@ -62,7 +62,7 @@ def test_every_command_line_has_options_that_there_are(page):
 
 # Options of other programs that the pages tell how to call.
 OF_OTHERS = {
-    *("--extra-index-url", "--index-url", "--system-site-packages"),  # pip and venv
+    *("--extra-index-url", "--index-url", "--no-deps", "--system-site-packages"),  # pip and venv
     *("--build-arg", "--gpus", "--rm", "--model-repository"),  # docker and Triton
     *("--calib", "--exportLayerInfo", "--stronglyTyped"),  # trtexec
 }
@@ -81,6 +81,7 @@ def options_of(name):
 
 def test_options_that_pages_name_in_sentences_are_there():
     scripts = [PROJECT / "trtbuild" / "pytest_plugin.py", *PROJECT.glob("samples/*/*.py")]
+    scripts += PROJECT.glob("benchmarks/*.py")
     theirs = " ".join(path.read_text(encoding="utf-8") for path in scripts)
     known = OF_OTHERS.union(*(options_of(name) for name in _COMMANDS))
     unknown = [
