@@ -83,7 +83,9 @@ from .plan import Consumer as Consumer
 from .plan import Decision as Decision
 from .plan import Group as Group
 from .plan import GroupKind as GroupKind
+from .plan import OutputSteps as OutputSteps
 from .plan import Placement as Placement
+from .plan import PortableChoice as PortableChoice
 from .plan import WeightPoint as WeightPoint
 from .progress import Progress as Progress
 from .pytorch.spec import ExportSpec as ExportSpec
