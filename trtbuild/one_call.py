@@ -184,7 +184,7 @@ def build(
 
     recipe = _recipe(model, data, dict(options))
     recipe, _ = with_export(recipe, progress)
-    return Built(build_engine(recipe, progress), recipe)
+    return Built(build_engine(recipe, progress, explains=True), recipe)
 
 
 def quantize(
