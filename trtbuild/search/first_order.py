@@ -12,6 +12,7 @@ from calibrators.output_error import error_products
 from trtbuild.gradients import backward_network
 from trtbuild.model.names import Names
 from trtbuild.model.traversal import nodes_by_name
+from trtbuild.plan import GRAPH_OUTPUT
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ def _read_apart(
             copy.graph.insert_before(copy.graph[0], identity)
         else:
             copy.graph.insert_after(producer, identity)
-        for reader in placement.consumers[name]:
+        # an output of the network keeps the tensor; what rounding does there goes through nothing else
+        for reader in (one for one in placement.consumers[name] if one.node != GRAPH_OUTPUT):
             nodes[reader.node].replace_input_with(reader.index, given)
         reads[name] = given.name
     return copy, reads

@@ -32,7 +32,7 @@ swish (float[N, 3, 10, 10] image) => (float[N, 6] logits) {
 """
 
 
-def network() -> ir.Model:
+def network(text: str = TEXT) -> ir.Model:
     """One channel lies so far below zero that the hard-swish gives nothing of it, and widens the range."""
     rng = np.random.default_rng(3)
     constants = {
@@ -40,10 +40,11 @@ def network() -> ir.Model:
         "b0": np.array([-200.0, 0.3, 0, -0.2, 0.1, 0, 0.5, -0.4]),
         "w1": rng.normal(0, 0.5, (6, 8, 1, 1)),
     }
-    proto = onnx.parser.parse_model(TEXT)
+    proto = onnx.parser.parse_model(text)
     proto.graph.initializer.extend(
         onnx.numpy_helper.from_array(content.astype(np.float32), name)
         for name, content in constants.items()
+        if name in text
     )
     for number, node in enumerate(proto.graph.node):
         node.name = f"{node.op_type}_{number}"
@@ -52,7 +53,10 @@ def network() -> ir.Model:
 
 @pytest.fixture(scope="module")
 def quantized() -> Artifact:
-    model = network()
+    return quantized_network(network())
+
+
+def quantized_network(model: ir.Model) -> Artifact:
     plain = Artifact("swish", model, model)
     tensors = watched_tensors(model)
     return insert_qdq(calibrate(plain, Images(0), tensors, CalibrateOptions(method="minmax")))
@@ -83,6 +87,18 @@ def test_a_scale_a_channel_is_chosen_where_one_for_all_spoils_the_engine(quantiz
     record = chosen.history[-1]
     assert record.stage == "portable form"
     assert min(record.details["errors"], key=record.details["errors"].get) == record.summary
+
+
+def test_what_a_convolution_gives_may_be_an_output_of_the_network() -> None:
+    head, _ = TEXT.split("(float[N, 6] logits)")
+    text = (
+        head
+        + """(float[N, 8, 10, 10] logits) {
+      logits = Conv <pads = [1, 1, 1, 1]> (image, w0, b0)
+    }"""
+    )
+    plain = quantized_network(network(text))
+    assert choose_portable(plain, Images(0), Effort.NORMAL).history[-1].stage == "portable form"
 
 
 def test_the_float_network_is_what_scales_of_channels_leave(quantized) -> None:
