@@ -206,11 +206,13 @@ class PortableChoice:
         steps: tensor -> its scales, of those that a convolution gives to float operators; see
             `trtbuild.quantization.output_channels`.
         in_float: tensors that are not rounded; the convolutions that give them compute in float.
+        kernels: whether what has no weights and is INT8 in this form alone (a SiLU's Sigmoid and Mul) is.
     """
 
     same_grid: bool = False
     steps: Mapping[str, OutputSteps] = field(default_factory=dict)
     in_float: frozenset[str] = frozenset()
+    kernels: bool = True
 
 
 def symmetric(amax: float) -> QuantParams:

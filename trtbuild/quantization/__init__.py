@@ -15,7 +15,13 @@ from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import place_portable, unsigned
 from trtbuild.quantization.placement import check_floats, place
 from trtbuild.quantization.ranges import plan_with_ranges
-from trtbuild.quantization.stage import insert_qdq, portable_form, portable_outputs, watched_tensors
+from trtbuild.quantization.stage import (
+    insert_qdq,
+    portable_form,
+    portable_outputs,
+    portable_placement,
+    watched_tensors,
+)
 from trtbuild.quantization.weights import quantize_weight, weight_scales
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "plan_with_ranges",
     "portable_form",
     "portable_outputs",
+    "portable_placement",
     "quantize_weight",
     "say_without_range",
     "symmetric",

@@ -59,10 +59,18 @@ WITH_INTEGER_KERNEL = frozenset({"Add", "Concat", "LeakyRelu", "Mul", "Sigmoid"}
 _FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
 
 
-def place_portable(model: ir.Model, placement: Placement) -> Placement:
-    """Place Q/DQ for ONNX Runtime around the layers that `placement` (TensorRT's) selected."""
+def place_portable(
+    model: ir.Model, placement: Placement, without: Collection[str] = ()
+) -> Placement:
+    """Place Q/DQ for ONNX Runtime around the layers that `placement` (TensorRT's) selected.
+
+    Args:
+        model: the float network.
+        placement: TensorRT's.
+        without: nodes that shall not run in integers, whatever rounds what they read.
+    """
     selected = {point.node for point in placement.weights}
-    tensors = _quantized_tensors(model, placement, placement.in_float)
+    tensors = _quantized_tensors(model, placement, placement.in_float, without)
     quantized = tensors.quantized
     consumers = _consumers(model, placement, tensors)
     roots: dict[str, frozenset[str]] = {}
@@ -273,11 +281,16 @@ class _Tensors:
     kernels: set[str]
 
 
-def _quantized_tensors(model: ir.Model, placement: Placement, floats: Collection[str]) -> _Tensors:
+def _quantized_tensors(
+    model: ir.Model,
+    placement: Placement,
+    floats: Collection[str],
+    without: Collection[str] = (),
+) -> _Tensors:
     selected = {point.node for point in placement.weights}
     layers_in_float = {g.name for g in placement.groups if g.kind is GroupKind.LAYER and not g.int8}
     ahead = {_name(v): met for v, met in met_layers(model, selected, layers_in_float).items()}
-    possible, possible_kernels = _possible(model, selected, floats)
+    possible, possible_kernels = _possible(model, selected, floats, without)
     quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
     kernels: set[str] = set()
     made: set[str] = set()
@@ -305,7 +318,7 @@ def _quantized_tensors(model: ir.Model, placement: Placement, floats: Collection
 
 
 def _possible(
-    model: ir.Model, selected: set[str], floats: Collection[str]
+    model: ir.Model, selected: set[str], floats: Collection[str], without: Collection[str]
 ) -> tuple[set[str], set[str]]:
     """Names of the tensors that could get a pair, and of the nodes that could run in integers."""
     quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
@@ -317,7 +330,7 @@ def _possible(
     while grew:
         before = len(quantized)
         for node in model.graph:
-            if not _runs_in_integers(node, quantized, selected):
+            if node.name in without or not _runs_in_integers(node, quantized, selected):
                 continue
             kernels.add(node.name or "")
             if node.name not in floats:

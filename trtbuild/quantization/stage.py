@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from calibrators import Calibration, TensorRange
     from trtbuild.target import Target
 
-__all__ = ["insert_qdq", "portable_form", "portable_outputs", "watched_tensors"]
+__all__ = [
+    "insert_qdq",
+    "portable_form",
+    "portable_outputs",
+    "portable_placement",
+    "watched_tensors",
+]
 
 # The zero point with which uint8 has the steps of signed INT8.
 _MIDDLE = 128
@@ -150,9 +156,16 @@ def portable_form(artifact: Artifact) -> ir.Model:
     return insert(model, replace(plan, int32_biases=integer_biases(model, placed)))
 
 
+def portable_placement(artifact: Artifact) -> Placement:
+    """Return where Q/DQ go in ONNX Runtime's form of a quantized artifact, as it was chosen."""
+    placement, choice = artifact.placement, artifact.portable or PortableChoice()
+    assert placement is not None
+    kernels = [group.name for group in placement.groups if group.kind is GroupKind.KERNEL]
+    return place_portable(artifact.model, placement, () if choice.kernels else kernels)
+
+
 def _portable_plan(artifact: Artifact) -> tuple[Placement, Plan]:
-    assert artifact.placement is not None
-    placement = place_portable(artifact.model, artifact.placement)
+    placement = portable_placement(artifact)
     return placement, plan_with_ranges(artifact.model, placement, _calibration(artifact), unsigned)
 
 

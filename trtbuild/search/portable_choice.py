@@ -5,7 +5,8 @@ costs at run time, as long as more than a decibel lies between the two forms:
 
 1. what both forms round gets a grid of its own, or TensorRT's: of values that hardly change, such as a plain
    background's, no rule says which is nearer;
-2. what convolutions give to float operators gets a scale for each channel (`output_steps`), for a Mul each;
+2. what convolutions give to float operators gets a scale for each channel (`output_steps`), for a Mul each; a
+   SiLU's Sigmoid and Mul, and what else has no weights and is INT8 in this form alone, compute in float;
 3. of the convolutions where that still costs the outputs most, a quarter or a half computes in float.
 
 The share in float goes by the expected error of the outputs; the check images, which choose no scale, say
@@ -23,7 +24,7 @@ from trtbuild.errors import ModelError
 from trtbuild.model.edits import tapped
 from trtbuild.plan import PortableChoice
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import place_portable, portable_form, portable_outputs
+from trtbuild.quantization import portable_form, portable_outputs, portable_placement
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.choose_ranges import CheckImages
 from trtbuild.search.measured import Measure, parts_of
@@ -135,17 +136,17 @@ class _Choice:
             steps = {name: one.steps for name, one in scored.items() if name not in few}
             for grid, same in _GRIDS.items():
                 what = f"{grid}, {len(steps)} tensors with a scale a channel, {len(few)} in float"
-                self._try(what, PortableChoice(same, steps, few))
+                self._try(what, PortableChoice(same, steps, few, kernels=False))
 
 
 def _scored(artifact: Artifact, images: CheckImages) -> Mapping[str, Scored]:
     """Scales for the channels of what convolutions give to float operators; nothing where gradients fail."""
+    artifact = replace(artifact, portable=PortableChoice(kernels=False))
     tensors = portable_outputs(artifact)
     few = images.others[:_MOST_CHOOSING]
     if not tensors or not few:
         return {}
-    assert artifact.placement is not None
-    placement = place_portable(artifact.model, artifact.placement)
+    placement = portable_placement(artifact)
     session = open_session(tapped(artifact.model, images.measured), Execution.FLOAT)
     try:
         outputs = [session.run(one) for one in few]
