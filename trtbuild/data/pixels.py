@@ -76,7 +76,7 @@ def _pixels(image: ImageFile.ImageFile, content: bytes, channels: int | None) ->
 
 
 def _has_sixteen_bits(image: ImageFile.ImageFile) -> bool:
-    return any(_SIXTEEN_BITS.search(_raw_mode(tile.args)) for tile in image.tile)
+    return any(_SIXTEEN_BITS.search(_raw_mode(tile[3])) for tile in image.tile)
 
 
 def _raw_mode(arguments: object) -> str:
@@ -91,9 +91,13 @@ def _sixteen_bits(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
     """
     upper = np.asarray(image).astype(np.uint16)
     with Image.open(io.BytesIO(content)) as again:
-        if not all(re.fullmatch(r"RGBA?;16[BL]", _raw_mode(tile.args)) for tile in again.tile):
+        if not all(re.fullmatch(r"RGBA?;16[BL]", _raw_mode(tile[3])) for tile in again.tile):
             raise ValueError("16 bits a channel are read of grey, RGB and RGBA images only")
-        again.tile = [tile._replace(args=_in_other_order(tile.args)) for tile in again.tile]
+        for place, tile in enumerate(again.tile):
+            other = _in_other_order(tile[3])
+            # before Pillow 11 a tile is a plain tuple
+            named = hasattr(tile, "_replace")
+            again.tile[place] = tile._replace(args=other) if named else (*tile[:3], other)
         lower = np.asarray(again)
     together: np.ndarray = upper * np.uint16(256) + lower
     return together
