@@ -153,7 +153,7 @@ def _judged(
     if figures:
         main = figures[0]
         limit = _LIMIT_ON.get(main.unit, f"{main.estimate.value:.4g}")
-        return f"set a limit on the {main.name}", {"--min-agreement": limit}, ""
+        return f"set a limit on '{main.name}'", {"--min-agreement": limit}, ""
     return "say what the network is for, or limit the SQNR", {"--min-sqnr": "20"}, ""
 
 

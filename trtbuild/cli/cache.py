@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.help import ListingGroup, SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.recipe import CacheDiffRecipe, ConvertRecipe
@@ -16,7 +16,7 @@ __all__ = ["command"]
 _PATH = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.group("cache")
+@click.group("cache", cls=ListingGroup)
 def command() -> None:
     """Show, compare and convert TensorRT calibration caches."""
 

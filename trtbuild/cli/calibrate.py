@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.help import ListingGroup, SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, page_option
@@ -25,7 +25,7 @@ _ALL_METHODS = click.option(
 )
 
 
-class _DefaultsToRun(click.Group):
+class _DefaultsToRun(ListingGroup):
     """``calibrate MODEL`` is short for ``calibrate run MODEL``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

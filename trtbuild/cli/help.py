@@ -11,13 +11,21 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["HELP_NAMES", "SectionedCommand", "SectionedOption", "wide_as_the_terminal"]
+__all__ = [
+    "HELP_NAMES",
+    "ListingGroup",
+    "SectionedCommand",
+    "SectionedOption",
+    "wide_as_the_terminal",
+]
 
 HELP_NAMES = ["-h", "--help"]
 
 # A command of fewer options than this shows all of them at once.
 _FEW = 24
 _WIDEST = 120
+# Letters of a first sentence: more than any has.
+_SENTENCE = 1000
 
 
 class SectionedOption(click.Option):
@@ -29,6 +37,18 @@ class SectionedOption(click.Option):
         super().__init__(*args, **kwargs)
         self.section = section
         self.essential = essential
+
+
+class ListingGroup(click.Group):
+    """A group whose help says of each command its whole first sentence, where click cuts it off."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, in the order of their names."""
+        commands = {name: self.commands[name] for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(limit=_SENTENCE)) for name, one in commands.items()]
+            )
 
 
 class SectionedCommand(click.Command):

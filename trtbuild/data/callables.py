@@ -243,7 +243,7 @@ def _items_of(found: Any, spec: str) -> Iterator[Any]:
         yield from (found[number] for number in range(len(found)))
     else:
         raise DataError(
-            f"'{spec}' returned {_kind(found)}; it must yield or return batches: dicts of arrays, "
+            f"'{spec}' returned something {_kind(found)}; it must yield or return batches: dicts of arrays, "
             "(inputs, label), arrays, or an object with get_next."
         )
 

@@ -79,7 +79,7 @@ def check_fits(cache: CalibrationCache, names: Collection[str]) -> None:
         first, own = next(iter(cache.scales)), next(iter(sorted(names)), "")
         raise InputError(
             f"the cache belongs to another network: none of its {len(cache.scales)} tensors, such as "
-            f"'{first}', is one of the network's, such as '{own}'."
+            f"'{first}', is one of the network's, such as '{own}'; give the ONNX file that was calibrated."
         )
 
 

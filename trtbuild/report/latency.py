@@ -52,7 +52,7 @@ def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) ->
             latency_section([(one.name, one) for one in result.samples], device=result.device),
         ),
         checks=checks,
-        verdict=_verdict(checks),
+        verdict=_verdict(result.verdicts, checks),
         data=result.to_json(),
     )
 
@@ -66,12 +66,14 @@ def _check(verdict: LatencyVerdict, is_strict: bool) -> Check:
     return Check("latency", "latency", f"against {verdict.base}", outcome, str(verdict))
 
 
-def _verdict(checks: Sequence[Check]) -> str:
+def _verdict(verdicts: Sequence[LatencyVerdict], checks: Sequence[Check]) -> str:
     if not checks:
         return ""
     outcomes = {check.outcome for check in checks}
+    if any(verdict.answer is Answer.SLOWER for verdict in verdicts):
+        return "it is slower"
     if Outcome.FAILED in outcomes:
-        return "it is slower, or may be"
+        return "it may be slower"
     return "it cannot be told to be slower" if Outcome.UNKNOWN in outcomes else "it is not slower"
 
 

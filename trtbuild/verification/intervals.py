@@ -53,6 +53,10 @@ class Estimate:
         """Return the estimate in another unit; `factor` is positive."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
+    def within(self, least: float, greatest: float) -> Estimate:
+        """Return the estimate with its interval cut to what a mean of such values can be."""
+        return Estimate(self.value, max(self.low, least), min(self.high, greatest))
+
 
 def student_quantile(probability: float, degrees: int) -> float:
     """Quantile of Student's t distribution; exact for 1 and 2 degrees of freedom.
@@ -192,8 +196,7 @@ def percent_of_mean(shares: Moments) -> Estimate:
     """
     if shares.count and shares.variance == 0.0 and shares.mean in (0.0, 1.0):
         return percent(round(shares.mean) * shares.count, shares.count)
-    mean = shares.estimate().times(100.0)
-    return Estimate(mean.value, max(mean.low, 0.0), min(mean.high, 100.0))
+    return shares.estimate().times(100.0).within(0.0, 100.0)
 
 
 def ratio_of_sums(tops: Sequence[float], bottoms: Sequence[float]) -> Estimate | None:

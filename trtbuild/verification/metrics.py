@@ -326,8 +326,7 @@ class OutputMetrics:
     def _mean_cosine(self) -> Estimate:
         if not self._cosine.count:
             return Estimate(math.nan, math.nan, math.nan)
-        mean = self._cosine.estimate()
-        return Estimate(mean.value, max(mean.low, -1.0), min(mean.high, 1.0))
+        return self._cosine.estimate().within(-1.0, 1.0)
 
 
 def _rows(array: np.ndarray, rows: int) -> np.ndarray:

@@ -98,8 +98,8 @@ def rule(verdicts: Iterable[Verdict], below_floor: Sequence[str] = ()) -> Ruling
 def _without_limit(below_floor: Sequence[str]) -> str:
     if below_floor:
         return (
-            f"no limit was set, and {below_floor[0]}; set one, such as --min-agreement, --min-sqnr or "
-            "--max-top1-drop, to have the engine judged and a better one looked for"
+            f"no limit was set, and {below_floor[0]}; set one, such as --min-agreement, --min-sqnr or, with "
+            "--labels, --max-top1-drop, to have the engine judged and a better one looked for"
         )
     return (
         "all values are finite, and no limit was set; set one, such as --min-agreement, --min-sqnr or, with "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class UserFunction:
         except Exception as error:
             raise OptionError(
                 f"the {self._kind} '{self.name}' raised {type(error).__name__}: {error}"
+                f"{_called_with(arguments)}"
             ) from error
 
     def scores(self, answer: Any, num_samples: int) -> np.ndarray:
@@ -76,6 +78,17 @@ class UserFunction:
                 f" number, or one for each of the {num_samples} images."
             )
         return scores.reshape(-1)
+
+
+def _called_with(arguments: tuple[Any, ...]) -> str:
+    """What a call gave: the names of outputs are what a wrong function asks for."""
+    if not arguments:
+        return ""
+    given = (
+        f"a dict of {sorted(one)}" if isinstance(one, Mapping) else type(one).__name__
+        for one in arguments
+    )
+    return f"; it was called with {len(arguments)} arguments: {', '.join(given)}."
 
 
 def _short(answer: Any) -> str:

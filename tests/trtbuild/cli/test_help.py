@@ -72,6 +72,15 @@ def test_every_example_is_a_command_line_that_parses(name, line, capsys) -> None
     command.make_context(words[0], rest, parent=context)
 
 
+@pytest.mark.parametrize("name", ["cache", "calibrate"])
+def test_what_a_group_says_of_its_commands_is_not_cut_off(name, capsys) -> None:
+    listed = trtbuild(capsys, name, "--help").out.rpartition("Commands:")[2]
+    assert "..." not in listed
+    words = " ".join(listed.split())
+    for command in COMMANDS[name].commands.values():
+        assert " ".join(command.help.split("\n\n")[0].split()) in words
+
+
 def test_help_of_calibrate_lists_its_options(capsys) -> None:
     text = trtbuild(capsys, "calibrate", "--help").out
     assert "--calibrator" in text

@@ -404,7 +404,7 @@ def test_callable_may_write_over_the_arrays_that_it_gave(module):
         ("scalars", "batch axis"),
         ("absent", "has no 'absent'"),
         ("value", "is not a function"),
-        ("returns_number", "returned of the type int"),
+        ("returns_number", "returned something of the type int"),
         ("ends_python", "SystemExit: 3"),
         ("three", r"a tuple of 3"),
         ("no_class", "a label is one whole number a row"),

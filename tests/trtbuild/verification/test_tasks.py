@@ -241,6 +241,13 @@ def test_a_box_that_moved_or_changed_its_class_is_another_object() -> None:
         assert low <= found.main.estimate.value <= high
 
 
+def test_a_mean_of_overlaps_has_no_interval_beyond_one() -> None:
+    moved = yolov8()
+    moved["y"][1, 0, 0] += 3
+    overlaps = judged(Detect("yolov8"), yolov8(), moved).others[0].estimate
+    assert 0.0 <= overlaps.low < overlaps.value < overlaps.high == 1.0
+
+
 def test_what_stands_behind_the_scores_is_no_class() -> None:
     masks = np.full((2, 5, 84), 9.0, np.float32)
     outputs = {"y": np.concatenate([yolov8()["y"], masks], 1)}
@@ -402,7 +409,7 @@ def test_a_judge_of_the_users_own() -> None:
     assert (found.main.name, found.main.estimate.value) == ("largest", 5.0)
     with pytest.raises(OptionError, match="judge 'm:text' answered"):
         judged(OwnJudge("m:text", lambda *_: "good"), {"y": x}, {"y": y})
-    with pytest.raises(OptionError, match="judge 'm:broken' raised KeyError"):
+    with pytest.raises(OptionError, match=r"'m:broken' raised KeyError: 'no'.* dict of \['y'\]"):
         judged(OwnJudge("m:broken", lambda r, c, *_: r["no"]), {"y": x}, {"y": y})
 
 

@@ -106,8 +106,10 @@ class Detect:
         others: tuple[Figure, ...] = ()
         if self._iou.count:
             others = (
-                Figure("IoU of pairs", "", self._iou.estimate()),
-                Figure("score difference of pairs", "", self._difference.estimate()),
+                Figure("IoU of pairs", "", self._iou.estimate().within(0.0, 1.0)),
+                Figure(
+                    "score difference of pairs", "", self._difference.estimate().within(0.0, 1.0)
+                ),
             )
         if self._precision is not None:
             others += self._precision.figures()

@@ -67,7 +67,7 @@ class Embed:
     def result(self) -> TaskScore:
         """Return the share of equal nearest neighbours (Wilson), Spearman of all pairs, mean cosine."""
         count = len(self._names)
-        cosine = Figure("cosine", "", self._cosine.estimate())
+        cosine = Figure("cosine", "", self._cosine.estimate().within(-1.0, 1.0))
         settings = f"output '{self._output}', neighbours among {count}"
         if count < 3:
             return TaskScore("embed", settings, count, None, (cosine,))
