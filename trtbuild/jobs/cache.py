@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CacheDiff", "Converted", "compare_caches", "convert", "read_cache"]
 
+# The first line is TRT-<version>-<algorithm>.
+_CACHE_BEGINS = b"TRT-"
+
 
 @dataclass(frozen=True)
 class CacheDiff:
@@ -112,13 +115,15 @@ def convert(recipe: ConvertRecipe) -> Converted:
     Raises:
         ModelError: a network cannot be read.
         InputError: the cache cannot be read.
-        OptionError: a pattern does not fit the network, or the version is none.
+        OptionError: a cache was given without its network, a pattern does not fit the network, or the
+            version is none.
         OutputError: a file cannot be written.
     """
     beside = recipe.output.with_suffix(".cache") if recipe.model is None else None
     reads = named_inputs(the_source=recipe.source, the_network=recipe.model)
     check_paths(reads, [recipe.output, beside])
     if recipe.model is None:
+        _check_is_network(recipe.source)
         migration = to_cache(read_model(recipe.source), recipe.tensorrt_version)
         assert migration.cache is not None
         files = write_model(migration.model, recipe.output)
@@ -131,3 +136,13 @@ def convert(recipe: ConvertRecipe) -> Converted:
         return Converted(migration, tuple(write_model(migration.model, recipe.output)))
     half, kept = to_half(migration.model, cache.amaxes)
     return Converted(migration, tuple(write_model(half, recipe.output)), tuple(kept))
+
+
+def _check_is_network(path: Path) -> None:
+    """Refuse a cache where a network alone is given: its scales have no place without the other."""
+    with path.open("rb") as file:
+        begins_as_cache = file.read(len(_CACHE_BEGINS)) == _CACHE_BEGINS
+    if begins_as_cache:
+        raise OptionError(
+            f"'{path}' is a calibration cache: name the float network that it was made for behind it."
+        )

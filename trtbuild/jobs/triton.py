@@ -138,6 +138,10 @@ def _find(place: Path) -> _Source:
         raise InputError(
             f"the engine '{place}' does not exist; give a file, or the folder of a build."
         )
+    if place.suffix == ".json":
+        raise InputError(
+            f"'{place}' is a record, and no engine; give the engine's file, or the folder of the build."
+        )
     return _Source(place, *_recorded(place))
 
 

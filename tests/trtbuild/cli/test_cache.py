@@ -141,7 +141,11 @@ def test_what_is_lost_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
             ["convert", "net.onnx", "net.cache", "-o", "q.onnx"],
             "is a network; give the cache first",
         ),
-        (["convert", "net.cache", "-o", "q.onnx"], "is not an ONNX file"),
+        (
+            ["convert", "net.cache", "-o", "q.onnx"],
+            "is a calibration cache: name the float network",
+        ),
+        (["convert", "absent.onnx", "-o", "q.onnx"], "absent.onnx"),
         (["convert", "net.onnx", "-o", "q.onnx"], "has no Q/DQ on activations"),
         (["convert", "net.cache", "net.onnx", "-o", "no/q.onnx"], "cannot write"),
         (["convert", "net.cache", "net.onnx", "-o", "q.onnx", "--float", "zz*"], "matches no node"),
