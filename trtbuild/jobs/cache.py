@@ -140,6 +140,8 @@ def convert(recipe: ConvertRecipe) -> Converted:
 
 def _check_is_network(path: Path) -> None:
     """Refuse a cache where a network alone is given: its scales have no place without the other."""
+    if not path.is_file():
+        return  # reading it as a network says so
     with path.open("rb") as file:
         begins_as_cache = file.read(len(_CACHE_BEGINS)) == _CACHE_BEGINS
     if begins_as_cache:
