@@ -189,13 +189,13 @@ def open_source(
 def _images(
     path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None, skip_broken: bool
 ) -> Source:
+    if path.is_dir() and next(path.iterdir(), None) is None:
+        raise DataError(f"the folder '{path}' is empty; give one with images or arrays.")
     if len(inputs) != 1:
         raise DataError(
             f"'{path}' holds images, and the network has {len(inputs)} inputs; "
             "give arrays or a Python callable, or --constant for all inputs but one."
         )
-    if path.is_dir() and next(path.iterdir(), None) is None:
-        raise DataError(f"the folder '{path}' is empty; give one with images or arrays.")
     if preprocess is None:
         raise DataError(
             f"'{path}' holds images: say how pixels become the input '{inputs[0].name}' with "

@@ -117,7 +117,8 @@ def measure(
             taken[name] += takers[name](many[rounds % len(many)], size, min(size - 1, 1))
         spent += _since_ms(start)
         rounds += 1
-        progress("latency", min(int(spent), total), total)
+        # the end is told once, below
+        progress("latency", min(int(spent), max(total - 1, 0)), total)
     progress("latency", total, total)
     images = batch_size if batch_size is not None else _batch_size(many[0])
     return {

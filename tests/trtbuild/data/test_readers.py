@@ -457,3 +457,9 @@ def test_images_of_several_sizes_never_share_a_batch():
         for n, shape in enumerate(shapes)
     ]
     assert [batch.names for batch in batches(samples, 3)] == [("0", "1"), ("2",), ("3",)]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_empty_folder_is_not_said_to_hold_images(tmp_path, count):
+    with pytest.raises(DataError, match="is empty"):
+        open_source(str(tmp_path), [FLOATS] * count, None)

@@ -104,3 +104,11 @@ def test_options_that_make_no_sense(wrong: dict) -> None:
 def test_nothing_to_run() -> None:
     with pytest.raises(OptionError, match="at least one"):
         measure({}, FEEDS)
+
+
+def test_the_end_is_told_once() -> None:
+    told: list[tuple[int, int | None]] = []
+    sessions = {"a": FunctionSession(lambda x: x)}
+    measure(sessions, FEEDS, SHORT, progress=lambda _, done, total: told.append((done, total)))
+    assert told.count((1, 1)) == 1
+    assert told[-1] == (1, 1)
