@@ -138,6 +138,7 @@ def test_stages_tell_the_story(tmp_path, capsys):
     manifest = build(capsys, tmp_path, "opset_13", "--no-latency")
     assert [stage["stage"] for stage in manifest["stages"]] == [
         *("read", "data", "optimize", "calibrate", "choose ranges", "moves", "quantize"),
+        "portable form",
     ]
     data = manifest["stages"][1]["details"]
     assert set(data) == {"used", "inputs", "passed_over", "warnings"}
