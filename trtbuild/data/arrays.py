@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from trtbuild.data.feeds import as_feeds, axes_of
+from trtbuild.data.labels import label_arrays
+from trtbuild.data.passed_over import without_input
 from trtbuild.data.rows import Rows
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.data.stored import StoredArray, stored_arrays
+from trtbuild.data.survey import SURVEYED_SAMPLES
 from trtbuild.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from trtbuild.data.passed_over import PassedOver
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
@@ -38,17 +42,24 @@ class ArraySource(Source):
         arrays: input name -> array whose batch axis runs over the samples.
         inputs: what the network takes.
         preprocess: applied to every row of a single image input; None passes rows as they are.
+        unused: names of other arrays in the file, but for labels.
     """
 
     path: Path
     arrays: Mapping[str, np.ndarray]
     inputs: Sequence[TensorSpec]
     preprocess: Preprocess | None = None
+    unused: tuple[str, ...] = ()
 
     @property
     def description(self) -> str:
         """Where the samples come from."""
         return str(self.path)
+
+    @property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """The arrays that no input takes."""
+        return without_input(self.unused)
 
     @classmethod
     def read(
@@ -66,7 +77,7 @@ class ArraySource(Source):
         arrays = _arrays_for_inputs(path, stored, inputs, preprocess)
         if not len(Rows.of(arrays, inputs, f"'{path}'")):
             raise DataError(f"'{path}' holds no sample: its arrays have length 0.")
-        return cls(path, arrays, inputs, preprocess)
+        return cls(path, arrays, inputs, preprocess, _unused(stored, inputs, preprocess))
 
     def __reduce__(self) -> tuple[object, ...]:
         # another process reads the file itself; the arrays are not sent
@@ -97,6 +108,14 @@ class ArrayFolder(Source):
     def description(self) -> str:
         """Where the samples come from."""
         return str(self.path)
+
+    @cached_property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """The arrays of the first files that no input takes."""
+        found: dict[str, None] = {}
+        for file in _files(self.path)[:SURVEYED_SAMPLES]:
+            found.update(dict.fromkeys(_unused(stored_arrays(file), self.inputs, self.preprocess)))
+        return without_input(found)
 
     def __iter__(self) -> Iterator[Sample]:
         for file in _files(self.path):
@@ -198,6 +217,20 @@ def _names_for(
     # numpy.savez(path, a, b) names arrays by their positions
     in_order = [f"arr_{number}" for number in range(len(wanted))]
     return in_order if set(in_order) == stored.keys() else None
+
+
+def _unused(
+    stored: Mapping[str, StoredArray], inputs: Sequence[TensorSpec], preprocess: Preprocess | None
+) -> tuple[str, ...]:
+    """Names of the arrays of numbers that no input takes, and that are no labels."""
+    taken = _names_for([spec.name for spec in inputs], stored, preprocess)
+    others = {name: array for name, array in stored.items() if name not in (taken or stored)}
+    labels = label_arrays(others)
+    return tuple(
+        name
+        for name, array in others.items()
+        if name not in labels and array.dtype.kind in _NUMBERS
+    )
 
 
 def _only_array(stored: Mapping[str, StoredArray], preprocess: Preprocess | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from trtbuild.data.feeds import as_feeds, axes_of, image_input
+from trtbuild.data.passed_over import without_input
 from trtbuild.data.pixels import image_pixels, images_as_rows
 from trtbuild.data.rows import Rows, with_batch_axes
 from trtbuild.data.samples import Sample, Source, array_key
@@ -20,6 +21,7 @@ from trtbuild.plugins import FOREIGN_ERRORS, READER, import_named, in_one_line, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trtbuild.data.passed_over import PassedOver
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
@@ -58,17 +60,24 @@ class CallableSource(Source):
             (``onnxruntime.quantization.CalibrationDataReader``).
         inputs: what the network takes.
         preprocess: applied to every row of the image input; None passes rows as they are.
+        unused: keys of what no input takes in the passes so far.
     """
 
     spec: str
     function: Any
     inputs: tuple[TensorSpec, ...]
     preprocess: Preprocess | None = None
+    unused: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
 
     @property
     def description(self) -> str:
         """Where the samples come from."""
         return self.spec
+
+    @property
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """The arrays that no input takes."""
+        return without_input(sorted(self.unused))
 
     def __reduce__(self) -> tuple[object, ...]:
         # another process imports the code itself: a function of a script has no name that pickle finds
@@ -79,7 +88,9 @@ class CallableSource(Source):
         key = None if self.preprocess is None else self.preprocess.array or ""
         for number, item in enumerate(self._items()):
             where = f"'{self.spec}', item {number}"
-            given, label = _Taken(where, names, key).parts_of(item)
+            taken = _Taken(where, names, key)
+            given, label = taken.parts_of(item)
+            self.unused.update(taken.unused_in(item))
             # copies: samples wait for each other, and the function may write over its arrays meanwhile
             arrays = {name: _as_array(value, where, name) for name, value in given.items()}
             arrays = self._with_samples(arrays)
@@ -198,7 +209,8 @@ def _held(given: Any, names: tuple[str, ...]) -> list[Any]:
     num_bytes = 0
     for number, item in enumerate(_items_of(given, name)):
         where = f"'{name}', item {number}"
-        parts, label = _Taken(where, names).parts_of(item)
+        taken = _Taken(where, names)
+        parts, label = taken.parts_of(item)
         arrays = {key: _as_array(value, where, key) for key, value in parts.items()}
         num_bytes += sum(array.nbytes for array in arrays.values())
         if num_bytes > MOST_HELD_BYTES:
@@ -206,7 +218,9 @@ def _held(given: Any, names: tuple[str, ...]) -> list[Any]:
                 f"the data, a {name}, can be read once, several passes are needed, and it gives more than "
                 f"{MOST_HELD_BYTES // 2**20} MiB to hold in memory; give the function that makes it."
             )
-        held.append(arrays if label is None else (arrays, label))
+        # of what no input takes, the key is told later, and the value not needed
+        kept = {**arrays, **dict.fromkeys(taken.unused_in(item))}
+        held.append(kept if label is None else (kept, label))
     if not held:
         raise DataError(
             f"the data, a {name}, gives nothing: it can be read once, and has been; give a list, or the "
@@ -287,6 +301,18 @@ class _Taken:
         label = None if LABEL_KEY in names else item.get(LABEL_KEY)
         return {name: item[name] for name in names}, label
 
+    def unused_in(self, item: Any) -> list[str]:
+        """Return the keys of what is neither an input, nor images, nor the label, nor text."""
+        if isinstance(item, tuple | list) and item and isinstance(item[0], Mapping):
+            item = item[0]
+        if not isinstance(item, Mapping):
+            return []
+        names = list(self.inputs)
+        taken = {*names, LABEL_KEY, self.image_key}
+        if not set(names) <= set(item):
+            taken.add(self._only_key(item, names))
+        return [str(key) for key in item if key not in taken and not _is_text(item[key])]
+
     def _only_key(self, item: Mapping[Any, Any], names: list[str]) -> Any:
         """The key of the only input's images, where a dict calls them something else and no doubt is left."""
         if len(names) != 1 or self.image_key is None:
@@ -329,6 +355,12 @@ def _kind(value: Any) -> str:
 
 def _is_array(value: Any) -> bool:
     return hasattr(value, "dtype") and hasattr(value, "shape")
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text, or a list of it: the names of files, say."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    return bool(entries) and all(isinstance(entry, str | bytes) for entry in entries)
 
 
 def _is_part(value: Any) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from trtbuild.data.samples import Sample, Source
 
-__all__ = ["ClassFolders", "LabelledSource", "read_labels"]
+__all__ = ["ClassFolders", "LabelledSource", "label_arrays", "read_labels"]
 
 # Columns by the names that people give them.
 _FILE_COLUMNS = frozenset({"file", "filename", "file_name", "filepath", "image", "name", "path"})
@@ -236,11 +236,15 @@ def _class(number: float, where: str) -> int:
     return int(number)
 
 
+def label_arrays(arrays: Mapping[str, StoredArray]) -> list[str]:
+    """Return the names of the arrays that may be labels: by their names, else vectors of whole numbers."""
+    named = [name for name in _ARRAY_NAMES if name in arrays]
+    return named or [name for name, array in arrays.items() if _is_vector(array)]
+
+
 def _array_labels(path: Path) -> list[int]:
     arrays = stored_arrays(path)
-    named = [name for name in _ARRAY_NAMES if name in arrays]
-    if not named:
-        named = [name for name, array in arrays.items() if _is_vector(array)] or list(arrays)
+    named = label_arrays(arrays) or list(arrays)
     if len(named) != 1:
         have = ", ".join(f"'{name}' {arrays[name].shape}" for name in named) or "no array"
         raise DataError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["HIDDEN", "PassedOver", "grouped"]
+__all__ = ["HIDDEN", "PassedOver", "grouped", "without_input"]
 
 HIDDEN = "hidden"
 
@@ -19,11 +19,11 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class PassedOver:
-    """Files that were passed over for one reason.
+    """Files, or arrays, that were passed over for one reason.
 
     Attributes:
         reason: in a few words, such as ``hidden``.
-        count: how many files.
+        count: how many.
         examples: names of the first few, in order.
     """
 
@@ -35,6 +35,11 @@ class PassedOver:
         names = ", ".join(f"'{name}'" for name in self.examples)
         more = ", ..." if self.count > len(self.examples) else ""
         return f"{self.count} x {self.reason} ({names}{more})"
+
+
+def without_input(names: Iterable[str]) -> tuple[PassedOver, ...]:
+    """Return that arrays of these names were not read, for the network has no input for them."""
+    return grouped((name, "an array that no input takes") for name in names)
 
 
 def grouped(files: Iterable[tuple[str, str]]) -> tuple[PassedOver, ...]:

@@ -156,8 +156,8 @@ def verify(
     try:
         reference = _reference(recipe.reference, artifact, engine, axes)
         source = _source(recipe.data, reference.inputs)
-        warn_of_lost(source.passed_over)
         comparison = _compared(recipe, artifact, (reference, engine), source, progress)
+        warn_of_lost(source.passed_over)  # of Python code it is known behind a pass
     finally:
         engine.close()
     given = recipe.reference

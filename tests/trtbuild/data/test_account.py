@@ -77,3 +77,65 @@ def test_what_was_passed_over_and_used(tmp_path, caplog):
         "count": 1,
         "examples": ["._0.png"],
     }
+
+
+IDS = TensorSpec("input_ids", np.dtype(np.int64), ("batch", 4))
+TOKENS = np.arange(80).reshape(20, 4)
+TOKENIZED = {
+    "input_ids": TOKENS,
+    "position_ids": TOKENS[::-1],
+    "token_type_ids": np.zeros_like(TOKENS),
+}
+
+
+def file_of_arrays(folder):
+    np.savez(folder / "d.npz", **TOKENIZED, y=np.arange(20), words=np.array(["a"] * 20))
+    return str(folder / "d.npz")
+
+
+def folder_of_files(folder):
+    for row in range(20):
+        one = {name: array[row : row + 1] for name, array in TOKENIZED.items()}
+        np.savez(folder / f"{row}.npz", **one)
+    return str(folder)
+
+
+def loader(folder):
+    return [{**TOKENIZED, "label": np.arange(20), "words": ["a"] * 20}]
+
+
+def read_once(folder):
+    return iter(loader(folder))
+
+
+@pytest.mark.parametrize("data", [file_of_arrays, folder_of_files, loader, read_once])
+def test_arrays_that_no_input_takes_are_named_once(tmp_path, caplog, data):
+    recipe = DataRecipe(data(tmp_path))
+    plan = open_data(recipe, [IDS])
+    account = account_for(recipe, calibrate=plan.calibration, verify=plan.verification)
+    (found,) = account.details["passed_over"]
+    assert found["examples"] == ["position_ids", "token_type_ids"]
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "2 x an array that no input takes ('position_ids', 'token_type_ids')" in warning
+
+
+def other_name(folder):
+    np.savez(folder / "d.npz", picture=PIXELS, kinds=np.arange(20))
+    return str(folder / "d.npz"), Preprocess(scale=1 / 255)
+
+
+def named_array(folder):
+    return [{"picture": PIXELS, "label": np.arange(20)}], Preprocess(scale=1 / 255, array="picture")
+
+
+def one_key_beside_the_label(folder):
+    return [{"picture": PIXELS, "label": np.arange(20)}], Preprocess(scale=1 / 255)
+
+
+@pytest.mark.parametrize("data", [other_name, named_array, one_key_beside_the_label])
+def test_images_under_another_name_and_labels_are_taken(tmp_path, caplog, data):
+    recipe = DataRecipe(*data(tmp_path))
+    plan = open_data(recipe, [SPEC])
+    account = account_for(recipe, calibrate=plan.calibration, verify=plan.verification)
+    assert not account.passed_over
+    assert not caplog.records
