@@ -12,7 +12,14 @@ from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import file_digest
 from trtbuild.jobs.foreign import open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, is_same_file, named_inputs
-from trtbuild.latency.baseline import Baseline, check_device, load_baseline, save_baseline
+from trtbuild.latency.baseline import (
+    Baseline,
+    check_device,
+    check_inputs,
+    load_baseline,
+    save_baseline,
+    timed_inputs,
+)
 from trtbuild.latency.conditions import Conditions, Device, Monitor, this_device
 from trtbuild.latency.measure import Samples, measure
 from trtbuild.latency.regress import (
@@ -102,8 +109,8 @@ def bench(
         besides: files that are read and written besides.
 
     Raises:
-        InputError: a file is wrong, the engines do not match, a baseline is of another device, or
-            the data does not fit.
+        InputError: a file is wrong, the engines do not match, a baseline is of another device or
+            network, or the data does not fit.
         MissingError: the backend does not work here.
     """
     _check_paths(recipe, besides)
@@ -112,6 +119,8 @@ def bench(
     with contextlib.ExitStack() as stack:
         sessions = _open(recipe, stack)
         engine = sessions[recipe.engine.name]
+        if baseline is not None and recipe.against is not None:
+            check_inputs(baseline, engine.inputs, str(recipe.engine), recipe.against)
         inputs = with_batch_axes(engine.inputs, said=recipe.data.batch_axes).inputs
         source = _source(recipe.data, inputs)
         sizes = _batch_sizes(recipe, inputs)
@@ -126,7 +135,7 @@ def bench(
             tuple(samples), tuple(verdicts), device, monitor.conditions(), source.description
         )
     if recipe.save_baseline is not None:
-        _save(recipe, result)
+        _save(recipe, result, engine.inputs)
     return result
 
 
@@ -213,7 +222,7 @@ def _verdicts(
     return [taken_together(base, candidate, taken[_CONTROL], recipe.margin_percent)]
 
 
-def _save(recipe: BenchRecipe, result: BenchResult) -> None:
+def _save(recipe: BenchRecipe, result: BenchResult, inputs: Sequence[TensorSpec]) -> None:
     assert recipe.save_baseline is not None
     samples = next(one for one in result.samples if one.name == recipe.engine.name)
     baseline = Baseline(
@@ -224,5 +233,6 @@ def _save(recipe: BenchRecipe, result: BenchResult) -> None:
         samples=samples,
         conditions=result.conditions,
         versions=package_versions("trtbuild", "onnxruntime", "tensorrt"),
+        inputs=timed_inputs(inputs),
     )
     save_baseline(baseline, recipe.save_baseline)

@@ -14,12 +14,52 @@ from trtbuild.latency.measure import Samples  # noqa: TC001 - read by `decode`
 from trtbuild.records import decode, dumps, encode, load_object
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["Baseline", "check_device", "load_baseline", "save_baseline"]
+    from trtbuild.model.signature import TensorSpec
+
+__all__ = [
+    "Baseline",
+    "TimedInput",
+    "check_device",
+    "check_inputs",
+    "load_baseline",
+    "save_baseline",
+    "timed_inputs",
+]
 
 SCHEMA = "trtbuild.latency-baseline"
 VERSION = 1
+
+
+@dataclass(frozen=True)
+class TimedInput:
+    """An input of the engine that was timed.
+
+    Attributes:
+        name: of the input.
+        dtype: NumPy's name of it.
+        dims: None where dynamic.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        dims = ", ".join("?" if dim is None else str(dim) for dim in self.dims)
+        return f"'{self.name}' {self.dtype} [{dims}]"
+
+    def fits(self, other: TimedInput) -> bool:
+        """Return whether both may be one input: a dynamic dim fits any."""
+        if (self.name, self.dtype) != (other.name, other.dtype):
+            return False
+        if not self.dims or not other.dims:  # a scalar, or a shape that the file does not tell
+            return True
+        return len(self.dims) == len(other.dims) and all(
+            None in pair or pair[0] == pair[1] for pair in zip(self.dims, other.dims)
+        )
 
 
 @dataclass(frozen=True)
@@ -34,6 +74,7 @@ class Baseline:
         samples: the latencies.
         conditions: clocks, temperature and other load meanwhile.
         versions: libraries by name.
+        inputs: of the engine; None in files of before they were kept.
     """
 
     engine: str
@@ -43,6 +84,7 @@ class Baseline:
     samples: Samples
     conditions: Conditions
     versions: dict[str, str]
+    inputs: tuple[TimedInput, ...] | None = None
 
     @staticmethod
     def now() -> str:
@@ -98,3 +140,38 @@ def check_device(baseline: Baseline, device: Device, path: Path) -> None:
             " do not compare. Make a baseline here with --save-baseline, or compare two engines"
             " with --against ENGINE."
         )
+
+
+def timed_inputs(specs: Iterable[TensorSpec]) -> tuple[TimedInput, ...]:
+    """Return what a baseline keeps of an engine's inputs."""
+    return tuple(
+        TimedInput(
+            spec.name,
+            spec.dtype.name,
+            tuple(dim if isinstance(dim, int) else None for dim in spec.dims),
+        )
+        for spec in specs
+    )
+
+
+def check_inputs(baseline: Baseline, specs: Iterable[TensorSpec], engine: str, path: Path) -> None:
+    """Refuse a baseline of another network, as far as inputs tell.
+
+    Raises:
+        InputError: a name, a dtype or a static dim of an input differs.
+    """
+    if baseline.inputs is None:
+        return
+    now = {one.name: one for one in timed_inputs(specs)}
+    then = {one.name: one for one in baseline.inputs}
+    if now.keys() == then.keys() and all(one.fits(now[name]) for name, one in then.items()):
+        return
+    raise InputError(
+        f"'{path}' is a baseline of '{baseline.engine}', which takes {_listed(then.values())}; '{engine}' "
+        f"takes {_listed(now.values())}: their latencies do not compare. Make a baseline of this one with "
+        "--save-baseline."
+    )
+
+
+def _listed(inputs: Iterable[TimedInput]) -> str:
+    return ", ".join(map(str, inputs)) or "nothing"

@@ -161,6 +161,12 @@ def test_bench_against_a_baseline_of_this_device_and_of_another(capsys, folder, 
     assert code in (0, 1)
     assert json.loads(out)["verdicts"][0]["base"] == "int8.onnx"
     data = json.loads(path.read_text())
+    (taken,) = data["inputs"]
+    data["inputs"] = [{**taken, "name": "pixels"}]
+    path.write_text(json.dumps(data))
+    code, _, err = call(capsys, "bench", engine, "--against", path, *BENCH)
+    assert code == 2
+    assert "which takes 'pixels' float32" in err
     data["device"]["processor"] = "another CPU"
     path.write_text(json.dumps(data))
     code, _, err = call(capsys, "bench", engine, "--against", path, *BENCH)

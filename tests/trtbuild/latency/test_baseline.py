@@ -6,12 +6,21 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from trtbuild.errors import InputError
-from trtbuild.latency.baseline import Baseline, check_device, load_baseline, save_baseline
+from trtbuild.latency.baseline import (
+    Baseline,
+    TimedInput,
+    check_device,
+    check_inputs,
+    load_baseline,
+    save_baseline,
+)
 from trtbuild.latency.conditions import Conditions, Device, Monitor, this_device
 from trtbuild.latency.measure import MONOTONIC, Samples
+from trtbuild.model.signature import TensorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +35,7 @@ def baseline() -> Baseline:
         samples=Samples("net", 1, MONOTONIC, 2, (1.0, 1.25, 1.5, 2.0)),
         conditions=Conditions(cpu_mhz=(3000.0, 2900.5), other_load_percent=1.5),
         versions={"onnxruntime": "1.31"},
+        inputs=(TimedInput("x", "float32", (None, 3, 8, 8)),),
     )
 
 
@@ -46,6 +56,39 @@ def test_another_driver_is_the_same_device(tmp_path: Path) -> None:
     check_device(baseline(), newer, tmp_path / "b.json")
 
 
+F32, F16 = np.dtype(np.float32), np.dtype(np.float16)
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [
+        [TensorSpec("image", F32, ("N", 3, 8, 8))],
+        [TensorSpec("x", F16, ("N", 3, 8, 8))],
+        [TensorSpec("x", F32, ("N", 3, 16, 16))],
+        [TensorSpec("x", F32, ("N", 192))],
+        [TensorSpec("x", F32, ("N", 3, 8, 8)), TensorSpec("mask", F32, ("N", 8))],
+    ],
+)
+def test_a_baseline_of_a_network_with_other_inputs_is_refused(tmp_path: Path, specs: list) -> None:
+    with pytest.raises(InputError, match=r"takes 'x' float32 \[\?, 3, 8, 8\]; 'new\.onnx' takes"):
+        check_inputs(baseline(), specs, "new.onnx", tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("dims", [("N", 3, 8, 8), (1, 3, 8, 8), (None, 3, "h", "w")])
+def test_dynamic_dims_fit_fixed_ones(tmp_path: Path, dims: tuple) -> None:
+    check_inputs(baseline(), [TensorSpec("x", F32, dims)], "new.onnx", tmp_path / "b.json")
+
+
+def test_a_baseline_of_before_inputs_were_kept_is_read_and_fits(tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    older = baseline().to_json()
+    del older["inputs"]
+    path.write_text(json.dumps(older))
+    found = load_baseline(path)
+    assert found == dataclasses.replace(baseline(), inputs=None)
+    check_inputs(found, [TensorSpec("other", F16, (1,))], "new.onnx", path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -55,6 +98,10 @@ def test_another_driver_is_the_same_device(tmp_path: Path) -> None:
         ({"samples": {"name": "x"}}, "lacks the field"),
         ({"surprise": 1}, "surprise"),
         ({"engine": 5}, "engine should be of type str"),
+        (
+            {"inputs": [{"name": "x", "dtype": "float32", "dims": ["N"]}]},
+            "dims should be of type int",
+        ),
     ],
 )
 def test_files_that_are_no_baseline(tmp_path: Path, change: dict, message: str) -> None:
