@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.data import RandomSource, batches, open_named
@@ -214,8 +214,10 @@ def _verdicts(
     recipe: BenchRecipe, taken: Mapping[str, Samples], baseline: Baseline | None
 ) -> list[LatencyVerdict]:
     candidate = taken[recipe.engine.name]
-    if baseline is not None:
-        return [against_baseline(baseline.samples, candidate, recipe.margin_percent)]
+    if baseline is not None and recipe.against is not None:
+        # by its file: the engine that it is of has most often the same name
+        base = replace(baseline.samples, name=recipe.against.name)
+        return [against_baseline(base, candidate, recipe.margin_percent)]
     if _CONTROL not in taken:
         return []
     base = next(samples for name, samples in taken.items() if name != recipe.engine.name)

@@ -157,9 +157,11 @@ def test_bench_against_a_baseline_of_this_device_and_of_another(capsys, folder, 
     path = tmp_path / "baseline.json"
     engine = folder / "int8.onnx"
     assert call(capsys, "bench", engine, "--save-baseline", path, *BENCH)[0] == 0
-    code, out, _ = call(capsys, "bench", engine, "--against", path, *BENCH, "--json")
+    junit = tmp_path / "junit.xml"
+    code, out, _ = call(capsys, "bench", engine, "--against", path, *BENCH, "--junit", junit)
     assert code in (0, 1)
-    assert json.loads(out)["verdicts"][0]["base"] == "int8.onnx"
+    assert "'int8.onnx' against 'baseline.json'" in out
+    assert 'name="against baseline.json"' in junit.read_text()
     data = json.loads(path.read_text())
     (taken,) = data["inputs"]
     data["inputs"] = [{**taken, "name": "pixels"}]
