@@ -9,18 +9,25 @@
         assert_not_slower("net.plan", against="baselines", within=3.0)
 
 A folder given as `against` holds one baseline a device; ``pytest --trtbuild-save-baselines`` writes
-the one of this machine, and without one the test is skipped with a sentence that says so.
+the one of this machine, and without one the test is skipped with a sentence that says so. What is
+given wrongly fails the test with one sentence, without a traceback.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import pytest
 
+from trtbuild.errors import TrtbuildError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trtbuild.data import DataRecipe, Preprocess
     from trtbuild.jobs.bench import BenchRecipe, BenchResult
     from trtbuild.jobs.verify import Verification
@@ -30,6 +37,41 @@ __all__ = ["AccuracyAssertion", "LatencyAssertion", "assert_accuracy", "assert_n
 
 # The flags of the task -> the fields of `trtbuild.options.compare.TaskOptions`.
 _TASK = {"task": "kind", **{name: name for name in ("box_layout", "min_score", "judge")}}
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+# The flags of the command line that are something else here than an argument of the same name.
+_FLAGS = {"--save-baseline": "--trtbuild-save-baselines"}
+_ARGUMENTS = (
+    r"--(data|labels|preprocess|num-images|batch-size|backend|against|within|seconds|strict"
+    r"|task|box-layout|min-score|judge|(?:min|max)-[a-z0-9-]+)(?![a-z-])"
+)
+
+
+def _in_one_sentence(assertion: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Return the assertion, failing the test without a traceback where trtbuild refuses what was given."""
+
+    @functools.wraps(assertion)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        __tracebackhide__ = True
+        try:
+            return assertion(*args, **kwargs)
+        except TrtbuildError as error:
+            said = str(error)
+        # behind the block: pytest shows what an error was raised from, too
+        pytest.fail(_in_python(said), pytrace=False)
+
+    return called
+
+
+def _in_python(text: str) -> str:
+    """Say arguments of Python where a text has flags of the command line."""
+    for flag, name in _FLAGS.items():
+        text = re.sub(rf"{flag}(?![a-z-])", name, text)
+    text = re.sub(r"--task (classify|detect|ctc|embed|segment|restore)\b", r"task='\1'", text)
+    return re.sub(_ARGUMENTS, lambda found: found[1].replace("-", "_") + "=", text)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +88,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 class AccuracyAssertion:
     """Called in a test; see `assert_accuracy`."""
 
+    @_in_one_sentence
     def __call__(
         self,
         reference: str | Path,
@@ -79,7 +122,7 @@ class AccuracyAssertion:
 
         Raises:
             AssertionError: a limit fails; the message has the numbers.
-            InputError: the files or the data do not fit.
+            pytest.fail.Exception: the files, the data or the options do not fit, or a package is missing.
         """
         __tracebackhide__ = True
         from trtbuild.jobs.verify import VerifyRecipe, verify
@@ -102,7 +145,7 @@ class AccuracyAssertion:
         )
         if found.ruling.exit_code(is_strict=strict):
             failures = [str(failure) for failure in found.verdict.failures]
-            raise AssertionError("; ".join([*failures, str(found.ruling)]))
+            raise AssertionError(_in_python("; ".join([*failures, str(found.ruling)])))
         return found
 
 
@@ -112,6 +155,7 @@ class LatencyAssertion:
 
     save_baselines: bool = False
 
+    @_in_one_sentence
     def __call__(
         self,
         engine: str | Path,
@@ -143,7 +187,8 @@ class LatencyAssertion:
 
         Raises:
             AssertionError: it is slower; the message has the numbers.
-            InputError: a file does not fit, or a baseline is of another device.
+            pytest.fail.Exception: a file does not fit, a baseline is of another device, or a package is
+                missing.
         """
         __tracebackhide__ = True
         from trtbuild.jobs.bench import BenchRecipe, bench

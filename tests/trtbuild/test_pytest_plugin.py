@@ -74,6 +74,28 @@ def test_baselines_are_made_on_request_and_then_compared_with(deployment) -> Non
     assert again.get("failed", 0) == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("'gone.onnx', 'int8.onnx', data='images.npz'", "*gone.onnx*does not exist*"),
+        ("'float.onnx', 'int8.onnx', data='images.npz', min_sqrn=10", "*no limit 'min_sqrn'*"),
+        (
+            "'float.onnx', 'int8.onnx', data='images.npz', max_top1_drop=1",
+            "*needs labels; give them with labels=.*",
+        ),
+    ],
+)
+def test_what_is_given_wrongly_is_said_without_a_traceback(deployment, arguments, said) -> None:
+    deployment.makepyfile(f"def test_it(assert_accuracy):\n    assert_accuracy({arguments})\n")
+    result = deployment.runpytest_inprocess(*LOADED)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([said])
+    shown = result.stdout.str()
+    assert "Traceback" not in shown
+    assert "pytest_plugin.py" not in shown
+    assert "--labels" not in shown
+
+
 def test_the_plugin_costs_nothing_until_it_is_used() -> None:
     import subprocess
 
