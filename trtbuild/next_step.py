@@ -3,6 +3,7 @@
 Of a build, in order of what it rules out first:
 
     data that is wrong            other preprocessing, a new calibration, another cache
+    outputs that are all noise    other preprocessing, where it is not clipping
     too few samples               so many to verify on
     no limit                      one on the figure that is known, which also starts the search
     a limit that fails            more effort to choose ranges; then what costs the outputs most, in float;
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from trtbuild.options.command import command_line
 from trtbuild.options.effort import Effort
 from trtbuild.result import TENSORRT_FORM
-from trtbuild.verification.ruling import CANNOT_TELL, DO_NOT_SHIP, NOT_JUDGED, SHIP
+from trtbuild.verification.ruling import CANNOT_TELL, DO_NOT_SHIP, FAR_SQNR_DB, NOT_JUDGED, SHIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,6 +38,8 @@ MORE = "MORE_SAMPLES"
 
 # A layer is worth float from half a bit of SQNR at the outputs on.
 _WORTH_DB = 3.0
+# At 0 dB the error is as large as the output itself, and nothing of it is left.
+_NO_SIGNAL_DB = 1.0
 # Shares of fewer samples move by more than five points with each.
 _FEW_SAMPLES = 20
 
@@ -62,10 +65,12 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
     if never_ran and recipe.gate.limits and not result.below_floor:
         return _run_it(result, recipe)
     if result.ruling.word == DO_NOT_SHIP:
-        why, added, skip = _mended(result, recipe)
+        why, added, skip = _all_noise(result, recipe) or _mended(result, recipe)
     else:
-        why, added, skip = _wrong_data(result, recipe) or _judged(
-            result.ruling, result.comparisons.values(), result.verdicts.values()
+        why, added, skip = (
+            _wrong_data(result, recipe)
+            or _all_noise(result, recipe)
+            or _judged(result.ruling, result.comparisons.values(), result.verdicts.values())
         )
     if skip == "--cache":
         assert recipe.tensorrt.cache is not None
@@ -124,6 +129,41 @@ def _wrong_data(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
             "",
         )
     return None
+
+
+def _all_noise(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
+    """What is probably wrong where every form's outputs are all noise though clipping is not why.
+
+    Ranges that hold all values leave rounding alone, which networks bear on inputs of the kind that they were
+    trained on.
+    """
+    found = [
+        [o.judged_sqnr_db.value for o in comparison.outputs if o.judged_sqnr_db is not None]
+        for comparison in result.comparisons.values()
+    ]
+    if not found or not all(values and max(values) <= _NO_SIGNAL_DB for values in found):
+        return None
+    if recipe.data.random_data or not _has_signals(result) or _may_clip(result):
+        return None
+    why = (
+        "check the preprocessing against what the network expects (scale, mean, std, order of colours), for "
+        "nothing is left of its outputs, and clipping is not why"
+    )
+    return why, {"--preprocess": "PREPROCESS.toml"}, ""
+
+
+def _has_signals(result: EngineResult) -> bool:
+    """Whether an input takes images or signals, which a preprocessing may change."""
+    records = (one.details for one in result.artifact.history if one.stage == "data")
+    return any(details.get("inputs") for details in records)
+
+
+def _may_clip(result: EngineResult) -> bool:
+    """Whether clipping, rather than rounding, spoils an activation, or nobody looked."""
+    return result.layers is None or any(
+        one.sqnr_db < FAR_SQNR_DB and one.clipping_noise_percent > 50
+        for one in result.layers.activations
+    )
 
 
 def _judged(

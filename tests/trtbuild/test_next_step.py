@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shlex
@@ -12,7 +13,9 @@ import pytest
 
 from tests.trtbuild.verification.small_network import images, quantized
 from trtbuild.cli.main import run
+from trtbuild.jobs.engine import build_engine
 from trtbuild.model import write_model
+from trtbuild.next_step import after_engine
 from trtbuild.options.calibrate import CalibrateOptions
 from trtbuild.options.command import command_line
 from trtbuild.options.compare import TaskOptions
@@ -22,6 +25,8 @@ from trtbuild.options.preprocess import Preprocess
 from trtbuild.options.values import to_table
 from trtbuild.recipe import EngineRecipe
 from trtbuild.verification.gate import Gate
+from trtbuild.verification.intervals import Estimate
+from trtbuild.verification.layers import ActivationError, LayerReport
 
 
 @pytest.fixture
@@ -125,3 +130,44 @@ def test_the_step_after_verify(folder: Path, capsys) -> None:
     assert said(capsys, failed, 1)["layers"]["layers"]
     shipped = said(capsys, [*command, "--min-sqnr", "4"])
     assert (shipped["ruling"]["word"], shipped["next_step"]) == ("SHIP", None)
+
+
+def with_sqnr(result, value_db: float):
+    """The result, with every output of every form at so many dB."""
+    db = Estimate(value_db, value_db - 0.5, value_db + 0.5)
+    comparisons = {
+        name: dataclasses.replace(
+            one,
+            task=None,
+            outputs=tuple(
+                dataclasses.replace(output, sqnr_db=db, parts=(), worst_part="")
+                for output in one.outputs
+            ),
+        )
+        for name, one in result.comparisons.items()
+    }
+    return dataclasses.replace(result, comparisons=comparisons)
+
+
+def test_outputs_that_keep_nothing_lead_to_the_preprocessing(folder: Path) -> None:
+    del folder
+    recipe = EngineRecipe(
+        model=Path("float.onnx"),
+        data=DataRecipe(data="my images.npz"),
+        effort=Effort.FAST,
+        backend="onnxruntime",
+        latency=None,
+    )
+    result = build_engine(recipe)
+    noise = dataclasses.replace(with_sqnr(result, -0.3), layers=LayerReport(8, (), ()))
+    step = after_engine(noise, recipe)
+    assert step is not None
+    assert step.why.startswith("check the preprocessing against what the network expects")
+    assert "--preprocess PREPROCESS.toml" in step.command
+    assert "--min-" not in step.command
+    spoilt = ActivationError("x", 0.01, -1.28, 1.27, 2.0, 40.0, 99.0)
+    clipped = dataclasses.replace(noise, layers=LayerReport(8, (), (spoilt,)))
+    for other in (with_sqnr(result, 5.0), clipped):
+        step = after_engine(other, recipe)
+        assert step is not None
+        assert "preprocess" not in step.why
