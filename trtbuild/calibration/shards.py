@@ -205,7 +205,7 @@ def collect_on_ray(
         MissingError: Ray is not installed, or the cluster cannot be reached.
     """
     try:
-        import ray
+        import ray.util  # any folder of the name would do for `import ray`
     except ImportError as error:
         raise MissingError("--ray needs Ray: pip install 'trtbuild[ray]'.") from error
     joined = ray.is_initialized()

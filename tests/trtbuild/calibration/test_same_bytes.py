@@ -151,7 +151,9 @@ def test_several_processes_give_the_same(one_run, tmp_path) -> None:
 
 
 def test_a_ray_cluster_of_two_workers_gives_the_same(one_run, tmp_path) -> None:
-    ray = pytest.importorskip("ray", reason="needs Ray")
+    pytest.importorskip("ray.util", reason="needs Ray")
+    import ray
+
     given, whole = one_run
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
