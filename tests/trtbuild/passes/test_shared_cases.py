@@ -40,6 +40,15 @@ def test_cases_are_there():
     assert {case["kind"] for case in CASES} == {"positive", "negative"}
 
 
+def runs(case, source):
+    """Whether ONNX Runtime runs the network as it is; older ones have no reduction over no axes."""
+    try:
+        judge().numeric_diff(case, source, source)
+    except Exception:  # noqa: BLE001 - ONNX Runtime's exceptions share no base
+        return False
+    return True
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_case(case, tmp_path):
     enable = case["passes"] if case.get("opt_in") else []
@@ -47,6 +56,8 @@ def test_case(case, tmp_path):
     result = optimize(read_unchanged(source), OptimizeOptions(enable=enable))
     write_model(result.model, target)
     status, detail = judge().check(case, source, target)
+    if status == "wrong" and not runs(case, source):
+        pytest.skip("this ONNX Runtime does not run the network itself")
     assert status in ("done", "ok"), detail
     assert not result.log.rolled_back
     assert not result.log.undoing
