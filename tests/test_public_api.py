@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib
+import importlib.util
 import inspect
 import re
 import shutil
@@ -125,7 +125,9 @@ def test_documents_and_samples_import_public_names_only(path):
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
     shutil.copytree(PROJECT / "samples", tmp_path / "samples")
     monkeypatch.chdir(tmp_path)
-    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL))
+    has_torch = importlib.util.find_spec("torch") is not None
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    code = "\n".join(block for block in blocks if has_torch or "import torch" not in block)
     exec(compile(code, "docs/python-api.md", "exec"), {})  # noqa: S102 - our own page
     said = capsys.readouterr().out
     assert "kept in float by --float 'Gemm'" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 import io
 import itertools
 import json
@@ -14,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
 from PIL import Image
 
 from calibrators import Calibration, CalibrationCache, CalibratorError
@@ -39,8 +38,6 @@ from trtbuild.options.data import DataRecipe
 from trtbuild.options.measure import MeasureOptions
 from trtbuild.options.preprocess import Preprocess, read_preprocess
 from trtbuild.options.values import make, read_file
-from trtbuild.pytorch.checkpoint import read_checkpoint
-from trtbuild.pytorch.prune.history import PruneHistory
 from trtbuild.recipe import BenchRecipe, CalibrateRecipe, CalibrationFiles, VerifyRecipe
 from trtbuild.records import dumps
 from trtbuild.report.accuracy import verification_report
@@ -53,6 +50,7 @@ if TYPE_CHECKING:
 
 CNN = NETWORKS["opset_13"]
 FEW, MANY = 60, 3000
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,6 @@ def files_of(folder, model, specs, verified) -> Iterator[tuple[str, Valid]]:
     np.savez(folder / "few.npz", **{specs[0].name: x})
     np.savez_compressed(folder / "packed.npz", **{specs[0].name: x})
     np.save(folder / "few.npy", x)
-    torch.save({"state_dict": {"w": torch.ones(3, 2)}}, folder / "w.pt")
     calibration = (folder / "c.json").read_bytes()
     yield "calibration", Valid(calibration, ".json", lambda path: merge_files([path]))
     yield "thresholds", Valid(calibration, ".json", read_thresholds)
@@ -134,16 +131,6 @@ def files_of(folder, model, specs, verified) -> Iterator[tuple[str, Valid]]:
             b' "Format/Datatype": "Int8"}], "Outputs": [], "Metadata": "[ONNX Layer: c]"}, "other"]}',
             ".json",
             lambda path: read_layers(path.read_text(errors="replace")),
-        ),
-    )
-    yield (
-        "history",
-        Valid(
-            b'{"format": 2, "inputs": [{"name": "x", "dims": [1, 3], "dtype": "float32",'
-            b' "dynamic": {"0": "n"}}],'
-            b' "rewritten": [["a", "b"]], "cuts": [["c", true, [0, 1]]], "attributes": {"a": {"b": 1}}}',
-            ".json",
-            lambda path: PruneHistory.from_json(path.read_text(errors="replace")),
         ),
     )
     toml = b'int8 = true\nmodel = "m.onnx"\nbatch_size = 8\n[data]\nseed = 3\n[gate]\nmin_sqnr = 10.5\n'
@@ -163,10 +150,32 @@ def files_of(folder, model, specs, verified) -> Iterator[tuple[str, Valid]]:
     yield "label array", Valid(npy(np.arange(4)), ".npy", labels)
     yield "tar", Valid(tar_of("w"), ".tar", images)
     yield "packed tar", Valid(tar_of("w:gz"), ".tar.gz", images)
+    yield "onnx", Valid(model.read_bytes(), ".onnx", read_model)
+    if HAS_TORCH:
+        yield from files_of_torch(folder)
+
+
+def files_of_torch(folder) -> Iterator[tuple[str, Valid]]:
+    import safetensors.torch
+    import torch
+
+    from trtbuild.pytorch.checkpoint import read_checkpoint
+    from trtbuild.pytorch.prune.history import PruneHistory
+
+    yield (
+        "history",
+        Valid(
+            b'{"format": 2, "inputs": [{"name": "x", "dims": [1, 3], "dtype": "float32",'
+            b' "dynamic": {"0": "n"}}],'
+            b' "rewritten": [["a", "b"]], "cuts": [["c", true, [0, 1]]], "attributes": {"a": {"b": 1}}}',
+            ".json",
+            lambda path: PruneHistory.from_json(path.read_text(errors="replace")),
+        ),
+    )
+    torch.save({"state_dict": {"w": torch.ones(3, 2)}}, folder / "w.pt")
     yield "checkpoint", Valid((folder / "w.pt").read_bytes(), ".pt", read_checkpoint)
     tensors = safetensors.torch.save({"w": torch.ones(3, 2), "b": torch.zeros(3)})
     yield "safetensors", Valid(tensors, ".safetensors", read_checkpoint)
-    yield "onnx", Valid(model.read_bytes(), ".onnx", read_model)
 
 
 def npy(array):
@@ -188,21 +197,23 @@ def tar_of(mode):
     return stream.getvalue()
 
 
-NAMES = (
-    *(
-        "calibration",
-        "thresholds",
-        "cache",
-        "table",
-        "baseline",
-        "verification",
-        "manifest",
-        "layers",
-    ),
-    *("history", "recipe", "preprocess", "labels", "label lines", "npz", "packed npz", "npy"),
-    *("label array", "tar", "packed tar", "checkpoint", "safetensors", "onnx"),
+OF_TORCH = ("history", "checkpoint", "safetensors")
+
+
+def named(*names: str) -> list[Any]:
+    """Return the names for `parametrize`; those whose readers need PyTorch are skipped without it."""
+    needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs PyTorch, the extra 'torch'")
+    return [pytest.param(n, marks=needs_torch) if n in OF_TORCH else pytest.param(n) for n in names]
+
+
+JSON = named(
+    *("calibration", "thresholds", "baseline", "verification", "manifest", "layers", "history")
 )
-JSON = ("calibration", "thresholds", "baseline", "verification", "manifest", "layers", "history")
+NAMES = [
+    *JSON,
+    *named("cache", "table", "recipe", "preprocess", "labels", "label lines", "npz", "packed npz"),
+    *named("npy", "label array", "tar", "packed tar", "checkpoint", "safetensors", "onnx"),
+]
 
 
 def check(one: Valid, content: bytes, folder: Path) -> None:
@@ -220,7 +231,8 @@ def test_a_file_as_it_was_written_is_read(valid, name, tmp_path):
 
 
 def test_every_file_is_tried(valid):
-    assert set(valid) == set(NAMES)
+    tried = {name for one in NAMES for name in one.values}
+    assert set(valid) == tried - (set() if HAS_TORCH else set(OF_TORCH))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,12 +7,14 @@ import warnings
 import numpy as np
 import onnxruntime as ort
 import pytest
-import torch
-from torch import nn
 
-from trtbuild.migration.incoming import take_in
-from trtbuild.model import read_model, write_model
-from trtbuild.pytorch import InputSpec, export_onnx
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from trtbuild.migration.incoming import take_in  # noqa: E402
+from trtbuild.model import read_model, write_model  # noqa: E402
+from trtbuild.pytorch import InputSpec, export_onnx  # noqa: E402
 
 
 class Net(nn.Module):

@@ -200,6 +200,7 @@ def test_doctor(here, capsys, monkeypatch, names) -> None:
 
 
 def test_prune(here, capsys, names) -> None:
+    pytest.importorskip("torch_pruning", reason="needs PyTorch, the extra 'torch'")
     (here / "nets.py").write_text(
         "import torch\n"
         "def make():\n"
