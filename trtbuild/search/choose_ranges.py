@@ -34,7 +34,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import place_by_ranges
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.first_order import FirstOrder
-from trtbuild.search.measured import Measure, is_steadily_less, parts_of
+from trtbuild.search.measured import Measure, is_less, parts_of
 from trtbuild.search.scale_inputs import OpenScales
 from trtbuild.search.shared_scales import (
     RULES,
@@ -325,10 +325,10 @@ class _Choice:
 
     @property
     def best(self) -> _Tried:
-        """The best of what is steadily better than the best rule; if nothing is, that rule."""
+        """The best of what is better than the best rule; if nothing is, that rule."""
         rules = [one for one in self._tried if one.name in self._rules]
         rule = min(rules, key=lambda one: one.error)
-        better = [one for one in self._tried if is_steadily_less(one.errors, rule.errors)]
+        better = [one for one in self._tried if is_less(one.errors, rule.errors)]
         return min((rule, *better), key=lambda one: one.error)
 
     def try_first_order(self, images: Sequence[Feeds], num_directions: int) -> None:

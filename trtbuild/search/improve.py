@@ -20,7 +20,7 @@ from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.search.choose_ranges import CheckImages, choose_ranges
-from trtbuild.search.measured import is_steadily_less
+from trtbuild.search.measured import is_less
 from trtbuild.search.steps import Material, correct_biases, rescale_channels, round_anew
 from trtbuild.search.work import FAR, image_cost, may_move
 
@@ -162,7 +162,7 @@ class _Search:
                 break
             what, candidate = found
             errors = self._images.errors(candidate.network())
-            kept = self._spares(errors) and is_steadily_less(
+            kept = self._spares(errors) and is_less(
                 errors.sum(axis=1), self._errors.sum(axis=1), _LEAST_GAIN
             )
             self._tried.append(_Tried(move, what, float(errors.sum()), kept))

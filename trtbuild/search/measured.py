@@ -23,25 +23,18 @@ if TYPE_CHECKING:
 
     from trtbuild.model.parts import Part
 
-__all__ = ["Measure", "is_steadily_less", "parts_of"]
-
-_LEAST_ERROR = 1e-30
+__all__ = ["Measure", "is_less", "parts_of"]
 
 
-def is_steadily_less(errors: np.ndarray, before: np.ndarray, gain: float = 0.0) -> bool:
-    """Say whether errors ``[images]`` are less than those `before` by a share `gain`, whatever image decides.
+def is_less(errors: np.ndarray, before: np.ndarray, gain: float = 0.0) -> bool:
+    """Say whether errors ``[images]`` are less than `before`, in sum (by a share `gain`) and in amplitude.
 
-    With r the logarithm of the ratio of each image's two errors, the mean of r is below ``log(1 - gain)``, by
-    more than one standard error below 0; and the sum has not grown. A sum alone is that of the worst image.
+    The sum is that of the worst images. The mean of the amplitudes, the roots of the errors, hears the
+    others, too; a mean of ratios would hear most those whose error is nothing, before and after.
     """
-    if not np.isfinite(errors).all() or errors.sum() > before.sum():
+    if not np.isfinite(errors).all() or errors.sum() > before.sum() * (1.0 - gain):
         return False
-    if not np.isfinite(before).all():
-        return True
-    ratios = np.log(np.maximum(errors, _LEAST_ERROR)) - np.log(np.maximum(before, _LEAST_ERROR))
-    mean = float(ratios.mean())
-    deviation = float(ratios.std(ddof=1)) if len(ratios) > 1 else 0.0
-    return bool(mean < min(np.log1p(-gain), -deviation / len(ratios) ** 0.5))
+    return bool(not np.isfinite(before).all() or np.sqrt(errors).sum() < np.sqrt(before).sum())
 
 
 def parts_of(model: ir.Model, tensors: Sequence[str]) -> dict[str, tuple[Part, ...]]:
