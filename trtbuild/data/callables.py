@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 from trtbuild.data.feeds import as_feeds, axes_of, image_input
 from trtbuild.data.passed_over import without_input
 from trtbuild.data.pixels import image_pixels, images_as_rows
+from trtbuild.data.replay import MOST_HELD_BYTES, Replay
 from trtbuild.data.rows import Rows, with_batch_axes
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trtbuild.data.passed_over import PassedOver
+    from trtbuild.data.replay import Sized
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
@@ -38,9 +40,6 @@ __all__ = [
 LABEL_KEY = "label"
 
 _RANK_OF_IMAGES = 4
-
-MOST_HELD_BYTES = 256 * 2**20
-"""Of data that can be read once, so much is held in memory for the passes behind the first."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,14 @@ class CallableSource(Source):
         return _opened, (self.spec, self.inputs, self.preprocess)
 
     def __iter__(self) -> Iterator[Sample]:
+        return iter(self._replay)
+
+    @cached_property
+    def _replay(self) -> Replay:
+        return Replay(self._samples)
+
+    def _samples(self) -> Iterator[Sized]:
+        """Start a pass of the user's code."""
         names = tuple(spec.name for spec in self.inputs)
         key = None if self.preprocess is None else self.preprocess.array or ""
         for number, item in enumerate(self._items()):
@@ -102,7 +109,8 @@ class CallableSource(Source):
                 load = partial(as_feeds, values, self.inputs, self.preprocess, name)
                 digest = array_key(values.values())
                 known = None if labels is None else labels[row]
-                yield Sample(name, digest, load, known, axes_of(self.inputs))
+                num_bytes = sum(array.nbytes for array in values.values())
+                yield Sample(name, digest, load, known, axes_of(self.inputs)), num_bytes
 
     def _with_samples(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays with an axis of samples, where they are one sample; images as rows of images."""
