@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+# What counts something fits a float and an array; Python reads numbers of any length.
+_MOST_COUNT = 2**63
 
 UNRECORDED = types.MappingProxyType({"recorded": False})
 """Metadata of a dataclass's field that stands in no JSON, such as pixels; it needs a default."""
@@ -141,6 +143,8 @@ def _plain(hint: Any, data: Any, where: str) -> Any:
         with decoding(InputError, f"{where} should be a number"):
             return float(data)
     kind = get_origin(hint) or hint
+    if kind is int and isinstance(data, int) and abs(data) >= _MOST_COUNT:
+        raise InputError(f"{where} should be a whole number of at most 64 bits.")
     if hint is Any or (isinstance(data, kind) and is_bool <= (kind is bool)):
         return data
     raise InputError(f"{where} should be of type {getattr(hint, '__name__', hint)}.")

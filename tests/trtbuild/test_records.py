@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from trtbuild.enums import StrEnum
+from trtbuild.errors import InputError
 from trtbuild.records import decode, dumps, encode
 
 
@@ -79,3 +80,10 @@ def test_a_file_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     path.write_bytes(dumps({"file": name}).encode())
     assert json.loads(path.read_bytes()) == {"file": name}
+
+
+@pytest.mark.parametrize("count", [2**63, -(2**63), 10**400])
+def test_whole_numbers_beyond_64_bits_are_refused(count) -> None:
+    record = {"inner": {"value": 1.0}, "pair": [], "by_name": {}, "nothing": count}
+    with pytest.raises(InputError, match="nothing should be a whole number of at most"):
+        decode(Outer, record, "net.json")
