@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from trtbuild.verification.tasks.base import Seen
 from trtbuild.verification.views import View, as_pixels
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Album:
         self._views = {name: view for name, view in self._views.items() if name in wanted}
         for row, name in enumerate(batch.names):
             if name in wanted and name not in self._views:
-                answers = task.answers(batch, reference, candidate, row, self.names)
+                answers = task.answers(Seen(batch, reference, candidate, row, self.names))
                 picture = _picture(batch, row, self.preprocess)
                 if answers is not None:
                     self._views[name] = View(picture, *answers)

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from trtbuild.errors import OptionError
 from trtbuild.records import UNRECORDED
 from trtbuild.verification.intervals import Estimate, percent
-from trtbuild.verification.views import View  # noqa: TC001 - read by `decode`
+from trtbuild.verification.views import Answer, View
 
 if TYPE_CHECKING:
     import numpy as np
 
     from trtbuild.verification.batch import LabelledBatch
-    from trtbuild.verification.views import Answer
 
 __all__ = [
     "Figure",
+    "Judge",
     "Outputs",
     "SampleScore",
+    "Seen",
     "Task",
     "TaskFactory",
     "TaskScore",
@@ -98,6 +99,30 @@ class TaskScore:
     doubt: str = ""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """One sample of a batch that a judge has taken.
+
+    Attributes:
+        batch: the batch.
+        reference: the float network's outputs for it.
+        candidate: those of the network under test.
+        row: the sample's place in the batch.
+        names: class -> what it is called.
+    """
+
+    batch: LabelledBatch
+    reference: Outputs
+    candidate: Outputs
+    row: int
+    names: Mapping[int, str]
+
+    @property
+    def outputs(self) -> tuple[Outputs, Outputs]:
+        """Both networks' outputs, the float network's first."""
+        return self.reference, self.candidate
+
+
 class Task(Protocol):
     """Accumulates the figures of one task, batch by batch."""
 
@@ -118,26 +143,8 @@ class Task(Protocol):
         """The samples with the lowest scores so far."""
         ...
 
-    def answers(
-        self,
-        batch: LabelledBatch,
-        reference: Outputs,
-        candidate: Outputs,
-        row: int,
-        names: Mapping[int, str],
-    ) -> tuple[Answer, Answer] | None:
-        """Return what both networks say of one sample of a batch that `add` has taken.
-
-        Args:
-            batch: that `add` has taken.
-            reference: the float network's outputs.
-            candidate: those of the network under test.
-            row: of the sample.
-            names: class -> what it is called.
-
-        Returns:
-            The float network's answer and the other's; None where there is nothing to show.
-        """
+    def answers(self, seen: Seen) -> tuple[Answer, Answer] | None:
+        """Return what the float network says of one sample, and what the other; None for nothing to show."""
         ...
 
 
@@ -161,6 +168,22 @@ class Worst:
     def result(self) -> tuple[SampleScore, ...]:
         """Return them, the worst first."""
         return tuple(self._kept)
+
+
+class Judge:
+    """What judges share: they keep their worst samples, and have no words for them but a subclass's own."""
+
+    _worst: Worst
+
+    @property
+    def worst(self) -> tuple[SampleScore, ...]:
+        """The samples with the lowest scores so far."""
+        return self._worst.result()
+
+    def answers(self, seen: Seen) -> tuple[Answer, Answer] | None:
+        """Return no words, so that the sample alone is shown."""
+        del seen
+        return Answer(""), Answer("")
 
 
 def named(number: int, names: Mapping[int, str]) -> str:

@@ -31,8 +31,6 @@ from trtbuild.verification.tasks.restore import Restore
 from trtbuild.verification.tasks.segment import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import onnx_ir as ir
 
     from trtbuild.model.shapes import Dim, Dims
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.tasks.base import (
         Outputs,
         SampleScore,
+        Seen,
         Task,
         TaskFactory,
         TaskScore,
@@ -137,18 +136,11 @@ class IfItFits:
         """The task's worst samples so far."""
         return () if self._task is None else self._task.worst
 
-    def answers(
-        self,
-        batch: LabelledBatch,
-        reference: Outputs,
-        candidate: Outputs,
-        row: int,
-        names: Mapping[int, str],
-    ) -> tuple[Answer, Answer] | None:
+    def answers(self, seen: Seen) -> tuple[Answer, Answer] | None:
         """Return what the task does."""
         if self._task is None:
             return None
-        return self._task.answers(batch, reference, candidate, row, names)
+        return self._task.answers(seen)
 
 
 def _detect(

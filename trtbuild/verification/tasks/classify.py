@@ -13,8 +13,9 @@ from trtbuild.verification.metrics import class_scores
 from trtbuild.verification.parts import PartMetrics
 from trtbuild.verification.tasks.base import (
     Figure,
+    Judge,
     Outputs,
-    SampleScore,
+    Seen,
     TaskScore,
     Worst,
     named,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Classify"]
 
 
-class Classify:
+class Classify(Judge):
     """Counts the samples whose best class is the float network's.
 
     Args:
@@ -78,28 +79,16 @@ class Classify:
             "classify", settings, self._count, main, others, self._worst.result(), self._doubt()
         )
 
-    @property
-    def worst(self) -> tuple[SampleScore, ...]:
-        """The first samples that got another class."""
-        return self._worst.result()
-
-    def answers(
-        self,
-        batch: LabelledBatch,
-        reference: Outputs,
-        candidate: Outputs,
-        row: int,
-        names: Mapping[int, str],
-    ) -> tuple[Answer, Answer] | None:
+    def answers(self, seen: Seen) -> tuple[Answer, Answer] | None:
         """Return the best class of both and its score, and the label where there is one."""
         given = [
-            class_scores(one[self._output or ""], len(batch.names))
-            for one in (reference, candidate)
+            class_scores(one[self._output or ""], len(seen.batch.names)) for one in seen.outputs
         ]
         if given[0] is None or given[1] is None:
             return None
-        label = None if batch.labels is None else int(batch.labels[row])
-        return _best(given[0][row], label, names), _best(given[1][row], label, names)
+        labels, row = seen.batch.labels, seen.row
+        label = None if labels is None else int(labels[row])
+        return _best(given[0][row], label, seen.names), _best(given[1][row], label, seen.names)
 
     def _doubt(self) -> str:
         """An engine that answers one class whatever it sees agrees with what is mostly this class."""

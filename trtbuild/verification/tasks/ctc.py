@@ -10,8 +10,9 @@ from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import ratio_of_sums
 from trtbuild.verification.tasks.base import (
     Figure,
+    Judge,
     Outputs,
-    SampleScore,
+    Seen,
     TaskScore,
     Worst,
     only,
@@ -31,7 +32,7 @@ __all__ = ["CTC", "best_path", "edit_distance"]
 _LONGEST_PEAK = 3.0
 
 
-class CTC:
+class CTC(Judge):
     """Compares the texts of both networks; an output is ``[samples, steps, classes]`` or steps first.
 
     The blank is class 0 or the last, whichever the float network answers more often in the first batch. A
@@ -84,28 +85,16 @@ class CTC:
         settings = f"output '{self._output}', blank {self._blank}"
         return TaskScore("ctc", settings, self._count, main, others, self._worst.result())
 
-    @property
-    def worst(self) -> tuple[SampleScore, ...]:
-        """The samples with most errors so far."""
-        return self._worst.result()
-
-    def answers(
-        self,
-        batch: LabelledBatch,
-        reference: Outputs,
-        candidate: Outputs,
-        row: int,
-        names: Mapping[int, str],
-    ) -> tuple[Answer, Answer]:
+    def answers(self, seen: Seen) -> tuple[Answer, Answer]:
         """Return the texts of both; as numbers of classes where those have no names."""
         of_float, of_engine = (
-            _by_sample(one[self._output], len(batch.names))[row].argmax(-1)
-            for one in (reference, candidate)
+            _by_sample(one[self._output], len(seen.batch.names))[seen.row].argmax(-1)
+            for one in seen.outputs
         )
         blank = self._blank or 0
         return (
-            Answer(_written(best_path(of_float, blank), names)),
-            Answer(_written(best_path(of_engine, blank), names)),
+            Answer(_written(best_path(of_float, blank), seen.names)),
+            Answer(_written(best_path(of_engine, blank), seen.names)),
         )
 
 

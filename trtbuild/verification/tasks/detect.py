@@ -8,7 +8,15 @@ import numpy as np
 
 from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import Moments, ratio_of_sums
-from trtbuild.verification.tasks.base import Figure, Outputs, SampleScore, TaskScore, Worst, named
+from trtbuild.verification.tasks.base import (
+    Figure,
+    Judge,
+    Outputs,
+    Seen,
+    TaskScore,
+    Worst,
+    named,
+)
 from trtbuild.verification.tasks.boxes import Detections, matched, suppressed
 from trtbuild.verification.tasks.coco import LARGEST_SHARE, MeanPrecision
 from trtbuild.verification.tasks.layouts import LAYOUTS, Images
@@ -30,7 +38,7 @@ SAME_OBJECT_IOU = 0.5
 _ANY_SCORE = 0.001
 
 
-class Detect:
+class Detect(Judge):
     """F1 of the engine's boxes against the float network's: ``2 pairs / (boxes of both networks)``.
 
     A pair has one class and an IoU above 0.5; float's boxes choose, the best score first. An image in which
@@ -119,30 +127,22 @@ class Detect:
         )
         return TaskScore("detect", settings, len(self._boxes), main, others, self._worst.result())
 
-    @property
-    def worst(self) -> tuple[SampleScore, ...]:
-        """The images with the least F1 so far."""
-        return self._worst.result()
-
-    def answers(
-        self,
-        batch: LabelledBatch,
-        reference: Outputs,
-        candidate: Outputs,
-        row: int,
-        names: Mapping[int, str],
-    ) -> tuple[Answer, Answer]:
+    def answers(self, seen: Seen) -> tuple[Answer, Answer]:
         """Return the boxes of both, those marked that the other has, too."""
-        images = Images(len(batch.names), *_size(batch.feeds), self._num_classes, reference)
+        count, size = len(seen.batch.names), _size(seen.batch.feeds)
+        images = Images(count, *size, self._num_classes, seen.reference)
         decode = LAYOUTS[self._layout]
         with np.errstate(invalid="ignore", over="ignore"):
             both = [
-                self._kept([decode(one, images)[row]], self._min_score)[0]
-                for one in (reference, candidate)
+                self._kept([decode(one, images)[seen.row]], self._min_score)[0]
+                for one in seen.outputs
             ]
         pairs = matched(both[0], both[1], SAME_OBJECT_IOU)
         ours, theirs = {pair.first for pair in pairs}, {pair.second for pair in pairs}
-        return _drawn(both[0], ours, images, names), _drawn(both[1], theirs, images, names)
+        return (
+            _drawn(both[0], ours, images, seen.names),
+            _drawn(both[1], theirs, images, seen.names),
+        )
 
 
 def _drawn(found: Detections, shared: set[int], images: Images, names: Mapping[int, str]) -> Answer:

@@ -10,6 +10,7 @@ import numpy as np
 from trtbuild.verification.intervals import Estimate, Moments
 from trtbuild.verification.tasks.base import (
     Figure,
+    Judge,
     Outputs,
     SampleScore,
     TaskScore,
@@ -20,8 +21,6 @@ from trtbuild.verification.tasks.base import (
 from trtbuild.verification.views import Answer, View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from trtbuild.verification.batch import LabelledBatch
 
 __all__ = ["Embed", "spearman"]
@@ -35,7 +34,7 @@ _MASK = "attention_mask"
 _SAME_COSINE = 1e-6
 
 
-class Embed:
+class Embed(Judge):
     """Compares embeddings ``[samples, dims]``, brought to unit length.
 
     ``[samples, tokens, dims]`` are averaged over tokens, by the input ``attention_mask`` where there is one.
@@ -86,23 +85,6 @@ class Embed:
         others = (Figure("Spearman of similarities", "", _fisher(order, count)), cosine)
         worst = self._with_neighbours(ours.argmax(1), theirs.argmax(1))
         return TaskScore("embed", settings, count, main, others, worst)
-
-    @property
-    def worst(self) -> tuple[SampleScore, ...]:
-        """The samples with the least cosine so far."""
-        return self._worst.result()
-
-    def answers(
-        self,
-        batch: LabelledBatch,
-        reference: Outputs,
-        candidate: Outputs,
-        row: int,
-        names: Mapping[int, str],
-    ) -> tuple[Answer, Answer]:
-        """Return nothing yet: which samples are neighbours is known at the end."""
-        del batch, reference, candidate, row, names
-        return Answer(""), Answer("")
 
     def _with_neighbours(self, ours: np.ndarray, theirs: np.ndarray) -> tuple[SampleScore, ...]:
         """The worst samples with the nearest neighbours, int ``[samples]``, of both networks."""

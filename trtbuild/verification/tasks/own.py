@@ -8,19 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.verification.intervals import Estimate, Moments
-from trtbuild.verification.tasks.base import Figure, Outputs, SampleScore, TaskScore, Worst
+from trtbuild.verification.tasks.base import (
+    Figure,
+    Judge,
+    Outputs,
+    SampleScore,
+    TaskScore,
+    Worst,
+)
 from trtbuild.verification.user_function import UserFunction
-from trtbuild.verification.views import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from trtbuild.verification.batch import LabelledBatch
 
 __all__ = ["OwnJudge"]
 
 
-class OwnJudge:
+class OwnJudge(Judge):
     """Asks ``judge(float_outputs, engine_outputs, labels, names)`` once a batch; higher is better.
 
     Outputs are output name -> array; labels are int ``[samples]`` or None. The answer is one number a sample
@@ -78,15 +84,3 @@ class OwnJudge:
     def worst(self) -> tuple[SampleScore, ...]:
         """The samples with the lowest scores so far."""
         return self._worst.result() if self._is_by_sample else ()
-
-    def answers(
-        self,
-        batch: LabelledBatch,
-        reference: Outputs,
-        candidate: Outputs,
-        row: int,
-        names: Mapping[int, str],
-    ) -> tuple[Answer, Answer]:
-        """Return empty answers: only the user knows what outputs mean."""
-        del batch, reference, candidate, row, names
-        return Answer(""), Answer("")

@@ -8,7 +8,15 @@ import numpy as np
 
 from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import Moments
-from trtbuild.verification.tasks.base import Figure, Outputs, SampleScore, TaskScore, Worst, only
+from trtbuild.verification.tasks.base import (
+    Figure,
+    Judge,
+    Outputs,
+    Seen,
+    TaskScore,
+    Worst,
+    only,
+)
 from trtbuild.verification.views import Answer, as_pixels
 
 if TYPE_CHECKING:
@@ -22,7 +30,7 @@ __all__ = ["Restore"]
 _BEST_DB = 100.0
 
 
-class Restore:
+class Restore(Judge):
     """Averages ``10 log10(peak^2 / mean square difference)`` over images.
 
     Args:
@@ -62,22 +70,9 @@ class Restore:
         settings = f"output '{self._output}', peak {self._peak:g}"
         return TaskScore("restore", settings, self._psnr.count, main, (), self._worst.result())
 
-    @property
-    def worst(self) -> tuple[SampleScore, ...]:
-        """The samples with the lowest PSNR so far."""
-        return self._worst.result()
-
-    def answers(
-        self,
-        batch: LabelledBatch,
-        reference: Outputs,
-        candidate: Outputs,
-        row: int,
-        names: Mapping[int, str],
-    ) -> tuple[Answer, Answer]:
+    def answers(self, seen: Seen) -> tuple[Answer, Answer]:
         """Return the pictures of both."""
-        del batch, names
-        given = (one[self._output][row] for one in (reference, candidate))
+        given = (one[self._output][seen.row] for one in seen.outputs)
         ours, theirs = (one if one.ndim == 3 else one[None] for one in given)
         return Answer("", picture=as_pixels(ours)), Answer("", picture=as_pixels(theirs))
 

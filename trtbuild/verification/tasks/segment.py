@@ -8,12 +8,17 @@ import numpy as np
 
 from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import Moments, percent_of_mean
-from trtbuild.verification.tasks.base import Figure, Outputs, SampleScore, TaskScore, Worst
+from trtbuild.verification.tasks.base import (
+    Figure,
+    Judge,
+    Outputs,
+    Seen,
+    TaskScore,
+    Worst,
+)
 from trtbuild.verification.views import Answer, as_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from trtbuild.verification.batch import LabelledBatch
 
 __all__ = ["Segment", "mask_iou"]
@@ -21,7 +26,7 @@ __all__ = ["Segment", "mask_iou"]
 MIN_SCORE = 0.5
 
 
-class Segment:
+class Segment(Judge):
     """Averages the masks' IoU over images; of several classes, each image's mean over those in its masks.
 
     An output is ``[images, 1, height, width]`` or ``[images, height, width]`` of scores (a mask is where it
@@ -81,23 +86,10 @@ class Segment:
         settings = f"output '{self._output}', masks above {self._min_score:g}"
         return TaskScore("segment", settings, self._count, main, (), self._worst.result())
 
-    @property
-    def worst(self) -> tuple[SampleScore, ...]:
-        """The samples with the least IoU so far."""
-        return self._worst.result()
-
-    def answers(
-        self,
-        batch: LabelledBatch,
-        reference: Outputs,
-        candidate: Outputs,
-        row: int,
-        names: Mapping[int, str],
-    ) -> tuple[Answer, Answer]:
+    def answers(self, seen: Seen) -> tuple[Answer, Answer]:
         """Return the masks of both."""
-        del batch, names
         ours, theirs = (
-            self._classes(one[self._output][row : row + 1])[0] for one in (reference, candidate)
+            self._classes(one[self._output][seen.row : seen.row + 1])[0] for one in seen.outputs
         )
         return _mask(ours), _mask(theirs)
 
