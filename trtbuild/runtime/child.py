@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from typing import IO
 
-__all__ = ["how_it_ended", "start_module"]
+__all__ = ["end", "how_it_ended", "start_module"]
 
 
 def start_module(module: str, errors: int | IO[bytes]) -> subprocess.Popen[bytes]:
@@ -26,6 +27,16 @@ def start_module(module: str, errors: int | IO[bytes]) -> subprocess.Popen[bytes
         stderr=errors,
         env=environment,
     )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that `start_module` started, wait for its end, and close the pipes."""
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
 
 
 def how_it_ended(code: int) -> str:

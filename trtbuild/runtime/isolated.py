@@ -7,7 +7,6 @@ native fault cannot be caught in the process that meets it. `IsolatedProcess` is
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import ExecutionError, OutOfTimeError
-from trtbuild.runtime.child import how_it_ended, start_module
+from trtbuild.runtime.child import end, how_it_ended, start_module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,14 +98,8 @@ class IsolatedProcess:
 
     def _end(self) -> None:
         process, self._process, self._opened = self._process, None, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        if process is not None:
+            end(process)
 
     def open_here(self, session: IsolatedSession) -> tuple[Any, ...]:
         """Make `session` the network that the other process has open; its inputs, outputs, overridables."""

@@ -21,7 +21,7 @@ from trtbuild.backends.tensorrt.refusals import Refusal, Refusals, find_refusals
 from trtbuild.backends.tensorrt.shape_inputs import count_values
 from trtbuild.errors import ModelError
 from trtbuild.progress import Progress, silent
-from trtbuild.runtime.child import how_it_ended, start_module
+from trtbuild.runtime.child import end, how_it_ended, start_module
 
 if TYPE_CHECKING:
     import subprocess
@@ -175,12 +175,7 @@ def _started(errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        end(process)
 
 
 def _send(stream: IO[bytes], message: Any) -> None:
