@@ -166,18 +166,7 @@ def compare_with_float(
         Name (`trtbuild.result`) -> figures against the float network; and the first few batches of what
         was run, for a closer look without another pass over the data.
     """
-    candidates: dict[str, Session] = stage_sessions(artifact)
-    if artifact.quantized is not None:
-        form = artifact.quantized
-        if fp16:
-            form = as_rounding_floats(to_half(form, magnitudes(artifact.calibration))[0])
-        candidates[TENSORRT_FORM] = open_session(form, Execution.REFERENCE)
-    candidates |= {n: one for n, one in engines.items() if _can_be_compared(artifact, one)}
-    if not engines and artifact.quantized is not None:
-        candidates[PORTABLE] = open_session(portable_form(artifact))
-    elif not engines:
-        half = as_rounding_floats(to_half(artifact.model, {})[0])
-        candidates[TENSORRT_FORM] = open_session(half, Execution.REFERENCE)
+    candidates = _candidates(artifact, engines, fp16=fp16)
     inputs = input_specs(artifact.source)
     few: list[Batch] = []
 
@@ -199,6 +188,25 @@ def compare_with_float(
         progress=progress,
     )
     return comparisons, tuple(few[:_LATENCY_BATCHES])
+
+
+def _candidates(
+    artifact: Artifact, engines: Mapping[str, Session], *, fp16: bool
+) -> dict[str, Session]:
+    """What `compare_with_float` compares, by name."""
+    candidates: dict[str, Session] = stage_sessions(artifact)
+    if artifact.quantized is not None:
+        form = artifact.quantized
+        if fp16:
+            form = as_rounding_floats(to_half(form, magnitudes(artifact.calibration))[0])
+        candidates[TENSORRT_FORM] = open_session(form, Execution.REFERENCE)
+    candidates |= {n: one for n, one in engines.items() if _can_be_compared(artifact, one)}
+    if not engines and artifact.quantized is not None:
+        candidates[PORTABLE] = open_session(portable_form(artifact))
+    elif not engines:
+        half = as_rounding_floats(to_half(artifact.model, {})[0])
+        candidates[TENSORRT_FORM] = open_session(half, Execution.REFERENCE)
+    return candidates
 
 
 def _can_be_compared(artifact: Artifact, engine: Session) -> bool:

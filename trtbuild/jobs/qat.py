@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from trtbuild.artifact import Artifact
+    from trtbuild.data import DataPlan
     from trtbuild.recipe import QatRecipe
     from trtbuild.verification.compare import Comparison
 
@@ -86,17 +88,7 @@ def qat(recipe: QatRecipe, progress: Progress = silent) -> QatOutcome:
     plan = open_data(
         recipe.data, input_specs(artifact.source), calibrates=True, held_out=HELD_OUT_SHARE
     )
-    # ranges by a rule alone: what changes weights or moves scales would not fit the module
-    build = EngineRecipe(
-        files[0],
-        recipe.output,
-        data=recipe.data,
-        calibrate=recipe.calibrate,
-        effort=Effort.FAST,
-        float_patterns=recipe.float_patterns,
-        target=recipe.target,
-    )
-    artifact = int8_candidate(artifact, plan, build, progress).realized()
+    artifact = _quantized(artifact, plan, recipe, files[0], progress)
     assert artifact.quantized is not None
     places = places_of(artifact.quantized)
     rounding, layers = prepare_qat(whole.module, places)
@@ -104,25 +96,53 @@ def qat(recipe: QatRecipe, progress: Progress = silent) -> QatOutcome:
     given = _trained(train, recipe.train, rounding)
     result = export_onnx(given, inputs, path=files[1], fold=False)
     after = trained_scales(given)
-    sessions = {
-        BEFORE: open_session(artifact.quantized, Execution.REFERENCE),
-        TRAINED: open_session(files[1], Execution.REFERENCE),
-    }
-    specs = input_specs(artifact.source)
-    comparisons = compare_each(
-        open_session(files[0]),
-        sessions,
-        verification_batches(specs, plan.verification, recipe.batch_size),
-        ComparisonOptions(make_task=task_of(artifact.source, plan.verification, TaskOptions())),
-        progress=progress,
-    )
     return QatOutcome(
         network=files[1],
         loaded=files[0],
         layers=tuple(layers),
         scales={path: (before[path], after[path]) for path in before if path in after},
-        comparisons=comparisons,
+        comparisons=_compared(artifact, files, plan, recipe, progress),
         warnings=(*module.warnings, *result.warnings),
+    )
+
+
+def _quantized(
+    artifact: Artifact, plan: DataPlan, recipe: QatRecipe, loaded: Path, progress: Progress
+) -> Artifact:
+    """The network with Q/DQ; moves of weights or scales would not fit the module, so none are made."""
+    build = EngineRecipe(
+        loaded,
+        recipe.output,
+        data=recipe.data,
+        calibrate=recipe.calibrate,
+        effort=Effort.FAST,
+        float_patterns=recipe.float_patterns,
+        target=recipe.target,
+    )
+    return int8_candidate(artifact, plan, build, progress).realized()
+
+
+def _compared(
+    artifact: Artifact,
+    files: tuple[Path, Path],
+    plan: DataPlan,
+    recipe: QatRecipe,
+    progress: Progress,
+) -> Mapping[str, Comparison]:
+    """Figures of the Q/DQ network before training and behind it, against the float network."""
+    loaded, trained = files
+    assert artifact.quantized is not None
+    sessions = {
+        BEFORE: open_session(artifact.quantized, Execution.REFERENCE),
+        TRAINED: open_session(trained, Execution.REFERENCE),
+    }
+    specs = input_specs(artifact.source)
+    return compare_each(
+        open_session(loaded),
+        sessions,
+        verification_batches(specs, plan.verification, recipe.batch_size),
+        ComparisonOptions(make_task=task_of(artifact.source, plan.verification, TaskOptions())),
+        progress=progress,
     )
 
 

@@ -60,16 +60,6 @@ def meet_budget(
     options, artifact = options or TuneOptions(), start.artifact
     data = _batches(artifact, source, options.num_images)
 
-    def evaluator(images: list[Batch]) -> Evaluator:
-        """Return what measures candidates on `images`, against the network as it was given."""
-        return Evaluator(
-            open_session(artifact.float_reference),
-            images,
-            ComparisonOptions(num_worst=0, make_task=task),
-            directory=options.directory,
-            parts=output_parts(artifact.source),
-        )
-
     def calibrated(changed: Artifact) -> Artifact:
         tensors = watched_tensors(
             changed.model, start.float_patterns, start.float_groups, changed.target
@@ -85,11 +75,24 @@ def meet_budget(
     return tune(
         start,
         gate,
-        evaluator(data),
-        evaluator(_first(data, options.num_ranking_images)),
+        _evaluator(artifact, data, task, options),
+        _evaluator(artifact, _first(data, options.num_ranking_images), task, options),
         material,
         progress,
         seconds=float("inf") if options.max_seconds is None else options.max_seconds,
+    )
+
+
+def _evaluator(
+    artifact: Artifact, images: list[Batch], task: TaskFactory | None, options: TuneOptions
+) -> Evaluator:
+    """What measures candidates on `images`, against the network as it was given."""
+    return Evaluator(
+        open_session(artifact.float_reference),
+        images,
+        ComparisonOptions(num_worst=0, make_task=task),
+        directory=options.directory,
+        parts=output_parts(artifact.source),
     )
 
 

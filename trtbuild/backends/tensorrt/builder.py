@@ -178,12 +178,7 @@ def build_network(
             native_instance_norm=options.version_compatible,
         )
         values = bounded_values(network, blueprint.values, count)
-        with explained(log, f"{tensorrt} refuses an option", OptionError):
-            apply_options(tensorrt, builder, config, options, log)
-            add_profiles(builder, config, blueprint.profiles, log, values)
-            if blueprint.fp16_flag:
-                set_flag(tensorrt, config, "FP16", log)
-            timing_cache = load_timing_cache(config, options, log)
+        timing_cache = _configure(tensorrt, builder, config, blueprint, options, values, log)
         with contextlib.ExitStack() as stack:
             calibration = None
             if calibrate is not None:
@@ -227,6 +222,24 @@ def _make_builder(tensorrt: TensorRT, logger: Any, log: Log) -> Any:
     what = f"{tensorrt} does not start"
     with explained(log, what, MissingError, "Run `trtbuild doctor`."):
         return tensorrt.module.Builder(logger)
+
+
+def _configure(
+    tensorrt: TensorRT,
+    builder: Any,
+    config: Any,
+    blueprint: Blueprint,
+    options: TensorRTOptions,
+    values: Sequence[Profile],
+    log: Log,
+) -> Any:
+    """Set options and profiles, and return the timing cache, which has to live until the build is done."""
+    with explained(log, f"{tensorrt} refuses an option", OptionError):
+        apply_options(tensorrt, builder, config, options, log)
+        add_profiles(builder, config, blueprint.profiles, log, values)
+        if blueprint.fp16_flag:
+            set_flag(tensorrt, config, "FP16", log)
+        return load_timing_cache(config, options, log)
 
 
 def _run(

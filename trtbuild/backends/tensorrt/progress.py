@@ -87,15 +87,18 @@ def make_monitor(tensorrt: TensorRT, progress: Progress, interruption: Interrupt
             self._steps: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            """Show that a phase begins."""
             del parent_phase
             self._steps[phase_name] = num_steps
             self._show(phase_name, 0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
+            """Show a step, counted from 0; False tells TensorRT to give the build up."""
             self._show(phase_name, step + 1)
             return interruption.cause is None
 
         def phase_finish(self, phase_name: str) -> None:
+            """Show that a phase is done."""
             self._show(phase_name, self._steps.pop(phase_name, 0))
 
         def _show(self, phase: str, done: int) -> None:
