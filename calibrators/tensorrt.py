@@ -121,15 +121,19 @@ def make_calibrator(tensorrt: Any, name: str, run: CalibrationRun) -> Any:
             super().__init__()  # without it the bindings refuse the object
 
         def get_batch_size(self) -> int:
+            """Return 1, as networks with dynamic shapes need: a batch has the rows of the profile's OPT."""
             return 1
 
         def get_batch(self, names: Sequence[str]) -> list[int] | None:
+            """Return the next batch's device addresses, in the order of `names`; None behind the last."""
             return run.next_batch(names)
 
         def read_calibration_cache(self) -> bytes | None:
+            """Return the cache that takes the place of batches; None asks TensorRT to calibrate."""
             return run.cache or None  # an empty text would count as a cache
 
         def write_calibration_cache(self, cache: Any) -> None:
+            """Keep the cache that TensorRT made."""
             run.written = bytes(cache)  # a copy: the memory is TensorRT's and goes away
 
     Calibrator.__name__ = Calibrator.__qualname__ = f"Fed{CALIBRATORS[name][0].removeprefix('I')}"

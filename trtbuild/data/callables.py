@@ -54,9 +54,9 @@ class CallableSource(Source):
 
     Attributes:
         spec: what the user named.
-        function: called anew for every pass; or what it would return: an iterable of items (a
-            ``torch.utils.data.DataLoader``), or an object whose ``get_next`` gives items and then None
-            (``onnxruntime.quantization.CalibrationDataReader``).
+        function: called for every pass that reads (`trtbuild.data.replay`); or what it would return: an
+            iterable of items (a ``torch.utils.data.DataLoader``), or an object whose ``get_next``
+            gives items and then None (``onnxruntime.quantization.CalibrationDataReader``).
         inputs: what the network takes.
         preprocess: applied to every row of the image input; None passes rows as they are.
         unused: keys of what no input takes in the passes so far.

@@ -78,6 +78,7 @@ def make_logger(tensorrt: TensorRT, log: Log) -> Any:
 
         class Logger(tensorrt.module.ILogger):  # type: ignore[misc, name-defined]
             def log(self, severity: Any, text: str) -> None:
+                """Give a line to everyone who listens; details are for nobody."""
                 if severity != verbose:
                     for one in [found for ref in list(listening) if (found := ref())]:
                         one.lines.append((severity.name, text))

@@ -42,6 +42,7 @@ def make_allocator(tensorrt: TensorRT, device: Device) -> Any:
             return self.buffer.address
 
         def notify_shape(self, name: str, shape: Any) -> None:
+            """Keep the shape that the output turned out to have."""
             del name
             self.shape = tuple(int(extent) for extent in shape)
 
