@@ -163,6 +163,23 @@ PLACES = (
           "trtbuild/latency/test_measure.py"),
     Place("trtbuild/latency/stats.py", "share * len(ordered) - 1e-9", "share * len(ordered)",
           "trtbuild/latency/test_stats.py"),
+    # data held in memory, records, moves, the portable form
+    Place("trtbuild/data/replay.py", "self._is_first = True",
+          "self._is_first = False", "trtbuild/data/test_passes.py"),
+    Place("trtbuild/data/replay.py", "self._num_bytes <= MOST_HELD_BYTES",
+          "self._num_bytes >= 0", "trtbuild/data/test_passes.py"),
+    Place("trtbuild/records.py", "_MOST_COUNT = 2**63",
+          "_MOST_COUNT = 2**64", "trtbuild/test_records.py"),
+    Place("trtbuild/search/measured.py", "np.sqrt(errors).sum() < np.sqrt(before).sum()",
+          "errors.sum() < before.sum()", "trtbuild/search/test_improve.py"),
+    Place("trtbuild/search/measured.py", "before.sum() * (1.0 - gain)",
+          "before.sum()", "trtbuild/search/test_improve.py"),
+    Place("trtbuild/search/portable_choice.py", "_NEAR = 10**0.1",
+          "_NEAR = 10**9", "trtbuild/search/test_portable_choice.py"),
+    Place("trtbuild/search/portable_choice.py", "_SHARES_IN_FLOAT = (0.0, 0.25, 0.5)",
+          "_SHARES_IN_FLOAT = (0.0,)", "trtbuild/search/test_portable_choice.py"),
+    Place("trtbuild/search/portable_choice.py", "key=lambda one: one.error",
+          "key=lambda one: -one.error", "trtbuild/search/test_portable_choice.py"),
 )  # fmt: skip
 """What the tests must notice."""
 

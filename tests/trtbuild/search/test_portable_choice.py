@@ -129,3 +129,12 @@ def test_names_that_are_not_there_change_nothing(quantized) -> None:
     choice = PortableChoice(steps=steps, in_float=frozenset({"logits"}))
     form = portable_form(replace(quantized, portable=choice))
     np.testing.assert_array_equal(outputs(form), outputs(portable_form(quantized)))
+
+
+def test_half_of_the_convolutions_at_most_are_tried_in_float(quantized, monkeypatch) -> None:
+    monkeypatch.setattr("trtbuild.search.portable_choice._NEAR", 0.0)  # nothing is near enough
+    details = choose_portable(quantized, Images(0), Effort.NORMAL).history[-1].details
+    tried = [what.rpartition(", ")[2] for what in details["errors"] if "in float" in what]
+    # a quarter and a half of two convolutions, each with both grids; equal choices have one name
+    assert sorted(set(tried)) == ["0 in float", "1 in float"]
+    assert len(details["in_float"]) <= 1
