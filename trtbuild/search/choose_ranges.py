@@ -166,14 +166,15 @@ class CheckImages:
         is_enough: bool = False,
         reference: ir.Model | None = None,
     ) -> CheckImages | None:
-        """Return the same check images that `choose_ranges` takes; None where there are none.
+        """Return the same check images that `choose_ranges` takes; None where there is nothing to measure.
 
         Args:
             artifact: calibrated.
             source: calibration images.
             effort: how much is tried.
             is_enough: as many as tell which move is good; those that choose among ranges are among them.
-            reference: the float network, where that of the artifact was changed; it has the same tensors.
+            reference: the float network, where that of the artifact was changed; where it lacks a tensor that
+                is measured there, there is nothing to measure.
 
         Raises:
             DataError: a sample does not load.
@@ -185,6 +186,8 @@ class CheckImages:
             return None
         session = open_session(tapped(reference or artifact.model, measured), Execution.FLOAT)
         outputs = [session.run(one) for one in feeds]
+        if not outputs[0].keys() >= set(measured):
+            return None
         measure = Measure.of(outputs, parts_of(artifact.model, measured))
         return cls(feeds, others, measured, measure)
 

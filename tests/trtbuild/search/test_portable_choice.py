@@ -138,3 +138,8 @@ def test_half_of_the_convolutions_at_most_are_tried_in_float(quantized, monkeypa
     # a quarter and a half of two convolutions, each with both grids; equal choices have one name
     assert sorted(set(tried)) == ["0 in float", "1 in float"]
     assert len(details["in_float"]) <= 1
+
+
+def test_nothing_is_chosen_where_float_lacks_what_is_measured(quantized) -> None:
+    other = replace(quantized, source=network(TEXT.replace("logits", "scores")))
+    assert choose_portable(other, Images(0), Effort.NORMAL) is other
