@@ -30,7 +30,7 @@ LAYERS = (
     *("plan", "target", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
     *("verification", "search", "latency"),
-    *("recipe", "result", "next_step", "manifest", "plots"),
+    *("recipe", "result", "next_step", "manifest", "diff", "plots"),
     *(
         "jobs",
         "report",

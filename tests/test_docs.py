@@ -64,7 +64,7 @@ def test_every_command_line_has_options_that_there_are(page):
 OF_OTHERS = {
     *("--extra-index-url", "--index-url", "--no-deps", "--system-site-packages"),  # pip and venv
     *("--build-arg", "--gpus", "--rm", "--model-repository"),  # docker and Triton
-    *("--calib", "--exportLayerInfo", "--stronglyTyped"),  # trtexec
+    *("--calib", "--exportLayerInfo", "--exportProfile", "--stronglyTyped"),  # trtexec
 }
 
 

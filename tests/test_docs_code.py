@@ -34,6 +34,15 @@ def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch) -> None:
     assert found["built"].int8_model.is_file()
 
 
+def test_the_code_of_the_page_about_two_engines_runs(tmp_path, monkeypatch) -> None:
+    shutil.copytree(PROJECT / "samples", tmp_path / "samples")
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(blocks(PROJECT / "docs" / "comparing-engines.md", "python"))
+    found: dict = {}
+    exec(compile(code, "comparing-engines.md", "exec"), found)  # noqa: S102 - our own page
+    assert found["moved"] == ["/6/Gemm"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_python_on_every_page_is_python(page) -> None:
     for code in blocks(page, "python"):

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from trtbuild.cli import failure
+from trtbuild.diff import compare as diff
 from trtbuild.enums import StrEnum
 from trtbuild.files import make_directory, write_text
 from trtbuild.jobs import bench, check, verify
-from trtbuild.latency import baseline
+from trtbuild.latency import baseline, layer_times
 from trtbuild.latency.conditions import Conditions, Device
 from trtbuild.latency.regress import LatencyVerdict
 from trtbuild.latency.stats import LatencySummary
@@ -52,6 +53,10 @@ def schemas() -> dict[str, dict[str, Any]]:
         verify.SCHEMA: _named(schema_of(verify.Verification), verify.SCHEMA, verify.VERSION),
         compare.SCHEMA: _named(schema_of(compare.Comparison), compare.SCHEMA, compare.VERSION),
         baseline.SCHEMA: _named(kept, baseline.SCHEMA, baseline.VERSION),
+        diff.SCHEMA: _named(schema_of(diff.EngineDiff), diff.SCHEMA, diff.VERSION),
+        layer_times.SCHEMA: _named(
+            schema_of(layer_times.LayerTimes), layer_times.SCHEMA, layer_times.VERSION
+        ),
         failure.SCHEMA: _named(schema_of(failure.Failure), failure.SCHEMA, failure.VERSION),
         check.SCHEMA: _named(schema_of(check.NetworkCheck), check.SCHEMA, check.VERSION),
         bench.SCHEMA: _named(_object(latency, tuple(latency)), bench.SCHEMA, bench.VERSION),

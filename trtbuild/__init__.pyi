@@ -16,6 +16,13 @@ from .data import Preprocess as Preprocess
 from .data import open_data as open_data
 from .data.recipe import DataPlan as DataPlan
 from .data.samples import Source as Source
+from .diff.compare import ChangeKind as ChangeKind
+from .diff.compare import EngineDiff as EngineDiff
+from .diff.compare import FigureChange as FigureChange
+from .diff.compare import NodeChange as NodeChange
+from .diff.compare import NodeDiff as NodeDiff
+from .diff.compare import SideFacts as SideFacts
+from .diff.matching import MatchedBy as MatchedBy
 from .errors import DataError as DataError
 from .errors import GateError as GateError
 from .errors import InputError as InputError
@@ -26,6 +33,7 @@ from .errors import OutputError as OutputError
 from .errors import TrtbuildError as TrtbuildError
 from .jobs.bench import BenchResult as BenchResult
 from .jobs.bench import bench as bench
+from .jobs.diff import diff_engines as diff_engines
 from .jobs.engine import build_engine as build_engine
 from .jobs.engine import load as load
 from .jobs.engine import prepare as prepare
@@ -97,6 +105,7 @@ from .quantization import insert_qdq as insert_qdq
 from .quantization import portable_form as portable_form
 from .quantization import watched_tensors as watched_tensors
 from .recipe import BenchRecipe as BenchRecipe
+from .recipe import DiffRecipe as DiffRecipe
 from .recipe import EngineRecipe as EngineRecipe
 from .recipe import PruneRecipe as PruneRecipe
 from .recipe import VerifyRecipe as VerifyRecipe

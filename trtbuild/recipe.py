@@ -41,6 +41,7 @@ __all__ = [
     "ConvertRecipe",
     "CrosscheckRecipe",
     "DataRecipe",
+    "DiffRecipe",
     "EngineRecipe",
     "OptimizeRecipe",
     "PruneRecipe",
@@ -224,6 +225,10 @@ class BenchRecipe:
         "Keep the latencies for --against on this device; one batch size only.",
         essential=True,
     )
+    layer_times: Path | None = option(
+        None, "Write what each layer of the engine takes, by the runtime's profiler, as JSON for `diff`.",
+        essential=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,6 +309,29 @@ class CacheDiffRecipe:
     first: Path
     second: Path
     tolerance: float = option(0.0, "Relative difference up to which scales are equal.", low=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffRecipe:
+    """Two engines or Q/DQ networks of one model to hold against each other.
+
+    Attributes:
+        first, second: each a folder of a build, its manifest, an ONNX network, a plan, or an engine's layers.
+    """
+
+    first: Path
+    second: Path
+    first_times: Path | None = option(
+        None, "Times of A's layers, by `bench --layer-times` or trtexec --exportProfile.",
+        flag="--times-a", essential=True,
+    )  # fmt: skip
+    second_times: Path | None = option(
+        None, "Times of B's layers.", flag="--times-b", essential=True
+    )
+    tolerance: float = option(
+        0.0, "Relative difference up to which ranges are equal.", low=0.0, essential=True
+    )
+    tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
 
 
 @dataclass(frozen=True, kw_only=True)

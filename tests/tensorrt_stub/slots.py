@@ -146,6 +146,8 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "get_tensor_profile_values": (54, 46),
     },
     "IExecutionContext": {
+        "set_profiler": (5, 5),
+        "get_profiler": (6, 6),
         "get_engine": (7, 7),
         "active_optimization_profile": (11, 11),
         "set_optimization_profile_async": (17, 16),
@@ -170,5 +172,6 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
 LOG = {10: 0, 11: 4}
 GET_BATCH_SIZE, GET_BATCH, READ_CACHE, WRITE_CACHE, GET_ALGORITHM = 4, 5, 6, 7, 8
 REALLOCATE_OUTPUT, NOTIFY_SHAPE = 5, 6
+REPORT_LAYER_TIME = {10: 0, 11: 4}
 STREAM_WRITE, STREAM_READ, STREAM_SEEK = 4, 4, 5
 PHASE_START, STEP_COMPLETE, PHASE_FINISH = 4, 5, 6

@@ -47,6 +47,7 @@ _COMMANDS = {
     "check": "Say whether TensorRT takes a network, and what to do about each node that it refuses.",
     "verify": "Compare an engine with its float network: figures, limits, and who is to blame.",
     "bench": "Time an engine, alone, against another, or against a baseline.",
+    "diff": "Compare two engines of one model, node by node: precision, ranges, kernels, time, size.",
     "crosscheck": "Compare the thresholds of two calibrations, of any origin.",
     "cache": "Show, compare and convert TensorRT calibration caches.",
     "export-triton": "Write an engine into a Triton model repository, with its config.pbtxt.",

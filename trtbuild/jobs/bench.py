@@ -21,6 +21,7 @@ from trtbuild.latency.baseline import (
     timed_inputs,
 )
 from trtbuild.latency.conditions import Conditions, Device, Monitor, this_device
+from trtbuild.latency.layer_times import measure_layers
 from trtbuild.latency.measure import Samples, measure
 from trtbuild.latency.regress import (
     Answer,
@@ -34,6 +35,8 @@ from trtbuild.model import fixed_batch, with_batch_axes
 from trtbuild.progress import Progress, silent
 from trtbuild.recipe import BenchRecipe
 from trtbuild.records import encode
+from trtbuild.runtime.onnxruntime_profile import ProfiledNetwork
+from trtbuild.runtime.tensorrt import TensorRTSession
 from trtbuild.verification.matching import check_same_interface
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
     from trtbuild.data import DataRecipe, Source
     from trtbuild.jobs.paths import Besides
+    from trtbuild.latency.layer_times import ProfiledSession
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.session import Feeds, Session
 
@@ -53,6 +57,8 @@ VERSION = 1
 # Each turn takes the next of so many batches: power, and so clocks, depend on the values.
 _NUM_BATCHES = 8
 _CONTROL = "again"
+# A profiler's clock counts microseconds, which a small layer takes a few of.
+_PROFILED_RUNS = 64
 
 
 @dataclass(frozen=True)
@@ -134,9 +140,29 @@ def bench(
         result = BenchResult(
             tuple(samples), tuple(verdicts), device, monitor.conditions(), source.description
         )
+        if recipe.layer_times is not None:
+            _write_layer_times(recipe, _feeds(source, sizes[0]), recipe.layer_times, stack)
     if recipe.save_baseline is not None:
         _save(recipe, result, engine.inputs)
     return result
+
+
+def _write_layer_times(
+    recipe: BenchRecipe, feeds: Sequence[Feeds], path: Path, stack: contextlib.ExitStack
+) -> None:
+    """Profile the engine in a session of its own, since a profiler slows what it measures."""
+    if recipe.engine.suffix == ".onnx":
+        source = f"ONNX Runtime {package_versions('onnxruntime')['onnxruntime']}'s profiler"
+        profiled: ProfiledSession = ProfiledNetwork(recipe.engine)
+    else:
+        session = open_whole(recipe.engine, recipe.backend, recipe.tensorrt)
+        stack.callback(session.close)
+        if not isinstance(session, TensorRTSession):
+            raise OptionError(
+                f"--layer-times: what opens '{recipe.engine}' does not tell of its layers."
+            )
+        source, profiled = "TensorRT's profiler", session
+    measure_layers(profiled, feeds, _PROFILED_RUNS, source).write(path)
 
 
 def _check_paths(recipe: BenchRecipe, besides: Besides | None) -> None:
@@ -145,7 +171,8 @@ def _check_paths(recipe: BenchRecipe, besides: Besides | None) -> None:
     if _is_baseline(against) and is_same_file(recipe.save_baseline, against):
         against = None
     reads = named_inputs(the_engine=recipe.engine, what_it_is_compared_with=against)
-    check_paths((*reads, *data_inputs(recipe.data)), [recipe.save_baseline], besides)
+    writes = [recipe.save_baseline, recipe.layer_times]
+    check_paths((*reads, *data_inputs(recipe.data)), writes, besides)
 
 
 def _is_baseline(path: Path | None) -> bool:

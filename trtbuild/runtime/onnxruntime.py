@@ -139,6 +139,15 @@ class OnnxRuntimeSession:
 
         return run
 
+    def end_profiling(self) -> Path:
+        """Return the file that the profiler wrote; the session must have been opened with `profile`.
+
+        Raises:
+            ModelError: the session has been closed.
+        """
+        with _explained():
+            return Path(self._opened().end_profiling())
+
     def _opened(self) -> ort.InferenceSession:
         if self._session is None:
             raise ModelError("this session has been closed; open the network again.")
@@ -169,6 +178,7 @@ def open_session(
     device: str = "cpu",
     optimized: Path | None = None,
     arena: bool = True,
+    profile: Path | None = None,
 ) -> OnnxRuntimeSession:
     """Open a network.
 
@@ -181,6 +191,7 @@ def open_session(
             this machine only.
         arena: keep the memory of a run for the next one; without it a session that is not run often
             holds less.
+        profile: beginning of the name of a file to which ONNX Runtime's profiler writes.
 
     Raises:
         MissingError: ONNX Runtime cannot use that device.
@@ -191,6 +202,8 @@ def open_session(
 
     provider, options = _PROVIDERS[device], _options(execution, threads)
     options.enable_cpu_mem_arena = arena
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if optimized:
         _write_optimized(options, optimized)
     if provider[0] not in ort.get_available_providers():

@@ -340,3 +340,21 @@ def test_inputs_outputs_and_availability(tensorrt: Server) -> None:
         "detail": f"TensorRT {version} on Stand-in GPU 0",
         "remedy": "",
     }
+
+
+def profiles(world: World) -> list[dict[str, float]]:
+    session = TensorRTBackend().open(_plan("N", shapes=DYNAMIC))
+    feeds = [networks.batches(1, size, 0)[0] for size in (2, 3)]
+    runs = session.layer_runs_ms(feeds, 2)
+    difference = _difference(session, 2, 1)
+    session.close()
+    return [*runs, {"difference": difference}]
+
+
+def test_the_profiler_is_told_of_each_layer_of_each_run(tensorrt: Server) -> None:
+    *runs, last = tensorrt.value(profiles)
+    assert len(runs) == 4
+    for run in runs:
+        assert list(run.values()) == [1.0 + place for place in range(len(run))]
+        assert next(iter(run)).startswith("Reformatting CopyNode")
+    assert last["difference"] < 1e-5

@@ -1,0 +1,272 @@
+"""Two engines side by side: what was changed is found, on its node, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import jsonschema
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from tests.command import trtbuild
+from tests.trtbuild.verification.small_network import (
+    calibrated,
+    float_network,
+    images,
+    quantized,
+    spoil_weight_scale,
+)
+from tools.write_schemas import schemas
+from trtbuild.model import write_model
+from trtbuild.quantization import insert_qdq
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    write_model(quantized().quantized, tmp_path / "a.int8.onnx")
+    return tmp_path / "a.int8.onnx"
+
+
+def written(model: ir.Model, path: Path) -> Path:
+    write_model(model, path)
+    return path
+
+
+def diff(capsys, first: Path, second: Path, *options: object) -> dict:
+    outcome = trtbuild(capsys, "diff", first, second, "--json", *options)
+    found = outcome.json
+    jsonschema.validate(found, schemas()["trtbuild.diff"])
+    alone = found["only_first"] or found["only_second"]
+    changed = any(node["changes"] for node in found["nodes"]) or found["ranges"]
+    assert outcome.code == bool(alone or changed)
+    return found
+
+
+def changes(found: dict) -> dict[str, list[str]]:
+    return {n["name"]: [c["what"] for c in n["changes"]] for n in found["nodes"] if n["changes"]}
+
+
+def test_a_network_is_the_same_as_itself(network, capsys) -> None:
+    found = diff(capsys, network, network)
+    assert changes(found) == {}
+    assert len(found["nodes"]) == len(float_network().graph)
+
+
+def test_a_range_is_told_where_it_is_read_and_by_how_much(network, tmp_path, capsys) -> None:
+    artifact = calibrated()
+    assert artifact.calibration is not None
+    ranges = dict(artifact.calibration.ranges)
+    amax = ranges["a1"].amax
+    ranges["a1"] = replace(ranges["a1"], amax=2 * amax)
+    wider = replace(artifact.calibration, ranges=ranges)
+    other = insert_qdq(artifact.with_calibration(wider)).quantized
+    found = diff(capsys, network, written(other, tmp_path / "b.onnx"))
+    assert changes(found) == {"Conv_a2": ["range"]}
+    (change,) = next(node["changes"] for node in found["nodes"] if node["changes"])
+    assert (change["of"], change["ratio"]) == ("a1", pytest.approx(2, rel=1e-6))
+    assert float(change["first"]) == pytest.approx(amax, rel=1e-5)
+    assert changes(diff(capsys, network, tmp_path / "b.onnx", "--tolerance", 0.6)) == {}
+
+
+def test_a_scale_and_a_bias_of_another_value_are_told(network, tmp_path, capsys) -> None:
+    model = quantized().quantized
+    spoil_weight_scale(model, "Conv_left", 1.5)
+    bias = model.graph.initializers["b1"]
+    assert bias.const_value is not None
+    bias.const_value = ir.tensor(bias.const_value.numpy() + np.float32(1), name="b1")
+    found = diff(capsys, network, written(model, tmp_path / "b.onnx"))
+    assert changes(found) == {"Conv_a0": ["weights"], "Conv_left": ["weights"]}
+
+
+def test_what_is_kept_in_float_has_moved(network, tmp_path, capsys) -> None:
+    other = insert_qdq(calibrated(), float_patterns=("Gemm",)).quantized
+    found = diff(capsys, network, written(other, tmp_path / "b.onnx"))
+    moved = {
+        n["name"]: n["precision"] for n in found["nodes"] if n["precision"][0] != n["precision"][1]
+    }
+    assert moved["Gemm_logits"] == ["INT8", "float"]
+    gemm = next(node for node in found["nodes"] if node["name"] == "Gemm_logits")
+    assert gemm["first_bytes"] < gemm["second_bytes"]
+
+
+def renamed(model: ir.Model, seed: int) -> dict[str, str]:
+    """Give every node and inner tensor a name that says nothing; return new name -> old."""
+    numbers = np.random.default_rng(seed).permutation(10_000)
+    inner = [v for node in model.graph for v in node.outputs if not v.is_graph_output()]
+    for number, value in zip(numbers, inner):
+        value.name = f"t{number}"
+    old = {}
+    for number, node in zip(numbers[5_000:], list(model.graph)):
+        old[f"n{number}"] = node.name or ""
+        node.name = f"n{number}"
+    return old
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_renamed_nodes_are_matched_by_what_they_compute(network, tmp_path, capsys, seed) -> None:
+    model = quantized().quantized
+    old = renamed(model, seed)
+    found = diff(capsys, network, written(model, tmp_path / "b.onnx"))
+    assert changes(found) == {}
+    assert found["only_first"] == found["only_second"] == []
+    for node in found["nodes"]:
+        assert node["matched_by"] == "computation"
+        assert old[node["second_name"]] == node["name"]
+
+
+CHAIN = """
+<ir_version: 8, opset_import: ["" : 17]>
+chain (float[1, 4] x) => (float[1, 4] y) {
+  %s
+}
+"""
+
+
+def chain(path: Path, weights: list[np.ndarray]) -> Path:
+    """MatMul and Relu in turns, numbered as an exporter does."""
+    lines, before = [], "x"
+    for number in range(len(weights)):
+        last = number == len(weights) - 1
+        lines.append(f"m{number} = MatMul ({before}, w{number})")
+        before = "y" if last else f"r{number}"
+        lines.append(f"{before} = Relu (m{number})")
+    proto = onnx.parser.parse_model(CHAIN % "\n  ".join(lines))
+    for number, node in enumerate(proto.graph.node):
+        node.name = f"{node.op_type}_{number // 2}"
+    for number, weight in enumerate(weights):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, f"w{number}"))
+    onnx.save(proto, path)
+    return path
+
+
+def test_a_layer_that_is_gone_does_not_give_its_name_to_the_next(tmp_path, capsys) -> None:
+    weights = list(np.random.default_rng(0).normal(size=(4, 4, 4)).astype(np.float32))
+    first = chain(tmp_path / "a.onnx", weights)
+    second = chain(tmp_path / "b.onnx", [weights[0], *weights[2:]])
+    found = diff(capsys, first, second)
+    pairs = {n["name"]: n["second_name"] for n in found["nodes"]}
+    assert pairs == {
+        "MatMul_0": "MatMul_0",
+        "Relu_0": "Relu_0",
+        "MatMul_2": "MatMul_1",
+        "Relu_2": "Relu_1",
+        "MatMul_3": "MatMul_2",
+        "Relu_3": "Relu_2",
+    }
+    assert sorted(found["only_first"]) == ["MatMul_1", "Relu_1"]
+    assert changes(found) == {"MatMul_2": ["computation"]}
+
+
+def test_two_builds_are_compared_with_their_figures(tmp_path, capsys) -> None:
+    write_model(float_network(), tmp_path / "small.onnx")
+    np.save(tmp_path / "images.npy", images(3, 32))
+    for folder, method in (("a", "minmax"), ("b", "percentile")):
+        words = [
+            "--int8",
+            "--data",
+            tmp_path / "images.npy",
+            "--calibrator",
+            method,
+            "--no-latency",
+        ]
+        assert (
+            trtbuild(
+                capsys, "engine", tmp_path / "small.onnx", *words, "-o", tmp_path / folder
+            ).code
+            == 0
+        )
+    page = tmp_path / "diff.html"
+    found = diff(capsys, tmp_path / "a", tmp_path / "b", "--report", page)
+    manifest = json.loads((tmp_path / "a" / "small.manifest.json").read_text())
+    figures = {figure["name"]: figure["first"] for figure in found["figures"]}
+    sqnr = manifest["verification"]["engine"]["outputs"][0]["sqnr_db"]["value"]
+    assert figures["engine: SQNR of 'logits', dB"] == sqnr
+    assert {kind for kinds in changes(found).values() for kind in kinds} == {"range"}
+    assert "Conv_a2" in page.read_text()
+    for folder in "ab":  # a manifest that has travelled alone
+        (tmp_path / folder / "small.int8.onnx").unlink()
+    alone = diff(capsys, tmp_path / "a", tmp_path / "b")
+    amax = [
+        json.loads((tmp_path / f / "small.manifest.json").read_text())["calibration"]["amax"]
+        for f in "ab"
+    ]
+    assert {r["of"] for r in alone["ranges"]} == {n for n in amax[0] if amax[0][n] != amax[1][n]}
+    assert "no Q/DQ network" in alone["first"]["unknown"]
+
+
+def layers(path: Path, precision: str, tactic: str) -> Path:
+    """What ``trtexec --exportLayerInfo`` writes of two layers."""
+    entries = [
+        {"Name": "Conv_a0 + Relu_a1", "LayerType": "CaskConvolution", "TacticName": tactic,
+         "Metadata": "[ONNX Layer: Conv_a0]\x1e[ONNX Layer: Relu_a1]",
+         "Inputs": [{"Name": "r0", "Format/Datatype": precision, "Dimensions": [1]}], "Outputs": []},
+        {"Name": "Gemm_logits", "LayerType": "MatrixMultiply", "TacticName": "same", "Metadata": "",
+         "Inputs": [{"Name": "flat", "Format/Datatype": "FP32", "Dimensions": [1]}], "Outputs": []},
+    ]  # fmt: skip
+    path.write_text(json.dumps({"Layers": entries, "Bindings": []}))
+    return path
+
+
+def test_layers_of_two_engines_and_what_they_take(tmp_path, capsys) -> None:
+    one = layers(tmp_path / "a.json", "Int8 NC/4HW4", "sm80_int8")
+    other = layers(tmp_path / "b.json", "FP16 NHWC8", "sm80_fp16")
+    for name, first in (("ta", 1.5), ("tb", 4.0)):
+        profile = [{"count": 10}, {"name": "Conv_a0 + Relu_a1", "averageMs": first},
+                   {"name": "Gemm_logits", "averageMs": 0.25}]  # fmt: skip
+        (tmp_path / f"{name}.json").write_text(json.dumps(profile))
+    found = diff(
+        capsys, one, other, "--times-a", tmp_path / "ta.json", "--times-b", tmp_path / "tb.json"
+    )
+    assert changes(found) == {"Conv_a0": ["ran", "kernel"], "Relu_a1": ["ran", "kernel"]}
+    conv, relu, gemm = found["nodes"]
+    assert (conv["first_ms"], conv["second_ms"]) == (1.5, 4.0)
+    assert relu["first_ms"] is None  # its layer's time is told once
+    assert gemm["first_ms"] == 0.25
+    assert (found["first"]["ms"], found["second"]["ms"]) == (1.75, 4.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("folder", None, "holds 0 manifests"),
+        ("x.onnx", b"nothing", "is not an ONNX file"),
+        ("x.json", b"{}", "not the layer information"),
+        ("x.manifest.json", b"{}", "not a trtbuild.manifest file"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_sentence(
+    network, tmp_path, capsys, name, content, said
+) -> None:
+    path = tmp_path / name
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    assert said in trtbuild(capsys, "diff", network, path).sentence
+
+
+def test_a_damaged_profile_is_one_sentence(network, tmp_path, capsys) -> None:
+    (tmp_path / "t.json").write_text('[{"name": "a"}]')
+    said = trtbuild(capsys, "diff", network, network, "--times-a", tmp_path / "t.json").sentence
+    assert "holds no layer times" in said
+
+
+def test_layer_times_of_the_bench_belong_to_the_nodes_of_the_network(
+    network, tmp_path, capsys
+) -> None:
+    times = tmp_path / "times.json"
+    np.save(tmp_path / "images.npy", images(3, 8))
+    short = ["--seconds", "0.1", "--warmup-ms", "1", "--data", tmp_path / "images.npy"]
+    assert trtbuild(capsys, "bench", network, *short, "--layer-times", times).code == 0
+    jsonschema.validate(json.loads(times.read_text()), schemas()["trtbuild.layer_times"])
+    found = diff(capsys, network, network, "--times-a", times, "--times-b", times)
+    convolutions = [node for node in found["nodes"] if node["op_type"] == "Conv"]
+    assert all(node["first_ms"] is not None for node in convolutions)
+    assert sum(n["first_ms"] or 0 for n in found["nodes"]) <= found["first"]["ms"] * (1 + 1e-9)

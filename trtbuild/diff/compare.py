@@ -1,0 +1,332 @@
+"""What differs between two sides: node by node, and in all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.diff.matching import MatchedBy, match_names, match_nodes
+from trtbuild.enums import StrEnum
+from trtbuild.records import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from trtbuild.diff.facts import NodeFacts, Read
+    from trtbuild.diff.matching import Pair
+
+__all__ = [
+    "SCHEMA",
+    "VERSION",
+    "ChangeKind",
+    "EngineDiff",
+    "FigureChange",
+    "NodeChange",
+    "NodeDiff",
+    "Side",
+    "SideFacts",
+    "compare_sides",
+]
+
+SCHEMA = "trtbuild.diff"
+VERSION = 1
+
+
+class ChangeKind(StrEnum):
+    """What of a node differs."""
+
+    COMPUTATION = "computation"
+    """Attributes, shapes, or the nodes that it reads from."""
+    PRECISION = "precision"
+    """What the network asks for."""
+    RAN = "ran"
+    """What the engine's layer computes in."""
+    KERNEL = "kernel"
+    RANGE = "range"
+    """The scale of a tensor that is read through Q/DQ, or whether it is."""
+    WEIGHTS = "weights"
+    """The integers or scales of a weight, or the values of a constant in float, such as a bias."""
+
+
+@dataclass(frozen=True)
+class NodeChange:
+    """One thing that differs between a node of the first side and that of the second.
+
+    Attributes:
+        what: what it is.
+        of: the tensor, where it is of one.
+        first, second: both, in words.
+        ratio: the second amax over the first, of ranges that both have; else None.
+    """
+
+    what: ChangeKind
+    of: str
+    first: str
+    second: str
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class NodeDiff:
+    """A node that both sides have.
+
+    Attributes:
+        name: of the first side.
+        second_name: of the second side.
+        op_type: its operator.
+        matched_by: how the two were found to be one.
+        precision: of the first side and of the second, where known: what ran, else what was asked for.
+        first_ms, second_ms: time of its layer; None where it was not measured.
+        first_bytes, second_bytes: of its constants.
+        changes: what differs; times are no difference, since they are noise in part.
+    """
+
+    name: str
+    second_name: str
+    op_type: str
+    matched_by: MatchedBy
+    precision: tuple[str, str]
+    first_ms: float | None
+    second_ms: float | None
+    first_bytes: int
+    second_bytes: int
+    changes: tuple[NodeChange, ...]
+
+
+@dataclass(frozen=True)
+class FigureChange:
+    """A figure of both sides, such as the SQNR of the engine; None where a side does not have it."""
+
+    name: str
+    first: float | None
+    second: float | None
+
+
+@dataclass(frozen=True)
+class SideFacts:
+    """One side in all.
+
+    Attributes:
+        name: as it was given.
+        file: the network or engine that was looked at.
+        num_bytes: of that file.
+        num_nodes: that are neither Q/DQ nor constants.
+        precisions: precision -> nodes.
+        ms: of all layers a run; None where they were not measured.
+        unknown: what is not known of it, in a sentence; empty for nothing.
+    """
+
+    name: str
+    file: str
+    num_bytes: int
+    num_nodes: int
+    precisions: dict[str, int]
+    ms: float | None
+    unknown: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is known of one side.
+
+    Attributes:
+        name: as it was given.
+        file: name of the network or engine that was looked at.
+        num_bytes: of that file.
+        nodes: its nodes; in the order of `diff.facts.computing_nodes` where there is a network.
+        model: its network; None where only a manifest or an engine's layers are there.
+        ranges: tensor -> amax, where only a manifest knows them.
+        ms: of all layers a run; None where they were not measured.
+        figures: name -> value, of its manifest.
+        unknown: see `SideFacts`.
+    """
+
+    name: str
+    file: str
+    num_bytes: int
+    nodes: tuple[NodeFacts, ...]
+    model: ir.Model | None = None
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    ms: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    unknown: str = ""
+
+    def facts(self) -> SideFacts:
+        """Return what is told of the side in all."""
+        counts: dict[str, int] = {}
+        for node in self.nodes:
+            word = node.ran or node.precision or "not known"
+            counts[word] = counts.get(word, 0) + 1
+        return SideFacts(
+            self.name,
+            self.file,
+            self.num_bytes,
+            len(self.nodes),
+            dict(sorted(counts.items())),
+            self.ms,
+            self.unknown,
+        )
+
+
+@dataclass(frozen=True)
+class EngineDiff:
+    """What two engines or Q/DQ networks of one model do not share.
+
+    Attributes:
+        first, second: both sides in all.
+        nodes: what both have, in the order of the first.
+        ranges: tensors whose amax differs, where a side has a manifest and no network.
+        only_first, only_second: nodes that one side alone has.
+        figures: accuracy and latency, by the manifests.
+    """
+
+    first: SideFacts
+    second: SideFacts
+    nodes: tuple[NodeDiff, ...]
+    ranges: tuple[NodeChange, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    figures: tuple[FigureChange, ...]
+
+    @property
+    def changed(self) -> tuple[NodeDiff, ...]:
+        """The nodes of which something differs, or whose name does."""
+        return tuple(n for n in self.nodes if n.changes or n.name != n.second_name)
+
+    @property
+    def equal(self) -> bool:
+        """Whether both have the same nodes, computing alike; names, times and figures may differ."""
+        differ = any(node.changes for node in self.nodes)
+        return not (differ or self.ranges or self.only_first or self.only_second)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types, with the schema's name and version."""
+        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+
+
+def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> EngineDiff:
+    """Return what two sides do not share; what one of them does not know is no difference.
+
+    Args:
+        first: what is known of the first.
+        second: what is known of the second.
+        tolerance: relative difference up to which ranges are equal.
+    """
+    pairs = _pairs(first, second)
+    left, right = {pair.first for pair in pairs}, {pair.second for pair in pairs}
+    return EngineDiff(
+        first=first.facts(),
+        second=second.facts(),
+        nodes=tuple(
+            _node(first.nodes[p.first], second.nodes[p.second], p, tolerance) for p in pairs
+        ),
+        ranges=tuple(_ranges(first.ranges, second.ranges, tolerance)),
+        only_first=tuple(n.name for k, n in enumerate(first.nodes) if k not in left),
+        only_second=tuple(n.name for k, n in enumerate(second.nodes) if k not in right),
+        figures=tuple(
+            FigureChange(name, first.figures.get(name), second.figures.get(name))
+            for name in {**first.figures, **second.figures}
+        ),
+    )
+
+
+def _pairs(first: Side, second: Side) -> Sequence[Pair]:
+    if first.model is not None and second.model is not None:
+        return match_nodes(first.model, second.model)
+    return match_names([n.name for n in first.nodes], [n.name for n in second.nodes])
+
+
+def _node(first: NodeFacts, second: NodeFacts, pair: Pair, tolerance: float) -> NodeDiff:
+    otherwise = (
+        (NodeChange(ChangeKind.COMPUTATION, "", "", pair.otherwise),) if pair.otherwise else ()
+    )
+    return NodeDiff(
+        name=first.name,
+        second_name=second.name,
+        op_type=first.op_type or second.op_type,
+        matched_by=pair.by,
+        precision=(first.ran or first.precision, second.ran or second.precision),
+        first_ms=first.ms,
+        second_ms=second.ms,
+        first_bytes=first.num_bytes,
+        second_bytes=second.num_bytes,
+        changes=(*otherwise, *_changes(first, second, tolerance)),
+    )
+
+
+def _changes(first: NodeFacts, second: NodeFacts, tolerance: float) -> Iterator[NodeChange]:
+    for what, one, other in (
+        (ChangeKind.PRECISION, first.precision, second.precision),
+        (ChangeKind.RAN, first.ran, second.ran),
+        (ChangeKind.KERNEL, first.kernel, second.kernel),
+    ):
+        if one and other and one != other:
+            yield NodeChange(what, "", one, other)
+    if first.from_network and second.from_network:
+        yield from _read_changes(first, second, tolerance)
+        yield from _constant_changes(first, second)
+
+
+def _read_changes(first: NodeFacts, second: NodeFacts, tolerance: float) -> Iterator[NodeChange]:
+    one, other = ({read.index: read for read in facts.reads} for facts in (first, second))
+    for index in sorted({*one, *other}):
+        left, right = one.get(index), other.get(index)
+        known = left or right
+        assert known is not None
+        what = ChangeKind.WEIGHTS if known.is_weight else ChangeKind.RANGE
+        if left is None or right is None:
+            yield NodeChange(what, known.tensor, _told(left), _told(right))
+        elif what is ChangeKind.WEIGHTS and left.digest != right.digest:
+            ratio = _ratio(left.amax, right.amax)
+            yield NodeChange(what, left.tensor, f"{_told(left)}, {left.digest}",
+                         f"{_told(right)}, {right.digest}", ratio)  # fmt: skip
+        elif what is ChangeKind.RANGE and not _same_range(left, right, tolerance):
+            yield NodeChange(
+                what, left.tensor, _told(left), _told(right), _ratio(left.amax, right.amax)
+            )
+
+
+def _constant_changes(first: NodeFacts, second: NodeFacts) -> Iterator[NodeChange]:
+    for index, (name, digest) in first.constants.items():
+        _, other = second.constants.get(index, ("", digest))
+        if other != digest:
+            yield NodeChange(ChangeKind.WEIGHTS, name, digest, other)
+
+
+def _ranges(
+    first: Mapping[str, float], second: Mapping[str, float], tolerance: float
+) -> Iterator[NodeChange]:
+    for name in first:
+        one, other = first[name], second.get(name)
+        if other is not None and not _close(one, other, tolerance):
+            yield NodeChange(
+                ChangeKind.RANGE, name, f"{one:.6g}", f"{other:.6g}", _ratio(one, other)
+            )
+
+
+def _same_range(one: Read, other: Read, tolerance: float) -> bool:
+    same = (one.num_scales, one.zero_point) == (other.num_scales, other.zero_point)
+    if one.amax is None or other.amax is None or one.scale is None or other.scale is None:
+        return same and one.amax == other.amax
+    return same and _close(one.scale, other.scale, tolerance) and one.digest == other.digest
+
+
+def _close(one: float, other: float, tolerance: float) -> bool:
+    return one == other or abs(one - other) <= tolerance * max(abs(one), abs(other))
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return other / one if one and other is not None else None
+
+
+def _told(read: Read | None) -> str:
+    if read is None:
+        return "float"
+    if read.amax is None:
+        return "computed scale"
+    text = f"{read.amax:.6g}"
+    if read.num_scales > 1:
+        text += f" at most, {read.num_scales} scales"
+    return f"{text}, zero point {read.zero_point}" if read.zero_point else text

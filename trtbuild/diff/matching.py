@@ -1,0 +1,291 @@
+"""Which node of one network is which of another: by name, and by what they compute where names changed.
+
+Names alone mislead: an exporter that numbers its nodes gives the same name to another layer once one in
+front of it is gone. So a name counts first where both nodes compute alike (operator, attributes, shapes of
+constants, nearly the same weight). What is left is matched by what it computes: its weight, matched
+neighbours, everything that leads to it; a name alone counts last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from trtbuild.diff.facts import computing_nodes, origin, weight_of
+from trtbuild.enums import StrEnum
+from trtbuild.model.constants import constant_tensor
+from trtbuild.model.qdq import is_qdq
+from trtbuild.model.shapes import static_dims
+from trtbuild.model.traversal import label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["MatchedBy", "Pair", "match_names", "match_nodes"]
+
+# Of two weights: |a - b| / |a|. Rounding to eight bits leaves hundredths, unrelated weights 1.4.
+_NEAR = 0.5
+# Elements of a weight that are looked at, spread over all of it.
+_MOST_ELEMENTS = 1 << 16
+
+
+class MatchedBy(StrEnum):
+    """How two nodes were found to be one."""
+
+    NAME = "name"
+    COMPUTATION = "computation"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two nodes that are one.
+
+    Attributes:
+        first, second: their places in the two lists.
+        by: how they were found.
+        otherwise: how they compute otherwise, in words; empty where they have the same operator, attributes,
+            shapes of constants, and nodes in front of them.
+    """
+
+    first: int
+    second: int
+    by: MatchedBy
+    otherwise: str = ""
+
+
+def match_names(first: Sequence[str], second: Sequence[str]) -> list[Pair]:
+    """Return the names that both lists have, where names are all that is known."""
+    places = {name: place for place, name in enumerate(second)}
+    return [
+        Pair(place, places[name], MatchedBy.NAME)
+        for place, name in enumerate(first)
+        if name in places
+    ]
+
+
+def match_nodes(first: ir.Model, second: ir.Model) -> list[Pair]:
+    """Return which node of `computing_nodes` of `first` is which of `second`, in the order of `first`.
+
+    Nodes with weights come first, since a weight says most; then what stands beside matched nodes, names,
+    and what has the same way from the inputs. Cost: one step a node and edge for each of a few rounds.
+    """
+    search = _Search(_Network(first), _Network(second))
+    search.by_name(alike=True, weighted=True)
+    search.by_key(lambda network, place: network.own[place], weighted=True)
+    search.by_neighbours("to")
+    search.by_neighbours("from")
+    search.by_name(alike=True)
+    search.by_key(lambda network, place: network.upstream[place])
+    search.by_neighbours("to")
+    search.by_neighbours("from")
+    search.by_name()
+    return sorted(search.pairs(), key=lambda pair: pair.first)
+
+
+class _Network:
+    """A network as it is matched: of each node what it computes itself, and with all that leads to it."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.nodes = tuple(computing_nodes(model))
+        self.names = tuple(map(label, self.nodes))
+        self.places = {node: place for place, node in enumerate(self.nodes)}
+        self.own = tuple(map(_own, self.nodes))
+        self.samples = tuple(map(_sample, self.nodes))
+        inputs = enumerate(model.graph.inputs)
+        self._inputs = {value: f"input {place}" for place, value in inputs}
+        self.upstream = tuple(self._upstream())
+
+    def _upstream(self) -> Iterator[str]:
+        keys = dict(self._inputs)
+        for node, own in zip(self.nodes, self.own):
+            before = (_key_of(origin(value), keys) for value in node.inputs)
+            found = _digest(own, *before)
+            keys.update({value: f"{found} {place}" for place, value in enumerate(node.outputs)})
+            yield found
+
+    def sources(self, place: int) -> tuple[int | str, ...]:
+        """Return where each input of a node comes from: a node's place, the network's input, a constant."""
+        found: list[int | str] = []
+        for value in self.nodes[place].inputs:
+            before = origin(value)
+            maker = None if before is None else before.producer()
+            known = self.places.get(maker) if maker is not None else None
+            found.append(_key_of(before, self._inputs) if known is None else known)
+        return tuple(found)
+
+    def neighbours(self, place: int) -> Iterator[tuple[str, int, int]]:
+        """Yield (direction, input index, place) of the nodes around one, Q/DQ looked through."""
+        node = self.nodes[place]
+        for index, value in enumerate(node.inputs):
+            before = origin(value)
+            maker = None if before is None else before.producer()
+            if maker is not None and maker in self.places:
+                yield "from", index, self.places[maker]
+        for reader, index in _readers(node):
+            if reader in self.places:
+                yield "to", index, self.places[reader]
+
+
+class _Search:
+    """What has been matched so far: places of the first network -> places of the second."""
+
+    def __init__(self, first: _Network, second: _Network) -> None:
+        self._first, self._second = first, second
+        self._matched: dict[int, int] = {}
+        self._taken: set[int] = set()
+
+    def pairs(self) -> Iterator[Pair]:
+        """Return what was found."""
+        for one, other in self._matched.items():
+            named = self._first.names[one] == self._second.names[other]
+            by = MatchedBy.NAME if named else MatchedBy.COMPUTATION
+            yield Pair(one, other, by, self._otherwise(one, other))
+
+    def _otherwise(self, one: int, other: int) -> str:
+        if self._first.own[one] != self._second.own[other]:
+            return "other attributes or shapes"
+        left, right = (net.sources(at) for net, at in ((self._first, one), (self._second, other)))
+        mapped = tuple(self._matched.get(s, s) if isinstance(s, int) else s for s in left)
+        return "" if mapped == right else "reads from other nodes"
+
+    def by_name(self, *, alike: bool = False, weighted: bool = False) -> None:
+        """Match nodes of one name and operator.
+
+        Args:
+            alike: only those that compute the same with nearly the same weight.
+            weighted: only those with a weight.
+        """
+        places = {name: place for place, name in enumerate(self._second.names)}
+        for one in self._open(weighted=weighted):
+            other = places.get(self._first.names[one])
+            if other is None or other in self._taken:
+                continue
+            node, twin = self._first.nodes[one], self._second.nodes[other]
+            same = self._first.own[one] == self._second.own[other]
+            if (node.domain, node.op_type) == (twin.domain, twin.op_type) and (
+                not alike or (same and self._distance(one, other) < _NEAR)
+            ):
+                self._add(one, other)
+
+    def by_key(self, key: Callable[[_Network, int], str], *, weighted: bool = False) -> None:
+        """Match what has one key and nearly the same weight, the nearest first where several have it."""
+        waiting = defaultdict(list)
+        for place in range(len(self._second.nodes)):
+            if place not in self._taken:
+                waiting[key(self._second, place)].append(place)
+        for one in self._open(weighted=weighted):
+            self._add_nearest(one, waiting.get(key(self._first, one), ()))
+
+    def by_neighbours(self, side: str) -> None:
+        """Match what computes alike beside a matched node, until there is nothing of that kind.
+
+        Args:
+            side: ``to`` for readers of matched nodes, which come first: what a node is follows from what it
+                reads; ``from`` for what they read.
+        """
+        waiting = list(self._matched)
+        while waiting:
+            one = waiting.pop()
+            around = defaultdict(list)
+            for direction, index, place in self._second.neighbours(self._matched[one]):
+                around[direction, index, self._second.own[place]].append(place)
+            for direction, index, place in self._first.neighbours(one):
+                if direction != side:
+                    continue
+                others = around.get((direction, index, self._first.own[place]), ())
+                if place not in self._matched and self._add_nearest(place, others):
+                    waiting.append(place)
+
+    def _open(self, *, weighted: bool) -> list[int]:
+        samples = self._first.samples
+        return [
+            place
+            for place in range(len(samples))
+            if place not in self._matched and not (weighted and samples[place] is None)
+        ]
+
+    def _add_nearest(self, one: int, others: Sequence[int]) -> bool:
+        left = [other for other in others if other not in self._taken]
+        if not left:
+            return False
+        name = self._first.names[one]
+        far = [(self._distance(one, k), self._second.names[k] != name, k) for k in left]
+        distance, _, nearest = min(far)
+        if distance < _NEAR:
+            self._add(one, nearest)
+        return distance < _NEAR
+
+    def _add(self, one: int, other: int) -> None:
+        self._matched[one] = other
+        self._taken.add(other)
+
+    def _distance(self, one: int, other: int) -> float:
+        """Relative distance of two nodes' weights; 0 without weights, infinite where shapes differ."""
+        left, right = self._first.samples[one], self._second.samples[other]
+        if left is None or right is None:
+            return 0.0
+        if left.shape != right.shape:
+            return math.inf
+        length, difference = (float(np.linalg.norm(v)) for v in (left, left - right))
+        return difference / length if length else (math.inf if difference else 0.0)
+
+
+def _readers(node: ir.Node) -> Iterator[tuple[ir.Node, int]]:
+    waiting = list(node.outputs)
+    while waiting:
+        for use in waiting.pop().uses():
+            if is_qdq(use.node):
+                waiting += use.node.outputs
+            else:
+                yield use.node, use.idx
+
+
+def _key_of(value: ir.Value | None, keys: dict[ir.Value, str]) -> str:
+    if value is None:
+        return ""
+    return keys.get(value, "constant")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _own(node: ir.Node) -> str:
+    """What a node computes, without names, numbers and Q/DQ: operator, attributes, shapes of constants."""
+    attributes = (f"{name}={_attribute(node.attributes[name])}" for name in sorted(node.attributes))
+    constants = (
+        f"{place}:{static_dims(before)}"
+        for place, value in enumerate(node.inputs)
+        if (before := origin(value)) is not None and constant_tensor(before) is not None
+    )
+    return _digest(node.domain, node.op_type, str(len(node.outputs)), *attributes, "|", *constants)
+
+
+def _attribute(attribute: ir.Attr) -> str:
+    if attribute.is_ref():
+        return attribute.ref_attr_name or ""
+    if attribute.type == ir.AttributeType.TENSOR:
+        tensor = attribute.as_tensor()
+        return f"{tensor.dtype}{tensor.shape}{hashlib.sha256(tensor.tobytes()).hexdigest()}"
+    if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+        return "a graph"
+    return repr(attribute.value)
+
+
+def _sample(node: ir.Node) -> NDArray[np.float32] | None:
+    """Elements of a node's weight, spread over all of it; None without a weight."""
+    weight = weight_of(node)
+    if weight is None:
+        return None
+    step = (
+        max(1, weight.size // _MOST_ELEMENTS) | 1
+    )  # odd: it meets every channel of the usual sizes
+    return weight.reshape(-1)[::step].astype(np.float32)

@@ -1,0 +1,226 @@
+"""Two engines of one model side by side: each is read with all that lies beside it, and compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.diff.compare import Side, compare_sides
+from trtbuild.diff.facts import NodeFacts, computing_nodes, facts_of, with_layers
+from trtbuild.errors import InputError, MissingError, decoding, in_one_tree
+from trtbuild.files import file_digest
+from trtbuild.jobs.paths import check_paths, named_inputs
+from trtbuild.latency.layer_times import read_layer_times
+from trtbuild.manifest import read_manifest
+from trtbuild.model import read_model
+from trtbuild.result import TITLES
+from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
+from trtbuild.runtime.tensorrt.versions import product_of
+from trtbuild.verification.compare import Comparison
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from trtbuild.diff.compare import EngineDiff
+    from trtbuild.jobs.paths import Besides
+    from trtbuild.latency.layer_times import LayerTimes
+    from trtbuild.options.tensorrt import OpenOptions
+    from trtbuild.recipe import DiffRecipe
+
+__all__ = ["diff_engines"]
+
+_MANIFEST, _NETWORK, _QDQ, _LAYERS = ".manifest.json", ".onnx", ".int8.onnx", ".json"
+
+
+@in_one_tree()
+def diff_engines(recipe: DiffRecipe, besides: Besides | None = None) -> EngineDiff:
+    """Return what two engines or Q/DQ networks of one model do not share, node by node.
+
+    Args:
+        recipe: the two, and times of their layers.
+        besides: files that are written besides.
+
+    Raises:
+        InputError: a file cannot be read, a folder holds no build or several, or two of the files are
+            of no kind that can be compared.
+        MissingError: a plan has no manifest beside it, and cannot be opened here.
+    """
+    named = named_inputs(A=recipe.first, B=recipe.second,
+                         the_times_of_A=recipe.first_times, the_times_of_B=recipe.second_times)  # fmt: skip
+    check_paths(named, [], besides)
+    first = _side(recipe.first, recipe.first_times, recipe.tensorrt)
+    second = _side(recipe.second, recipe.second_times, recipe.tensorrt)
+    return compare_sides(first, second, recipe.tolerance)
+
+
+def _side(path: Path, times: Path | None, options: OpenOptions) -> Side:
+    side = _read(path, options)
+    return side if times is None else _timed(side, read_layer_times(times))
+
+
+def _read(path: Path, options: OpenOptions) -> Side:
+    if path.is_dir():
+        return _of_manifest(_only_manifest(path), str(path))
+    if path.name.endswith(_MANIFEST):
+        return _of_manifest(path, path.name)
+    if path.suffix == _NETWORK:
+        return _of_network(path)
+    if path.suffix == _LAYERS:
+        return _of_layers(path, _layers_in(path))
+    return _of_plan(path, options)
+
+
+def _only_manifest(folder: Path) -> Path:
+    found = sorted(folder.glob(f"*{_MANIFEST}"))
+    if len(found) != 1:
+        raise InputError(
+            f"'{folder}' holds {len(found)} manifests of builds, where one is needed; "
+            "name the manifest, the network or the engine itself."
+        )
+    return found[0]
+
+
+def _of_manifest(path: Path, name: str) -> Side:
+    """What a build has written down of itself, with its Q/DQ network where that is still there."""
+    manifest = read_manifest(path)
+    with decoding(InputError, f"the manifest '{path}' is damaged"):
+        network = next((n for n in manifest["files"] if n.endswith(_QDQ)), "")
+        file, engine = path.with_name(network), manifest["engine"]["file"]
+        size = int(manifest["files"].get(engine, {"bytes": 0})["bytes"])
+        same = network and _is_recorded(file, manifest)
+    side = _with_manifest(Side(name, engine, size, ()), manifest, path)
+    if same:
+        model = read_model(file)
+        facts = _with_reasons(model, manifest)
+        return replace(side, model=model, nodes=_with_recorded_layers(facts, manifest), ranges={})
+    with decoding(InputError, f"the manifest '{path}' is damaged"):
+        asked = tuple(
+            NodeFacts(
+                one["node"],
+                one["op_type"],
+                "INT8" if one["int8"] else "float",
+                reason=one["reason"],
+            )
+            for one in manifest["layers"]
+        )
+    missing = f"no Q/DQ network lies beside '{path.name}', so its manifest alone tells of each node"
+    return replace(side, nodes=_with_recorded_layers(asked, manifest), unknown=missing)
+
+
+def _of_network(path: Path) -> Side:
+    model = read_model(path)
+    side = Side(path.name, path.name, path.stat().st_size, (), model)
+    for beside in sorted(path.parent.glob(f"*{_MANIFEST}")):
+        manifest = _manifest_or_none(beside)
+        if manifest is not None and _is_recorded(path, manifest):
+            with_figures = _with_manifest(side, manifest, beside)
+            return replace(with_figures, nodes=_with_reasons(model, manifest), ranges={})
+    return replace(side, nodes=tuple(map(facts_of, computing_nodes(model))))
+
+
+def _of_layers(path: Path, layers: EngineLayers, unknown: str = "") -> Side:
+    names = dict.fromkeys(node for layer in layers.layers for node in layer.nodes)
+    nodes = tuple(with_layers(NodeFacts(name, ""), layers) for name in names)
+    return Side(path.name, path.name, path.stat().st_size, nodes, unknown=unknown)
+
+
+def _layers_in(path: Path) -> EngineLayers:
+    with decoding(InputError, f"'{path}' cannot be read"):
+        return read_layers(path.read_text(encoding="utf-8"))
+
+
+def _of_plan(path: Path, options: OpenOptions) -> Side:
+    """A plan: by the manifest beside it, and by its own layers where it can be opened."""
+    with decoding(InputError, f"the engine '{path}' cannot be read"):
+        size = path.stat().st_size
+    for beside in sorted(path.parent.glob(f"*{_MANIFEST}")):
+        manifest = _manifest_or_none(beside)
+        if manifest is not None and _is_recorded(path, manifest):
+            side = replace(_of_manifest(beside, path.name), file=path.name, num_bytes=size)
+            return side if _recorded_layers(manifest).layers else _opened(side, path, options)
+    return _of_layers(path, inspect_plan(path, options, product_of(path)))
+
+
+def _opened(side: Side, path: Path, options: OpenOptions) -> Side:
+    try:
+        layers = inspect_plan(path, options, product_of(path))
+    except MissingError as error:
+        told = f"the plan was built and never opened, so what runs is not known: {error}"
+        return replace(side, unknown="; ".join(filter(None, (side.unknown, told))))
+    return replace(side, nodes=tuple(with_layers(node, layers) for node in side.nodes))
+
+
+def _manifest_or_none(path: Path) -> dict[str, Any] | None:
+    """A manifest that lies beside a file that was named; None where it is none of ours, or damaged."""
+    try:
+        return read_manifest(path)
+    except InputError:
+        return None
+
+
+def _is_recorded(path: Path, manifest: Mapping[str, Any]) -> bool:
+    recorded = manifest.get("files", {}).get(path.name)
+    return bool(recorded) and path.is_file() and recorded.get("digest") == file_digest(path)
+
+
+def _with_reasons(model: ir.Model, manifest: Mapping[str, Any]) -> tuple[NodeFacts, ...]:
+    reasons = {one.get("node"): one.get("reason", "") for one in manifest.get("layers", ())}
+    found = map(facts_of, computing_nodes(model))
+    return tuple(replace(facts, reason=reasons.get(facts.name, "")) for facts in found)
+
+
+def _with_recorded_layers(
+    nodes: tuple[NodeFacts, ...], manifest: Mapping[str, Any]
+) -> tuple[NodeFacts, ...]:
+    layers = _recorded_layers(manifest)
+    return tuple(with_layers(node, layers) for node in nodes)
+
+
+def _recorded_layers(manifest: Mapping[str, Any]) -> EngineLayers:
+    with decoding(InputError, "the manifest's layers are damaged"):
+        return EngineLayers.from_json(list(manifest["engine"]["details"].get("layers", [])))
+
+
+def _with_manifest(side: Side, manifest: Mapping[str, Any], path: Path) -> Side:
+    with decoding(InputError, f"the manifest '{path}' is damaged"):
+        calibration = manifest.get("calibration") or {}
+        ranges = {str(k): float(v) for k, v in calibration.get("amax", {}).items()}
+        return replace(side, ranges=ranges, figures=dict(_figures(manifest)))
+
+
+def _figures(manifest: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """What the build was judged by, and how long it took a run."""
+    for name, record in manifest.get("verification", {}).items():
+        of = TITLES.get(name, name)
+        told = {key: value for key, value in record.items() if key != "verdict"}
+        found = Comparison.from_json(told)
+        if found.task is not None and found.task.main is not None:
+            main = found.task.main
+            yield (
+                f"{of}: {main.name}" + (f", {main.unit}" if main.unit else ""),
+                main.estimate.value,
+            )
+        if found.accuracy is not None:
+            yield f"{of}: top-1, %", found.accuracy.candidate_percent.value
+        for output in found.outputs:
+            if output.judged_sqnr_db is not None:
+                yield f"{of}: SQNR of {output.judged}, dB", output.judged_sqnr_db.value
+    for name, latency in manifest.get("latency", {}).items():
+        yield f"{TITLES.get(name, name)}: latency, ms", float(latency["median_ms"])
+
+
+def _timed(side: Side, times: LayerTimes) -> Side:
+    """The same with times: by the layer of a node where that is known, else by the node's name."""
+    by_layer: dict[str, str] = {}
+    for node in side.nodes:
+        if node.layer:
+            by_layer.setdefault(node.layer, node.name)
+    found = times.by_node([node.name for node in side.nodes])
+    for layer, name in by_layer.items():
+        if layer in times.layers:
+            found[name] = times.layers[layer]
+    nodes = tuple(replace(node, ms=found.get(node.name)) for node in side.nodes)
+    return replace(side, nodes=nodes, ms=times.total)

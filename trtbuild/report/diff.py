@@ -1,0 +1,193 @@
+"""The result of ``trtbuild diff`` as a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.diff.compare import ChangeKind
+from trtbuild.report.model import Card, Line, Report, Section, Table, Tone, names, numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbuild.diff.compare import EngineDiff, NodeChange, NodeDiff, SideFacts
+    from trtbuild.report.model import Cell
+
+__all__ = ["diff_report"]
+
+_NUM_SHOWN = 60
+_MOST_CHANGES = 6
+
+
+def diff_report(found: EngineDiff, *, has_all_nodes: bool = False) -> Report:
+    """Return the report.
+
+    Args:
+        found: the comparison.
+        has_all_nodes: whether every node is listed, and not only what differs.
+    """
+    listed = found.nodes if has_all_nodes else found.changed
+    return Report(
+        title=f"{found.first.name} against {found.second.name}",
+        cards=tuple(_cards(found)),
+        facts={"A": _facts(found.first), "B": _facts(found.second)},
+        notes=tuple(_notes(found)),
+        sections=(
+            Section("Nodes", (_node_table(listed, has_all=has_all_nodes),)),
+            Section("Ranges", (_range_table(found),)),
+            Section("On one side alone", (_alone_table(found),)),
+            Section("What it costs", (_cost_table(found), _figure_table(found))),
+        ),
+        data=found.to_json(),
+    )
+
+
+def _facts(side: SideFacts) -> str:
+    counts = ", ".join(f"{count} {precision}" for precision, count in side.precisions.items())
+    return f"{side.name} ({side.file}): {side.num_nodes} nodes, {counts}"
+
+
+def _notes(found: EngineDiff) -> Iterator[Line]:
+    for letter, side in (("A", found.first), ("B", found.second)):
+        if side.unknown:
+            yield Line(f"note: of {letter}, {side.unknown}", Tone.NOTE)
+
+
+def _cards(found: EngineDiff) -> Iterator[Card]:
+    count = sum(bool(node.changes) for node in found.nodes)
+    renamed = sum(node.name != node.second_name for node in found.nodes)
+    alone = len(found.only_first) + len(found.only_second)
+    detail = (
+        f"{len(found.nodes)} nodes in both, {renamed} of them renamed; {alone} on one side alone"
+    )
+    if found.equal:
+        yield Card("Same", "they compute alike", detail, Tone.GOOD)
+    else:
+        yield Card("Different", f"{count} nodes", detail, Tone.NOTE)
+    moved = [node for node in found.nodes if _has(node, ChangeKind.PRECISION, ChangeKind.RAN)]
+    if moved:
+        yield Card("Precision moved", f"{len(moved)} nodes", _moves(moved))
+    if found.first.ms is not None and found.second.ms is not None:
+        change = found.second.ms - found.first.ms
+        detail = f"{found.first.ms:.4g} ms in A, {found.second.ms:.4g} ms in B, all layers"
+        yield Card("Time", f"{change:+.3g} ms", detail)
+    if found.first.num_bytes and found.second.num_bytes:
+        change = found.second.num_bytes - found.first.num_bytes
+        detail = f"{found.first.num_bytes} bytes in A, {found.second.num_bytes} in B"
+        yield Card("Size", f"{change:+d} bytes", detail)
+
+
+def _moves(moved: list[NodeDiff]) -> str:
+    counts: dict[str, int] = {}
+    for node in moved:
+        text = f"{node.precision[0]} to {node.precision[1]}"
+        counts[text] = counts.get(text, 0) + 1
+    return ", ".join(f"{count} {text}" for text, count in counts.items())
+
+
+def _has(node: NodeDiff, *kinds: ChangeKind) -> bool:
+    return any(change.what in kinds for change in node.changes)
+
+
+def _node_table(nodes: tuple[NodeDiff, ...], *, has_all: bool) -> Table:
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (
+            _name(node),
+            node.op_type,
+            _precision(node),
+            _changes(node.changes),
+            _change_of(node.first_ms, node.second_ms),
+            f"{node.second_bytes - node.first_bytes:+d}"
+            if node.second_bytes != node.first_bytes
+            else "",
+        )
+        for node in nodes
+    )
+    columns = (
+        *names("node", "operator", "precision", "what differs, A to B"),
+        *numbers("ms, B - A", "bytes, B - A"),
+    )
+    return Table(columns, rows, num_shown=None if has_all else _NUM_SHOWN)
+
+
+def _name(node: NodeDiff) -> Cell:
+    if node.name == node.second_name:
+        return node.name
+    return (node.name, f"in B: {node.second_name}")
+
+
+def _precision(node: NodeDiff) -> Cell:
+    one, other = node.precision
+    if one and other and one != other:
+        return Line(f"{one} to {other}", Tone.NOTE)
+    return one or other
+
+
+def _changes(changes: tuple[NodeChange, ...]) -> Cell:
+    lines = [
+        _told(one) for one in changes if one.what not in (ChangeKind.PRECISION, ChangeKind.RAN)
+    ]
+    if len(lines) > _MOST_CHANGES:
+        lines = [*lines[:_MOST_CHANGES], f"{len(lines) - _MOST_CHANGES} more"]
+    return tuple(lines) if len(lines) > 1 else "".join(lines)
+
+
+def _told(change: NodeChange) -> str:
+    of = f" of {change.of}" if change.of else ""
+    if change.what is ChangeKind.COMPUTATION:
+        return change.second
+    ratio = f" (x {change.ratio:.4g})" if change.ratio is not None else ""
+    if change.what is ChangeKind.WEIGHTS and change.ratio is not None:
+        first, second = (text.rpartition(",")[0] for text in (change.first, change.second))
+        return f"weights{of}: other integers, largest {first} to {second}{ratio}"
+    if change.what is ChangeKind.WEIGHTS and "float" not in (change.first, change.second):
+        return f"constants{of}: other values"
+    return f"{change.what}{of}: {change.first} to {change.second}{ratio}"
+
+
+def _change_of(one: float | None, other: float | None) -> str:
+    return "" if one is None or other is None else f"{other - one:+.4f}"
+
+
+def _range_table(found: EngineDiff) -> Table:
+    rows = tuple(
+        (one.of, one.first, one.second, "" if one.ratio is None else f"{one.ratio:.4g}")
+        for one in found.ranges
+    )
+    return Table(
+        (*names("tensor"), *numbers("amax in A", "in B", "B / A")), rows, num_shown=_NUM_SHOWN
+    )
+
+
+def _alone_table(found: EngineDiff) -> Table:
+    rows = (*((n, "A") for n in found.only_first), *((n, "B") for n in found.only_second))
+    return Table(names("node", "only in"), rows, num_shown=_NUM_SHOWN)
+
+
+def _cost_table(found: EngineDiff) -> Table:
+    rows = tuple(
+        (text, str(one), str(other), f"{other - one:+g}")
+        for text, one, other in (
+            ("size of the file, bytes", found.first.num_bytes, found.second.num_bytes),
+            ("all layers, ms", found.first.ms, found.second.ms),
+        )
+        if one is not None and other is not None and one != other
+    )
+    return Table((*names("in all"), *numbers("A", "B", "B - A")), rows)
+
+
+def _figure_table(found: EngineDiff) -> Table:
+    rows = tuple(
+        (
+            one.name,
+            _number(one.first),
+            _number(one.second),
+            "" if one.first is None or one.second is None else f"{one.second - one.first:+.4g}",
+        )
+        for one in found.figures
+    )
+    return Table((*names("figure"), *numbers("A", "B", "B - A")), rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"

@@ -1,0 +1,71 @@
+"""What ONNX Runtime's profiler says of each node of a network."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import ExecutionError, decoding
+from trtbuild.files import temporary_folder
+from trtbuild.runtime.onnxruntime import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from trtbuild.runtime.session import Feeds
+
+__all__ = ["ProfiledNetwork"]
+
+_KERNEL = "_kernel_time"
+_RUN = "model_run"
+
+
+class ProfiledNetwork:
+    """A network that is opened with ONNX Runtime's profiler, as it is deployed (`Execution.FAST`).
+
+    Args:
+        model: a network in memory, or the path of an ONNX file.
+        threads: threads inside an operator; None takes one per core.
+    """
+
+    def __init__(self, model: ir.Model | Path, threads: int | None = None) -> None:
+        self._model = model
+        self._threads = threads
+
+    def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> list[dict[str, float]]:
+        """Run `runs` times on each of `feeds`, one after the other; node -> milliseconds of each run.
+
+        Nodes have the names of the optimised network. Its clock counts microseconds. Nodes inside Loop
+        and Scan count as often as they run.
+
+        Raises:
+            ExecutionError: the network cannot be opened or run.
+        """
+        with temporary_folder() as folder:
+            session = open_session(self._model, threads=self._threads, profile=folder / "profile")
+            try:
+                for one in feeds:
+                    for _ in range(runs):
+                        session.run(one)
+                path = session.end_profiling()
+            finally:
+                session.close()
+            with decoding(ExecutionError, "ONNX Runtime's profile cannot be read"):
+                events = json.loads(path.read_bytes())
+                return list(_runs(events))
+
+
+def _runs(events: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, float]]:
+    """Split events by the one that ends a run."""
+    found: dict[str, float] = {}
+    for event in events:
+        name = str(event.get("name", ""))
+        if event.get("cat") == "Node" and name.endswith(_KERNEL):
+            node = name.removesuffix(_KERNEL)
+            found[node] = found.get(node, 0.0) + float(event["dur"]) / 1000.0
+        elif event.get("cat") == "Session" and name == _RUN:
+            yield found
+            found = {}
