@@ -66,7 +66,7 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
         "data": _data(recipe.data, plan),
         "options": {
             "float": list(recipe.float_patterns),
-            "backend": recipe.backend,
+            "backend": to_table(recipe)["backend"],
             "batch_size": recipe.batch_size,
             "seed": recipe.data.seed,
             "gate": recipe.gate.limits,
@@ -98,6 +98,8 @@ def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -
         "layers_at_fault": None if result.layers is None else encode(result.layers),
         "latency": {name: encode(summarize(samples)) for name, samples in result.latency.items()},
         "latency_verdicts": encode(result.latency_verdicts),
+        "latency_against_fp16": encode(result.against_fp16),
+        "without_fp16": result.without_fp16,
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"system": platform.system(), "processor": platform.machine()},
     }

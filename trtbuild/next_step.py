@@ -15,15 +15,16 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.options.command import command_line
 from trtbuild.options.effort import Effort
+from trtbuild.options.values import IN_MEMORY, to_table
 from trtbuild.result import TENSORRT_FORM
 from trtbuild.verification.ruling import CANNOT_TELL, DO_NOT_SHIP, FAR_SQNR_DB, NOT_JUDGED, SHIP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from trtbuild.recipe import EngineRecipe, VerifyRecipe
     from trtbuild.result import EngineResult
@@ -260,6 +261,14 @@ def _command(
 
 
 def _is_text(recipe: EngineRecipe | VerifyRecipe) -> bool:
-    """Whether a command line can name the data."""
-    given = (recipe.data.data, recipe.data.verify_data)
-    return all(one is None or isinstance(one, str) for one in given)
+    """Whether a command line can name everything that was given, data first."""
+    return not any(text.startswith(IN_MEMORY) for text in _texts(to_table(recipe)))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in JSON types."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)

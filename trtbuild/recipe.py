@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.backends import AUTO
+from trtbuild.backends.base import Backend  # noqa: TC001  options are read off the types
 from trtbuild.errors import OptionError
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 from trtbuild.options.compare import ComparisonOptions, Diagnosis, TaskOptions
@@ -131,16 +132,15 @@ class EngineRecipe:
     optimize: OptimizeOptions = group(
         OptimizeOptions, "Graph passes", file_only=("seed", "max_rounds")
     )
-    backend: str = option(
+    backend: str | Backend = option(
         AUTO, "What builds the engine: tensorrt, tensorrt-rtx, onnxruntime, auto (TensorRT where it works, "
-        "else ONNX Runtime), or your own, module:class.", plugin=BACKEND, essential=True,
+        "else ONNX Runtime), or your own, module:class.", plugin=BACKEND, takes_objects=True,
+        essential=True,
     )  # fmt: skip
-    also: str | None = option(
-        None,
-        "Build an engine with this backend, too, such as tensorrt-rtx.",
-        metavar="BACKEND",
-        plugin=BACKEND,
-    )
+    also: str | Backend | None = option(
+        None, "Build an engine with this backend, too, such as tensorrt-rtx.", metavar="BACKEND",
+        plugin=BACKEND, takes_objects=True,
+    )  # fmt: skip
     tensorrt: TensorRTOptions = group(TensorRTOptions, "TensorRT")
     batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)
     task: TaskOptions = group(TaskOptions, "Task")
@@ -156,6 +156,9 @@ class EngineRecipe:
     latency: MeasureOptions | None = group(
         MeasureOptions, "Latency", switch="--latency", help="Measure latency.", essential=True,
         otherwise={"duration_ms": 2000.0},
+    )  # fmt: skip
+    fp16_baseline: bool = option(
+        True, "Where the backend builds FP16, build that beside INT8 and time it, too; it is not kept.",
     )  # fmt: skip
     export: ExportSpec | None = group(
         ExportSpec, "Export of a PyTorch module", optional=True, needs=("source",)
@@ -176,9 +179,10 @@ class VerifyRecipe:
     reference: Path | ModuleSource
     engine: Path
     data: DataRecipe = group(DataRecipe, "Data")
-    backend: str = option(
-        AUTO, "What opens ENGINE; auto goes by the file.", plugin=BACKEND, essential=True
-    )
+    backend: str | Backend = option(
+        AUTO, "What opens ENGINE; auto goes by the file.", plugin=BACKEND, takes_objects=True,
+        essential=True,
+    )  # fmt: skip
     batch_size: int = option(8, "Images a run, where the network leaves it open.", low=1)
     options: ComparisonOptions = group(ComparisonOptions, "Comparison")
     diagnosis: Diagnosis = group(Diagnosis, "Diagnosis")
@@ -204,9 +208,10 @@ class BenchRecipe:
         metavar="ENGINE|BASELINE.json", essential=True,
     )  # fmt: skip
     data: DataRecipe = group(DataRecipe, "Data")
-    backend: str = option(
-        AUTO, "What opens the engines; auto goes by the file.", plugin=BACKEND, essential=True
-    )
+    backend: str | Backend = option(
+        AUTO, "What opens the engines; auto goes by the file.", plugin=BACKEND, takes_objects=True,
+        essential=True,
+    )  # fmt: skip
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
     batch_sizes: tuple[int, ...] = option(
         (), "One batch size, or several for a sweep.", flag="--batch-size", metavar="N[,N...]",

@@ -25,6 +25,7 @@ __all__ = [
     "ALSO",
     "ENGINE",
     "FLOAT",
+    "FP16",
     "PORTABLE",
     "PRUNED",
     "TENSORRT_FORM",
@@ -41,6 +42,8 @@ FLOAT = "float"
 TENSORRT_FORM = "tensorrt_form"
 ENGINE = "engine"
 ALSO = "also"
+# An engine in FP16 that INT8 is timed against; it is not kept.
+FP16 = "fp16"
 # ONNX Runtime's form, where the engine itself cannot run here.
 PORTABLE = "portable"
 # The steps of a PyTorch module before that: what is left after pruning, and with its weights in INT8.
@@ -53,6 +56,7 @@ TITLES = {
     TENSORRT_FORM: "TensorRT form",
     ENGINE: "engine",
     ALSO: "second engine",
+    FP16: "FP16",
     PORTABLE: "portable form",
     PRUNED: "pruned",
     WEIGHTS_INT8: "weights in INT8",
@@ -129,7 +133,10 @@ class EngineResult:
         comparisons: figures against the float network, of TensorRT's form and of each engine that runs
             here; in place of one that does not, of ONNX Runtime's form.
         verdicts: the gate's judgement of each.
-        latency: samples of the float network and of the engine; empty when not measured.
+        latency: samples of the float network, of the engines, and of one in FP16 where the backend builds
+            it; empty when not measured.
+        controls: samples of `FLOAT` and `FP16` a second time, taken in the same turns.
+        without_fp16: why speed is not judged against FP16; empty where it is, or nobody asked.
         manifest: path of the record.
         kept_apart: whether calibration is known not to have seen the images of the comparisons.
         layers: the layers' errors, where an output of TensorRT's form is far from the float one.
@@ -155,6 +162,8 @@ class EngineResult:
     tuned: Tuned | None = None
     better_rule: OtherRule | None = None
     also: AlsoBuilt | None = None
+    controls: Mapping[str, Samples] = field(default_factory=dict)
+    without_fp16: str = ""
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def moved_to(self, folder: Path) -> EngineResult:
@@ -175,11 +184,20 @@ class EngineResult:
     @property
     def latency_verdicts(self) -> dict[str, LatencyVerdict]:
         """Of each engine: whether it is faster than float, the same, slower, or cannot be told."""
-        return {
-            name: taken_together(self.latency[FLOAT], samples)
-            for name, samples in self.latency.items()
-            if name != FLOAT
-        }
+        names = [name for name in self.latency if name not in (FLOAT, FP16)]
+        return {name: self._against(FLOAT, name) for name in names}
+
+    @property
+    def against_fp16(self) -> LatencyVerdict | None:
+        """The same of the engine against that in FP16; None without one."""
+        return self._against(FP16, ENGINE) if FP16 in self.latency else None
+
+    def _against(self, base: str, name: str) -> LatencyVerdict:
+        title = TITLES[base]
+        if base == FLOAT and self.engine.backend != "onnxruntime":
+            title += " in ONNX Runtime on the CPU"
+        named = replace(self.latency[base], name=title)
+        return taken_together(named, self.latency[name], self.controls.get(base))
 
     @property
     def below_floor(self) -> tuple[str, ...]:

@@ -85,6 +85,27 @@ def test_a_rule_by_its_place_or_as_a_function_is_the_installed_one(installed, tm
     assert amaxes[0]["image"] == np.float32(data.max())
 
 
+def test_a_backend_as_an_object_or_a_class_is_the_installed_one(installed, tmp_path) -> None:
+    from my_plugins.backend import Archive
+
+    data = np.random.default_rng(0).random((40, 1, 8, 8), np.float32)
+    found = [
+        trtbuild.build(
+            DIGITS, data, backend=one, calibrator="minmax", latency=False, output=tmp_path / str(i)
+        )
+        for i, one in enumerate(["archive", Archive(), Archive])
+    ]
+    assert len({one.engine.read_bytes() for one in found}) == 1
+    assert {one.engine.name for one in found} == {"digits.onnx.gz"}
+    record = trtbuild.read_manifest(found[1].manifest)
+    assert record["recipe"]["backend"] == "python object: Archive"
+    # no command line names an object, so none is told
+    assert record["command"] == ""
+    assert found[1].next_step.command.startswith("--")
+    with pytest.raises(OptionError, match="was a python object: Archive"):
+        trtbuild.rebuild(found[1].manifest, tmp_path / "again")
+
+
 def test_the_pass_runs_where_it_is_installed_or_named(importable) -> None:
     model = ir.from_onnx_text(
         '<ir_version: 8, opset_import: ["" : 17]> t (float[n,4] x) => (float[n,4] y) '
@@ -120,6 +141,7 @@ def test_doctor_lists_them_and_finds_the_broken_one(installed, capsys) -> None:
         ({"judge": "sure-clas"}, "no judge 'sure-clas'; did you mean 'sure-class'"),
         ({"backend": "archiv"}, "no backend 'archiv'.* did you mean 'archive'"),
         ({"backend": "my_plugins.judge:sure_class"}, "cannot be made"),
+        ({"backend": 8}, "'int'.* is no backend: it has no 'name'"),
         ({"backend": "my_plugins.graph_pass:WriteSubAsAdd"}, "is no backend: it has no 'suffix'"),
         ({"enable": ["my_plugins.judge:sure_class"]}, "is no trtbuild.passes.Pass"),
     ],

@@ -40,29 +40,27 @@ def known_backends(options: OpenOptions | None = None) -> Mapping[str, Backend]:
     return {backend.name: backend for backend in every}
 
 
-def choose_backend(name: str = AUTO, options: OpenOptions | None = None) -> tuple[Backend, str]:
+def choose_backend(
+    name: str | Backend = AUTO, options: OpenOptions | None = None
+) -> tuple[Backend, str]:
     """Take the backend `name`, or with ``auto`` the first that works on this machine.
 
     Args:
-        name: of a backend, ``auto``, or ``module:class`` of one of the user's own.
+        name: of a backend, ``auto``, ``module:class`` of one of the user's own, or that itself.
         options: TensorRT's, for opening plans.
 
     Returns:
         The backend, and one sentence that says what was picked and why.
 
     Raises:
-        OptionError: there is no backend of that name.
+        OptionError: there is no backend of that name, or what was given is none.
         MissingError: it does not work here; the message says why and what mends it.
     """
+    if not isinstance(name, str):
+        return _usable(_made(name, getattr(name, "__qualname__", type(name).__qualname__)))
     backends = known_backends(options)
     if name != AUTO:
-        chosen = backends[name] if name in backends else _own_backend(name, [*backends, AUTO])
-        found = chosen.availability()
-        if not found.usable:
-            raise MissingError(
-                f"the backend '{name}' cannot be used: {found.detail}. {found.remedy}".strip()
-            )
-        return chosen, f"{found.detail}, as asked"
+        return _usable(backends.get(name) or _own_backend(name, [*backends, AUTO]))
     passed_over: list[str] = []
     for backend in (backends[each] for each in _AUTOMATIC):
         found = backend.availability()
@@ -72,16 +70,30 @@ def choose_backend(name: str = AUTO, options: OpenOptions | None = None) -> tupl
     raise MissingError("no backend works on this machine. " + ". ".join(passed_over))
 
 
+def _usable(backend: Backend) -> tuple[Backend, str]:
+    """The backend that was asked for, and that it was."""
+    found = backend.availability()
+    if found.usable:
+        return backend, f"{found.detail}, as asked"
+    text = f"the backend '{backend.name}' cannot be used: {found.detail}. {found.remedy}"
+    raise MissingError(text.strip())
+
+
 def _own_backend(name: str, known: Sequence[str]) -> Backend:
-    """A backend of the user's own, or of an installed package: an object, or a class or function of one."""
+    """A backend of the user's own, or of an installed package."""
     if ":" not in name and name not in {one.name for one in installed(BACKEND)}:
         known = [*known, *(one.name for one in installed(BACKEND))]
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean '{near[0]}'?" if near else "."
         raise OptionError(f"there is no backend '{name}'; known are {', '.join(known)}{hint}")
-    found: Any = load(BACKEND, name, OptionError)
+    return _made(load(BACKEND, name, OptionError), name)
+
+
+def _made(found: Any, name: str) -> Backend:
+    """The backend that a user gives: an object, or a class or function that makes one."""
     try:
-        made = found() if isinstance(found, type) or not hasattr(found, "build") else found
+        is_maker = isinstance(found, type) or (callable(found) and not hasattr(found, "build"))
+        made = found() if is_maker else found
     except Exception as error:
         raise OptionError(f"the backend '{name}' cannot be made: {in_one_line(error)}.") from error
     lacking = [one for one in _ASKED if not hasattr(made, one)]

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxRuntimeBackend"]
 
+_INT8_ALONE = (
+    "ONNX Runtime on a CPU computes FP16 as FP32: it builds INT8, and FP16 alone needs TensorRT."
+)
+
 
 @dataclass(frozen=True)
 class OnnxRuntimeBackend:
@@ -33,7 +37,14 @@ class OnnxRuntimeBackend:
         return Availability(usable=True, detail=f"ONNX Runtime {ort.__version__} on CPU")
 
     def check(self, options: TensorRTOptions, *, int8: bool, fp16: bool) -> None:
-        """Refuse nothing: options of TensorRT are without effect, which the engine says."""
+        """Refuse a build without INT8; options of TensorRT are without effect, which the engine says.
+
+        Raises:
+            OptionError: INT8 is not asked for.
+        """
+        del options, fp16
+        if not int8:
+            raise OptionError(_INT8_ALONE)
 
     def build(self, request: BuildRequest) -> Engine:
         """Write ``NAME.onnxruntime.onnx``: uint8 activations, Q/DQ around every operator.
@@ -42,9 +53,7 @@ class OnnxRuntimeBackend:
             OptionError: the network was not quantized; this backend has nothing else to offer.
         """
         if request.artifact.quantized is None:
-            raise OptionError(
-                "ONNX Runtime builds INT8 engines; FP16 alone needs TensorRT. Add --int8."
-            )
+            raise OptionError(_INT8_ALONE)
         model = portable_form(request.artifact)
         path = request.directory / f"{request.artifact.name}{self.suffix}"
         written = write_model(model, path)

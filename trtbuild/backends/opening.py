@@ -18,24 +18,27 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from trtbuild.backends.base import Backend
     from trtbuild.runtime.session import Feeds, Session
 
 __all__ = ["built_by", "open_engine"]
 
 
-def _backend_of(path: Path, backend: str = AUTO) -> str:
-    """Return the name of the backend that opens `path`: as asked, else by the file's suffix."""
+def _backend_of(path: Path, backend: str | Backend = AUTO) -> str | Backend:
+    """Return the backend that opens `path`: as asked, else by the file's suffix."""
     if backend != AUTO:
         return backend
     return "onnxruntime" if path.suffix == ".onnx" else product_of(path).backend
 
 
-def open_engine(path: Path, backend: str = AUTO, options: OpenOptions | None = None) -> Session:
+def open_engine(
+    path: Path, backend: str | Backend = AUTO, options: OpenOptions | None = None
+) -> Session:
     """Return a session of an ONNX file in ONNX Runtime, of a plan in the TensorRT that its name tells.
 
     Args:
         path: the engine.
-        backend: what opens it; ``auto`` goes by the file.
+        backend: what opens it, as of `choose_backend`; ``auto`` goes by the file.
         options: TensorRT's, for opening plans.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A built engine against its float network: figures, latency, layers at fault."""
+"""A built engine against its float network: figures, layers at fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from trtbuild.data import batches, full_batches
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.jobs.stages import stage_sessions
-from trtbuild.latency.measure import measure
 from trtbuild.model import fixed_batch, input_specs
 from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
@@ -20,7 +19,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import insert_qdq, portable_form
 from trtbuild.quantization.half import magnitudes, to_half
 from trtbuild.quantization.half_rounding import as_rounding_floats
-from trtbuild.result import FLOAT, PORTABLE, TENSORRT_FORM, OtherRule
+from trtbuild.result import PORTABLE, TENSORRT_FORM, OtherRule
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.effects import Effects, output_effects
 from trtbuild.search.evaluate import Evaluator, open_as_written
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
     from trtbuild.artifact import Artifact
     from trtbuild.data import Batch, Sample, Source
-    from trtbuild.latency.measure import MeasureOptions, Samples
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.compare import TaskOptions
     from trtbuild.options.preprocess import Preprocess
@@ -57,7 +55,6 @@ __all__ = [
     "effects_of",
     "find_fault",
     "task_of",
-    "time_against_float",
     "verification_batches",
 ]
 
@@ -222,21 +219,6 @@ def _can_be_compared(artifact: Artifact, engine: Session) -> bool:
         artifact.cut.named,
     )
     return False
-
-
-def time_against_float(
-    artifact: Artifact,
-    engines: Mapping[str, Session],
-    few: Iterable[Batch],
-    options: MeasureOptions,
-    progress: Progress = silent,
-) -> Mapping[str, Samples]:
-    """Take latencies of the float network and of the engines in turns, on a few batches."""
-    sessions = {FLOAT: open_session(artifact.float_reference), **engines}
-    batches = list(few)
-    size = len(batches[0].names) if batches else None
-    feeds = [batch.feeds for batch in batches]
-    return measure(sessions, feeds, options, batch_size=size, progress=progress)
 
 
 def find_fault(

@@ -13,11 +13,13 @@ from trtbuild.jobs.build_checks import (
     check_build,
     check_inputs,
     chosen_backends,
+    options_for,
     ranges_name,
 )
 from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.incoming import arrival
 from trtbuild.jobs.ranges import are_chosen, observed_tensors
+from trtbuild.jobs.speed import why_no_fp16
 from trtbuild.jobs.targets import engine_target
 from trtbuild.model import input_specs
 from trtbuild.quantization import place
@@ -138,5 +140,10 @@ def _stages(
         yield "quantize"
     yield from (f"build with {backend}" for backend in backends)
     yield "verify"
-    if recipe.latency is not None:
-        yield "measure latency"
+    if recipe.latency is None:
+        return
+    backend = chosen_backends(recipe)[0][0]
+    can_compare = recipe.int8 and recipe.fp16_baseline
+    if can_compare and not why_no_fp16(backend, options_for(backend, recipe)):
+        yield "build in FP16 to compare with, only if the engine runs here"
+    yield "measure latency"

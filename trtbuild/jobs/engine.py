@@ -23,11 +23,11 @@ from trtbuild.jobs.compare import (
     effects_of,
     find_fault,
     task_of,
-    time_against_float,
 )
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
 from trtbuild.jobs.incoming import arrival, with_gaps_filled
 from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
+from trtbuild.jobs.speed import Speed, open_fp16, take_times
 from trtbuild.jobs.stages import (
     check_stage_limits,
     stage_verdicts,
@@ -48,7 +48,7 @@ from trtbuild.model.attributes import is_random
 from trtbuild.model.traversal import all_nodes, label
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
-from trtbuild.result import ALSO, ENGINE, PORTABLE, AlsoBuilt, EngineResult
+from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, AlsoBuilt, EngineResult
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate, judge
 
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import Backend, Engine
     from trtbuild.data import Batch
     from trtbuild.jobs.paths import Besides
-    from trtbuild.latency.measure import Samples
     from trtbuild.recipe import EngineRecipe
     from trtbuild.runtime.session import Feeds, Session
     from trtbuild.search.budget import Tuned
@@ -225,7 +224,9 @@ def _built(
         },
         comparisons=comparisons,
         verdicts=_verdicts(recipe, comparisons) | stage_verdicts(recipe, found.comparisons),
-        latency=found.latency,
+        latency=found.speed.samples,
+        controls=found.speed.controls,
+        without_fp16=found.speed.without_fp16,
         manifest=output / _manifest_name(artifact),
         kept_apart=recipe.calibration is None and artifact.came_in_float,
         layers=layers,
@@ -255,7 +256,7 @@ class _Measured:
     engines: dict[str, Engine]
     comparisons: dict[str, Comparison]
     few: tuple[Batch, ...]
-    latency: Mapping[str, Samples]
+    speed: Speed
 
 
 def _measured(
@@ -283,10 +284,29 @@ def _measured(
             progress,
             fp16=recipe.fp16 and by_nvidia,
         )
-        latency: Mapping[str, Samples] = {}
+        speed = Speed()
         if recipe.latency and sessions:
-            latency = time_against_float(artifact, sessions, few, recipe.latency, progress)
-    return _Measured(engines, comparisons, few, latency)
+            speed = _timed(chosen[0][0], sessions, request, recipe, few, stack)
+    return _Measured(engines, comparisons, few, speed)
+
+
+def _timed(
+    backend: Backend,
+    sessions: Mapping[str, Session],
+    request: BuildRequest,
+    recipe: EngineRecipe,
+    few: tuple[Batch, ...],
+    stack: contextlib.ExitStack,
+) -> Speed:
+    """Time float, the engines, and beside one in INT8 the same in FP16, which `backend` builds if it can."""
+    assert recipe.latency is not None
+    in_fp16, why = None, ""
+    if recipe.int8 and recipe.fp16_baseline and ENGINE in sessions:
+        own = replace(request, options=options_for(backend, recipe))
+        in_fp16, why = open_fp16(backend, own, stack)
+    timed = sessions if in_fp16 is None else {**sessions, FP16: in_fp16}
+    speed = take_times(request.artifact, timed, few, recipe.latency, request.progress)
+    return replace(speed, without_fp16=why)
 
 
 def _opened(

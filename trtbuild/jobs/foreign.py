@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from trtbuild.backends.base import Backend
     from trtbuild.model.cut import Cut, ForeignOperator
     from trtbuild.options.tensorrt import OpenOptions
     from trtbuild.runtime.session import Session
@@ -108,7 +109,7 @@ def check_spelling(model: ir.Model, path: Path) -> None:
             )
 
 
-def open_whole(path: Path, backend: str, options: OpenOptions | None) -> Session:
+def open_whole(path: Path, backend: str | Backend, options: OpenOptions | None) -> Session:
     """Open an engine, as `trtbuild.backends.opening.open_engine` does.
 
     Raises:

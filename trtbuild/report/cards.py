@@ -9,7 +9,7 @@ from trtbuild.model.operators import WEIGHTED
 from trtbuild.model.stats import measure, node_macs
 from trtbuild.model.traversal import all_nodes, label
 from trtbuild.report.model import Card, Tone
-from trtbuild.result import ALSO, ENGINE, PORTABLE, TENSORRT_FORM, TITLES
+from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, TENSORRT_FORM, TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +32,11 @@ def engine_cards(result: EngineResult) -> tuple[Card, ...]:
     whose = "" if name == ENGINE else TITLES[name]
     cards = [*accuracy_cards(result.comparisons[name], result.verdicts[name], whose)]
     cards += [
-        speed_card(verdict, "" if other == ENGINE else TITLES[other])
+        speed_card(verdict, "Speed" if other == ENGINE else f"Speed of the {TITLES[other]}")
         for other, verdict in result.latency_verdicts.items()
     ]
+    if result.against_fp16 is not None:
+        cards.append(speed_card(result.against_fp16, f"Speed against {TITLES[FP16]}"))
     return (*cards, *_size(result), *_share(result.artifact))
 
 
@@ -96,12 +98,11 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def speed_card(verdict: LatencyVerdict, whose: str = "") -> Card:
+def speed_card(verdict: LatencyVerdict, title: str = "Speed") -> Card:
     """Return what can be said of the speed, and nothing that its interval denies."""
     ratio, base = verdict.ratio, verdict.base
-    title = f"Speed of the {whose}" if whose else "Speed"
     slow, fast = (100.0 * (end - 1.0) for end in (ratio.high, ratio.low))
-    between = f"takes {fast:+.0f} to {slow:+.0f} % of {base}'s time more"
+    between = f"{fast:+.0f} to {slow:+.0f} % of the time of {base}"
     value = {
         Answer.FASTER: f"{1 / ratio.value:.3g} x faster",
         Answer.SLOWER: f"{ratio.value:.3g} x slower",

@@ -147,10 +147,12 @@ def _without_range(result: EngineResult) -> Mapping[str, str]:
 def _latency(result: EngineResult) -> Section:
     if not result.latency:
         return Section("Latency", ())
-    relations = [
-        Line(str(verdict), _TONES.get(verdict.answer, Tone.PLAIN))
-        for verdict in result.latency_verdicts.values()
-    ]
+    verdicts = [*result.latency_verdicts.values()]
+    if result.against_fp16 is not None:
+        verdicts.append(result.against_fp16)
+    relations = [Line(str(one), _TONES.get(one.answer, Tone.PLAIN)) for one in verdicts]
+    if result.without_fp16:
+        relations.append(Line(f"not compared with FP16: {result.without_fp16}"))
     samples = [(TITLES[name], one) for name, one in result.latency.items()]
     return latency_section(samples, tuple(relations), this_device())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import trtbuild.jobs.engine
 from tests.command import trtbuild as command
 from tests.models import NETWORKS
+from trtbuild.jobs.speed import Speed
 from trtbuild.latency.measure import Samples
 from trtbuild.latency.regress import taken_together
 
@@ -61,24 +63,42 @@ def test_the_verdict_and_every_limit_are_in_all_of_them(files, capsys) -> None:
 
 
 def test_speed_is_judged_as_bench_judges_it(monkeypatch, files, capsys) -> None:
-    # turns of three runs: the engine is faster in half of them and slower in the others
-    moves = np.random.default_rng(0).random((2, 15, 3))
+    # turns of three runs: the engine is faster than float in half of them and slower in the others
+    moves = np.random.default_rng(0).random((3, 15, 3))
     base, other = 7.0 + moves[0], np.where(np.arange(15) % 2, 10.5, 3.0)[:, None] + moves[1]
+    half = 30.0 + moves[2]
     taken = {
         name: Samples(name, 1, "host", 3, tuple(values.ravel().tolist()))
-        for name, values in (("float", base), ("engine", other))
+        for name, values in (
+            ("float", base),
+            ("engine", other),
+            ("fp16", half),
+            ("again", 1.1 * half),
+        )
     }
-    monkeypatch.setattr(trtbuild.jobs.engine, "time_against_float", lambda *given: taken)
-    said = str(taken_together(taken["float"], taken["engine"]))
+    again = taken.pop("again")
+    speed = Speed(taken, {"float": taken["float"], "fp16": again})
+    monkeypatch.setattr(trtbuild.jobs.engine, "take_times", lambda *given: speed)
+    said = str(taken_together(taken["float"], taken["engine"], taken["float"]))
     assert "cannot tell" in said
+    named = replace(taken["fp16"], name="FP16")
+    quick = str(taken_together(named, taken["engine"], again))
+    assert "faster" in quick
     model, data, folder = files
     page = folder / "page.html"
     words = ("engine", model, "--int8", "--data", data, "-o", folder / "out", "--report", page)
     done = command(capsys, *words)
-    assert said in " ".join(done.out.split())
-    assert said.replace("'", "&#39;") in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    for one in (said, quick):
+        assert one in " ".join(done.out.split())
+        assert one.replace("'", "&#39;") in text
+    assert re.search(r"Speed against FP16 +[\d.]+ x faster +than FP16, here", done.out)
+    # ONNX Runtime builds no such engine, and it is said why
+    assert "not compared with FP16: ONNX Runtime on a CPU computes FP16 as FP32" in done.out
     manifest = json.loads((folder / "out" / "net.manifest.json").read_text())
     assert manifest["latency_verdicts"]["engine"]["answer"] == "cannot tell"
+    assert manifest["latency_against_fp16"]["answer"] == "faster"
+    assert manifest["without_fp16"].startswith("ONNX Runtime on a CPU computes FP16 as FP32")
 
 
 def test_the_record_on_the_page_is_the_manifest(files, capsys) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.tensorrt_stub import fixtures
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.cli.main import run
+from trtbuild.files import file_digest
 from trtbuild.model import write_model
 
 if TYPE_CHECKING:
@@ -22,19 +23,26 @@ if TYPE_CHECKING:
 
 
 def engine(
-    world: World, batch: Any = 1, options: tuple[str, ...] = (), num: int = 24, int8: bool = True
+    world: World,
+    batch: Any = 1,
+    options: tuple[str, ...] = (),
+    num: int = 24,
+    int8: bool = True,
+    latency: bool = False,
 ) -> dict[str, Any]:
     """``trtbuild engine`` in the working directory; answer the exit code and what was written."""
     write_model(networks.network(batch), Path("net.onnx"))
     images = np.concatenate([feeds["images"] for feeds in networks.batches(num)])
     np.savez("images.npz", images=images)
-    command = ["engine", "net.onnx", "--data", "images.npz", "--no-latency", "-q", *options]
+    speed = ("--seconds", "0.05", "--warmup-ms", "1") if latency else ("--no-latency",)
+    command = ["engine", "net.onnx", "--data", "images.npz", *speed, "-q", *options]
     code = run([*command, "--int8"] if int8 else command)
     manifest = Path("out/net.manifest.json")
     return {
         "code": code,
         "files": sorted(path.name for path in Path("out").glob("*")),
         "manifest": json.loads(manifest.read_text()) if manifest.exists() else None,
+        "timings": file_digest(Path("times")) if Path("times").exists() else None,
         "num_batches": len(world.batches),
         "shapes": sorted({str(np.asarray(b["images"]).shape) for b in world.batches}),
     }
@@ -186,6 +194,54 @@ def test_fp16_alone(tensorrt: Server) -> None:
     assert manifest["engine"]["details"]["quantization"] == "none"
     assert answer.value["files"] == ["net.manifest.json", "net.plan"]
     assert answer.value["num_batches"] == 0
+
+
+def test_int8_is_timed_against_fp16_as_well(tensorrt: Server) -> None:
+    answer = tensorrt.run(engine, latency=True, options=("--timing-cache", "times"))
+    assert answer.error is None, answer.error["trace"]
+    assert answer.value["code"] == 0, answer.stderr
+    manifest = answer.value["manifest"]
+    assert manifest["without_fp16"] == ""
+    assert set(manifest["latency"]) == {"float", "engine", "fp16"}
+    against = manifest["latency_against_fp16"]
+    assert (against["base"], against["candidate"]) == ("FP16", "engine")
+    assert against["answer"] in {"faster", "same", "slower", "cannot tell"}
+    assert manifest["latency_verdicts"]["engine"]["base"] == "float in ONNX Runtime on the CPU"
+    # of the build in FP16 nothing stays, and it does not change what that in INT8 has left
+    assert [name for name in answer.value["files"] if name.endswith(".plan")] == ["net.plan"]
+    assert manifest["engine"]["details"]["quantization"] in {"implicit", "explicit"}
+    assert manifest["engine"]["details"]["timing_cache"]["digest"] == answer.value["timings"]
+
+
+def test_without_its_baseline_only_one_engine_is_built(tensorrt11: Server) -> None:
+    answer = tensorrt11.run(engine, latency=True, options=("--no-fp16-baseline",))
+    assert answer.value["code"] == 0, answer.stderr
+    assert set(answer.value["manifest"]["latency"]) == {"float", "engine"}
+    assert answer.value["manifest"]["latency_against_fp16"] is None
+    assert answer.value["manifest"]["without_fp16"] == ""
+
+
+def with_a_broken_fp16(world: World) -> dict[str, Any]:
+    from trtbuild.backends.tensorrt import TensorRTBackend
+    from trtbuild.errors import ModelError
+
+    build = TensorRTBackend.build
+
+    def refuse(backend: Any, request: Any) -> Any:
+        if request.fp16:
+            raise ModelError("TensorRT built no engine: no tactics.")
+        return build(backend, request)
+
+    TensorRTBackend.build = refuse
+    return engine(world, latency=True)
+
+
+def test_an_fp16_engine_that_cannot_be_built_costs_nothing_else(tensorrt11: Server) -> None:
+    answer = tensorrt11.run(with_a_broken_fp16)
+    assert answer.error is None, answer.error["trace"]
+    assert answer.value["code"] == 0
+    assert answer.value["manifest"]["without_fp16"] == "TensorRT built no engine: no tactics"
+    assert set(answer.value["manifest"]["latency"]) == {"float", "engine"}
 
 
 def test_fp16_alone_needs_tensorrt(tensorrt: Server) -> None:

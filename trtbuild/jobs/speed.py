@@ -1,0 +1,125 @@
+"""How fast an engine runs: against the float network, and against FP16 where the backend builds that."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from trtbuild.errors import OptionError, TrtbuildError
+from trtbuild.files import temporary_folder
+from trtbuild.latency.measure import measure
+from trtbuild.progress import Progress, silent
+from trtbuild.result import FLOAT, FP16
+from trtbuild.runtime.onnxruntime import open_session
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Iterable, Mapping
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.backends.base import Backend, BuildRequest
+    from trtbuild.data import Batch
+    from trtbuild.latency.measure import MeasureOptions, Samples
+    from trtbuild.options.tensorrt import TensorRTOptions
+    from trtbuild.runtime.session import Session
+
+__all__ = ["Speed", "open_fp16", "take_times", "why_no_fp16"]
+
+_log = logging.getLogger(__name__)
+
+_AGAIN = " again"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Latencies that were taken in turns.
+
+    Attributes:
+        samples: name (`trtbuild.result`) -> those of the float network, of each engine, and of the engine
+            in FP16 where there is one.
+        controls: name -> those of `FLOAT` and `FP16` a second time in the same turns, which tell the noise.
+        without_fp16: why there is no engine in FP16 to compare with; empty where there is one, or where
+            nobody asked for one.
+    """
+
+    samples: Mapping[str, Samples] = field(default_factory=dict)
+    controls: Mapping[str, Samples] = field(default_factory=dict)
+    without_fp16: str = ""
+
+
+def why_no_fp16(backend: Backend, options: TensorRTOptions) -> str:
+    """Return why `backend` builds no engine in FP16 alone; empty where it does."""
+    try:
+        backend.check(options, int8=False, fp16=True)
+    except OptionError as error:
+        return str(error).rstrip(".")
+    return ""
+
+
+def open_fp16(
+    backend: Backend, request: BuildRequest, stack: contextlib.ExitStack
+) -> tuple[Session | None, str]:
+    """Build the network of `request` in FP16, and open it; a failure is a warning, and no error.
+
+    The engine lies in a temporary folder, and no file of the build is changed.
+
+    Args:
+        backend: that has built the engine in INT8.
+        request: what that was built from.
+        stack: closes the session and removes the folder.
+
+    Returns:
+        The session, and empty; or None, and why there is none.
+    """
+    why = why_no_fp16(backend, request.options)
+    if why:
+        return None, why
+    in_float = replace(request.artifact, calibration=None, quantized=None, placement=None)
+    folder = stack.enter_context(temporary_folder())
+    options = request.options
+    if options.timing_cache is not None:
+        # a copy: the manifest tells what the engine in INT8 has left, or was pinned to
+        timings = folder / "timings"
+        if options.timing_cache.is_file():
+            shutil.copyfile(options.timing_cache, timings)
+        options = replace(options, timing_cache=timings, lock=None)
+    wanted = replace(request, artifact=in_float, directory=folder, fp16=True, options=options)
+    try:
+        session = backend.open(backend.build(wanted).path)
+    except TrtbuildError as error:
+        _log.warning("the engine is not timed against FP16: %s", error)
+        return None, str(error).rstrip(".")
+    stack.callback(session.close)
+    return session, ""
+
+
+def take_times(
+    artifact: Artifact,
+    engines: Mapping[str, Session],
+    few: Iterable[Batch],
+    options: MeasureOptions,
+    progress: Progress = silent,
+) -> Speed:
+    """Take latencies of the float network and of the engines in turns, on a few batches.
+
+    What others are compared with takes two turns in each round: what it differs from itself is noise.
+
+    Args:
+        artifact: the network.
+        engines: by name; that in FP16, where there is one, is compared with.
+        few: what is run, one batch a turn.
+        options: how long.
+        progress: told of the milliseconds done.
+    """
+    sessions = {FLOAT: open_session(artifact.float_reference), **engines}
+    again = {f"{name}{_AGAIN}": sessions[name] for name in (FLOAT, FP16) if name in sessions}
+    batches = list(few)
+    size = len(batches[0].names) if batches else None
+    feeds = [batch.feeds for batch in batches]
+    taken = measure({**sessions, **again}, feeds, options, batch_size=size, progress=progress)
+    return Speed(
+        {name: taken[name] for name in sessions},
+        {name.removesuffix(_AGAIN): taken[name] for name in again},
+    )
