@@ -3,8 +3,8 @@
 The library stops its process by a signal for some networks: TensorRT for RTX 1.7.1 does, of an FP32 Attention
 whose queries, keys and values are one tensor. This is the side that asks; `apart_worker` is the other.
 
-Implicit builds stay in this process: their calibrator is called back for every batch, and batches lie in
-memory of this process's CUDA context.
+Calibration data is read on this side, where its readers are, and sent over batch by batch; the calibrator
+that TensorRT calls back and the GPU memory that batches lie in are the other process's.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from trtbuild.backends.tensorrt.builder import Built, build_plan
+from trtbuild.backends.tensorrt.implicit import choose_ranges
 from trtbuild.backends.tensorrt.refusals import Refusal, Refusals, find_refusals
-from trtbuild.backends.tensorrt.shape_inputs import count_values
 from trtbuild.errors import ModelError
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.child import end, how_it_ended, start_module
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.builder import Blueprint
     from trtbuild.options.tensorrt import TensorRTOptions
+    from trtbuild.runtime.session import Feeds
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["build_plan_apart", "find_refusals_apart"]
@@ -52,22 +53,21 @@ def build_plan_apart(
     options: TensorRTOptions,
     progress: Progress,
 ) -> Built:
-    """Build a plan as `build_plan` does, in a process of its own unless a calibrator is needed.
+    """Build a plan as `build_plan` does, in a process of its own.
 
     Raises:
         ModelError: as of `build_plan`, and when the library ended its process.
-        OptionError, MissingError: as of `build_plan`.
+        OptionError, MissingError, DataError, InputError: as of `build_plan`.
         KeyboardInterrupt: Ctrl-C; the other process was ended.
+        Exception: whatever reading the calibration data raised; the other process was ended.
     """
-    if blueprint.implicit or not _can_be_apart(tensorrt):
+    if not _can_be_apart(tensorrt):
         return build_plan(tensorrt, blueprint, request, options, progress)
-
-    def count(names: Sequence[str]) -> Any:
-        return count_values(request.calibration_batches, names)
-
-    asked = (tensorrt.product.backend, blueprint, options, request.fp16)
+    ranges = choose_ranges(tensorrt, request, options) if blueprint.implicit else None
+    has_data = request.calibration_batches is not None
+    asked = (tensorrt.product.backend, blueprint, options, ranges, has_data, request.fp16)
     try:
-        built = _answer("build", asked, _Heard(progress, count))
+        built = _answer("build", asked, _Heard(progress, request.calibration_batches))
     except _DiedError as error:
         raise ModelError(
             f"{tensorrt} died while it built '{request.artifact.name}' ({error}); no plan was written. "
@@ -115,18 +115,19 @@ class _Heard:
 
     Attributes:
         progress: shown how far it is.
-        count: answers which values inputs have; see `count_values`.
+        batches: starts a pass over the calibration data; None where there is none.
         errors: what TensorRT said that is wrong.
         phase: what it was doing last.
     """
 
     progress: Progress = silent
-    count: Callable[[Sequence[str]], Any] | None = None
+    batches: Callable[[], Iterable[Feeds]] | None = None
     errors: list[str] = field(default_factory=list)
     phase: str = ""
+    _pass: Iterator[Feeds] = field(default_factory=lambda: iter(()))
 
-    def take(self, told: tuple[Any, ...], requests: IO[bytes]) -> None:
-        """Pass on one message; see `apart_worker` for their forms."""
+    def take(self, told: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Pass on one message, and return what is answered to it; see `apart_worker` for their forms."""
         kind, *content = told
         if kind == "progress":
             self.phase = content[0]
@@ -136,9 +137,12 @@ class _Heard:
             logging.getLogger(name).log(level, "%s", text)
         elif kind == "said":
             self.errors.append(content[0])
-        elif kind == "count":
-            assert self.count is not None
-            _send(requests, self.count(content[0]))
+        elif kind == "batches":
+            assert self.batches is not None
+            self._pass = iter(self.batches())
+        elif kind == "batch":
+            return (next(self._pass, None),)
+        return ()
 
     def last(self) -> list[str]:
         """What to say of a process that is gone: its phase, and TensorRT's last error."""
@@ -151,16 +155,18 @@ def _answer(job: str, arguments: tuple[Any, ...], heard: _Heard) -> Any:
     with tempfile.TemporaryFile() as errors, _started(errors) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            _send(process.stdin, (job, *arguments))
-            while True:
+        answers: tuple[Any, ...] = ((job, *arguments),)
+        while True:
+            try:
+                for answer in answers:
+                    _send(process.stdin, answer)
                 told = pickle.load(process.stdout)  # noqa: S301 - our own process wrote it
-                if told[0] in ("ok", "error"):
-                    break
-                heard.take(told, process.stdin)
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
-            how = [how_it_ended(process.wait()), *heard.last(), *_printed(errors)]
-            raise _DiedError(", ".join(how)) from error
+            except (EOFError, OSError, pickle.UnpicklingError) as error:
+                how = [how_it_ended(process.wait()), *heard.last(), *_printed(errors)]
+                raise _DiedError(", ".join(how)) from error
+            if told[0] in ("ok", "error"):
+                break
+            answers = heard.take(told)  # reading data may fail, too: that is no end of the process
         for line in _printed(errors):
             _log.info("TensorRT's process %s", line)
     if told[0] == "error":

@@ -5,7 +5,8 @@ The job comes on standard input; what is told goes to what was standard output, 
     ("progress", stage, done, total)    how far it is
     ("log", logger, level, text)        a line of ours for the log
     ("said", text)                      an error of TensorRT's, in case no answer follows
-    ("count", names)                    wants `count_values` of these inputs on standard input
+    ("batches",)                        a pass over the calibration data begins
+    ("batch",)                          wants its next batch on standard input, None behind the last
     ("ok", result), ("error", error)    the end
 
 The process ends with its parent, when standard input does. Ctrl-C is the parent's, which ends this process.
@@ -25,6 +26,7 @@ import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from calibrators.errors import CalibratorError
 from trtbuild.backends.tensorrt.builder import build_network
 from trtbuild.backends.tensorrt.refusals import find_refusals
 from trtbuild.errors import TrtbuildError
@@ -32,12 +34,14 @@ from trtbuild.runtime.tensorrt.logger import Log, make_logger
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from trtbuild.backends.tensorrt.builder import Blueprint, Built
+    from trtbuild.backends.tensorrt.implicit import ImplicitRanges
     from trtbuild.backends.tensorrt.refusals import Refusals
     from trtbuild.options.tensorrt import TensorRTOptions
+    from trtbuild.runtime.session import Feeds
 
 _PRODUCTS = {product.backend: product for product in (TENSORRT, RTX)}
 
@@ -52,7 +56,7 @@ def main() -> None:
     jobs: dict[str, Callable[..., Any]] = {"build": _build, "find_refusals": _find_refusals}
     try:
         parent.tell("ok", jobs[job](parent, *arguments))
-    except TrtbuildError as error:
+    except (TrtbuildError, CalibratorError) as error:
         parent.tell("error", error)
     except Exception:  # noqa: BLE001  a bug of ours is shown with its trace by the parent
         parent.tell(
@@ -81,6 +85,16 @@ class _Parent:
         """Return the next message."""
         return self._heard.get()
 
+    def batches(self) -> Iterator[Feeds]:
+        """Return a pass over the calibration data, which the parent reads; one at a time."""
+        self.tell("batches")
+        while True:
+            self.tell("batch")
+            feeds = self.hear()
+            if feeds is None:
+                return
+            yield feeds
+
     def _listen(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
@@ -90,11 +104,6 @@ class _Parent:
     def progress(self, stage: str, done: int, total: int | None) -> None:
         """Let the parent show how far a phase of the build is."""
         self.tell("progress", stage, done, total)
-
-    def count(self, names: Sequence[str]) -> Any:
-        """Return the values that inputs have in the calibration data, which the parent counts."""
-        self.tell("count", list(names))
-        return self.hear()
 
 
 class _Passing(logging.Handler):
@@ -122,13 +131,22 @@ class _Telling(deque[tuple[str, str]]):
 
 
 def _build(
-    parent: _Parent, backend: str, blueprint: Blueprint, options: TensorRTOptions, fp16: bool
+    parent: _Parent,
+    backend: str,
+    blueprint: Blueprint,
+    options: TensorRTOptions,
+    ranges: ImplicitRanges | None,
+    has_data: bool,
+    fp16: bool,
 ) -> Built:
     tensorrt = installed(_PRODUCTS[backend])
     told = Log(_Telling(parent))
     make_logger(tensorrt, told)
     return build_network(
-        tensorrt, blueprint, options, parent.progress, count=parent.count, fp16=fp16
+        *(tensorrt, blueprint, options, parent.progress),
+        batches=parent.batches if has_data else None,
+        ranges=ranges,
+        fp16=fp16,
     )
 
 

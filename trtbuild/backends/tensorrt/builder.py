@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.tensorrt.advice import advice_on_build
 from trtbuild.backends.tensorrt.config import apply_options, set_flag
-from trtbuild.backends.tensorrt.implicit import calibrating, needs_device
+from trtbuild.backends.tensorrt.implicit import calibrating, choose_ranges
 from trtbuild.backends.tensorrt.network import parse_network
 from trtbuild.backends.tensorrt.profiles import add_profiles
 from trtbuild.backends.tensorrt.progress import interruptible, make_monitor
@@ -23,20 +23,17 @@ from trtbuild.runtime.tensorrt.plugins import load_plugins
 from trtbuild.runtime.tensorrt.streams import write_through
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from trtbuild.backends.base import BuildRequest
-    from trtbuild.backends.tensorrt.implicit import Calibrating
-    from trtbuild.backends.tensorrt.shape_inputs import Count
+    from trtbuild.backends.tensorrt.implicit import ImplicitRanges
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.progress import Progress
     from trtbuild.runtime.cuda import Device
+    from trtbuild.runtime.session import Feeds
     from trtbuild.runtime.tensorrt.engine import Profile
     from trtbuild.runtime.tensorrt.versions import TensorRT
-
-    Calibrate = Callable[[Any, Any, Any, Device | None, Log], AbstractContextManager[Calibrating]]
 
 __all__ = ["Blueprint", "Built", "build_network", "build_plan"]
 
@@ -118,21 +115,12 @@ def build_plan(
         MissingError: TensorRT does not start, or the GPU is not there.
         KeyboardInterrupt: Ctrl-C; the build was cancelled.
     """
-    count = functools.partial(count_values, request.calibration_batches)
-    if not blueprint.implicit:
-        return build_network(tensorrt, blueprint, options, progress, count=count, fp16=request.fp16)
-
-    def calibrate(
-        builder: Any, config: Any, network: Any, device: Device | None, log: Log
-    ) -> AbstractContextManager[Calibrating]:
-        return calibrating(tensorrt, builder, config, network, request, options, device, log)
-
+    ranges = choose_ranges(tensorrt, request, options) if blueprint.implicit else None
     return build_network(
         *(tensorrt, blueprint, options, progress),
-        count=count,
+        batches=request.calibration_batches,
+        ranges=ranges,
         fp16=request.fp16,
-        calibrate=calibrate,
-        feeds=needs_device(request, options),
     )
 
 
@@ -142,29 +130,29 @@ def build_network(
     options: TensorRTOptions,
     progress: Progress,
     *,
-    count: Count,
+    batches: Callable[[], Iterable[Feeds]] | None,
+    ranges: ImplicitRanges | None,
     fp16: bool,
-    calibrate: Calibrate | None = None,
-    feeds: bool = False,
 ) -> Built:
-    """Build a plan from a network and nothing else, unless `calibrate` brings calibration data.
+    """Build a plan in this process, of what `build_plan` takes out of its request.
 
     Args:
         tensorrt: the installed version.
         blueprint: what to build.
         options: see `TensorRTOptions`.
         progress: shown each phase of the build.
-        count: the values that inputs have in the calibration data.
+        batches: starts a pass over the calibration data; None where there is none.
+        ranges: of an implicit build; None otherwise.
         fp16: whether what is not INT8 runs in FP16; what to do about a failure depends on it.
-        calibrate: sets up implicit INT8 while the block lasts.
-        feeds: whether it feeds batches to the GPU.
 
     Raises:
         ModelError, OptionError, MissingError, KeyboardInterrupt: as of `build_plan`.
+        DataError: there is less calibration data than a batch.
+        calibrators.CalibratorError: TensorRT did not take what its calibrator offered.
     """
     log = Log()
     logger = make_logger(tensorrt, log)
-    with _device(options, feeds=feeds) as device:
+    with _device(options, feeds=ranges is not None and ranges.cache is None) as device:
         builder = _make_builder(tensorrt, logger, log)
         load_plugins(tensorrt, logger, log, options.plugins)
         config = made(builder.create_builder_config(), "builder configuration", log)
@@ -177,15 +165,16 @@ def build_network(
             strongly_typed=blueprint.strongly_typed,
             native_instance_norm=options.version_compatible,
         )
+        count = functools.partial(count_values, batches)
         values = bounded_values(network, blueprint.values, count)
         timing_cache = _configure(tensorrt, builder, config, blueprint, options, values, log)
         with contextlib.ExitStack() as stack:
-            calibration = None
-            if calibrate is not None:
-                calibration = stack.enter_context(calibrate(builder, config, network, device, log))
+            run = None
+            if ranges is not None:
+                given = (builder, config, network, ranges, batches, device, log)
+                run = stack.enter_context(calibrating(tensorrt, *given))
             file = blueprint.onnx.with_suffix(".plan")
             done = _run(*(tensorrt, builder, network, config, log, progress, file))
-            run = calibration.run if calibration else None
             if not done and (run is None or run.error is None):
                 raise _no_engine(tensorrt, log, fp16=fp16)
             cache = run.finish() if run else None
@@ -197,8 +186,8 @@ def build_network(
     return Built(
         file=file,
         cache=cache,
-        range_source=calibration.source if calibration else "",
-        calibrator=calibration.calibrator if calibration else "",
+        range_source=ranges.source if ranges else "",
+        calibrator=ranges.calibrator if ranges else "",
         num_batches=feeder.num_batches if feeder else 0,
         num_samples_left_out=feeder.num_samples_left_out if feeder else 0,
         timing_cache=timings,

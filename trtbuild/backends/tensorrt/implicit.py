@@ -22,7 +22,7 @@ from trtbuild.quantization.scale_propagation import propagate
 from trtbuild.runtime.tensorrt.engine import ShapeRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import onnx_ir as ir
 
@@ -33,25 +33,26 @@ if TYPE_CHECKING:
     from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["Calibrating", "calibrating", "calibrator_name"]
+__all__ = ["ImplicitRanges", "calibrating", "calibrator_name", "choose_ranges"]
 
 # How ranges were chosen on the host -> the calibrator of TensorRT that chooses alike.
 _SAME_METHOD = {"entropy": "entropy2", "minmax": "minmax"}
 
 
 @dataclass(frozen=True)
-class Calibrating:
-    """A configuration that will calibrate; its `run` is to be finished after the build.
+class ImplicitRanges:
+    """Where the ranges of an implicit build come from.
 
     Attributes:
-        run: what TensorRT asks and writes.
+        calibrator: name of TensorRT's calibrator.
         source: ``device``, ``host`` or the name of a cache file, for the manifest.
-        calibrator: name of the calibrator.
+        cache: the calibration cache that TensorRT reads them from; None where it calibrates by itself, over
+            batches that are fed to the GPU.
     """
 
-    run: CalibrationRun
-    source: str
     calibrator: str
+    source: str
+    cache: bytes | None = None
 
 
 def calibrator_name(options: TensorRTOptions, method: str) -> str:
@@ -61,28 +62,15 @@ def calibrator_name(options: TensorRTOptions, method: str) -> str:
     return _SAME_METHOD.get(method, "entropy2")
 
 
-@contextlib.contextmanager
-def calibrating(
-    tensorrt: TensorRT,
-    builder: Any,
-    config: Any,
-    network: Any,
-    request: BuildRequest,
-    options: TensorRTOptions,
-    device: Device | None,
-    log: Log,
-) -> Iterator[Calibrating]:
-    """Set up a configuration for implicit INT8; buffers live until the block ends.
+def choose_ranges(
+    tensorrt: TensorRT, request: BuildRequest, options: TensorRTOptions
+) -> ImplicitRanges:
+    """Return where ranges come from, as the options say and as there is data or a calibration.
 
     Args:
         tensorrt: the installed version.
-        builder: a TensorRT builder.
-        config: its configuration, which gets calibrator and calibration profile.
-        network: the parsed network.
         request: with the calibration and, perhaps, the data.
         options: see `RangeSource` and `Calibrator`.
-        device: where batches go; only needed when TensorRT calibrates by itself.
-        log: where TensorRT explains itself.
 
     Raises:
         InputError: the cache file is of another version or calibrator, or cannot be read.
@@ -91,29 +79,56 @@ def calibrating(
     calibration = request.artifact.calibration
     method = calibration.method if calibration is not None else ""
     name = calibrator_name(options, method)
-    set_flag(tensorrt, config, "INT8", log)
     if options.cache is not None:
         content = _checked_cache(tensorrt, request.artifact.model, options, name)
-        run, source = CalibrationRun(cache=content), options.cache.name
-    elif _from_device(request, options, method):
-        assert request.calibration_batches is not None
-        assert device is not None
-        feeder = _feeder(
-            *(tensorrt, builder, config, network), request.calibration_batches(), device, log
-        )
-        run, source = CalibrationRun(feeder), "device"
-    elif calibration is not None:
-        header = f"TRT-{tensorrt.number}-{CALIBRATORS[name][1]}"
-        scales = _all_scales(request)
-        run = CalibrationRun(cache=CalibrationCache(header, scales).to_bytes())
-        source = "host"
-    else:
+        return ImplicitRanges(name, options.cache.name, content)
+    if _from_device(request, options, method):
+        return ImplicitRanges(name, "device")
+    if calibration is None:
         raise DataError(
             "implicit INT8 needs calibration data or ranges; give --data or --calibration."
         )
-    config.int8_calibrator = make_calibrator(tensorrt.module, name, run)
+    header = f"TRT-{tensorrt.number}-{CALIBRATORS[name][1]}"
+    return ImplicitRanges(name, "host", CalibrationCache(header, _all_scales(request)).to_bytes())
+
+
+@contextlib.contextmanager
+def calibrating(
+    tensorrt: TensorRT,
+    builder: Any,
+    config: Any,
+    network: Any,
+    ranges: ImplicitRanges,
+    batches: Callable[[], Iterable[Feeds]] | None,
+    device: Device | None,
+    log: Log,
+) -> Iterator[CalibrationRun]:
+    """Set up a configuration for implicit INT8; buffers live until the block ends.
+
+    What TensorRT asks and writes is to be finished after the build.
+
+    Args:
+        tensorrt: the installed version.
+        builder: a TensorRT builder.
+        config: its configuration, which gets calibrator and calibration profile.
+        network: the parsed network.
+        ranges: see `choose_ranges`.
+        batches: starts a pass over the data; only needed when TensorRT calibrates by itself.
+        device: where batches go; the same.
+        log: where TensorRT explains itself.
+
+    Raises:
+        DataError: there is no data, or less than a batch.
+    """
+    set_flag(tensorrt, config, "INT8", log)
+    run = CalibrationRun(cache=ranges.cache)
+    if ranges.cache is None:
+        assert batches is not None
+        assert device is not None
+        run.feeder = _feeder(*(tensorrt, builder, config, network), batches(), device, log)
+    config.int8_calibrator = make_calibrator(tensorrt.module, ranges.calibrator, run)
     try:
-        yield Calibrating(run, source, name)
+        yield run
     finally:
         if run.feeder is not None:
             run.feeder.close()
@@ -126,13 +141,6 @@ def _all_scales(request: BuildRequest) -> dict[str, np.float32]:
     scales = {name: given.scale for name, given in calibration.ranges.items() if given.amax > 0}
     propagated = propagate(request.artifact.model, scales)
     return scales | {name: given.value for name, given in propagated.items()}
-
-
-def needs_device(request: BuildRequest, options: TensorRTOptions) -> bool:
-    """Whether TensorRT will calibrate by itself, so that batches must reach the GPU."""
-    calibration = request.artifact.calibration
-    method = calibration.method if calibration is not None else ""
-    return options.cache is None and _from_device(request, options, method)
 
 
 def _from_device(request: BuildRequest, options: TensorRTOptions, method: str) -> bool:
