@@ -18,14 +18,8 @@ from tests.trtbuild.quantization.tensorrt_rules import int8_layers, violations
 LEAST_SQNR_DB = 20.0
 
 
-ABORTS = {"if_shares_weight"}
-"""ONNX Runtime 1.22 reads beyond a list where it fuses such a network, and ends the process."""
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_becomes_int8(name, tmp_path, capsys):
-    if name in ABORTS and ort.__version__.startswith("1.22."):
-        pytest.skip("ONNX Runtime 1.22 aborts on a layer in a branch with a weight from outside")
     network = NETWORKS[name]
     model, data = network.save(tmp_path)
     done = trtbuild(
