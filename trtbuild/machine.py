@@ -67,8 +67,13 @@ def package_versions(*packages: str) -> dict[str, str]:
 
 
 def is_importable(module: str) -> bool:
-    """Return whether there is a module of that name; it is not loaded, though packages around it are."""
+    """Return whether there is a module of that name; it is not loaded, though packages around it are.
+
+    A folder of the name that holds no ``__init__.py``, such as one of results in the working directory, is
+    none, though Python imports it.
+    """
     try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # of a package around it
+        found = find_spec(module)
+    except (ImportError, ValueError):  # of a package around it; a module that stands in for one
         return False
+    return found is not None and found.origin is not None

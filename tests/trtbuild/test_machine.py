@@ -64,3 +64,14 @@ def test_without_linux_files_the_processor_still_has_a_name(monkeypatch):
 def test_only_installed_packages_have_versions():
     assert list(machine.package_versions("numpy", "no-such-package")) == ["numpy"]
     assert not machine.is_importable("no_such_package.inner")
+
+
+def test_a_folder_of_the_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "a_folder").mkdir()
+    (tmp_path / "a_package").mkdir()
+    (tmp_path / "a_package" / "__init__.py").touch()
+    (tmp_path / "a_package" / "inner").mkdir()
+    (tmp_path / "a_module.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ("a_folder", "a_package", "a_package.inner", "a_module", "sys", "numpy")
+    assert [machine.is_importable(name) for name in names] == [False, True, False, True, True, True]

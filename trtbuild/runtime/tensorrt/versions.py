@@ -200,11 +200,12 @@ def installed(product: Product = TENSORRT) -> TensorRT:
 
 
 def _imported(product: Product) -> ModuleType:
-    """Return the first module of `product` that is there."""
+    """Return the first module of `product` that is there; a mere folder of the name where nothing else is."""
     absent: ModuleNotFoundError | None = None
+    folder: ModuleType | None = None
     for name in product.modules:
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             absent = error
         except (ImportError, OSError, RuntimeError) as error:
@@ -212,6 +213,11 @@ def _imported(product: Product) -> ModuleType:
                 f"{product.name}'s Python package is here, and its library does not load: {error}. Install "
                 f"both from one version: {product.install}."
             ) from error
+        if module.__spec__ is None or module.__spec__.origin is not None:
+            return module
+        folder = folder or module
+    if folder is not None:
+        return folder
     raise MissingError(
         f"{product.name} is not installed. Install it: {product.install}."
     ) from absent

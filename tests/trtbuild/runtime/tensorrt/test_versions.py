@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbuild.errors import MissingError
-from trtbuild.runtime.tensorrt.versions import installed
+from trtbuild.runtime.tensorrt.versions import RTX, installed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,3 +28,19 @@ def test_another_module_of_that_name_is_told_apart(
         installed()
     assert str(folder) in str(raised.value)
     monkeypatch.delitem(sys.modules, "tensorrt")
+
+
+def test_a_folder_does_not_hide_the_other_name_of_a_product(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, other = RTX.modules
+    (tmp_path / usual).mkdir()
+    (tmp_path / f"{other}.py").write_text("__version__ = '1.7.1.1'")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in RTX.modules:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    found = installed(RTX)
+    assert found.module.__name__ == other
+    assert found.version == "1.7.1.1"
+    for name in RTX.modules:
+        monkeypatch.delitem(sys.modules, name)
