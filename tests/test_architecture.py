@@ -30,7 +30,7 @@ LAYERS = (
     *("plan", "target", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
     *("verification", "search", "latency"),
-    *("recipe", "result", "next_step", "manifest", "diff", "plots"),
+    *("recipe", "manifest", "result", "next_step", "diff", "plots"),
     *(
         "jobs",
         "report",

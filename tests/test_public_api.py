@@ -66,8 +66,11 @@ def imported_by(source):
 
 def our_types(thing):
     """The classes of ours that a function or dataclass names in its annotations."""
-    module = inspect.getmodule(thing)
-    names = {**imported_by(inspect.getsource(module)), **vars(module)}
+    names = {}
+    for one in inspect.getmro(thing)[:-1] if inspect.isclass(thing) else [thing]:
+        module = inspect.getmodule(one)
+        if module.__name__.startswith(("trtbuild", "calibrators")):
+            names |= {**imported_by(inspect.getsource(module)), **vars(module)}
     waiting, found = list(get_type_hints(thing, names).values()), set()
     while waiting:
         hint = waiting.pop()

@@ -51,6 +51,19 @@ from .latency.conditions import Device as Device
 from .latency.measure import Samples as Samples
 from .latency.regress import Answer as Answer
 from .latency.regress import LatencyVerdict as LatencyVerdict
+from .latency.stats import LatencySummary as LatencySummary
+from .manifest import AskedRecord as AskedRecord
+from .manifest import DataRecord as DataRecord
+from .manifest import FileRecord as FileRecord
+from .manifest import FormGap as FormGap
+from .manifest import GroupRecord as GroupRecord
+from .manifest import JudgedComparison as JudgedComparison
+from .manifest import Manifest as Manifest
+from .manifest import ModelRecord as ModelRecord
+from .manifest import NextStep as NextStep
+from .manifest import OtherRule as OtherRule
+from .manifest import RangesRecord as RangesRecord
+from .manifest import TensorRecord as TensorRecord
 from .manifest import read_manifest as read_manifest
 from .model import input_specs as input_specs
 from .model import write_model as write_model
@@ -59,7 +72,6 @@ from .model.cut import ForeignOperator as ForeignOperator
 from .model.cut import LeftBehind as LeftBehind
 from .model.signature import TensorSpec as TensorSpec
 from .model.stats import GraphStats as GraphStats
-from .next_step import NextStep as NextStep
 from .one_call import Built as Built
 from .one_call import build as build
 from .one_call import quantize as quantize
@@ -111,7 +123,7 @@ from .recipe import PruneRecipe as PruneRecipe
 from .recipe import VerifyRecipe as VerifyRecipe
 from .result import AlsoBuilt as AlsoBuilt
 from .result import EngineResult as EngineResult
-from .result import OtherRule as OtherRule
+from .runtime.recorded import EngineRecord as EngineRecord
 from .search.bisect import Culprits as Culprits
 from .search.budget import StepReport as StepReport
 from .search.budget import Tuned as Tuned

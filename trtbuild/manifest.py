@@ -1,184 +1,285 @@
-"""The record beside an engine: what it was made of, what was done, how well it does.
+"""The record beside an engine, typed: what it was made of, what was done, how well it does.
 
-JSON, schema ``trtbuild.manifest``; docs/manifest.md describes it.
+JSON, schema ``trtbuild.manifest``; docs/manifest.md describes it. `trtbuild.jobs.manifest` writes it.
 """
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.files import file_digest, write_text
-from trtbuild.latency.stats import summarize
-from trtbuild.machine import package_versions
-from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
-from trtbuild.next_step import after_engine, built_by
-from trtbuild.options.values import to_table
-from trtbuild.records import dumps, encode, load_object
+from trtbuild.artifact import Record  # noqa: TC001
+from trtbuild.errors import InputError, decoding
+from trtbuild.files import file_digest
+from trtbuild.latency.regress import LatencyVerdict  # noqa: TC001
+from trtbuild.latency.stats import LatencySummary  # noqa: TC001
+from trtbuild.plan import Decision  # noqa: TC001
+from trtbuild.records import decode, load_object
+from trtbuild.runtime.recorded import EngineRecord  # noqa: TC001
+from trtbuild.verification.compare import SCHEMA as COMPARISON
+from trtbuild.verification.compare import VERSION as COMPARISON_VERSION
+from trtbuild.verification.compare import Comparison
+from trtbuild.verification.gate import Verdict  # noqa: TC001
+from trtbuild.verification.layers import LayerReport  # noqa: TC001
+from trtbuild.verification.ruling import Ruling  # noqa: TC001
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    import onnx_ir as ir
-
-    from calibrators import Calibration
-    from trtbuild.backends.base import Engine
-    from trtbuild.data import DataPlan, DataRecipe
-    from trtbuild.model.signature import TensorSpec
-    from trtbuild.plan import Decision, Group
-    from trtbuild.recipe import EngineRecipe
-    from trtbuild.result import EngineResult
-
-__all__ = ["SCHEMA", "VERSION", "build_manifest", "read_manifest", "write_manifest"]
+__all__ = [
+    "AskedRecord",
+    "DataRecord",
+    "FileRecord",
+    "FormGap",
+    "GroupRecord",
+    "JudgedComparison",
+    "Manifest",
+    "ModelRecord",
+    "NextStep",
+    "OtherRule",
+    "RangesRecord",
+    "TensorRecord",
+    "read_manifest",
+]
 
 SCHEMA = "trtbuild.manifest"
 VERSION = 1
 
-_PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "numba")
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """An input or output of the network: dims are numbers, names, or None where neither is known."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str | None, ...]
 
 
-def write_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> dict[str, Any]:
-    """Write the manifest of `result`, as the last file of a build, and return it as JSON types."""
-    manifest: dict[str, Any] = encode(build_manifest(result, recipe, plan))
-    write_text(result.manifest, dumps(manifest) + "\n")
-    return manifest
+@dataclass(frozen=True)
+class ModelRecord:
+    """The float network: its file, digests (of the file, its graph, its weights), inputs and outputs."""
+
+    file: str
+    digest: str
+    graph: str
+    weights: str
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a manifest.
+@dataclass(frozen=True)
+class DataRecord:
+    """What calibrated and what verified.
+
+    Attributes:
+        random: whether it was random numbers.
+        preprocess: how pixels became inputs; None for data that is used as it is.
+        calibration, verification: a sentence on each.
+        calibration_digest, verification_digest: these do not depend on the order of the samples.
+    """
+
+    random: bool
+    preprocess: Mapping[str, Any] | None
+    calibration: str | None
+    calibration_digest: str | None
+    verification: str
+    verification_digest: str
+
+
+Limits = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class AskedRecord:
+    """The options that matter most: layers kept in float, backend, batch size, seed of the data, limits."""
+
+    float: tuple[str, ...]
+    backend: str
+    batch_size: int
+    seed: int
+    gate: Limits
+
+
+@dataclass(frozen=True)
+class RangesRecord:
+    """The calibration: its method, and amax of each observed tensor."""
+
+    method: str
+    amax: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class GroupRecord:
+    """One place where INT8 is chosen; see `trtbuild.plan.Group`."""
+
+    name: str
+    op_type: str
+    kind: str
+    int8: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of the build: what it is, its digest, its size."""
+
+    what: str
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedComparison(Comparison):
+    """A network's figures against the float one, and what the limits say of them."""
+
+    verdict: Verdict
+    schema: str = COMPARISON
+    version: int = COMPARISON_VERSION
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """One step, why, and the command that takes it; of data that is no text, the options that are added."""
+
+    why: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.why}: {self.command}"
+
+
+@dataclass(frozen=True)
+class FormGap:
+    """An output that the engine gives far less exactly than TensorRT's form does.
+
+    Attributes:
+        output: its name.
+        tensorrt_form_db, engine_db: SQNR of both against the float network, dB.
+    """
+
+    output: str
+    tensorrt_form_db: float
+    engine_db: float
+
+    def __str__(self) -> str:
+        return (
+            f"the engine's output '{self.output}' is far below TensorRT's form: {self.engine_db:.1f} dB "
+            f"of SQNR against {self.tensorrt_form_db:.1f} dB, so the engine loses what the Q/DQ network "
+            "keeps"
+        )
+
+
+@dataclass(frozen=True)
+class OtherRule:
+    """What TensorRT's form would be with another threshold rule, on a few of the images.
+
+    Attributes:
+        option: the options that ask for it.
+        sqnr_db: of the worst output, with it.
+        own_db: the same with the rule that was used.
+    """
+
+    option: str
+    sqnr_db: float
+    own_db: float
+
+    def __str__(self) -> str:
+        return (
+            f"with {self.option} the worst output of TensorRT's form has {self.sqnr_db:.1f} dB in place of "
+            f"{self.own_db:.1f} dB, on a few of the images"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A build.
+
+    Attributes:
+        schema, version: of the file.
+        name: stem of all files.
+        passed: whether every limit holds.
+        model: the float network.
+        data: what calibrated and verified.
+        options: the options that matter most.
+        recipe: every option, as `trtbuild.options.values.to_table` writes them; None in a record that an
+            older trtbuild wrote.
+        command: the command line that asks for the same; empty where the data came from a script.
+        stages: what each stage did, in order.
+        calibration: ranges; None where the backend calibrated by itself.
+        layers: every node, whether it is in INT8, and why.
+        groups: every place where INT8 is chosen.
+        engine: what was built.
+        also: the engine that was built besides; None without one.
+        files: file name -> what it is.
+        verification: network -> its figures against the float one, and the limits' verdict.
+        ruling: whether the engine may be shipped; None in a record that an older trtbuild wrote.
+        next_step: what to do next; None for an engine that may be shipped.
+        below_floor: what lies below the floor.
+        unjudged_collapse: why an engine that no limit judges may not be shipped; else empty.
+        better_rule: the threshold rule that would serve better; None where none is known.
+        below_tensorrt_form: outputs of which the engine is far below TensorRT's form.
+        layers_at_fault: the layers' errors where an output is far off; else None.
+        latency: network -> figures; empty where they were not measured.
+        latency_verdicts: engine -> its latency against float's.
+        latency_against_fp16: the engine's latency against that of one in FP16; None without one.
+        without_fp16: why there is none; empty where there is, or nobody asked.
+        versions: package -> version.
+        machine: its system and processor.
+    """
+
+    schema: str = SCHEMA
+    version: int = VERSION
+    name: str
+    passed: bool
+    model: ModelRecord
+    data: DataRecord
+    options: AskedRecord
+    recipe: Mapping[str, Any] | None = None
+    command: str = ""
+    stages: tuple[Record, ...]
+    calibration: RangesRecord | None
+    layers: tuple[Decision, ...]
+    groups: tuple[GroupRecord, ...] = ()
+    engine: EngineRecord
+    also: EngineRecord | None = None
+    files: Mapping[str, FileRecord]
+    verification: Mapping[str, JudgedComparison]
+    ruling: Ruling | None = None
+    next_step: NextStep | None = None
+    below_floor: tuple[str, ...] = ()
+    unjudged_collapse: str = ""
+    better_rule: OtherRule | None = None
+    below_tensorrt_form: tuple[FormGap, ...] = ()
+    layers_at_fault: LayerReport | None
+    latency: Mapping[str, LatencySummary]
+    latency_verdicts: Mapping[str, LatencyVerdict] = field(default_factory=dict)
+    latency_against_fp16: LatencyVerdict | None = None
+    without_fp16: str = ""
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
+
+    def knows(self, file: Path) -> bool:
+        """Return whether `file` is one of the build, byte for byte.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        record = self.files.get(file.name)
+        with decoding(InputError, f"'{file}' cannot be read"):
+            return record is not None and record.digest == file_digest(file)
+
+    def engine_in(self, file: str) -> EngineRecord | None:
+        """Return the record of the engine with that file name; None where neither engine has it."""
+        both = (self.engine, self.also)
+        return next((one for one in both if one is not None and one.file == file), None)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest; fields that a newer trtbuild has added are passed over.
 
     Raises:
-        InputError: unreadable, or of another schema or version.
+        InputError: unreadable, damaged, or of another schema or version.
     """
-    return dict(load_object(path, SCHEMA, VERSION))
-
-
-def build_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> dict[str, Any]:
-    """Return the manifest, of types that `trtbuild.records.encode` knows."""
-    artifact = result.artifact
-    return {
-        "schema": SCHEMA,
-        "version": VERSION,
-        "name": artifact.name,
-        "passed": result.passed,
-        "model": _model(recipe.model, artifact.source),
-        "data": _data(recipe.data, plan),
-        "options": {
-            "float": list(recipe.float_patterns),
-            "backend": to_table(recipe)["backend"],
-            "batch_size": recipe.batch_size,
-            "seed": recipe.data.seed,
-            "gate": recipe.gate.limits,
-        },
-        "recipe": to_table(recipe, recipe.output),
-        "command": built_by(recipe),
-        "stages": [
-            {"stage": r.stage, "summary": r.summary, "details": dict(r.details)}
-            for r in artifact.history
-        ],
-        "calibration": _calibration(artifact.calibration),
-        "layers": [_decision(decision) for decision in artifact.decisions],
-        "groups": [_group(group) for group in artifact.groups],
-        "engine": _engine(result.engine, result.why_backend),
-        "also": None
-        if result.also is None
-        else _engine(result.also.engine, result.also.why_backend),
-        "files": _files(result.files, result.manifest.parent),
-        "verification": {
-            name: {**comparison.to_json(), "verdict": result.verdicts[name].to_json()}
-            for name, comparison in result.comparisons.items()
-        },
-        "ruling": encode(result.ruling),
-        "next_step": encode(after_engine(result, recipe)),
-        "below_floor": list(result.below_floor),
-        "unjudged_collapse": result.unjudged_collapse,
-        "better_rule": encode(result.better_rule),
-        "below_tensorrt_form": [encode(gap) for gap in result.below_tensorrt_form],
-        "layers_at_fault": None if result.layers is None else encode(result.layers),
-        "latency": {name: encode(summarize(samples)) for name, samples in result.latency.items()},
-        "latency_verdicts": encode(result.latency_verdicts),
-        "latency_against_fp16": encode(result.against_fp16),
-        "without_fp16": result.without_fp16,
-        "versions": {"python": platform.python_version(), **_versions()},
-        "machine": {"system": platform.system(), "processor": platform.machine()},
-    }
-
-
-def _model(file: Path, network: ir.Model) -> dict[str, Any]:
-    return {
-        "file": file.name,
-        "digest": file_digest(file),
-        "graph": graph_digest(network),
-        "weights": weights_digest(network),
-        "inputs": _specs(input_specs(network)),
-        "outputs": _specs(output_specs(network)),
-    }
-
-
-def _files(written: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    return {
-        name: {
-            "what": what,
-            "digest": file_digest(folder / name),
-            "bytes": (folder / name).stat().st_size,
-        }
-        for name, what in written.items()
-    }
-
-
-def _engine(engine: Engine, why: str) -> dict[str, Any]:
-    return {
-        "backend": engine.backend,
-        "why": why,
-        "file": engine.path.name,
-        "not_opened": engine.not_opened,
-        "details": dict(engine.details),
-    }
-
-
-def _specs(specs: Iterable[TensorSpec]) -> list[dict[str, Any]]:
-    return [{"name": s.name, "dtype": s.dtype.name, "dims": list(s.dims)} for s in specs]
-
-
-def _data(recipe: DataRecipe, plan: DataPlan) -> dict[str, Any]:
-    calibrates = plan.calibration
-    return {
-        "random": recipe.random_data,
-        "preprocess": None if recipe.preprocess is None else recipe.preprocess.as_dict(),
-        "calibration": None if calibrates is None else calibrates.description,
-        "calibration_digest": None if calibrates is None else str(calibrates.index.digest),
-        "verification": plan.verification.description,
-        "verification_digest": str(plan.verification.index.digest),
-    }
-
-
-def _calibration(calibration: Calibration | None) -> dict[str, Any] | None:
-    if calibration is None:
-        return None
-    amax = {name: given.amax for name, given in sorted(calibration.ranges.items())}
-    return {"method": calibration.method, "amax": amax}
-
-
-def _group(group: Group) -> dict[str, Any]:
-    return {
-        "name": group.name,
-        "op_type": group.op_type,
-        "kind": group.kind,
-        "int8": group.int8,
-        "reason": group.reason,
-    }
-
-
-def _decision(decision: Decision) -> dict[str, Any]:
-    return {
-        "node": decision.node,
-        "op_type": decision.op_type,
-        "int8": decision.quantized,
-        "reason": decision.reason,
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = package_versions(*_PACKAGES)
-    return {package: found.get(package, "not installed") for package in _PACKAGES}
+    content = load_object(path, SCHEMA, VERSION)
+    return decode(Manifest, content, f"the manifest '{path}'", allow_unknown=True)

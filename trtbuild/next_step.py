@@ -13,10 +13,10 @@ Of a build, in order of what it rules out first:
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.manifest import NextStep
 from trtbuild.options.command import command_line
 from trtbuild.options.effort import Effort
 from trtbuild.options.values import IN_MEMORY, to_table
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.ruling import Ruling
 
-__all__ = ["NextStep", "after_engine", "after_verify", "built_by"]
+__all__ = ["after_engine", "after_verify", "built_by"]
 
 MORE = "MORE_SAMPLES"
 """Stands for data that the user has to find."""
@@ -45,17 +45,6 @@ _NO_SIGNAL_DB = 1.0
 _FEW_SAMPLES = 20
 
 _LIMIT_ON = {"%": "95", "dB": "30"}
-
-
-@dataclass(frozen=True)
-class NextStep:
-    """One step, why, and the command that takes it; of data that is no text, the options that are added."""
-
-    why: str
-    command: str
-
-    def __str__(self) -> str:
-        return f"{self.why}: {self.command}"
 
 
 def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:

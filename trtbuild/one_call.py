@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from trtbuild.build_options import BuildOptions
-    from trtbuild.next_step import NextStep
+    from trtbuild.manifest import NextStep
     from trtbuild.options.data import Data, DataRecipe
     from trtbuild.report.model import Report
     from trtbuild.result import EngineResult

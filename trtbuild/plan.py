@@ -41,7 +41,7 @@ class Decision:
 
     node: str
     op_type: str
-    quantized: bool
+    int8: bool
     reason: str
 
 

@@ -6,7 +6,9 @@ sees at once that it is not a number it may add up.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get
 from trtbuild.errors import InputError, decoding
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -92,13 +95,14 @@ def dumps(value: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def decode(cls: type[_T], data: Any, where: str) -> _T:
+def decode(cls: type[_T], data: Any, where: str, *, allow_unknown: bool = False) -> _T:
     """Make a `cls` of what `encode` gave for one.
 
     Args:
         cls: a frozen dataclass.
         data: JSON types.
         where: what is read (a file, and the way into it), for the error.
+        allow_unknown: pass over fields that `cls` has not, as a newer version may have added.
 
     Raises:
         InputError: a field is missing, unknown, or of another type.
@@ -107,32 +111,46 @@ def decode(cls: type[_T], data: Any, where: str) -> _T:
         raise InputError(f"{where} should be an object with the fields of {cls.__name__}.")
     hints = get_type_hints(cls)
     known = {f.name: f for f in recorded_fields(cls)}
-    if unknown := sorted(set(data) - set(known)):
+    if not allow_unknown and (unknown := sorted(set(data) - set(known))):
         raise InputError(f"{where} has the field '{unknown[0]}', which {cls.__name__} has not.")
     values = {}
     for name, field in known.items():
         if name in data:
-            values[name] = _decode(hints[name], data[name], f"{where}, {name}")
+            values[name] = _decode(
+                hints[name], data[name], f"{where}, {name}", allow_unknown=allow_unknown
+            )
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(f"{where} lacks the field '{name}'.")
     with decoding(InputError, f"{where} is no {cls.__name__}"):
         return cls(**values)
 
 
-def _decode(hint: Any, data: Any, where: str) -> Any:
+def _decode(hint: Any, data: Any, where: str, *, allow_unknown: bool) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
+    inner = functools.partial(_decode, where=where, allow_unknown=allow_unknown)
     if origin in (Union, types.UnionType):
-        return None if data is None else _decode(arguments[0], data, where)
+        return _one_of(arguments, data, inner)
     if origin is tuple and isinstance(data, list):
-        inner = arguments if arguments[-1] is not Ellipsis else [arguments[0]] * len(data)
-        if len(inner) != len(data):
-            raise InputError(f"{where} should be a list of {len(inner)}.")
-        return tuple(_decode(h, item, where) for h, item in zip(inner, data))
-    if origin is dict and isinstance(data, dict):
-        return {key: _decode(arguments[1], item, where) for key, item in data.items()}
+        hints = arguments if arguments[-1] is not Ellipsis else [arguments[0]] * len(data)
+        if len(hints) != len(data):
+            raise InputError(f"{where} should be a list of {len(hints)}.")
+        return tuple(inner(h, item) for h, item in zip(hints, data))
+    if origin in (dict, Mapping) and isinstance(data, dict):
+        return {key: inner(arguments[1], item) for key, item in data.items()}
     if dataclasses.is_dataclass(hint):
-        return decode(hint, data, where)  # type: ignore[arg-type]
+        return decode(hint, data, where, allow_unknown=allow_unknown)  # type: ignore[arg-type]
     return _plain(hint, data, where)
+
+
+def _one_of(hints: Sequence[Any], data: Any, inner: Callable[[Any, Any], Any]) -> Any:
+    """Return `data` by the first of the types of a union that it fits."""
+    if data is None:
+        return None
+    *others, last = (hint for hint in hints if hint is not types.NoneType)
+    for hint in others:
+        with contextlib.suppress(InputError):
+            return inner(hint, data)
+    return inner(last, data)
 
 
 def _plain(hint: Any, data: Any, where: str) -> Any:
@@ -143,6 +161,9 @@ def _plain(hint: Any, data: Any, where: str) -> Any:
         with decoding(InputError, f"{where} should be a number"):
             return float(data)
     kind = get_origin(hint) or hint
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        with decoding(InputError, f"{where} is none of {', '.join(str(k.value) for k in kind)}"):
+            return kind(data)
     if kind is int and isinstance(data, int) and abs(data) >= _MOST_COUNT:
         raise InputError(f"{where} should be a whole number of at most 64 bits.")
     if hint is Any or (isinstance(data, kind) and is_bool <= (kind is bool)):

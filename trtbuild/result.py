@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.latency.regress import LatencyVerdict, taken_together
+from trtbuild.manifest import FormGap
 from trtbuild.verification.ruling import Ruling, floors, rule
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.backends.base import Engine
     from trtbuild.latency.measure import Samples
+    from trtbuild.manifest import Manifest, OtherRule
     from trtbuild.search.budget import Tuned
     from trtbuild.search.effects import Effects
     from trtbuild.verification.compare import Comparison
@@ -33,8 +35,6 @@ __all__ = [
     "WEIGHTS_INT8",
     "AlsoBuilt",
     "EngineResult",
-    "FormGap",
-    "OtherRule",
 ]
 
 # The names under which networks are compared and timed.
@@ -72,48 +72,6 @@ GOOD_SQNR_DB = 30.0
 
 
 @dataclass(frozen=True)
-class FormGap:
-    """An output that the engine gives far less exactly than TensorRT's form does.
-
-    Attributes:
-        output: its name.
-        tensorrt_form_db, engine_db: SQNR of both against the float network, dB.
-    """
-
-    output: str
-    tensorrt_form_db: float
-    engine_db: float
-
-    def __str__(self) -> str:
-        return (
-            f"the engine's output '{self.output}' is far below TensorRT's form: {self.engine_db:.1f} dB "
-            f"of SQNR against {self.tensorrt_form_db:.1f} dB, so the engine loses what the Q/DQ network "
-            "keeps"
-        )
-
-
-@dataclass(frozen=True)
-class OtherRule:
-    """What TensorRT's form would be with another threshold rule, on a few of the images.
-
-    Attributes:
-        option: the options that ask for it.
-        sqnr_db: of the worst output, with it.
-        own_db: the same with the rule that was used.
-    """
-
-    option: str
-    sqnr_db: float
-    own_db: float
-
-    def __str__(self) -> str:
-        return (
-            f"with {self.option} the worst output of TensorRT's form has {self.sqnr_db:.1f} dB in place of "
-            f"{self.own_db:.1f} dB, on a few of the images"
-        )
-
-
-@dataclass(frozen=True)
 class AlsoBuilt:
     """An engine that was built beside, and why by that backend."""
 
@@ -145,7 +103,7 @@ class EngineResult:
         better_rule: the threshold rule that serves best, where an output is far from the float one, no
             limit was set and another rule is clearly better.
         also: the engine that was built besides; None where none was asked for.
-        record: what stands in the manifest, as JSON types; see `trtbuild.manifest`.
+        record: what stands in the manifest; None before it is written.
     """
 
     artifact: Artifact
@@ -164,7 +122,7 @@ class EngineResult:
     also: AlsoBuilt | None = None
     controls: Mapping[str, Samples] = field(default_factory=dict)
     without_fp16: str = ""
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Manifest | None = None
 
     def moved_to(self, folder: Path) -> EngineResult:
         """Return the result with its files in another folder."""

@@ -59,10 +59,10 @@ def test_one_build_with_all_of_them_and_the_same_again(
     )  # fmt: skip
     assert built.code == 0
     record = trtbuild.read_manifest(Path("out/digits.manifest.json"))
-    assert record["engine"]["file"] == "digits.onnx.gz"
-    assert record["calibration"]["method"] == "six-sigma"
-    assert record["verification"]["engine"]["task"]["task"] == "same class, and sure"
-    assert record["recipe"]["data"]["data"] == "sheet:../sheets/calibration.png"
+    assert record.engine.file == "digits.onnx.gz"
+    assert record.calibration.method == "six-sigma"
+    assert record.verification["engine"].task.task == "same class, and sure"
+    assert record.recipe["data"]["data"] == "sheet:../sheets/calibration.png"
     assert trtbuild.rebuild(Path("out/digits.manifest.json"), tmp_path / "again").same_bytes
     verified = command(
         capsys, "verify", DIGITS, "out/digits.onnx.gz", "--backend", "archive", "--data",
@@ -79,7 +79,7 @@ def test_a_rule_by_its_place_or_as_a_function_is_the_installed_one(installed, tm
         trtbuild.quantize(DIGITS, data, calibrator=rule, output=tmp_path / str(number))
         for number, rule in enumerate(["my_plugins.calibrator:six_sigma", six_sigma])
     ]
-    amaxes = [trtbuild.read_manifest(one.manifest)["calibration"]["amax"] for one in found]
+    amaxes = [trtbuild.read_manifest(one.manifest).calibration.amax for one in found]
     assert amaxes[0] == amaxes[1]
     # six root mean squares of numbers that are evenly spread from 0 to 1 lie beyond the largest of them
     assert amaxes[0]["image"] == np.float32(data.max())

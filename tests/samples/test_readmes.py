@@ -46,4 +46,4 @@ def test_the_commands_of_a_sample_lead_to_an_engine_that_can_be_shipped(
         elif "torch" not in Path(arguments[0]).read_text(encoding="utf-8") or HAS_TORCH:
             subprocess.run([sys.executable, *arguments], check=True)
     manifest = trtbuild.read_manifest(tmp_path / "out" / name / f"{SAMPLES[name]}.manifest.json")
-    assert manifest["ruling"]["word"] == "SHIP"
+    assert manifest.ruling.word == "SHIP"

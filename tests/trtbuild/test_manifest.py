@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 
 from tests.command import trtbuild
 from tests.models import NETWORKS
-from trtbuild import InputError, read_manifest
+from trtbuild import AskedRecord, DataRecord, InputError, Manifest, ModelRecord, read_manifest
+from trtbuild.records import encode
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "manifest.schema.json").read_text(encoding="utf-8"))
@@ -83,6 +86,9 @@ def build(capsys, folder, network, *options):
 def test_manifests_are_as_the_schema_says(network, options, tmp_path, capsys):
     manifest = build(capsys, tmp_path, network, *options)
     assert list(mismatches(manifest, SCHEMA)) == []
+    written = tmp_path / "out" / "net.manifest.json"
+    assert json.loads(written.read_text(encoding="utf-8")) == manifest
+    assert encode(read_manifest(written)) == manifest
 
 
 def test_with_labels_and_preprocessing(tmp_path, capsys):
@@ -110,6 +116,35 @@ def test_the_check_of_this_test_finds_what_is_wrong(tmp_path, capsys):
         spoiled = json.loads(json.dumps(manifest))
         spoil(spoiled)
         assert list(mismatches(spoiled, SCHEMA))
+
+
+def test_the_types_have_the_fields_of_the_schema():
+    types = get_type_hints(Manifest)
+    fields = dataclasses.fields(Manifest)
+    assert {field.name for field in fields} == set(SCHEMA["properties"])
+    parts = {"model": ModelRecord, "data": DataRecord, "options": AskedRecord}
+    for name, part in parts.items():
+        assert types[name] is part
+        assert {field.name for field in dataclasses.fields(part)} == set(
+            SCHEMA["properties"][name]["required"]
+        )
+    absent = dataclasses.MISSING
+    needed = {f.name for f in fields if f.default is absent and f.default_factory is absent}
+    assert needed | {"schema", "version"} == set(SCHEMA["required"])
+
+
+def test_what_a_newer_trtbuild_added_is_passed_over(tmp_path, capsys):
+    manifest = build(capsys, tmp_path, "opset_13", "--no-latency")
+    path = tmp_path / "out" / "net.manifest.json"
+    newer = {**manifest, "more": 1, "engine": {**manifest["engine"], "more": {"a": []}}}
+    path.write_text(json.dumps(newer), encoding="utf-8")
+    assert encode(read_manifest(path)) == manifest
+    older = {name: item for name, item in manifest.items() if name in SCHEMA["required"]}
+    path.write_text(json.dumps(older), encoding="utf-8")
+    assert read_manifest(path).recipe is None
+    path.write_text(json.dumps({**manifest, "layers": [{"node": "a"}]}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"net\.manifest\.json', layers lacks the field 'op_type'"):
+        read_manifest(path)
 
 
 def test_the_page_explains_every_field():

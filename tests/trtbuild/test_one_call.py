@@ -89,7 +89,7 @@ def test_a_module_in_memory_is_exported_as_its_data_are(tmp_path) -> None:
         found.append(files(built))
     assert found[0] == found[1]
     assert module.training
-    kept = trtbuild.read_manifest(built.manifest)["recipe"]["export"]["source"]["target"]
+    kept = trtbuild.read_manifest(built.manifest).recipe["export"]["source"]["target"]
     assert kept == "python object: Sequential"
     assert "python object: Sequential" in built.result.artifact.history[0].summary
     with pytest.raises(ModelError, match="which no file holds"):

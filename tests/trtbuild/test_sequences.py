@@ -128,7 +128,7 @@ def test_complete_feeds_run_as_they_are(tmp_path, readers):
     data = DataRecipe(f"{readers}:feeds")
     result = build_engine(EngineRecipe(model, tmp_path / "out", data=data, latency=SHORT))
     assert min(quality(result).values()) > 15
-    kinds = {d.op_type: d.quantized for d in result.artifact.decisions}
+    kinds = {d.op_type: d.int8 for d in result.artifact.decisions}
     assert kinds["MatMul"]
     assert not kinds.get("LSTM", False)
     checked = verify(VerifyRecipe(reference=model, engine=result.engine.path, data=data))

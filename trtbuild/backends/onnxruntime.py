@@ -12,6 +12,7 @@ from trtbuild.errors import OptionError
 from trtbuild.model import write_model
 from trtbuild.quantization import portable_form
 from trtbuild.runtime.onnxruntime import OnnxRuntimeSession, open_session
+from trtbuild.runtime.recorded import PORTABLE_SUFFIX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,7 @@ class OnnxRuntimeBackend:
     """Builds the form that ONNX Runtime runs in INT8 kernels, and opens any ONNX file."""
 
     name: str = "onnxruntime"
-    suffix: str = ".onnxruntime.onnx"
+    suffix: str = PORTABLE_SUFFIX
 
     def availability(self) -> Availability:
         """Always usable: it is part of the installation."""

@@ -14,9 +14,8 @@ from trtbuild.options.tensorrt import OpenOptions
 from trtbuild.report.model import Line, Report, Section, Table, Tone, names
 
 if TYPE_CHECKING:
-    from trtbuild.jobs.inspect import Inspection
+    from trtbuild.jobs.inspect import Inspection, NodePrecision
     from trtbuild.runtime.tensorrt.inspector import EngineLayers
-    from trtbuild.runtime.tensorrt.matching import NodePrecision
 
 __all__ = ["command"]
 

@@ -73,7 +73,7 @@ def _listed(placement: Placement) -> list[dict[str, Any]]:
     """Every node with the group of its Q/DQ, then the groups that ONNX Runtime's form alone has."""
     kinds = {group.name: group.kind for group in placement.groups if group.in_tensorrt_form}
     nodes = [
-        {"node": d.node, "op_type": d.op_type, "int8": d.quantized, "reason": d.reason,
+        {"node": d.node, "op_type": d.op_type, "int8": d.int8, "reason": d.reason,
          "group": kinds.get(d.node)}
         for d in placement.decisions
     ]  # fmt: skip

@@ -18,6 +18,7 @@ from trtbuild.jobs.paths import (
     named_inputs,
 )
 from trtbuild.passes import check_passes
+from trtbuild.runtime.recorded import manifest_name
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
 
 if TYPE_CHECKING:
@@ -152,4 +153,4 @@ def _names(recipe: EngineRecipe, suffixes: Iterable[str]) -> Iterator[str]:
     if recipe.int8:
         yield from (f"{stem}.int8.onnx", ranges_name(recipe))
     yield from (f"{stem}{suffix}" for suffix in suffixes)
-    yield f"{stem}.manifest.json"
+    yield manifest_name(stem)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from trtbuild.data import batches, full_batches
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.jobs.stages import stage_sessions
+from trtbuild.manifest import OtherRule
 from trtbuild.model import fixed_batch, input_specs
 from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
@@ -19,7 +20,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import insert_qdq, portable_form
 from trtbuild.quantization.half import magnitudes, to_half
 from trtbuild.quantization.half_rounding import as_rounding_floats
-from trtbuild.result import PORTABLE, TENSORRT_FORM, OtherRule
+from trtbuild.result import PORTABLE, TENSORRT_FORM
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.effects import Effects, output_effects
 from trtbuild.search.evaluate import Evaluator, open_as_written

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.diff.compare import Side, compare_sides
 from trtbuild.diff.facts import NodeFacts, computing_nodes, facts_of, with_layers
 from trtbuild.errors import InputError, MissingError, decoding, in_one_tree
-from trtbuild.files import file_digest
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.latency.layer_times import read_layer_times
 from trtbuild.manifest import read_manifest
@@ -16,10 +15,9 @@ from trtbuild.model import read_model
 from trtbuild.result import TITLES
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
 from trtbuild.runtime.tensorrt.versions import product_of
-from trtbuild.verification.compare import Comparison
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     import onnx_ir as ir
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from trtbuild.diff.compare import EngineDiff
     from trtbuild.jobs.paths import Besides
     from trtbuild.latency.layer_times import LayerTimes
+    from trtbuild.manifest import Manifest
     from trtbuild.options.tensorrt import OpenOptions
     from trtbuild.recipe import DiffRecipe
 
@@ -86,26 +85,18 @@ def _only_manifest(folder: Path) -> Path:
 def _of_manifest(path: Path, name: str) -> Side:
     """What a build has written down of itself, with its Q/DQ network where that is still there."""
     manifest = read_manifest(path)
-    with decoding(InputError, f"the manifest '{path}' is damaged"):
-        network = next((n for n in manifest["files"] if n.endswith(_QDQ)), "")
-        file, engine = path.with_name(network), manifest["engine"]["file"]
-        size = int(manifest["files"].get(engine, {"bytes": 0})["bytes"])
-        same = network and _is_recorded(file, manifest)
-    side = _with_manifest(Side(name, engine, size, ()), manifest, path)
-    if same:
-        model = read_model(file)
+    network = next((name for name in manifest.files if name.endswith(_QDQ)), "")
+    built = manifest.files.get(manifest.engine.file)
+    size = 0 if built is None else built.bytes
+    side = _with_manifest(Side(name, manifest.engine.file, size, ()), manifest)
+    if network and _is_recorded(path.with_name(network), manifest):
+        model = read_model(path.with_name(network))
         facts = _with_reasons(model, manifest)
         return replace(side, model=model, nodes=_with_recorded_layers(facts, manifest), ranges={})
-    with decoding(InputError, f"the manifest '{path}' is damaged"):
-        asked = tuple(
-            NodeFacts(
-                one["node"],
-                one["op_type"],
-                "INT8" if one["int8"] else "float",
-                reason=one["reason"],
-            )
-            for one in manifest["layers"]
-        )
+    asked = tuple(
+        NodeFacts(one.node, one.op_type, "INT8" if one.int8 else "float", reason=one.reason)
+        for one in manifest.layers
+    )
     missing = f"no Q/DQ network lies beside '{path.name}', so its manifest alone tells of each node"
     return replace(side, nodes=_with_recorded_layers(asked, manifest), unknown=missing)
 
@@ -116,7 +107,7 @@ def _of_network(path: Path) -> Side:
     for beside in sorted(path.parent.glob(f"*{_MANIFEST}")):
         manifest = _manifest_or_none(beside)
         if manifest is not None and _is_recorded(path, manifest):
-            with_figures = _with_manifest(side, manifest, beside)
+            with_figures = _with_manifest(side, manifest)
             return replace(with_figures, nodes=_with_reasons(model, manifest), ranges={})
     return replace(side, nodes=tuple(map(facts_of, computing_nodes(model))))
 
@@ -153,7 +144,7 @@ def _opened(side: Side, path: Path, options: OpenOptions) -> Side:
     return replace(side, nodes=tuple(with_layers(node, layers) for node in side.nodes))
 
 
-def _manifest_or_none(path: Path) -> dict[str, Any] | None:
+def _manifest_or_none(path: Path) -> Manifest | None:
     """A manifest that lies beside a file that was named; None where it is none of ours, or damaged."""
     try:
         return read_manifest(path)
@@ -161,42 +152,37 @@ def _manifest_or_none(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _is_recorded(path: Path, manifest: Mapping[str, Any]) -> bool:
-    recorded = manifest.get("files", {}).get(path.name)
-    return bool(recorded) and path.is_file() and recorded.get("digest") == file_digest(path)
+def _is_recorded(path: Path, manifest: Manifest) -> bool:
+    return path.is_file() and manifest.knows(path)
 
 
-def _with_reasons(model: ir.Model, manifest: Mapping[str, Any]) -> tuple[NodeFacts, ...]:
-    reasons = {one.get("node"): one.get("reason", "") for one in manifest.get("layers", ())}
+def _with_reasons(model: ir.Model, manifest: Manifest) -> tuple[NodeFacts, ...]:
+    reasons = {one.node: one.reason for one in manifest.layers}
     found = map(facts_of, computing_nodes(model))
     return tuple(replace(facts, reason=reasons.get(facts.name, "")) for facts in found)
 
 
 def _with_recorded_layers(
-    nodes: tuple[NodeFacts, ...], manifest: Mapping[str, Any]
+    nodes: tuple[NodeFacts, ...], manifest: Manifest
 ) -> tuple[NodeFacts, ...]:
     layers = _recorded_layers(manifest)
     return tuple(with_layers(node, layers) for node in nodes)
 
 
-def _recorded_layers(manifest: Mapping[str, Any]) -> EngineLayers:
+def _recorded_layers(manifest: Manifest) -> EngineLayers:
     with decoding(InputError, "the manifest's layers are damaged"):
-        return EngineLayers.from_json(list(manifest["engine"]["details"].get("layers", [])))
+        return EngineLayers.from_json(list(manifest.engine.details.get("layers", [])))
 
 
-def _with_manifest(side: Side, manifest: Mapping[str, Any], path: Path) -> Side:
-    with decoding(InputError, f"the manifest '{path}' is damaged"):
-        calibration = manifest.get("calibration") or {}
-        ranges = {str(k): float(v) for k, v in calibration.get("amax", {}).items()}
-        return replace(side, ranges=ranges, figures=dict(_figures(manifest)))
+def _with_manifest(side: Side, manifest: Manifest) -> Side:
+    ranges = {} if manifest.calibration is None else manifest.calibration.amax
+    return replace(side, ranges=dict(ranges), figures=dict(_figures(manifest)))
 
 
-def _figures(manifest: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _figures(manifest: Manifest) -> Iterator[tuple[str, float]]:
     """What the build was judged by, and how long it took a run."""
-    for name, record in manifest.get("verification", {}).items():
+    for name, found in manifest.verification.items():
         of = TITLES.get(name, name)
-        told = {key: value for key, value in record.items() if key != "verdict"}
-        found = Comparison.from_json(told)
         if found.task is not None and found.task.main is not None:
             main = found.task.main
             yield (
@@ -208,8 +194,8 @@ def _figures(manifest: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         for output in found.outputs:
             if output.judged_sqnr_db is not None:
                 yield f"{of}: SQNR of {output.judged}, dB", output.judged_sqnr_db.value
-    for name, latency in manifest.get("latency", {}).items():
-        yield f"{TITLES.get(name, name)}: latency, ms", float(latency["median_ms"])
+    for name, latency in manifest.latency.items():
+        yield f"{TITLES.get(name, name)}: latency, ms", latency.median_ms
 
 
 def _timed(side: Side, times: LayerTimes) -> Side:

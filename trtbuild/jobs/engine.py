@@ -26,6 +26,7 @@ from trtbuild.jobs.compare import (
 )
 from trtbuild.jobs.foreign import with_left_behind, without_foreign
 from trtbuild.jobs.incoming import arrival, with_gaps_filled
+from trtbuild.jobs.manifest import write_manifest
 from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
 from trtbuild.jobs.speed import Speed, open_fp16, take_times
 from trtbuild.jobs.stages import (
@@ -34,7 +35,6 @@ from trtbuild.jobs.stages import (
     with_stages,
 )
 from trtbuild.jobs.targets import engine_target
-from trtbuild.manifest import write_manifest
 from trtbuild.model import (
     input_specs,
     name_nodes,
@@ -49,6 +49,7 @@ from trtbuild.model.traversal import all_nodes, label
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
 from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, AlsoBuilt, EngineResult
+from trtbuild.runtime.recorded import manifest_name
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate, judge
 
@@ -176,7 +177,7 @@ def build_engine(
         artifact = prepare(artifact, recipe.optimize, progress)
         if recipe.int8:
             artifact, tuned = _in_int8(artifact, plan, recipe, progress)
-    with staged_files(output, last=_manifest_name(artifact)) as folder:
+    with staged_files(output, last=manifest_name(artifact.name)) as folder:
         result = _built(artifact, tuned, plan, recipe, folder, progress, explains=explains)
     return result.moved_to(output)
 
@@ -227,7 +228,7 @@ def _built(
         latency=found.speed.samples,
         controls=found.speed.controls,
         without_fp16=found.speed.without_fp16,
-        manifest=output / _manifest_name(artifact),
+        manifest=output / manifest_name(artifact.name),
         kept_apart=recipe.calibration is None and artifact.came_in_float,
         layers=layers,
         effects=effects_of(artifact, layers, few, progress) if explains else None,
@@ -327,10 +328,6 @@ def _opened(
             stack.callback(sessions[name].close)
     request.progress("build", len(chosen), len(chosen))
     return engines, sessions
-
-
-def _manifest_name(artifact: Artifact) -> str:
-    return f"{artifact.name}.manifest.json"
 
 
 def _form_name(artifact: Artifact) -> str:

@@ -78,7 +78,7 @@ def arrival(
     judge = "itself without Q/DQ" if of_float is None else f"'{of_float.name}'"
     record = Record(
         "take in",
-        f"{sum(one.quantized for one in network.decisions)} layers in INT8 as the network came, judged "
+        f"{sum(one.int8 for one in network.decisions)} layers in INT8 as the network came, judged "
         f"against {judge}",
         {
             "rewritten": list(network.rewritten),

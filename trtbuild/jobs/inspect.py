@@ -3,21 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError, MissingError, decoding
-from trtbuild.files import file_digest
-from trtbuild.records import load_json
+from trtbuild.manifest import read_manifest
+from trtbuild.runtime.recorded import manifest_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
-from trtbuild.runtime.tensorrt.matching import INT8, Asked, NodePrecision, match_nodes
-from trtbuild.runtime.tensorrt.versions import manifest_of, product_of
+from trtbuild.runtime.tensorrt.versions import product_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from trtbuild.manifest import Manifest
     from trtbuild.options.tensorrt import OpenOptions
+    from trtbuild.plan import Decision
+    from trtbuild.runtime.recorded import EngineRecord
+    from trtbuild.runtime.tensorrt.inspector import Layer
 
-__all__ = ["Inspection", "inspect_engine"]
+__all__ = ["Inspection", "NodePrecision", "inspect_engine", "match_nodes"]
+
+INT8 = "INT8"
+
+
+@dataclass(frozen=True)
+class NodePrecision:
+    """One ONNX node in an engine.
+
+    Attributes:
+        node: its name.
+        op_type: its operator.
+        asked: ``INT8`` or ``float``.
+        ran: the precision of its layer; empty when TensorRT folded it away or does not tell.
+        layer: the layer's name.
+        tactic: the layer's kernel.
+        why: why it runs in that precision.
+    """
+
+    node: str
+    op_type: str
+    asked: str
+    ran: str
+    layer: str
+    tactic: str
+    why: str
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether INT8 came out where it was asked for; nothing else counts as a miss."""
+        return self.asked != INT8 or self.ran in (INT8, "")
 
 
 @dataclass(frozen=True)
@@ -33,19 +67,6 @@ class Inspection:
     layers: EngineLayers
     nodes: list[NodePrecision]
     not_opened: str = ""
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What the manifest beside a plan says of it; nothing where there is none, or it is of another file."""
-
-    manifest: dict[str, Any]
-    engine: dict[str, Any]
-
-    @property
-    def layers(self) -> list[Any]:
-        """The layers that were seen when the plan was built; empty where it was not opened then."""
-        return list(self.engine.get("details", {}).get("layers", []))
 
 
 def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> Inspection:
@@ -65,24 +86,20 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
     """
     if engine.suffix == ".json":
         return Inspection(read_layers(_text(engine)), [])
-    record = _record(engine)
-    damaged = f"the manifest beside '{engine}' is damaged"
-    with decoding(InputError, damaged):
-        decisions = [
-            Asked(one["node"], one["op_type"], one["int8"], one["reason"])
-            for one in record.manifest.get("layers", [])
-        ]
+    manifest, record = _recorded(engine)
+    decisions = () if manifest is None else manifest.layers
+    seen = [] if record is None else record.details.get("layers")
     not_opened = ""
-    if record.layers and not ask:
-        with decoding(InputError, damaged):
-            layers = EngineLayers.from_json(record.layers)
+    if seen and not ask:
+        with decoding(InputError, f"the manifest beside '{engine}' is damaged"):
+            layers = EngineLayers.from_json(seen)
     else:
         try:
             layers = inspect_plan(engine, options, product_of(engine))
         except MissingError as error:
             if ask:
                 raise
-            if not record.engine:
+            if record is None:
                 raise MissingError(f"{error} {_without_manifest(engine)}") from error
             layers, not_opened = EngineLayers((), detailed=False), str(error)
     if not_opened:
@@ -90,7 +107,7 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
     return Inspection(layers, match_nodes(layers, decisions))
 
 
-def _as_asked(asked: Asked) -> NodePrecision:
+def _as_asked(asked: Decision) -> NodePrecision:
     wanted = INT8 if asked.int8 else "float"
     return NodePrecision(asked.node, asked.op_type, wanted, "", "", "", asked.reason)
 
@@ -101,19 +118,52 @@ def _without_manifest(engine: Path) -> str:
     return f"Without one only the manifest of its build can tell, and '{path}' {state}."
 
 
-def _record(engine: Path) -> _Record:
-    """What the manifest beside a plan says, if it belongs to this very file; else nothing."""
-    try:
-        with decoding(InputError, "no manifest"):
-            manifest: dict[str, Any] = load_json(manifest_of(engine))
-            engines = [one for one in (manifest["engine"], manifest.get("also")) if one]
-            (record,) = [one for one in engines if one["file"] == engine.name]
-            same = manifest["files"][engine.name]["digest"] == file_digest(engine)
-    except InputError:  # none, or not one of ours: the engine itself is asked
-        same = False
-    return _Record(manifest, record) if same else _Record({}, {})
+def _recorded(engine: Path) -> tuple[Manifest | None, EngineRecord | None]:
+    """Return the manifest beside a plan, and what it says of it; nothing where it belongs to another file."""
+    path = manifest_of(engine)
+    if not path.is_file():
+        return None, None
+    manifest = read_manifest(path)
+    record = manifest.engine_in(engine.name)
+    return (manifest, record) if record is not None and manifest.knows(engine) else (None, None)
 
 
 def _text(path: Path) -> str:
     with decoding(InputError, f"'{path}' cannot be read"):
         return path.read_text(encoding="utf-8")
+
+
+def match_nodes(layers: EngineLayers, decisions: Sequence[Decision]) -> list[NodePrecision]:
+    """Match the decisions of quantization with the layers of the engine.
+
+    Args:
+        layers: what the engine's inspector tells.
+        decisions: one for each node of the network.
+    """
+    return [_matched(decision, layers.layer_of(decision.node)) for decision in decisions]
+
+
+def _matched(decision: Decision, layer: Layer | None) -> NodePrecision:
+    asked = INT8 if decision.int8 else "float"
+    ran = layer.precision if layer else ""
+    return NodePrecision(
+        node=decision.node,
+        op_type=decision.op_type,
+        asked=asked,
+        ran=ran,
+        layer=layer.name if layer else "",
+        tactic=layer.tactic if layer else "",
+        why=_why(asked, ran, decision.reason, layer),
+    )
+
+
+def _why(asked: str, ran: str, reason: str, layer: Layer | None) -> str:
+    if layer is None:
+        return "folded into another layer, or removed"
+    if asked == INT8 and ran not in (INT8, ""):
+        return (
+            "TensorRT chose a float kernel: none in INT8 was faster or fits, or a range is missing"
+        )
+    if asked != INT8 and ran == INT8:
+        return "part of an INT8 layer"
+    return reason

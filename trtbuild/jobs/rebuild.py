@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.errors import InputError, decoding
+from trtbuild.errors import InputError
 from trtbuild.jobs.engine import build_engine
 from trtbuild.jobs.export import with_export
 from trtbuild.jobs.paths import Besides
@@ -13,10 +13,13 @@ from trtbuild.manifest import read_manifest
 from trtbuild.options.values import make, merge, read_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipe import EngineRecipe
+from trtbuild.records import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from trtbuild.manifest import Manifest
 
 __all__ = ["Difference", "Rebuilt", "rebuild", "recipe_of"]
 
@@ -64,16 +67,15 @@ def recipe_of(manifest: Path) -> EngineRecipe:
     Raises:
         InputError: the manifest cannot be read, or is older than recipes in manifests.
     """
-    return make(EngineRecipe, _values(manifest))
+    return make(EngineRecipe, _values(read_manifest(manifest), manifest))
 
 
-def _values(manifest: Path) -> dict[str, Any]:
-    table = read_manifest(manifest).get("recipe")
-    if table is None:
+def _values(record: Manifest, manifest: Path) -> dict[str, Any]:
+    if record.recipe is None:
         raise InputError(
             f"'{manifest}' holds no recipe, so an older trtbuild wrote it; build anew with `trtbuild engine`."
         )
-    return read_table(EngineRecipe, table, str(manifest), manifest.parent)
+    return read_table(EngineRecipe, record.recipe, str(manifest), manifest.parent)
 
 
 def rebuild(
@@ -109,7 +111,7 @@ def rebuild(
     elsewhere = {"data": data, "verify_data": verify_data, "labels": labels}
     named = {name: place for name, place in elsewhere.items() if place is not None}
     moved: dict[str, Any] = {"output": output, "data": named}
-    recipe = make(EngineRecipe, merge(_values(manifest), moved))
+    recipe = make(EngineRecipe, merge(_values(before, manifest), moved))
     if recipe.export is not None and model is not None:
         raise InputError(
             f"the network of '{manifest}' is exported from '{recipe.export.source.name}', so --model "
@@ -124,16 +126,15 @@ def rebuild(
     recipe, _ = with_export(recipe, progress, besides)
     result = build_engine(recipe, progress, besides)
     after = read_manifest(result.manifest)
-    with decoding(InputError, f"the manifest '{manifest}' is damaged"):
-        digests = [{n: f["digest"] for n, f in m["files"].items()} for m in (before, after)]
+    digests = [{n: f.digest for n, f in m.files.items()} for m in (before, after)]
     return Rebuilt(
         result.manifest, tuple(_differences(before, after)), same_bytes=digests[0] == digests[1]
     )
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+def _differences(before: Manifest, after: Manifest) -> Iterator[Difference]:
     for part in _COMPARED:
-        old, new = (dict(_flat(manifest.get(part), part)) for manifest in (before, after))
+        old, new = (dict(_flat(encode(getattr(one, part)), part)) for one in (before, after))
         for name in sorted({*old, *new} - _PLACES):
             if old.get(name) != new.get(name):
                 shown = name.partition(".")[2] or name

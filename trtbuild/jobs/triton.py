@@ -6,10 +6,11 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from trtbuild.data import DataRecipe
 from trtbuild.errors import GateError, InputError, OptionError, OutputError, decoding
 from trtbuild.files import atomic_path, file_digest, make_directory, write_text
 from trtbuild.jobs.triton_config import ONNX_RUNTIME, TENSORRT, ModelConfig, described
@@ -22,24 +23,29 @@ from trtbuild.model import (
     with_batch_axes,
 )
 from trtbuild.model.signature import Signature, TensorSpec
-from trtbuild.runtime.tensorrt.versions import RTX, manifest_of, product_of
+from trtbuild.options.tensorrt import HardwareCompatibility, TensorRTOptions
+from trtbuild.options.values import make, read_table
+from trtbuild.runtime.recorded import PORTABLE_SUFFIX, manifest_of
+from trtbuild.runtime.tensorrt.versions import RTX, product_of
+from trtbuild.verification.ruling import DO_NOT_SHIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import onnx_ir as ir
 
+    from trtbuild.manifest import Manifest
     from trtbuild.recipe import TritonRecipe
+    from trtbuild.runtime.recorded import EngineRecord
 
 __all__ = ["TritonEntry", "export_triton"]
 
-_PORTABLE = ".onnxruntime.onnx"
 _FORM = ".int8.onnx"
 _CONFIG = "config.pbtxt"
+_T = TypeVar("_T")
 # ONNX Runtime takes any batch; so many samples are joined unless something else is asked for.
 _LARGEST_BATCH = 8
 _NAME = re.compile(r"[^/\\\0]+")
-_NO_SHIP = "DO NOT SHIP"
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,15 @@ class TritonEntry:
 
 @dataclass(frozen=True)
 class _Source:
-    """An engine, with its record in the manifest, and the manifest; both empty where nothing is known."""
+    """An engine, and the manifest of its build with its record there; None where nothing is known.
+
+    Attributes:
+        record: None of ONNX Runtime's form that was written beside an engine, too.
+    """
 
     file: Path
-    record: Mapping[str, Any]
-    manifest: Mapping[str, Any]
+    record: EngineRecord | None
+    manifest: Manifest | None
 
     @property
     def is_plan(self) -> bool:
@@ -75,7 +85,7 @@ class _Source:
     @property
     def details(self) -> Mapping[str, Any]:
         """What the backend recorded of the build."""
-        return self.record.get("details") or {}
+        return {} if self.record is None else self.record.details
 
     @property
     def profiles(self) -> list[Mapping[str, Any]]:
@@ -83,16 +93,27 @@ class _Source:
         return list(self.details.get("profiles") or [])
 
     @property
-    def options(self) -> Mapping[str, Any]:
+    def options(self) -> TensorRTOptions:
         """TensorRT's options of the build, as recorded."""
-        options: Mapping[str, Any] = self.manifest.get("recipe", {}).get("tensorrt", {})
-        return options
+        return self._asked("tensorrt", TensorRTOptions)
+
+    @property
+    def batch_axes(self) -> Mapping[str, object]:
+        """The batch axes that the user has said."""
+        return self._asked("data", DataRecipe).batch_axes
+
+    def _asked(self, name: str, kind: type[_T]) -> _T:
+        recipe = {} if self.manifest is None else self.manifest.recipe or {}
+        table = recipe.get(name) or {}
+        return make(kind, read_table(kind, table, str(manifest_of(self.file)), prefix=f"{name}."))
 
     @property
     def name(self) -> str:
         """Name of the network that it was built of."""
         name = self.file.name
-        return name.removesuffix(_PORTABLE if name.endswith(_PORTABLE) else self.file.suffix)
+        return name.removesuffix(
+            PORTABLE_SUFFIX if name.endswith(PORTABLE_SUFFIX) else self.file.suffix
+        )
 
 
 def export_triton(recipe: TritonRecipe) -> TritonEntry:
@@ -132,8 +153,7 @@ def _find(place: Path) -> _Source:
                 f"'{place}' must hold the manifest of one build, and has {found}; name the engine's file."
             )
         manifest = read_manifest(manifests[0])
-        with decoding(InputError, f"the manifest '{manifests[0]}' is damaged"):
-            place = place / manifest["engine"]["file"]
+        place = place / manifest.engine.file
     if not place.is_file():
         raise InputError(
             f"the engine '{place}' does not exist; give a file, or the folder of a build."
@@ -145,45 +165,41 @@ def _find(place: Path) -> _Source:
     return _Source(place, *_recorded(place))
 
 
-def _recorded(engine: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _recorded(engine: Path) -> tuple[EngineRecord | None, Manifest | None]:
     """Return what the manifest beside an engine says of it; nothing where it is absent or of another file."""
-    stem = engine.name.removesuffix(_PORTABLE)
-    path = engine.with_name(f"{stem}.manifest.json") if stem != engine.name else manifest_of(engine)
+    path = manifest_of(engine)
     if not path.is_file():
-        return {}, {}
+        return None, None
     manifest = read_manifest(path)
-    with decoding(InputError, f"the manifest '{path}' is damaged"):
-        engines = [one for one in (manifest["engine"], manifest.get("also")) if one]
-        same = manifest["files"].get(engine.name, {}).get("digest") == file_digest(engine)
-        record: Mapping[str, Any] = next((one for one in engines if one["file"] == engine.name), {})
-    return (record, manifest) if same else ({}, {})
+    return (manifest.engine_in(engine.name), manifest) if manifest.knows(engine) else (None, None)
 
 
 def _check_servable(source: _Source, *, force: bool) -> None:
-    if product_of(source.file) is RTX or source.record.get("backend") == RTX.backend:
+    if product_of(source.file) is RTX or (
+        source.record is not None and source.record.backend == RTX.backend
+    ):
         raise OptionError(
             f"'{source.file}' is a plan for TensorRT for RTX, for which Triton has no backend; build the "
             "plan with TensorRT (--backend tensorrt), or export the portable engine."
         )
-    if source.is_plan and not source.manifest:
+    if source.is_plan and source.manifest is None:
         raise InputError(
             f"what '{source.file}' takes is in the manifest of its build, and '{manifest_of(source.file)}' "
             "is not there or belongs to another file; keep both in one folder."
         )
-    if source.options.get("strip_plan") and source.is_plan:
+    if source.is_plan and source.options.strip_plan:
         raise OptionError(
             f"'{source.file}' holds no weights, and Triton does not refit plans; build without --strip-plan."
         )
-    if not source.is_plan and any(
-        one.get("stage") == "cut" for one in source.manifest.get("stages", ())
-    ):
+    stages = () if source.manifest is None else source.manifest.stages
+    if not source.is_plan and any(one.stage == "cut" for one in stages):
         raise OptionError(
             f"'{source.file}' is only the part of the network that ONNX Runtime can run; export the plan."
         )
-    ruling = source.manifest.get("ruling", {})
-    if ruling.get("word") == _NO_SHIP and not force:
+    ruling = None if source.manifest is None else source.manifest.ruling
+    if ruling is not None and ruling.word == DO_NOT_SHIP and not force:
         raise GateError(
-            f"the verdict on '{source.file}' is {_NO_SHIP}: {ruling.get('why', '')}. Build one that holds "
+            f"the verdict on '{source.file}' is {ruling}. Build one that holds "
             "its limits, or export it all the same with --force."
         )
 
@@ -205,7 +221,7 @@ def _configured(source: _Source, recipe: TritonRecipe) -> tuple[ModelConfig, tup
         size,
         recipe.instances,
         num_profiles=max(1, len(source.profiles)),
-        dla_core=source.options.get("dla") if source.is_plan else None,
+        dla_core=source.options.dla if source.is_plan else None,
     )
     return config, notes
 
@@ -219,18 +235,15 @@ def _model_name(name: str) -> str:
 def _signature(source: _Source) -> Signature:
     """Return what an engine takes and gives: as its ONNX form says, or else the manifest."""
     form = source.file.with_name(f"{source.name}{_FORM}") if source.is_plan else source.file
-    if form.is_file() and (not source.is_plan or form.name in source.manifest.get("files", {})):
+    manifest = source.manifest
+    if form.is_file() and (not source.is_plan or (manifest and form.name in manifest.files)):
         return _of_network(read_unchanged(form), form)
-    network = source.manifest["model"]
-    said = source.manifest.get("recipe", {}).get("data", {}).get("batch_axes", {})
+    assert manifest is not None  # of a plan without one, nothing is exported
     inputs, outputs = (
-        [
-            TensorSpec(one["name"], np.dtype(one["dtype"]), tuple(one["dims"]))
-            for one in network[side]
-        ]
-        for side in ("inputs", "outputs")
+        [TensorSpec(one.name, np.dtype(one.dtype), one.dims) for one in side]
+        for side in (manifest.model.inputs, manifest.model.outputs)
     )
-    return with_batch_axes(inputs, outputs, said)
+    return with_batch_axes(inputs, outputs, source.batch_axes)
 
 
 def _of_network(network: ir.Model, file: Path) -> Signature:
@@ -308,13 +321,13 @@ def _needs(source: _Source) -> Iterator[str]:
         return
     built = source.details.get("machine", {})
     version, gpu = built.get("tensorrt"), built.get("gpu")
-    if source.options.get("version_compatible"):
+    if source.options.version_compatible:
         yield "start the server with --backend-config=tensorrt,version-compatible=true"
     elif version:
         yield f"the server's TensorRT must be {version}; NVIDIA's table of containers says which image has it"
-    if gpu and source.options.get("hardware_compatibility", "none") == "none":
+    if gpu and source.options.hardware_compatibility is HardwareCompatibility.NONE:
         yield f"the plan is for {gpu}"
-    plugins = [Path(one).name for one in source.options.get("plugins", ())]
+    plugins = [Path(one).name for one in source.options.plugins]
     if plugins:
         yield f'start the server with --backend-config=tensorrt,plugins="{";".join(plugins)}"'
 

@@ -358,18 +358,16 @@ def _decided(
     given = sides.get(decision.node)
     if decision.node in against:
         reason = f"{_AS_IT_CAME}, though {decision.reason}"
-        return replace(decision, quantized=True, reason=reason)
+        return replace(decision, int8=True, reason=reason)
     if given is None:
-        return replace(decision, quantized=False, reason=_other(decision))
+        return replace(decision, int8=False, reason=_other(decision))
     if given == (True, True):
-        return replace(decision, quantized=True, reason=_AS_IT_CAME)
+        return replace(decision, int8=True, reason=_AS_IT_CAME)
     if given == (False, False):
-        return replace(decision, quantized=False, reason="in float, as the network came")
+        return replace(decision, int8=False, reason="in float, as the network came")
     side = "weight" if given[0] else "data"
-    return replace(
-        decision, quantized=True, reason=f"its {side} came in float, and got a scale here"
-    )
+    return replace(decision, int8=True, reason=f"its {side} came in float, and got a scale here")
 
 
 def _other(decision: Decision) -> str:
-    return decision.reason if not decision.quantized else "as the network came"
+    return decision.reason if not decision.int8 else "as the network came"

@@ -88,7 +88,7 @@ class Migration:
             "counts": self.counts(),
             "entries": [entry.to_json() for entry in self.entries],
             "layers": [
-                {"node": d.node, "op_type": d.op_type, "int8": d.quantized, "reason": d.reason}
+                {"node": d.node, "op_type": d.op_type, "int8": d.int8, "reason": d.reason}
                 for d in self.decisions
             ],
             "without_scale": list(self.without_scale),

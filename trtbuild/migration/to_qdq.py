@@ -103,16 +103,14 @@ def _plan(placement: Placement, known: Mapping[str, np.float32]) -> Plan:
 
 
 def _decide(decision: Decision, placement: Placement, plan: Plan) -> Decision:
-    if not decision.quantized:
+    if not decision.int8:
         return decision
     wanted = _inputs_of(decision.node, placement.consumers)
     missing = wanted - _inputs_of(decision.node, plan.consumers)
     if not missing:
         return decision
     roots = sorted(frozenset().union(*(placement.roots[name] for name in missing)))
-    return replace(
-        decision, quantized=False, reason=f"the cache has no scale for tensor '{roots[0]}'"
-    )
+    return replace(decision, int8=False, reason=f"the cache has no scale for tensor '{roots[0]}'")
 
 
 def _inputs_of(node: str, consumers: Mapping[str, frozenset[object]]) -> set[str]:

@@ -112,7 +112,7 @@ def insert_qdq(
         artifact.model, calibration, float_patterns, float_groups, target
     )
     plan = plan_with_ranges(artifact.model, placement, calibration, symmetric_range)
-    int8 = [decision.node for decision in placement.decisions if decision.quantized]
+    int8 = [decision.node for decision in placement.decisions if decision.int8]
     record = Record(
         "quantize",
         f"{len(placement.weights)} weighted layers in INT8, {len(plan.params)} activations through Q/DQ",

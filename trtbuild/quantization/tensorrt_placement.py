@@ -355,4 +355,4 @@ def _decision(node: ir.Node, groups: Mapping[str, Group]) -> Decision:
         reason = "moves values between float layers"
     if reason is None:
         reason = f"{node.op_type} has no weights; it follows the precision around it"
-    return Decision(name, node.op_type, quantized=False, reason=reason)
+    return Decision(name, node.op_type, int8=False, reason=reason)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from trtbuild.jobs.verify import Verification
-    from trtbuild.next_step import NextStep
+    from trtbuild.manifest import NextStep
     from trtbuild.report.model import Block
     from trtbuild.search.bisect import Culprits
     from trtbuild.search.sensitivity import GroupSensitivity

@@ -123,10 +123,11 @@ def _change(ratio: float) -> str:
 
 
 def _size(result: EngineResult) -> Iterator[Card]:
-    file = result.record.get("files", {}).get(result.engine.path.name)
+    files = {} if result.record is None else result.record.files
+    file = files.get(result.engine.path.name)
     if file is None:
         return
-    size, floats = file["bytes"], measure(result.artifact.source).parameter_bytes
+    size, floats = file.bytes, measure(result.artifact.source).parameter_bytes
     detail = f"float's weights are {_bytes(floats)}"
     if 0 < size < floats:
         detail += f", {floats / size:.1f} times that"
@@ -140,11 +141,11 @@ def _bytes(size: int) -> str:
 def _share(artifact: Artifact) -> Iterator[Card]:
     if artifact.quantized is None:
         return
-    done = {decision.node for decision in artifact.decisions if decision.quantized}
+    done = {decision.node for decision in artifact.decisions if decision.int8}
     work = {label(node): node_macs(node) for node in all_nodes(artifact.model.graph)}
     total = sum(work.values())
     weighted = [decision for decision in artifact.decisions if decision.op_type in WEIGHTED]
-    layers = f"{sum(d.quantized for d in weighted)} of {len(weighted)} layers with weights"
+    layers = f"{sum(d.int8 for d in weighted)} of {len(weighted)} layers with weights"
     if total:
         share = 100.0 * sum(macs for name, macs in work.items() if name in done) / total
         yield Card("Work in INT8", f"{share:.0f} %", f"of multiply-accumulates; {layers}")

@@ -50,8 +50,8 @@ def demo_report(done: Demonstration, page: Path) -> Report:
         verdict=done.after.ruling.why,
         ruling=done.after.ruling.word,
         data={
-            "before": done.before.record["ruling"],
-            "after": done.after.record["ruling"],
+            "before": done.before.ruling,
+            "after": done.after.ruling,
             "manifest": done.after.manifest,
             "report": page,
         },

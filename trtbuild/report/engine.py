@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from trtbuild.backends.base import Engine
+    from trtbuild.manifest import Manifest
     from trtbuild.plots.data import Bars
     from trtbuild.result import EngineResult
 
@@ -55,7 +56,9 @@ def engine_report(result: EngineResult) -> Report:
     """Return the report: accuracy, ranges, the search, latency, coverage, layers at fault, thresholds."""
     checks = accuracy_checks({TITLES[name]: one for name, one in result.verdicts.items()})
     comparisons = {TITLES[name]: found for name, found in result.comparisons.items()}
-    step = result.record.get("next_step")
+    record = result.record
+    assert record is not None  # a build that is done has one
+    step = record.next_step
     return Report(
         title=f"{result.artifact.name} in INT8" if _is_int8(result) else result.artifact.name,
         cards=engine_cards(result),
@@ -67,20 +70,20 @@ def engine_report(result: EngineResult) -> Report:
             accuracy_section(comparisons),
             _bars(result),
             _layers(result),
-            search_section(result.tuned, result.record["options"]["gate"]),
+            search_section(result.tuned, record.options.gate),
             _latency(result),
             Section("Thresholds of the tensors that matter most", (Plots(tuple(_plots(result))),)),
             ranges_section(result.artifact.history),
             moves_section(result.artifact.history),
             _coverage(result),
-            _made(result),
+            _made(record),
         ),
         files=_files(result),
         checks=checks,
         verdict=result.ruling.why,
         ruling=result.ruling.word,
-        next_step=(step["why"], step["command"]) if step else ("", ""),
-        data=result.record,
+        next_step=(step.why, step.command) if step else ("", ""),
+        data=record,
     )
 
 
@@ -162,11 +165,9 @@ def _coverage(result: EngineResult) -> Section:
         return Section("INT8 coverage", (Line("INT8 was not asked for"),))
     decisions = result.artifact.decisions
     weighted = [decision for decision in decisions if decision.op_type in WEIGHTED]
-    done = sum(decision.quantized for decision in weighted)
-    reasons = Counter((d.op_type, d.reason) for d in weighted if not d.quantized)
-    every = tuple(
-        (d.node, d.op_type, "INT8" if d.quantized else "float", d.reason) for d in decisions
-    )
+    done = sum(decision.int8 for decision in weighted)
+    reasons = Counter((d.op_type, d.reason) for d in weighted if not d.int8)
+    every = tuple((d.node, d.op_type, "INT8" if d.int8 else "float", d.reason) for d in decisions)
     return Section(
         "INT8 coverage",
         (
@@ -196,10 +197,10 @@ def _bars(result: EngineResult) -> Section:
     return Section("What each layer costs the outputs", blocks)
 
 
-def _made(result: EngineResult) -> Section:
+def _made(record: Manifest) -> Section:
     """The command and the recipe of the build."""
-    recipe = toml_text(result.record["recipe"])
-    blocks = (Verbatim(result.record["command"]), Verbatim(recipe, "the recipe, as TOML"))
+    recipe = toml_text(record.recipe or {})
+    blocks = (Verbatim(record.command), Verbatim(recipe, "the recipe, as TOML"))
     return Section("How it was made", blocks)
 
 

@@ -73,7 +73,7 @@ class _Layer:
 
     def __str__(self) -> str:
         one = self.decision
-        where = "INT8" if one.quantized else "float"
+        where = "INT8" if one.int8 else "float"
         parts = [f"{clipped(one.node, 120)} ({one.op_type}), {where}"]
         if self.effect is not None:
             parts.append(f"alone in INT8 the outputs keep {self.effect.alone_sqnr_db:.1f} dB")
@@ -116,7 +116,7 @@ def _layers(artifact: Artifact, effects: Mapping[str, Effect]) -> Iterator[_Laye
         name = decision.node
         yield _Layer(
             decision,
-            effects.get(name) if decision.quantized else None,
+            effects.get(name) if decision.int8 else None,
             powers.get(name, 0.0) / noise,
             work.get(name, 0) / total,
             _range_of(nodes.get(name), artifact.calibration),

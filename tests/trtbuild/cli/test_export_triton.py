@@ -12,6 +12,7 @@ import onnx.parser
 import pytest
 
 from tests.command import trtbuild
+from tests.manifests import MODEL, manifest
 from trtbuild.files import file_digest
 from trtbuild.records import dumps
 
@@ -62,25 +63,21 @@ def _plan(
     def specs(tensors: dict[str, list[Any]]) -> list[dict[str, Any]]:
         return [{"name": one, "dtype": dtype, "dims": dims} for one, dims in tensors.items()]
 
-    manifest = {
-        "schema": "trtbuild.manifest",
-        "version": 1,
-        "name": "net",
-        "model": {"inputs": specs(inputs), "outputs": specs(outputs)},
-        "recipe": {"data": {"batch_axes": {}}, "tensorrt": options or {}},
-        "ruling": {"word": word, "why": "top-1 lost: 3 points"},
-        "engine": {
+    record = manifest(
+        {
             "file": name,
-            "backend": "tensorrt",
             "details": {
                 "machine": {"tensorrt": "10.16.1.11", "gpu": "NVIDIA L4"},
                 "profiles": ranges,
                 "profile_values": [values] if values else [],
             },
         },
-        "files": {name: {"digest": file_digest(plan)}},
-    }
-    Path("net.manifest.json").write_text(dumps(manifest))
+        model={**MODEL, "inputs": specs(inputs), "outputs": specs(outputs)},
+        recipe={"data": {"batch_axes": {}}, "tensorrt": options or {}},
+        ruling={"word": word, "why": "top-1 lost: 3 points"},
+        files={name: {"what": "", "digest": file_digest(plan), "bytes": 6}},
+    )
+    Path("net.manifest.json").write_text(dumps(record))
     return plan
 
 
@@ -247,9 +244,9 @@ def test_another_model_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> No
     _export(capsys, _plan({"x": [2]}, {"y": [1]}))
     _export(capsys, "net.plan")  # the same again changes nothing
     Path("net.plan").write_bytes(b"newer")
-    manifest = Path("net.manifest.json")
-    manifest.write_text(
-        manifest.read_text().replace(
+    record = Path("net.manifest.json")
+    record.write_text(
+        record.read_text().replace(
             file_digest(Path("repository/net/1/model.plan")), file_digest(Path("net.plan"))
         )
     )

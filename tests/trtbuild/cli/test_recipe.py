@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from calibrators import METHODS, PRESETS
+from tests import manifests
 from tests.command import trtbuild
 from tests.models import NETWORKS
 from trtbuild.cli.bench import command as bench_command
@@ -350,7 +351,7 @@ def test_a_manifest_without_a_recipe_is_refused(
     files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = files[0].parent / "old.manifest.json"
-    path.write_text('{"schema": "trtbuild.manifest", "version": 1}')
+    path.write_text(json.dumps(manifests.manifest({"file": "old.plan"})))
     assert "holds no recipe" in trtbuild(capsys, "rebuild", path).sentence
 
 

@@ -182,7 +182,7 @@ def test_a_build_from_an_object_equals_one_from_a_file_and_says_so(tmp_path) -> 
     same = built(tmp_path / "d.npz", "b")
     written = [Path(r.manifest.parent / "n.int8.onnx").read_bytes() for r in (result, same)]
     assert written[0] == written[1]
-    recorded = trtbuild.read_manifest(result.manifest)["recipe"]["data"]["data"]
+    recorded = trtbuild.read_manifest(result.manifest).recipe["data"]["data"]
     assert recorded == "python object: list"
     with pytest.raises(DataError, match="python object: list, which no file holds"):
         rebuild(result.manifest, tmp_path / "c")

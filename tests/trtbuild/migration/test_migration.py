@@ -58,9 +58,7 @@ def test_a_cache_becomes_the_network_that_the_calibration_gives() -> None:
     ours = open_session(migration.model, Execution.REFERENCE).run(feeds)["scores"]
     theirs = open_session(artifact.quantized, Execution.REFERENCE).run(feeds)["scores"]
     np.testing.assert_array_equal(ours, theirs)
-    assert [d for d in migration.decisions if d.quantized] == [
-        d for d in artifact.decisions if d.quantized
-    ]
+    assert [d for d in migration.decisions if d.int8] == [d for d in artifact.decisions if d.int8]
 
 
 @given(st.integers(min_value=1, max_value=0x7F7FFFFF))
@@ -105,7 +103,7 @@ def test_every_scale_has_a_fate() -> None:
     assert fates["scores"].fate is Fate.LOST_INFINITE
     json.dumps(migration.to_json(), allow_nan=False)
     gemm = next(d for d in migration.decisions if d.op_type == "Gemm")
-    assert gemm.quantized
+    assert gemm.int8
 
 
 def test_a_scale_is_mapped_through_operators_that_keep_values() -> None:
@@ -127,8 +125,8 @@ def test_a_scale_is_not_mapped_through_operators_that_change_values() -> None:
     assert [entry.fate for entry in migration.entries] == [Fate.MATCHED, Fate.UNNEEDED]
     assert list(_scales_in(migration.model)) == ["r"]
     first, matmul = (d for d in migration.decisions if d.op_type == "MatMul")
-    assert first.quantized
-    assert not matmul.quantized
+    assert first.int8
+    assert not matmul.int8
     assert matmul.reason == "the cache has no scale for tensor 't'"
 
 
@@ -160,7 +158,7 @@ def test_layers_without_a_scale_stay_float_and_the_network_still_runs() -> None:
     scales = dict(_cache_of(artifact.model).scales)
     del scales["images"]
     migration = to_qdq(artifact.model, CalibrationCache(HEADER, scales))
-    reasons = {d.node: d.reason for d in migration.decisions if not d.quantized}
+    reasons = {d.node: d.reason for d in migration.decisions if not d.int8}
     assert reasons["Conv_c1"] == "the cache has no scale for tensor 'images'"
     weights = [n for n in migration.model.graph if n.op_type == "DequantizeLinear"
                and n.inputs[0].const_value is not None]  # fmt: skip

@@ -52,7 +52,7 @@ def test_scales_of_training_are_those_of_the_file(trained, tmp_path):
         expected = trained(x).numpy()
     found = take_in(read_model(tmp_path / "q.onnx"))
     assert found.gaps == ("full/Gemm",)  # torch rounds nothing behind the mean
-    assert {d.node: d.quantized for d in found.decisions if d.op_type in ("Conv", "Gemm")} == {
+    assert {d.node: d.int8 for d in found.decisions if d.op_type in ("Conv", "Gemm")} == {
         "conv/Conv": True,
         "full/Gemm": True,
     }

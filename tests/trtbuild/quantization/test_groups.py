@@ -71,7 +71,7 @@ def test_the_groups_are_what_reads_through_pairs() -> None:
     placement = place(float_network())
     of_groups = {c for group in placement.groups for c in group.consumers if group.in_tensorrt_form}
     assert of_groups == {c for readers in placement.consumers.values() for c in readers}
-    decided = {d.node: d.quantized for d in placement.decisions}
+    decided = {d.node: d.int8 for d in placement.decisions}
     assert {name for name, int8 in decided.items() if int8} == {c.node for c in of_groups}
 
 
@@ -100,7 +100,7 @@ def test_the_skip_branch_of_an_add_in_float_is_read_in_float_in_both_forms() -> 
         assert add.inputs[1] is not None
         assert add.inputs[1].name == "r0"
     decision = next(d for d in artifact.decisions if d.node == "Add_sum")
-    assert (decision.quantized, decision.reason) == (False, "kept in float by --float 'Add'")
+    assert (decision.int8, decision.reason) == (False, "kept in float by --float 'Add'")
 
 
 @pytest.mark.parametrize("order", ["short, long", "long, short"])

@@ -113,9 +113,7 @@ def test_the_page_of_2000_layers_stays_small() -> None:
     names_ = [
         f"/model/encoder/layer.{i}/attention/self/query/MatMul_quantized" for i in range(2000)
     ]
-    decisions = tuple(
-        Decision(name, "MatMul", quantized=True, reason="it may be") for name in names_
-    )
+    decisions = tuple(Decision(name, "MatMul", int8=True, reason="it may be") for name in names_)
     effects = Effects({name: Effect(10.0 + i % 60, 0.1) for i, name in enumerate(names_)}, {})
     model = ir.Model(GRAPH, ir_version=9)
     artifact = Artifact("net", model, model, decisions=decisions)

@@ -81,7 +81,7 @@ def test_a_tighter_budget_takes_layers_to_float_and_says_so(ready) -> None:
         for found in (without, tuned)
     )
     assert near > far + 3.0
-    reasons = {d.node: d.reason for d in tuned.artifact.decisions if not d.quantized}
+    reasons = {d.node: d.reason for d in tuned.artifact.decisions if not d.int8}
     assert all("accuracy budget" in reasons[name] for name in tuned.float_layers)
     assert tuned.artifact.history[-1].details["float_layers"] == list(tuned.float_layers)
 
@@ -106,7 +106,7 @@ def test_groups_that_the_user_names_stay_in_float_and_are_not_the_searchs(ready)
     gate = Gate(min_sqnr=-5.0)
     tuned = meet_budget(Candidate(ready, float_groups=frozenset({"d1"})), Images(0), gate, OPTIONS)
     assert tuned.float_layers == ()
-    reasons = {d.node: d.reason for d in tuned.artifact.decisions if not d.quantized}
+    reasons = {d.node: d.reason for d in tuned.artifact.decisions if not d.int8}
     assert reasons["d1"] == "kept in float by its name"
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from trtbuild.errors import InputError, decoding
-from trtbuild.records import load_json
+from trtbuild.errors import InputError
 from trtbuild.runtime.cuda import cuda_driver
-from trtbuild.runtime.tensorrt.versions import manifest_of
+from trtbuild.runtime.recorded import recorded_engine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["explain_refusal", "machine_record", "recorded_details"]
+__all__ = ["explain_refusal", "machine_record"]
 
 _WORDS = {
     "tensorrt": "TensorRT",
@@ -44,16 +43,6 @@ def machine_record(version: str, device: int = 0) -> dict[str, str]:
     }
 
 
-def recorded_details(plan: Path) -> Mapping[str, Any]:
-    """What the manifest beside a plan records about the engine; empty without a manifest."""
-    with contextlib.suppress(InputError), decoding(InputError, "no manifest"):
-        manifest = load_json(manifest_of(plan))
-        for engine in (manifest["engine"], manifest.get("also")):
-            if engine and engine["file"] == plan.name:
-                return dict(engine["details"])
-    return {}
-
-
 def explain_refusal(plan: Path, reason: str, here: Mapping[str, str], backend: str) -> str:
     """Say why a plan does not open: TensorRT's own words, what differs, and what to do.
 
@@ -63,7 +52,12 @@ def explain_refusal(plan: Path, reason: str, here: Mapping[str, str], backend: s
         here: `machine_record` of this machine.
         backend: what opened it.
     """
-    built = recorded_details(plan).get("machine", {})
+    built: Mapping[str, str] = {}
+    with contextlib.suppress(
+        InputError
+    ):  # without a manifest TensorRT's own words are all that is known
+        record = recorded_engine(plan)
+        built = record.details.get("machine", {}) if record is not None else {}
     differs = [
         f"{_WORDS[key]} {built[key]} (here {here[key]})"
         for key in _WORDS

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import MissingError, ModelError, OptionError
+from trtbuild.runtime.recorded import RTX_SUFFIX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,6 @@ __all__ = [
     "Product",
     "TensorRT",
     "installed",
-    "manifest_of",
     "native_version",
     "product_of",
 ]
@@ -73,7 +73,7 @@ TENSORRT = Product(
 RTX = Product(
     "TensorRT for RTX",
     "tensorrt-rtx",
-    ".rtx.plan",
+    RTX_SUFFIX,
     ("tensorrt_rtx", "tensorrt_rtx_bindings"),
     "libtensorrt_rtx.so.{major}",
     "tensorrt_rtx_{major}_{minor}.dll",
@@ -86,12 +86,6 @@ RTX = Product(
 def product_of(plan: Path) -> Product:
     """Return what a plan is for, by its name."""
     return RTX if plan.name.endswith(RTX.plan_suffix) else TENSORRT
-
-
-def manifest_of(plan: Path) -> Path:
-    """Return where the manifest of a plan lies: beside it, for all plans of one network the same."""
-    stem = plan.name.removesuffix(RTX.plan_suffix)
-    return plan.with_name(f"{stem if stem != plan.name else plan.stem}.manifest.json")
 
 
 @dataclass(frozen=True)
@@ -208,6 +202,7 @@ def _imported(product: Product) -> ModuleType:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             absent = error
+            continue
         except (ImportError, OSError, RuntimeError) as error:
             raise MissingError(
                 f"{product.name}'s Python package is here, and its library does not load: {error}. Install "

@@ -224,7 +224,7 @@ def test_inspect_tells_what_was_asked_where_no_plan_can_be_opened(
     assert run(["inspect", str(plan), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert "no GPU" in told["not_opened"]
-    decided = {d.node: d.quantized for d in result.artifact.decisions}
+    decided = {d.node: d.int8 for d in result.artifact.decisions}
     assert {node["node"]: node["asked"] == "INT8" for node in told["nodes"]} == decided
 
     assert run(["inspect", str(plan), "--open"]) == MissingError.exit_code

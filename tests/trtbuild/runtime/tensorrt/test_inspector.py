@@ -12,8 +12,9 @@ from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.cli.main import run
 from trtbuild.errors import InputError
+from trtbuild.jobs.inspect import match_nodes
+from trtbuild.plan import Decision
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, read_layers
-from trtbuild.runtime.tensorrt.matching import Asked, match_nodes
 
 if TYPE_CHECKING:
     from tests.tensorrt_stub.fixtures import Server
@@ -131,10 +132,10 @@ def test_other_texts_are_refused(text: str) -> None:
 
 def test_nodes_are_matched_with_reasons() -> None:
     asked = [
-        Asked("conv1", "Conv", int8=True, reason="data and weight through Q/DQ"),
-        Asked("relu1", "Relu", int8=False, reason="follows the precision around it"),
-        Asked("add", "Add", int8=True, reason="residual"),
-        Asked("gone", "Identity", int8=False, reason="moves values"),
+        Decision("conv1", "Conv", int8=True, reason="data and weight through Q/DQ"),
+        Decision("relu1", "Relu", int8=False, reason="follows the precision around it"),
+        Decision("add", "Add", int8=True, reason="residual"),
+        Decision("gone", "Identity", int8=False, reason="moves values"),
     ]
     rows = {row.node: row for row in match_nodes(read_layers(json.dumps(FORM_10)), asked)}
     assert (rows["conv1"].ran, rows["conv1"].as_asked) == ("INT8", True)

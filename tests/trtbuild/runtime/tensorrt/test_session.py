@@ -13,6 +13,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
+from tests.manifests import manifest
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.artifact import Artifact
 from trtbuild.backends.tensorrt import TensorRTBackend, TensorRTOptions
@@ -193,8 +194,8 @@ def opens_elsewhere(world: World, change: str) -> None:
     path = _plan(version_compatible=change == "host code")
     details = {"machine": {"tensorrt": "10.3.0", "gpu": "NVIDIA A10", "compute_capability": "8.6",
                            "driver": "13.0"}}  # fmt: skip
-    manifest = {"engine": {"file": path.name, "details": details}}
-    path.with_suffix(".manifest.json").write_text(json.dumps(manifest))
+    record = manifest({"file": path.name, "details": details})
+    path.with_suffix(".manifest.json").write_text(json.dumps(record))
     if change == "gpu":
         world.device = "Another GPU"
     elif change == "version":

@@ -1,0 +1,148 @@
+"""A build becomes its manifest."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+from trtbuild.files import file_digest, write_text
+from trtbuild.latency.stats import summarize
+from trtbuild.machine import package_versions
+from trtbuild.manifest import (
+    AskedRecord,
+    DataRecord,
+    FileRecord,
+    GroupRecord,
+    JudgedComparison,
+    Manifest,
+    ModelRecord,
+    RangesRecord,
+    TensorRecord,
+)
+from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
+from trtbuild.next_step import after_engine, built_by
+from trtbuild.options.values import to_table
+from trtbuild.records import dumps
+from trtbuild.runtime.recorded import EngineRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from calibrators import Calibration
+    from trtbuild.backends.base import Engine
+    from trtbuild.data import DataPlan, DataRecipe
+    from trtbuild.model.signature import TensorSpec
+    from trtbuild.plan import Group
+    from trtbuild.recipe import EngineRecipe
+    from trtbuild.result import EngineResult
+
+__all__ = ["write_manifest"]
+
+_PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "numba")
+
+
+def write_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> Manifest:
+    """Write the manifest of `result`, as the last file of a build, and return it."""
+    manifest = _manifest(result, recipe, plan)
+    write_text(result.manifest, dumps(manifest) + "\n")
+    return manifest
+
+
+def _manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> Manifest:
+    artifact, also = result.artifact, result.also
+    return Manifest(
+        name=artifact.name,
+        passed=result.passed,
+        model=_model(recipe.model, artifact.source),
+        data=_data(recipe.data, plan),
+        options=AskedRecord(
+            recipe.float_patterns,
+            to_table(recipe)["backend"],
+            recipe.batch_size,
+            recipe.data.seed,
+            recipe.gate.limits,
+        ),
+        recipe=to_table(recipe, recipe.output),
+        command=built_by(recipe),
+        stages=artifact.history,
+        calibration=_ranges(artifact.calibration),
+        layers=artifact.decisions,
+        groups=tuple(map(_group, artifact.groups)),
+        engine=_engine(result.engine, result.why_backend),
+        also=None if also is None else _engine(also.engine, also.why_backend),
+        files=_files(result.files, result.manifest.parent),
+        verification={
+            name: JudgedComparison(**vars(comparison), verdict=result.verdicts[name])
+            for name, comparison in result.comparisons.items()
+        },
+        ruling=result.ruling,
+        next_step=after_engine(result, recipe),
+        below_floor=result.below_floor,
+        unjudged_collapse=result.unjudged_collapse,
+        better_rule=result.better_rule,
+        below_tensorrt_form=result.below_tensorrt_form,
+        layers_at_fault=result.layers,
+        latency={name: summarize(samples) for name, samples in result.latency.items()},
+        latency_verdicts=result.latency_verdicts,
+        latency_against_fp16=result.against_fp16,
+        without_fp16=result.without_fp16,
+        versions={"python": platform.python_version(), **_versions()},
+        machine={"system": platform.system(), "processor": platform.machine()},
+    )
+
+
+def _model(file: Path, network: ir.Model) -> ModelRecord:
+    return ModelRecord(
+        file.name,
+        file_digest(file),
+        graph_digest(network),
+        weights_digest(network),
+        _tensors(input_specs(network)),
+        _tensors(output_specs(network)),
+    )
+
+
+def _tensors(specs: Iterable[TensorSpec]) -> tuple[TensorRecord, ...]:
+    return tuple(TensorRecord(one.name, one.dtype.name, tuple(one.dims)) for one in specs)
+
+
+def _data(recipe: DataRecipe, plan: DataPlan) -> DataRecord:
+    calibrates, verifies = plan.calibration, plan.verification
+    return DataRecord(
+        recipe.random_data,
+        None if recipe.preprocess is None else recipe.preprocess.as_dict(),
+        None if calibrates is None else calibrates.description,
+        None if calibrates is None else str(calibrates.index.digest),
+        verifies.description,
+        str(verifies.index.digest),
+    )
+
+
+def _ranges(calibration: Calibration | None) -> RangesRecord | None:
+    if calibration is None:
+        return None
+    amax = {name: found.amax for name, found in sorted(calibration.ranges.items())}
+    return RangesRecord(calibration.method, amax)
+
+
+def _group(group: Group) -> GroupRecord:
+    return GroupRecord(group.name, group.op_type, group.kind, group.int8, group.reason)
+
+
+def _engine(engine: Engine, why: str) -> EngineRecord:
+    return EngineRecord(engine.backend, why, engine.path.name, engine.not_opened, engine.details)
+
+
+def _files(written: Mapping[str, str], folder: Path) -> dict[str, FileRecord]:
+    return {
+        name: FileRecord(what, file_digest(folder / name), (folder / name).stat().st_size)
+        for name, what in written.items()
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = package_versions(*_PACKAGES)
+    return {package: found.get(package, "not installed") for package in _PACKAGES}

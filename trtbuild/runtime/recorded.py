@@ -1,0 +1,75 @@
+"""What the manifest beside an engine says of it; `trtbuild.manifest` reads all of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - read by `decode`
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import InputError, decoding
+from trtbuild.records import decode, load_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "PORTABLE_SUFFIX",
+    "RTX_SUFFIX",
+    "EngineRecord",
+    "manifest_name",
+    "manifest_of",
+    "recorded_engine",
+]
+
+PORTABLE_SUFFIX = ".onnxruntime.onnx"
+"""How the name of an engine for ONNX Runtime ends."""
+RTX_SUFFIX = ".rtx.plan"
+"""How the name of a plan for TensorRT for RTX ends."""
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """An engine in the manifest of its build.
+
+    Attributes:
+        backend: what built it.
+        why: why that was picked.
+        file: its file, in the manifest's folder.
+        not_opened: why it was not opened where it was built; empty where it was.
+        details: what the backend wants recorded, as JSON types.
+    """
+
+    backend: str
+    why: str
+    file: str
+    not_opened: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def manifest_name(stem: str) -> str:
+    """Return the file name of the manifest of a build whose files begin with `stem`."""
+    return f"{stem}.manifest.json"
+
+
+def manifest_of(engine: Path) -> Path:
+    """Return where the manifest of an engine lies: beside it, for all engines of one network the same."""
+    for suffix in (PORTABLE_SUFFIX, RTX_SUFFIX, engine.suffix):
+        stem = engine.name.removesuffix(suffix)
+        if stem != engine.name:
+            return engine.with_name(manifest_name(stem))
+    return engine.with_name(manifest_name(engine.name))
+
+
+def recorded_engine(engine: Path) -> EngineRecord | None:
+    """Return what the manifest beside an engine says of it, be it of these bytes or not; None for nothing.
+
+    Raises:
+        InputError: there is no manifest, or it is damaged.
+    """
+    manifest = manifest_of(engine)
+    with decoding(InputError, f"the manifest '{manifest}' is damaged"):
+        content = load_json(manifest)
+        for one in (content["engine"], content.get("also")):
+            if one and one["file"] == engine.name:
+                return decode(EngineRecord, one, f"'{manifest}'", allow_unknown=True)
+    return None
