@@ -54,11 +54,9 @@ __all__ = [
 
 _FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
 _TARGET = "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float."
-_STRICT_ENGINE = (
-    "Refuse a tensor that was always zero or has no range; else what reads it stays float. And exit with 5 "
-    "where too few images leave it open whether the engine can be shipped."
-)
 _STRICT = "Refuse a tensor that was always zero or has no range; else what reads it stays float."
+_TOO_FEW = "exit with 5 where too few images leave it open whether the engine can be shipped."
+_STRICT_ENGINE = f"{_STRICT} And {_TOO_FEW}"
 _GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 
 
@@ -189,9 +187,7 @@ class VerifyRecipe:
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
     task: TaskOptions = group(TaskOptions, "Task")
     gate: Gate = group(Gate, "Limits")
-    strict: bool = option(
-        False, "Exit with 5 where too few images leave it open whether the engine can be shipped."
-    )
+    strict: bool = option(False, f"E{_TOO_FEW[1:]}")
 
 
 @dataclass(frozen=True, kw_only=True)
