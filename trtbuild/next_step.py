@@ -70,12 +70,28 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
 
 
 def after_verify(
-    ruling: Ruling, comparison: Comparison, verdict: Verdict, recipe: VerifyRecipe
+    ruling: Ruling,
+    comparison: Comparison,
+    verdict: Verdict,
+    recipe: VerifyRecipe,
+    *,
+    is_spoilt: bool = False,
 ) -> NextStep | None:
-    """Return what to do after an engine was compared; None where it can be shipped."""
+    """Return what to do after an engine was compared; None where it can be shipped.
+
+    Args:
+        ruling: the answer.
+        comparison: the figures.
+        verdict: the limits that were held against them.
+        recipe: what was compared.
+        is_spoilt: whether the values of the only input look wrong.
+    """
     if ruling.word == SHIP:
         return None
     arguments = (_name_of(recipe), str(recipe.engine))
+    if is_spoilt:
+        why, added, _ = _PREPROCESS
+        return NextStep(why, _command("verify", arguments, recipe, added))
     if ruling.word != DO_NOT_SHIP:
         why, added, _ = _judged(ruling, [comparison], [verdict], "--data")
         return NextStep(why, _command("verify", arguments, recipe, added))
@@ -105,6 +121,12 @@ def _limits(recipe: EngineRecipe | VerifyRecipe) -> list[str]:
 _Step = tuple[str, dict[str, str], str]
 """Why, flags that are added with their values, and a flag that is left out."""
 
+_PREPROCESS: _Step = (
+    "give the preprocessing that the network was trained with",
+    {"--preprocess": "PREPROCESS.toml"},
+    "",
+)
+
 
 def _wrong_data(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
     """What is wrong with what the engine was calibrated by."""
@@ -113,11 +135,7 @@ def _wrong_data(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
     if any(why.startswith("ranges are reused") for why in result.below_floor):
         return "calibrate anew", {}, "--calibration"
     if any(why.startswith("the input") for why in result.below_floor):
-        return (
-            "give the preprocessing that the network was trained with",
-            {"--preprocess": "PREPROCESS.toml"},
-            "",
-        )
+        return _PREPROCESS
     return None
 
 

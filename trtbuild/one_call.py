@@ -125,7 +125,7 @@ class Built:
         from trtbuild.report.text import print_report
 
         shown = io.StringIO()
-        print_report(self._as_report, Console(file=shown, width=110, color_system=None))
+        print_report(self._as_report, Console(file=shown, width=1_000, color_system=None))
         return shown.getvalue().rstrip()
 
     def __repr__(self) -> str:

@@ -52,10 +52,12 @@ __all__ = [
     "VerifyRecipe",
 ]
 
+# What data of `bench` and `calibrate` have no use for.
+_JUDGES = ("verify_data", "labels")
 _FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
 _TARGET = "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float."
 _STRICT = "Refuse a tensor that was always zero or has no range; else what reads it stays float."
-_TOO_FEW = "exit with 5 where too few images leave it open whether the engine can be shipped."
+_TOO_FEW = "exit with 5 where too few samples leave it open whether the engine can be shipped."
 _STRICT_ENGINE = f"{_STRICT} And {_TOO_FEW}"
 _GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 
@@ -67,7 +69,7 @@ def _batch_sizes(text: str) -> int:
         size = 0
     if size < 1:
         raise ValueError(
-            f"cannot be '{text}': a batch has at least one image; write for example 1,8,32"
+            f"cannot be '{text}': a batch has at least one sample; write for example 1,8,32"
         )
     return size
 
@@ -176,12 +178,12 @@ class VerifyRecipe:
 
     reference: Path | ModuleSource
     engine: Path
-    data: DataRecipe = group(DataRecipe, "Data")
+    data: DataRecipe = group(DataRecipe, "Data", file_only=("verify_data",))
     backend: str | Backend = option(
         AUTO, "What opens ENGINE; auto goes by the file.", plugin=BACKEND, takes_objects=True,
         essential=True,
     )  # fmt: skip
-    batch_size: int = option(8, "Images a run, where the network leaves it open.", low=1)
+    batch_size: int = option(8, "Samples a run, where the network leaves it open.", low=1)
     options: ComparisonOptions = group(ComparisonOptions, "Comparison")
     diagnosis: Diagnosis = group(Diagnosis, "Diagnosis")
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
@@ -203,7 +205,7 @@ class BenchRecipe:
         None, "Compare with another engine, in turns, or with a baseline of this device.",
         metavar="ENGINE|BASELINE.json", essential=True,
     )  # fmt: skip
-    data: DataRecipe = group(DataRecipe, "Data")
+    data: DataRecipe = group(DataRecipe, "Data", file_only=(*_JUDGES, "num_images", "random_data"))
     backend: str | Backend = option(
         AUTO, "What opens the engines; auto goes by the file.", plugin=BACKEND, takes_objects=True,
         essential=True,
@@ -215,12 +217,9 @@ class BenchRecipe:
     )  # fmt: skip
     measure: MeasureOptions = group(MeasureOptions, "Latency")
     margin_percent: float = option(
-        DEFAULT_MARGIN_PERCENT,
-        "Differences below this count as none.",
-        flag="--within",
-        unit="percent",
-        essential=True,
-    )
+        DEFAULT_MARGIN_PERCENT, "Differences below this count as none.", flag="--within",
+        unit="percent", essential=True,
+    )  # fmt: skip
     save_baseline: Path | None = option(
         None,
         "Keep the latencies for --against on this device; one batch size only.",
@@ -244,11 +243,9 @@ class CalibrationFiles:
         "10.16.1", "In the cache's header; TensorRT skips other versions."
     )
     plot: Path | None = option(
-        None,
-        "Draw every tensor's histogram with the thresholds of all methods.",
-        metavar="DIR",
+        None, "Draw every tensor's histogram with the thresholds of all methods.", metavar="DIR",
         essential=True,
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +257,7 @@ class CalibrateRecipe:
     """
 
     model: Path
-    data: DataRecipe = group(DataRecipe, "Data")
+    data: DataRecipe = group(DataRecipe, "Data", file_only=_JUDGES)
     calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
     batch_size: int = option(
         8, "Matters to entropy-tensorrt alone: no other rule depends on it.", low=1
@@ -491,7 +488,7 @@ class QatRecipe:
     target: str | None = option(
         None, _TARGET, choices=tuple(TARGETS), when_absent="what is installed"
     )
-    batch_size: int = option(8, "Images a run, where the network leaves it open.", low=1)
+    batch_size: int = option(8, "Samples a run, where the network leaves it open.", low=1)
     output: Path = option(
         Path("qat"), "Folder for the networks; made if absent.", short="-o", essential=True
     )

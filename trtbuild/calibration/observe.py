@@ -16,6 +16,7 @@ import numpy as np
 
 from trtbuild.calibration.buffers import ActivationBuffers
 from trtbuild.data import Sample, filled, load_feeds
+from trtbuild.data.running import naming
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -197,10 +198,12 @@ class _Worker:
         feeds = loaded.feeds
         inputs = {name: array[np.newaxis] for name, array in feeds.items()}
         if self._on_device:
-            found = self._session.run_on_device(feeds)
+            with naming([loaded.place.name], feeds):
+                found = self._session.run_on_device(feeds)
             self._show({**{name: [found[name]] for name in found}, **inputs}, [loaded])
             return
-        given = self._session.run(feeds)
+        with naming([loaded.place.name], feeds):
+            given = self._session.run(feeds)
         outputs = {name: given[name] for name in given if name in self._wanted}
         text = any(array.dtype.hasobject for array in feeds.values())
         fills = outputs and not text and not self._shapes_vary

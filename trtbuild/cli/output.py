@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,7 @@ class Output:
 
         if not self.quiet:
             console = Console(stderr=self.json)
-            if not (console.is_terminal or "COLUMNS" in os.environ):
+            if not console.is_terminal:
                 console = Console(stderr=self.json, width=_PIPED_WIDTH)
             print_report(report, console)
 

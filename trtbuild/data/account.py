@@ -69,6 +69,12 @@ class DataAccount:
         return "; ".join(part for part in parts if part)
 
     @property
+    def spoilt(self) -> tuple[str, ...]:
+        """What is wrong with the only input, without what users are asked; of several, one may be a mask."""
+        one = len(self.inputs) == 1
+        return tuple(text.rpartition(". ")[0] for text in self.warnings) if one else ()
+
+    @property
     def details(self) -> dict[str, Any]:
         """The account as JSON types, for the manifest."""
         return {

@@ -9,6 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from trtbuild.data import batches, full_batches
+from trtbuild.data.running import run_batch
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.jobs.stages import stage_sessions
 from trtbuild.manifest import OtherRule
@@ -96,7 +97,7 @@ def check_labels(
     float_network = open_session(model)
     check, count = LabelCheck(), 0
     for batch in verification_batches(input_specs(model), source, batch_size):
-        check.add(float_network.run(batch.feeds), batch.labels)
+        check.add(run_batch(float_network, batch), batch.labels)
         count += len(batch.names)
         progress("labels", count, None)
         if count >= _LABELLED_SAMPLES:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.opening import built_by
-from trtbuild.data import DataAccount, choose_samples, open_data, warn_of_lost
+from trtbuild.data import account_for, choose_samples, open_data
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.compare import check_task, task_of, verification_batches
 from trtbuild.jobs.engine import load, prepare
@@ -73,7 +73,8 @@ class Verification:
     Attributes:
         reference, engine: file names.
         data: where the images came from.
-        account: how many were used, and what of the data was passed over.
+        account: how many were used, where inputs lie, and what of the data was passed over.
+        spoilt: what looks wrong with the values of the only input; nothing of several.
         comparison: the outputs.
         limits: of the gate.
         verdict: its judgement.
@@ -86,6 +87,7 @@ class Verification:
     engine: str
     data: str
     account: str = ""
+    spoilt: tuple[str, ...] = ()
     comparison: Comparison
     limits: dict[str, float]
     verdict: Verdict
@@ -98,7 +100,7 @@ class Verification:
     def __post_init__(self) -> None:
         if self.ruling == _UNRULED:
             below = floors({self.engine: self.comparison}, [self.verdict])
-            object.__setattr__(self, "ruling", rule([self.verdict], below))
+            object.__setattr__(self, "ruling", rule([self.verdict], (*below, *self.spoilt)))
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types, with the schema's name and version."""
@@ -158,7 +160,7 @@ def verify(
         reference = _reference(recipe.reference, artifact, engine, axes)
         source = _source(recipe.data, reference.inputs)
         comparison = _compared(recipe, artifact, (reference, engine), source, progress)
-        warn_of_lost(source.passed_over)  # of Python code it is known behind a pass
+        account = account_for(recipe.data, verify=source)  # behind a pass it is known of code, too
     finally:
         engine.close()
     given = recipe.reference
@@ -166,12 +168,14 @@ def verify(
         reference=given.name if isinstance(given, Path) else given.target,
         engine=recipe.engine.name,
         data=source.description,
-        account=str(DataAccount({"verify": comparison.num_images}, {}, source.passed_over, ())),
+        account=str(replace(account, used={"verify": comparison.num_images})),
+        spoilt=account.spoilt,
         comparison=comparison,
         limits=recipe.gate.limits,
         verdict=judge(comparison, recipe.gate),
     )
-    step = after_verify(found.ruling, comparison, found.verdict, recipe)
+    is_spoilt = bool(found.spoilt)
+    step = after_verify(found.ruling, comparison, found.verdict, recipe, is_spoilt=is_spoilt)
     found = replace(found, next_step=step)
     return found if artifact is None else _diagnosed(found, recipe, artifact, source, progress)
 

@@ -62,7 +62,7 @@ class ComparisonOptions:
 
     top_k: int = option(5, "The k of the top-k agreement.", low=2)
     num_worst: int = option(
-        10, "How many of the worst images are listed for each output.", flag="--worst", low=0
+        10, "How many of the worst samples are listed for each output.", flag="--worst", low=0
     )
     scores: tuple[str, ...] | None = option(
         None, "Output that holds class scores. Repeatable.", metavar="OUTPUT",

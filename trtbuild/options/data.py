@@ -99,7 +99,11 @@ class DataRecipe:
     )  # fmt: skip
     skip_broken: bool = option(False, "Pass over images that cannot be read.", essential=True)
     num_images: int | None = option(
-        None, "How many samples calibrate.", low=1, when_absent="all", essential=True
+        None,
+        "How many samples are used; in a build, to calibrate.",
+        low=1,
+        when_absent="all",
+        essential=True,
     )
     random_data: bool = option(
         False, "Random numbers instead of data; says nothing of accuracy.", essential=True

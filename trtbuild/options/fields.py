@@ -119,7 +119,7 @@ class Group:
         otherwise: values in place of the dataclass's own defaults.
         help: of the switch, or of `from_file`.
         from_file: flag that names a TOML file of the whole group; empty for none.
-        file_only: options that only a recipe can set, as their flags mean another thing in this command.
+        file_only: options that only a recipe can set, as this command has no use for their flags, or another.
         essential: as of an option: of `switch` and `from_file`.
     """
 

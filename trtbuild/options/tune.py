@@ -15,7 +15,7 @@ class TuneOptions:
     """How far the search goes."""
 
     num_images: int = option(
-        256, "Calibration images that candidates are compared on.", flag="--search-images", low=1
+        256, "Calibration samples that candidates are compared on.", flag="--search-images", low=1
     )
     num_ranking_images: int = option(
         32, "How many of them serve to rank layers.", flag="--search-ranking-images", low=1

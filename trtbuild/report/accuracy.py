@@ -145,7 +145,7 @@ def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
             *details("rel. L2", "max error", "same top-k"),
         ),
         tuple(rows),
-        f"against the float network, on {images} images",
+        f"against the float network, on {images} samples",
     )
 
 
@@ -220,14 +220,17 @@ def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
 
 
 def gallery(name: str, comparison: Comparison) -> Iterator[Block]:
-    """Yield what the worst samples of the task look like.
+    """Yield what the worst samples look like: of the task, or without one those furthest from float.
 
     Args:
         name: what to call the network.
         comparison: its figures.
     """
     task = comparison.task
-    if task is None or task.main is None:
+    if task is None:
+        yield Gallery(comparison.furthest[:_NUM_PICTURES], "SQNR in dB:", name)
+        return
+    if task.main is None:
         return
     if task.worst:
         figure = _OF_SAMPLE.get(task.task, task.main.name)
@@ -275,7 +278,7 @@ def _scores(comparisons: Mapping[str, Comparison]) -> Table:
             )
             for metric in comparison.metrics
         ]
-    return Table((*names("score"), *numbers("images", "float", "network", "lost")), tuple(rows))
+    return Table((*names("score"), *numbers("samples", "float", "network", "lost")), tuple(rows))
 
 
 def _plots(comparisons: Mapping[str, Comparison]) -> Iterator[Bars]:
@@ -287,7 +290,7 @@ def _plots(comparisons: Mapping[str, Comparison]) -> Iterator[Bars]:
             used = [i for i, count in enumerate(counts) if count]
             first, last = max(used[0] - 2, 0), min(used[-1] + 3, len(counts))
             edges = [float(SQNR_BINS_FROM_DB + i) for i in range(first, last + 1)]
-            caption = f"{name}, {output.name}: images by SQNR"
+            caption = f"{name}, {output.name}: samples by SQNR"
             yield Bars(caption, edges, [float(count) for count in counts[first:last]], "dB")
 
 
@@ -300,9 +303,9 @@ def _worst(comparisons: Mapping[str, Comparison], num_worst: int) -> Table:
         for image in output.worst
     ]  # fmt: skip
     rows = tuple(row for _, row in sorted(found, key=lambda one: one[0]))
-    columns = (*names("worst images", "network", "output"),
+    columns = (*names("worst samples", "network", "output"),
                *numbers("SQNR, dB", "cosine", "max error"))  # fmt: skip
-    return Table(columns, rows, num_shown=num_worst, fold=f"the {len(rows)} worst images")
+    return Table(columns, rows, num_shown=num_worst, fold=f"the {len(rows)} worst samples")
 
 
 def layer_blocks(found: LayerReport, num_shown: int) -> tuple[Block, ...]:
@@ -315,7 +318,7 @@ def layer_blocks(found: LayerReport, num_shown: int) -> tuple[Block, ...]:
             *numbers(*_EFFECT, "own, dB", "weight", "worst channel"),
         ),
         rows,
-        f"SQNR on {found.num_images} images, of the outputs first; ~ to first order, by gradients",
+        f"SQNR on {found.num_images} samples, of the outputs first; ~ to first order, by gradients",
         num_shown,
     )
     activations = tuple(
@@ -358,7 +361,7 @@ def _layer(layer: LayerError) -> tuple[str, ...]:
 def _culprits(found: Culprits) -> Iterator[Line]:
     runs = f"({found.num_evaluations} evaluations)"
     if found.passes_quantized:
-        yield Line(f"bisecting: on these images no limit fails {runs}")
+        yield Line(f"bisecting: on these samples no limit fails {runs}")
     elif not found.passes_float:
         yield Line(
             f"bisecting: quantization is not to blame; the limits fail with all in float too {runs}"

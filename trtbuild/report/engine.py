@@ -102,7 +102,7 @@ def _facts(result: EngineResult) -> dict[str, str]:
         "engine": result.engine.path.name,
         "backend": result.why_backend,
         **also,
-        "images": f"{num_images}, {seen}",
+        "samples": f"{num_images}, {seen}",
     }
 
 

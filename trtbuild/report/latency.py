@@ -106,7 +106,7 @@ def latency_section(
                 interval(found.mean_ms, ".3f"),
             )
         )
-    headings = ("batch", "median", "p90", "p99", "images/s", "runs")
+    headings = ("batch", "median", "p90", "p99", "samples/s", "runs")
     columns = (*names("latency, ms"), *numbers(*headings), *details("p95", "mean"))
     table = Table(columns, tuple(rows), samples[0][1].clock)
     where = [Line(f"on {device}")] if device is not None else []

@@ -36,7 +36,7 @@ def _tried(details: Mapping[str, Any]) -> Table:
         (*names("ranges"), *numbers("error")),
         tuple((name, f"{error:.3g}") for name, error in ranked),
         f"error of the outputs (noise over signal, summed over their parts) on {details['images_checked']} "
-        "calibration images that chose nothing else",
+        "calibration samples that chose nothing else",
         num_shown=_NUM_SHOWN,
     )
 

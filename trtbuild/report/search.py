@@ -48,7 +48,7 @@ def _path(steps: tuple[StepReport, ...], limits: Mapping[str, float]) -> Iterabl
         )
         for number, (step, value) in enumerate(zip(steps, values))
     ]
-    caption = f"{what} after each step, on the images of the search"
+    caption = f"{what} after each step, on the samples of the search"
     return (Plots((Path(caption, stops, across, what, limit),), is_wide=True),)
 
 
@@ -89,7 +89,7 @@ def _steps(tuned: Tuned) -> Table:
             *numbers("task", "SQNR, dB", "same top-1", "top-1 lost", "INT8 work", "runs"),
         ),
         rows,
-        f"searched on {tuned.num_images} calibration images; accuracy is judged on others",
+        f"searched on {tuned.num_images} calibration samples; accuracy is judged on others",
     )
 
 
@@ -109,7 +109,7 @@ def moves_section(history: Iterable[Record]) -> Section:
         (str(number), one.move, one.what, f"{one.error:.3g}", "kept" if one.kept else "left")
         for number, one in enumerate(tried, 1)
     )
-    caption = "the outputs after each move, on calibration images that chose none"
+    caption = "the outputs after each move, on calibration samples that chose none"
     return Section(
         "Moves",
         (
@@ -117,7 +117,7 @@ def moves_section(history: Iterable[Record]) -> Section:
             Table(
                 (*numbers("no."), *names("move", "what"), *numbers("error"), *names("")),
                 rows,
-                f"judged on {details['images_checked']} calibration images",
+                f"judged on {details['images_checked']} calibration samples",
                 on_page=True,
             ),
         ),

@@ -38,7 +38,7 @@ __all__ = ["StepReport", "Tuned", "tune"]
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step of the search, with the figures after it, on the search images.
+    """One step of the search, with the figures after it, on the search samples.
 
     Attributes:
         step: which.
@@ -70,7 +70,7 @@ class Tuned:
     Attributes:
         artifact: quantized the way it found.
         steps: what was done, in order; the first is the network as calibrated.
-        met: whether the budget is met on the search images, with room for others.
+        met: whether the budget is met on the search samples, with room for others.
         float_layers: names of the groups that it keeps in float.
         float_macs_percent: their share of the work of all layers that could be INT8.
         num_images: what it searched on.
@@ -125,7 +125,7 @@ def tune(
     Args:
         candidate: the network as it would be quantized without a budget.
         gate: the budget.
-        evaluate: on the search images.
+        evaluate: on the search samples.
         ranking: on a few of them, for the many runs that rank groups.
         material: what the steps work with.
         progress: told of every step.
@@ -272,4 +272,4 @@ def _summary(tuned: Tuned) -> str:
     kept: Sequence[str] = [step.step for step in tuned.steps[1:] if step.kept]
     done = ", ".join(kept) or "nothing had to be done"
     met = "met" if tuned.met else "not met"
-    return f"{done}; the budget is {met} on {tuned.num_images} search images"
+    return f"{done}; the budget is {met} on {tuned.num_images} search samples"

@@ -123,7 +123,7 @@ def choose_ranges(
     images = _Images.of(artifact, source, effort)
     measured = differentiable_outputs(artifact.model)
     if not images.checking or not measured or calibration.histograms is None:
-        why = "there is no second image" if measured else "no output is of floating point"
+        why = "there is no second sample" if measured else "no output is of floating point"
         return artifact.having(Record("choose ranges", f"{calibration.method} as it is: {why}", {}))
     placement, _ = place_by_ranges(
         artifact.model, calibration, float_patterns, float_groups, artifact.target

@@ -13,12 +13,12 @@ from trtbuild.verification.tasks.base import Seen
 from trtbuild.verification.views import View, as_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from trtbuild.options.preprocess import Preprocess
     from trtbuild.verification.batch import LabelledBatch
-    from trtbuild.verification.tasks.base import Outputs, Task, TaskScore
-    from trtbuild.verification.views import Pixels
+    from trtbuild.verification.tasks.base import Outputs, SampleScore, Task, TaskScore
+    from trtbuild.verification.views import Answer, Pixels
 
 __all__ = ["Album"]
 
@@ -44,19 +44,26 @@ class Album:
             if name in wanted and name not in self._views:
                 answers = task.answers(Seen(batch, reference, candidate, row, self.names))
                 picture = _picture(batch, row, self.preprocess)
-                if answers is not None:
+                if answers is not None and (picture is not None or any(map(_says, answers))):
                     self._views[name] = View(picture, *answers)
 
     def shown(self, score: TaskScore) -> TaskScore:
         """Return a score with the views of its worst samples; those that it has stay."""
-        worst = tuple(replace(one, view=self._of(one.name, one.view)) for one in score.worst)
-        return replace(score, worst=worst)
+        return replace(score, worst=self.viewed(score.worst))
+
+    def viewed(self, worst: Iterable[SampleScore]) -> tuple[SampleScore, ...]:
+        """Return samples with their views."""
+        return tuple(replace(one, view=self._of(one.name, one.view)) for one in worst)
 
     def _of(self, name: str, own: View | None) -> View | None:
         found = self._views.get(name)
         if own is None or found is None:
             return own or found
         return replace(own, picture=found.picture)
+
+
+def _says(answer: Answer) -> bool:
+    return bool(answer.text or answer.boxes or answer.picture is not None)
 
 
 def _picture(batch: LabelledBatch, row: int, preprocess: Preprocess | None) -> Pixels | None:

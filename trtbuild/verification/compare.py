@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.data.running import run_batch
 from trtbuild.errors import DataError, OptionError
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.progress import silent
-from trtbuild.records import decode, encode, load_object
+from trtbuild.records import UNRECORDED, decode, encode, load_object
 from trtbuild.verification.batch import LabelledBatch
+from trtbuild.verification.distance import Distance
 from trtbuild.verification.matching import check_feeds, check_same_interface, samples_first
 from trtbuild.verification.metrics import OutputComparison, OutputMetrics, class_scores
 from trtbuild.verification.scores import (
@@ -19,7 +21,7 @@ from trtbuild.verification.scores import (
     MetricAverage,
     MetricScore,
 )
-from trtbuild.verification.tasks.base import TaskScore  # noqa: TC001 - read by `decode`
+from trtbuild.verification.tasks.base import SampleScore, TaskScore  # noqa: TC001 - read by `decode`
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +45,18 @@ NO_PARTS: Mapping[str, Sequence[Part]] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far a candidate is from the float network; judged by `trtbuild.verification.gate`."""
+    """How far a candidate is from the float network; judged by `trtbuild.verification.gate`.
+
+    Attributes:
+        candidate: what was compared.
+        num_images: samples that were run.
+        outputs: figures of each.
+        accuracy: top-1 of both against labels; None without them.
+        metrics: the user's own.
+        task: figures of what the network is for; None where that is not known.
+        furthest: without a task, the samples that are furthest from float, with their pictures; recorded
+            nowhere.
+    """
 
     candidate: str
     num_images: int
@@ -51,6 +64,9 @@ class Comparison:
     accuracy: Accuracy | None = None
     metrics: tuple[MetricScore, ...] = ()
     task: TaskScore | None = None
+    furthest: tuple[SampleScore, ...] = field(
+        default=(), compare=False, repr=False, metadata=UNRECORDED
+    )
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types, with the schema's name and version."""
@@ -148,14 +164,14 @@ def compare_each(
     num_images, labelled = 0, None
     for batch in batches:
         labelled = _check_batch(batch, reference, labelled)
-        expected = samples_first(reference.run(batch.feeds), reference.outputs)
+        expected = samples_first(run_batch(reference, batch), reference.outputs)
         for name, candidate in candidates.items():
-            given = samples_first(candidate.run(batch.feeds), reference.outputs)
+            given = samples_first(run_batch(candidate, batch), reference.outputs)
             running[name].add(expected, given, batch)
         num_images += len(batch.names)
         progress("verify", num_images, None)
     if not num_images:
-        raise DataError("there is no image to verify on. Give some with --data or --verify-data.")
+        raise DataError("there is no sample to verify on. Give some with --data or --verify-data.")
     return {name: one.result() for name, one in running.items()}
 
 
@@ -172,7 +188,7 @@ def _check_batch(batch: LabelledBatch, reference: Session, labelled: bool | None
     if labelled not in (None, has_labels):
         raise DataError("some batches have labels and others have none.")
     if batch.labels is not None and len(batch.labels) != len(batch.names):
-        raise DataError(f"there are {len(batch.labels)} labels for {len(batch.names)} images.")
+        raise DataError(f"there are {len(batch.labels)} labels for {len(batch.names)} samples.")
     return has_labels
 
 
@@ -201,6 +217,7 @@ class _Running:
         }
         self._metrics = [MetricAverage(key, metric) for key, metric in options.metrics.items()]
         self._task: Task | None = options.make_task() if options.make_task is not None else None
+        self._distance = Distance(options.num_worst)
         self._accuracy: AccuracyCount | None = None
         self._num_images = 0
 
@@ -218,8 +235,10 @@ class _Running:
             metric.add(expected, found, batch.labels, batch.names)
         if self._task is not None:
             self._task.add(batch, expected, found)
-            if self._album is not None:
-                self._album.add(self._task, batch, expected, found)
+        elif self._album is not None:
+            self._distance.add(batch, expected, found)
+        if self._album is not None:
+            self._album.add(self._task or self._distance, batch, expected, found)
         if batch.labels is not None:
             self._accuracy = self._accuracy or AccuracyCount(self._label_output(expected, batch))
             name = self._accuracy.output
@@ -233,7 +252,7 @@ class _Running:
             if class_scores(outputs[name], len(batch.names)) is not None:
                 return name
         raise DataError(
-            "there are labels, but no output looks like class scores ([images, classes])."
+            "there are labels, but no output looks like class scores ([samples, classes])."
             " Leave the labels away, or give a metric of your own with --metric."
         )
 
@@ -250,4 +269,5 @@ class _Running:
             accuracy=self._accuracy.result() if self._accuracy else None,
             metrics=tuple(metric.result() for metric in self._metrics),
             task=self._score(),
+            furthest=() if self._album is None else self._album.viewed(self._distance.worst),
         )

@@ -42,11 +42,11 @@ class Gate:
         None, "Largest absolute difference of any element, in the output's unit.", low=0
     )
     min_top1_agreement: float | None = option(
-        None, "Least share of images with the same class.", unit="percent", low=0, high=100
+        None, "Least share of samples with the same class.", unit="percent", low=0, high=100
     )
     min_topk_agreement: float | None = option(
         None,
-        "Least share of the k best classes that agree, on average over images.",
+        "Least share of the k best classes that agree, on average over samples.",
         unit="percent", low=0, high=100,
     )  # fmt: skip
     max_top1_drop: float | None = option(
@@ -141,7 +141,7 @@ class Finding:
         verdict = "" if self.passed else ", failed"
         if self.passed and self.misses:
             verdict = ", missed by one answer"
-        doubt = "" if self.settled else " (too few images to be sure)"
+        doubt = "" if self.settled else " (too few samples to be sure)"
         return f"{self.what}: {self.found:.4g}{unit}, {side} {self.limit:g}{unit}{verdict}{doubt}"
 
 
@@ -214,7 +214,7 @@ def _soundness(output: OutputComparison) -> Iterator[Finding]:
     counts = {
         f"values of '{output.name}' that are not finite": output.num_non_finite,
         f"values of the float '{output.name}' that are not finite": output.num_reference_non_finite,
-        f"images whose '{output.name}' has another shape than in float": output.num_incomparable,
+        f"samples whose '{output.name}' has another shape than in float": output.num_incomparable,
     }
     for what, count in counts.items():
         passed = count == 0

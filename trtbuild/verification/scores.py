@@ -66,7 +66,7 @@ class AccuracyCount:
         if x is None or y is None:
             raise DataError(
                 f"there are labels, but output '{self.output}' of shape {list(reference.shape)}"
-                f" does not hold class scores of {len(labels)} images."
+                f" does not hold class scores of {len(labels)} samples."
             )
         check_range(labels, x.shape[1], self.output)
         right, right_too = x.argmax(1) == labels, y.argmax(1) == labels

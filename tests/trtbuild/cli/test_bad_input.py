@@ -329,6 +329,20 @@ def test_a_network_that_draws_random_numbers_is_told(bench):
     assert "draws random numbers ('dice')" in bench.run().err
 
 
+def test_a_token_beyond_the_table_is_named_with_its_sample(bench, capsys):
+    body = "g (int64[N, 6] ids) => (float[N, 6, 4] y) { e = Gather (table, ids) y = MatMul (e, w) }"
+    bench.give_model(from_text(body, {"table": (10, 8), "w": (8, 4)}))
+    ids = np.arange(24 * 6).reshape(24, 6) % 10
+    np.savez(bench.folder / "right.npz", ids=ids)
+    ids[13, 2] = 12
+    bench.give_data(ids=ids)
+    verified = trtbuild(capsys, "verify", bench.model, bench.model, "--data", bench.data)
+    others = ("--data", bench.folder / "right.npz", "--verify-data", bench.data)
+    for said in (bench.refuses(), bench.refuses(*others, data=False), verified.sentence):
+        assert f"on '{bench.data.name}[13]': indices element out of data bounds" in said
+        assert "'ids' from 1 to 12; give the ids of this network's own vocabulary." in said
+
+
 def test_static_batch_needs_a_batch_to_verify(bench):
     bench.give_model(NETWORKS["dims_static_batch_4"].proto)
     bench.give_data(x=images()[:4])

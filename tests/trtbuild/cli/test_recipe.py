@@ -266,7 +266,7 @@ def test_a_dry_run_reads_the_network(
 ) -> None:
     model, data, out = files
     model.write_bytes(b"no network")
-    options = ("--fp16", "--data", data, "-o", out, "--dry-run")
+    options = ("--int8", "--data", data, "-o", out, "--dry-run")
     assert "net.onnx" in trtbuild(capsys, "engine", model, *options).sentence
 
 

@@ -74,6 +74,33 @@ def test_a_failed_gate_exits_1_with_the_numbers_and_is_judged_again_without_runn
     assert strict[0] == 1
 
 
+def test_verify_says_of_its_input_what_a_build_says(capsys, folder, tmp_path) -> None:
+    wrong = tmp_path / "wrong.npz"
+    np.savez(wrong, image=np.full_like(images(3, 40), 0.25))
+    given = ("--data", wrong, "--min-sqnr", 1)
+    code, out, err = call(
+        capsys, "verify", folder / "float.onnx", folder / "int8.onnx", *given, "--json"
+    )
+    found = json.loads(out)
+    assert code == 0
+    assert "40 samples verify; 'image' from 0.25 to 0.25" in found["account"]
+    assert found["ruling"]["word"] == "NOT JUDGED"
+    assert "the input 'image' hardly varies" in found["ruling"]["why"]
+    assert found["next_step"]["command"].endswith("--preprocess PREPROCESS.toml")
+    assert "warning: the input 'image' hardly varies" in err
+
+
+def test_options_of_data_that_a_command_has_no_use_for_are_not_there(capsys, folder) -> None:
+    for command, flags in {
+        "bench": ("--verify-data", "--labels", "--num-images", "--random-data"),
+        "calibrate": ("--verify-data", "--labels"),
+        "verify": ("--verify-data",),
+    }.items():
+        said = call(capsys, command, "--help-all")[1]
+        assert "--data" in said
+        assert [flag for flag in flags if f"  {flag} " in said] == []
+
+
 def test_the_layers_to_blame_are_named(capsys, folder) -> None:
     code, out, _ = verify(
         capsys, folder, "spoilt.onnx", "--min-sqnr", 15, "--layers", "--bisect", "--json"
@@ -181,7 +208,7 @@ def test_bench_against_a_baseline_of_this_device_and_of_another(capsys, folder, 
     [
         (["absent.onnx"], "does not exist"),
         (["int8.onnx", "--batch-size", "x"], "--batch-size"),
-        (["int8.onnx", "--batch-size", "0"], "at least one image"),
+        (["int8.onnx", "--batch-size", "0"], "at least one sample"),
         (["int8.onnx", "--against", "other.onnx"], "they cannot be compared"),
         (["int8.onnx", "--against", "int8.onnx", "--within", "0"], "margin must be above"),
         (["int8.onnx", "--data", "images.npz", "--batch-size", "64"], "fewer than 64"),

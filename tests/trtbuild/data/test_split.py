@@ -68,7 +68,7 @@ def test_asking_for_fewer_images_does_not_change_what_verifies():
 def test_limits():
     with pytest.raises(DataError, match="1 distinct"):
         split(source_of([3, 3, 3]), num_images=None, seed=0)
-    with pytest.raises(DataError, match="96 calibration images"):
+    with pytest.raises(DataError, match="96 calibration samples"):
         split(source_of(range(100)), num_images=96, seed=0)
     with pytest.raises(DataError, match="verification 4"):
         split(source_of(range(4)), num_images=None, seed=0, at_least=4)

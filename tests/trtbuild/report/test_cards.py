@@ -173,9 +173,13 @@ def test_the_page_has_a_bar_for_every_layer_and_the_command(built, capsys) -> No
     assert set(again) == {"trtbuild", *map(str, words)} - {"-o"} | {"--output"}
 
 
-def test_names_stay_whole_where_no_terminal_folds_them(built, capsys, monkeypatch) -> None:
+@pytest.mark.parametrize("columns", [None, "80"])
+def test_names_stay_whole_where_no_terminal_folds_them(built, capsys, monkeypatch, columns) -> None:
     model, data, folder = built
-    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
     out = folder / ("a_folder_of_a_long_name" * 6)
     done = command(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency")
     assert any(str(out / "net.manifest.json") in line for line in done.out.splitlines())

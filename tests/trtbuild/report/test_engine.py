@@ -35,8 +35,8 @@ def build(capsys, files, *options):
 
 def test_images_that_calibration_has_not_seen(files, capsys) -> None:
     done, page = build(capsys, files)
-    assert "images: 3, not seen by calibration" in done.out
-    assert "<dt>images</dt><dd>3, not seen by calibration</dd>" in page
+    assert "samples: 3, not seen by calibration" in done.out
+    assert "<dt>samples</dt><dd>3, not seen by calibration</dd>" in page
 
 
 def test_images_that_an_earlier_calibration_may_have_seen(files, capsys) -> None:
@@ -45,7 +45,7 @@ def test_images_that_an_earlier_calibration_may_have_seen(files, capsys) -> None
     assert command(capsys, "calibrate", model, "--data", data, "-o", ranges).code == 0
     done, page = build(capsys, files, "--calibration", ranges)
     found = re.search(r"<dd>(\d+), which calibration may have seen</dd>", page)
-    assert f"images: {found[1]}, which calibration may have seen" in done.out
+    assert f"samples: {found[1]}, which calibration may have seen" in done.out
     assert "not seen" not in page + done.out
 
 

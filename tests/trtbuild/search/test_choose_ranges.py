@@ -165,7 +165,7 @@ def test_a_single_image_leaves_the_ranges_as_they_are() -> None:
     ready = calibrated(Images(0, 1))
     chosen = choose_ranges(ready, Images(0, 1))
     assert chosen.calibration == ready.calibration
-    assert "no second image" in chosen.history[-1].summary
+    assert "no second sample" in chosen.history[-1].summary
 
 
 @pytest.mark.parametrize("size", [1, 5000])

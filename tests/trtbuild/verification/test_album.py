@@ -12,6 +12,7 @@ from trtbuild.model.class_names import class_names
 from trtbuild.options.preprocess import Preprocess
 from trtbuild.records import decode, encode
 from trtbuild.verification.album import Album
+from trtbuild.verification.distance import Distance
 from trtbuild.verification.tasks.base import SampleScore, TaskScore
 from trtbuild.verification.tasks.classify import Classify
 from trtbuild.verification.tasks.ctc import CTC
@@ -81,6 +82,26 @@ def test_classes_are_called_by_their_names_and_held_against_labels() -> None:
     assert found["s0"].candidate == Answer("class 0, score 0.9, wrong: it is cat")
     assert found["s1"].reference.text.endswith("wrong: it is cat")
     assert found["s0"].picture.shape == (4, 4, 3)
+
+
+def test_without_a_task_the_samples_furthest_from_float_are_kept() -> None:
+    feeds = {"x": RNG.random((3, 3, 4, 4)), "t": np.arange(3)}
+    y = np.ones((3, 5))
+    given = y + np.array([[0.1], [0.0], [0.2]])
+    task = Distance()
+    batch = Batch(feeds, ("s0", "s1", "s2"))
+    task.add(batch, {"y": y, "ids": np.arange(3)}, {"y": given, "ids": np.arange(3)})
+    album = Album()
+    album.add(task, batch, {"y": y}, {"y": given})
+    found = album.viewed(task.worst)
+    assert [one.name for one in found] == ["s2", "s0"]
+    # 20 log10(1 / 0.2)
+    assert found[0].value == pytest.approx(13.9794, abs=1e-4)
+    assert found[0].view.picture.shape == (4, 4, 3)
+    # of inputs that are no picture there is nothing to look at
+    words = Album()
+    words.add(task, Batch({"t": np.arange(3)}, ("s0", "s1", "s2")), {"y": y}, {"y": given})
+    assert [one.view for one in words.viewed(task.worst)] == [None, None]
 
 
 def test_texts_are_written_in_characters_where_those_are_known() -> None:

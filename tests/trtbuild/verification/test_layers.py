@@ -105,7 +105,7 @@ def test_networks_with_no_layer_in_common() -> None:
 
 def test_no_images() -> None:
     artifact = quantized()
-    with pytest.raises(DataError, match="no image"):
+    with pytest.raises(DataError, match="no sample"):
         layer_errors(artifact.model, artifact.quantized, [])
 
 

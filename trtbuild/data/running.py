@@ -1,0 +1,107 @@
+"""A network runs samples, and an error says which of them it is about."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol
+
+from trtbuild.data.samples import Batch
+from trtbuild.errors import ExecutionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+
+    from trtbuild.runtime.session import Feeds, Session
+
+__all__ = ["Runnable", "naming", "run_batch"]
+
+_OUT_OF_BOUNDS = "out of data bounds"
+
+
+class Runnable(Protocol):
+    """What is run, and the names of its samples."""
+
+    @property
+    def feeds(self) -> Mapping[str, np.ndarray]:
+        """Input name to array."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the samples."""
+        ...
+
+
+@contextlib.contextmanager
+def naming(names: Sequence[str], feeds: Feeds) -> Iterator[None]:
+    """Name the samples in what ONNX Runtime says while the block runs them.
+
+    Args:
+        names: of the samples, at least one.
+        feeds: what is run.
+
+    Raises:
+        ExecutionError: as in the block.
+    """
+    try:
+        yield
+    except ExecutionError as error:
+        if not error.reason:
+            raise
+        last = "" if len(names) == 1 else f" to '{names[-1]}'"
+        text = f"ONNX Runtime cannot run the network on '{names[0]}'{last}: {error.reason}."
+        if _OUT_OF_BOUNDS in error.reason:
+            text += _which_ids(feeds)
+        raise ExecutionError(text, error.reason) from error
+
+
+def _which_ids(feeds: Mapping[str, np.ndarray]) -> str:
+    """What whole numbers there are: an index beyond a table is most often a token of another vocabulary."""
+    spans = [
+        f"'{name}' from {array.min()} to {array.max()}"
+        for name, array in feeds.items()
+        if array.dtype.kind in "iu" and array.size
+    ]
+    return (
+        f" It holds {', '.join(spans)}; give the ids of this network's own vocabulary."
+        if spans
+        else ""
+    )
+
+
+def run_batch(session: Session, batch: Runnable) -> Mapping[str, np.ndarray]:
+    """Return what `session` answers; where it fails, it is tried which sample alone makes it fail.
+
+    Args:
+        session: the network.
+        batch: what is run; one that is no `Batch` is named as a whole.
+
+    Raises:
+        ExecutionError: it names the sample.
+    """
+    try:
+        return session.run(batch.feeds)
+    except ExecutionError:
+        if isinstance(batch, Batch):
+            _try_each(session, batch)
+        with naming(batch.names, batch.feeds):
+            raise
+
+
+def _try_each(session: Session, batch: Batch) -> None:
+    """Raise the error of the first sample that fails alone, where others do not.
+
+    Of a network whose batch is fixed, no sample runs alone.
+    """
+    failed: list[tuple[Batch, ExecutionError]] = []
+    for one in batch.samples():
+        try:
+            session.run(one.feeds)
+        except ExecutionError as found:
+            failed.append((one, found))
+    if 0 < len(failed) < len(batch.names):
+        first, error = failed[0]
+        with naming(first.names, first.feeds):
+            raise error
