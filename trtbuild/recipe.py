@@ -147,7 +147,7 @@ class EngineRecipe:
     gate: Gate = group(Gate, "Limits")
     stage_drops: tuple[tuple[str, float], ...] = option(
         (), "Largest loss of top-1 of a step of a module, in points: pruned or weights. Repeatable.",
-        flag="--max-stage-drop", metavar="STAGE=POINTS", parse=_stage_drop, write=_stage_drop_text,
+        flag="--max-stage-drop", metavar="STAGE=POINTS", parse=parse_stage_drop, write=stage_drop_text,
     )  # fmt: skip
     tune: TuneOptions | None = group(
         TuneOptions, "Search", switch="--tune", essential=True,
@@ -455,6 +455,10 @@ class PruneRecipe:
     prune: PruneSpec | None = group(
         PruneSpec, "Pruning", optional=True, needs=PRUNES,
         otherwise={"ratio": 0.0},
+    )  # fmt: skip
+    backend: str = option(
+        AUTO, "What times for --prune-latency: tensorrt, onnxruntime, auto, or your own, module:class.",
+        plugin=BACKEND,
     )  # fmt: skip
     output: Path = option(
         Path("pruned"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.artifact import Record
+from trtbuild.backends import AUTO
 from trtbuild.errors import in_one_tree
 from trtbuild.files import make_directory
 from trtbuild.jobs.build_checks import check_build
+from trtbuild.jobs.module_latency import latency_share
 from trtbuild.jobs.paths import Besides, check_paths, named_inputs
 from trtbuild.progress import Progress, silent
 
@@ -25,7 +28,10 @@ __all__ = ["export", "export_details", "layer_times", "module_values", "with_exp
 
 @in_one_tree()
 def export(
-    spec: ExportSpec, progress: Progress = silent, besides: Besides | None = None
+    spec: ExportSpec,
+    progress: Progress = silent,
+    besides: Besides | None = None,
+    backend: str = AUTO,
 ) -> ExportResult:
     """Do everything that `spec` asks for: load, prune, make sparse, fold, export, compare, write.
 
@@ -33,6 +39,7 @@ def export(
         spec: the module, and what is done to it.
         progress: told of every stage.
         besides: files that are read and written besides.
+        backend: what times modules for a budget of latency.
 
     Raises:
         ModelError: the module cannot be loaded, pruned, traced or exported.
@@ -43,7 +50,7 @@ def export(
     check_paths(named_inputs(the_checkpoint=spec.source.weights), [spec.path], besides)
     from trtbuild.pytorch import export_from_spec
 
-    return export_from_spec(spec, progress)
+    return export_from_spec(spec, progress, partial(latency_share, backend=backend))
 
 
 @in_one_tree()
@@ -82,7 +89,7 @@ def with_export(
         return recipe, None
     check_build(recipe, besides)
     make_directory(recipe.model.parent)
-    result = export(recipe.export, progress)
+    result = export(recipe.export, progress, backend=recipe.backend)
     name = recipe.export.source.name
     loaded = None
     if recipe.export.thins:

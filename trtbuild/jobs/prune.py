@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError, in_one_tree
+from trtbuild.jobs.module_latency import latency_share
 from trtbuild.jobs.paths import check_paths
 from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, PruneSpec, with_axes
 
@@ -44,7 +46,12 @@ def prune(recipe: PruneRecipe) -> PruneOutcome:
     loaded = _loaded(recipe)
     from trtbuild.pytorch.prune import prune_channels, save_pruned
 
-    result = prune_channels(loaded.module, inputs, recipe.prune)
+    with contextlib.ExitStack() as stack:
+        latency = None
+        if recipe.prune.latency is not None:
+            timing = latency_share(loaded.module, inputs, recipe.backend)
+            latency = stack.enter_context(timing)
+        result = prune_channels(loaded.module, inputs, recipe.prune, latency=latency)
     save_pruned(result.module, result.history, recipe.output)
     return PruneOutcome(result.report, tuple(loaded.warnings))
 

@@ -31,8 +31,10 @@ from trtbuild.pytorch.sparsity import check_two_four, make_two_four, mask_global
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
+    from typing import TypeAlias
 
     import onnx_ir as ir
     from torch import nn
@@ -45,6 +47,10 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.load import LoadedModule
     from trtbuild.pytorch.parity import ParityReport
     from trtbuild.pytorch.spec import ExportSpec, InputSpec, MaskSpec
+
+    Timing: TypeAlias = Callable[
+        [nn.Module, Sequence[InputSpec]], AbstractContextManager[Callable[[nn.Module], float]]
+    ]
 
 __all__ = ["ExportResult", "export_from_spec", "export_onnx"]
 
@@ -243,11 +249,19 @@ def _check(path: Path) -> None:
         raise ModelError(f"the exported model is not valid ONNX: {error}") from error
 
 
-def export_from_spec(spec: ExportSpec, progress: Progress = silent) -> ExportResult:
+def export_from_spec(
+    spec: ExportSpec, progress: Progress = silent, timing: Timing | None = None
+) -> ExportResult:
     """Do everything that `spec` asks for.
 
     The order is the one that works: channels are removed while the norms are still there, the 2:4
     pattern is made after that, and folding comes last.
+
+    Args:
+        spec: what is asked for.
+        progress: told of every step.
+        timing: measures for a budget of latency: takes the dense module and its inputs, and is a block in
+            which a function gives the share of the latency that a module takes.
 
     Raises:
         ModelError: the module cannot be loaded, pruned, traced or exported.
@@ -257,7 +271,7 @@ def export_from_spec(spec: ExportSpec, progress: Progress = silent) -> ExportRes
     steps = 2 + sum(wish is not None for wish in (spec.prune, spec.mask, spec.sparsity))
     progress("export", 0, steps)
     loaded = load_module(spec.source)
-    module, details, warnings = _thinned(spec, loaded.module)
+    module, details, warnings = _thinned(spec, loaded.module, timing)
     progress("export", steps - 1, steps)
     result = export_onnx(
         module,
@@ -279,7 +293,9 @@ def export_from_spec(spec: ExportSpec, progress: Progress = silent) -> ExportRes
     )
 
 
-def _thinned(spec: ExportSpec, module: nn.Module) -> tuple[nn.Module, dict[str, Any], list[str]]:
+def _thinned(
+    spec: ExportSpec, module: nn.Module, timing: Timing | None
+) -> tuple[nn.Module, dict[str, Any], list[str]]:
     """The module without the channels and weights that shall go; reports and warnings."""
     bound = bind_inputs(module, spec.traced_inputs)
     before = asdict(count_cost(module, bound))
@@ -289,7 +305,12 @@ def _thinned(spec: ExportSpec, module: nn.Module) -> tuple[nn.Module, dict[str, 
         require_torch("torch_pruning")
         from trtbuild.pytorch.prune import prune_channels  # slow to import
 
-        pruned = prune_channels(module, spec.traced_inputs, spec.prune)
+        inputs = spec.traced_inputs
+        with contextlib.ExitStack() as stack:
+            latency = None
+            if spec.prune.latency is not None and timing is not None:
+                latency = stack.enter_context(timing(module, inputs))
+            pruned = prune_channels(module, inputs, spec.prune, latency=latency)
         module = pruned.module
         details["pruning"] = pruned.report.as_dict()
         details["cost"]["exported"] = asdict(pruned.report.after)

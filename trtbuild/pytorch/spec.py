@@ -58,7 +58,7 @@ MASK_METHODS = ("l1", "random")
 SCOPES = ("local", "global", "isomorphic")
 """Among which channels one is ranked: its layer's, all, or those of layers of the same structure."""
 
-PRUNES = ("ratio", "macs", "parameters", "layer_ratios", "head_ratio")
+PRUNES = ("ratio", "macs", "parameters", "latency", "layer_ratios", "head_ratio")
 """The options that say how much shall go."""
 
 _FLOAT_TYPES = ("float32", "float16", "bfloat16", "float64")
@@ -306,6 +306,10 @@ class PruneSpec:
         None, "In place of --prune: at most this share of the parameters is left.",
         flag="--prune-params", metavar="SHARE", essential=True,
     )  # fmt: skip
+    latency: float | None = option(
+        None, "In place of --prune: at most this share of the latency is left, measured on this machine.",
+        flag="--prune-latency", metavar="SHARE", essential=True,
+    )  # fmt: skip
     loss: str | None = option(
         None, "package.module:function or script.py:function: takes the module, returns its loss on data.",
         flag="--prune-loss", metavar="FUNCTION",
@@ -319,7 +323,7 @@ class PruneSpec:
                     f"pruning {label} {ratio} is out of range: it is a share, at least 0 and below 1 "
                     "(0.5 removes half of the channels)."
                 )
-        for share in (self.macs, self.parameters):
+        for share in (self.macs, self.parameters, self.latency):
             if share is not None and not 0 < share <= 1:
                 raise OptionError(
                     f"a budget of {share} is out of range: it is the share that is left, above 0, at most 1."

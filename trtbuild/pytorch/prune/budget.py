@@ -1,4 +1,4 @@
-"""How much has to go for a budget: multiply-accumulates or parameters that may be left, found by halving."""
+"""How much has to go for a budget of products, parameters or latency that may be left, found by halving."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.prune.cutting import cut
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from trtbuild.pytorch.cost import Cost
@@ -21,11 +23,13 @@ __all__ = ["has_budget", "within_budget"]
 
 _HALVINGS = 8
 """The ratio is then known to a third of a point, below what rounding allows."""
+_HALVINGS_BY_CLOCK = 6
+"""Each is measured, and a clock tells no finer differences."""
 
 
 def has_budget(spec: PruneSpec) -> bool:
     """Return whether a budget says how much goes, and not a ratio."""
-    return spec.macs is not None or spec.parameters is not None
+    return any(wish is not None for wish in (spec.macs, spec.parameters, spec.latency))
 
 
 def within_budget(base: nn.Module, inputs: BoundInputs, plan: CutPlan, dense: Cost) -> CutPlan:
@@ -38,14 +42,17 @@ def within_budget(base: nn.Module, inputs: BoundInputs, plan: CutPlan, dense: Co
         dense: what `base` takes.
 
     Raises:
-        OptionError: not even the largest ratio meets it, or the products cannot be counted.
+        OptionError: not even the largest ratio meets it, or what it limits cannot be counted or measured.
     """
 
     def tried(ratio: float) -> tuple[float, CutPlan]:
         """By how much a ratio is over the budget (1 is right), and its plan."""
         wish = replace(plan, spec=replace(plan.spec, ratio=ratio, steps=1))
-        left = count_cost(cut(base, inputs, wish, one_by_one=False, check=False).module, inputs)
-        return _over(left, dense, plan.spec), replace(plan, spec=replace(plan.spec, ratio=ratio))
+        module = cut(base, inputs, wish, one_by_one=False, check=False).module
+        over = _over(count_cost(module, inputs), dense, plan.spec)
+        if plan.spec.latency is not None:
+            over = max(over, _measured(module, plan.latency) / plan.spec.latency)
+        return over, replace(plan, spec=replace(plan.spec, ratio=ratio))
 
     low, high = 0.0, plan.spec.max_ratio
     best, found = tried(high)
@@ -55,7 +62,7 @@ def within_budget(base: nn.Module, inputs: BoundInputs, plan: CutPlan, dense: Co
             "times as much is left as it allows. Layers that give the output, and what is coupled with them, "
             "keep their width; --prune-max-ratio 0.95 allows more."
         )
-    for _ in range(_HALVINGS):
+    for _ in range(_HALVINGS if plan.spec.latency is None else _HALVINGS_BY_CLOCK):
         middle = (low + high) / 2
         over, plan_there = tried(middle)
         if over > 1:
@@ -77,4 +84,13 @@ def _over(left: Cost, dense: Cost, spec: PruneSpec) -> float:
         shares.append(left.macs / dense.macs / spec.macs)
     if spec.parameters is not None:
         shares.append(left.parameters / dense.parameters / spec.parameters)
-    return max(shares)
+    return max(shares, default=0.0)
+
+
+def _measured(module: nn.Module, latency: Callable[[nn.Module], float] | None) -> float:
+    if latency is None:
+        raise OptionError(
+            "a budget of latency needs a measurement: prune_channels(..., latency=function), which takes a "
+            "module and returns its share of the latency; the commands bring one."
+        )
+    return latency(module)

@@ -158,6 +158,7 @@ def prune_channels(
     importance: Callable[[Any], Any] | None = None,
     loss: Callable[[nn.Module], torch.Tensor] | None = None,
     after_step: Callable[[nn.Module, int, int], None] | None = None,
+    latency: Callable[[nn.Module], float] | None = None,
     rewrites: Sequence[BlockRewrite] = (),
 ) -> PruneResult:
     """Remove channels from a copy of `module`.
@@ -174,6 +175,7 @@ def prune_channels(
             or one a sample, which ``hessian`` makes use of. None takes what ``spec.loss`` names.
         after_step: called after every step with the module, the step (from 1) and the number of
             steps; trains the module in place.
+        latency: takes a module and returns its share of the latency, for a budget of it (``spec.latency``).
         rewrites: plug-ins that give blocks a form whose channels can be pruned, see
             `trtbuild.pytorch.prune.rewrites`; installed ones are asked as well.
 
@@ -188,7 +190,17 @@ def prune_channels(
         importance = make_importance(spec.criterion)
     with torch.inference_mode(mode=False):  # copies made in it could not have gradients
         base, rewritten = _prepared(module, bound, rewrites)
-        return _prune(base, rewritten, bound, spec, importance, loss, after_step)
+        plan = CutPlan(
+            spec=spec,
+            importance=importance,
+            round_to=spec.round_to,
+            kept={},
+            ratios=_ratios(base, spec),
+            attention=(),
+            loss=loss,
+            latency=latency,
+        )
+        return _prune(base, rewritten, bound, plan, after_step)
 
 
 def _named_loss(spec: PruneSpec) -> Callable[[nn.Module], torch.Tensor]:
@@ -219,22 +231,12 @@ def _prune(
     base: nn.Module,
     rewritten: tuple[tuple[str, str], ...],
     bound: BoundInputs,
-    spec: PruneSpec,
-    importance: Callable[[Any], Any],
-    loss: Callable[[nn.Module], torch.Tensor] | None,
+    plan: CutPlan,
     after_step: Callable[[nn.Module, int, int], None] | None,
 ) -> PruneResult:
-    prospect = survey(base, bound, spec, None if loss is not None else importance)
-    ratios = _ratios(base, spec)
-    plan = CutPlan(
-        spec=spec,
-        importance=importance,
-        round_to=spec.round_to,
-        kept=prospect.kept,
-        ratios=ratios,
-        attention=prospect.attention,
-        loss=loss,
-    )
+    spec = plan.spec
+    prospect = survey(base, bound, spec, None if plan.loss is not None else plan.importance)
+    plan = replace(plan, kept=prospect.kept, attention=prospect.attention)
     if has_budget(spec):
         plan = within_budget(base, bound, plan, prospect.cost)
     done, plan = _cut_what_can_be(base, bound, plan, mixes=prospect.mixes)

@@ -38,6 +38,7 @@ class CutPlan:
         attention: blocks with heads.
         loss: gives the loss whose gradients rank channels, or None.
         after_step: fine-tunes between steps: ``after_step(module, step, steps)``, or None.
+        latency: takes a module and returns its share of the latency, for budgets of it; or None.
     """
 
     spec: PruneSpec
@@ -48,6 +49,7 @@ class CutPlan:
     attention: tuple[Attention, ...]
     loss: Callable[[nn.Module], torch.Tensor] | None = None
     after_step: Callable[[nn.Module, int, int], None] | None = None
+    latency: Callable[[nn.Module], float] | None = None
 
     def part(self, name: str, step: int, ratio: float | None = None) -> float:
         """Return the share of what is left that goes in `step`, of a ratio of the dense network.
