@@ -17,7 +17,7 @@ from trtbuild.cli import failure
 from trtbuild.diff import compare as diff
 from trtbuild.enums import StrEnum
 from trtbuild.files import make_directory, write_text
-from trtbuild.jobs import bench, check, verify
+from trtbuild.jobs import bench, check, compress_record, verify
 from trtbuild.latency import baseline, layer_times
 from trtbuild.latency.conditions import Conditions, Device
 from trtbuild.latency.regress import LatencyVerdict
@@ -58,6 +58,9 @@ def schemas() -> dict[str, dict[str, Any]]:
             schema_of(layer_times.LayerTimes), layer_times.SCHEMA, layer_times.VERSION
         ),
         failure.SCHEMA: _named(schema_of(failure.Failure), failure.SCHEMA, failure.VERSION),
+        compress_record.SCHEMA: _named(
+            schema_of(compress_record.Compression), compress_record.SCHEMA, compress_record.VERSION
+        ),
         check.SCHEMA: _named(schema_of(check.NetworkCheck), check.SCHEMA, check.VERSION),
         bench.SCHEMA: _named(_object(latency, tuple(latency)), bench.SCHEMA, bench.VERSION),
     }

@@ -11,6 +11,8 @@ from .calibration import CalibrateOptions as CalibrateOptions
 from .calibration import calibrate as calibrate
 from .calibration import load_calibration as load_calibration
 from .calibration.histograms import Listener as Listener
+from .compress_call import Compressed as Compressed
+from .compress_call import compress as compress
 from .data import DataRecipe as DataRecipe
 from .data import Preprocess as Preprocess
 from .data import open_data as open_data
@@ -33,6 +35,9 @@ from .errors import OutputError as OutputError
 from .errors import TrtbuildError as TrtbuildError
 from .jobs.bench import BenchResult as BenchResult
 from .jobs.bench import bench as bench
+from .jobs.compress_record import Compression as Compression
+from .jobs.compress_record import CompressionPoint as CompressionPoint
+from .jobs.compress_record import CompressionStep as CompressionStep
 from .jobs.diff import diff_engines as diff_engines
 from .jobs.engine import build_engine as build_engine
 from .jobs.engine import load as load

@@ -108,6 +108,7 @@ BuildOptions = TypedDict(  # noqa: UP013 - one of them is called float
         "prune_criterion": str,
         "prune_heads": float | str,
         "prune_ignore": Sequence[str] | str,
+        "prune_latency": float | str,
         "prune_layer": Sequence[str] | str,
         "prune_loss": str,
         "prune_macs": float | str,

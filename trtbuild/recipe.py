@@ -17,6 +17,7 @@ from trtbuild.options.fields import group, option
 from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT, MeasureOptions
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
+from trtbuild.options.training import parse_stage_drop, stage_drop_text
 from trtbuild.options.tune import TuneOptions
 from trtbuild.plugins import BACKEND
 from trtbuild.pytorch.spec import (
@@ -72,20 +73,6 @@ def _batch_sizes(text: str) -> int:
             f"cannot be '{text}': a batch has at least one sample; write for example 1,8,32"
         )
     return size
-
-
-def _stage_drop(text: str) -> tuple[str, float]:
-    stage, equals, number = text.partition("=")
-    try:
-        if equals and stage:
-            return stage, float(number)
-    except ValueError:
-        pass
-    raise ValueError(f"'{text}' is not STAGE=POINTS, for example pruned=2")
-
-
-def _stage_drop_text(given: tuple[str, float]) -> str:
-    return f"{given[0]}={given[1]!r}"
 
 
 @dataclass(frozen=True)

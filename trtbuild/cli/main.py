@@ -40,6 +40,8 @@ _COMMANDS = {
     "rebuild": "Do the build of a manifest again, and say what differs.",
     "export": "Make a checked ONNX file from a PyTorch module.",
     "prune": "Remove channels of a PyTorch module.",
+    "compress": "Prune and train a PyTorch module in rounds, and build it in INT8, within limits.",
+    "tune": "Train a PyTorch module, pruned or not, by a function of yours, and save it.",
     "qat": "Train a PyTorch module with TensorRT's rounding in it, and write its Q/DQ network.",
     "optimize": "Run graph passes over an ONNX file.",
     "calibrate": "Find the range of every tensor that will be INT8.",

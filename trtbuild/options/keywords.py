@@ -92,12 +92,13 @@ def _walk(
         yield from _walk(part.group.kind, place, part.group.file_only)
 
 
-def recipe_values(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+def recipe_values(cls: type, given: Mapping[str, Any], command: str = "engine") -> dict[str, Any]:
     """Return keyword arguments as values of a recipe, group by group; see `trtbuild.options.values.make`.
 
     Args:
         cls: the recipe's dataclass.
         given: name -> value; texts are read as on the command line, numbers are in the flag's unit.
+        command: whose options these are.
 
     Raises:
         OptionError: there is no such option (the nearest is named), or a value of a wrong type or range.
@@ -106,18 +107,18 @@ def recipe_values(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
-            raise OptionError(f"there is no option '{name}'{_nearest(name, known)}.")
+            raise OptionError(f"there is no option '{name}'{_nearest(name, known, command)}.")
         if value is not None:
             values = merge(values, _placed(name, known[name], value))
     return values
 
 
-def _nearest(name: str, known: Mapping[str, Keyword]) -> str:
+def _nearest(name: str, known: Mapping[str, Keyword], command: str) -> str:
     found = difflib.get_close_matches(name, known, 1)
     if not found:
         parts = name.replace("-", "_")
         found = [one for one in known if parts in one or one in parts][:1]
-    return f" (did you mean '{found[0]}'?)" if found else "; trtbuild engine --help-all has all"
+    return f" (did you mean '{found[0]}'?)" if found else f"; trtbuild {command} --help-all has all"
 
 
 def _placed(name: str, keyword: Keyword, value: Any) -> dict[str, Any]:

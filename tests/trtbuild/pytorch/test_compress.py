@@ -1,0 +1,333 @@
+"""Compression in rounds: limits, what is kept, a run that was interrupted, and functions that are wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import jsonschema
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("torch_pruning")
+
+from safetensors.torch import load_file  # noqa: E402
+from torch import nn  # noqa: E402
+
+from tests.command import trtbuild  # noqa: E402
+from tools.write_schemas import schemas  # noqa: E402
+from trtbuild import OptionError, compress  # noqa: E402
+from trtbuild.cli.main import run  # noqa: E402
+from trtbuild.jobs.compress_plan import Kind, is_due, plan_steps, verdict_of  # noqa: E402
+from trtbuild.jobs.compress_record import Compression, CompressionPoint, CompressionStep  # noqa: E402
+from trtbuild.pytorch import InputSpec  # noqa: E402
+from trtbuild.pytorch.inputs import bind_inputs  # noqa: E402
+from trtbuild.pytorch.prune import prune_channels  # noqa: E402
+from trtbuild.pytorch.session_module import SessionModule  # noqa: E402
+from trtbuild.pytorch.sparsity import two_four_mask  # noqa: E402
+from trtbuild.pytorch.spec import PruneSpec  # noqa: E402
+from trtbuild.runtime.onnxruntime import open_session  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# `calls` counts what has been trained in this process; training number `stop_at` is interrupted half-way.
+SOURCE = """
+import numpy as np
+import torch
+from torch import nn
+
+calls, stop_at, teachers = [], None, []
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
+    )
+
+def images():
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(64, 1, 8, 8)).astype(np.float32))
+
+def step(module, wanted):
+    module.train()
+    optimizer = torch.optim.SGD(module.parameters(), 0.05)
+    for rows in torch.randperm(64).split(16):
+        loss = nn.functional.mse_loss(module(images()[rows]), wanted[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+def train(module, teacher=None):
+    calls.append("train")
+    if len(calls) == stop_at:
+        raise KeyboardInterrupt
+    teachers.append(teacher)
+    step(module, torch.zeros(64, 10))
+
+def epoch(module, epoch, epochs):
+    calls.append((epoch, epochs))
+    if len(calls) == stop_at:
+        step(module, torch.ones(64, 10))
+        raise KeyboardInterrupt
+    step(module, torch.zeros(64, 10))
+    return 0.5
+
+def evaluate(module):
+    # how near the answers are to those of the network as made
+    with torch.no_grad():
+        wanted = net().eval()(images())
+        return 100 - 100 * float((module(images()) - wanted).abs().mean())
+
+def fails(module):
+    raise RuntimeError("no data today")
+
+def nan(module):
+    next(module.parameters()).data.fill_(float("nan"))
+
+def nothing(module):
+    pass
+
+def other(module):
+    return nn.Identity()
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "compress_nets.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import compress_nets
+
+    np.savez("data.npz", x=compress_nets.images().numpy())
+    yield compress_nets
+    sys.modules.pop("compress_nets", None)
+
+
+ASKED = "compress_nets:net --input 2x1x8x8 --dynamic batch --evaluate compress_nets:evaluate"
+COMPRESS = f"compress {ASKED} --backend onnxruntime --no-latency --no-int8 --prune-steps 2"
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(nets, tmp_path, capsys) -> None:
+    line = [*COMPRESS.split(), "--prune", "0.5", "--max-drop", "99", "--train",
+            "compress_nets:epoch", "--epochs", "2", "--json", "-q"]  # fmt: skip
+    assert run([*line, "-o", "whole"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    jsonschema.validate(whole, schemas()["trtbuild.compression"])
+    assert nets.calls == [(0, 2), (1, 2), (0, 2), (1, 2)]
+    assert [point["stage"] for point in whole["done"][-1]["points"]] == ["folded"]
+    first, last = whole["done"][0]["points"][0], whole["done"][-1]["points"][0]
+    assert 0.2 * first["macs"] < last["macs"] < 0.4 * first["macs"]
+    module = prune_channels(nets.net(), [InputSpec((2, 1, 8, 8))], PruneSpec(0.5)).module
+    assert (
+        load_file(tmp_path / "whole/module/weights.safetensors")["3.weight"].shape
+        == module[3].weight.shape
+    )
+    assert whole["met"] is True
+    assert whole["chosen"] == 2
+
+    nets.calls.clear()
+    nets.stop_at = 4
+    assert run([*line, "-o", "parts"]) == 130
+    so_far = json.loads((tmp_path / "parts/compression.json").read_text())
+    assert [one["step"] for one in so_far["done"]][-1] == "train 2, epoch 1 of 2"
+    capsys.readouterr()
+    nets.stop_at = None
+    nets.calls.clear()
+    assert run([*line, "-o", "parts"]) == 0
+    assert nets.calls == [(1, 2)]
+    assert json.loads(capsys.readouterr().out)["chosen"] == 2
+    folders = [tmp_path / name / "module" for name in ("whole", "parts")]
+    one, other = (load_file(folder / "weights.safetensors") for folder in folders)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+    nets.calls.clear()  # a finished run has nothing left to do
+    assert run([*line, "-o", "parts"]) == 0
+    assert nets.calls == []
+
+
+def test_a_budget_that_cannot_be_met_keeps_what_meets_it(nets, tmp_path, capsys) -> None:
+    line = [
+        *COMPRESS.replace("--no-int8", "--data data.npz --effort fast").split(),
+        "--prune",
+        "0.5",
+    ]
+    said = trtbuild(capsys, *line, "--train", "compress_nets:train", "--teacher", "--max-drop", "0.5",
+                    "--report", "page.html", "-o", "out")  # fmt: skip
+    assert said.code == 1
+    told = " ".join(said.out.split())
+    assert "FAILED: the budget cannot be met: the trained module of round 1 loses" in told
+    assert "kept is the module as loaded, with 100% of the multiply-accumulates" in told
+    record = json.loads((tmp_path / "out/compression.json").read_text())
+    assert record["met"] is False
+    assert record["chosen"] == 0
+    stages = [point["stage"] for done in record["done"] for point in done["points"]]
+    build = ["folded", "weights", "form", "engine"]
+    assert stages == ["loaded", "folded", "pruned", "tuned", *build]
+    assert (tmp_path / "out" / record["done"][-1]["points"][-1]["path"]).is_file()
+    macs = [done["points"][0]["macs"] for done in record["done"]]
+    assert 0.45 < macs[1] / macs[0] <= 0.4**0.5  # widths of 16 go by four
+    assert "evaluation over MACs" in (tmp_path / "page.html").read_text()
+    (teacher,) = nets.teachers
+    assert teacher[0].weight.shape[0] == 16
+
+
+def test_two_four_zeros_hold_through_the_training(nets, tmp_path) -> None:
+    line = [*COMPRESS.split()[:-2], "--sparsity", "2:4", "--train", "compress_nets:train"]
+    assert run([*line, "-o", "out", "-q"]) == 0
+    weight = load_file(tmp_path / "out/module/weights.safetensors")["3.weight"]
+    assert torch.equal(weight, weight * two_four_mask(weight, 1))
+    assert (weight == 0).float().mean() == 0.5
+
+
+def test_what_was_tuned_loads_as_weights_and_goes_on_after_an_epoch(nets, tmp_path, capsys) -> None:
+    line = [
+        "tune",
+        *ASKED.split(),
+        "--train",
+        "compress_nets:epoch",
+        "--epochs",
+        "3",
+        "-o",
+        "out",
+        "-q",
+    ]
+    nets.stop_at = 3
+    assert run(line) == 130
+    nets.stop_at = None
+    nets.calls.clear()
+    assert run(line) == 0
+    assert nets.calls == [(2, 3)]
+    assert sorted(path.name for path in (tmp_path / "out/0").iterdir()) == ["train-3"]
+    export = (
+        f"export {ASKED.split(' --evaluate', maxsplit=1)[0]} --weights out/module -o net.onnx -q"
+    )
+    assert run(export.split()) == 0
+    changed = trtbuild(capsys, *line, "--train-seed", "1")
+    assert "other in training.seed" in changed.sentence
+    assert run([*line, "--train-seed", "1", "--fresh"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--train compress_nets:fails", "'compress_nets:fails' raised RuntimeError: no data today"),
+        ("--train compress_nets:nan", "left NaN or infinite values in '0.weight'"),
+        ("--train compress_nets:other", "returned a Identity"),
+        ("--train compress_nets:nowhere", "has no 'nowhere'"),
+        ("--train compress_nets:stop_at", "no function"),
+        ("--train compress_nets:nothing --teacher best.pt", "no parameter 'teacher'"),
+        ("--train compress_nets:nothing --evaluate compress_nets:nothing", "finite number"),
+        ("--train compress_nets:nothing --evaluate compress_nets:fails", "raised RuntimeError"),
+        ("--train compress_nets:nothing --max-drop 100", "which is everything"),
+        ("--train compress_nets:nothing --max-stage-drop early=1", "knows no stage 'early'"),
+        ("", "nothing trains the module"),
+    ],
+)
+def test_a_wrong_function_is_said_in_a_sentence(nets, capsys, options, said) -> None:
+    torch.save(nets.net().state_dict(), "best.pt")
+    found = trtbuild(capsys, "tune", *ASKED.split(), *options.split())
+    assert said in found.sentence
+
+
+def test_what_compress_lacks_is_said_before_anything_is_done(nets, tmp_path, capsys) -> None:
+    train = ["--train", "compress_nets:train"]
+    assert "--prune-macs" in trtbuild(capsys, "compress", *ASKED.split(), *train).sentence
+    asked = ["compress", *ASKED.split(), *train, "--prune", "0.5"]
+    assert "--data" in trtbuild(capsys, *asked).sentence
+    without = [word for word in asked if "evaluate" not in word]
+    assert "--evaluate" in trtbuild(capsys, *without).sentence
+    assert not (tmp_path / "compressed").exists()
+
+
+def point(stage: str, number: int, lost: float, limit: float | None = None) -> CompressionPoint:
+    return CompressionPoint(stage, number, "", 90 - lost, lost, limit, 10, 100 // (number + 1), 40)
+
+
+def test_steps_that_serve_no_more_are_left_out() -> None:
+    steps = plan_steps(2, sparse=True, epochs=None, builds=True)
+    kinds = [Kind.LOADED, Kind.PRUNE, Kind.TRAIN, Kind.PRUNE, Kind.TRAIN, Kind.SPARSE, Kind.TRAIN]
+    assert [step.kind for step in steps] == [*kinds, *[Kind.BUILD] * 4]
+    assert [step.round for step in steps][-4:] == [3, 2, 1, 0]
+    record = Compression("net", {}, tuple(step.name for step in steps))
+
+    def due(record: Compression) -> str:
+        return next(s.name for s in steps if not record.has(s.name) and is_due(s, record))
+
+    def after(record: Compression, step: str, *points: CompressionPoint) -> Compression:
+        return record.having(CompressionStep(step, 0.0, points))
+
+    record = after(record, "loaded 0", point("loaded", 0, 0.0))
+    record = after(record, "prune 1", point("pruned", 1, 50.0))
+    assert due(record) == "train 1"
+    record = after(record, "train 1", point("tuned", 1, 0.5, 1.0))
+    record = after(record, "prune 2", point("pruned", 2, 50.0))
+    record = after(record, "train 2", point("tuned", 2, 2.0, 1.0))
+    assert due(record) == "2:4 3"  # from round 1
+    record = after(record, "2:4 3", point("sparse", 3, 3.0))
+    record = after(record, "train 3", point("tuned", 3, 0.9, 1.0))
+    assert due(record) == "build 3"
+    done = after(record, "build 3", point("folded", 3, 0.9), point("engine", 3, 1.0, 1.0))
+    assert verdict_of(done, steps, builds=True)[0] is False  # round 2 was not reached
+    missed = after(record, "build 3", point("folded", 3, 0.9), point("engine", 3, 1.2, 1.0))
+    assert due(missed) == "build 1"  # round 2 had lost too much before
+    missed = after(missed, "build 1", point("folded", 1, 0.5), point("engine", 1, 0.6, 1.0))
+    assert all(not is_due(step, missed) for step in steps if not missed.has(step.name))
+    assert "kept is round 1, with 50%" in verdict_of(missed, steps, builds=True)[1]
+
+
+def test_a_budget_of_latency_goes_by_what_is_measured() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 3)
+    )
+    inputs = [InputSpec((1, 3, 12, 12))]
+    asked = []
+
+    def share(candidate: nn.Module) -> float:
+        asked.append(candidate[0].out_channels)
+        return candidate[0].out_channels / 64
+
+    spec = PruneSpec(latency=0.5, ratio=0.0)
+    pruned = prune_channels(module, inputs, spec, latency=share)
+    assert asked
+    assert 0.4 * 64 <= pruned.module[0].out_channels <= 0.5 * 64
+    with pytest.raises(Exception, match="needs a measurement"):
+        prune_channels(module, inputs, spec)
+
+
+def test_a_session_stands_for_its_module_at_any_batch(nets, tmp_path) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()).eval()
+    path = tmp_path / "four.onnx"
+    inputs = [InputSpec((4, 1, 8, 8))]
+    from trtbuild.pytorch import export_onnx
+
+    export_onnx(module, inputs, path=path)
+    bound = bind_inputs(module, inputs)
+    images = torch.randn(10, 1, 8, 8)
+    network = SessionModule(open_session(path), bound, {"a": module(images[:4]), "b": None})
+    with torch.no_grad():
+        found = network(images)
+        torch.testing.assert_close(found["a"], module(images), rtol=0, atol=1e-5)
+    assert found["b"] is None
+
+
+def test_one_call_from_python_takes_objects(nets, tmp_path) -> None:
+    module = nets.net()
+    data = [nets.images()[start : start + 16] for start in range(0, 64, 16)]
+    found = compress(
+        module, nets.train, nets.evaluate, data, prune=0.5, max_drop=99, latency=False, effort="fast",
+        backend="onnxruntime", output=tmp_path / "small",
+    )  # fmt: skip
+    assert found.verdict == "PASSED"
+    assert found.engine.is_file()
+    assert found.int8_model.is_file()
+    assert found.report(tmp_path / "page.html").is_file()
+    assert module[0].weight.shape[0] == 16  # it stays as it is
+    assert load_file(found.module / "weights.safetensors")["0.weight"].shape[0] == 8
+    with pytest.raises(OptionError, match="trtbuild compress --help-all"):
+        compress(module, nets.train, nets.evaluate, data, surprising=1)

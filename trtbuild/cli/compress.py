@@ -1,0 +1,52 @@
+"""``trtbuild compress``: a PyTorch module becomes smaller in rounds, trained after each, and ends in INT8."""
+
+from __future__ import annotations
+
+import click
+
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
+from trtbuild.cli.output import Output, output_options
+from trtbuild.cli.report_options import ReportFiles, report_options
+from trtbuild.training_recipes import CompressRecipe
+
+__all__ = ["command"]
+
+_LINE = "compress nets:build --input 1x3x32x32 --data calib.npz --evaluate nets:evaluate"
+
+
+@click.command(
+    "compress",
+    cls=SectionedCommand,
+    examples=(
+        (
+            f"{_LINE} --train nets:train --prune-macs 0.5 --prune-steps 3 --max-drop 1",
+            "half of the products in three rounds, and INT8, for one point",
+        ),
+        (
+            f"{_LINE} --train nets:one_epoch --epochs 20 --teacher --prune-latency 0.6",
+            "train(module, epoch, teacher) is one epoch, and learns from the module as loaded",
+        ),
+    ),
+)
+@click.argument("module")
+@recipe_options(CompressRecipe, file=True)
+@report_options
+@output_options
+def command(*, module: str, given: Given[CompressRecipe], files: ReportFiles, out: Output) -> int:
+    """Make MODULE (package.module:factory) smaller within limits, and build it in INT8.
+
+    Channels go in rounds, the function of --train trains what is left after each, and the function of
+    --evaluate says how good it is: of the module as loaded, of every round, and of the engine. Every limit
+    counts from the module as loaded. An interrupted run goes on where it was with the same command.
+    """
+    recipe = given.make(source={"target": module})
+    from trtbuild.jobs import compress as job
+    from trtbuild.report.compress import compress_report
+
+    with out.progress() as progress:
+        outcome = job.compress(recipe, progress, files.besides(*given.files))
+    report = compress_report(outcome)
+    out.show(report)
+    files.write(report)
+    return 0 if outcome.passed else 1

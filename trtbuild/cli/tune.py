@@ -1,0 +1,52 @@
+"""``trtbuild tune``: the user's function trains a PyTorch module, and it is saved to be loaded anywhere."""
+
+from __future__ import annotations
+
+import click
+
+from trtbuild.cli.help import SectionedCommand
+from trtbuild.cli.option_fields import Given, recipe_options
+from trtbuild.cli.output import Output, output_options
+from trtbuild.cli.report_options import ReportFiles, report_options
+from trtbuild.training_recipes import TuneRecipe
+
+__all__ = ["command"]
+
+_LINE = "tune nets:build --weights pruned --input 1x3x32x32"
+
+
+@click.command(
+    "tune",
+    cls=SectionedCommand,
+    examples=(
+        (f"{_LINE} --train nets:train -o tuned", "what `trtbuild prune` wrote, trained"),
+        (
+            f"{_LINE} --train nets:one --epochs 20 --teacher best.pt -o tuned",
+            "20 epochs that learn from the dense module",
+        ),
+        (
+            "engine nets:build --weights tuned/module --input 1x3x32x32 --int8 --data calib.npz",
+            "what comes next",
+        ),
+    ),
+)
+@click.argument("module")
+@recipe_options(TuneRecipe, file=True)
+@report_options
+@output_options
+def command(*, module: str, given: Given[TuneRecipe], files: ReportFiles, out: Output) -> int:
+    """Train MODULE (package.module:factory) by the function of --train, and save it.
+
+    MODULE may be pruned already (--weights of what `trtbuild prune` wrote). With --epochs, an interrupted run
+    goes on after the last epoch with the same command.
+    """
+    recipe = given.make(source={"target": module})
+    from trtbuild.jobs import compress as job
+    from trtbuild.report.compress import compress_report
+
+    with out.progress() as progress:
+        outcome = job.tune(recipe, progress, files.besides(*given.files))
+    report = compress_report(outcome)
+    out.show(report)
+    files.write(report)
+    return 0 if outcome.passed else 1

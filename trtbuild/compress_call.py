@@ -1,0 +1,152 @@
+"""One call from a PyTorch module and two functions of the user's to a smaller module and its INT8 engine.
+
+It makes the recipe that ``trtbuild compress`` would make, and does its job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.errors import OptionError
+from trtbuild.options.keywords import recipe_values
+from trtbuild.options.values import make
+from trtbuild.progress import Progress, silent
+from trtbuild.training_recipes import CompressRecipe
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from trtbuild.jobs.compress import CompressOutcome
+    from trtbuild.jobs.compress_record import Compression
+    from trtbuild.options.data import Data
+    from trtbuild.report.model import Report
+
+__all__ = ["Compressed", "compress"]
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What came out of `compress`.
+
+    Attributes:
+        record: every step and everything that was judged; the same is in ``compression.json``.
+        folder: of the run.
+    """
+
+    record: Compression
+    folder: Path
+
+    @property
+    def verdict(self) -> str:
+        """``PASSED``, ``FAILED`` (the last round was not reached within the limits) or ``NOT JUDGED``."""
+        return {True: "PASSED", False: "FAILED", None: "NOT JUDGED"}[self.record.met]
+
+    @property
+    def why(self) -> str:
+        """Why the verdict is what it is, in a sentence."""
+        return self.record.why
+
+    @property
+    def module(self) -> Path | None:
+        """The folder of the module that is kept, for ``weights=``; None where nothing meets the limits."""
+        return self.folder / self.record.module if self.record.module else None
+
+    @property
+    def engine(self) -> Path | None:
+        """The engine of that module; None where none was built, or none runs here."""
+        return self._path("engine")
+
+    @property
+    def int8_model(self) -> Path | None:
+        """The network of that module with explicit Q/DQ in TensorRT's form; None of a run without INT8."""
+        return self._path("form")
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML page with every step and the paths over work and latency, and return its path.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        from trtbuild.files import write_text
+        from trtbuild.report.html import to_html
+
+        place = Path(path)
+        write_text(place, to_html(self._as_report))
+        return place
+
+    @cached_property
+    def _as_report(self) -> Report:
+        from trtbuild.report.compress import compress_report
+
+        return compress_report(self._outcome)
+
+    @property
+    def _outcome(self) -> CompressOutcome:
+        from trtbuild.jobs.compress import CompressOutcome
+
+        return CompressOutcome(self.record, self.folder, 0)
+
+    def _path(self, stage: str) -> Path | None:
+        for point in self.record.points:
+            if point.round == self.record.chosen and point.stage == stage and point.path:
+                return self.folder / point.path
+        return None
+
+    def __repr__(self) -> str:
+        return f"<{self.verdict}: {self.why}; in '{self.folder}'>"
+
+
+def compress(
+    module: Any,
+    train: Callable[..., Any] | str,
+    evaluate: Callable[..., Any] | str,
+    data: Data | None = None,
+    *,
+    progress: Progress = silent,
+    **options: Any,
+) -> Compressed:
+    """Make a PyTorch module smaller in rounds within limits, and build it in INT8.
+
+    The same as ``trtbuild compress``: channels go (``prune_macs=0.5, prune_steps=3``), `train` trains what is
+    left, `evaluate` says how good it is, and so on; then come 2:4 zeros where asked for (``sparsity="2:4"``),
+    and the engine. A round that loses more than ``max_drop`` ends the pruning, and what came before is kept.
+    The same call goes on with a run that was interrupted.
+
+    Args:
+        module: ``package.module:factory``, or a `torch.nn.Module`, which stays as it is.
+        train: trains the module that it is given in place, or returns it; with ``epochs=20`` it is one
+            epoch. Parameters of it named ``epoch``, ``epochs`` and, with ``teacher=True``, ``teacher`` are
+            filled in.
+        evaluate: returns how good a module is: a number, higher is better. It gets engines, too, behind the
+            interface of the module, and calls nothing else of it.
+        data: what calibrates; see `trtbuild.build`. A module's inputs are read off it without ``input``.
+        progress: told of every step.
+        **options: every option of ``trtbuild compress`` under its name (``max_drop=1``, ``output="small"``).
+
+    Raises:
+        InputError: the module, the data, an option or a function is wrong; the steps that are done stay.
+        MissingError: torch, a package or a backend that is needed does not work here.
+    """
+    from trtbuild.jobs.compress import compress as job
+
+    given = {"train": train, "evaluate": evaluate, **options}
+    if data is not None:
+        given["data"] = data
+    for taken in ("source", "training"):
+        if taken in options:
+            raise OptionError(f"'{taken}' is no option; give the module and the functions first.")
+    values = recipe_values(CompressRecipe, given, "compress")
+    values["source"] = {**values.get("source", {}), "target": module}
+    if not isinstance(module, str) and "inputs" not in values:
+        from trtbuild.pytorch.from_data import inputs_of
+
+        values["inputs"], values["data"]["data"] = inputs_of(
+            module, values.get("data", {}).get("data")
+        )
+        values.setdefault("dynamic", ("batch",))
+    outcome = job(make(CompressRecipe, values), progress)
+    return Compressed(outcome.record, outcome.folder)

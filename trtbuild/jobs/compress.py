@@ -1,0 +1,287 @@
+"""A module becomes smaller in rounds, its user trains it after each, and at the end stands its engine."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.backends import choose_backend
+from trtbuild.errors import OptionError, in_one_tree
+from trtbuild.files import file_digest, make_directory, staged_files
+from trtbuild.jobs.compress_build import build_step
+from trtbuild.jobs.compress_plan import (
+    Kind,
+    Step,
+    chosen_round,
+    is_due,
+    plan_steps,
+    verdict_of,
+)
+from trtbuild.jobs.compress_record import FILE, Compression, CompressionStep, begin, write_record
+from trtbuild.jobs.compress_steps import (
+    Held,
+    Setting,
+    load_step,
+    module_at,
+    prune_step,
+    save_module,
+    sparse_step,
+    train_step,
+)
+from trtbuild.jobs.paths import Besides, check_paths, data_inputs, named_inputs
+from trtbuild.options.values import to_table
+from trtbuild.progress import Progress, silent
+from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, with_axes
+from trtbuild.training_recipes import CompressRecipe, TuneRecipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["CompressOutcome", "compress", "tune"]
+
+MODULE = "module"
+"""The folder of the module that is kept, in the folder of the run."""
+
+# What does not change what comes out, or is looked at apart.
+_FREE = frozenset(("output", "fresh", "source.weights"))
+
+
+@dataclass(frozen=True)
+class CompressOutcome:
+    """What came of a run.
+
+    Attributes:
+        record: everything that was done and judged; the same is in ``compression.json``.
+        folder: of the run.
+        resumed: steps that an earlier run had done already.
+        warnings: what loading the module had to say.
+    """
+
+    record: Compression
+    folder: Path
+    resumed: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether no limit was missed."""
+        return self.record.met is not False
+
+
+@in_one_tree()
+def compress(
+    recipe: CompressRecipe, progress: Progress = silent, besides: Besides | None = None
+) -> CompressOutcome:
+    """Prune and train in rounds, make 2:4 zeros, fold, export and build in INT8, all within the limits.
+
+    After every step the folder holds what was done; the same call goes on from there. A round that loses more
+    than it may ends the pruning, and what came before it is kept. Of the rounds that are left the smallest is
+    built, and the one before it where its engine loses too much.
+
+    Args:
+        recipe: what is compressed, by which functions, how far.
+        progress: told of every step.
+        besides: files that are read and written besides.
+
+    Raises:
+        InputError: the module, the data, an option or a function of the user's is wrong; what is done stays.
+        OutputError: the folder cannot be written.
+        MissingError: torch or a backend does not work here.
+    """
+    if recipe.prune is None and recipe.sparsity is None:
+        raise OptionError(
+            "say what shall go: --prune-macs 0.5, --prune 0.3 or --sparsity 2:4; `trtbuild tune` only trains."
+        )
+    if recipe.training.evaluate is None:
+        raise OptionError(
+            "nothing says how good a module is: --evaluate package.module:function or script.py:function."
+        )
+    if recipe.int8 and recipe.data.data is None:
+        raise OptionError("INT8 needs data to calibrate on: --data; or --no-int8.")
+    rounds = 0 if recipe.prune is None else recipe.prune.steps
+    steps = plan_steps(
+        rounds,
+        sparse=recipe.sparsity is not None,
+        epochs=recipe.training.epochs,
+        builds=True,
+    )
+    return _run(recipe, steps, rounds, None, progress, besides)
+
+
+@in_one_tree()
+def tune(
+    recipe: TuneRecipe, progress: Progress = silent, besides: Besides | None = None
+) -> CompressOutcome:
+    """Let the user's function train a module, and save it so that it loads as weights of its factory.
+
+    Args:
+        recipe: what is trained, by what.
+        progress: told of every step.
+        besides: files that are read and written besides.
+
+    Raises:
+        InputError: the module, an option or a function of the user's is wrong; what is done stays.
+        OutputError: the folder cannot be written.
+        MissingError: torch is not installed.
+    """
+    allowance = recipe.allowance
+    if allowance.limits and recipe.training.evaluate is None:
+        raise OptionError("a limit needs --evaluate, which says how good the module is.")
+    steps = plan_steps(0, sparse=False, epochs=recipe.training.epochs, builds=False)
+    given = CompressRecipe(
+        source=recipe.source,
+        inputs=recipe.inputs,
+        dynamic=recipe.dynamic,
+        training=recipe.training,
+        allowance=allowance,
+        teacher=recipe.teacher is not None,
+        int8=False,
+        latency=None,
+        fresh=recipe.fresh,
+        output=recipe.output,
+    )
+    return _run(given, steps, 0, recipe.teacher, progress, besides)
+
+
+def _run(
+    recipe: CompressRecipe,
+    steps: tuple[Step, ...],
+    rounds: int,
+    teacher: Path | None,
+    progress: Progress,
+    besides: Besides | None,
+) -> CompressOutcome:
+    """Do the steps that are not done and are due."""
+    setting, warnings = _setting(recipe, rounds, teacher, progress, besides, builds=_builds(steps))
+    folder = make_directory(recipe.output)
+    asked = dict(sorted(_asked(recipe, teacher)))
+    names = tuple(step.name for step in steps)
+    fresh = Compression(recipe.source.name, asked, names)
+    record = begin(fresh, folder, anew=recipe.fresh)
+    resumed, held = len(record.done), Held()
+    write_record(record, folder)
+    for number, step in enumerate(steps):
+        progress("compress", number, len(steps))
+        if record.has(step.name) or not is_due(step, record):
+            continue
+        before = record.folder_of(step.round)
+        record = record.having(_done(setting, step, record, held))
+        write_record(record, folder)
+        if step.epoch:
+            shutil.rmtree(folder / before, ignore_errors=True)  # of the epoch before
+    progress("compress", len(steps), len(steps))
+    record = _finished(setting, record, steps)
+    write_record(record, folder)
+    return CompressOutcome(record, folder, resumed, warnings)
+
+
+def _builds(steps: tuple[Step, ...]) -> bool:
+    return any(step.kind is Kind.BUILD for step in steps)
+
+
+_DO: Mapping[Kind, Callable[[Setting, Step, Compression, Held], CompressionStep]] = {
+    Kind.LOADED: load_step,
+    Kind.PRUNE: prune_step,
+    Kind.SPARSE: sparse_step,
+    Kind.TRAIN: train_step,
+    Kind.BUILD: build_step,
+}
+
+
+def _done(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+    """A step, done whole, and how long it took."""
+    started = time.monotonic()
+    done = _DO[step.kind](setting, step, record, held)
+    return replace(done, seconds=time.monotonic() - started)
+
+
+def _setting(
+    recipe: CompressRecipe,
+    rounds: int,
+    teacher: Path | None,
+    progress: Progress,
+    besides: Besides | None,
+    *,
+    builds: bool,
+) -> tuple[Setting, tuple[str, ...]]:
+    """Check everything that can be known before the first step, and load the module."""
+    inputs = with_axes(recipe.inputs, recipe.dynamic)
+    reads = named_inputs(the_checkpoint=recipe.source.weights, the_teacher=teacher)
+    names = (FILE, f"{MODULE}/{HISTORY_FILE}", f"{MODULE}/{WEIGHTS_FILE}")
+    written = [recipe.output / name for name in names]
+    check_paths(
+        (*reads, *data_inputs(recipe.data)), written, besides, folder=recipe.output / MODULE
+    )
+    from trtbuild.pytorch import load_module, require_torch
+    from trtbuild.pytorch.training import the_function
+
+    require_torch()
+    require_torch("torch_pruning")  # what a module lost is kept in its form
+    if builds:
+        choose_backend(recipe.backend)
+    training = recipe.training
+    train = the_function(training.train)
+    evaluate = None if training.evaluate is None else the_function(training.evaluate)
+    loaded = load_module(recipe.source)
+    _check_dense(recipe, loaded.module)
+    shown: Any = loaded.module if recipe.teacher else None
+    if teacher is not None:
+        shown = load_module(replace(recipe.source, weights=teacher)).module
+    setting = Setting(
+        recipe=recipe,
+        inputs=inputs,
+        train=train,
+        evaluate=evaluate,
+        loaded=loaded.module,
+        teacher=shown,
+        rounds=rounds,
+        builds=builds,
+        progress=progress,
+    )
+    return setting, loaded.warnings
+
+
+def _check_dense(recipe: CompressRecipe, module: Any) -> None:
+    """Refuse an object that was pruned: what it lost would be taken from it twice."""
+    from trtbuild.pytorch.prune import history_of
+
+    is_object = not isinstance(recipe.source.target, str) and recipe.source.weights is None
+    if is_object and history_of(module) is not None:
+        raise OptionError(
+            "this module was pruned before; save it with save_pruned, and give its factory with the folder "
+            "as weights."
+        )
+
+
+def _asked(recipe: CompressRecipe, teacher: Path | None) -> Iterator[tuple[str, str]]:
+    """Everything that decides what comes out, as texts."""
+    yield from ((name, text) for name, text in _flat(to_table(recipe)) if name not in _FREE)
+    for name, path in (("weights", recipe.source.weights), ("teacher's weights", teacher)):
+        if path is not None:
+            file = path / WEIGHTS_FILE if path.is_dir() else path
+            yield name, file_digest(file) if file.is_file() else str(path)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", str(value)
+
+
+def _finished(setting: Setting, record: Compression, steps: tuple[Step, ...]) -> Compression:
+    """The record with its verdict, and the module that is kept in its folder."""
+    chosen = chosen_round(record, builds=setting.builds)
+    met, why = verdict_of(record, steps, builds=setting.builds)
+    if chosen is not None:
+        place = make_directory(setting.recipe.output / MODULE)
+        module = module_at(setting, record.folder_of(chosen))
+        with staged_files(place, last=HISTORY_FILE) as folder:
+            save_module(setting, module, folder)
+    return replace(
+        record, chosen=chosen, met=met, why=why, module=MODULE if chosen is not None else ""
+    )

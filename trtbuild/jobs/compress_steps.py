@@ -1,0 +1,381 @@
+"""What each step of a compression does to the module: judged, thinned, trained, saved."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.backends import choose_backend
+from trtbuild.errors import OptionError
+from trtbuild.files import make_directory
+from trtbuild.jobs.compress_plan import base_round
+from trtbuild.jobs.compress_record import CompressionPoint, CompressionStep
+from trtbuild.jobs.module_latency import (
+    LOADED,
+    latency_share,
+    opened_float,
+    sample_feeds,
+    timed_against,
+)
+from trtbuild.model import read_model
+from trtbuild.model.stats import measure as count
+from trtbuild.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from trtbuild.jobs.compress_plan import Step
+    from trtbuild.jobs.compress_record import Compression
+    from trtbuild.pytorch.spec import InputSpec, ModuleSource, PruneSpec
+    from trtbuild.runtime.session import Session
+    from trtbuild.training_recipes import CompressRecipe
+
+__all__ = [
+    "Held",
+    "Setting",
+    "as_module",
+    "judged",
+    "load_step",
+    "loaded_network",
+    "module_at",
+    "network_cost",
+    "prune_step",
+    "save_module",
+    "source_of",
+    "sparse_step",
+    "train_step",
+]
+
+# Figures of one evaluation that differ by more than this share are of two evaluations.
+_REPEATED = 1e-3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all steps of a run work with.
+
+    Attributes:
+        recipe: what was asked for.
+        inputs: of the module, with their dynamic axes.
+        train: trains a module.
+        evaluate: says how good one is, or None.
+        loaded: the module as loaded.
+        teacher: what the training gets as teacher; None for nothing.
+        rounds: of pruning.
+        builds: whether networks are built at the end.
+        progress: told of every step.
+    """
+
+    recipe: CompressRecipe
+    inputs: tuple[InputSpec, ...]
+    train: Callable[..., Any]
+    evaluate: Callable[..., Any] | None
+    loaded: Any
+    teacher: Any
+    rounds: int
+    builds: bool
+    progress: Progress = silent
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Stage -> the largest loss there."""
+        return self.recipe.allowance.limits
+
+    @property
+    def name(self) -> str:
+        """Stem of the files."""
+        return self.recipe.source.name.rpartition(":")[2].rpartition(".")[2].strip() or "module"
+
+    def is_sparse(self, number: int) -> bool:
+        """Whether 2:4 zeros are made in this round."""
+        return self.recipe.sparsity is not None and number == self.rounds + 1
+
+
+@dataclass
+class Held:
+    """The module that the last training left in memory, and its folder: the next epoch gets the same object.
+
+    What was cut is always read again, as a run that goes on would: its tensors lie in another order in memory
+    else, which rounds otherwise.
+    """
+
+    folder: str = ""
+    module: Any = None
+
+
+def source_of(setting: Setting, folder: str) -> ModuleSource:
+    """Return the source of the module in a folder of the run; of the module as loaded without a folder."""
+    if not folder:
+        return setting.recipe.source
+    return replace(
+        setting.recipe.source,
+        weights=setting.recipe.output / folder,
+        weights_key=None,
+        weights_prefix=None,
+        allow_missing=(),
+        allow_unexpected=(),
+    )
+
+
+def module_at(setting: Setting, folder: str, held: Held | None = None) -> Any:
+    """Return the module in a folder of the run, in eval mode; a copy of the module as loaded without one."""
+    from trtbuild.pytorch import load_module
+    from trtbuild.pytorch.copies import copy_module
+
+    if held is not None and held.module is not None and held.folder == folder:
+        return held.module
+    if not folder:
+        return copy_module(setting.loaded)
+    return load_module(source_of(setting, folder)).module
+
+
+def save_module(setting: Setting, module: Any, folder: Path) -> None:
+    """Write a module into `folder`, so that it loads as weights of the factory: its cuts and its weights."""
+    from trtbuild.pytorch.copies import copy_module, make_weights_plain
+    from trtbuild.pytorch.inputs import bind_inputs
+    from trtbuild.pytorch.prune import PruneHistory, history_of, save_pruned
+
+    plain = copy_module(module)
+    make_weights_plain(plain)
+    whole = PruneHistory(bind_inputs(plain, setting.inputs).specs, (), (), {})
+    save_pruned(plain, history_of(plain) or whole, folder)
+
+
+def judged(
+    setting: Setting, record: Compression, module: Any, cost: CompressionPoint, what: str
+) -> CompressionPoint:
+    """Return `cost` with the figure of the user's evaluation of `module`, and what of it is lost.
+
+    Args:
+        setting: of the run.
+        record: what was done before; its first point is the module as loaded.
+        module: what is evaluated: a module, or what stands for one.
+        cost: all but the figures.
+        what: the module is, for messages.
+    """
+    from trtbuild.pytorch.training import evaluated, name_of
+
+    cost = replace(cost, limit=setting.limits.get(cost.stage))
+    if setting.evaluate is None:
+        return cost
+    name = name_of(setting.recipe.training.evaluate)
+    figure = evaluated(setting.evaluate, name, module, what)
+    first = record.points[0].figure if record.points else figure
+    assert first is not None
+    return replace(cost, figure=figure, lost=first - figure)
+
+
+def as_module(setting: Setting, module: Any, session: Session) -> Any:
+    """Return a module that runs `session` and answers as `module` does."""
+    from trtbuild.pytorch.inputs import bind_inputs
+    from trtbuild.pytorch.running import run
+    from trtbuild.pytorch.session_module import SessionModule
+
+    bound = bind_inputs(module, setting.inputs)
+    return SessionModule(session, bound, run(module, bound))
+
+
+def _seed(setting: Setting, step: Step) -> None:
+    """Set the random numbers of a step, whatever ran before it in this process."""
+    from trtbuild.pytorch.training import seed_all
+
+    seed_all(setting.recipe.training.seed * 1_000_003 + step.round * 10_007 + (step.epoch or 0))
+
+
+def loaded_network(setting: Setting) -> Path:
+    """Return where the module as loaded lies as an ONNX file, where networks are built."""
+    return setting.recipe.output / "0" / f"{setting.name}.loaded.onnx"
+
+
+def network_cost(model: ir.Model) -> int:
+    """Return the bytes of a network's constants."""
+    return count(model).parameter_bytes
+
+
+def _cost(setting: Setting, module: Any, stage: str, number: int, path: str) -> CompressionPoint:
+    from trtbuild.pytorch.cost import count_cost
+    from trtbuild.pytorch.inputs import bind_inputs
+
+    cost = count_cost(module, bind_inputs(module, setting.inputs))
+    tensors = module.state_dict().values()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return CompressionPoint(stage, number, path, None, None, None, cost.parameters, cost.macs, size)
+
+
+def load_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+    """Judge the module as loaded, and, where networks are built, its exported network as well."""
+    del held
+    point = judged(setting, record, setting.loaded, _cost(setting, setting.loaded, "loaded", 0, ""),
+                   "module as loaded")  # fmt: skip
+    _check_limit(setting, point)
+    if not setting.builds:
+        return CompressionStep(step.name, 0.0, (point,))
+    from trtbuild.pytorch import export_onnx
+    from trtbuild.runtime.onnxruntime import open_session
+
+    path = loaded_network(setting)
+    make_directory(path.parent)
+    export_onnx(setting.loaded, setting.inputs, path=path)
+    cost = replace(
+        point,
+        stage="folded",
+        path=f"0/{path.name}",
+        weight_bytes=network_cost(read_model(path)),
+    )
+    so_far = replace(record, done=(CompressionStep(step.name, 0.0, (point,)),))
+    network = as_module(setting, setting.loaded, open_session(path))
+    folded = judged(setting, so_far, network, cost, "exported module")
+    point = _timed(setting, setting.loaded, point)
+    return CompressionStep(
+        step.name, 0.0, (point, folded), notes=tuple(_differences(point, folded))
+    )
+
+
+def _check_limit(setting: Setting, point: CompressionPoint) -> None:
+    """Refuse a limit that a useless module would keep, such as 1 of a share below 1."""
+    figure, most = point.figure, setting.limits.values()
+    if figure is not None and 0 < figure <= max(most, default=0.0):
+        raise OptionError(
+            f"the evaluation says {figure:.4g} of the module as loaded, and {max(most):g} may be lost, which "
+            "is everything; a limit is in the unit of the evaluation's own figure."
+        )
+
+
+def _differences(loaded: CompressionPoint, folded: CompressionPoint) -> list[str]:
+    if loaded.figure is None or folded.figure is None:
+        return []
+    if abs(loaded.figure - folded.figure) <= _REPEATED * abs(loaded.figure):
+        return []
+    note = (
+        f"the evaluation says {loaded.figure:.6g} of the module and {folded.figure:.6g} of its exported "
+        "network, which computes the same: it should judge the same data every time."
+    )
+    return [note]
+
+
+def _timed(setting: Setting, module: Any, point: CompressionPoint) -> CompressionPoint:
+    """`point` with the latency of `module`, as a share of that of the module as loaded in the same turns."""
+    options = setting.recipe.latency
+    if options is None or not setting.builds:
+        return point
+    from trtbuild.files import temporary_folder
+    from trtbuild.pytorch import export_onnx
+
+    backend, _ = choose_backend(setting.recipe.backend)
+    feeds = sample_feeds(setting.loaded, setting.inputs)
+    with temporary_folder() as folder, contextlib.ExitStack() as stack:
+        base = stack.enter_context(
+            opened_float(loaded_network(setting), backend, folder / "loaded")
+        )
+        others = {}
+        if module is not setting.loaded:
+            path = folder / "module.onnx"
+            export_onnx(module, setting.inputs, path=path)
+            others["module"] = stack.enter_context(opened_float(path, backend, folder / "module"))
+        found = timed_against(base, others, feeds, options)
+    taken = found.get("module", found[LOADED])
+    return replace(point, latency_ms=taken.ms, latency_share=taken.share)
+
+
+def prune_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+    """Take channels from the module of the round before, judge and save what is left."""
+    del held
+    from trtbuild.pytorch.prune import prune_channels
+
+    assert setting.recipe.prune is not None
+    base = module_at(setting, record.folder_of(base_round(record, step.round)))
+    spec = _spec_of(setting, setting.recipe.prune, step.round, record)
+    _seed(setting, step)
+    with contextlib.ExitStack() as stack:
+        latency = None
+        if spec.latency is not None:
+            timing = latency_share(setting.loaded, setting.inputs, setting.recipe.backend)
+            latency = stack.enter_context(timing)
+        pruned = prune_channels(base, setting.inputs, spec, latency=latency)
+    save_module(setting, pruned.module, setting.recipe.output / step.folder)
+    cost = _cost(setting, pruned.module, "pruned", step.round, step.folder)
+    point = judged(setting, record, pruned.module, cost, f"pruned module of round {step.round}")
+    notes = tuple(note for note in pruned.report.notes if "fine-tuned" not in note)
+    return CompressionStep(step.name, 0.0, (point,), step.folder, pruned.report.achieved, notes)
+
+
+def _spec_of(setting: Setting, wish: PruneSpec, number: int, record: Compression) -> PruneSpec:
+    """The part of the wish that one round takes: each takes the same share of what is left.
+
+    What is wished of the module as loaded is counted anew from what the rounds before have left.
+    """
+    part = number / setting.rounds
+    first = record.points[0]
+    now = next(p for p in reversed(record.points) if p.stage in ("loaded", "tuned"))
+    left = 1.0
+    for done in record.done:
+        left *= 1.0 - (done.gone or 0.0)
+
+    def of_one_round(ratio: float) -> float:
+        return 1.0 - float((1.0 - ratio) ** (1.0 / setting.rounds))
+
+    changed: dict[str, Any] = {
+        "ratio": max(1.0 - (1.0 - wish.ratio) ** part / left, 0.0),
+        "layer_ratios": tuple((name, of_one_round(ratio)) for name, ratio in wish.layer_ratios),
+        "head_ratio": of_one_round(wish.head_ratio),
+        "max_ratio": of_one_round(wish.max_ratio),
+        "steps": 1,
+    }
+    if wish.macs is not None and first.macs and now.macs:
+        changed["macs"] = min(wish.macs**part * first.macs / now.macs, 1.0)
+    if wish.parameters is not None:
+        changed["parameters"] = min(wish.parameters**part * first.parameters / now.parameters, 1.0)
+    if wish.latency is not None:
+        changed["latency"] = wish.latency**part  # timed against the module as loaded
+    return replace(wish, **changed)
+
+
+def sparse_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+    """Make 2:4 zeros in the smallest module that lost no more than it may, judge and save it."""
+    del held
+    from trtbuild.pytorch.sparsity import make_two_four
+
+    module = module_at(setting, record.folder_of(base_round(record, step.round)))
+    layers = make_two_four(module)
+    save_module(setting, module, setting.recipe.output / step.folder)
+    cost = _cost(setting, module, "sparse", step.round, step.folder)
+    point = judged(setting, record, module, cost, "module with 2:4 zeros")
+    dense = [one for one in layers if not one.sparse]
+    notes = (f"{len(layers) - len(dense)} of {len(layers)} layers are 2:4 sparse",)
+    return CompressionStep(step.name, 0.0, (point,), step.folder, notes=notes)
+
+
+def train_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+    """Let the user's function train the module of the round, one epoch or all, and save it."""
+    from trtbuild.pytorch.sparsity import is_masked, make_two_four
+    from trtbuild.pytorch.training import name_of, trained
+
+    module = module_at(setting, record.folder_of(step.round), held)
+    if setting.is_sparse(step.round) and not is_masked(module):
+        make_two_four(module)  # the zeros that are there: masks hold them
+    extras: dict[str, Any] = {}
+    if step.epoch is not None:
+        extras |= {"epoch": step.epoch, "epochs": step.epochs}
+    if setting.teacher is not None:
+        extras["teacher"] = setting.teacher
+    _seed(setting, step)
+    before = {name: one.detach().clone() for name, one in module.named_parameters()}
+    module = trained(setting.train, name_of(setting.recipe.training.train), module, extras)
+    changed = any(
+        name not in before or not bool((before[name] == one).all())
+        for name, one in module.named_parameters()
+    )
+    notes = () if changed else ("the training changed no weight.",)
+    save_module(setting, module, setting.recipe.output / step.folder)
+    held.folder, held.module = step.folder, module
+    if not step.ends_training:
+        return CompressionStep(step.name, 0.0, (), step.folder, notes=notes)
+    cost = _cost(setting, module, "tuned", step.round, step.folder)
+    point = judged(setting, record, module, cost, f"trained module of round {step.round}")
+    return CompressionStep(
+        step.name, 0.0, (_timed(setting, module, point),), step.folder, notes=notes
+    )

@@ -1,0 +1,140 @@
+"""The user's own functions that train and judge a module: called, and their answers checked."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trtbuild.errors import OptionError
+from trtbuild.plugins import FOREIGN_ERRORS, import_named, in_one_line
+from trtbuild.pytorch.copies import enforce_eval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["evaluated", "name_of", "seed_all", "the_function", "trained"]
+
+
+def the_function(given: Any) -> Callable[..., Any]:
+    """Return the function that the user named, or gave.
+
+    Raises:
+        OptionError: it cannot be imported, or cannot be called.
+    """
+    found = import_named(given, OptionError) if isinstance(given, str) else given
+    if not callable(found):
+        raise OptionError(f"'{name_of(given)}' is a {type(found).__name__}, and no function.")
+    called: Callable[..., Any] = found
+    return called
+
+
+def name_of(given: Any) -> str:
+    """Return what a message calls a function that the user named, or gave."""
+    return given if isinstance(given, str) else str(getattr(given, "__qualname__", repr(given)))
+
+
+def seed_all(seed: int) -> None:
+    """Set the random numbers of torch, NumPy and Python: a step gives the same whatever came before."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's code may draw from it
+    random.seed(seed)
+
+
+def trained(
+    train: Callable[..., Any], name: str, module: nn.Module, extras: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Return the module that the user's function has trained, on the CPU and in eval mode.
+
+    Args:
+        train: called with the module; trains it in place, or returns it. What else it returns, such as a
+            loss, is not looked at.
+        name: of the function, for messages.
+        module: is trained in place.
+        extras: more arguments by name; ``teacher`` must be one of the function's parameters, the others
+            are passed where they are.
+
+    Raises:
+        OptionError: the function raised, lacks a parameter, returned another module, or left weights that
+            are NaN or infinite.
+    """
+    parameters = _parameters(train)
+    extras = extras or {}
+    if "teacher" in extras and parameters is not None and "teacher" not in parameters:
+        raise OptionError(
+            f"the training '{name}' has no parameter 'teacher', so there is none to learn from; write "
+            "train(module, teacher)."
+        )
+    given = {key: v for key, v in extras.items() if parameters is None or key in parameters}
+    try:
+        answer = train(module, **given)
+    except FOREIGN_ERRORS as error:
+        raise OptionError(f"the training '{name}' raised {in_one_line(error)}.") from error
+    if isinstance(answer, nn.Module):
+        if type(answer) is not type(module):
+            raise OptionError(
+                f"the training '{name}' returned a {type(answer).__name__}; it should train the module that "
+                "it is given in place, or return it."
+            )
+        module = answer
+    module.to("cpu")
+    _check_finite(module, name)
+    enforce_eval(module)
+    return module
+
+
+def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
+    """The names of a function's parameters; None where it takes any."""
+    try:
+        given = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return frozenset()
+    if any(one.kind is one.VAR_KEYWORD for one in given):
+        return None
+    return frozenset(one.name for one in given)
+
+
+def _check_finite(module: nn.Module, name: str) -> None:
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    for path, tensor in tensors:
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise OptionError(
+                f"the training '{name}' left NaN or infinite values in '{path}': a smaller learning rate may "
+                "do."
+            )
+
+
+def evaluated(evaluate: Callable[..., Any], name: str, module: nn.Module, what: str) -> float:
+    """Return how good the user's function says that `module` is.
+
+    Args:
+        evaluate: called with the module, without gradients; returns a number.
+        name: of the function, for messages.
+        module: in eval mode; it is put into it again.
+        what: the module is, for messages.
+
+    Raises:
+        OptionError: the function raised, or returned no finite number.
+    """
+    try:
+        with torch.no_grad():
+            answer = evaluate(module)
+    except FOREIGN_ERRORS as error:
+        raise OptionError(
+            f"the evaluation '{name}' raised {in_one_line(error)} on the {what}."
+        ) from error
+    module.eval()
+    is_number = isinstance(answer, int | float) or getattr(answer, "shape", None) == ()
+    value = float(answer) if is_number and not isinstance(answer, bool) else math.nan
+    if not math.isfinite(value):
+        shown = f"{answer!r:.60}" if is_number else f"a {type(answer).__name__}"
+        raise OptionError(
+            f"the evaluation '{name}' returned {shown} of the {what}; it should return a finite number, "
+            "higher is better."
+        )
+    return value
