@@ -443,9 +443,9 @@ class PruneRecipe:
         PruneSpec, "Pruning", optional=True, needs=PRUNES,
         otherwise={"ratio": 0.0},
     )  # fmt: skip
-    backend: str = option(
+    backend: str | Backend = option(
         AUTO, "What times for --prune-latency: tensorrt, onnxruntime, auto, or your own, module:class.",
-        plugin=BACKEND,
+        plugin=BACKEND, takes_objects=True,
     )  # fmt: skip
     output: Path = option(
         Path("pruned"),

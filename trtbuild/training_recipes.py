@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtbuild.backends import AUTO
+from trtbuild.backends.base import Backend  # noqa: TC001  options are read off the types
 from trtbuild.options.calibrate import CalibrateOptions
 from trtbuild.options.data import DataRecipe
 from trtbuild.options.effort import Effort
@@ -81,9 +82,9 @@ class CompressRecipe:
         None, "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float.",
         choices=tuple(TARGETS), when_absent="that of the backend",
     )  # fmt: skip
-    backend: str = option(
+    backend: str | Backend = option(
         AUTO, "What builds and times: tensorrt, tensorrt-rtx, onnxruntime, auto, or your own, module:class.",
-        plugin=BACKEND, essential=True,
+        plugin=BACKEND, takes_objects=True, essential=True,
     )  # fmt: skip
     batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)
     latency: MeasureOptions | None = group(

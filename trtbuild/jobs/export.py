@@ -18,6 +18,7 @@ from trtbuild.progress import Progress, silent
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trtbuild.backends.base import Backend
     from trtbuild.pytorch.cost import LayerTime
     from trtbuild.pytorch.export import ExportResult
     from trtbuild.pytorch.spec import ExportSpec
@@ -31,7 +32,7 @@ def export(
     spec: ExportSpec,
     progress: Progress = silent,
     besides: Besides | None = None,
-    backend: str = AUTO,
+    backend: str | Backend = AUTO,
 ) -> ExportResult:
     """Do everything that `spec` asks for: load, prune, make sparse, fold, export, compare, write.
 

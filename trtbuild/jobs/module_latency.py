@@ -92,7 +92,7 @@ def opened_float(network: Path, backend: Backend, folder: Path) -> Iterator[Sess
 
 @contextlib.contextmanager
 def latency_share(
-    module: Any, inputs: Sequence[InputSpec], backend: str = AUTO
+    module: Any, inputs: Sequence[InputSpec], backend: str | Backend = AUTO
 ) -> Iterator[Callable[[Any], float]]:
     """Give a function that times a module against `module` and returns the share: 0.5 is twice as fast.
 
