@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from trtbuild.cli.output import Output, output_options
-from trtbuild.report.model import Line, Report
+from trtbuild.report.model import Line, Report, Section
 
 if TYPE_CHECKING:
-    from trtbuild.jobs.rebuild import Difference
+    from trtbuild.jobs.rebuild import Difference, Rebuilt
 
 __all__ = ["command"]
 
@@ -39,7 +39,8 @@ def command(
 ) -> int:
     """Do the build of MANIFEST again, with the recipe that it records, and say what differs.
 
-    Compared are the digests of the network and the data, options, versions, and the digests of the files.
+    Compared are the digests of the network and the data, options, versions, and the digests of the files;
+    of a Q/DQ network that differs, every node (see `trtbuild diff`).
     Exit code 0 when every file has the bytes it had, 1 when one differs.
     """
     from trtbuild.jobs.rebuild import rebuild
@@ -55,19 +56,30 @@ def command(
             labels=labels,
             progress=progress,
         )
+    from trtbuild.report.diff import diff_blocks
+
     result = "the files have the bytes they had" if done.same_bytes else "the files differ"
     out.show(
         Report(
             title=f"{manifest.name}, built again",
-            notes=(*map(_line, done.differences), Line(result)),
+            notes=(*map(_line, done.differences), *_unexplained(done), Line(result)),
+            sections=tuple(
+                Section(name, diff_blocks(found)) for name, found in done.networks.items()
+            ),
             data={
                 "manifest": done.manifest,
                 "same_bytes": done.same_bytes,
                 "differences": done.differences,
+                "networks": {name: found.to_json() for name, found in done.networks.items()},
+                "unexplained": done.unexplained,
             },
         )
     )
     return 0 if done.same_bytes else 1
+
+
+def _unexplained(done: Rebuilt) -> tuple[Line, ...]:
+    return (Line(f"note: {done.unexplained}"),) if done.unexplained else ()
 
 
 def _line(difference: Difference) -> Line:

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError
+from trtbuild.files import file_digest
+from trtbuild.jobs.diff import diff_engines
 from trtbuild.jobs.engine import build_engine
 from trtbuild.jobs.export import with_export
 from trtbuild.jobs.paths import Besides
 from trtbuild.manifest import read_manifest
 from trtbuild.options.values import make, merge, read_table
 from trtbuild.progress import Progress, silent
-from trtbuild.recipe import EngineRecipe
+from trtbuild.recipe import DiffRecipe, EngineRecipe
 from trtbuild.records import encode
+from trtbuild.runtime.tensorrt.versions import TENSORRT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from trtbuild.diff.compare import EngineDiff
     from trtbuild.manifest import Manifest
 
 __all__ = ["Difference", "Rebuilt", "rebuild", "recipe_of"]
 
 # Parts of a manifest that say what went in and what came out; others hold times, or follow from these.
-_COMPARED = ("model", "data", "recipe", "versions", "machine", "files")
+_COMPARED = ("model", "data", "recipe", "versions", "engine.details.machine", "also.details.machine",
+             "machine", "files")  # fmt: skip
 _NAMES = {"model": "network", "data": "data", "recipe": "option", "versions": "version",
+          "engine.details.machine": "version", "also.details.machine": "version",
           "machine": "machine", "files": "file"}  # fmt: skip
 # Where things lie, and sentences about data, may change; digests say whether the content did.
 _PLACES = {
@@ -54,11 +61,17 @@ class Rebuilt:
         manifest: the new one.
         differences: what is not as it was, inputs before outputs.
         same_bytes: whether every file that was built has the bytes it had.
+        networks: file -> what of its nodes differs, of networks that have other bytes; a network of the first
+            build that is no longer beside its manifest is left out.
+        unexplained: what may be the cause where files differ and nothing that a manifest records does; else
+            empty.
     """
 
     manifest: Path
     differences: tuple[Difference, ...]
     same_bytes: bool
+    networks: Mapping[str, EngineDiff] = field(default_factory=dict)
+    unexplained: str = ""
 
 
 def recipe_of(manifest: Path) -> EngineRecipe:
@@ -127,18 +140,55 @@ def rebuild(
     result = build_engine(recipe, progress, besides)
     after = read_manifest(result.manifest)
     digests = [{n: f.digest for n, f in m.files.items()} for m in (before, after)]
+    found = tuple(_differences(before, after))
+    causes = [difference for difference in found if difference.kind != _NAMES["files"]]
+    same_bytes = digests[0] == digests[1]
     return Rebuilt(
-        result.manifest, tuple(_differences(before, after)), same_bytes=digests[0] == digests[1]
+        result.manifest,
+        found,
+        same_bytes,
+        networks=dict(_networks(manifest.parent, output, *digests)),
+        unexplained="" if same_bytes or causes else _why_unexplained(after),
+    )
+
+
+def _networks(
+    old: Path, new: Path, before: Mapping[str, str], after: Mapping[str, str]
+) -> Iterator[tuple[str, EngineDiff]]:
+    """Compare the networks whose bytes differ."""
+    for name, digest in before.items():
+        first, second = old / name, new / name
+        differ = name in after and after[name] != digest
+        if name.endswith(".onnx") and differ and first.is_file() and file_digest(first) == digest:
+            yield name, diff_engines(DiffRecipe(first=first, second=second))
+
+
+def _why_unexplained(manifest: Manifest) -> str:
+    """What no manifest records, by what was built."""
+    plans = [one for one in (manifest.engine, manifest.also) if one is not None]
+    if any(one.backend == TENSORRT.backend for one in plans):
+        return "TensorRT times kernels while it builds: a plan stays the same with --timing-cache and --lock"
+    return (
+        "nothing that the manifests record differs; another processor, number of cores or, of a plan, a "
+        "system that does not let a process fix where its memory lies, can be the cause"
     )
 
 
 def _differences(before: Manifest, after: Manifest) -> Iterator[Difference]:
     for part in _COMPARED:
-        old, new = (dict(_flat(encode(getattr(one, part)), part)) for one in (before, after))
+        old, new = (dict(_flat(encode(_part(one, part)), part)) for one in (before, after))
         for name in sorted({*old, *new} - _PLACES):
             if old.get(name) != new.get(name):
-                shown = name.partition(".")[2] or name
+                shown = name.removeprefix(part).lstrip(".") or name
                 yield Difference(_NAMES[part], shown, old.get(name), new.get(name))
+
+
+def _part(manifest: Manifest, path: str) -> Any:
+    """What stands at the end of a dotted way; None where it ends before."""
+    found: Any = manifest
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else getattr(found, key, None)
+    return found
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:

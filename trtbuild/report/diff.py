@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trtbuild.diff.compare import EngineDiff, NodeChange, NodeDiff, SideFacts
-    from trtbuild.report.model import Cell
+    from trtbuild.report.model import Block, Cell
 
-__all__ = ["diff_report"]
+__all__ = ["diff_blocks", "diff_report"]
 
 _NUM_SHOWN = 60
 _MOST_CHANGES = 6
@@ -40,6 +40,11 @@ def diff_report(found: EngineDiff, *, has_all_nodes: bool = False) -> Report:
         ),
         data=found.to_json(),
     )
+
+
+def diff_blocks(found: EngineDiff) -> tuple[Block, ...]:
+    """Return the tables of what differs between nodes, without figures and costs."""
+    return _node_table(found.changed, has_all=False), _range_table(found), _alone_table(found)
 
 
 def _facts(side: SideFacts) -> str:

@@ -7,9 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import IO
 
-__all__ = ["end", "how_it_ended", "start_module"]
+__all__ = ["end", "how_it_ended", "start_alike", "start_module"]
+
+
+# Of personality(2): ask only; do not put memory at random places.
+_ASK, _ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000
 
 
 def start_module(module: str, errors: int | IO[bytes]) -> subprocess.Popen[bytes]:
@@ -27,6 +32,30 @@ def start_module(module: str, errors: int | IO[bytes]) -> subprocess.Popen[bytes
         stderr=errors,
         env=environment,
     )
+
+
+def start_alike(module: str) -> None:
+    """Run a module of ours, which this process was started for, anew with memory laid out as in every run.
+
+    NVIDIA's compilers number what they make in the order of addresses (seen of TensorRT for RTX 1.7.1), so
+    the bytes of a plan depend on them. Fixed are the seed of Python's hashes and, on Linux, where the system
+    puts memory (`personality(2)`, ADDR_NO_RANDOMIZE); where that is not allowed, such as by the default
+    seccomp profile of Docker, the process stays as it is. Call it before standard input is read.
+    """
+    if os.environ.get("PYTHONHASHSEED") == "0" or sys.platform != "linux":
+        return
+    import ctypes
+
+    system = ctypes.CDLL(None, use_errno=True)
+    now = system.personality(_ASK)
+    if now < 0 or system.personality(now | _ADDR_NO_RANDOMIZE) < 0:
+        return
+    # the folder that the user happens to be in is no place for modules, and its content would be read
+    ours = str(Path(__file__).resolve().parents[2])
+    places = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p not in (".", ours)]
+    path = os.pathsep.join([*places, ours])
+    os.environ |= {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONPATH": path}
+    os.execv(sys.executable, [sys.executable, "-m", module])  # noqa: S606 - this process, anew
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -315,6 +315,11 @@ def test_rebuild_gives_the_same_bytes_and_names_what_differs(
     kinds = {(entry["kind"], entry["name"]) for entry in other.json["differences"]}
     assert ("data", "calibration_digest") in kinds
     assert ("file", "net.int8.onnx.digest") in kinds
+    nodes = other.json["networks"]["net.int8.onnx"]["nodes"]
+    ratios = {c["ratio"] for n in nodes for c in n["changes"] if c["what"] == "range"}
+    assert ratios, "ranges follow the data"
+    assert min(ratios) > 1.5
+    assert other.json["unexplained"] == ""
 
 
 def test_rebuild_takes_everything_that_has_moved(

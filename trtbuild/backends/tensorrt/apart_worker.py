@@ -24,18 +24,20 @@ import sys
 import threading
 import traceback
 from collections import deque
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibrators.errors import CalibratorError
 from trtbuild.backends.tensorrt.builder import build_network
 from trtbuild.backends.tensorrt.refusals import find_refusals
 from trtbuild.errors import TrtbuildError
+from trtbuild.runtime.child import start_alike
 from trtbuild.runtime.tensorrt.logger import Log, make_logger
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from trtbuild.backends.tensorrt.builder import Blueprint, Built
     from trtbuild.backends.tensorrt.implicit import ImplicitRanges
@@ -52,7 +54,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = _Parent()
     logging.basicConfig(handlers=[_Passing(parent)], level=logging.INFO)
-    job, *arguments = parent.hear()
+    job, *arguments = parent.job
     jobs: dict[str, Callable[..., Any]] = {"build": _build, "find_refusals": _find_refusals}
     try:
         parent.tell("ok", jobs[job](parent, *arguments))
@@ -72,6 +74,7 @@ class _Parent:
         os.dup2(2, 1)  # what libraries print must not come between
         self._lock = threading.Lock()
         self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.job: tuple[Any, ...] = pickle.load(sys.stdin.buffer)  # noqa: S301 - our parent wrote it
         threading.Thread(target=self._listen, daemon=True).start()
 
     def tell(self, *message: Any) -> None:
@@ -142,12 +145,26 @@ def _build(
     tensorrt = installed(_PRODUCTS[backend])
     told = Log(_Telling(parent))
     make_logger(tensorrt, told)
-    return build_network(
-        *(tensorrt, blueprint, options, parent.progress),
+    # one short name whatever folder it lies in, so that no plan depends on the length of a path
+    folder = blueprint.onnx.parent.absolute()
+    given = _absolute(options)
+    os.chdir(folder)
+    built = build_network(
+        *(tensorrt, replace(blueprint, onnx=Path(blueprint.onnx.name)), given, parent.progress),
         batches=parent.batches if has_data else None,
         ranges=ranges,
         fp16=fp16,
     )
+    return replace(built, file=folder / built.file.name)
+
+
+def _absolute(options: TensorRTOptions) -> TensorRTOptions:
+    """The same options, whose files are found from any folder."""
+    cache, timing = (
+        None if path is None else path.absolute() for path in (options.cache, options.timing_cache)
+    )
+    plugins = tuple(path.absolute() for path in options.plugins)
+    return replace(options, plugins=plugins, cache=cache, timing_cache=timing)
 
 
 def _find_refusals(parent: _Parent, backend: str, path: Path, plugins: Sequence[Path]) -> Refusals:
@@ -158,4 +175,5 @@ def _find_refusals(parent: _Parent, backend: str, path: Path, plugins: Sequence[
 
 
 if __name__ == "__main__":
+    start_alike("trtbuild.backends.tensorrt.apart_worker")
     main()

@@ -10,15 +10,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
 
 from tests.command import trtbuild
 from tests.trtbuild.backends.tensorrt import networks
+from tests.trtbuild.verification.small_network import float_network, images
 from trtbuild.backends.tensorrt import TensorRTBackend, apart
 from trtbuild.backends.tensorrt.apart import find_refusals_apart
 from trtbuild.errors import ModelError
+from trtbuild.model import write_model
 from trtbuild.runtime.child import how_it_ended
 from trtbuild.runtime.tensorrt.versions import RTX, TensorRT
 
@@ -151,3 +154,35 @@ def test_warnings_and_log_come_through(
 def test_signals_have_names() -> None:
     assert how_it_ended(-11) == "SIGSEGV"
     assert how_it_ended(3) == "exit code 3"
+
+
+def may_fix_addresses() -> bool:
+    """Whether this system lets a process ask for memory at the same places (in a process of its own)."""
+    code = "import ctypes, sys; sys.exit(ctypes.CDLL(None).personality(0x0040000) < 0)"
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="personality(2)")
+def test_a_plan_for_rtx_has_the_same_bytes_again(
+    rtx: TensorRT, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not may_fix_addresses():
+        pytest.skip("this system does not let a process fix where its memory lies")
+    write_model(float_network(), tmp_path / "small.onnx")
+    for name, factor in (("images", 1), ("moved", 2)):
+        np.save(tmp_path / f"{name}.npy", factor * images(3, 16))
+    options = ("--int8", "--backend", "tensorrt-rtx", "--calibrator", "minmax", "--no-check")
+    shapes = ("--shape", "image=1x3x12x12:4x3x12x12:8x3x12x12", "-o", tmp_path / "out")
+    data = ("--data", tmp_path / "images.npy")
+    built = trtbuild(capsys, "engine", tmp_path / "small.onnx", *data, *options, *shapes)
+    assert built.code == 0, built.err
+    monkeypatch.chdir(tmp_path)  # neither the folder nor the length of a path counts
+    manifest = "out/small.manifest.json"
+    again = trtbuild(capsys, "rebuild", manifest, "-o", "a folder of another length", "--json")
+    assert again.code == 0, again.out
+    assert again.json["differences"] == []
+    moved = trtbuild(capsys, "rebuild", manifest, "--data", "moved.npy", "-o", "other", "--json")
+    assert moved.code == 1
+    kinds = {(one["kind"], one["name"]) for one in moved.json["differences"]}
+    assert {("data", "calibration_digest"), ("file", "small.rtx.plan.digest")} <= kinds
+    assert moved.json["networks"]["small.int8.onnx"]["nodes"]
