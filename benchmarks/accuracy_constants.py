@@ -32,7 +32,7 @@ from accuracy import PAGE, RESULTS, files, names_in, replace_between
 from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.data import Batch, open_data
 from trtbuild.jobs.compare import task_of, verification_batches
-from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import graph_digest, input_specs, weights_digest
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import ComparisonOptions, TaskOptions

@@ -27,7 +27,8 @@ from calibration_tasks import cpu_seconds, memory_mib
 from trtbuild.data import open_data
 from trtbuild.jobs import ranges
 from trtbuild.jobs.compare import task_of, verification_batches
-from trtbuild.jobs.engine import build_engine, load
+from trtbuild.jobs.engine import build_engine
+from trtbuild.jobs.loading import load
 from trtbuild.model import input_specs
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import TaskOptions

@@ -33,7 +33,7 @@ from trtbuild.backends.tensorrt.apart import build_plan_apart, find_refusals_apa
 from trtbuild.backends.tensorrt.builder import Blueprint
 from trtbuild.backends.tensorrt.profiles import profiles_for
 from trtbuild.errors import TrtbuildError
-from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import input_specs, temporary_file
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.passes import OptimizeOptions

@@ -115,7 +115,7 @@ def ours(task: Task, meter: Meter, method: str, folder: Path) -> Path | None:
     from trtbuild.calibration import CalibrateOptions, calibrate
     from trtbuild.data import first_samples
     from trtbuild.data.arrays import ArraySource
-    from trtbuild.jobs.engine import load, prepare
+    from trtbuild.jobs.loading import load, prepare
     from trtbuild.model import input_specs, write_model
     from trtbuild.quantization import insert_qdq, watched_tensors
 

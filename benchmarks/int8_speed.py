@@ -26,7 +26,7 @@ from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
 from trtbuild.calibration import calibrate
 from trtbuild.data import RandomSource
-from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.latency.measure import MeasureOptions, measure
 from trtbuild.latency.stats import ratio, summarize
 from trtbuild.model import input_specs

@@ -25,7 +25,7 @@ from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.calibration import calibrate
 from trtbuild.data import DataRecipe, batches, open_data
 from trtbuild.errors import TrtbuildError
-from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import input_specs
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.quantization import insert_qdq, watched_tensors

@@ -13,8 +13,13 @@ activations.
 
 from __future__ import annotations
 
-import numba
+import functools
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["error_products"]
 
@@ -36,7 +41,7 @@ def error_products(
     """
     products, squares = np.zeros(len(amaxes)), np.zeros(len(amaxes))
     scales = np.asarray(amaxes, np.float32) / np.float32(127)
-    _accumulate(
+    _compiled_loop()(
         np.ascontiguousarray(values, np.float32).reshape(-1),
         np.ascontiguousarray(gradient, np.float32).reshape(-1),
         scales,
@@ -65,7 +70,12 @@ def _loop(
             squares[k] += square
 
 
-try:
-    _accumulate = numba.njit(nogil=True, cache=True, fastmath=_SUMS)(_loop)
-except RuntimeError:  # neither the package's folder nor the home folder can be written
-    _accumulate = numba.njit(nogil=True, fastmath=_SUMS)(_loop)
+@functools.cache
+def _compiled_loop() -> Callable[..., None]:
+    """The loop as machine code; Numba takes a third of a second to load, so only when it is called."""
+    import numba
+
+    try:
+        return numba.njit(nogil=True, cache=True, fastmath=_SUMS)(_loop)  # type: ignore[no-any-return]
+    except RuntimeError:  # neither the package's folder nor the home folder can be written
+        return numba.njit(nogil=True, fastmath=_SUMS)(_loop)  # type: ignore[no-any-return]

@@ -40,9 +40,9 @@ from .jobs.compress_record import CompressionPoint as CompressionPoint
 from .jobs.compress_record import CompressionStep as CompressionStep
 from .jobs.diff import diff_engines as diff_engines
 from .jobs.engine import build_engine as build_engine
-from .jobs.engine import load as load
-from .jobs.engine import prepare as prepare
 from .jobs.export import export as export
+from .jobs.loading import load as load
+from .jobs.loading import prepare as prepare
 from .jobs.paths import Besides as Besides
 from .jobs.prune import PruneOutcome as PruneOutcome
 from .jobs.prune import prune as prune

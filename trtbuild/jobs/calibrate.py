@@ -11,7 +11,7 @@ from trtbuild.calibration.reuse import part_of
 from trtbuild.data import account_for, calibration_source, shard_of
 from trtbuild.errors import in_one_tree
 from trtbuild.files import write_bytes
-from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs
 from trtbuild.plots.calibration import calibration_plots, plot_folder, write_plots

@@ -16,8 +16,8 @@ from trtbuild.jobs.build_checks import (
     options_for,
     ranges_name,
 )
-from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.incoming import arrival
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.ranges import are_chosen, observed_tensors
 from trtbuild.jobs.speed import why_no_fp16
 from trtbuild.jobs.targets import engine_target

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from trtbuild.artifact import Artifact, Record
+from trtbuild.artifact import Record
 from trtbuild.backends.base import BuildRequest
 from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_data
 from trtbuild.errors import OptionError, in_one_tree
@@ -24,8 +23,9 @@ from trtbuild.jobs.compare import (
     find_fault,
     task_of,
 )
-from trtbuild.jobs.foreign import with_left_behind, without_foreign
+from trtbuild.jobs.foreign import with_left_behind
 from trtbuild.jobs.incoming import arrival, with_gaps_filled
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.manifest import write_manifest
 from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
 from trtbuild.jobs.speed import Speed, open_fp16, take_times
@@ -37,16 +37,9 @@ from trtbuild.jobs.stages import (
 from trtbuild.jobs.targets import engine_target
 from trtbuild.model import (
     input_specs,
-    name_nodes,
-    read_model,
-    repairs_of,
-    say_batch_axes,
     static_batch,
     write_model,
 )
-from trtbuild.model.attributes import is_random
-from trtbuild.model.traversal import all_nodes, label
-from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
 from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, AlsoBuilt, EngineResult
 from trtbuild.runtime.recorded import manifest_name
@@ -57,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from trtbuild.artifact import Artifact
     from trtbuild.backends.base import Backend, Engine
     from trtbuild.data import Batch
     from trtbuild.jobs.paths import Besides
@@ -67,61 +61,12 @@ if TYPE_CHECKING:
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict
 
-__all__ = ["build_engine", "load", "prepare"]
+__all__ = ["build_engine"]
 
 _log = logging.getLogger(__name__)
 
-# So many nodes a message names.
-_MOST_NAMED = 4
-
 # With an accuracy budget, so much of the data is kept for the judgement and never searched on.
 _JUDGED_SHARE = 0.5
-
-
-def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact:
-    """Read the float network at `path`, cut in front of operators that ONNX Runtime cannot run.
-
-    Args:
-        path: of the network.
-        batch_axes: input or output -> its batch axis, as the user says; written into the network.
-
-    Raises:
-        ModelError: see `trtbuild.model.read_model` and `trtbuild.jobs.foreign.without_foreign`.
-        OptionError: `batch_axes` do not fit the network.
-    """
-    model = read_model(path)
-    say_batch_axes(model, batch_axes or {})
-    random = [label(node) for node in all_nodes(model.graph) if is_random(node)]
-    if random:
-        _log.warning(
-            "'%s' draws random numbers (%s): it answers otherwise each time, so no figure says what INT8 "
-            "costs; export it without them.",
-            path,
-            ", ".join(f"'{name}'" for name in random[:_MOST_NAMED]),
-        )
-    opset = model.graph.opset_imports.get("", 0)
-    details = {"file": path.name, "opset": opset, "repairs": list(repairs_of(model))}
-    record = Record("read", f"{len(model.graph)} nodes, opset {opset}", details)
-    return without_foreign(Artifact(path.stem, model, model, history=(record,)), path)
-
-
-def prepare(
-    artifact: Artifact, options: OptimizeOptions | None = None, progress: Progress = silent
-) -> Artifact:
-    """Run the graph passes: constants folded, batch norms folded, what is dead gone."""
-    result = optimize(artifact.model, options or OptimizeOptions(), progress)
-    nodes = (len(artifact.model.graph), len(result.model.graph))
-    fired = Counter({run.name: 0 for run in result.log.runs})
-    for run in result.log.runs:
-        fired[run.name] += len(run.changes)
-    details = {
-        "changes": {name: count for name, count in fired.items() if count},
-        "rolled_back": {undone.name: undone.reason for undone in result.log.rolled_back},
-        "comparison": result.log.comparison,
-    }
-    name_nodes(result.model)
-    record = Record("optimize", f"{nodes[0]} nodes became {nodes[1]}", details)
-    return artifact.having(record, model=result.model)
 
 
 @in_one_tree()

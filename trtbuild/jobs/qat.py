@@ -9,7 +9,7 @@ from trtbuild.data import HELD_OUT_SHARE, open_data
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.files import make_directory
 from trtbuild.jobs.compare import task_of, verification_batches
-from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.jobs.ranges import int8_candidate
 from trtbuild.model import input_specs

@@ -12,8 +12,8 @@ from trtbuild.backends.opening import built_by
 from trtbuild.data import account_for, choose_samples, open_data
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.compare import check_task, task_of, verification_batches
-from trtbuild.jobs.engine import load, prepare
 from trtbuild.jobs.foreign import front_of, open_whole
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.manifest import NextStep  # noqa: TC001 - read by `decode`
 from trtbuild.model import input_specs, read_model, signature_as_said

@@ -14,11 +14,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
 __all__ = ["LARGE", "give_back", "mapped_copy", "pages_given_back"]
@@ -39,7 +39,9 @@ def mapped_copy(content: NDArray[Any]) -> NDArray[Any]:
         mapped = np.memmap(file, dtype=content.dtype, mode="w+", shape=content.shape)
         mapped[...] = content
         mapped.flush()
-        _drop_pages([region for region in [_mapping(ir.Tensor(mapped))] if region is not None])
+        region = _region(mapped)
+        if region is not None:
+            _drop_pages([region])
         return mapped
 
 
@@ -49,17 +51,18 @@ def give_back(tensors: Iterable[ir.TensorProtocol]) -> None:
 
 
 @contextlib.contextmanager
-def pages_given_back(tensors: Iterable[ir.TensorProtocol]) -> Iterator[None]:
-    """Give back the pages of those of `tensors` that are mapped, again and again, in the block."""
-    held = [tensor for tensor in tensors if _mapping(tensor) is not None]
-    if sum(tensor.nbytes for tensor in held) < _WORTH_IT:
+def pages_given_back(arrays: Iterable[np.memmap[Any, Any]]) -> Iterator[None]:
+    """Give back the pages of mapped `arrays`, again and again, in the block."""
+    held = list(arrays)
+    if sum(array.nbytes for array in held) < _WORTH_IT:
         yield
         return
+    regions = [region for array in held if (region := _region(array)) is not None]
     done = threading.Event()
 
     def work() -> None:
         while not done.wait(_INTERVAL):
-            give_back(held)
+            _drop_pages(regions)
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
@@ -68,14 +71,20 @@ def pages_given_back(tensors: Iterable[ir.TensorProtocol]) -> Iterator[None]:
     finally:
         done.set()
         worker.join()
-        give_back(held)
+        _drop_pages(regions)
 
 
 def _mapping(tensor: ir.TensorProtocol) -> mmap.mmap | None:
     """Return the mapping that holds a tensor, of the network's file or of a copy of ours."""
+    import onnx_ir as ir  # who runs networks apart reads this module, and does without
+
     if isinstance(tensor, ir.ExternalTensor):
         return tensor.raw
-    content = tensor.raw if isinstance(tensor, ir.Tensor) else None
+    return _region(tensor.raw) if isinstance(tensor, ir.Tensor) else None
+
+
+def _region(content: object) -> mmap.mmap | None:
+    """Return the mapping that holds an array; None where it is not mapped."""
     region = getattr(content, "_mmap", None) if isinstance(content, np.memmap) else None
     return region if isinstance(region, mmap.mmap) else None
 

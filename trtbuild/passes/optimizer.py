@@ -12,24 +12,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import onnx
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names, rename_clashes
 from trtbuild.model.shapes import dims
-from trtbuild.model.stats import GraphStats, measure
+from trtbuild.model.stats import measure
 from trtbuild.model.writing import without_weights
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.passes.driver import PassFailure, PassLog, PassRun, Rollback, Schedule, run_passes
 from trtbuild.passes.selection import chosen_passes
-from trtbuild.passes.verify import find_reference, processor_seconds
+from trtbuild.passes.verify import find_reference, processor_seconds, runs_once
 from trtbuild.progress import silent
 from trtbuild.runtime.isolated import IsolatedProcess
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from trtbuild.model.stats import GraphStats
+    from trtbuild.model.writing import WithoutWeights
     from trtbuild.passes.verify import Reference
     from trtbuild.progress import Progress
 
@@ -73,18 +76,54 @@ def optimize(
     """
     default, opt_in = chosen_passes(options)
     schedule = Schedule(default=default, opt_in=opt_in, max_rounds=options.max_rounds)
-    patience = processor_seconds(measure(model))
-    with ThreadPoolExecutor(1) as beside, IsolatedProcess(patience) as isolated:
-        reference = None
-        if options.check:  # the original is run while the passes work
-            # what the user gave is not touched, not even for a moment
-            detached = without_weights(model.clone())
+    interface = _Interface(model)
+    first = model.clone()  # what the user gave is not touched, not even for a moment
+    detached = without_weights(first) if options.check else None
+    interface.open(first)
+    size = measure(first)
+    with ThreadPoolExecutor(1) as beside, IsolatedProcess(processor_seconds(size)) as isolated:
+        original = None
+        if detached is not None:  # it is run while the passes work
+            once = runs_once(first, size)
             reference = beside.submit(
-                find_reference, model, detached, isolated, seed=options.seed, sizes=options.sizes
-            )
-        run = _CheckedRun(model, reference, progress)
-        optimized, log = run.run(schedule)
-    return OptimizeResult(optimized, log, run.size_before, measure(optimized))
+                find_reference, model, detached, isolated,
+                once=once, seed=options.seed, sizes=options.sizes,
+            )  # fmt: skip
+            original = _Original(detached, reference, once)
+        optimized, log = _CheckedRun(model, first, interface, original, progress).run(schedule)
+    return OptimizeResult(optimized, log, size, measure(optimized))
+
+
+@dataclass(frozen=True)
+class _Original:
+    """What results are compared with.
+
+    Attributes:
+        detached: the network, serialised.
+        reference: what it answers, when that is known.
+        once: whether a run of it is dear, so that it is not run for nothing.
+    """
+
+    detached: WithoutWeights
+    reference: Future[Reference]
+    once: bool
+
+    def is_same_as(self, model: ir.Model) -> bool:
+        """Return whether `model` is the original to the byte, inferred dims of inner tensors aside."""
+        other = without_weights(model)
+        weights = self.detached.weights
+        return (
+            weights.keys() == other.weights.keys()
+            and all(tensor is other.weights[name] for name, tensor in weights.items())
+            and _as_bytes(self.detached) == _as_bytes(other)
+        )
+
+
+def _as_bytes(network: WithoutWeights) -> bytes:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(network.proto)
+    copy.graph.ClearField("value_info")
+    return copy.SerializeToString(deterministic=True)
 
 
 class _CheckedRun:
@@ -92,19 +131,26 @@ class _CheckedRun:
 
     Args:
         source: the network; it is not changed.
-        reference: what it answers, when that is known; None: do not compare.
+        first: a copy of it, its interface opened.
+        interface: of `source`.
+        original: what results are compared with; None: do not compare.
         progress: told about each pass.
     """
 
     def __init__(
-        self, source: ir.Model, reference: Future[Reference] | None, progress: Progress
+        self,
+        source: ir.Model,
+        first: ir.Model,
+        interface: _Interface,
+        original: _Original | None,
+        progress: Progress,
     ) -> None:
         self._source = source
-        self._reference = reference
+        self._first: ir.Model | None = first
+        self._interface = interface
+        self._original = original
         self._progress = progress
-        self._interface = _Interface(source)
         self._inexact: frozenset[str] = frozenset()
-        self.size_before = GraphStats({}, 0, 0, 0)
 
     def run(self, schedule: Schedule) -> tuple[ir.Model, PassLog]:
         """Run `schedule`, without the passes that raise or change a result from where they do."""
@@ -113,6 +159,10 @@ class _CheckedRun:
         while True:
             try:
                 model, log = self._attempt(schedule)
+                if self._is_untouched(model, log):
+                    log.comparison = "no pass has changed the network"
+                    log.rolled_back = rolled_back
+                    return model, log
                 blamed = self._blame(schedule, model, log)
             except PassFailure as failure:
                 blamed = Rollback(failure.name, failure.step, (), str(failure))
@@ -122,24 +172,30 @@ class _CheckedRun:
             step = min(blamed.step, schedule.banned.get(blamed.name, blamed.step))
             schedule = replace(schedule, banned={**schedule.banned, blamed.name: step})
         log.rolled_back = rolled_back
-        if self._reference is not None:
-            log.comparison = self._reference.result().text
+        if self._original is not None:
+            log.comparison = self._original.reference.result().text
         return model, log
 
     def _attempt(self, schedule: Schedule) -> tuple[ir.Model, PassLog]:
-        model = self._source.clone()
-        self._interface.relax(model)
-        infer_model(model)
-        self.size_before = measure(model)
+        model, self._first = self._first, None
+        if model is None:
+            model = self._source.clone()
+            self._interface.open(model)
         log = run_passes(model, schedule, self._progress)
         self._interface.restore(model)
         if any(not value.is_graph_input() for value in model.graph.initializers.values()):
             model.ir_version = max(model.ir_version, _WEIGHTS_WITHOUT_INPUTS)
         return model, log
 
+    def _is_untouched(self, model: ir.Model, log: PassLog) -> bool:
+        """Whether `model` is the original, which would be dear to run for nothing."""
+        if self._original is None or not self._original.once or log.fired:
+            return False
+        return self._original.is_same_as(model)
+
     def _blame(self, schedule: Schedule, model: ir.Model, log: PassLog) -> Rollback | None:
         """Return the run that made `model` differ from the original; None if it does not."""
-        if self._reference is None:
+        if self._original is None:
             return None
         runs = [run for run in log.runs if run.changes]
         if not runs:
@@ -158,8 +214,8 @@ class _CheckedRun:
         Raises:
             ModelError: it computes something else, so what follows would be about another network.
         """
-        assert self._reference is not None, "the caller looked"
-        reason = self._reference.result().difference(model)
+        assert self._original is not None, "the caller looked"
+        reason = self._original.reference.result().difference(model)
         if reason is not None:
             raise ModelError(
                 f"the network changes by being copied: {reason}. Report it, and export the network in "
@@ -170,11 +226,11 @@ class _CheckedRun:
         self, schedule: Schedule, steps: int, runs: list[PassRun], model: ir.Model | None = None
     ) -> str | None:
         """Compare the graph after so many steps, which is `model` when those are all."""
-        assert self._reference is not None, "the caller looked"
+        assert self._original is not None, "the caller looked"
         coarse = any(run.name in self._inexact for run in runs[:steps])
         if model is None or steps < len(runs):
             model, _ = self._attempt(replace(schedule, max_steps=steps))
-        return self._reference.result().difference(model, coarse=coarse)
+        return self._original.reference.result().difference(model, coarse=coarse)
 
     def _bisect(self, schedule: Schedule, steps: int, runs: list[PassRun], reason: str) -> Rollback:
         right, wrong = 0, steps
@@ -203,8 +259,8 @@ class _Interface:
         self._dims = [None if value.shape is None else value.shape.copy() for value in ends]
         self._types = [value.type for value in ends]
 
-    def relax(self, model: ir.Model) -> None:
-        """Name the open dims of the inputs."""
+    def open(self, model: ir.Model) -> None:
+        """Name the open dims of the inputs, and infer all others from them."""
         for value in model.graph.inputs:
             if value.shape is not None:
                 known = dims(value) or ()
@@ -212,6 +268,7 @@ class _Interface:
                     f"{value.name}[{axis}]" if dim is None else dim
                     for axis, dim in enumerate(known)
                 )
+        infer_model(model)
 
     def restore(self, model: ir.Model) -> None:
         """Put types and dims back, and make all inner names unique once more."""

@@ -3,6 +3,9 @@
 All graph optimisation of the runtime is off, on one thread, in a process of its own: random inputs may
 make a kernel divide by zero, or a loop go on for ever. Large weights are mapped there, too.
 
+A small network is run on several sizes of its symbolic dims, two inputs each. One whose runs cost more than
+`_LIGHT` is run once, and its result once; where no pass has changed it, the two are compared as files.
+
 Tolerance. A fold rounds a weight once more, so results differ by a few units in the last place of
 the coarsest float type inside the network, grown by the sums behind an output; ``1024 * eps`` (float32:
 1.2e-4) of the element plus as much of the largest element leaves room for deep networks and is far
@@ -15,6 +18,7 @@ A pass that is meant to change numbers (int8 weights) is judged coarsely, by the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +42,19 @@ if TYPE_CHECKING:
     from trtbuild.model.writing import WithoutWeights
     from trtbuild.runtime.isolated import IsolatedProcess, IsolatedSession
 
-__all__ = ["Reference", "find_reference", "processor_seconds"]
+__all__ = ["Reference", "find_reference", "processor_seconds", "runs_once"]
 
 _ENOUGH = 3
 """Choices of symbolic sizes that are compared."""
 
 _DRAWS = 2
 """Inputs per choice; the second one overrides initialisers that are inputs."""
+
+_LIGHT = 1e9
+"""Multiply-accumulates that all runs of a network may take together, some 50 ms; else it is run once."""
+
+_MACS_PER_PARAMETER = 20
+"""What bringing a weight from memory takes of the time of a run, in multiply-accumulates."""
 
 _STEPPING = frozenset(
     {"ArgMax", "ArgMin", "Ceil", "Floor", "NonMaxSuppression", "QuantizeLinear", "Round", "TopK"}
@@ -55,6 +65,9 @@ _PATIENCE = 3.0
 
 _SIZES = ((1, 1), (3, 5), (2, 8), (2, 32), (1, 64), (1, 224))
 """Size of a leading symbolic dim, and of all others; later pairs: for networks that need room."""
+
+_ONE_RUN_SIZES = ((2, 8), (3, 5), (1, 1), *_SIZES[3:])
+"""The same for a network that is run once: first what tells most."""
 
 _INTEGERS = ((-100, 100), (0, 8), (0, 1), (1, 1))
 """Ranges for integer inputs; later ones are for networks that use them as places or counts."""
@@ -110,7 +123,8 @@ class Reference:
             return f"not compared: {self.problem}"
         sizes = dict.fromkeys(sample.binding.text for sample in self.samples)
         what = "shapes only, it draws random numbers" if self.is_random else "all outputs"
-        return f"compared on {len(self.samples)} random inputs ({'; '.join(sizes)}): {what}"
+        inputs = "random input" if len(self.samples) == 1 else "random inputs"
+        return f"compared on {len(self.samples)} {inputs} ({'; '.join(sizes)}): {what}"
 
     def difference(self, model: ir.Model, *, coarse: bool = False) -> str | None:
         """Compare `model` with the original.
@@ -166,11 +180,26 @@ def processor_seconds(size: GraphStats) -> float:
     return 6.0 + max(size.macs, 200 * size.parameters) / 5e8 + size.parameter_bytes / 5e7
 
 
+def runs_once(model: ir.Model, size: GraphStats) -> bool:
+    """Return whether `model`, of this `size`, is run on one input only, for what a run of it costs.
+
+    Dims must have been inferred.
+    """
+    open_dims = _open_dims(model)
+    work = sum(
+        size.macs * math.prod(lead if leading else other for leading in open_dims.values())
+        + _MACS_PER_PARAMETER * size.parameters
+        for lead, other in _SIZES[:_ENOUGH]
+    )
+    return _DRAWS * work > _LIGHT
+
+
 def find_reference(
     model: ir.Model,
     detached: WithoutWeights,
     isolated: IsolatedProcess,
     *,
+    once: bool = False,
     seed: int = 0,
     sizes: Sequence[Mapping[str, int]] = (),
 ) -> Reference:
@@ -180,6 +209,7 @@ def find_reference(
         model: the original; nothing of its weights is read, so that another thread may do so meanwhile.
         detached: a copy of it, serialised.
         isolated: where networks are run.
+        once: run it once only; twice where initialisers are inputs, too, which the second run overrides.
         seed: of the random inputs.
         sizes: choices of symbolic dims to use instead of our own.
     """
@@ -191,10 +221,12 @@ def find_reference(
     except ExecutionError as error:
         problem, opens = f"ONNX Runtime does not take the original: {error.reason}", False
     else:
-        for group in _bindings(model, sizes):
-            if len({sample.binding.text for sample in samples}) >= _ENOUGH:
+        draws = 1 if once and not session.overridable else _DRAWS
+        enough = 1 if once and not sizes else _ENOUGH
+        for group in _bindings(model, sizes, _ONE_RUN_SIZES if once else _SIZES):
+            if len({sample.binding.text for sample in samples}) >= enough:
                 break
-            found, reason, goes_on = _first_that_runs(model, session, group, seed)
+            found, reason, goes_on = _first_that_runs(model, session, group, draws, seed)
             samples += found
             problem = reason or problem
             if not goes_on:
@@ -223,13 +255,13 @@ def _coarsest_eps(model: ir.Model, nodes: Sequence[ir.Node]) -> float:
 
 
 def _first_that_runs(
-    model: ir.Model, session: IsolatedSession, group: Sequence[_Binding], seed: int
+    model: ir.Model, session: IsolatedSession, group: Sequence[_Binding], draws: int, seed: int
 ) -> tuple[list[_Sample], str, bool]:
     """Samples of the first binding that runs, why others did not, and whether to go on at all."""
     reason = ""
     for binding in group:
         try:
-            return list(_samples(model, session, binding, seed)), "", True
+            return list(_samples(model, session, binding, draws, seed)), "", True
         except OutOfTimeError as error:
             return [], error.reason, False
         except ExecutionError as error:
@@ -238,9 +270,9 @@ def _first_that_runs(
 
 
 def _samples(
-    model: ir.Model, session: IsolatedSession, binding: _Binding, seed: int
+    model: ir.Model, session: IsolatedSession, binding: _Binding, draws: int, seed: int
 ) -> Iterator[_Sample]:
-    for draw in range(_DRAWS):
+    for draw in range(draws):
         random = np.random.default_rng([seed, draw])
         feeds = _draw_feeds(model, binding, random, override=draw % 2 == 1)
         if feeds is None:
@@ -277,12 +309,15 @@ class _Binding:
         return ", ".join(f"{name} = {size}" for name, size in self.sizes.items()) or "its own dims"
 
 
-def _bindings(model: ir.Model, given: Sequence[Mapping[str, int]]) -> Iterator[list[_Binding]]:
+def _bindings(
+    model: ir.Model, given: Sequence[Mapping[str, int]], guesses: Sequence[tuple[int, int]]
+) -> Iterator[list[_Binding]]:
     """Return groups of choices; the first choice of a group that the network takes is enough.
 
     Args:
         model: the network.
         given: sizes of symbolic dims that the user knows to be right; replaces our guesses.
+        guesses: size of a leading symbolic dim, and of all others.
     """
     open_dims = _open_dims(model)
     has_integers = any(_is_integer(value) for value in _fed(model))
@@ -292,7 +327,7 @@ def _bindings(model: ir.Model, given: Sequence[Mapping[str, int]]) -> Iterator[l
     elif open_dims:
         choices = [
             {key: lead if leading else other for key, leading in open_dims.items()}
-            for lead, other in _SIZES
+            for lead, other in guesses
         ]
     else:
         choices = [{}]

@@ -61,6 +61,8 @@ class IsolatedProcess:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._opened: IsolatedSession | None = None
+        # the weights that the other process holds, of the network opened last, by their ids
+        self._there: Mapping[int, ir.TensorProtocol] = {}
         self._closed = False
 
     def __enter__(self) -> IsolatedProcess:
@@ -88,8 +90,7 @@ class IsolatedProcess:
             ExecutionError: ONNX Runtime does not take it.
             OutOfTimeError: opening takes too long.
         """
-        sent = {name: _sent(item) for name, item in weights.items()}
-        return IsolatedSession(self, content, sent, patience)
+        return IsolatedSession(self, content, weights, patience)
 
     def close(self) -> None:
         """End the other process for good, also while another thread waits for it; safe to call twice."""
@@ -98,6 +99,7 @@ class IsolatedProcess:
 
     def _end(self) -> None:
         process, self._process, self._opened = self._process, None, None
+        self._there = {}
         if process is not None:
             end(process)
 
@@ -105,8 +107,12 @@ class IsolatedProcess:
         """Make `session` the network that the other process has open; its inputs, outputs, overridables."""
         self._opened = None
         limit = self._processor_seconds * session.patience
-        request = ("open", session.content, session.weights)
-        answer = self._ask(limit, request, session.patience)
+        weights = {id(item): item for item in session.weights.values()}
+        # what the network before has, too, is not sent again
+        new = {key: _sent(item) for key, item in weights.items() if key not in self._there}
+        keys = {name: id(item) for name, item in session.weights.items()}
+        self._there = weights
+        answer = self._ask(limit, ("open", session.content, keys, new), session.patience)
         self._opened = session
         return answer
 
@@ -174,7 +180,11 @@ class IsolatedSession:
     """
 
     def __init__(
-        self, isolated: IsolatedProcess, content: bytes, weights: Mapping[str, Any], patience: float
+        self,
+        isolated: IsolatedProcess,
+        content: bytes,
+        weights: Mapping[str, ir.TensorProtocol],
+        patience: float,
     ) -> None:
         self._process = isolated
         self.patience = patience

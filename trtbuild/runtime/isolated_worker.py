@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import ModelError
+from trtbuild.model.mapped_pages import pages_given_back
 from trtbuild.runtime.isolated import MappedWeight
 from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_session
 
@@ -47,6 +48,7 @@ class _Served:
 
     def __init__(self) -> None:
         self._session: OnnxRuntimeSession | None = None
+        self._held: dict[int, np.ndarray] = {}
         self._weights: dict[str, np.ndarray] = {}
 
     def answer(self, what: str, *arguments: Any) -> tuple[Any, ...]:
@@ -58,9 +60,17 @@ class _Served:
         except MemoryError:
             return ("error", "it needs more memory than there is")
 
-    def _open(self, content: bytes, weights: Mapping[str, Any]) -> tuple[Any, ...]:
+    def _open(
+        self,
+        content: bytes,
+        keys: Mapping[str, int],
+        new: Mapping[int, MappedWeight | np.ndarray],
+    ) -> tuple[Any, ...]:
+        """Open a network whose weights are among those of the one before and `new` ones."""
         self._session = None
-        self._weights = {name: _loaded(item) for name, item in weights.items()}
+        held = self._held | {key: _loaded(item) for key, item in new.items()}
+        self._held = {key: held[key] for key in keys.values()}
+        self._weights = {name: held[key] for name, key in keys.items()}
         self._session = open_session(content, Execution.REFERENCE, threads=1, arena=False)
         return self._session.inputs, self._session.outputs, self._session.overridable
 
@@ -68,7 +78,11 @@ class _Served:
         assert self._session is not None, "the other side opens first"
         given = {spec.name for spec in self._session.inputs} | set(self._session.overridable)
         wanted = {name: item for name, item in feeds.items() if name in given}
-        return (self._session.run({**self._weights, **wanted}),)
+        with pages_given_back(self._mapped()):
+            return (self._session.run({**self._weights, **wanted}),)
+
+    def _mapped(self) -> list[np.memmap[Any, Any]]:
+        return [item for item in self._held.values() if isinstance(item, np.memmap)]
 
 
 def _loaded(weight: MappedWeight | np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from tests.command import trtbuild
 from tests.models import NETWORKS
 from tests.trtbuild.verification.small_network import calibrated, float_network, images, run
 from trtbuild.errors import OptionError
-from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import name_nodes
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, GroupKind
 from trtbuild.quantization import (

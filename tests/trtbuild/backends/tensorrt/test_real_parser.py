@@ -20,7 +20,7 @@ from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
 from trtbuild.backends.tensorrt.profiles import profiles_for
 from trtbuild.backends.tensorrt.refusals import find_refusals
 from trtbuild.errors import ModelError
-from trtbuild.jobs.engine import load, prepare
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import input_specs, temporary_file
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.passes import OptimizeOptions

@@ -1,0 +1,72 @@
+"""A network is read and prepared: what every job that starts from a float network does first."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from trtbuild.artifact import Artifact, Record
+from trtbuild.jobs.foreign import without_foreign
+from trtbuild.model import name_nodes, read_model, repairs_of, say_batch_axes
+from trtbuild.model.attributes import is_random
+from trtbuild.model.traversal import all_nodes, label
+from trtbuild.passes import OptimizeOptions, optimize
+from trtbuild.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["load", "prepare"]
+
+_log = logging.getLogger(__name__)
+
+# So many nodes a message names.
+_MOST_NAMED = 4
+
+
+def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact:
+    """Read the float network at `path`, cut in front of operators that ONNX Runtime cannot run.
+
+    Args:
+        path: of the network.
+        batch_axes: input or output -> its batch axis, as the user says; written into the network.
+
+    Raises:
+        ModelError: see `trtbuild.model.read_model` and `trtbuild.jobs.foreign.without_foreign`.
+        OptionError: `batch_axes` do not fit the network.
+    """
+    model = read_model(path)
+    say_batch_axes(model, batch_axes or {})
+    random = [label(node) for node in all_nodes(model.graph) if is_random(node)]
+    if random:
+        _log.warning(
+            "'%s' draws random numbers (%s): it answers otherwise each time, so no figure says what INT8 "
+            "costs; export it without them.",
+            path,
+            ", ".join(f"'{name}'" for name in random[:_MOST_NAMED]),
+        )
+    opset = model.graph.opset_imports.get("", 0)
+    details = {"file": path.name, "opset": opset, "repairs": list(repairs_of(model))}
+    record = Record("read", f"{len(model.graph)} nodes, opset {opset}", details)
+    return without_foreign(Artifact(path.stem, model, model, history=(record,)), path)
+
+
+def prepare(
+    artifact: Artifact, options: OptimizeOptions | None = None, progress: Progress = silent
+) -> Artifact:
+    """Run the graph passes: constants folded, batch norms folded, what is dead gone."""
+    result = optimize(artifact.model, options or OptimizeOptions(), progress)
+    nodes = (len(artifact.model.graph), len(result.model.graph))
+    fired = Counter({run.name: 0 for run in result.log.runs})
+    for run in result.log.runs:
+        fired[run.name] += len(run.changes)
+    details = {
+        "changes": {name: count for name, count in fired.items() if count},
+        "rolled_back": {undone.name: undone.reason for undone in result.log.rolled_back},
+        "comparison": result.log.comparison,
+    }
+    name_nodes(result.model)
+    record = Record("optimize", f"{nodes[0]} nodes became {nodes[1]}", details)
+    return artifact.having(record, model=result.model)
