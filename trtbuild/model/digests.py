@@ -81,7 +81,7 @@ _READ_LIMIT = 1 << 16
 
 @dataclass(frozen=True)
 class GraphDigest:
-    """Two digests of one graph, as hexadecimal text.
+    """Two digests of one graph, of 64 bits, that hold in this process.
 
     Attributes:
         content: sees every constant, so equal means that nothing changed.
@@ -89,23 +89,21 @@ class GraphDigest:
             need not come back to the same last bit.
     """
 
-    content: str
-    structure: str
+    content: int
+    structure: int
 
 
 class Hasher:
     """Hashes the rounds of one optimisation; remembers the constants that it has read."""
 
     def __init__(self) -> None:
-        self._tensors: dict[int, tuple[ir.TensorProtocol, bytes]] = {}
+        self._tensors: dict[int, tuple[ir.TensorProtocol, int]] = {}
 
     def digest(self, model: ir.Model) -> GraphDigest:
         """Hash `model` as it stands now. Cost: one step per node."""
-        content = _GraphHash(self, floats=True).of(model.graph)
-        structure = _GraphHash(self, floats=False).of(model.graph)
-        return GraphDigest(content.hex(), structure.hex())
+        return GraphDigest(*_GraphHash(self).of(model.graph))
 
-    def tensor(self, tensor: ir.TensorProtocol) -> bytes:
+    def tensor(self, tensor: ir.TensorProtocol) -> int:
         """Hash the elements of a constant, or what stands for them where there are many."""
         known = self._tensors.get(id(tensor))
         if known is None:
@@ -114,73 +112,77 @@ class Hasher:
         return known[1]
 
 
-def _tensor_digest(tensor: ir.TensorProtocol) -> bytes:
+def _tensor_digest(tensor: ir.TensorProtocol) -> int:
     if isinstance(tensor, ir.ExternalTensor):
-        return _join([str(tensor.path), str(tensor.offset), str(tensor.length)])
+        return hash((str(tensor.path), tensor.offset, tensor.length))
     if tensor.nbytes > _READ_LIMIT:
-        return _join([str(id(tensor))])
+        return hash((id(tensor),))
     if tensor.dtype == ir.DataType.STRING:
-        return _join([repr(tensor.numpy().tolist())])
-    return hashlib.blake2b(tensor.tobytes(), digest_size=16).digest()
+        return hash(repr(tensor.numpy().tolist()))
+    return hash(tensor.tobytes())
 
 
-def _join(parts: Iterable[str | bytes]) -> bytes:
-    state = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
-        state.update(len(raw).to_bytes(4, "little"))
-        state.update(raw)
-    return state.digest()
+_Pair = tuple[int, int]
+"""Of a part of a graph: a hash that sees all constants, and one that sees no values of float constants."""
 
 
 class _GraphHash:
     """One walk over one graph; bodies share what is known about outer tensors."""
 
-    def __init__(self, hasher: Hasher, *, floats: bool) -> None:
+    def __init__(self, hasher: Hasher) -> None:
         self._hasher = hasher
-        self._floats = floats
-        self._values: dict[ir.Value, bytes] = {}
+        self._values: dict[ir.Value, _Pair] = {}
 
-    def of(self, graph: ir.Graph) -> bytes:
+    def of(self, graph: ir.Graph) -> _Pair:
         """Hash a graph or a body: its inputs by place, its nodes in any order."""
         for place, value in enumerate(graph.inputs):
-            self._values[value] = _join(["input", value.name or "", str(place)])
-        nodes = sorted(self._node(node) for node in graph)
-        outputs = [
-            part for value in graph.outputs for part in (value.name or "", self._value(value))
-        ]
-        return _join(["graph", *nodes, "outputs", *outputs, str(len(graph.initializers))])
+            self._values[value] = _both(("input", value.name, place))
+        nodes = [self._node(node) for node in graph]
+        ends = [(value.name, self._value(value)) for value in graph.outputs]
+        count = len(graph.initializers)
+        first, second = (
+            hash((
+                tuple(sorted(pair[side] for pair in nodes)),
+                tuple((name, pair[side]) for name, pair in ends),
+                count,
+            ))
+            for side in (0, 1)
+        )  # fmt: skip
+        return first, second
 
-    def _node(self, node: ir.Node) -> bytes:
-        attributes = [
-            part for key in sorted(node.attributes) for part in (key, self._attribute(node, key))
-        ]
-        inputs = [b"" if value is None else self._value(value) for value in node.inputs]
-        own = _join([node.domain, node.op_type, *attributes, "inputs", *inputs])
+    def _node(self, node: ir.Node) -> _Pair:
+        attributes = [(key, self._attribute(node, key)) for key in sorted(node.attributes)]
+        inputs = [(0, 0) if value is None else self._value(value) for value in node.inputs]
+        kind = (node.domain, node.op_type)
+        first, second = (
+            hash((
+                kind,
+                tuple((key, pair[side]) for key, pair in attributes),
+                tuple(pair[side] for pair in inputs),
+            ))
+            for side in (0, 1)
+        )  # fmt: skip
         for place, value in enumerate(node.outputs):
-            self._values[value] = _join([own, str(place)])
-        return own
+            self._values[value] = hash((first, place)), hash((second, place))
+        return first, second
 
-    def _value(self, value: ir.Value) -> bytes:
+    def _value(self, value: ir.Value) -> _Pair:
         known = self._values.get(value)
         if known is None:
             known = self._constant(value)
             self._values[value] = known
         return known
 
-    def _constant(self, value: ir.Value) -> bytes:
+    def _constant(self, value: ir.Value) -> _Pair:
         tensor = constant_tensor(value)
-        if tensor is None:
-            return _join(["unknown", value.name or ""])
-        return self._tensor(tensor)
+        return _both(("unknown", value.name)) if tensor is None else self._tensor(tensor)
 
-    def _tensor(self, tensor: ir.TensorProtocol) -> bytes:
-        kind = [str(tensor.dtype), str(tensor.shape)]
-        if tensor.dtype.is_floating_point() and not self._floats:
-            return _join(["constant", *kind])
-        return _join(["constant", *kind, self._hasher.tensor(tensor)])
+    def _tensor(self, tensor: ir.TensorProtocol) -> _Pair:
+        kind = (str(tensor.dtype), str(tensor.shape))
+        content = hash((kind, self._hasher.tensor(tensor)))
+        return content, hash(kind) if tensor.dtype.is_floating_point() else content
 
-    def _attribute(self, node: ir.Node, key: str) -> bytes:
+    def _attribute(self, node: ir.Node, key: str) -> _Pair:
         attribute = node.attributes[key]
         value: Any = attribute.value
         if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
@@ -188,5 +190,11 @@ class _GraphHash:
         if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
             return self._tensor(value)
         if attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
-            return _join([self.of(item) for item in value])
-        return _join([repr(value), attribute.ref_attr_name or ""])
+            pairs = [self.of(item) for item in value]
+            return hash(tuple(pair[0] for pair in pairs)), hash(tuple(pair[1] for pair in pairs))
+        return _both((repr(value), attribute.ref_attr_name))
+
+
+def _both(parts: tuple[object, ...]) -> _Pair:
+    found = hash(parts)
+    return found, found

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError, decoding
+from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.repair import repair, switch_to_evaluation
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
@@ -58,6 +59,7 @@ MIN_QDQ_OPSET = 13
 MIN_QDQ_OPSET_HALF = 19
 
 
+@collector_at_rest()
 def read_model(path: Path) -> ir.Model:
     """Read the ONNX file at `path`; large weights stay mapped from disk.
 
@@ -86,6 +88,7 @@ def _read_model(path: Path) -> ir.Model:
     return model
 
 
+@collector_at_rest()
 def read_unchanged(path: Path) -> ir.Model:
     """Read the ONNX file at `path` with the same checks, and leave opset, inputs and names alone.
 

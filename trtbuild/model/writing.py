@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from trtbuild.errors import OutputError
 from trtbuild.files import atomic_path, staged_files, temporary_folder
+from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.traversal import all_graphs
 
@@ -40,6 +41,7 @@ EXTERNAL_DATA_LIMIT = 1_800_000_000
 MAPPED_LIMIT = 256_000_000
 
 
+@collector_at_rest()
 def write_model(model: ir.Model, path: Path) -> list[Path]:
     """Write `model` to `path`, as `staged_model` does.
 

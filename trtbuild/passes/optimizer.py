@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError
+from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names, rename_clashes
 from trtbuild.model.shapes import dims
@@ -60,6 +61,7 @@ class OptimizeResult:
     after: GraphStats
 
 
+@collector_at_rest()
 def optimize(
     model: ir.Model,
     options: OptimizeOptions = OptimizeOptions(),

@@ -1,0 +1,29 @@
+"""Graphs are built without Python's cyclic garbage collector.
+
+It walks through every object that lives, again and again while there are more of them. A graph of 20,000
+nodes is two million objects of which none is garbage: a third of the time that reading and rewriting it
+takes would go there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["collector_at_rest"]
+
+
+@contextlib.contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Leave garbage where it is in the block; around what builds graphs and throws little away."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
