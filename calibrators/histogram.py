@@ -15,7 +15,7 @@ from calibrators.table import NUM_ZERO_SLOTS, Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Histogram", "as_float32", "observe_arrays"]
+__all__ = ["Histogram", "as_float32", "load_compiled", "observe_arrays"]
 
 _KEY_OF_INFINITY = grid.sort_key(math.inf)
 _KEY_OF_MINUS_INFINITY = grid.sort_key(-math.inf)
@@ -276,6 +276,11 @@ def observe_arrays(pairs: Iterable[tuple[Histogram, np.ndarray]]) -> None:
     _count_arrays()(places, found)
     for (histogram, array), seen in zip(counted, found.tolist()):
         histogram._note(array, *seen)
+
+
+def load_compiled() -> None:
+    """Load the compiled code that counts, which the first `observe` does else and takes half a second."""
+    Histogram().observe(np.zeros(1, np.float32))
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from calibrators import Collector
-from calibrators.histogram import as_float32
+from calibrators.histogram import as_float32, load_compiled
 from trtbuild.calibration.observe import Observer, observe
 from trtbuild.data import DataDigest
 from trtbuild.errors import DataError
@@ -150,7 +151,10 @@ def collect(
         DataError: a sample does not load, or a tensor held NaN or infinity.
         ModelError: the network cannot be run on a sample.
     """
-    session = open_blocked(network.model, threads=1)
+    with ThreadPoolExecutor(1) as beside:  # ONNX Runtime opens a network without the interpreter
+        loaded = beside.submit(load_compiled)
+        session = open_blocked(network.model, threads=1)
+        loaded.result()
     histograms = [Histograms.of(network.tensors) for _ in range(threads or usable_cpus())]
     observers: Sequence[Observer] = histograms
     if listener is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibrators import Calibration, Histogram, TensorRange, choose
+from calibrators.grid import magnitude_index
 from trtbuild.artifact import Artifact, EarlyStop, Record
 from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.calibration.histograms import collect, collect_on_device
@@ -182,7 +183,9 @@ def check_method(options: CalibrateOptions) -> None:
             raise OptionError(f"{AS_TENSORRT} takes no option '{name}'; leave it out.")
         return
     know_rule(options.rule)
-    probe = Histogram()
-    probe.observe(np.ones(1, np.float32))
+    probe = Histogram.from_bins(
+        np.array([magnitude_index(1.0)]), np.array([1]),
+        num_zeros=0, num_nan=0, num_inf=0, minimum=1.0, maximum=1.0,
+    )  # fmt: skip
     with in_one_tree():
         choose(probe, options.rule, **options.method_options)

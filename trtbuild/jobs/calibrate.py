@@ -16,9 +16,8 @@ from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs
 from trtbuild.plots.calibration import calibration_plots, plot_folder, write_plots
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import watched_tensors
+from trtbuild.quantization import watched_by_all_targets
 from trtbuild.quantization.masks import reaches_minus_infinity
-from trtbuild.target import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,9 +81,7 @@ def calibrate_file(
         tensors = tuple(name for name in float_tensors(artifact.model) if name not in hidden)
     else:
         artifact = prepare(artifact)
-        # the file serves every target
-        watched = (watched_tensors(artifact.model, target=one) for one in TARGETS.values())
-        tensors = tuple(sorted(set().union(*watched)))
+        tensors = watched_by_all_targets(artifact.model)  # the file serves every target
     options = replace(
         recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
     )

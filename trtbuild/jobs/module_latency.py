@@ -10,7 +10,7 @@ from trtbuild.backends import AUTO, choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.errors import MissingError
 from trtbuild.files import make_directory, temporary_folder
-from trtbuild.jobs.engine import load
+from trtbuild.jobs.loading import load
 from trtbuild.latency.measure import measure
 from trtbuild.latency.regress import taken_together
 from trtbuild.latency.stats import summarize

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 from typing import TYPE_CHECKING
 
 import onnx
@@ -53,6 +54,9 @@ _UNKNOWN = "trtbuild.unknown"
 _MOST_NODES = 1_000_000
 
 _MOST_ELEMENTS = 2**31 - 1
+
+# The key under which a weight names the file that holds it.
+_EXTERNAL_KEY = b"location"
 
 MIN_OPSET = 7
 MIN_QDQ_OPSET = 13
@@ -265,14 +269,20 @@ def weight_files(path: Path) -> tuple[Path, ...]:
     """Return the files beside the ONNX file `path` that hold its weights; none where it is no ONNX file."""
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
-    except (OSError, DecodeError):  # said where the network is read
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            if content.find(_EXTERNAL_KEY) < 0:
+                return ()
+            proto.ParseFromString(content[:])
+    except (OSError, ValueError, DecodeError):  # said where the network is read
         return ()
     names = {
         entry.value
         for tensor in onnx.external_data_helper._get_all_tensors(proto)
         for entry in tensor.external_data
-        if entry.key == "location"
+        if entry.key == _EXTERNAL_KEY.decode()
     }
     return tuple(path.parent / name for name in sorted(names))
 

@@ -125,7 +125,8 @@ def _as_bytes(network: WithoutWeights) -> bytes:
     copy = onnx.ModelProto()
     copy.CopyFrom(network.proto)
     copy.graph.ClearField("value_info")
-    return copy.SerializeToString(deterministic=True)
+    content: bytes = copy.SerializeToString(deterministic=True)
+    return content
 
 
 class _CheckedRun:

@@ -20,6 +20,7 @@ from trtbuild.quantization.stage import (
     portable_form,
     portable_outputs,
     portable_placement,
+    watched_by_all_targets,
     watched_tensors,
 )
 from trtbuild.quantization.weights import quantize_weight, weight_scales
@@ -44,6 +45,7 @@ __all__ = [
     "say_without_range",
     "symmetric",
     "unsigned",
+    "watched_by_all_targets",
     "watched_tensors",
     "weight_scales",
 ]

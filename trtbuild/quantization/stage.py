@@ -23,7 +23,7 @@ from trtbuild.quantization.output_channels import channel_outputs, with_steps, w
 from trtbuild.quantization.placement import place
 from trtbuild.quantization.ranges import plan_with_ranges
 from trtbuild.quantization.weights import check_finite
-from trtbuild.target import installed_target
+from trtbuild.target import TARGETS, installed_target
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -36,6 +36,7 @@ __all__ = [
     "portable_form",
     "portable_outputs",
     "portable_placement",
+    "watched_by_all_targets",
     "watched_tensors",
 ]
 
@@ -64,9 +65,24 @@ def watched_tensors(
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
     """
     placement = place(model, float_patterns, float_groups, target=target)
-    _check_weights(model, placement)
+    _check_weights(model, [placement])
+    return tuple(sorted(_watched(model, placement)))
+
+
+def watched_by_all_targets(model: ir.Model) -> tuple[str, ...]:
+    """Return the names of the tensors whose ranges any target needs, sorted.
+
+    Raises:
+        ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
+    """
+    placements = [place(model, target=target) for target in TARGETS.values()]
+    _check_weights(model, placements)
+    return tuple(sorted(set().union(*(_watched(model, one) for one in placements))))
+
+
+def _watched(model: ir.Model, placement: Placement) -> set[str]:
     portable = place_portable(model, placement)
-    return tuple(sorted(placement.observed | portable.observed | _parts(model, placement)))
+    return {*placement.observed, *portable.observed, *_parts(model, placement)}
 
 
 def _parts(model: ir.Model, placement: Placement) -> set[str]:
@@ -81,10 +97,11 @@ def _parts(model: ir.Model, placement: Placement) -> set[str]:
     return {value.name for value in parts if value is not None and value.name}
 
 
-def _check_weights(model: ir.Model, placement: Placement) -> None:
+def _check_weights(model: ir.Model, placements: Sequence[Placement]) -> None:
     nodes = nodes_by_name(model.graph)
-    for point in placement.weights:
-        weight = nodes[point.node].inputs[point.index]
+    points = {(point.node, point.index): None for one in placements for point in one.weights}
+    for node, index in points:
+        weight = nodes[node].inputs[index]
         content = array(weight)
         assert weight is not None
         assert content is not None

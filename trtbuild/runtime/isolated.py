@@ -147,12 +147,15 @@ class IsolatedProcess:
         return tuple(answer)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        if self._closed:
+        process = self._process
+        if process is None and not self._closed:
+            process = start_module("trtbuild.runtime.isolated_worker", subprocess.DEVNULL)
+            self._process = process
+        if process is None or self._closed:  # another thread may have closed it meanwhile
+            self._end()
             reason = "its process has been ended"
             raise ExecutionError(f"the network cannot be run: {reason}.", reason)
-        if self._process is None:
-            self._process = start_module("trtbuild.runtime.isolated_worker", subprocess.DEVNULL)
-        return self._process
+        return process
 
     def _died(self, process: subprocess.Popen[bytes], *, in_time: bool) -> ExecutionError:
         """What to say of a process that ended without an answer."""
