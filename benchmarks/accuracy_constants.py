@@ -36,6 +36,7 @@ from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import graph_digest, input_specs, weights_digest
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
+from trtbuild.plan import PlacementRequest
 from trtbuild.quantization import watched_tensors
 from trtbuild.recipe import DataRecipe
 from trtbuild.runtime.onnxruntime import open_session
@@ -154,14 +155,14 @@ class Network:
 
     def __init__(self, folder: Path, name: str, num_samples: int) -> None:
         path, calibration, evaluation = files(folder, name)
-        artifact = replace(prepare(load(path)), target=COMMON)
+        artifact = replace(prepare(load(path)), request=PlacementRequest(target=COMMON))
         self._options = CalibrateOptions()
         inputs = input_specs(artifact.source)
         plan = open_data(DataRecipe(data=str(calibration)), inputs, calibrates=True)
         assert plan.calibration is not None
         self._source: Source = plan.calibration
         self._calibrated = calibrate(
-            artifact, self._source, watched_tensors(artifact.model, target=COMMON), self._options
+            artifact, self._source, watched_tensors(artifact.model, artifact.request), self._options
         )
         unseen = open_data(DataRecipe(data=str(evaluation)), inputs, calibrates=False).verification
         self._judge = Evaluator(

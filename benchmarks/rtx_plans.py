@@ -28,6 +28,7 @@ from trtbuild.errors import TrtbuildError
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import input_specs
 from trtbuild.options.tensorrt import TensorRTOptions
+from trtbuild.plan import PlacementRequest
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.tensorrt.versions import RTX
 from trtbuild.target import FOR_RTX
@@ -108,7 +109,7 @@ def measure(path: Path, capabilities: tuple[str, ...]) -> Row:
     """Build one network in its three forms."""
     row = Row(path.stem)
     try:
-        artifact = replace(prepare(load(path)), target=FOR_RTX)
+        artifact = replace(prepare(load(path)), request=PlacementRequest(target=FOR_RTX))
         row.nodes = len(artifact.model.graph)
         source = source_of(path, artifact)
         feeds = next(iter(batches(source, 1))).feeds
@@ -119,7 +120,7 @@ def measure(path: Path, capabilities: tuple[str, ...]) -> Row:
             compute_capabilities=capabilities, shapes=tuple(shapes) if dynamic else ()
         )
         row.float_mb = plan_mb(artifact, options, row, fp16=False)
-        wanted = watched_tensors(artifact.model, target=FOR_RTX)
+        wanted = watched_tensors(artifact.model, artifact.request)
         quantized = insert_qdq(calibrate(artifact, source, wanted))
         row.int8_groups = sum(group.int8 for group in quantized.groups)
         row.int8_mb = plan_mb(quantized, options, row, fp16=False)

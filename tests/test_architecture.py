@@ -27,7 +27,7 @@ LAYERS = (
     ),
     *("model", "runtime", "data"),
     "gradients",
-    *("plan", "target", "artifact"),
+    *("target", "plan", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
     *("verification", "search", "latency"),
     *("recipe", "training_recipes", "manifest", "result", "next_step", "diff", "plots"),

@@ -110,6 +110,7 @@ from .plan import Group as Group
 from .plan import GroupKind as GroupKind
 from .plan import OutputSteps as OutputSteps
 from .plan import Placement as Placement
+from .plan import PlacementRequest as PlacementRequest
 from .plan import PortableChoice as PortableChoice
 from .plan import WeightPoint as WeightPoint
 from .progress import Progress as Progress

@@ -6,13 +6,14 @@ from collections.abc import Mapping  # noqa: TC003 - read by `decode`
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.plan import ANYWHERE
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrators import Calibration
     from trtbuild.model.cut import Cut
-    from trtbuild.plan import Decision, Group, Placement, PortableChoice
-    from trtbuild.target import Target
+    from trtbuild.plan import Decision, Group, Placement, PlacementRequest, PortableChoice
 
 __all__ = ["Artifact", "EarlyStop", "Record"]
 
@@ -76,7 +77,7 @@ class Artifact:
         history: one record per stage done; the manifest is made of them.
         cut: where the network was cut in front of operators that ONNX Runtime cannot run; None where it
             is whole.
-        target: what Q/DQ are placed for; None for what is installed.
+        request: what is asked of the placement: what stays in float, and for which compiler.
         reference: the module as it was loaded, where channels or weights were taken from it before it
             became `source`; None where `source` itself is what figures count from.
     """
@@ -94,7 +95,7 @@ class Artifact:
     portable: PortableChoice | None = None
     history: tuple[Record, ...] = ()
     cut: Cut | None = None
-    target: Target | None = None
+    request: PlacementRequest = ANYWHERE
     reference: ir.Model | None = None
 
     @property

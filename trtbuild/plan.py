@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +11,12 @@ import onnx_ir as ir
 from trtbuild.enums import StrEnum
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from trtbuild.target import Target
 
 __all__ = [
+    "ANYWHERE",
     "INT8_LIMIT",
     "Consumer",
     "Decision",
@@ -21,6 +24,7 @@ __all__ = [
     "GroupKind",
     "OutputSteps",
     "Placement",
+    "PlacementRequest",
     "Plan",
     "PortableChoice",
     "QuantParams",
@@ -128,6 +132,29 @@ class Group:
         """
         passing_on = (GroupKind.CONCAT, GroupKind.MOVEMENT)
         return self.in_tensorrt_form and self.kind not in passing_on
+
+
+@dataclass(frozen=True)
+class PlacementRequest:
+    """What is asked of a placement: what stays in float, and for which compiler it is.
+
+    Attributes:
+        patterns: groups kept in float, by name, op type, or a glob over either.
+        groups: exact names of further ones; never read as patterns.
+        target: the compiler; None for what is installed.
+    """
+
+    patterns: tuple[str, ...] = ()
+    groups: frozenset[str] = frozenset()
+    target: Target | None = None
+
+    def with_float(self, names: Iterable[str]) -> PlacementRequest:
+        """Return the request with the groups of these names in float, too."""
+        return replace(self, groups=self.groups.union(names))
+
+
+ANYWHERE = PlacementRequest()
+"""The request that keeps nothing in float."""
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ _JUDGES = ("verify_data", "labels")
 _FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
 _TARGET = "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float."
 _STRICT = "Refuse a tensor that was always zero or has no range; else what reads it stays float."
-_TOO_FEW = "exit with 5 where too few samples leave it open whether the engine can be shipped."
-_STRICT_ENGINE = f"{_STRICT} And {_TOO_FEW}"
+_TOO_FEW = "Exit with 5 where too few samples leave it open whether the engine can be shipped."
+_STRICT_ENGINE = f"{_STRICT} {_TOO_FEW}"
 _GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 
 
@@ -176,7 +176,7 @@ class VerifyRecipe:
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
     task: TaskOptions = group(TaskOptions, "Task")
     gate: Gate = group(Gate, "Limits")
-    strict: bool = option(False, f"E{_TOO_FEW[1:]}")
+    strict: bool = option(False, _TOO_FEW)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -275,8 +275,6 @@ def effects_of(
 def better_rule(
     artifact: Artifact,
     few: Sequence[Batch],
-    float_patterns: Sequence[str] = (),
-    float_groups: Sequence[str] = (),
     progress: Progress = silent,
 ) -> OtherRule | None:
     """Return the threshold rule under which TensorRT's form is nearest to float, where it is clearly nearer.
@@ -284,8 +282,6 @@ def better_rule(
     Args:
         artifact: calibrated with its histograms, and quantized.
         few: what is compared on.
-        float_patterns: what stays in float, by pattern.
-        float_groups: what stays in float, by exact name.
         progress: told of each rule.
     """
     calibration = artifact.calibration
@@ -305,7 +301,7 @@ def better_rule(
     for number, (method, options) in enumerate(METHODS):
         if (method, options) != (calibration.method, dict(calibration.options)):
             chosen = replace(artifact, calibration=calibration.chosen_with(method, **options))
-            tried = insert_qdq(chosen, float_patterns, float_groups).quantized
+            tried = insert_qdq(chosen).quantized
             assert tried is not None
             sqnr = worst_sqnr(tried)
             if sqnr > max(own + _CLEARLY_DB, best.sqnr_db if best else 0.0):

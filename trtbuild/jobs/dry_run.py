@@ -20,7 +20,7 @@ from trtbuild.jobs.incoming import arrival
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.ranges import are_chosen, observed_tensors
 from trtbuild.jobs.speed import why_no_fp16
-from trtbuild.jobs.targets import engine_target
+from trtbuild.jobs.targets import engine_request
 from trtbuild.model import input_specs
 from trtbuild.quantization import place
 
@@ -104,7 +104,7 @@ def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> Arrival | N
     """
     artifact = load(recipe.model, recipe.data.batch_axes)
     check_inputs(recipe, input_specs(artifact.source))
-    artifact = replace(artifact, target=engine_target(recipe, backends))
+    artifact = replace(artifact, request=engine_request(recipe, backends))
     arrived = arrival(artifact, recipe, load)
     if arrived is not None:
         return arrived
@@ -113,8 +113,7 @@ def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> Arrival | N
         return None
     if recipe.calibration is None:
         observed_tensors(artifact, recipe)
-    floats = (recipe.float_patterns, recipe.float_groups)
-    place(artifact.model, *floats, target=artifact.target)
+    place(artifact.model, artifact.request)
     return None
 
 

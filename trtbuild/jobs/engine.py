@@ -34,7 +34,7 @@ from trtbuild.jobs.stages import (
     stage_verdicts,
     with_stages,
 )
-from trtbuild.jobs.targets import engine_target
+from trtbuild.jobs.targets import engine_request
 from trtbuild.model import (
     input_specs,
     static_batch,
@@ -93,8 +93,8 @@ def build_engine(
     check_build(recipe, besides)  # what is not installed is said at once, too
     artifact = load(recipe.model, recipe.data.batch_axes)
     check_inputs(recipe, input_specs(artifact.source))
-    target = engine_target(recipe, [one.name for one, _ in chosen_backends(recipe)])
-    artifact = replace(artifact, history=(*recipe.earlier, *artifact.history), target=target)
+    request = engine_request(recipe, [one.name for one, _ in chosen_backends(recipe)])
+    artifact = replace(artifact, history=(*recipe.earlier, *artifact.history), request=request)
     if recipe.loaded is not None:
         artifact = replace(artifact, reference=load(recipe.loaded, recipe.data.batch_axes).source)
     arrived = arrival(artifact, recipe, lambda path: load(path, recipe.data.batch_axes))
@@ -182,8 +182,7 @@ def _built(
     for gap in result.below_tensorrt_form:
         _log.warning("%s.", gap)
     if result.unjudged_collapse:
-        kept = (recipe.float_patterns, recipe.float_groups)
-        result = replace(result, better_rule=better_rule(artifact, few, *kept, progress))
+        result = replace(result, better_rule=better_rule(artifact, few, progress))
     return replace(result, record=write_manifest(result, recipe, plan))
 
 

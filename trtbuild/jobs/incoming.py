@@ -72,7 +72,9 @@ def arrival(
             )
         return None
     _check_options(recipe)
-    network = take_in(artifact.source, artifact.target, widen=WIDEN in recipe.optimize.enable)
+    network = take_in(
+        artifact.source, artifact.request.target, widen=WIDEN in recipe.optimize.enable
+    )
     _say(network, recipe)
     of_float = None if recipe.float_model is None else load(recipe.float_model)
     judge = "itself without Q/DQ" if of_float is None else f"'{of_float.name}'"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.data import HELD_OUT_SHARE, open_data
@@ -15,11 +15,13 @@ from trtbuild.jobs.ranges import int8_candidate
 from trtbuild.model import input_specs
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.options.effort import Effort
+from trtbuild.plan import PlacementRequest
 from trtbuild.plugins import FOREIGN_ERRORS, import_named, in_one_line
 from trtbuild.progress import Progress, silent
 from trtbuild.pytorch.spec import with_axes
 from trtbuild.recipe import EngineRecipe
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.target import TARGETS
 from trtbuild.verification.compare import compare_each
 
 if TYPE_CHECKING:
@@ -116,9 +118,11 @@ def _quantized(
         data=recipe.data,
         calibrate=recipe.calibrate,
         effort=Effort.FAST,
-        float_patterns=recipe.float_patterns,
-        target=recipe.target,
     )
+    request = PlacementRequest(
+        recipe.float_patterns, target=None if recipe.target is None else TARGETS[recipe.target]
+    )
+    artifact = replace(artifact, request=request)
     return int8_candidate(artifact, plan, build, progress).realized()
 
 

@@ -10,7 +10,7 @@ from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.foreign import left_behind, with_left_behind
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, named_inputs
-from trtbuild.jobs.targets import quantize_target
+from trtbuild.jobs.targets import quantize_request
 from trtbuild.model import write_model
 from trtbuild.quantization import check_floats, insert_qdq, place, portable_form, say_without_range
 
@@ -42,9 +42,9 @@ def decide(recipe: QuantizeRecipe) -> Placement:
         OptionError: a pattern does not fit the network.
     """
     artifact = prepare(load(recipe.model))
-    floats = (recipe.float_patterns, recipe.float_groups)
-    check_floats(artifact.model, *floats, quantize_target(recipe))
-    placement = place(artifact.model, *floats, target=quantize_target(recipe))
+    request = quantize_request(recipe)
+    check_floats(artifact.model, request)
+    placement = place(artifact.model, request)
     return replace(placement, decisions=(*placement.decisions, *left_behind(artifact)))
 
 
@@ -64,11 +64,10 @@ def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
     check_paths(reads, [recipe.output])
     artifact = prepare(load(recipe.model))
     ranges = load_calibration(recipe.calibration, artifact.source)
-    artifact = replace(artifact.with_calibration(ranges), target=quantize_target(recipe))
-    floats = (recipe.float_patterns, recipe.float_groups)
-    check_floats(artifact.model, *floats, artifact.target)
-    say_without_range(artifact, *floats, is_strict=recipe.strict)
-    artifact = insert_qdq(artifact, *floats)
+    artifact = replace(artifact.with_calibration(ranges), request=quantize_request(recipe))
+    check_floats(artifact.model, artifact.request)
+    say_without_range(artifact, is_strict=recipe.strict)
+    artifact = insert_qdq(artifact)
     assert artifact.quantized is not None
     whole = artifact.whole(artifact.quantized)
     quantized = whole if recipe.form == "tensorrt" else portable_form(artifact)

@@ -55,16 +55,14 @@ def int8_candidate(
         InputError: the file does not fit; or, of a strict recipe, a tensor has no range.
     """
     started = time.monotonic()
-    kept = (recipe.float_patterns, recipe.float_groups)
-    check_floats(artifact.model, *kept, artifact.target)
+    check_floats(artifact.model, artifact.request)
     if recipe.calibration is not None:
         artifact = _with_earlier_ranges(artifact, plan, recipe)
     else:
         artifact = _calibrated(artifact, plan, recipe, progress)
     artifact = _with_cache_told(artifact, recipe)
-    say_without_range(artifact, *kept, is_strict=recipe.strict)
-    kept_float = (recipe.float_patterns, frozenset(recipe.float_groups))
-    start = Candidate(_with_given(artifact), *kept_float)
+    say_without_range(artifact, is_strict=recipe.strict)
+    start = Candidate(_with_given(artifact))
     if plan.calibration is None or not are_chosen(recipe):
         return start
     calibrated = time.monotonic()
@@ -73,13 +71,11 @@ def int8_candidate(
         artifact,
         plan.calibration,
         recipe.effort,
-        float_patterns=recipe.float_patterns,
-        float_groups=recipe.float_groups,
         seconds=seconds,
         progress=progress,
     )
     return improve(
-        Candidate(_with_given(artifact), *kept_float),
+        Candidate(_with_given(artifact)),
         plan.calibration,
         replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
         recipe.effort,
@@ -167,19 +163,15 @@ def observed_tensors(artifact: Artifact, recipe: EngineRecipe) -> tuple[str, ...
         ModelError: there is none.
         OptionError: a pattern matches nothing, or a name is that of no group.
     """
-    floats = (recipe.float_patterns, recipe.float_groups)
-    tensors = watched_tensors(artifact.model, *floats, artifact.target)
+    tensors = watched_tensors(artifact.model, artifact.request)
     if not tensors:
-        raise ModelError(
-            f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact, recipe)}."
-        )
+        raise ModelError(f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact)}.")
     return tensors
 
 
-def _why_none(artifact: Artifact, recipe: EngineRecipe) -> str:
+def _why_none(artifact: Artifact) -> str:
     """The first layer that could have been INT8, and why it is not."""
-    floats = (recipe.float_patterns, recipe.float_groups)
-    for decision in place(artifact.model, *floats, target=artifact.target).decisions:
+    for decision in place(artifact.model, artifact.request).decisions:
         if decision.op_type in WEIGHTED | RECURRENT:
             return f"'{decision.node}' stays float: {decision.reason}"
     holder = next((node for node in artifact.model.graph if _holds_layers(node)), None)

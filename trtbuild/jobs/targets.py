@@ -1,10 +1,11 @@
-"""Which target Q/DQ are placed for, where a job knows the backend that builds."""
+"""What a recipe asks of the placement of Q/DQ, where a job knows the backend that builds."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
+from trtbuild.plan import PlacementRequest
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
 from trtbuild.target import COMMON, FOR_RTX, TARGETS, installed_target
 
@@ -14,9 +15,15 @@ if TYPE_CHECKING:
     from trtbuild.recipe import EngineRecipe, QuantizeRecipe
     from trtbuild.target import Target
 
-__all__ = ["engine_target", "quantize_target"]
+__all__ = ["engine_request", "engine_target", "quantize_request"]
 
 _log = logging.getLogger(__name__)
+
+
+def engine_request(recipe: EngineRecipe, backends: Iterable[str]) -> PlacementRequest:
+    """Return what a build keeps in float, and its target; see `engine_target`."""
+    target = engine_target(recipe, backends)
+    return PlacementRequest(recipe.float_patterns, frozenset(recipe.float_groups), target)
 
 
 def engine_target(recipe: EngineRecipe, backends: Iterable[str]) -> Target:
@@ -50,8 +57,12 @@ def _target_of_backends(recipe: EngineRecipe, backends: Iterable[str]) -> Target
     return COMMON
 
 
-def quantize_target(recipe: QuantizeRecipe) -> Target:
-    """Return the target asked for, else what is installed; `COMMON` for ONNX Runtime's form."""
+def quantize_request(recipe: QuantizeRecipe) -> PlacementRequest:
+    """Return what stays in float, for the target asked for, else for what is installed.
+
+    ONNX Runtime's form is placed for `COMMON`.
+    """
+    target = installed_target() if recipe.form == "tensorrt" else COMMON
     if recipe.target is not None:
-        return TARGETS[recipe.target]
-    return installed_target() if recipe.form == "tensorrt" else COMMON
+        target = TARGETS[recipe.target]
+    return PlacementRequest(recipe.float_patterns, frozenset(recipe.float_groups), target)

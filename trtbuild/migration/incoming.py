@@ -39,7 +39,7 @@ from trtbuild.model.qdq import activation_pairs, dequantized, is_qdq, pair_behin
 from trtbuild.model.traversal import label, maker, nodes_by_name
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.passes import optimize
-from trtbuild.plan import Consumer, Plan, symmetric
+from trtbuild.plan import Consumer, PlacementRequest, Plan, symmetric
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.placement import place
 
@@ -114,7 +114,7 @@ def take_in(model: ir.Model, target: Target | None = None, *, widen: bool = Fals
     _write_floats(model, frozenset({ir.DataType.INT32}))
     remove_unread(model)
     float_model = _without_pairs(model)
-    placement = place(float_model, target=target)
+    placement = place(float_model, PlacementRequest(target=target))
     left_out = tuple(_leave_out(model, placement))
     wanted = {(point.node, point.index) for point in placement.weights}
     against = _quantized_against(model, {node for node, _ in wanted})

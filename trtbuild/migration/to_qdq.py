@@ -14,7 +14,7 @@ import numpy as np
 
 from trtbuild.errors import InputError
 from trtbuild.migration.report import Entry, Fate, Migration
-from trtbuild.plan import Plan, QuantParams
+from trtbuild.plan import PlacementRequest, Plan, QuantParams
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.placement import place
 from trtbuild.quantization.scale_propagation import propagate
@@ -54,7 +54,7 @@ def to_qdq(
     check_fits(cache, names)
     propagated = propagate(model, own)
     known = own | {name: given.value for name, given in propagated.items()}
-    placement = place(model, float_patterns, target=TENSORRT_11)
+    placement = place(model, PlacementRequest(tuple(float_patterns), target=TENSORRT_11))
     plan = _plan(placement, known)
     if placement.consumers and not plan.params:
         raise InputError(

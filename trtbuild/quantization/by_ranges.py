@@ -18,21 +18,20 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import is_constant
 from trtbuild.model.traversal import nodes_by_name
-from trtbuild.plan import Consumer, GroupKind
+from trtbuild.plan import ANYWHERE, Consumer, GroupKind
 from trtbuild.quantization.neighbour_ranges import with_neighbours
 from trtbuild.quantization.onnxruntime_placement import place_portable
 from trtbuild.quantization.placement import place
 from trtbuild.quantization.ranges import is_usable, refuse_without_range, without_range
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
     from calibrators import Calibration, TensorRange
     from trtbuild.artifact import Artifact
-    from trtbuild.plan import Placement
-    from trtbuild.target import Target
+    from trtbuild.plan import Placement, PlacementRequest
 
 __all__ = ["MOST_BITS_LOST", "place_by_ranges", "say_without_range"]
 
@@ -47,9 +46,7 @@ _NUM_NAMED = 3
 def place_by_ranges(
     model: ir.Model,
     calibration: Calibration,
-    float_patterns: Sequence[str] = (),
-    float_groups: Collection[str] = (),
-    target: Target | None = None,
+    request: PlacementRequest = ANYWHERE,
 ) -> tuple[Placement, Mapping[str, str]]:
     """Return where Q/DQ go, as `place` does, with what cannot be rounded for its range in float.
 
@@ -63,7 +60,7 @@ def place_by_ranges(
     because: dict[str, str] = {}
     apart: frozenset[Consumer] = frozenset()
     dead: dict[str, str] = {}
-    first = placement = place(model, float_patterns, float_groups, target=target)
+    first = placement = place(model, request)
     while True:
         portable = place_portable(model, placement)
         found = {
@@ -78,7 +75,7 @@ def place_by_ranges(
             break
         because.update(more)
         apart = parts
-        placement = place(model, float_patterns, float_groups, because, target, apart)
+        placement = place(model, request, because, apart)
     fed = [value.name for value in model.graph.inputs if not is_constant(value)]
     if dead and (not placement.weights or all(name in dead for name in fed)):
         refuse_without_range(model, first, dead)
@@ -93,19 +90,11 @@ def _covered(model: ir.Model, portable: Placement, calibration: Calibration) -> 
     return replace(portable, roots={n: of for n, of in portable.roots.items() if of <= known})
 
 
-def say_without_range(
-    artifact: Artifact,
-    float_patterns: Sequence[str] = (),
-    float_groups: Collection[str] = (),
-    *,
-    is_strict: bool = False,
-) -> None:
+def say_without_range(artifact: Artifact, *, is_strict: bool = False) -> None:
     """Warn of every tensor that no scale fits, and of what stays in float for it.
 
     Args:
         artifact: calibrated.
-        float_patterns: groups kept in float in any case; see `place`.
-        float_groups: exact names of further ones.
         is_strict: refuse the first of them instead.
 
     Raises:
@@ -113,13 +102,9 @@ def say_without_range(
     """
     assert artifact.calibration is not None
     model = artifact.model
-    target = artifact.target
-    placement, dead = place_by_ranges(
-        model, artifact.calibration, float_patterns, float_groups, target
-    )
+    placement, dead = place_by_ranges(model, artifact.calibration, artifact.request)
     if dead and is_strict:
-        whole = place(model, float_patterns, float_groups, target=target)
-        refuse_without_range(model, whole, dead)
+        refuse_without_range(model, place(model, artifact.request), dead)
     for name, what in dead.items():
         reason = _REASON.format(name, what)
         kept = [group.name for group in placement.groups if group.reason == reason]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError
-from trtbuild.plan import GRAPH_OUTPUT
+from trtbuild.plan import ANYWHERE, GRAPH_OUTPUT, PlacementRequest
 from trtbuild.quantization.masks import masked_sums
 from trtbuild.quantization.onnxruntime_placement import portable_groups
 from trtbuild.quantization.selection import (
@@ -20,7 +20,7 @@ from trtbuild.quantization.tensorrt_placement import place_tensorrt
 from trtbuild.target import installed_target
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     import onnx_ir as ir
 
@@ -32,21 +32,17 @@ __all__ = ["check_floats", "place"]
 
 def place(
     model: ir.Model,
-    float_patterns: Sequence[str] = (),
-    float_groups: Collection[str] = (),
+    request: PlacementRequest = ANYWHERE,
     because: Mapping[str, str] | None = None,
-    target: Target | None = None,
     apart: Collection[Consumer] = (),
 ) -> Placement:
     """Return where Q/DQ go for TensorRT, with every group of both forms.
 
     Args:
         model: a float network whose nodes have names.
-        float_patterns: groups kept in float, by name, op type, or a glob over either.
-        float_groups: exact names of groups kept in float; never read as patterns. A group that is none
-            any more, because another one is in float, is passed over.
+        request: what stays in float, and for which compiler it is. A group that is none any more, because
+            another one is in float, is passed over.
         because: names of further groups that stay in float, for what their ranges are -> why.
-        target: what it is placed for; None for what is installed, see `installed_target`.
         apart: inputs of Concats that keep a scale of their own in TensorRT's form.
 
     Raises:
@@ -55,15 +51,15 @@ def place(
     """
     check_is_float(model)
     always = masked_sums(model)
-    check_patterns(model, float_patterns)
-    target = target or installed_target()
+    check_patterns(model, request.patterns)
+    target = request.target or installed_target()
     placement = _placed(model, always, target, apart)
-    floats = _floats(model, float_patterns, float_groups)
-    if not floats and not float_patterns and not because:
+    floats = _floats(model, request)
+    if not floats and not request.patterns and not because:
         return placement
     chosen = _placed(model, {**always, **(because or {}), **floats}, target, apart)
     known = (*placement.groups, *(group for group in chosen.groups if not group.int8))
-    unknown = sorted(set(float_groups) - {group.name for group in known})
+    unknown = sorted(request.groups - {group.name for group in known})
     if unknown:
         raise OptionError(
             f"'{unknown[0]}' is the name of no group of Q/DQ in this network; "
@@ -72,22 +68,18 @@ def place(
     return chosen
 
 
-def check_floats(
-    model: ir.Model,
-    float_patterns: Sequence[str],
-    float_groups: Collection[str],
-    target: Target | None = None,
-) -> None:
+def check_floats(model: ir.Model, request: PlacementRequest) -> None:
     """Check what a user keeps in float, before anything is calibrated; a pattern that is idle gets a warning.
 
     Raises:
         OptionError: a pattern matches nothing, or a name is that of no group.
         ModelError: the network holds Q/DQ already.
     """
-    if float_patterns or float_groups:
-        place(model, float_patterns, float_groups, target=target)
-    if float_patterns:
-        say_idle_patterns(model, float_patterns, place(model, target=target).groups)
+    if request.patterns or request.groups:
+        place(model, request)
+    if request.patterns:
+        everything = place(model, PlacementRequest(target=request.target))
+        say_idle_patterns(model, request.patterns, everything.groups)
 
 
 def _placed(
@@ -98,12 +90,12 @@ def _placed(
     return replace(placement, groups=(*placement.groups, *more))
 
 
-def _floats(model: ir.Model, patterns: Sequence[str], groups: Collection[str]) -> dict[str, str]:
+def _floats(model: ir.Model, request: PlacementRequest) -> dict[str, str]:
     """Name of a node or output that is to stay in float -> why."""
     nameable = [(node.name or "", node.op_type) for node in model.graph]
     nameable += [(output_group_name(v.name or ""), GRAPH_OUTPUT) for v in model.graph.outputs]
-    floats = dict.fromkeys(groups, "kept in float by its name")
-    for pattern in patterns:
+    floats = dict.fromkeys(request.groups, "kept in float by its name")
+    for pattern in request.patterns:
         for name, op_type in nameable:
             if matches(pattern, name, op_type):
                 floats.setdefault(name, f"kept in float by --float '{pattern}'")

@@ -11,7 +11,16 @@ from trtbuild.artifact import Artifact, Record
 from trtbuild.errors import InputError
 from trtbuild.model.constants import array
 from trtbuild.model.traversal import nodes_by_name
-from trtbuild.plan import GroupKind, Placement, Plan, PortableChoice, QuantParams, symmetric
+from trtbuild.plan import (
+    ANYWHERE,
+    GroupKind,
+    Placement,
+    PlacementRequest,
+    Plan,
+    PortableChoice,
+    QuantParams,
+    symmetric,
+)
 from trtbuild.quantization.by_ranges import place_by_ranges
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.onnxruntime_placement import (
@@ -26,10 +35,9 @@ from trtbuild.quantization.weights import check_finite
 from trtbuild.target import TARGETS, installed_target
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from calibrators import Calibration, TensorRange
-    from trtbuild.target import Target
 
 __all__ = [
     "insert_qdq",
@@ -44,27 +52,20 @@ __all__ = [
 _MIDDLE = 128
 
 
-def watched_tensors(
-    model: ir.Model,
-    float_patterns: Sequence[str] = (),
-    float_groups: Collection[str] = (),
-    target: Target | None = None,
-) -> tuple[str, ...]:
+def watched_tensors(model: ir.Model, request: PlacementRequest = ANYWHERE) -> tuple[str, ...]:
     """Return the names of the tensors whose ranges TensorRT's form and the portable form need, sorted.
 
     What `plan_with_ranges` makes of them serves every further choice of groups in float.
 
     Args:
         model: the float network.
-        float_patterns: groups kept in float; see `place`.
-        float_groups: exact names of further ones.
-        target: what Q/DQ are placed for; None for what is installed.
+        request: what stays in float, and for which compiler Q/DQ are placed.
 
     Raises:
         OptionError: a pattern or a name takes nothing out of INT8.
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
     """
-    placement = place(model, float_patterns, float_groups, target=target)
+    placement = place(model, request)
     _check_weights(model, [placement])
     return tuple(sorted(_watched(model, placement)))
 
@@ -75,7 +76,7 @@ def watched_by_all_targets(model: ir.Model) -> tuple[str, ...]:
     Raises:
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
     """
-    placements = [place(model, target=target) for target in TARGETS.values()]
+    placements = [place(model, PlacementRequest(target=target)) for target in TARGETS.values()]
     _check_weights(model, placements)
     return tuple(sorted(set().union(*(_watched(model, one) for one in placements))))
 
@@ -108,15 +109,12 @@ def _check_weights(model: ir.Model, placements: Sequence[Placement]) -> None:
         check_finite(content, weight.name or "")
 
 
-def insert_qdq(
-    artifact: Artifact, float_patterns: Sequence[str] = (), float_groups: Collection[str] = ()
-) -> Artifact:
+def insert_qdq(artifact: Artifact, request: PlacementRequest | None = None) -> Artifact:
     """Write TensorRT's explicit Q/DQ form of the artifact's network into `Artifact.quantized`.
 
     Args:
-        artifact: calibrated; Q/DQ are placed for its target, or for what is installed.
-        float_patterns: groups kept in float, by name, op type, or a glob over either.
-        float_groups: exact names of groups kept in float.
+        artifact: calibrated.
+        request: what stays in float, and for which compiler Q/DQ are placed, in place of the artifact's.
 
     Raises:
         OptionError: a pattern or a name takes nothing out of INT8.
@@ -124,10 +122,10 @@ def insert_qdq(
         InputError: a tensor that needs a range has none; or all were always zero.
     """
     calibration = _calibration(artifact)
-    target = artifact.target or installed_target()
-    placement, dead = place_by_ranges(
-        artifact.model, calibration, float_patterns, float_groups, target
-    )
+    request = artifact.request if request is None else request
+    target = request.target or installed_target()
+    request = replace(request, target=target)
+    placement, dead = place_by_ranges(artifact.model, calibration, request)
     plan = plan_with_ranges(artifact.model, placement, calibration, symmetric_range)
     int8 = [decision.node for decision in placement.decisions if decision.int8]
     record = Record(
@@ -135,14 +133,15 @@ def insert_qdq(
         f"{len(placement.weights)} weighted layers in INT8, {len(plan.params)} activations through Q/DQ",
         {
             "target": target.name,
-            "float_patterns": list(float_patterns),
-            "float_groups": sorted(float_groups),
+            "float_patterns": list(request.patterns),
+            "float_groups": sorted(request.groups),
             "int8_nodes": int8,
             "without_range": dict(dead),
         },
     )
     return artifact.having(
         record,
+        request=request,
         quantized=insert(artifact.model, plan),
         decisions=placement.decisions,
         placement=placement,

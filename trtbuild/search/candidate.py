@@ -43,18 +43,20 @@ class Candidate:
     """A network that is quantized here: ranges, bias shifts, rounding, and what stays in float.
 
     Attributes:
-        artifact: with the float network (its channels perhaps scaled) and its calibration.
-        float_patterns: patterns of what the user keeps in float.
-        float_groups: exact names of the groups in float, the user's and the search's.
+        artifact: with the float network (its channels perhaps scaled), its calibration, and what the user
+            and the search keep in float.
         shifts: what bias correction takes out of each layer that is in INT8.
         rounded: weights on their grid, of the layers that are in INT8.
     """
 
     artifact: Artifact
-    float_patterns: tuple[str, ...] = ()
-    float_groups: frozenset[str] = frozenset()
     shifts: Mapping[str, np.ndarray] = field(default_factory=dict)
     rounded: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def float_groups(self) -> frozenset[str]:
+        """Exact names of the groups in float, the user's and the search's."""
+        return self.artifact.request.groups
 
     def realized(self) -> Artifact:
         """Return the artifact, quantized.
@@ -69,7 +71,7 @@ class Candidate:
         model = corrected(self.artifact.model, shifts) if shifts else self.artifact.model
         model = with_weights(model, rounded) if rounded else model
         changed = replace(self.artifact, model=model)
-        return insert_qdq(changed, self.float_patterns, self.float_groups)
+        return insert_qdq(changed)
 
     def network(self) -> ir.Model:
         """Return the Q/DQ network, in TensorRT's form."""
@@ -81,18 +83,13 @@ class Candidate:
         """Return the groups in INT8 that round values, in the order of the network."""
         calibration = self.artifact.calibration
         assert calibration is not None
-        placement, _ = place_by_ranges(
-            self.artifact.model,
-            calibration,
-            self.float_patterns,
-            self.float_groups,
-            self.artifact.target,
-        )
+        placement, _ = place_by_ranges(self.artifact.model, calibration, self.artifact.request)
         return tuple(group for group in placement.groups if group.int8 and group.rounds)
 
     def with_float(self, names: Collection[str]) -> Candidate:
         """Return the candidate with these groups in float, too."""
-        return replace(self, float_groups=self.float_groups | set(names))
+        request = self.artifact.request.with_float(names)
+        return replace(self, artifact=replace(self.artifact, request=request))
 
 
 @dataclass(frozen=True)

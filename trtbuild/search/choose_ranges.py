@@ -46,7 +46,7 @@ from trtbuild.search.shared_scales import (
 from trtbuild.search.work import FAR, far_work_for, image_cost, work_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -93,8 +93,6 @@ def choose_ranges(
     source: Source,
     effort: Effort = Effort.NORMAL,
     *,
-    float_patterns: Sequence[str] = (),
-    float_groups: Collection[str] = (),
     seconds: float = float("inf"),
     now: Callable[[], float] = time.monotonic,
     progress: Progress = silent,
@@ -108,8 +106,6 @@ def choose_ranges(
         artifact: calibrated, with its histograms; of the method `BY_EFFECT`, ranges are chosen anew.
         source: calibration images.
         effort: how much is tried.
-        float_patterns: what stays in float; see `trtbuild.quantization.place`.
-        float_groups: exact names of what stays in float.
         seconds: no step begins later than that.
         now: a clock, in seconds.
         progress: told of every run.
@@ -125,9 +121,7 @@ def choose_ranges(
     if not images.checking or not measured or calibration.histograms is None:
         why = "there is no second sample" if measured else "no output is of floating point"
         return artifact.having(Record("choose ranges", f"{calibration.method} as it is: {why}", {}))
-    placement, _ = place_by_ranges(
-        artifact.model, calibration, float_patterns, float_groups, artifact.target
-    )
+    placement, _ = place_by_ranges(artifact.model, calibration, artifact.request)
     choice = _Choice(artifact, calibration, placement, measured, clock, progress)
     choice.check_on(images.checking)
     choice.try_rules()

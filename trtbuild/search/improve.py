@@ -133,10 +133,9 @@ class _Search:
         """The changed network with ranges of what INT8 needs, and of all that was observed before."""
         before = self.best.artifact.calibration
         assert before is not None
-        kept = (self.best.float_patterns, self.best.float_groups, changed.target)
         made = {value.name or "" for node in changed.model.graph for value in node.outputs}
         made |= {value.name or "" for value in changed.model.graph.inputs}
-        tensors = {*watched_tensors(changed.model, *kept), *(before.ranges.keys() & made)}
+        tensors = {*watched_tensors(changed.model, changed.request), *(before.ranges.keys() & made)}
         return calibrate(changed, self._source, sorted(tensors), self._options)
 
     @property
@@ -192,8 +191,6 @@ class _Search:
             best.artifact,
             self._source,
             self._effort,
-            float_patterns=best.float_patterns,
-            float_groups=best.float_groups,
             seconds=self._end - self._now(),
             now=self._now,
             progress=self._progress,

@@ -61,9 +61,7 @@ def meet_budget(
     data = _batches(artifact, source, options.num_images)
 
     def calibrated(changed: Artifact) -> Artifact:
-        tensors = watched_tensors(
-            changed.model, start.float_patterns, start.float_groups, changed.target
-        )
+        tensors = watched_tensors(changed.model, changed.request)
         return calibrate(changed, source, tensors, calibrate_options, progress)
 
     material = Material(

@@ -121,13 +121,7 @@ def round_anew(
     candidate = best()
     artifact = candidate.artifact
     assert artifact.calibration is not None
-    placement, _ = place_by_ranges(
-        artifact.model,
-        artifact.calibration,
-        candidate.float_patterns,
-        candidate.float_groups,
-        artifact.target,
-    )
+    placement, _ = place_by_ranges(artifact.model, artifact.calibration, artifact.request)
     rounded = round_weights(artifact.model, placement.weights, material.feeds)
     if rounded:
         anew = replace(candidate, rounded=rounded, shifts={})

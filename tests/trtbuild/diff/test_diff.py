@@ -22,6 +22,7 @@ from tests.trtbuild.verification.small_network import (
 )
 from tools.write_schemas import schemas
 from trtbuild.model import write_model
+from trtbuild.plan import PlacementRequest
 from trtbuild.quantization import insert_qdq
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def test_a_scale_and_a_bias_of_another_value_are_told(network, tmp_path, capsys)
 
 
 def test_what_is_kept_in_float_has_moved(network, tmp_path, capsys) -> None:
-    other = insert_qdq(calibrated(), float_patterns=("Gemm",)).quantized
+    other = insert_qdq(calibrated(), PlacementRequest(("Gemm",))).quantized
     found = diff(capsys, network, written(other, tmp_path / "b.onnx"))
     moved = {
         n["name"]: n["precision"] for n in found["nodes"] if n["precision"][0] != n["precision"][1]

@@ -116,7 +116,7 @@ from torch import nn
 
 def net():
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3)]
+    layers = [nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=16)]
     return nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
 
 def train(module):
@@ -141,10 +141,14 @@ def test_the_command_trains_and_the_result_builds(
     try:
         assert run([*line.split(), "qat_nets:train"]) == 0
         found = json.loads(capsys.readouterr().out)
-        assert found["layers"]
+        assert found["layers"] == ["0", "3", "7"]
         assert all(new == pytest.approx(1.25 * old) for old, new in found["scales"].values())
         assert run([*line.split(), "qat_nets:fails"]) == 2
         assert "raised RuntimeError: no data today" in capsys.readouterr().err
+        other = line.replace("-o out", "-o other --target rtx")
+        assert run([*other.split(), "qat_nets:train"]) == 0
+        # that compiler runs groups of one channel in float
+        assert json.loads(capsys.readouterr().out)["layers"] == ["0", "7"]
     finally:
         sys.modules.pop("qat_nets", None)
     build = "engine out/net.qat.onnx --quantized --float-model out/net.loaded.onnx --data data.npz"

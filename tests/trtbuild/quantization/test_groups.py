@@ -17,7 +17,7 @@ from tests.trtbuild.verification.small_network import calibrated, float_network,
 from trtbuild.errors import OptionError
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import name_nodes
-from trtbuild.plan import GRAPH_OUTPUT, Consumer, GroupKind
+from trtbuild.plan import GRAPH_OUTPUT, Consumer, GroupKind, PlacementRequest
 from trtbuild.quantization import (
     check_floats,
     insert_qdq,
@@ -79,7 +79,7 @@ def test_the_groups_are_what_reads_through_pairs() -> None:
 @pytest.mark.parametrize("form", ["TensorRT's", "portable"])
 def test_a_pattern_takes_the_pairs_of_any_group_away(op_type: str, form: str) -> None:
     def written(*patterns: str) -> ir.Model:
-        artifact = insert_qdq(calibrated(), patterns)
+        artifact = insert_qdq(calibrated(), PlacementRequest(tuple(patterns)))
         found = artifact.quantized if form == "TensorRT's" else portable_form(artifact)
         assert found is not None
         return found
@@ -93,7 +93,7 @@ def test_a_pattern_takes_the_pairs_of_any_group_away(op_type: str, form: str) ->
 
 
 def test_the_skip_branch_of_an_add_in_float_is_read_in_float_in_both_forms() -> None:
-    artifact = insert_qdq(calibrated(), ["Add"])
+    artifact = insert_qdq(calibrated(), PlacementRequest(("Add",)))
     for model in (artifact.quantized, portable_form(artifact)):
         assert model is not None
         add = next(node for node in model.graph if node.name == "Add_sum")
@@ -129,7 +129,9 @@ def test_an_output_of_the_runtimes_form_is_a_group() -> None:
     assert (group.name, group.op_type, group.in_tensorrt_form) == ("output y", GRAPH_OUTPUT, False)
     assert "y" in place_portable(model, place(model)).consumers
     for pattern in ("output y", "graph output"):
-        assert "y" not in place_portable(model, place(model, [pattern])).consumers
+        assert (
+            "y" not in place_portable(model, place(model, PlacementRequest((pattern,)))).consumers
+        )
 
 
 def test_a_kernel_that_only_the_runtimes_form_has_is_a_group() -> None:
@@ -144,14 +146,14 @@ def test_a_kernel_that_only_the_runtimes_form_has_is_a_group() -> None:
     assert [g.op_type for g in kernels] == ["Sigmoid"]
     assert "a" in place_portable(model, place(model)).consumers
     # nobody else reads what the Sigmoid reads in float
-    assert "a" not in place_portable(model, place(model, ["Sigmoid"])).consumers
+    assert "a" not in place_portable(model, place(model, PlacementRequest(("Sigmoid",)))).consumers
 
 
 def test_a_pattern_that_changes_nothing_says_what_it_matched(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What it names is in float as the user wants it: no reason to end a build."""
-    check_floats(float_network(), ["Relu"], ())
+    check_floats(float_network(), PlacementRequest(("Relu",)))
     (said,) = caplog.messages
     assert "'Relu' changes nothing: it matches 'Relu_r0' (Relu)" in said
     assert "and 3 more" in said
@@ -159,26 +161,30 @@ def test_a_pattern_that_changes_nothing_says_what_it_matched(
 
 def test_a_pattern_that_matches_nothing_is_refused() -> None:
     with pytest.raises(OptionError, match="matches no node"):
-        check_floats(float_network(), ["Tanh"], ())
+        check_floats(float_network(), PlacementRequest(("Tanh",)))
 
 
 def test_a_pattern_beside_one_that_takes_its_groups_along_is_no_error() -> None:
-    assert not place(float_network(), ["Conv", "Gemm", "Add"]).weights
+    assert not place(float_network(), PlacementRequest(("Conv", "Gemm", "Add"))).weights
 
 
 def test_a_node_named_like_an_operator_takes_no_other_along() -> None:
     model = float_network()
     model.graph[0].name = "Conv"
     layers = {point.node for point in place(model).weights}
-    assert {point.node for point in place(model, (), ["Conv"]).weights} == layers - {"Conv"}
-    assert {point.node for point in place(model, ["Conv"]).weights} == {"Gemm_logits"}
+    assert {
+        point.node for point in place(model, PlacementRequest(groups=frozenset({"Conv"}))).weights
+    } == layers - {"Conv"}
+    assert {point.node for point in place(model, PlacementRequest(("Conv",))).weights} == {
+        "Gemm_logits"
+    }
 
 
 def test_an_exact_name_that_is_no_group() -> None:
     with pytest.raises(OptionError, match=r"'Conv_\*' is the name of no group"):
-        place(float_network(), (), ["Conv_*"])
+        place(float_network(), PlacementRequest(groups=frozenset({"Conv_*"})))
     # a group that another choice has done away with is none that is asked for in vain
-    assert place(float_network(), (), ["Conv_a2", "Add_sum"])
+    assert place(float_network(), PlacementRequest(groups=frozenset({"Conv_a2", "Add_sum"})))
 
 
 def test_the_longer_path_is_the_main_branch_of_an_add() -> None:
@@ -210,7 +216,7 @@ def test_what_is_counted_serves_every_choice_of_groups(name: str, tmp_path) -> N
         *(draw.sample(names, draw.randint(1, len(names))) for _ in range(10 if names else 0)),
     ]  # fmt: skip
     for choice in choices:
-        placement = place(model, (), choice)
+        placement = place(model, PlacementRequest(groups=frozenset(choice)))
         needed = placement.observed | place_portable(model, placement).observed
         assert needed <= known.keys(), choice
 

@@ -14,7 +14,7 @@ from calibrators import Calibration, TensorRange
 from trtbuild.artifact import Artifact
 from trtbuild.model import name_nodes
 from trtbuild.model.inference import infer_model
-from trtbuild.plan import Consumer, GroupKind
+from trtbuild.plan import Consumer, GroupKind, PlacementRequest
 from trtbuild.quantization import insert_qdq, place, portable_form, watched_tensors
 from trtbuild.target import COMMON, TARGETS, installed_target
 
@@ -41,10 +41,13 @@ def group(placement: Placement, op_type: str) -> Group:
 
 
 def quantized(model: ir.Model, target: Target, *patterns: str) -> Artifact:
-    names = watched_tensors(model, patterns, target=target)
+    request = PlacementRequest(tuple(patterns), target=target)
+    names = watched_tensors(model, request)
     ranges = {name: TensorRange(3.0, 4.0, -4.0, 4.0, "minmax", "", 9, 0) for name in names}
-    artifact = Artifact("m", model, model, calibration=Calibration("minmax", ranges), target=target)
-    return insert_qdq(artifact, patterns)
+    artifact = Artifact(
+        "m", model, model, calibration=Calibration("minmax", ranges), request=request
+    )
+    return insert_qdq(artifact)
 
 
 def run(model: ir.Model, **feeds: np.ndarray) -> list[np.ndarray]:
@@ -81,7 +84,9 @@ def test_grouped_convolutions_in_int8(given: int, made: int, where: set[str]) ->
         w=(groups * made, given, 3, 3),
     )
     layer = model.graph[1].name
-    found = {name: place(model, target=target) for name, target in TARGETS.items()}
+    found = {
+        name: place(model, PlacementRequest(target=target)) for name, target in TARGETS.items()
+    }
     groups_of = {n: next(g for g in p.groups if g.name == layer) for n, p in found.items()}
     assert {name for name, one in groups_of.items() if one.int8} == where
     for name in TARGETS.keys() - where:
@@ -101,7 +106,11 @@ def test_transposed_convolutions_in_int8(pads: str, where: set[str]) -> None:
         f"g (float[1, 4, 8, 8] x) => (float[1, 4, H, W] y) {{ y = ConvTranspose <pads = [{pads}]> (x, w) }}",
         w=(4, 4, 3, 3),
     )
-    int8 = {n for n, t in TARGETS.items() if group(place(model, target=t), "ConvTranspose").int8}
+    int8 = {
+        n
+        for n, t in TARGETS.items()
+        if group(place(model, PlacementRequest(target=t)), "ConvTranspose").int8
+    }
     assert int8 == where
 
 
@@ -116,7 +125,11 @@ def test_averages_in_int8(window: str, on_rtx: bool) -> None:
         v=(4, 4, 1, 1),
         w=(4, 4, 1, 1),
     )
-    int8 = {n for n, t in TARGETS.items() if group(place(model, target=t), "AveragePool").int8}
+    int8 = {
+        n
+        for n, t in TARGETS.items()
+        if group(place(model, PlacementRequest(target=t)), "AveragePool").int8
+    }
     assert int8 == set(TARGETS) - (set() if on_rtx else {"rtx"})
 
 
@@ -125,7 +138,11 @@ def test_averages_in_int8(window: str, on_rtx: bool) -> None:
 )
 def test_products_with_few_outputs(outputs: int, in_float: set[str]) -> None:
     model = network("g (float[2, 8] x) => (float[2, M] y) { y = MatMul(x, w) }", w=(8, outputs))
-    found = {n for n, t in TARGETS.items() if not group(place(model, target=t), "MatMul").int8}
+    found = {
+        n
+        for n, t in TARGETS.items()
+        if not group(place(model, PlacementRequest(target=t)), "MatMul").int8
+    }
     assert found == in_float
 
 
@@ -137,7 +154,7 @@ POOLED = """g (float[1, 4, 8, 8] x) => (float[1, 4, 4, 4] y OUTPUT) {
 def test_a_pool_that_would_run_twice_is_read_through_one_pair() -> None:
     weights = {"v": (4, 4, 1, 1), "w": (4, 4, 1, 1)}
     model = network(POOLED.replace("OUTPUT", ""), **weights)
-    placement = place(model, target=TARGETS["rtx"])
+    placement = place(model, PlacementRequest(target=TARGETS["rtx"]))
     pool = group(placement, "MaxPool")
     sigmoid = group_name(model, "Sigmoid")
     assert pool.kind is GroupKind.POOL
@@ -145,11 +162,11 @@ def test_a_pool_that_would_run_twice_is_read_through_one_pair() -> None:
     assert "a" in placement.consumers
     # elsewhere, and where the other reader must not be rounded, only the layer behind it reads INT8
     spared = (
-        place(model, target=COMMON),
-        place(model, ["MaxPool"], target=TARGETS["rtx"]),
+        place(model, PlacementRequest(target=COMMON)),
+        place(model, PlacementRequest(("MaxPool",), target=TARGETS["rtx"])),
         place(
             network(POOLED.replace("OUTPUT", ", float[1, 4, 4, 4] p"), **weights),
-            target=TARGETS["rtx"],
+            PlacementRequest(target=TARGETS["rtx"]),
         ),
     )
     for other in spared:
@@ -181,7 +198,7 @@ def attention(length: int = 6, head: int = 16, masked: str = "m = Add(t, mask)")
 def test_attention_reads_all_four_through_pairs_where_it_is_one_kernel(
     name: str, masked: str
 ) -> None:
-    placement = place(attention(masked=masked), target=TARGETS[name])
+    placement = place(attention(masked=masked), PlacementRequest(target=TARGETS[name]))
     found = [one for one in placement.groups if one.kind is GroupKind.ATTENTION]
     if TARGETS[name].attention is None:
         assert not found
@@ -197,7 +214,7 @@ def test_attention_reads_all_four_through_pairs_where_it_is_one_kernel(
     [(attention(length=513), "513 positions"), (attention(head=24), "heads of 24")],
 )
 def test_attention_without_the_kernel_stays_float(model: ir.Model, why: str) -> None:
-    placement = place(model, target=TARGETS["rtx"])
+    placement = place(model, PlacementRequest(target=TARGETS["rtx"]))
     found = [one for one in placement.groups if one.kind is GroupKind.ATTENTION]
     assert len(found) == 2
     assert all(not one.int8 and why in one.reason for one in found)
@@ -209,7 +226,7 @@ def test_either_product_takes_the_attention_to_float(which: int) -> None:
     name = [
         n.name for n in model.graph if n.op_type == "MatMul" and n.inputs[1].name in ("kt", "v")
     ][which]
-    placement = place(model, (), [name or ""], target=TARGETS["rtx"])
+    placement = place(model, PlacementRequest((), frozenset([name or ""]), TARGETS["rtx"]))
     found = [one for one in placement.groups if one.kind is GroupKind.ATTENTION]
     assert len(found) == 2
     assert not any(one.int8 for one in found)
@@ -260,4 +277,4 @@ def test_what_is_installed_is_the_default(monkeypatch: pytest.MonkeyPatch) -> No
     assert installed_target().name == "rtx"
     model = network(GROUPED.replace("GROUPS", "12"), first=(12, 12, 1, 1), w=(12, 1, 3, 3))
     assert len(place(model).weights) == 1
-    assert len(place(model, target=COMMON).weights) == 2
+    assert len(place(model, PlacementRequest(target=COMMON)).weights) == 2

@@ -13,6 +13,7 @@ from tests.trtbuild.verification.small_network import (
     spoil_weight_scale,
 )
 from trtbuild.errors import OptionError
+from trtbuild.plan import PlacementRequest
 from trtbuild.quantization import insert_qdq, portable_form
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.bisect import find_culprits
@@ -60,7 +61,7 @@ def test_all_groups_in_float_are_the_float_network(form: str) -> None:
 def test_groups_in_float_equal_a_network_quantized_without_them(chosen: list[str]) -> None:
     artifact = quantized()
     found = run(with_float(artifact.quantized, artifact.model, chosen), images())["logits"]
-    anew = run(insert_qdq(artifact, chosen).quantized, images())["logits"]
+    anew = run(insert_qdq(artifact, PlacementRequest(tuple(chosen))).quantized, images())["logits"]
     np.testing.assert_array_equal(found, anew)
 
 

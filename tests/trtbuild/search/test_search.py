@@ -104,7 +104,7 @@ def test_a_search_goes_on_where_it_was_interrupted(ready, tmp_path) -> None:
 
 def test_groups_that_the_user_names_stay_in_float_and_are_not_the_searchs(ready) -> None:
     gate = Gate(min_sqnr=-5.0)
-    tuned = meet_budget(Candidate(ready, float_groups=frozenset({"d1"})), Images(0), gate, OPTIONS)
+    tuned = meet_budget(Candidate(ready).with_float({"d1"}), Images(0), gate, OPTIONS)
     assert tuned.float_layers == ()
     reasons = {d.node: d.reason for d in tuned.artifact.decisions if not d.int8}
     assert reasons["d1"] == "kept in float by its name"
