@@ -29,7 +29,7 @@ LAYERS = (
     "gradients",
     *("target", "plan", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
-    *("verification", "search", "latency"),
+    *("verification", "latency", "search"),
     *("recipe", "training_recipes", "manifest", "result", "next_step", "diff", "plots"),
     *(
         "jobs",

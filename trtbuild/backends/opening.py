@@ -9,6 +9,7 @@ from trtbuild.backends import AUTO, choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.errors import InputError
 from trtbuild.files import temporary_folder
+from trtbuild.model.qdq import is_qdq
 from trtbuild.options.tensorrt import OpenOptions, Quantization, TensorRTOptions
 from trtbuild.runtime.tensorrt.versions import product_of
 
@@ -55,7 +56,7 @@ def open_engine(
 def built_by(
     backend: str, example: Feeds, options: OpenOptions | None = None
 ) -> Callable[[ir.Model], Session]:
-    """Return a function that builds an engine of a Q/DQ network and opens it; nothing is left on disk.
+    """Return a function that builds an engine of a network, float or Q/DQ, and opens it; nothing is left.
 
     Args:
         backend: ``tensorrt``; it must obey Q/DQ as they stand in the network.
@@ -74,12 +75,13 @@ def built_by(
         dynamic = any(
             not isinstance(dim, int) for value in model.graph.inputs for dim in value.shape or ()
         )
+        int8 = any(map(is_qdq, model.graph))
         building = TensorRTOptions(
-            quantization=Quantization.EXPLICIT,
+            quantization=Quantization.EXPLICIT if int8 else Quantization.AUTO,
             shapes=tuple(shapes) if dynamic else (),
             **vars(options or OpenOptions()),
         )
-        artifact = Artifact("candidate", model, model, quantized=model)
+        artifact = Artifact("candidate", model, model, quantized=model if int8 else None)
         with temporary_folder() as folder:
             engine = chosen.build(BuildRequest(artifact, folder, options=building))
             return chosen.open(engine.path)

@@ -25,6 +25,7 @@ from trtbuild.jobs.compare import (
 )
 from trtbuild.jobs.foreign import with_left_behind
 from trtbuild.jobs.incoming import arrival, with_gaps_filled
+from trtbuild.jobs.layer_timing import timing_of
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.manifest import write_manifest
 from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
@@ -305,6 +306,7 @@ def _tuned(
         replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
         task=task_of(start.artifact.source, plan.verification, recipe.task, recipe.data.preprocess),
         options=recipe.tune,
+        timing=timing_of(chosen_backends(recipe)[0][0].name, recipe.tensorrt),
         progress=progress,
     )
 

@@ -39,6 +39,10 @@ class ProfiledSession(Protocol):
         """Run `runs` times on each of `feeds`, one after the other; layer -> milliseconds of each run."""
         ...
 
+    def close(self) -> None:
+        """Give everything back. Safe to call twice."""
+        ...
+
 
 @dataclass(frozen=True)
 class LayerTimes:

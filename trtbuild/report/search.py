@@ -89,8 +89,15 @@ def _steps(tuned: Tuned) -> Table:
             *numbers("task", "SQNR, dB", "same top-1", "top-1 lost", "INT8 work", "runs"),
         ),
         rows,
-        f"searched on {tuned.num_images} calibration samples; accuracy is judged on others",
+        _caption(tuned),
     )
+
+
+def _caption(tuned: Tuned) -> str:
+    images = f"searched on {tuned.num_images} calibration samples; accuracy is judged on others"
+    if not tuned.ranked_by:
+        return images
+    return f"{images}; in float a group costs {tuned.ranked_by}"
 
 
 def moves_section(history: Iterable[Record]) -> Section:

@@ -57,6 +57,9 @@ class ProfiledNetwork:
                 events = json.loads(path.read_bytes())
                 return list(_runs(events))
 
+    def close(self) -> None:
+        """Give everything back: nothing, since a session lives for one call."""
+
 
 def _runs(events: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, float]]:
     """Split events by the one that ends a run."""

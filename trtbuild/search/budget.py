@@ -14,6 +14,7 @@ from trtbuild.artifact import Record
 from trtbuild.progress import Progress, silent
 from trtbuild.records import encode
 from trtbuild.search.bisect import affordable, fewest_in_order
+from trtbuild.search.milliseconds import float_costs
 from trtbuild.search.score import figure, meets, score, worst_sqnr_db
 from trtbuild.search.sensitivity import cost_shares, rank_groups
 from trtbuild.search.steps import (
@@ -74,6 +75,7 @@ class Tuned:
         float_layers: names of the groups that it keeps in float.
         float_macs_percent: their share of the work of all layers that could be INT8.
         num_images: what it searched on.
+        ranked_by: what groups were ranked by for float, and how that is known; empty where none had to be.
     """
 
     artifact: Artifact
@@ -82,6 +84,7 @@ class Tuned:
     float_layers: tuple[str, ...]
     float_macs_percent: float
     num_images: int
+    ranked_by: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types, without the network."""
@@ -91,6 +94,7 @@ class Tuned:
             "float_layers": list(self.float_layers),
             "float_macs_percent": self.float_macs_percent,
             "num_images": self.num_images,
+            "ranked_by": self.ranked_by,
         }
 
 
@@ -144,7 +148,7 @@ def tune(
         search.take_best(name, step(search.best, material))
     if not search.met and not search.is_over():
         progress("tune", len(_STEPS), len(_STEPS) + 1)
-        search.fall_back(ranking, material.max_float_percent, progress)
+        search.fall_back(ranking, material, progress)
     progress("tune", len(_STEPS) + 1, len(_STEPS) + 1)
     return search.result()
 
@@ -162,6 +166,7 @@ class _Search:
         self._runs = evaluate.num_evaluations
         self.candidate = self._start = candidate
         self._costs = cost_shares(candidate.groups())
+        self._ranked_by = ""
         self._found = evaluate(candidate.network())
         self.met = meets(self._found, gate)
         self._report("as calibrated", "", kept=True)
@@ -189,16 +194,18 @@ class _Search:
     def fall_back(
         self,
         ranking: Evaluator,
-        max_float_percent: float,
+        material: Material,
         progress: Progress,
     ) -> None:
-        """Take the fewest groups to float."""
-        costs = cost_shares(self.candidate.groups())
-        ranked = rank_groups(self.candidate, ranking, progress)
-        allowed = affordable(ranked, costs, max_float_percent / 100.0)
-        names = fewest_in_order(allowed, self._passes_with_float, costs) if allowed else None
+        """Take the fewest groups to float, those first that gain most for what they cost a run."""
+        costs = float_costs(self.candidate, material.timing, material.feeds[:1])
+        self._ranked_by = costs.basis
+        ranked = rank_groups(self.candidate, ranking, progress, costs.of)
+        share = material.max_float_percent
+        allowed = affordable(ranked, cost_shares(self.candidate.groups()), share / 100.0)
+        names = fewest_in_order(allowed, self._passes_with_float, costs.each) if allowed else None
         if names is None:
-            self._report("float layers", _how_near(len(allowed), max_float_percent), kept=False)
+            self._report("float layers", _how_near(len(allowed), share), kept=False)
             return
         self.candidate, self.met = self.candidate.with_float(names), True
         self._found = self._evaluate(self.candidate.network())
@@ -241,6 +248,7 @@ class _Search:
             float_layers=floats,
             float_macs_percent=self._float_percent(),
             num_images=self._evaluate.num_images,
+            ranked_by=self._ranked_by,
         )
         summary = _summary(tuned)
         return replace(tuned, artifact=artifact.having(Record("tune", summary, tuned.to_json())))

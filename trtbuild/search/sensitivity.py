@@ -10,7 +10,7 @@ from trtbuild.progress import silent
 from trtbuild.search.score import score, worst_sqnr_db
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from trtbuild.plan import Group
     from trtbuild.progress import Progress
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trtbuild.search.evaluate import Evaluator
     from trtbuild.verification.compare import Comparison
 
-__all__ = ["GroupSensitivity", "cost_shares", "rank_groups", "sensitivities"]
+__all__ = ["GroupSensitivity", "cost_shares", "rank_groups", "sensitivities", "work_cost"]
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,34 @@ def sensitivities(
 
 
 def rank_groups(
-    candidate: HasGroups, evaluate: Evaluator, progress: Progress = silent
+    candidate: HasGroups,
+    evaluate: Evaluator,
+    progress: Progress = silent,
+    cost: Callable[[str], float] | None = None,
 ) -> list[str]:
     """Return the groups by what each gains alone in float, per cost, best first.
 
-    A group costs its share of the multiply-accumulates, and as much again as an average layer for being
-    one more place where the precision changes.
+    Args:
+        candidate: the network.
+        evaluate: on a few images; runs once a group, and once more.
+        progress: told of every group.
+        cost: of a group in float, above 0; None: its share of the multiply-accumulates, and as much again as
+            an average layer for being one more place where the precision changes.
     """
-    groups = candidate.groups()
-    costs = cost_shares(groups)
-    each = 1.0 / max(sum(group.kind is GroupKind.LAYER for group in groups), 1)
+    cost = cost or work_cost(candidate.groups())
     base = score(evaluate(candidate.network()))
     worth = {
-        group.name: (score(without) - base) / (costs[group.name] + each)
+        group.name: (score(without) - base) / cost(group.name)
         for group, without in _each_in_float(candidate, evaluate, progress)
     }
     return sorted(worth, key=lambda name: (-worth[name], name))
+
+
+def work_cost(groups: Sequence[Group]) -> Callable[[str], float]:
+    """Return what each of `groups` costs in float by multiply-accumulates; see `rank_groups`."""
+    costs = cost_shares(groups)
+    each = 1.0 / max(sum(group.kind is GroupKind.LAYER for group in groups), 1)
+    return lambda name: costs[name] + each
 
 
 def cost_shares(groups: Sequence[Group]) -> dict[str, float]:

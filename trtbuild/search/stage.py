@@ -17,6 +17,7 @@ from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.budget import Tuned, tune
 from trtbuild.search.evaluate import Evaluator
+from trtbuild.search.milliseconds import UNTIMED, LayerTiming
 from trtbuild.search.steps import Material
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def meet_budget(
     *,
     task: TaskFactory | None = None,
     options: TuneOptions | None = None,
+    timing: LayerTiming | None = None,
     progress: Progress = silent,
 ) -> Tuned:
     """Search, on calibration images alone, how to quantize a network so that it meets `gate`.
@@ -49,6 +51,8 @@ def meet_budget(
         calibrate_options: how ranges are found when the network changes.
         task: makes the judge of the network's task.
         options: how far the search goes.
+        timing: how the backend at hand times layers, where groups have to be float; else they cost what
+            their multiply-accumulates are.
         progress: told of every step.
 
     Raises:
@@ -69,6 +73,7 @@ def meet_budget(
         calibrate=calibrated,
         num_tensors=options.num_tensors,
         max_float_percent=options.max_float_percent,
+        timing=timing or UNTIMED,
     )
     return tune(
         start,

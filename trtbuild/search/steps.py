@@ -20,6 +20,7 @@ from trtbuild.search.channel_samples import channel_samples
 from trtbuild.search.channel_scaling import rescaled
 from trtbuild.search.channel_sites import find_sites
 from trtbuild.search.choose_ranges import BY_EFFECT
+from trtbuild.search.milliseconds import UNTIMED, LayerTiming
 from trtbuild.search.rounding import round_weights
 
 if TYPE_CHECKING:
@@ -73,12 +74,14 @@ class Material:
         calibrate: finds the ranges of a changed network, with its histograms.
         num_tensors: how many tensors get a range of their own at most.
         max_float_percent: share of the multiply-accumulates that may fall back to float at most.
+        timing: how the backend at hand times layers, for what a group costs in float.
     """
 
     feeds: Sequence[Feeds]
     calibrate: Callable[[Artifact], Artifact]
     num_tensors: int = 6
     max_float_percent: float = 50.0
+    timing: LayerTiming = UNTIMED
 
 
 def other_calibrator(

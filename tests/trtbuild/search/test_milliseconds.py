@@ -1,0 +1,147 @@
+"""What a group in float costs is what layers take: measured, and used where it differs from their work."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tests.trtbuild.search.depthwise_network import Images, artifact
+from tests.trtbuild.verification.small_network import batches, calibrated, images
+from trtbuild.calibration import CalibrateOptions, calibrate
+from trtbuild.errors import ExecutionError
+from trtbuild.jobs.layer_timing import timing_of
+from trtbuild.options.compare import ComparisonOptions
+from trtbuild.options.tensorrt import OpenOptions
+from trtbuild.options.tune import TuneOptions
+from trtbuild.quantization import watched_tensors
+from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.search.candidate import Candidate
+from trtbuild.search.evaluate import Evaluator
+from trtbuild.search.milliseconds import LayerTiming, float_costs
+from trtbuild.search.sensitivity import rank_groups
+from trtbuild.search.stage import meet_budget
+from trtbuild.verification.gate import Gate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from tests.tensorrt_stub.fixtures import Server
+    from tests.tensorrt_stub.world import World
+    from trtbuild.artifact import Artifact
+    from trtbuild.runtime.session import Feeds
+
+OPTIONS = CalibrateOptions(method="minmax")
+FEEDS = [{"image": images(0)[:4]}]
+
+
+class Told:
+    """A profiler that tells what the test says: node -> milliseconds."""
+
+    def __init__(self, layers: dict[str, float]) -> None:
+        self.layers = layers
+
+    def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> list[dict[str, float]]:
+        return [self.layers] * (runs * len(feeds))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def quantized_form(artifact: Artifact) -> ir.Model:
+    assert artifact.quantized is not None
+    return artifact.quantized
+
+
+def telling(int8: dict[str, float], floats: dict[str, float]) -> LayerTiming:
+    def opened(model: ir.Model, example: Feeds) -> Told:
+        del example
+        has_pairs = any(node.op_type == "QuantizeLinear" for node in model.graph)
+        return Told(int8 if has_pairs else floats)
+
+    return LayerTiming("the test", quantized_form, opened)
+
+
+def test_a_group_costs_what_its_layer_takes_longer_in_float() -> None:
+    candidate = Candidate(calibrated())
+    int8 = {"Conv_a0": 1.0, "Conv_a2_token_7": 2.0, "image_quantized_QuantizeLinear": 0.25}
+    floats = {"Conv_a0": 4.0, "Conv_a2 + Relu_r1": 1.0, "Gemm_logits": 0.5}
+    costs = float_costs(candidate, telling(int8, floats), FEEDS)
+    assert costs.each["Conv_a0"] == pytest.approx(3.0)
+    assert costs.each["Conv_a2"] == 0.0, "what INT8 makes slower costs nothing in float"
+    assert costs.each["Gemm_logits"] == pytest.approx(0.5)
+    assert costs.of("Conv_a2") == pytest.approx(0.25), "a Q by itself is what a change takes"
+    assert "the test" in costs.basis
+
+
+def evaluator(count: int = 8) -> Evaluator:
+    artifact = calibrated()
+    return Evaluator(
+        open_session(artifact.source), batches(1, count), ComparisonOptions(num_worst=0)
+    )
+
+
+def test_groups_are_ranked_by_gain_per_millisecond() -> None:
+    candidate, evaluate = Candidate(calibrated()), evaluator()
+    names = [group.name for group in candidate.groups()]
+    dear = rank_groups(candidate, evaluate)[0]
+    floats = dict.fromkeys(names, 0.001) | {dear: 1000.0}
+    timing = telling({}, floats)
+    costs = float_costs(candidate, timing, FEEDS)
+    assert rank_groups(candidate, evaluate, cost=costs.of)[0] != dear
+
+
+def test_a_search_says_what_groups_cost() -> None:
+    plain = artifact(imbalance=1.5)
+    ready = calibrate(plain, Images(0), watched_tensors(plain.model), OPTIONS)
+    timing = telling({}, dict.fromkeys((group.name for group in Candidate(ready).groups()), 1.0))
+    few = TuneOptions(max_float_percent=10.0)
+    found = meet_budget(
+        Candidate(ready), Images(0), Gate(min_sqnr=90.0), OPTIONS, options=few, timing=timing
+    )
+    assert found.ranked_by.startswith("milliseconds a run, by the test")
+    assert found.to_json()["ranked_by"] == found.ranked_by
+
+
+def test_what_cannot_be_timed_is_ranked_by_its_work_and_said(caplog) -> None:
+    candidate, evaluate = Candidate(calibrated()), evaluator()
+
+    def refused(model: ir.Model, example: Feeds) -> Told:
+        raise ExecutionError("the compiler refuses it.")
+
+    nothing = LayerTiming(why_not="a plan for RTX runs on its GPU alone")
+    for timing, why in (
+        (LayerTiming("x", quantized_form, refused), "the compiler refuses it"),
+        (nothing, "its GPU alone"),
+    ):
+        costs = float_costs(candidate, timing, FEEDS)
+        assert why in costs.basis
+        assert "multiply-accumulates" in costs.basis
+        assert rank_groups(candidate, evaluate, cost=costs.of) == rank_groups(candidate, evaluate)
+    assert "the compiler refuses it" in caplog.text
+
+
+def test_the_portable_engine_is_timed_node_by_node() -> None:
+    timing = timing_of("onnxruntime", OpenOptions())
+    costs = float_costs(Candidate(calibrated()), timing, FEEDS)
+    assert re.search(r"ONNX Runtime [\d.]+'s profiler \([\d.e-]+ ms in INT8", costs.basis)
+    assert all(cost >= 0 for cost in costs.each.values())
+    assert np.isfinite(costs.change)
+    assert costs.change > 0
+
+
+def of_a_plan(world: World) -> dict[str, float]:
+    timing = timing_of("tensorrt", OpenOptions())
+    costs = float_costs(Candidate(calibrated()), timing, FEEDS)
+    return {**costs.each, costs.basis: costs.change}
+
+
+def test_tensorrt_is_asked_by_its_profiler(tensorrt: Server) -> None:
+    found = tensorrt.value(of_a_plan)
+    (basis,) = (name for name in found if "profiler" in name)
+    assert basis.startswith("milliseconds a run, by TensorRT's profiler")
+    assert "Conv_a0" in found
