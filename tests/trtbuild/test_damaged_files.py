@@ -29,15 +29,15 @@ from trtbuild.errors import TrtbuildError
 from trtbuild.jobs.bench import bench
 from trtbuild.jobs.cache import read_cache
 from trtbuild.jobs.calibrate import calibrate_file
-from trtbuild.jobs.rebuild import recipe_of
 from trtbuild.jobs.verify import judge_again, load_verification, verify
 from trtbuild.latency.baseline import load_baseline
 from trtbuild.latency.regress import against_baseline
+from trtbuild.manifest import read_manifest
 from trtbuild.model import input_specs, read_model
 from trtbuild.options.data import DataRecipe
 from trtbuild.options.measure import MeasureOptions
 from trtbuild.options.preprocess import Preprocess, read_preprocess
-from trtbuild.options.values import make, read_file
+from trtbuild.options.values import make, read_file, read_table
 from trtbuild.recipe import BenchRecipe, CalibrateRecipe, CalibrationFiles, VerifyRecipe
 from trtbuild.records import dumps
 from trtbuild.report.accuracy import verification_report
@@ -66,6 +66,11 @@ def judge_saved(path):
     found = judge_again(load_verification(path), Gate(min_sqnr=10.0))
     verification_report(found)
     dumps(found.to_json())
+
+
+def recorded_recipe(path):
+    record = read_manifest(path)
+    return make(EngineRecipe, read_table(EngineRecipe, record.recipe, str(path), path.parent))
 
 
 def compare_with_itself(path):
@@ -123,7 +128,7 @@ def files_of(folder, model, specs, verified) -> Iterator[tuple[str, Valid]]:
     yield "baseline", Valid((folder / "b.json").read_bytes(), ".json", compare_with_itself)
     yield "verification", Valid(dumps(verified.to_json()).encode(), ".json", judge_saved)
     manifest = next((folder / "out").glob("*.manifest.json")).read_bytes()
-    yield "manifest", Valid(manifest, ".json", recipe_of)
+    yield "manifest", Valid(manifest, ".json", recorded_recipe)
     yield (
         "layers",
         Valid(

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-_TO_THE_END = int(np.iinfo(np.int64).max)
-
 
 def _same(step: Step) -> Gradients:
     return {0: step.g}

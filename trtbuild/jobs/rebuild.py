@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trtbuild.diff.compare import EngineDiff
     from trtbuild.manifest import Manifest
 
-__all__ = ["Difference", "Rebuilt", "rebuild", "recipe_of"]
+__all__ = ["Difference", "Rebuilt", "rebuild"]
 
 # Parts of a manifest that say what went in and what came out; others hold times, or follow from these.
 _COMPARED = ("model", "data", "recipe", "versions", "engine.details.machine", "also.details.machine",
@@ -72,15 +72,6 @@ class Rebuilt:
     same_bytes: bool
     networks: Mapping[str, EngineDiff] = field(default_factory=dict)
     unexplained: str = ""
-
-
-def recipe_of(manifest: Path) -> EngineRecipe:
-    """Return the recipe that a manifest records; its paths start from the manifest's folder.
-
-    Raises:
-        InputError: the manifest cannot be read, or is older than recipes in manifests.
-    """
-    return make(EngineRecipe, _values(read_manifest(manifest), manifest))
 
 
 def _values(record: Manifest, manifest: Path) -> dict[str, Any]:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Float64",
-    "computed_weights",
     "copy_module",
     "enforce_eval",
     "float64_copy",
@@ -153,11 +152,6 @@ def _all_modules(module: nn.Module) -> Iterator[nn.Module]:
     yield from module.modules()
     for hidden in hidden_modules(module).values():
         yield from hidden.modules()
-
-
-def computed_weights(module: nn.Module) -> list[str]:
-    """Names of the parameters that are computed from others: masks, weight norm, spectral norm."""
-    return [f"{path}.{name}".lstrip(".") for path, _, name, _ in _computed(module)]
 
 
 def make_weights_plain(module: nn.Module) -> list[str]:

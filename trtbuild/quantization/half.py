@@ -14,9 +14,11 @@ weights beyond it, operators that sum or exponentiate, operators that ONNX does 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError
@@ -28,7 +30,6 @@ from trtbuild.model.names import Names
 from trtbuild.model.opset import opset_of, raise_opset
 from trtbuild.model.qdq import along_axis
 from trtbuild.model.traversal import all_nodes, bodies, has_bodies
-from trtbuild.quantization.half_types import takes_half
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,7 +141,7 @@ def _why_float(node: ir.Node, observed: Mapping[str, float]) -> str | None:
         return ""
     if node.op_type in SUMMING:
         return "its results can leave the range of FP16 though its inputs do not"
-    if not takes_half(node):
+    if not _takes_half(node):
         return "ONNX does not define it for FP16"
     for value in (*node.inputs, *node.outputs):
         reason = _why_float_value(value, observed)
@@ -253,7 +254,7 @@ class _Typing:
         if _is_weight(node):
             self._requantize(node)
         for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype == FLOAT and takes_half(node, index):
+            if value is not None and value.dtype == FLOAT and _takes_half(node, index):
                 node.replace_input_with(index, self._as_half(value))
         if node.op_type == "Cast" and node.attributes["to"].as_int() == int(FLOAT):
             node.attributes["to"] = ir.AttrInt64("to", int(HALF))
@@ -333,3 +334,52 @@ def _rounded(content: np.ndarray) -> np.ndarray:
     tiny = np.finfo(np.float16).smallest_subnormal
     vanished = (half == 0) & (np.asarray(content) > 0)
     return np.where(vanished, tiny, half).astype(np.float16)
+
+
+def _takes_half(node: ir.Node, index: int | None = None) -> bool:
+    """Whether a node may compute in FP16, by ONNX's definition; with an index, whether that input may.
+
+    A node may when every float output may be FP16, and at least one of its float inputs; inputs that may
+    not, such as the scales of Resize, stay float.
+    """
+    opset = node.graph.opset_imports.get(node.domain, 0) if isinstance(node.graph, ir.Graph) else 0
+    allowed = _half_allowed(node.op_type, node.domain, opset)
+    if allowed is None:
+        return False
+    inputs, outputs = allowed
+    if index is not None:
+        return _at(inputs, index)
+    floats = [
+        i for i, v in enumerate(node.inputs) if v is not None and v.dtype == ir.DataType.FLOAT
+    ]
+    answers = [i for i, v in enumerate(node.outputs) if v.dtype == ir.DataType.FLOAT]
+    if not floats and node.op_type not in ("Cast", "DequantizeLinear"):
+        return not answers  # what makes floats of other things is told the type by an attribute
+    return all(_at(outputs, i) for i in answers) and (
+        not floats or any(_at(inputs, i) for i in floats)
+    )
+
+
+def _at(allowed: tuple[bool, ...], index: int) -> bool:
+    """The entry for a formal parameter; the last one repeats (variadic)."""
+    return bool(allowed) and allowed[min(index, len(allowed) - 1)]
+
+
+@cache
+def _half_allowed(
+    op_type: str, domain: str, opset: int
+) -> tuple[tuple[bool, ...], tuple[bool, ...]] | None:
+    """For each formal input and output, whether FP16 is allowed; None for an unknown operator."""
+    try:
+        schema = onnx.defs.get_schema(op_type, opset or onnx.defs.onnx_opset_version(), domain)
+    except onnx.defs.SchemaError:
+        return None
+    types = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+
+    def allows(type_name: str) -> bool:
+        return "tensor(float16)" in types.get(type_name, {type_name})
+
+    return (
+        tuple(allows(formal.type_str) for formal in schema.inputs),
+        tuple(allows(formal.type_str) for formal in schema.outputs),
+    )

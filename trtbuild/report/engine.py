@@ -17,6 +17,7 @@ from trtbuild.report.accuracy import (
 )
 from trtbuild.report.calibration import early_stop_lines
 from trtbuild.report.cards import engine_cards, shown_network
+from trtbuild.report.history import ranges_section, stages_section
 from trtbuild.report.latency import latency_section
 from trtbuild.report.layer_bars import layer_bars
 from trtbuild.report.model import (
@@ -30,9 +31,7 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
-from trtbuild.report.ranges import ranges_section
 from trtbuild.report.search import moves_section, search_section
-from trtbuild.report.stages import stages_section
 from trtbuild.result import TITLES
 from trtbuild.toml_files import toml_text
 from trtbuild.verification.ruling import FAR_SQNR_DB

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds
     from trtbuild.verification.side_branches import Tap
 
-__all__ = ["MeanShift", "corrected", "mean_shifts", "measured_shifts"]
+__all__ = ["MeanShift", "corrected", "measured_shifts"]
 
 _WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -51,14 +51,6 @@ class MeanShift:
 
     mean: np.ndarray
     share: float
-
-
-def mean_shifts(
-    reference: ir.Model, quantized: ir.Model, feeds: Iterable[Feeds]
-) -> dict[str, np.ndarray]:
-    """Return node name -> `MeanShift.mean`; see `measured_shifts`."""
-    found = measured_shifts(reference, quantized, feeds)
-    return {name: shift.mean for name, shift in found.items()}
 
 
 def measured_shifts(

@@ -23,11 +23,9 @@ import numpy as np
 from trtbuild.verification.intervals import Estimate, PairMoments, decibel_estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from trtbuild.model.parts import Part
 
-__all__ = ["PartComparison", "PartMetrics", "PartPower", "part_powers"]
+__all__ = ["PartComparison", "PartMetrics", "PartPower"]
 
 # What varies less than this share of its power is constant up to rounding in FP32.
 _CONSTANT = 1e-12
@@ -67,24 +65,6 @@ class PartPower:
     part: Part
     signal: float
     noise: float
-
-
-def part_powers(
-    reference: np.ndarray, other: np.ndarray, parts: Sequence[Part]
-) -> tuple[PartPower, ...]:
-    """Return signal and noise of every part of an output.
-
-    Args:
-        reference: the float output; its first axis is the images.
-        other: the same output of another network, of the same shape.
-        parts: see `trtbuild.model.parts.output_parts`.
-    """
-    found = []
-    for part in parts:
-        metrics = PartMetrics(part)
-        metrics.add(reference, other)
-        found.append(metrics.power())
-    return tuple(found)
 
 
 class PartMetrics:

@@ -11,7 +11,7 @@ from tests.trtbuild.verification.small_network import run
 from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.model.edits import tapped
 from trtbuild.quantization import insert_qdq, watched_tensors
-from trtbuild.search.bias_correction import corrected, mean_shifts
+from trtbuild.search.bias_correction import corrected, measured_shifts
 
 
 def test_the_mean_of_every_channel_is_restored() -> None:
@@ -20,7 +20,8 @@ def test_the_mean_of_every_channel_is_restored() -> None:
     ready = calibrate(plain, Images(0), tensors, CalibrateOptions(method="minmax"))
     quantized = insert_qdq(ready).quantized
     feeds = [{"image": images(0)}]
-    shifts = mean_shifts(ready.model, quantized, feeds)
+    found = measured_shifts(ready.model, quantized, feeds)
+    shifts = {name: one.mean for name, one in found.items()}
     assert set(shifts) == {"s0", "d1", "p2", "d3", "p4", "logits"}
 
     # the first layer inherits nothing: its shift is the difference of the two networks there

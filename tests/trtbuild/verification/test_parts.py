@@ -14,7 +14,7 @@ from trtbuild.model.parts import WHOLE, Part
 from trtbuild.search.score import worst_sqnr_db
 from trtbuild.verification.compare import Comparison, compare
 from trtbuild.verification.gate import Gate, judge
-from trtbuild.verification.parts import part_powers
+from trtbuild.verification.parts import PartMetrics
 
 BOXES, SCORES = Part(1, 0, 4, 10, "boxes"), Part(1, 4, 10, 10, "scores")
 PARTS = {"y": (BOXES, SCORES)}
@@ -108,12 +108,18 @@ def test_a_part_that_does_not_vary_is_measured_by_its_power() -> None:
     assert [part.sqnr_db.value for part in found.output("y").parts] == pytest.approx([expected] * 2)
 
 
+def power(part, reference, other):
+    metrics = PartMetrics(part)
+    metrics.add(reference, other)
+    return metrics.power()
+
+
 def test_powers_of_one_pair_of_arrays() -> None:
     x = detections()
-    boxes, scores = part_powers(x, without_scores(x), PARTS["y"])
+    boxes, scores = (power(part, x, without_scores(x)) for part in PARTS["y"])
     assert boxes.noise == 0
     assert scores.noise == pytest.approx(float((x[:, 4:].astype(np.float64) ** 2).sum()))
-    (whole,) = part_powers(x, without_scores(x), [WHOLE])
+    whole = power(WHOLE, x, without_scores(x))
     assert whole.signal == pytest.approx(float((x.astype(np.float64) ** 2).sum()))
 
 
