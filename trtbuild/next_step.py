@@ -21,7 +21,14 @@ from trtbuild.options.command import command_line
 from trtbuild.options.effort import Effort
 from trtbuild.options.values import IN_MEMORY, to_table
 from trtbuild.result import TENSORRT_FORM
-from trtbuild.verification.ruling import CANNOT_TELL, DO_NOT_SHIP, FAR_SQNR_DB, NOT_JUDGED, SHIP
+from trtbuild.verification.ruling import (
+    CANNOT_TELL,
+    DO_NOT_SHIP,
+    FAR_SQNR_DB,
+    NOT_JUDGED,
+    SHIP,
+    samples_needed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -184,8 +191,7 @@ def _judged(
     known = list(comparisons)
     findings = [finding for verdict in verdicts for finding in verdict.findings]
     if ruling.word == CANNOT_TELL:
-        counts = [f.num_needed for f in findings if not f.settled and f.num_needed is not None]
-        many = f"about {max(counts)} samples" if counts else "more samples"
+        many = samples_needed([one for one in findings if one.is_limit and not one.settled])
         return f"verify on {many}", {data_flag: MORE}, ""
     tasks = [comparison.task for comparison in known if comparison.task is not None]
     blind = next((one for one in tasks if one.main is None), None)
@@ -261,10 +267,16 @@ def _command(
     added: Mapping[str, str],
     skip: str = "",
 ) -> str:
-    """The command; of data that a script holds, the options that it is to give besides."""
+    """The command; of what a script holds, the keyword arguments that it is to give besides."""
     if not _is_text(recipe):
-        return shlex.join(word for item in added.items() for word in item)
+        return ", ".join(_keyword(flag, value) for flag, value in added.items())
     return command_line(name, arguments, recipe, added, skip)
+
+
+def _keyword(flag: str, value: str) -> str:
+    """A flag with its value as `trtbuild.build` takes it; what the user has to find stays a name."""
+    is_plain = value == MORE or value.replace(".", "", 1).isdigit()
+    return f"{flag[2:].replace('-', '_')}={value if is_plain else repr(value)}"
 
 
 def _is_text(recipe: EngineRecipe | VerifyRecipe) -> bool:

@@ -98,10 +98,10 @@ def test_a_backend_as_an_object_or_a_class_is_the_installed_one(installed, tmp_p
     assert len({one.engine.read_bytes() for one in found}) == 1
     assert {one.engine.name for one in found} == {"digits.onnx.gz"}
     record = trtbuild.read_manifest(found[1].manifest)
-    assert record["recipe"]["backend"] == "python object: Archive"
+    assert record.recipe["backend"] == "python object: Archive"
     # no command line names an object, so none is told
-    assert record["command"] == ""
-    assert found[1].next_step.command.startswith("--")
+    assert record.command == ""
+    assert found[1].next_step.command == "min_sqnr=20"
     with pytest.raises(OptionError, match="was a python object: Archive"):
         trtbuild.rebuild(found[1].manifest, tmp_path / "again")
 

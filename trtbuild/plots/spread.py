@@ -71,6 +71,8 @@ def _row(axis: Axis, number: int, name: str, values: np.ndarray) -> Iterator[str
     yield line(at, at, top + _TITLE + 2.0, base, f"line {kind}")
     yield line(axis.left, axis.right, base, base, "grid")
     yield written(axis.left, top + 14.0, f"{name}: median {median:.4g} {axis.unit}", kind)
-    within, longest = _quantile(values, 0.99), float(values[-1])
-    beyond = f"99 of 100 within {within:.4g} {axis.unit}, the longest {longest:.4g}"
+    within = _quantile(values, 0.99)
+    beyond = f"all {len(values)} within {float(values[-1]):.3g} {axis.unit}"
+    if len(values) >= 100:
+        beyond = f"99 of 100 within {within:.3g}, {beyond}"
     yield written(axis.left, top + 29.0, beyond)

@@ -37,9 +37,9 @@ def draw_strip(plot: Strip) -> str:
 
 
 def _key(plot: Strip) -> Iterator[str]:
-    """What the colours mean, two by two."""
+    """What the colours mean, three in a row."""
     for number, (level, text) in enumerate(plot.levels.items()):
-        x, y = (0.5 if number % 2 == 0 else 50.0), 4.0 + 19.0 * (number // 2)
+        x, y = 0.5 + 33.3 * (number % 3), 4.0 + 19.0 * (number // 3)
         yield (
             f'<rect class="slat {level.value}" x="{x:.1f}%" width="11" y="{y:.1f}" height="11"/>'
             f'<text x="{x:.1f}%" dx="16" y="{y + 10:.1f}">{words(text)}</text>'

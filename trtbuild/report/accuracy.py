@@ -193,7 +193,7 @@ def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
     """Return the figures of the network's task, and its worst samples."""
     rows: list[tuple[str, ...]] = []
     worst: list[tuple[str, ...]] = []
-    captions: list[str] = []
+    captions: list[tuple[str, str]] = []
     for name, comparison in comparisons.items():
         task = comparison.task
         if task is None:
@@ -203,13 +203,13 @@ def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
             (name, one.name, interval(one.estimate, _FORMS[one.unit], one.unit and f" {one.unit}"))
             for one in figures
         ]
-        captions.append(f"{task.task} of {task.num_samples} samples, {task.settings}")
+        captions.append((name, f"{task.task} of {task.num_samples} samples, {task.settings}"))
         worst += [(one.name, name, f"{one.value:.3g}") for one in task.worst]
     return (
         Table(
             (*names("network", "task"), *numbers("figure")),
             tuple(rows),
-            "; ".join(dict.fromkeys(captions)),
+            _of_all(captions),
         ),
         Table(
             (*names("worst samples of the task", "network"), *numbers("figure")),
@@ -217,6 +217,13 @@ def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
             fold=f"the {len(worst)} worst samples of the task",
         ),
     )
+
+
+def _of_all(captions: Sequence[tuple[str, str]]) -> str:
+    """What is said of each network, by its name; once where it is the same of all."""
+    if len({text for _, text in captions}) == 1:
+        return captions[0][1]
+    return "; ".join(f"{name}: {text}" for name, text in captions)
 
 
 def gallery(name: str, comparison: Comparison) -> Iterator[Block]:
@@ -343,7 +350,12 @@ def _effect(found: Effect | None) -> tuple[str, str]:
     if found is None:
         return "", ""
     mark = "" if found.measured else "~"
-    return f"{mark}{found.alone_sqnr_db:.1f}", f"{mark}{found.gained_db:+.1f}"
+    return f"{mark}{_rounded(found.alone_sqnr_db):.1f}", f"{mark}{_rounded(found.gained_db):+.1f}"
+
+
+def _rounded(value: float) -> float:
+    """A value to one digit, of which no zero is negative."""
+    return round(value, 1) + 0.0
 
 
 def _layer(layer: LayerError) -> tuple[str, ...]:

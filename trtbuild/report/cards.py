@@ -148,6 +148,8 @@ def _share(artifact: Artifact) -> Iterator[Card]:
     layers = f"{sum(d.int8 for d in weighted)} of {len(weighted)} layers with weights"
     if total:
         share = 100.0 * sum(macs for name, macs in work.items() if name in done) / total
-        yield Card("Work in INT8", f"{share:.0f} %", f"of multiply-accumulates; {layers}")
+        # nearly all is not all
+        shown = f"{share:.0f}" if share == 100.0 or share < 99.5 else f"{min(share, 99.9):.1f}"
+        yield Card("Work in INT8", f"{shown} %", f"of multiply-accumulates; {layers}")
     else:
         yield Card("In INT8", layers.partition(" layers")[0], "layers with weights")

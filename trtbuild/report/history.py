@@ -70,6 +70,7 @@ def _furthest(details: Mapping[str, Any]) -> Table:
         tuple(
             (one["tensor"], one["rule"], f"{one['amax']:.4g}", f"{one['entropy']:.4g}")
             for one in details["furthest"]
+            if one["amax"] != one["entropy"]
         ),
         "the tensors whose ranges are furthest from those of the entropy rule",
         num_shown=_NUM_SHOWN,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ _MOST_RECORDED = 600_000
 # Below so many pixels a picture is kept exactly.
 _SMALL = 128 * 128
 _JPEG_QUALITY = 80
+
+_FLAG = re.compile(r"(?<![\w-])(--[a-z][\w-]*)")
 
 
 def to_html(report: Report) -> str:
@@ -71,6 +74,7 @@ def to_html(report: Report) -> str:
         draw=_drawn,
         encoded=_encoded,
         short=_short,
+        flagged=_flagged,
         classes=_CLASSES,
         most_rows=_MOST_ROWS,
     )
@@ -88,6 +92,15 @@ def _seen(value: Any) -> Any:
 def _short(value: Any) -> Any:
     """Return a text of bounded length: names may be as long as a generator made them."""
     return clipped(value) if type(value) is str else value
+
+
+def _flagged(text: str) -> Markup:
+    """Return a text in which lines do not end inside the name of an option."""
+    whole = Markup('<span class="flag">{}</span>')
+    parts = _FLAG.split(visible(text))
+    return Markup("").join(
+        whole.format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
 
 
 def _drawn(plot: Plot) -> Markup:

@@ -32,6 +32,7 @@ __all__ = [
     "Ruling",
     "floors",
     "rule",
+    "samples_needed",
 ]
 
 SHIP, DO_NOT_SHIP = "SHIP", "DO NOT SHIP"
@@ -107,13 +108,18 @@ def _without_limit(below_floor: Sequence[str]) -> str:
     )
 
 
-def _too_few(doubtful: Sequence[Finding]) -> str:
+def samples_needed(doubtful: Sequence[Finding]) -> str:
+    """Return how many samples would settle `doubtful`; without an interval of one, nobody knows."""
     needed = [finding.num_needed for finding in doubtful]
     known = [count for count in needed if count is not None]
-    # without an interval for one of them nobody knows
-    many = (
-        f"about {max(known)} samples would do" if len(known) == len(needed) else "give more samples"
-    )
+    if not known:
+        return "more samples"
+    most = f"{max(known)} samples"
+    return f"about {most}" if len(known) == len(needed) else f"at least {most}"
+
+
+def _too_few(doubtful: Sequence[Finding]) -> str:
+    many = f"{samples_needed(doubtful)} would do"
     missed = [finding for finding in doubtful if finding.misses]
     if missed:
         return f"{missed[0].what} misses its limit by one answer, which may be luck; {many}"

@@ -325,3 +325,11 @@ def test_the_page_prints(browser: Browser, report: Report, tmp_path: Path) -> No
     content = base64.b64decode(browser.call("Page.printToPDF")["data"])
     assert content.startswith(b"%PDF")
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 12
+
+
+def test_lines_do_not_end_inside_the_name_of_an_option() -> None:
+    page = to_html(Report(title="t", verdict="set --min-sqnr <now>, or --labels; a--b is none"))
+    flags = re.findall(r'<span class="flag">([^<]*)</span>', page)
+    assert flags == ["--min-sqnr", "--labels"]
+    assert "</span> &lt;now&gt;, or" in page
+    assert ".flag { white-space: nowrap; }" in page
