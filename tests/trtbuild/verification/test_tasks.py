@@ -15,7 +15,7 @@ from scipy import stats
 from tests.fakes import FakeBatch
 from trtbuild.errors import OptionError
 from trtbuild.records import decode, encode
-from trtbuild.verification.intervals import ratio_of_sums
+from trtbuild.verification.intervals import proportion, ratio_of_sums
 from trtbuild.verification.tasks.base import TaskScore
 from trtbuild.verification.tasks.boxes import Detections, matched, pairwise_iou, suppressed
 from trtbuild.verification.tasks.classify import Classify
@@ -411,6 +411,21 @@ def test_a_judge_of_the_users_own() -> None:
         judged(OwnJudge("m:text", lambda *_: "good"), {"y": x}, {"y": y})
     with pytest.raises(OptionError, match=r"'m:broken' raised KeyError: 'no'.* dict of \['y'\]"):
         judged(OwnJudge("m:broken", lambda r, c, *_: r["no"]), {"y": x}, {"y": y})
+
+
+@pytest.mark.parametrize("top", [1.0, 100.0])
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_answers_of_an_own_judge_that_are_right_or_wrong_are_counted(top, wrong) -> None:
+    def right(reference, candidate, labels, names):
+        return top * (np.arange(len(names)) >= wrong)
+
+    x = np.ones((10, 2))
+    main = judged(OwnJudge("m:right", right), {"y": x}, {"y": x}, size=10).main
+    share = proportion(10 - wrong, 10)
+    assert main.estimate.value == pytest.approx(top * share.value)
+    assert main.estimate.low == pytest.approx(top * share.low)
+    assert main.estimate.high == pytest.approx(top * share.high)
+    assert main.step == top / 10
 
 
 def test_the_bootstrap_interval_is_that_of_its_resamples_and_repeats() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.verification.intervals import Estimate, Moments
+from trtbuild.verification.intervals import Estimate, Moments, percent
 from trtbuild.verification.tasks.base import (
     Figure,
     Judge,
@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["OwnJudge"]
 
+# Answers that are right or wrong have two values.
+_FEW = 2
+
 
 class OwnJudge(Judge):
     """Asks ``judge(float_outputs, engine_outputs, labels, names)`` once a batch; higher is better.
 
     Outputs are output name -> array; labels are int ``[samples]`` or None. The answer is one number a sample
-    (then the figure has an interval) or one for the batch. A class is made once, called the same way, and
-    asked for ``result()`` at the end. The figure's name is the judge's attribute ``title``, or else its own.
+    (then the figure has an interval) or one for the batch; numbers that are all 0 or 100, or all 0 or 1,
+    count as wrong and right answers. A class is made once, called the same way, and asked for ``result()`` at
+    the end. The figure's name is the judge's attribute ``title``, or else its own.
 
     Args:
         name: as the user named it.
@@ -42,7 +46,7 @@ class OwnJudge(Judge):
         self._title = str(getattr(judge, "title", None) or getattr(judge, "__name__", name))
         self._judge = UserFunction("judge", name, judge)
         self._scores = Moments()
-        self._sum = 0.0
+        self._values: set[float] = set()
         self._count = 0
         self._is_by_sample = not self._judge.is_whole
         self._worst = Worst(perfect=math.inf)
@@ -57,12 +61,20 @@ class OwnJudge(Judge):
         scores = self._judge.scores(answer, len(names))
         self._is_by_sample &= scores.size == len(names)
         for name, score in zip(names, np.broadcast_to(scores, (len(names),))):
-            self._sum += float(score)
             self._scores.add(float(score))
+            if len(self._values) <= _FEW:
+                self._values.add(float(score))
             self._worst.add(name, float(score))
+
+    @property
+    def _right(self) -> float:
+        """The number of a right answer, where each is right or wrong; 0 where they are something else."""
+        found = self._values - {0.0}
+        return next((top for top in (100.0, 1.0) if found <= {top}), 0.0)
 
     def result(self) -> TaskScore:
         """Return the mean over samples, or the class's answer."""
+        step = 0.0
         if self._judge.is_whole:
             value = self._judge.final()
             estimate = Estimate(value, -math.inf, math.inf)
@@ -70,12 +82,17 @@ class OwnJudge(Judge):
             estimate = self._scores.estimate()
             if not self._is_by_sample:
                 estimate = Estimate(estimate.value, -math.inf, math.inf)
+            elif top := self._right:
+                # of equal answers a spread is 0, and says nothing of those to come
+                share = percent(round(self._count * estimate.value / top), self._count)
+                ends = (top * end / 100.0 for end in (share.value, share.low, share.high))
+                estimate, step = Estimate(*ends), top / self._count
         worst = self._worst.result() if self._is_by_sample else ()
         return TaskScore(
             self._title,
             f"by {self._judge.name}",
             self._count,
-            Figure(self._title, "", estimate),
+            Figure(self._title, "", estimate, step),
             (),
             worst,
         )
