@@ -133,7 +133,7 @@ def accuracy_section(comparisons: Mapping[str, Comparison], num_worst: int = 0) 
 
 def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
     rows = [
-        (name, output.name, *_figures(output))
+        (name, output.name, *_figures(output, _may_be_scores(comparison)))
         for name, comparison in comparisons.items()
         for output in comparison.outputs
     ]
@@ -149,16 +149,24 @@ def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
     )
 
 
-def _figures(output: OutputComparison) -> tuple[str, ...]:
+def _may_be_scores(comparison: Comparison) -> bool:
+    """Whether an output that looks like class scores may be some: embeddings look like them, too."""
+    task = comparison.task
+    return task is None or task.task not in ("detect", "ctc", "embed", "segment", "restore")
+
+
+def _figures(output: OutputComparison, may_be_scores: bool) -> tuple[str, ...]:
     if output.kind == "integers":
         return (f"{output.equal_percent:.2f} % equal", "", "", "", f"{output.max_error:g}", "")
     return (
         interval(output.sqnr_db, ".1f"),
         _value(output.cosine, ".5f"),
-        interval(output.top1_agreement_percent, ".1f", " %"),
+        interval(output.top1_agreement_percent, ".1f", " %") if may_be_scores else "",
         _value(output.relative_l2, ".4f"),
         f"{output.max_error:.3g}",
-        _value(output.topk_agreement_percent, ".1f", f" % (k = {output.top_k})"),
+        _value(output.topk_agreement_percent, ".1f", f" % (k = {output.top_k})")
+        if may_be_scores
+        else "",
     )
 
 

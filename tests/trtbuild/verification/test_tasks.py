@@ -330,6 +330,11 @@ def test_embeddings_by_neighbours_order_and_cosine() -> None:
     expected = stats.spearmanr((a @ a.T)[pairs], (b @ b.T)[pairs]).statistic
     assert found.others[0].estimate.value == pytest.approx(expected, abs=1e-5)
     assert found.others[1].estimate.value == pytest.approx(float((a * b).sum(1).mean()), abs=1e-6)
+    # samples with another neighbour are the worst, those that have moved furthest first
+    cosines = (a * b).sum(1)
+    moved = [i for i in range(30) if neighbours[0][i] != neighbours[1][i]]
+    order = [f"sample {i}" for i in sorted(moved, key=lambda i: cosines[i])][:10]
+    assert [one.name for one in found.worst][: len(order)] == order
     # the length of an embedding means nothing
     assert judged(Embed(), {"e": x}, {"e": 3 * x}).main.estimate.value == 100.0
 

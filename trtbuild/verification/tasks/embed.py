@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +28,8 @@ __all__ = ["Embed", "spearman"]
 _MOST_SAMPLES = 2_000
 
 _MASK = "attention_mask"
+
+_NUM_WORST = 10
 
 # Cosines of vectors in FP32 that are nearer than this are equal up to rounding.
 _SAME_COSINE = 1e-6
@@ -83,16 +84,27 @@ class Embed(Judge):
         same = chosen >= best - _SAME_COSINE
         main = share_of("same nearest neighbour", int(same.sum()), count)
         others = (Figure("Spearman of similarities", "", _fisher(order, count)), cosine)
-        worst = self._with_neighbours(ours.argmax(1), theirs.argmax(1))
+        worst = self._with_neighbours(ours.argmax(1), theirs.argmax(1), same, (x * y).sum(1))
         return TaskScore("embed", settings, count, main, others, worst)
 
-    def _with_neighbours(self, ours: np.ndarray, theirs: np.ndarray) -> tuple[SampleScore, ...]:
-        """The worst samples with the nearest neighbours, int ``[samples]``, of both networks."""
+    def _with_neighbours(
+        self, ours: np.ndarray, theirs: np.ndarray, same: np.ndarray, cosines: np.ndarray
+    ) -> tuple[SampleScore, ...]:
+        """The worst samples: those with another neighbour first, then by their own cosine.
+
+        Args:
+            ours: float's nearest neighbour of each sample, int ``[samples]``.
+            theirs: that of the other network.
+            same: whether that is as near to float, bool ``[samples]``.
+            cosines: between both networks' vectors, ``[samples]``.
+        """
         found = []
-        for one in self._worst.result():
-            place = self._names.index(one.name)
+        for place in np.lexsort((cosines, same))[:_NUM_WORST]:
+            if same[place] and cosines[place] >= 1.0:
+                break
             texts = (f"nearest is {self._names[near[place]]}" for near in (ours, theirs))
-            found.append(replace(one, view=View(None, *map(Answer, texts))))
+            view = View(None, *map(Answer, texts))
+            found.append(SampleScore(self._names[place], float(cosines[place]), view))
         return tuple(found)
 
 
