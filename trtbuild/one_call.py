@@ -93,7 +93,7 @@ class Built:
 
         Of each but ``float``: ``sqnr_db OUTPUT`` and ``cosine OUTPUT`` of each float output, and the task's
         figures under their own names. Of each where it was measured: ``top1_percent`` against labels, and
-        ``latency_ms``, the median.
+        ``latency_ms``, the median, which ``fp16`` has alone.
         """
         found: dict[str, dict[str, float]] = {}
         for network, name, value in _figures(self.result):
