@@ -13,11 +13,14 @@ from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.backends.tensorrt.apart import build_plan_apart, find_refusals_apart
 from trtbuild.backends.tensorrt.builder import Blueprint
+from trtbuild.backends.tensorrt.known_issues import issues_of, situation_of
 from trtbuild.backends.tensorrt.profiles import profiles_for, values_for
 from trtbuild.backends.tensorrt.refusals import Refusal
+from trtbuild.backends.tensorrt.rtx import capabilities
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError, in_one_tree
 from trtbuild.files import temporary_folder
 from trtbuild.model import input_specs, read_model, temporary_file
+from trtbuild.model.qdq import is_qdq
 from trtbuild.progress import Progress, silent
 from trtbuild.records import encode
 from trtbuild.runtime.cuda import cuda_driver
@@ -77,6 +80,7 @@ class NetworkCheck:
         needs_plugin: the operators that need a plugin, each once.
         unseen_behind: a refused node behind which nothing was looked at: nothing is known of its outputs.
         build: what came of building it; None where it was not tried.
+        known_issues: what is known to make such a build slow, wrong or refused, with sources.
     """
 
     model: str
@@ -85,6 +89,7 @@ class NetworkCheck:
     needs_plugin: tuple[str, ...]
     unseen_behind: str
     build: BuildTrial | None
+    known_issues: tuple[str, ...] = ()
 
     @property
     def taken(self) -> bool:
@@ -114,10 +119,29 @@ def check_network(recipe: CheckRecipe, progress: Progress = silent) -> NetworkCh
     built = None
     if recipe.build and not found.refused:
         built = _built(tensorrt, recipe, progress)
+    issues = _known_issues(tensorrt, recipe)
     wanting = dict.fromkeys(one.operator for one in found.refused if one.needs_plugin)
     return NetworkCheck(
-        recipe.model.name, str(tensorrt), found.refused, tuple(wanting), found.unseen_behind, built
+        recipe.model.name,
+        str(tensorrt),
+        found.refused,
+        tuple(wanting),
+        found.unseen_behind,
+        built,
+        issues,
     )
+
+
+def _known_issues(tensorrt: TensorRT, recipe: CheckRecipe) -> tuple[str, ...]:
+    """What is known of such networks; nothing of one that we cannot read, which the parser has judged."""
+    try:
+        model = read_model(recipe.model)
+    except ModelError:
+        return ()
+    quantization = "explicit" if any(map(is_qdq, model.graph)) else ""
+    targets = capabilities(tensorrt, recipe.tensorrt) if tensorrt.is_rtx else ()
+    situation = situation_of(tensorrt, recipe.tensorrt, model, quantization, targets)
+    return tuple(map(str, issues_of(situation)))
 
 
 def _parser(backend: str) -> TensorRT:

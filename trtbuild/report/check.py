@@ -25,6 +25,7 @@ def check_report(result: NetworkCheck) -> Report:
     return Report(
         title=result.model,
         facts={"parser": result.parser},
+        notes=tuple(Line(issue, Tone.NOTE) for issue in result.known_issues),
         sections=(Section("Refused", (table, *_lines(result))),),
         checks=tuple(_checks(result)),
         verdict=f"{result.parser} {taken}",

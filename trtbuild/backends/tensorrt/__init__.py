@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.backends.base import Availability, Engine
 from trtbuild.backends.tensorrt.apart import build_plan_apart
 from trtbuild.backends.tensorrt.builder import Blueprint
+from trtbuild.backends.tensorrt.known_issues import issues_of, situation_of
 from trtbuild.backends.tensorrt.precision import (
     check_precision,
     check_quantization,
@@ -132,6 +133,7 @@ class TensorRTBackend:
             options, allow_host_code=options.allow_host_code or options.version_compatible
         )
         precision = decide_precision(tensorrt, request)
+        _warn_of_known_issues(tensorrt, precision, options, int8=int8)
         inputs = input_specs(request.artifact.source)
         profiles = profiles_for(options.shapes, inputs)
         with tempfile.TemporaryDirectory(prefix=".tensorrt.", dir=request.directory) as folder:
@@ -242,3 +244,13 @@ def _calibration_json(built: Built) -> dict[str, Any]:
         "batches": built.num_batches,
         "samples_left_out": built.num_samples_left_out,
     }
+
+
+def _warn_of_known_issues(
+    tensorrt: TensorRT, precision: Precision, options: TensorRTOptions, *, int8: bool
+) -> None:
+    """Say what is known to make such a build slow, wrong or refused."""
+    quantization = ("implicit" if precision.implicit else "explicit") if int8 else ""
+    targets = capabilities(tensorrt, options) if tensorrt.is_rtx else ()
+    for issue in issues_of(situation_of(tensorrt, options, precision.model, quantization, targets)):
+        _log.warning("%s: %s.", tensorrt, str(issue).rstrip("."))

@@ -1,0 +1,128 @@
+"""Known issues: every fact has a source, and each is told where it applies and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.command import trtbuild
+from tests.trtbuild.backends.tensorrt import networks
+from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.backends.tensorrt.known_issues import (
+    Effect,
+    KnownIssue,
+    Situation,
+    issues_of,
+    known_issues,
+)
+from trtbuild.options.fields import options_of
+from trtbuild.options.tensorrt import TensorRTOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.tensorrt_stub.fixtures import Server
+    from tests.tensorrt_stub.world import World
+    from trtbuild.runtime.tensorrt.versions import TensorRT
+
+
+def test_every_fact_is_whole_and_has_a_public_source() -> None:
+    found = known_issues()
+    assert 10 <= len(found) <= 30
+    assert len({one.id for one in found}) == len(found)
+    fields = {one.name for one in options_of(TensorRTOptions)}
+    for one in found:
+        assert one.product in ("tensorrt", "tensorrt-rtx")
+        assert one.source.startswith("https://")
+        assert one.text.endswith(".")
+        assert one.advice.endswith(".")
+        assert one.quantization in ("", "explicit", "implicit")
+        assert one.options <= fields
+        for bound in (*one.versions, *one.capabilities):
+            assert re.fullmatch(r"(\d+(\.\d+)*)?", bound)
+
+
+def issue(**changes: object) -> KnownIssue:
+    values: dict = {
+        "id": "x", "product": "tensorrt", "effect": Effect.SLOW, "text": "It is slow.",
+        "advice": "Wait.", "source": "https://example.org", "versions": ("", ""),
+        "capabilities": ("", ""), "operators": frozenset(), "quantization": "",
+        "options": frozenset(), **changes,
+    }  # fmt: skip
+    return KnownIssue(**values)
+
+
+HERE = Situation(
+    "tensorrt", "10.9.0.34", ("8.9",), frozenset({"Conv"}), "explicit", frozenset({"refit"})
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "applies"),
+    [
+        ({}, True),
+        ({"product": "tensorrt-rtx"}, False),
+        ({"versions": ("10.9", "")}, True),
+        ({"versions": ("", "10.9")}, False),
+        ({"versions": ("10.10", "")}, False),  # ten is more than nine
+        ({"versions": ("10.8", "10.10")}, True),
+        ({"capabilities": ("8.9", "9.0")}, True),
+        ({"capabilities": ("10.0", "")}, False),
+        ({"operators": frozenset({"Conv", "Gemm"})}, True),
+        ({"operators": frozenset({"GridSample"})}, False),
+        ({"quantization": "implicit"}, False),
+        ({"options": frozenset({"refit"})}, True),
+        ({"options": frozenset({"hardware_compatibility"})}, False),
+    ],
+)
+def test_an_issue_applies_where_all_its_conditions_hold(changes: dict, applies: bool) -> None:
+    assert bool(issues_of(HERE, [issue(**changes)])) == applies
+
+
+def test_nothing_is_said_of_a_gpu_that_is_not_known() -> None:
+    blind = Situation("tensorrt", "10.5.0")
+    assert issues_of(blind, [issue(capabilities=("7.5", "8.0"))]) == ()
+    assert issues_of(blind, [issue()])
+
+
+def test_published_facts_meet_the_case_they_are_of() -> None:
+    volta = Situation("tensorrt", "10.5.0.18", ("7.0",), frozenset({"Conv"}), "explicit")
+    assert "volta-removed" in {one.id for one in issues_of(volta)}
+    ada = Situation("tensorrt", "10.16.1.11", ("8.9",), frozenset({"Conv"}), "explicit")
+    assert issues_of(ada) == ()
+    grid = Situation("tensorrt", "10.2.0.19", ("8.9",), frozenset({"GridSample"}))
+    assert [one.id for one in issues_of(grid)] == ["grid-sample-slow"]
+
+
+def test_check_tells_them(rtx: TensorRT, tmp_path: Path, capsys, monkeypatch) -> None:
+    from trtbuild.jobs import check
+    from trtbuild.model import write_model
+
+    write_model(networks.float_artifact().model, tmp_path / "net.onnx")
+    monkeypatch.setattr(check, "issues_of", lambda situation: [issue(product=situation.product)])
+    told = trtbuild(capsys, "check", tmp_path / "net.onnx", "--json")
+    assert told.json["known_issues"] == [
+        "known issue, slow: It is slow. Wait. (https://example.org)"
+    ]
+
+
+def builds_with_refit(world: World) -> list[str]:
+    import logging
+
+    heard: list[str] = []
+
+    class Hearing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    logging.getLogger("trtbuild").addHandler(Hearing())
+    request = networks.request(networks.calibrated(), None, quantization="explicit", refit="all")
+    TensorRTBackend().build(request)
+    return heard
+
+
+def test_a_build_warns_of_them(tensorrt: Server) -> None:
+    heard = tensorrt.value(builds_with_refit)
+    assert any("known issue, slow: A plan that can be refitted" in text for text in heard)

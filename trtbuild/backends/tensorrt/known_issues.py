@@ -1,0 +1,172 @@
+"""Known issues of TensorRT: facts in ``known_issues.toml`` beside this file, matched with a build to come."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtbuild.enums import StrEnum
+from trtbuild.model.traversal import all_nodes
+from trtbuild.runtime.cuda import cuda_driver
+from trtbuild.toml_files import read_toml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import onnx_ir as ir
+
+    from trtbuild.options.tensorrt import TensorRTOptions
+    from trtbuild.runtime.tensorrt.versions import TensorRT
+
+__all__ = ["Effect", "KnownIssue", "Situation", "issues_of", "known_issues", "situation_of"]
+
+_FILE = Path(__file__).with_suffix(".toml")
+
+
+class Effect(StrEnum):
+    """What an issue does to a build."""
+
+    SLOW = "slow"
+    WRONG = "wrong"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class KnownIssue:
+    """One fact; see ``known_issues.toml`` for the fields.
+
+    Attributes:
+        id: a short name, which stays.
+        product: name of the backend.
+        effect: what it does.
+        text: what happens.
+        advice: what to do.
+        source: where that is said.
+        versions: from which version (included) below which (excluded); empty texts for open ends.
+        capabilities: likewise of the GPU's compute capability.
+        operators: one of which the network has; empty for any network.
+        quantization: ``explicit`` or ``implicit``; empty for both and for float.
+        options: fields of `TensorRTOptions` of which one is changed; empty for any.
+    """
+
+    id: str
+    product: str
+    effect: Effect
+    text: str
+    advice: str
+    source: str
+    versions: tuple[str, str]
+    capabilities: tuple[str, str]
+    operators: frozenset[str]
+    quantization: str
+    options: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"known issue, {self.effect}: {self.text} {self.advice} ({self.source})"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is to be built.
+
+    Attributes:
+        product: name of the backend.
+        version: of the library.
+        capabilities: compute capabilities of the GPUs that it is for; empty where they are not known.
+        operators: of the network.
+        quantization: ``explicit``, ``implicit``, or empty for float.
+        options: changed fields of `TensorRTOptions`.
+    """
+
+    product: str
+    version: str
+    capabilities: tuple[str, ...] = ()
+    operators: frozenset[str] = frozenset()
+    quantization: str = ""
+    options: frozenset[str] = field(default_factory=frozenset)
+
+
+@functools.cache
+def known_issues() -> tuple[KnownIssue, ...]:
+    """Return all facts, in their order."""
+    return tuple(
+        KnownIssue(
+            id=one["id"],
+            product=one["product"],
+            effect=Effect(one["effect"]),
+            text=one["text"],
+            advice=one["advice"],
+            source=one["source"],
+            versions=(one.get("from", ""), one.get("below", "")),
+            capabilities=(one.get("gpu_from", ""), one.get("gpu_below", "")),
+            operators=frozenset(one.get("operators", ())),
+            quantization=one.get("quantization", ""),
+            options=frozenset(one.get("options", ())),
+        )
+        for one in read_toml(_FILE, "table of known issues")["issue"]
+    )
+
+
+def issues_of(
+    situation: Situation, issues: Iterable[KnownIssue] | None = None
+) -> tuple[KnownIssue, ...]:
+    """Return the issues that apply.
+
+    Args:
+        situation: what is to be built.
+        issues: to choose from; None for all.
+    """
+    return tuple(one for one in issues or known_issues() if _applies(one, situation))
+
+
+def _applies(issue: KnownIssue, situation: Situation) -> bool:
+    has_gpu = any(_within(one, issue.capabilities) for one in situation.capabilities)
+    return (
+        issue.product == situation.product
+        and _within(situation.version, issue.versions)
+        and (has_gpu or not any(issue.capabilities))
+        and (not issue.operators or bool(issue.operators & situation.operators))
+        and issue.quantization in ("", situation.quantization)
+        and (not issue.options or bool(issue.options & situation.options))
+    )
+
+
+def _within(version: str, bounds: tuple[str, str]) -> bool:
+    """Whether a dotted number lies from the first bound (included) below the second (excluded)."""
+    low, high = bounds
+    number = _number(version)
+    return (not low or number >= _number(low)) and (not high or number < _number(high))
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+
+
+def situation_of(
+    tensorrt: TensorRT,
+    options: TensorRTOptions,
+    model: ir.Model,
+    quantization: str,
+    capabilities: tuple[str, ...] = (),
+) -> Situation:
+    """Return what is to be built.
+
+    Args:
+        tensorrt: the installed version.
+        options: of the build.
+        model: the network.
+        quantization: ``explicit``, ``implicit``, or empty for float.
+        capabilities: compute capabilities that a plan for RTX is for; empty: that of the GPU here.
+    """
+    driver = cuda_driver()
+    here = () if driver.problem else (driver.gpus[options.device].compute_capability,)
+    return Situation(
+        tensorrt.product.backend,
+        tensorrt.version,
+        capabilities or here,
+        frozenset(node.op_type for node in all_nodes(model.graph)),
+        quantization,
+        frozenset(options.changed),
+    )
