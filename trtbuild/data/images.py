@@ -69,7 +69,7 @@ class _Images(Source):
             content = read()
             key = hashlib.blake2b(content, digest_size=16).digest()
             found = True
-            yield Sample(name, key, partial(self._feeds, name, content))
+            yield Sample(name, key, partial(self._feeds, name, content), is_encoded=True)
         if not found:
             others = "; ".join(map(str, self.passed_over))
             passed = f"; passed over: {others}" if others else ""

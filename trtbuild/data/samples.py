@@ -6,7 +6,8 @@ import contextlib
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ import numpy as np
 
 from trtbuild.data.survey import SURVEYED_SAMPLES, survey
 from trtbuild.errors import DataError
+from trtbuild.machine import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
     from trtbuild.data.passed_over import PassedOver
     from trtbuild.data.survey import InputSurvey
@@ -48,6 +51,7 @@ class Sample:
             the array that it takes.
         label: class index, where it is known.
         axes: input name -> its batch axis, where that is not 0; None where it has none.
+        is_encoded: whether loading it decodes an image, which other threads can do meanwhile.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Sample:
     load: Callable[[], dict[str, np.ndarray]]
     label: int | None = None
     axes: Mapping[str, int | None] = field(default_factory=dict)
+    is_encoded: bool = False
 
 
 @dataclass(frozen=True)
@@ -251,8 +256,7 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
         DataError: a sample cannot be loaded, or holds NaN or infinity.
     """
     waiting: list[tuple[Sample, dict[str, np.ndarray]]] = []
-    for sample in samples:
-        arrays = load_feeds(sample)
+    for sample, arrays in _loaded(samples, size):
         apart = _is_whole(arrays, sample.axes) or len(waiting) == size
         if waiting and (apart or not _go_together(waiting[0][1], arrays, sample.axes)):
             yield _joined(waiting)
@@ -260,6 +264,32 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
         waiting.append((sample, arrays))
     if waiting:
         yield _joined(waiting)
+
+
+def _loaded(
+    samples: Iterable[Sample], ahead: int
+) -> Iterator[tuple[Sample, dict[str, np.ndarray]]]:
+    """Yield samples with what they hold, in order; images are decoded while those before them are run.
+
+    Args:
+        samples: read in the calling thread.
+        ahead: how many images are decoded ahead, so that a batch is there when it is asked for.
+    """
+    waiting: deque[tuple[Sample, Future[dict[str, np.ndarray]]]] = deque()
+    pool = ThreadPoolExecutor(usable_cpus())  # starts no thread before the first image
+    try:
+        for sample in samples:
+            if not sample.is_encoded:
+                yield sample, load_feeds(sample)
+                continue
+            waiting.append((sample, pool.submit(load_feeds, sample)))
+            if len(waiting) > ahead:
+                first, loading = waiting.popleft()
+                yield first, loading.result()
+        for last, loading in waiting:
+            yield last, loading.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _is_shared(name: str, array: np.ndarray, axes: Mapping[str, int | None]) -> bool:

@@ -45,6 +45,7 @@ __all__ = ["Choice", "best_choices"]
 
 _LEVELS = 127
 _TINY = 1e-30
+_IN_CACHE = 1 << 16  # values
 _STRENGTHS = (0.5, 0.75, 1.0)
 # Clipping points as shares of the largest magnitude, a third of an octave apart.
 _CLIPS = tuple(float(2.0 ** (-step / 3)) for step in range(9))
@@ -101,9 +102,14 @@ class _Reader:
             scale: float64 ``[channels]``.
             square: mean square of each channel that it reads, float64 ``[channels]``.
         """
-        groups, _, inputs = self.magnitude.shape
-        scaled = self.magnitude * scale.reshape(groups, 1, inputs)
-        steps = scaled.max(axis=2) / _LEVELS
+        groups, outputs, inputs = self.magnitude.shape
+        largest, scales = np.zeros((groups, outputs)), scale.reshape(groups, 1, inputs)
+        portion = max(1, _IN_CACHE // (groups * outputs))
+        for start in range(0, inputs, portion):
+            some = slice(start, start + portion)
+            scaled = self.magnitude[:, :, some] * scales[:, :, some]
+            np.maximum(largest, scaled.max(axis=2), out=largest)
+        steps = largest / _LEVELS
         read = square.reshape(groups, inputs).sum(axis=1) * self.kernel
         return float((steps**2).sum(axis=1) @ read) / 12.0
 
