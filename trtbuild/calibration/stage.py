@@ -10,12 +10,10 @@ import numpy as np
 from calibrators import Calibration, Histogram, TensorRange, choose
 from calibrators.grid import magnitude_index
 from trtbuild.artifact import Artifact, EarlyStop, Record
-from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 from trtbuild.calibration.histograms import collect, collect_on_device
 from trtbuild.calibration.network import observed_network
 from trtbuild.calibration.own_rules import know_rule
 from trtbuild.calibration.reuse import provenance_of
-from trtbuild.calibration.shards import collect_in_processes, collect_on_ray
 from trtbuild.calibration.stable import collect_until_stable, spreads
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
@@ -59,6 +57,8 @@ def calibrate(
     options = options or CalibrateOptions()
     check_method(options)
     if options.rule == AS_TENSORRT:
+        from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
+
         provenance = _provenance(artifact, source.index.digest, options)
         calibration = calibrate_as_tensorrt(
             artifact.model,
@@ -120,12 +120,16 @@ def _collector(
     listener: Listener | None,
 ) -> Callable[[Source], Histograms]:
     if options.ray is not None:
+        from trtbuild.calibration.shards import collect_on_ray
+
         return lambda source: collect_on_ray(network, source, options.ray or None, progress)
     if options.device != "cpu":
         return lambda source: collect_on_device(
             network, source, options.device, total=len(source.index), progress=progress
         )
     if options.workers > 1:
+        from trtbuild.calibration.shards import collect_in_processes
+
         return lambda source: collect_in_processes(network, source, options.workers, progress)
     return lambda source: collect(
         network, source, listener=listener, total=len(source.index), progress=progress

@@ -117,10 +117,13 @@ def merge(
 def _show(
     title: str, result: CalibrateResult, all_methods: bool, files: ReportFiles, out: Output
 ) -> None:
-    from trtbuild.plots.calibration import calibration_plots
     from trtbuild.report.calibration import calibration_report
 
-    plots = {} if files.html is None else calibration_plots(result.calibration)
+    plots = {}
+    if files.html is not None:
+        from trtbuild.plots.calibration import calibration_plots
+
+        plots = calibration_plots(result.calibration)
     report = calibration_report(title, result, plots, has_all_methods=all_methods)
     out.show(report)
     files.write(report)

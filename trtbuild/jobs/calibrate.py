@@ -14,7 +14,6 @@ from trtbuild.files import write_bytes
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs
-from trtbuild.plots.calibration import calibration_plots, plot_folder, write_plots
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_by_all_targets
 from trtbuild.quantization.masks import reaches_minus_infinity
@@ -130,6 +129,8 @@ def _check(files: CalibrationFiles, reads: Inputs, besides: Besides | None) -> N
         version_digits(files.tensorrt_version)
     check_paths(reads, [files.output, files.cache], besides)
     if files.plot is not None:
+        from trtbuild.plots.calibration import plot_folder
+
         plot_folder(files.plot)
 
 
@@ -143,5 +144,7 @@ def _write(calibration: Calibration, files: CalibrationFiles) -> tuple[Path, ...
         write_bytes(files.cache, cache.to_bytes())
         written.append(files.cache)
     if files.plot is not None:
+        from trtbuild.plots.calibration import calibration_plots, write_plots
+
         written.extend(write_plots(calibration_plots(calibration), files.plot))
     return tuple(written)

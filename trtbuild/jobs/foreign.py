@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import onnx
 
 from trtbuild.artifact import Artifact, Record
-from trtbuild.backends.opening import open_engine
 from trtbuild.errors import ExecutionError, ModelError
 from trtbuild.migration.qoperators import is_integer_operator
 from trtbuild.model import read_model
@@ -116,6 +115,8 @@ def open_whole(path: Path, backend: str | Backend, options: OpenOptions | None) 
         ModelError: ONNX Runtime lacks an operator of it, which the message names.
         TrtbuildError: as `open_engine`.
     """
+    from trtbuild.backends.opening import open_engine  # who only reads networks does without
+
     try:
         return open_engine(path, backend, options)
     except ExecutionError:

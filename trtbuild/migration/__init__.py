@@ -1,9 +1,11 @@
-"""From TensorRT 10's calibration caches to Q/DQ networks for 11, and back for DLA and TensorRT 10."""
+"""From TensorRT 10's calibration caches to Q/DQ networks for 11, and back for DLA and TensorRT 10.
+
+The names stand in ``__init__.pyi`` and are loaded when they are asked for: reading a network needs one file
+of this package.
+"""
 
 from __future__ import annotations
 
-from trtbuild.migration.report import Entry, Fate, Migration
-from trtbuild.migration.to_cache import to_cache
-from trtbuild.migration.to_qdq import check_fits, tensor_names, to_qdq
+import lazy_loader
 
-__all__ = ["Entry", "Fate", "Migration", "check_fits", "tensor_names", "to_cache", "to_qdq"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
