@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -215,9 +216,13 @@ def _measured(
 ) -> _Measured:
     """Build the engines, and compare and time those that run here."""
     by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
-    if recipe.int8 and not by_nvidia:
-        check_form(output / _form_name(artifact), recipe.model, recipe.tensorrt.plugins)
-    with contextlib.ExitStack() as stack:
+    with ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as stack:
+        parsed = None
+        if (
+            recipe.int8 and not by_nvidia
+        ):  # by a process of its own, while this one builds and compares
+            form = output / _form_name(artifact)
+            parsed = beside.submit(check_form, form, recipe.model, recipe.tensorrt.plugins)
         request = _request(artifact, plan, recipe, output, progress)
         engines, sessions = _opened(chosen, request, recipe, stack)
         comparisons, few = compare_with_float(
@@ -230,6 +235,8 @@ def _measured(
             progress,
             fp16=recipe.fp16 and by_nvidia,
         )
+        if parsed is not None:
+            parsed.result()  # now, or the times would be those of a busy machine
         speed = Speed()
         if recipe.latency and sessions:
             speed = _timed(chosen[0][0], sessions, request, recipe, few, stack)

@@ -18,6 +18,9 @@ __all__ = [
 # Steps of a bias that leave as much room again in int32 for the sum of products that it is added to.
 _MOST_STEPS = 2.0**30
 
+# Values of a weight that are rounded at a time.
+_IN_CACHE = 1 << 16
+
 
 def check_finite(weight: np.ndarray, name: str) -> None:
     """Check that every value of a weight is finite.
@@ -42,9 +45,9 @@ def weight_scales(weight: np.ndarray, axis: int | None, name: str) -> np.ndarray
         ModelError: the weight holds NaN or infinity.
     """
     check_finite(weight, name)
-    magnitude = np.abs(weight.astype(np.float32))
+    weight = weight.astype(np.float32, copy=False)
     others = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
-    amax = magnitude.max(axis=others).astype(np.float32)
+    amax = np.maximum(weight.max(axis=others), -weight.min(axis=others))
     scales = amax / np.float32(INT8_LIMIT)
     # a scale below the smallest normal float32 would divide to infinity
     scales = np.maximum(scales, np.finfo(np.float32).tiny)
@@ -56,8 +59,14 @@ def quantize_weight(weight: np.ndarray, scales: np.ndarray, axis: int | None) ->
     shape = [1] * weight.ndim
     if axis is not None:
         shape[axis] = -1
-    steps = np.rint(weight.astype(np.float32) / scales.reshape(shape))
-    return np.asarray(np.clip(steps, -INT8_LIMIT, INT8_LIMIT), dtype=np.int8)
+    divisors = np.broadcast_to(scales.reshape(shape), weight.shape)
+    steps = np.empty(weight.shape, np.int8)
+    rows = max(1, _IN_CACHE * len(weight) // max(1, weight.size))
+    for start in range(0, len(weight), rows):
+        some = slice(start, start + rows)
+        exact = np.rint(weight[some].astype(np.float32, copy=False) / divisors[some])
+        steps[some] = np.clip(exact, -INT8_LIMIT, INT8_LIMIT, out=exact)
+    return steps
 
 
 def scales_that_hold(
