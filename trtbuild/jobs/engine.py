@@ -256,7 +256,7 @@ def _timed(
     in_fp16, why = None, ""
     if recipe.int8 and recipe.fp16_baseline and ENGINE in sessions:
         own = replace(request, options=options_for(backend, recipe))
-        in_fp16, why = open_fp16(backend, own, stack)
+        in_fp16, why = open_fp16(backend, own, few[0].feeds, stack)
     timed = sessions if in_fp16 is None else {**sessions, FP16: in_fp16}
     speed = take_times(request.artifact, timed, few, recipe.latency, request.progress)
     return replace(speed, without_fp16=why)

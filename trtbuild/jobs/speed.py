@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trtbuild.data import Batch
     from trtbuild.latency.measure import MeasureOptions, Samples
     from trtbuild.options.tensorrt import TensorRTOptions
-    from trtbuild.runtime.session import Session
+    from trtbuild.runtime.session import Feeds, Session
 
 __all__ = ["Speed", "open_fp16", "take_times", "why_no_fp16"]
 
@@ -59,15 +59,16 @@ def why_no_fp16(backend: Backend, options: TensorRTOptions) -> str:
 
 
 def open_fp16(
-    backend: Backend, request: BuildRequest, stack: contextlib.ExitStack
+    backend: Backend, request: BuildRequest, example: Feeds, stack: contextlib.ExitStack
 ) -> tuple[Session | None, str]:
-    """Build the network of `request` in FP16, and open it; a failure is a warning, and no error.
+    """Build the network of `request` in FP16, and run it once; a failure is a warning, and no error.
 
     The engine lies in a temporary folder, and no file of the build is changed.
 
     Args:
         backend: that has built the engine in INT8.
         request: what that was built from.
+        example: what it is run on, so that memory that does not suffice is known here.
         stack: closes the session and removes the folder.
 
     Returns:
@@ -88,10 +89,11 @@ def open_fp16(
     wanted = replace(request, artifact=in_float, directory=folder, fp16=True, options=options)
     try:
         session = backend.open(backend.build(wanted).path)
+        stack.callback(session.close)
+        session.run(example)
     except TrtbuildError as error:
         _log.warning("the engine is not timed against FP16: %s", error)
         return None, str(error).rstrip(".")
-    stack.callback(session.close)
     return session, ""
 
 

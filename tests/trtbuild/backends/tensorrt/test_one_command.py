@@ -221,26 +221,36 @@ def test_without_its_baseline_only_one_engine_is_built(tensorrt11: Server) -> No
     assert answer.value["manifest"]["without_fp16"] == ""
 
 
-def with_a_broken_fp16(world: World) -> dict[str, Any]:
+def with_a_broken_fp16(world: World, at: str) -> dict[str, Any]:
     from trtbuild.backends.tensorrt import TensorRTBackend
-    from trtbuild.errors import ModelError
+    from trtbuild.errors import DeviceError
 
-    build = TensorRTBackend.build
+    build, opened = TensorRTBackend.build, TensorRTBackend.open
+    in_fp16 = []
 
-    def refuse(backend: Any, request: Any) -> Any:
-        if request.fp16:
-            raise ModelError("TensorRT built no engine: no tactics.")
-        return build(backend, request)
+    def failing(*_: Any) -> Any:
+        raise DeviceError("there is no memory left.")
 
-    TensorRTBackend.build = refuse
+    def build_or_fail(backend: Any, request: Any) -> Any:
+        in_fp16.append(request.fp16)
+        return failing() if request.fp16 and at == "build" else build(backend, request)
+
+    def open_or_fail(backend: Any, path: Path) -> Any:
+        session = opened(backend, path)
+        if in_fp16[-1]:
+            session.run = failing
+        return session
+
+    TensorRTBackend.build, TensorRTBackend.open = build_or_fail, open_or_fail
     return engine(world, latency=True)
 
 
-def test_an_fp16_engine_that_cannot_be_built_costs_nothing_else(tensorrt11: Server) -> None:
-    answer = tensorrt11.run(with_a_broken_fp16)
+@pytest.mark.parametrize("at", ["build", "run"])
+def test_an_fp16_engine_that_fails_costs_nothing_else(tensorrt11: Server, at: str) -> None:
+    answer = tensorrt11.run(with_a_broken_fp16, at=at)
     assert answer.error is None, answer.error["trace"]
     assert answer.value["code"] == 0
-    assert answer.value["manifest"]["without_fp16"] == "TensorRT built no engine: no tactics"
+    assert answer.value["manifest"]["without_fp16"] == "there is no memory left"
     assert set(answer.value["manifest"]["latency"]) == {"float", "engine"}
 
 
