@@ -30,7 +30,16 @@ LAYERS = (
     *("target", "plan", "artifact"),
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
     *("verification", "latency", "search"),
-    *("recipe", "training_recipes", "manifest", "result", "next_step", "diff", "plots"),
+    *(
+        "recipe",
+        "comparison_recipes",
+        "training_recipes",
+        "manifest",
+        "result",
+        "next_step",
+        "diff",
+        "plots",
+    ),
     *(
         "jobs",
         "report",

@@ -10,7 +10,9 @@ from .build_options import BuildOptions as BuildOptions
 from .calibration import CalibrateOptions as CalibrateOptions
 from .calibration import calibrate as calibrate
 from .calibration import load_calibration as load_calibration
+from .calibration.advice import Outlier as Outlier
 from .calibration.histograms import Listener as Listener
+from .comparison_recipes import DiffRecipe as DiffRecipe
 from .compress_call import Compressed as Compressed
 from .compress_call import compress as compress
 from .data import DataRecipe as DataRecipe
@@ -33,6 +35,8 @@ from .errors import ModelError as ModelError
 from .errors import OptionError as OptionError
 from .errors import OutputError as OutputError
 from .errors import TrtbuildError as TrtbuildError
+from .jobs.advise import DataAdvice as DataAdvice
+from .jobs.advise import advise as advise
 from .jobs.bench import BenchResult as BenchResult
 from .jobs.bench import bench as bench
 from .jobs.compress_record import Compression as Compression
@@ -122,8 +126,8 @@ from .pytorch.spec import PruneSpec as PruneSpec
 from .quantization import insert_qdq as insert_qdq
 from .quantization import portable_form as portable_form
 from .quantization import watched_tensors as watched_tensors
+from .recipe import AdviseRecipe as AdviseRecipe
 from .recipe import BenchRecipe as BenchRecipe
-from .recipe import DiffRecipe as DiffRecipe
 from .recipe import EngineRecipe as EngineRecipe
 from .recipe import PruneRecipe as PruneRecipe
 from .recipe import VerifyRecipe as VerifyRecipe

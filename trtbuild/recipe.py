@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from trtbuild.backends import AUTO
 from trtbuild.backends.base import Backend  # noqa: TC001  options are read off the types
 from trtbuild.errors import OptionError
-from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
+from trtbuild.options.calibrate import AS_TENSORRT, METHOD_NAMES, CalibrateOptions
 from trtbuild.options.compare import ComparisonOptions, Diagnosis, TaskOptions
 from trtbuild.options.data import DataRecipe
 from trtbuild.options.effort import Effort
@@ -19,7 +19,7 @@ from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
 from trtbuild.options.training import parse_stage_drop, stage_drop_text
 from trtbuild.options.tune import TuneOptions
-from trtbuild.plugins import BACKEND
+from trtbuild.plugins import BACKEND, CALIBRATOR
 from trtbuild.pytorch.spec import (
     PRUNES,
     ExportSpec,
@@ -35,15 +35,13 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Record
 
 __all__ = [
+    "AdviseRecipe",
     "BenchRecipe",
-    "CacheDiffRecipe",
     "CalibrateRecipe",
     "CalibrationFiles",
     "CheckRecipe",
     "ConvertRecipe",
-    "CrosscheckRecipe",
     "DataRecipe",
-    "DiffRecipe",
     "EngineRecipe",
     "OptimizeRecipe",
     "PruneRecipe",
@@ -271,52 +269,27 @@ class CalibrateRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrosscheckRecipe:
-    """Two sets of thresholds to hold against each other.
+class AdviseRecipe:
+    """Calibration data to be looked at, and the network that it is for.
 
     Attributes:
-        first: a calibration file, a TensorRT calibration cache, or a table of ONNX Runtime.
-        second: another, or the name of a method that chooses anew from the histograms of `first`.
+        model: float ONNX file.
     """
 
-    first: str
-    second: str
-    histograms: Path | None = option(
-        None, "Calibration file whose histograms tell what each choice costs."
-    )
-    plots: Path | None = option(None, "Folder for an SVG of every flagged tensor.", flag="--plot")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CacheDiffRecipe:
-    """Two TensorRT calibration caches to compare."""
-
-    first: Path
-    second: Path
-    tolerance: float = option(0.0, "Relative difference up to which scales are equal.", low=0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffRecipe:
-    """Two engines or Q/DQ networks of one model to hold against each other.
-
-    Attributes:
-        first, second: each a folder of a build, its manifest, an ONNX network, a plan, or an engine's layers.
-    """
-
-    first: Path
-    second: Path
-    first_times: Path | None = option(
-        None, "Times of A's layers, by `bench --layer-times` or trtexec --exportProfile.",
-        flag="--times-a", essential=True,
+    model: Path
+    data: DataRecipe = group(DataRecipe, "Data", file_only=_JUDGES)
+    method: str | None = option(
+        None, "Rule whose thresholds a subset has to give.", flag="--calibrator", metavar="NAME",
+        choices=METHOD_NAMES, plugin=CALIBRATOR, when_absent="entropy", essential=True,
     )  # fmt: skip
-    second_times: Path | None = option(
-        None, "Times of B's layers.", flag="--times-b", essential=True
-    )
-    tolerance: float = option(
-        0.0, "Relative difference up to which ranges are equal.", low=0.0, essential=True
-    )
-    tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
+    within: float = option(
+        0.01, "Share to which a subset has to give the thresholds of all, where others are not as good.",
+        low=0.0, high=1.0, essential=True,
+    )  # fmt: skip
+    subset: Path | None = option(
+        None, "Write the few samples that suffice: .npz as the network takes them, .txt their names.",
+        essential=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ import click
 from trtbuild.cli.help import ListingGroup, SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
-from trtbuild.recipe import CacheDiffRecipe, ConvertRecipe
+from trtbuild.comparison_recipes import CacheDiffRecipe
+from trtbuild.recipe import ConvertRecipe
 
 __all__ = ["command"]
 

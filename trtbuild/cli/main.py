@@ -45,6 +45,7 @@ _COMMANDS = {
     "qat": "Train a PyTorch module with TensorRT's rounding in it, and write its Q/DQ network.",
     "optimize": "Run graph passes over an ONNX file.",
     "calibrate": "Find the range of every tensor that will be INT8.",
+    "advise": "Name near-duplicates and outliers among calibration data, and the few that suffice.",
     "quantize": "Write the explicit Q/DQ network from ranges.",
     "check": "Say whether TensorRT takes a network, and what to do about each node that it refuses.",
     "verify": "Compare an engine with its float network: figures, limits, and who is to blame.",

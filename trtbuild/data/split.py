@@ -164,6 +164,11 @@ def first_samples(source: Source, count: int, *, after: int = 0) -> Source:
     return _chosen(source, sorted(source.index.counts)[after:count])
 
 
+def samples_of(source: Source, keys: Iterable[bytes]) -> Source:
+    """The samples of `source` whose contents have these digests, in its order."""
+    return _chosen(source, keys)
+
+
 def _chosen(source: Source, keys: Iterable[bytes]) -> ChosenSamples:
     chosen = frozenset(keys)
     return ChosenSamples(source, source.index.chosen(chosen))

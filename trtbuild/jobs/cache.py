@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from trtbuild.comparison_recipes import CacheDiffRecipe
     from trtbuild.migration import Migration
     from trtbuild.quantization.half import KeptFloat
-    from trtbuild.recipe import CacheDiffRecipe, ConvertRecipe
+    from trtbuild.recipe import ConvertRecipe
 
 __all__ = ["CacheDiff", "Converted", "compare_caches", "convert", "read_cache"]
 

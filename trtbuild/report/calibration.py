@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from calibrators import METHODS
+from trtbuild.calibration.instability import HARMLESS_DB, instability_costs
 from trtbuild.report.model import (
     Line,
     Plots,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "calibration_report",
     "early_stop_lines",
+    "instability_lines",
 ]
 
 
@@ -56,7 +58,9 @@ def calibration_report(
             "samples": str(calibration.provenance.get("num_samples", "?")),
             **({} if result.data is None else {"data": str(result.data)}),
         },
-        notes=() if early_stop is None else tuple(early_stop_lines(early_stop)),
+        notes=()
+        if early_stop is None
+        else (*early_stop_lines(early_stop), *instability_lines(calibration, early_stop)),
         sections=(
             Section("Ranges", (_methods(choices) if choices else _ranges(calibration, apart),)),
             Section("Thresholds of all methods", tuple(_plots(plots))),
@@ -160,3 +164,25 @@ def early_stop_lines(early_stop: EarlyStop) -> Iterator[Line]:
     for name, apart in early_stop.apart.items():
         how = "half of the data is empty" if apart is None else f"{apart:.2%} apart"
         yield Line(f"  {name}: {how}")
+
+
+def instability_lines(calibration: Calibration | None, early_stop: EarlyStop) -> Iterator[Line]:
+    """Return what tensors whose halves do not agree may lose by it, in words."""
+    costs = () if calibration is None else instability_costs(calibration, early_stop.apart)
+    if not costs:
+        return
+    worst = costs[0]
+    if worst.lost_db < HARMLESS_DB:
+        yield Line(
+            f"what that means: with either half's threshold no tensor loses more than {worst.lost_db:.2f} dB "
+            "of its signal over noise, so more data will hardly change the accuracy"
+        )
+        return
+    dear = sum(cost.lost_db >= HARMLESS_DB for cost in costs)
+    yield Line(
+        f"what that means: {dear} of them may lose {HARMLESS_DB:g} dB or more of their signal over noise by "
+        f"the choice of data, most '{worst.tensor}' with {worst.lost_db:.1f} dB (thresholds "
+        f"{worst.apart:.0%} apart, of which the smaller clips {worst.clipped_share:.2%} of the values): the "
+        "accuracy depends on which samples these are; give more, or more like those that the engine will see",
+        Tone.NOTE,
+    )

@@ -15,7 +15,7 @@ from trtbuild.report.accuracy import (
     gallery,
     layer_blocks,
 )
-from trtbuild.report.calibration import early_stop_lines
+from trtbuild.report.calibration import early_stop_lines, instability_lines
 from trtbuild.report.cards import engine_cards, shown_network
 from trtbuild.report.history import ranges_section, stages_section
 from trtbuild.report.latency import latency_section
@@ -39,6 +39,7 @@ from trtbuild.verification.ruling import FAR_SQNR_DB
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from trtbuild.artifact import Artifact, EarlyStop
     from trtbuild.backends.base import Engine
     from trtbuild.manifest import Manifest
     from trtbuild.plots.data import Bars
@@ -121,9 +122,14 @@ def _notes(result: EngineResult) -> Iterator[Line]:
     for gap in result.below_tensorrt_form:
         yield Line(f"note: {gap}", Tone.NOTE)
     if result.artifact.early_stop is not None:
-        yield from early_stop_lines(result.artifact.early_stop)
+        yield from _stopped_early(result.artifact, result.artifact.early_stop)
     for engine in (result.engine, *([result.also.engine] if result.also else [])):
         yield from _engine_notes(engine)
+
+
+def _stopped_early(artifact: Artifact, early_stop: EarlyStop) -> Iterator[Line]:
+    yield from early_stop_lines(early_stop)
+    yield from instability_lines(artifact.given_calibration or artifact.calibration, early_stop)
 
 
 def _engine_notes(engine: Engine) -> Iterator[Line]:

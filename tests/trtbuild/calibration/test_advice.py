@@ -1,0 +1,131 @@
+"""Advice on calibration data: what was planted is found and named, and the subset gives the same ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+
+from calibrators import Calibration, Collector
+from tests.command import trtbuild
+from tests.trtbuild.verification.small_network import float_network, images
+from tools.write_schemas import schemas
+from trtbuild.calibration.instability import instability_costs
+from trtbuild.model import write_model
+
+
+@pytest.fixture
+def network(tmp_path):
+    write_model(float_network(), tmp_path / "small.onnx")
+    return tmp_path / "small.onnx"
+
+
+def advise(capsys, network, data: np.ndarray, *options: object) -> dict:
+    np.save(network.parent / "images.npy", data)
+    outcome = trtbuild(
+        capsys, "advise", network, "--data", network.parent / "images.npy", "--json", *options
+    )
+    assert outcome.code == 0, outcome.err
+    jsonschema.validate(outcome.json, schemas()["trtbuild.advice"])
+    return outcome.json
+
+
+def test_what_was_planted_is_named(network, capsys) -> None:
+    data = images(0, 24).copy()
+    data[7] = data[3] * np.float32(1.001)
+    data[20] = data[3] * np.float32(0.999)
+    data[11] *= 4
+    found = advise(capsys, network, data)
+    (group,) = found["duplicates"]
+    assert sorted(group) == ["images.npy[20]", "images.npy[3]", "images.npy[7]"]
+    (outlier,) = found["outliers"]
+    assert outlier["name"] == "images.npy[11]"
+    assert outlier["num_tensors"] == found["num_tensors"]
+    assert outlier["ratio"] > 1.5
+
+
+def test_samples_of_one_content_count_once(network, capsys) -> None:
+    data = images(0, 12)
+    found = advise(capsys, network, np.concatenate([data, data[:5]]))
+    assert (found["num_samples"], found["repeated"]) == (12, 5)
+    assert found["duplicates"] == found["outliers"] == []
+
+
+def test_the_subset_gives_the_same_ranges(network, capsys) -> None:
+    folder = network.parent
+    many = np.concatenate([images(0, 40) * np.float32(0.5), images(1, 2) * np.float32(3)])
+    few = folder / "few.npz"
+    found = advise(capsys, network, many, "--calibrator", "minmax", "--subset", few)
+    assert len(found["subset"]) < 8
+    ranges = []
+    for data in (folder / "images.npy", few):
+        out = folder / f"{data.stem}.json"
+        options = ("--data", data, "--calibrator", "minmax", "-o", out, "--json")
+        ranges.append(trtbuild(capsys, "calibrate", network, *options).json["amax"])
+    assert np.load(few)["image"].shape == (len(found["subset"]), 3, 12, 12)
+    for name, amax in ranges[0].items():
+        # as good to 0.5 dB: 20 log10(1.06)
+        assert ranges[1][name] == pytest.approx(amax, rel=0.06)
+
+
+def test_names_are_written_as_text_and_other_files_refused(network, capsys) -> None:
+    names = network.parent / "few.txt"
+    found = advise(capsys, network, images(0, 8), "--calibrator", "minmax", "--subset", names)
+    assert sorted(names.read_text().split()) == sorted(found["subset"])
+    wrong = ("--data", network.parent / "images.npy", "--subset", network.parent / "few.jpg")
+    assert "few.jpg" in trtbuild(capsys, "advise", network, *wrong).sentence
+    order = (*wrong[:2], "--calibrator", "entropy-tensorrt")
+    assert "depends on the order" in trtbuild(capsys, "advise", network, *order).sentence
+
+
+def calibration(values: np.ndarray, amax: float) -> Calibration:
+    collector = Collector(["t"])
+    collector.observe({"t": values}, batch=0)
+    made = Calibration.from_histograms(collector.histograms, "minmax")
+    given = dataclasses.replace(made.ranges["t"], amax=amax)
+    return dataclasses.replace(made, ranges={"t": given})
+
+
+def rounded_sqnr_db(values: np.ndarray, amax: float) -> float:
+    """Independent of the histogram: the values themselves, rounded in float64."""
+    scale = amax / 127
+    error = np.clip(np.rint(values / scale), -128, 127) * scale - values
+    return float(10 * np.log10(np.sum(values**2) / np.sum(error**2)))
+
+
+@pytest.mark.parametrize("apart", [0.05, 0.5, 2.0])
+def test_what_instability_costs_is_what_rounding_with_the_other_threshold_costs(apart) -> None:
+    values = np.random.default_rng(0).normal(size=200_000)
+    (cost,) = instability_costs(calibration(values.astype(np.float32), 4.0), {"t": apart})
+    own = rounded_sqnr_db(values, 4.0)
+    others = (
+        rounded_sqnr_db(values, 4.0 / (1 + apart)),
+        rounded_sqnr_db(values, 4.0 * (1 + apart)),
+    )
+    # a histogram of 2048 bins, and noise of a uniform rounding error that is not independent of the value
+    assert cost.lost_db == pytest.approx(max(own - min(others), 0.0), abs=0.15)
+    clipped = np.mean(np.abs(values) > 4.0 / (1 + apart))
+    assert cost.clipped_share == pytest.approx(clipped, abs=2e-3)
+
+
+def test_until_stable_says_what_it_means(network, capsys) -> None:
+    rng = np.random.default_rng(5)
+    wild = images(0, 100) * np.exp(rng.normal(0, 1.5, (100, 1, 1, 1))).astype(np.float32)
+    np.save(network.parent / "images.npy", wild)
+    options = (
+        "--data",
+        network.parent / "images.npy",
+        "--until-stable",
+        "1%",
+        "--calibrator",
+        "minmax",
+    )
+    out = network.parent / "c.json"
+    told = trtbuild(capsys, "calibrate", network, *options, "-o", out)
+    assert told.code == 0, told.err
+    assert "what that means:" in told.out
+    assert "dB" in told.out
+    assert json.loads(out.read_text())["method"] == "minmax"

@@ -1,0 +1,222 @@
+"""What a calibration set holds: near-duplicates, samples that decide ranges alone, the few that suffice.
+
+A sample is known by what the network makes of it: the largest magnitude and the root mean square of every
+observed tensor. Two samples that agree in all of these within a per cent are near-duplicates: the second one
+adds nothing to a range. A sample that reaches much further than every other in some tensor is an outlier: it
+alone decides those ranges, where the rule does not clip it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from calibrators.methods import assess
+from trtbuild.calibration.instability import HARMLESS_DB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from calibrators import Calibration
+    from trtbuild.calibration.observe import Place
+
+__all__ = [
+    "Outlier",
+    "SampleViews",
+    "Views",
+    "all_as_good",
+    "near_duplicates",
+    "order_by_use",
+    "outliers",
+]
+
+NEAR = 0.01
+"""Samples whose figures all agree to this share are near-duplicates."""
+FAR = 1.5
+"""A sample is an outlier where it reaches this many times what every other sample does."""
+
+# Below this share of a tensor's largest figure two figures count as equal: there is nothing to tell.
+_NOTHING = 1e-6
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A sample that alone decides ranges.
+
+    Attributes:
+        name: of the sample.
+        num_tensors: in which it reaches more than `FAR` times what every other sample does.
+        tensor: where it reaches furthest.
+        ratio: how many times the next largest there.
+    """
+
+    name: str
+    num_tensors: int
+    tensor: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the network makes of each sample, in order of the samples' keys.
+
+    Attributes:
+        names: of the samples.
+        keys: digests of their contents.
+        tensors: what was observed.
+        amax: largest magnitudes, float64 ``[samples, tensors]``.
+        rms: root mean squares, likewise.
+    """
+
+    names: tuple[str, ...]
+    keys: tuple[bytes, ...]
+    tensors: tuple[str, ...]
+    amax: NDArray[np.float64]
+    rms: NDArray[np.float64]
+
+    @property
+    def figures(self) -> NDArray[np.float64]:
+        """Logarithms of all figures, ``[samples, 2 * tensors]``; what is next to nothing is the same."""
+        both = np.hstack([self.amax, self.rms])
+        floor = np.maximum(both.max(0, initial=0.0) * _NOTHING, np.finfo(np.float64).tiny)
+        found: NDArray[np.float64] = np.log(np.maximum(both, floor))
+        return found
+
+
+@dataclass
+class SampleViews:
+    """Takes down the figures of every sample; an observer of `trtbuild.calibration.observe`."""
+
+    tensors: tuple[str, ...]
+    seen: list[tuple[Place, list[float], list[float]]] = field(default_factory=list)
+
+    def group(self, key: bytes) -> int:
+        """Samples of any kind may come together."""
+        del key
+        return 0
+
+    def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
+        """Take the figures of some samples."""
+        for row, place in enumerate(places):
+            arrays = [np.asarray(tensors[name][row], np.float64) for name in self.tensors]
+            largest = [float(np.max(np.abs(a), initial=0.0)) for a in arrays]
+            means = [float(np.sqrt(np.mean(np.square(a)))) if a.size else 0.0 for a in arrays]
+            self.seen.append((place, largest, means))
+
+    @staticmethod
+    def together(parts: Sequence[SampleViews]) -> Views:
+        """Return what all threads saw, each content once."""
+        found = {
+            place.key: (place.name, big, mean) for part in parts for place, big, mean in part.seen
+        }
+        keys = sorted(found)
+        rows = [found[key] for key in keys]
+        return Views(
+            tuple(name for name, _, _ in rows),
+            tuple(keys),
+            parts[0].tensors,
+            np.array([big for _, big, _ in rows]),
+            np.array([mean for _, _, mean in rows]),
+        )
+
+
+def near_duplicates(views: Views, share: float = NEAR) -> tuple[tuple[int, ...], ...]:
+    """Return groups of samples, by their places, that agree in every figure to `share`.
+
+    A group is what agrees with its first sample, so that no chain of small steps leads from one end of the
+    data to the other. Cost: a sort, and for each sample the comparison with those near it in one figure.
+    """
+    figures, reach = views.figures, float(np.log1p(share))
+    widest = int(np.argmax(np.ptp(figures, 0))) if figures.size else 0
+    order = np.argsort(figures[:, widest], kind="stable")
+    line = figures[order, widest]
+    free = np.ones(len(order), bool)
+    groups = []
+    for start in range(len(order)):
+        if not free[start]:
+            continue
+        end = int(np.searchsorted(line, line[start] + reach, "right"))
+        near = np.flatnonzero(free[start + 1 : end]) + start + 1
+        apart = np.abs(figures[order[near]] - figures[order[start]]).max(1, initial=0.0)
+        same = near[apart <= reach]
+        free[same] = False
+        if same.size:
+            groups.append(tuple(sorted(int(order[k]) for k in (start, *same))))
+    return tuple(sorted(groups))
+
+
+def outliers(views: Views, times: float = FAR) -> tuple[Outlier, ...]:
+    """Return the samples that reach more than `times` what every other one does, the most tensors first."""
+    if len(views.names) < 2:
+        return ()
+    top = np.sort(views.amax, axis=0)[-2:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(top[0] > 0, top[1] / top[0], np.where(top[1] > 0, np.inf, 1.0))
+    who = views.amax.argmax(0)
+    found = []
+    for sample in sorted(set(who[ratios > times].tolist())):
+        own = np.flatnonzero((who == sample) & (ratios > times))
+        furthest = int(own[np.argmax(ratios[own])])
+        found.append(
+            Outlier(views.names[sample], len(own), views.tensors[furthest], float(ratios[furthest]))
+        )
+    return tuple(sorted(found, key=lambda one: (-one.num_tensors, -one.ratio, one.name)))
+
+
+def all_as_good(whole: Calibration, amaxes: Mapping[str, float], share: float) -> bool:
+    """Return whether thresholds are those of `whole`: within `share`, or as good on its histograms.
+
+    Rules such as entropy are indifferent between thresholds that lie far apart, and few samples more move
+    them from one to another; what is as good loses less than `HARMLESS_DB` of the tensor's signal over noise.
+    """
+    for name, given in whole.ranges.items():
+        amax = amaxes[name]
+        if abs(amax - given.amax) <= share * given.amax:
+            continue
+        histogram = (whole.histograms or {}).get(name)
+        if histogram is None or not 0 < amax < np.inf:
+            return False
+        sqnr = [assess(histogram, one, given.method).sqnr_db for one in (given.amax, amax)]
+        if sqnr[0] - sqnr[1] > HARMLESS_DB:
+            return False
+    return True
+
+
+def order_by_use(views: Views, share: float = NEAR, *, covers: bool = True) -> list[int]:
+    """Return all samples by their places, those first that stand for the others.
+
+    First, for rules that go by the largest values, a greedy cover: samples that reach within `share` of the
+    largest magnitude of most tensors that none before them did. Then always the sample that brings the mean
+    of all figures nearest to that of the whole (Welling, "Herding dynamical weights to learn", 2009).
+    """
+    reaches = views.amax >= views.amax.max(0, initial=0.0) * (1 - share)
+    order = list(_cover(reaches)) if covers else []
+    return [*order, *_herded(views.figures, order)]
+
+
+def _cover(reaches: NDArray[np.bool_]) -> Iterator[int]:
+    left = np.ones(reaches.shape[1], bool)
+    while left.any():
+        counts = (reaches & left).sum(1)
+        best = int(counts.argmax())
+        yield best
+        left &= ~reaches[best]
+
+
+def _herded(figures: NDArray[np.float64], taken: Sequence[int]) -> Iterator[int]:
+    spread = figures.std(0)
+    points = (figures - figures.mean(0)) / np.where(spread > 0, spread, 1.0)
+    lengths = (points**2).sum(1)
+    total = points[list(taken)].sum(0)
+    free = np.ones(len(points), bool)
+    free[list(taken)] = False
+    for _ in range(int(free.sum())):
+        # |total + x|^2 less what does not depend on x
+        best = int(np.where(free, lengths + 2 * (points @ total), np.inf).argmin())
+        yield best
+        free[best] = False
+        total = total + points[best]

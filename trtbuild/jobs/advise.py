@@ -1,0 +1,219 @@
+"""Advice on calibration data: near-duplicates, outliers, and the few samples that give the same ranges."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtbuild.calibration import calibrate, check_method
+from trtbuild.calibration.advice import (
+    Outlier,
+    SampleViews,
+    all_as_good,
+    near_duplicates,
+    order_by_use,
+    outliers,
+)
+from trtbuild.calibration.network import observed_network
+from trtbuild.calibration.observe import observe
+from trtbuild.data import calibration_source, load_feeds
+from trtbuild.data.split import samples_of
+from trtbuild.errors import DataError, OptionError, in_one_tree
+from trtbuild.files import write_bytes, write_text
+from trtbuild.jobs.loading import load, prepare
+from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
+from trtbuild.machine import usable_cpus
+from trtbuild.model import input_specs
+from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE, CalibrateOptions
+from trtbuild.progress import Progress, silent
+from trtbuild.quantization import watched_tensors
+from trtbuild.records import encode
+from trtbuild.runtime.onnxruntime import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from calibrators import Calibration
+    from trtbuild.artifact import Artifact
+    from trtbuild.calibration.advice import Views
+    from trtbuild.data import Source
+    from trtbuild.jobs.paths import Besides
+    from trtbuild.recipe import AdviseRecipe
+
+__all__ = ["DataAdvice", "advise"]
+
+SCHEMA = "trtbuild.advice"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataAdvice:
+    """What can be said of calibration data.
+
+    Attributes:
+        data: where it comes from.
+        num_samples: of different content.
+        num_tensors: observed.
+        repeated: samples that another one equals to the bit.
+        duplicates: groups of samples that say the same, the first of which stands for the others.
+        outliers: samples that alone decide ranges.
+        rule: whose thresholds the subset gives.
+        within: to which share.
+        subset: names of the fewest samples found that give all thresholds; all where no fewer do.
+        file: what the subset was written to; empty where that was not asked for.
+    """
+
+    data: str
+    num_samples: int
+    num_tensors: int
+    repeated: int
+    duplicates: tuple[tuple[str, ...], ...]
+    outliers: tuple[Outlier, ...]
+    rule: str
+    within: float
+    subset: tuple[str, ...]
+    file: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types, with the schema's name and version."""
+        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+
+
+@in_one_tree()
+def advise(
+    recipe: AdviseRecipe, progress: Progress = silent, besides: Besides | None = None
+) -> DataAdvice:
+    """Return what can be said of a network's calibration data, and write the subset where asked for.
+
+    Args:
+        recipe: the network, its data, and the rule.
+        progress: told of every sample.
+        besides: files that are read and written besides.
+
+    Raises:
+        ModelError: the network cannot be read.
+        DataError: no data, or a sample that does not load.
+        OptionError: the rule is unknown or depends on the order of samples, or the subset's file has no known
+            suffix.
+        OutputError: the file cannot be written.
+    """
+    rule = recipe.method or DEFAULT_RULE
+    options = CalibrateOptions(method=rule)
+    if rule == AS_TENSORRT:
+        raise OptionError(f"{AS_TENSORRT} depends on the order of all samples; name another rule.")
+    check_method(options)
+    if recipe.subset is not None and recipe.subset.suffix not in (".npz", ".txt"):
+        raise OptionError(f"'{recipe.subset}': a subset is written as .npz or, its names, as .txt.")
+    reads = (*named_inputs(the_network=recipe.model), *data_inputs(recipe.data))
+    check_paths(reads, [recipe.subset], besides)
+    artifact = prepare(load(recipe.model, recipe.data.batch_axes))
+    source = calibration_source(recipe.data, input_specs(artifact.source))
+    tensors = tuple(sorted(watched_tensors(artifact.model)))
+    views = _look(artifact, source, tensors, progress)
+    few = _fewest(artifact, source, tensors, views, options, recipe.within, progress)
+    if recipe.subset is not None:
+        _write(samples_of(source, [views.keys[k] for k in few]), recipe.subset)
+    groups = near_duplicates(views)
+    return DataAdvice(
+        data=source.description,
+        num_samples=len(views.names),
+        num_tensors=len(tensors),
+        repeated=len(source.index) - len(views.names),
+        duplicates=tuple(tuple(views.names[k] for k in group) for group in groups),
+        outliers=outliers(views),
+        rule=rule,
+        within=recipe.within,
+        subset=tuple(views.names[k] for k in few),
+        file="" if recipe.subset is None else str(recipe.subset),
+    )
+
+
+def _look(
+    artifact: Artifact, source: Source, tensors: tuple[str, ...], progress: Progress
+) -> Views:
+    network = observed_network(artifact.model, tensors)
+    parts = [SampleViews(tensors) for _ in range(usable_cpus())]
+    observe(
+        open_session(network.model, threads=1),
+        source,
+        parts,
+        static_batch=network.static_batch,
+        total=len(source.index),
+        progress=progress,
+    )
+    return SampleViews.together(parts)
+
+
+def _fewest(
+    artifact: Artifact,
+    source: Source,
+    tensors: Sequence[str],
+    views: Views,
+    options: CalibrateOptions,
+    share: float,
+    progress: Progress,
+) -> list[int]:
+    """The shortest head of the samples, in three orders, whose thresholds are those of all."""
+
+    def calibrated(places: Sequence[int]) -> Calibration:
+        chosen = samples_of(source, [views.keys[k] for k in places])
+        found = calibrate(artifact, chosen, tensors, options, progress).calibration
+        assert found is not None
+        return found
+
+    orders = [order_by_use(views, share, covers=covers) for covers in (True, False)]
+    orders.append(list(range(len(views.keys))))  # of their digests, which is chance
+    whole = calibrated(orders[0])
+
+    def suffices(head: Sequence[int]) -> bool:
+        return all_as_good(whole, calibrated(head).amaxes, share)
+
+    return min((_shortest_head(order, suffices) for order in orders), key=len)
+
+
+def _shortest_head(order: list[int], suffices: Callable[[Sequence[int]], bool]) -> list[int]:
+    """The head is doubled until it suffices, then halved in between."""
+    fails, count = 0, 1
+    while count < len(order) and not suffices(order[:count]):
+        fails, count = count, 2 * count
+    count = min(count, len(order))
+    while count - fails > 1:
+        middle = (fails + count) // 2
+        fails, count = (fails, middle) if suffices(order[:middle]) else (middle, count)
+    return order[:count]
+
+
+def _write(chosen: Source, path: Path) -> None:
+    """Write samples as the network takes them, an array an input, or their names."""
+    if path.suffix == ".txt":
+        write_text(path, "".join(f"{sample.name}\n" for sample in chosen))
+        return
+    found: dict[str, list[np.ndarray]] = {}
+    axes: Mapping[str, int | None] = {}
+    for sample in chosen:
+        axes = sample.axes
+        for name, array in load_feeds(sample).items():
+            found.setdefault(name, []).append(array)
+    shapes = {name: {a.shape for a in arrays} for name, arrays in found.items()}
+    unlike = next((name for name, kinds in shapes.items() if len(kinds) > 1), None)
+    if unlike is not None:
+        raise DataError(
+            f"samples of '{unlike}' differ in shape, so they fit no array; write their names instead: "
+            f"'{path.with_suffix('.txt')}'."
+        )
+    whole = {}
+    for name, arrays in found.items():
+        axis = axes.get(name, 0)
+        whole[name] = arrays[0] if axis is None else np.concatenate(arrays, axis)
+    write_bytes(path, _npz(whole))
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()
