@@ -15,7 +15,8 @@
 A message is one sentence or two for a user: what was wrong, where (file, tensor, value), what to do.
 Everything that is not in this tree is a bug of trtbuild and ends in exit code 4.
 
-What others raise is brought into it: the errors of ``calibrators`` by `in_one_tree`, those of NVIDIA's
+What others raise is brought into it: the errors of ``calibrators`` and of the file system by `in_one_tree`,
+those of NVIDIA's
 bindings by `trtbuild.runtime.tensorrt.logger`, those of ONNX Runtime by `trtbuild.runtime.onnxruntime`,
 those of the packages that reach a GPU by `trtbuild.runtime.cuda`.
 """
@@ -23,6 +24,7 @@ those of the packages that reach a GPU by `trtbuild.runtime.cuda`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from typing import TYPE_CHECKING
 
@@ -107,9 +109,22 @@ class DeviceError(MissingError):
     """The CUDA driver refuses: no memory, no device, a broken context."""
 
 
+# What the file system says of a user's names, rights and space; others, such as a broken pipe, pass.
+# EDQUOT and ESTALE are unknown on Windows.
+_REFUSED = frozenset(
+    getattr(errno, name, 0)
+    for name in (
+        *("EACCES", "EPERM", "EROFS", "ENOENT", "ENOTDIR", "EISDIR", "ELOOP", "ENAMETOOLONG"),
+        *("ENOSPC", "EDQUOT", "EFBIG", "EMFILE", "ENFILE", "EIO", "ENXIO", "ENODEV", "ESTALE"),
+    )
+)
+
+
 @contextlib.contextmanager
 def in_one_tree(prefix: str = "") -> Iterator[None]:
     """Raise what `calibrators` raises in the block, or in the decorated function, as an error of this tree.
+
+    So is what the system refuses anywhere: a name that is too long, a folder without permission, a full disk.
 
     Args:
         prefix: stands in front of the message.
@@ -118,10 +133,15 @@ def in_one_tree(prefix: str = "") -> Iterator[None]:
         DataError: values that cannot be counted.
         OptionError: a method, or an option of one, that there is not.
         MissingError: a package is not installed.
-        InputError: any other `calibrators.CalibratorError`.
+        InputError: any other `calibrators.CalibratorError`, or a file that the system refuses.
     """
     try:
         yield
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        what = "a file" if error.filename is None else f"'{error.filename}'"
+        raise InputError(f"{prefix}the system refuses {what}: {error.strerror}.") from error
     except Exception as error:
         kind = _kind_of(error)
         if kind is None:

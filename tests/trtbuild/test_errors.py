@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import sys
 
@@ -11,6 +13,7 @@ import pytest
 import calibrators.errors
 import trtbuild.errors
 from tests.command import trtbuild as command
+from tests.models import NETWORKS
 from trtbuild import EngineRecipe, build_engine
 from trtbuild.errors import (
     DataError,
@@ -111,3 +114,44 @@ def test_an_interrupt_while_packages_load_stays_an_interrupt(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)  # a second import of it fails
     with pytest.raises(click.Abort), in_one_tree():
         raise click.Abort
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EACCES, errno.ENOSPC, errno.EMFILE])
+def test_what_the_system_refuses_is_one_sentence(number):
+    def refused():
+        raise OSError(number, os.strerror(number), "a/b")
+
+    with pytest.raises(InputError, match=f"the system refuses 'a/b': {os.strerror(number)}"):
+        in_one_tree()(refused)()
+    with pytest.raises(BrokenPipeError), in_one_tree():
+        raise BrokenPipeError(errno.EPIPE, "gone")
+
+
+LONG = "n" * 300  # of a name, a file system takes 255 bytes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"init {LONG}",
+        f"init m.onnx -o {LONG}",
+        f"inspect {LONG}",
+        f"export-triton {LONG} -o r",
+        f"check {LONG}",
+        f"diff {LONG} {LONG}",
+        f"bench {LONG}",
+        f"rebuild {LONG}",
+        f"optimize m.onnx {LONG}",
+        f"engine m.onnx --int8 --data {LONG} --dry-run",
+        f"engine m.onnx --int8 --data {LONG}:f --dry-run",
+        f"engine m.onnx --int8 --random-data -o {LONG} --dry-run",
+        f"engine m.onnx --int8 --random-data --report {LONG} --dry-run",
+    ],
+)
+def test_a_name_that_no_file_system_takes_is_said(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model, _ = NETWORKS["opset_13"].save(tmp_path)
+    model.rename("m.onnx")
+    done = command(capsys, *line.split())
+    assert done.code == 2, done.err
+    assert LONG[:40] in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from trtbuild.options.values import make, read_table
 from trtbuild.runtime.recorded import PORTABLE_SUFFIX, manifest_of
 from trtbuild.runtime.tensorrt.versions import RTX, product_of
 from trtbuild.verification.ruling import DO_NOT_SHIP
+from trtbuild.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,6 +47,8 @@ _CONFIG = "config.pbtxt"
 _T = TypeVar("_T")
 # ONNX Runtime takes any batch; so many samples are joined unless something else is asked for.
 _LARGEST_BATCH = 8
+# Of a file or folder, in bytes, on the systems that Triton runs on.
+_LONGEST_NAME = 255
 _NAME = re.compile(r"[^/\\\0]+")
 
 
@@ -227,8 +231,11 @@ def _configured(source: _Source, recipe: TritonRecipe) -> tuple[ModelConfig, tup
 
 
 def _model_name(name: str) -> str:
-    if not _NAME.fullmatch(name) or name.startswith("."):
-        raise OptionError(f"'{name}' cannot be the name of a folder; give another with --name.")
+    too_long = len(os.fsencode(name)) > _LONGEST_NAME
+    if not _NAME.fullmatch(name) or name.startswith(".") or not name.isprintable() or too_long:
+        raise OptionError(
+            f"'{visible(name)}' cannot be the name of a folder; give another with --name."
+        )
     return name
 
 

@@ -174,7 +174,8 @@ def make(cls: type[_T], values: Mapping[str, Any]) -> _T:
             arguments[part.name] = _make_group(part, given)
     for field in options_of(cls):
         if field.required and field.name not in arguments:
-            raise OptionError(f"'{field.name}' is missing: {field.option.help}")
+            flag = "" if field.option.argument else f" ({field.option.short or field.flag})"
+            raise OptionError(f"'{field.name}'{flag} is missing: {field.option.help}")
     return cls(**arguments)
 
 

@@ -220,7 +220,8 @@ def test_what_triton_cannot_serve_is_refused(capsys: pytest.CaptureFixture[str])
     profile = [{"x": [[1], [2], [4]]}]
     large = _plan({"x": ["N"]}, {"y": ["N"]}, profile)
     assert "batches of 4 at most" in refusal(large, "--max-batch-size", 5)
-    assert "cannot be the name" in refusal(large, "--name", "a/b")
+    for name in ("a/b", "a\nb", "n" * 256):
+        assert "cannot be the name" in refusal(large, "--name", name)
     Path("net.plan").write_bytes(b"another plan")
     assert "belongs to another file" in refusal("net.plan")
     assert "does not exist" in refusal("gone.plan")
