@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trtbuild.data import DataRecipe, Preprocess
     from trtbuild.jobs.bench import BenchRecipe, BenchResult
     from trtbuild.jobs.verify import Verification
+    from trtbuild.options.data import Data
 
 __all__ = ["AccuracyAssertion", "LatencyAssertion", "assert_accuracy", "assert_not_slower"]
 
@@ -94,9 +95,9 @@ class AccuracyAssertion:
         reference: str | Path,
         engine: str | Path,
         *,
-        data: str | Path,
+        data: Data,
         labels: str | Path | None = None,
-        preprocess: Preprocess | None = None,
+        preprocess: Preprocess | str | Path | None = None,
         num_images: int | None = None,
         batch_size: int = 8,
         backend: str = "auto",
@@ -107,9 +108,9 @@ class AccuracyAssertion:
         Args:
             reference: float ONNX file.
             engine: a plan or an ONNX file.
-            data: what ``--data`` takes.
+            data: what ``--data`` takes, or what gives batches, as `trtbuild.build` takes it.
             labels: what ``--labels`` takes.
-            preprocess: how pixels become inputs.
+            preprocess: how pixels become inputs, or the TOML file that says it.
             num_images: how many images; None for all.
             batch_size: images a run, where the network leaves it open.
             backend: opens the engine.
@@ -162,8 +163,8 @@ class LatencyAssertion:
         *,
         against: str | Path,
         within: float = 2.0,
-        data: str | Path | None = None,
-        preprocess: Preprocess | None = None,
+        data: Data | None = None,
+        preprocess: Preprocess | str | Path | None = None,
         batch_size: int | None = None,
         seconds: float = 3.0,
         backend: str = "auto",
@@ -177,7 +178,7 @@ class LatencyAssertion:
             against: another engine; a baseline file; or a folder of baselines, one a device.
             within: differences below this count as none, percent.
             data: what to run on; random numbers where none is named.
-            preprocess: how pixels become inputs.
+            preprocess: how pixels become inputs, or the TOML file that says it.
             batch_size: None takes the one that the engine fixes, else 1.
             seconds: how long to measure.
             backend: opens the engines.
@@ -227,15 +228,18 @@ class LatencyAssertion:
 
 
 def _data(
-    data: str | Path | None,
+    data: Data | None,
     labels: str | Path | None,
-    preprocess: Preprocess | None,
+    preprocess: Preprocess | str | Path | None,
     num_images: int | None,
 ) -> DataRecipe:
     from trtbuild.data import DataRecipe
+    from trtbuild.options.preprocess import read_preprocess
 
+    if isinstance(preprocess, str | Path):
+        preprocess = read_preprocess(Path(preprocess), {})
     return DataRecipe(
-        data=None if data is None else str(data),
+        data=data,
         labels=None if labels is None else Path(labels),
         preprocess=preprocess,
         num_images=num_images,

@@ -52,6 +52,17 @@ def test_both_assertions_pass_against_the_float_network(deployment) -> None:
     assert found["passed"] >= 1
 
 
+def test_preprocessing_is_named_by_its_file(deployment) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 12, 12, 3), np.uint8)
+    np.savez(deployment.path / "pixels.npz", image=pixels)
+    (deployment.path / "pixels.toml").write_text("scale = 0.01")
+    given = 'data="pixels.npz", preprocess="pixels.toml"'
+    deployment.makepyfile(
+        f'def test_it(assert_accuracy):\n    assert_accuracy("float.onnx", "int8.onnx", {given}, min_sqnr=1)'
+    )
+    deployment.runpytest_inprocess(*LOADED).assert_outcomes(passed=1)
+
+
 def test_a_limit_that_fails_fails_the_test_with_the_numbers(deployment) -> None:
     deployment.makepyfile(TESTS.format(sqnr=95, against="float.onnx", within=100_000))
     result = deployment.runpytest_inprocess(*LOADED, "-k", "accuracy")
