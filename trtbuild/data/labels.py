@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import re
 from collections import defaultdict
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from trtbuild.data.samples import Sample, Source
 
 __all__ = ["ClassFolders", "LabelledSource", "label_arrays", "read_labels"]
+
+_log = logging.getLogger(__name__)
 
 # Columns by the names that people give them.
 _FILE_COLUMNS = frozenset({"file", "filename", "file_name", "filepath", "image", "name", "path"})
@@ -310,7 +313,17 @@ class ClassFolders(SourceOf):
                 f"'{shown(self.root or self.description)}' has {len(folders)} class folder(s); labels "
                 "from folders need one folder for every class."
             )
-        return {name: number for number, name in enumerate(sorted(folders))}
+        classes = {name: number for number, name in enumerate(sorted(folders))}
+        other = next((n for n, c in classes.items() if n.isdecimal() and int(n) != c), None)
+        if other is not None and all(name.isdecimal() for name in classes):
+            _log.warning(
+                "the folder '%s' is class %d, by its place in the order of names. Where the numbers are the "
+                "classes, make the empty folders that are missing and name the folder above them with "
+                "--labels, or give a CSV.",
+                shown(other),
+                classes[other],
+            )
+        return classes
 
     def _folder(self, name: str) -> str:
         parts = PurePosixPath(name).parts[:-1]
