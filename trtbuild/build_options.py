@@ -163,6 +163,7 @@ BuildOptions = TypedDict(  # noqa: UP013 - one of them is called float
         "weight_streaming": bool,
         "weights": Any,
         "weights_key": str,
+        "weights_only": bool,
         "weights_prefix": str,
         "workers": int | str,
         "workspace": int | str,

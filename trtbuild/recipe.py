@@ -91,6 +91,9 @@ class EngineRecipe:
         True, "Build in INT8.", when_absent="none; say --int8, --fp16, or both", essential=True
     )
     fp16: bool = option(False, "What is not INT8 runs in FP16; TensorRT alone.", essential=True)
+    weights_only: bool = option(
+        False, "Weights alone are in INT8, everything computes in float: a smaller file, no faster engine.",
+    )  # fmt: skip
     quantized: bool = option(
         False, "The network is quantized already (QAT, other tools): keep its scales. Such a network is "
         "recognised, too; this makes sure.",
@@ -131,7 +134,8 @@ class EngineRecipe:
     task: TaskOptions = group(TaskOptions, "Task")
     gate: Gate = group(Gate, "Limits")
     stage_drops: tuple[tuple[str, float], ...] = option(
-        (), "Largest loss of top-1 of a step of a module, in points: pruned or weights. Repeatable.",
+        (), "Largest loss of one step, in points of top-1, or without labels of the task's figure: pruned, "
+        "weights (in INT8), form (TensorRT's) or engine. Repeatable.",
         flag="--max-stage-drop", metavar="STAGE=POINTS", parse=parse_stage_drop, write=stage_drop_text,
     )  # fmt: skip
     tune: TuneOptions | None = group(

@@ -63,6 +63,8 @@ class OnnxRuntimeBackend:
             sorted([*request.options.changed, *(["fp16"] if request.fp16 else [])])
         )
         what = "the same network in the form that ONNX Runtime runs in INT8 kernels on CPU"
+        if request.artifact.placement is None:
+            what = "the network with its own Q/DQ, which ONNX Runtime runs on CPU"
         if request.artifact.cut is not None:
             what += f"; only its part in front of {request.artifact.cut.named}"
         return Engine(

@@ -56,6 +56,11 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
             "a build knows no metric of yours to hold --max-metric-drop against; build without it, and "
             "judge the engine with `trtbuild verify --metric`."
         )
+    if recipe.weights_only and (recipe.quantized or not recipe.int8):
+        raise OptionError(
+            "--weights-only rounds the weights of a float network to INT8: add --int8, and leave --quantized "
+            "out."
+        )
     check_passes(recipe.optimize)
     if recipe.int8 and recipe.calibration is None:
         check_method(recipe.calibrate)

@@ -33,8 +33,9 @@ from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
 from trtbuild.jobs.speed import Speed, open_fp16, take_times
 from trtbuild.jobs.stages import (
     check_stage_limits,
-    stage_verdicts,
+    judged_gates,
     with_stages,
+    with_weights_alone,
 )
 from trtbuild.jobs.targets import engine_request
 from trtbuild.model import (
@@ -42,6 +43,7 @@ from trtbuild.model import (
     static_batch,
     write_model,
 )
+from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, AlsoBuilt, EngineResult
 from trtbuild.runtime.recorded import manifest_name
@@ -102,17 +104,17 @@ def build_engine(
     arrived = arrival(artifact, recipe, lambda path: load(path, recipe.data.batch_axes))
     if arrived is not None:
         artifact = arrived.artifact
+        if recipe.weights_only:
+            raise OptionError(
+                f"'{recipe.model}' is quantized already; --weights-only is for float networks."
+            )
     plan = open_data(
         recipe.data,
         input_specs(artifact.source),
         calibrates=_calibrates(recipe) if arrived is None else arrived.calibrates,
         held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
     )
-    _check_labels(artifact, recipe, plan)
-    check_task(
-        recipe.gate,
-        task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess),
-    )
+    _check_judged(artifact, recipe, plan)
     account = account_for(recipe.data, calibrate=plan.calibration, verify=plan.verification)
     artifact = artifact.having(Record("data", str(account), account.details))
     check_labels(artifact.source, plan.verification, recipe.batch_size, progress)
@@ -137,6 +139,11 @@ def _in_int8(
     artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
 ) -> tuple[Artifact, Tuned | None]:
     """Find ranges, search where a limit asks for it, and place Q/DQ."""
+    if recipe.weights_only:
+        quick = replace(
+            recipe, effort=Effort.FAST, calibrate=replace(recipe.calibrate, method="minmax")
+        )
+        return with_weights_alone(int8_candidate(artifact, plan, quick, progress).realized()), None
     start = int8_candidate(artifact, plan, recipe, progress)
     tuned = _tuned(start, plan, recipe, progress)
     artifact = start.realized() if tuned is None else tuned.artifact
@@ -159,7 +166,7 @@ def _built(
     chosen = chosen_backends(recipe)
     found = _measured(chosen, artifact, plan, recipe, output, progress)
     engines, few = found.engines, found.few
-    artifact, comparisons = with_stages(artifact, found.comparisons)
+    artifact, comparisons = with_stages(artifact, found.comparisons, found.speed.samples)
     layers = find_fault(artifact, comparisons, few, progress)
     result = EngineResult(
         artifact=artifact,
@@ -171,12 +178,12 @@ def _built(
             **{name: what for one in engines.values() for name, what in one.files.items()},
         },
         comparisons=comparisons,
-        verdicts=_verdicts(recipe, comparisons) | stage_verdicts(recipe, found.comparisons),
+        verdicts=_verdicts(recipe, found.comparisons, comparisons),
         latency=found.speed.samples,
         controls=found.speed.controls,
         without_fp16=found.speed.without_fp16,
         manifest=output / manifest_name(artifact.name),
-        kept_apart=recipe.calibration is None and artifact.came_in_float,
+        kept_apart=recipe.calibration is None and (artifact.came_in_float or recipe.weights_only),
         layers=layers,
         effects=effects_of(artifact, layers, few, progress) if explains else None,
         tuned=tuned,
@@ -188,12 +195,16 @@ def _built(
     return replace(result, record=write_manifest(result, recipe, plan))
 
 
-def _verdicts(recipe: EngineRecipe, comparisons: Mapping[str, Comparison]) -> dict[str, Verdict]:
-    """The gate's judgement of each network; ONNX Runtime's form in the place of an engine has no limits."""
-    return {
-        name: judge(comparison, Gate() if name == PORTABLE else recipe.gate)
-        for name, comparison in comparisons.items()
-    }
+def _verdicts(
+    recipe: EngineRecipe, found: Mapping[str, Comparison], comparisons: Mapping[str, Comparison]
+) -> dict[str, Verdict]:
+    """The judgement of each network, and of each step that has a limit of its own.
+
+    ONNX Runtime's form in the place of an engine has no limits.
+    """
+    gates = {name: Gate() if name == PORTABLE else recipe.gate for name in comparisons}
+    judged = judged_gates(recipe, found, gates)
+    return {name: judge(found[name], gate) for name, gate in judged.items()}
 
 
 @dataclass(frozen=True)
@@ -286,10 +297,13 @@ def _form_name(artifact: Artifact) -> str:
     return f"{artifact.name}.int8.onnx"
 
 
-def _check_labels(artifact: Artifact, recipe: EngineRecipe, plan: DataPlan) -> None:
+def _check_judged(artifact: Artifact, recipe: EngineRecipe, plan: DataPlan) -> None:
+    """Check that everything with a limit will be measured."""
     labels = plan.verification.index.labels
     has_labels = bool(labels) and labels[0] is not None
-    check_stage_limits(artifact, recipe, has_labels=has_labels)
+    task = task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess)
+    check_task(recipe.gate, task)
+    check_stage_limits(artifact, recipe, has_labels=has_labels, has_task=task is not None)
     if recipe.gate.max_top1_drop is None:
         return
     if not has_labels:
@@ -297,7 +311,8 @@ def _check_labels(artifact: Artifact, recipe: EngineRecipe, plan: DataPlan) -> N
 
 
 def _has_budget(recipe: EngineRecipe) -> bool:
-    wanted = recipe.int8 and recipe.tune is not None and recipe.calibration is None
+    wanted = recipe.int8 and not recipe.weights_only and recipe.tune is not None
+    wanted = wanted and recipe.calibration is None
     return wanted and bool(recipe.gate.limits)
 
 

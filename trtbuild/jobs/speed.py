@@ -11,7 +11,7 @@ from trtbuild.errors import OptionError, TrtbuildError
 from trtbuild.files import temporary_folder
 from trtbuild.latency.measure import measure
 from trtbuild.progress import Progress, silent
-from trtbuild.result import FLOAT, FP16
+from trtbuild.result import FLOAT, FP16, PRUNED
 from trtbuild.runtime.onnxruntime import open_session
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def take_times(
 
     What others are compared with takes two turns in each round: what it differs from itself is noise.
 
+    Of a module that was pruned, the float network is as it was loaded, and what is left of it is timed, too.
+
     Args:
         artifact: the network.
         engines: by name; that in FP16, where there is one, is compared with.
@@ -115,7 +117,10 @@ def take_times(
         options: how long.
         progress: told of the milliseconds done.
     """
-    sessions = {FLOAT: open_session(artifact.float_reference), **engines}
+    sessions: dict[str, Session] = {FLOAT: open_session(artifact.float_reference)}
+    if artifact.reference is not None:
+        sessions[PRUNED] = open_session(artifact.source)
+    sessions |= engines
     again = {f"{name}{_AGAIN}": sessions[name] for name in (FLOAT, FP16) if name in sessions}
     batches = list(few)
     size = len(batches[0].names) if batches else None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.artifact import Record
 from trtbuild.errors import OptionError
-from trtbuild.result import ENGINE, PRUNED, TENSORRT_FORM, TITLES, WEIGHTS_INT8
+from trtbuild.latency.stats import summarize
+from trtbuild.result import ENGINE, FLOAT, PRUNED, TENSORRT_FORM, TITLES, WEIGHTS_INT8
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.groups import with_weights_only
-from trtbuild.verification.gate import Gate, judge
+from trtbuild.verification.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,15 +20,28 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
+    from trtbuild.latency.measure import Samples
     from trtbuild.recipe import EngineRecipe
     from trtbuild.runtime.session import Session
     from trtbuild.verification.compare import Comparison
-    from trtbuild.verification.gate import Verdict
 
-__all__ = ["check_stage_limits", "stage_sessions", "stage_verdicts", "with_stages"]
+__all__ = [
+    "check_stage_limits",
+    "judged_gates",
+    "stage_sessions",
+    "with_stages",
+    "with_weights_alone",
+]
 
-_LIMITED = {"pruned": PRUNED, "weights": WEIGHTS_INT8}
+_LIMITED = {
+    "pruned": PRUNED,
+    "weights": WEIGHTS_INT8,
+    "form": TENSORRT_FORM,
+    "engine": ENGINE,
+}
 """What ``--max-stage-drop`` calls a stage."""
+_OF_MODULES = ("pruned", "weights")
+"""Those that only a build from a module has."""
 
 
 def stage_names(artifact: Artifact) -> tuple[str, ...]:
@@ -50,52 +65,92 @@ def stage_sessions(artifact: Artifact) -> dict[str, Session]:
     return sessions
 
 
-def check_stage_limits(artifact: Artifact, recipe: EngineRecipe, *, has_labels: bool) -> None:
+def check_stage_limits(
+    artifact: Artifact, recipe: EngineRecipe, *, has_labels: bool, has_task: bool
+) -> None:
     """Do nothing, unless a stage has a limit and is not measured.
 
     Raises:
-        OptionError: there is no such stage, or there are no labels.
+        OptionError: there is no such stage, or there are neither labels nor a task.
     """
+    is_module = any(record.stage == "export" for record in artifact.history)
     for name, _ in recipe.stage_drops:
         known = ", ".join(_LIMITED)
         if name not in _LIMITED:
             raise OptionError(f"--max-stage-drop knows no stage '{name}': there are {known}.")
-        if not has_labels:
-            raise OptionError("a limit on top-1 needs labels; give them with --labels.")
+        if not (has_labels or has_task):
+            raise OptionError(
+                "a limit on a step needs labels (--labels), or a task that is measured without them (--task)."
+            )
         absent = _LIMITED[name] == PRUNED and artifact.reference is None
-        if absent or all(record.stage != "export" for record in artifact.history):
+        if absent or (name in _OF_MODULES and not is_module):
             raise OptionError(
                 f"--max-stage-drop {name}: this build has no such stage; it starts from a PyTorch module "
                 "from which channels or weights are taken (--prune, --mask, --sparsity)."
             )
 
 
-def stage_verdicts(recipe: EngineRecipe, stages: Mapping[str, Comparison]) -> dict[str, Verdict]:
-    """Return the judgement of every stage that has a limit."""
-    limits = {_LIMITED[name]: points for name, points in recipe.stage_drops}
-    return {
-        name: judge(stages[name], Gate(max_top1_drop=points))
-        for name, points in limits.items()
-        if name in stages
-    }
+def judged_gates(
+    recipe: EngineRecipe, found: Mapping[str, Comparison], gates: Mapping[str, Gate]
+) -> dict[str, Gate]:
+    """Return `gates` with the limits of single steps: on top-1, or without labels on the task's figure.
+
+    Args:
+        recipe: has the limits.
+        found: figures by name, of the stages, of TensorRT's form and of the engine.
+        gates: what judges which of them anyway.
+    """
+    judged = dict(gates)
+    for stage, points in recipe.stage_drops:
+        name = _LIMITED[stage]
+        if name not in found:
+            continue
+        gate = judged.get(name, Gate())
+        if found[name].accuracy is not None:
+            judged[name] = replace(gate, max_top1_drop=points)
+        else:  # what the task measures is 100 for the network as loaded
+            judged[name] = replace(gate, min_agreement=100.0 - points)
+    return judged
+
+
+def with_weights_alone(artifact: Artifact) -> Artifact:
+    """Return a quantized artifact whose weights alone stay in INT8; nothing of its ranges is left."""
+    assert artifact.quantized is not None
+    decisions = tuple(
+        replace(one, int8=False, reason="its weights alone are in INT8; it computes in float")
+        if one.int8
+        else one
+        for one in artifact.decisions
+    )
+    changes = {"quantized": with_weights_only(artifact.quantized), "decisions": decisions}
+    record = Record("weights only", "weights are in INT8, and everything computes in float")
+    nothing = dict.fromkeys(("placement", "calibration", "given_calibration", "portable"))
+    return artifact.having(record, **changes, **nothing)
 
 
 def with_stages(
-    artifact: Artifact, found: Mapping[str, Comparison]
+    artifact: Artifact, found: Mapping[str, Comparison], latency: Mapping[str, Samples]
 ) -> tuple[Artifact, dict[str, Comparison]]:
     """Return `artifact` with the table of its stages recorded, and the figures that are none of a stage.
 
     Args:
         artifact: the network.
         found: figures by name, of the stages, of TensorRT's form and of the engine.
+        latency: of what was timed, by name; that of the module as loaded is under `FLOAT`.
     """
     stages = stage_names(artifact)
     if stages:
-        artifact = artifact.having(_record(artifact, found, stages))
+        times = {name: summarize(samples).median_ms for name, samples in latency.items()}
+        artifact = artifact.having(_record(artifact, found, stages, times))
     return artifact, {name: one for name, one in found.items() if name not in stages}
 
 
-def _record(artifact: Artifact, found: Mapping[str, Comparison], stages: Iterable[str]) -> Record:
+def _record(
+    artifact: Artifact,
+    found: Mapping[str, Comparison],
+    stages: Iterable[str],
+    times: Mapping[str, float],
+) -> Record:
     """The table of stages, figures against the module as it was loaded."""
     names = [*stages, *(name for name in (TENSORRT_FORM, ENGINE) if name in found)]
     networks: dict[str, ir.Model] = {PRUNED: artifact.source}
@@ -114,12 +169,13 @@ def _record(artifact: Artifact, found: Mapping[str, Comparison], stages: Iterabl
             "figure": None,
             "sqnr_db": None,
             "weight_bytes": _bytes(artifact.float_reference),
+            "latency_ms": times.get(FLOAT),
             **cost.get("loaded", {}),
         }
     ]
     for name in names:
         row = {"stage": TITLES[name], **_figures(found[name])}
-        row["weight_bytes"] = _bytes(networks.get(name))
+        row |= {"weight_bytes": _bytes(networks.get(name)), "latency_ms": times.get(name)}
         rows.append({**row, **cost.get("exported", {})})
     parts = [
         f"{row['stage']} {row['top1_percent']:.2f} %"

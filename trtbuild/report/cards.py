@@ -9,7 +9,7 @@ from trtbuild.model.operators import WEIGHTED
 from trtbuild.model.stats import measure, node_macs
 from trtbuild.model.traversal import all_nodes, label
 from trtbuild.report.model import Card, Tone
-from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, TENSORRT_FORM, TITLES
+from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, PRUNED, TENSORRT_FORM, TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,7 @@ def engine_cards(result: EngineResult) -> tuple[Card, ...]:
     cards += [
         speed_card(verdict, "Speed" if other == ENGINE else f"Speed of the {TITLES[other]}")
         for other, verdict in result.latency_verdicts.items()
+        if other != PRUNED
     ]
     if result.against_fp16 is not None:
         cards.append(speed_card(result.against_fp16, f"Speed against {TITLES[FP16]}"))

@@ -21,7 +21,7 @@ def stages_section(history: Iterable[Record]) -> Section:
     rows = [row for one in history if one.stage == "stages" for row in one.details["rows"]]
     table = Table(
         (*names("stage"), *numbers("top-1", "lost", "SQNR, dB"), *names("task"),
-         *numbers("weights, kB", "MACs, million")),
+         *numbers("weights, kB", "MACs, million", "ms")),
         tuple(
             (
                 row["stage"],
@@ -31,6 +31,7 @@ def stages_section(history: Iterable[Record]) -> Section:
                 row["figure"] or "",
                 "" if row["weight_bytes"] is None else f"{row['weight_bytes'] / 1000:,.1f}",
                 "" if row.get("macs") is None else f"{row['macs'] / 1e6:,.2f}",
+                "" if row.get("latency_ms") is None else f"{row['latency_ms']:.3g}",
             )
             for row in rows
         ),

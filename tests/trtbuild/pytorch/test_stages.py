@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -72,3 +73,36 @@ def test_a_stage_has_a_limit_of_its_own(here: Path, capsys: pytest.CaptureFixtur
     assert run([*BUILD.split(), "--max-stage-drop", "pruned=50"]) == 2
     assert "no such stage" in capsys.readouterr().err
     assert run([*BUILD.split(), "--prune", "0.5", "--max-stage-drop", "pruned=0"]) == 1
+
+
+def test_weights_alone_are_an_engine_and_every_step_has_a_limit_and_a_time(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*BUILD.replace("--no-latency", "--seconds 0.05").split(), "--weights-only"]
+    limits = ["--max-stage-drop", "form=100", "--max-stage-drop", "engine=-100"]
+    assert run([*line, "--prune", "0.25", *limits]) == 1
+    record = json.loads((here / "out/net.manifest.json").read_text())
+    found = next(one for one in record["stages"] if one["stage"] == "stages")["details"]["rows"]
+    rows = {row["stage"]: row for row in found}
+    assert rows["TensorRT form"]["weight_bytes"] < rows["pruned"]["weight_bytes"] / 2
+    assert all(rows[name]["latency_ms"] > 0 for name in ("loaded, folded", "pruned", "engine"))
+    assert not (here / "out/net.calibration.json").exists()
+    assert all(not one["int8"] for one in record["layers"])
+    engine = onnx.load(here / "out/net.onnxruntime.onnx")
+    kinds = {node.op_type for node in engine.graph.node}
+    assert "DequantizeLinear" in kinds
+    assert "QuantizeLinear" not in kinds  # no activation is rounded
+    told = " ".join(capsys.readouterr().out.split())
+    assert "engine: top-1 lost" in told
+
+
+def test_a_step_is_limited_without_labels_by_its_task(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = BUILD.replace(" --labels data.npz", "").split()
+    limits = ["--max-stage-drop", "weights=90", "--max-stage-drop", "pruned=0"]
+    assert run([*line, "--task", "classify", "--prune", "0.5", *limits]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "weights in INT8: same class" in told
+    assert run([*line, "--max-stage-drop", "weights=5"]) == 2
+    assert "needs labels" in capsys.readouterr().err
