@@ -1,8 +1,8 @@
 """YOLOv8's C2f block, and a rewrite that gives it a form whose channels can be pruned.
 
 C2f computes one convolution, cuts its output in two with ``chunk`` and uses the second half again. Two
-halves of one tensor must stay equal, which channel pruning cannot promise. Two convolutions with the
-halves of the weights compute exactly the same and are free of each other.
+halves of one tensor must stay equal, so channel pruning takes the same channels of both. Two convolutions
+with the halves of the weights compute exactly the same and are free of each other.
 
 The definitions are those of Ultralytics' ``nn/modules`` (Conv, Bottleneck, C2f) and of its models: the
 layers carry ``f``, ``i`` and ``type``, which the model's forward reads.

@@ -68,10 +68,12 @@ def test_it_prunes_keeps_the_graph_attributes_and_loads(yolo: Any, tmp_path: Pat
         torch.testing.assert_close(loaded(sample), result.module(sample), rtol=0, atol=0)
 
 
-def test_without_the_plug_in_the_network_is_still_right(yolo: Any) -> None:
+def test_without_the_plug_in_both_halves_lose_the_same_channels(yolo: Any) -> None:
     result = prune_channels(network(yolo), IMAGE, PruneSpec(0.5, round_to=4))
     assert not any("rewritten" in note for note in result.report.notes)
-    assert result.report.after.parameters < result.report.before.parameters
+    assert result.module.model[1].cv1.conv.out_channels == 16
+    gone = {path: indices for path, _, indices in result.history.cuts}["model.1.cv1.conv"]
+    assert [i + 16 for i in gone if i < 16] == [i for i in gone if i >= 16]
 
 
 def test_a_wrong_rewrite_is_refused(yolo: Any) -> None:

@@ -333,6 +333,59 @@ def two_outputs() -> nn.Module:
                scores=nn.Conv2d(16, 6, 1))  # fmt: skip
 
 
+class C2f(nn.Module):
+    """YOLOv8's block: a convolution in two pieces, the second of which goes on and is used again."""
+
+    def __init__(self, cut: Callable[[C2f, torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.c, self.cut = 8, cut
+        self.cv1, self.cv2 = conv(16, 16, 1), conv(32, 16, 1)
+        self.m = nn.ModuleList([Residual(8, 8), Residual(8, 8)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = list(self.cut(self, self.cv1(x)))
+        y.extend(block(y[-1]) for block in self.m)
+        return self.cv2(torch.cat(y, 1))
+
+
+def c2f(cut: Callable[[C2f, torch.Tensor], Any]) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(conv(3, 16), C2f(cut), head(16))
+
+
+C2F = {
+    "chunk": lambda m, x: x.chunk(2, 1),
+    "split by a stored size": lambda m, x: x.split((m.c, m.c), 1),
+    "slices at a stored size": lambda m, x: (x[:, : m.c], x[:, m.c :]),
+    "slices at a live size": lambda m, x: (x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]),
+}
+
+
+def gate() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        values, gates = m.both(m.stem(x)).chunk(2, 1)
+        return m.head(m.after(values * torch.sigmoid(gates)))
+
+    return Net(forward, stem=conv(3, 16), both=conv(16, 32), after=conv(16, 16), head=head(16))
+
+
+def gated_linear() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        values, gates = m.both(m.first(x)).chunk(2, -1)
+        return m.out(m.back(F.silu(gates) * values))
+
+    return Net(forward, first=nn.Linear(12, 16), both=nn.Linear(16, 48), back=nn.Linear(24, 16),
+               out=nn.Linear(16, 5))  # fmt: skip
+
+
+def coordinates() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.stem(x)
+        rows = torch.linspace(-1, 1, y.shape[2], dtype=y.dtype).view(1, 1, -1, 1)
+        return m.head(m.after(torch.cat([rows.expand_as(y[:, :1]), y], 1)))
+
+    return Net(forward, stem=conv(3, 16), after=conv(17, 16), head=head(16))
+
+
 _OUT = "network's output"
 
 CASES = [
@@ -371,5 +424,10 @@ CASES = [
     PruneCase("pixel shuffle", pixel_shuffle, halved=("2.0",), kept={"0.0": ""}),
     PruneCase("mean over channels", channel_mean, halved=("after.0",),
               kept={"stem.0": ""}),
+    *(PruneCase(f"C2f, {name}", c2f(cut), halved=("0.0", "1.cv1.0", "1.cv2.0", "1.m.0.a.0", "1.m.1.b"))
+      for name, cut in C2F.items()),
+    PruneCase("two halves as a gate", gate, halved=("stem.0", "both.0", "after.0")),
+    PruneCase("gated linear", gated_linear, (2, 7, 12), halved=("both", "back"), kept={"out": _OUT}),
+    PruneCase("concat with what no layer gives", coordinates, halved=("stem.0", "after.0")),
     PruneCase("LSTM", Recurrent, (2, 6, 12), halved=("hidden",), kept={"first": "recurrent layer"}),
 ]  # fmt: skip

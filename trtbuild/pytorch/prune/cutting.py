@@ -22,6 +22,8 @@ from trtbuild.pytorch.copies import copy_module, float64_copy, outputs64, relati
 from trtbuild.pytorch.inputs import other_batch
 from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention, update_norms
 from trtbuild.pytorch.prune.ranking import accumulate, layer_widths, make_pruner, shares
+from trtbuild.pytorch.prune.sizes import update_sizes
+from trtbuild.pytorch.prune.slices import operators, sizes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,17 +39,18 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Snapshot:
-    """The attributes and tensors of all modules, to go back to.
+    """The attributes and tensors of all modules, to go back to, and the sizes that the graph keeps.
 
     Torch-Pruning puts new tensors in place of old ones and never writes into them, so references are
-    enough.
+    enough; it writes into its lists of sizes.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, graph: Any) -> None:
         self._states = [
             (child, dict(child.__dict__), dict(child._parameters), dict(child._buffers))
             for child in module.modules()
         ]
+        self._sizes = [(one, sizes_of(one)) for one in operators(graph)]
 
     def restore(self) -> None:
         """Put everything back."""
@@ -56,6 +59,8 @@ class Snapshot:
             child.__dict__.update(attributes)
             child._parameters = parameters
             child._buffers = buffers
+        for one, sizes in self._sizes:
+            vars(one).update(sizes)
 
 
 class DenseReference:
@@ -249,7 +254,7 @@ class _Run:
             root = str(self.graph._module2name[group[0].dep.target.module])
             parameters = any(isinstance(item.dep.target.module, nn.Parameter) for item in group)
             mixed = is_mixer(self.graph, group, self.pruner.num_heads)
-            before, reference = Snapshot(module), DenseReference(module, self.inputs)
+            before, reference = Snapshot(module, self.graph), DenseReference(module, self.inputs)
             try:
                 reference.note_removed(self.graph, group)
                 group.prune()
@@ -267,9 +272,14 @@ class _Run:
                 return
 
     def _update_heads(self) -> None:
-        changed = update_attention(self.result.module, list(self.plan.attention), self._heads())
-        for path, values in (*changed.items(), *update_norms(self.result.module).items()):
-            self.result.heads.setdefault(path, {}).update(values)
+        module = self.result.module
+        for changed in (
+            update_attention(module, list(self.plan.attention), self._heads()),
+            update_norms(module),
+            update_sizes(module, self.plan.sizes),
+        ):
+            for path, values in changed.items():
+                self.result.heads.setdefault(path, {}).update(values)
 
     def _heads(self) -> dict[nn.Module, int]:
         heads: dict[nn.Module, int] = self.pruner.num_heads

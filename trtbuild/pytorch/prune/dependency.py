@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.inputs import sample
+from trtbuild.pytorch.prune.slices import SlicedGraph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.inputs import BoundInputs
 
 __all__ = [
+    "HEAD_NUMBERS",
     "Attention",
     "Member",
     "PruneGroup",
@@ -37,6 +38,7 @@ __all__ = [
     "describe",
     "find_attention",
     "is_mixer",
+    "is_prunable",
     "output_layers",
     "tracing",
     "update_attention",
@@ -125,9 +127,7 @@ def build_graph(module: nn.Module, inputs: BoundInputs) -> Any:
         ModelError: the library cannot follow the module.
     """
     try:
-        return tp.DependencyGraph().build_dependency(
-            module, **forward_arguments(inputs), verbose=False
-        )
+        return SlicedGraph().build_dependency(module, **forward_arguments(inputs), verbose=False)
     except Exception as error:
         raise ModelError(f"the channels of the module cannot be traced: {error!r}.") from error
 
@@ -156,6 +156,11 @@ def _reaches_output(node: Any) -> bool:
             return True
         stack.extend(following.outputs)
     return False
+
+
+def is_prunable(module: object) -> bool:
+    """Return whether `module` is a layer whose output channels can go: a convolution or linear layer."""
+    return isinstance(module, _PRUNABLE)
 
 
 def _is_depthwise(module: nn.Module) -> bool:
@@ -224,6 +229,8 @@ def _path(graph: Any, node: Any) -> str:
 
 _COUNTS = ("num_heads", "n_heads", "n_head", "heads", "num_attention_heads")
 _WIDTHS = ("head_dim", "dim_head", "d_head", "attention_head_size")
+HEAD_NUMBERS = frozenset((*_COUNTS, *_WIDTHS))
+"""Attributes that count heads or the channels of one."""
 _PACKED = ("qkv", "to_qkv", "in_proj", "Wqkv", "c_attn")
 _SEPARATE = (
     ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"), ("query", "key", "value"),

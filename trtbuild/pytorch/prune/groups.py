@@ -21,6 +21,7 @@ from trtbuild.pytorch.prune.dependency import (
     output_layers,
     tracing,
 )
+from trtbuild.pytorch.prune.sizes import StoredSize, find_sizes
 from trtbuild.pytorch.running import run
 from trtbuild.pytorch.sparsity import match_layers
 
@@ -47,6 +48,7 @@ class Prospect:
         groups: every group, with the reason if it keeps its width.
         kept: layer path -> why it must not be the root of a cut.
         attention: the attention blocks.
+        sizes: plain numbers of modules that count channels.
         mixes: whether any group that can be pruned changes the values of other channels.
         cost: of the module as it is.
     """
@@ -54,6 +56,7 @@ class Prospect:
     groups: tuple[PruneGroup, ...]
     kept: dict[str, str]
     attention: tuple[Attention, ...]
+    sizes: tuple[StoredSize, ...]
     mixes: bool
     cost: Cost
 
@@ -89,7 +92,8 @@ def survey(
         heads = {module.get_submodule(path) for block in attention for path in block.projections}
         mixes = any(is_mixer(graph, found, heads) for found, group in groups if not group.kept)
     cost = cost_of(program, module, inputs)
-    return Prospect(tuple(group for _, group in groups), kept, attention, mixes, cost)
+    sizes = find_sizes(program, module, attention)
+    return Prospect(tuple(group for _, group in groups), kept, attention, sizes, mixes, cost)
 
 
 def _refuse_branches(module: nn.Module, inputs: BoundInputs) -> ExportedProgram:

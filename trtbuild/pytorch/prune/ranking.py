@@ -11,7 +11,8 @@ from torch import nn
 
 from trtbuild.pytorch.prune.dependency import forward_arguments
 from trtbuild.pytorch.prune.groups import LAYERS
-from trtbuild.pytorch.prune.widths import Span, kept_channels
+from trtbuild.pytorch.prune.slices import following_slices, sliced_alike
+from trtbuild.pytorch.prune.widths import Span, kept_channels, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.pytorch.prune.dependency import Attention
+    from trtbuild.pytorch.prune.sizes import StoredSize
     from trtbuild.pytorch.spec import PruneSpec
 
 __all__ = ["CutPlan", "accumulate", "layer_widths", "make_pruner", "shares"]
@@ -36,6 +38,7 @@ class CutPlan:
         kept: layer path -> why it keeps its width.
         ratios: layer path -> its own ratio.
         attention: blocks with heads.
+        sizes: plain numbers of modules that count channels.
         loss: gives the loss whose gradients rank channels, or None.
         after_step: fine-tunes between steps: ``after_step(module, step, steps)``, or None.
         latency: takes a module and returns its share of the latency, for budgets of it; or None.
@@ -47,6 +50,7 @@ class CutPlan:
     kept: Mapping[str, str]
     ratios: Mapping[str, float]
     attention: tuple[Attention, ...]
+    sizes: tuple[StoredSize, ...] = ()
     loss: Callable[[nn.Module], torch.Tensor] | None = None
     after_step: Callable[[nn.Module, int, int], None] | None = None
     latency: Callable[[nn.Module], float] | None = None
@@ -67,7 +71,7 @@ class CutPlan:
 def layer_widths(module: nn.Module) -> dict[str, int]:
     """Return the output channels of every convolution and linear layer, by path."""
     layers = ((path, child) for path, child in module.named_modules() if isinstance(child, LAYERS))
-    return {path: int(getattr(m, "out_channels", 0) or m.out_features) for path, m in layers}
+    return {path: width_of(layer) for path, layer in layers}
 
 
 def accumulate(
@@ -202,24 +206,27 @@ def make_pruner(
         for block in plan.attention:
             for path in block.projections:
                 ratios[path] = max(ratios.get(path, everywhere or 0.0), 1e-6)
-    return tp.pruner.BasePruner(
-        module,
-        importance=plan.importance,
-        global_pruning=spec.scope != "local" and everywhere is not None,
-        isomorphic=spec.scope == "isomorphic" and everywhere is not None,
-        pruning_ratio=everywhere or 0.0,
-        pruning_ratio_dict={module.get_submodule(path): r for path, r in ratios.items()},
-        max_pruning_ratio=1.0 if everywhere is None else spec.max_ratio,
-        ignored_layers=[module.get_submodule(path) for path in plan.kept],
-        round_to=None,
-        # Given, because the library's default dictionaries are shared by all pruners of a process.
-        in_channel_groups={},
-        out_channel_groups={},
-        num_heads=counts,
-        prune_num_heads=heads > 0,
-        # Whole heads and channels of each head at once lead to widths that no head count divides.
-        prune_head_dims=spec.head_ratio == 0,
-        head_pruning_ratio=heads,
-        root_module_types=list(LAYERS),
-        **forward_arguments(inputs),
-    )
+    with following_slices():
+        pruner = tp.pruner.BasePruner(
+            module,
+            importance=plan.importance,
+            global_pruning=spec.scope != "local" and everywhere is not None,
+            isomorphic=spec.scope == "isomorphic" and everywhere is not None,
+            pruning_ratio=everywhere or 0.0,
+            pruning_ratio_dict={module.get_submodule(path): r for path, r in ratios.items()},
+            max_pruning_ratio=1.0 if everywhere is None else spec.max_ratio,
+            ignored_layers=[module.get_submodule(path) for path in plan.kept],
+            round_to=None,
+            # Given, because the library's default dictionaries are shared by all pruners of a process.
+            in_channel_groups={},
+            out_channel_groups={},
+            num_heads=counts,
+            prune_num_heads=heads > 0,
+            # Whole heads and channels of each head at once lead to widths that no head count divides.
+            prune_head_dims=spec.head_ratio == 0,
+            head_pruning_ratio=heads,
+            root_module_types=list(LAYERS),
+            **forward_arguments(inputs),
+        )
+    pruner.out_channel_groups.update(sliced_alike(pruner.DG, counts))
+    return pruner

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
-__all__ = ["ROUNDINGS", "Span", "common_multiple", "kept_channels"]
+__all__ = ["ROUNDINGS", "Span", "common_multiple", "kept_channels", "width_of"]
 
 ROUNDINGS = (32, 16, 8, 4, 2, 1)
 """INT8 kernels work on blocks of 32 channels; other widths are padded inside TensorRT."""
@@ -137,3 +138,8 @@ def common_multiple(widths: Sequence[int]) -> int:
     return next(
         one for one in ROUNDINGS if (widths and all(w % one == 0 for w in widths)) or one == 1
     )
+
+
+def width_of(layer: Any) -> int:
+    """Return the output channels of a convolution or linear layer."""
+    return int(getattr(layer, "out_channels", 0) or layer.out_features)

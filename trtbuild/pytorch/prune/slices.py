@@ -1,0 +1,315 @@
+"""Which channels a slice takes and where a concatenation puts them: read from the trace, put into the graph.
+
+Torch-Pruning takes the pieces of a ``chunk`` in the order in which it happens to meet them, and joins two
+mappings in the wrong order where a piece is concatenated again (YOLOv8's C2f). Autograd knows better: each
+edge names the output that it comes from, and the shape of what flows on it.
+
+Layers in front of a slice come first in the graph then, so that a group holds all of the pieces and not one.
+Pieces of one size keep one size: the same channels of each go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch_pruning as tp
+from torch import nn
+from torch_pruning._helpers import _HybridIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterator
+
+__all__ = ["SlicedGraph", "following_slices", "operators", "sizes_of", "sliced_alike"]
+
+_TYPES = tp.ops.OPTYPE
+_SIZES = ("offsets", "split_sizes", "concat_sizes", "start", "end", "shape")
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+
+
+class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has no types
+    """A dependency graph that knows which channels its slices take, before the library guesses."""
+
+    def _build_dependency(self, module2node: Any) -> None:
+        super()._build_dependency(module2node)
+        _follow_slices(self)
+
+
+@contextlib.contextmanager
+def following_slices() -> Iterator[None]:
+    """Let a pruner of the library, which makes a graph of its own, make a `SlicedGraph`."""
+    with mock.patch.object(tp.dependency, "DependencyGraph", SlicedGraph):
+        yield
+
+
+def _follow_slices(graph: Any) -> None:
+    """Set how channels go through the slices and concatenations of a graph."""
+    edges = _edges(graph)
+    widths = _Widths(graph, edges)
+    sliced = [node for node in edges if _takes_slices(node) and widths.is_along(node)]
+    joined = {
+        node: parts
+        for node in edges
+        if node.type == _TYPES.CONCAT and widths.is_along(node) and (parts := _parts(node))
+    }
+    for node in sliced:
+        if node.type == _TYPES.SPLIT:
+            shapes = [tuple(one.shape) for one in node.grad_fn._input_metadata]
+            node.module.split_sizes = [shape[_axis(node, shape)] for shape in shapes]
+    for node, parts in joined.items():
+        node.module.concat_sizes = parts
+    for into, edge in ((into, edge) for into, found in edges.items() for edge in found):
+        maps = []
+        if edge.source in sliced:
+            maps.append(_piece_of(edge.source, edge.output))
+        if into in joined:
+            maps.append(_place_in(into, edge.position))
+        if maps or into in sliced:
+            edge.follow(maps)
+    before = {node.module: _layers_before(node) for node in sliced}
+    first = {layer for layers in before.values() for layer in layers}
+    graph.sliced_alike = {
+        node.module: (_equal_parts(node, edges), before[node.module]) for node in sliced
+    }
+    for node in sliced:
+        node.type = _TYPES.ELEMENTWISE  # so that the library leaves its edges alone
+    known = graph.module2node
+    graph.module2node = {
+        **{module: known[module] for module in known if module in first}, **known
+    }  # fmt: skip
+
+
+def sliced_alike(graph: Any, heads: Container[nn.Module]) -> dict[nn.Module, int]:
+    """Return what cuts channels into so many equal pieces, of a `SlicedGraph`.
+
+    Args:
+        graph: of the library.
+        heads: layers whose channels belong to heads, which are counted themselves.
+    """
+    return {
+        one: count
+        for one, (count, layers) in graph.sliced_alike.items()
+        if count > 1 and not any(layer in heads for layer in layers)
+    }
+
+
+def operators(graph: Any) -> list[nn.Module]:
+    """Return the operators of a graph that keep sizes, which a cut changes."""
+    kinds = (tp.ops._SplitOp, tp.ops._ConcatOp, tp.ops._SliceOp, tp.ops._OutputOp)
+    return [module for module in graph.module2node if isinstance(module, kinds)]
+
+
+def sizes_of(operator: nn.Module) -> dict[str, Any]:
+    """Return a copy of the sizes that one of `operators` keeps."""
+    found = {name: vars(operator)[name] for name in _SIZES if name in vars(operator)}
+    return {
+        name: list(value) if isinstance(value, list) else value for name, value in found.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """What flows from one operator to another.
+
+    Attributes:
+        source: the operator that gives it.
+        output: which of its outputs it is.
+        position: of the argument that takes it.
+        forward, backward: the library's dependencies along the edge and against it.
+    """
+
+    source: Any
+    output: int
+    position: int
+    forward: Any
+    backward: Any
+
+    def follow(self, maps: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]]) -> None:
+        """Let channel numbers go along the edge through `maps`, and back."""
+        self.forward.index_mapping = _Fixed([_chained([there for there, _ in maps]), None])
+        self.backward.index_mapping = _Fixed([_chained([back for _, back in reversed(maps)]), None])
+
+
+class _Fixed(list[Any]):
+    """Mappings that the library does not replace by its own."""
+
+    def __setitem__(self, *_: Any) -> None:
+        """Leave everything as it is."""
+
+
+def _chained(maps: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def mapped(indices: Any) -> Any:
+        for one in maps:
+            indices = one(indices)
+        return indices
+
+    return mapped
+
+
+def _edges(graph: Any) -> dict[Any, list[_Edge]]:
+    """Operator -> the edges into it; those of layers that are called twice are left out, as not known."""
+    by_function = {node.grad_fn: node for node in graph.module2node.values()}
+    taken: dict[tuple[Any, Any], int] = {}
+    found = {}
+    for node in graph.module2node.values():
+        functions = getattr(node.grad_fn, "next_functions", ())
+        into = [
+            (by_function[function], output, position)
+            for position, (function, output) in enumerate(functions)
+            if function in by_function
+        ]
+        if [one for one, _, _ in into] != node.inputs:
+            continue
+        edges = []
+        for index, (source, output, position) in enumerate(into):
+            nth = taken.get((source, node), 0)
+            taken[source, node] = nth + 1
+            places = [k for k, other in enumerate(source.outputs) if other is node]
+            forward = source.dependencies[len(source.inputs) + places[nth]]
+            edges.append(_Edge(source, output, position, forward, node.dependencies[index]))
+        found[node] = edges
+    return found
+
+
+def _takes_slices(node: Any) -> bool:
+    if node.type == _TYPES.SLICE:
+        return bool(node.module.step == 1)
+    return bool(node.type == _TYPES.SPLIT)
+
+
+def _axis(node: Any, shape: tuple[int, ...]) -> int:
+    """The axis that is cut or joined; autograd may say -1 as an unsigned number of 64 bits."""
+    given = int(node.grad_fn._saved_dim)
+    return (given if given < 2**63 else given - 2**64) % max(len(shape), 1)
+
+
+def _shape(function: Any, output: int) -> tuple[int, ...]:
+    given = getattr(function, "_input_metadata", ())
+    return tuple(given[output].shape) if output < len(given) else ()
+
+
+class _Widths:
+    """How many channels flow on an edge."""
+
+    def __init__(self, graph: Any, edges: dict[Any, list[_Edge]]) -> None:
+        self._graph, self._edges = graph, edges
+        self._known: dict[tuple[Any, int], int | None] = {}
+
+    def is_along(self, node: Any) -> bool:
+        """Whether `node` cuts or joins along the channels, and not along another axis."""
+        edges = self._edges[node]
+        sizes = []
+        for edge in edges:
+            shape = _shape(edge.source.grad_fn, edge.output)
+            width = self._of(edge.source, edge.output)
+            if width is None or not shape:
+                continue
+            sizes.append((shape[_axis(node, shape)], width))
+        return bool(sizes) and all(size == width for size, width in sizes)
+
+    def _of(self, node: Any, output: int) -> int | None:
+        """The channels of an output; None where no layer says it."""
+        key = (node, output)
+        if key not in self._known:
+            self._known[key] = None  # a circle says nothing
+            self._known[key] = self._found(node, output)
+        return self._known[key]
+
+    def _found(self, node: Any, output: int) -> int | None:
+        width = self._graph.get_out_channels(node)
+        if width is not None:
+            return int(width)
+        edges = self._edges.get(node, [])
+        if _takes_slices(node) or node.type == _TYPES.CONCAT:
+            shape = _shape(node.grad_fn, output)
+            return (
+                shape[_axis(node, shape)] if shape and self.is_along(node) else self._common(edges)
+            )
+        return self._common(edges)
+
+    def _common(self, edges: list[_Edge]) -> int | None:
+        found = {self._of(edge.source, edge.output) for edge in edges} - {None}
+        return found.pop() if len(found) == 1 else max((one for one in found if one), default=None)
+
+
+def _parts(node: Any) -> list[int]:
+    """The channels of each argument of a concatenation; nothing where gradients reach several of them not."""
+    functions = node.grad_fn.next_functions
+    whole = _shape(node.grad_fn, 0)
+    axis = _axis(node, whole)
+    given = [_shape(function, output) for function, output in functions]
+    sizes = [shape[axis] if shape else 0 for shape in given]
+    if sizes.count(0) > 1:
+        return []
+    return [size or whole[axis] - sum(sizes) for size in sizes]
+
+
+def _bounds(node: Any, output: int) -> tuple[int, int]:
+    """From where to where a piece goes, as the cuts so far have left it."""
+    if isinstance(node.module, tp.ops._SliceOp):
+        return int(node.module.start), int(node.module.end)
+    sizes = node.module.split_sizes
+    start = sum(sizes[:output])
+    return start, start + sizes[output]
+
+
+def _piece_of(node: Any, output: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    def there(indices: Any) -> Any:
+        start, end = _bounds(node, output)
+        return [_moved(one, -start) for one in indices if start <= one.idx < end]
+
+    def back(indices: Any) -> Any:
+        start, _ = _bounds(node, output)
+        return [_moved(one, start) for one in indices]
+
+    return there, back
+
+
+def _place_in(node: Any, position: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    def there(indices: Any) -> Any:
+        start = sum(node.module.concat_sizes[:position])
+        return [_moved(one, start) for one in indices]
+
+    def back(indices: Any) -> Any:
+        sizes = node.module.concat_sizes
+        start = sum(sizes[:position])
+        return [
+            _moved(one, -start) for one in indices if start <= one.idx < start + sizes[position]
+        ]
+
+    return there, back
+
+
+def _moved(index: Any, by: int) -> Any:
+    return _HybridIndex(idx=index.idx + by, root_idx=index.root_idx)
+
+
+def _equal_parts(node: Any, edges: dict[Any, list[_Edge]]) -> int:
+    """How many pieces of one size `node` and its like cut the channels into; 1 where they differ."""
+    if node.type == _TYPES.SPLIT:
+        sizes = node.module.split_sizes
+        return len(sizes) if len(set(sizes)) == 1 else 1
+    (edge,) = edges[node]
+    shape = _shape(edge.source.grad_fn, edge.output)
+    width = shape[_axis(node, shape)]
+    start, end = int(node.module.start), min(int(node.module.end), width)
+    size = end - start
+    return width // size if size and width % size == 0 and start % size == 0 else 1
+
+
+def _layers_before(node: Any) -> list[nn.Module]:
+    seen, stack, found = set(), list(node.inputs), []
+    while stack:
+        one = stack.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        layer = one.module
+        depthwise = getattr(layer, "groups", 1) == getattr(layer, "out_channels", 0) > 1
+        if isinstance(layer, _LAYERS) and not depthwise:
+            found.append(layer)
+            continue
+        stack.extend(one.inputs)
+    return found
