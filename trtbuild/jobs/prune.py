@@ -40,7 +40,8 @@ def prune(recipe: PruneRecipe) -> PruneOutcome:
     inputs = with_axes(recipe.inputs, recipe.dynamic)
     if recipe.prune is None:
         raise OptionError(
-            "say how much shall go: --prune 0.5 or --prune-macs 0.5; or --list-groups to look first."
+            "say how much shall go: --prune 0.5, --prune-macs 0.5 or --prune-masked; or --list-groups to "
+            "look first."
         )
     _check_folder(recipe)
     loaded = _loaded(recipe)

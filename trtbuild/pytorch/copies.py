@@ -36,6 +36,8 @@ __all__ = [
     "make_weights_plain",
     "outputs64",
     "relative_difference",
+    "share_again",
+    "shared_parameters",
 ]
 
 
@@ -189,6 +191,24 @@ def _computed(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, str]]:
                 yield path, child, hook.name, "weight norm"
             elif isinstance(hook, SpectralNorm):
                 yield path, child, hook.name, "spectral norm"
+
+
+def shared_parameters(module: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """Return the names of each parameter that has several (tied weights)."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return tuple(tuple(found) for found in names.values() if len(found) > 1)
+
+
+def share_again(module: nn.Module, shared: Sequence[Sequence[str]]) -> None:
+    """Make one parameter of each of `shared` again, in place, where its copies are still the same."""
+    known = dict(module.named_parameters(remove_duplicate=False))
+    for first, *others in shared:
+        for name in others:
+            if first in known and name in known and torch.equal(known[first], known[name]):
+                owner, _, attribute = name.rpartition(".")
+                setattr(module.get_submodule(owner), attribute, known[first])
 
 
 _SMALLER = frozenset((torch.float32, torch.float16, torch.bfloat16))

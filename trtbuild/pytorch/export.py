@@ -27,7 +27,13 @@ from trtbuild.pytorch.names import name_by_modules, name_dims, name_outputs, str
 from trtbuild.pytorch.parity import check_parity
 from trtbuild.pytorch.qat import freeze_quantized_layers
 from trtbuild.pytorch.running import check_repeatable, run
-from trtbuild.pytorch.sparsity import check_two_four, make_two_four, mask_globally, mask_weights
+from trtbuild.pytorch.sparsity import (
+    check_two_four,
+    make_two_four,
+    mask_globally,
+    mask_slices,
+    mask_weights,
+)
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
 
 if TYPE_CHECKING:
@@ -326,8 +332,14 @@ def _thinned(
 
 def _masked(module: nn.Module, spec: MaskSpec) -> dict[str, Any]:
     """Mask `module` in place; the zeros per layer and in all."""
-    apply = mask_globally if spec.globally else mask_weights
-    report = apply(module, spec.amount, method=spec.method)
+    if spec.dim is not None:
+        method = "ln" if spec.method == "l1" else spec.method
+        report = mask_slices(
+            module, spec.amount, method=method, n=spec.norm, dim=spec.dim, layers=spec.layers
+        )
+    else:
+        apply = mask_globally if spec.globally else mask_weights
+        report = apply(module, spec.amount, method=spec.method, layers=spec.layers)
     return {
         "share": report.total.share,
         "layers": {layer.name: layer.share for layer in report.layers},

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ from torch.nn.utils import prune
 from trtbuild.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -56,19 +57,22 @@ __all__ = [
 def match_layers(
     module: nn.Module, patterns: Sequence[str], kinds: tuple[type[nn.Module], ...]
 ) -> dict[str, nn.Module]:
-    """The layers of these kinds whose path matches a pattern; a container's path takes its layers.
+    """Return the layers of these kinds that match a pattern; a container's path takes its layers.
+
+    Args:
+        module: the module.
+        patterns: a path or a class (``Conv2d``), a glob over either, or ``re:`` and a regular expression that
+            a whole path matches.
+        kinds: of the layers.
 
     Raises:
-        OptionError: a pattern matches none.
+        OptionError: a pattern matches none, or is no regular expression.
     """
     layers = {path: child for path, child in module.named_modules() if isinstance(child, kinds)}
     found: dict[str, nn.Module] = {}
     for pattern in patterns:
-        matching = {
-            path: child
-            for path, child in layers.items()
-            if fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}.*")
-        }
+        is_meant = _meaning_of(pattern)
+        matching = {path: child for path, child in layers.items() if is_meant(path, child)}
         if not matching:
             near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.4)
             known = ", ".join(f"'{path}'" for path in near or list(layers)[:3])
@@ -77,6 +81,22 @@ def match_layers(
             )
         found.update(matching)
     return found
+
+
+def _meaning_of(pattern: str) -> Callable[[str, nn.Module], bool]:
+    """Whether a pattern means a layer, by its path and class."""
+    if pattern.startswith("re:"):
+        try:
+            expression = re.compile(pattern.removeprefix("re:"))
+        except re.error as error:
+            raise OptionError(f"'{pattern}' is no regular expression: {error}.") from error
+        return lambda path, _: expression.fullmatch(path) is not None
+    return lambda path, child: any(
+        fnmatchcase(text, glob)
+        for text, glob in (
+            (path, pattern), (path, f"{pattern}.*"), (type(child).__name__, pattern)
+        )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ MASK_METHODS = ("l1", "random")
 SCOPES = ("local", "global", "isomorphic")
 """Among which channels one is ranked: its layer's, all, or those of layers of the same structure."""
 
-PRUNES = ("ratio", "macs", "parameters", "latency", "layer_ratios", "head_ratio")
+PRUNES = ("ratio", "macs", "parameters", "latency", "layer_ratios", "head_ratio", "masked")
 """The options that say how much shall go."""
 
 _FLOAT_TYPES = ("float32", "float16", "bfloat16", "float64")
@@ -260,7 +260,7 @@ class ModuleSource:
 
 @dataclass(frozen=True)
 class PruneSpec:
-    """Which share of the channels goes, and how they are chosen; patterns are `fnmatch`'s."""
+    """Which share of the channels goes, and how they are chosen; patterns as for `match_layers`."""
 
     ratio: float = option(
         0.5,
@@ -315,6 +315,18 @@ class PruneSpec:
         flag="--prune-loss", metavar="FUNCTION",
     )  # fmt: skip
 
+    masked: bool = option(
+        False, "Remove the channels that a mask, or training, has set to zero; the share is of what is left.",
+        flag="--prune-masked",
+    )  # fmt: skip
+
+    @property
+    def removes_ranked(self) -> bool:
+        """Whether channels go that are chosen by their rank."""
+        shares = (self.ratio, self.head_ratio, *(ratio for _, ratio in self.layer_ratios))
+        budgets = (self.macs, self.parameters, self.latency)
+        return any(shares) or any(one is not None for one in budgets)
+
     def __post_init__(self) -> None:
         named = (("ratio", self.ratio), ("head ratio", self.head_ratio), *self.layer_ratios)
         for label, ratio in named:
@@ -356,8 +368,21 @@ class MaskSpec:
     globally: bool = option(
         False, "Rank the weights of all layers together.", flag="--mask-globally"
     )
+    layers: tuple[str, ...] = option(
+        ("*",), "Layers that are masked: path, class, glob over either, re:EXPRESSION. Repeatable.",
+        flag="--mask-layers", metavar="PATTERN",
+    )  # fmt: skip
+    dim: int | None = option(
+        None, "Mask whole slices along this axis of the weight: 0 for output channels.",
+        flag="--mask-dim", when_absent="single weights",
+    )  # fmt: skip
+    norm: float = option(
+        2.0, "Order of the norm by which --mask-dim ranks slices.", flag="--mask-norm"
+    )
 
     def __post_init__(self) -> None:
+        if self.dim is not None and self.globally:
+            raise OptionError("slices (--mask-dim) are ranked in each layer, not --mask-globally.")
         if self.method not in MASK_METHODS:
             raise OptionError(
                 f"mask method '{self.method}' is not one of {', '.join(MASK_METHODS)}."

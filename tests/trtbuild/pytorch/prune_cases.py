@@ -386,6 +386,64 @@ def coordinates() -> nn.Module:
     return Net(forward, stem=conv(3, 16), after=conv(17, 16), head=head(16))
 
 
+class Conv1D(nn.Module):
+    """GPT-2's linear layer, whose weight is ``[in, out]``."""
+
+    def __init__(self, outputs: int, inputs: int) -> None:
+        super().__init__()
+        self.nf = outputs
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) * 0.1)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight)
+        return y.view(*x.shape[:-1], self.nf)
+
+
+class GPT2Attention(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.split_size = heads, dim // heads, dim
+        self.c_attn, self.c_proj = Conv1D(3 * dim, dim), Conv1D(dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, length, _ = x.shape
+        parts = self.c_attn(x).split(self.split_size, dim=2)
+        q, k, v = (p.view(n, length, self.num_heads, self.head_dim).transpose(1, 2) for p in parts)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.c_proj(y.transpose(1, 2).reshape(n, length, self.split_size))
+
+
+class GPT2Block(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1, self.attn, self.ln_2 = (
+            nn.LayerNorm(dim),
+            GPT2Attention(dim, heads),
+            nn.LayerNorm(dim),
+        )
+        self.c_fc, self.c_proj = Conv1D(4 * dim, dim), Conv1D(dim, 4 * dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.c_proj(F.gelu(self.c_fc(self.ln_2(x))))
+
+
+class GPT2(nn.Module):
+    """Two blocks; the head shares its weight with the table of words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte, self.wpe = nn.Embedding(30, 32), nn.Embedding(8, 32)
+        self.h = nn.Sequential(GPT2Block(32, 4), GPT2Block(32, 4))
+        self.ln_f, self.lm_head = nn.LayerNorm(32), nn.Linear(32, 30, bias=False)
+        self.lm_head.weight = self.wte.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1]))
+        return self.lm_head(self.ln_f(self.h(x)))
+
+
 _OUT = "network's output"
 
 CASES = [
@@ -429,5 +487,7 @@ CASES = [
     PruneCase("two halves as a gate", gate, halved=("stem.0", "both.0", "after.0")),
     PruneCase("gated linear", gated_linear, (2, 7, 12), halved=("both", "back"), kept={"out": _OUT}),
     PruneCase("concat with what no layer gives", coordinates, halved=("stem.0", "after.0")),
+    PruneCase("GPT-2: Conv1D and a tied head", GPT2, (2, 7), "int64", kept={"lm_head": _OUT}, inexact=True,
+              halved=("h.0.attn.c_attn", "h.0.attn.c_proj", "h.1.c_fc", "h.1.c_proj")),
     PruneCase("LSTM", Recurrent, (2, 6, 12), halved=("hidden",), kept={"first": "recurrent layer"}),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -199,6 +200,25 @@ def test_masks(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert zeros.mean() == pytest.approx(masks["layers"]["3"])
     assert run([*line.split()[:4], "--mask", "1", "-o", "n.onnx"]) == 2
     assert "could be one weight or all" in capsys.readouterr().err
+
+
+def test_slices_of_some_layers_are_masked_and_what_a_checkpoint_masks_goes(
+    prunable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "export cli_nets:net --input 2x3x8x8 --mask 25% --mask-dim 0 --mask-layers Conv* -o m.onnx --json"
+    assert run(line.split()) == 0
+    masks = json.loads(capsys.readouterr().out)["masks"]["layers"]
+    assert masks == {"0": 0.25, "3": 0.25, "7": 0.0}
+    from trtbuild.pytorch.prune import mask_slices
+
+    module = importlib.import_module("cli_nets").net()
+    mask_slices(module, 0.25, layers=["re:[03]"])
+    torch = pytest.importorskip("torch")
+    torch.save(module.state_dict(), prunable / "masked.pt")
+    line = "prune cli_nets:net --weights masked.pt --input 2x3x8x8 --prune-masked --json"
+    assert run(line.split()) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert {layer["path"]: layer["after"] for layer in layers} == {"0": 24, "3": 48, "7": 10}
 
 
 def test_groups(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,21 @@ def test_amounts_that_are_refused(text: str) -> None:
         parse_amount(text)
 
 
+@pytest.mark.parametrize("pattern", ["0", "Conv2d", "Conv*", "re:[01]", "?"])
+def test_layers_by_path_class_glob_and_expression(pattern: str) -> None:
+    report = mask_weights(net(), 0.5, layers=[pattern])
+    assert {layer.name for layer in report.layers if layer.num_zeros} >= {"0"}
+    assert (report.layers[1].num_zeros > 0) == (pattern == "?")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"), [("re:(", "no regular expression"), ("re:9", "no layer")]
+)
+def test_patterns_that_say_nothing(pattern: str, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        mask_weights(net(), 0.5, layers=[pattern])
+
+
 @pytest.mark.parametrize("method", ["l1", "random"])
 def test_single_weights(method: str) -> None:
     module = net()

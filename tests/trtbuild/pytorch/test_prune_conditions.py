@@ -10,6 +10,8 @@ pytest.importorskip("torch_pruning")
 from tests.trtbuild.pytorch.fold_cases import randomize  # noqa: E402
 from tests.trtbuild.pytorch.prune_cases import CASES, PruneCase, data_branch  # noqa: E402
 from trtbuild.errors import ModelError  # noqa: E402
+from trtbuild.pytorch.inputs import bind_inputs  # noqa: E402
+from trtbuild.pytorch.inputs import sample as draw  # noqa: E402
 from trtbuild.pytorch.prune import load_pruned, prune_channels, save_pruned  # noqa: E402
 from trtbuild.pytorch.spec import InputSpec, PruneSpec  # noqa: E402
 
@@ -47,8 +49,14 @@ def test_prune(case: PruneCase, tmp_path: object) -> None:
     assert result.report.after.parameters < result.report.before.parameters
 
 
-SAVED = [case for case in CASES if case.name in ("concat", "transformer", "grouped conv",
-                                                       "C2f, split by a stored size")]  # fmt: skip
+NAMES = (
+    "concat",
+    "transformer",
+    "grouped conv",
+    "C2f, split by a stored size",
+    "GPT-2: Conv1D and a tied head",
+)
+SAVED = [case for case in CASES if case.name in NAMES]
 
 
 @pytest.mark.parametrize("case", SAVED, ids=lambda case: case.name)
@@ -57,9 +65,17 @@ def test_pruned_modules_load_exactly(case: PruneCase, tmp_path: object) -> None:
     save_pruned(result.module, result.history, tmp_path / "pruned")
     torch.manual_seed(99)  # other initial weights: everything must come from the file
     loaded = load_pruned(case.build().eval(), tmp_path / "pruned")
-    sample = torch.randn(case.dims)
+    (sample,), _ = draw(bind_inputs(loaded, inputs(case)), seed=1)
     with torch.no_grad():
         torch.testing.assert_close(loaded(sample), result.module(sample), rtol=0, atol=0)
+
+
+def test_tied_weights_stay_tied() -> None:
+    case = next(case for case in CASES if case.name.startswith("GPT-2"))
+    module = prune_channels(build(case), inputs(case), PruneSpec(0.5, round_to=2)).module
+    assert module.wte.weight is module.lm_head.weight
+    assert module.h[0].attn.split_size == 16
+    assert (module.h[0].attn.num_heads, module.h[0].attn.head_dim) == (4, 4)
 
 
 def test_a_branch_on_data_is_refused() -> None:

@@ -2,20 +2,27 @@
 
 sparsity    single weights or slices at zero, held through fine-tuning; stands beside this package
 channels    whole coupled groups of channels removed and checked (Torch-Pruning)
+explicit    channels that are named, or that are zero, removed
+regularize  penalties that make channels weak before they go
 history     a pruned module saved and loaded without pickle
 """
 
 from __future__ import annotations
 
-from trtbuild.pytorch.prune.channels import (
-    LayerWidth,
-    PruneReport,
-    PruneResult,
-    list_groups,
-    prune_channels,
-)
+from trtbuild.pytorch.prune.channels import list_groups, prune_channels
 from trtbuild.pytorch.prune.dependency import Member, PruneGroup
+from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
 from trtbuild.pytorch.prune.history import PruneHistory, history_of, load_pruned, save_pruned
+from trtbuild.pytorch.prune.outcome import LayerWidth, PruneReport, PruneResult
+from trtbuild.pytorch.prune.regularize import (
+    ChannelWeights,
+    channel_weights,
+    group_lasso,
+    growing_penalty,
+    growing_strength,
+    norm_scale_penalty,
+    weakest_channels,
+)
 from trtbuild.pytorch.prune.rewrites import BlockRewrite
 from trtbuild.pytorch.sparsity import (
     SparsityReport,
@@ -30,6 +37,7 @@ from trtbuild.pytorch.spec import parse_amount
 
 __all__ = [
     "BlockRewrite",
+    "ChannelWeights",
     "LayerWidth",
     "Member",
     "PruneGroup",
@@ -37,6 +45,10 @@ __all__ = [
     "PruneReport",
     "PruneResult",
     "SparsityReport",
+    "channel_weights",
+    "group_lasso",
+    "growing_penalty",
+    "growing_strength",
     "history_of",
     "is_masked",
     "list_groups",
@@ -45,8 +57,12 @@ __all__ = [
     "mask_globally",
     "mask_slices",
     "mask_weights",
+    "norm_scale_penalty",
     "parse_amount",
     "prune_channels",
+    "prune_indices",
     "save_pruned",
     "sparsity_report",
+    "weakest_channels",
+    "zero_channels",
 ]

@@ -11,7 +11,7 @@ Isomorphic ranking: Fang et al. 2024 (arXiv 2407.04616).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,15 +20,22 @@ from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.plugins import FOREIGN_ERRORS, import_named, in_one_line
-from trtbuild.pytorch.copies import copy_module, make_weights_plain
+from trtbuild.pytorch.copies import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.prune.budget import has_budget, within_budget
 from trtbuild.pytorch.prune.cutting import Cut, cut
+from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
 from trtbuild.pytorch.prune.groups import LAYERS, survey
 from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
-from trtbuild.pytorch.prune.ranking import CutPlan, layer_widths
-from trtbuild.pytorch.prune.rewrites import rewrite_blocks
+from trtbuild.pytorch.prune.outcome import (
+    LayerWidth,
+    PruneReport,
+    PruneResult,
+    prepared,
+    width_changes,
+)
+from trtbuild.pytorch.prune.ranking import CutPlan
 from trtbuild.pytorch.prune.widths import common_multiple
 from trtbuild.pytorch.sparsity import match_layers
 from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS
@@ -36,71 +43,16 @@ from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from trtbuild.pytorch.cost import Cost
     from trtbuild.pytorch.prune.dependency import PruneGroup
     from trtbuild.pytorch.prune.rewrites import BlockRewrite
     from trtbuild.pytorch.spec import InputSpec, PruneSpec
 
 __all__ = [
-    "LayerWidth",
-    "PruneReport",
-    "PruneResult",
     "list_groups",
     "make_importance",
     "needs_gradients",
     "prune_channels",
 ]
-
-
-@dataclass(frozen=True)
-class LayerWidth:
-    """Output channels of one layer before and after; the reason when none went."""
-
-    path: str
-    before: int
-    after: int
-    kept: str = ""
-
-
-@dataclass(frozen=True)
-class PruneReport:
-    """What pruning did.
-
-    Attributes:
-        asked: the ratio that was asked for, or that a budget asks for.
-        achieved: share of the channels gone, over the layers that could lose some.
-        round_to: remaining widths are multiples of this.
-        widths: every convolution and linear layer.
-        before, after: cost of one sample.
-        inexact: whether a norm over channels or attention was cut, so that even removing channels
-            that are zero changes the output a little.
-        notes: what else the user should know.
-    """
-
-    asked: float
-    achieved: float
-    round_to: int
-    widths: tuple[LayerWidth, ...]
-    before: Cost
-    after: Cost
-    inexact: bool = False
-    notes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON types."""
-        return {
-            "asked": self.asked,
-            "achieved": self.achieved,
-            "round_to": self.round_to,
-            "macs": {"before": self.before.macs, "after": self.after.macs},
-            "parameters": {"before": self.before.parameters, "after": self.after.parameters},
-            "layers": [
-                {"path": w.path, "before": w.before, "after": w.after, "kept": w.kept}
-                for w in self.widths
-            ],
-            "inexact": self.inexact,
-            "notes": list(self.notes),
-        }
 
 
 _IMPORTANCES: dict[str, Callable[[], Any]] = {
@@ -138,16 +90,8 @@ def needs_gradients(criterion: str) -> bool:
     return criterion in CRITERIA_BY_LOSS
 
 
+_EXACT = 1e-9
 _NOTHING_LEFT = "left nothing to remove"
-
-
-@dataclass(frozen=True)
-class PruneResult:
-    """The cut module (a copy), what was done, and the record to do it again."""
-
-    module: nn.Module
-    report: PruneReport
-    history: PruneHistory
 
 
 def prune_channels(
@@ -184,12 +128,29 @@ def prune_channels(
         ModelError: the module cannot be traced, or a rewrite does not compute the same.
     """
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    zero = zero_channels(module, bound) if spec.masked else {}
+    if zero:
+        without = _without_zeros(module, bound, zero, rewrites)
+        wish = replace(spec, masked=False)
+        if not spec.removes_ranked:
+            return without
+        then = prune_channels(
+            without.module,
+            bound,
+            wish,
+            importance=importance,
+            loss=loss,
+            after_step=after_step,
+            latency=latency,
+            rewrites=rewrites,
+        )
+        return _joined(without, then)
     if importance is None:
         if loss is None and needs_gradients(spec.criterion):
             loss = _named_loss(spec)
         importance = make_importance(spec.criterion)
     with torch.inference_mode(mode=False):  # copies made in it could not have gradients
-        base, rewritten = _prepared(module, bound, rewrites)
+        base, rewritten = prepared(module, bound, rewrites)
         plan = CutPlan(
             spec=spec,
             importance=importance,
@@ -201,6 +162,42 @@ def prune_channels(
             latency=latency,
         )
         return _prune(base, rewritten, bound, plan, after_step)
+
+
+def _without_zeros(
+    module: nn.Module,
+    bound: BoundInputs,
+    zero: Mapping[str, Sequence[int]],
+    rewrites: Sequence[BlockRewrite],
+) -> PruneResult:
+    """The module without its zero channels, and how much what they added mattered."""
+    done = prune_indices(module, bound, zero, rewrites=rewrites)
+    whole, small = (outputs64(float64_copy(one).eval(), bound, 1) for one in (module, done.module))
+    off = relative_difference(whole, small)
+    count = sum(width.before - width.after for width in done.report.widths)
+    note = f"{count} channels were zero and are gone"
+    if off > _EXACT:
+        note += (
+            f"; their biases and the shifts of their norms were not, so the outputs differ by {off:.1e} of "
+            "the largest: fine-tune, or mask those as well"
+        )
+    return replace(done, report=replace(done.report, notes=(f"{note}.", *done.report.notes)))
+
+
+def _joined(first: PruneResult, then: PruneResult) -> PruneResult:
+    """What two cuts did together; the history of the second holds both."""
+    dense = {width.path: width.before for width in first.report.widths}
+    widths = tuple(
+        replace(one, before=dense.get(one.path, one.before)) for one in then.report.widths
+    )
+    report = replace(
+        then.report,
+        widths=widths,
+        before=first.report.before,
+        inexact=first.report.inexact or then.report.inexact,
+        notes=(*first.report.notes, *then.report.notes),
+    )
+    return replace(then, report=report)
 
 
 def _named_loss(spec: PruneSpec) -> Callable[[nn.Module], torch.Tensor]:
@@ -246,7 +243,8 @@ def _prune(
         done = cut(base, bound, replace(plan, after_step=after_step), one_by_one=prospect.mixes)
         if done.failed:
             raise ModelError(f"pruning broke the module: {done.failed}.")
-    widths = _widths(base, done.module, prospect.groups, plan)
+    coupled = _coupled(prospect.groups)
+    widths = width_changes(base, done.module, lambda path: _reason(path, plan, coupled, base))
     cut_to = [width.after for width in widths if width.after < width.before]
     report = PruneReport(
         asked=plan.spec.ratio,
@@ -282,17 +280,8 @@ def list_groups(
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     importance = None if needs_gradients(spec.criterion) else make_importance(spec.criterion)
     with torch.inference_mode(mode=False):
-        base, _ = _prepared(module, bound, rewrites)
+        base, _ = prepared(module, bound, rewrites)
         return survey(base, bound, spec, importance).groups
-
-
-def _prepared(
-    module: nn.Module, bound: BoundInputs, rewrites: Sequence[BlockRewrite]
-) -> tuple[nn.Module, tuple[tuple[str, str], ...]]:
-    """A copy with plain weights and rewritten blocks; and which those are."""
-    base = copy_module(module).eval()
-    make_weights_plain(base)
-    return base, rewrite_blocks(base, rewrites, bound)
 
 
 def _cut_what_can_be(
@@ -318,17 +307,6 @@ def _ratios(base: nn.Module, spec: PruneSpec) -> dict[str, float]:
         for path in match_layers(base, (pattern,), LAYERS):
             ratios.setdefault(path, ratio)
     return ratios
-
-
-def _widths(
-    base: nn.Module, module: nn.Module, groups: Sequence[PruneGroup], plan: CutPlan
-) -> tuple[LayerWidth, ...]:
-    coupled, now = _coupled(groups), layer_widths(module)
-    found = []
-    for path, before in layer_widths(base).items():
-        reason = "" if now[path] < before else _reason(path, plan, coupled, base)
-        found.append(LayerWidth(path, before, now[path], reason))
-    return tuple(found)
 
 
 def _coupled(groups: Sequence[PruneGroup]) -> dict[str, PruneGroup]:

@@ -18,7 +18,14 @@ import torch
 from torch import nn
 
 from trtbuild.errors import ModelError
-from trtbuild.pytorch.copies import copy_module, float64_copy, outputs64, relative_difference
+from trtbuild.pytorch.copies import (
+    copy_module,
+    float64_copy,
+    outputs64,
+    relative_difference,
+    share_again,
+    shared_parameters,
+)
 from trtbuild.pytorch.inputs import other_batch
 from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention, update_norms
 from trtbuild.pytorch.prune.ranking import accumulate, layer_widths, make_pruner, shares
@@ -189,6 +196,7 @@ def cut(
             break
         if result.failed or run.stale:
             break
+        share_again(module, shared_parameters(base))
         result.history += run.history()
         if plan.after_step is not None:
             plan.after_step(module, step, plan.spec.steps)

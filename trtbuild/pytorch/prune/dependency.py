@@ -227,14 +227,15 @@ def _path(graph: Any, node: Any) -> str:
     return str(graph._module2name.get(node.module, ""))
 
 
-_COUNTS = ("num_heads", "n_heads", "n_head", "heads", "num_attention_heads")
+_COUNTS = ("num_heads", "n_heads", "n_head", "heads", "nhead", "num_attention_heads")
 _WIDTHS = ("head_dim", "dim_head", "d_head", "attention_head_size")
 HEAD_NUMBERS = frozenset((*_COUNTS, *_WIDTHS))
 """Attributes that count heads or the channels of one."""
 _PACKED = ("qkv", "to_qkv", "in_proj", "Wqkv", "c_attn")
 _SEPARATE = (
     ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"), ("query", "key", "value"),
-    ("to_q", "to_k", "to_v"), ("wq", "wk", "wv"),
+    ("to_q", "to_k", "to_v"), ("wq", "wk", "wv"), ("q_lin", "k_lin", "v_lin"),
+    ("query_proj", "key_proj", "value_proj"), ("linear_q", "linear_k", "linear_v"),
 )  # fmt: skip
 
 

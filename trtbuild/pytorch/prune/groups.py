@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.pytorch.spec import PruneSpec
 
-__all__ = ["LAYERS", "Prospect", "survey"]
+__all__ = ["LAYERS", "Prospect", "find_stored_sizes", "survey"]
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _OUTPUT = "it gives the network's output"
@@ -94,6 +94,15 @@ def survey(
     cost = cost_of(program, module, inputs)
     sizes = find_sizes(program, module, attention)
     return Prospect(tuple(group for _, group in groups), kept, attention, sizes, mixes, cost)
+
+
+def find_stored_sizes(module: nn.Module, inputs: BoundInputs) -> tuple[StoredSize, ...]:
+    """Return the plain numbers of modules that count channels, see `trtbuild.pytorch.prune.sizes`.
+
+    Raises:
+        ModelError: data decides which way the module takes.
+    """
+    return find_sizes(_refuse_branches(module, inputs), module, find_attention(module))
 
 
 def _refuse_branches(module: nn.Module, inputs: BoundInputs) -> ExportedProgram:

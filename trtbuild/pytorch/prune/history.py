@@ -13,7 +13,7 @@ import safetensors.torch
 
 from trtbuild.errors import ModelError, decoding
 from trtbuild.files import atomic_path, make_directory, write_text
-from trtbuild.pytorch.copies import make_weights_plain
+from trtbuild.pytorch.copies import make_weights_plain, share_again, shared_parameters
 from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, tracing
 from trtbuild.pytorch.prune.rewrites import rewrite_again
@@ -154,6 +154,7 @@ def apply_history(
     if history.before is not None:
         apply_history(module, history.before, rewrites)
     make_weights_plain(module)
+    shared = shared_parameters(module)
     with decoding(ModelError, "the pruning history belongs to another module"):
         rewrite_again(module, history.rewritten, rewrites)
         bound = bind_inputs(module, history.inputs)
@@ -161,6 +162,7 @@ def apply_history(
             graph = build_graph(module, bound)
             for path, out, indices in history.cuts:
                 _cut_again(graph, module, path, out=out, indices=indices)
+        share_again(module, shared)
         for path, values in history.attributes.items():
             for name, value in values.items():
                 given = tuple(value) if isinstance(value, list) else value

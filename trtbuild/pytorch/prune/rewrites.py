@@ -1,8 +1,8 @@
 """Blocks of one network family in a form whose channels can be pruned: plug-ins, checked here.
 
 A rewrite is a function: a block goes in, a new block that computes the same comes out, or None where the
-function does not know the block. Installed packages name theirs in the entry-point group
-``trtbuild.block_rewrites``; a script gives its own. `samples/prune_yolo` has one.
+function does not know the block. One stands here, for GPT-2; installed packages name theirs in the
+entry-point group ``trtbuild.block_rewrites``; a script gives its own. `samples/prune_yolo` has one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from trtbuild.errors import ModelError
@@ -47,7 +48,7 @@ def rewrite_blocks(
         ModelError: a rewritten network does not run, or computes something else in float64.
     """
     known = _by_name(rewrites)
-    dense = float64_copy(module) if known else module
+    dense: nn.Module | None = None
     done: list[tuple[str, str]] = []
     for path, block in list(module.named_modules()):
         if not path or any(path.startswith(f"{other}.") for other, _ in done):
@@ -55,10 +56,11 @@ def rewrite_blocks(
         for name, rewrite in known.items():
             new = rewrite(block)
             if new is not None:
+                dense = float64_copy(module) if dense is None else dense
                 _put(module, path, new)
                 done.append((path, name))
                 break
-    if done:
+    if dense is not None:
         _compare(dense, module, inputs, done)
     return tuple(done)
 
@@ -86,9 +88,26 @@ def rewrite_again(
 
 def _by_name(rewrites: Sequence[BlockRewrite]) -> Mapping[str, BlockRewrite]:
     known: dict[str, BlockRewrite] = {}
-    for rewrite in (*rewrites, *load_installed(BLOCK_REWRITE, ModelError).values()):
+    installed = load_installed(BLOCK_REWRITE, ModelError).values()
+    for rewrite in (*rewrites, *installed, conv1d_as_linear):
         known.setdefault(f"{rewrite.__module__}:{rewrite.__qualname__}", rewrite)
     return known
+
+
+def conv1d_as_linear(block: nn.Module) -> nn.Module | None:
+    """Return a linear layer in place of GPT-2's ``Conv1D``, whose weight lies the other way round."""
+    weight, bias = getattr(block, "weight", None), getattr(block, "bias", None)
+    if type(block).__name__ != "Conv1D" or not isinstance(weight, nn.Parameter) or weight.ndim != 2:
+        return None
+    layer = nn.Linear(
+        *weight.shape, bias=bias is not None, dtype=weight.dtype, device=weight.device
+    )
+    layer.weight = nn.Parameter(weight.detach().T.clone(), weight.requires_grad)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)
+    trial = torch.randn(3, weight.shape[0], dtype=weight.dtype, device=weight.device)
+    with torch.no_grad():
+        return layer if torch.allclose(block(trial), layer(trial), rtol=1e-3, atol=1e-3) else None
 
 
 def _put(module: nn.Module, path: str, new: nn.Module) -> None:

@@ -1,0 +1,198 @@
+"""Channels that the user names, or that are zero, go; penalties make channels weak before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("torch_pruning")
+
+from torch import nn  # noqa: E402
+from torch.nn.utils import prune as masks  # noqa: E402
+
+from tests.trtbuild.pytorch.fold_cases import randomize  # noqa: E402
+from tests.trtbuild.pytorch.prune_cases import C2F, c2f, chain, grouped, residual  # noqa: E402
+from trtbuild.errors import ModelError, OptionError  # noqa: E402
+from trtbuild.pytorch import InputSpec  # noqa: E402
+from trtbuild.pytorch.prune import (  # noqa: E402
+    channel_weights,
+    group_lasso,
+    growing_penalty,
+    growing_strength,
+    load_pruned,
+    norm_scale_penalty,
+    prune_channels,
+    prune_indices,
+    save_pruned,
+    weakest_channels,
+    zero_channels,
+)
+from trtbuild.pytorch.spec import PruneSpec  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMAGE = [InputSpec((2, 3, 16, 16))]
+
+
+def build(make: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return randomize(make())
+
+
+def widths(result: Any) -> dict[str, int]:
+    return {width.path: width.after for width in result.report.widths}
+
+
+def test_exactly_the_named_channels_go_with_what_is_coupled() -> None:
+    module = build(residual)
+    named = {"0.0": [0, 5], "1.b": [5, 7], "2.b": [1, 30]}  # the first two stand in one sum
+    result = prune_indices(module, IMAGE, named)
+    found = widths(result)
+    assert (found["0.0"], found["1.b"], found["1.a.0"]) == (13, 13, 16)
+    assert found["2.b"] == found["2.project"] == 30
+    kept = [i for i in range(16) if i not in (0, 5, 7)]
+    torch.testing.assert_close(
+        result.module[0][0].weight, module[0][0].weight[kept], rtol=0, atol=0
+    )
+    # What reads the removed channels sees zeros in their place: the same sums in float64.
+    zeroed = build(residual).double()
+    with torch.no_grad():
+        for reader in (zeroed[1].a[0], zeroed[2].a[0], zeroed[2].project):
+            reader.weight[:, [0, 5, 7]] = 0
+        zeroed[3][2].weight[:, [1, 30]] = 0
+        sample = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+        wanted = zeroed(sample)
+        difference = (result.module.double()(sample) - wanted).abs().max()
+    assert difference <= 1e-12 * wanted.abs().max()
+
+
+def test_named_channels_are_saved_and_loaded(tmp_path: Path) -> None:
+    result = prune_indices(build(c2f_split), IMAGE, {"1.cv1.0": [2, 10]})
+    assert result.module[1].c == 7
+    save_pruned(result.module, result.history, tmp_path)
+    loaded = load_pruned(c2f_split().eval(), tmp_path)
+    sample = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(sample), result.module(sample), rtol=0, atol=0)
+
+
+def c2f_split() -> nn.Module:
+    return c2f(C2F["split by a stored size"])()
+
+
+@pytest.mark.parametrize(
+    ("channels", "error", "told"),
+    [
+        ({"0.0": [16]}, OptionError, r"'0\.0' has 16 output channels; there is no channel 16"),
+        ({"0.o": [1]}, OptionError, "'0.o' is no convolution or linear layer"),
+        ({"0.0": list(range(16))}, OptionError, "would lose all"),
+        ({"3.2": [1]}, ModelError, "an output would change its shape"),
+    ],
+)
+def test_channels_that_cannot_go(channels: Any, error: Any, told: str) -> None:
+    with pytest.raises(error, match=told):
+        prune_indices(build(residual), IMAGE, channels)
+
+
+def test_half_a_pair_is_refused() -> None:
+    with pytest.raises(ModelError, match="cannot go"):
+        prune_indices(build(c2f_split), IMAGE, {"1.cv1.0": [2]})
+    with pytest.raises(ModelError, match="cannot go"):
+        prune_indices(build(grouped), IMAGE, {"1.0": [3]})
+
+
+def test_structured_masks_become_removals() -> None:
+    module = build(chain)
+    masks.ln_structured(module[0][0], "weight", 0.25, n=2, dim=0)
+    masks.ln_structured(module[1][0], "weight", 8, n=1, dim=0)
+    dead = {
+        path: (module.get_submodule(path).weight.flatten(1) == 0).all(1) for path in ("0.0", "1.0")
+    }
+    found = zero_channels(module, IMAGE)
+    assert {path: torch.tensor(found[path]).tolist() for path in found} == {
+        path: where.nonzero().flatten().tolist() for path, where in dead.items()
+    }
+    result = prune_channels(module, IMAGE, PruneSpec(0.0, masked=True))
+    assert widths(result) == {"0.0": 12, "1.0": 24, "2.2": 10}
+    assert "their biases and the shifts of their norms were not" in result.report.notes[0]
+
+
+def test_channels_that_are_zero_throughout_change_nothing_and_the_rest_is_ranked() -> None:
+    module = build(chain).double()
+    with torch.no_grad():
+        for tensor in (
+            module[0][0].weight,
+            module[0][0].bias,
+            module[0][1].bias,
+            module[0][1].running_mean,
+        ):
+            tensor[[3, 4, 9, 12]] = 0
+    image = [InputSpec((2, 3, 16, 16), dtype="float64")]
+    result = prune_channels(module, image, PruneSpec(0.0, masked=True))
+    sample = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = module(sample)
+        # zeros are left out of sums of float64: only their order changes
+        torch.testing.assert_close(
+            result.module(sample), wanted, rtol=0, atol=1e-12 * wanted.abs().max().item()
+        )
+    assert result.report.notes == ("4 channels were zero and are gone.",)
+    then = prune_channels(module, image, PruneSpec(0.5, masked=True, round_to=1))
+    assert widths(then) == {"0.0": 6, "1.0": 16, "2.2": 10}
+    assert {w.path: w.before for w in then.report.widths}["0.0"] == 16
+
+
+def test_readers_that_are_masked_free_the_channels_that_they_read() -> None:
+    module = build(chain)
+    masks.ln_structured(module[1][0], "weight", 4, n=2, dim=1)
+    gone = (module[1][0].weight.transpose(0, 1).flatten(1) == 0).all(1).nonzero().flatten()
+    assert zero_channels(module, IMAGE) == {"0.0": gone.tolist()}
+
+
+def test_penalties_are_what_the_papers_say() -> None:
+    module = build(chain)
+    scales = module[0][1].weight.abs().sum() + module[1][1].weight.abs().sum()
+    torch.testing.assert_close(norm_scale_penalty(module, 0.5), 0.5 * scales)
+    weights = {one.layer: one for one in channel_weights(module, IMAGE)}
+    # Everything of channel c of the last convolution: its filter, its norm's scale, what reads it.
+    squares = (
+        module[1][0].weight.square().sum((1, 2, 3))
+        + module[1][1].weight.square()
+        + module[2][2].weight.square().sum(0)
+    )
+    torch.testing.assert_close(weights["1.0"].squares(module), squares)
+    lasso = group_lasso(module, [weights["1.0"]], 0.1)
+    torch.testing.assert_close(lasso, 0.1 * squares.sqrt().sum())
+    doomed = weakest_channels(module, [weights["1.0"]], 0.25)
+    assert doomed == {"1.0": sorted(squares.argsort()[:8].tolist())}
+    penalty = growing_penalty(module, [weights["1.0"]], doomed, 3.0)
+    torch.testing.assert_close(penalty, 1.5 * squares[doomed["1.0"]].sum())
+    assert [growing_strength(i, delta=0.1, every=5, ceiling=0.25) for i in (4, 5, 14, 99)] == [
+        0.0,
+        0.1,
+        0.2,
+        0.25,
+    ]
+    with pytest.raises(OptionError, match="no batch norm"):
+        norm_scale_penalty(nn.Linear(2, 2))
+
+
+def test_a_growing_penalty_in_a_loop_empties_the_channels_that_then_go() -> None:
+    module = build(chain)
+    weights = channel_weights(module, IMAGE)
+    doomed = weakest_channels(module, weights, 0.25)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    before = {one.layer: one.squares(module).detach() for one in weights}
+    for iteration in range(60):
+        optimizer.zero_grad()
+        strength = growing_strength(iteration, delta=0.5, every=5, ceiling=5.0)
+        growing_penalty(module, weights, doomed, strength).backward()
+        optimizer.step()
+    for one in weights:
+        gone = doomed[one.layer]
+        after = one.squares(module).detach()
+        assert (after[gone] < 1e-6 * before[one.layer][gone]).all()
+    assert widths(prune_indices(module, IMAGE, doomed)) == {"0.0": 12, "1.0": 24, "2.2": 10}

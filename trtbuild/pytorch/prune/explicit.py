@@ -1,0 +1,217 @@
+"""Channels that are named go, with all that is coupled with them; those that are zero can be found.
+
+A structured mask (``torch.nn.utils.prune.ln_structured``, `mask_slices`) or sparse training leaves whole
+channels at zero, which cost as much as before. `zero_channels` finds those that can go and `prune_indices`
+takes them out, or any others that the user names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trtbuild.errors import ModelError, OptionError
+from trtbuild.pytorch.copies import copy_module, share_again, shared_parameters
+from trtbuild.pytorch.cost import count_cost
+from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
+from trtbuild.pytorch.prune.cutting import DenseReference
+from trtbuild.pytorch.prune.dependency import (
+    build_graph,
+    find_attention,
+    is_mixer,
+    output_layers,
+    tracing,
+    update_norms,
+)
+from trtbuild.pytorch.prune.groups import LAYERS, find_stored_sizes
+from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
+from trtbuild.pytorch.prune.members import channels_of, groups_in
+from trtbuild.pytorch.prune.outcome import PruneReport, PruneResult, prepared, width_changes
+from trtbuild.pytorch.prune.ranking import layer_widths
+from trtbuild.pytorch.prune.sizes import update_sizes
+from trtbuild.pytorch.prune.widths import common_multiple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbuild.pytorch.prune.rewrites import BlockRewrite
+    from trtbuild.pytorch.spec import InputSpec
+
+__all__ = ["prune_indices", "zero_channels"]
+
+
+def prune_indices(
+    module: nn.Module,
+    inputs: Sequence[InputSpec] | BoundInputs,
+    channels: Mapping[str, Sequence[int]],
+    *,
+    rewrites: Sequence[BlockRewrite] = (),
+) -> PruneResult:
+    """Remove exactly these output channels from a copy of `module`, with what is coupled with them.
+
+    What stands in a residual sum with a layer loses the same channels, what reads it loses inputs, norms
+    their parameters. The result is held against the dense network in float64, see `prune_channels`.
+
+    Args:
+        module: any module; masks and computed weights are made plain first.
+        inputs: one sample input each.
+        channels: path of a layer -> numbers of its output channels, counted in `module` as it is given.
+        rewrites: as for `prune_channels`.
+
+    Raises:
+        OptionError: there is no such layer or channel, a layer would lose all, or channels go only together
+            with others.
+        ModelError: the module cannot be traced, or computes something else without them.
+    """
+    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    with torch.inference_mode(mode=False):
+        base, rewritten = prepared(module, bound, rewrites)
+        sizes = find_stored_sizes(base, bound)
+        cut = copy_module(base)
+        numbers: dict[str, dict[str, Any]] = {}
+        mixed = False
+        reference = DenseReference(base, bound)
+        with tracing(cut):
+            graph = build_graph(cut, bound)
+            heads = {
+                cut.get_submodule(p) for block in find_attention(cut) for p in block.projections
+            }
+            left: dict[str, list[int]] = {}
+            for path, indices in channels.items():
+                group = _group(graph, base, path, indices, left)
+                if group is None:
+                    continue
+                mixed |= is_mixer(graph, group, heads)
+                reference.note_removed(graph, group)
+                _note(graph, group, left)
+                group.prune()
+                for changed in (update_norms(cut), update_sizes(cut, sizes)):
+                    for where, values in changed.items():
+                        numbers.setdefault(where, {}).update(values)
+            cuts = [
+                (str(n), bool(out), [int(i) for i in ids])
+                for n, out, ids in graph.pruning_history()
+            ]
+        share_again(cut, shared_parameters(base))
+        reason = reference.broken(cut, values=not mixed)
+        if reason:
+            raise ModelError(
+                f"the channels of {', '.join(map(repr, channels))} cannot go: {reason}."
+            )
+        history = PruneHistory(
+            bound.specs, rewritten, tuple(cuts), numbers, before=history_of(base)
+        )
+        remember(cut, history)
+        return PruneResult(cut, _report(base, cut, bound, mixed=mixed), history)
+
+
+def zero_channels(
+    module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs
+) -> dict[str, list[int]]:
+    """Return path of a layer -> its output channels that are zero, for `prune_indices`.
+
+    A channel counts as zero where all weights that give it are zero, masks applied, or all that read it. Its
+    bias and the shift of its norm are not looked at: what they add goes with the channel. Channels of the
+    network's outputs are left out, and so is, of coupled layers, what is not zero in all of them.
+
+    Raises:
+        ModelError: the module cannot be traced.
+    """
+    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    with torch.inference_mode(mode=False):
+        base, _ = prepared(module, bound, ())
+        found: dict[str, list[int]] = {}
+        with tracing(base):
+            graph = build_graph(base, bound)
+            outputs = set(output_layers(graph))
+            for layer, group in groups_in(graph):
+                given = [m for m in channels_of(graph, group) if isinstance(m.owner, LAYERS)]
+                if any(member.gives and member.owner in outputs for member in given):
+                    continue
+                width = graph.get_out_channels(layer)
+                gone = torch.zeros(width, dtype=torch.bool)
+                for side in (True, False):
+                    sizes = [
+                        m.squares(width, m.owner.weight)
+                        for m in given
+                        if m.gives is side and not m.passes
+                    ]
+                    if sizes:
+                        gone |= torch.stack(sizes).sum(0) == 0
+                if 0 < int(gone.sum()) < width:
+                    found[str(graph._module2name[layer])] = gone.nonzero().flatten().tolist()
+        return found
+
+
+def _group(
+    graph: Any,
+    base: nn.Module,
+    path: str,
+    indices: Sequence[int],
+    left: Mapping[str, Sequence[int]],
+) -> Any:
+    """The library's group of the channels that are still there; None where all have gone with others."""
+    dense = layer_widths(base).get(path, 0)
+    layer = graph.model.get_submodule(path) if dense else None
+    if layer not in graph.module2node:
+        raise OptionError(f"'{path}' is no convolution or linear layer that the module calls.")
+    wrong = [index for index in indices if not 0 <= index < dense]
+    if wrong:
+        raise OptionError(f"'{path}' has {dense} output channels; there is no channel {wrong[0]}.")
+    survivors = left.get(path, range(dense))
+    places = {number: place for place, number in enumerate(survivors)}
+    wanted = sorted({places[i] for i in indices if i in places})
+    if not wanted:
+        return None
+    if len(wanted) == len(survivors):
+        raise OptionError(f"'{path}' would lose all of its channels.")
+    cut = graph.get_pruner_of_module(layer).prune_out_channels
+    group = graph.get_pruning_group(layer, cut, wanted)
+    own = {
+        int(i)
+        for item in group
+        if item.dep.target.module is layer and _gives(graph, item)
+        for i in item.idxs
+    }
+    if own != set(wanted):
+        others = sorted(survivors[i] for i in own - set(wanted))
+        raise OptionError(
+            f"the channels of '{path}' can only go together with {others} of it, to which they are coupled."
+        )
+    return group
+
+
+def _gives(graph: Any, item: Any) -> bool:
+    return bool(graph.is_out_channel_pruning_fn(item.dep.handler))
+
+
+def _note(graph: Any, group: Any, left: dict[str, list[int]]) -> None:
+    """Note which of its first channels each layer still has behind the cut of `group`."""
+    for item in group:
+        layer = item.dep.target.module
+        if isinstance(layer, LAYERS) and _gives(graph, item):
+            path = str(graph._module2name[layer])
+            now = left.get(path, list(range(graph.get_out_channels(layer))))
+            gone = set(item.idxs)
+            left[path] = [number for place, number in enumerate(now) if place not in gone]
+
+
+def _report(base: nn.Module, cut: nn.Module, bound: BoundInputs, *, mixed: bool) -> PruneReport:
+    widths = width_changes(
+        base, cut, lambda _: "it was not named, and is coupled with nothing that was"
+    )
+    narrower = [width for width in widths if width.after < width.before]
+    total = sum(width.before for width in narrower)
+    share = 1 - sum(width.after for width in narrower) / total if total else 0.0
+    return PruneReport(
+        asked=share,
+        achieved=share,
+        round_to=common_multiple([width.after for width in narrower]),
+        widths=widths,
+        before=count_cost(base, bound),
+        after=count_cost(cut, bound),
+        inexact=mixed,
+        notes=(),
+    )

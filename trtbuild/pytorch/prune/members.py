@@ -1,0 +1,88 @@
+"""What belongs to each channel of a coupled group: slices of parameters, by the channel that they go with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ChannelSlices", "channels_of", "groups_in"]
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+
+
+@dataclass(frozen=True)
+class ChannelSlices:
+    """The slices of one layer's weight that belong to the channels of a group.
+
+    Attributes:
+        owner: the layer or norm.
+        gives: whether it gives these channels; else it reads them.
+        axis: of its weight.
+        slices: numbers of the slices along `axis`.
+        channels: for each of them the channel of the group's first layer that it goes with.
+    """
+
+    owner: nn.Module
+    gives: bool
+    axis: int
+    slices: tuple[int, ...]
+    channels: tuple[int, ...]
+
+    @property
+    def passes(self) -> bool:
+        """Whether it passes channels on one by one: a norm, or a depthwise convolution."""
+        groups = getattr(self.owner, "groups", 1)
+        return (
+            not isinstance(self.owner, _LAYERS)
+            or groups == getattr(self.owner, "out_channels", 0) > 1
+        )
+
+    def squares(self, width: int, weight: torch.Tensor) -> torch.Tensor:
+        """Return the sum of squares of the weights of each of `width` channels, with gradients."""
+        others = [axis for axis in range(weight.ndim) if axis != self.axis]
+        each = weight.square().sum(others) if others else weight.square()
+        where = torch.tensor(self.channels, device=each.device)
+        return each.new_zeros(width).index_add(0, where, each[list(self.slices)])
+
+
+def groups_in(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
+    """The coupled groups of a dependency graph, each once, with the layer that it is named after."""
+    seen: set[nn.Module] = set()
+    for layer in [one for one in graph.module2node if isinstance(one, _LAYERS)]:
+        if layer in seen:
+            continue
+        cut = graph.get_pruner_of_module(layer).prune_out_channels
+        group = graph.get_pruning_group(layer, cut, list(range(graph.get_out_channels(layer))))
+        seen |= {
+            item.dep.target.module
+            for item in group
+            if graph.is_out_channel_pruning_fn(item.dep.handler)
+        }
+        yield layer, group
+
+
+def channels_of(graph: Any, group: Any) -> list[ChannelSlices]:
+    """Return the slices of every weight of a group; of grouped convolutions those alone that they give."""
+    found = []
+    for item in group:
+        owner = item.dep.target.module
+        weight = getattr(owner, "weight", None)
+        if not isinstance(weight, nn.Parameter) or isinstance(
+            owner, nn.MultiheadAttention | nn.Embedding
+        ):
+            continue
+        gives = bool(graph.is_out_channel_pruning_fn(item.dep.handler))
+        if not gives and getattr(owner, "groups", 1) > 1:
+            continue
+        axis = int(gives is isinstance(owner, _TRANSPOSED)) if weight.ndim > 1 else 0
+        slices, channels = tuple(map(int, item.idxs)), tuple(map(int, item.root_idxs))
+        if max(slices, default=-1) < weight.shape[axis]:
+            found.append(ChannelSlices(owner, gives, axis, slices, channels))
+    return found

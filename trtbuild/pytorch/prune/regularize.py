@@ -1,0 +1,181 @@
+"""Penalties that make channels weak while the user trains, so that less is lost when they go.
+
+Each is a function of the module that gives a value to be added to the loss:
+
+    weights = channel_weights(module, inputs)
+    for images, labels in batches:
+        loss = criterion(module(images), labels) + group_lasso(module, weights, 1e-4)
+        ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from trtbuild.errors import ModelError, OptionError
+from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
+from trtbuild.pytorch.prune.dependency import build_graph, output_layers, tracing
+from trtbuild.pytorch.prune.members import ChannelSlices, channels_of, groups_in
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbuild.pytorch.spec import InputSpec
+
+__all__ = [
+    "ChannelWeights",
+    "channel_weights",
+    "group_lasso",
+    "growing_penalty",
+    "growing_strength",
+    "norm_scale_penalty",
+    "weakest_channels",
+]
+
+
+@dataclass(frozen=True)
+class ChannelWeights:
+    """The weights of each channel of one coupled group, in all layers that give, pass on or read it.
+
+    Attributes:
+        layer: path of the layer that the group is named after.
+        width: how many channels there are.
+        slices: path of a layer -> the slices of its weight that belong to them.
+    """
+
+    layer: str
+    width: int
+    slices: tuple[tuple[str, ChannelSlices], ...]
+
+    def squares(self, module: nn.Module) -> torch.Tensor:
+        """Return the sum of squares of the weights of each channel, ``[width]``, with gradients."""
+        sums = [
+            one.squares(self.width, module.get_submodule(path).weight) for path, one in self.slices
+        ]
+        return torch.stack(sums).sum(0)
+
+
+def channel_weights(
+    module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs
+) -> tuple[ChannelWeights, ...]:
+    """Return the coupled groups of channels of `module` that can go, for the functions of this file.
+
+    They stay valid while the module is trained, and for copies of it; not after channels have gone.
+
+    Raises:
+        ModelError: the module cannot be traced, or nothing of it can be pruned.
+    """
+    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    found = []
+    with torch.inference_mode(mode=False), tracing(module):
+        graph = build_graph(module, bound)
+        outputs = set(output_layers(graph))
+        for layer, group in groups_in(graph):
+            members = channels_of(graph, group)
+            if any(one.gives and one.owner in outputs for one in members):
+                continue
+            width = int(graph.get_out_channels(layer))
+            slices = tuple((str(graph._module2name[one.owner]), one) for one in members)
+            found.append(ChannelWeights(str(graph._module2name[layer]), width, slices))
+    if not found:
+        raise ModelError("all layers of the module give its outputs: no channel of it can go.")
+    return tuple(found)
+
+
+def norm_scale_penalty(module: nn.Module, strength: float = 1e-4) -> torch.Tensor:
+    """Return `strength` times the sum of the magnitudes of all batch-norm scales.
+
+    Channels whose scale comes to nothing are pruned with the criterion ``bn-scale``. Liu et al. 2017,
+    "Learning Efficient Convolutional Networks through Network Slimming" (arXiv 1708.06519), 1e-5 to 1e-4.
+
+    Raises:
+        OptionError: the module has no batch norm with a scale.
+    """
+    scales = [
+        child.weight.abs().sum()
+        for child in module.modules()
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.weight is not None
+    ]
+    if not scales:
+        raise OptionError("the module has no batch norm with a scale: use group_lasso.")
+    return strength * torch.stack(scales).sum()
+
+
+def group_lasso(
+    module: nn.Module, weights: Sequence[ChannelWeights], strength: float = 1e-4
+) -> torch.Tensor:
+    """Return `strength` times the sum of the Euclidean lengths of all channels' weights.
+
+    The length of everything that belongs to one channel, in all coupled layers, is not squared, which sends
+    whole channels to zero. Yuan and Lin 2006, "Model selection and estimation in regression with grouped
+    variables"; for channels Wen et al. 2016 (arXiv 1608.03665); coupled, Fang et al. 2023 (arXiv 2301.12900).
+
+    Args:
+        module: that `weights` were made of, or a copy.
+        weights: see `channel_weights`.
+        strength: factor.
+    """
+    tiny = torch.finfo(torch.float32).tiny  # the root has no slope at zero
+    lengths = [one.squares(module).clamp_min(tiny).sqrt().sum() for one in weights]
+    return strength * torch.stack(lengths).sum()
+
+
+def weakest_channels(
+    module: nn.Module, weights: Sequence[ChannelWeights], ratio: float
+) -> dict[str, list[int]]:
+    """Return layer -> the share `ratio` of its channels with the least weights, for `growing_penalty`.
+
+    `prune_indices` takes the same mapping when they have come to nothing.
+
+    Raises:
+        OptionError: `ratio` is not below 1.
+    """
+    if not 0 <= ratio < 1:
+        raise OptionError(f"a ratio of {ratio} is out of range: at least 0 and below 1.")
+    found = {}
+    for one in weights:
+        with torch.no_grad():
+            order = one.squares(module).argsort()
+        found[one.layer] = sorted(order[: int(ratio * one.width)].tolist())
+    return {layer: channels for layer, channels in found.items() if channels}
+
+
+def growing_penalty(
+    module: nn.Module,
+    weights: Sequence[ChannelWeights],
+    channels: Mapping[str, Sequence[int]],
+    strength: float,
+) -> torch.Tensor:
+    """Return half of `strength` times the squared weights of the channels that shall go.
+
+    With a strength that grows (`growing_strength`) the others take over what those did, step by step. Wang et
+    al. 2021, "Neural Pruning via Growing Regularization" (arXiv 2012.09243), first variant.
+
+    Args:
+        module: that `weights` were made of, or a copy.
+        weights: see `channel_weights`.
+        channels: layer -> which of its channels, see `weakest_channels`.
+        strength: of this iteration.
+    """
+    sums = [
+        one.squares(module)[list(channels[one.layer])].sum()
+        for one in weights
+        if one.layer in channels
+    ]
+    if not sums:
+        raise OptionError("none of the layers of `channels` is one of `weights`.")
+    return 0.5 * strength * torch.stack(sums).sum()
+
+
+def growing_strength(
+    iteration: int, *, delta: float = 1e-4, every: int = 10, ceiling: float = 1.0
+) -> float:
+    """Return the strength of `growing_penalty` in an iteration: `delta` more each `every`, up to `ceiling`.
+
+    The defaults of the two steps are those of Wang et al. 2021.
+    """
+    return min(delta * (iteration // every), ceiling)
