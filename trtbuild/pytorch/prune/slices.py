@@ -27,14 +27,27 @@ __all__ = ["SlicedGraph", "following_slices", "operators", "sizes_of", "sliced_a
 _TYPES = tp.ops.OPTYPE
 _SIZES = ("offsets", "split_sizes", "concat_sizes", "start", "end", "shape")
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+_LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.LSTM)
+"""Their channels lie along the last axis; those of the others along the second."""
 
 
 class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has no types
     """A dependency graph that knows which channels its slices take, before the library guesses."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.sliced: set[Any] = set()
+
     def _build_dependency(self, module2node: Any) -> None:
         super()._build_dependency(module2node)
         _follow_slices(self)
+
+    def get_out_channels(self, module_or_node: Any) -> Any:
+        """Return the channels of a module or node; of what cuts into pieces of one size, of a piece."""
+        if module_or_node in self.sliced:
+            sizes = {end - start for start, end in _all_bounds(module_or_node)}
+            return sizes.pop() if len(sizes) == 1 else None
+        return super().get_out_channels(module_or_node)
 
 
 @contextlib.contextmanager
@@ -55,7 +68,9 @@ def _follow_slices(graph: Any) -> None:
         if node.type == _TYPES.CONCAT and widths.is_along(node) and (parts := _parts(node))
     }
     for node in sliced:
-        if node.type == _TYPES.SPLIT:
+        if node.type == _TYPES.SLICE:
+            node.module.end = min(int(node.module.end), _width_into(node, edges))
+        else:
             shapes = [tuple(one.shape) for one in node.grad_fn._input_metadata]
             node.module.split_sizes = [shape[_axis(node, shape)] for shape in shapes]
     for node, parts in joined.items():
@@ -73,6 +88,7 @@ def _follow_slices(graph: Any) -> None:
     graph.sliced_alike = {
         node.module: (_equal_parts(node, edges), before[node.module]) for node in sliced
     }
+    graph.sliced = set(sliced)
     for node in sliced:
         node.type = _TYPES.ELEMENTWISE  # so that the library leaves its edges alone
     known = graph.module2node
@@ -180,8 +196,13 @@ def _takes_slices(node: Any) -> bool:
 
 
 def _axis(node: Any, shape: tuple[int, ...]) -> int:
-    """The axis that is cut or joined; autograd may say -1 as an unsigned number of 64 bits."""
-    given = int(node.grad_fn._saved_dim)
+    """The axis that is cut or joined."""
+    return _whole(node.grad_fn._saved_dim, shape)
+
+
+def _whole(axis: int, shape: tuple[int, ...]) -> int:
+    """An axis from 0; autograd may say -1 as an unsigned number of 64 bits."""
+    given = int(axis)
     return (given if given < 2**63 else given - 2**64) % max(len(shape), 1)
 
 
@@ -191,47 +212,69 @@ def _shape(function: Any, output: int) -> tuple[int, ...]:
 
 
 class _Widths:
-    """How many channels flow on an edge."""
+    """How many channels flow on an edge, and along which axis they lie."""
 
     def __init__(self, graph: Any, edges: dict[Any, list[_Edge]]) -> None:
         self._graph, self._edges = graph, edges
-        self._known: dict[tuple[Any, int], int | None] = {}
+        self._known: dict[tuple[Any, int], tuple[int, int | None] | None] = {}
 
     def is_along(self, node: Any) -> bool:
         """Whether `node` cuts or joins along the channels, and not along another axis."""
-        edges = self._edges[node]
-        sizes = []
-        for edge in edges:
+        found = []
+        for edge in self._edges[node]:
             shape = _shape(edge.source.grad_fn, edge.output)
-            width = self._of(edge.source, edge.output)
-            if width is None or not shape:
+            known = self._of(edge.source, edge.output)
+            if known is None or not shape:
                 continue
-            sizes.append((shape[_axis(node, shape)], width))
-        return bool(sizes) and all(size == width for size, width in sizes)
+            width, axis = known
+            cut = _axis(node, shape)
+            found.append(shape[cut] == width and axis in (cut, None))
+        return bool(found) and all(found)
 
-    def _of(self, node: Any, output: int) -> int | None:
-        """The channels of an output; None where no layer says it."""
+    def _of(self, node: Any, output: int) -> tuple[int, int | None] | None:
+        """The channels of an output and their axis; None where no layer says it."""
         key = (node, output)
         if key not in self._known:
             self._known[key] = None  # a circle says nothing
             self._known[key] = self._found(node, output)
         return self._known[key]
 
-    def _found(self, node: Any, output: int) -> int | None:
-        width = self._graph.get_out_channels(node)
+    def _found(self, node: Any, output: int) -> tuple[int, int | None] | None:
+        shape = _shape(node.grad_fn, output)
+        width = None if node.type == _TYPES.PARAMETER else self._graph.get_out_channels(node)
         if width is not None:
-            return int(width)
+            return int(width), len(shape) - 1 if isinstance(node.module, _LAST) else 1
         edges = self._edges.get(node, [])
-        if _takes_slices(node) or node.type == _TYPES.CONCAT:
-            shape = _shape(node.grad_fn, output)
-            return (
-                shape[_axis(node, shape)] if shape and self.is_along(node) else self._common(edges)
-            )
-        return self._common(edges)
+        befores = [(edge, self._of(edge.source, edge.output)) for edge in edges]
+        before = max(
+            ((e, known) for e, known in befores if known), key=lambda one: one[1][0], default=None
+        )
+        if before is None:
+            return None
+        edge, (width, axis) = before
+        if shape and (_takes_slices(node) or node.type == _TYPES.CONCAT) and self.is_along(node):
+            return shape[_axis(node, shape)], axis
+        return width, _moved_axis(node, _shape(edge.source.grad_fn, edge.output), shape, axis)
 
-    def _common(self, edges: list[_Edge]) -> int | None:
-        found = {self._of(edge.source, edge.output) for edge in edges} - {None}
-        return found.pop() if len(found) == 1 else max((one for one in found if one), default=None)
+
+def _moved_axis(
+    node: Any, before: tuple[int, ...], after: tuple[int, ...], axis: int | None
+) -> int | None:
+    """Where an operator puts the axis of its channels; None where that is not seen."""
+    name = type(node.grad_fn).__name__
+    if axis is None or (len(before) != len(after) and "View" not in name):
+        return None
+    if name.startswith("Transpose"):
+        first, second = (
+            _whole(node.grad_fn._saved_dim0, after),
+            _whole(node.grad_fn._saved_dim1, after),
+        )
+        return {first: second, second: first}.get(axis, axis)
+    if name.startswith("Permute"):
+        return [_whole(dim, after) for dim in node.grad_fn._saved_dims].index(axis)
+    if "View" in name and before[: axis + 1] != after[: axis + 1]:
+        return None
+    return axis
 
 
 def _parts(node: Any) -> list[int]:
@@ -253,6 +296,11 @@ def _bounds(node: Any, output: int) -> tuple[int, int]:
     sizes = node.module.split_sizes
     start = sum(sizes[:output])
     return start, start + sizes[output]
+
+
+def _all_bounds(node: Any) -> list[tuple[int, int]]:
+    count = 1 if isinstance(node.module, tp.ops._SliceOp) else len(node.module.split_sizes)
+    return [_bounds(node, output) for output in range(count)]
 
 
 def _piece_of(node: Any, output: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
@@ -291,12 +339,15 @@ def _equal_parts(node: Any, edges: dict[Any, list[_Edge]]) -> int:
     if node.type == _TYPES.SPLIT:
         sizes = node.module.split_sizes
         return len(sizes) if len(set(sizes)) == 1 else 1
+    width, start = _width_into(node, edges), int(node.module.start)
+    size = int(node.module.end) - start
+    return width // size if size and width % size == 0 and start % size == 0 else 1
+
+
+def _width_into(node: Any, edges: dict[Any, list[_Edge]]) -> int:
     (edge,) = edges[node]
     shape = _shape(edge.source.grad_fn, edge.output)
-    width = shape[_axis(node, shape)]
-    start, end = int(node.module.start), min(int(node.module.end), width)
-    size = end - start
-    return width // size if size and width % size == 0 and start % size == 0 else 1
+    return shape[_axis(node, shape)]
 
 
 def _layers_before(node: Any) -> list[nn.Module]:
