@@ -386,6 +386,63 @@ def coordinates() -> nn.Module:
     return Net(forward, stem=conv(3, 16), after=conv(17, 16), head=head(16))
 
 
+def sizes_of_readers() -> nn.Module:
+    """A split whose sizes come from the layers that read it, one piece concatenated, one added."""
+
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        side, x = m.side(x), m.both(x)
+        first = m.after[0].in_channels - m.side[1].num_features
+        a, b = torch.split(x, (first, m.both[1].num_features - first), 1)
+        return m.head(m.after(torch.cat([a, side], 1)) + b)
+
+    return Net(forward, both=conv(3, 32), side=conv(3, 16), after=conv(32, 16), head=head(16))
+
+
+def rows_joined() -> nn.Module:
+    """A concatenation and a split along the height, which is as large as the channels are many."""
+
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        a, b = m.a(x), m.b(x)
+        upper, _ = torch.split(m.c(torch.cat([a, b], 2)), [a.shape[2], b.shape[2]], 2)
+        return m.head(m.d(upper))
+
+    return Net(forward, a=conv(3, 16), b=conv(3, 16), c=conv(16, 16), d=conv(16, 16), head=head(16))
+
+
+def cascade() -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = torch.cat([torch.cat([m.a(x), m.b(x)], 1), m.c(x)], 1)
+        return m.head(m.out(torch.cat([y, m.d(x)], 1)))
+
+    return Net(forward, a=conv(3, 8), b=conv(3, 16), c=conv(3, 24), d=conv(3, 48), out=conv(96, 16),
+               head=head(16))  # fmt: skip
+
+
+class OwnLayer(nn.Module):
+    """A scale and a shift for each channel, a linear layer, and a parameter that nobody reads."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale, self.shift = (
+            nn.Parameter(torch.rand(width) + 0.5),
+            nn.Parameter(torch.rand(width)),
+        )
+        self.linear, self.unused = nn.Linear(width, width), nn.Parameter(torch.rand(10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x * self.scale + self.shift)
+
+
+def own_layer() -> nn.Module:
+    return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), OwnLayer(16), nn.Linear(16, 5))
+
+
+def one_channel_out() -> nn.Module:
+    return nn.Sequential(
+        conv(3, 16), conv(16, 32), nn.Conv2d(32, 1, 3), nn.BatchNorm2d(1), nn.ReLU()
+    )
+
+
 class Conv1D(nn.Module):
     """GPT-2's linear layer, whose weight is ``[in, out]``."""
 
@@ -487,6 +544,11 @@ CASES = [
     PruneCase("two halves as a gate", gate, halved=("stem.0", "both.0", "after.0")),
     PruneCase("gated linear", gated_linear, (2, 7, 12), halved=("both", "back"), kept={"out": _OUT}),
     PruneCase("concat with what no layer gives", coordinates, halved=("stem.0", "after.0")),
+    PruneCase("split by the readers' sizes", sizes_of_readers, halved=("both.0", "side.0", "after.0")),
+    PruneCase("concat and split of rows", rows_joined, halved=("a.0", "b.0", "c.0", "d.0")),
+    PruneCase("concats of concats", cascade, halved=("a.0", "b.0", "c.0", "d.0", "out.0")),
+    PruneCase("scale and shift of its own", own_layer, (2, 12), halved=("0", "2.linear"), kept={"3": _OUT}),
+    PruneCase("one channel comes out", one_channel_out, halved=("0.0", "1.0"), kept={"2": _OUT}),
     PruneCase("GPT-2: Conv1D and a tied head", GPT2, (2, 7), "int64", kept={"lm_head": _OUT}, inexact=True,
               halved=("h.0.attn.c_attn", "h.0.attn.c_proj", "h.1.c_fc", "h.1.c_proj")),
     PruneCase("LSTM", Recurrent, (2, 6, 12), halved=("hidden",), kept={"first": "recurrent layer"}),
