@@ -233,9 +233,7 @@ def _prune(
 ) -> PruneResult:
     spec = plan.spec
     prospect = survey(base, bound, spec, None if plan.loss is not None else plan.importance)
-    plan = replace(
-        plan, kept=prospect.kept, attention=prospect.attention, sizes=prospect.sizes
-    )
+    plan = replace(plan, kept=prospect.kept, attention=prospect.attention, sizes=prospect.sizes)
     if has_budget(spec):
         plan = within_budget(base, bound, plan, prospect.cost)
     done, plan = _cut_what_can_be(base, bound, plan, mixes=prospect.mixes)
