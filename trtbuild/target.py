@@ -13,7 +13,7 @@ Sources:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trtbuild.errors import MissingError
 from trtbuild.machine import is_importable
@@ -41,30 +41,30 @@ class Target:
     Attributes:
         name: as on the command line.
         title: as in reports.
-        transposed: whether ConvTranspose runs in INT8.
-        padded_transposed: whether it does with padding, too.
+        conv_transpose: whether ConvTranspose runs in INT8.
+        padded_conv_transpose: whether it does with padding, too.
         group_multiple: channels of a group, in and out, must be a multiple of this for INT8.
         depthwise: whether a group of one channel runs in INT8 whatever `group_multiple` says.
-        average_windows: (size, stride) of the windows of AveragePool that run in INT8; None for all.
+        average_pool_windows: (size, stride) of the windows of AveragePool that run in INT8; None for all.
         fewest_outputs: a Gemm or MatMul of fewer outputs is cheaper in float.
-        pools_once: whether a MaxPool that is read in INT8 and in float must be read through one pair by
-            all, lest it run twice.
+        one_pair_for_pool: whether all readers of a MaxPool that is read in INT8 and in float get one Q/DQ
+            pair, lest it run twice.
         attention: which attention becomes one INT8 kernel; None where none is known to.
     """
 
     name: str
     title: str
-    transposed: bool = True
-    padded_transposed: bool = True
+    conv_transpose: bool = True
+    padded_conv_transpose: bool = True
     group_multiple: int = 1
     depthwise: bool = True
-    average_windows: frozenset[tuple[int, int]] | None = None
+    average_pool_windows: frozenset[tuple[int, int]] | None = None
     fewest_outputs: int = 1
-    pools_once: bool = False
+    one_pair_for_pool: bool = False
     attention: Attention | None = None
 
 
-COMMON = Target(name="common", title="no compiler in particular", transposed=False)
+COMMON = Target(name="common", title="no compiler in particular", conv_transpose=False)
 """ConvTranspose gains nothing on TensorRT for RTX and ONNX Runtime, which run it in float [measured], and on
 TensorRT the axis of its scales is disputed; all else is INT8 on one of them at least."""
 
@@ -77,29 +77,24 @@ TENSORRT_10 = Target(
     fewest_outputs=2,  # [Model Optimizer]: products with a vector stay float
     attention=_MODEL_OPTIMIZER,
 )
-TENSORRT_11 = Target(
-    name="tensorrt-11",
-    title="TensorRT 11",
-    group_multiple=4,
-    depthwise=True,
-    fewest_outputs=2,
-    attention=_MODEL_OPTIMIZER,
-)
+TENSORRT_11 = replace(TENSORRT_10, name="tensorrt-11", title="TensorRT 11")
+"""Nobody has said of it what differs from 10."""
+
 FOR_RTX = Target(
     name="rtx",
     title="TensorRT for RTX",
-    transposed=False,  # [measured]: float, and the INT8 weight is dequantized at every run
+    conv_transpose=False,  # [measured]: float, and the INT8 weight is dequantized at every run
     group_multiple=4,  # [measured]: other groups are padded to it, with zeros that the plan holds
     depthwise=False,
-    average_windows=frozenset({(3, 1)}),  # [measured], of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1
+    average_pool_windows=frozenset({(3, 1)}),  # [measured], of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1
     fewest_outputs=3,  # [measured]: one or two outputs cost kernels more than in float
-    pools_once=True,  # [measured]
+    one_pair_for_pool=True,  # [measured]
     attention=Attention(512, frozenset({16, 32, 64})),  # [measured], of 8 to 256
 )
 DLA = Target(
     name="dla",
     title="NVIDIA's deep learning accelerator",
-    padded_transposed=False,  # [DLA]
+    padded_conv_transpose=False,  # [DLA]
 )
 
 TARGETS = {one.name: one for one in (COMMON, TENSORRT_10, TENSORRT_11, FOR_RTX, DLA)}

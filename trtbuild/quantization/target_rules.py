@@ -33,7 +33,7 @@ def why_layer_is_float(node: ir.Node, target: Target) -> str | None:
 
 def why_pool_is_float(node: ir.Node, target: Target) -> str | None:
     """Return why an averaging pool stays in float on `target`; None where it runs in INT8."""
-    windows = target.average_windows
+    windows = target.average_pool_windows
     if node.op_type != "AveragePool" or windows is None:
         return None
     sizes = node.attributes.get_ints("kernel_shape", ())
@@ -50,10 +50,10 @@ def _said(target: Target, why: str | None) -> str | None:
 
 
 def _why_transposed(node: ir.Node, target: Target) -> str | None:
-    if not target.transposed:
+    if not target.conv_transpose:
         return "ConvTranspose gains nothing in INT8"
     pads = node.attributes.get_ints("pads", ())
-    if any(pads) and not target.padded_transposed:
+    if any(pads) and not target.padded_conv_transpose:
         return "ConvTranspose with padding does not run in INT8"
     return None
 

@@ -309,7 +309,7 @@ def _passed_on(
     made = False
     if sources and not in_float:
         made = choice.make(node, kind, sources, _SHARES)
-    elif target.pools_once and node.op_type == "MaxPool" and choice.may_round(in_float):
+    elif target.one_pair_for_pool and node.op_type == "MaxPool" and choice.may_round(in_float):
         reason = _POOLS_ONCE.format(target.name)
         made = choice.make(node, GroupKind.POOL, sources, reason)
         if made:

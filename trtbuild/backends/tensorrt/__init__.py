@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.backends.base import Availability, Engine
 from trtbuild.backends.tensorrt.apart import build_plan_apart
 from trtbuild.backends.tensorrt.builder import Blueprint
+from trtbuild.backends.tensorrt.engine_record import engine_record
 from trtbuild.backends.tensorrt.known_issues import issues_of, situation_of
 from trtbuild.backends.tensorrt.precision import (
     check_precision,
@@ -29,27 +29,19 @@ from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.runtime.tensorrt import open_plan
 from trtbuild.runtime.tensorrt.engine import weights_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan
-from trtbuild.runtime.tensorrt.machine import machine_record
-from trtbuild.runtime.tensorrt.plugins import plugin_records
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, Product, installed, native_version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.builder import Built
     from trtbuild.backends.tensorrt.precision import Precision
     from trtbuild.runtime.tensorrt import TensorRTSession
-    from trtbuild.runtime.tensorrt.engine import Profile, ShapeRange
-    from trtbuild.runtime.tensorrt.logger import Log
+    from trtbuild.runtime.tensorrt.engine import ShapeRange
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["TensorRTBackend", "TensorRTOptions"]
 
 _log = logging.getLogger(__name__)
-
-_WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
-
 
 _HALF_FIGURES = (
     "the figures of TensorRT's form are of what was built: the result of each layer that is not INT8 is "
@@ -151,16 +143,22 @@ class TensorRTBackend:
             for text in built.log.errors:
                 _log.warning("%s built a plan and said: %s", tensorrt, text)
             not_opened = _why_not_opened(tensorrt, options)
-            layers = EngineLayers((), detailed=False)
-            verdict = f"not checked: the plan was not opened, because {not_opened}"
-            if not not_opened:
-                layers = inspect_plan(built.file, self._opening, self._product)
-                verdict = check_precision(layers, precision, fp16=request.fp16)
-            told = notes(tensorrt, options, int8=int8, fp16=request.fp16) if tensorrt.is_rtx else ()
+            layers, verdict = self._look_into(built.file, precision, request, not_opened)
             engine = _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
+        told = notes(tensorrt, options, int8=int8, fp16=request.fp16) if tensorrt.is_rtx else ()
         if request.fp16:
             told = (*told, _HALF_FIGURES)
         return dataclasses.replace(engine, not_opened=not_opened, notes=told)
+
+    def _look_into(
+        self, plan: Path, precision: Precision, request: BuildRequest, not_opened: str
+    ) -> tuple[EngineLayers, str]:
+        """Return the layers of a plan and a sentence on their precision; none where it cannot be opened."""
+        if not_opened:
+            verdict = f"not checked: the plan was not opened, because {not_opened}"
+            return EngineLayers((), detailed=False), verdict
+        layers = inspect_plan(plan, self._opening, self._product)
+        return layers, check_precision(layers, precision, fp16=request.fp16)
 
     def open(self, path: Path) -> TensorRTSession:
         """Open a plan.
@@ -203,47 +201,8 @@ def _write(
             files[file.name] = (
                 "the weights that the stripped plan is refitted with when it is opened"
             )
-    details = {
-        "machine": machine_record(tensorrt.version, options.device),
-        "compute_capabilities": capabilities(tensorrt, options) if tensorrt.is_rtx else (),
-        "quantization": precision.quantization,
-        "precision": verdict,
-        "flags": built.flags,
-        "profiles": _profiles_json(profiles),
-        "profile_values": _profiles_json(built.values),
-        "calibration": _calibration_json(built),
-        "timing_cache": built.timing_cache,
-        "plugins": plugin_records(options.plugins),
-        "kept_fp32": [{"node": k.node, "reason": k.reason} for k in precision.kept_float],
-        "weights_bytes": _weights_bytes(built.log),
-        "reformats": layers.num_reformats,
-        "layers": layers.to_json(),
-        "warnings": list(dict.fromkeys(built.log.texts("WARNING"))),  # each once
-        "errors": built.log.errors,
-    }
+    details = engine_record(tensorrt, options, precision, profiles, built, layers, verdict)
     return Engine(tensorrt.product.backend, path, files, details=details)
-
-
-def _weights_bytes(log: Log) -> int | None:
-    """Bytes of weights in the plan, as the builder told them; an INT8 weight is one. None if it did not."""
-    told = (match for text in log.texts("INFO") if (match := _WEIGHTS.search(text)))
-    last = next(reversed(list(told)), None)
-    return int(last[1]) if last else None
-
-
-def _profiles_json(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
-    return [{name: given.to_json() for name, given in one.items()} for one in profiles]
-
-
-def _calibration_json(built: Built) -> dict[str, Any]:
-    if not built.range_source:
-        return {}
-    return {
-        "calibrator": built.calibrator,
-        "ranges_from": built.range_source,
-        "batches": built.num_batches,
-        "samples_left_out": built.num_samples_left_out,
-    }
 
 
 def _warn_of_known_issues(

@@ -1,7 +1,7 @@
-"""What can be done about a node that TensorRT's parser does not take.
+"""What can be done where TensorRT does not take a node, builds no engine, or ends its process.
 
-The reasons are the parser's, collected by giving TensorRT for RTX 1.7 every network of the ``onnx`` package's
-own tests.
+The reasons for refused nodes are the parser's, collected by giving TensorRT for RTX 1.7 every network of the
+``onnx`` package's own tests.
 """
 
 from __future__ import annotations
@@ -9,7 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["advice_on", "advice_on_build", "plain_reason", "wants_constant", "wants_plugin"]
+__all__ = [
+    "advice_on",
+    "advice_on_build",
+    "advice_on_death",
+    "plain_reason",
+    "wants_constant",
+    "wants_plugin",
+]
 
 _PLUGIN = re.compile(r"plugin|No importer registered", re.IGNORECASE)
 _CONSTANT = re.compile(r"constant|initializer|is_weights|resolvedWeights", re.IGNORECASE)
@@ -208,3 +215,19 @@ def advice_on_build(reason: str, *, fp16: bool) -> str:
     if not fp16 and "not supported by a dedicated kernel" in reason:
         return " Some forms of Attention have kernels in FP16 alone: try `trtbuild engine --fp16`."
     return ""
+
+
+def advice_on_death(how: str, *, fp16: bool = True) -> str:
+    """Return a sentence or two on what helps when the library ended its process.
+
+    Args:
+        how: the process ended, with the name of the signal.
+        fp16: whether what is not INT8 was to run in FP16.
+    """
+    if "SIGKILL" in how:
+        return "The system ends processes like that when memory is short: free some, or build elsewhere."
+    half = "" if fp16 else "`trtbuild engine --fp16`, "
+    return (
+        f"That is a fault in NVIDIA's library. Try {half}another opset or exporter (an Attention written as "
+        "MatMul and Softmax, for example), or another version of the library."
+    )

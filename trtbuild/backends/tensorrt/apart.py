@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
+from trtbuild.backends.tensorrt.advice import advice_on_death
 from trtbuild.backends.tensorrt.builder import Built, build_plan
 from trtbuild.backends.tensorrt.implicit import choose_ranges
 from trtbuild.backends.tensorrt.refusals import Refusal, Refusals, find_refusals
@@ -39,7 +40,6 @@ __all__ = ["build_plan_apart", "find_refusals_apart"]
 _log = logging.getLogger(__name__)
 
 _WORKER = "trtbuild.backends.tensorrt.apart_worker"
-_KILLED = "SIGKILL"
 
 
 class _DiedError(Exception):
@@ -71,7 +71,7 @@ def build_plan_apart(
     except _DiedError as error:
         raise ModelError(
             f"{tensorrt} died while it built '{request.artifact.name}' ({error}); no plan was written. "
-            f"{_what_to_try(str(error), fp16=request.fp16)}"
+            f"{advice_on_death(str(error), fp16=request.fp16)}"
         ) from error
     assert isinstance(built, Built)
     return built
@@ -88,7 +88,7 @@ def find_refusals_apart(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] 
     try:
         found = _answer("find_refusals", (tensorrt.product.backend, path, tuple(plugins)), _Heard())
     except _DiedError as error:
-        reason, advice = f"the parser died of the network ({error})", _what_to_try(str(error))
+        reason, advice = f"the parser died of the network ({error})", advice_on_death(str(error))
         return Refusals((Refusal("", "", reason, advice.rstrip("."), needs_plugin=False),))
     assert isinstance(found, Refusals)
     return found
@@ -97,16 +97,6 @@ def find_refusals_apart(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] 
 def _can_be_apart(tensorrt: TensorRT) -> bool:
     """Whether another process can import this TensorRT; a module made in this one cannot be found there."""
     return getattr(tensorrt.module, "__spec__", None) is not None
-
-
-def _what_to_try(how: str, *, fp16: bool = True) -> str:
-    if _KILLED in how:
-        return "The system ends processes like that when memory is short: free some, or build elsewhere."
-    half = "" if fp16 else "`trtbuild engine --fp16`, "
-    return (
-        f"That is a fault in NVIDIA's library. Try {half}another opset or exporter (an Attention written as "
-        "MatMul and Softmax, for example), or another version of the library."
-    )
 
 
 @dataclass

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.backends.tensorrt.advice import advice_on, plain_reason
 from trtbuild.errors import ModelError
 from trtbuild.runtime.tensorrt.logger import explained
 
@@ -13,7 +15,22 @@ if TYPE_CHECKING:
     from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["parse_network"]
+__all__ = ["ParserError", "parse_network", "parser_errors"]
+
+
+@dataclass(frozen=True)
+class ParserError:
+    """One error of the parser: name and operator of the node, both empty for the graph, and its words."""
+
+    node: str
+    operator: str
+    reason: str
+
+
+def parser_errors(parser: Any) -> list[ParserError]:
+    """Return what a parser says of the file that it did not take; it may say nothing."""
+    told = (parser.get_error(index) for index in range(parser.num_errors))
+    return [ParserError(e.node_name(), e.node_operator(), plain_reason(e.desc())) for e in told]
 
 
 def parse_network(
@@ -57,15 +74,12 @@ def parse_network(
 
 
 def _refusal(tensorrt: TensorRT, parser: Any, log: Log, path: Path) -> str:
-    found = [parser.get_error(index) for index in range(parser.num_errors)]
+    found = parser_errors(parser)
     if not found:
         return f"{tensorrt} cannot parse '{path.name}': {log.reason()}."
     lines = [
-        f"  node '{e.node_name()}' ({e.node_operator() or 'graph'}): {e.desc()}" for e in found
+        f"  node '{e.node}' ({e.operator or 'graph'}): {e.reason}; {advice_on(e.operator, e.reason)}"
+        for e in found
     ]
     what = "a node" if len(found) == 1 else f"{len(found)} nodes"
-    return (
-        f"{tensorrt} does not take {what} of the network:\n"
-        + "\n".join(lines)
-        + "\nReplace the operator in the exported network, or load a plugin for it."
-    )
+    return f"{tensorrt} does not take {what} of the network:\n" + "\n".join(lines)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from trtbuild.backends.tensorrt.advice import advice_on, plain_reason, wants_constant, wants_plugin
+from trtbuild.backends.tensorrt.advice import advice_on, wants_constant, wants_plugin
+from trtbuild.backends.tensorrt.network import ParserError, parser_errors
 from trtbuild.errors import MissingError
 from trtbuild.model import name_nodes, read_model
 from trtbuild.model.inference import infer_model
@@ -67,15 +68,6 @@ class Refusals:
     unseen_behind: str = ""
 
 
-@dataclass(frozen=True)
-class _Error:
-    """One error of the parser."""
-
-    node: str
-    operator: str
-    reason: str
-
-
 def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) -> Refusals:
     """Parse a network, and return what is not taken.
 
@@ -118,7 +110,7 @@ def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) 
     return Refusals(tuple(found.values()))
 
 
-def _errors(tensorrt: TensorRT, path: Path, plugins: Sequence[Path]) -> list[_Error]:
+def _errors(tensorrt: TensorRT, path: Path, plugins: Sequence[Path]) -> list[ParserError]:
     """Parse a file, and return the parser's errors; none where the network is taken."""
     log = Log()
     logger = make_logger(tensorrt, log)
@@ -132,17 +124,16 @@ def _errors(tensorrt: TensorRT, path: Path, plugins: Sequence[Path]) -> list[_Er
         parser = tensorrt.module.OnnxParser(network, logger)
         if parser.parse_from_file(str(path)):
             return []
-        told = [parser.get_error(index) for index in range(parser.num_errors)]
-        errors = [_Error(e.node_name(), e.node_operator(), plain_reason(e.desc())) for e in told]
-    return errors or [_Error("", "", log.reason())]
+        errors = parser_errors(parser)
+    return errors or [ParserError("", "", log.reason())]
 
 
-def _follows(node: ir.Node, error: _Error, stand_ins: Collection[ir.Value | None]) -> bool:
+def _follows(node: ir.Node, error: ParserError, stand_ins: Collection[ir.Value | None]) -> bool:
     """Whether a node is refused only because a node in front of it was taken out."""
     return wants_constant(error.reason) and any(value in stand_ins for value in node.inputs)
 
 
-def _refusal(error: _Error, node: ir.Node | None) -> Refusal:
+def _refusal(error: ParserError, node: ir.Node | None) -> Refusal:
     operator = error.operator
     if node is not None:
         operator = f"{node.domain}:{node.op_type}" if node.domain else node.op_type

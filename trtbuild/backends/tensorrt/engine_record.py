@@ -1,0 +1,88 @@
+"""What the manifest says of a plan that was built: how, for what, and what the library told of it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.backends.tensorrt.rtx import capabilities
+from trtbuild.runtime.tensorrt.machine import machine_record
+from trtbuild.runtime.tensorrt.plugins import plugin_records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtbuild.backends.tensorrt.builder import Built
+    from trtbuild.backends.tensorrt.precision import Precision
+    from trtbuild.options.tensorrt import TensorRTOptions
+    from trtbuild.runtime.tensorrt.engine import Profile
+    from trtbuild.runtime.tensorrt.inspector import EngineLayers
+    from trtbuild.runtime.tensorrt.logger import Log
+    from trtbuild.runtime.tensorrt.versions import TensorRT
+
+__all__ = ["engine_record"]
+
+# The builder says it at level INFO, of each plan.
+_WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
+
+
+def engine_record(
+    tensorrt: TensorRT,
+    options: TensorRTOptions,
+    precision: Precision,
+    profiles: Sequence[Profile],
+    built: Built,
+    layers: EngineLayers,
+    verdict: str,
+) -> dict[str, Any]:
+    """Return the manifest's entries of an engine, JSON types only.
+
+    Args:
+        tensorrt: what has built it.
+        options: of the build.
+        precision: as it was asked for.
+        profiles: of the dynamic inputs.
+        built: what came out.
+        layers: what the opened plan tells of them; none where it was not opened.
+        verdict: what was found of the precision, in a sentence.
+    """
+    return {
+        "machine": machine_record(tensorrt.version, options.device),
+        "compute_capabilities": capabilities(tensorrt, options) if tensorrt.is_rtx else (),
+        "quantization": precision.quantization,
+        "precision": verdict,
+        "flags": built.flags,
+        "profiles": _profiles_json(profiles),
+        "profile_values": _profiles_json(built.values),
+        "calibration": _calibration_json(built),
+        "timing_cache": built.timing_cache,
+        "plugins": plugin_records(options.plugins),
+        "kept_fp32": [{"node": k.node, "reason": k.reason} for k in precision.kept_float],
+        "weights_bytes": _weights_bytes(built.log),
+        "reformats": layers.num_reformats,
+        "layers": layers.to_json(),
+        "warnings": list(dict.fromkeys(built.log.texts("WARNING"))),  # each once
+        "errors": built.log.errors,
+    }
+
+
+def _weights_bytes(log: Log) -> int | None:
+    """Bytes of weights in the plan, as the builder told them; an INT8 weight is one. None if it did not."""
+    told = (match for text in log.texts("INFO") if (match := _WEIGHTS.search(text)))
+    last = next(reversed(list(told)), None)
+    return int(last[1]) if last else None
+
+
+def _profiles_json(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
+    return [{name: given.to_json() for name, given in one.items()} for one in profiles]
+
+
+def _calibration_json(built: Built) -> dict[str, Any]:
+    if not built.range_source:
+        return {}
+    return {
+        "calibrator": built.calibrator,
+        "ranges_from": built.range_source,
+        "batches": built.num_batches,
+        "samples_left_out": built.num_samples_left_out,
+    }
