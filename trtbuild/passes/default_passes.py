@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtbuild.passes.rewrites.attention import WriteOutAttention
 from trtbuild.passes.rewrites.batch_norm import (
     ConvertBatchNormToMulAdd,
     FoldBatchNormIntoConv,
@@ -129,6 +130,7 @@ _IN_ORDER: tuple[type[Pass], ...] = (
     ConvertMeanToGlobalPool,  # behind layer normalisation, whose means it would take
     ConvertSumToAdd,
     # products in the one form that layers know, before Transposes are cancelled
+    WriteOutAttention,
     ConvertEinsumToMatmul,
     MoveConstantToRightOfMatmul,
     # layout: cancel first, then sink towards the next chance to cancel

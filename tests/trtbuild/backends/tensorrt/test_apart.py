@@ -59,6 +59,7 @@ def test_a_builder_that_dies_is_one_sentence_and_leaves_nothing(
         deadly,
         "--int8",
         "--random-data",
+        *("--disable", "write_out_attention"),  # as it is elsewhere
         *("--backend", "tensorrt-rtx", "-o", out),
     ).sentence
     assert "died while it built 'deadly' (SIGSEGV" in said

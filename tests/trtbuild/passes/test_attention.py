@@ -1,0 +1,106 @@
+"""Attention written out: with masks and causal, and what is left as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+from calibrators import Calibration, TensorRange
+from tests.trtbuild.passes.networks import network, ops, optimized
+from trtbuild.artifact import Artifact
+from trtbuild.model import name_nodes
+from trtbuild.passes import OptimizeOptions, optimize
+from trtbuild.plan import PlacementRequest
+from trtbuild.quantization import insert_qdq, watched_tensors
+from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.target import FOR_RTX
+
+WRITTEN_OUT = {"Transpose": 1, "MatMul": 2, "Mul": 1, "Softmax": 1}
+
+
+def attention(attributes="", mask="", keys=5, heads=2, inputs="q, k, v"):
+    """A network of one Attention over four queries with heads of 16; `mask` is a declaration."""
+    declared = (
+        f"float[b, 2, 4, 16] q, float[b, {heads}, {keys}, 16] k, float[b, {heads}, {keys}, 16] v"
+    )
+    inputs, weights = f"{inputs}, m" if mask else inputs, ""
+    if mask.startswith("bool"):
+        weights = f"<{mask} m = {{1, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0}}>"
+    elif mask:
+        declared = f"{declared}, {mask} m"
+    text = f"""<ir_version: 11, opset_import: ["" : 23]>
+        net ({declared}) => (float[b, 2, 4, 16] y) {weights} {{ y = Attention <{attributes}> ({inputs}) }}"""
+    return ir.from_proto(onnx.parser.parse_model(text.replace(" <>", "")))
+
+
+def reference(feeds, *, scale=0.25, hidden=None):
+    """softmax(scale Q K^T + mask) V in float64; `hidden` is what a query does not see."""
+    q, k, v = (feeds[name].astype(np.float64) for name in "qkv")
+    scores = scale * (q @ k.swapaxes(-1, -2))
+    if hidden is not None:
+        scores = scores + np.where(hidden, -np.inf, 0)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True) @ v
+
+
+@pytest.mark.parametrize(
+    ("given", "more"),
+    [
+        ({}, {}),
+        ({"attributes": "scale = 0.5"}, {}),
+        ({"attributes": "is_causal = 1"}, {"Add": 1}),
+        ({"mask": "float[4, 5]"}, {"Add": 1}),
+        ({"mask": "bool[1, 1, 4, 5]"}, {"Add": 1}),
+        ({"mask": "float[4, 5]", "attributes": "is_causal = 1"}, {"Add": 2}),
+    ],
+)
+def test_it_is_written_out(given, more):
+    result = optimized(attention(**given))  # which compares both
+    assert ops(result) == {**WRITTEN_OUT, **more}
+
+
+def test_it_answers_as_the_standard_says():
+    rng = np.random.default_rng(0)
+    sizes = {"q": (3, 2, 4, 16), "k": (3, 2, 5, 16), "v": (3, 2, 5, 16)}
+    feeds = {name: rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
+    hidden = ~np.tri(4, 5, dtype=bool)
+    result = optimized(attention("is_causal = 1, scale = 0.5")).model
+    found = open_session(result).run(feeds)["y"]
+    # sums of 16 and 5 products of about 1, each rounded to 2**-24 of it
+    np.testing.assert_allclose(found, reference(feeds, scale=0.5, hidden=hidden), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"attributes": "softcap = 2.0"},
+        {"attributes": "softmax_precision = 1"},
+        {"heads": 1},
+        {"keys": "n", "attributes": "is_causal = 1"},
+        {"mask": "float[4, n]"},
+    ],
+)
+def test_other_forms_stay(given):
+    result = optimize(attention(**given), OptimizeOptions(check=False))
+    assert ops(result) == {"Attention": 1}
+
+
+def test_its_products_are_then_one_int8_kernel():
+    text = """net (float[1, 2, 8, 16] x) => (float[1, 2, 8, 16] y) {
+        q = MatMul(x, w)
+        a = Attention(q, x, x)
+        y = MatMul(a, w)
+    }"""
+    model = network(text, {"w": (16, 16)}, opset=23)
+    name_nodes(model)
+    artifact = Artifact(
+        "net", model, optimized(model).model, request=PlacementRequest(target=FOR_RTX)
+    )
+    ranges = {
+        name: TensorRange(3.0, 4.0, -4.0, 4.0, "minmax", "", 1000, 0)
+        for name in watched_tensors(artifact.model, artifact.request)
+    }
+    groups = insert_qdq(artifact.with_calibration(Calibration("minmax", ranges))).groups
+    assert [group.int8 for group in groups if group.kind == "attention"] == [True, True]
