@@ -1,15 +1,20 @@
 """NVIDIA's own parser and builder, of TensorRT for RTX: no form of ours is refused where its source is taken.
 
 Every network and graph case of the shared folder is parsed as it is, prepared, in INT8, and in INT8 and FP16.
-One in twelve of the cases, and the smaller networks, are built, too.
+One in twelve of the cases, and the smaller networks, are built, too. So are known architectures, by both of
+PyTorch's exporters.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +36,6 @@ from trtbuild.runtime.tensorrt.versions import RTX, installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import onnx_ir as ir
 
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.nightly
 BUILT_CASES = 12  # one in so many
+PROJECT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -134,3 +139,23 @@ def test_no_network_is_lost(shared: Path) -> None:
     for path in networks:
         tally.look_at(path, build=path.stat().st_size < 2**21)
     tally.judge()
+
+
+def test_no_architecture_is_lost(tmp_path: Path) -> None:
+    """What the benchmark's table is made of: its own networks, and those of packages that are installed."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    file = tmp_path / "rows.json"
+    script = PROJECT / "benchmarks" / "architecture_zoo.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--json", str(file)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    rows = json.loads(file.read_text())
+    taken = [row for row in rows if row["refused"] and not any(row["refused"].values())]
+    assert {row["opset"] for row in taken} == set(range(13, 24))
+    assert {row["network"] for row in taken if row["plan_mb"]} == {row["network"] for row in taken}

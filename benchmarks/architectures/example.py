@@ -1,0 +1,97 @@
+"""Modules with inputs: what is exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from architectures import lines, pictures, places
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["OWN", "Example", "example_of"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A module and what it is traced with.
+
+    Attributes:
+        module: in inference.
+        inputs: of one sample each, the batch along the first axis.
+        num_plain: how many of them are arguments of their own; the others are a ``*`` argument.
+        open_axes: input -> axis -> name of what may have any extent besides the batch.
+    """
+
+    module: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    num_plain: int
+    open_axes: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
+
+
+def example_of(
+    module: nn.Module,
+    *inputs: torch.Tensor,
+    num_plain: int | None = None,
+    open_axes: Mapping[int, Mapping[int, str]] | None = None,
+) -> Example:
+    """Return a module in inference, its BatchNorms with statistics of a kind that training leaves."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            nn.init.normal_(part.running_mean, std=0.1)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
+    plain = len(inputs) if num_plain is None else num_plain
+    return Example(module.eval(), inputs, plain, open_axes or {})
+
+
+def _picture(extent: int = 64) -> torch.Tensor:
+    return torch.rand(1, 3, extent, extent)
+
+
+def _decoder() -> Example:
+    past = [torch.randn(1, 2, 6, 16) for _ in range(4)]
+    token, position = torch.tensor([[7]]), torch.tensor([[6]])
+    return example_of(
+        lines.Decoder(),
+        *(token, position, *past),
+        num_plain=2,
+        open_axes={number: {2: "past"} for number in range(2, 6)},
+    )
+
+
+OWN: Mapping[str, Callable[[], Example]] = {
+    "centernet": lambda: example_of(places.CenterNet(), _picture()),
+    "conformer": lambda: example_of(lines.Conformer(), torch.randn(1, 40, 32)),
+    "convnext_v2": lambda: example_of(pictures.ConvNeXt(), _picture()),
+    "crnn": lambda: example_of(lines.Crnn(), torch.rand(1, 1, 32, 64)),
+    "denoiser": lambda: example_of(places.Denoiser(), _picture(16), torch.tensor([0.5])),
+    "detr": lambda: example_of(places.Detr(), _picture()),
+    "dlrm": lambda: example_of(lines.Dlrm(), torch.rand(1, 8), torch.ones(1, 4, dtype=torch.int64)),
+    "efficientnet": lambda: example_of(pictures.EfficientNet(), _picture()),
+    "feature_pyramid": lambda: example_of(places.Pyramid(), _picture()),
+    "gru": lambda: example_of(lines.Recurrent(nn.GRU), torch.randn(1, 12, 16)),
+    "gru_cells": lambda: example_of(lines.Cells(nn.GRUCell), torch.randn(1, 8, 16)),
+    "llm_decoder": _decoder,
+    "lstm": lambda: example_of(lines.Recurrent(nn.LSTM), torch.randn(1, 12, 16)),
+    "lstm_cells": lambda: example_of(lines.Cells(nn.LSTMCell), torch.randn(1, 8, 16)),
+    "mixer": lambda: example_of(pictures.Mixer(), _picture()),
+    "mobilevit": lambda: example_of(pictures.MobileViT(), _picture()),
+    "pointnet": lambda: example_of(lines.PointNet(), torch.randn(1, 3, 128)),
+    "rt_detr": lambda: example_of(places.RtDetr(), _picture()),
+    "segformer": lambda: example_of(places.SegFormer(), _picture()),
+    "siamese": lambda: example_of(places.Siamese(), _picture(32), _picture(64)),
+    "super_resolution": lambda: example_of(places.SuperResolution(), _picture(24)),
+    "swin": lambda: example_of(pictures.Swin(), _picture()),
+    "unet": lambda: example_of(places.UNet(), _picture()),
+    "unet_resize": lambda: example_of(places.UNet(transposed=False), _picture()),
+    "video": lambda: example_of(pictures.VideoNet(), torch.rand(1, 3, 8, 32, 32)),
+    "vocoder": lambda: example_of(lines.Vocoder(), torch.randn(1, 20, 16)),
+    "wavenet": lambda: example_of(lines.WaveNet(), torch.randn(1, 4, 64)),
+    "yolo": lambda: example_of(places.Yolo(), _picture()),
+}
+"""Our own definitions: small, of random weights, with the operators that make each kind what it is."""

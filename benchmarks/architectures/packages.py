@@ -1,0 +1,112 @@
+"""Networks that torchvision, timm and transformers define, by random weights; those installed are taken."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+from typing import TYPE_CHECKING
+
+import torch
+from architectures.example import Example, example_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["missing_packages", "of_packages"]
+
+TORCHVISION = (
+    *("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5"),
+    *("squeezenet1_1", "googlenet", "mnasnet0_5", "regnet_y_400mf", "densenet121", "convnext_tiny"),
+    *("swin_t", "vit_b_32", "lraspp_mobilenet_v3_large"),
+)
+TIMM = (
+    *("ghostnet_100", "repvgg_a0", "mobileone_s0", "lcnet_050", "tinynet_e", "mobilevit_xxs"),
+    *("edgenext_xx_small", "levit_128s", "deit_tiny_patch16_224", "pit_ti_224", "poolformer_s12"),
+    *("mixer_s32_224", "xcit_nano_12_p16_224", "efficientvit_b0", "fastvit_t8"),
+)
+TEXTS = ("bert", "roberta", "electra", "mpnet", "albert", "distilbert", "xlm-roberta", "deberta-v2")
+DECODERS = ("gpt2", "llama", "qwen2", "opt")
+PICTURES = ("vit", "deit", "segformer", "dinov2")
+
+_WITHOUT_MORE = {
+    "googlenet": {"init_weights": False, "aux_logits": False},
+    "lraspp_mobilenet_v3_large": {"weights_backbone": None},
+}
+# What configurations of transformers call the sizes; what one lacks is passed over.
+_SMALL = {
+    "hidden_size": 64, "n_embd": 64, "dim": 64, "embedding_size": 64, "word_embed_proj_dim": 64,
+    "intermediate_size": 128, "hidden_dim": 128, "ffn_dim": 128,
+    "num_hidden_layers": 2, "n_layer": 2, "n_layers": 2,
+    "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_key_value_heads": 4, "head_dim": 16,
+    "vocab_size": 200, "max_position_embeddings": 64, "use_cache": False,
+}  # fmt: skip
+
+
+def missing_packages() -> list[str]:
+    """Return the packages of networks that are not installed."""
+    names = ("torchvision", "timm", "transformers")
+    return [name for name in names if importlib.util.find_spec(name) is None]
+
+
+def of_packages() -> Mapping[str, Callable[[], Example]]:
+    """Return name -> what makes the network, of the packages that are installed."""
+    found: dict[str, Callable[[], Example]] = {}
+    kinds = {
+        "torchvision": (TORCHVISION, _torchvision),
+        "timm": (TIMM, _timm),
+        "transformers": ((*TEXTS, *DECODERS, *PICTURES), _transformers),
+    }
+    for package, (names, make) in kinds.items():
+        if package not in missing_packages():
+            found |= {f"{package}/{name}": functools.partial(make, name) for name in names}
+    return found
+
+
+def _torchvision(name: str) -> Example:
+    from torchvision import models
+
+    module = models.get_model(name, weights=None, **_WITHOUT_MORE.get(name, {}))
+    return example_of(module, torch.rand(1, 3, 224, 224))
+
+
+def _timm(name: str) -> Example:
+    import timm
+
+    module = timm.create_model(name, pretrained=False, exportable=True)
+    return example_of(module, torch.rand(1, 3, 224, 224))
+
+
+class _FirstOutput(torch.nn.Module):
+    """A model of transformers with some of its inputs by name, and its first output."""
+
+    def __init__(self, model: torch.nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.model(**dict(zip(self.names, inputs)), return_dict=False)[0]
+
+
+def _transformers(name: str) -> Example:
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(name)
+    sizes = dict(_SMALL)
+    if name in PICTURES:
+        sizes["image_size"] = 64
+    if name == "segformer":  # its own differ by stage
+        sizes = {"image_size": 64}
+    for key, value in sizes.items():
+        if hasattr(config, key):
+            with contextlib.suppress(AttributeError, NotImplementedError):  # some are computed
+                setattr(config, key, value)
+    model = AutoModel.from_config(config, attn_implementation="eager")
+    if name in PICTURES:
+        return example_of(
+            _FirstOutput(model, ("pixel_values",)), torch.rand(1, 3, 64, 64), num_plain=0
+        )
+    words = torch.ones(1, 16, dtype=torch.int64)
+    return example_of(
+        _FirstOutput(model, ("input_ids", "attention_mask")), words, words, num_plain=0
+    )
