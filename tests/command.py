@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "trtbuild"]
 
 
-# a line of a log that says how far a stage is
-PROGRESS = re.compile(r"[\w ,]+: \d+( of \d+)?, \d+\.\d s")
+# lines of a log that say how far a stage is, or that a slow one is still at work
+PROGRESS = re.compile(r"[\w ,:]+: \d+( of \d+)?, \d+\.\d s|at work, \d+\.\d s since [\w ,:]+")
 
 
 @dataclass(frozen=True)
