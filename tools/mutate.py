@@ -182,8 +182,6 @@ PLACES = (
           "errors.sum()", "trtbuild/search/test_improve.py"),
     Place("trtbuild/search/improve.py", "is_far and not search.rescale_with_ranges()",
           "is_far", "trtbuild/search/test_improve.py"),
-    Place("trtbuild/search/improve.py", "kept and self._spares_portable(candidate)",
-          "kept", "trtbuild/search/test_improve.py"),
     Place("trtbuild/search/steps.py", "channel_samples(model, sites, material.seen)",
           "channel_samples(model, sites, material.feeds)", "trtbuild/search/test_channel_scaling.py"),
     Place("trtbuild/search/portable_choice.py", "_NEAR = 10**0.1",

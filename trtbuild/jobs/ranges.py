@@ -79,7 +79,6 @@ def int8_candidate(
         plan.calibration,
         replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
         recipe.effort,
-        portable=_is_portable_built(recipe),
         seconds=seconds - (time.monotonic() - calibrated),
         progress=progress,
     )
@@ -90,13 +89,10 @@ def with_portable_choice(
 ) -> Artifact:
     """Return the quantized artifact with what ONNX Runtime's form rounds chosen, where moves were tried."""
     chosen = plan.calibration is not None and are_chosen(recipe) and were_tried(artifact)
-    if not chosen or plan.calibration is None or not _is_portable_built(recipe):
+    built = chosen and any(backend.name == _PORTABLE for backend, _ in chosen_backends(recipe))
+    if not built or plan.calibration is None:
         return artifact
     return choose_portable(artifact, plan.calibration, recipe.effort, progress)
-
-
-def _is_portable_built(recipe: EngineRecipe) -> bool:
-    return any(backend.name == _PORTABLE for backend, _ in chosen_backends(recipe))
 
 
 def _with_given(artifact: Artifact) -> Artifact:

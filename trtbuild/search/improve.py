@@ -3,8 +3,7 @@
 The ranges of `trtbuild.search.choose_ranges` come first. Then channels of unlike size are scaled, ranges are
 chosen anew for what has changed, and biases are corrected. A move is proposed on some calibration images and
 kept only if others, which did not choose it, show less error of the outputs, and all of them together do,
-whichever images count most. Where ONNX Runtime's form is built as well, it must not pay for what TensorRT's
-form gains.
+whichever images count most.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from trtbuild.calibration import calibrate
 from trtbuild.errors import ModelError
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import portable_form, watched_tensors
+from trtbuild.quantization import watched_tensors
 from trtbuild.search.choose_ranges import CheckImages, choose_ranges
 from trtbuild.search.measured import are_better, size
 from trtbuild.search.steps import Material, correct_biases, rescale_channels, round_anew
@@ -42,7 +41,7 @@ _log = logging.getLogger(__name__)
 _STAGE = "moves"
 # A move that gains less is as likely luck of the images.
 _LEAST_GAIN = 0.03
-# Of the error of one part, or of the other form, that it may grow by.
+# Of the error of one part, that it may grow by.
 _MOST_LOSS = 0.1
 
 
@@ -71,7 +70,6 @@ def improve(
     options: CalibrateOptions,
     effort: Effort = Effort.NORMAL,
     *,
-    portable: bool = False,
     seconds: float = float("inf"),
     now: Callable[[], float] = time.monotonic,
     progress: Progress = silent,
@@ -83,7 +81,6 @@ def improve(
         source: calibration images.
         options: how the ranges of a changed network are found.
         effort: how much is tried; nothing of `Effort.FAST`.
-        portable: whether ONNX Runtime's form is built, too: then no move is kept that harms it.
         seconds: no proposal but that of biases begins later than that.
         now: a clock, in seconds.
         progress: told of every proposal.
@@ -104,8 +101,6 @@ def improve(
     # so few as choose among ranges do not tell which move is good
     images = CheckImages.of(artifact, source, effort, is_enough=True) or images
     search = _Search(start, source, options, effort, images, end, now, progress)
-    if portable:
-        search.spare_portable()
     if search.rescale() or (is_far and not search.rescale_with_ranges()):
         search.choose_ranges_anew()
     # two runs of a few images: too little to be left out for time
@@ -141,8 +136,6 @@ class _Search:
         self._images, self._end, self._now, self._progress = images, end, now, progress
         self._before = self._errors = images.errors(start.network())
         self._tried: list[_Tried] = []
-        # of ONNX Runtime's form, where it is built
-        self._portable: float | None = None
         # of the last move, what was not kept
         self._left: list[_Proposal] = []
         self._history = start.artifact.history
@@ -185,7 +178,6 @@ class _Search:
                 len(self._images.feeds),
                 _LEAST_GAIN,
             )
-            kept = kept and self._spares_portable(candidate)
             self._tried.append(_Tried(move, what, float(errors.sum()), kept))
             self._progress("moves", len(self._tried), None)
             if kept:
@@ -198,28 +190,6 @@ class _Search:
         """Whether no part pays for what another one gains: boxes do not make up for scores."""
         before = self._errors.sum(axis=0)
         return bool((errors.sum(axis=0) <= before * (1.0 + _MOST_LOSS)).all())
-
-    def spare_portable(self) -> None:
-        """From now on, keep nothing that ONNX Runtime's form pays for."""
-        self._portable = self._portable_size(self.best)
-
-    def _spares_portable(self, candidate: Candidate) -> bool:
-        """Whether ONNX Runtime's form is near enough to float; then others must be, too."""
-        if self._portable is None:
-            return True
-        found = self._portable_size(candidate)
-        if found is None or found > self._portable * (1.0 + _MOST_LOSS):
-            return False
-        self._portable = min(found, self._portable)
-        return True
-
-    def _portable_size(self, candidate: Candidate) -> float | None:
-        try:
-            errors = self._images.errors(portable_form(candidate.realized()))
-        except ModelError as refused:
-            _log.info("ONNX Runtime's form is not measured: %s", refused)
-            return None
-        return size(errors.sum(axis=1))
 
     def rescale(self) -> bool:
         """Scale channels; say whether that is better."""

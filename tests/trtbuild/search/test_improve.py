@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,6 @@ from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.options.effort import Effort
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search import improve as moves
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.choose_ranges import choose_ranges
 from trtbuild.search.improve import improve
@@ -50,22 +47,6 @@ def test_channels_of_unlike_size_are_mended(start, better) -> None:
     assert record.stage == "moves"
     assert "channel scaling" in record.summary
     assert record.details["error"] < record.details["error_before"]
-
-
-def test_no_move_is_kept_that_the_other_form_pays_for(start, better, monkeypatch) -> None:
-    ranges = {
-        name: replace(one, amax=30 * one.amax)
-        for name, one in start.artifact.calibration.ranges.items()
-    }
-    calibration = replace(start.artifact.calibration, ranges=ranges)
-    spoilt = Candidate(replace(start.artifact, calibration=calibration)).network()
-    forms = iter([start.network()])
-    monkeypatch.setattr(moves, "portable_form", lambda artifact: next(forms, spoilt))
-    found = improve(start, Images(0), CalibrateOptions(), portable=True)
-    assert not any(one.kept for one in found.artifact.history[-1].details["tried"])
-    monkeypatch.setattr(moves, "portable_form", lambda artifact: artifact.quantized)
-    found = improve(start, Images(0), CalibrateOptions(), portable=True)
-    assert found.artifact.history[-1].details == better.artifact.history[-1].details
 
 
 def test_the_float_network_still_computes_the_same(better) -> None:
