@@ -41,7 +41,7 @@ def stages_section(history: Iterable[Record]) -> Section:
 
 
 def ranges_section(history: Iterable[Record]) -> Section:
-    """Return what was tried, its error, and the tensors furthest from entropy."""
+    """Return what was tried, its error on the check images, and the tensors furthest from entropy."""
     records = [record for record in history if record.stage == "choose ranges"]
     if not records:
         return Section("Ranges", ())
@@ -60,7 +60,7 @@ def _tried(details: Mapping[str, Any]) -> Table:
         (*names("ranges"), *numbers("error")),
         tuple((name, f"{error:.3g}") for name, error in ranked),
         f"error of the outputs (noise over signal, summed over their parts) on {details['images_checked']} "
-        "calibration samples",
+        "calibration samples that chose nothing else",
         num_shown=_NUM_SHOWN,
     )
 

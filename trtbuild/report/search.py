@@ -116,7 +116,7 @@ def moves_section(history: Iterable[Record]) -> Section:
         (str(number), one.move, one.what, f"{one.error:.3g}", "kept" if one.kept else "left")
         for number, one in enumerate(tried, 1)
     )
-    caption = "the outputs after each move, on calibration samples"
+    caption = "the outputs after each move, on calibration samples that chose none"
     return Section(
         "Moves",
         (

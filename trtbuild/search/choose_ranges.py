@@ -1,12 +1,12 @@
 """The stage: ranges are chosen by what they do to the outputs, on calibration images.
 
-1. Every rule for all tensors is run on a few images. The best one is what the others are measured by. Where
-   ranges are chosen anew and the network is far from float, the best few are checked again on more images,
-   and more choose.
-2. On a part of them each tensor's thresholds (all rules', and a grid between) are scored by the error of
-   the outputs, to first order (`trtbuild.search.first_order`); each scale takes the least.
-3. What was chosen is run, too: for all tensors, and for those alone of which more is expected. It is kept
-   only if it is better than the best rule on the other images, the check images, and on all of them.
+1. Every rule for all tensors is run on a few images, the check images. The best one is what the others are
+   measured by. Where ranges are chosen anew and the network is far from float, the best few are checked
+   again on more images, and more choose.
+2. On other images each tensor's thresholds (all rules', and a grid between) are scored by the error of the
+   outputs, to first order (`trtbuild.search.first_order`); each scale takes the least.
+3. What was chosen is run on the check images: for all tensors, and for those alone of which more is expected.
+   It is kept only if it is better there than the best rule, and not by the luck of some images.
 
 Everything is decided by content and fixed seeds, so the same network and images give the same ranges,
 whatever the machine's speed, as long as the limit of time does not stop the search.
@@ -34,7 +34,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import place_by_ranges
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.first_order import FirstOrder
-from trtbuild.search.measured import Measure, are_better, parts_of, size
+from trtbuild.search.measured import Measure, is_less, parts_of
 from trtbuild.search.scale_inputs import OpenScales
 from trtbuild.search.shared_scales import (
     RULES,
@@ -123,12 +123,12 @@ def choose_ranges(
         return artifact.having(Record("choose ranges", f"{calibration.method} as it is: {why}", {}))
     placement, _ = place_by_ranges(artifact.model, calibration, artifact.request)
     choice = _Choice(artifact, calibration, placement, measured, clock, progress)
-    choice.check_on(images)
+    choice.check_on(images.checking)
     choice.try_rules()
     is_anew = calibration.method == BY_EFFECT
     if is_anew and choice.best.error > FAR and not clock.is_over:
         images = _Images.of(artifact, source, effort, is_enough=True)
-        choice.check_again_on(images)
+        choice.check_again_on(images.checking)
     if images.choosing and not clock.is_over:
         choice.try_first_order(images.choosing, images.num_directions)
     return choice.result(artifact)
@@ -142,7 +142,7 @@ class CheckImages:
         feeds: the check images.
         others: the images that choose.
         measured: names of the tensors that are measured.
-        measure: by the float network's outputs on all of them, the check images first.
+        measure: by the float network's outputs on the check images.
     """
 
     feeds: Sequence[Feeds]
@@ -179,28 +179,21 @@ class CheckImages:
         if not feeds or not measured:
             return None
         session = open_session(tapped(reference or artifact.model, measured), Execution.FLOAT)
-        outputs = [session.run(one) for one in (*feeds, *others)]
+        outputs = [session.run(one) for one in feeds]
         if not outputs[0].keys() >= set(measured):
             return None
         measure = Measure.of(outputs, parts_of(artifact.model, measured))
         return cls(feeds, others, measured, measure)
 
-    @property
-    def all(self) -> Sequence[Feeds]:
-        """The check images, and then those that choose."""
-        return (*self.feeds, *self.others)
-
     def errors(self, model: ir.Model) -> np.ndarray:
         """Return the errors of another network's outputs ``[images, parts]``, Q/DQ computed as written.
-
-        The check images come first, and those that choose behind them.
 
         Raises:
             ExecutionError: it cannot be opened or run.
         """
         session = open_session(tapped(model, self.measured), Execution.FLOAT)
         try:
-            return self.measure.errors([session.run(one) for one in self.all])
+            return self.measure.errors([session.run(one) for one in self.feeds])
         finally:
             session.close()
 
@@ -246,7 +239,7 @@ def _by_key(sample: Any) -> bytes:
 
 @dataclass(frozen=True)
 class _Tried:
-    """One choice of all ranges: what it is called, root -> range, and its errors ``[images]``."""
+    """One choice of all ranges: what it is called, root -> range, and its errors ``[check images]``."""
 
     name: str
     amaxes: Mapping[str, float]
@@ -257,14 +250,9 @@ class _Tried:
         """Of all images; the measure's signals are those of all, so it does not grow with their number."""
         return float(self.errors.sum())
 
-    @property
-    def size(self) -> float:
-        """What the least is chosen by."""
-        return size(self.errors)
-
 
 class _Choice:
-    """Choices of all ranges, held against each other on the same images."""
+    """Choices of all ranges, held against each other on the check images."""
 
     def __init__(
         self,
@@ -296,11 +284,10 @@ class _Choice:
         self._left: list[_Tried] = []
         self._num_done = 0
 
-    def check_on(self, images: _Images) -> None:
-        """Run the float network on the images."""
-        self._num_checking = len(images.checking)
-        self._images = (*images.checking, *images.choosing)
-        self._measure = self._measure_of(self._images)
+    def check_on(self, images: Sequence[Feeds]) -> None:
+        """Run the float network on the check images."""
+        self._checking = images
+        self._measure = self._measure_of(images)
 
     def _measure_of(self, images: Sequence[Feeds]) -> Measure:
         outputs = [self._float.run(feeds) for feeds in images]
@@ -313,11 +300,11 @@ class _Choice:
                 break
             self._try(rule, amaxes)
 
-    def check_again_on(self, images: _Images) -> None:
+    def check_again_on(self, images: Sequence[Feeds]) -> None:
         """Check the best rules again on more images; the others stay out."""
-        if len(images.checking) + len(images.choosing) <= len(self._images):
+        if len(images) <= len(self._checking):
             return
-        few = sorted(self._tried, key=lambda one: one.size)
+        few = sorted(self._tried, key=lambda one: one.error)
         self._tried, self._left = [], few[_NUM_RULES_CHECKED_AGAIN:]
         self.check_on(images)
         for rule in few[:_NUM_RULES_CHECKED_AGAIN]:
@@ -325,7 +312,7 @@ class _Choice:
 
     def _try(self, name: str, amaxes: Mapping[str, float]) -> None:
         known = {**self._calibration.amaxes, **amaxes}
-        outputs = [self._open.run(feeds, known) for feeds in self._images]
+        outputs = [self._open.run(feeds, known) for feeds in self._checking]
         self._tried.append(_Tried(name, amaxes, self._measure.errors(outputs).sum(axis=1)))
         self._step()
 
@@ -337,11 +324,9 @@ class _Choice:
     def best(self) -> _Tried:
         """The best of what is better than the best rule; if nothing is, that rule."""
         rules = [one for one in self._tried if one.name in self._rules]
-        rule = min(rules, key=lambda one: one.size)
-        better = [
-            one for one in self._tried if are_better(one.errors, rule.errors, self._num_checking)
-        ]
-        return min((rule, *better), key=lambda one: one.size)
+        rule = min(rules, key=lambda one: one.error)
+        better = [one for one in self._tried if is_less(one.errors, rule.errors)]
+        return min((rule, *better), key=lambda one: one.error)
 
     def try_first_order(self, images: Sequence[Feeds], num_directions: int) -> None:
         """Score thresholds on `images`, and check what they choose."""
@@ -412,7 +397,7 @@ class _Choice:
         )
         details = {
             "chosen": best.name,
-            "images_checked": len(self._images),
+            "images_checked": len(self._checking),
             "time_was_over": self._clock.is_over,
             "errors": {tried.name: tried.error for tried in (*self._tried, *self._left)},
             "furthest": [

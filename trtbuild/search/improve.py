@@ -2,8 +2,8 @@
 
 The ranges of `trtbuild.search.choose_ranges` come first. Then channels of unlike size are scaled, ranges are
 chosen anew for what has changed, and biases are corrected. A move is proposed on some calibration images and
-kept only if others, which did not choose it, show less error of the outputs, and all of them together do,
-whichever images count most.
+kept only if others, which did not choose it, show less error of the outputs; so no move makes the network
+worse there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.search.choose_ranges import CheckImages, choose_ranges
-from trtbuild.search.measured import are_better, size
+from trtbuild.search.measured import is_less
 from trtbuild.search.steps import Material, correct_biases, rescale_channels, round_anew
 from trtbuild.search.work import FAR, image_cost, may_move
 
@@ -47,21 +47,12 @@ _MOST_LOSS = 0.1
 
 @dataclass(frozen=True)
 class _Tried:
-    """One proposal: the move, what it did, its error on all images, and whether it was kept."""
+    """One proposal: the move, what it did, its error on the check images, and whether it was kept."""
 
     move: str
     what: str
     error: float
     kept: bool
-
-
-@dataclass(frozen=True)
-class _Proposal:
-    """One that was not kept, and how far it is from float."""
-
-    what: str
-    candidate: Candidate
-    size: float
 
 
 def improve(
@@ -101,7 +92,7 @@ def improve(
     # so few as choose among ranges do not tell which move is good
     images = CheckImages.of(artifact, source, effort, is_enough=True) or images
     search = _Search(start, source, options, effort, images, end, now, progress)
-    if search.rescale() or (is_far and not search.rescale_with_ranges()):
+    if search.rescale() or is_far:
         search.choose_ranges_anew()
     # two runs of a few images: too little to be left out for time
     biases = correct_biases(lambda: search.best, search.material)
@@ -131,13 +122,11 @@ class _Search:
         progress: Progress,
     ) -> None:
         self.best = start
-        self.material = Material(feeds=images.others, seen=images.all, calibrate=self._calibrated)
+        self.material = Material(feeds=images.others, calibrate=self._calibrated)
         self._source, self._options, self._effort = source, options, effort
         self._images, self._end, self._now, self._progress = images, end, now, progress
         self._before = self._errors = images.errors(start.network())
         self._tried: list[_Tried] = []
-        # of the last move, what was not kept
-        self._left: list[_Proposal] = []
         self._history = start.artifact.history
 
     def _calibrated(self, changed: Artifact) -> Artifact:
@@ -161,7 +150,7 @@ class _Search:
         in_any_case: bool = False,
     ) -> bool:
         """Keep each proposal of a move that is better than all before it; say whether one is."""
-        before, self._left = self.best, []
+        before = self.best
         while in_any_case or not self._is_over:
             try:
                 found = next(proposals, None)
@@ -172,18 +161,13 @@ class _Search:
                 break
             what, candidate = found
             errors = self._images.errors(candidate.network())
-            kept = self._spares(errors) and are_better(
-                errors.sum(axis=1),
-                self._errors.sum(axis=1),
-                len(self._images.feeds),
-                _LEAST_GAIN,
+            kept = self._spares(errors) and is_less(
+                errors.sum(axis=1), self._errors.sum(axis=1), _LEAST_GAIN
             )
             self._tried.append(_Tried(move, what, float(errors.sum()), kept))
             self._progress("moves", len(self._tried), None)
             if kept:
                 self.best, self._errors = candidate, errors
-            else:
-                self._left.append(_Proposal(what, candidate, size(errors.sum(axis=1))))
         return self.best is not before
 
     def _spares(self, errors: np.ndarray) -> bool:
@@ -196,22 +180,13 @@ class _Search:
         fixed = self.best
         return self.take("channel scaling", rescale_channels(lambda: fixed, self.material))
 
-    def rescale_with_ranges(self) -> bool:
-        """Give the best scaling that was not kept ranges of its own; say whether that is better.
-
-        Between the tensors that it changes the ranges are those of the network as it was.
-        """
-        left = min(self._left, key=lambda one: one.size, default=None)
-        if left is None or self._is_over:
-            return False
-        return self.take("channel scaling", self._chosen_anew(left.candidate, f"{left.what}; "))
-
     def choose_ranges_anew(self) -> None:
         """Choose ranges again: for what has changed, and on more images for a network far from float."""
         if not self._is_over:
-            self.take("ranges chosen anew", self._chosen_anew(self.best))
+            self.take("ranges chosen anew", self._chosen_anew())
 
-    def _chosen_anew(self, best: Candidate, what: str = "") -> Iterator[tuple[str, Candidate]]:
+    def _chosen_anew(self) -> Iterator[tuple[str, Candidate]]:
+        best = self.best
         chosen = choose_ranges(
             best.artifact,
             self._source,
@@ -220,13 +195,13 @@ class _Search:
             now=self._now,
             progress=self._progress,
         )
-        yield what + chosen.history[-1].summary, replace(best, artifact=chosen)
+        yield chosen.history[-1].summary, replace(best, artifact=chosen)
 
     def result(self) -> Candidate:
         """The best candidate with a record of what was tried."""
         kept = [f"{tried.move} ({tried.what})" for tried in self._tried if tried.kept]
         details = {
-            "images_checked": len(self._images.all),
+            "images_checked": len(self._images.feeds),
             "time_was_over": self._is_over,
             "error_before": float(self._before.sum()),
             "error": float(self._errors.sum()),

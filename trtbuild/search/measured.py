@@ -23,20 +23,7 @@ if TYPE_CHECKING:
 
     from trtbuild.model.parts import Part
 
-__all__ = ["Measure", "are_better", "is_less", "parts_of", "size"]
-
-# Of the mean error, what an image's is taken as at least where ratios are compared.
-_LEAST_SHARE = 1e-3
-
-
-def size(errors: np.ndarray) -> float:
-    """Return one number for the errors ``[images]`` of the same images, to choose the least by.
-
-    The square of the mean amplitude, times the number of images: what the sum is where all errors are alike.
-    An image in which one answer changes has a thousand times the error of others, so that the sum would be
-    the luck of one or two images, and others do not follow it.
-    """
-    return float(np.sqrt(errors).mean() ** 2 * len(errors))
+__all__ = ["Measure", "is_less", "parts_of"]
 
 
 def is_less(errors: np.ndarray, before: np.ndarray, gain: float = 0.0) -> bool:
@@ -48,31 +35,6 @@ def is_less(errors: np.ndarray, before: np.ndarray, gain: float = 0.0) -> bool:
     if not np.isfinite(errors).all() or errors.sum() > before.sum() * (1.0 - gain):
         return False
     return bool(not np.isfinite(before).all() or np.sqrt(errors).sum() < np.sqrt(before).sum())
-
-
-def are_better(
-    errors: np.ndarray, before: np.ndarray, num_checking: int, gain: float = 0.0
-) -> bool:
-    """Say whether errors ``[images]`` are less than `before` wherever one looks.
-
-    They are where the images that did not choose say so (`is_less`), and all images together do in three
-    ways: in sum, which is that of the worst images, in amplitude, and on average of the ratios, in which all
-    images count alike. Each is led astray by other images, so that what is kept is what none refuses.
-
-    Args:
-        errors: those that did not choose first.
-        before: of the same images.
-        num_checking: how many did not choose.
-        gain: see `is_less`.
-    """
-    unseen = is_less(errors[:num_checking], before[:num_checking], gain)
-    if not unseen or not is_less(errors, before):
-        return False
-    if not np.isfinite(before).all():
-        return True
-    # images that have no error to speak of, before and after, have no say
-    least = _LEAST_SHARE * float(before.mean())
-    return bool(np.log((errors + least) / (before + least)).sum() < 0.0) if least > 0 else False
 
 
 def parts_of(model: ir.Model, tensors: Sequence[str]) -> dict[str, tuple[Part, ...]]:

@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Record
 from trtbuild.errors import ModelError
+from trtbuild.model.edits import tapped
 from trtbuild.plan import PortableChoice
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import portable_form, portable_outputs, portable_placement
+from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.choose_ranges import CheckImages
-from trtbuild.search.measured import size
+from trtbuild.search.measured import Measure, parts_of
 from trtbuild.search.output_steps import scored_steps
 
 if TYPE_CHECKING:
@@ -44,18 +46,18 @@ _log = logging.getLogger(__name__)
 _NEAR = 10**0.1
 # Of the convolutions whose results are rounded for the kernel alone.
 _SHARES_IN_FLOAT = (0.0, 0.25, 0.5)
+_MOST_CHOOSING = 8
 # Name -> whether it is TensorRT's.
 _GRIDS = {"a grid of its own": False, "TensorRT's grid": True}
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """One choice, its error on all images, and what the least is chosen by."""
+    """One choice, and its error on the check images."""
 
     what: str
     choice: PortableChoice
     error: float
-    size: float
 
 
 def choose_portable(
@@ -89,23 +91,23 @@ class _Choice:
     def __init__(self, artifact: Artifact, images: CheckImages, progress: Progress) -> None:
         assert artifact.quantized is not None
         self._artifact, self._images, self._progress = artifact, images, progress
-        self._wanted = _NEAR * size(images.errors(artifact.quantized).sum(axis=1))
+        self._wanted = _NEAR * float(images.errors(artifact.quantized).sum())
         self._tried: list[_Tried] = []
 
     @property
     def _best(self) -> _Tried:
-        return min(self._tried, key=lambda one: one.size)
+        return min(self._tried, key=lambda one: one.error)
 
     @property
     def _is_near(self) -> bool:
-        return bool(self._tried) and self._best.size <= self._wanted
+        return bool(self._tried) and self._best.error <= self._wanted
 
     def _try(self, what: str, choice: PortableChoice) -> None:
         if self._is_near:
             return
         network = portable_form(replace(self._artifact, portable=choice))
-        errors = self._images.errors(network).sum(axis=1)
-        self._tried.append(_Tried(what, choice, float(errors.sum()), size(errors)))
+        error = float(self._images.errors(network).sum())
+        self._tried.append(_Tried(what, choice, error))
         self._progress("portable form", len(self._tried), None)
 
     def made(self) -> Artifact:
@@ -116,10 +118,9 @@ class _Choice:
             self._try_channels(_scored(self._artifact, self._images))
         best = self._best
         details = {
-            "images_checked": len(self._images.all),
-            "size_wanted": self._wanted,
+            "images_checked": len(self._images.feeds),
+            "error_wanted": self._wanted,
             "errors": {one.what: one.error for one in self._tried},
-            "sizes": {one.what: one.size for one in self._tried},
             "in_float": sorted(best.choice.in_float),
         }
         record = Record("portable form", best.what, details)
@@ -139,13 +140,18 @@ def _scored(artifact: Artifact, images: CheckImages) -> Mapping[str, Scored]:
     """Scales for the channels of what convolutions give to float operators; nothing where gradients fail."""
     artifact = replace(artifact, portable=PortableChoice(kernels=False))
     tensors = portable_outputs(artifact)
-    if not tensors:
+    few = images.others[:_MOST_CHOOSING]
+    if not tensors or not few:
         return {}
     placement = portable_placement(artifact)
+    session = open_session(tapped(artifact.model, images.measured), Execution.FLOAT)
     try:
-        return scored_steps(
-            artifact.model, placement, tensors, images.measured, images.all, images.measure
-        )
+        outputs = [session.run(one) for one in few]
+    finally:
+        session.close()
+    measure = Measure.of(outputs, parts_of(artifact.model, images.measured))
+    try:
+        return scored_steps(artifact.model, placement, tensors, images.measured, few, measure)
     except ModelError as refused:
         _log.info("no scales for channels: %s", refused)
         return {}

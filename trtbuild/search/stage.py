@@ -70,7 +70,6 @@ def meet_budget(
 
     material = Material(
         feeds=[batch.feeds for batch in _first(data, options.num_mean_images)],
-        seen=[batch.feeds for batch in data],
         calibrate=calibrated,
         num_tensors=options.num_tensors,
         max_float_percent=options.max_float_percent,

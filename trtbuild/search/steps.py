@@ -70,8 +70,7 @@ class Material:
     """What steps work with.
 
     Attributes:
-        feeds: calibration images, for means.
-        seen: for the ranges of channels; the more there are, the less do other images go beyond.
+        feeds: calibration images, for means and channel ranges.
         calibrate: finds the ranges of a changed network, with its histograms.
         num_tensors: how many tensors get a range of their own at most.
         max_float_percent: share of the multiply-accumulates that may fall back to float at most.
@@ -79,7 +78,6 @@ class Material:
     """
 
     feeds: Sequence[Feeds]
-    seen: Sequence[Feeds]
     calibrate: Callable[[Artifact], Artifact]
     num_tensors: int = 6
     max_float_percent: float = 50.0
@@ -150,7 +148,7 @@ def rescale_channels(
     sites = find_sites(model, {g.name for g in candidate.groups() if g.kind is GroupKind.LAYER})
     if not sites:
         return
-    samples = channel_samples(model, sites, material.seen)
+    samples = channel_samples(model, sites, material.feeds)
     nodes = nodes_by_name(model.graph)
     choices = [best_choices(s, samples[s.tensor], nodes) for s in sites if s.tensor in samples]
     proposals = (

@@ -31,10 +31,7 @@ _NUM_CALIBRATIONS = 3
 
 @dataclass(frozen=True)
 class Work:
-    """How much is done: images that choose, images that check, random directions an image.
-
-    Every choice is run on all of them.
-    """
+    """How much is done: images that choose, images that check, random directions an image."""
 
     num_choosing: int
     num_checking: int
@@ -44,13 +41,13 @@ class Work:
     def num_runs(self) -> int:
         """About how many plain runs of one image that is."""
         gradients = _BACKWARD * self.num_choosing * self.num_directions
-        return gradients + _NUM_CHOICES * (self.num_checking + self.num_choosing)
+        return gradients + _NUM_CHOICES * self.num_checking
 
 
 # The most first; the last is done in any case.
 _LEVELS = {
     Effort.FAST: (Work(0, 16, 0), Work(0, 8, 0), Work(0, 4, 0)),
-    Effort.NORMAL: (Work(16, 24, 3), Work(8, 16, 3), Work(8, 8, 3), Work(4, 4, 2)),
+    Effort.NORMAL: (Work(16, 24, 3), Work(8, 8, 3), Work(4, 4, 2)),
     Effort.HIGH: (Work(32, 48, 4), Work(16, 24, 3), Work(8, 8, 3)),
 }
 # What is done for a network that is far from float: too few images cannot tell what is good from luck.
@@ -60,10 +57,10 @@ _FAR_LEVELS = {
     Effort.NORMAL: (Work(16, 32, 3), Work(16, 16, 3), Work(8, 16, 2), Work(8, 8, 2)),
     Effort.HIGH: (Work(32, 32, 4), Work(16, 16, 3), Work(8, 8, 3)),
 }
-_GRANTED_FAR = {Effort.FAST: 0.0, Effort.NORMAL: 80.0, Effort.HIGH: 500.0}
+_GRANTED_FAR = {Effort.FAST: 0.0, Effort.NORMAL: 60.0, Effort.HIGH: 400.0}
 # Of the calibration's own runs, and the nominal seconds that are always granted.
 _SHARE = {Effort.FAST: 0.5, Effort.NORMAL: 0.75, Effort.HIGH: 4.0}
-_GRANTED = {Effort.FAST: 4.0, Effort.NORMAL: 18.0, Effort.HIGH: 120.0}
+_GRANTED = {Effort.FAST: 4.0, Effort.NORMAL: 12.0, Effort.HIGH: 100.0}
 _FOR_MOVES = {Effort.FAST: 0.0, Effort.NORMAL: 24.0, Effort.HIGH: 200.0}
 
 

@@ -13,7 +13,7 @@ from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.choose_ranges import choose_ranges
 from trtbuild.search.improve import improve
-from trtbuild.search.measured import are_better, is_less, size
+from trtbuild.search.measured import is_less
 from trtbuild.search.work import far_work_for, work_for
 
 
@@ -80,36 +80,6 @@ def test_images_without_error_have_no_say() -> None:
     after = np.concatenate([[2.0, 1.5, 1.2, 0.5], 7 * sure])
     assert is_less(after, before, gain=0.03)
     assert not is_less(before, after, gain=0.03)
-
-
-def test_no_images_and_no_way_of_counting_them_may_refuse_what_is_kept() -> None:
-    before = np.array([4.0, 1.0, 1.0, 1.0, 1.0, 1.0])
-    assert are_better(before * 0.9, before, 3, gain=0.03)
-    assert not are_better(before * 0.9, before, 3, gain=0.2)
-    # good for the images that it was chosen on alone, or for the others alone
-    assert not are_better(before * [1.1, 1.1, 1.1, 0.2, 0.2, 0.2], before, 3)
-    assert not are_better(before * [0.9, 0.9, 0.9, 1.6, 1.6, 1.6], before, 3)
-    # one image gains so much that sum and amplitude fall, while all others lose
-    assert is_less(before * [0.3, 1.6, 0.7, 1.6, 1.6, 1.6], before)
-    assert not are_better(before * [0.3, 1.6, 0.7, 1.6, 1.6, 1.6], before, 3)
-    assert not are_better(np.where(before > 1, np.inf, 0.5), before, 3)
-    assert are_better(before, np.where(before > 1, np.inf, 2.0), 3)
-
-
-def test_images_without_error_to_speak_of_have_no_say_in_ratios() -> None:
-    before, after = (np.array([4.0, 3.0, 2.0, *[tiny] * 9]) for tiny in (1e-12, 7e-12))
-    after[:3] *= 0.5
-    assert are_better(after, before, 6)
-    assert not are_better(before, after, 6)
-    assert not are_better(np.zeros(4), np.zeros(4), 2)
-
-
-def test_the_least_is_not_chosen_by_the_luck_of_one_image() -> None:
-    steady, lucky = np.full(16, 0.01), np.full(16, 0.02)
-    steady[3] = 0.5  # one answer changes
-    assert size(steady) < size(lucky) < steady.sum()
-    assert size(lucky) == pytest.approx(lucky.sum())
-    assert size(np.array([np.inf, 1.0])) == np.inf
 
 
 @pytest.mark.parametrize("image_seconds", [1e-3, 0.05, 0.25, 10.0])

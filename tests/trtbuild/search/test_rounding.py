@@ -87,7 +87,7 @@ def test_zeros_stay_and_shared_weights_are_left_out() -> None:
 
 
 def material(feeds) -> Material:
-    return Material(feeds=[feeds], seen=[feeds], calibrate=lambda artifact: artifact)
+    return Material(feeds=[feeds], calibrate=lambda artifact: artifact)
 
 
 def test_the_step_brings_a_network_nearer_and_float_groups_keep_their_weights() -> None:
