@@ -19,7 +19,15 @@ from trtbuild.cli.main import run  # noqa: E402
 from trtbuild.errors import ModelError  # noqa: E402
 from trtbuild.model.qdq import activation_pairs  # noqa: E402
 from trtbuild.pytorch import InputSpec, export_onnx  # noqa: E402
-from trtbuild.pytorch.qat import Place, prepare_qat, trained_scales  # noqa: E402
+from trtbuild.pytorch.copies import copy_module, tensors_in  # noqa: E402
+from trtbuild.pytorch.inputs import bind_inputs  # noqa: E402
+from trtbuild.pytorch.parity import rounding_error  # noqa: E402
+from trtbuild.pytorch.qat import (  # noqa: E402
+    Place,
+    freeze_quantized_layers,
+    prepare_qat,
+    trained_scales,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +106,24 @@ def test_training_finds_a_better_scale_and_leaves_the_module_given_alone() -> No
     assert losses[-1] < losses[0] / 2
     assert trained_scales(qat)["2"] != pytest.approx(0.2)
     assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
+
+
+def test_a_value_between_two_steps_may_go_to_either(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 1, bias=False)).eval()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.eye(4))
+        module[1].weight.fill_(1.0)
+    rounding, _ = prepare_qat(module, {"1": Place("a", 1.0)})
+    frozen = copy_module(rounding)
+    freeze_quantized_layers(frozen)
+    bound = bind_inputs(frozen, [InputSpec((1, 4), low=2.5, high=2.5)])
+    (values,) = tensors_in(frozen(torch.full((1, 4), 2.5)))
+    (moved,) = rounding_error(frozen, bound, 1, [values])
+    # each of the four goes to 2 or to 3, so the sum of 8 may be 12 at the most
+    assert 0 < moved <= 0.5
+    sure = bind_inputs(frozen, [InputSpec((1, 4), low=2.25, high=2.25)])
+    (values,) = tensors_in(frozen(torch.full((1, 4), 2.25)))
+    assert rounding_error(frozen, sure, 1, [values]) == [0.0]
 
 
 def test_layers_that_read_one_tensor_share_its_scale() -> None:
