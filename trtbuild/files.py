@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "atomic_path",
+    "content_of",
     "file_digest",
     "make_directory",
     "place_file",
@@ -259,6 +261,18 @@ def make_directory(path: Path) -> Path:
         raise OutputError(
             f"cannot write into the folder '{path}': {error.strerror}. Choose another with -o."
         ) from error
+
+
+def content_of(path: Path) -> bytes:
+    """Return all bytes of a file, or of a FIFO.
+
+    Raises:
+        OSError: it cannot be read, or is a device, which need not have an end.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise OSError(errno.ENXIO, "it is a device, and no file", str(path))
+    return path.read_bytes()
 
 
 def file_digest(path: Path) -> str:

@@ -18,6 +18,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from trtbuild.errors import InputError, decoding
+from trtbuild.files import content_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -178,7 +179,7 @@ def load_json(path: Path) -> Any:
         InputError: it cannot be read, or is not JSON.
     """
     with decoding(InputError, f"cannot read '{path}'"):
-        content = path.read_bytes()
+        content = content_of(path)
     with decoding(InputError, f"'{path}' is not JSON"):
         return json.loads(content)
 

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError, decoding
+from trtbuild.files import content_of
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def read_toml(path: Path, subject: str) -> dict[str, Any]:
         OptionError: the file cannot be read, or is not TOML; the text says where.
     """
     with decoding(OptionError, f"cannot read the {subject} '{path}'"):
-        text = path.read_bytes()
+        text = content_of(path)
     with decoding(OptionError, f"the {subject} '{path}' is not TOML"):
         content: dict[str, Any] = tomllib.loads(text.decode())
     return content

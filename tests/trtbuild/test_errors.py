@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -155,3 +156,25 @@ def test_a_name_that_no_file_system_takes_is_said(line, tmp_path, monkeypatch, c
     done = command(capsys, *line.split())
     assert done.code == 2, done.err
     assert LONG[:40] in done.err
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a system without it")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "engine --recipe /dev/zero --dry-run",
+        "rebuild /dev/zero",
+        "cache show /dev/zero",
+        "quantize m.onnx --calibration /dev/zero -o q.onnx",
+        "verify m.onnx m.onnx --data d.npz --labels /dev/zero",
+    ],
+)
+def test_a_device_without_an_end_is_not_read(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model, data = NETWORKS["opset_13"].save(tmp_path)
+    model.rename("m.onnx")
+    data.rename("d.npz")
+    done = command(capsys, *line.split())
+    assert done.code == 2, done.err
+    assert "'/dev/zero'" in done.err
+    assert "is a device, and no file" in done.err

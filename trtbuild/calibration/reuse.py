@@ -14,6 +14,7 @@ from trtbuild.calibration.network import observed_network
 from trtbuild.calibration.own_rules import know_rule
 from trtbuild.data import DataDigest, first_samples
 from trtbuild.errors import DataError, InputError, decoding, in_one_tree
+from trtbuild.files import content_of
 from trtbuild.model import graph_digest, weights_digest
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def _data_of(path: Path, part: Calibration) -> DataDigest:
 
 def _read(path: Path) -> Calibration:
     with decoding(DataError, f"cannot read the calibration '{path}'"):
-        content = path.read_bytes()
+        content = content_of(path)
     with in_one_tree(f"'{path}' is no calibration file: "):
         return Calibration.from_bytes(content)
 

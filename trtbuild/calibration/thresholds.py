@@ -13,6 +13,7 @@ from calibrators import (
     read_onnxruntime_table,
 )
 from trtbuild.errors import InputError, decoding, in_one_tree
+from trtbuild.files import content_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +52,7 @@ def read_thresholds(path: Path) -> Thresholds:
         InputError: it cannot be read, or is none of the three.
     """
     with decoding(InputError, f"cannot read '{path}'"):
-        content = path.read_bytes()
+        content = content_of(path)
     with in_one_tree(f"'{path}' is no calibration file, TensorRT cache or ONNX Runtime table: "):
         if content.lstrip().startswith(b"{"):
             calibration = Calibration.from_bytes(content)

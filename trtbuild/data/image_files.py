@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from trtbuild.data.passed_over import HIDDEN
 from trtbuild.data.shown import shown
 from trtbuild.errors import DataError
+from trtbuild.files import content_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:
         DataError: the file cannot be read, names nothing, or a file that is not there.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = content_of(path).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise DataError(f"cannot read the list '{shown(path)}': {error.strerror}.") from error
     found = []

@@ -16,6 +16,7 @@ from trtbuild.data.samples import SourceOf
 from trtbuild.data.shown import shown
 from trtbuild.data.stored import StoredArray, stored_arrays
 from trtbuild.errors import DataError
+from trtbuild.files import content_of
 from trtbuild.options.data import FOLDERS
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def read_labels(path: Path, source: Source) -> Source:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = content_of(path)
         return content.decode(
             "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         )

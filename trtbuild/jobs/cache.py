@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibrators.cache import CalibrationCache
 from trtbuild.errors import InputError, OptionError, decoding, in_one_tree
-from trtbuild.files import write_bytes
+from trtbuild.files import content_of, write_bytes
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.migration import to_cache, to_qdq
 from trtbuild.model import read_model, write_model
@@ -83,7 +83,7 @@ def read_cache(path: Path) -> CalibrationCache:
     if path.suffix == ".onnx":
         raise OptionError(f"'{path}' is a network; give the cache first, then the network.")
     with decoding(InputError, f"the cache '{path}' cannot be read"):
-        content = path.read_bytes()
+        content = content_of(path)
     with in_one_tree(f"'{path}': "):
         return CalibrationCache.from_bytes(content)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trtbuild.diff.compare import Side, compare_sides
 from trtbuild.diff.facts import NodeFacts, computing_nodes, facts_of, with_layers
 from trtbuild.errors import InputError, MissingError, decoding, in_one_tree
+from trtbuild.files import content_of
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.latency.layer_times import read_layer_times
 from trtbuild.manifest import read_manifest
@@ -120,7 +121,7 @@ def _of_layers(path: Path, layers: EngineLayers, unknown: str = "") -> Side:
 
 def _layers_in(path: Path) -> EngineLayers:
     with decoding(InputError, f"'{path}' cannot be read"):
-        return read_layers(path.read_text(encoding="utf-8"))
+        return read_layers(content_of(path).decode())
 
 
 def _of_plan(path: Path, options: OpenOptions) -> Side:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError, MissingError, decoding
+from trtbuild.files import content_of
 from trtbuild.manifest import read_manifest
 from trtbuild.runtime.recorded import manifest_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
@@ -130,7 +131,7 @@ def _recorded(engine: Path) -> tuple[Manifest | None, EngineRecord | None]:
 
 def _text(path: Path) -> str:
     with decoding(InputError, f"'{path}' cannot be read"):
-        return path.read_text(encoding="utf-8")
+        return content_of(path).decode()
 
 
 def match_nodes(layers: EngineLayers, decisions: Sequence[Decision]) -> list[NodePrecision]:
