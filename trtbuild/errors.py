@@ -7,6 +7,7 @@
     │   │       └── OutOfTimeError    it was given up after the time that it may take
     │   ├── DataError             calibration or verification data, labels, preprocessing
     │   ├── OptionError           an option, a pattern, or a combination of options
+    │   │   └── BudgetError           so much cannot be taken from this network
     │   └── OutputError           a file or folder that cannot be written
     ├── GateError                 exit code 1: built, but a gate did not pass
     └── MissingError              exit code 3: a package, library or device is not there
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "BudgetError",
     "DataError",
     "DeviceError",
     "ExecutionError",
@@ -87,6 +89,10 @@ class DataError(InputError):
 
 class OptionError(InputError):
     """An option or a combination of options makes no sense for this network."""
+
+
+class BudgetError(OptionError):
+    """So much cannot be taken from this network: what must stay is more than the budget allows."""
 
 
 class OutputError(InputError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import choose_backend
 from trtbuild.errors import OptionError, in_one_tree
-from trtbuild.files import file_digest, make_directory, staged_files
+from trtbuild.files import make_directory, staged_files
 from trtbuild.jobs.compress_build import build_step
 from trtbuild.jobs.compress_plan import (
     Kind,
@@ -157,7 +157,7 @@ def _run(
     """Do the steps that are not done and are due."""
     setting, warnings = _setting(recipe, rounds, teacher, progress, besides, builds=_builds(steps))
     folder = make_directory(recipe.output)
-    asked = dict(sorted(_asked(recipe, teacher)))
+    asked = dict(sorted(_asked(recipe, setting)))
     names = tuple(step.name for step in steps)
     fresh = Compression(recipe.source.name, asked, names)
     record = begin(fresh, folder, anew=recipe.fresh)
@@ -256,13 +256,14 @@ def _check_dense(recipe: CompressRecipe, module: Any) -> None:
         )
 
 
-def _asked(recipe: CompressRecipe, teacher: Path | None) -> Iterator[tuple[str, str]]:
-    """Everything that decides what comes out, as texts."""
+def _asked(recipe: CompressRecipe, setting: Setting) -> Iterator[tuple[str, str]]:
+    """Everything that decides what comes out, as texts; of modules also their weights."""
+    from trtbuild.pytorch.training import weights_digest
+
     yield from ((name, text) for name, text in _flat(to_table(recipe)) if name not in _FREE)
-    for name, path in (("weights", recipe.source.weights), ("teacher's weights", teacher)):
-        if path is not None:
-            file = path / WEIGHTS_FILE if path.is_dir() else path
-            yield name, file_digest(file) if file.is_file() else str(path)
+    yield "weights", weights_digest(setting.loaded)
+    if setting.teacher is not None:
+        yield "the teacher's weights", weights_digest(setting.teacher)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from trtbuild.enums import StrEnum
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trtbuild.jobs.compress_record import Compression, CompressionPoint
 
 __all__ = [
@@ -176,13 +178,23 @@ def verdict_of(
             return None, "everything was done; no limit was set"
         last = limited[-1]
         return True, f"everything was reached: the {last.what} {_loses(last)}"
-    causes = "; ".join(f"the {point.what} {_loses(point)}" for point in missed)
+    causes = "; ".join(
+        (*(f"the {point.what} {_loses(point)}" for point in missed), *_unpruned(record))
+    )
     kept = (
         "nothing that was tried meets the limits"
         if chosen is None
         else f"kept is {_rest(record, chosen)}"
     )
     return False, f"the budget cannot be met: {causes}; {kept}"
+
+
+def _unpruned(record: Compression) -> Iterator[str]:
+    """Of each round of pruning that took nothing away: why."""
+    for done in record.done:
+        if done.step.startswith(f"{Kind.PRUNE} ") and not done.points:
+            reason = done.notes[0].removeprefix("the budget cannot be met: ").rstrip(".")
+            yield f"round {done.step.removeprefix(f'{Kind.PRUNE} ')} is out of reach, {reason}"
 
 
 def _loses(point: CompressionPoint) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import choose_backend
-from trtbuild.errors import OptionError
+from trtbuild.errors import BudgetError, OptionError
 from trtbuild.files import make_directory
 from trtbuild.jobs.compress_plan import base_round
 from trtbuild.jobs.compress_record import CompressionPoint, CompressionStep
@@ -295,7 +295,10 @@ def prune_step(setting: Setting, step: Step, record: Compression, held: Held) ->
         if spec.latency is not None:
             timing = latency_share(setting.loaded, setting.inputs, setting.recipe.backend)
             latency = stack.enter_context(timing)
-        pruned = prune_channels(base, setting.inputs, spec, latency=latency)
+        try:
+            pruned = prune_channels(base, setting.inputs, spec, latency=latency)
+        except BudgetError as error:  # the rounds before it are what can be had
+            return CompressionStep(step.name, 0.0, notes=(str(error),))
     save_module(setting, pruned.module, setting.recipe.output / step.folder)
     cost = _cost(setting, pruned.module, "pruned", step.round, step.folder)
     point = judged(setting, record, pruned.module, cost, f"pruned module of round {step.round}")

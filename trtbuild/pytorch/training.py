@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 import random
@@ -18,7 +19,7 @@ from trtbuild.pytorch.copies import enforce_eval
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["evaluated", "name_of", "seed_all", "the_function", "trained"]
+__all__ = ["evaluated", "name_of", "seed_all", "the_function", "trained", "weights_digest"]
 
 
 def the_function(given: Any) -> Callable[..., Any]:
@@ -44,6 +45,16 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's code may draw from it
     random.seed(seed)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return a SHA-256 of the names and values of a module's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(plain.view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def trained(

@@ -281,6 +281,24 @@ def test_steps_that_serve_no_more_are_left_out() -> None:
     assert "kept is round 1, with 50%" in verdict_of(missed, steps, builds=True)[1]
 
 
+def test_a_round_that_is_out_of_reach_leaves_what_came_before() -> None:
+    steps = plan_steps(1, sparse=False, epochs=None, builds=True)
+    record = Compression("net", {}, tuple(step.name for step in steps))
+    record = record.having(CompressionStep("loaded 0", 0.0, (point("loaded", 0, 0.0),)))
+    why = (
+        "the budget cannot be met: with 90% of the channels of every layer gone, too much is left."
+    )
+    record = record.having(CompressionStep("prune 1", 0.0, notes=(why,)))
+    assert [step.name for step in steps if not record.has(step.name) and is_due(step, record)] == [
+        "build 0"
+    ]
+    record = record.having(CompressionStep("build 0", 0.0, (point("folded", 0, 0.0),)))
+    met, said = verdict_of(record, steps, builds=True)
+    assert met is False
+    assert "round 1 is out of reach, with 90% of the channels" in said
+    assert "kept is the module as loaded" in said
+
+
 def test_a_budget_of_latency_goes_by_what_is_measured() -> None:
     module = nn.Sequential(
         nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 3)
@@ -329,5 +347,16 @@ def test_one_call_from_python_takes_objects(nets, tmp_path) -> None:
     assert found.report(tmp_path / "page.html").is_file()
     assert module[0].weight.shape[0] == 16  # it stays as it is
     assert load_file(found.module / "weights.safetensors")["0.weight"].shape[0] == 8
+    with torch.no_grad():
+        module[0].weight.mul_(2)  # another module is another run
+    again = {
+        "prune": 0.5,
+        "max_drop": 99,
+        "latency": False,
+        "effort": "fast",
+        "backend": "onnxruntime",
+    }
+    with pytest.raises(OptionError, match="other in weights"):
+        compress(module, nets.train, nets.evaluate, data, **again, output=tmp_path / "small")
     with pytest.raises(OptionError, match="trtbuild compress --help-all"):
         compress(module, nets.train, nets.evaluate, data, surprising=1)

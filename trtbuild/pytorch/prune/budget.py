@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from trtbuild.errors import OptionError
+from trtbuild.errors import BudgetError, OptionError
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.prune.cutting import cut
 
@@ -42,7 +42,8 @@ def within_budget(base: nn.Module, inputs: BoundInputs, plan: CutPlan, dense: Co
         dense: what `base` takes.
 
     Raises:
-        OptionError: not even the largest ratio meets it, or what it limits cannot be counted or measured.
+        BudgetError: not even the largest ratio meets it.
+        OptionError: what it limits cannot be counted or measured.
     """
 
     def tried(ratio: float) -> tuple[float, CutPlan]:
@@ -57,7 +58,7 @@ def within_budget(base: nn.Module, inputs: BoundInputs, plan: CutPlan, dense: Co
     low, high = 0.0, plan.spec.max_ratio
     best, found = tried(high)
     if best > 1:
-        raise OptionError(
+        raise BudgetError(
             f"the budget cannot be met: with {high:.0%} of the channels of every layer gone, {best:.2f} "
             "times as much is left as it allows. Layers that give the output, and what is coupled with them, "
             "keep their width; --prune-max-ratio 0.95 allows more."
