@@ -64,7 +64,7 @@ OPTIONAL = {
     "tensorrt_rtx_bindings": (),
     "pycuda": ("trtbuild/runtime/cuda/",),
     "cuda": ("trtbuild/runtime/cuda/",),
-    "ray": ("trtbuild/calibration/",),
+    "ray": ("trtbuild/runtime/ray_cluster.py",),
 }
 
 # These may import torch at their top; who imports them does it inside a function.

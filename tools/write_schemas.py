@@ -17,7 +17,7 @@ from trtbuild.cli import failure
 from trtbuild.diff import compare as diff
 from trtbuild.enums import StrEnum
 from trtbuild.files import make_directory, write_text
-from trtbuild.jobs import advise, bench, check, compress_record, verify
+from trtbuild.jobs import advise, bench, check, compress_record, fleet, verify
 from trtbuild.latency import baseline, layer_times
 from trtbuild.latency.conditions import Conditions, Device
 from trtbuild.latency.regress import LatencyVerdict
@@ -54,6 +54,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         compare.SCHEMA: _named(schema_of(compare.Comparison), compare.SCHEMA, compare.VERSION),
         baseline.SCHEMA: _named(kept, baseline.SCHEMA, baseline.VERSION),
         advise.SCHEMA: _named(schema_of(advise.DataAdvice), advise.SCHEMA, advise.VERSION),
+        fleet.SCHEMA: _named(schema_of(fleet.Fleet), fleet.SCHEMA, fleet.VERSION),
         diff.SCHEMA: _named(schema_of(diff.EngineDiff), diff.SCHEMA, diff.VERSION),
         layer_times.SCHEMA: _named(
             schema_of(layer_times.LayerTimes), layer_times.SCHEMA, layer_times.VERSION

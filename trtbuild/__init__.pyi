@@ -45,6 +45,10 @@ from .jobs.compress_record import CompressionStep as CompressionStep
 from .jobs.diff import diff_engines as diff_engines
 from .jobs.engine import build_engine as build_engine
 from .jobs.export import export as export
+from .jobs.fleet import Fleet as Fleet
+from .jobs.fleet import FleetOutcome as FleetOutcome
+from .jobs.fleet import FleetTarget as FleetTarget
+from .jobs.fleet import build_fleet as build_fleet
 from .jobs.loading import load as load
 from .jobs.loading import prepare as prepare
 from .jobs.paths import Besides as Besides

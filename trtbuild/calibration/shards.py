@@ -17,15 +17,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from trtbuild.calibration.histograms import Histograms, collect
 from trtbuild.data import shard_of
-from trtbuild.errors import DataError, MissingError, TrtbuildError
+from trtbuild.errors import DataError, TrtbuildError
 from trtbuild.files import temporary_folder
 from trtbuild.machine import usable_cpus
 from trtbuild.model import temporary_file
 from trtbuild.progress import Progress, silent
+from trtbuild.runtime.ray_cluster import joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -204,25 +205,16 @@ def collect_on_ray(
     Raises:
         MissingError: Ray is not installed, or the cluster cannot be reached.
     """
-    try:
-        import ray.util  # any folder of the name would do for `import ray`
-    except ImportError as error:
-        raise MissingError("--ray needs Ray: pip install 'trtbuild[ray]'.") from error
-    joined = ray.is_initialized()
-    try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise MissingError(f"the Ray cluster '{address}' cannot be reached: {error}.") from error
-    try:
-        workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        task = ray.remote(num_cpus=1, max_retries=_ATTEMPTS)(_collect_sent)
+    with joined(address) as cluster:
         with _in_a_file(network) as saved:
-            shared = (ray.put(_Sent.of(saved)), ray.put(source))
-        running = [task.remote(*shared, shard) for shard in _shards(source, workers)]
-        return _gathered(ray, running, progress)
-    finally:
-        if not joined:
-            ray.shutdown()
+            shared = (cluster.share(_Sent.of(saved)), cluster.share(source))
+        tasks = [(*shared, shard) for shard in _shards(source, cluster.num_cpus)]
+        found = []
+        for _, part in cluster.results(_collect_sent, tasks):
+            found.append(part)
+            progress("calibrate", len(found), len(tasks))
+    together: Histograms = functools.reduce(Histograms.merge, found)
+    return together
 
 
 @dataclass(frozen=True)
@@ -250,17 +242,3 @@ def _collect_sent(sent: _Sent, source: Source, shard: str) -> Histograms:
     """What a worker on another machine does."""
     with temporary_folder() as folder:
         return collect_shard(sent.unpacked_in(folder), source, shard, threads=1)
-
-
-def _gathered(ray: Any, running: list[Any], progress: Progress) -> Histograms:
-    total, found = len(running), []
-    while running:
-        ready, running = ray.wait(running, num_returns=1)
-        try:
-            found.extend(ray.get(ready))
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            raise cause if isinstance(cause, TrtbuildError) else error from None
-        progress("calibrate", len(found), total)
-    together: Histograms = functools.reduce(Histograms.merge, found)
-    return together

@@ -35,6 +35,7 @@ INTERRUPTED = 130
 # Command -> module and the line of the overview; a module is imported when its command is called.
 _COMMANDS = {
     "engine": "Build a verified INT8 engine from a float network: the whole job.",
+    "fleet": "Build one network for several targets, with one calibration and one table.",
     "demo": "Mend a broken INT8 network, with what comes with trtbuild: a look at the whole in a minute.",
     "init": "Write a recipe file for `engine`, with every option to fill in.",
     "rebuild": "Do the build of a manifest again, and say what differs.",

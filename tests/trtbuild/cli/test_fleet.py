@@ -1,0 +1,123 @@
+"""A fleet is built with one calibration; each target ends in its own way, and none stops the others."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from tests.command import trtbuild
+from tests.trtbuild.verification.small_network import float_network, images
+from tools.write_schemas import schemas
+from trtbuild.jobs.fleet import read_fleet
+from trtbuild.model import write_model
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+BUILD = """
+[build]
+model = "small.onnx"
+latency = { enabled = false }
+[build.data]
+data = "images.npy"
+verify_data = "others.npy"
+"""
+TARGETS = """
+[target.loose]
+backend = "onnxruntime"
+gate = { min_sqnr = 1.0 }
+[target.strict]
+backend = "onnxruntime"
+gate = { min_sqnr = 99.0 }
+[target.no-such]
+backend = "onnxruntime"
+float_patterns = ["Nothing*"]
+[target.server]
+backend = "tensorrt"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_model(float_network(), tmp_path / "small.onnx")
+    np.save(tmp_path / "images.npy", images(3, 16))
+    np.save(tmp_path / "others.npy", images(4, 12))
+    return tmp_path
+
+
+def fleet(capsys, folder: Path, text: str, *options: object):
+    (folder / "targets.toml").write_text(text)
+    return trtbuild(capsys, "fleet", folder / "targets.toml", "-o", folder / "out", *options)
+
+
+def test_every_target_is_built_with_the_one_calibration(folder, capsys) -> None:
+    done = fleet(capsys, folder, BUILD + TARGETS, "--json", "--report", folder / "fleet.html")
+    found = done.json
+    jsonschema.validate(found, schemas()["trtbuild.fleet"])
+    outcomes = {target["name"]: target["outcome"] for target in found["targets"]}
+    assert outcomes["loose"] in ("SHIP", "CANNOT TELL")
+    assert outcomes["strict"] == "DO NOT SHIP"
+    assert outcomes["no-such"] == "refused"
+    assert outcomes["server"] == "not here"
+    assert done.code == 1
+    assert json.loads((folder / "out" / "fleet.json").read_text()) == found
+    ranges = json.loads((folder / "out" / "small.calibration.json").read_text())
+    for name in ("loose", "strict"):
+        manifest = json.loads((folder / "out" / name / "small.manifest.json").read_text())
+        assert manifest["recipe"]["calibration"].endswith("small.calibration.json")
+        assert manifest["calibration"]["method"] == ranges["method"] == "entropy"
+    networks = [(folder / "out" / n / "small.int8.onnx").read_bytes() for n in ("loose", "strict")]
+    assert networks[0] == networks[1]
+    assert "not here" in (folder / "fleet.html").read_text()
+
+
+def test_targets_are_built_on_ray_at_the_same_time(folder, capsys) -> None:
+    pytest.importorskip("ray.util", reason="needs Ray")
+    import ray
+
+    alone = fleet(capsys, folder, BUILD + TARGETS, "--json").json["targets"]
+    shutil.rmtree(folder / "out")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        together = fleet(capsys, folder, BUILD + TARGETS, "--json", "--ray").json["targets"]
+    finally:
+        ray.shutdown()
+    for one, other in zip(alone, together, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BUILD, "names no target"),
+        (BUILD + "[target.a]\n[target.b]\nmodel = 'other.onnx'\n", "belong to [build]"),
+        (BUILD + "[target.a]\noutput = 'x'\n", "-o; leave it out"),
+        (BUILD + "[fleet]\n[target.a]\n", "the table 'fleet'"),
+        (BUILD + "[target.a]\nbacken = 'x'\n", "backen"),
+        (BUILD.replace('verify_data = "others.npy"\n', "") + "[target.a]\n", "verify_data"),
+        ("no toml", "is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(folder, capsys, text, said) -> None:
+    shutil.copy(folder / "small.onnx", folder / "other.onnx")
+    assert said in fleet(capsys, folder, text).sentence
+    assert not (folder / "out").exists()
+
+
+def test_the_example_of_the_page_is_a_fleet(tmp_path) -> None:
+    page = (PROJECT / "docs" / "recipe.md").read_text()
+    (example,) = (
+        block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "[target." in block
+    )
+    shutil.copytree(PROJECT / "samples", tmp_path / "samples")
+    (tmp_path / "targets.toml").write_text(example)
+    found = read_fleet(tmp_path / "targets.toml", tmp_path / "out")
+    assert list(found) == ["cpu", "rtx-40", "rtx-50", "server"]
+    assert found["rtx-50"].gate.min_sqnr == 25.0
+    assert found["rtx-50"].tensorrt.compute_capabilities == ("12.0",)
+    assert found["cpu"].gate.min_sqnr == 20.0

@@ -1,0 +1,286 @@
+"""A fleet: one network for several targets, with one calibration and one table of what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.enums import StrEnum
+from trtbuild.errors import MissingError, OptionError, TrtbuildError, in_one_tree
+from trtbuild.files import make_directory, write_text
+from trtbuild.jobs.build_checks import check_build
+from trtbuild.jobs.calibrate import calibrate_file
+from trtbuild.jobs.engine import build_engine
+from trtbuild.latency.stats import summarize
+from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE
+from trtbuild.options.values import make, merge, read_table
+from trtbuild.progress import Progress, silent
+from trtbuild.recipe import CalibrateRecipe, CalibrationFiles, EngineRecipe
+from trtbuild.records import dumps, encode
+from trtbuild.result import ENGINE
+from trtbuild.runtime.ray_cluster import joined
+from trtbuild.toml_files import read_toml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from trtbuild.result import EngineResult
+
+__all__ = ["Fleet", "FleetOutcome", "FleetTarget", "build_fleet", "read_fleet"]
+
+SCHEMA = "trtbuild.fleet"
+VERSION = 1
+
+_BUILD, _TARGET = "build", "target"
+
+
+class FleetOutcome(StrEnum):
+    """How the build for a target has ended."""
+
+    SHIP = "SHIP"
+    DO_NOT_SHIP = "DO NOT SHIP"
+    NOT_JUDGED = "NOT JUDGED"
+    CANNOT_TELL = "CANNOT TELL"
+    REFUSED = "refused"
+    """What was asked for is wrong for this target: an option, the network, its compiler's refusal."""
+    NOT_HERE = "not here"
+    """What builds for it is not installed here, or needs its GPU."""
+
+
+@dataclass(frozen=True)
+class FleetTarget:
+    """What came of one target.
+
+    Attributes:
+        name: of the target.
+        outcome: how it ended.
+        reason: the verdict in a sentence, or why nothing was built.
+        backend: what built it; empty where nothing was.
+        folder: of the build.
+        engine: its file there.
+        num_bytes: of that file.
+        sqnr_db: of the worst output of what was judged; None where nothing was.
+        latency_ms: median here; None where it does not run here, or was not timed.
+        int8_layers, num_layers: nodes in INT8, of all that were decided on.
+        seconds: the build took.
+    """
+
+    name: str
+    outcome: FleetOutcome
+    reason: str
+    backend: str = ""
+    folder: str = ""
+    engine: str = ""
+    num_bytes: int = 0
+    sqnr_db: float | None = None
+    latency_ms: float | None = None
+    int8_layers: int = 0
+    num_layers: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What came of all targets.
+
+    Attributes:
+        model: file of the network.
+        calibration: the file of ranges that all of them were built with; empty where all are float.
+        targets: in the order of the file.
+    """
+
+    model: str
+    calibration: str
+    targets: tuple[FleetTarget, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a limit does not hold, 2 where a target was refused, 3 where one is not here, else 0."""
+        outcomes = {target.outcome for target in self.targets}
+        codes = {FleetOutcome.DO_NOT_SHIP: 1, FleetOutcome.REFUSED: 2, FleetOutcome.NOT_HERE: 3}
+        return next((code for outcome, code in codes.items() if outcome in outcomes), 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types, with the schema's name and version."""
+        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+
+
+def read_fleet(path: Path, output: Path) -> dict[str, EngineRecipe]:
+    """Return the recipe of every target of a fleet file.
+
+    ``[build]`` has what ``engine --recipe`` takes; each ``[target.NAME]`` the same, over it.
+
+    Args:
+        path: the file; paths in it start from its folder.
+        output: each target is built in a folder of its name in this one.
+
+    Raises:
+        OptionError: the file cannot be read, an option is unknown or wrong, or there is no target.
+    """
+    table = read_toml(path, "fleet")
+    if unknown := sorted(set(table) - {_BUILD, _TARGET}):
+        raise OptionError(
+            f"'{path}' has the table '{unknown[0]}'; it takes [build] and [target.NAME]."
+        )
+    targets = table.get(_TARGET)
+    if not isinstance(targets, dict) or not targets:
+        raise OptionError(f"'{path}' names no target; add one, such as [target.rtx-40].")
+    shared = read_table(EngineRecipe, table.get(_BUILD, {}), str(path), path.parent)
+    found = {}
+    for name, own in targets.items():
+        if not isinstance(own, dict) or Path(name).name != name:
+            raise OptionError(
+                f"'{path}': [target.{name}] is no table, or its name no name of a folder."
+            )
+        where = f"{path}, [target.{name}]"
+        values = merge(shared, read_table(EngineRecipe, own, where, path.parent))
+        if "output" in values:
+            raise OptionError(f"{where}: 'output' is the fleet's, given with -o; leave it out.")
+        found[name] = make(EngineRecipe, merge(values, {"output": output / name}))
+    return found
+
+
+@in_one_tree()
+def build_fleet(
+    path: Path, output: Path, *, ray: str | None = None, progress: Progress = silent
+) -> Fleet:
+    """Calibrate once, build every target of a fleet file, and write ``fleet.json``.
+
+    A target that fails does not stop the others.
+
+    Args:
+        path: the fleet file, see `read_fleet`.
+        output: a folder; made if absent.
+        ray: address of a Ray cluster on which targets are built at the same time, under the same paths; empty
+            for one that is started here, None for none.
+        progress: told of every stage.
+
+    Raises:
+        OptionError: the file is wrong, targets differ in network or data, or there are no data for
+            verification.
+        ModelError, DataError: the network or the data cannot be read.
+        MissingError: Ray is not there.
+    """
+    recipes = read_fleet(path, output)
+    first = next(iter(recipes.values()))
+    _check_shared(path, recipes)
+    make_directory(output)
+    calibration = _calibrated(first, output, progress) if first.int8 else None
+    if calibration is not None:
+        recipes = {name: replace(one, calibration=calibration) for name, one in recipes.items()}
+    targets = tuple(_built(recipes, ray, progress))
+    fleet = Fleet(first.model.name, "" if calibration is None else calibration.name, targets)
+    write_text(output / "fleet.json", dumps(fleet.to_json()) + "\n")
+    return fleet
+
+
+def _check_shared(path: Path, recipes: Mapping[str, EngineRecipe]) -> None:
+    """One calibration serves networks and data that are one."""
+    first = next(iter(recipes.values()))
+    for name, one in recipes.items():
+        same = (one.model, one.data, one.calibrate) == (first.model, first.data, first.calibrate)
+        if not same or one.int8 != first.int8:
+            raise OptionError(
+                f"'{path}': [target.{name}] has another network, other data, another rule or no INT8; these "
+                "belong to [build], since all targets share one calibration."
+            )
+        if one.calibration is not None:
+            raise OptionError(f"'{path}': the fleet calibrates by itself; leave 'calibration' out.")
+    if first.int8 and first.data.verify_data is None:
+        raise OptionError(
+            f"'{path}': say with verify_data in [build.data] what engines are judged on; the data calibrate."
+        )
+    if first.calibrate.method == AS_TENSORRT:
+        raise OptionError(f"'{path}': {AS_TENSORRT} serves one target alone; name another rule.")
+
+
+def _calibrated(recipe: EngineRecipe, output: Path, progress: Progress) -> Path:
+    """The ranges of every tensor that any target may ask for."""
+    file = output / f"{recipe.model.stem}.calibration.json"
+    rule = recipe.calibrate.method or DEFAULT_RULE
+    calibrate_file(
+        CalibrateRecipe(
+            model=recipe.model,
+            data=replace(recipe.data, verify_data=None, labels=None),
+            calibrate=replace(recipe.calibrate, method=rule),
+            files=CalibrationFiles(output=file),
+        ),
+        progress,
+    )
+    return file
+
+
+def _built(
+    recipes: Mapping[str, EngineRecipe], ray: str | None, progress: Progress
+) -> Iterator[FleetTarget]:
+    if ray is None:
+        for number, (name, recipe) in enumerate(recipes.items()):
+            progress("fleet", number, len(recipes))
+            yield build_target(name, recipe, progress)
+        progress("fleet", len(recipes), len(recipes))
+        return
+    done: dict[int, FleetTarget] = {}
+    absolute = [(name, _absolute(recipe)) for name, recipe in recipes.items()]
+    with joined(ray or None) as cluster:
+        for number, target in cluster.results(build_target, absolute):
+            done[number] = target
+            progress("fleet", len(done), len(recipes))
+    yield from (done[number] for number in sorted(done))
+
+
+def _absolute(recipe: EngineRecipe) -> EngineRecipe:
+    """Workers are in other folders."""
+    data = recipe.data
+    places: dict[str, Any] = {
+        name: str(Path(place).absolute())
+        for name in ("data", "verify_data", "labels")
+        if isinstance(place := getattr(data, name), str | Path) and Path(place).exists()
+    }
+    return replace(
+        recipe,
+        model=recipe.model.absolute(),
+        output=recipe.output.absolute(),
+        calibration=None if recipe.calibration is None else recipe.calibration.absolute(),
+        data=replace(data, **places),
+    )
+
+
+def build_target(name: str, recipe: EngineRecipe, progress: Progress = silent) -> FleetTarget:
+    """Build for one target; what goes wrong is its outcome."""
+    started = time.perf_counter()
+    try:
+        check_build(recipe)
+        result = build_engine(recipe, progress)
+    except MissingError as error:
+        return FleetTarget(name, FleetOutcome.NOT_HERE, str(error))
+    except TrtbuildError as error:
+        return FleetTarget(name, FleetOutcome.REFUSED, str(error))
+    return _row(name, result, time.perf_counter() - started)
+
+
+def _row(name: str, result: EngineResult, seconds: float) -> FleetTarget:
+    judged = result.comparisons.get(ENGINE) or next(iter(result.comparisons.values()), None)
+    figures = [] if judged is None else [output.judged_sqnr_db for output in judged.outputs]
+    sqnr = min((one.value for one in figures if one is not None), default=None)
+    size = 0
+    with contextlib.suppress(OSError):
+        size = result.engine.path.stat().st_size
+    timed = result.latency.get(ENGINE)
+    decisions = result.artifact.decisions
+    return FleetTarget(
+        name=name,
+        outcome=FleetOutcome(result.ruling.word),
+        reason=result.ruling.why,
+        backend=result.engine.backend,
+        folder=name,
+        engine=result.engine.path.name,
+        num_bytes=size,
+        sqnr_db=sqnr,
+        latency_ms=None if timed is None else summarize(timed).median_ms,
+        int8_layers=sum(one.int8 for one in decisions),
+        num_layers=len(decisions),
+        seconds=seconds,
+    )

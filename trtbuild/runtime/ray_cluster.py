@@ -1,0 +1,85 @@
+"""Work on a Ray cluster: functions and what they share go out, results come back as they are done.
+
+A thin layer: what is sent must be pickled, and files must be readable under the same paths on all machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trtbuild.errors import MissingError, TrtbuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["Cluster", "joined"]
+
+_T = TypeVar("_T")
+
+# A task whose worker was killed is tried so often.
+_ATTEMPTS = 3
+
+
+class Cluster:
+    """A Ray cluster that this process has joined."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    @property
+    def num_cpus(self) -> int:
+        """How many processors it has, at least 1."""
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def share(self, value: Any) -> Any:
+        """Return what stands for `value` in tasks; it is sent to each machine once."""
+        return self._ray.put(value)
+
+    def results(
+        self, function: Callable[..., _T], tasks: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, _T]]:
+        """Yield (number, result) of every task as it is done.
+
+        Args:
+            function: what a worker does; it can be pickled.
+            tasks: the arguments of each call; what `share` gave stands for its value.
+
+        Raises:
+            TrtbuildError: what a task raised.
+        """
+        remote = self._ray.remote(num_cpus=1, max_retries=_ATTEMPTS)(function)
+        running = {remote.remote(*arguments): number for number, arguments in enumerate(tasks)}
+        while running:
+            (ready, *_), _ = self._ray.wait(list(running), num_returns=1)
+            try:
+                yield running.pop(ready), self._ray.get(ready)
+            except self._ray.exceptions.RayTaskError as error:
+                cause = error.cause
+                raise cause if isinstance(cause, TrtbuildError) else error from None
+
+
+@contextlib.contextmanager
+def joined(address: str | None) -> Iterator[Cluster]:
+    """Join a cluster for the block; one that was joined before is left alone.
+
+    Args:
+        address: of the cluster; None starts one on this machine.
+
+    Raises:
+        MissingError: Ray is not installed, or the cluster cannot be reached.
+    """
+    try:
+        import ray.util  # any folder of the name would do for `import ray`
+    except ImportError as error:
+        raise MissingError("--ray needs Ray: pip install 'trtbuild[ray]'.") from error
+    before = ray.is_initialized()
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise MissingError(f"the Ray cluster '{address}' cannot be reached: {error}.") from error
+    try:
+        yield Cluster(ray)
+    finally:
+        if not before:
+            ray.shutdown()
