@@ -200,6 +200,9 @@ class _Search:
         """Take the fewest groups to float, those first that gain most for what they cost a run."""
         costs = float_costs(self.candidate, material.timing, material.feeds[:1])
         self._ranked_by = costs.basis
+        ranking.ahead(
+            (self.candidate.with_float({name}).network() for name in costs.each), progress
+        )
         ranked = rank_groups(self.candidate, ranking, progress, costs.of)
         share = material.max_float_percent
         allowed = affordable(ranked, cost_shares(self.candidate.groups()), share / 100.0)

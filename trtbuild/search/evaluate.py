@@ -6,15 +6,17 @@ The float network's outputs are kept, and so are results: on disk, they serve th
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtbuild.errors import InputError
 from trtbuild.files import make_directory, write_text
-from trtbuild.model import graph_digest, weights_digest
+from trtbuild.model import graph_digest, model_bytes, weights_digest
+from trtbuild.progress import Progress, silent
 from trtbuild.records import dumps
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.runtime.ray_cluster import joined
 from trtbuild.verification.compare import NO_PARTS, Comparison, ComparisonOptions, compare
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class Evaluator:
         directory: where results are kept for the next process; None keeps them in memory.
         parts: of the outputs, see `trtbuild.verification.compare.compare`.
         context: what else decides a result (the name of the opener, of a metric), for the key.
+        ray: address of a Ray cluster on which `ahead` judges candidates, empty for one that is started here;
+            None for none.
     """
 
     def __init__(
@@ -60,15 +64,17 @@ class Evaluator:
         directory: Path | None = None,
         parts: Mapping[str, Sequence[Part]] = NO_PARTS,
         context: str = "",
+        ray: str | None = None,
     ) -> None:
         self._batches = list(batches)
-        self._reference = _Recorded(reference, self._batches)
+        self._reference = _Recorded.of(reference, self._batches)
         self._options = options
         self._opener = opener
         self._parts = parts
         self._directory = make_directory(directory) if directory is not None else None
         self._context = self._digest_of_data(context)
         self._known: dict[str, Comparison] = {}
+        self._ray = ray
         self.num_evaluations = 0
 
     @property
@@ -87,10 +93,7 @@ class Evaluator:
         Raises:
             ModelError: it cannot be opened or run, or does not match.
         """
-        content = (
-            f"{graph_digest(model)} {weights_digest(model)} {sorted(model.opset_imports.items())}"
-        )
-        key = hashlib.sha256(self._context + content.encode()).hexdigest()
+        key = self._key(model)
         found = self._known.get(key) or self._load(key)
         if found is None:
             self.num_evaluations += 1
@@ -108,6 +111,39 @@ class Evaluator:
             self._save(key, found)
         self._known[key] = found
         return found
+
+    def ahead(self, models: Iterable[ir.Model], progress: Progress = silent) -> None:
+        """Compare many networks at the same time, each on a worker, where there is a cluster; else nothing.
+
+        What is found is what `__call__` would find, and is answered when that is asked.
+
+        Raises:
+            MissingError: Ray is not there.
+            ModelError: as of `__call__`.
+        """
+        if self._ray is None or self._opener is not open_as_written:
+            return
+        unknown = {key: model for model in models if (key := self._key(model)) not in self._known}
+        waiting = {key: one for key, one in unknown.items() if self._load(key) is None}
+        if not waiting:
+            return
+        expected = [self._reference.run(batch.feeds) for batch in self._batches]
+        specs = (self._reference.inputs, self._reference.outputs)
+        with joined(self._ray or None) as cluster:
+            shared = cluster.share((self._batches, expected, specs, self._options, self._parts))
+            tasks = [(shared, model_bytes(model)) for model in waiting.values()]
+            keys = list(waiting)
+            for number, found in cluster.results(_judged, tasks):
+                self.num_evaluations += 1
+                self._known[keys[number]] = found
+                self._save(keys[number], found)
+                progress("candidates", self.num_evaluations, None)
+
+    def _key(self, model: ir.Model) -> str:
+        content = (
+            f"{graph_digest(model)} {weights_digest(model)} {sorted(model.opset_imports.items())}"
+        )
+        return hashlib.sha256(self._context + content.encode()).hexdigest()
 
     def _digest_of_data(self, context: str) -> bytes:
         digest = hashlib.sha256(context.encode())
@@ -137,13 +173,34 @@ class Evaluator:
             write_text(self._directory / f"{key}.json", dumps(found.to_json()))
 
 
-class _Recorded:
-    """The float network as a session that runs each batch once."""
+def _judged(work: tuple[Any, ...], content: bytes) -> Comparison:
+    """What a worker does: compare one network with what the float one has answered."""
+    batches, expected, (inputs, outputs), options, parts = work
+    answered = {id(batch.feeds): one for batch, one in zip(batches, expected)}
+    session = open_session(content, Execution.FLOAT, threads=1)
+    try:
+        return compare(_Recorded(inputs, outputs, answered), session, batches, options, parts=parts)
+    finally:
+        session.close()
 
-    def __init__(self, session: Session, batches: Sequence[LabelledBatch]) -> None:
-        self.inputs: Sequence[TensorSpec] = session.inputs
-        self.outputs: Sequence[TensorSpec] = session.outputs
-        self._outputs = {id(batch.feeds): session.run(batch.feeds) for batch in batches}
+
+class _Recorded:
+    """The float network as a session that has run each batch."""
+
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        answered: Mapping[int, dict[str, np.ndarray]],
+    ) -> None:
+        self.inputs, self.outputs = inputs, outputs
+        self._outputs = answered
+
+    @classmethod
+    def of(cls, session: Session, batches: Sequence[LabelledBatch]) -> _Recorded:
+        """Run each batch once."""
+        answered = {id(batch.feeds): session.run(batch.feeds) for batch in batches}
+        return cls(session.inputs, session.outputs, answered)
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Return what was recorded for these feeds, which must be the very object."""

@@ -75,11 +75,13 @@ def meet_budget(
         max_float_percent=options.max_float_percent,
         timing=timing or UNTIMED,
     )
+    ray = calibrate_options.ray
+    few = _first(data, options.num_ranking_images)
     return tune(
         start,
         gate,
         _evaluator(artifact, data, task, options),
-        _evaluator(artifact, _first(data, options.num_ranking_images), task, options),
+        _evaluator(artifact, few, task, options, ray),
         material,
         progress,
         seconds=float("inf") if options.max_seconds is None else options.max_seconds,
@@ -87,7 +89,11 @@ def meet_budget(
 
 
 def _evaluator(
-    artifact: Artifact, images: list[Batch], task: TaskFactory | None, options: TuneOptions
+    artifact: Artifact,
+    images: list[Batch],
+    task: TaskFactory | None,
+    options: TuneOptions,
+    ray: str | None = None,
 ) -> Evaluator:
     """What measures candidates on `images`, against the network as it was given."""
     return Evaluator(
@@ -96,6 +102,7 @@ def _evaluator(
         ComparisonOptions(num_worst=0, make_task=task),
         directory=options.directory,
         parts=output_parts(artifact.source),
+        ray=ray,
     )
 
 

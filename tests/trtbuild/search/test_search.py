@@ -237,3 +237,21 @@ def test_the_dearest_layer_that_is_not_needed_goes_first() -> None:
         return "c" in names and ("a" in names or "b" in names)
 
     assert fewest_in_order(["b", "a", "c"], passes, costs) == ["a", "c"]
+
+
+def test_candidates_are_judged_on_ray_to_the_same_figures(ready) -> None:
+    pytest.importorskip("ray.util", reason="needs Ray")
+    import ray
+
+    gate = Gate(min_sqnr=44.0)
+    alone = search(ready, gate, max_float_percent=95.0)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        options = dataclasses.replace(OPTIONS, ray="")
+        few = TuneOptions(max_float_percent=95.0)
+        together = meet_budget(Candidate(ready), Images(0), gate, options, options=few)
+    finally:
+        ray.shutdown()
+    assert together.float_layers == alone.float_layers
+    assert together.met == alone.met
+    assert [step.sqnr_db for step in together.steps] == [step.sqnr_db for step in alone.steps]
