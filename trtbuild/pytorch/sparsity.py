@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
 from trtbuild.errors import OptionError
+from trtbuild.model.two_four import has_two_four, input_channel_axis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -407,26 +407,11 @@ def check_two_four(model: ir.Model) -> tuple[NodeSparsity, ...]:
     """Look for the pattern in every node with constant weights: Conv, ConvTranspose, Gemm, MatMul."""
     found = []
     for node in model.graph.all_nodes():
-        axis = _input_axis(node)
+        axis = input_channel_axis(node)
         weight = node.inputs[1] if axis is not None else None
         if axis is None or weight is None or weight.const_value is None:
             continue
         values = weight.const_value.numpy()
-        holds = values.shape[axis] % 4 == 0 and _has_pattern(values, axis)
+        holds = has_two_four(values, axis)
         found.append(NodeSparsity(str(node.name), node.op_type, holds, float((values == 0).mean())))
     return tuple(found)
-
-
-def _input_axis(node: ir.Node) -> int | None:
-    """The axis of a node's weight that its input channels lie on; None for other operators."""
-    if len(node.inputs) < 2:
-        return None
-    if node.op_type == "Gemm":
-        transposed = node.attributes.get("transB")
-        return 1 if transposed is not None and transposed.as_int() else 0
-    return {"Conv": 1, "ConvTranspose": 0, "MatMul": -2}.get(node.op_type)
-
-
-def _has_pattern(values: np.ndarray, axis: int) -> bool:
-    fours = np.moveaxis(values, axis, -1).reshape(-1, 4)
-    return bool(((fours != 0).sum(1) <= 2).all())

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.base import Availability, Engine
 from trtbuild.backends.tensorrt.apart import build_plan_apart
@@ -21,6 +21,7 @@ from trtbuild.backends.tensorrt.precision import (
 )
 from trtbuild.backends.tensorrt.profiles import profiles_for, values_for
 from trtbuild.backends.tensorrt.rtx import capabilities, check_rtx, notes, why_not_opened
+from trtbuild.backends.tensorrt.sparsity import sparsity_of
 from trtbuild.errors import MissingError, OptionError
 from trtbuild.files import place_file, write_bytes
 from trtbuild.model import input_specs, write_model
@@ -146,6 +147,10 @@ class TensorRTBackend:
             layers, verdict = self._look_into(built.file, precision, request, not_opened)
             engine = _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
         told = notes(tensorrt, options, int8=int8, fp16=request.fp16) if tensorrt.is_rtx else ()
+        if options.sparse:
+            sparsity = sparsity_of(precision.model, built.log.texts("INFO"), layers)
+            told = (*told, str(sparsity))
+            engine = _with_details(engine, sparsity=sparsity.to_json())
         if request.fp16:
             told = (*told, _HALF_FIGURES)
         return dataclasses.replace(engine, not_opened=not_opened, notes=told)
@@ -168,6 +173,10 @@ class TensorRTBackend:
             MissingError: TensorRT, the driver, a GPU or memory is missing.
         """
         return open_plan(path, self._opening, self._product)
+
+
+def _with_details(engine: Engine, **more: Any) -> Engine:
+    return dataclasses.replace(engine, details={**engine.details, **more})
 
 
 def _why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:

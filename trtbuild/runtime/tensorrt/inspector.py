@@ -73,6 +73,7 @@ class Layer:
         nodes: names of the ONNX nodes in it.
         inputs: what it reads.
         outputs: what it writes.
+        has_sparse_weights: whether its weights are 2:4 sparse, as TensorRT sees them.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Layer:
     nodes: tuple[str, ...] = ()
     inputs: tuple[LayerTensor, ...] = ()
     outputs: tuple[LayerTensor, ...] = ()
+    has_sparse_weights: bool = False
 
     @property
     def is_reformat(self) -> bool:
@@ -186,6 +188,7 @@ def _layer(entry: Mapping[str, Any] | str) -> Layer:
         nodes=_nodes(str(entry.get("Metadata") or ""), name),
         inputs=inputs,
         outputs=outputs,
+        has_sparse_weights=bool(entry.get("HasSparseWeights")),
     )
 
 
