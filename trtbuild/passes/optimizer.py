@@ -162,9 +162,8 @@ class _CheckedRun:
         while True:
             try:
                 model, log = self._attempt(schedule)
-                if self._is_untouched(model, log):
+                if not rolled_back and self._is_untouched(model, log):
                     log.comparison = "no pass has changed the network"
-                    log.rolled_back = rolled_back
                     return model, log
                 blamed = self._blame(schedule, model, log)
             except PassFailure as failure:

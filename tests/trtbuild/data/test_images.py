@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trtbuild.data import Preprocess, open_source
+from trtbuild.data import Preprocess, batches, open_source
 from trtbuild.data.image_files import images_below
 from trtbuild.errors import DataError
 from trtbuild.model.signature import TensorSpec
@@ -291,3 +291,22 @@ def test_an_image_beside_a_small_second_input(tmp_path):
     two = [spec(), TensorSpec("y", np.dtype(np.float32), ("N", 3, 4, 5))]
     with pytest.raises(DataError, match="--image-input"):
         open_source(str(tmp_path / "d.npz"), two, Preprocess())
+
+
+def test_batches_hold_images_in_order_however_many_are_decoded_ahead(tmp_path):
+    for number in range(23):
+        Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(tmp_path / f"{number:02}.png")
+    found = list(batches(opened(tmp_path), 4))
+    assert [len(batch.names) for batch in found] == [4, 4, 4, 4, 4, 3]
+    together = np.concatenate([batch.feeds["x"] for batch in found])
+    np.testing.assert_array_equal(together[:, 0, 0, 0], np.arange(23))
+
+
+def test_an_image_that_is_decoded_ahead_is_refused_in_its_turn(tmp_path):
+    for number in range(6):
+        Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(tmp_path / f"{number:02}.png")
+    (tmp_path / "04.png").write_bytes((tmp_path / "04.png").read_bytes()[:40])
+    found = batches(opened(tmp_path), 2)
+    assert next(found).names == ("00.png", "01.png")
+    with pytest.raises(DataError, match=r"'04\.png'"):
+        next(found)

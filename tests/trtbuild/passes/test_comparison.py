@@ -111,3 +111,45 @@ def test_an_initialiser_that_is_an_input_is_given_another_value_too():
     model.graph.inputs.append(model.graph.initializers["c"])
     result = optimize(model, OptimizeOptions(passes=[Freeze()]))
     assert [undone.name for undone in result.log.rolled_back] == ["freeze_input"]
+
+
+WIDE = 3000  # a matrix of so many rows and columns is dear to bring from memory
+DEAR = (
+    f"t (float[n,{WIDE}] x) => (float[n,{WIDE}] y) {{ m = MatMul(x, w) a = Mul(m, c) y = Relu(a) }}"
+)
+
+
+def dear():
+    factors = FACTORS[np.arange(WIDE) % SIZE]
+    return network(DEAR, {"w": np.eye(WIDE, dtype=np.float32), "c": factors})
+
+
+class ScaleFirst(Pass):
+    """Multiply a factor of a dear network by another one."""
+
+    name = "scale_first"
+    anchors = frozenset({"Mul"})
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def rewrite(self, node, edit):
+        old = node.inputs[1].const_value.numpy()
+        if old[0] != FACTORS[0]:
+            return None
+        new = old * np.float32(self.factor)
+        edit.rewire(node, 1, edit.constant(new, near=node, hint="c"))
+        return "scaled"
+
+
+@pytest.mark.parametrize(("factor", "taken"), [(1.00001, True), (1.5, False)])
+def test_a_network_that_is_dear_to_run_is_run_once(factor, taken):
+    options = OptimizeOptions(passes=[ScaleFirst(factor)], only=["scale_first"])
+    result = optimize(dear(), options)
+    assert result.log.comparison == ("compared on 1 random input (n = 2): all outputs")
+    assert (not result.log.rolled_back) is taken
+
+
+def test_a_dear_network_that_no_pass_has_changed_is_not_run():
+    result = optimize(dear(), OptimizeOptions(only=["remove_dropout"]))
+    assert result.log.comparison == "no pass has changed the network"

@@ -125,3 +125,12 @@ def test_closed_is_closed():
     isolated.close()
     with pytest.raises(ExecutionError, match="ended"):
         session.run({})
+
+
+def test_a_network_finds_the_weights_of_the_one_before_and_its_own():
+    first, second = (ir.tensor(np.array([value], np.float32), name="w") for value in (2, 5))
+    with IsolatedProcess() as isolated:
+        for weight, factor in ((first, 2), (first, 2), (second, 5), (first, 2)):
+            session = isolated.open(DOUBLE, {"w": weight})
+            found = session.run({"x": np.ones(1, np.float32)})
+            np.testing.assert_array_equal(found["y"], [factor])
