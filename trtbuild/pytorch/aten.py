@@ -75,12 +75,50 @@ def capture(module: nn.Module, inputs: BoundInputs, *, dynamic: bool = False) ->
                 break
             failures.append(f"{'strict' if strict else 'non-strict'}: {_cause(error)}")
     if refusal is not None:
-        return _with_bounds(module, inputs, refusal)
+        recurrent = any(isinstance(one, torch.nn.LSTM | torch.nn.GRU) for one in module.modules())
+        program = _with_open_length(module, inputs) if recurrent else None
+        return program if program is not None else _with_bounds(module, inputs, refusal)
     raise ModelError(
         "the module cannot be traced by torch.export; tried\n  " + "\n  ".join(failures) + "\n"
         "A branch or a size that depends on values has to be rewritten (torch.where, torch.cond), or "
         "taken out of the module."
     )
+
+
+@contextlib.contextmanager
+def open_lengths() -> Iterator[None]:
+    """Let torch trace recurrent layers over a length that is not known, as its own ONNX exporter does.
+
+    Otherwise it unrolls them step by step, for the length of the sample.
+    """
+    try:
+        from torch.export import _patches
+    except ImportError:  # before torch 2.10
+        yield
+        return
+    operators = (torch.ops.aten.lstm.input, torch.ops.aten.gru.input)
+    try:
+        with (
+            _patches.register_lstm_while_loop_decomposition(),
+            _patches.register_gru_while_loop_decomposition(),
+        ):
+            for one in operators:  # what an earlier trace found is remembered
+                one._dispatch_cache.clear()
+            yield
+    finally:
+        for one in operators:
+            one._dispatch_cache.clear()
+
+
+def _with_open_length(module: nn.Module, inputs: BoundInputs) -> ExportedProgram | None:
+    """Export with recurrent layers over an open length; None where that does not help."""
+    arguments, keywords = sample(inputs, seed=0)
+    shapes = _dynamic_shapes(inputs)
+    try:
+        with quiet(), open_lengths():
+            return torch.export.export(module, arguments, keywords, dynamic_shapes=shapes)
+    except Exception:  # noqa: BLE001 - torch raises everything; the first refusal is told
+        return None
 
 
 def _with_bounds(module: nn.Module, inputs: BoundInputs, refusal: Exception) -> ExportedProgram:

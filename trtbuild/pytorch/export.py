@@ -15,7 +15,7 @@ from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
 from trtbuild.progress import silent
 from trtbuild.pytorch.activations import find_activations
-from trtbuild.pytorch.aten import bounds, capture, quiet
+from trtbuild.pytorch.aten import bounds, capture, open_lengths, quiet
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
@@ -177,7 +177,7 @@ def _prepare(
 def _to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Model:
     """The model, its nodes and tensors named after the modules."""
     try:
-        with quiet():
+        with quiet(), open_lengths():
             exported = torch.onnx.export(
                 program, opset_version=max(opset, 18), dynamo=True, optimize=True, verbose=False
             )

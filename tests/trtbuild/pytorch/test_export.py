@@ -381,3 +381,29 @@ def test_nan_weights_are_refused() -> None:
         module.stem.weight[0, 0] = float("nan")
     with pytest.raises(ModelError, match=r"stem\.weight: NaN values"):
         export_onnx(module, [IMAGE])
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.first, self.out = nn.Linear(6, 8), nn.Linear(16, 3)
+        self.rnn = kind(8, 8, num_layers=2, batch_first=True, bidirectional=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.rnn(self.first(x))[0])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_the_length_of_a_recurrent_layer_may_be_dynamic(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = Recurrent(kind).eval()
+    result = export_onnx(module, [InputSpec((2, 5, 6), dynamic={0: "batch", 1: "time"})])
+    assert [str(dim) for dim in result.model.graph.inputs[0].shape] == ["batch", "time", "6"]
+    assert kind.__name__ in {node.op_type for node in result.model.graph}
+    session = onnxruntime.InferenceSession(ir.to_proto(result.model).SerializeToString())
+    x = torch.randn(3, 11, 6)
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        want = module(x).numpy()
+    # sums of 22 products of values below 1, over 11 steps, in float32
+    np.testing.assert_allclose(found, want, rtol=0, atol=1e-5)
