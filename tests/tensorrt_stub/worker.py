@@ -23,12 +23,13 @@ def main() -> None:
 
     major, minor, patch = (int(part) for part in tensorrt.__version__.split(".")[:3])
     library = ctypes.CDLL(f"libnvinfer.so.{major}")
+    left = LEFT.absolute()  # the build goes to a folder of its own
     world = install(library, major, major * 10000 + minor * 100 + patch)
 
     def at_step(step: int) -> None:
         if step == 0:  # it calibrates now
             return
-        LEFT.write_text(json.dumps(world.batches, default=list))
+        left.write_text(json.dumps(world.batches, default=list))
         if DIES in os.environ:
             os.kill(os.getpid(), signal.SIGSEGV)
 
