@@ -146,8 +146,7 @@ def look_at(name: str, make: Callable[[], Example], way: Way, *, build: bool) ->
             torch.manual_seed(0)
             export(make(), way, path)
         except Exception as error:  # noqa: BLE001  whatever packages raise: it is no fault of ours
-            said = " ".join(str(error).partition("[Caused by")[0].split())
-            row.unexported = f"{type(error).__name__}: {said[:120]}"
+            row.unexported = _why(error)
             return row
         try:
             row.nodes = len(load(path).source.graph)
@@ -158,6 +157,14 @@ def look_at(name: str, make: Callable[[], Example], way: Way, *, build: bool) ->
         except Exception as error:  # noqa: BLE001  one that is no TrtbuildError is a fault, too
             row.fault = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return row
+
+
+def _why(error: BaseException) -> str:
+    """What an exporter says, at the root and in short."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = " ".join(str(error).partition("[Caused by")[0].split())
+    return f"{type(error).__name__}: {said[:120]}"
 
 
 def _ask(row: Row, form: str, path: Path, *, build: bool) -> None:
