@@ -254,6 +254,26 @@ def shuffle(live: bool) -> Callable[[], nn.Module]:
     return build
 
 
+def shuffle_units() -> nn.Module:
+    """Two units of ShuffleNet V2: one half goes through a branch, both are joined and shuffled."""
+
+    def unit(branch: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        a, b = x.chunk(2, 1)
+        x = torch.cat((a, branch(b)), 1)
+        n, c, h, w = x.shape
+        return x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return m.head(m.after(unit(m.two, unit(m.one, m.stem(x)))))
+
+    def branch() -> nn.Module:
+        return nn.Sequential(conv(8, 8, 1), conv(8, 8, groups=8), conv(8, 8, 1))
+
+    return Net(
+        forward, stem=conv(3, 16), one=branch(), two=branch(), after=conv(16, 16), head=head(16)
+    )
+
+
 def channel_buffer() -> nn.Module:
     def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
         return m.head(m.after(m.stem(x) * m.gain))
@@ -532,6 +552,7 @@ CASES = [
     PruneCase("channel shuffle, stored sizes", shuffle(live=False), halved=("after.0",), kept={"stem.0": ""}),
     PruneCase("channel shuffle, live sizes", shuffle(live=True), halved=("after.0",),
               kept={"stem.0": "computes something else"}),
+    PruneCase("ShuffleNet units", shuffle_units, halved=("after.0", "one.0.0", "two.0.0")),
     PruneCase("channel-wise buffer", channel_buffer, halved=("after.0",),
               kept={"stem.0": "does not run without them"}),
     PruneCase("functional conv with a raw weight", RawWeight, halved=("after.0",),

@@ -37,6 +37,7 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
     def __init__(self) -> None:
         super().__init__()
         self.sliced: set[Any] = set()
+        self.sliced_alike: dict[nn.Module, tuple[int, list[nn.Module]]] = {}
 
     def _build_dependency(self, module2node: Any) -> None:
         super()._build_dependency(module2node)
@@ -48,6 +49,16 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
             sizes = {end - start for start, end in _all_bounds(module_or_node)}
             return sizes.pop() if len(sizes) == 1 else None
         return super().get_out_channels(module_or_node)
+
+    def get_in_channels(self, module_or_node: Any) -> Any:
+        """Return the channels that a module or node reads; of what cuts them into pieces, all of them."""
+        if module_or_node in self.sliced:
+            operator = module_or_node.module
+            if isinstance(operator, tp.ops._SplitOp):
+                return sum(operator.split_sizes)
+            count, _ = self.sliced_alike[operator]
+            return count * self.get_out_channels(module_or_node)
+        return super().get_in_channels(module_or_node)
 
 
 @contextlib.contextmanager
