@@ -38,7 +38,7 @@ from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.plan import PlacementRequest
 from trtbuild.quantization import watched_tensors
-from trtbuild.recipe import DataRecipe
+from trtbuild.recipes import DataRecipe
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.choose_ranges import choose_ranges

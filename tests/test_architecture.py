@@ -31,9 +31,7 @@ LAYERS = (
     *("passes", "pytorch", "calibration", "quantization", "migration", "backends"),
     *("verification", "latency", "search"),
     *(
-        "recipe",
-        "comparison_recipes",
-        "training_recipes",
+        "recipes",
         "manifest",
         "result",
         "next_step",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.options.fields import Kind
 from trtbuild.options.keywords import keywords_of
-from trtbuild.recipe import EngineRecipe
+from trtbuild.recipes import EngineRecipe
 
 if TYPE_CHECKING:
     from trtbuild.options.fields import OptionField

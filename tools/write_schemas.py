@@ -17,7 +17,8 @@ from trtbuild.cli import failure
 from trtbuild.diff import compare as diff
 from trtbuild.enums import StrEnum
 from trtbuild.files import make_directory, write_text
-from trtbuild.jobs import advise, bench, check, compress_record, fleet, verify
+from trtbuild.jobs import advise, bench, check, fleet, verify
+from trtbuild.jobs.compress import record as compress_record
 from trtbuild.latency import baseline, layer_times
 from trtbuild.latency.conditions import Conditions, Device
 from trtbuild.latency.regress import LatencyVerdict

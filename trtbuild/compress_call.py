@@ -14,14 +14,14 @@ from trtbuild.errors import OptionError
 from trtbuild.options.keywords import recipe_values
 from trtbuild.options.values import make
 from trtbuild.progress import Progress, silent
-from trtbuild.training_recipes import CompressRecipe
+from trtbuild.recipes import CompressRecipe
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
     from trtbuild.jobs.compress import CompressOutcome
-    from trtbuild.jobs.compress_record import Compression
+    from trtbuild.jobs.compress.record import Compression
     from trtbuild.options.data import Data
     from trtbuild.report.model import Report
 

@@ -33,7 +33,7 @@ from trtbuild.verification.ruling import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from trtbuild.recipe import EngineRecipe, VerifyRecipe
+    from trtbuild.recipes import EngineRecipe, VerifyRecipe
     from trtbuild.result import EngineResult
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict

@@ -18,7 +18,7 @@ from trtbuild.latency.stats import summarize
 from trtbuild.options.keywords import recipe_values
 from trtbuild.options.values import make, merge
 from trtbuild.progress import Progress, silent
-from trtbuild.recipe import EngineRecipe
+from trtbuild.recipes import EngineRecipe
 from trtbuild.result import FLOAT
 
 if TYPE_CHECKING:

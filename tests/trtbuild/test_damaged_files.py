@@ -38,7 +38,7 @@ from trtbuild.options.data import DataRecipe
 from trtbuild.options.measure import MeasureOptions
 from trtbuild.options.preprocess import Preprocess, read_preprocess
 from trtbuild.options.values import make, read_file, read_table
-from trtbuild.recipe import BenchRecipe, CalibrateRecipe, CalibrationFiles, VerifyRecipe
+from trtbuild.recipes import BenchRecipe, CalibrateRecipe, CalibrationFiles, VerifyRecipe
 from trtbuild.records import dumps
 from trtbuild.report.accuracy import verification_report
 from trtbuild.runtime.tensorrt.inspector import read_layers

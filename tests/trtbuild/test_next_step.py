@@ -23,7 +23,7 @@ from trtbuild.options.data import DataRecipe
 from trtbuild.options.effort import Effort
 from trtbuild.options.preprocess import Preprocess
 from trtbuild.options.values import to_table
-from trtbuild.recipe import EngineRecipe
+from trtbuild.recipes import EngineRecipe
 from trtbuild.verification.gate import Gate
 from trtbuild.verification.intervals import Estimate
 from trtbuild.verification.layers import ActivationError, LayerReport

@@ -15,7 +15,7 @@ from trtbuild.jobs.bench import bench
 from trtbuild.jobs.calibrate import calibrate_file
 from trtbuild.jobs.verify import verify
 from trtbuild.options.measure import MeasureOptions
-from trtbuild.recipe import CalibrateRecipe, CalibrationFiles
+from trtbuild.recipes import CalibrateRecipe, CalibrationFiles
 from trtbuild.result import ENGINE
 
 FEATURES, HIDDEN = 24, 16

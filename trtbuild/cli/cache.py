@@ -9,8 +9,7 @@ import click
 from trtbuild.cli.help import ListingGroup, SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
-from trtbuild.comparison_recipes import CacheDiffRecipe
-from trtbuild.recipe import ConvertRecipe
+from trtbuild.recipes import CacheDiffRecipe, ConvertRecipe
 
 __all__ = ["command"]
 

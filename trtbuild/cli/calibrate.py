@@ -11,7 +11,7 @@ from trtbuild.cli.help import ListingGroup, SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, page_option
-from trtbuild.recipe import CalibrateRecipe, CalibrationFiles
+from trtbuild.recipes import CalibrateRecipe, CalibrationFiles
 
 if TYPE_CHECKING:
     from trtbuild.jobs.calibrate import CalibrateResult

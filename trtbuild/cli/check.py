@@ -10,7 +10,7 @@ from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
-from trtbuild.recipe import CheckRecipe
+from trtbuild.recipes import CheckRecipe
 
 __all__ = ["command"]
 

@@ -10,7 +10,7 @@ from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, page_option
-from trtbuild.comparison_recipes import DiffRecipe
+from trtbuild.recipes import DiffRecipe
 
 __all__ = ["command"]
 

@@ -14,7 +14,7 @@ from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
 from trtbuild.options.values import names_function, to_table
-from trtbuild.recipe import EngineRecipe
+from trtbuild.recipes import EngineRecipe
 
 if TYPE_CHECKING:
     from trtbuild.jobs.paths import Besides

@@ -10,7 +10,7 @@ from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.errors import OptionError
-from trtbuild.recipe import OptimizeRecipe
+from trtbuild.recipes import OptimizeRecipe
 
 __all__ = ["command"]
 

@@ -9,7 +9,7 @@ import click
 from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
-from trtbuild.recipe import PruneRecipe
+from trtbuild.recipes import PruneRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

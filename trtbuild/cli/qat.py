@@ -9,7 +9,7 @@ import click
 from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
-from trtbuild.recipe import QatRecipe
+from trtbuild.recipes import QatRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

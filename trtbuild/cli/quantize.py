@@ -10,7 +10,7 @@ import click
 from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
-from trtbuild.recipe import QuantizeRecipe
+from trtbuild.recipes import QuantizeRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from trtbuild.errors import OptionError
 from trtbuild.files import write_text
 from trtbuild.options.values import names_function
 from trtbuild.pytorch.spec import ModuleSource
-from trtbuild.recipe import VerifyRecipe
+from trtbuild.recipes import VerifyRecipe
 from trtbuild.records import dumps
 
 __all__ = ["command"]

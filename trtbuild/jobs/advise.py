@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from trtbuild.calibration.advice import Views
     from trtbuild.data import Source
     from trtbuild.jobs.paths import Besides
-    from trtbuild.recipe import AdviseRecipe
+    from trtbuild.recipes import AdviseRecipe
 
 __all__ = ["DataAdvice", "advise"]
 

@@ -33,7 +33,7 @@ from trtbuild.latency.stats import summarize
 from trtbuild.machine import package_versions
 from trtbuild.model import fixed_batch, with_batch_axes
 from trtbuild.progress import Progress, silent
-from trtbuild.recipe import BenchRecipe
+from trtbuild.recipes import BenchRecipe
 from trtbuild.records import encode
 from trtbuild.runtime.onnxruntime_profile import ProfiledNetwork
 from trtbuild.runtime.tensorrt import TensorRTSession

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import Backend
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.tensorrt import TensorRTOptions
-    from trtbuild.recipe import EngineRecipe
+    from trtbuild.recipes import EngineRecipe
 
 __all__ = [
     "build_inputs",

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from trtbuild.comparison_recipes import CacheDiffRecipe
     from trtbuild.migration import Migration
     from trtbuild.quantization.half import KeptFloat
-    from trtbuild.recipe import ConvertRecipe
+    from trtbuild.recipes import CacheDiffRecipe, ConvertRecipe
 
 __all__ = ["CacheDiff", "Converted", "compare_caches", "convert", "read_cache"]
 

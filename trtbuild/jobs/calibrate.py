@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import EarlyStop
     from trtbuild.data import DataAccount
     from trtbuild.jobs.paths import Besides, Inputs
-    from trtbuild.recipe import CalibrateRecipe, CalibrationFiles
+    from trtbuild.recipes import CalibrateRecipe, CalibrationFiles
 
 __all__ = ["CalibrateResult", "calibrate_file", "merge_parts"]
 

@@ -29,7 +29,7 @@ from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtbuild.recipe import CheckRecipe
+    from trtbuild.recipes import CheckRecipe
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = [

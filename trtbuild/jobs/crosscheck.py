@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from calibrators import Crosscheck
     from trtbuild.calibration.thresholds import Thresholds
-    from trtbuild.comparison_recipes import CrosscheckRecipe
     from trtbuild.plots.data import Plot
+    from trtbuild.recipes import CrosscheckRecipe
 
 __all__ = ["CrosscheckResult", "crosscheck_files"]
 

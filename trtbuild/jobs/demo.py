@@ -26,7 +26,7 @@ from trtbuild.options.data import DataRecipe
 from trtbuild.options.preprocess import Preprocess
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.progress import Progress, silent
-from trtbuild.recipe import EngineRecipe
+from trtbuild.recipes import EngineRecipe
 from trtbuild.runtime.tensorrt.versions import RTX, installed
 from trtbuild.verification.gate import Gate
 

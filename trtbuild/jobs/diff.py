@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from trtbuild.comparison_recipes import DiffRecipe
     from trtbuild.diff.compare import EngineDiff
     from trtbuild.jobs.paths import Besides
     from trtbuild.latency.layer_times import LayerTimes
     from trtbuild.manifest import Manifest
     from trtbuild.options.tensorrt import OpenOptions
+    from trtbuild.recipes import DiffRecipe
 
 __all__ = ["diff_engines"]
 

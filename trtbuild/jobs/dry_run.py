@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from trtbuild.jobs.incoming import Arrival
     from trtbuild.jobs.paths import Besides
-    from trtbuild.recipe import EngineRecipe
+    from trtbuild.recipes import EngineRecipe
 
 __all__ = ["BuildPlan", "plan_build"]
 

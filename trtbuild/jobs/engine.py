@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import Backend, Engine
     from trtbuild.data import Batch
     from trtbuild.jobs.paths import Besides
-    from trtbuild.recipe import EngineRecipe
+    from trtbuild.recipes import EngineRecipe
     from trtbuild.runtime.session import Feeds, Session
     from trtbuild.search.budget import Tuned
     from trtbuild.search.candidate import Candidate

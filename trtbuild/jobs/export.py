@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.cost import LayerTime
     from trtbuild.pytorch.export import ExportResult
     from trtbuild.pytorch.spec import ExportSpec
-    from trtbuild.recipe import EngineRecipe
+    from trtbuild.recipes import EngineRecipe
 
 __all__ = ["export", "export_details", "layer_times", "module_values", "with_export"]
 

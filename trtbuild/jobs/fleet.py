@@ -18,7 +18,7 @@ from trtbuild.latency.stats import summarize
 from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE
 from trtbuild.options.values import make, merge, read_table
 from trtbuild.progress import Progress, silent
-from trtbuild.recipe import CalibrateRecipe, CalibrationFiles, EngineRecipe
+from trtbuild.recipes import CalibrateRecipe, CalibrationFiles, EngineRecipe
 from trtbuild.records import dumps, encode
 from trtbuild.result import ENGINE
 from trtbuild.runtime.ray_cluster import joined

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.data import DataPlan
     from trtbuild.progress import Progress
-    from trtbuild.recipe import EngineRecipe
+    from trtbuild.recipes import EngineRecipe
 
 __all__ = ["Arrival", "arrival", "with_gaps_filled"]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trtbuild.data import DataPlan, DataRecipe
     from trtbuild.model.signature import TensorSpec
     from trtbuild.plan import Group
-    from trtbuild.recipe import EngineRecipe
+    from trtbuild.recipes import EngineRecipe
     from trtbuild.result import EngineResult
 
 __all__ = ["write_manifest"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbuild.passes import OptimizeResult
-    from trtbuild.recipe import OptimizeRecipe
+    from trtbuild.recipes import OptimizeRecipe
 
 __all__ = ["OptimizedFile", "optimize_file"]
 

@@ -14,7 +14,7 @@ from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, PruneSpec, with_ax
 if TYPE_CHECKING:
     from trtbuild.pytorch import LoadedModule
     from trtbuild.pytorch.prune import PruneGroup, PruneReport
-    from trtbuild.recipe import PruneRecipe
+    from trtbuild.recipes import PruneRecipe
 
 __all__ = ["PruneOutcome", "channel_groups", "prune"]
 

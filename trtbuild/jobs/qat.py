@@ -19,7 +19,7 @@ from trtbuild.plan import PlacementRequest
 from trtbuild.plugins import FOREIGN_ERRORS, import_named, in_one_line
 from trtbuild.progress import Progress, silent
 from trtbuild.pytorch.spec import with_axes
-from trtbuild.recipe import EngineRecipe
+from trtbuild.recipes import EngineRecipe
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.target import TARGETS
 from trtbuild.verification.compare import compare_each
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from trtbuild.artifact import Artifact
     from trtbuild.data import DataPlan
-    from trtbuild.recipe import QatRecipe
+    from trtbuild.recipes import QatRecipe
     from trtbuild.verification.compare import Comparison
 
 __all__ = ["BEFORE", "TRAINED", "QatOutcome", "qat"]

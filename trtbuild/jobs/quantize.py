@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from trtbuild.artifact import Record
     from trtbuild.plan import Decision, Placement
-    from trtbuild.recipe import QuantizeRecipe
+    from trtbuild.recipes import QuantizeRecipe
 
 __all__ = ["QuantizedFile", "decide", "quantize_file"]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.data import DataPlan
     from trtbuild.progress import Progress
-    from trtbuild.recipe import EngineRecipe
+    from trtbuild.recipes import EngineRecipe
     from trtbuild.verification.chance import LabelCheck
 
 __all__ = ["are_chosen", "int8_candidate", "observed_tensors", "with_portable_choice"]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.comparison_recipes import DiffRecipe
 from trtbuild.errors import InputError
 from trtbuild.files import file_digest
 from trtbuild.jobs.diff import diff_engines
@@ -16,7 +15,7 @@ from trtbuild.jobs.paths import Besides
 from trtbuild.manifest import read_manifest
 from trtbuild.options.values import make, merge, read_table
 from trtbuild.progress import Progress, silent
-from trtbuild.recipe import EngineRecipe
+from trtbuild.recipes import DiffRecipe, EngineRecipe
 from trtbuild.records import encode
 from trtbuild.runtime.tensorrt.versions import TENSORRT
 

@@ -13,7 +13,7 @@ from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.model import input_specs, read_model
 from trtbuild.options.fields import Kind, OptionField, groups_of, options_of
 from trtbuild.options.values import ENABLED, FILE, default_text, written
-from trtbuild.recipe import EngineRecipe
+from trtbuild.recipes import EngineRecipe
 from trtbuild.toml_files import quoted
 from trtbuild.visible import visible
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from trtbuild.artifact import Artifact
     from trtbuild.latency.measure import Samples
-    from trtbuild.recipe import EngineRecipe
+    from trtbuild.recipes import EngineRecipe
     from trtbuild.runtime.session import Session
     from trtbuild.verification.compare import Comparison
 

@@ -12,7 +12,7 @@ from trtbuild.target import COMMON, FOR_RTX, TARGETS, installed_target
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trtbuild.recipe import EngineRecipe, QuantizeRecipe
+    from trtbuild.recipes import EngineRecipe, QuantizeRecipe
     from trtbuild.target import Target
 
 __all__ = ["engine_request", "engine_target", "quantize_request"]

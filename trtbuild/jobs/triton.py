@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.manifest import Manifest
-    from trtbuild.recipe import TritonRecipe
+    from trtbuild.recipes import TritonRecipe
     from trtbuild.runtime.recorded import EngineRecord
 
 __all__ = ["TritonEntry", "export_triton"]

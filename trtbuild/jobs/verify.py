@@ -22,7 +22,7 @@ from trtbuild.model.parts import output_parts
 from trtbuild.next_step import after_verify
 from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
 from trtbuild.progress import Progress, silent
-from trtbuild.recipe import VerifyRecipe
+from trtbuild.recipes import VerifyRecipe
 from trtbuild.records import decode, encode, load_object
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import Culprits, find_culprits

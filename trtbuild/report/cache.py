@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibrators.cache import CalibrationCache
-    from trtbuild.comparison_recipes import CacheDiffRecipe
     from trtbuild.jobs.cache import CacheDiff, Converted
     from trtbuild.migration import Migration
+    from trtbuild.recipes import CacheDiffRecipe
     from trtbuild.report.model import Block
 
 __all__ = ["cache_report", "conversion_report", "diff_report"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.jobs.compress_record import FILE, SCHEMA, TITLES, VERSION
+from trtbuild.jobs.compress.record import FILE, SCHEMA, TITLES, VERSION
 from trtbuild.plots.data import Path, Stop
 from trtbuild.records import encode
 from trtbuild.report.model import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from trtbuild.jobs.compress import CompressOutcome
-    from trtbuild.jobs.compress_record import Compression, CompressionPoint
+    from trtbuild.jobs.compress.record import Compression, CompressionPoint
     from trtbuild.report.model import Block
 
 __all__ = ["compress_report"]

@@ -20,8 +20,8 @@ from tests.command import trtbuild  # noqa: E402
 from tools.write_schemas import schemas  # noqa: E402
 from trtbuild import OptionError, compress  # noqa: E402
 from trtbuild.cli.main import run  # noqa: E402
-from trtbuild.jobs.compress_plan import Kind, is_due, plan_steps, verdict_of  # noqa: E402
-from trtbuild.jobs.compress_record import Compression, CompressionPoint, CompressionStep  # noqa: E402
+from trtbuild.jobs.compress.plan import Kind, is_due, plan_steps, verdict_of  # noqa: E402
+from trtbuild.jobs.compress.record import Compression, CompressionPoint, CompressionStep  # noqa: E402
 from trtbuild.pytorch import InputSpec  # noqa: E402
 from trtbuild.pytorch.inputs import bind_inputs  # noqa: E402
 from trtbuild.pytorch.prune import prune_channels  # noqa: E402

@@ -1,12 +1,12 @@
-"""Recipes of the commands that let the user's own function train a module."""
+"""Recipes of the jobs that start from a PyTorch module: prune, train, train with rounding, compress."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from trtbuild.backends import AUTO
-from trtbuild.backends.base import Backend  # noqa: TC001  options are read off the types
+from trtbuild.backends.base import Backend
 from trtbuild.options.calibrate import CalibrateOptions
 from trtbuild.options.data import DataRecipe
 from trtbuild.options.effort import Effort
@@ -15,13 +15,64 @@ from trtbuild.options.measure import MeasureOptions
 from trtbuild.options.training import Allowance, TrainOptions
 from trtbuild.plugins import BACKEND
 from trtbuild.pytorch.spec import PRUNES, InputSpec, ModuleSource, PruneSpec, parse_input
+from trtbuild.recipes.texts import AXES, FLOAT, FRESH, INPUT, TARGET
 from trtbuild.target import TARGETS
 
-__all__ = ["CompressRecipe", "TuneRecipe"]
+__all__ = ["CompressRecipe", "PruneRecipe", "QatRecipe", "TuneRecipe"]
 
-_INPUT = "[name:]dims[:dtype][:low..high], for example 1x3x224x224. Repeatable."
-_AXES = "batch, or [input:]axis=name,... for other axes. Repeatable."
-_FRESH = "Begin anew: an unfinished run in the folder is not continued."
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRecipe:
+    """A PyTorch module and the channels that go; `output` is for weights and history."""
+
+    source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
+    inputs: tuple[InputSpec, ...] = option(
+        (), INPUT,
+        flag="--input", metavar="SPEC", parse=parse_input, write=str,
+    )  # fmt: skip
+    dynamic: tuple[str, ...] = option((), AXES, metavar="AXES")
+    prune: PruneSpec | None = group(
+        PruneSpec, "Pruning", optional=True, needs=PRUNES,
+        otherwise={"ratio": 0.0},
+    )  # fmt: skip
+    backend: str | Backend = option(
+        AUTO, "What times for --prune-latency: tensorrt, onnxruntime, auto, or your own, module:class.",
+        plugin=BACKEND, takes_objects=True,
+    )  # fmt: skip
+    output: Path = option(
+        Path("pruned"),
+        "Folder for weights and history; made if absent.",
+        short="-o",
+        essential=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QatRecipe:
+    """A PyTorch module, what trains it with rounding, and what its thresholds come from."""
+
+    source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
+    inputs: tuple[InputSpec, ...] = option(
+        (), INPUT,
+        flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True,
+    )  # fmt: skip
+    dynamic: tuple[str, ...] = option((), AXES, metavar="AXES")
+    train: str = option(
+        MISSING, "package.module:function or script.py:function: gets the module, and trains it in place.",
+        metavar="FUNCTION", essential=True,
+    )  # fmt: skip
+    data: DataRecipe = group(DataRecipe, "Data")
+    calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
+    float_patterns: tuple[str, ...] = option(
+        (), FLOAT, flag="--float", metavar="PATTERN", essential=True
+    )
+    target: str | None = option(
+        None, TARGET, choices=tuple(TARGETS), when_absent="what is installed"
+    )
+    batch_size: int = option(8, "Samples a run, where the network leaves it open.", low=1)
+    output: Path = option(
+        Path("qat"), "Folder for the networks; made if absent.", short="-o", essential=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +81,16 @@ class TuneRecipe:
 
     source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
     inputs: tuple[InputSpec, ...] = option(
-        (), _INPUT, flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True
+        (), INPUT, flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True
     )
-    dynamic: tuple[str, ...] = option((), _AXES, metavar="AXES", essential=True)
+    dynamic: tuple[str, ...] = option((), AXES, metavar="AXES", essential=True)
     training: TrainOptions = group(TrainOptions, "Training", required=True)
     teacher: Path | None = option(
         None, "Checkpoint of the dense module: the function gets that module, too, as teacher.",
         metavar="PATH", essential=True,
     )  # fmt: skip
     allowance: Allowance = group(Allowance, "Limits")
-    fresh: bool = option(False, _FRESH, essential=True)
+    fresh: bool = option(False, FRESH, essential=True)
     output: Path = option(
         Path("tuned"), "Folder for the run; made if absent.", short="-o", essential=True
     )
@@ -51,9 +102,9 @@ class CompressRecipe:
 
     source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
     inputs: tuple[InputSpec, ...] = option(
-        (), _INPUT, flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True
+        (), INPUT, flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True
     )
-    dynamic: tuple[str, ...] = option((), _AXES, metavar="AXES", essential=True)
+    dynamic: tuple[str, ...] = option((), AXES, metavar="AXES", essential=True)
     training: TrainOptions = group(TrainOptions, "Training", required=True)
     teacher: bool = option(
         False,
@@ -75,11 +126,11 @@ class CompressRecipe:
         essential=True,
     )  # fmt: skip
     float_patterns: tuple[str, ...] = option(
-        (), "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable.",
+        (), FLOAT,
         flag="--float", metavar="PATTERN",
     )  # fmt: skip
     target: str | None = option(
-        None, "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float.",
+        None, TARGET,
         choices=tuple(TARGETS), when_absent="that of the backend",
     )  # fmt: skip
     backend: str | Backend = option(
@@ -92,7 +143,7 @@ class CompressRecipe:
         help="Measure the latency of every tuned module and engine, at the batch of --input.",
         otherwise={"duration_ms": 1000.0},
     )  # fmt: skip
-    fresh: bool = option(False, _FRESH, essential=True)
+    fresh: bool = option(False, FRESH, essential=True)
     output: Path = option(
         Path("compressed"), "Folder for the run; made if absent.", short="-o", essential=True
     )

@@ -10,7 +10,7 @@ from trtbuild.enums import StrEnum
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtbuild.jobs.compress_record import Compression, CompressionPoint
+    from trtbuild.jobs.compress.record import Compression, CompressionPoint
 
 __all__ = [
     "Kind",

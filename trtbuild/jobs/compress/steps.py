@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.backends import choose_backend
 from trtbuild.errors import BudgetError, OptionError
 from trtbuild.files import make_directory
-from trtbuild.jobs.compress_plan import base_round
-from trtbuild.jobs.compress_record import CompressionPoint, CompressionStep
+from trtbuild.jobs.compress.plan import base_round
+from trtbuild.jobs.compress.record import CompressionPoint, CompressionStep
 from trtbuild.jobs.module_latency import (
     LOADED,
     latency_share,
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from trtbuild.jobs.compress_plan import Step
-    from trtbuild.jobs.compress_record import Compression
+    from trtbuild.jobs.compress.plan import Step
+    from trtbuild.jobs.compress.record import Compression
     from trtbuild.pytorch.spec import InputSpec, ModuleSource, PruneSpec
+    from trtbuild.recipes import CompressRecipe
     from trtbuild.runtime.session import Session
-    from trtbuild.training_recipes import CompressRecipe
 
 __all__ = [
     "Held",

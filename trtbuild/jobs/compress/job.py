@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.backends import choose_backend
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files
-from trtbuild.jobs.compress_build import build_step
-from trtbuild.jobs.compress_plan import (
+from trtbuild.jobs.compress.build import build_step
+from trtbuild.jobs.compress.plan import (
     Kind,
     Step,
     chosen_round,
@@ -19,8 +19,8 @@ from trtbuild.jobs.compress_plan import (
     plan_steps,
     verdict_of,
 )
-from trtbuild.jobs.compress_record import FILE, Compression, CompressionStep, begin, write_record
-from trtbuild.jobs.compress_steps import (
+from trtbuild.jobs.compress.record import FILE, Compression, CompressionStep, begin, write_record
+from trtbuild.jobs.compress.steps import (
     Held,
     Setting,
     load_step,
@@ -34,7 +34,7 @@ from trtbuild.jobs.paths import Besides, check_paths, data_inputs, named_inputs
 from trtbuild.options.values import to_table
 from trtbuild.progress import Progress, silent
 from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, with_axes
-from trtbuild.training_recipes import CompressRecipe, TuneRecipe
+from trtbuild.recipes import CompressRecipe, TuneRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

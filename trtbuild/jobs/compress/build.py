@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from trtbuild.backends import choose_backend
 from trtbuild.files import make_directory
-from trtbuild.jobs.compress_record import CompressionPoint, CompressionStep
-from trtbuild.jobs.compress_steps import (
+from trtbuild.jobs.compress.record import CompressionPoint, CompressionStep
+from trtbuild.jobs.compress.steps import (
     Held,
     Setting,
     as_module,
@@ -24,7 +24,7 @@ from trtbuild.jobs.export import with_export
 from trtbuild.jobs.module_latency import opened_float, sample_feeds, timed_against
 from trtbuild.model import read_model
 from trtbuild.pytorch.spec import ExportSpec
-from trtbuild.recipe import EngineRecipe
+from trtbuild.recipes import EngineRecipe
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.groups import with_weights_only
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from trtbuild.jobs.compress_plan import Step
-    from trtbuild.jobs.compress_record import Compression
+    from trtbuild.jobs.compress.plan import Step
+    from trtbuild.jobs.compress.record import Compression
     from trtbuild.jobs.module_latency import Timed
     from trtbuild.result import EngineResult
     from trtbuild.runtime.session import Session

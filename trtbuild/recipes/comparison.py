@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - options are made of the types
+from pathlib import Path
 
 from trtbuild.options.fields import group, option
 from trtbuild.options.tensorrt import OpenOptions

@@ -1,0 +1,91 @@
+"""Recipes of the jobs that calibrate, or look at what there is to calibrate on."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+from trtbuild.errors import OptionError
+from trtbuild.options.calibrate import AS_TENSORRT, METHOD_NAMES, CalibrateOptions
+from trtbuild.options.data import DataRecipe
+from trtbuild.options.fields import group, option
+from trtbuild.plugins import CALIBRATOR
+from trtbuild.recipes.texts import JUDGES
+
+__all__ = ["AdviseRecipe", "CalibrateRecipe", "CalibrationFiles"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationFiles:
+    """Where a calibration goes."""
+
+    output: Path = option(MISSING, "Calibration file to write.", short="-o", essential=True)
+    cache: Path | None = option(
+        None, "Write the same scales as a TensorRT calibration cache.", essential=True
+    )
+    tensorrt_version: str = option(
+        "10.16.1", "In the cache's header; TensorRT skips other versions."
+    )
+    plot: Path | None = option(
+        None, "Draw every tensor's histogram with the thresholds of all methods.", metavar="DIR",
+        essential=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateRecipe:
+    """Which network is calibrated, on what.
+
+    Attributes:
+        model: float ONNX file.
+    """
+
+    model: Path
+    data: DataRecipe = group(DataRecipe, "Data", file_only=JUDGES)
+    calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
+    batch_size: int = option(
+        8, "Matters to entropy-tensorrt alone: no other rule depends on it.", low=1
+    )
+    all_tensors: bool = option(
+        False,
+        "Observe every float tensor of the graph as given, as TensorRT 10 does.",
+        essential=True,
+    )
+    shard: str | None = option(
+        None,
+        "Only part I of N of the data; merge the parts afterwards.",
+        metavar="I/N",
+        essential=True,
+    )
+    files: CalibrationFiles = group(CalibrationFiles, "Files", required=True)
+
+    def __post_init__(self) -> None:
+        if self.shard is not None and self.calibrate.method == AS_TENSORRT:
+            raise OptionError(
+                f"{AS_TENSORRT} depends on the order of all batches, so it has no parts to merge; use "
+                "entropy, or leave --shard out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviseRecipe:
+    """Calibration data to be looked at, and the network that it is for.
+
+    Attributes:
+        model: float ONNX file.
+    """
+
+    model: Path
+    data: DataRecipe = group(DataRecipe, "Data", file_only=JUDGES)
+    method: str | None = option(
+        None, "Rule whose thresholds a subset has to give.", flag="--calibrator", metavar="NAME",
+        choices=METHOD_NAMES, plugin=CALIBRATOR, when_absent="entropy", essential=True,
+    )  # fmt: skip
+    within: float = option(
+        0.01, "Share to which a subset has to give the thresholds of all, where others are not as good.",
+        low=0.0, high=1.0, essential=True,
+    )  # fmt: skip
+    subset: Path | None = option(
+        None, "Write the few samples that suffice: .npz as the network takes them, .txt their names.",
+        essential=True,
+    )  # fmt: skip

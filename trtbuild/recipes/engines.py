@@ -1,0 +1,192 @@
+"""Recipes of the jobs that build, judge and time engines."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtbuild.backends import AUTO
+from trtbuild.backends.base import Backend
+from trtbuild.options.calibrate import CalibrateOptions
+from trtbuild.options.compare import ComparisonOptions, Diagnosis, TaskOptions
+from trtbuild.options.data import DataRecipe
+from trtbuild.options.effort import Effort
+from trtbuild.options.fields import group, option
+from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT, MeasureOptions
+from trtbuild.options.optimize import OptimizeOptions
+from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
+from trtbuild.options.training import parse_stage_drop, stage_drop_text
+from trtbuild.options.tune import TuneOptions
+from trtbuild.plugins import BACKEND
+from trtbuild.pytorch.spec import ExportSpec, ModuleSource
+from trtbuild.recipes.texts import FLOAT, JUDGES, STRICT, TARGET, TOO_FEW
+from trtbuild.target import TARGETS
+from trtbuild.verification.gate import Gate
+
+if TYPE_CHECKING:
+    from trtbuild.artifact import Record
+
+__all__ = ["BenchRecipe", "EngineRecipe", "VerifyRecipe"]
+
+_STRICT_ENGINE = f"{STRICT} {TOO_FEW}"
+_GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
+
+
+def _batch_sizes(text: str) -> int:
+    try:
+        size = int(text)
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise ValueError(
+            f"cannot be '{text}': a batch has at least one sample; write for example 1,8,32"
+        )
+    return size
+
+
+@dataclass(frozen=True)
+class EngineRecipe:
+    """Everything that makes an engine.
+
+    Attributes:
+        export: the way from a PyTorch module to `model`; None where `model` is there already.
+        earlier: what was done to the network before, such as its export; goes into the manifest.
+        loaded: the module as it was loaded, where less of it is built; every figure counts from it.
+    """
+
+    model: Path = option(MISSING, "The float network, an ONNX file.", argument=True)
+    output: Path = option(
+        Path("out"), "Folder for the results; made if absent.", short="-o", essential=True
+    )
+    int8: bool = option(
+        True, "Build in INT8.", when_absent="none; say --int8, --fp16, or both", essential=True
+    )
+    fp16: bool = option(False, "What is not INT8 runs in FP16; TensorRT alone.", essential=True)
+    weights_only: bool = option(
+        False, "Weights alone are in INT8, everything computes in float: a smaller file, no faster engine.",
+    )  # fmt: skip
+    quantized: bool = option(
+        False, "The network is quantized already (QAT, other tools): keep its scales. Such a network is "
+        "recognised, too; this makes sure.",
+    )  # fmt: skip
+    float_model: Path | None = option(
+        None, "The float network that a quantized one is judged against.",
+        when_absent="the quantized one without Q/DQ",
+    )  # fmt: skip
+    data: DataRecipe = group(DataRecipe, "Data")
+    calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
+    calibration: Path | None = option(None, "Use these ranges; do not calibrate.", essential=True)
+    effort: Effort = option(
+        Effort.NORMAL, "How much is tried to choose ranges, where neither a rule nor a file is named.",
+        essential=True,
+    )  # fmt: skip
+    float_patterns: tuple[str, ...] = option(
+        (), FLOAT, flag="--float", metavar="PATTERN", essential=True
+    )
+    float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
+    strict: bool = option(False, _STRICT_ENGINE)
+    target: str | None = option(
+        None, TARGET, choices=tuple(TARGETS), when_absent="that of the backend"
+    )
+    optimize: OptimizeOptions = group(
+        OptimizeOptions, "Graph passes", file_only=("seed", "max_rounds")
+    )
+    backend: str | Backend = option(
+        AUTO, "What builds the engine: tensorrt, tensorrt-rtx, onnxruntime, auto (TensorRT where it works, "
+        "else ONNX Runtime), or your own, module:class.", plugin=BACKEND, takes_objects=True,
+        essential=True,
+    )  # fmt: skip
+    also: str | Backend | None = option(
+        None, "Build an engine with this backend, too, such as tensorrt-rtx.", metavar="BACKEND",
+        plugin=BACKEND, takes_objects=True,
+    )  # fmt: skip
+    tensorrt: TensorRTOptions = group(TensorRTOptions, "TensorRT")
+    batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)
+    task: TaskOptions = group(TaskOptions, "Task")
+    gate: Gate = group(Gate, "Limits")
+    stage_drops: tuple[tuple[str, float], ...] = option(
+        (), "Largest loss of one step, in points of top-1, or without labels of the task's figure: pruned, "
+        "weights (in INT8), form (TensorRT's) or engine. Repeatable.",
+        flag="--max-stage-drop", metavar="STAGE=POINTS", parse=parse_stage_drop, write=stage_drop_text,
+    )  # fmt: skip
+    tune: TuneOptions | None = group(
+        TuneOptions, "Search", switch="--tune", essential=True,
+        help="With an accuracy limit: search for the cheapest way to meet it.",
+    )  # fmt: skip
+    latency: MeasureOptions | None = group(
+        MeasureOptions, "Latency", switch="--latency", help="Measure latency.", essential=True,
+        otherwise={"duration_ms": 2000.0},
+    )  # fmt: skip
+    fp16_baseline: bool = option(
+        True, "Where the backend builds FP16, build that beside INT8 and time it, too; it is not kept.",
+    )  # fmt: skip
+    export: ExportSpec | None = group(
+        ExportSpec, "Export of a PyTorch module", optional=True, needs=("source",)
+    )
+    earlier: tuple[Record, ...] = ()
+    loaded: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRecipe:
+    """What to compare, on what, and what to look into; all of the data verifies.
+
+    Attributes:
+        reference: float ONNX file, or a PyTorch module.
+        engine: what is judged: a plan, or an ONNX file with Q/DQ.
+    """
+
+    reference: Path | ModuleSource
+    engine: Path
+    data: DataRecipe = group(DataRecipe, "Data", file_only=("verify_data",))
+    backend: str | Backend = option(
+        AUTO, "What opens ENGINE; auto goes by the file.", plugin=BACKEND, takes_objects=True,
+        essential=True,
+    )  # fmt: skip
+    batch_size: int = option(8, "Samples a run, where the network leaves it open.", low=1)
+    options: ComparisonOptions = group(ComparisonOptions, "Comparison")
+    diagnosis: Diagnosis = group(Diagnosis, "Diagnosis")
+    tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
+    task: TaskOptions = group(TaskOptions, "Task")
+    gate: Gate = group(Gate, "Limits")
+    strict: bool = option(False, TOO_FEW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRecipe:
+    """What to time, and against what; random numbers where no data is named.
+
+    Attributes:
+        engine: the file to time.
+    """
+
+    engine: Path
+    against: Path | None = option(
+        None, "Compare with another engine, in turns, or with a baseline of this device.",
+        metavar="ENGINE|BASELINE.json", essential=True,
+    )  # fmt: skip
+    data: DataRecipe = group(DataRecipe, "Data", file_only=(*JUDGES, "num_images", "random_data"))
+    backend: str | Backend = option(
+        AUTO, "What opens the engines; auto goes by the file.", plugin=BACKEND, takes_objects=True,
+        essential=True,
+    )  # fmt: skip
+    tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
+    batch_sizes: tuple[int, ...] = option(
+        (), "One batch size, or several for a sweep.", flag="--batch-size", metavar="N[,N...]",
+        separator=",", parse=_batch_sizes, when_absent="what the engine fixes, else 1", essential=True,
+    )  # fmt: skip
+    measure: MeasureOptions = group(MeasureOptions, "Latency")
+    margin_percent: float = option(
+        DEFAULT_MARGIN_PERCENT, "Differences below this count as none.", flag="--within",
+        unit="percent", essential=True,
+    )  # fmt: skip
+    save_baseline: Path | None = option(
+        None,
+        "Keep the latencies for --against on this device; one batch size only.",
+        essential=True,
+    )
+    layer_times: Path | None = option(
+        None, "Write what each layer of the engine takes, by the runtime's profiler, as JSON for `diff`.",
+        essential=True,
+    )  # fmt: skip

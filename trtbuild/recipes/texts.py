@@ -1,0 +1,15 @@
+"""What help says of options that several recipes have."""
+
+from __future__ import annotations
+
+__all__ = ["AXES", "FLOAT", "FRESH", "INPUT", "JUDGES", "STRICT", "TARGET", "TOO_FEW"]
+
+JUDGES = ("verify_data", "labels")
+"""Data that jobs which judge nothing have no use for."""
+FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
+TARGET = "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float."
+STRICT = "Refuse a tensor that was always zero or has no range; else what reads it stays float."
+TOO_FEW = "Exit with 5 where too few samples leave it open whether the engine can be shipped."
+INPUT = "[name:]dims[:dtype][:low..high], for example 1x3x224x224. Repeatable."
+AXES = "batch, or [input:]axis=name,... for other axes. Repeatable."
+FRESH = "Begin anew: an unfinished run in the folder is not continued."
