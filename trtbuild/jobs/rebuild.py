@@ -17,7 +17,7 @@ from trtbuild.options.values import make, merge, read_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import DiffRecipe, EngineRecipe
 from trtbuild.records import encode
-from trtbuild.runtime.tensorrt.versions import TENSORRT
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,10 +159,12 @@ def _why_unexplained(manifest: Manifest) -> str:
     plans = [one for one in (manifest.engine, manifest.also) if one is not None]
     if any(one.backend == TENSORRT.backend for one in plans):
         return "TensorRT times kernels while it builds: a plan stays the same with --timing-cache and --lock"
-    return (
-        "nothing that the manifests record differs; another processor, number of cores or, of a plan, a "
-        "system that does not let a process fix where its memory lies, can be the cause"
-    )
+    if any(one.backend == RTX.backend for one in plans):
+        return (
+            "nothing that the manifests record differs; NVIDIA's compiler numbers what it makes by "
+            "addresses, which its threads and the environment move: a plan may differ in such numbers alone"
+        )
+    return "nothing that the manifests record differs; another processor or number of cores can be the cause"
 
 
 def _differences(before: Manifest, after: Manifest) -> Iterator[Difference]:

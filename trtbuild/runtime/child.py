@@ -12,25 +12,32 @@ from typing import IO
 
 __all__ = ["end", "how_it_ended", "start_alike", "start_module"]
 
+# Where this package lies.
+_OURS = str(Path(__file__).resolve().parents[2])
 
 # Of personality(2): ask only; do not put memory at random places.
 _ASK, _ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000
 
 
-def start_module(module: str, errors: int | IO[bytes]) -> subprocess.Popen[bytes]:
+def start_module(
+    module: str, errors: int | IO[bytes], folder: Path | None = None
+) -> subprocess.Popen[bytes]:
     """Start a module of ours in this Python with this process's import path.
 
     Args:
         module: dotted name of what is run.
         errors: what its standard error goes to, as `subprocess.Popen` takes it.
+        folder: it works in; None for this process's.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
+    places = [str(Path(place).absolute()) for place in sys.path if place]
+    path = os.pathsep.join([*places, _OURS])
     return subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
-        env=environment,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
     )
 
 
@@ -50,11 +57,9 @@ def start_alike(module: str) -> None:
     now = system.personality(_ASK)
     if now < 0 or system.personality(now | _ADDR_NO_RANDOMIZE) < 0:
         return
-    # the folder that the user happens to be in is no place for modules, and its content would be read
-    ours = str(Path(__file__).resolve().parents[2])
-    places = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p not in (".", ours)]
-    path = os.pathsep.join([*places, ours])
-    os.environ |= {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONPATH": path}
+    places = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p != _OURS]
+    path = os.pathsep.join([*places, _OURS])
+    os.environ |= {"PYTHONHASHSEED": "0", "PYTHONPATH": path}
     os.execv(sys.executable, [sys.executable, "-m", module])  # noqa: S606 - this process, anew
 
 

@@ -13,7 +13,8 @@ import contextlib
 import logging
 import pickle
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from trtbuild.backends.tensorrt.advice import advice_on_death
@@ -27,7 +28,6 @@ from trtbuild.runtime.child import end, how_it_ended, start_module
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.builder import Blueprint
@@ -65,16 +65,29 @@ def build_plan_apart(
         return build_plan(tensorrt, blueprint, request, options, progress)
     ranges = choose_ranges(tensorrt, request, options) if blueprint.implicit else None
     has_data = request.calibration_batches is not None
-    asked = (tensorrt.product.backend, blueprint, options, ranges, has_data, request.fp16)
+    # one short name whatever folder it lies in: what the library numbers by addresses moves with what is sent
+    folder = blueprint.onnx.parent.absolute()
+    named = replace(blueprint, onnx=Path(blueprint.onnx.name))
+    asked = (tensorrt.product.backend, named, _absolute(options), ranges, has_data, request.fp16)
+    heard = _Heard(progress, request.calibration_batches)
     try:
-        built = _answer("build", asked, _Heard(progress, request.calibration_batches))
+        built = _answer("build", asked, heard, folder)
     except _DiedError as error:
         raise ModelError(
             f"{tensorrt} died while it built '{request.artifact.name}' ({error}); no plan was written. "
             f"{advice_on_death(str(error), fp16=request.fp16)}"
         ) from error
     assert isinstance(built, Built)
-    return built
+    return replace(built, file=folder / built.file.name)
+
+
+def _absolute(options: TensorRTOptions) -> TensorRTOptions:
+    """The same options, whose files are found from any folder."""
+    cache, timing = (
+        None if path is None else path.absolute() for path in (options.cache, options.timing_cache)
+    )
+    plugins = tuple(path.absolute() for path in options.plugins)
+    return replace(options, plugins=plugins, cache=cache, timing_cache=timing)
 
 
 def find_refusals_apart(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) -> Refusals:
@@ -140,9 +153,9 @@ class _Heard:
         return phase + [f"after '{text.rstrip('. ')}'" for text in self.errors[-1:]]
 
 
-def _answer(job: str, arguments: tuple[Any, ...], heard: _Heard) -> Any:
-    """Let a new process do one job, and return its answer or raise its error."""
-    with tempfile.TemporaryFile() as errors, _started(errors) as process:
+def _answer(job: str, arguments: tuple[Any, ...], heard: _Heard, folder: Path | None = None) -> Any:
+    """Let a new process do one job in `folder`, and return its answer or raise its error."""
+    with tempfile.TemporaryFile() as errors, _started(errors, folder) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         answers: tuple[Any, ...] = ((job, *arguments),)
@@ -165,9 +178,9 @@ def _answer(job: str, arguments: tuple[Any, ...], heard: _Heard) -> Any:
 
 
 @contextlib.contextmanager
-def _started(errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def _started(errors: IO[bytes], folder: Path | None) -> Iterator[subprocess.Popen[bytes]]:
     """Start the other process, and end it with the block, however that ends."""
-    process = start_module(_WORKER, errors)
+    process = start_module(_WORKER, errors, folder)
     try:
         yield process
     finally:

@@ -24,8 +24,6 @@ import sys
 import threading
 import traceback
 from collections import deque
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibrators.errors import CalibratorError
@@ -38,6 +36,7 @@ from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from trtbuild.backends.tensorrt.builder import Blueprint, Built
     from trtbuild.backends.tensorrt.implicit import ImplicitRanges
@@ -145,26 +144,12 @@ def _build(
     tensorrt = installed(_PRODUCTS[backend])
     told = Log(_Telling(parent))
     make_logger(tensorrt, told)
-    # one short name whatever folder it lies in, so that no plan depends on the length of a path
-    folder = blueprint.onnx.parent.absolute()
-    given = _absolute(options)
-    os.chdir(folder)
-    built = build_network(
-        *(tensorrt, replace(blueprint, onnx=Path(blueprint.onnx.name)), given, parent.progress),
+    return build_network(
+        *(tensorrt, blueprint, options, parent.progress),
         batches=parent.batches if has_data else None,
         ranges=ranges,
         fp16=fp16,
     )
-    return replace(built, file=folder / built.file.name)
-
-
-def _absolute(options: TensorRTOptions) -> TensorRTOptions:
-    """The same options, whose files are found from any folder."""
-    cache, timing = (
-        None if path is None else path.absolute() for path in (options.cache, options.timing_cache)
-    )
-    plugins = tuple(path.absolute() for path in options.plugins)
-    return replace(options, plugins=plugins, cache=cache, timing_cache=timing)
 
 
 def _find_refusals(parent: _Parent, backend: str, path: Path, plugins: Sequence[Path]) -> Refusals:
