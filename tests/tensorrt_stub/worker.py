@@ -1,6 +1,7 @@
 """The other process of a build, with a stand-in of its own; what was handed over there is left in a file.
 
-DIES in the environment lets the library end this process by a signal once it has calibrated.
+DIES in the environment lets the library end this process by a signal once it has calibrated; FOLDER is where
+that file goes, since the build is in a folder of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tests.tensorrt_stub.world import install
 from trtbuild.backends.tensorrt import apart_worker
 
 DIES = "TRTBUILD_STANDIN_DIES"
+FOLDER = "TRTBUILD_STANDIN_FOLDER"
 LEFT = Path("handed_over.json")
 
 
@@ -23,7 +25,7 @@ def main() -> None:
 
     major, minor, patch = (int(part) for part in tensorrt.__version__.split(".")[:3])
     library = ctypes.CDLL(f"libnvinfer.so.{major}")
-    left = LEFT.absolute()  # the build goes to a folder of its own
+    left = Path(os.environ[FOLDER]) / LEFT
     world = install(library, major, major * 10000 + minor * 100 + patch)
 
     def at_step(step: int) -> None:

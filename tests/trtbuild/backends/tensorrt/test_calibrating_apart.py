@@ -28,6 +28,7 @@ def builds_apart(world: World, reads: str = "all", **settings: Any) -> dict[str,
 
     tensorrt.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # type: ignore[attr-defined]
     apart._WORKER = worker.__name__
+    os.environ[worker.FOLDER] = str(Path.cwd())
     data = networks.batches(4)
 
     def read() -> Iterator[dict[str, np.ndarray]]:
