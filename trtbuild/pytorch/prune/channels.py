@@ -128,29 +128,12 @@ def prune_channels(
         ModelError: the module cannot be traced, or a rewrite does not compute the same.
     """
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
-    zero = zero_channels(module, bound) if spec.masked else {}
-    if zero:
-        without = _without_zeros(module, bound, zero, rewrites)
-        wish = replace(spec, masked=False)
-        if not spec.removes_ranked:
-            return without
-        then = prune_channels(
-            without.module,
-            bound,
-            wish,
-            importance=importance,
-            loss=loss,
-            after_step=after_step,
-            latency=latency,
-            rewrites=rewrites,
-        )
-        return _joined(without, then)
-    if importance is None:
-        if loss is None and needs_gradients(spec.criterion):
-            loss = _named_loss(spec)
-        importance = make_importance(spec.criterion)
+    without = _without_zeros(module, bound, rewrites) if spec.masked else None
+    if without is not None and not spec.removes_ranked:
+        return without
+    importance, loss = _ranking(spec, importance, loss)
     with torch.inference_mode(mode=False):  # copies made in it could not have gradients
-        base, rewritten = prepared(module, bound, rewrites)
+        base, rewritten = prepared(without.module if without else module, bound, rewrites)
         plan = CutPlan(
             spec=spec,
             importance=importance,
@@ -161,16 +144,17 @@ def prune_channels(
             loss=loss,
             latency=latency,
         )
-        return _prune(base, rewritten, bound, plan, after_step)
+        ranked = _prune(base, rewritten, bound, plan, after_step)
+    return _joined(without, ranked) if without else ranked
 
 
 def _without_zeros(
-    module: nn.Module,
-    bound: BoundInputs,
-    zero: Mapping[str, Sequence[int]],
-    rewrites: Sequence[BlockRewrite],
-) -> PruneResult:
-    """The module without its zero channels, and how much what they added mattered."""
+    module: nn.Module, bound: BoundInputs, rewrites: Sequence[BlockRewrite]
+) -> PruneResult | None:
+    """The module without its zero channels, and how much what they added mattered; None where it has none."""
+    zero = zero_channels(module, bound)
+    if not zero:
+        return None
     done = prune_indices(module, bound, zero, rewrites=rewrites)
     whole, small = (outputs64(float64_copy(one).eval(), bound, 1) for one in (module, done.module))
     off = relative_difference(whole, small)
@@ -182,6 +166,19 @@ def _without_zeros(
             "the largest: fine-tune, or mask those as well"
         )
     return replace(done, report=replace(done.report, notes=(f"{note}.", *done.report.notes)))
+
+
+def _ranking(
+    spec: PruneSpec,
+    importance: Callable[[Any], Any] | None,
+    loss: Callable[[nn.Module], torch.Tensor] | None,
+) -> tuple[Callable[[Any], Any], Callable[[nn.Module], torch.Tensor] | None]:
+    """What ranks channels and the loss that it needs: those that are given, or those that the wish names."""
+    if importance is not None:
+        return importance, loss
+    if loss is None and needs_gradients(spec.criterion):
+        loss = _named_loss(spec)
+    return make_importance(spec.criterion), loss
 
 
 def _joined(first: PruneResult, then: PruneResult) -> PruneResult:

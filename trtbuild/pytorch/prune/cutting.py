@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.pytorch.prune.ranking import CutPlan
 
-__all__ = ["Cut", "DenseReference", "Snapshot", "cut"]
+__all__ = ["Cut", "DenseReference", "Snapshot", "cut", "history_in"]
 
 
 _TOLERANCE = 1e-9
@@ -154,7 +154,7 @@ class Cut:
     Attributes:
         module: the cut network.
         history: Torch-Pruning's record: layer path, output side or not, channel numbers.
-        heads: module path -> attribute -> new value, of attention blocks and norms.
+        heads: module path -> attribute -> new value, of attention blocks, norms and stored sizes.
         culprits: layer path -> what cutting its group broke; those groups were rolled back.
         mixed: whether a group was cut that changes the values of others.
         failed: why all cuts together are wrong; empty when right or when cut one by one.
@@ -166,6 +166,20 @@ class Cut:
     culprits: dict[str, str] = field(default_factory=dict)
     mixed: bool = False
     failed: str = ""
+
+    def note(self, *changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add the new values of attributes to `heads`."""
+        for changed in changes:
+            for path, values in changed.items():
+                self.heads.setdefault(path, {}).update(values)
+
+
+def history_in(graph: Any) -> list[tuple[str, bool, list[int]]]:
+    """Return what was cut in a graph: layer path, output side or not, channel numbers."""
+    return [
+        (str(name), bool(out), [int(index) for index in indices])
+        for name, out, indices in graph.pruning_history()
+    ]
 
 
 def cut(
@@ -197,7 +211,7 @@ def cut(
         if result.failed or run.stale:
             break
         share_again(module, shared_parameters(base))
-        result.history += run.history()
+        result.history += history_in(run.graph)
         if plan.after_step is not None:
             plan.after_step(module, step, plan.spec.steps)
             module.eval()
@@ -230,13 +244,6 @@ class _Run:
         self.stale = False
         self.pruner = make_pruner(result.module, inputs, plan, heads=heads, ratios=ratios)
         self.graph = self.pruner.DG
-
-    def history(self) -> list[tuple[str, bool, list[int]]]:
-        """What was cut: layer path, output side or not, channel numbers."""
-        return [
-            (str(name), bool(out), [int(index) for index in indices])
-            for name, out, indices in self.pruner.pruning_history()
-        ]
 
     def step_at_once(self) -> None:
         """Cut every group of this step, then check."""
@@ -281,13 +288,11 @@ class _Run:
 
     def _update_heads(self) -> None:
         module = self.result.module
-        for changed in (
+        self.result.note(
             update_attention(module, list(self.plan.attention), self._heads()),
             update_norms(module),
             update_sizes(module, self.plan.sizes),
-        ):
-            for path, values in changed.items():
-                self.result.heads.setdefault(path, {}).update(values)
+        )
 
     def _heads(self) -> dict[nn.Module, int]:
         heads: dict[nn.Module, int] = self.pruner.num_heads

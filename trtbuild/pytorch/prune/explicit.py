@@ -16,7 +16,7 @@ from trtbuild.errors import ModelError, OptionError
 from trtbuild.pytorch.copies import copy_module, share_again, shared_parameters
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
-from trtbuild.pytorch.prune.cutting import DenseReference
+from trtbuild.pytorch.prune.cutting import Cut, DenseReference, history_in
 from trtbuild.pytorch.prune.dependency import (
     build_graph,
     find_attention,
@@ -68,43 +68,43 @@ def prune_indices(
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     with torch.inference_mode(mode=False):
         base, rewritten = prepared(module, bound, rewrites)
-        sizes = find_stored_sizes(base, bound)
-        cut = copy_module(base)
-        numbers: dict[str, dict[str, Any]] = {}
-        mixed = False
-        reference = DenseReference(base, bound)
-        with tracing(cut):
-            graph = build_graph(cut, bound)
-            heads = {
-                cut.get_submodule(p) for block in find_attention(cut) for p in block.projections
-            }
-            left: dict[str, list[int]] = {}
-            for path, indices in channels.items():
-                group = _group(graph, base, path, indices, left)
-                if group is None:
-                    continue
-                mixed |= is_mixer(graph, group, heads)
-                reference.note_removed(graph, group)
-                _note(graph, group, left)
-                group.prune()
-                for changed in (update_norms(cut), update_sizes(cut, sizes)):
-                    for where, values in changed.items():
-                        numbers.setdefault(where, {}).update(values)
-            cuts = [
-                (str(n), bool(out), [int(i) for i in ids])
-                for n, out, ids in graph.pruning_history()
-            ]
-        share_again(cut, shared_parameters(base))
-        reason = reference.broken(cut, values=not mixed)
-        if reason:
-            raise ModelError(
-                f"the channels of {', '.join(map(repr, channels))} cannot go: {reason}."
-            )
-        history = PruneHistory(
-            bound.specs, rewritten, tuple(cuts), numbers, before=history_of(base)
+        done = _cut_named(base, bound, channels)
+    if done.failed:
+        raise ModelError(
+            f"the channels of {', '.join(map(repr, channels))} cannot go: {done.failed}."
         )
-        remember(cut, history)
-        return PruneResult(cut, _report(base, cut, bound, mixed=mixed), history)
+    history = PruneHistory(
+        bound.specs, rewritten, tuple(done.history), done.heads, before=history_of(base)
+    )
+    remember(done.module, history)
+    return PruneResult(done.module, _report(base, done, bound), history)
+
+
+def _cut_named(base: nn.Module, bound: BoundInputs, channels: Mapping[str, Sequence[int]]) -> Cut:
+    """Cut a copy of `base` layer by layer, and hold it against `base`."""
+    sizes, reference = find_stored_sizes(base, bound), DenseReference(base, bound)
+    done = Cut(copy_module(base))
+    with tracing(done.module):
+        graph = build_graph(done.module, bound)
+        heads = {
+            done.module.get_submodule(path)
+            for block in find_attention(done.module)
+            for path in block.projections
+        }
+        left: dict[str, list[int]] = {}
+        for path, indices in channels.items():
+            group = _group(graph, base, path, indices, left)
+            if group is None:
+                continue
+            done.mixed |= is_mixer(graph, group, heads)
+            reference.note_removed(graph, group)
+            _note(graph, group, left)
+            group.prune()
+            done.note(update_norms(done.module), update_sizes(done.module, sizes))
+    done.history += history_in(graph)
+    share_again(done.module, shared_parameters(base))
+    done.failed = reference.broken(done.module, values=not done.mixed)
+    return done
 
 
 def zero_channels(
@@ -198,9 +198,9 @@ def _note(graph: Any, group: Any, left: dict[str, list[int]]) -> None:
             left[path] = [number for place, number in enumerate(now) if place not in gone]
 
 
-def _report(base: nn.Module, cut: nn.Module, bound: BoundInputs, *, mixed: bool) -> PruneReport:
+def _report(base: nn.Module, done: Cut, bound: BoundInputs) -> PruneReport:
     widths = width_changes(
-        base, cut, lambda _: "it was not named, and is coupled with nothing that was"
+        base, done.module, lambda _: "it was not named, and is coupled with nothing that was"
     )
     narrower = [width for width in widths if width.after < width.before]
     total = sum(width.before for width in narrower)
@@ -211,7 +211,7 @@ def _report(base: nn.Module, cut: nn.Module, bound: BoundInputs, *, mixed: bool)
         round_to=common_multiple([width.after for width in narrower]),
         widths=widths,
         before=count_cost(base, bound),
-        after=count_cost(cut, bound),
-        inexact=mixed,
+        after=count_cost(done.module, bound),
+        inexact=done.mixed,
         notes=(),
     )
