@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
@@ -19,6 +18,7 @@ from trtbuild.recipes import CompressRecipe
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
+    from pathlib import Path
 
     from trtbuild.jobs.compress import CompressOutcome
     from trtbuild.jobs.compress.record import Compression
@@ -71,12 +71,9 @@ class Compressed:
         Raises:
             OutputError: the file cannot be written.
         """
-        from trtbuild.files import write_text
-        from trtbuild.report.html import to_html
+        from trtbuild.report.html import write_page
 
-        place = Path(path)
-        write_text(place, to_html(self._as_report))
-        return place
+        return write_page(self._as_report, path)
 
     @cached_property
     def _as_report(self) -> Report:

@@ -106,12 +106,9 @@ class Built:
         Raises:
             OutputError: the file cannot be written.
         """
-        from trtbuild.files import write_text
-        from trtbuild.report.html import to_html
+        from trtbuild.report.html import write_page
 
-        place = Path(path)
-        write_text(place, to_html(self._as_report))
-        return place
+        return write_page(self._as_report, path)
 
     @cached_property
     def _as_report(self) -> Report:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from trtbuild.cli.help import SectionedCommand
@@ -10,7 +12,10 @@ from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.recipes import CompressRecipe
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from trtbuild.jobs.compress import CompressOutcome
+
+__all__ = ["command", "show_outcome"]
 
 _LINE = "compress nets:build --input 1x3x32x32 --data calib.npz --evaluate nets:evaluate"
 
@@ -42,10 +47,16 @@ def command(*, module: str, given: Given[CompressRecipe], files: ReportFiles, ou
     """
     recipe = given.make(source={"target": module})
     from trtbuild.jobs import compress as job
-    from trtbuild.report.compress import compress_report
 
     with out.progress() as progress:
         outcome = job.compress(recipe, progress, files.besides(*given.files))
+    return show_outcome(outcome, out, files)
+
+
+def show_outcome(outcome: CompressOutcome, out: Output, files: ReportFiles) -> int:
+    """Show what came of rounds of training, write the files asked for, and return the exit code."""
+    from trtbuild.report.compress import compress_report
+
     report = compress_report(outcome)
     out.show(report)
     files.write(report)

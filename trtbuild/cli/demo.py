@@ -28,14 +28,12 @@ def command(*, output: Path, out: Output) -> int:
     Takes about a minute on two CPUs. Network and images come with trtbuild; nothing is downloaded and nothing
     is opened. Where TensorRT for RTX is installed, its compiler builds a plan, too.
     """
-    from trtbuild.files import write_text
     from trtbuild.jobs.demo import demonstrate
     from trtbuild.report.demo import demo_page, demo_report
-    from trtbuild.report.html import to_html
+    from trtbuild.report.html import write_page
 
     with out.progress() as progress:
         done = demonstrate(output, progress)
-    page = output / "report.html"
-    write_text(page, to_html(demo_page(done)))
+    page = write_page(demo_page(done), output / "report.html")
     out.show(demo_report(done, page))
     return done.after.ruling.exit_code()

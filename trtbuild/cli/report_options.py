@@ -42,13 +42,12 @@ class ReportFiles:
         Raises:
             OutputError: a file cannot be written.
         """
-        from trtbuild.files import write_text
-
         if self.html is not None:
-            from trtbuild.report.html import to_html
+            from trtbuild.report.html import write_page
 
-            write_text(self.html, to_html(report))
+            write_page(report, self.html)
         if self.junit is not None:
+            from trtbuild.files import write_text
             from trtbuild.report.junit import to_junit
 
             write_text(self.junit, to_junit(report))

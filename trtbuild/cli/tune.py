@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from trtbuild.cli.compress import show_outcome
 from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
@@ -42,11 +43,7 @@ def command(*, module: str, given: Given[TuneRecipe], files: ReportFiles, out: O
     """
     recipe = given.make(source={"target": module})
     from trtbuild.jobs import compress as job
-    from trtbuild.report.compress import compress_report
 
     with out.progress() as progress:
         outcome = job.tune(recipe, progress, files.besides(*given.files))
-    report = compress_report(outcome)
-    out.show(report)
-    files.write(report)
-    return 0 if outcome.passed else 1
+    return show_outcome(outcome, out, files)

@@ -11,12 +11,14 @@ import base64
 import io
 import re
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from trtbuild.files import write_text
 from trtbuild.plots.canvas import clipped
 from trtbuild.plots.svg import STYLE, draw
 from trtbuild.records import dumps
@@ -24,11 +26,13 @@ from trtbuild.report.model import Gallery, Line, Meter, Outcome, Plots, Table, T
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:
+    import os
+
     from trtbuild.plots.data import Plot
     from trtbuild.report.model import Report
     from trtbuild.verification.views import Pixels
 
-__all__ = ["to_html"]
+__all__ = ["to_html", "write_page"]
 
 _CLASSES = {Outcome.PASSED: "good", Outcome.FAILED: "bad", Outcome.UNKNOWN: "note"}
 
@@ -41,6 +45,17 @@ _SMALL = 128 * 128
 _JPEG_QUALITY = 80
 
 _FLAG = re.compile(r"(?<![\w-])(--[a-z][\w-]*)")
+
+
+def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
+    """Write the page and return its path.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    place = Path(path)
+    write_text(place, to_html(report))
+    return place
 
 
 def to_html(report: Report) -> str:
