@@ -26,7 +26,8 @@ STEPS = ("fold", "prune", "export", "build")
 TOO_LARGE = "too large"
 LARGEST = 30_000_000
 """Parameters; larger definitions are drawn again."""
-IMAGES = 8
+DRAWS = 4
+"""Batches of two samples that the build gets."""
 
 SEGMENTERS = ("lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large")
 YOLOS = (
@@ -96,7 +97,6 @@ def tried(made: tuple[Any, list[Any]]) -> dict[str, str]:
 
     from trtbuild.cli.main import run
     from trtbuild.pytorch import export_onnx, fold_norms
-    from trtbuild.pytorch.inputs import bind_inputs, sample, with_sizes
     from trtbuild.pytorch.prune import prune_channels
     from trtbuild.pytorch.spec import PruneSpec
 
@@ -117,12 +117,7 @@ def tried(made: tuple[Any, list[Any]]) -> dict[str, str]:
         found["export"] = said_of(lambda: export_onnx(smaller, inputs, path=path))
         if found["export"] != "ok":
             return {**found, "build": "nothing to build"}
-        bound = with_sizes(bind_inputs(smaller, inputs), {"batch": IMAGES})  # two where it is fixed
-        arguments, keywords = sample(bound, 3)
-        values = dict(zip(bound.names, (*arguments, *keywords.values())))
-        np.savez(
-            path.with_suffix(".npz"), **{name: value.numpy() for name, value in values.items()}
-        )
+        np.savez(path.with_suffix(".npz"), **drawn_data(smaller, inputs))
         line = [
             "engine",
             str(path),
@@ -136,6 +131,18 @@ def tried(made: tuple[Any, list[Any]]) -> dict[str, str]:
         code = run(line)
         found["build"] = "ok" if code in (0, 1, 5) else f"exit code {code}"
     return found
+
+
+def drawn_data(module: Any, inputs: list[Any]) -> dict[str, Any]:
+    """`DRAWS` batches of what a module takes, by the names of its inputs."""
+    import numpy as np
+
+    from trtbuild.pytorch.inputs import bind_inputs, sample
+
+    bound = bind_inputs(module, inputs)
+    draws = [sample(bound, seed) for seed in range(DRAWS)]
+    batches = [(*arguments, *keywords.values()) for arguments, keywords in draws]
+    return {name: np.concatenate(parts) for name, parts in zip(bound.names, zip(*batches))}
 
 
 def said_of(step: Callable[[], Any]) -> str:
