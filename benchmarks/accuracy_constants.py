@@ -36,9 +36,9 @@ from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import graph_digest, input_specs, weights_digest
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
+from trtbuild.options.data import DataRecipe
 from trtbuild.plan import PlacementRequest
 from trtbuild.quantization import watched_tensors
-from trtbuild.recipes import DataRecipe
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.choose_ranges import choose_ranges

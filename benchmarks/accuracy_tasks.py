@@ -32,8 +32,9 @@ from trtbuild.jobs.loading import load
 from trtbuild.model import input_specs
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import TaskOptions
+from trtbuild.options.data import DataRecipe
 from trtbuild.options.effort import Effort
-from trtbuild.recipes import DataRecipe, EngineRecipe
+from trtbuild.recipes import EngineRecipe
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.verification.compare import Comparison, ComparisonOptions, compare_each
 

@@ -145,7 +145,7 @@ def onnxruntime(task: Task, meter: Meter, method: str, folder: Path) -> Path:
         return calibrator
 
     # the name of this module is hidden by the function of the same name
-    module = importlib.import_module("onnxruntime.quantization.quantize")
+    module: Any = importlib.import_module("onnxruntime.quantization.quantize")
     create, module.create_calibrator = module.create_calibrator, timed
     path = folder / "int8.onnx"
     q.quantize_static(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trtbuild.pytorch import InputSpec, fold_norms
+from trtbuild.pytorch.fold import FoldReport
 from trtbuild.pytorch.prune import prune_channels
 from trtbuild.pytorch.spec import PruneSpec
 
@@ -80,13 +81,11 @@ def main() -> None:
         report = work()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         print(f"{name}: {wall:.1f} s wall, {cpu:.1f} s CPU")
-        if report is None:
-            continue
-        if name == "fold":
+        if isinstance(report, FoldReport):
             print(
                 f"  {len(report.folded)} folded, {len(report.left)} left, {report.relative_error:.1e}"
             )
-        else:
+        elif report is not None:
             print(f"  MACs {report.before.macs:,} -> {report.after.macs:,}, ", end="")
             print(f"parameters {report.before.parameters:,} -> {report.after.parameters:,}")
 
