@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from calibrators.tensorrt import CalibrationRun
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.implicit import ImplicitRanges
     from trtbuild.options.tensorrt import TensorRTOptions
@@ -152,37 +153,27 @@ def build_network(
     """
     log = Log()
     logger = make_logger(tensorrt, log)
+    file = blueprint.onnx.with_suffix(".plan")
     with _device(options, feeds=ranges is not None and ranges.cache is None) as device:
-        builder = _make_builder(tensorrt, logger, log)
-        load_plugins(tensorrt, logger, log, options.plugins)
-        config = made(builder.create_builder_config(), "builder configuration", log)
+        builder, config = _started(tensorrt, logger, options, log)
         network, parser = parse_network(
-            tensorrt,
-            builder,
-            logger,
-            log,
-            blueprint.onnx,
+            *(tensorrt, builder, logger, log, blueprint.onnx),
             strongly_typed=blueprint.strongly_typed,
             native_instance_norm=options.version_compatible,
         )
         count = functools.partial(count_values, batches)
         values = bounded_values(network, blueprint.values, count)
         timing_cache = _configure(tensorrt, builder, config, blueprint, options, values, log)
-        with contextlib.ExitStack() as stack:
-            run = None
-            if ranges is not None:
-                given = (builder, config, network, ranges, batches, device, log)
-                run = stack.enter_context(calibrating(tensorrt, *given))
-            file = blueprint.onnx.with_suffix(".plan")
+        with _calibrated(
+            *(tensorrt, builder, config, network), ranges, batches, device, log
+        ) as run:
             done = _run(*(tensorrt, builder, network, config, log, progress, file))
             if not done and (run is None or run.error is None):
                 raise _no_engine(tensorrt, log, fp16=fp16)
             cache = run.finish() if run else None
-            feeder = run.feeder if run else None
-            with explained(log, "TensorRT does not tell what the build used"):
-                timings = save_timing_cache(config, options, log)
-                flags = _flags_set(tensorrt, config)
+            timings, flags = _used(tensorrt, config, options, log)
         del parser, timing_cache  # both had to live until here
+    feeder = run.feeder if run else None
     return Built(
         file=file,
         cache=cache,
@@ -207,10 +198,31 @@ def _device(options: TensorRTOptions, *, feeds: bool) -> Iterator[Device | None]
         yield device
 
 
-def _make_builder(tensorrt: TensorRT, logger: Any, log: Log) -> Any:
+def _started(
+    tensorrt: TensorRT, logger: Any, options: TensorRTOptions, log: Log
+) -> tuple[Any, Any]:
+    """A builder that knows the plugins, and a configuration."""
     what = f"{tensorrt} does not start"
     with explained(log, what, MissingError, "Run `trtbuild doctor`."):
-        return tensorrt.module.Builder(logger)
+        builder = tensorrt.module.Builder(logger)
+    load_plugins(tensorrt, logger, log, options.plugins)
+    return builder, made(builder.create_builder_config(), "builder configuration", log)
+
+
+def _calibrated(
+    tensorrt: TensorRT,
+    builder: Any,
+    config: Any,
+    network: Any,
+    ranges: ImplicitRanges | None,
+    batches: Callable[[], Iterable[Feeds]] | None,
+    device: Device | None,
+    log: Log,
+) -> contextlib.AbstractContextManager[CalibrationRun | None]:
+    """`calibrating` for an implicit build; nothing otherwise."""
+    if ranges is None:
+        return contextlib.nullcontext()
+    return calibrating(tensorrt, builder, config, network, ranges, batches, device, log)
 
 
 def _configure(
@@ -261,6 +273,11 @@ def _no_engine(tensorrt: TensorRT, log: Log, *, fp16: bool) -> ModelError:
     return ModelError(f"{tensorrt} built no engine: {reason}.{advice}")
 
 
-def _flags_set(tensorrt: TensorRT, config: Any) -> list[str]:
+def _used(
+    tensorrt: TensorRT, config: Any, options: TensorRTOptions, log: Log
+) -> tuple[dict[str, Any], list[str]]:
+    """The timing cache, which is written, and the flags of a build that is done."""
     members = tensorrt.module.BuilderFlag.__members__
-    return sorted(name for name, flag in members.items() if config.get_flag(flag))
+    with explained(log, "TensorRT does not tell what the build used"):
+        timings = save_timing_cache(config, options, log)
+        return timings, sorted(name for name, flag in members.items() if config.get_flag(flag))
