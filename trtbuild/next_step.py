@@ -4,9 +4,10 @@ Of a build, in order of what it rules out first:
 
     data that is wrong            other preprocessing, a new calibration, another cache
     outputs that are all noise    other preprocessing, where it is not clipping
-    too few samples               so many to verify on
+    too few samples               so many to verify on, as far as they are in reach
     no limit                      one on the figure that is known, which also starts the search
-    a limit that fails            more effort to choose ranges; then what costs the outputs most, in float;
+    a limit that fails, or that no samples in reach settle:
+                                  more effort to choose ranges; then what costs the outputs most, in float;
                                   then more calibration data
 """
 
@@ -31,12 +32,12 @@ from trtbuild.verification.ruling import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from trtbuild.recipes import EngineRecipe, VerifyRecipe
     from trtbuild.result import EngineResult
     from trtbuild.verification.compare import Comparison
-    from trtbuild.verification.gate import Verdict
+    from trtbuild.verification.gate import Finding, Verdict
     from trtbuild.verification.ruling import Ruling
 
 __all__ = ["after_engine", "after_verify", "built_by"]
@@ -51,6 +52,9 @@ _NO_SIGNAL_DB = 1.0
 # Shares of fewer samples move by more than five points with each.
 _FEW_SAMPLES = 20
 
+# Beyond so many times the samples that there were, a better engine is found sooner than they are.
+_IN_REACH = 50
+
 _LIMIT_ON = {"%": "95", "dB": "30"}
 
 
@@ -61,13 +65,14 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
     never_ran = result.ruling.word == NOT_JUDGED and bool(result.engine.not_opened)
     if never_ran and recipe.gate.limits and not result.below_floor:
         return _run_it(result, recipe)
-    if result.ruling.word == DO_NOT_SHIP:
+    fails = result.ruling.word == DO_NOT_SHIP
+    if fails or (recipe.int8 and _is_out_of_reach(result.ruling, *_figures(result))):
         why, added, skip = _all_noise(result, recipe) or _mended(result, recipe)
     else:
         why, added, skip = (
             _wrong_data(result, recipe)
             or _all_noise(result, recipe)
-            or _judged(result.ruling, result.comparisons.values(), result.verdicts.values())
+            or _judged(result.ruling, *_figures(result))
         )
     if skip == "--cache":
         assert recipe.tensorrt.cache is not None
@@ -99,7 +104,7 @@ def after_verify(
     if is_spoilt:
         why, added, _ = _PREPROCESS
         return NextStep(why, _command("verify", arguments, recipe, added))
-    if ruling.word != DO_NOT_SHIP:
+    if ruling.word != DO_NOT_SHIP and not _is_out_of_reach(ruling, [comparison], [verdict]):
         why, added, _ = _judged(ruling, [comparison], [verdict], "--data")
         return NextStep(why, _command("verify", arguments, recipe, added))
     if recipe.engine.suffix == ".onnx" and isinstance(recipe.reference, Path):
@@ -181,18 +186,35 @@ def _may_clip(result: EngineResult) -> bool:
     )
 
 
+def _figures(result: EngineResult) -> tuple[list[Comparison], list[Verdict]]:
+    return list(result.comparisons.values()), list(result.verdicts.values())
+
+
+def _is_out_of_reach(
+    ruling: Ruling, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]
+) -> bool:
+    """Whether nobody can tell, and would not with many times the samples."""
+    if ruling.word != CANNOT_TELL:
+        return False
+    most = _IN_REACH * max(comparison.num_images for comparison in comparisons)
+    return any((one.num_needed or 0) > most for one in _doubtful(verdicts))
+
+
+def _doubtful(verdicts: Sequence[Verdict]) -> list[Finding]:
+    """The limits that more samples would settle."""
+    findings = (finding for verdict in verdicts for finding in verdict.findings)
+    return [finding for finding in findings if finding.is_limit and not finding.settled]
+
+
 def _judged(
     ruling: Ruling,
-    comparisons: Iterable[Comparison],
-    verdicts: Iterable[Verdict],
+    known: Sequence[Comparison],
+    verdicts: Sequence[Verdict],
     data_flag: str = "--verify-data",
 ) -> _Step:
     """What brings an engine of which nothing failed to a verdict."""
-    known = list(comparisons)
-    findings = [finding for verdict in verdicts for finding in verdict.findings]
     if ruling.word == CANNOT_TELL:
-        many = samples_needed([one for one in findings if one.is_limit and not one.settled])
-        return f"verify on {many}", {data_flag: MORE}, ""
+        return f"verify on {samples_needed(_doubtful(verdicts))}", {data_flag: MORE}, ""
     tasks = [comparison.task for comparison in known if comparison.task is not None]
     blind = next((one for one in tasks if one.main is None), None)
     if blind is not None:
@@ -200,7 +222,7 @@ def _judged(
         return why, {data_flag: MORE}, ""
     if any(task.doubt or task.num_samples < _FEW_SAMPLES for task in tasks):
         return f"verify on more than {known[0].num_images} samples", {data_flag: MORE}, ""
-    is_judged = any(finding.what == "top-1 lost" for finding in findings)
+    is_judged = any(one.what == "top-1 lost" for verdict in verdicts for one in verdict.findings)
     if not is_judged and any(comparison.accuracy is not None for comparison in known):
         return "set a limit on what top-1 may lose", {"--max-top1-drop": "1"}, ""
     figures = [task.main for task in tasks if task.main is not None]

@@ -15,7 +15,7 @@ from tests.trtbuild.verification.small_network import images, quantized
 from trtbuild.cli.main import run
 from trtbuild.jobs.engine import build_engine
 from trtbuild.model import write_model
-from trtbuild.next_step import after_engine
+from trtbuild.next_step import after_engine, after_verify
 from trtbuild.options.calibrate import CalibrateOptions
 from trtbuild.options.command import command_line
 from trtbuild.options.compare import TaskOptions
@@ -23,10 +23,11 @@ from trtbuild.options.data import DataRecipe
 from trtbuild.options.effort import Effort
 from trtbuild.options.preprocess import Preprocess
 from trtbuild.options.values import to_table
-from trtbuild.recipes import EngineRecipe
-from trtbuild.verification.gate import Gate
+from trtbuild.recipes import EngineRecipe, VerifyRecipe
+from trtbuild.verification.gate import Finding, Gate, Verdict
 from trtbuild.verification.intervals import Estimate
 from trtbuild.verification.layers import ActivationError, LayerReport
+from trtbuild.verification.ruling import rule
 
 
 @pytest.fixture
@@ -171,3 +172,36 @@ def test_outputs_that_keep_nothing_lead_to_the_preprocessing(folder: Path) -> No
         step = after_engine(other, recipe)
         assert step is not None
         assert "preprocess" not in step.why
+
+
+@pytest.mark.parametrize("out_of_reach", [False, True])
+def test_samples_out_of_reach_lead_to_a_better_engine(folder: Path, out_of_reach: bool) -> None:
+    del folder
+    recipe = EngineRecipe(
+        model=Path("float.onnx"),
+        data=DataRecipe(data="my images.npz"),
+        effort=Effort.FAST,
+        backend="onnxruntime",
+        latency=None,
+    )
+    result = build_engine(recipe)
+    name, comparison = next(iter(result.comparisons.items()))
+    needed = 50 * comparison.num_images + out_of_reach
+    near = Finding("SQNR", "dB", 20, False, 20.01, True, settled=False, num_needed=needed)
+    verdict = Verdict(True, (near,))
+    ruling = rule([verdict])
+    doubtful = dataclasses.replace(result, verdicts={name: verdict})
+    asked = VerifyRecipe(reference=Path("float.onnx"), engine=Path("int8.onnx"), data=recipe.data)
+    steps = (
+        after_engine(doubtful, recipe),
+        after_engine(doubtful, dataclasses.replace(recipe, int8=False)),
+        after_verify(ruling, comparison, verdict, asked),
+    )
+    commands = [step.command for step in steps if step is not None]
+    if out_of_reach:
+        assert commands[0].endswith("--effort high")
+        assert commands[1].endswith("--verify-data MORE_SAMPLES")  # float has no ranges to choose
+        assert commands[2].endswith("--layers")
+    else:
+        assert all(command.endswith("data MORE_SAMPLES") for command in commands)
+        assert all(step.why == f"verify on about {needed} samples" for step in steps)

@@ -229,9 +229,8 @@ def _measured(
     by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
     with ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as stack:
         parsed = None
-        if (
-            recipe.int8 and not by_nvidia
-        ):  # by a process of its own, while this one builds and compares
+        if recipe.int8 and not by_nvidia:
+            # by a process of its own, while this one builds and compares
             form = output / _form_name(artifact)
             parsed = beside.submit(check_form, form, recipe.model, recipe.tensorrt.plugins)
         request = _request(artifact, plan, recipe, output, progress)
