@@ -15,6 +15,20 @@ __all__ = ["end", "how_it_ended", "start_alike", "start_module"]
 # Where this package lies.
 _OURS = str(Path(__file__).resolve().parents[2])
 
+# Runs a module as `python -m` does, with its places in this order: ours, Python's own, and at the end those
+# where the parent finds the user's modules, so that none of these, called json.py perhaps, stands for one of
+# Python's. The current folder is no place (as with PYTHONSAFEPATH, which Python 3.10 does not know).
+_RUN = """
+import sys
+module, ours, *others = sys.argv[1:]
+places = [place for place in sys.path if place]
+if ours not in places:
+    places.insert(0, ours)
+sys.path = [*places, *(place for place in others if place not in places)]
+import runpy
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
 # Of personality(2): ask only; do not put memory at random places.
 _ASK, _ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000
 
@@ -22,27 +36,25 @@ _ASK, _ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000
 def start_module(
     module: str, errors: int | IO[bytes], folder: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a module of ours in this Python with this process's import path.
+    """Start a module of ours in this Python, which finds all modules that this process does.
 
     Args:
         module: dotted name of what is run.
         errors: what its standard error goes to, as `subprocess.Popen` takes it.
         folder: it works in; None for this process's.
     """
-    places = [str(Path(place).absolute()) for place in sys.path if place]
-    path = os.pathsep.join([*places, _OURS])
+    places = [str(Path(place).absolute()) for place in sys.path]
     return subprocess.Popen(
-        [sys.executable, "-m", module],
+        [sys.executable, "-c", _RUN, module, _OURS, *places],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
     )
 
 
-def start_alike(module: str) -> None:
-    """Run a module of ours, which this process was started for, anew with memory laid out as in every run.
+def start_alike() -> None:
+    """Run this process, which `start_module` started, anew with memory laid out as in every run.
 
     NVIDIA's compilers number what they make in the order of addresses (seen of TensorRT for RTX 1.7.1), so
     the bytes of a plan depend on them. Fixed are the seed of Python's hashes and, on Linux, where the system
@@ -57,10 +69,8 @@ def start_alike(module: str) -> None:
     now = system.personality(_ASK)
     if now < 0 or system.personality(now | _ADDR_NO_RANDOMIZE) < 0:
         return
-    places = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p != _OURS]
-    path = os.pathsep.join([*places, _OURS])
-    os.environ |= {"PYTHONHASHSEED": "0", "PYTHONPATH": path}
-    os.execv(sys.executable, [sys.executable, "-m", module])  # noqa: S606 - this process, anew
+    os.environ["PYTHONHASHSEED"] = "0"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this process, anew
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

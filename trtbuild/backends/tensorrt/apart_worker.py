@@ -160,5 +160,5 @@ def _find_refusals(parent: _Parent, backend: str, path: Path, plugins: Sequence[
 
 
 if __name__ == "__main__":
-    start_alike("trtbuild.backends.tensorrt.apart_worker")
+    start_alike()
     main()
