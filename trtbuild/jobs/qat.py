@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.data import HELD_OUT_SHARE, open_data
-from trtbuild.errors import OptionError, in_one_tree
+from trtbuild.errors import in_one_tree
 from trtbuild.files import make_directory
 from trtbuild.jobs.compare import task_of, verification_batches
 from trtbuild.jobs.loading import load, prepare
@@ -16,7 +16,6 @@ from trtbuild.model import input_specs
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.options.effort import Effort
 from trtbuild.plan import PlacementRequest
-from trtbuild.plugins import FOREIGN_ERRORS, import_named, in_one_line
 from trtbuild.progress import Progress, silent
 from trtbuild.pytorch.spec import with_axes
 from trtbuild.recipes import EngineRecipe
@@ -70,19 +69,20 @@ def qat(recipe: QatRecipe, progress: Progress = silent) -> QatOutcome:
 
     Raises:
         InputError: the module, the data or an option is wrong, or nothing of the module runs in INT8.
-        OptionError: the function that trains cannot be imported, or raised.
+        OptionError: the function that trains cannot be imported, or did what `trained` refuses.
         OutputError: the folder cannot be written.
         MissingError: torch is not installed.
     """
     inputs = with_axes(recipe.inputs, recipe.dynamic)
-    train = import_named(recipe.train, OptionError)
     reads = (*named_inputs(the_checkpoint=recipe.source.weights), *data_inputs(recipe.data))
     name = recipe.source.target.rpartition(":")[2].replace(".", "_")
     files = recipe.output / f"{name}.loaded.onnx", recipe.output / f"{name}.qat.onnx"
     check_paths(reads, list(files), folder=recipe.output)
     from trtbuild.pytorch import export_onnx, load_module
     from trtbuild.pytorch.qat import places_of, prepare_qat, trained_scales
+    from trtbuild.pytorch.training import the_function, trained
 
+    train = the_function(recipe.train)
     module = load_module(recipe.source)
     make_directory(recipe.output)
     whole = export_onnx(module.module, inputs, path=files[0])
@@ -95,7 +95,7 @@ def qat(recipe: QatRecipe, progress: Progress = silent) -> QatOutcome:
     places = places_of(artifact.quantized)
     rounding, layers = prepare_qat(whole.module, places)
     before = trained_scales(rounding)
-    given = _trained(train, recipe.train, rounding)
+    given = trained(train, recipe.train, rounding)
     result = export_onnx(given, inputs, path=files[1], fold=False)
     after = trained_scales(given)
     return QatOutcome(
@@ -148,19 +148,3 @@ def _compared(
         ComparisonOptions(make_task=task_of(artifact.source, plan.verification, TaskOptions())),
         progress=progress,
     )
-
-
-def _trained(train: Any, name: str, module: Any) -> Any:
-    """What the user's function makes of `module`: what it returns, else `module`, trained in place."""
-    try:
-        given = train(module)
-    except FOREIGN_ERRORS as error:
-        raise OptionError(f"the training '{name}' raised {in_one_line(error)}.") from error
-    if given is None:
-        return module
-    if type(given) is not type(module):
-        raise OptionError(
-            f"the training '{name}' returned a {type(given).__name__}; it should train the module that it "
-            "is given in place, or return it."
-        )
-    return given

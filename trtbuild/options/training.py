@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,15 +23,15 @@ def parse_stage_drop(text: str) -> tuple[str, float]:
     """Return a stage and its limit from ``STAGE=POINTS``.
 
     Raises:
-        ValueError: the text has another form.
+        ValueError: the text has another form, or a limit that nothing meets or everything.
     """
     stage, equals, number = text.partition("=")
     try:
-        if equals and stage:
+        if equals and stage and 0 <= float(number) < math.inf:
             return stage, float(number)
     except ValueError:
         pass
-    raise ValueError(f"'{text}' is not STAGE=POINTS, for example pruned=2")
+    raise ValueError(f"'{text}' is not STAGE=POINTS with 0 points or more, for example pruned=2")
 
 
 def stage_drop_text(given: tuple[str, float]) -> str:
@@ -62,7 +63,7 @@ class TrainOptions:
     )  # fmt: skip
     seed: int = option(
         0,
-        "Of the random numbers of torch, NumPy and Python, set before every step.",
+        "Of the random numbers of torch, NumPy and Python, set before channels go and before every training.",
         flag="--train-seed",
         low=0,
     )

@@ -337,7 +337,8 @@ def _check_range(field: OptionField, value: float) -> None:
     low, high = field.option.low, field.option.high
     if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
         raise ValueError("is a number beyond 64 bits")
-    if (low is not None and value < low) or (high is not None and value > high):
+    # so that NaN is out of every range
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
         span = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
         raise ValueError(f"is {span}, not {value:g}")
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from trtbuild.errors import OptionError
 from trtbuild.plugins import FOREIGN_ERRORS, import_named, in_one_line
-from trtbuild.pytorch.copies import enforce_eval
+from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,8 +71,8 @@ def trained(
             are passed where they are.
 
     Raises:
-        OptionError: the function raised, lacks a parameter, returned another module, or left weights that
-            are NaN or infinite.
+        OptionError: the function raised, lacks a parameter, returned another module, changed layers, or left
+            weights that are NaN or infinite and were not.
     """
     parameters = _parameters(train)
     extras = extras or {}
@@ -82,6 +82,7 @@ def trained(
             "train(module, teacher)."
         )
     given = {key: v for key, v in extras.items() if parameters is None or key in parameters}
+    form, infinite = _form_of(module), _infinite_in(module)
     try:
         answer = train(module, **given)
     except FOREIGN_ERRORS as error:
@@ -94,7 +95,12 @@ def trained(
             )
         module = answer
     module.to("cpu")
-    _check_finite(module, name)
+    _check_form(form, _form_of(module), name)
+    for path in [one for one in _infinite_in(module) if one not in infinite]:
+        raise OptionError(
+            f"the training '{name}' left NaN or infinite values in '{path}': a smaller learning rate may "
+            "do."
+        )
     enforce_eval(module)
     return module
 
@@ -110,14 +116,36 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset(one.name for one in given)
 
 
-def _check_finite(module: nn.Module, name: str) -> None:
-    tensors = (*module.named_parameters(), *module.named_buffers())
-    for path, tensor in tensors:
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+def _form_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of everything that is saved of a module."""
+    plain = copy_module(module)
+    make_weights_plain(plain)
+    return {path: tuple(tensor.shape) for path, tensor in plain.state_dict().items()}
+
+
+def _check_form(
+    before: Mapping[str, tuple[int, ...]], after: Mapping[str, tuple[int, ...]], name: str
+) -> None:
+    """Refuse layers that were replaced: what is saved would not load into the module of the factory."""
+    for path in sorted({*before, *after}):
+        was, now = before.get(path), after.get(path)
+        if was != now:
+            done = "added" if was is None else "removed" if now is None else f"made {list(now)} of"
+            shape = f", which was {list(was)}" if was is not None and now is not None else ""
             raise OptionError(
-                f"the training '{name}' left NaN or infinite values in '{path}': a smaller learning rate may "
-                "do."
+                f"the training '{name}' {done} '{path}'{shape}; it should train weights, and leave layers as "
+                "they are."
             )
+
+
+def _infinite_in(module: nn.Module) -> list[str]:
+    """Paths of the parameters and buffers with NaN or infinite values, as masks of attention have them."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return [
+        path
+        for path, tensor in tensors
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+    ]
 
 
 def evaluated(evaluate: Callable[..., Any], name: str, module: nn.Module, what: str) -> float:

@@ -28,6 +28,7 @@ from trtbuild.pytorch.prune import prune_channels  # noqa: E402
 from trtbuild.pytorch.session_module import SessionModule  # noqa: E402
 from trtbuild.pytorch.sparsity import two_four_mask  # noqa: E402
 from trtbuild.pytorch.spec import PruneSpec  # noqa: E402
+from trtbuild.pytorch.training import trained  # noqa: E402
 from trtbuild.runtime.onnxruntime import open_session  # noqa: E402
 
 if TYPE_CHECKING:
@@ -93,6 +94,12 @@ def nothing(module):
 
 def other(module):
     return nn.Identity()
+
+def narrower(module):
+    module[8] = nn.Linear(16, 3)
+
+def wider(module):
+    module.more = nn.Linear(1, 1)
 """
 
 
@@ -219,13 +226,19 @@ def test_what_was_tuned_loads_as_weights_and_goes_on_after_an_epoch(nets, tmp_pa
         ("--train compress_nets:fails", "'compress_nets:fails' raised RuntimeError: no data today"),
         ("--train compress_nets:nan", "left NaN or infinite values in '0.weight'"),
         ("--train compress_nets:other", "returned a Identity"),
+        ("--train compress_nets:narrower", "made [3] of '8.bias', which was [10]"),
+        ("--train compress_nets:wider", "added 'more.bias'"),
         ("--train compress_nets:nowhere", "has no 'nowhere'"),
         ("--train compress_nets:stop_at", "no function"),
         ("--train compress_nets:nothing --teacher best.pt", "no parameter 'teacher'"),
         ("--train compress_nets:nothing --evaluate compress_nets:nothing", "finite number"),
         ("--train compress_nets:nothing --evaluate compress_nets:fails", "raised RuntimeError"),
         ("--train compress_nets:nothing --max-drop 100", "which is everything"),
+        ("--train compress_nets:nothing --max-drop nan", "--max-drop is at least 0, not nan"),
+        ("--train compress_nets:nothing --max-stage-drop tuned=nan", "is not STAGE=POINTS"),
+        ("--train compress_nets:nothing --max-stage-drop tuned=-1", "is not STAGE=POINTS"),
         ("--train compress_nets:nothing --max-stage-drop early=1", "knows no stage 'early'"),
+        ("--train compress_nets:nothing --max-stage-drop form=1", "no such stage; it has tuned"),
         ("", "nothing trains the module"),
     ],
 )
@@ -235,6 +248,12 @@ def test_a_wrong_function_is_said_in_a_sentence(nets, capsys, options, said) -> 
     assert said in found.sentence
 
 
+def test_masks_of_minus_infinity_are_no_failure_of_the_training() -> None:
+    module = nn.Linear(2, 2)
+    module.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+    assert trained(lambda one: one.weight.data.mul_(2), "double", module) is module
+
+
 def test_what_compress_lacks_is_said_before_anything_is_done(nets, tmp_path, capsys) -> None:
     train = ["--train", "compress_nets:train"]
     assert "--prune-macs" in trtbuild(capsys, "compress", *ASKED.split(), *train).sentence
@@ -242,6 +261,8 @@ def test_what_compress_lacks_is_said_before_anything_is_done(nets, tmp_path, cap
     assert "--data" in trtbuild(capsys, *asked).sentence
     without = [word for word in asked if "evaluate" not in word]
     assert "--evaluate" in trtbuild(capsys, *without).sentence
+    unbuilt = [*asked, "--no-int8", "--max-stage-drop", "engine=1"]
+    assert "no such stage; it has pruned, tuned" in trtbuild(capsys, *unbuilt).sentence
     assert not (tmp_path / "compressed").exists()
 
 

@@ -155,6 +155,7 @@ def _run(
     besides: Besides | None,
 ) -> CompressOutcome:
     """Do the steps that are not done and are due."""
+    _check_stages(recipe, steps)
     setting, warnings = _setting(recipe, rounds, teacher, progress, besides, builds=_builds(steps))
     folder = make_directory(recipe.output)
     asked = dict(sorted(_asked(recipe, setting)))
@@ -176,6 +177,21 @@ def _run(
     record = _finished(setting, record, steps)
     write_record(record, folder)
     return CompressOutcome(record, folder, resumed, warnings)
+
+
+_OF_A_BUILD = ("weights", "form", "engine")
+_STAGES = {Kind.PRUNE: "pruned", Kind.SPARSE: "sparse", Kind.TRAIN: "tuned"}
+
+
+def _check_stages(recipe: CompressRecipe, steps: tuple[Step, ...]) -> None:
+    """Refuse a limit on a stage that the run has not: nothing would look at it."""
+    stages = dict.fromkeys(_STAGES[step.kind] for step in steps if step.kind in _STAGES)
+    known = (*stages, *(_OF_A_BUILD if recipe.int8 else ()))
+    for stage, _ in recipe.allowance.stage_drops:
+        if stage not in known:
+            raise OptionError(
+                f"--max-stage-drop {stage}: this run has no such stage; it has {', '.join(known)}."
+            )
 
 
 def _builds(steps: tuple[Step, ...]) -> bool:
