@@ -14,13 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtbuild.errors import OutputError
+from trtbuild.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
     "atomic_path",
+    "check_is_file",
     "content_of",
     "file_digest",
     "make_directory",
@@ -261,6 +262,16 @@ def make_directory(path: Path) -> Path:
         raise OutputError(
             f"cannot write into the folder '{path}': {error.strerror}. Choose another with -o."
         ) from error
+
+
+def check_is_file(what: str, path: Path) -> None:
+    """Do nothing where `path` is a file, which is called `what`.
+
+    Raises:
+        InputError: it is not there, or is no file.
+    """
+    if not path.is_file():
+        raise InputError(f"{what} '{path}' does not exist; give the path of a file.")
 
 
 def content_of(path: Path) -> bytes:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from trtbuild.artifact import Artifact
 from trtbuild.backends import AUTO, choose_backend
 from trtbuild.backends.base import BuildRequest
-from trtbuild.errors import InputError
-from trtbuild.files import temporary_folder
+from trtbuild.files import check_is_file, temporary_folder
 from trtbuild.model.qdq import is_qdq
 from trtbuild.options.tensorrt import OpenOptions, Quantization, TensorRTOptions
 from trtbuild.runtime.tensorrt.versions import product_of
@@ -48,8 +47,7 @@ def open_engine(
         MissingError: the backend does not work on this machine.
         ModelError: the file is damaged, or made for another version or device.
     """
-    if not path.is_file():
-        raise InputError(f"the engine '{path}' does not exist; give the path of a file.")
+    check_is_file("the engine", path)
     return choose_backend(_backend_of(path, backend), options)[0].open(path)
 
 

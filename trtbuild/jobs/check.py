@@ -17,8 +17,8 @@ from trtbuild.backends.tensorrt.known_issues import issues_of, situation_of
 from trtbuild.backends.tensorrt.profiles import profiles_for, values_for
 from trtbuild.backends.tensorrt.refusals import Refusal
 from trtbuild.backends.tensorrt.rtx import capabilities
-from trtbuild.errors import InputError, MissingError, ModelError, OptionError, in_one_tree
-from trtbuild.files import temporary_folder
+from trtbuild.errors import MissingError, ModelError, OptionError, in_one_tree
+from trtbuild.files import check_is_file, temporary_folder
 from trtbuild.model import input_specs, read_model, temporary_file
 from trtbuild.model.qdq import is_qdq
 from trtbuild.progress import Progress, silent
@@ -111,8 +111,7 @@ def check_network(recipe: CheckRecipe, progress: Progress = silent) -> NetworkCh
         MissingError: no parser is installed; the message says how to install one.
     """
     tensorrt = _parser(recipe.backend)
-    if not recipe.model.is_file():
-        raise InputError(f"the network '{recipe.model}' does not exist; give the path of a file.")
+    check_is_file("the network", recipe.model)
     progress("parse", 0, 1)
     found = find_refusals_apart(tensorrt, recipe.model, recipe.tensorrt.plugins)
     progress("parse", 1, 1)

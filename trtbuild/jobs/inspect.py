@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError, MissingError, decoding
-from trtbuild.files import content_of
+from trtbuild.files import check_is_file, content_of
 from trtbuild.manifest import read_manifest
 from trtbuild.runtime.recorded import manifest_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
@@ -77,18 +77,23 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
     its manifest asked of each node is all that is known.
 
     Args:
-        engine: a TensorRT plan, or the JSON of ``trtexec --exportLayerInfo``.
+        engine: a TensorRT plan, an ONNX engine beside its manifest, or the JSON of ``trtexec
+            --exportLayerInfo``.
         options: how a plan is opened.
         ask: open the plan whatever the manifest beside it knows.
 
     Raises:
-        InputError: the file cannot be read, or is no plan for this machine.
+        InputError: the file cannot be read, is no plan for this machine, or an ONNX network that was not
+            built.
         MissingError: the plan has to be opened, and TensorRT or a GPU is missing.
     """
     if engine.suffix == ".json":
         return Inspection(read_layers(_text(engine)), [])
+    check_is_file("the engine", engine)
     manifest, record = _recorded(engine)
     decisions = () if manifest is None else manifest.layers
+    if record is None and engine.suffix == ".onnx":
+        raise InputError(f"'{engine}' is a network, of which {_only_manifest(engine)}")
     seen = [] if record is None else record.details.get("layers")
     not_opened = ""
     if seen and not ask:
@@ -101,7 +106,7 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
             if ask:
                 raise
             if record is None:
-                raise MissingError(f"{error} {_without_manifest(engine)}") from error
+                raise MissingError(f"{error} Without one {_only_manifest(engine)}") from error
             layers, not_opened = EngineLayers((), detailed=False), str(error)
     if not_opened:
         return Inspection(layers, [_as_asked(one) for one in decisions], not_opened)
@@ -113,10 +118,10 @@ def _as_asked(asked: Decision) -> NodePrecision:
     return NodePrecision(asked.node, asked.op_type, wanted, "", "", "", asked.reason)
 
 
-def _without_manifest(engine: Path) -> str:
+def _only_manifest(engine: Path) -> str:
     path = manifest_of(engine)
     state = "belongs to another file" if path.exists() else "is not there"
-    return f"Without one only the manifest of its build can tell, and '{path}' {state}."
+    return f"only the manifest of its build can tell, and '{path}' {state}."
 
 
 def _recorded(engine: Path) -> tuple[Manifest | None, EngineRecord | None]:

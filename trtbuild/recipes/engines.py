@@ -20,7 +20,7 @@ from trtbuild.options.training import parse_stage_drop, stage_drop_text
 from trtbuild.options.tune import TuneOptions
 from trtbuild.plugins import BACKEND
 from trtbuild.pytorch.spec import ExportSpec, ModuleSource
-from trtbuild.recipes.texts import FLOAT, JUDGES, STRICT, TARGET, TOO_FEW
+from trtbuild.recipes.texts import FLOAT, GROUPS, JUDGES, STRICT, TARGET, TOO_FEW
 from trtbuild.target import TARGETS
 from trtbuild.verification.gate import Gate
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["BenchRecipe", "EngineRecipe", "VerifyRecipe"]
 
 _STRICT_ENGINE = f"{STRICT} {TOO_FEW}"
-_GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 
 
 def _batch_sizes(text: str) -> int:
@@ -84,7 +83,7 @@ class EngineRecipe:
     float_patterns: tuple[str, ...] = option(
         (), FLOAT, flag="--float", metavar="PATTERN", essential=True
     )
-    float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
+    float_groups: tuple[str, ...] = option((), GROUPS, flag="--float-group", metavar="NAME")
     strict: bool = option(False, _STRICT_ENGINE)
     target: str | None = option(
         None, TARGET, choices=tuple(TARGETS), when_absent="that of the backend"

@@ -9,12 +9,10 @@ from trtbuild.backends import AUTO
 from trtbuild.options.fields import group, option
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.options.tensorrt import TensorRTOptions
-from trtbuild.recipes.texts import FLOAT, STRICT, TARGET
+from trtbuild.recipes.texts import FLOAT, GROUPS, STRICT, TARGET
 from trtbuild.target import TARGETS
 
 __all__ = ["CheckRecipe", "ConvertRecipe", "OptimizeRecipe", "QuantizeRecipe", "TritonRecipe"]
-
-_GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +58,7 @@ class QuantizeRecipe:
     float_patterns: tuple[str, ...] = option(
         (), FLOAT, flag="--float", metavar="PATTERN", essential=True
     )
-    float_groups: tuple[str, ...] = option((), _GROUPS, flag="--float-group", metavar="NAME")
+    float_groups: tuple[str, ...] = option((), GROUPS, flag="--float-group", metavar="NAME")
     strict: bool = option(False, STRICT)
     target: str | None = option(
         None, TARGET, choices=tuple(TARGETS), when_absent="what is installed"

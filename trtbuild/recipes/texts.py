@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["AXES", "FLOAT", "FRESH", "INPUT", "JUDGES", "STRICT", "TARGET", "TOO_FEW"]
+__all__ = ["AXES", "FLOAT", "FRESH", "GROUPS", "INPUT", "JUDGES", "STRICT", "TARGET", "TOO_FEW"]
 
 JUDGES = ("verify_data", "labels")
 """Data that jobs which judge nothing have no use for."""
 FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
+GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 TARGET = "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float."
 STRICT = "Refuse a tensor that was always zero or has no range; else what reads it stays float."
 TOO_FEW = "Exit with 5 where too few samples leave it open whether the engine can be shipped."

@@ -18,7 +18,7 @@ from trtbuild.backends import choose_backend
 from trtbuild.backends.opening import open_engine
 from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.cli.main import run
-from trtbuild.errors import MissingError, ModelError, OptionError
+from trtbuild.errors import InputError, MissingError, ModelError, OptionError
 from trtbuild.jobs.targets import engine_target
 from trtbuild.model import write_model
 from trtbuild.options.tensorrt import TensorRTOptions
@@ -232,6 +232,12 @@ def test_inspect_tells_what_was_asked_where_no_plan_can_be_opened(
     result.manifest.unlink()
     assert run(["inspect", str(plan)]) == MissingError.exit_code
     assert "net.manifest.json' is not there" in " ".join(capsys.readouterr().err.split())
+    # and TensorRT is not asked for where it could not help
+    assert run(["inspect", str(tmp_path / "out" / "net.int8.onnx")]) == InputError.exit_code
+    assert "only the manifest of its build" in " ".join(capsys.readouterr().err.split())
+    plan.unlink()
+    assert run(["inspect", str(plan)]) == InputError.exit_code
+    assert "does not exist" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_dynamic_input_without_shapes_is_refused_before_calibration(tmp_path: Path) -> None:
