@@ -15,6 +15,8 @@ from scipy import stats
 from tests.fakes import FakeBatch
 from trtbuild.errors import OptionError
 from trtbuild.records import decode, encode
+from trtbuild.verification.compare import Comparison
+from trtbuild.verification.gate import Gate, judge
 from trtbuild.verification.intervals import proportion, ratio_of_sums
 from trtbuild.verification.tasks.base import TaskScore
 from trtbuild.verification.tasks.boxes import Detections, matched, pairwise_iou, suppressed
@@ -431,6 +433,14 @@ def test_answers_of_an_own_judge_that_are_right_or_wrong_are_counted(top, wrong)
     assert main.estimate.low == pytest.approx(top * share.low)
     assert main.estimate.high == pytest.approx(top * share.high)
     assert main.step == top / 10
+
+
+@pytest.mark.parametrize("limit", [0.5, 95.0])  # of answers of 0 or 1, and of 0 or 100
+def test_an_own_judge_that_calls_all_answers_wrong_fails_either_limit(limit) -> None:
+    x = np.ones((30, 2))
+    task = judged(OwnJudge("m:wrong", lambda *_: np.zeros(10)), {"y": x}, {"y": x}, size=10)
+    verdict = judge(Comparison("net", 30, (), task=task), Gate(min_agreement=limit))
+    assert [finding.passed for finding in verdict.findings] == [False]
 
 
 def test_the_bootstrap_interval_is_that_of_its_resamples_and_repeats() -> None:

@@ -70,7 +70,8 @@ class OwnJudge(Judge):
     def _right(self) -> float:
         """The number of a right answer, where each is right or wrong; 0 where they are something else."""
         found = self._values - {0.0}
-        return next((top for top in (100.0, 1.0) if found <= {top}), 0.0)
+        # where all are wrong it is not told: of 1, for 0 of 100 a limit of 0.5 would be within one answer
+        return next((top for top in (1.0, 100.0) if found <= {top}), 0.0)
 
     def result(self) -> TaskScore:
         """Return the mean over samples, or the class's answer."""
