@@ -7,6 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch_pruning")
 
+from torch import nn  # noqa: E402
+
 from tests.trtbuild.pytorch.fold_cases import randomize  # noqa: E402
 from tests.trtbuild.pytorch.prune_cases import CASES, PruneCase, data_branch  # noqa: E402
 from trtbuild.errors import ModelError  # noqa: E402
@@ -81,3 +83,40 @@ def test_tied_weights_stay_tied() -> None:
 def test_a_branch_on_data_is_refused() -> None:
     with pytest.raises(ModelError, match="a branch that the sample does not take would break"):
         prune_channels(data_branch().eval(), [InputSpec((2, 3, 16, 16))], PruneSpec(0.5))
+
+
+def turned(x: torch.Tensor) -> torch.Tensor:
+    """Positions turn pairs of channels, as in Llama."""
+    return 0.5 * x + 0.8 * torch.cat([-x[..., 4:], x[..., :4]], -1)
+
+
+class SharedKeys(nn.Module):
+    """Attention of four heads that share two pairs of keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.q, self.out = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+        self.k, self.v = nn.Linear(32, 16), nn.Linear(32, 16)
+        self.last = nn.Linear(32, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def heads(layer: nn.Module, count: int) -> torch.Tensor:
+            return layer(x).view(*x.shape[:2], count, 8).transpose(1, 2)
+
+        def shared(pairs: torch.Tensor) -> torch.Tensor:
+            return pairs[:, :, None].expand(-1, 2, 2, -1, 8).reshape(len(x), 4, -1, 8)
+
+        x = self.first(x)
+        keys = shared(turned(heads(self.k, 2)))
+        weights = (turned(heads(self.q, 4)) @ keys.transpose(2, 3)).softmax(-1)
+        answers = (weights @ shared(heads(self.v, 2))).transpose(1, 2)
+        return self.last(x + self.out(answers.reshape(*x.shape[:2], 32)))
+
+
+def test_channels_that_are_coupled_without_end_are_kept_and_the_others_go() -> None:
+    torch.manual_seed(0)
+    report = prune_channels(SharedKeys().eval(), [InputSpec((2, 9, 32))], PruneSpec(0.5)).report
+    found = {width.path: width for width in report.widths}
+    assert "too many ways" in found["q"].kept
+    assert "too many ways" in found["k"].kept
+    assert (found["first"].after, found["out"].after) == (16, 16)

@@ -19,12 +19,18 @@ import torch_pruning as tp
 from torch import nn
 from torch_pruning._helpers import _HybridIndex
 
+from trtbuild.errors import ModelError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
 
 __all__ = ["SlicedGraph", "following_slices", "operators", "sizes_of", "sliced_alike"]
 
 _TYPES = tp.ops.OPTYPE
+_MOST_VISITS = 2
+"""Of each dependency, on average. Networks whose channels can be followed take at most a third of one; the
+library visits every order of channels anew, and where halves are swapped and repeated (rotary positions with
+heads that share keys) their number doubles at each turn."""
 _SIZES = ("offsets", "split_sizes", "concat_sizes", "start", "end", "shape")
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.LSTM)
@@ -59,6 +65,23 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
             count, _ = self.sliced_alike[operator]
             return count * self.get_out_channels(module_or_node)
         return super().get_in_channels(module_or_node)
+
+    def get_pruning_group(self, module: nn.Module, pruning_fn: Any, idxs: Any) -> Any:
+        """Return the group of the channels `idxs` of `module`.
+
+        Raises:
+            ModelError: pieces are joined and cut again in so many ways that it would not end.
+        """
+        most = _MOST_VISITS * sum(len(node.dependencies) for node in self.module2node.values())
+
+        class Bounded(tp.dependency.Group):  # type: ignore[misc]
+            def add_dep(self, dep: Any, idxs: Any) -> None:
+                super().add_dep(dep, idxs)
+                if len(self) > most:
+                    raise ModelError("its channels are coupled in too many ways to be followed.")
+
+        with mock.patch.object(tp.dependency.graph, "Group", Bounded):
+            return super().get_pruning_group(module, pruning_fn, idxs)
 
 
 @contextlib.contextmanager
