@@ -8,7 +8,7 @@ Of a build, in order of what it rules out first:
     no limit                      one on the figure that is known, which also starts the search
     a limit that fails, or that no samples in reach settle:
                                   more effort to choose ranges; then what costs the outputs most, in float;
-                                  then more calibration data
+                                  then more calibration data; where nothing is calibrated, other samples
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
     if never_ran and recipe.gate.limits and not result.below_floor:
         return _run_it(result, recipe)
     fails = result.ruling.word == DO_NOT_SHIP
-    if fails or (recipe.int8 and _is_out_of_reach(result.ruling, *_figures(result))):
+    if fails or (_chooses_ranges(recipe) and _is_out_of_reach(result.ruling, *_figures(result))):
         why, added, skip = _all_noise(result, recipe) or _mended(result, recipe)
     else:
         why, added, skip = (
@@ -236,10 +236,11 @@ def _judged(
 def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
     """What brings an engine nearer to float."""
     named = recipe.calibrate.method is not None or recipe.calibration is not None
-    if recipe.int8 and named and recipe.tensorrt.cache is None:
+    chooses = _chooses_ranges(recipe)
+    if chooses and named and recipe.tensorrt.cache is None:
         flag = "--calibration" if recipe.calibration is not None else "--calibrator"
         return "let the ranges be chosen by their effect on the outputs", {}, flag
-    if recipe.int8 and recipe.effort is not Effort.HIGH:
+    if chooses and recipe.effort is not Effort.HIGH:
         return "let more be tried", {"--effort": "high"}, ""
     group = _at_fault(result)
     if group is not None:
@@ -248,7 +249,14 @@ def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
             {"--float-group": group},
             "",
         )
+    if not chooses:
+        return "see whether other samples say the same", {"--verify-data": MORE}, ""
     return "calibrate on more data, as the network will see it", {"--data": MORE}, ""
+
+
+def _chooses_ranges(recipe: EngineRecipe) -> bool:
+    """Whether activations are rounded; FP16 and weights alone have no ranges to choose."""
+    return recipe.int8 and not recipe.weights_only
 
 
 def _at_fault(result: EngineResult) -> str | None:

@@ -191,17 +191,38 @@ def test_samples_out_of_reach_lead_to_a_better_engine(folder: Path, out_of_reach
     verdict = Verdict(True, (near,))
     ruling = rule([verdict])
     doubtful = dataclasses.replace(result, verdicts={name: verdict})
+    alone = {"int8": False}, {"weights_only": True}
     asked = VerifyRecipe(reference=Path("float.onnx"), engine=Path("int8.onnx"), data=recipe.data)
     steps = (
         after_engine(doubtful, recipe),
-        after_engine(doubtful, dataclasses.replace(recipe, int8=False)),
+        *(after_engine(doubtful, dataclasses.replace(recipe, **one)) for one in alone),
         after_verify(ruling, comparison, verdict, asked),
     )
     commands = [step.command for step in steps if step is not None]
     if out_of_reach:
         assert commands[0].endswith("--effort high")
-        assert commands[1].endswith("--verify-data MORE_SAMPLES")  # float has no ranges to choose
-        assert commands[2].endswith("--layers")
+        # without ranges to choose
+        assert all(one.endswith("--verify-data MORE_SAMPLES") for one in commands[1:3])
+        assert commands[3].endswith("--layers")
     else:
         assert all(command.endswith("data MORE_SAMPLES") for command in commands)
         assert all(step.why == f"verify on about {needed} samples" for step in steps)
+
+
+@pytest.mark.parametrize("alone", [{"int8": False, "fp16": True}, {"weights_only": True}])
+def test_where_nothing_is_calibrated_no_calibration_is_asked_for(folder: Path, alone: dict) -> None:
+    del folder
+    recipe = EngineRecipe(
+        model=Path("float.onnx"),
+        data=DataRecipe(data="my images.npz"),
+        backend="onnxruntime",
+        latency=None,
+        weights_only=True,
+    )
+    result = build_engine(recipe)
+    failed = Verdict(False, (Finding("SQNR", "dB", 200, False, 40.0, False),))
+    failing = dataclasses.replace(result, verdicts=dict.fromkeys(result.verdicts, failed))
+    step = after_engine(failing, dataclasses.replace(recipe, **{"weights_only": False, **alone}))
+    assert step is not None
+    assert step.command.endswith("--verify-data MORE_SAMPLES")
+    assert "--effort" not in step.command
