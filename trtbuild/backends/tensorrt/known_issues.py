@@ -118,7 +118,8 @@ def issues_of(
         situation: what is to be built.
         issues: to choose from; None for all.
     """
-    return tuple(one for one in issues or known_issues() if _applies(one, situation))
+    among = known_issues() if issues is None else issues
+    return tuple(one for one in among if _applies(one, situation))
 
 
 def _applies(issue: KnownIssue, situation: Situation) -> bool:
