@@ -131,7 +131,7 @@ def read_fleet(path: Path, output: Path) -> dict[str, EngineRecipe]:
     shared = read_table(EngineRecipe, table.get(_BUILD, {}), str(path), path.parent)
     found = {}
     for name, own in targets.items():
-        if not isinstance(own, dict) or Path(name).name != name:
+        if not isinstance(own, dict) or name in ("", "..") or Path(name).name != name:
             raise OptionError(
                 f"'{path}': [target.{name}] is no table, or its name no name of a folder."
             )

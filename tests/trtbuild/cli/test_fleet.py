@@ -100,6 +100,10 @@ def test_targets_are_built_on_ray_at_the_same_time(folder, capsys) -> None:
         (BUILD + "[fleet]\n[target.a]\n", "the table 'fleet'"),
         (BUILD + "[target.a]\nbacken = 'x'\n", "backen"),
         (BUILD.replace('verify_data = "others.npy"\n', "") + "[target.a]\n", "verify_data"),
+        *(
+            (BUILD + f"[target.{name}]\n", "no name of a folder")
+            for name in ("''", "'.'", "'..'", "'a/b'")
+        ),
         ("no toml", "is not TOML"),
     ],
 )
