@@ -121,7 +121,7 @@ def _of_layers(path: Path, layers: EngineLayers, unknown: str = "") -> Side:
 
 def _layers_in(path: Path) -> EngineLayers:
     with decoding(InputError, f"'{path}' cannot be read"):
-        return read_layers(content_of(path).decode())
+        return read_layers(content_of(path).decode(), f"'{path}'")
 
 
 def _of_plan(path: Path, options: OpenOptions) -> Side:

@@ -88,7 +88,7 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
         MissingError: the plan has to be opened, and TensorRT or a GPU is missing.
     """
     if engine.suffix == ".json":
-        return Inspection(read_layers(_text(engine)), [])
+        return Inspection(read_layers(_text(engine), f"'{engine}'"), [])
     check_is_file("the engine", engine)
     manifest, record = _recorded(engine)
     decisions = () if manifest is None else manifest.layers

@@ -162,4 +162,6 @@ def read_layer_times(path: Path) -> LayerTimes:
                 runs = int(entry["count"])
             else:
                 layers[str(entry["name"])] = float(entry["averageMs"])
+        if not layers:
+            raise ValueError("it names no layer")
         return LayerTimes(f"trtexec's profile {path.name}", runs, layers)

@@ -238,7 +238,7 @@ def test_layers_of_two_engines_and_what_they_take(tmp_path, capsys) -> None:
     [
         ("folder", None, "holds 0 manifests"),
         ("x.onnx", b"nothing", "is not an ONNX file"),
-        ("x.json", b"{}", "not the layer information"),
+        ("x.json", b"{}", "x.json' is not the layer information"),
         ("x.manifest.json", b"{}", "not a trtbuild.manifest file"),
     ],
 )
@@ -253,8 +253,9 @@ def test_what_cannot_be_compared_is_one_sentence(
     assert said in trtbuild(capsys, "diff", network, path).sentence
 
 
-def test_a_damaged_profile_is_one_sentence(network, tmp_path, capsys) -> None:
-    (tmp_path / "t.json").write_text('[{"name": "a"}]')
+@pytest.mark.parametrize("text", ['[{"name": "a"}]', "[]"])
+def test_a_damaged_profile_is_one_sentence(network, tmp_path, capsys, text) -> None:
+    (tmp_path / "t.json").write_text(text)
     said = trtbuild(capsys, "diff", network, network, "--times-a", tmp_path / "t.json").sentence
     assert "holds no layer times" in said
 

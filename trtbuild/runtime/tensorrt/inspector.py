@@ -162,13 +162,17 @@ def inspect_plan(path: Path, options: OpenOptions, product: Product = TENSORRT) 
     return read_layers(text)
 
 
-def read_layers(text: str) -> EngineLayers:
+def read_layers(text: str, subject: str = "this") -> EngineLayers:
     """Read the inspector's JSON of TensorRT 10 or 11, or a file of ``trtexec --exportLayerInfo``.
+
+    Args:
+        text: the JSON.
+        subject: what it is to the user, for the error: the file in quotes.
 
     Raises:
         InputError: not such a text.
     """
-    with decoding(InputError, "this is not the layer information of a TensorRT engine"):
+    with decoding(InputError, f"{subject} is not the layer information of a TensorRT engine"):
         entries = json.loads(text)["Layers"]
         layers = tuple(_layer(entry) for entry in entries)
     return EngineLayers(layers, any(isinstance(entry, dict) for entry in entries))
