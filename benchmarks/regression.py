@@ -1,7 +1,7 @@
 """Whether this version is faster than another, or slower: the same commands as whole processes, in turns.
 
     python benchmarks/regression.py BASE CANDIDATE
-    git worktree add /tmp/former v0.1 && python benchmarks/regression.py /tmp/former .
+    git worktree add ../former v0.1 && python benchmarks/regression.py ../former .
 
 BASE and CANDIDATE are checkouts, or interpreters of environments where trtbuild is installed
 (``venv/bin/python``). Every round runs each command with the base, the candidate and the base again, in an
@@ -18,11 +18,9 @@ import argparse
 import datetime as dt
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,15 +31,27 @@ from resnet50 import write_resnet50
 
 from trtbuild.latency.measure import Samples
 from trtbuild.latency.regress import Answer, LatencyVerdict, taken_together
+from trtbuild.machine import processor_name
 
 if TYPE_CHECKING:
-    import resource
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 RESULTS = Path(__file__).resolve().parent / "results" / "regression.json"
 MARGIN_PERCENT = 5.0
 FEWEST_ROUNDS = 9
 BASE, CANDIDATE, CONTROL = "base", "candidate", "base again"
+
+# Runs the command behind it; prints seconds on the clock and of processors, the largest process, and the
+# exit code. A process of its own, since Linux counts what starts a process to that one's largest memory.
+_CLOCK = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+wall = time.perf_counter() - start
+code = os.waitstatus_to_exitcode(status)
+print(json.dumps([wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, code]))
+"""
 
 # Name -> arguments behind ``trtbuild``, run in a folder that holds the inputs; {out} is a new folder.
 COMMANDS = {
@@ -140,24 +150,14 @@ def cost_of(place: str, arguments: Sequence[str], folder: Path) -> Cost:
     command, environment = version_of(place)
     with tempfile.TemporaryDirectory(dir=folder) as out:
         filled = [argument.format(out=out) for argument in arguments]
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [*command, *filled], cwd=folder, env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _CLOCK, *command, *filled],
+            cwd=folder, env=environment, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert process.stderr is not None
-        said = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
-        process.stderr.close()
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 1):
-        sys.exit(f"{place}: trtbuild {' '.join(arguments)} failed:\n{said.decode()}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, _mib(usage))
-
-
-def _mib(usage: resource.struct_rusage) -> float:
-    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    wall, cpu, largest, code = json.loads(done.stdout)
+    if code not in (0, 1):
+        sys.exit(f"{place}: trtbuild {' '.join(arguments)} failed:\n{done.stderr}")
+    return Cost(wall, cpu, largest / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def make_inputs(folder: Path) -> None:
@@ -273,7 +273,7 @@ def main() -> None:
             found.append(judged)
     record = {
         "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
-        "machine": {"processor": platform.processor(), "load_average": os.getloadavg()[0]},
+        "machine": {"processor": processor_name(), "load_average": os.getloadavg()[0]},
         "rounds": given.rounds,
         "commands": [as_json(judged) for judged in found],
     }

@@ -85,3 +85,14 @@ def test_networks_are_valid_and_what_passes_shorten(regression, tmp_path):
 def test_a_place_that_is_no_version_is_named(regression):
     with pytest.raises(SystemExit, match="neither a checkout nor an interpreter"):
         regression.version_of("nowhere")
+
+
+def test_memory_is_that_of_the_command_and_not_of_what_starts_it(regression, tmp_path):
+    mib = 400
+    held = np.ones(
+        mib * 2**20, np.uint8
+    )  # in memory while the command runs, which shows its version
+    cost = regression.cost_of(str(FOLDER.parent), ["--version"], tmp_path)
+    assert cost.cpu_s > 0
+    assert cost.wall_s > 0
+    assert 0 < cost.peak_mib < held.nbytes / 2**20
