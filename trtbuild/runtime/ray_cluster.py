@@ -17,8 +17,8 @@ __all__ = ["Cluster", "joined"]
 
 _T = TypeVar("_T")
 
-# A task whose worker was killed is tried so often.
-_ATTEMPTS = 3
+# A task whose worker was killed is tried again so often.
+_RETRIES = 3
 
 
 class Cluster:
@@ -47,8 +47,9 @@ class Cluster:
 
         Raises:
             TrtbuildError: what a task raised.
+            MissingError: workers died, again and again, such as of too little memory.
         """
-        remote = self._ray.remote(num_cpus=1, max_retries=_ATTEMPTS)(function)
+        remote = self._ray.remote(num_cpus=1, max_retries=_RETRIES)(function)
         running = {remote.remote(*arguments): number for number, arguments in enumerate(tasks)}
         while running:
             (ready, *_), _ = self._ray.wait(list(running), num_returns=1)
@@ -57,6 +58,8 @@ class Cluster:
             except self._ray.exceptions.RayTaskError as error:
                 cause = error.cause
                 raise cause if isinstance(cause, TrtbuildError) else error from None
+            except self._ray.exceptions.RayError as error:
+                raise MissingError(f"the Ray cluster lost a worker: {error}") from error
 
 
 @contextlib.contextmanager

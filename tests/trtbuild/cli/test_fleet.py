@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tests.command import trtbuild
 from tests.trtbuild.verification.small_network import float_network, images
 from tools.write_schemas import schemas
+from trtbuild.errors import MissingError
 from trtbuild.jobs.fleet import read_fleet
 from trtbuild.model import write_model
 
@@ -76,15 +78,29 @@ def test_every_target_is_built_with_the_one_calibration(folder, capsys) -> None:
     assert "not here" in (folder / "fleet.html").read_text()
 
 
-def test_targets_are_built_on_ray_at_the_same_time(folder, capsys) -> None:
+def dies() -> None:
+    """Work that ends its process."""
+    os._exit(1)
+
+
+def test_targets_are_built_on_ray_at_the_same_time(folder, capsys, monkeypatch) -> None:
     pytest.importorskip("ray.util", reason="needs Ray")
     import ray
+
+    from trtbuild.runtime import ray_cluster
+
+    monkeypatch.setattr(ray_cluster, "_RETRIES", 0)
 
     alone = fleet(capsys, folder, BUILD + TARGETS, "--json").json["targets"]
     shutil.rmtree(folder / "out")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         together = fleet(capsys, folder, BUILD + TARGETS, "--json", "--ray").json["targets"]
+        with (
+            ray_cluster.joined(None) as cluster,
+            pytest.raises(MissingError, match="lost a worker"),
+        ):
+            list(cluster.results(dies, [()]))
     finally:
         ray.shutdown()
     for one, other in zip(alone, together, strict=True):
