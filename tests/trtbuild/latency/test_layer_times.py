@@ -1,0 +1,35 @@
+"""Times of layers are of the faster runs, without those that warm up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.latency.layer_times import measure_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtbuild.runtime.session import Feeds
+
+WARM_UP = {"conv": 99.0, "branch": 99.0}
+
+
+class Timed:
+    """A profiler whose runs are known: three on each of two inputs, the first of which warms up."""
+
+    def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> list[Mapping[str, float]]:
+        assert (len(feeds), runs) == (2, 3)
+        return [
+            *(WARM_UP, {"conv": 1.0, "branch": 4.0}, {"conv": 100.0}),
+            *(WARM_UP, {"conv": 2.0}, {"conv": 3.0, "branch": 4.0}),
+        ]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def test_a_layer_takes_the_mean_of_its_faster_three_quarters() -> None:
+    found = measure_layers(Timed(), [{}, {}], 4, "a test")
+    assert found.runs == 4
+    # Of 1, 2, 3 and 100 ms the first three; a branch of 4 ms ran in two of the four.
+    assert found.layers == {"conv": 2.0, "branch": 2.0}
