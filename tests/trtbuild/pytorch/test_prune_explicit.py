@@ -89,12 +89,19 @@ def c2f_split() -> nn.Module:
         ({"0.0": [16]}, OptionError, r"'0\.0' has 16 output channels; there is no channel 16"),
         ({"0.o": [1]}, OptionError, "'0.o' is no convolution or linear layer"),
         ({"0.0": list(range(16))}, OptionError, "would lose all"),
+        ({"0.0": [True] * 16}, OptionError, "are numbers of channels"),
+        ({"0.0": 3}, OptionError, "are numbers of channels"),
         ({"3.2": [1]}, ModelError, "an output would change its shape"),
     ],
 )
 def test_channels_that_cannot_go(channels: Any, error: Any, told: str) -> None:
     with pytest.raises(error, match=told):
         prune_indices(build(residual), IMAGE, channels)
+
+
+def test_numbers_may_be_a_tensor() -> None:
+    gone = torch.tensor([3, 7])
+    assert widths(prune_indices(build(chain), IMAGE, {"0.0": gone}))["0.0"] == 14
 
 
 def test_half_a_pair_is_refused() -> None:
@@ -143,6 +150,12 @@ def test_channels_that_are_zero_throughout_change_nothing_and_the_rest_is_ranked
     then = prune_channels(module, image, PruneSpec(0.5, masked=True, round_to=1))
     assert widths(then) == {"0.0": 6, "1.0": 16, "2.2": 10}
     assert {w.path: w.before for w in then.report.widths}["0.0"] == 16
+
+
+def test_that_nothing_was_zero_is_said() -> None:
+    report = prune_channels(build(chain), IMAGE, PruneSpec(0.0, masked=True)).report
+    assert report.notes == ("no channel was zero.",)
+    assert report.after == report.before
 
 
 def test_readers_that_are_masked_free_the_channels_that_they_read() -> None:

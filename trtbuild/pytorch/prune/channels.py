@@ -145,7 +145,9 @@ def prune_channels(
             latency=latency,
         )
         ranked = _prune(base, rewritten, bound, plan, after_step)
-    return _joined(without, ranked) if without else ranked
+    if without is not None:
+        return _joined(without, ranked)
+    return _with_note(ranked, "no channel was zero.") if spec.masked else ranked
 
 
 def _without_zeros(
@@ -165,7 +167,13 @@ def _without_zeros(
             f"; their biases and the shifts of their norms were not, so the outputs differ by {off:.1e} of "
             "the largest: fine-tune, or mask those as well"
         )
-    return replace(done, report=replace(done.report, notes=(f"{note}.", *done.report.notes)))
+    return _with_note(done, f"{note}.")
+
+
+def _with_note(result: PruneResult, note: str) -> PruneResult:
+    """The result with one more thing that the user should know, first."""
+    report = result.report
+    return replace(result, report=replace(report, notes=(note, *report.notes)))
 
 
 def _ranking(

@@ -7,6 +7,8 @@ takes them out, or any others that the user names.
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -157,12 +159,13 @@ def _group(
     layer = graph.model.get_submodule(path) if dense else None
     if layer not in graph.module2node:
         raise OptionError(f"'{path}' is no convolution or linear layer that the module calls.")
-    wrong = [index for index in indices if not 0 <= index < dense]
+    numbers = _numbers(path, indices)
+    wrong = [index for index in numbers if not 0 <= index < dense]
     if wrong:
         raise OptionError(f"'{path}' has {dense} output channels; there is no channel {wrong[0]}.")
     survivors = left.get(path, range(dense))
     places = {number: place for place, number in enumerate(survivors)}
-    wanted = sorted({places[i] for i in indices if i in places})
+    wanted = sorted({places[i] for i in numbers if i in places})
     if not wanted:
         return None
     if len(wanted) == len(survivors):
@@ -181,6 +184,15 @@ def _group(
             f"the channels of '{path}' can only go together with {others} of it, to which they are coupled."
         )
     return group
+
+
+def _numbers(path: str, indices: Any) -> list[int]:
+    """What the user gave as whole numbers: a list, an array or a tensor of them."""
+    with contextlib.suppress(TypeError):
+        given = list(indices)
+        if not any(isinstance(one, bool) for one in given):
+            return [operator.index(one) for one in given]
+    raise OptionError(f"what goes of '{path}' are numbers of channels, such as [0, 5].")
 
 
 def _gives(graph: Any, item: Any) -> bool:
