@@ -113,15 +113,12 @@ def test_an_initialiser_that_is_an_input_is_given_another_value_too():
     assert [undone.name for undone in result.log.rolled_back] == ["freeze_input"]
 
 
-WIDE = 3000  # a matrix of so many rows and columns is dear to bring from memory
-DEAR = (
-    f"t (float[n,{WIDE}] x) => (float[n,{WIDE}] y) {{ m = MatMul(x, w) a = Mul(m, c) y = Relu(a) }}"
-)
+DEAR = "t (float[n,{0}] x) => (float[n,{0}] y) {{ m = MatMul(x, w) a = Mul(m, c) y = Relu(a) }}"
 
 
-def dear():
-    factors = FACTORS[np.arange(WIDE) % SIZE]
-    return network(DEAR, {"w": np.eye(WIDE, dtype=np.float32), "c": factors})
+def dear(wide=3000):  # a matrix of so many rows and columns is dear to bring from memory
+    factors = FACTORS[np.arange(wide) % SIZE]
+    return network(DEAR.format(wide), {"w": np.eye(wide, dtype=np.float32), "c": factors})
 
 
 class ScaleFirst(Pass):
@@ -148,6 +145,14 @@ def test_a_network_that_is_dear_to_run_is_run_once(factor, taken):
     result = optimize(dear(), options)
     assert result.log.comparison == ("compared on 1 random input (n = 2): all outputs")
     assert (not result.log.rolled_back) is taken
+
+
+def test_a_network_that_is_nearly_dear_is_run_on_all_inputs():
+    # two inputs of 1, 3 and 2 rows: 2 (6 + 3 * 20) 2700^2 = 0.96e9, below the limit of 1e9
+    result = optimize(
+        dear(2700), OptimizeOptions(passes=[ScaleFirst(1.00001)], only=["scale_first"])
+    )
+    assert result.log.comparison.startswith("compared on 6 random inputs")
 
 
 def test_a_dear_network_that_no_pass_has_changed_is_not_run():
