@@ -83,6 +83,10 @@ def evaluate(module):
         wanted = net().eval()(images())
         return 100 - 100 * float((module(images()) - wanted).abs().mean())
 
+def drifts(module):
+    calls.append("judged")
+    return 90 + len(calls)
+
 def fails(module):
     raise RuntimeError("no data today")
 
@@ -246,6 +250,23 @@ def test_a_wrong_function_is_said_in_a_sentence(nets, capsys, options, said) -> 
     torch.save(nets.net().state_dict(), "best.pt")
     found = trtbuild(capsys, "tune", *ASKED.split(), *options.split())
     assert said in found.sentence
+
+
+def test_a_training_that_does_nothing_and_an_evaluation_that_drifts_are_told(nets) -> None:
+    options = {
+        "prune": 0.5,
+        "int8": False,
+        "latency": False,
+        "backend": "onnxruntime",
+        "input": "2x1x8x8",
+    }
+    found = compress("compress_nets:net", nets.nothing, nets.drifts, **options, output="out")
+    notes = [note for done in found.record.done for note in done.notes]
+    assert any("it should judge the same data every time" in note for note in notes)
+    assert "the training changed no weight." in notes
+    small = prune_channels(nets.net(), [InputSpec((2, 1, 8, 8))], PruneSpec(0.5)).module
+    with pytest.raises(OptionError, match="was pruned before"):
+        compress(small, nets.nothing, nets.drifts, **options, output="again")
 
 
 def test_masks_of_minus_infinity_are_no_failure_of_the_training() -> None:

@@ -189,6 +189,8 @@ def test_penalties_are_what_the_papers_say() -> None:
         0.2,
         0.25,
     ]
+    # the paper's own: 1e-4 more every tenth iteration, up to 1
+    assert [growing_strength(i) for i in (9, 10, 10**6)] == [0.0, 1e-4, 1.0]
     with pytest.raises(OptionError, match="no batch norm"):
         norm_scale_penalty(nn.Linear(2, 2))
 
