@@ -37,6 +37,7 @@ def test_what_was_planted_is_named(network, capsys) -> None:
     data = images(0, 24).copy()
     data[7] = data[3] * np.float32(1.001)
     data[20] = data[3] * np.float32(0.999)
+    data[15] = data[5] * np.float32(1.02)  # farther than 1 %, at the input at least
     data[11] *= 4
     found = advise(capsys, network, data)
     (group,) = found["duplicates"]
