@@ -1,7 +1,7 @@
 """Whether this version is faster than another, or slower: the same commands as whole processes, in turns.
 
     python benchmarks/regression.py BASE CANDIDATE
-    git worktree add ../former v0.1 && python benchmarks/regression.py ../former .
+    git worktree add ../former COMMIT && python benchmarks/regression.py ../former .
 
 BASE and CANDIDATE are checkouts, or interpreters of environments where trtbuild is installed
 (``venv/bin/python``). Every round runs each command with the base, the candidate and the base again, in an
