@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-__all__ = ["end", "how_it_ended", "start_alike", "start_module"]
+__all__ = ["end", "how_it_ended", "start_module"]
 
 # Where this package lies.
 _OURS = str(Path(__file__).resolve().parents[2])
@@ -29,48 +29,43 @@ import runpy
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
-# Of personality(2): ask only; do not put memory at random places.
-_ASK, _ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000
+# Before anything is imported: starts the process anew where the system put its memory at random places
+# and does not have to (personality(2): 0xFFFFFFFF asks; ADDR_NO_RANDOMIZE stays with a process).
+_AT_FIXED_PLACES = """
+import ctypes, os, sys
+personality, fixed = ctypes.CDLL(None).personality, 0x0040000
+now = personality(0xFFFFFFFF)
+if now >= 0 and not now & fixed and personality(now | fixed) >= 0 and personality(0xFFFFFFFF) & fixed:
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+"""
 
 
 def start_module(
-    module: str, errors: int | IO[bytes], folder: Path | None = None
+    module: str, errors: int | IO[bytes], folder: Path | None = None, *, alike: bool = False
 ) -> subprocess.Popen[bytes]:
     """Start a module of ours in this Python, which finds all modules that this process does.
+
+    NVIDIA's compilers number what they make in the order of addresses (seen of TensorRT for RTX 1.7.1), so
+    the bytes of a plan depend on them. `alike` fixes the seed of Python's hashes and, on Linux, where the
+    system puts memory; where that is not allowed, such as by the default seccomp profile of Docker, memory
+    stays where it is.
 
     Args:
         module: dotted name of what is run.
         errors: what its standard error goes to, as `subprocess.Popen` takes it.
         folder: it works in; None for this process's.
+        alike: whether its memory is to be laid out as in every run.
     """
     places = [str(Path(place).absolute()) for place in sys.path]
+    code = _AT_FIXED_PLACES + _RUN if alike and sys.platform == "linux" else _RUN
     return subprocess.Popen(
-        [sys.executable, "-c", _RUN, module, _OURS, *places],
+        [sys.executable, "-c", code, module, _OURS, *places],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         cwd=folder,
+        env={**os.environ, "PYTHONHASHSEED": "0"} if alike else None,
     )
-
-
-def start_alike() -> None:
-    """Run this process, which `start_module` started, anew with memory laid out as in every run.
-
-    NVIDIA's compilers number what they make in the order of addresses (seen of TensorRT for RTX 1.7.1), so
-    the bytes of a plan depend on them. Fixed are the seed of Python's hashes and, on Linux, where the system
-    puts memory (`personality(2)`, ADDR_NO_RANDOMIZE); where that is not allowed, such as by the default
-    seccomp profile of Docker, the process stays as it is. Call it before standard input is read.
-    """
-    if os.environ.get("PYTHONHASHSEED") == "0" or sys.platform != "linux":
-        return
-    import ctypes
-
-    system = ctypes.CDLL(None, use_errno=True)
-    now = system.personality(_ASK)
-    if now < 0 or system.personality(now | _ADDR_NO_RANDOMIZE) < 0:
-        return
-    os.environ["PYTHONHASHSEED"] = "0"
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this process, anew
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

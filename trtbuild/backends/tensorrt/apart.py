@@ -180,7 +180,7 @@ def _answer(job: str, arguments: tuple[Any, ...], heard: _Heard, folder: Path | 
 @contextlib.contextmanager
 def _started(errors: IO[bytes], folder: Path | None) -> Iterator[subprocess.Popen[bytes]]:
     """Start the other process, and end it with the block, however that ends."""
-    process = start_module(_WORKER, errors, folder)
+    process = start_module(_WORKER, errors, folder, alike=True)
     try:
         yield process
     finally:

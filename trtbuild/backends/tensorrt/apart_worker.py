@@ -30,7 +30,6 @@ from calibrators.errors import CalibratorError
 from trtbuild.backends.tensorrt.builder import build_network
 from trtbuild.backends.tensorrt.refusals import find_refusals
 from trtbuild.errors import TrtbuildError
-from trtbuild.runtime.child import start_alike
 from trtbuild.runtime.tensorrt.logger import Log, make_logger
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 
@@ -160,5 +159,4 @@ def _find_refusals(parent: _Parent, backend: str, path: Path, plugins: Sequence[
 
 
 if __name__ == "__main__":
-    start_alike()
     main()

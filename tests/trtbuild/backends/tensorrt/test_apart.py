@@ -107,8 +107,8 @@ from tests.trtbuild.backends.tensorrt.test_native import showing
 
 start = apart.start_module
 
-def started(*arguments):
-    process = start(*arguments)
+def started(*arguments, **options):
+    process = start(*arguments, **options)
     print(process.pid, flush=True)
     return process
 
