@@ -1,6 +1,6 @@
 """Write the types of the keyword arguments of `trtbuild.build`, from the options of its recipe.
 
-Usage: ``python tools/write_build_options.py > trtbuild/build_options.py``; a test holds the file to them.
+Usage: ``python tools/write_build_options.py > trtbuild/api/build_options.py``; a test holds the file to them.
 """
 
 from __future__ import annotations

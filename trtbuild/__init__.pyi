@@ -2,18 +2,21 @@
 
 __all__: list[str]
 
+from .api.build import Built as Built
+from .api.build import build as build
+from .api.build import quantize as quantize
+from .api.build_options import BuildOptions as BuildOptions
+from .api.compress import Compressed as Compressed
+from .api.compress import compress as compress
 from .artifact import Artifact as Artifact
 from .artifact import EarlyStop as EarlyStop
 from .artifact import Record as Record
 from .backends.base import Engine as Engine
-from .build_options import BuildOptions as BuildOptions
 from .calibration import CalibrateOptions as CalibrateOptions
 from .calibration import calibrate as calibrate
 from .calibration import load_calibration as load_calibration
 from .calibration.advice import Outlier as Outlier
 from .calibration.histograms import Listener as Listener
-from .compress_call import Compressed as Compressed
-from .compress_call import compress as compress
 from .data import DataRecipe as DataRecipe
 from .data import Preprocess as Preprocess
 from .data import open_data as open_data
@@ -84,9 +87,6 @@ from .model.cut import ForeignOperator as ForeignOperator
 from .model.cut import LeftBehind as LeftBehind
 from .model.signature import TensorSpec as TensorSpec
 from .model.stats import GraphStats as GraphStats
-from .one_call import Built as Built
-from .one_call import build as build
-from .one_call import quantize as quantize
 from .options.compare import ComparisonOptions as ComparisonOptions
 from .options.compare import Diagnosis as Diagnosis
 from .options.compare import TaskOptions as TaskOptions

@@ -14,8 +14,8 @@ import pytest
 from tests.trtbuild.verification.small_network import images, quantized
 from trtbuild.cli.main import run
 from trtbuild.jobs.engine import build_engine
+from trtbuild.jobs.next_step import after_engine, after_verify
 from trtbuild.model import write_model
-from trtbuild.next_step import after_engine, after_verify
 from trtbuild.options.calibrate import CalibrateOptions
 from trtbuild.options.command import command_line
 from trtbuild.options.compare import TaskOptions

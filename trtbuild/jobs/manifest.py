@@ -6,6 +6,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from trtbuild.files import file_digest, write_text
+from trtbuild.jobs.next_step import after_engine, built_by
 from trtbuild.latency.stats import summarize
 from trtbuild.machine import package_versions
 from trtbuild.manifest import (
@@ -20,7 +21,6 @@ from trtbuild.manifest import (
     TensorRecord,
 )
 from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
-from trtbuild.next_step import after_engine, built_by
 from trtbuild.options.values import to_table
 from trtbuild.records import dumps
 from trtbuild.runtime.recorded import EngineRecord

@@ -14,12 +14,12 @@ from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.compare import check_task, task_of, verification_batches
 from trtbuild.jobs.foreign import front_of, open_whole
 from trtbuild.jobs.loading import load, prepare
+from trtbuild.jobs.next_step import after_verify
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.manifest import NextStep  # noqa: TC001 - read by `decode`
 from trtbuild.model import input_specs, read_model, signature_as_said
 from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
-from trtbuild.next_step import after_verify
 from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import VerifyRecipe

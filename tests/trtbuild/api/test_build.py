@@ -160,9 +160,9 @@ def test_every_flag_of_the_command_has_its_keyword() -> None:
 
 
 def test_the_types_of_the_keywords_are_those_of_the_options() -> None:
-    from trtbuild import build_options as written
+    from trtbuild.api import build_options as written
 
     text = Path(inspect.getsourcefile(written)).read_text(encoding="utf-8")
     assert text == build_options(), (
-        "run python tools/write_build_options.py > trtbuild/build_options.py"
+        "run python tools/write_build_options.py > trtbuild/api/build_options.py"
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from typing_extensions import Unpack
 
-    from trtbuild.build_options import BuildOptions
+    from trtbuild.api.build_options import BuildOptions
     from trtbuild.manifest import NextStep
     from trtbuild.options.data import Data, DataRecipe
     from trtbuild.report.model import Report
@@ -63,7 +63,7 @@ class Built:
     @cached_property
     def next_step(self) -> NextStep | None:
         """What most probably mends the verdict; None for an engine that can be shipped."""
-        from trtbuild.next_step import after_engine
+        from trtbuild.jobs.next_step import after_engine
 
         return after_engine(self.result, self.recipe)
 
