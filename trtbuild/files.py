@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 _PART = 2**20  # bytes that are read at once for a digest
+_NAMED = (
+    30  # letters of a file's name that stand in its temporary one: a name has at most 255 bytes
+)
 
 
 @contextlib.contextmanager
@@ -50,13 +53,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         _check_no_folder(target)
         folder = None if _is_special(target) else target.parent
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=folder)
+        kind = f".{target.name[:_NAMED]}."
+        if folder is not None:
+            _sweep(folder, kind)
+        suffix = target.suffix[:_NAMED]
+        handle, name = tempfile.mkstemp(prefix=_owned(kind), suffix=suffix, dir=folder)
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror}.") from error
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with _locked(temporary):
+            yield temporary
         if folder is None:
             _pour(temporary, target)
         else:
@@ -116,11 +124,14 @@ def staged_files(directory: Path, last: str = "") -> Iterator[Path]:
         _sweep(directory)
         with _building_folder(directory) as folder:
             yield folder
-            files = sorted(folder.iterdir(), key=lambda file: (file.name == last, file.name))
+            # backwards, so that weights beside a network ("n.onnx.data") are there before it
+            files = sorted(folder.iterdir(), reverse=True)
+            files.sort(key=lambda file: file.name == last)
             for file in files:
                 _check_no_folder(directory / file.name)
                 _flush(file)
-            with _building_folder(directory) as aside:
+            # of two builds into one folder the files of one are there, never some of each
+            with _building_folder(directory) as aside, _locked(directory):
                 _move_all(files, directory, aside)
     except OSError as error:
         where = f" ('{Path(error.filename).name}')" if error.filename else ""
@@ -204,12 +215,18 @@ def temporary_folder() -> Iterator[Path]:
 @contextlib.contextmanager
 def _building_folder(directory: Path, kind: str = _BUILDING) -> Iterator[Path]:
     """An empty folder in `directory` whose name says which process of which machine it belongs to."""
-    prefix = f"{kind}{_machine_name()}-{os.getpid()}-"
     # files of it may still be mapped, which Windows does not remove
     with tempfile.TemporaryDirectory(
-        prefix=prefix, dir=directory, ignore_cleanup_errors=True
+        prefix=_owned(kind), dir=directory, ignore_cleanup_errors=True
     ) as name:
-        yield Path(name)
+        folder = Path(name)
+        with _locked(folder):
+            yield folder
+
+
+def _owned(kind: str) -> str:
+    """How the name of what this process works on begins."""
+    return f"{kind}{_machine_name()}-{os.getpid()}-"
 
 
 def _machine_name() -> str:
@@ -217,12 +234,70 @@ def _machine_name() -> str:
 
 
 def _sweep(directory: Path, kind: str = _BUILDING) -> None:
-    """Remove the folders of this machine whose process is gone (SIGKILL, out of memory)."""
+    """Remove what processes of this machine that are gone (SIGKILL, out of memory) worked on."""
     prefix = f"{kind}{_machine_name()}-"
-    for folder in directory.glob(f"{prefix}*"):
-        process = folder.name.removeprefix(prefix).partition("-")[0]
-        if process.isdigit() and not _is_alive(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with os.scandir(directory) as entries:
+            found = [Path(entry.path) for entry in entries if entry.name.startswith(prefix)]
+    except OSError:  # it can be written, and not be listed
+        return
+    for path in found:
+        process = path.name.removeprefix(prefix).partition("-")[0]
+        if process.isdigit() and not _is_alive(int(process)) and not _is_locked(path):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for the system's lock on `path`, and hold it while the block lasts, where there are such locks.
+
+    It ends with the process, and other containers on this machine see it, to which the numbers of our
+    processes say nothing.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # not every file system has locks
+            stack.enter_context(_lock(path, wait=True))
+        yield
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process that lives holds `path`; False where nobody can tell."""
+    try:
+        with _lock(path, wait=False):
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _lock(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock on a file or folder.
+
+    Raises:
+        BlockingIOError: another process holds it, and we do not `wait`.
+        OSError: there are no locks here, or `path` cannot be read.
+    """
+    if os.name == "nt":
+        yield
+        return
+    import fcntl  # which Windows lacks
+
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_alive(process: int) -> bool:

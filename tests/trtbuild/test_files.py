@@ -23,6 +23,8 @@ from trtbuild.files import (
     temporary_folder,
     write_text,
 )
+from trtbuild.model import read_model
+from trtbuild.model.writing import staged_model
 
 
 class Stop(BaseException):
@@ -179,3 +181,47 @@ def test_temporary_folders_of_killed_processes_are_swept(tmp_path, monkeypatch):
     with temporary_folder() as mine, temporary_folder() as other:
         assert {mine, other} == set(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
+
+
+def test_temporary_files_of_killed_processes_are_swept(tmp_path):
+    path = tmp_path / "ranges [1].json"
+    code = (
+        "import os, pathlib; from trtbuild.files import atomic_path\n"
+        f"with atomic_path(pathlib.Path({str(path)!r})) as temporary:\n"
+        "    temporary.write_text('half'); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / ".another.json").write_text("mine")
+    with atomic_path(path) as one, atomic_path(path):
+        one.write_text("whole")
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, ".another.json"}
+    assert path.read_text() == "whole"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
+def test_what_another_container_works_on_is_not_swept(tmp_path, monkeypatch):
+    """The number of its process says nothing here: it looks dead."""
+    monkeypatch.setattr("trtbuild.files._is_alive", lambda _: False)
+    with staged_files(tmp_path) as theirs, atomic_path(tmp_path / "f") as file:
+        (theirs / "a").write_text("theirs")
+        file.write_text("theirs")
+        with staged_files(tmp_path) as mine, atomic_path(tmp_path / "f") as other:
+            (mine / "b").write_text("mine")
+            other.write_text("mine")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "a": "theirs", "b": "mine", "f": "theirs"
+    }  # fmt: skip
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path):
+    for name in ("n" * 255, "é" * 120 + ".json", "n." + "s" * 250):
+        write_text(tmp_path / name, "text")
+        assert (tmp_path / name).read_text() == "text"
+
+
+def test_weights_are_there_before_the_network_that_names_them(tmp_path, moved):
+    model = read_model(NETWORKS["opset_13"].save(tmp_path)[0])
+    with staged_model(model, tmp_path / "out.onnx", external_data=True):
+        pass
+    assert moved == ["out.onnx.data", "out.onnx"]

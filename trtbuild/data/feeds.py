@@ -134,6 +134,10 @@ def _advice(found: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str
             return (
                 "it takes channels first: use --layout NCHW, or transpose the array (0, 3, 1, 2)."
             )
+        for axis in (1, 3):
+            grey = (*found[:axis], 1, *found[axis + 1 :])
+            if found[axis] == 3 and wanted[axis] == 1 and _agree(grey, wanted):
+                return "it takes grey images: give them with --color GRAY."
     return "check the data, its layout and the preprocessing."
 
 

@@ -67,12 +67,19 @@ def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
         raise DataError(f"cannot read the folder '{shown(folder)}': {error.strerror}.") from error
     for entry in entries:
         path = Path(entry.path)
-        if not entry.is_dir() or entry.name.startswith("."):
+        if entry.name.startswith(".") or not _is_folder(entry):
             yield path
             continue
         real = path.resolve()
         if real not in above:
             yield from _files_below(path, (*above, real))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:

@@ -37,6 +37,7 @@ _ARRAY_NAMES = ("y", "labels", "label")
 _LINE = re.compile(r"(?:(?P<name>.*[^\s,])[\s,]+)?(?P<label>\S+?)")
 _NUMBER = re.compile(r"\+?\d+")
 _MOST_DIGITS = 300
+_MOST_SHOWN = 100  # letters of a line; a file of another kind may be one line
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
     if columns.count(_LABEL_COLUMN) != 1:
         raise DataError(
             f"{where} need a header with one column 'label' (and 'file'); the first line is "
-            f"'{','.join(header)}'."
+            f"'{','.join(header)[:_MOST_SHOWN]}'."
         )
     files = [number for number, title in enumerate(columns) if title in _FILE_COLUMNS]
     if len(files) > 1:  # a name beside a file is the class's
@@ -227,8 +228,8 @@ def _delimiter(text: str) -> str:
 def _whole(text: str, where: str) -> int:
     if not _NUMBER.fullmatch(text.strip()):
         raise DataError(
-            f"{where} has the label '{text.strip()}'; a label is the number of a class, from 0. Write "
-            "the position of the class among the network's outputs."
+            f"{where} has the label '{text.strip()[:_MOST_SHOWN]}'; a label is the number of a class, from "
+            "0. Write the position of the class among the network's outputs."
         )
     return _class(int(text), where) if len(text) <= _MOST_DIGITS else _class(math.inf, where)
 

@@ -12,7 +12,9 @@ __all__ = ["decode_image", "image_pixels", "images_as_rows"]
 
 # Modes of one number a pixel that NumPy takes over as they are: 16 and 32 bits, and floats.
 _DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
-_SIXTEEN_BITS = re.compile(r";16[BLN]?$")
+_SIXTEEN_BITS = re.compile(r"^(?!BGR).*;16[BLN]?$")  # "BGR;16" is three colours in 16 bits
+# Grey with transparency, and black and white.
+_GREY = frozenset({"LA", "La", "1"})
 
 
 def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
@@ -46,7 +48,8 @@ def image_pixels(image: Image.Image) -> np.ndarray:
     Colours come as RGB, without transparency; numbers of 16 and 32 bits, and floats, as they are.
     """
     as_it_is = image.mode in ("L", "RGB") or image.mode in _DEEP
-    pixels = np.asarray(image if as_it_is else image.convert("RGB"))
+    mode = "L" if image.mode in _GREY else "RGB"
+    pixels = np.asarray(image if as_it_is else image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
@@ -70,9 +73,28 @@ def _pixels(image: ImageFile.ImageFile, content: bytes, channels: int | None) ->
         values = np.asarray(image)
         return values.astype(values.dtype.newbyteorder("="))
     wanted = "RGBA" if channels == 4 and image.has_transparency_data else "RGB"
+    if _is_deep_ppm(image):
+        raise ValueError(
+            "16 bits a channel are read of PNG and TIFF files, and of grey PPM; convert it"
+        )
     if _has_sixteen_bits(image):
         return _sixteen_bits(image, content)[:, :, : len(wanted)]
+    if image.mode in _GREY and wanted == "RGB":
+        return np.asarray(image.convert("L"))
     return np.asarray(image if image.mode in ("L", wanted) else image.convert(wanted))
+
+
+def _is_deep_ppm(image: ImageFile.ImageFile) -> bool:
+    """Whether a PPM file has more than 8 bits a colour, of which Pillow gives the upper ones alone."""
+    return (
+        image.format == "PPM"
+        and image.mode == "RGB"
+        and any(
+            isinstance(argument, int) and argument > 255
+            for tile in image.tile
+            for argument in (tile[3] if isinstance(tile[3], tuple) else ())
+        )
+    )
 
 
 def _has_sixteen_bits(image: ImageFile.ImageFile) -> bool:

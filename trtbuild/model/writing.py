@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,7 +85,7 @@ def staged_model(
         return
     if not path.parent.is_dir():
         raise OutputError(f"cannot write '{path}': there is no such folder.")
-    with staged_files(path.parent) as folder:
+    with staged_files(path.parent, last=path.name) as folder:
         _write_with_data(model, folder / path.name)
         yield folder / path.name
 
@@ -116,9 +115,6 @@ def _write_with_data(model: ir.Model, path: Path) -> None:
     ir.save(
         model, path, external_data=data.name, callback=lambda _tensor, _info: give_back(tensors)
     )
-    # the graph is what a reader opens, so it is moved last; a clock may be too coarse to say so
-    written = data.stat().st_mtime_ns + 1_000_000
-    os.utime(path, ns=(written, written))
 
 
 def _data_beside(path: Path) -> Path:

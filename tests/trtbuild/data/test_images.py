@@ -310,3 +310,52 @@ def test_an_image_that_is_decoded_ahead_is_refused_in_its_turn(tmp_path):
     assert next(found).names == ("00.png", "01.png")
     with pytest.raises(DataError, match=r"'04\.png'"):
         next(found)
+
+
+def test_deep_ppm_keeps_its_values_or_is_refused(tmp_path):
+    place = tmp_path / "set"
+    place.mkdir()
+    pixels = DEEP[:, :, :3].astype(">u2")
+    (place / "a.ppm").write_bytes(b"P5 15 4 65535\n" + pixels.tobytes())
+    found = values(place, 1, Preprocess(color="GRAY"))
+    np.testing.assert_array_equal(found[:, :, 0], DEEP[:, :, :3].reshape(4, 15))
+    (place / "a.ppm").write_bytes(b"P6 5 4 65535\n" + pixels.tobytes())
+    with pytest.raises(DataError, match=r"'a\.ppm'.*PNG and TIFF"):
+        values(place)
+
+
+def test_sixteen_bits_for_three_colours(tmp_path):
+    """A BMP file of 5, 6 and 5 bits is one of 8 bits: 31 and 63 are 255."""
+    place = tmp_path / "set"
+    place.mkdir()
+    row = np.array([0xF800, 0x07E0, 0x001F, 0xFFFF], "<u2").tobytes()
+    sizes = struct.pack("<IHHI", 14 + 52 + len(row), 0, 0, 66)
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 1, 1, 16, 3, len(row), 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    (place / "a.bmp").write_bytes(b"BM" + sizes + header + masks + row)
+    found = values(place)[0]
+    assert found.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]
+
+
+@pytest.mark.parametrize("mode", ["1", "LA"])
+def test_grey_images_with_transparency_or_of_one_bit_are_grey(tmp_path, mode):
+    grey = Image.fromarray(COLOURS[:, :, 0] // 128 * 255)
+    place = tmp_path / "set"
+    place.mkdir()
+    grey.convert(mode).save(place / "a.png")
+    found = values(place, 1, Preprocess(color="GRAY"))
+    np.testing.assert_array_equal(found[:, :, 0], np.asarray(grey))
+
+
+def test_a_grey_network_and_images_in_colour(tmp_path):
+    with pytest.raises(DataError, match="--color GRAY"):
+        values(folder(tmp_path, a_png=COLOURS[:, :, :3]), 1)
+
+
+def test_links_that_lead_to_themselves_are_passed_over(tmp_path):
+    place = folder(tmp_path, a_png=COLOURS[:, :, :3])
+    for name, target in (("b", "c"), ("c", "b"), ("d.png", "d.png")):
+        (place / name).symlink_to(target)
+    found = images_below(place)
+    assert [path.name for path in found.images] == ["a.png"]
+    assert [name for name, _ in found.others] == ["b", "c", "d.png"]
