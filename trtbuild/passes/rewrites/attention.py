@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,13 +25,14 @@ class WriteOutAttention(Pass):
     """Write Attention as two products with a Softmax between them, as exporters do before opset 23.
 
     Compilers make one kernel of those, in INT8 where all four tensors go through Q/DQ. Of the operator
-    TensorRT for RTX 1.7 makes two float products, and dies of some.
+    TensorRT for RTX 1.7 makes two float products, builds most forms in FP16 alone, and dies of some.
 
     Pattern: ``Attention(Q, K, V)``, with a mask or causal.
-    Conditions: Q, K and V have four axes and as many heads; their size is known, and the lengths where it is
-        causal; the mask is as long as K; no past, soft cap or type of its own for Softmax; nobody reads a
-        further output.
-    Effect: ``MatMul(Softmax(scale Q K^T + mask), V)``.
+    Conditions: Q, K and V have four axes, or three with the heads side by side in the last; the size of a
+        head is known; the mask is as long as K; no past, soft cap or type of its own for Softmax; nobody
+        reads a further output.
+    Effect: ``MatMul(Softmax(scale Q K^T + mask), V)``; heads of K and V that several heads of Q share are
+        repeated, and what causal queries do not see is computed where a length is not known.
     Source: ONNX, operator Attention, version 23.
     """
 
@@ -39,21 +41,43 @@ class WriteOutAttention(Pass):
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Replace `node`."""
-        query, key, value = node.inputs[:3]
         _require_plain(node)
-        head = _head_size(query, key, value)
-        _require_known_masks(node)
-        scale = attribute(node, "scale", 1 / math.sqrt(head))
+        heads = _heads(node)
+        _require_known_mask(node)
+        query, key, value = (_by_head(node, place, heads, edit) for place in range(3))
+        scale = attribute(node, "scale", 1 / math.sqrt(heads.sizes[0]))
         number = edit.constant(_as_type_of(query, scale), near=node, hint=f"{label(node)}_scale")
         turned = edit.add("Transpose", [key], {"perm": [0, 1, 3, 2]}, before=node)
         scores = edit.add("MatMul", [query, turned], before=node)
         scores = edit.add("Mul", [scores, number], before=node, like=scores)
-        for addend in _addends(node, edit):
+        for addend in _addends(node, query, key, edit):
             scores = edit.add("Add", [scores, addend], before=node, like=scores)
         weights = edit.add("Softmax", [scores], {"axis": -1}, before=node, like=scores)
-        result = edit.add("MatMul", [weights, value], before=node, like=node.outputs[0])
-        edit.replace(node, result, name=node.name)
-        return f"is written out, with heads of {head}"
+        result = edit.add("MatMul", [weights, value], before=node)
+        name = node.name
+        if heads.side_by_side:
+            product = result.producer()
+            assert product is not None
+            product.name, name = node.name, None
+            turned = edit.add("Transpose", [result], {"perm": [0, 2, 1, 3]}, before=node)
+            result = _reshaped(turned, (0, 0, -1), node, edit)
+        edit.replace(node, result, name=name)
+        return f"is written out, with heads of {heads.sizes[0]}"
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """The heads of Q, K and V.
+
+    Attributes:
+        counts: how many each has; a head of K and V may serve several of Q.
+        sizes: of one head of each.
+        side_by_side: whether they share the last of three axes, in place of an axis of their own.
+    """
+
+    counts: tuple[int, int, int]
+    sizes: tuple[int, int, int]
+    side_by_side: bool
 
 
 def _require_plain(node: ir.Node) -> None:
@@ -66,21 +90,54 @@ def _require_plain(node: ir.Node) -> None:
         raise Declined("its scores are capped")
     if attribute(node, "softmax_precision") is not None:
         raise Declined("its Softmax has a type of its own")
-
-
-def _head_size(query: ir.Value | None, key: ir.Value | None, value: ir.Value | None) -> int:
-    shapes = [dims(one) for one in (query, key, value)]
-    found = [shape for shape in shapes if shape is not None and len(shape) == 4]
-    if len(found) != len(shapes):
-        raise Declined("Q, K and V are not known to have four axes")
-    if not isinstance(found[0][1], int) or len({shape[1] for shape in found}) > 1:
-        raise Declined("Q, K and V are not known to have as many heads")
-    head = found[0][3]
-    if not isinstance(head, int):
-        raise Declined("the size of a head is not known")
+    query = node.inputs[0]
     if query is None or query.dtype is None:
         raise Declined("the type of Q is not known")
-    return head
+
+
+def _heads(node: ir.Node) -> _Heads:
+    shapes = [dims(one) or () for one in node.inputs[:3]]
+    ranks = {len(shape) for shape in shapes}
+    if ranks not in ({3}, {4}):
+        raise Declined("Q, K and V are not known to have three axes, or four")
+    counts, sizes = [shape[1] for shape in shapes], [shape[-1] for shape in shapes]
+    if ranks == {3}:
+        own, shared = attribute(node, "q_num_heads", 0), attribute(node, "kv_num_heads", 0)
+        counts = [own, shared, shared]
+        sizes = [
+            size // count if isinstance(size, int) and count else None
+            for size, count in zip(sizes, (own, shared, shared), strict=True)
+        ]
+    match (counts, sizes):
+        case [int() as own, int() as shared, int() as other], [int() as q, int() as k, int() as v]:
+            if not shared or shared != other or own % shared:
+                raise Declined(f"{own} heads of Q do not share {shared} of K and {other} of V")
+            return _Heads((own, shared, other), (q, k, v), ranks == {3})
+    raise Declined("the number of heads, or their size, is not known")
+
+
+def _by_head(node: ir.Node, place: int, heads: _Heads, edit: Editor) -> ir.Value:
+    """Return Q, K or V with four axes, and as many heads as Q has."""
+    value = node.inputs[place]
+    assert value is not None
+    count, size, wanted = heads.counts[place], heads.sizes[place], heads.counts[0]
+    if heads.side_by_side:
+        value = _reshaped(value, (0, 0, count, size), node, edit)
+        value = edit.add("Transpose", [value], {"perm": [0, 2, 1, 3]}, before=node)
+    if count != wanted:
+        value = edit.add_with_axes("Unsqueeze", value, [2], before=node)
+        times = _integers((1, 1, wanted // count, 1, 1), node, edit)
+        value = edit.add("Expand", [value, times], before=node)
+        value = _reshaped(value, (0, wanted, -1, size), node, edit)
+    return value
+
+
+def _reshaped(value: ir.Value, shape: tuple[int, ...], node: ir.Node, edit: Editor) -> ir.Value:
+    return edit.add("Reshape", [value, _integers(shape, node, edit)], before=node)
+
+
+def _integers(numbers: tuple[int, ...], node: ir.Node, edit: Editor) -> ir.Value:
+    return edit.constant(np.array(numbers, np.int64), near=node, hint=f"{label(node)}_sizes")
 
 
 def _as_type_of(value: ir.Value | None, number: float) -> np.ndarray:
@@ -89,29 +146,23 @@ def _as_type_of(value: ir.Value | None, number: float) -> np.ndarray:
     return np.asarray(number, value.dtype.numpy())
 
 
-def _require_known_masks(node: ir.Node) -> None:
-    """Raise Declined where what hides keys from queries cannot be written out. Q and K have four axes."""
-    (*_, queries, _), (*_, keys, _) = (dims(one) or () for one in node.inputs[:2])
-    if attribute(node, "is_causal", 0) and not (isinstance(queries, int) and isinstance(keys, int)):
-        raise Declined("it is causal, and a length is not known")
+def _require_known_mask(node: ir.Node) -> None:
+    """Raise Declined where the mask is not known to be as long as K. K has three axes or four."""
     mask = input_at(node, 3)
     if mask is None:
         return
+    *_, keys, _ = dims(node.inputs[1]) or (None, None)
     *_, length = dims(mask) or (None,)
     if length is None or length != keys:
         raise Declined("its mask is not known to be as long as K")
 
 
-def _addends(node: ir.Node, edit: Editor) -> list[ir.Value]:
+def _addends(node: ir.Node, query: ir.Value, key: ir.Value, edit: Editor) -> list[ir.Value]:
     """Return what is added to the scores: minus infinity where a query does not see a key."""
     found, mask = [], input_at(node, 3)
-    far, none = (_as_type_of(node.inputs[0], number) for number in (-math.inf, 0.0))
+    far, none = (_as_type_of(query, number) for number in (-math.inf, 0.0))
     if attribute(node, "is_causal", 0):
-        (*_, queries, _), (*_, keys, _) = (dims(one) or () for one in node.inputs[:2])
-        assert isinstance(queries, int)
-        assert isinstance(keys, int)
-        triangle = np.triu(np.full((queries, keys), far), 1)
-        found.append(edit.constant(triangle, near=node, hint=f"{label(node)}_causal"))
+        found.append(_unseen(node, (query, key), far, edit))
     if mask is not None and mask.dtype == ir.DataType.BOOL:
         sees, hides = (
             edit.constant(one, near=node, hint=f"{label(node)}_{hint}")
@@ -119,3 +170,21 @@ def _addends(node: ir.Node, edit: Editor) -> list[ir.Value]:
         )
         mask = edit.add("Where", [mask, sees, hides], before=node)
     return [*found, mask] if mask is not None else found
+
+
+def _unseen(
+    node: ir.Node, given: tuple[ir.Value, ir.Value], far: np.ndarray, edit: Editor
+) -> ir.Value:
+    """Return minus infinity where a key is behind its query, else zero: queries by keys."""
+    hint = f"{label(node)}_causal"
+    match [(dims(one) or (None, None))[-2] for one in given]:
+        case [int() as queries, int() as keys]:
+            triangle = np.triu(np.full((queries, keys), far), 1)
+            return edit.constant(triangle, near=node, hint=hint)
+    # of Q and K themselves: compilers know attention by scores that nothing else reads
+    lengths = [edit.add("Shape", [one], {"start": 2, "end": 3}, before=node) for one in given]
+    shape = edit.add("Concat", lengths, {"axis": 0}, before=node)
+    value = ir.Tensor(far.reshape(1), name=hint)
+    everywhere = edit.add("ConstantOfShape", [shape], {"value": value}, before=node)
+    first = edit.constant(np.array(1, np.int64), near=node, hint=f"{hint}_first")
+    return edit.add("Trilu", [everywhere, first], {"upper": 1}, before=node)
