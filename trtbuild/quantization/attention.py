@@ -86,7 +86,7 @@ def _is_product(node: ir.Node) -> bool:
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = tuple(value.uses())
+    uses = [use for use in value.uses() if use.node.op_type != "Shape"]  # which reads no values
     if len(uses) != 1 or value.is_graph_output():
         return None
     reader = uses[0].node

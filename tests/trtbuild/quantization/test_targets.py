@@ -184,6 +184,7 @@ ATTENTION = """g (float[1, LENGTH, HEAD] x, float[1, 1, LENGTH] mask) => (float[
 
 
 CHOOSES = "hidden = Less(mask, half) m = Where(hidden, half, t)"
+OF_ITS_SHAPE = "z = Shape(t) zero = ConstantOfShape(z) m = Add(t, zero)"
 
 
 def attention(length: int = 6, head: int = 16, masked: str = "m = Add(t, mask)") -> ir.Model:
@@ -193,7 +194,7 @@ def attention(length: int = 6, head: int = 16, masked: str = "m = Add(t, mask)")
     return network(text, wq=square, wk=square, wv=square, half=())
 
 
-@pytest.mark.parametrize("masked", ["m = Add(t, mask)", CHOOSES])
+@pytest.mark.parametrize("masked", ["m = Add(t, mask)", CHOOSES, OF_ITS_SHAPE])
 @pytest.mark.parametrize("name", TARGETS)
 def test_attention_reads_all_four_through_pairs_where_it_is_one_kernel(
     name: str, masked: str
