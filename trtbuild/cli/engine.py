@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,11 +12,8 @@ from trtbuild.cli.option_fields import Given, check_no_flags, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
-from trtbuild.options.values import names_function, to_table
+from trtbuild.options.values import names_function
 from trtbuild.recipes import EngineRecipe
-
-if TYPE_CHECKING:
-    from trtbuild.jobs.paths import Besides
 
 __all__ = ["command"]
 
@@ -61,7 +57,11 @@ def command(
     """
     recipe = _recipe(model, given)
     if dry_run:
-        return _dry_run(recipe, files.besides(*given.files), out)
+        from trtbuild.jobs.dry_run import plan_build
+        from trtbuild.report.dry_run import dry_run_report
+
+        out.show(dry_run_report(recipe, plan_build(recipe, files.besides(*given.files))))
+        return 0
     from trtbuild.jobs.engine import build_engine
     from trtbuild.jobs.export import with_export
     from trtbuild.report.engine import engine_report
@@ -80,19 +80,6 @@ def command(
     out.show(report)
     files.write(report)
     return result.ruling.exit_code(is_strict=recipe.strict)
-
-
-def _dry_run(recipe: EngineRecipe, besides: Besides, out: Output) -> int:
-    from trtbuild.jobs.dry_run import plan_build
-    from trtbuild.report.model import Line, Report
-
-    plan = plan_build(recipe, besides)
-    lines = [f"backend: {plan.why}", f"stages: {', '.join(plan.stages)}"]
-    lines += [f"reads {path}" for path in plan.reads]
-    lines += [f"writes {path}" for path in plan.writes]
-    data = {**asdict(plan), "recipe": to_table(recipe)}
-    out.show(Report(title="a dry run", notes=tuple(map(Line, lines)), data=data))
-    return 0
 
 
 def _recipe(model: str | None, given: Given[EngineRecipe]) -> EngineRecipe:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +10,6 @@ from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.options.tensorrt import OpenOptions
-from trtbuild.report.model import Line, Report, Section, Table, Tone, names
-
-if TYPE_CHECKING:
-    from trtbuild.jobs.inspect import Inspection, NodePrecision
-    from trtbuild.runtime.tensorrt.inspector import EngineLayers
 
 __all__ = ["command"]
 
@@ -47,82 +41,7 @@ def command(
     without a GPU it knows what was asked of each layer.
     """
     from trtbuild.jobs.inspect import inspect_engine
+    from trtbuild.report.inspect import inspection_report
 
     found = inspect_engine(engine, given.make(), ask=open_it)
-    layers, nodes = found.layers, found.nodes
-    out.show(
-        Report(
-            title=f"what {engine.name} runs in",
-            sections=(Section("Layers", _lines(found, show_all=show_all)),),
-            data={
-                "precisions": layers.precision_counts(),
-                "reformats": layers.num_reformats,
-                "detailed": layers.detailed,
-                "layers": layers.to_json(),
-                "not_opened": found.not_opened,
-                "nodes": [{**vars(node), "as_asked": node.as_asked} for node in nodes],
-            },
-        )
-    )
-
-
-def _lines(found: Inspection, *, show_all: bool) -> tuple[Line | Table, ...]:
-    if found.not_opened:
-        count = sum(node.asked == "INT8" for node in found.nodes)
-        return (
-            Line(f"{len(found.nodes)} nodes: INT8 was asked for {count}"),
-            Line(
-                f"note: the plan was built and never opened, so what runs is not known: {found.not_opened}"
-            ),
-            _asked_table(found.nodes),
-        )
-    layers, nodes = found.layers, found.nodes
-    table = _layer_table(layers) if show_all or not nodes else _node_table(nodes)
-    return (*_summary(layers, nodes), table)
-
-
-def _asked_table(nodes: list[NodePrecision]) -> Table:
-    return Table(
-        names("node", "operator", "asked", "why"),
-        tuple((node.node, node.op_type, node.asked, node.why) for node in nodes),
-    )
-
-
-def _summary(layers: EngineLayers, nodes: list[NodePrecision]) -> list[Line]:
-    counts = ", ".join(f"{count} in {name}" for name, count in layers.precision_counts().items())
-    lines = [f"{len(layers.layers)} layers: {counts or 'precisions not told'}"]
-    if layers.num_reformats:
-        lines.append(f"{layers.num_reformats} of them only convert formats or precisions")
-    missed = [node for node in nodes if not node.as_asked]
-    if missed:
-        lines.append(f"{len(missed)} nodes were to be INT8 and are not")
-    if not layers.detailed:
-        lines.append("the plan tells names only; build with --profiling-verbosity detailed")
-    return [Line(line) for line in lines]
-
-
-def _node_table(nodes: list[NodePrecision]) -> Table:
-    return Table(
-        names("node", "operator", "asked", "ran", "kernel", "why"),
-        tuple(
-            (
-                node.node,
-                node.op_type,
-                node.asked,
-                node.ran if node.as_asked else Line(node.ran, Tone.BAD),
-                node.tactic,
-                node.why,
-            )
-            for node in nodes
-        ),
-    )
-
-
-def _layer_table(layers: EngineLayers) -> Table:
-    return Table(
-        names("layer", "kind", "runs in", "kernel", "ONNX nodes"),
-        tuple(
-            (layer.name, layer.kind, layer.precision, layer.tactic, ", ".join(layer.nodes))
-            for layer in layers.layers
-        ),
-    )
+    out.show(inspection_report(engine.name, found, every_layer=show_all))

@@ -44,46 +44,24 @@ def command(
     PASS is a name from --list; the options may be repeated, and names joined by commas. Initialisers
     that are also inputs may be overridden by a caller and are left alone, unless --fixed-weights.
     """
+    from trtbuild.report.optimize import optimize_report, pass_warnings, passes_report
+
     if list_only:
-        _list(out)
+        from trtbuild.passes import all_passes
+
+        out.show(passes_report(all_passes()))
         return
     if source is None or target is None:
         raise OptionError("give the ONNX file to read and the file to write, or --list.")
     recipe = given.make(source=source, target=target)
     from trtbuild.jobs.optimize import optimize_file
-    from trtbuild.passes import report as text
-    from trtbuild.report.model import Line, Report, Section, Table, names, numbers
     from trtbuild.visible import visible
 
     with out.progress() as progress:
         done = optimize_file(recipe, progress)
-    log = done.result.log
-    for line in text.warnings(log):
+    for line in pass_warnings(done.result.log):
         click.echo(f"warning: {visible(line)}", err=True)
-    before, after = done.bytes_before, done.bytes_after
-    rows = (*text.size_rows(done.result), ("file bytes", f"{before:,}", f"{after:,}"))
-    table = Table((*names(""), *numbers("before", "after")), rows)
-    blocks = (table, Line(log.comparison)) if log.comparison else (table,)
-    out.show(
-        Report(
-            title=f"{source.name}, optimised",
-            notes=tuple(map(Line, text.explanation(log))) if explain else (),
-            sections=(Section("Sizes", blocks),),
-            data=text.as_json(done.result) | {"file_bytes": {"before": before, "after": after}},
-        )
-    )
-
-
-def _list(out: Output) -> None:
-    from trtbuild.passes import all_passes
-    from trtbuild.passes import report as text
-    from trtbuild.report.model import Report, Section, Table, names
-
-    rows = tuple(text.pass_rows(all_passes()))
-    columns = names("pass", "runs", "what it does", "also called")
-    data = [dict(zip(("name", "runs", "summary", "aliases"), row)) for row in rows]
-    sections = (Section("Passes", (Table(columns, rows),)),)
-    out.show(Report(title="graph passes", sections=sections, data=data))
+    out.show(optimize_report(source.name, done, explains=explain))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from trtbuild.cli.output import Output, output_options
-from trtbuild.report.model import Line, Report, Section
-
-if TYPE_CHECKING:
-    from trtbuild.jobs.rebuild import Difference, Rebuilt
 
 __all__ = ["command"]
 
@@ -44,6 +39,7 @@ def command(
     Exit code 0 when every file has the bytes it had, 1 when one differs.
     """
     from trtbuild.jobs.rebuild import rebuild
+    from trtbuild.report.rebuild import rebuild_report
 
     folder = output if output is not None else manifest.parent / "rebuilt"
     with out.progress() as progress:
@@ -56,33 +52,5 @@ def command(
             labels=labels,
             progress=progress,
         )
-    from trtbuild.report.diff import diff_blocks
-
-    result = "the files have the bytes they had" if done.same_bytes else "the files differ"
-    out.show(
-        Report(
-            title=f"{manifest.name}, built again",
-            notes=(*map(_line, done.differences), *_unexplained(done), Line(result)),
-            sections=tuple(
-                Section(name, diff_blocks(found)) for name, found in done.networks.items()
-            ),
-            data={
-                "manifest": done.manifest,
-                "same_bytes": done.same_bytes,
-                "differences": done.differences,
-                "networks": {name: found.to_json() for name, found in done.networks.items()},
-                "unexplained": done.unexplained,
-            },
-        )
-    )
+    out.show(rebuild_report(manifest, done))
     return 0 if done.same_bytes else 1
-
-
-def _unexplained(done: Rebuilt) -> tuple[Line, ...]:
-    return (Line(f"note: {done.unexplained}"),) if done.unexplained else ()
-
-
-def _line(difference: Difference) -> Line:
-    return Line(
-        f"{difference.kind} {difference.name}: was {difference.before}, is {difference.after}"
-    )

@@ -1,24 +1,55 @@
-"""The result of an optimisation as text for a terminal and as data for a report."""
+"""The result of ``trtbuild optimize`` as a report."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.passes.catalogue import aliases_of
+from trtbuild.report.model import Line, Report, Section, Table, names, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trtbuild.jobs.optimize import OptimizedFile
     from trtbuild.model.stats import GraphStats
     from trtbuild.passes.driver import PassLog
     from trtbuild.passes.optimizer import OptimizeResult
     from trtbuild.passes.pass_base import Pass
 
-__all__ = ["as_json", "explanation", "pass_rows", "size_rows"]
+__all__ = ["optimize_report", "pass_warnings", "passes_report"]
 
 
-def size_rows(result: OptimizeResult) -> list[tuple[str, str, str]]:
-    """Return the rows of the table before / after: operators, parameters, work."""
+def optimize_report(source: str, done: OptimizedFile, *, explains: bool = False) -> Report:
+    """Return the report: sizes before and after.
+
+    Args:
+        source: name of the file that was read.
+        done: what the passes did.
+        explains: whether to say what fired where, and what did not and why.
+    """
+    log, before, after = done.result.log, done.bytes_before, done.bytes_after
+    rows = (*_size_rows(done.result), ("file bytes", f"{before:,}", f"{after:,}"))
+    table = Table((*names(""), *numbers("before", "after")), rows)
+    blocks = (table, Line(log.comparison)) if log.comparison else (table,)
+    return Report(
+        title=f"{source}, optimised",
+        notes=tuple(map(Line, _explanation(log))) if explains else (),
+        sections=(Section("Sizes", blocks),),
+        data=_as_json(done.result) | {"file_bytes": {"before": before, "after": after}},
+    )
+
+
+def passes_report(passes: Sequence[Pass]) -> Report:
+    """Return the report that lists `passes`."""
+    rows = tuple(_pass_rows(passes))
+    columns = names("pass", "runs", "what it does", "also called")
+    data = [dict(zip(("name", "runs", "summary", "aliases"), row)) for row in rows]
+    sections = (Section("Passes", (Table(columns, rows),)),)
+    return Report(title="graph passes", sections=sections, data=data)
+
+
+def _size_rows(result: OptimizeResult) -> list[tuple[str, str, str]]:
+    """The rows of the table before / after: operators, parameters, work."""
     before, after = result.before, result.after
     operators = sorted(set(before.nodes) | set(after.nodes))
     rows = [
@@ -33,8 +64,8 @@ def size_rows(result: OptimizeResult) -> list[tuple[str, str, str]]:
     return rows
 
 
-def explanation(log: PassLog) -> list[str]:
-    """Say what fired where, what was left and why, and what was undone, a line each."""
+def _explanation(log: PassLog) -> list[str]:
+    """What fired where, what was left and why, and what was undone, a line each."""
     lines = []
     for name, notes in log.fired.items():
         lines.append(f"{name}: {len(notes)} changed, {log.seconds[name] * 1e3:.1f} ms")
@@ -42,11 +73,11 @@ def explanation(log: PassLog) -> list[str]:
     for name, notes in log.declined.items():
         lines.append(f"{name}: {len(notes)} left")
         lines += [f"    {note.op_type} '{note.node}' stays: {note.text}" for note in notes]
-    return lines + warnings(log)
+    return lines + pass_warnings(log)
 
 
-def warnings(log: PassLog) -> list[str]:
-    """Say what a user must know even without asking, a line each."""
+def pass_warnings(log: PassLog) -> list[str]:
+    """Return what a user must know even without asking, a line each."""
     lines = [
         f"'{undone.name}' changed a result and was undone ({undone.reason}); it had changed "
         f"{', '.join(undone.nodes[:5]) or 'the graph'}. Please report it."
@@ -59,8 +90,8 @@ def warnings(log: PassLog) -> list[str]:
     return lines
 
 
-def pass_rows(passes: Sequence[Pass]) -> list[tuple[str, str, str, str]]:
-    """Return the rows of the table of passes: name, when it runs, what it does, other names."""
+def _pass_rows(passes: Sequence[Pass]) -> list[tuple[str, str, str, str]]:
+    """The rows of the table of passes: name, when it runs, what it does, other names."""
     return [
         (
             item.name,
@@ -72,8 +103,8 @@ def pass_rows(passes: Sequence[Pass]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def as_json(result: OptimizeResult) -> dict[str, Any]:
-    """Return the result as JSON types: sizes, what each pass did and left, what was undone."""
+def _as_json(result: OptimizeResult) -> dict[str, Any]:
+    """JSON types: sizes, what each pass did and left, what was undone."""
     log = result.log
     return {
         "before": _stats(result.before),

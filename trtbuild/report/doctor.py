@@ -1,0 +1,44 @@
+"""The result of ``trtbuild doctor`` as a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.report.model import Line, Report, Section, Table, Tone, names
+
+if TYPE_CHECKING:
+    from trtbuild.jobs.doctor import Ability, Finding
+
+__all__ = ["doctor_report"]
+
+_TONES = {"ok": Tone.GOOD, "absent": Tone.NOTE, "broken": Tone.BAD}
+
+
+def doctor_report(findings: list[Finding], found: list[Ability], plug_ins: list[Finding]) -> Report:
+    """Return the report: the parts of this machine, what works with them, and what others have installed."""
+    return Report(
+        title="this machine",
+        sections=(
+            Section("Parts", (_parts(findings),)),
+            Section("Abilities", (_abilities(found),)),
+            Section("Plug-ins", (_parts(plug_ins),) if plug_ins else ()),
+        ),
+        data={"parts": findings, "abilities": found, "plug_ins": plug_ins},
+    )
+
+
+def _parts(findings: list[Finding]) -> Table:
+    return Table(
+        names("part", "state", "found", "what mends it"),
+        tuple(
+            (one.part, Line(str(one.state), _TONES[str(one.state)]), one.found, one.remedy)
+            for one in findings
+        ),
+    )
+
+
+def _abilities(found: list[Ability]) -> Table:
+    return Table(
+        names("what", "works here", "because"),
+        tuple((one.what, "yes" if one.works else "no", one.why) for one in found),
+    )

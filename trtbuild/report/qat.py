@@ -1,0 +1,58 @@
+"""The result of ``trtbuild qat`` as a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.report.accuracy import accuracy_section
+from trtbuild.report.model import Line, Report, Section, Table, Tone, names, numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtbuild.jobs.qat import QatOutcome
+    from trtbuild.report.model import Block
+
+__all__ = ["qat_report"]
+
+_NUM_SHOWN = 12
+
+
+def qat_report(module: str, result: QatOutcome) -> Report:
+    """Return the report: the trained scales, and the figures of the Q/DQ network against float.
+
+    Args:
+        module: as package.module:factory.
+        result: of its training.
+    """
+    return Report(
+        title=f"{module}, trained with rounding",
+        sections=(
+            Section("Layers", tuple(_blocks(result))),
+            accuracy_section(result.comparisons),
+        ),
+        files={
+            str(result.network): "Q/DQ with the trained scales; build it with engine --quantized",
+            str(result.loaded): "the float network that it is judged against, for --float-model",
+        },
+        data={
+            "network": result.network,
+            "loaded": result.loaded,
+            "layers": result.layers,
+            "scales": result.scales,
+            "comparisons": {n: one.to_json() for n, one in result.comparisons.items()},
+            "warnings": result.warnings,
+        },
+    )
+
+
+def _blocks(result: QatOutcome) -> Iterator[Block]:
+    yield Line(
+        f"{len(result.layers)} layers were trained with their input and their weights rounded"
+    )
+    yield Table(
+        (*names("layer"), *numbers("scale of its input", "trained")),
+        tuple((path, f"{old:.5g}", f"{new:.5g}") for path, (old, new) in result.scales.items()),
+        num_shown=_NUM_SHOWN,
+    )
+    yield from (Line(f"warning: {text}", Tone.NOTE) for text in result.warnings)

@@ -1,0 +1,40 @@
+"""The result of ``trtbuild rebuild`` as a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.report.diff import diff_blocks
+from trtbuild.report.model import Line, Report, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from trtbuild.jobs.rebuild import Rebuilt
+
+__all__ = ["rebuild_report"]
+
+
+def rebuild_report(manifest: Path, result: Rebuilt) -> Report:
+    """Return the report: what differs from the build of `manifest`, node by node where networks do."""
+    return Report(
+        title=f"{manifest.name}, built again",
+        notes=tuple(_notes(result)),
+        sections=tuple(Section(name, diff_blocks(one)) for name, one in result.networks.items()),
+        data={
+            "manifest": result.manifest,
+            "same_bytes": result.same_bytes,
+            "differences": result.differences,
+            "networks": {name: found.to_json() for name, found in result.networks.items()},
+            "unexplained": result.unexplained,
+        },
+    )
+
+
+def _notes(result: Rebuilt) -> Iterator[Line]:
+    for one in result.differences:
+        yield Line(f"{one.kind} {one.name}: was {one.before}, is {one.after}")
+    if result.unexplained:
+        yield Line(f"note: {result.unexplained}")
+    yield Line("the files have the bytes they had" if result.same_bytes else "the files differ")
