@@ -21,6 +21,7 @@ from trtbuild.quantization.masks import reaches_minus_infinity
 from trtbuild.records import encode
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.choose_ranges import choose_ranges
+from trtbuild.search.deadline import Deadline
 from trtbuild.search.improve import improve, were_tried
 from trtbuild.search.portable_choice import choose_portable
 from trtbuild.verification.chance import FloatAnswers
@@ -65,13 +66,12 @@ def int8_candidate(
     start = Candidate(_with_given(artifact))
     if plan.calibration is None or not are_chosen(recipe):
         return start
-    calibrated = time.monotonic()
-    seconds = seconds_for(recipe.effort, calibrated - started)
+    deadline = Deadline.after(seconds_for(recipe.effort, time.monotonic() - started))
     artifact = choose_ranges(
         artifact,
         plan.calibration,
         recipe.effort,
-        seconds=seconds,
+        deadline=deadline,
         progress=progress,
     )
     return improve(
@@ -79,7 +79,7 @@ def int8_candidate(
         plan.calibration,
         replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
         recipe.effort,
-        seconds=seconds - (time.monotonic() - calibrated),
+        deadline=deadline,
         progress=progress,
     )
 

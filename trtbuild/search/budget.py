@@ -6,7 +6,6 @@ closer to float. As soon as the budget is met the search stops. Only then groups
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +13,7 @@ from trtbuild.artifact import Record
 from trtbuild.progress import Progress, silent
 from trtbuild.records import encode
 from trtbuild.search.bisect import affordable, fewest_in_order
+from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.milliseconds import float_costs
 from trtbuild.search.score import figure, meets, score, worst_sqnr_db
 from trtbuild.search.sensitivity import cost_shares, rank_groups
@@ -121,8 +121,7 @@ def tune(
     material: Material,
     progress: Progress = silent,
     *,
-    seconds: float = float("inf"),
-    now: Callable[[], float] = time.monotonic,
+    deadline: Deadline = NEVER,
 ) -> Tuned:
     """Search until the budget is met, or the time is over; never worse than the start.
 
@@ -133,20 +132,18 @@ def tune(
         ranking: on a few of them, for the many runs that rank groups.
         material: what the steps work with.
         progress: told of every step.
-        seconds: no run begins later than that.
-        now: a clock, in seconds.
+        deadline: no run begins later.
 
     Raises:
         OptionError: a limit is on a figure that the images cannot give.
     """
-    end = now() + seconds
-    search = _Search(candidate, gate, evaluate, lambda: now() >= end)
+    search = _Search(candidate, gate, evaluate, deadline)
     for number, (name, step) in enumerate(_STEPS):
-        if search.met or search.is_over():
+        if search.met or deadline.is_over:
             break
         progress("tune", number, len(_STEPS) + 1)
         search.take_best(name, step(search.best, material))
-    if not search.met and not search.is_over():
+    if not search.met and not deadline.is_over:
         progress("tune", len(_STEPS), len(_STEPS) + 1)
         search.fall_back(ranking, material, progress)
     progress("tune", len(_STEPS) + 1, len(_STEPS) + 1)
@@ -157,9 +154,9 @@ class _Search:
     """The best candidate so far."""
 
     def __init__(
-        self, candidate: Candidate, gate: Gate, evaluate: Evaluator, is_over: Callable[[], bool]
+        self, candidate: Candidate, gate: Gate, evaluate: Evaluator, deadline: Deadline
     ) -> None:
-        self.is_over = is_over
+        self._deadline = deadline
         self._gate = gate
         self._evaluate = evaluate
         self._steps: list[StepReport] = []
@@ -187,7 +184,7 @@ class _Search:
                 kept.append(what)
                 self.candidate, self._found = candidate, found
                 self.met = meets(found, self._gate)
-            if self.met or self.is_over():
+            if self.met or self._deadline.is_over:
                 break
         self._report(name, kept[-1] if kept else "nothing was better", kept=bool(kept))
 

@@ -15,24 +15,23 @@ whatever the machine's speed, as long as the limit of time does not stop the sea
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from calibrators import assess
 from trtbuild.artifact import Record
-from trtbuild.data import choose_samples, filled, load_feeds
 from trtbuild.errors import ModelError
 from trtbuild.gradients import differentiable_outputs
-from trtbuild.model import static_batch
 from trtbuild.model.edits import tapped
 from trtbuild.options.calibrate import DEFAULT_RULE
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import place_by_ranges
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.check_images import draw_images
+from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.first_order import FirstOrder
 from trtbuild.search.measured import Measure, is_less, parts_of
 from trtbuild.search.scale_inputs import OpenScales
@@ -43,12 +42,10 @@ from trtbuild.search.shared_scales import (
     shared_scales,
     thresholds_of,
 )
-from trtbuild.search.work import FAR, far_work_for, image_cost, work_for
+from trtbuild.search.work import FAR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    import onnx_ir as ir
+    from collections.abc import Mapping, Sequence
 
     from calibrators import Calibration
     from trtbuild.artifact import Artifact
@@ -56,7 +53,7 @@ if TYPE_CHECKING:
     from trtbuild.plan import Placement
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["BY_EFFECT", "CheckImages", "choose_ranges"]
+__all__ = ["BY_EFFECT", "choose_ranges"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,30 +68,12 @@ _AS_BEFORE = "as before"
 _NUM_RULES_CHECKED_AGAIN = 3
 
 
-@dataclass
-class _Clock:
-    """Whether there is time left."""
-
-    seconds: float
-    now: Callable[[], float]
-    started: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.started = self.now()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the time is over."""
-        return self.now() - self.started >= self.seconds
-
-
 def choose_ranges(
     artifact: Artifact,
     source: Source,
     effort: Effort = Effort.NORMAL,
     *,
-    seconds: float = float("inf"),
-    now: Callable[[], float] = time.monotonic,
+    deadline: Deadline = NEVER,
     progress: Progress = silent,
 ) -> Artifact:
     """Return the artifact with the ranges that serve its outputs best, of the method `BY_EFFECT`.
@@ -106,135 +85,31 @@ def choose_ranges(
         artifact: calibrated, with its histograms; of the method `BY_EFFECT`, ranges are chosen anew.
         source: calibration images.
         effort: how much is tried.
-        seconds: no step begins later than that.
-        now: a clock, in seconds.
+        deadline: no step begins later.
         progress: told of every run.
 
     Raises:
         DataError: a sample does not load.
         ModelError: the network cannot be run.
     """
-    calibration, clock = artifact.calibration, _Clock(seconds, now)
+    calibration = artifact.calibration
     assert calibration is not None
-    images = _Images.of(artifact, source, effort)
+    images = draw_images(artifact, source, effort)
     measured = differentiable_outputs(artifact.model)
     if not images.checking or not measured or calibration.histograms is None:
         why = "there is no second sample" if measured else "no output is of floating point"
         return artifact.having(Record("choose ranges", f"{calibration.method} as it is: {why}", {}))
     placement, _ = place_by_ranges(artifact.model, calibration, artifact.request)
-    choice = _Choice(artifact, calibration, placement, measured, clock, progress)
+    choice = _Choice(artifact, calibration, placement, measured, deadline, progress)
     choice.check_on(images.checking)
     choice.try_rules()
     is_anew = calibration.method == BY_EFFECT
-    if is_anew and choice.best.error > FAR and not clock.is_over:
-        images = _Images.of(artifact, source, effort, is_enough=True)
+    if is_anew and choice.best.error > FAR and not deadline.is_over:
+        images = draw_images(artifact, source, effort, for_moves=True)
         choice.check_again_on(images.checking)
-    if images.choosing and not clock.is_over:
+    if images.choosing and not deadline.is_over:
         choice.try_first_order(images.choosing, images.num_directions)
     return choice.result(artifact)
-
-
-@dataclass(frozen=True)
-class CheckImages:
-    """Calibration images that choose nothing but what is kept of things chosen on others.
-
-    Attributes:
-        feeds: the check images.
-        others: the images that choose.
-        measured: names of the tensors that are measured.
-        measure: by the float network's outputs on the check images.
-    """
-
-    feeds: Sequence[Feeds]
-    others: Sequence[Feeds]
-    measured: tuple[str, ...]
-    measure: Measure
-
-    @classmethod
-    def of(
-        cls,
-        artifact: Artifact,
-        source: Source,
-        effort: Effort,
-        *,
-        is_enough: bool = False,
-        reference: ir.Model | None = None,
-    ) -> CheckImages | None:
-        """Return the same check images that `choose_ranges` takes; None where there is nothing to measure.
-
-        Args:
-            artifact: calibrated.
-            source: calibration images.
-            effort: how much is tried.
-            is_enough: as many as tell which move is good; those that choose among ranges are among them.
-            reference: the float network, where that of the artifact was changed; where it lacks a tensor that
-                is measured there, there is nothing to measure.
-
-        Raises:
-            DataError: a sample does not load.
-        """
-        images = _Images.of(artifact, source, effort, is_enough=is_enough)
-        others, feeds = images.choosing, images.checking
-        measured = differentiable_outputs(artifact.model)
-        if not feeds or not measured:
-            return None
-        session = open_session(tapped(reference or artifact.model, measured), Execution.FLOAT)
-        outputs = [session.run(one) for one in feeds]
-        if not outputs[0].keys() >= set(measured):
-            return None
-        measure = Measure.of(outputs, parts_of(artifact.model, measured))
-        return cls(feeds, others, measured, measure)
-
-    def errors(self, model: ir.Model) -> np.ndarray:
-        """Return the errors of another network's outputs ``[images, parts]``, Q/DQ computed as written.
-
-        Raises:
-            ExecutionError: it cannot be opened or run.
-        """
-        session = open_session(tapped(model, self.measured), Execution.FLOAT)
-        try:
-            return self.measure.errors([session.run(one) for one in self.feeds])
-        finally:
-            session.close()
-
-
-@dataclass(frozen=True)
-class _Images:
-    """Images that choose, others that check, and random directions an image.
-
-    Whatever a network turns out to be, what checks is never among what chooses. With one image none checks.
-    """
-
-    choosing: Sequence[Feeds]
-    checking: Sequence[Feeds]
-    num_directions: int
-
-    @classmethod
-    def of(
-        cls, artifact: Artifact, source: Source, effort: Effort, *, is_enough: bool = False
-    ) -> _Images:
-        """Draw images by content: as many as this network and `effort` are worth, checking first."""
-        size = (image_cost(artifact), len(source.index))
-        most = far_work_for(effort, *size)
-        work = most if is_enough else work_for(effort, *size)
-        count = min(most.num_choosing + most.num_checking, len(source.index.counts))
-        if count < 2:
-            return cls([], [], 0)
-        num_checking = min(most.num_checking, max(count // 2, count - most.num_choosing))
-        chosen = sorted(choose_samples(source, num_images=count, seed=0), key=_by_key)
-        batch = static_batch(artifact.source) or 1
-        choosing, checking = (
-            [filled(load_feeds(one), batch, one.axes) for one in samples]
-            for samples in (
-                chosen[num_checking:][: work.num_choosing],
-                chosen[:num_checking][: work.num_checking],
-            )
-        )
-        return cls(choosing, checking, work.num_directions)
-
-
-def _by_key(sample: Any) -> bytes:
-    return bytes(sample.key)
 
 
 @dataclass(frozen=True)
@@ -260,12 +135,12 @@ class _Choice:
         calibration: Calibration,
         placement: Placement,
         measured: Sequence[str],
-        clock: _Clock,
+        deadline: Deadline,
         progress: Progress,
     ) -> None:
         assert calibration.histograms is not None
         self._model, self._placement, self._calibration = artifact.model, placement, calibration
-        self._measured, self._clock, self._progress = measured, clock, progress
+        self._measured, self._deadline, self._progress = measured, deadline, progress
         self._histograms = calibration.histograms
         seen = {name: one for name, one in self._histograms.items() if one.num_values}
         self._rules = rule_amaxes(seen)
@@ -296,7 +171,7 @@ class _Choice:
     def try_rules(self) -> None:
         """Check every rule for all tensors."""
         for rule, amaxes in self._rules.items():
-            if self._tried and self._clock.is_over:
+            if self._tried and self._deadline.is_over:
                 break
             self._try(rule, amaxes)
 
@@ -341,7 +216,7 @@ class _Choice:
             for direction in range(num_directions):
                 scores.add(feeds, measure, image, direction)
                 self._step()
-            if self._clock.is_over:
+            if self._deadline.is_over:
                 break
         scores.close()
         self._try_shares(base, scores.errors(self._places(base)))
@@ -362,7 +237,7 @@ class _Choice:
             gains[scale] = float(own[before[scale]] - own[best[scale]])
         ranked = sorted((s for s in gains if gains[s] > 0), key=lambda s: -gains[s])
         for share in _SHARES:
-            if self._clock.is_over:
+            if self._deadline.is_over:
                 break
             few = ranked[: round(share * len(ranked))]
             if few:
@@ -398,7 +273,7 @@ class _Choice:
         details = {
             "chosen": best.name,
             "images_checked": len(self._checking),
-            "time_was_over": self._clock.is_over,
+            "time_was_over": self._deadline.is_over,
             "errors": {tried.name: tried.error for tried in (*self._tried, *self._left)},
             "furthest": [
                 {

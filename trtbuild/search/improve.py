@@ -9,7 +9,6 @@ worse there.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,15 @@ from trtbuild.errors import ModelError
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
-from trtbuild.search.choose_ranges import CheckImages, choose_ranges
+from trtbuild.search.check_images import CheckImages
+from trtbuild.search.choose_ranges import choose_ranges
+from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.measured import is_less
 from trtbuild.search.steps import Material, correct_biases, rescale_channels, round_anew
 from trtbuild.search.work import FAR, image_cost, may_move
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import numpy as np
 
@@ -61,8 +62,7 @@ def improve(
     options: CalibrateOptions,
     effort: Effort = Effort.NORMAL,
     *,
-    seconds: float = float("inf"),
-    now: Callable[[], float] = time.monotonic,
+    deadline: Deadline = NEVER,
     progress: Progress = silent,
 ) -> Candidate:
     """Return the candidate with the moves that bring its outputs nearer to float, and their record.
@@ -72,8 +72,7 @@ def improve(
         source: calibration images.
         options: how the ranges of a changed network are found.
         effort: how much is tried; nothing of `Effort.FAST`.
-        seconds: no proposal but that of biases begins later than that.
-        now: a clock, in seconds.
+        deadline: no proposal but that of biases begins later.
         progress: told of every proposal.
 
     Raises:
@@ -83,15 +82,15 @@ def improve(
     artifact = start.artifact
     if effort is Effort.FAST:
         return start
-    end, images = now() + seconds, CheckImages.of(artifact, source, effort)
+    images = CheckImages.of(artifact, source, effort)
     if images is None:
         return start
     is_far = float(images.errors(start.network()).sum()) > FAR
     if not is_far and not may_move(effort, image_cost(artifact), len(source.index)):
         return start
     # so few as choose among ranges do not tell which move is good
-    images = CheckImages.of(artifact, source, effort, is_enough=True) or images
-    search = _Search(start, source, options, effort, images, end, now, progress)
+    images = CheckImages.of(artifact, source, effort, for_moves=True) or images
+    search = _Search(start, source, options, effort, images, deadline, progress)
     if search.rescale() or is_far:
         search.choose_ranges_anew()
     # two runs of a few images: too little to be left out for time
@@ -117,14 +116,13 @@ class _Search:
         options: CalibrateOptions,
         effort: Effort,
         images: CheckImages,
-        end: float,
-        now: Callable[[], float],
+        deadline: Deadline,
         progress: Progress,
     ) -> None:
         self.best = start
         self.material = Material(feeds=images.others, calibrate=self._calibrated)
         self._source, self._options, self._effort = source, options, effort
-        self._images, self._end, self._now, self._progress = images, end, now, progress
+        self._images, self._deadline, self._progress = images, deadline, progress
         self._before = self._errors = images.errors(start.network())
         self._tried: list[_Tried] = []
         self._history = start.artifact.history
@@ -138,10 +136,6 @@ class _Search:
         tensors = {*watched_tensors(changed.model, changed.request), *(before.ranges.keys() & made)}
         return calibrate(changed, self._source, sorted(tensors), self._options)
 
-    @property
-    def _is_over(self) -> bool:
-        return self._now() >= self._end
-
     def take(
         self,
         move: str,
@@ -151,7 +145,7 @@ class _Search:
     ) -> bool:
         """Keep each proposal of a move that is better than all before it; say whether one is."""
         before = self.best
-        while in_any_case or not self._is_over:
+        while in_any_case or not self._deadline.is_over:
             try:
                 found = next(proposals, None)
             except ModelError as refused:  # a move that does not fit this network
@@ -182,7 +176,7 @@ class _Search:
 
     def choose_ranges_anew(self) -> None:
         """Choose ranges again: for what has changed, and on more images for a network far from float."""
-        if not self._is_over:
+        if not self._deadline.is_over:
             self.take("ranges chosen anew", self._chosen_anew())
 
     def _chosen_anew(self) -> Iterator[tuple[str, Candidate]]:
@@ -191,8 +185,7 @@ class _Search:
             best.artifact,
             self._source,
             self._effort,
-            seconds=self._end - self._now(),
-            now=self._now,
+            deadline=self._deadline,
             progress=self._progress,
         )
         yield chosen.history[-1].summary, replace(best, artifact=chosen)
@@ -202,7 +195,7 @@ class _Search:
         kept = [f"{tried.move} ({tried.what})" for tried in self._tried if tried.kept]
         details = {
             "images_checked": len(self._images.feeds),
-            "time_was_over": self._is_over,
+            "time_was_over": self._deadline.is_over,
             "error_before": float(self._before.sum()),
             "error": float(self._errors.sum()),
             "tried": self._tried,

@@ -26,7 +26,7 @@ from trtbuild.plan import PortableChoice
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import portable_form, portable_outputs, portable_placement
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.choose_ranges import CheckImages
+from trtbuild.search.check_images import CheckImages
 from trtbuild.search.measured import Measure, parts_of
 from trtbuild.search.output_steps import scored_steps
 
@@ -76,7 +76,7 @@ def choose_portable(
         ModelError: a network cannot be run.
     """
     try:
-        images = CheckImages.of(artifact, source, effort, is_enough=True, reference=artifact.source)
+        images = CheckImages.of(artifact, source, effort, for_moves=True, reference=artifact.source)
     except ModelError as refused:
         _log.info("the portable form is left as it is: %s", refused)
         return artifact

@@ -16,6 +16,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.budget import Tuned, tune
+from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.milliseconds import UNTIMED, LayerTiming
 from trtbuild.search.steps import Material
@@ -84,7 +85,7 @@ def meet_budget(
         _evaluator(artifact, few, task, options, ray),
         material,
         progress,
-        seconds=float("inf") if options.max_seconds is None else options.max_seconds,
+        deadline=NEVER if options.max_seconds is None else Deadline.after(options.max_seconds),
     )
 
 

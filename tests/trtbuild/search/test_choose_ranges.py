@@ -19,6 +19,7 @@ from trtbuild.options.effort import Effort
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.choose_ranges import BY_EFFECT, choose_ranges
+from trtbuild.search.deadline import Deadline
 from trtbuild.search.shared_scales import RULES
 
 # Rare values of `whole` are the answer; those of `cut` are clipped away behind the layer.
@@ -154,7 +155,8 @@ def test_little_effort_takes_the_best_single_rule() -> None:
 
 def test_no_step_begins_when_the_time_is_over() -> None:
     ready, ticks = calibrated(Images(0)), itertools.count()
-    chosen = choose_ranges(ready, Images(0), seconds=3, now=lambda: float(next(ticks)))
+    deadline = Deadline.after(3, lambda: float(next(ticks)))
+    chosen = choose_ranges(ready, Images(0), deadline=deadline)
     tried = list(chosen.history[-1].details["errors"])
     assert 1 <= len(tried) < len(RULES)
     assert tried == list(RULES)[: len(tried)]

@@ -12,6 +12,7 @@ from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.choose_ranges import choose_ranges
+from trtbuild.search.deadline import Deadline
 from trtbuild.search.improve import improve
 from trtbuild.search.measured import is_less
 from trtbuild.search.work import far_work_for, work_for
@@ -55,7 +56,7 @@ def test_the_float_network_still_computes_the_same(better) -> None:
 
 
 def test_nothing_is_tried_where_the_time_is_over_or_little_is_asked_for(start) -> None:
-    late = improve(start, Images(0), CalibrateOptions(), seconds=0.0)
+    late = improve(start, Images(0), CalibrateOptions(), deadline=Deadline.after(0.0))
     assert late.artifact.calibration == start.artifact.calibration
     assert improve(start, Images(0), CalibrateOptions(), Effort.FAST) is start
 

@@ -1,0 +1,140 @@
+"""Calibration images that choose, and others that check what was chosen: drawn by content, never the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtbuild.data import choose_samples, filled, load_feeds
+from trtbuild.gradients import differentiable_outputs
+from trtbuild.model import static_batch
+from trtbuild.model.edits import tapped
+from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.measured import Measure, parts_of
+from trtbuild.search.work import far_work_for, image_cost, work_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import onnx_ir as ir
+
+    from trtbuild.artifact import Artifact
+    from trtbuild.data import Source
+    from trtbuild.options.effort import Effort
+    from trtbuild.runtime.session import Feeds
+
+__all__ = ["CheckImages", "Images", "draw_images"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that choose, others that check, and random directions an image.
+
+    Whatever a network turns out to be, what checks is never among what chooses. With one image none checks.
+    """
+
+    choosing: Sequence[Feeds]
+    checking: Sequence[Feeds]
+    num_directions: int
+
+
+def draw_images(
+    artifact: Artifact, source: Source, effort: Effort, *, for_moves: bool = False
+) -> Images:
+    """Return images drawn by content: as many as this network and `effort` are worth, checking first.
+
+    Args:
+        artifact: calibrated.
+        source: calibration images.
+        effort: how much is tried.
+        for_moves: as many as tell which move is good; those that choose among ranges are among them.
+
+    Raises:
+        DataError: a sample does not load.
+    """
+    size = (image_cost(artifact), len(source.index))
+    most = far_work_for(effort, *size)
+    work = most if for_moves else work_for(effort, *size)
+    count = min(most.num_choosing + most.num_checking, len(source.index.counts))
+    if count < 2:
+        return Images([], [], 0)
+    num_checking = min(most.num_checking, max(count // 2, count - most.num_choosing))
+    chosen = sorted(choose_samples(source, num_images=count, seed=0), key=_by_key)
+    batch = static_batch(artifact.source) or 1
+    choosing, checking = (
+        [filled(load_feeds(one), batch, one.axes) for one in samples]
+        for samples in (
+            chosen[num_checking:][: work.num_choosing],
+            chosen[:num_checking][: work.num_checking],
+        )
+    )
+    return Images(choosing, checking, work.num_directions)
+
+
+def _by_key(sample: Any) -> bytes:
+    return bytes(sample.key)
+
+
+@dataclass(frozen=True)
+class CheckImages:
+    """Calibration images that choose nothing but what is kept of things chosen on others.
+
+    Attributes:
+        feeds: the check images.
+        others: the images that choose.
+        measured: names of the tensors that are measured.
+        measure: by the float network's outputs on the check images.
+    """
+
+    feeds: Sequence[Feeds]
+    others: Sequence[Feeds]
+    measured: tuple[str, ...]
+    measure: Measure
+
+    @classmethod
+    def of(
+        cls,
+        artifact: Artifact,
+        source: Source,
+        effort: Effort,
+        *,
+        for_moves: bool = False,
+        reference: ir.Model | None = None,
+    ) -> CheckImages | None:
+        """Return the same check images that `choose_ranges` takes; None where there is nothing to measure.
+
+        Args:
+            artifact: calibrated.
+            source: calibration images.
+            effort: how much is tried.
+            for_moves: see `draw_images`.
+            reference: the float network, where that of the artifact was changed; where it lacks a tensor that
+                is measured there, there is nothing to measure.
+
+        Raises:
+            DataError: a sample does not load.
+        """
+        images = draw_images(artifact, source, effort, for_moves=for_moves)
+        others, feeds = images.choosing, images.checking
+        measured = differentiable_outputs(artifact.model)
+        if not feeds or not measured:
+            return None
+        session = open_session(tapped(reference or artifact.model, measured), Execution.FLOAT)
+        outputs = [session.run(one) for one in feeds]
+        if not outputs[0].keys() >= set(measured):
+            return None
+        measure = Measure.of(outputs, parts_of(artifact.model, measured))
+        return cls(feeds, others, measured, measure)
+
+    def errors(self, model: ir.Model) -> np.ndarray:
+        """Return the errors of another network's outputs ``[images, parts]``, Q/DQ computed as written.
+
+        Raises:
+            ExecutionError: it cannot be opened or run.
+        """
+        session = open_session(tapped(model, self.measured), Execution.FLOAT)
+        try:
+            return self.measure.errors([session.run(one) for one in self.feeds])
+        finally:
+            session.close()
