@@ -35,7 +35,7 @@ from trtbuild.model.operators import AVERAGING, CLIPPING, moves_values, weight_a
 from trtbuild.model.qdq import behind_activation
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Group, GroupKind, Placement, QuantParams
 from trtbuild.quantization.fragile import fragile_reader
-from trtbuild.quantization.met_layers import met_layers
+from trtbuild.quantization.layers_ahead import layers_ahead
 from trtbuild.quantization.selection import output_group_name
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def _quantized_tensors(
 ) -> _Tensors:
     selected = {point.node for point in placement.weights}
     layers_in_float = {g.name for g in placement.groups if g.kind is GroupKind.LAYER and not g.int8}
-    ahead = {_name(v): met for v, met in met_layers(model, selected, layers_in_float).items()}
+    ahead = {_name(v): one for v, one in layers_ahead(model, selected, layers_in_float).items()}
     possible, possible_kernels = _possible(model, selected, floats, without)
     quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
     kernels: set[str] = set()
@@ -308,7 +308,7 @@ def _quantized_tensors(
         if node.name in selected and node.op_type == "Conv":
             given = _name(behind_activation(node.outputs[0]))
             fragile = fragile_reader(behind_activation(node.outputs[0]))
-            if given in quantized or not (ahead[given].in_float or fragile):
+            if given in quantized or not (ahead[given].float_layer or fragile):
                 quantized.add(given)
                 made.add(given)
         elif node.name in selected:
