@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from trtbuild.visible import visible
+from trtbuild.visible import visible_lines
 
-__all__ = ["SCHEMA", "VERSION", "Failure", "shown"]
+__all__ = ["SCHEMA", "VERSION", "Failure"]
 
 SCHEMA = "trtbuild.error"
 VERSION = 1
@@ -31,7 +31,7 @@ class Failure:
 
     def tell(self, *, as_json: bool) -> int:
         """Write it, and return the exit code."""
-        click.echo(f"trtbuild: {shown(self.message)}", err=True)
+        click.echo(f"trtbuild: {visible_lines(self.message)}", err=True)
         return self.record(as_json=as_json)
 
     def record(self, *, as_json: bool) -> int:
@@ -47,8 +47,3 @@ class Failure:
         from trtbuild.records import encode
 
         return {"schema": SCHEMA, "version": VERSION, **encode(self)}
-
-
-def shown(text: str) -> str:
-    """Return a message as a terminal may have it; its own line ends stay."""
-    return "\n".join(map(visible, text.split("\n")))

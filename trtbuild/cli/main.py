@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from trtbuild.cli.failure import Failure, shown
+from trtbuild.cli.failure import Failure
 from trtbuild.cli.help import wide_as_the_terminal
 from trtbuild.cli.output import Answered
 from trtbuild.errors import TrtbuildError, in_one_tree
+from trtbuild.visible import visible_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -176,7 +177,7 @@ class _Warnings(logging.Handler):
     """Shows what the library warns of, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"trtbuild: warning: {shown(record.getMessage())}", err=True)
+        click.echo(f"trtbuild: warning: {visible_lines(record.getMessage())}", err=True)
 
 
 @contextlib.contextmanager

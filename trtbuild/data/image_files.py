@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trtbuild.data.passed_over import HIDDEN
-from trtbuild.data.shown import shown
 from trtbuild.errors import DataError
 from trtbuild.files import content_of
+from trtbuild.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def why_not(name: str) -> str:
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return ""
-    return f"the suffix {shown(suffix)} is not read" if suffix else "no suffix"
+    return f"the suffix {visible(suffix)} is not read" if suffix else "no suffix"
 
 
 def images_below(folder: Path) -> Found:
@@ -53,7 +53,7 @@ def images_below(folder: Path) -> Found:
         if not why and not path.is_file():
             why = "a link to nothing" if path.is_symlink() else "no regular file"
         if why:
-            others.append((shown(name), why))
+            others.append((visible(name), why))
         else:
             images.append(path)
     return Found(tuple(sorted(images)), tuple(sorted(others)))
@@ -64,7 +64,7 @@ def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"cannot read the folder '{shown(folder)}': {error.strerror}.") from error
+        raise DataError(f"cannot read the folder '{visible(folder)}': {error.strerror}.") from error
     for entry in entries:
         path = Path(entry.path)
         if entry.name.startswith(".") or not _is_folder(entry):
@@ -91,7 +91,7 @@ def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:
     try:
         text = content_of(path).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
-        raise DataError(f"cannot read the list '{shown(path)}': {error.strerror}.") from error
+        raise DataError(f"cannot read the list '{visible(path)}': {error.strerror}.") from error
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         name = line.strip()
@@ -101,12 +101,12 @@ def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:
         file = next((place for place in places if _is_file(place)), None)
         if file is None:
             raise DataError(
-                f"line {number} of the list '{shown(path)}' names '{shown(name)}', which does not exist; "
+                f"line {number} of the list '{visible(path)}' names '{visible(name)}', which does not exist; "
                 "a list has the path of one image in every line."
             )
         found.append((name, file))
     if not found:
-        raise DataError(f"the list '{shown(path)}' names no image.")
+        raise DataError(f"the list '{visible(path)}' names no image.")
     return tuple(found)
 
 

@@ -15,8 +15,8 @@ from trtbuild.data.image_files import images_below, listed_images, why_not
 from trtbuild.data.passed_over import PassedOver, grouped
 from trtbuild.data.pixels import decode_image
 from trtbuild.data.samples import Sample, Source
-from trtbuild.data.shown import shown
 from trtbuild.errors import DataError
+from trtbuild.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ class _Images(Source):
     @property
     def description(self) -> str:
         """Where the samples come from."""
-        return shown(self.path)
+        return visible(self.path)
 
     @property
     def passed_over(self) -> tuple[PassedOver, ...]:
@@ -115,8 +115,8 @@ class _Images(Source):
 
     def _unreadable(self, name: str, why: str) -> DataError:
         return DataError(
-            f"the image '{name}' in '{self.description}' cannot be read ({shown(why)}); repair it, leave it "
-            "out, or pass over all such images with --skip-broken."
+            f"the image '{name}' in '{self.description}' cannot be read ({visible(why)}); repair it, "
+            "leave it out, or pass over all such images with --skip-broken."
         )
 
 
@@ -128,7 +128,7 @@ class ImageFolder(_Images):
     def folders(self) -> frozenset[str]:
         """The class folders: those just below the folder."""
         found = (p for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
-        return frozenset(shown(path.name) for path in found)
+        return frozenset(visible(path.name) for path in found)
 
     @cached_property
     def _found(self) -> Found:
@@ -139,7 +139,7 @@ class ImageFolder(_Images):
 
     def _contents(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for file in self._found.images:
-            name = shown(file.relative_to(self.path).as_posix())
+            name = visible(file.relative_to(self.path).as_posix())
             yield name, partial(self._read_file, name, file)
 
 
@@ -156,7 +156,7 @@ class ImageList(_Images):
 
     def _contents(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for name, file in self._files:
-            yield shown(name), partial(self._read_file, shown(name), file)
+            yield visible(name), partial(self._read_file, visible(name), file)
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,9 @@ class ImageTar(_Images):
             if not why and not (member.isfile() or member.islnk() or member.issym()):
                 why = "no regular file"
             if not why:
-                images.append(shown(member.name))
+                images.append(visible(member.name))
             elif not member.isdir():
-                others.append((shown(member.name), why))
+                others.append((visible(member.name), why))
         return tuple(images), tuple(others)
 
     def _others(self) -> tuple[tuple[str, str], ...]:
@@ -191,7 +191,7 @@ class ImageTar(_Images):
     def _contents(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for member, archive in self._members():
             if not why_not(member.name) and (member.isfile() or member.islnk() or member.issym()):
-                yield shown(member.name), partial(self._read_member, archive, member)
+                yield visible(member.name), partial(self._read_member, archive, member)
 
     def _members(self) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
         try:
@@ -227,10 +227,10 @@ class ImageTar(_Images):
             if stream is not None:
                 return stream.read()
         except KeyError as error:
-            raise self._unreadable(shown(member.name), "it is a link to nothing") from error
+            raise self._unreadable(visible(member.name), "it is a link to nothing") from error
         except Exception as error:  # whatever a decoder of damaged bytes raises
             raise self._damaged(error) from error
-        raise self._unreadable(shown(member.name), "it is no regular file")
+        raise self._unreadable(visible(member.name), "it is no regular file")
 
     def _damaged(self, error: Exception) -> DataError:
-        return DataError(f"cannot read the tar file '{self.description}': {shown(str(error))}.")
+        return DataError(f"cannot read the tar file '{self.description}': {visible(str(error))}.")

@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trtbuild.data.samples import SourceOf
-from trtbuild.data.shown import shown
 from trtbuild.data.stored import StoredArray, stored_arrays
 from trtbuild.errors import DataError
 from trtbuild.files import content_of
 from trtbuild.options.data import FOLDERS
+from trtbuild.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -142,9 +142,9 @@ def _text(path: Path) -> str:
             "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         )
     except OSError as error:
-        raise DataError(f"cannot read the labels '{shown(path)}': {error.strerror}.") from error
+        raise DataError(f"cannot read the labels '{visible(path)}': {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"the labels '{shown(path)}' are no UTF-8 text: {error}.") from error
+        raise DataError(f"the labels '{visible(path)}' are no UTF-8 text: {error}.") from error
 
 
 def _unique(named: Iterable[tuple[str | None, int]], path: Path) -> dict[str, int]:
@@ -153,7 +153,7 @@ def _unique(named: Iterable[tuple[str | None, int]], path: Path) -> dict[str, in
         key = _posix(name or "")
         if labels.setdefault(key, label) != label:
             raise DataError(
-                f"the labels '{shown(path)}' give '{key}' two classes, {labels[key]} and {label}."
+                f"the labels '{visible(path)}' give '{key}' two classes, {labels[key]} and {label}."
             )
     return labels
 
@@ -170,7 +170,7 @@ def _text_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
             continue
         parts = _LINE.fullmatch(line.strip())
         assert parts is not None
-        where = f"line {number} of the labels '{shown(path)}'"
+        where = f"line {number} of the labels '{visible(path)}'"
         found.append((parts["name"], _whole(parts["label"], where)))
     _same_form(found, path)
     return found
@@ -178,16 +178,16 @@ def _text_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
 
 def _same_form(found: Sequence[tuple[str | None, int]], path: Path) -> None:
     if not found:
-        raise DataError(f"the labels '{shown(path)}' hold no label.")
+        raise DataError(f"the labels '{visible(path)}' hold no label.")
     if len({name is None for name, _ in found}) > 1:
         raise DataError(
-            f"some lines of the labels '{shown(path)}' have a name and others have none."
+            f"some lines of the labels '{visible(path)}' have a name and others have none."
         )
 
 
 def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
     """The columns of a CSV file; a table without labels, or with a column nobody knows, is refused."""
-    where = f"the labels '{shown(path)}'"
+    where = f"the labels '{visible(path)}'"
     try:
         lines = [line for line in csv.reader(text.splitlines(), delimiter=_delimiter(text)) if line]
     except csv.Error as error:
@@ -253,20 +253,20 @@ def _array_labels(path: Path) -> list[int]:
     if len(named) != 1:
         have = ", ".join(f"'{name}' {arrays[name].shape}" for name in named) or "no array"
         raise DataError(
-            f"'{shown(path)}' has no array that is clearly the labels: it holds {have}. Name one 'labels'."
+            f"'{visible(path)}' has no array that is clearly the labels: it holds {have}. Name one 'labels'."
         )
     array = arrays[named[0]]
     if not _is_vector(array):
         raise DataError(
-            f"'{shown(path)}' has the array '{named[0]}' of shape {array.shape} and type {array.dtype}; "
+            f"'{visible(path)}' has the array '{named[0]}' of shape {array.shape} and type {array.dtype}; "
             f"labels are one-dimensional whole numbers.{_hint(array.read())}"
         )
     values = array.read()
     if values.size and values.min() < 0:
         raise DataError(
-            f"'{shown(path)}' holds the label {values.min()}; a label is the number of a class, from 0."
+            f"'{visible(path)}' holds the label {values.min()}; a label is the number of a class, from 0."
         )
-    return [_class(int(value), f"'{shown(path)}'") for value in values]
+    return [_class(int(value), f"'{visible(path)}'") for value in values]
 
 
 def _is_vector(array: StoredArray) -> bool:
@@ -312,7 +312,7 @@ class ClassFolders(SourceOf):
             )
         if len(folders) < 2:
             raise DataError(
-                f"'{shown(self.root or self.description)}' has {len(folders)} class folder(s); labels "
+                f"'{visible(self.root or self.description)}' has {len(folders)} class folder(s); labels "
                 "from folders need one folder for every class."
             )
         classes = {name: number for number, name in enumerate(sorted(folders))}
@@ -322,7 +322,7 @@ class ClassFolders(SourceOf):
                 "the folder '%s' is class %d, by its place in the order of names. Where the numbers are the "
                 "classes, make the empty folders that are missing and name the folder above them with "
                 "--labels, or give a CSV.",
-                shown(other),
+                visible(other),
                 classes[other],
             )
         return classes
@@ -341,5 +341,5 @@ def _subfolders(root: Path) -> frozenset[str]:
     try:
         entries = list(root.iterdir())
     except OSError as error:
-        raise DataError(f"cannot read the folder '{shown(root)}': {error.strerror}.") from error
-    return frozenset(shown(e.name) for e in entries if e.is_dir() and not e.name.startswith("."))
+        raise DataError(f"cannot read the folder '{visible(root)}': {error.strerror}.") from error
+    return frozenset(visible(e.name) for e in entries if e.is_dir() and not e.name.startswith("."))
