@@ -10,6 +10,7 @@ import onnx_ir as ir
 from trtbuild.model import static_batch
 from trtbuild.model.edits import tapped
 from trtbuild.model.operators import POOLING
+from trtbuild.model.traversal import values_of
 from trtbuild.passes import infer_model
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def float_tensors(model: ir.Model) -> tuple[str, ...]:
     """Return every float input and inner tensor of the main graph, in its order, as TensorRT 10 does."""
     typed = model.clone()
     infer_model(typed)
-    values = [*typed.graph.inputs, *(v for node in typed.graph for v in node.outputs)]
+    values = values_of(typed.graph)
     return tuple(value.name or "" for value in values if value.dtype in _FLOATS and value.name)
 
 

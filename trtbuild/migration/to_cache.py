@@ -18,6 +18,7 @@ from trtbuild.model.attributes import input_at
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
 from trtbuild.model.qdq import dequantized
+from trtbuild.model.traversal import values_of
 from trtbuild.quantization.scale_propagation import propagate
 
 __all__ = ["to_cache"]
@@ -113,6 +114,5 @@ def _replace(node: ir.Node, value: ir.Value) -> None:
 
 
 def _without_scale(model: ir.Model, cache: CalibrationCache) -> tuple[str, ...]:
-    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
-    float_values = (v for v in values if v.dtype in (None, ir.DataType.FLOAT))
+    float_values = (v for v in values_of(model.graph) if v.dtype in (None, ir.DataType.FLOAT))
     return tuple(v.name or "" for v in float_values if v.name not in cache.scales)

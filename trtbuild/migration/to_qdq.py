@@ -14,6 +14,7 @@ import numpy as np
 
 from trtbuild.errors import InputError
 from trtbuild.migration.report import Entry, Fate, Migration
+from trtbuild.model.traversal import values_by_name
 from trtbuild.plan import PlacementRequest, Plan, QuantParams
 from trtbuild.quantization.insert import insert
 from trtbuild.quantization.placement import place
@@ -85,8 +86,7 @@ def check_fits(cache: CalibrationCache, names: Collection[str]) -> None:
 
 def tensor_names(model: ir.Model) -> frozenset[str]:
     """Return the names of the inputs and of what the nodes of the main graph compute."""
-    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
-    return frozenset(value.name for value in values if value.name)
+    return frozenset(values_by_name(model.graph))
 
 
 def _plan(placement: Placement, known: Mapping[str, np.float32]) -> Plan:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from trtbuild.errors import ModelError
 from trtbuild.model.inference import infer_model
 from trtbuild.model.operators import RANDOM, RECURRENT, WEIGHTED
-from trtbuild.model.traversal import all_graphs, all_nodes, bodies, label
+from trtbuild.model.traversal import all_graphs, all_nodes, bodies, label, values_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -247,7 +247,7 @@ def _front(model: ir.Model, parts: _Parts) -> ir.Model:
     pairs = list(zip(model.graph, graph))
     gone = [copy for node, copy in pairs if id(node) in parts.behind]
     made_behind = {id(value) for node in gone for value in node.outputs}
-    values = {value.name: value for node in graph for value in node.outputs}
+    values = values_by_name(graph)
     kept = [value for value in graph.outputs if id(value) not in made_behind]
     names = {value.name for value in kept}
     graph.outputs.clear()
@@ -265,7 +265,7 @@ def _behind(model: ir.Model, front: ir.Model, parts: _Parts) -> ir.Model:
     graph = behind.graph
     wanted = parts.behind | parts.constants
     pairs = list(zip(model.graph, graph))
-    values = {value.name: value for node in graph for value in node.outputs}
+    values = values_by_name(graph)
     made = {
         value.name for node, copy in pairs if id(node) in parts.behind for value in copy.outputs
     }

@@ -25,6 +25,8 @@ __all__ = [
     "proto_graphs",
     "proto_nodes",
     "sole_node",
+    "values_by_name",
+    "values_of",
 ]
 
 
@@ -74,6 +76,18 @@ def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
 def nodes_by_name(graph: ir.Graph) -> dict[str, ir.Node]:
     """Return the nodes of `graph` that have a name, its bodies' left out."""
     return {node.name: node for node in graph if node.name}
+
+
+def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Return the inputs of `graph` and what its nodes compute, in its order, its bodies' left out."""
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+
+
+def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
+    """Return the values of `values_of` that have a name."""
+    return {value.name: value for value in values_of(graph) if value.name}
 
 
 def label(node: ir.Node) -> str:

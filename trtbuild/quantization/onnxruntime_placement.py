@@ -33,13 +33,14 @@ import onnx_ir as ir
 from trtbuild.model.constants import constant_tensor, is_constant
 from trtbuild.model.operators import AVERAGING, CLIPPING, moves_values, weight_axis
 from trtbuild.model.qdq import behind_activation
+from trtbuild.model.traversal import values_of
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Group, GroupKind, Placement, QuantParams
 from trtbuild.quantization.fragile import fragile_reader
 from trtbuild.quantization.layers_ahead import layers_ahead
 from trtbuild.quantization.selection import output_group_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
 
     from calibrators import TensorRange
 
@@ -145,7 +146,7 @@ def _consumers(
     }
     in_int8 = {c for readers in placement.consumers.values() for c in readers}
     found = {}
-    for value in _values(model):
+    for value in values_of(model.graph):
         name, readers = _name(value), _readers(value)
         left = readers - in_float
         if name not in tensors.made_by_kernels:
@@ -370,12 +371,6 @@ def _readers(value: ir.Value) -> frozenset[Consumer]:
     if value.is_graph_output() and not value.is_graph_input():
         readers.add(Consumer(GRAPH_OUTPUT, 0))
     return frozenset(readers)
-
-
-def _values(model: ir.Model) -> Iterator[ir.Value]:
-    yield from model.graph.inputs
-    for node in model.graph:
-        yield from node.outputs
 
 
 def _name(value: ir.Value | None) -> str:

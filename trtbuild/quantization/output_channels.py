@@ -23,7 +23,7 @@ import onnx_ir as ir
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import GraphWriter, set_constant, take_over_output
 from trtbuild.model.operators import moves_values
-from trtbuild.model.traversal import nodes_by_name
+from trtbuild.model.traversal import nodes_by_name, values_by_name
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, OutputSteps, QuantParams
 from trtbuild.quantization.onnxruntime_placement import WITH_INTEGER_KERNEL
 
@@ -48,7 +48,7 @@ def channel_outputs(model: ir.Model, portable: Placement, tensorrt: Placement) -
     """
     layers, read = {point.node for point in portable.weights}, _read_by(portable)
     nodes = nodes_by_name(model.graph)
-    values = {output.name: output for node in model.graph for output in node.outputs}
+    values = values_by_name(model.graph)
     found = set()
     for name, readers in portable.consumers.items():
         layer = _layer_of(values.get(name))
@@ -109,7 +109,7 @@ def without_rounding(model: ir.Model, plan: Plan, tensors: Collection[str]) -> P
     """
     if not tensors:
         return plan
-    values = {output.name: output for node in model.graph for output in node.outputs}
+    values = values_by_name(model.graph)
     layers = {layer.name for name in tensors if (layer := _layer_of(values[name])) is not None}
     consumers = {name: own for name, own in plan.consumers.items() if name not in tensors}
     weights = tuple(point for point in plan.weights if point.node not in layers)
@@ -130,7 +130,7 @@ def with_steps(
         return model, plan
     model = model.clone()
     writer = GraphWriter(model)
-    values = {output.name: output for node in model.graph for output in node.outputs}
+    values = values_by_name(model.graph)
     consumers, params = dict(plan.consumers), dict(plan.params)
     for name, own in steps.items():
         counted, reader = _counted(model, writer, values[name], own.scales)

@@ -9,6 +9,7 @@ import numpy as np
 
 from trtbuild.errors import InputError
 from trtbuild.model.operators import CLIPPING
+from trtbuild.model.traversal import values_by_name
 from trtbuild.plan import Placement, Plan, QuantParams
 from trtbuild.quantization.neighbour_ranges import with_neighbours
 from trtbuild.quantization.onnxruntime_placement import difference
@@ -139,15 +140,9 @@ def refuse_without_range(
 def _layers_around(model: ir.Model, placement: Placement, name: str) -> Iterator[str]:
     """The INT8 layers that read a tensor, and the one that it is the output of, in graph order."""
     selected = {point.node for point in placement.weights}
-    value = next(v for v in _values(model) if v.name == name)
+    value = values_by_name(model.graph)[name]
     near = {_maker(value)} | _readers(value, selected)
     return (node.name or "" for node in model.graph if node.name in near & selected)
-
-
-def _values(model: ir.Model) -> Iterator[ir.Value]:
-    yield from model.graph.inputs
-    for node in model.graph:
-        yield from node.outputs
 
 
 def _maker(value: ir.Value) -> str | None:

@@ -29,7 +29,7 @@ import numpy as np
 
 from trtbuild.model.attributes import attribute, constant_of
 from trtbuild.model.edits import GraphWriter, set_constant
-from trtbuild.model.traversal import nodes_by_name
+from trtbuild.model.traversal import nodes_by_name, values_by_name
 from trtbuild.search.channel_sites import added_behind
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def rescaled(model: ir.Model, changes: Sequence[Rescaling]) -> tuple[ir.Model, d
     model = model.clone()
     writer = GraphWriter(model)
     nodes = nodes_by_name(model.graph)
-    values = {value.name: value for value in _values(model)}
+    values = values_by_name(model.graph)
     read: dict[str, str] = {}
     for change in changes:
         site = change.site
@@ -93,10 +93,6 @@ def rescaled(model: ir.Model, changes: Sequence[Rescaling]) -> tuple[ir.Model, d
         for reader in readers:
             _take_back(model, reader, change)
     return model, read
-
-
-def _values(model: ir.Model) -> list[ir.Value]:
-    return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
 
 
 def _inserted(writer: GraphWriter, value: ir.Value, change: Rescaling) -> ir.Value:

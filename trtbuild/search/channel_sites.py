@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.attributes import attribute, constant_of, input_at
 from trtbuild.model.constants import array, is_constant
-from trtbuild.model.traversal import flattens_one_pixel
+from trtbuild.model.traversal import flattens_one_pixel, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     import onnx_ir as ir
 
@@ -97,16 +97,11 @@ def find_sites(model: ir.Model, layers: Collection[str]) -> tuple[Site, ...]:
     """
     return tuple(
         site
-        for value in _values(model)
+        for value in values_of(model.graph)
+        if not is_constant(value)
         for axis in (1, -1)
         if (site := _site(value, axis, layers)) is not None
     )
-
-
-def _values(model: ir.Model) -> Iterator[ir.Value]:
-    yield from (value for value in model.graph.inputs if not is_constant(value))
-    for node in model.graph:
-        yield from node.outputs
 
 
 def _site(value: ir.Value, axis: int, layers: Collection[str]) -> Site | None:

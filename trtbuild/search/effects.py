@@ -25,6 +25,7 @@ from trtbuild.gradients import backward_network, differentiable_outputs
 from trtbuild.gradients.writer import Writer
 from trtbuild.model.edits import tapped
 from trtbuild.model.qdq import activation_pairs
+from trtbuild.model.traversal import values_by_name
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
@@ -113,8 +114,7 @@ def _with_products(backward: Backward, quantized: ir.Model) -> tuple[ir.Model, d
     """Return the backward network with g . dx as its outputs, and their names by layer and activation."""
     taps = side_branches(backward.model, quantized, own_output)
     model, pairs = taps.reference, activation_pairs(quantized)
-    values = {value.name: value for node in model.graph for value in node.outputs}
-    values |= {value.name: value for value in model.graph.inputs}
+    values = values_by_name(model.graph)
     write = Writer(model)
     found = {}
     for tap in taps.taps:

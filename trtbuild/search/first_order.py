@@ -11,7 +11,7 @@ import onnx_ir as ir
 from calibrators.output_error import error_products
 from trtbuild.gradients import backward_network
 from trtbuild.model.names import Names
-from trtbuild.model.traversal import nodes_by_name
+from trtbuild.model.traversal import nodes_by_name, values_by_name
 from trtbuild.plan import GRAPH_OUTPUT
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
@@ -180,8 +180,7 @@ def _read_apart(
     """A copy in which the readers that read through a pair read an Identity; tensor -> what they read."""
     copy = model.clone()
     taken, nodes = Names(copy), nodes_by_name(copy.graph)
-    values = {value.name: value for node in copy.graph for value in node.outputs}
-    values.update({value.name: value for value in copy.graph.inputs})
+    values = values_by_name(copy.graph)
     reads = {}
     for name in sorted(names):
         value = values[name]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from trtbuild.artifact import Record
 from trtbuild.calibration import calibrate
 from trtbuild.errors import ModelError
+from trtbuild.model.traversal import values_by_name
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
@@ -131,8 +132,7 @@ class _Search:
         """The changed network with ranges of what INT8 needs, and of all that was observed before."""
         before = self.best.artifact.calibration
         assert before is not None
-        made = {value.name or "" for node in changed.model.graph for value in node.outputs}
-        made |= {value.name or "" for value in changed.model.graph.inputs}
+        made = values_by_name(changed.model.graph).keys()
         tensors = {*watched_tensors(changed.model, changed.request), *(before.ranges.keys() & made)}
         return calibrate(changed, self._source, sorted(tensors), self._options)
 

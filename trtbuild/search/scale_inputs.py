@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model.constants import is_constant
+from trtbuild.model.traversal import values_by_name
 from trtbuild.plan import symmetric
 from trtbuild.quantization import insert, plan_with_ranges
 from trtbuild.quantization.stage import symmetric_range
@@ -94,6 +95,6 @@ def _make_inputs(quantized: ir.Model) -> dict[str, tuple[str, np.dtype[np.generi
 
 
 def _give(model: ir.Model, tensors: Sequence[str]) -> None:
-    values = {value.name: value for node in model.graph for value in node.outputs}
+    values = values_by_name(model.graph)
     model.graph.outputs.clear()
     model.graph.outputs.extend(values[name] for name in tensors)

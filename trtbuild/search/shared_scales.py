@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibrators import amax_of
+from trtbuild.model.traversal import values_of
 from trtbuild.plan import Consumer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import onnx_ir as ir
 
@@ -59,19 +60,13 @@ def shared_scales(model: ir.Model, placement: Placement) -> tuple[SharedScale, .
     for name, roots in placement.roots.items():
         if name in placement.consumers:
             groups.setdefault(roots, []).append(name)
-    order = {v.name: i for i, v in enumerate(_values(model))}
+    order = {v.name: i for i, v in enumerate(values_of(model.graph))}
     moved = _moved(model, placement)
     found = [
         SharedScale(roots, tuple(sorted(set(names) - moved or names, key=lambda n: order[n])))
         for roots, names in groups.items()
     ]
     return tuple(sorted(found, key=lambda one: order[one.tensors[0]]))
-
-
-def _values(model: ir.Model) -> Iterable[ir.Value]:
-    yield from model.graph.inputs
-    for node in model.graph:
-        yield from node.outputs
 
 
 def _moved(model: ir.Model, placement: Placement) -> set[str]:
