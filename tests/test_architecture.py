@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -81,6 +82,7 @@ LARGEST_FILE = 500
 LONGEST_FUNCTION = 60
 
 
+@functools.cache
 def sources():
     return sorted(
         path
@@ -98,6 +100,7 @@ def module_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
 def imports(path):
     """Return (module, whether at import time) of every import."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -111,14 +114,15 @@ def imports(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for child in ast.walk(node)
     }
+    found = []
     for node in ast.walk(tree):
         at_import = id(node) not in inside and id(node) not in typing
         if isinstance(node, ast.Import):
-            yield from ((alias.name, at_import) for alias in node.names)
+            found += [(alias.name, at_import) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            names = [alias.name for alias in node.names]
-            yield from ((f"{node.module}.{name}", at_import) for name in names)
+            found += [(f"{node.module}.{alias.name}", at_import) for alias in node.names]
+    return tuple(found)
 
 
 def layer_of(path):
@@ -242,23 +246,26 @@ def test_the_page_names_every_place():
 
 
 def test_a_public_method_says_what_it_does_or_its_base_does():
-    classes = {}
+    of_files = {path: classes_in(path) for path in sources()}
+    classes = {one.name: one for found in of_files.values() for one in found}
     protocols = {}
-    for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef):
-                classes[node.name] = node
-                if "Protocol" in bases_of(node):
-                    protocols.setdefault(path.parent, set()).update(described_in(node))
+    for path, found in of_files.items():
+        for one in found:
+            if "Protocol" in bases_of(one):
+                protocols.setdefault(path.parent, set()).update(described_in(one))
     found = [
         f"{name_of(path)}: {one.name}.{method}"
-        for path in sources()
-        for one in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(one, ast.ClassDef)
+        for path, own in of_files.items()
+        for one in own
         for method in undescribed_in(one) - protocols.get(path.parent, set())
         if not inherits(one, method, classes)
     ]
     assert not found
+
+
+def classes_in(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
 
 
 def bases_of(cls):
