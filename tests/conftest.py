@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from trtbuild.backends.tensorrt.refusals import find_refusals
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,6 +22,17 @@ def nothing_installed() -> Iterator[None]:
     """Q/DQ are placed for no compiler in particular, whichever is installed, unless a test names one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trtbuild.target.is_importable", lambda _: False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parses_here() -> Iterator[None]:
+    """NVIDIA's parser looks at every INT8 form that a build makes, in this process.
+
+    A process for it alone, as outside of tests, takes longer than all else that a small network needs.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trtbuild.jobs.check.find_refusals_apart", find_refusals)
         yield
 
 

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from tools.write_schemas import schemas
 from trtbuild.backends.tensorrt.advice import advice_on, plain_reason
+from trtbuild.backends.tensorrt.apart import find_refusals_apart
 from trtbuild.cli.main import run
 from trtbuild.errors import ModelError
 from trtbuild.jobs.check import check_form
@@ -60,8 +61,10 @@ def bad(folder: Path) -> Path:
 
 
 @pytest.fixture
-def rtx() -> None:
+def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT for RTX, whose parser runs in a process of its own as it does outside of tests."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT for RTX, the extra 'rtx'")
+    monkeypatch.setattr("trtbuild.jobs.check.find_refusals_apart", find_refusals_apart)
 
 
 def checked(capsys, *arguments: str) -> tuple[int, dict]:
