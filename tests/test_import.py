@@ -6,8 +6,6 @@ import pkgutil
 import subprocess
 import sys
 
-import pytest
-
 import calibrators
 import trtbuild
 
@@ -77,11 +75,14 @@ QUICK = (
 )
 
 
-@pytest.mark.parametrize("command", QUICK)
-def test_help_of_a_command_loads_nothing_heavy(command):
+def test_help_of_a_command_loads_nothing_heavy():
     heavy = (*OPTIONAL, "onnxruntime", "onnx", "onnx_ir", "sympy", "numba")
-    loaded = run(
-        f"from trtbuild.cli.main import run\nassert run([{command!r}, '--help']) == 0\n"
-        f"print([n for n in {heavy} if n in sys.modules])"
-    )
-    assert loaded.strip().endswith("[]")
+    loaded = run(f"""
+from trtbuild.cli.main import run
+for command in {QUICK}:
+    assert run([command, '--help']) == 0
+    loaded = [name for name in {heavy} if name in sys.modules]
+    if loaded:
+        break
+print(command, loaded)""")
+    assert loaded.strip().endswith(f"{QUICK[-1]} []")
