@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kept_process import KeptProcess
 from trtbuild.backends.tensorrt.refusals import find_refusals
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ def parses_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trtbuild.jobs.check.find_refusals_apart", find_refusals)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compares_in_one_process() -> Iterator[None]:
+    """The graph passes compare networks in a process that is started once, not once a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trtbuild.passes.optimizer.IsolatedProcess", KeptProcess)
+        yield
+    KeptProcess.end_all()
 
 
 @pytest.fixture(scope="session")
