@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Outlier",
-    "SampleViews",
-    "Views",
+    "SampleRecorder",
+    "SampleStatistics",
     "all_as_good",
     "near_duplicates",
     "order_by_use",
@@ -61,7 +61,7 @@ class Outlier:
 
 
 @dataclass(frozen=True)
-class Views:
+class SampleStatistics:
     """What the network makes of each sample, in order of the samples' keys.
 
     Attributes:
@@ -88,7 +88,7 @@ class Views:
 
 
 @dataclass
-class SampleViews:
+class SampleRecorder:
     """Takes down the figures of every sample; an observer of `trtbuild.calibration.observe`."""
 
     tensors: tuple[str, ...]
@@ -108,14 +108,14 @@ class SampleViews:
             self.seen.append((place, largest, means))
 
     @staticmethod
-    def together(parts: Sequence[SampleViews]) -> Views:
+    def together(parts: Sequence[SampleRecorder]) -> SampleStatistics:
         """Return what all threads saw, each content once."""
         found = {
             place.key: (place.name, big, mean) for part in parts for place, big, mean in part.seen
         }
         keys = sorted(found)
         rows = [found[key] for key in keys]
-        return Views(
+        return SampleStatistics(
             tuple(name for name, _, _ in rows),
             tuple(keys),
             parts[0].tensors,
@@ -124,13 +124,13 @@ class SampleViews:
         )
 
 
-def near_duplicates(views: Views, share: float = NEAR) -> tuple[tuple[int, ...], ...]:
+def near_duplicates(samples: SampleStatistics, share: float = NEAR) -> tuple[tuple[int, ...], ...]:
     """Return groups of samples, by their places, that agree in every figure to `share`.
 
     A group is what agrees with its first sample, so that no chain of small steps leads from one end of the
     data to the other. Cost: a sort, and for each sample the comparison with those near it in one figure.
     """
-    figures, reach = views.figures, float(np.log1p(share))
+    figures, reach = samples.figures, float(np.log1p(share))
     widest = int(np.argmax(np.ptp(figures, 0))) if figures.size else 0
     order = np.argsort(figures[:, widest], kind="stable")
     line = figures[order, widest]
@@ -149,20 +149,22 @@ def near_duplicates(views: Views, share: float = NEAR) -> tuple[tuple[int, ...],
     return tuple(sorted(groups))
 
 
-def outliers(views: Views, times: float = FAR) -> tuple[Outlier, ...]:
+def outliers(samples: SampleStatistics, times: float = FAR) -> tuple[Outlier, ...]:
     """Return the samples that reach more than `times` what every other one does, the most tensors first."""
-    if len(views.names) < 2:
+    if len(samples.names) < 2:
         return ()
-    top = np.sort(views.amax, axis=0)[-2:]
+    top = np.sort(samples.amax, axis=0)[-2:]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(top[0] > 0, top[1] / top[0], np.where(top[1] > 0, np.inf, 1.0))
-    who = views.amax.argmax(0)
+    who = samples.amax.argmax(0)
     found = []
     for sample in sorted(set(who[ratios > times].tolist())):
         own = np.flatnonzero((who == sample) & (ratios > times))
         furthest = int(own[np.argmax(ratios[own])])
         found.append(
-            Outlier(views.names[sample], len(own), views.tensors[furthest], float(ratios[furthest]))
+            Outlier(
+                samples.names[sample], len(own), samples.tensors[furthest], float(ratios[furthest])
+            )
         )
     return tuple(sorted(found, key=lambda one: (-one.num_tensors, -one.ratio, one.name)))
 
@@ -186,16 +188,18 @@ def all_as_good(whole: Calibration, amaxes: Mapping[str, float], share: float) -
     return True
 
 
-def order_by_use(views: Views, share: float = NEAR, *, covers: bool = True) -> list[int]:
+def order_by_use(
+    samples: SampleStatistics, share: float = NEAR, *, covers: bool = True
+) -> list[int]:
     """Return all samples by their places, those first that stand for the others.
 
     First, for rules that go by the largest values, a greedy cover: samples that reach within `share` of the
     largest magnitude of most tensors that none before them did. Then always the sample that brings the mean
     of all figures nearest to that of the whole (Welling, "Herding dynamical weights to learn", 2009).
     """
-    reaches = views.amax >= views.amax.max(0, initial=0.0) * (1 - share)
+    reaches = samples.amax >= samples.amax.max(0, initial=0.0) * (1 - share)
     order = list(_cover(reaches)) if covers else []
-    return [*order, *_herded(views.figures, order)]
+    return [*order, *_herded(samples.figures, order)]
 
 
 def _cover(reaches: NDArray[np.bool_]) -> Iterator[int]:

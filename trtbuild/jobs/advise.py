@@ -11,7 +11,7 @@ import numpy as np
 from trtbuild.calibration import calibrate, check_method
 from trtbuild.calibration.advice import (
     Outlier,
-    SampleViews,
+    SampleRecorder,
     all_as_good,
     near_duplicates,
     order_by_use,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from calibrators import Calibration
     from trtbuild.artifact import Artifact
-    from trtbuild.calibration.advice import Views
+    from trtbuild.calibration.advice import SampleStatistics
     from trtbuild.data import Source
     from trtbuild.jobs.paths import Besides
     from trtbuild.recipes import AdviseRecipe
@@ -113,30 +113,30 @@ def advise(
     artifact = prepare(load(recipe.model, recipe.data.batch_axes))
     source = calibration_source(recipe.data, input_specs(artifact.source))
     tensors = tuple(sorted(watched_tensors(artifact.model)))
-    views = _look(artifact, source, tensors, progress)
-    few = _fewest(artifact, source, tensors, views, options, recipe.within, progress)
+    samples = _look(artifact, source, tensors, progress)
+    few = _fewest(artifact, source, tensors, samples, options, recipe.within, progress)
     if recipe.subset is not None:
-        _write(samples_of(source, [views.keys[k] for k in few]), recipe.subset)
-    groups = near_duplicates(views)
+        _write(samples_of(source, [samples.keys[k] for k in few]), recipe.subset)
+    groups = near_duplicates(samples)
     return DataAdvice(
         data=source.description,
-        num_samples=len(views.names),
+        num_samples=len(samples.names),
         num_tensors=len(tensors),
-        repeated=len(source.index) - len(views.names),
-        duplicates=tuple(tuple(views.names[k] for k in group) for group in groups),
-        outliers=outliers(views),
+        repeated=len(source.index) - len(samples.names),
+        duplicates=tuple(tuple(samples.names[k] for k in group) for group in groups),
+        outliers=outliers(samples),
         rule=rule,
         within=recipe.within,
-        subset=tuple(views.names[k] for k in few),
+        subset=tuple(samples.names[k] for k in few),
         file="" if recipe.subset is None else str(recipe.subset),
     )
 
 
 def _look(
     artifact: Artifact, source: Source, tensors: tuple[str, ...], progress: Progress
-) -> Views:
+) -> SampleStatistics:
     network = observed_network(artifact.model, tensors)
-    parts = [SampleViews(tensors) for _ in range(usable_cpus())]
+    parts = [SampleRecorder(tensors) for _ in range(usable_cpus())]
     observe(
         open_session(network.model, threads=1),
         source,
@@ -145,14 +145,14 @@ def _look(
         total=len(source.index),
         progress=progress,
     )
-    return SampleViews.together(parts)
+    return SampleRecorder.together(parts)
 
 
 def _fewest(
     artifact: Artifact,
     source: Source,
     tensors: Sequence[str],
-    views: Views,
+    samples: SampleStatistics,
     options: CalibrateOptions,
     share: float,
     progress: Progress,
@@ -160,13 +160,13 @@ def _fewest(
     """The shortest head of the samples, in three orders, whose thresholds are those of all."""
 
     def calibrated(places: Sequence[int]) -> Calibration:
-        chosen = samples_of(source, [views.keys[k] for k in places])
+        chosen = samples_of(source, [samples.keys[k] for k in places])
         found = calibrate(artifact, chosen, tensors, options, progress).calibration
         assert found is not None
         return found
 
-    orders = [order_by_use(views, share, covers=covers) for covers in (True, False)]
-    orders.append(list(range(len(views.keys))))  # of their digests, which is chance
+    orders = [order_by_use(samples, share, covers=covers) for covers in (True, False)]
+    orders.append(list(range(len(samples.keys))))  # of their digests, which is chance
     whole = calibrated(orders[0])
 
     def suffices(head: Sequence[int]) -> bool:
