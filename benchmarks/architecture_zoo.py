@@ -45,7 +45,6 @@ from trtbuild.model import input_specs, temporary_file
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.passes import OptimizeOptions
 from trtbuild.plan import PlacementRequest
-from trtbuild.progress import silent
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.quantization.half import to_half
 from trtbuild.runtime.tensorrt.versions import RTX, installed
@@ -198,7 +197,7 @@ def _build(path: Path) -> float:
         )
         options = TensorRTOptions(compute_capabilities=("8.9", "12.0"))
         request = BuildRequest(artifact, Path(folder), options=options)
-        built = build_plan_apart(installed(RTX), blueprint, request, options, silent)
+        built = build_plan_apart(installed(RTX), blueprint, request)
         return built.file.stat().st_size / 1e6
 
 

@@ -182,9 +182,9 @@ def _built(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> Build
         blueprint = Blueprint(
             file, profiles, implicit=False, strongly_typed=True, fp16_flag=False, values=values
         )
-        request = BuildRequest(artifact, folder, options=options)
+        request = BuildRequest(artifact, folder, options=options, progress=progress)
         try:
-            built = build_plan_apart(tensorrt, blueprint, request, options, progress)
+            built = build_plan_apart(tensorrt, blueprint, request)
         except ModelError as error:
             return BuildTrial(False, time.perf_counter() - started, 0, str(error))
         return BuildTrial(True, time.perf_counter() - started, built.file.stat().st_size, "")

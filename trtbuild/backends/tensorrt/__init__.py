@@ -140,12 +140,12 @@ class TensorRTBackend:
                 precision.fp16_flag,
                 values_for(options.shape_values, inputs),
             )
-            built = build_plan_apart(tensorrt, blueprint, request, options, request.progress)
+            built = build_plan_apart(tensorrt, blueprint, request)
             for text in built.log.errors:
                 _log.warning("%s built a plan and said: %s", tensorrt, text)
             not_opened = _why_not_opened(tensorrt, options)
             layers, verdict = self._look_into(built.file, precision, request, not_opened)
-            engine = _write(tensorrt, request, options, precision, profiles, built, layers, verdict)
+            engine = _write(tensorrt, request, precision, profiles, built, layers, verdict)
         told = notes(tensorrt, options, int8=int8, fp16=request.fp16) if tensorrt.is_rtx else ()
         if options.sparse:
             sparsity = sparsity_of(precision.model, built.log.texts("INFO"), layers)
@@ -191,7 +191,6 @@ def _why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:
 def _write(
     tensorrt: TensorRT,
     request: BuildRequest,
-    options: TensorRTOptions,
     precision: Precision,
     profiles: list[dict[str, ShapeRange]],
     built: Built,
@@ -205,12 +204,12 @@ def _write(
         cache = request.directory / f"{request.artifact.name}.cache"
         write_bytes(cache, built.cache)
         files[cache.name] = "TensorRT calibration cache"
-    if options.strip_plan:
+    if request.options.strip_plan:
         for file in write_model(precision.model, weights_of(path)):
             files[file.name] = (
                 "the weights that the stripped plan is refitted with when it is opened"
             )
-    details = engine_record(tensorrt, options, precision, profiles, built, layers, verdict)
+    details = engine_record(tensorrt, request.options, precision, profiles, built, layers, verdict)
     return Engine(tensorrt.product.backend, path, files, details=details)
 
 

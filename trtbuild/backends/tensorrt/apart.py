@@ -43,15 +43,13 @@ _WORKER = "trtbuild.backends.tensorrt.apart_worker"
 
 
 class _DiedError(Exception):
-    """The other process ended without an answer; the message says how, and what was last heard."""
+    """The other process ended without an answer; the message says how, and what it sent last."""
 
 
 def build_plan_apart(
     tensorrt: TensorRT,
     blueprint: Blueprint,
     request: BuildRequest,
-    options: TensorRTOptions,
-    progress: Progress,
 ) -> Built:
     """Build a plan as `build_plan` does, in a process of its own.
 
@@ -62,16 +60,17 @@ def build_plan_apart(
         Exception: whatever reading the calibration data raised; the other process was ended.
     """
     if not _can_be_apart(tensorrt):
-        return build_plan(tensorrt, blueprint, request, options, progress)
-    ranges = choose_ranges(tensorrt, request, options) if blueprint.implicit else None
+        return build_plan(tensorrt, blueprint, request)
+    ranges = choose_ranges(tensorrt, request) if blueprint.implicit else None
     has_data = request.calibration_batches is not None
     # one short name whatever folder it lies in: what the library numbers by addresses moves with what is sent
     folder = blueprint.onnx.parent.absolute()
     named = replace(blueprint, onnx=Path(blueprint.onnx.name))
-    asked = (tensorrt.product.backend, named, _absolute(options), ranges, has_data, request.fp16)
-    heard = _Heard(progress, request.calibration_batches)
+    options = _absolute(request.options)
+    asked = (tensorrt.product.backend, named, options, ranges, has_data, request.fp16)
+    messages = _Messages(request.progress, request.calibration_batches)
     try:
-        built = _answer("build", asked, heard, folder)
+        built = _answer("build", asked, messages, folder)
     except _DiedError as error:
         raise ModelError(
             f"{tensorrt} died while it built '{request.artifact.name}' ({error}); no plan was written. "
@@ -99,7 +98,9 @@ def find_refusals_apart(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] 
     if not _can_be_apart(tensorrt):
         return find_refusals(tensorrt, path, plugins)
     try:
-        found = _answer("find_refusals", (tensorrt.product.backend, path, tuple(plugins)), _Heard())
+        found = _answer(
+            "find_refusals", (tensorrt.product.backend, path, tuple(plugins)), _Messages()
+        )
     except _DiedError as error:
         reason, advice = f"the parser died of the network ({error})", advice_on_death(str(error))
         return Refusals((Refusal("", "", reason, advice.rstrip("."), needs_plugin=False),))
@@ -113,7 +114,7 @@ def _can_be_apart(tensorrt: TensorRT) -> bool:
 
 
 @dataclass
-class _Heard:
+class _Messages:
     """What the other process tells while it works, and what it asks.
 
     Attributes:
@@ -153,7 +154,9 @@ class _Heard:
         return phase + [f"after '{text.rstrip('. ')}'" for text in self.errors[-1:]]
 
 
-def _answer(job: str, arguments: tuple[Any, ...], heard: _Heard, folder: Path | None = None) -> Any:
+def _answer(
+    job: str, arguments: tuple[Any, ...], messages: _Messages, folder: Path | None = None
+) -> Any:
     """Let a new process do one job in `folder`, and return its answer or raise its error."""
     with tempfile.TemporaryFile() as errors, _started(errors, folder) as process:
         assert process.stdin is not None
@@ -165,11 +168,13 @@ def _answer(job: str, arguments: tuple[Any, ...], heard: _Heard, folder: Path | 
                     _send(process.stdin, answer)
                 told = pickle.load(process.stdout)  # noqa: S301 - our own process wrote it
             except (EOFError, OSError, pickle.UnpicklingError) as error:
-                how = [how_it_ended(process.wait()), *heard.last(), *_printed(errors)]
+                how = [how_it_ended(process.wait()), *messages.last(), *_printed(errors)]
                 raise _DiedError(", ".join(how)) from error
             if told[0] in ("ok", "error"):
                 break
-            answers = heard.take(told)  # reading data may fail, too: that is no end of the process
+            answers = messages.take(
+                told
+            )  # reading data may fail, too: that is no end of the process
         for line in _printed(errors):
             _log.info("TensorRT's process %s", line)
     if told[0] == "error":

@@ -51,15 +51,15 @@ def main() -> None:
     with contextlib.suppress(ValueError, OSError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = _Parent()
-    logging.basicConfig(handlers=[_Passing(parent)], level=logging.INFO)
+    logging.basicConfig(handlers=[_LogToParent(parent)], level=logging.INFO)
     job, *arguments = parent.job
     jobs: dict[str, Callable[..., Any]] = {"build": _build, "find_refusals": _find_refusals}
     try:
-        parent.tell("ok", jobs[job](parent, *arguments))
+        parent.send("ok", jobs[job](parent, *arguments))
     except (TrtbuildError, CalibratorError) as error:
-        parent.tell("error", error)
+        parent.send("error", error)
     except Exception:  # noqa: BLE001  a bug of ours is shown with its trace by the parent
-        parent.tell(
+        parent.send(
             "error", RuntimeError(f"in the process of the build:\n{traceback.format_exc()}")
         )
 
@@ -71,27 +71,27 @@ class _Parent:
         self._answers = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)  # what libraries print must not come between
         self._lock = threading.Lock()
-        self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.job: tuple[Any, ...] = pickle.load(sys.stdin.buffer)  # noqa: S301 - our parent wrote it
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def tell(self, *message: Any) -> None:
+    def send(self, *message: Any) -> None:
         """Send a message; threads of TensorRT's log and report, too."""
         content = pickle.dumps(message, protocol=5)
         with self._lock:
             self._answers.write(content)
             self._answers.flush()
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """Return the next message."""
-        return self._heard.get()
+        return self._received.get()
 
     def batches(self) -> Iterator[Feeds]:
         """Return a pass over the calibration data, which the parent reads; one at a time."""
-        self.tell("batches")
+        self.send("batches")
         while True:
-            self.tell("batch")
-            feeds = self.hear()
+            self.send("batch")
+            feeds = self.receive()
             if feeds is None:
                 return
             yield feeds
@@ -99,15 +99,15 @@ class _Parent:
     def _listen(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                self._heard.put(pickle.load(sys.stdin.buffer))  # noqa: S301 - our parent wrote it
+                self._received.put(pickle.load(sys.stdin.buffer))  # noqa: S301 - our parent wrote it
         os._exit(1)
 
     def progress(self, stage: str, done: int, total: int | None) -> None:
         """Let the parent show how far a phase of the build is."""
-        self.tell("progress", stage, done, total)
+        self.send("progress", stage, done, total)
 
 
-class _Passing(logging.Handler):
+class _LogToParent(logging.Handler):
     """Passes log lines on to the parent's loggers."""
 
     def __init__(self, parent: _Parent) -> None:
@@ -115,11 +115,11 @@ class _Passing(logging.Handler):
         self._parent = parent
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._parent.tell("log", record.name, record.levelno, record.getMessage())
+        self._parent.send("log", record.name, record.levelno, record.getMessage())
 
 
-class _Telling(deque[tuple[str, str]]):
-    """The lines of a log, of which the parent hears the errors at once: the next step may end the process."""
+class _ErrorsToParent(deque[tuple[str, str]]):
+    """The lines of a log, whose errors go to the parent at once: the next step may end the process."""
 
     def __init__(self, parent: _Parent) -> None:
         super().__init__(maxlen=1)
@@ -128,7 +128,7 @@ class _Telling(deque[tuple[str, str]]):
     def append(self, line: tuple[str, str]) -> None:
         severity, text = line
         if severity in ("INTERNAL_ERROR", "ERROR"):
-            self._parent.tell("said", text)
+            self._parent.send("said", text)
 
 
 def _build(
@@ -141,8 +141,8 @@ def _build(
     fp16: bool,
 ) -> Built:
     tensorrt = installed(_PRODUCTS[backend])
-    told = Log(_Telling(parent))
-    make_logger(tensorrt, told)
+    errors = Log(_ErrorsToParent(parent))  # the logger writes into it as long as it lives
+    make_logger(tensorrt, errors)
     return build_network(
         *(tensorrt, blueprint, options, parent.progress),
         batches=parent.batches if has_data else None,
@@ -153,8 +153,8 @@ def _build(
 
 def _find_refusals(parent: _Parent, backend: str, path: Path, plugins: Sequence[Path]) -> Refusals:
     tensorrt = installed(_PRODUCTS[backend])
-    told = Log(_Telling(parent))
-    make_logger(tensorrt, told)
+    errors = Log(_ErrorsToParent(parent))  # the logger writes into it as long as it lives
+    make_logger(tensorrt, errors)
     return find_refusals(tensorrt, path, plugins)
 
 

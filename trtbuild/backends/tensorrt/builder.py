@@ -98,17 +98,14 @@ def build_plan(
     tensorrt: TensorRT,
     blueprint: Blueprint,
     request: BuildRequest,
-    options: TensorRTOptions,
-    progress: Progress,
 ) -> Built:
     """Build a plan in this process.
 
     Args:
         tensorrt: the installed version.
         blueprint: what to build.
-        request: with calibration and data for an implicit build.
-        options: see `TensorRTOptions`.
-        progress: shown each phase of the build.
+        request: with its options, and calibration and data for an implicit build; its progress is shown each
+            phase of the build.
 
     Raises:
         ModelError: the network is refused, or no plan came out; the message has TensorRT's reasons.
@@ -116,9 +113,9 @@ def build_plan(
         MissingError: TensorRT does not start, or the GPU is not there.
         KeyboardInterrupt: Ctrl-C; the build was cancelled.
     """
-    ranges = choose_ranges(tensorrt, request, options) if blueprint.implicit else None
+    ranges = choose_ranges(tensorrt, request) if blueprint.implicit else None
     return build_network(
-        *(tensorrt, blueprint, options, progress),
+        *(tensorrt, blueprint, request.options, request.progress),
         batches=request.calibration_batches,
         ranges=ranges,
         fp16=request.fp16,

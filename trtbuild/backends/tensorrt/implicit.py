@@ -62,27 +62,24 @@ def calibrator_name(options: TensorRTOptions, method: str) -> str:
     return _SAME_METHOD.get(method, "entropy2")
 
 
-def choose_ranges(
-    tensorrt: TensorRT, request: BuildRequest, options: TensorRTOptions
-) -> ImplicitRanges:
+def choose_ranges(tensorrt: TensorRT, request: BuildRequest) -> ImplicitRanges:
     """Return where ranges come from, as the options say and as there is data or a calibration.
 
     Args:
         tensorrt: the installed version.
-        request: with the calibration and, perhaps, the data.
-        options: see `RangeSource` and `Calibrator`.
+        request: with its options (see `RangeSource`, `Calibrator`), the calibration and, perhaps, the data.
 
     Raises:
         InputError: the cache file is of another version or calibrator, or cannot be read.
         DataError: there is neither data nor ranges.
     """
-    calibration = request.artifact.calibration
+    options, calibration = request.options, request.artifact.calibration
     method = calibration.method if calibration is not None else ""
     name = calibrator_name(options, method)
     if options.cache is not None:
         content = _checked_cache(tensorrt, request.artifact.model, options, name)
         return ImplicitRanges(name, options.cache.name, content)
-    if _from_device(request, options, method):
+    if _from_device(request, method):
         return ImplicitRanges(name, "device")
     if calibration is None:
         raise DataError(
@@ -143,7 +140,8 @@ def _all_scales(request: BuildRequest) -> dict[str, np.float32]:
     return scales | {name: given.value for name, given in propagated.items()}
 
 
-def _from_device(request: BuildRequest, options: TensorRTOptions, method: str) -> bool:
+def _from_device(request: BuildRequest, method: str) -> bool:
+    options = request.options
     has_data = request.calibration_batches is not None
     if options.ranges is RangeSource.DEVICE and not has_data:
         raise DataError("--ranges device lets TensorRT calibrate, which needs --data.")

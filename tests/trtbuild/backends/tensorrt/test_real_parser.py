@@ -29,7 +29,6 @@ from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import input_specs, temporary_file
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.passes import OptimizeOptions
-from trtbuild.progress import silent
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.quantization.half import to_half
 from trtbuild.runtime.tensorrt.versions import RTX, installed
@@ -115,7 +114,7 @@ def builds(path: Path) -> bool:
         blueprint = Blueprint(file, profiles_for(shapes, specs), False, True, False)
         request = BuildRequest(artifact, file.parent, options=options)
         try:
-            build_plan(installed(RTX), blueprint, request, options, silent)
+            build_plan(installed(RTX), blueprint, request)
         except ModelError:
             return False
     return True
