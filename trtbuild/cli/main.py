@@ -110,23 +110,39 @@ def run(arguments: Sequence[str] | None = None) -> int:
             answer = _group.main(
                 args=arguments, prog_name="trtbuild", standalone_mode=False, obj=answered
             )
-    except Terminated as ended:
-        click.echo(f"ended by {ended.signal.name}; nothing half-written was left behind.", err=True)
-        return 128 + ended.signal
+    except (Terminated, click.Abort, KeyboardInterrupt) as error:
+        return _stopped(error)
     except click.ClickException as error:
         error.show()
         failure = Failure("UsageError", error.format_message(), WRONG_INPUT)
         return failure.record(as_json=not answered.in_json)
-    except (TrtbuildError, MemoryError) as error:
-        return _refused(error, as_json=not answered.in_json)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing half-written was left behind.", err=True)
-        return INTERRUPTED
-    except Exception:  # noqa: BLE001 - the last line of defence: everything else is our bug
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        asked = _asked_to_stop(error)
+        if asked is not None:
+            return _stopped(asked)
+        if isinstance(error, TrtbuildError | MemoryError):
+            return _refused(error, as_json=not answered.in_json)
+        traceback.print_exc()  # everything else is our bug
         click.echo("this is a bug of trtbuild; please report it with the lines above.", err=True)
         return BUG
     return answer if isinstance(answer, int) else 0
+
+
+def _asked_to_stop(error: BaseException) -> BaseException | None:
+    """The signal that came before `error`, where an error of the clean-up hides it."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, Terminated | KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
+def _stopped(error: BaseException) -> int:
+    """Say that another process or the user ended the command, and answer the exit code."""
+    if isinstance(error, Terminated):
+        click.echo(f"ended by {error.signal.name}; nothing half-written was left behind.", err=True)
+        return 128 + error.signal
+    click.echo("interrupted; nothing half-written was left behind.", err=True)
+    return INTERRUPTED
 
 
 def _refused(error: TrtbuildError | MemoryError, *, as_json: bool) -> int:

@@ -226,11 +226,12 @@ class ImageTar(_Images):
             stream = archive.extractfile(member)
             if stream is not None:
                 return stream.read()
-        except KeyError as error:
+        except (KeyError, RecursionError) as error:  # or it leads to itself
             raise self._unreadable(visible(member.name), "it is a link to nothing") from error
         except Exception as error:  # whatever a decoder of damaged bytes raises
             raise self._damaged(error) from error
         raise self._unreadable(visible(member.name), "it is no regular file")
 
     def _damaged(self, error: Exception) -> DataError:
-        return DataError(f"cannot read the tar file '{self.description}': {visible(str(error))}.")
+        why = visible(str(error)) or type(error).__name__
+        return DataError(f"cannot read the tar file '{self.description}': {why}.")

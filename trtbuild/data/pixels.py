@@ -6,7 +6,7 @@ import io
 import re
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 __all__ = ["decode_image", "image_pixels", "images_as_rows"]
 
@@ -38,6 +38,8 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
             return _pixels(image, content, channels)
     except MemoryError as error:
         raise ValueError("it does not fit into memory") from error
+    except UnidentifiedImageError as error:
+        raise ValueError("it is no image of a known format") from error
     except Exception as error:  # a decoder may raise anything at all for damaged bytes
         raise ValueError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
 

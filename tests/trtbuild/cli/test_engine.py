@@ -218,6 +218,31 @@ def test_ended_by_a_signal_leaves_nothing(files, tmp_path, monkeypatch, number, 
     assert list(out.iterdir()) == []
 
 
+HIDING = """
+import os, signal
+def data():
+    try:
+        os.kill(os.getpid(), getattr(signal, os.environ["STOP"]))
+        yield {}
+    finally:
+        raise RuntimeError("the clean-up fails")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_is_one_although_the_clean_up_fails(
+    files, tmp_path, monkeypatch, capsys, name, code
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STOP", name)
+    (tmp_path / "hiding_reader.py").write_text(HIDING)
+    given = ("--data", "hiding_reader.py:data", "-o", "ranges.json")
+    done = trtbuild(capsys, "calibrate", files[0], *given)
+    assert done.code == code
+    assert "Traceback" not in done.err
+
+
 def test_version_and_help(capsys):
     done = trtbuild(capsys, "--help")
     assert done.code == 0

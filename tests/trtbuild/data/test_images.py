@@ -359,3 +359,16 @@ def test_links_that_lead_to_themselves_are_passed_over(tmp_path):
     found = images_below(place)
     assert [path.name for path in found.images] == ["a.png"]
     assert [name for name, _ in found.others] == ["b", "c", "d.png"]
+
+
+def test_links_of_a_tar_file_that_lead_to_themselves_are_broken(tmp_path):
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(folder(tmp_path, a_png=COLOURS[:, :, :3]) / "a.png", "a.png")
+        for name, target in (("b.png", "c.png"), ("c.png", "b.png")):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+    with pytest.raises(DataError, match=r"'b\.png'.*link to nothing"):
+        list(opened(tmp_path / "set.tar"))
+    source = opened(tmp_path / "set.tar", skip_broken=True)
+    assert [sample.name for sample in source] == ["a.png"]
