@@ -81,6 +81,8 @@ def decoding(kind: type[Exception], text: str, remedy: str = "") -> Iterator[Non
     except (CalibratorError, kind):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # the file may well be whole
+            remedy = ""
         raise kind(f"{text}: {_reason(error)}.{remedy and ' '}{remedy}") from error
 
 

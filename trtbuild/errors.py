@@ -180,6 +180,24 @@ def decoding(kind: type[TrtbuildError], text: str, remedy: str = "") -> Iterator
             raise
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, and the next one where a colon leads to it.
+
+    An error that says nothing, or cannot, is called by its type.
+    """
+    first, *others = (says(error).strip() or type(error).__name__).splitlines()
+    leads = others and first.rstrip().endswith(":")
+    return f"{first.rstrip()} {others[0].strip()}" if leads else first
+
+
+def says(error: BaseException) -> str:
+    """Return what an error says; nothing where code of others fails to."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - ``__str__`` is the user's
+        return ""
+
+
 def _kind_of(error: Exception) -> type[TrtbuildError] | None:
     """Return what an error of `calibrators` is here; None for any other error."""
     # What is not loaded has raised nothing; loading it here may fail, after Ctrl-C in an import.

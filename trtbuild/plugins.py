@@ -11,6 +11,7 @@ docs/plugins.md says what each kind is called with.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -19,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.errors import says
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from importlib.metadata import EntryPoint
     from types import ModuleType
 
@@ -30,7 +33,6 @@ __all__ = [
     "BACKEND",
     "BLOCK_REWRITE",
     "CALIBRATOR",
-    "FOREIGN_ERRORS",
     "JUDGE",
     "KINDS",
     "METRIC",
@@ -38,6 +40,7 @@ __all__ = [
     "READER",
     "Installed",
     "Kind",
+    "foreign_code",
     "import_named",
     "in_one_line",
     "installed",
@@ -46,8 +49,7 @@ __all__ = [
     "reader_of",
 ]
 
-FOREIGN_ERRORS = (Exception, SystemExit)
-"""What a user's code may raise."""
+_OURS = "trtbuild."
 
 
 @dataclass(frozen=True)
@@ -145,14 +147,11 @@ def load_installed(kind: Kind, error: type[InputError]) -> dict[str, Any]:
 
 
 def _loaded(kind: Kind, point: EntryPoint, error: type[InputError]) -> Any:
-    try:
+    brings = _package(point) or "its package"
+    with foreign_code(
+        error, f"the {kind.what} '{point.value}' cannot be loaded; mend or uninstall {brings}: "
+    ):
         return point.load()
-    except FOREIGN_ERRORS as cause:
-        brings = _package(point) or "the package that brings it"
-        raise error(
-            f"the {kind.what} '{point.value}' cannot be loaded: {in_one_line(cause)}. Mend or uninstall "
-            f"{brings}."
-        ) from cause
 
 
 def reader_of(text: str) -> tuple[str, str] | None:
@@ -189,14 +188,13 @@ def _imported(name: str, spec: str, kind: type[InputError]) -> ModuleType:
     folder = str(Path(name).resolve().parent if is_script else Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    try:
-        return _script(Path(name).resolve()) if is_script else importlib.import_module(name)
-    except FileNotFoundError as error:
-        raise kind(f"cannot import '{name}' for '{spec}': {in_one_line(error)}.") from error
-    except ImportError as error:
-        raise kind(f"cannot import '{name}' for '{spec}': {error}.") from error
-    except FOREIGN_ERRORS as error:
-        raise kind(f"importing '{name}' failed: {in_one_line(error)}") from error
+    with foreign_code(kind, f"importing '{name}' failed: "):
+        try:
+            return _script(Path(name).resolve()) if is_script else importlib.import_module(name)
+        except FileNotFoundError as error:
+            raise kind(f"cannot import '{name}' for '{spec}': {in_one_line(error)}.") from error
+        except ImportError as error:
+            raise kind(f"cannot import '{name}' for '{spec}': {error}.") from error
 
 
 def _script(path: Path) -> ModuleType:
@@ -217,7 +215,36 @@ def _script(path: Path) -> ModuleType:
     return module
 
 
+@contextlib.contextmanager
+def foreign_code(kind: type[InputError], text: str) -> Iterator[None]:
+    """Raise whatever a user's code raises in the block as one `kind`, but for a wish to stop.
+
+    That may be `SystemExit`, or a panic of a library written in Rust, which is no `Exception` either.
+
+    Args:
+        kind: of the error that the user gets; of this kind, errors pass as they are.
+        text: the error in one line follows.
+
+    Raises:
+        kind: anything was raised.
+    """
+    try:
+        yield
+    except kind:
+        raise
+    except BaseException as error:
+        if not _is_foreign(error):
+            raise
+        raise kind(f"{text}{in_one_line(error)}.") from error
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Whether an error comes from code of others; signals are raised by us, or are Python's."""
+    stops = isinstance(error, KeyboardInterrupt | GeneratorExit)
+    return isinstance(error, Exception) or not (stops or type(error).__module__.startswith(_OURS))
+
+
 def in_one_line(error: BaseException) -> str:
     """Return an error's type and message in one line."""
-    said = " ".join(str(error).split())
+    said = " ".join(says(error).split())
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

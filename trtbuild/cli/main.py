@@ -116,7 +116,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         failure = Failure("UsageError", error.format_message(), WRONG_INPUT)
         return failure.record(as_json=not answered.in_json)
-    except Exception as error:  # noqa: BLE001 - the last line of defence
+    except BaseException as error:  # noqa: BLE001 - the last line of defence
         asked = _asked_to_stop(error)
         if asked is not None:
             return _stopped(asked)

@@ -26,6 +26,8 @@ _LEAST_DEVIATION = 0.01
 _LEAST_SHARE = 1e-3
 _LARGEST_VALUE = 256.0
 _SATURATED = 0.98
+# So few of the samples are different ones, or fewer.
+_MOST_REPEATED = 0.5
 # What lies beside images and is none: not worth a warning.
 _SIDECARS = frozenset(
     {
@@ -54,12 +56,14 @@ class DataAccount:
         inputs: input -> the range and the variation of its first values.
         passed_over: files that were not read.
         warnings: sentences about inputs that look wrong.
+        repeated: sentences about samples that are there many times.
     """
 
     used: Mapping[str, int]
     inputs: Mapping[str, InputSurvey]
     passed_over: tuple[PassedOver, ...]
     warnings: tuple[str, ...]
+    repeated: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         used = ", ".join(f"{count} samples {what}" for what, count in self.used.items())
@@ -84,6 +88,7 @@ class DataAccount:
                 {**asdict(found), "examples": list(found.examples)} for found in self.passed_over
             ],
             "warnings": list(self.warnings),
+            "repeated": list(self.repeated),
         }
 
 
@@ -105,9 +110,10 @@ def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
         inputs,
         tuple(passed_over),
         () if recipe.random_data else tuple(_warnings(recipe, inputs)),
+        tuple(_repeated(given)),
     )
     warn_of_lost(account.passed_over)
-    for sentence in account.warnings:
+    for sentence in (*account.warnings, *account.repeated):
         _log.warning("%s", sentence)
     return account
 
@@ -121,6 +127,17 @@ def warn_of_lost(passed_over: Iterable[PassedOver]) -> None:
 
 def _is_expected(found: PassedOver) -> bool:
     return found.reason == HIDDEN or any(f" {suffix} " in found.reason for suffix in _SIDECARS)
+
+
+def _repeated(given: Mapping[str, Source]) -> Iterator[str]:
+    """Samples that come again and again: a reader that fills one array anew, and gives it out each time."""
+    for what, source in given.items():
+        count, different = len(source.index), len(source.index.counts)
+        if count > 1 and different <= count * _MOST_REPEATED:
+            yield (
+                f"of the {count} samples that {what} only {different} differ. Is one array filled again and "
+                "given out each time, or a file there many times?"
+            )
 
 
 def _warnings(recipe: DataRecipe, inputs: Mapping[str, InputSurvey]) -> Iterator[str]:

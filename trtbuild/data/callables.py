@@ -17,7 +17,7 @@ from trtbuild.data.replay import MOST_HELD_BYTES, Replay
 from trtbuild.data.rows import Rows, with_batch_axes
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.errors import DataError
-from trtbuild.plugins import FOREIGN_ERRORS, READER, import_named, in_one_line, load, reader_of
+from trtbuild.plugins import READER, foreign_code, import_named, load, reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,13 +129,9 @@ class CallableSource(Source):
         return {**arrays, spec.name: rows}
 
     def _items(self) -> Iterator[Any]:
-        try:
+        with foreign_code(DataError, f"'{self.spec}' failed: "):
             found = self.function() if callable(self.function) else self.function
             yield from _items_of(found, self.spec)
-        except (DataError, GeneratorExit):
-            raise
-        except FOREIGN_ERRORS as error:
-            raise DataError(f"'{self.spec}' failed: {in_one_line(error)}") from error
 
 
 class ObjectSource(CallableSource):
@@ -382,7 +378,7 @@ def _is_image(value: Any) -> bool:
 
 def _as_array(value: Any, where: str, name: str) -> np.ndarray:
     """Copy what the user's code gave; tensors of PyTorch come from their device, without gradients."""
-    try:
+    with foreign_code(DataError, f"{where}, gave no array for the input '{name}': "):
         if _is_image(value):
             return image_pixels(value)
         if hasattr(value, "detach") and hasattr(value, "cpu"):
@@ -393,10 +389,6 @@ def _as_array(value: Any, where: str, name: str) -> np.ndarray:
                 value = value.float()
             value = value.resolve_conj().resolve_neg().numpy()
         array = np.array(value)
-    except FOREIGN_ERRORS as error:
-        raise DataError(
-            f"{where}, gave no array for the input '{name}': {in_one_line(error)}"
-        ) from error
     if array.dtype.hasobject:
         raise DataError(
             f"{where}, gave Python objects for the input '{name}' ({_kind(value)}); give numbers, with "

@@ -15,7 +15,7 @@ from trtbuild.data.image_files import images_below, listed_images, why_not
 from trtbuild.data.passed_over import PassedOver, grouped
 from trtbuild.data.pixels import decode_image
 from trtbuild.data.samples import Sample, Source
-from trtbuild.errors import DataError
+from trtbuild.errors import DataError, first_line
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:
@@ -233,5 +233,5 @@ class ImageTar(_Images):
         raise self._unreadable(visible(member.name), "it is no regular file")
 
     def _damaged(self, error: Exception) -> DataError:
-        why = visible(str(error)) or type(error).__name__
+        why = visible(first_line(error))
         return DataError(f"cannot read the tar file '{self.description}': {why}.")

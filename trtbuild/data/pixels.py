@@ -8,6 +8,8 @@ import re
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from trtbuild.errors import first_line
+
 __all__ = ["decode_image", "image_pixels", "images_as_rows"]
 
 # Modes of one number a pixel that NumPy takes over as they are: 16 and 32 bits, and floats.
@@ -41,7 +43,7 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise ValueError("it is no image of a known format") from error
     except Exception as error:  # a decoder may raise anything at all for damaged bytes
-        raise ValueError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+        raise ValueError(first_line(error)) from error
 
 
 def image_pixels(image: Image.Image) -> np.ndarray:

@@ -215,5 +215,7 @@ def _is_tar(path: Path) -> bool:
     """Whether a file is a tar; one whose compressed bytes break off at once is told when it is read."""
     try:
         return tarfile.is_tarfile(path)
-    except Exception:  # noqa: BLE001 - whatever a decoder of damaged bytes raises
+    except Exception as error:  # whatever a decoder of damaged bytes raises
+        if isinstance(error, OSError) and error.strerror:  # the system's refusal
+            raise DataError(f"cannot read the data '{path}': {error.strerror}.") from error
         return True

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx import version_converter
 from onnx.shape_inference import InferenceError
 
-from trtbuild.errors import ModelError
+from trtbuild.errors import ModelError, first_line
 from trtbuild.model.traversal import proto_nodes
 from trtbuild.model.writing import without_weights
 
@@ -51,7 +51,7 @@ def raise_opset(model: ir.Model, target: int) -> None:
     try:
         onnx.checker.check_model(converted, full_check=True)
     except (RuntimeError, ValueError, onnx.checker.ValidationError, InferenceError) as error:
-        raise ModelError(_first_line(error)) from error
+        raise ModelError(first_line(error)) from error
     graph = ir.from_proto(converted).graph
     for value in list(graph.inputs):
         tensor = detached.weights.get(value.name or "")
@@ -107,7 +107,7 @@ def _converted(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
     try:
         converted = version_converter.convert_version(proto, target)
     except (RuntimeError, ValueError, onnx.checker.ValidationError, InferenceError) as error:
-        raise ModelError(_first_line(error)) from error
+        raise ModelError(first_line(error)) from error
     del converted.graph.value_info[:]  # inferred on the way; later stages infer their own
     converted.ir_version = max(converted.ir_version, MODERN_IR)
     if source <= 10:
@@ -115,10 +115,6 @@ def _converted(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
             if node.op_type == "Resize" and node.domain in ("", "ai.onnx"):
                 _use_old_coordinates(node)
     return converted
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _take_weights_out(proto: onnx.ModelProto, path: Path) -> list[onnx.TensorProto]:

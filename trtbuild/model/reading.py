@@ -18,7 +18,7 @@ import onnx.inliner
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from trtbuild.errors import ModelError, decoding
+from trtbuild.errors import ModelError, decoding, first_line
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.repair import repair, switch_to_evaluation
@@ -359,10 +359,12 @@ def _check_valid(network: onnx.ModelProto | str, path: Path) -> None:
     try:
         onnx.checker.check_model(network)
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"'{path}' is not a valid ONNX graph: {_first_line(error)}.") from error
+        raise ModelError(
+            f"'{path}' is not a valid ONNX graph: {first_line(error).rstrip('.')}."
+        ) from error
     except Exception as error:
         raise ModelError(
-            f"'{path}' is damaged ({_first_line(error)}); export or copy it again."
+            f"'{path}' is damaged ({first_line(error).rstrip('.')}); export or copy it again."
         ) from error
 
 
@@ -382,11 +384,6 @@ def _check_interface(model: ir.Model, path: Path) -> None:
 def _has_half_weights(proto: onnx.ModelProto) -> bool:
     tensors = onnx.external_data_helper._get_all_tensors(proto)
     return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in tensors)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
 
 
 def drop_weight_inputs(model: ir.Model) -> None:

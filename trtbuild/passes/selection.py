@@ -9,7 +9,7 @@ from trtbuild.errors import OptionError
 from trtbuild.passes.catalogue import aliases_of
 from trtbuild.passes.default_passes import shipped_passes
 from trtbuild.passes.pass_base import Pass
-from trtbuild.plugins import PASS, in_one_line, load, load_installed
+from trtbuild.plugins import PASS, foreign_code, load, load_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,12 +37,8 @@ def all_passes(extra: Iterable[Pass] = ()) -> list[Pass]:
 
 def _made(what: Any, name: str) -> Pass:
     """A pass of a class or an object that the user named."""
-    try:
+    with foreign_code(OptionError, f"the graph pass '{name}' cannot be made: "):
         made = what() if isinstance(what, type) else what
-    except Exception as error:
-        raise OptionError(
-            f"the graph pass '{name}' cannot be made: {in_one_line(error)}."
-        ) from error
     if not isinstance(made, Pass):
         raise OptionError(f"'{name}' is no trtbuild.passes.Pass.")
     return made

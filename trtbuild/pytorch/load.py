@@ -125,7 +125,7 @@ def _import_module(name: str) -> Any:
         raise ModelError(
             f"cannot import '{name}': it needs '{error.name}', which is missing."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"importing '{name}' failed:\n{_users_traceback(error)}") from error
 
 
@@ -149,7 +149,7 @@ def _call_factory(target: Callable[..., Any], source: ModuleSource) -> Any:
     torch.manual_seed(0)
     try:
         return target(**source.arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"the factory '{source.name}' raised:\n{_users_traceback(error)}"
         ) from error
@@ -178,7 +178,7 @@ def _changing_buffers(target: Any, source: ModuleSource, module: nn.Module) -> l
     torch.manual_seed(1)
     try:
         second = dict(target(**source.arguments).named_buffers())
-    except Exception as error:  # noqa: BLE001 - a factory that runs only once is the user's right
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a factory that runs only once is the user's right
         return [f"whether the buffers {sorted(left)} are always the same is not known: {error}"]
     return [
         f"the buffer '{name}' is random and not in the checkpoint (persistent=False): every "

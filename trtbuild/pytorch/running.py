@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trtbuild.errors import ModelError
+from trtbuild.errors import ModelError, first_line
 from trtbuild.pytorch.copies import copy_module, tensors_in
 from trtbuild.pytorch.inputs import sample
 
@@ -44,7 +44,7 @@ def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
         layer = running[-1] if running and running[-1] else "forward"
         shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in inputs.specs)
         raise ModelError(
-            f"the module does not take the input {shapes}: in '{layer}', {str(error).splitlines()[0]}"
+            f"the module does not take the input {shapes}: in '{layer}', {first_line(error)}"
         ) from error
     finally:
         for handle in handles:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from trtbuild.errors import OptionError
-from trtbuild.plugins import FOREIGN_ERRORS, import_named, in_one_line
+from trtbuild.plugins import foreign_code, import_named
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain
 
 if TYPE_CHECKING:
@@ -83,10 +83,8 @@ def trained(
         )
     given = {key: v for key, v in extras.items() if parameters is None or key in parameters}
     form, infinite = _form_of(module), _infinite_in(module)
-    try:
+    with foreign_code(OptionError, f"the training '{name}' raised "):
         answer = train(module, **given)
-    except FOREIGN_ERRORS as error:
-        raise OptionError(f"the training '{name}' raised {in_one_line(error)}.") from error
     if isinstance(answer, nn.Module):
         if type(answer) is not type(module):
             raise OptionError(
@@ -160,13 +158,11 @@ def evaluated(evaluate: Callable[..., Any], name: str, module: nn.Module, what: 
     Raises:
         OptionError: the function raised, or returned no finite number.
     """
-    try:
-        with torch.no_grad():
-            answer = evaluate(module)
-    except FOREIGN_ERRORS as error:
-        raise OptionError(
-            f"the evaluation '{name}' raised {in_one_line(error)} on the {what}."
-        ) from error
+    with (
+        foreign_code(OptionError, f"the evaluation '{name}' of the {what} raised "),
+        torch.no_grad(),
+    ):
+        answer = evaluate(module)
     module.eval()
     is_number = isinstance(answer, int | float) or getattr(answer, "shape", None) == ()
     value = float(answer) if is_number and not isinstance(answer, bool) else math.nan

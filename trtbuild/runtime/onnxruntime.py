@@ -321,5 +321,5 @@ def _dims(shape: Sequence[int | str | None]) -> tuple[int | str | None, ...]:
 def _reason(error: BaseException) -> str:
     """The part of ONNX Runtime's message that a user can act on."""
     text = str(error).strip() or type(error).__name__
-    line = text.rsplit("Status Message: ", 1)[-1].splitlines()[0]
+    line = next(iter(text.rsplit("Status Message: ", 1)[-1].splitlines()), text)
     return _PREFIX.sub("", line).rstrip(". ")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import OptionError
+from trtbuild.plugins import in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,10 +57,9 @@ class UserFunction:
     def _ask(self, function: Any, *arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise OptionError(
-                f"the {self._kind} '{self.name}' raised {type(error).__name__}: {error}"
-                f"{_called_with(arguments)}"
+                f"the {self._kind} '{self.name}' raised {in_one_line(error)}{_called_with(arguments)}"
             ) from error
 
     def scores(self, answer: Any, num_samples: int) -> np.ndarray:

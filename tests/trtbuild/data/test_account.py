@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trtbuild.data import DataRecipe, Preprocess, account_for, open_data
+from trtbuild.data import DataRecipe, Preprocess, account_for, calibration_source, open_data
 from trtbuild.model.signature import TensorSpec
 
 SPEC = TensorSpec("x", np.dtype(np.float32), ("N", 3, 8, 8))
@@ -139,3 +139,15 @@ def test_images_under_another_name_and_labels_are_taken(tmp_path, caplog, data):
     account = account_for(recipe, calibrate=plan.calibration, verify=plan.verification)
     assert not account.passed_over
     assert not caplog.records
+
+
+def test_one_array_that_is_filled_anew_is_noticed(caplog):
+    one, items = np.empty((1, 3, 8, 8), np.float32), []
+    for number in range(20):
+        one[:] = PIXELS[number].transpose(2, 0, 1)
+        items.append({"x": one})
+    recipe = DataRecipe(items)
+    account = account_for(recipe, calibrate=calibration_source(recipe, [SPEC]))
+    (warning,) = account.repeated
+    assert "only 1 differ" in warning
+    assert warning in caplog.text

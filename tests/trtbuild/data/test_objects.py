@@ -188,3 +188,33 @@ def test_a_build_from_an_object_equals_one_from_a_file_and_says_so(tmp_path) -> 
         rebuild(result.manifest, tmp_path / "c")
     again = rebuild(result.manifest, tmp_path / "c", data=str(tmp_path / "d.npz"))
     assert again.manifest.is_file()
+
+
+class Panic(BaseException):
+    """As libraries written in Rust raise."""
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("says nothing")
+
+
+@pytest.mark.parametrize(
+    "error", [Panic("at line 3"), SystemExit(0), MuteError(), AssertionError()]
+)
+def test_whatever_a_function_raises_is_one_sentence(error: BaseException) -> None:
+    def fails():
+        yield {"x": NUMBERS}
+        raise error
+
+    with pytest.raises(DataError, match=f"failed: {type(error).__name__}"):
+        list(open_object(fails, [FLOATS], None))
+
+
+def test_a_wish_to_stop_passes_through_a_function() -> None:
+    def stopped():
+        yield {"x": NUMBERS}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(open_object(stopped, [FLOATS], None))

@@ -201,6 +201,17 @@ def test_a_wrong_input_shape_names_the_layer() -> None:
         export_onnx(small(), [InputSpec((2, 3, 8, 9, 1))])
 
 
+def test_a_module_that_fails_without_a_word() -> None:
+    class Asserts(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.shape[1] != 4:
+                raise AssertionError
+            return x * 2
+
+    with pytest.raises(ModelError, match=r"in 'forward', AssertionError"):
+        export_onnx(Asserts(), [InputSpec((2, 3))])
+
+
 def test_a_hard_coded_batch_is_noticed() -> None:
     class Fixed(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -67,6 +67,9 @@ def factory(width=4):
 def raises():
     raise RuntimeError("no weights today")
 
+def exits():
+    raise SystemExit(0)
+
 def gives_none():
     return None
 """
@@ -110,6 +113,7 @@ def test_arguments(nets: Path) -> None:
         ("odd_nets:Net", "ZeroDivisionError"),
         ("some_nets:Nett", "has no attribute 'Nett'; it has: Hidden, Net"),
         ("some_nets:raises", 'in raises\n    raise RuntimeError("no weights today")'),
+        ("some_nets:exits", "SystemExit: 0"),
         ("some_nets:gives_none", "gave a NoneType, not an nn.Module"),
         ("some_nets:number", "gave a int, not an nn.Module"),
         ("some_nets:Stubborn", "still in train mode"),

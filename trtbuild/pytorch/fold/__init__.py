@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from trtbuild.errors import ModelError
+from trtbuild.errors import ModelError, first_line
 from trtbuild.pytorch.aten import capture
 from trtbuild.pytorch.copies import (
     copy_module,
@@ -164,7 +164,7 @@ class _Folding:
             self.expected = [outputs64(reference, bound, 1)]
             self.unverifiable = _not_finite(self.expected[0])
         except Exception as error:  # noqa: BLE001 - the user's forward may raise anything
-            self.unverifiable = f"it cannot be run in float64: {str(error).splitlines()[0]}"
+            self.unverifiable = f"it cannot be run in float64: {first_line(error)}"
             return
         # Another batch size, where the module takes it: layouts that agree by chance differ there.
         for other in other_batch(bound):

@@ -19,7 +19,7 @@ import torch_pruning as tp
 from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
-from trtbuild.plugins import FOREIGN_ERRORS, import_named, in_one_line
+from trtbuild.plugins import foreign_code, import_named
 from trtbuild.pytorch.copies import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
@@ -215,10 +215,8 @@ def _named_loss(spec: PruneSpec) -> Callable[[nn.Module], torch.Tensor]:
     given = import_named(spec.loss, OptionError)
 
     def loss(module: nn.Module) -> torch.Tensor:
-        try:
+        with foreign_code(OptionError, f"the loss '{spec.loss}' raised "):
             value = given(module)
-        except FOREIGN_ERRORS as error:
-            raise OptionError(f"the loss '{spec.loss}' raised {in_one_line(error)}.") from error
         if not isinstance(value, torch.Tensor) or not value.requires_grad:
             raise OptionError(
                 f"the loss '{spec.loss}' returned {type(value).__name__} without gradients; it should return "

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trtbuild.errors import ModelError
+from trtbuild.errors import ModelError, first_line
 from trtbuild.pytorch.copies import (
     copy_module,
     float64_copy,
@@ -131,13 +131,13 @@ class DenseReference:
                 if seed == 1:
                     raise ModelError(
                         "a cut could not be checked: the module does not run in float64 "
-                        f"({str(error).splitlines()[0][:160]})."
+                        f"({first_line(error)[:160]})."
                     ) from error
                 continue  # the dense network does not take another batch size either
             try:
                 found = outputs64(copy, inputs, seed)
             except Exception as error:  # noqa: BLE001 - the user's forward may raise anything
-                return f"the network does not run without them: {str(error).splitlines()[0][:160]}"
+                return f"the network does not run without them: {first_line(error)[:160]}"
             if [t.shape for t in found] != [t.shape for t in wanted]:
                 return "an output would change its shape"
             if values:
