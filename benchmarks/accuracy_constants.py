@@ -41,9 +41,9 @@ from trtbuild.plan import PlacementRequest
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.candidate import Candidate
-from trtbuild.search.choose_ranges import choose_ranges
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.improve import improve
+from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.search.score import figure, worst_sqnr_db
 from trtbuild.target import COMMON
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from trtbuild.artifact import Artifact
     from trtbuild.data import Source
-    from trtbuild.search.work import Work
+    from trtbuild.search.ranges.work import Work
 
 PATH = RESULTS / "accuracy-constants.json"
 START = "<!-- made by benchmarks/accuracy_constants.py -->\n"
@@ -120,21 +120,21 @@ def _thinned(values: tuple[float, ...], factor: float) -> tuple[float, ...]:
     return tuple(np.exp(np.interp(places, range(len(ordered)), np.log(ordered))).tolist())
 
 
-_LEVELS = ("search.work._LEVELS", "search.work._FAR_LEVELS")
+_LEVELS = ("search.ranges.work._LEVELS", "search.ranges.work._FAR_LEVELS")
 CONSTANTS = (
     Constant("images that choose", _LEVELS, _of_work("num_choosing")),
     Constant("images that check", _LEVELS, _of_work("num_checking")),
     Constant("random vectors an image", _LEVELS, _of_work("num_directions")),
-    Constant("thresholds a scale, at most", ("search.shared_scales._MOST",), _count),
-    Constant("thresholds below every rule", ("search.shared_scales._BELOW",), _thinned),
-    Constant("ratio of thresholds that are the same", ("search.shared_scales._SAME",), _from_one),
-    Constant("shares of the scales that are tried", ("search.choose_ranges._SHARES",), _thinned),
+    Constant("thresholds a scale, at most", ("search.ranges.shared_scales._MOST",), _count),
+    Constant("thresholds below every rule", ("search.ranges.shared_scales._BELOW",), _thinned),
+    Constant("ratio of thresholds that are the same", ("search.ranges.shared_scales._SAME",), _from_one),
+    Constant("shares of the scales that are tried", ("search.ranges.choose._SHARES",), _thinned),
     Constant(
-        "rules that are checked again", ("search.choose_ranges._NUM_RULES_CHECKED_AGAIN",), _count
+        "rules that are checked again", ("search.ranges.choose._NUM_RULES_CHECKED_AGAIN",), _count
     ),
     Constant(
         "noise over signal of a network that is far",
-        ("search.improve.FAR", "search.choose_ranges.FAR"),
+        ("search.improve.FAR", "search.ranges.choose.FAR"),
         moves=True,
     ),
     Constant("least gain of a move", ("search.improve._LEAST_GAIN",), moves=True),
@@ -142,11 +142,11 @@ CONSTANTS = (
     Constant("dB that a free change must gain", ("search.steps._WORTH_DB_FREE",), moves=True),
     Constant("dB that an inserted one must gain", ("search.steps._WORTH_DB",), moves=True),
     Constant("mean's share of an error", ("search.steps._WORTH_SHARE",), moves=True),
-    Constant("strengths of a scaling", ("search.channel_choice._STRENGTHS",), _thinned, moves=True),
-    Constant("clipping points of a scaling", ("search.channel_choice._CLIPS",), _thinned, moves=True),
-    Constant("room of a shifted window", ("search.channel_choice._MARGIN",), moves=True),
-    Constant("smallest share of a channel", ("search.channel_choice._SMALLEST_SHARE",), moves=True),
-    Constant("values sampled of a tensor", ("search.channel_samples._MOST_VALUES",), _count, moves=True),
+    Constant("strengths of a scaling", ("search.channels.choice._STRENGTHS",), _thinned, moves=True),
+    Constant("clipping points of a scaling", ("search.channels.choice._CLIPS",), _thinned, moves=True),
+    Constant("room of a shifted window", ("search.channels.choice._MARGIN",), moves=True),
+    Constant("smallest share of a channel", ("search.channels.choice._SMALLEST_SHARE",), moves=True),
+    Constant("values sampled of a tensor", ("search.channels.samples._MOST_VALUES",), _count, moves=True),
 )  # fmt: skip
 
 

@@ -137,9 +137,9 @@ PLACES = (
           "trtbuild/search/test_search.py"),
     Place("trtbuild/search/sensitivity.py", "(score(without) - base) / cost(group.name)",
           "score(without) - base", "trtbuild/search/test_search.py"),
-    Place("trtbuild/search/channel_choice.py", "scale = np.maximum(tried, least)", "scale = tried",
+    Place("trtbuild/search/channels/choice.py", "scale = np.maximum(tried, least)", "scale = tried",
           "trtbuild/search/test_channel_scaling.py"),
-    Place("trtbuild/search/channel_sites.py", "(value, None) if limit is None else (before, limit)",
+    Place("trtbuild/search/channels/sites.py", "(value, None) if limit is None else (before, limit)",
           "before, None", "trtbuild/search/test_channel_scaling.py"),
     # latency
     Place(_REGRESS, "CONFIDENCE = 0.995", "CONFIDENCE = 0.95", "trtbuild/latency/test_regress.py"),
@@ -176,11 +176,11 @@ PLACES = (
           "errors.sum() < before.sum()", "trtbuild/search/test_improve.py"),
     Place("trtbuild/search/measured.py", "before.sum() * (1.0 - gain)",
           "before.sum()", "trtbuild/search/test_improve.py"),
-    Place("trtbuild/search/portable_choice.py", "_NEAR = 10**0.1",
+    Place("trtbuild/search/portable/choose.py", "_NEAR = 10**0.1",
           "_NEAR = 10**9", "trtbuild/search/test_portable_choice.py"),
-    Place("trtbuild/search/portable_choice.py", "_SHARES_IN_FLOAT = (0.0, 0.25, 0.5)",
+    Place("trtbuild/search/portable/choose.py", "_SHARES_IN_FLOAT = (0.0, 0.25, 0.5)",
           "_SHARES_IN_FLOAT = (0.0,)", "trtbuild/search/test_portable_choice.py"),
-    Place("trtbuild/search/portable_choice.py", "key=lambda one: one.error",
+    Place("trtbuild/search/portable/choose.py", "key=lambda one: one.error",
           "key=lambda one: -one.error", "trtbuild/search/test_portable_choice.py"),
 )  # fmt: skip
 """What the tests must notice."""

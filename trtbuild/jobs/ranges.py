@@ -20,10 +20,10 @@ from trtbuild.quantization.half import float_activations
 from trtbuild.quantization.masks import reaches_minus_infinity
 from trtbuild.records import encode
 from trtbuild.search.candidate import Candidate
-from trtbuild.search.choose_ranges import choose_ranges
 from trtbuild.search.deadline import Deadline
 from trtbuild.search.improve import improve, were_tried
-from trtbuild.search.portable_choice import choose_portable
+from trtbuild.search.portable.choose import choose_portable
+from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.verification.chance import FloatAnswers
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from trtbuild.calibration.observe import Observer, as_samples, observe
 from trtbuild.model.attributes import constant_of
 from trtbuild.model.edits import set_constant
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.channel_sites import added_behind
+from trtbuild.search.channels.sites import added_behind
 from trtbuild.verification.side_branches import own_output, side_branches
 
 if TYPE_CHECKING:

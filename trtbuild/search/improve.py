@@ -1,6 +1,6 @@
 """Moves that change the network, and not what it computes in float: each is kept where check images agree.
 
-The ranges of `trtbuild.search.choose_ranges` come first. Then channels of unlike size are scaled, ranges are
+The ranges of `trtbuild.search.ranges.choose` come first. Then channels of unlike size are scaled, ranges are
 chosen anew for what has changed, and biases are corrected. A move is proposed on some calibration images and
 kept only if others, which did not choose it, show less error of the outputs; so no move makes the network
 worse there.
@@ -19,12 +19,12 @@ from trtbuild.model.traversal import values_by_name
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
-from trtbuild.search.check_images import CheckImages
-from trtbuild.search.choose_ranges import choose_ranges
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.measured import is_less
+from trtbuild.search.ranges.check_images import CheckImages
+from trtbuild.search.ranges.choose import choose_ranges
+from trtbuild.search.ranges.work import FAR, image_cost, may_move
 from trtbuild.search.steps import Material, correct_biases, rescale_channels, round_anew
-from trtbuild.search.work import FAR, image_cost, may_move
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

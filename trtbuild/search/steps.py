@@ -15,12 +15,12 @@ from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import GroupKind
 from trtbuild.quantization import place_by_ranges
 from trtbuild.search.bias_correction import measured_shifts
-from trtbuild.search.channel_choice import best_choices
-from trtbuild.search.channel_samples import channel_samples
-from trtbuild.search.channel_scaling import rescaled
-from trtbuild.search.channel_sites import find_sites
-from trtbuild.search.choose_ranges import BY_EFFECT
+from trtbuild.search.channels.choice import best_choices
+from trtbuild.search.channels.samples import channel_samples
+from trtbuild.search.channels.scaling import rescaled
+from trtbuild.search.channels.sites import find_sites
 from trtbuild.search.milliseconds import UNTIMED, LayerTiming
+from trtbuild.search.ranges.choose import BY_EFFECT
 from trtbuild.search.rounding import round_weights
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.runtime.session import Feeds
     from trtbuild.search.candidate import Candidate
-    from trtbuild.search.channel_choice import Choice
+    from trtbuild.search.channels.choice import Choice
 
 __all__ = [
     "METHODS",

@@ -16,8 +16,8 @@ from trtbuild.model.edits import tapped
 from trtbuild.quantization import portable_form, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
-from trtbuild.search.channel_scaling import Rescaling, rescaled
-from trtbuild.search.channel_sites import find_sites
+from trtbuild.search.channels.scaling import Rescaling, rescaled
+from trtbuild.search.channels.sites import find_sites
 from trtbuild.search.steps import Material, rescale_channels
 
 CHANNELS = 6

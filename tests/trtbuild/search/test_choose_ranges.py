@@ -18,9 +18,9 @@ from trtbuild.data.samples import array_key
 from trtbuild.options.effort import Effort
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.choose_ranges import BY_EFFECT, choose_ranges
 from trtbuild.search.deadline import Deadline
-from trtbuild.search.shared_scales import RULES
+from trtbuild.search.ranges.choose import BY_EFFECT, choose_ranges
+from trtbuild.search.ranges.shared_scales import RULES
 
 # Rare values of `whole` are the answer; those of `cut` are clipped away behind the layer.
 TEXT = """

@@ -11,11 +11,11 @@ from trtbuild.options.effort import Effort
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
-from trtbuild.search.choose_ranges import choose_ranges
 from trtbuild.search.deadline import Deadline
 from trtbuild.search.improve import improve
 from trtbuild.search.measured import is_less
-from trtbuild.search.work import far_work_for, work_for
+from trtbuild.search.ranges.choose import choose_ranges
+from trtbuild.search.ranges.work import far_work_for, work_for
 
 
 @pytest.fixture(scope="module")

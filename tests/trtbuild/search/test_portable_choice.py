@@ -17,7 +17,7 @@ from trtbuild.options.effort import Effort
 from trtbuild.plan import OutputSteps, PortableChoice
 from trtbuild.quantization import insert_qdq, portable_form, portable_outputs, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.portable_choice import choose_portable
+from trtbuild.search.portable.choose import choose_portable
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -132,7 +132,7 @@ def test_names_that_are_not_there_change_nothing(quantized) -> None:
 
 
 def test_half_of_the_convolutions_at_most_are_tried_in_float(quantized, monkeypatch) -> None:
-    monkeypatch.setattr("trtbuild.search.portable_choice._NEAR", 0.0)  # nothing is near enough
+    monkeypatch.setattr("trtbuild.search.portable.choose._NEAR", 0.0)  # nothing is near enough
     details = choose_portable(quantized, Images(0), Effort.NORMAL).history[-1].details
     tried = [what.rpartition(", ")[2] for what in details["errors"] if "in float" in what]
     # a quarter and a half of two convolutions, each with both grids; equal choices have one name

@@ -4,7 +4,7 @@
    measured by. Where ranges are chosen anew and the network is far from float, the best few are checked
    again on more images, and more choose.
 2. On other images each tensor's thresholds (all rules', and a grid between) are scored by the error of the
-   outputs, to first order (`trtbuild.search.first_order`); each scale takes the least.
+   outputs, to first order (`trtbuild.search.ranges.first_order`); each scale takes the least.
 3. What was chosen is run on the check images: for all tensors, and for those alone of which more is expected.
    It is kept only if it is better there than the best rule, and not by the luck of some images.
 
@@ -30,19 +30,19 @@ from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import place_by_ranges
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.check_images import draw_images
 from trtbuild.search.deadline import NEVER, Deadline
-from trtbuild.search.first_order import FirstOrder
 from trtbuild.search.measured import Measure, is_less, parts_of
-from trtbuild.search.scale_inputs import OpenScales
-from trtbuild.search.shared_scales import (
+from trtbuild.search.ranges.check_images import draw_images
+from trtbuild.search.ranges.first_order import FirstOrder
+from trtbuild.search.ranges.scale_inputs import OpenScales
+from trtbuild.search.ranges.shared_scales import (
     RULES,
     SharedScale,
     rule_amaxes,
     shared_scales,
     thresholds_of,
 )
-from trtbuild.search.work import FAR
+from trtbuild.search.ranges.work import FAR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,8 +1,9 @@
 """Scales for each channel of what convolutions give to float operators in ONNX Runtime's form.
 
 A channel's scale spans its values on a few images, but not those at which the outputs do not depend on it:
-where a SiLU or hard-swish is flat, the gradients g of the outputs (`first_order`) are near zero, and clipping
-costs nothing. With s the scale of a channel and zero point z, of all channels together, rounding costs
+where a SiLU or hard-swish is flat, the gradients g of the outputs (`trtbuild.search.ranges.first_order`) are
+near zero, and clipping costs nothing. With s the scale of a channel and zero point z, of all channels
+together, rounding costs
 
     sum g**2 * s**2 / 12        s = max(-low / z, high / (255 - z))
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.plan import OutputSteps
-from trtbuild.search.first_order import Gradients
+from trtbuild.search.ranges.first_order import Gradients
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtbuild.runtime.session import Feeds
-    from trtbuild.search.channel_sites import Site
+    from trtbuild.search.channels.sites import Site
 
 __all__ = ["ChannelSample", "channel_samples"]
 

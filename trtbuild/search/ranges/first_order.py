@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trtbuild.plan import Placement
     from trtbuild.runtime.session import Feeds
     from trtbuild.search.measured import Measure
-    from trtbuild.search.shared_scales import SharedScale, Thresholds
+    from trtbuild.search.ranges.shared_scales import SharedScale, Thresholds
 
 __all__ = ["FirstOrder", "Gradients"]
 

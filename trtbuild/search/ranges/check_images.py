@@ -11,7 +11,7 @@ from trtbuild.model import static_batch
 from trtbuild.model.edits import tapped
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
-from trtbuild.search.work import far_work_for, image_cost, work_for
+from trtbuild.search.ranges.work import far_work_for, image_cost, work_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,12 +6,12 @@
 The function stays the same, to rounding, whatever made x, so also behind SiLU, hard-swish, GELU and residual
 sums, where cross-layer equalization stops; behind a Clip that stays (ReLU6), for all inputs whose channels
 stay below what was seen, beyond which INT8 clips as well. Where operators in front of x can compute u instead
-(`channel_sites`), it costs nothing at run time; else a Mul (and an Add) is inserted for the layers in INT8
+(`sites`), it costs nothing at run time; else a Mul (and an Add) is inserted for the layers in INT8
 alone, which TensorRT computes in one pointwise kernel with what stands around it: Q stays directly in front
 of the layers, the Mul is no layer in INT8, and other readers keep x.
 
 Scaling takes range from the weights what it gives to the activations, so it is a choice to be made for each
-tensor (`channel_choice`). The weights of depthwise convolutions have a scale for each input channel and lose
+tensor (`choice`). The weights of depthwise convolutions have a scale for each input channel and lose
 nothing. A shift is for one-sided tensors: SiLU, hard-swish and GELU give nothing below -0.4, so that a
 symmetric scale leaves almost half of its steps unused. It needs readers that do not pad.
 
@@ -30,7 +30,7 @@ import numpy as np
 from trtbuild.model.attributes import attribute, constant_of
 from trtbuild.model.edits import GraphWriter, set_constant
 from trtbuild.model.traversal import nodes_by_name, values_by_name
-from trtbuild.search.channel_sites import added_behind
+from trtbuild.search.channels.sites import added_behind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from trtbuild.search.channel_sites import Absorber, Site
+    from trtbuild.search.channels.sites import Absorber, Site
 
     Channels = NDArray[np.float64]
 

@@ -5,8 +5,9 @@ costs at run time, as long as more than a decibel lies between the two forms:
 
 1. what both forms round gets a grid of its own, or TensorRT's: of values that hardly change, such as a plain
    background's, no rule says which is nearer;
-2. what convolutions give to float operators gets a scale for each channel (`output_steps`), for a Mul each; a
-   SiLU's Sigmoid and Mul, and what else has no weights and is INT8 in this form alone, compute in float;
+2. what convolutions give to float operators gets a scale for each channel (`channel_scales`), for a Mul
+   each; a SiLU's Sigmoid and Mul, and what else has no weights and is INT8 in this form alone, compute in
+   float;
 3. of the convolutions where that still costs the outputs most, a quarter or a half computes in float.
 
 The share in float goes by the expected error of the outputs; the check images, which choose no scale, say
@@ -26,9 +27,9 @@ from trtbuild.plan import PortableChoice
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import portable_form, portable_outputs, portable_placement
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.check_images import CheckImages
 from trtbuild.search.measured import Measure, parts_of
-from trtbuild.search.output_steps import scored_steps
+from trtbuild.search.portable.channel_scales import scored_steps
+from trtbuild.search.ranges.check_images import CheckImages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.data import Source
     from trtbuild.options.effort import Effort
-    from trtbuild.search.output_steps import Scored
+    from trtbuild.search.portable.channel_scales import Scored
 
 __all__ = ["choose_portable"]
 

@@ -17,7 +17,7 @@ and behind a Clip that stays (`Site.limit`) no less than what was seen of the ch
 Every tensor is judged by itself, so one whose weights would suffer does not spoil the others. The errors of
 a reader count relative to the variance of its output.
 
-Sources: see `channel_scaling`; the expected error of a uniform rounding is ``step^2 / 12`` (Widrow, 1956).
+Sources: see `scaling`; the expected error of a uniform rounding is ``step^2 / 12`` (Widrow, 1956).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model.attributes import attribute, constant_of
-from trtbuild.search.channel_scaling import Rescaling
+from trtbuild.search.channels.scaling import Rescaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from trtbuild.search.channel_samples import ChannelSample
-    from trtbuild.search.channel_sites import Site
+    from trtbuild.search.channels.samples import ChannelSample
+    from trtbuild.search.channels.sites import Site
 
     Channels = NDArray[np.float64]
 
