@@ -21,6 +21,7 @@ from trtbuild.jobs import advise, bench, check, fleet, verify
 from trtbuild.jobs.compress import record as compress_record
 from trtbuild.latency import baseline, layer_times
 from trtbuild.latency.conditions import Conditions, Device
+from trtbuild.latency.limits import SpeedFinding
 from trtbuild.latency.regress import LatencyVerdict
 from trtbuild.latency.stats import LatencySummary
 from trtbuild.records import recorded_fields
@@ -43,6 +44,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     latency = {
         "latencies": _array(schema_of(LatencySummary)),
         "verdicts": _array(schema_of(LatencyVerdict)),
+        "speed": _array(schema_of(SpeedFinding)),
         "device": schema_of(Device),
         "conditions": schema_of(Conditions),
         "remarks": _array({"type": "string"}),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.artifact import Record  # noqa: TC001
 from trtbuild.errors import InputError, decoding
 from trtbuild.files import file_digest
+from trtbuild.latency.limits import SpeedFinding  # noqa: TC001
 from trtbuild.latency.regress import LatencyVerdict  # noqa: TC001
 from trtbuild.latency.stats import LatencySummary  # noqa: TC001
 from trtbuild.plan import Decision  # noqa: TC001
@@ -224,6 +225,7 @@ class Manifest:
         latency_verdicts: engine -> its latency against float's.
         latency_against_fp16: the engine's latency against that of one in FP16; None without one.
         without_fp16: why there is none; empty where there is, or nobody asked.
+        speed: engine -> its limits on speed, and what was found; empty without one.
         versions: package -> version.
         machine: its system and processor.
     """
@@ -256,6 +258,7 @@ class Manifest:
     latency_verdicts: Mapping[str, LatencyVerdict] = field(default_factory=dict)
     latency_against_fp16: LatencyVerdict | None = None
     without_fp16: str = ""
+    speed: Mapping[str, tuple[SpeedFinding, ...]] = field(default_factory=dict)
     versions: Mapping[str, str]
     machine: Mapping[str, str]
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import pytest
 
-from trtbuild.errors import TrtbuildError
+from trtbuild.errors import OptionError, TrtbuildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,41 +161,50 @@ class LatencyAssertion:
         self,
         engine: str | Path,
         *,
-        against: str | Path,
+        against: str | Path | None = None,
         within: float = 2.0,
         data: Data | None = None,
         preprocess: Preprocess | str | Path | None = None,
         batch_size: int | None = None,
         seconds: float = 3.0,
         backend: str = "auto",
+        **limits: float,
     ) -> BenchResult:
         """Time `engine` against another engine or a baseline, and fail when it is slower.
 
-        The test is skipped, with the numbers, when the machine is too noisy to tell.
+        It fails, too, when the engine is slower than a limit allows. The test is skipped, with the
+        numbers, when the machine is too noisy to tell.
 
         Args:
             engine: a plan or an ONNX file.
-            against: another engine; a baseline file; or a folder of baselines, one a device.
+            against: another engine; a baseline file; or a folder of baselines, one a device. None compares
+                with nothing, for `max_latency`.
             within: differences below this count as none, percent.
             data: what to run on; random numbers where none is named.
             preprocess: how pixels become inputs, or the TOML file that says it.
             batch_size: None takes the one that the engine fixes, else 1.
             seconds: how long to measure.
             backend: opens the engines.
+            **limits: ``min_speedup``, the least speed as a multiple of that of `against`, and
+                ``max_latency``, the largest median latency of one batch in milliseconds.
 
         Returns:
             What was measured.
 
         Raises:
-            AssertionError: it is slower; the message has the numbers.
-            pytest.fail.Exception: a file does not fit, a baseline is of another device, or a package is
-                missing.
+            AssertionError: it is slower, or a limit fails; the message has the numbers.
+            pytest.fail.Exception: a file does not fit, nothing is asked for, a baseline is of another
+                device, or a package is missing.
         """
         __tracebackhide__ = True
         from trtbuild.jobs.bench import BenchRecipe, bench
-        from trtbuild.latency.measure import MeasureOptions
+        from trtbuild.options.measure import MeasureOptions, SpeedLimits
+        from trtbuild.verification.gate import check_limits
 
-        base = _baseline_file(Path(against), Path(engine))
+        check_limits(limits, SpeedLimits)
+        if against is None and "max_latency" not in limits:
+            raise OptionError("assert_not_slower needs --against, or a limit by --max-latency.")
+        base = None if against is None else _baseline_file(Path(against), Path(engine))
         recipe = BenchRecipe(
             engine=Path(engine),
             against=base,
@@ -204,12 +213,17 @@ class LatencyAssertion:
             batch_sizes=() if batch_size is None else (batch_size,),
             measure=MeasureOptions(duration_ms=1000.0 * seconds),
             margin_percent=within,
+            speed=SpeedLimits(**limits),
         )
-        if base.suffix == ".json" and (self.save_baselines or not base.exists()):
+        if (
+            base is not None
+            and base.suffix == ".json"
+            and (self.save_baselines or not base.exists())
+        ):
             return self._save(recipe, base)
         result = bench(recipe)
-        said = "; ".join(str(verdict) for verdict in result.verdicts)
-        if result.slower:
+        said = "; ".join(map(str, (*result.verdicts, *result.speed)))
+        if result.slower or result.too_slow:
             raise AssertionError(said)
         if result.unclear:
             pytest.skip(said)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from trtbuild.latency.limits import SpeedFinding, latency_finding, speedup_finding
 from trtbuild.latency.regress import LatencyVerdict, taken_together
 from trtbuild.manifest import FormGap
+from trtbuild.options.measure import BuildSpeedLimits
 from trtbuild.verification.ruling import Ruling, floors, rule
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ class EngineResult:
             it; empty when not measured.
         controls: samples of `FLOAT` and `FP16` a second time, taken in the same turns.
         without_fp16: why speed is not judged against FP16; empty where it is, or nobody asked.
+        speed_limits: what `latency` is held against.
         manifest: path of the record.
         kept_apart: whether calibration is known not to have seen the images of the comparisons.
         layers: the layers' errors, where an output of TensorRT's form is far from the float one.
@@ -122,6 +125,7 @@ class EngineResult:
     also: AlsoBuilt | None = None
     controls: Mapping[str, Samples] = field(default_factory=dict)
     without_fp16: str = ""
+    speed_limits: BuildSpeedLimits = field(default_factory=BuildSpeedLimits)
     record: Manifest | None = None
 
     def moved_to(self, folder: Path) -> EngineResult:
@@ -137,7 +141,8 @@ class EngineResult:
     @property
     def passed(self) -> bool:
         """Whether every limit holds."""
-        return all(verdict.passed for verdict in self.verdicts.values())
+        holds = all(verdict.passed for verdict in self.verdicts.values())
+        return holds and all(one.passed for found in self.speed.values() for one in found)
 
     @property
     def latency_verdicts(self) -> dict[str, LatencyVerdict]:
@@ -149,6 +154,22 @@ class EngineResult:
     def against_fp16(self) -> LatencyVerdict | None:
         """The same of the engine against that in FP16; None without one."""
         return self._against(FP16, ENGINE) if FP16 in self.latency else None
+
+    @property
+    def speed(self) -> dict[str, tuple[SpeedFinding, ...]]:
+        """Of each engine that was timed: its limits on speed; empty where none was set."""
+        names = [name for name in (ENGINE, ALSO) if name in self.latency]
+        found = {name: tuple(self._speed_of(name)) for name in names}
+        return {name: one for name, one in found.items() if one}
+
+    def _speed_of(self, name: str) -> Iterator[SpeedFinding]:
+        limits, in_fp16 = self.speed_limits, self.against_fp16
+        if limits.max_latency is not None:
+            yield latency_finding(self.latency[name], limits.max_latency)
+        if limits.min_speedup is not None:
+            yield speedup_finding(self.latency_verdicts[name], limits.min_speedup)
+        if limits.min_fp16_speedup is not None and in_fp16 is not None and name == ENGINE:
+            yield speedup_finding(in_fp16, limits.min_fp16_speedup)
 
     def _against(self, base: str, name: str) -> LatencyVerdict:
         title = TITLES[base]
@@ -195,11 +216,19 @@ class EngineResult:
     @property
     def ruling(self) -> Ruling:
         """Whether it may be shipped; an engine that never ran is judged by its forms alone, and so is not."""
-        return rule(self.verdicts.values(), (*self.below_floor, *self._not_run()))
+        below = (*self.below_floor, *self._not_run(), *self._not_timed())
+        speed = [one for found in self.speed.values() for one in found]
+        return rule(self.verdicts.values(), below, speed)
 
     def _not_run(self) -> Iterator[str]:
         if self.engine.not_opened:
             yield f"the engine was built and not run here, because {self.engine.not_opened}"
+
+    def _not_timed(self) -> Iterator[str]:
+        """Why a limit on speed was held against nothing."""
+        wanted = self.speed_limits.min_fp16_speedup is not None
+        if wanted and self.latency and self.against_fp16 is None:
+            yield f"--min-fp16-speedup has nothing to compare with: {self.without_fp16}"
 
     @property
     def unjudged_collapse(self) -> str:

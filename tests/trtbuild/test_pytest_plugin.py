@@ -70,6 +70,26 @@ def test_a_limit_that_fails_fails_the_test_with_the_numbers(deployment) -> None:
     result.stdout.fnmatch_lines(["*SQNR of 'logits': * dB, at least 95 dB, failed*"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("max_latency=1e-6", "*median latency, batch 1: * at most 1e-06 ms, failed*"),
+        (
+            "against='float.onnx', min_speedup=1000",
+            "*speed over float.onnx: * at least 1000 x, failed*",
+        ),
+        ("min_speedup=2", "*needs against=, or a limit by max_latency=.*"),
+        ("max_latncy=2", "*no limit 'max_latncy'; there are max_latency, min_speedup.*"),
+    ],
+)
+def test_limits_on_speed(deployment, arguments, said) -> None:
+    call = f'assert_not_slower("int8.onnx", within=100_000, seconds=0.2, {arguments})'
+    deployment.makepyfile(f"def test_it(assert_not_slower):\n    {call}\n")
+    result = deployment.runpytest_inprocess(*LOADED)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([said])
+
+
 def test_baselines_are_made_on_request_and_then_compared_with(deployment) -> None:
     first = ran(deployment, "-k", "latency", sqnr=10, against="baselines", within=100_000)
     assert first == {"skipped": 1, "deselected": 1}

@@ -20,6 +20,10 @@ __all__ = ["command"]
     cls=SectionedCommand,
     examples=(
         ("bench model.plan --against model.onnx", "engine against float, in turns"),
+        (
+            "bench model.plan --against model.onnx --min-speedup 1.5 --max-latency 5",
+            "exit 1 unless it is that fast",
+        ),
         ("bench model.plan --save-baseline model.json", "keep the latencies of this device"),
         ("bench model.plan --against model.json", "exit 1 when it has become slower"),
     ),
@@ -34,7 +38,8 @@ def command(
 ) -> int:
     """Time ENGINE; with --against, answer faster, same, slower or cannot tell.
 
-    Exit code 1 when it is slower. Without --data the inputs are random numbers.
+    Exit code 1 when it is slower, or slower than --min-speedup or --max-latency allows. Without
+    --data the inputs are random numbers.
     """
     recipe = given.make(engine=engine)
     from trtbuild.jobs.bench import bench

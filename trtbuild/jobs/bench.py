@@ -22,6 +22,7 @@ from trtbuild.latency.baseline import (
 )
 from trtbuild.latency.conditions import Conditions, Device, Monitor, this_device
 from trtbuild.latency.layer_times import measure_layers
+from trtbuild.latency.limits import SpeedFinding, latency_finding, speedup_finding
 from trtbuild.latency.measure import Samples, measure
 from trtbuild.latency.regress import (
     Answer,
@@ -40,7 +41,7 @@ from trtbuild.runtime.tensorrt import TensorRTSession
 from trtbuild.verification.matching import check_same_interface
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from trtbuild.data import DataRecipe, Source
@@ -68,6 +69,7 @@ class BenchResult:
     Attributes:
         samples: of each session and batch size.
         verdicts: one a batch size; empty without anything to compare with.
+        speed: the limits on speed, of each batch size.
         device: where they were taken.
         conditions: what the machine did meanwhile.
         data: what was run on.
@@ -75,6 +77,7 @@ class BenchResult:
 
     samples: tuple[Samples, ...]
     verdicts: tuple[LatencyVerdict, ...]
+    speed: tuple[SpeedFinding, ...]
     device: Device
     conditions: Conditions
     data: str
@@ -85,9 +88,15 @@ class BenchResult:
         return any(verdict.answer is Answer.SLOWER for verdict in self.verdicts)
 
     @property
+    def too_slow(self) -> bool:
+        """Whether a limit on speed fails at any batch size."""
+        return any(not finding.passed for finding in self.speed)
+
+    @property
     def unclear(self) -> bool:
         """Whether at any batch size nothing can be said."""
-        return any(verdict.answer is Answer.CANNOT_TELL for verdict in self.verdicts)
+        unclear = any(verdict.answer is Answer.CANNOT_TELL for verdict in self.verdicts)
+        return unclear or any(not finding.settled for finding in self.speed)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types: summaries and not every sample, with the schema's name and version."""
@@ -96,6 +105,7 @@ class BenchResult:
             "version": VERSION,
             "latencies": [encode(summarize(samples)) for samples in self.samples],
             "verdicts": encode(self.verdicts),
+            "speed": encode(self.speed),
             "device": encode(self.device),
             "conditions": encode(self.conditions),
             "remarks": list(self.conditions.remarks()),
@@ -132,13 +142,21 @@ def bench(
         sizes = _batch_sizes(recipe, inputs)
         monitor = Monitor()
         samples, verdicts = [], []
+        speed: list[SpeedFinding] = []
         for size in sizes:
             taken = measure(sessions, _feeds(source, size), recipe.measure, batch_size=size,
                             progress=progress)  # fmt: skip
             samples += [taken[name] for name in taken if name != _CONTROL]
-            verdicts += _verdicts(recipe, taken, baseline)
+            found = _verdicts(recipe, taken, baseline)
+            verdicts += found
+            speed += _limited(recipe, taken[recipe.engine.name], found)
         result = BenchResult(
-            tuple(samples), tuple(verdicts), device, monitor.conditions(), source.description
+            samples=tuple(samples),
+            verdicts=tuple(verdicts),
+            speed=tuple(speed),
+            device=device,
+            conditions=monitor.conditions(),
+            data=source.description,
         )
         if recipe.layer_times is not None:
             _write_layer_times(recipe, _feeds(source, sizes[0]), recipe.layer_times, stack)
@@ -182,6 +200,10 @@ def _is_baseline(path: Path | None) -> bool:
 def _baseline(recipe: BenchRecipe, device: Device) -> Baseline | None:
     if recipe.save_baseline is not None and len(recipe.batch_sizes) > 1:
         raise OptionError("a baseline holds one batch size; give one with --batch-size.")
+    if recipe.speed.min_speedup is not None and recipe.against is None:
+        raise OptionError(
+            "--min-speedup compares: say with what by --against ENGINE or --against BASELINE.json."
+        )
     if recipe.against is None or not _is_baseline(recipe.against):
         return None
     baseline = load_baseline(recipe.against)
@@ -249,6 +271,17 @@ def _verdicts(
         return []
     base = next(samples for name, samples in taken.items() if name != recipe.engine.name)
     return [taken_together(base, candidate, taken[_CONTROL], recipe.margin_percent)]
+
+
+def _limited(
+    recipe: BenchRecipe, engine: Samples, verdicts: Sequence[LatencyVerdict]
+) -> Iterator[SpeedFinding]:
+    """The limits on speed at one batch size."""
+    limits = recipe.speed
+    if limits.max_latency is not None:
+        yield latency_finding(engine, limits.max_latency)
+    if limits.min_speedup is not None:
+        yield from (speedup_finding(verdict, limits.min_speedup) for verdict in verdicts)
 
 
 def _save(recipe: BenchRecipe, result: BenchResult, inputs: Sequence[TensorSpec]) -> None:

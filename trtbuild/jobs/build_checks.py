@@ -17,6 +17,7 @@ from trtbuild.jobs.paths import (
     is_same_file,
     named_inputs,
 )
+from trtbuild.jobs.speed import why_no_fp16
 from trtbuild.passes import check_passes
 from trtbuild.runtime.recorded import manifest_name
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
@@ -61,6 +62,7 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
             "--weights-only rounds the weights of a float network to INT8: add --int8, and leave --quantized "
             "out."
         )
+    _check_speed(recipe)
     check_passes(recipe.optimize)
     if recipe.int8 and recipe.calibration is None:
         check_method(recipe.calibrate)
@@ -72,6 +74,25 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
         if not (path == recipe.calibration and is_same_file(path, kept))
     )
     check_paths(reads, build_outputs(recipe, suffixes), besides, folder=recipe.output)
+
+
+def _check_speed(recipe: EngineRecipe) -> None:
+    """Refuse a limit on speed that nothing would be held against."""
+    limits = recipe.speed
+    if limits.flags and recipe.latency is None:
+        raise OptionError(
+            f"{limits.flags[0]} is a limit on a latency, and --no-latency takes none: leave one of them out."
+        )
+    if limits.min_fp16_speedup is None:
+        return
+    if not (recipe.int8 and recipe.fp16_baseline):
+        raise OptionError(
+            "--min-fp16-speedup compares INT8 with FP16: it needs --int8, and no --no-fp16-baseline."
+        )
+    backend, _ = chosen_backends(recipe)[0]
+    why = why_no_fp16(backend, options_for(backend, recipe))
+    if why:
+        raise OptionError(f"--min-fp16-speedup has nothing to compare with: {why}.")
 
 
 def chosen_backends(recipe: EngineRecipe) -> tuple[tuple[Backend, str], ...]:

@@ -89,6 +89,7 @@ def _manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> Man
         latency_verdicts=result.latency_verdicts,
         latency_against_fp16=result.against_fp16,
         without_fp16=result.without_fp16,
+        speed=result.speed,
         versions={"python": platform.python_version(), **_versions()},
         machine={"system": platform.system(), "processor": platform.machine()},
     )

@@ -6,6 +6,7 @@ Of a build, in order of what it rules out first:
     outputs that are all noise    other preprocessing, where it is not clipping
     too few samples               so many to verify on, as far as they are in reach
     no limit                      one on the figure that is known, which also starts the search
+    a limit on speed, alone       a longer measurement; where it fails, the layers that take the time
     a limit that fails, or that no samples in reach settle:
                                   more effort to choose ranges; then what costs the outputs most, in float;
                                   then more calibration data; where nothing is calibrated, other samples
@@ -32,7 +33,7 @@ from trtbuild.verification.ruling import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from trtbuild.recipes import EngineRecipe, VerifyRecipe
     from trtbuild.result import EngineResult
@@ -55,6 +56,9 @@ _FEW_SAMPLES = 20
 # Beyond so many times the samples that there were, a better engine is found sooner than they are.
 _IN_REACH = 50
 
+# The interval of a median shrinks with the root of how long is measured.
+_LONGER = 10
+
 _LIMIT_ON = {"%": "95", "dB": "30"}
 
 
@@ -65,6 +69,9 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
     never_ran = result.ruling.word == NOT_JUDGED and bool(result.engine.not_opened)
     if never_ran and recipe.gate.limits and not result.below_floor:
         return _run_it(result, recipe)
+    speed = _speed(result, recipe)
+    if speed is not None:
+        return speed
     fails = result.ruling.word == DO_NOT_SHIP
     if fails or (_chooses_ranges(recipe) and _is_out_of_reach(result.ruling, *_figures(result))):
         why, added, skip = _all_noise(result, recipe) or _mended(result, recipe)
@@ -115,6 +122,23 @@ def after_verify(
     return NextStep("build with the limit as a budget", shlex.join(build))
 
 
+def _speed(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
+    """What to do where limits on speed alone stand between the engine and SHIP; else None."""
+    limits = [one for found in result.speed.values() for one in found]
+    accuracy_fails = not all(verdict.passed for verdict in result.verdicts.values())
+    if result.ruling.word == DO_NOT_SHIP and not accuracy_fails:
+        engine = str(recipe.output / result.engine.path.name)
+        words = ["trtbuild", "bench", engine, "--layer-times", f"{result.artifact.name}.times.json"]
+        return NextStep("see which layers take the time", shlex.join(words))
+    unclear = any(not one.settled for one in limits) and not _doubtful(result.verdicts.values())
+    if result.ruling.word == CANNOT_TELL and unclear:
+        assert recipe.latency is not None  # or no limit would have been held against anything
+        seconds = f"{_LONGER * recipe.latency.duration_ms / 1000:g}"
+        why = "measure for longer, on a machine that does nothing else"
+        return NextStep(why, _again(recipe, {"--seconds": seconds}, ""))
+    return None
+
+
 def _run_it(result: EngineResult, recipe: EngineRecipe) -> NextStep:
     """What judges an engine that could not be run where it was built."""
     named = recipe.data.verify_data or recipe.data.data
@@ -125,7 +149,7 @@ def _run_it(result: EngineResult, recipe: EngineRecipe) -> NextStep:
 
 
 def _limits(recipe: EngineRecipe | VerifyRecipe) -> list[str]:
-    """The limits of a recipe as words of a command."""
+    """The limits on accuracy of a recipe as words of a command."""
     limits = recipe.gate.limits.items()
     return [word for name, v in limits for word in (f"--{name.replace('_', '-')}", f"{v:g}")]
 
@@ -200,7 +224,7 @@ def _is_out_of_reach(
     return any((one.num_needed or 0) > most for one in _doubtful(verdicts))
 
 
-def _doubtful(verdicts: Sequence[Verdict]) -> list[Finding]:
+def _doubtful(verdicts: Iterable[Verdict]) -> list[Finding]:
     """The limits that more samples would settle."""
     findings = (finding for verdict in verdicts for finding in verdict.findings)
     return [finding for finding in findings if finding.is_limit and not finding.settled]

@@ -32,9 +32,20 @@ from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT
 from trtbuild.verification.intervals import Estimate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trtbuild.latency.measure import Samples
 
-__all__ = ["Answer", "LatencyVerdict", "against_baseline", "decide", "taken_together"]
+__all__ = [
+    "CONFIDENCE",
+    "PLACEMENT",
+    "Answer",
+    "LatencyVerdict",
+    "against_baseline",
+    "decide",
+    "drift",
+    "taken_together",
+]
 
 CONFIDENCE = 0.995
 
@@ -138,7 +149,7 @@ def against_baseline(
         _exp(now.low - earlier.high),
         _exp(now.high - earlier.low),
     )
-    noise = max(PLACEMENT, *(_drift(values) for values in logs))
+    noise = max(PLACEMENT, *(drift(values) for values in logs))
     return decide(base.name, candidate.name, found, noise, margin_percent)
 
 
@@ -181,8 +192,12 @@ def decide(
     )
 
 
-def _drift(logs: list[float]) -> float:
-    """Return the range of the medians of consecutive segments: how far this machine drifts by itself."""
+def drift(logs: Sequence[float]) -> float:
+    """Return the range of the medians of consecutive segments: how far this machine drifts by itself.
+
+    Args:
+        logs: logarithms of latencies, in the order in which they were taken.
+    """
     segments = np.array_split(np.asarray(logs), min(_NUM_SEGMENTS, len(logs)))
     medians = [float(np.median(segment)) for segment in segments]
     return max(medians) - min(medians)

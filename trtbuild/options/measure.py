@@ -1,13 +1,14 @@
-"""How long latency is measured."""
+"""How long latency is measured, and the limits it is held against."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from trtbuild.errors import OptionError
-from trtbuild.options.fields import option
+from trtbuild.options.fields import option, options_of
 
-__all__ = ["DEFAULT_MARGIN_PERCENT", "MeasureOptions"]
+__all__ = ["DEFAULT_MARGIN_PERCENT", "BuildSpeedLimits", "MeasureOptions", "SpeedLimits"]
 
 DEFAULT_MARGIN_PERCENT = 2.0
 """Differences of latency below this count as none."""
@@ -46,3 +47,40 @@ class MeasureOptions:
             raise OptionError("latency needs a duration above 0 ms and a warm-up of at least 0 ms.")
         if self.runs_per_turn is not None and self.runs_per_turn < 1:
             raise OptionError("a turn needs at least 1 run.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedLimits:
+    """Limits on speed; None is not judged."""
+
+    max_latency: float | None = option(
+        None, "Largest median latency of one batch.", unit="ms", essential=True
+    )
+    min_speedup: float | None = option(
+        None, "Least speed, as a multiple of float's; in `bench`, of --against's.", metavar="FACTOR",
+        essential=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for field in options_of(type(self)):
+            limit = getattr(self, field.name)
+            if limit is not None and not 0 < limit < math.inf:
+                raise OptionError(f"{field.flag} must be a number above 0, not {limit:g}.")
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of the limits that are set."""
+        return tuple(
+            one.flag for one in options_of(type(self)) if getattr(self, one.name) is not None
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSpeedLimits(SpeedLimits):
+    """Limits on the speed of an engine that is built."""
+
+    min_fp16_speedup: float | None = option(
+        None,
+        "Least speed, as a multiple of FP16's, where the backend builds that: TensorRT does.",
+        metavar="FACTOR",
+    )

@@ -13,7 +13,12 @@ from trtbuild.options.compare import ComparisonOptions, Diagnosis, TaskOptions
 from trtbuild.options.data import DataRecipe
 from trtbuild.options.effort import Effort
 from trtbuild.options.fields import group, option
-from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT, MeasureOptions
+from trtbuild.options.measure import (
+    DEFAULT_MARGIN_PERCENT,
+    BuildSpeedLimits,
+    MeasureOptions,
+    SpeedLimits,
+)
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
 from trtbuild.options.training import parse_stage_drop, stage_drop_text
@@ -117,6 +122,7 @@ class EngineRecipe:
         MeasureOptions, "Latency", switch="--latency", help="Measure latency.", essential=True,
         otherwise={"duration_ms": 2000.0},
     )  # fmt: skip
+    speed: BuildSpeedLimits = group(BuildSpeedLimits, "Limits on speed")
     fp16_baseline: bool = option(
         True, "Where the backend builds FP16, build that beside INT8 and time it, too; it is not kept.",
     )  # fmt: skip
@@ -176,6 +182,7 @@ class BenchRecipe:
         separator=",", parse=_batch_sizes, when_absent="what the engine fixes, else 1", essential=True,
     )  # fmt: skip
     measure: MeasureOptions = group(MeasureOptions, "Latency")
+    speed: SpeedLimits = group(SpeedLimits, "Limits on speed")
     margin_percent: float = option(
         DEFAULT_MARGIN_PERCENT, "Differences below this count as none.", flag="--within",
         unit="percent", essential=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtbuild.latency.limits import speedup_name
 from trtbuild.latency.regress import Answer
 from trtbuild.model.operators import WEIGHTED
 from trtbuild.model.stats import measure, node_macs
@@ -12,13 +13,14 @@ from trtbuild.report.model import Card, Tone
 from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, PRUNED, TENSORRT_FORM, TITLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from trtbuild.artifact import Artifact
+    from trtbuild.latency.limits import SpeedFinding
     from trtbuild.latency.regress import LatencyVerdict
     from trtbuild.result import EngineResult
     from trtbuild.verification.compare import Comparison
-    from trtbuild.verification.gate import Verdict
+    from trtbuild.verification.gate import Finding, Verdict
 
 __all__ = ["accuracy_cards", "engine_cards", "shown_network", "speed_card"]
 
@@ -32,12 +34,17 @@ def engine_cards(result: EngineResult) -> tuple[Card, ...]:
     whose = "" if name == ENGINE else TITLES[name]
     cards = [*accuracy_cards(result.comparisons[name], result.verdicts[name], whose)]
     cards += [
-        speed_card(verdict, "Speed" if other == ENGINE else f"Speed of the {TITLES[other]}")
+        speed_card(
+            verdict,
+            "Speed" if other == ENGINE else f"Speed of the {TITLES[other]}",
+            result.speed.get(other, ()),
+        )
         for other, verdict in result.latency_verdicts.items()
         if other != PRUNED
     ]
     if result.against_fp16 is not None:
-        cards.append(speed_card(result.against_fp16, f"Speed against {TITLES[FP16]}"))
+        limits = result.speed.get(ENGINE, ())
+        cards.append(speed_card(result.against_fp16, f"Speed against {TITLES[FP16]}", limits))
     return (*cards, *_size(result), *_share(result.artifact))
 
 
@@ -89,18 +96,30 @@ def _tone(verdict: Verdict, what: str) -> Tone:
     """How a limit on a figure has ended."""
     for finding in verdict.findings:
         if finding.what == what and finding.is_limit:
-            if not finding.passed:
-                return Tone.BAD
-            return Tone.GOOD if finding.settled else Tone.NOTE
+            return _tone_of(finding)
     return Tone.PLAIN
+
+
+def _tone_of(finding: Finding) -> Tone:
+    if not finding.passed:
+        return Tone.BAD
+    return Tone.GOOD if finding.settled else Tone.NOTE
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def speed_card(verdict: LatencyVerdict, title: str = "Speed") -> Card:
-    """Return what can be said of the speed, and nothing that its interval denies."""
+def speed_card(
+    verdict: LatencyVerdict, title: str = "Speed", limits: Iterable[SpeedFinding] = ()
+) -> Card:
+    """Return what can be said of the speed, and nothing that its interval denies.
+
+    Args:
+        verdict: of the two latencies.
+        title: of the card.
+        limits: on speed; one on this comparison gives the card its tone.
+    """
     ratio, base = verdict.ratio, verdict.base
     slow, fast = (100.0 * (end - 1.0) for end in (ratio.high, ratio.low))
     between = f"{fast:+.0f} to {slow:+.0f} % of the time of {base}"
@@ -116,7 +135,11 @@ def speed_card(verdict: LatencyVerdict, title: str = "Speed") -> Card:
         between = f"than {base}, here; surely {ratio.low:.3g} to {ratio.high:.3g} x"
     elif verdict.answer is Answer.CANNOT_TELL:
         between = f"from {_change(ratio.low)} to {_change(ratio.high)} than {base}; too noisy here"
-    return Card(title, value, between, _SPEED_TONES.get(verdict.answer, Tone.PLAIN))
+    tone = _SPEED_TONES.get(verdict.answer, Tone.PLAIN)
+    for limit in limits:
+        if limit.what == speedup_name(verdict):
+            tone = _tone_of(limit)
+    return Card(title, value, between, tone)
 
 
 def _change(ratio: float) -> str:

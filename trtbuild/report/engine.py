@@ -18,7 +18,7 @@ from trtbuild.report.accuracy import (
 from trtbuild.report.calibration import early_stop_lines, instability_lines
 from trtbuild.report.cards import engine_cards, shown_network
 from trtbuild.report.history import ranges_section, stages_section
-from trtbuild.report.latency import latency_section
+from trtbuild.report.latency import latency_section, speed_checks
 from trtbuild.report.layer_bars import layer_bars
 from trtbuild.report.model import (
     Line,
@@ -55,6 +55,8 @@ _NUM_LAYERS = 8
 def engine_report(result: EngineResult) -> Report:
     """Return the report: accuracy, ranges, the search, latency, coverage, layers at fault, thresholds."""
     checks = accuracy_checks({TITLES[name]: one for name, one in result.verdicts.items()})
+    for name, limits in result.speed.items():
+        checks += speed_checks(TITLES[name], limits)
     comparisons = {TITLES[name]: found for name, found in result.comparisons.items()}
     record = result.record
     assert record is not None  # a build that is done has one

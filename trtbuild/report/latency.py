@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
     from trtbuild.jobs.bench import BenchResult
     from trtbuild.latency.conditions import Device
+    from trtbuild.latency.limits import SpeedFinding
     from trtbuild.latency.measure import Samples
     from trtbuild.latency.regress import LatencyVerdict
 
-__all__ = ["bench_report", "latency_section"]
+__all__ = ["bench_report", "latency_section", "speed_checks"]
 
 
 def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) -> Report:
@@ -42,17 +43,20 @@ def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) ->
         result: its latencies.
         is_strict: whether "cannot tell" is a failure too.
     """
-    checks = tuple(_check(verdict, is_strict) for verdict in result.verdicts)
+    checks = (
+        *(_check(verdict, is_strict) for verdict in result.verdicts),
+        *speed_checks("latency", result.speed, is_strict=is_strict),
+    )
     return Report(
         title=title,
-        cards=tuple(map(speed_card, result.verdicts)),
+        cards=tuple(speed_card(verdict, limits=result.speed) for verdict in result.verdicts),
         facts={"inputs": result.data},
         notes=tuple(Line(f"note: {one}", Tone.NOTE) for one in result.conditions.remarks()),
         sections=(
             latency_section([(one.name, one) for one in result.samples], device=result.device),
         ),
         checks=checks,
-        verdict=_verdict(result.verdicts, checks),
+        verdict=_verdict(result, checks),
         data=result.to_json(),
     )
 
@@ -66,12 +70,45 @@ def _check(verdict: LatencyVerdict, is_strict: bool) -> Check:
     return Check("latency", "latency", f"against {verdict.base}", outcome, str(verdict))
 
 
-def _verdict(verdicts: Sequence[LatencyVerdict], checks: Sequence[Check]) -> str:
+def speed_checks(
+    subject: str, findings: Sequence[SpeedFinding], *, is_strict: bool = False
+) -> tuple[Check, ...]:
+    """Return a check for each limit on speed.
+
+    Args:
+        subject: what was timed.
+        findings: its limits.
+        is_strict: whether one that cannot be told is a failure too.
+    """
+    return tuple(
+        Check(
+            "latency" if subject == "latency" else f"latency of {subject}",
+            subject,
+            finding.what,
+            _outcome(finding, is_strict),
+            str(finding),
+        )
+        for finding in findings
+    )
+
+
+def _outcome(finding: SpeedFinding, is_strict: bool) -> Outcome:
+    if not finding.settled:
+        return Outcome.FAILED if is_strict else Outcome.UNKNOWN
+    return Outcome.PASSED if finding.passed else Outcome.FAILED
+
+
+def _verdict(result: BenchResult, checks: Sequence[Check]) -> str:
     if not checks:
         return ""
     outcomes = {check.outcome for check in checks}
-    if any(verdict.answer is Answer.SLOWER for verdict in verdicts):
+    if result.slower:
         return "it is slower"
+    if result.too_slow:
+        return "it is slower than a limit allows"
+    if result.speed:
+        unclear = Outcome.PASSED not in outcomes or len(outcomes) > 1
+        return "it cannot be told" if unclear else "it is fast enough"
     if Outcome.FAILED in outcomes:
         return "it may be slower"
     return "it cannot be told to be slower" if Outcome.UNKNOWN in outcomes else "it is not slower"

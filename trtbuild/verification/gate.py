@@ -78,13 +78,13 @@ class Gate:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def check_limits(names: Iterable[str]) -> None:
-    """Do nothing where all `names` are limits.
+def check_limits(names: Iterable[str], kind: type = Gate) -> None:
+    """Do nothing where all `names` are limits, fields of `kind`.
 
     Raises:
         OptionError: one is not.
     """
-    known = {field.name for field in options_of(Gate)}
+    known = {field.name for field in options_of(kind)}
     if unknown := sorted(set(names) - known):
         raise OptionError(
             f"there is no limit '{unknown[0]}'; there are {', '.join(sorted(known))}."

@@ -2,7 +2,8 @@
 
     DO NOT SHIP   a limit fails, or a value is not finite
     NOT JUDGED    no limit was set; or every limit holds and something lies below the floor that nobody judged
-    CANNOT TELL   no limit fails by more than one answer, but other images could say otherwise: too few
+    CANNOT TELL   no limit fails by more than one answer, but other images could say otherwise: too few; or a
+                  limit on speed lies inside the interval of what was measured
     SHIP          every limit holds, and surely
 
 The floor is what an engine must have though nobody asks: see `floors`. It never fails a build by itself,
@@ -73,37 +74,45 @@ class Ruling:
         return int(self.word == DO_NOT_SHIP)
 
 
-def rule(verdicts: Iterable[Verdict], below_floor: Sequence[str] = ()) -> Ruling:
+def rule(
+    verdicts: Iterable[Verdict], below_floor: Sequence[str] = (), speed: Sequence[Finding] = ()
+) -> Ruling:
     """Return the answer.
 
     Args:
         verdicts: of everything that was compared.
         below_floor: why the engine may not be shipped though no limit says so, the weightiest first.
+        speed: limits on speed; they alone make no engine fit to ship.
     """
-    findings = [finding for verdict in verdicts for finding in verdict.findings]
+    of_answers = [finding for verdict in verdicts for finding in verdict.findings]
+    findings = [*of_answers, *speed]
     failures = [finding for finding in findings if not finding.passed]
-    limits = [finding for finding in findings if finding.is_limit]
+    limits = [finding for finding in of_answers if finding.is_limit]
     if failures:
         return Ruling(DO_NOT_SHIP, f"{len(failures)} of {len(findings)} checks failed")
     if not limits:
-        return Ruling(NOT_JUDGED, _without_limit(below_floor))
+        return Ruling(NOT_JUDGED, _without_limit(below_floor, has_speed=bool(speed)))
     if below_floor:
         held = "no limit fails" if any(f.misses for f in limits) else "every limit holds"
         return Ruling(NOT_JUDGED, f"{held}, but {below_floor[0]}")
     doubtful = [finding for finding in limits if not finding.settled]
     if doubtful:
         return Ruling(CANNOT_TELL, _too_few(doubtful))
+    unclear = [finding for finding in speed if not finding.settled]
+    if unclear:
+        return Ruling(CANNOT_TELL, str(unclear[0]))
     return Ruling(SHIP, f"every limit holds ({len(findings)} checks)")
 
 
-def _without_limit(below_floor: Sequence[str]) -> str:
+def _without_limit(below_floor: Sequence[str], *, has_speed: bool) -> str:
+    no_limit = "no limit on accuracy was set" if has_speed else "no limit was set"
     if below_floor:
         return (
-            f"no limit was set, and {below_floor[0]}; set one, such as --min-agreement, --min-sqnr or, with "
+            f"{no_limit}, and {below_floor[0]}; set one, such as --min-agreement, --min-sqnr or, with "
             "--labels, --max-top1-drop, to have the engine judged and a better one looked for"
         )
     return (
-        "all values are finite, and no limit was set; set one, such as --min-agreement, --min-sqnr or, with "
+        f"all values are finite, and {no_limit}; set one, such as --min-agreement, --min-sqnr or, with "
         "--labels, --max-top1-drop"
     )
 

@@ -180,6 +180,25 @@ def test_bench_against_itself_within_a_wide_margin_is_the_same(capsys, folder) -
     assert verdict["answer"] in ("same", "cannot tell")
 
 
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [
+        (("--min-speedup", 1000), 1),
+        (("--min-speedup", 0.001), 0),
+        (("--max-latency", 1e-6), 1),
+        (("--max-latency", 1e6), 0),
+    ],
+)
+def test_bench_holds_limits_on_speed(capsys, folder, tmp_path, limit, code) -> None:
+    path, junit = folder / "float.onnx", tmp_path / "junit.xml"
+    words = ("bench", path, "--against", path, *limit, *BENCH, "--json", "--junit", junit)
+    found, out, err = call(capsys, *words)
+    assert found == code, err
+    (held,) = json.loads(out)["speed"]
+    assert (held["passed"], held["settled"]) == (code == 0, True)
+    assert f'failures="{code}"' in junit.read_text()
+
+
 def test_bench_against_a_baseline_of_this_device_and_of_another(capsys, folder, tmp_path) -> None:
     path = tmp_path / "baseline.json"
     engine = folder / "int8.onnx"
@@ -212,6 +231,8 @@ def test_bench_against_a_baseline_of_this_device_and_of_another(capsys, folder, 
         (["int8.onnx", "--against", "other.onnx"], "they cannot be compared"),
         (["int8.onnx", "--against", "int8.onnx", "--within", "0"], "margin must be above"),
         (["int8.onnx", "--data", "images.npz", "--batch-size", "64"], "fewer than 64"),
+        (["int8.onnx", "--min-speedup", "2"], "--min-speedup compares: say with what by --against"),
+        (["int8.onnx", "--max-latency", "nan"], "--max-latency must be a number above 0"),
         (["int8.onnx", "--batch-size", "1,2", "--save-baseline", "b.json"], "one batch size"),
     ],
 )

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import trtbuild.jobs.build_checks
 import trtbuild.jobs.engine
 from tests.command import trtbuild as command
 from tests.models import NETWORKS
@@ -99,6 +100,101 @@ def test_speed_is_judged_as_bench_judges_it(monkeypatch, files, capsys) -> None:
     assert manifest["latency_verdicts"]["engine"]["answer"] == "cannot tell"
     assert manifest["latency_against_fp16"]["answer"] == "faster"
     assert manifest["without_fp16"].startswith("ONNX Runtime on a CPU computes FP16 as FP32")
+
+
+def timed(monkeypatch, engine_ms: float, spread: float = 0.01) -> None:
+    """Let a build find these latencies: float's 8 ms, FP16's 4 ms."""
+    moves = 1 + spread * np.random.default_rng(0).random((3, 40, 3))
+    medians = {"float": 8.0, "engine": engine_ms, "fp16": 4.0}
+    taken = {
+        name: Samples(name, 1, "host", 3, tuple((median * move).ravel().tolist()))
+        for (name, median), move in zip(medians.items(), moves)
+    }
+    speed = Speed(taken, {"float": taken["float"], "fp16": taken["fp16"]})
+    monkeypatch.setattr(trtbuild.jobs.engine, "take_times", lambda *given: speed)
+    monkeypatch.setattr(trtbuild.jobs.build_checks, "why_no_fp16", lambda *given: "")
+
+
+AT_THE_LIMIT = {"engine_ms": 8.0 / 1.5, "spread": 0.3}
+EXIT = {"SHIP": 0, "DO NOT SHIP": 1, "CANNOT TELL": 5}
+
+
+@pytest.mark.parametrize(
+    ("latencies", "options", "word", "what", "step"),
+    [
+        ({"engine_ms": 4.0}, (), "SHIP", "speed over float", ""),
+        ({"engine_ms": 6.0}, (), "DO NOT SHIP", "speed over float", "--layer-times"),
+        (AT_THE_LIMIT, (), "CANNOT TELL", "speed over float", "--seconds 20"),
+        ({"engine_ms": 5.0}, ("--max-latency", 4), "DO NOT SHIP", "median latency", ""),
+        ({"engine_ms": 5.0}, ("--min-fp16-speedup", 1), "DO NOT SHIP", "speed over FP16", ""),
+    ],
+)
+def test_limits_on_speed_are_judged_alike_everywhere(
+    latencies, options, word, what, step, monkeypatch, files, capsys
+) -> None:
+    timed(monkeypatch, **latencies)
+    model, data, folder = files
+    page, junit, out = folder / "page.html", folder / "junit.xml", folder / "out"
+    command_line = ("engine", model, "--int8", "--data", data, "-o", out, "--min-sqnr", 1)
+    written = ("--min-speedup", 1.5, *options, "--strict", "--report", page, "--junit", junit)
+    done = command(capsys, *command_line, *written)
+    assert done.code == EXIT[word], done.err
+    shown = " ".join(done.out.split())
+    assert f"{word}: " in shown
+    manifest = json.loads((out / "net.manifest.json").read_text())
+    assert manifest["ruling"]["word"] == word
+    assert manifest["passed"] == (word != "DO NOT SHIP")
+    (found,) = [one for one in manifest["speed"]["engine"] if what in one["what"]]
+    assert found["passed"] == (word != "DO NOT SHIP")
+    assert found["settled"] == (word != "CANNOT TELL")
+    assert f"engine: {found['what']}: {found['found']:.4g}" in shown
+    html = page.read_text(encoding="utf-8")
+    assert word in html
+    assert found["what"] in html
+    case = re.search(
+        rf'<testcase[^>]*name="{found["what"]}".*?</testcase>', junit.read_text(), re.DOTALL
+    )
+    ends = {"SHIP": "<system-out>", "DO NOT SHIP": "<failure", "CANNOT TELL": "<skipped"}
+    assert ends[word] in case[0]
+    assert step in (manifest["next_step"] or {"command": ""})["command"]
+
+
+def test_speed_alone_ships_nothing(monkeypatch, files, capsys) -> None:
+    timed(monkeypatch, 4.0)
+    model, data, folder = files
+    words = ("engine", model, "--int8", "--data", data, "-o", folder / "out", "--min-speedup", 1.5)
+    done = command(capsys, *words)
+    assert done.code == 0
+    assert "NOT JUDGED: all values are finite, and no limit on accuracy was set" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ("--max-latency", 5, "--no-latency"),
+            "--max-latency is a limit on a latency, and --no-latency",
+        ),
+        (
+            ("--min-fp16-speedup", 1.2),
+            "--min-fp16-speedup has nothing to compare with: ONNX Runtime",
+        ),
+        (
+            ("--min-fp16-speedup", 1, "--no-fp16-baseline"),
+            "--min-fp16-speedup compares INT8 with FP16",
+        ),
+        (("--min-speedup", 0), "--min-speedup must be a number above 0, not 0"),
+    ],
+)
+def test_a_limit_on_speed_that_nothing_is_held_against_is_refused(
+    files, capsys, options, said
+) -> None:
+    model, data, folder = files
+    done = command(
+        capsys, "engine", model, "--int8", "--data", data, "-o", folder / "out", *options
+    )
+    assert done.code == 2
+    assert said in done.err
 
 
 def test_the_record_on_the_page_is_the_manifest(files, capsys) -> None:

@@ -78,7 +78,7 @@ def report() -> Report:
         )
     )
     device, quiet = this_device(), Conditions()
-    result = BenchResult((base, slow), (taken_together(base, slow),), device, quiet, "random")
+    result = BenchResult((base, slow), (taken_together(base, slow),), (), device, quiet, "random")
     speed = bench_report("speed", result)
     coverage = Table(names("layer", "reason"), ((LONG, "its weight is <empty>"),))
     amaxes = {"entropy": 2.5, "seen": 4.1}

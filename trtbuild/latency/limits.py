@@ -1,0 +1,90 @@
+"""Limits on speed, held against the intervals of latencies.
+
+A limit holds or fails where the whole interval lies on one side of it. Else it cannot be told, on whichever
+side the figure itself lies: a busy machine is no reason to refuse an engine, nor to ship one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.latency.regress import CONFIDENCE, PLACEMENT, drift
+from trtbuild.latency.stats import median_interval
+from trtbuild.verification.gate import Finding
+from trtbuild.verification.intervals import Estimate
+
+if TYPE_CHECKING:
+    from trtbuild.latency.measure import Samples
+    from trtbuild.latency.regress import LatencyVerdict
+
+__all__ = ["SpeedFinding", "latency_finding", "speedup_finding", "speedup_name"]
+
+
+@dataclass(frozen=True)
+class SpeedFinding(Finding):
+    """A limit held against a latency, or against a ratio of two.
+
+    Attributes:
+        between: the interval of the figure, at 99.5 % and with the noise of the machine.
+    """
+
+    between: tuple[float, float] = (-math.inf, math.inf)
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        low, high = self.between
+        side = "at most" if self.at_most else "at least"
+        end = "" if self.passed else ", failed"
+        if not self.settled:
+            end = ": cannot tell; measure longer (--seconds), or on a quieter machine"
+        return (
+            f"{self.what}: {self.found:.4g}{unit} ({low:.4g} to {high:.4g}), {side} "
+            f"{self.limit:g}{unit}{end}"
+        )
+
+
+def latency_finding(samples: Samples, limit_ms: float) -> SpeedFinding:
+    """Return `limit_ms` held against the median latency.
+
+    The interval is that of order statistics over the medians of turns, widened by how far they wandered.
+    """
+    logs = [math.log(float(np.median(turn))) for turn in samples.turns]
+    found = median_interval(logs, CONFIDENCE)
+    noise = max(PLACEMENT, drift(logs))
+    ends = Estimate(math.exp(found.value), math.exp(found.low - noise), _exp(found.high + noise))
+    return _held(f"median latency, batch {samples.batch_size}", "ms", limit_ms, ends, at_most=True)
+
+
+def speedup_name(verdict: LatencyVerdict) -> str:
+    """Return what the figure of `speedup_finding` is called."""
+    return f"speed over {verdict.base}"
+
+
+def speedup_finding(verdict: LatencyVerdict, limit: float) -> SpeedFinding:
+    """Return `limit` held against how many times as fast the candidate is as the base."""
+    ratio = verdict.ratio
+    ends = Estimate(1.0 / ratio.value, 1.0 / ratio.high, 1.0 / ratio.low if ratio.low else math.inf)
+    return _held(speedup_name(verdict), "x", limit, ends, at_most=False)
+
+
+def _held(what: str, unit: str, limit: float, found: Estimate, *, at_most: bool) -> SpeedFinding:
+    settled = not found.low < limit < found.high
+    beyond = found.value > limit if at_most else found.value < limit
+    return SpeedFinding(
+        what,
+        unit,
+        limit,
+        at_most,
+        found.value,
+        passed=not (settled and beyond),
+        settled=settled,
+        between=(found.low, found.high),
+    )
+
+
+def _exp(power: float) -> float:
+    return math.exp(power) if power < 700.0 else math.inf
