@@ -213,7 +213,7 @@ class LatencyAssertion:
             batch_sizes=() if batch_size is None else (batch_size,),
             measure=MeasureOptions(duration_ms=1000.0 * seconds),
             margin_percent=within,
-            speed=SpeedLimits(**limits),
+            speed_limits=SpeedLimits(**limits),
         )
         if (
             base is not None

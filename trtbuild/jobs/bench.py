@@ -200,7 +200,7 @@ def _is_baseline(path: Path | None) -> bool:
 def _baseline(recipe: BenchRecipe, device: Device) -> Baseline | None:
     if recipe.save_baseline is not None and len(recipe.batch_sizes) > 1:
         raise OptionError("a baseline holds one batch size; give one with --batch-size.")
-    if recipe.speed.min_speedup is not None and recipe.against is None:
+    if recipe.speed_limits.min_speedup is not None and recipe.against is None:
         raise OptionError(
             "--min-speedup compares: say with what by --against ENGINE or --against BASELINE.json."
         )
@@ -277,7 +277,7 @@ def _limited(
     recipe: BenchRecipe, engine: Samples, verdicts: Sequence[LatencyVerdict]
 ) -> Iterator[SpeedFinding]:
     """The limits on speed at one batch size."""
-    limits = recipe.speed
+    limits = recipe.speed_limits
     if limits.max_latency is not None:
         yield latency_finding(engine, limits.max_latency)
     if limits.min_speedup is not None:

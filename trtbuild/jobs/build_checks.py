@@ -78,7 +78,7 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
 
 def _check_speed(recipe: EngineRecipe) -> None:
     """Refuse a limit on speed that nothing would be held against."""
-    limits = recipe.speed
+    limits = recipe.speed_limits
     if limits.flags and recipe.latency is None:
         raise OptionError(
             f"{limits.flags[0]} is a limit on a latency, and --no-latency takes none: leave one of them out."

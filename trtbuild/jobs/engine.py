@@ -182,7 +182,7 @@ def _built(
         latency=found.speed.samples,
         controls=found.speed.controls,
         without_fp16=found.speed.without_fp16,
-        speed_limits=recipe.speed,
+        speed_limits=recipe.speed_limits,
         manifest=output / manifest_name(artifact.name),
         kept_apart=recipe.calibration is None and (artifact.came_in_float or recipe.weights_only),
         layers=layers,

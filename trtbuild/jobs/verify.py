@@ -29,6 +29,7 @@ from trtbuild.search.bisect import Culprits, find_culprits
 from trtbuild.search.candidate import FileCandidate
 from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.faults import find_faults
+from trtbuild.search.float_form import float_form
 from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
 from trtbuild.verification.album import Album
 from trtbuild.verification.chance import LabelCheck
@@ -305,18 +306,19 @@ def _diagnosed(
     if not wanted.wanted:
         return found
     quantized = _quantized_network(recipe.engine)
-    model = prepare(artifact).model
+    original = prepare(artifact).model
+    model = float_form(quantized, original)
     images = itertools.islice(source, wanted.num_images)
     batches = list(verification_batches(input_specs(model), images, recipe.batch_size))
     parts = output_parts(artifact.source)
     if wanted.layers:
-        here = Evaluator(open_session(model), batches, recipe.options, parts=parts)
+        here = Evaluator(open_session(original), batches, recipe.options, parts=parts)
         found = replace(found, layers=find_faults(model, quantized, here, progress))
     opener: Callable[[ir.Model], Session] = open_as_written
     if wanted.backend != REFERENCE_BACKEND:
         opener = built_by(wanted.backend, batches[0].feeds, recipe.tensorrt)
     evaluate = Evaluator(
-        open_session(model),
+        open_session(original),
         batches,
         replace(
             recipe.options,

@@ -122,7 +122,7 @@ class EngineRecipe:
         MeasureOptions, "Latency", switch="--latency", help="Measure latency.", essential=True,
         otherwise={"duration_ms": 2000.0},
     )  # fmt: skip
-    speed: BuildSpeedLimits = group(BuildSpeedLimits, "Limits on speed")
+    speed_limits: BuildSpeedLimits = group(BuildSpeedLimits, "Limits on speed")
     fp16_baseline: bool = option(
         True, "Where the backend builds FP16, build that beside INT8 and time it, too; it is not kept.",
     )  # fmt: skip
@@ -182,7 +182,7 @@ class BenchRecipe:
         separator=",", parse=_batch_sizes, when_absent="what the engine fixes, else 1", essential=True,
     )  # fmt: skip
     measure: MeasureOptions = group(MeasureOptions, "Latency")
-    speed: SpeedLimits = group(SpeedLimits, "Limits on speed")
+    speed_limits: SpeedLimits = group(SpeedLimits, "Limits on speed")
     margin_percent: float = option(
         DEFAULT_MARGIN_PERCENT, "Differences below this count as none.", flag="--within",
         unit="percent", essential=True,

@@ -1,0 +1,57 @@
+"""The float network of a Q/DQ file is found again where its channels were scaled before it was rounded."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from tests.trtbuild.verification.small_network import (
+    batches,
+    float_network,
+    images,
+    quantized,
+    run,
+)
+from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.search.evaluate import Evaluator
+from trtbuild.search.faults import find_faults
+from trtbuild.search.float_form import float_form
+
+
+def uneven() -> ir.Model:
+    """What `float_network` computes, with channels of unlike size between its second and third layer."""
+    model = float_network()
+    factors = np.geomspace(1 / 30, 30, 8).astype(np.float32)
+    outside = factors[:, None, None, None]
+    inside = 1 / factors[:, None, None]
+    weights = model.graph.initializers
+    for name, shaped in (("w1", outside), ("b1", factors), ("w2", inside)):
+        content = weights[name].const_value.numpy() * shaped
+        weights[name].const_value = ir.tensor(content, name=name)
+    return model
+
+
+def test_a_network_that_was_only_rounded_is_its_own() -> None:
+    model = float_network()
+    assert float_form(quantized().quantized, model) is model
+
+
+def test_scaled_channels_are_found_again() -> None:
+    # as a build brings the channels to one size
+    found = float_form(quantized().quantized, uneven())
+    assert not any("QuantizeLinear" in node.op_type for node in found.graph)
+    data = images(3)
+    wanted, own = (run(one, data)["logits"].astype(np.float64) for one in (uneven(), found))
+    noise = np.square(wanted - own).sum() / np.square(wanted).sum()
+    # a weight alone is rounded to some 40 dB; its factors are means over many of its elements
+    assert 10 * np.log10(1 / noise) > 45
+
+
+def test_no_layer_is_blamed_for_a_scale_that_its_neighbour_takes_back() -> None:
+    built, original = quantized().quantized, uneven()
+    evaluate = Evaluator(open_session(original), batches())
+    found = find_faults(float_form(built, original), built, evaluate)
+    assert min(layer.effect.alone_sqnr_db for layer in found.layers) > 25
+    # beside the network as it was, a layer that was scaled seems to lose everything
+    wrong = find_faults(original, built, evaluate)
+    assert min(layer.effect.alone_sqnr_db for layer in wrong.layers) < 5

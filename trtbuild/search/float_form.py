@@ -1,0 +1,95 @@
+"""The float network that a Q/DQ file rounds, where its channels were scaled before it was rounded.
+
+A build scales channels so that they round better (`trtbuild.search.channel_scaling`): the network computes
+the same, and no layer alone does. A layer of such a file beside the network as it was would be blamed for a
+scale that its neighbour takes back. The factors are read off the weights: ``w' = a w b``, one factor for each
+output channel and one for each input channel, by alternating least squares.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.model.attributes import attribute
+from trtbuild.model.constants import array
+from trtbuild.model.edits import add_initializer, remove_unread
+from trtbuild.model.qdq import float_twins, weight_behind
+from trtbuild.model.traversal import nodes_by_name
+from trtbuild.search.groups import with_weights_only
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["float_form"]
+
+# Rounding to 8 bits leaves more; what lies below was changed before it was rounded.
+_ROUNDED_DB = 20.0
+_ITERATIONS = 30
+
+
+def float_form(quantized: ir.Model, reference: ir.Model) -> ir.Model:
+    """Return the float network that `quantized` rounds.
+
+    That is `reference`, unless a weight is far from its own and near it with scaled channels; then it is
+    `quantized` without Q/DQ, with the weights of `reference`, scaled. A weight that neither explains stays as
+    it is rounded.
+    """
+    nodes = nodes_by_name(quantized.graph)
+    rounded, floats, is_scaled = {}, {}, False
+    for name, twin in float_twins(quantized, reference).items():
+        node = nodes[name]
+        weight = weight_behind(node.inputs[1]) if len(node.inputs) > 1 else None
+        original = array(twin.inputs[1]) if weight is not None else None
+        if weight is None or original is None or weight.shape != original.shape:
+            continue
+        rounded[name] = weight
+        near = _decibels(original, weight) >= _ROUNDED_DB
+        scaled = original if near else _scaled(original, weight, attribute(node, "group", 1))
+        if near or _decibels(scaled, weight) >= _ROUNDED_DB:
+            floats[name] = scaled
+        is_scaled = is_scaled or (not near and name in floats)
+    return _with_weights(quantized, {**rounded, **floats}) if is_scaled else reference
+
+
+def _decibels(signal: np.ndarray, other: np.ndarray) -> float:
+    noise = float(np.square(signal - other, dtype=np.float64).sum())
+    power = float(np.square(signal, dtype=np.float64).sum())
+    return 10.0 * float(np.log10(max(power, 1e-300) / max(noise, 1e-300)))
+
+
+def _scaled(original: np.ndarray, rounded: np.ndarray, groups: int) -> np.ndarray:
+    """`original` with the factors of its first two axes that bring it nearest to `rounded`.
+
+    Of grouped convolutions each group has factors of its own along the second axis.
+    """
+    if original.ndim < 2:
+        return original
+    shape = (groups, original.shape[0] // groups, original.shape[1], -1)
+    w, v = (one.astype(np.float64).reshape(shape) for one in (original, rounded))
+    b = np.sqrt(_ratio((v * v).sum((1, 3), keepdims=True), (w * w).sum((1, 3), keepdims=True)))
+    a = np.ones((groups, shape[1], 1, 1))
+    for _ in range(_ITERATIONS):
+        a = _ratio(
+            (v * w * b).sum((2, 3), keepdims=True), np.square(w * b).sum((2, 3), keepdims=True)
+        )
+        b = _ratio(
+            (v * w * a).sum((1, 3), keepdims=True), np.square(w * a).sum((1, 3), keepdims=True)
+        )
+    return (a * w * b).reshape(original.shape).astype(original.dtype)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.ones_like(above), where=below > 0)
+
+
+def _with_weights(quantized: ir.Model, weights: dict[str, np.ndarray]) -> ir.Model:
+    """`quantized` without Q/DQ, with these weights of its layers."""
+    model = with_weights_only(quantized)
+    nodes = nodes_by_name(model.graph)
+    for name, weight in weights.items():
+        value = add_initializer(model.graph, f"{name}__weight", weight)
+        nodes[name].replace_input_with(1, value)
+    remove_unread(model)
+    return model
