@@ -8,9 +8,10 @@ from trtbuild.artifact import Artifact
 from trtbuild.backends import AUTO, choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.files import check_is_file, temporary_folder
+from trtbuild.model.file_kinds import check_is_plan
 from trtbuild.model.qdq import is_qdq
 from trtbuild.options.tensorrt import OpenOptions, Quantization, TensorRTOptions
-from trtbuild.runtime.tensorrt.versions import product_of
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, product_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,10 @@ def open_engine(
         ModelError: the file is damaged, or made for another version or device.
     """
     check_is_file("the engine", path)
-    return choose_backend(_backend_of(path, backend), options)[0].open(path)
+    chosen = _backend_of(path, backend)
+    if chosen in (TENSORRT.backend, RTX.backend):
+        check_is_plan(path)  # before it is said that TensorRT is not installed
+    return choose_backend(chosen, options)[0].open(path)
 
 
 def built_by(

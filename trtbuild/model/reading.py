@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError, decoding, first_line
 from trtbuild.model.collecting import collector_at_rest
+from trtbuild.model.file_kinds import other_than_onnx
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.repair import repair, switch_to_evaluation
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
@@ -208,7 +209,9 @@ def _parse(path: Path) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         content = path.read_bytes()
-        _check_kind(content, path)
+        other = other_than_onnx(content)
+        if other is not None:
+            raise ModelError(f"'{path}' is not an ONNX file, but {other[0]}; {other[1]}.")
         proto.ParseFromString(content)
     except OSError as error:
         raise ModelError(f"cannot read the model '{path}': {error.strerror}.") from error
@@ -224,29 +227,6 @@ def _parse(path: Path) -> onnx.ModelProto:
             f"{len(content)} bytes."
         )
     return proto
-
-
-# What lies where an ONNX file is expected: its first bytes (from an offset), what it is, what to do.
-_OTHER_KINDS = (
-    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
-    (0, b"ftrt", "a TensorRT engine", "give the ONNX file that it was built from"),
-    (0, b"ptrt", "a TensorRT engine", "give the ONNX file that it was built from"),
-    (4, b"ORTM", "a network in ONNX Runtime's own format", "give the ONNX file that it was made from"),
-    (4, b"TFL3", "a TensorFlow Lite network", "convert it to ONNX"),
-    (0, b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint or an .npz",
-     "give an ONNX file, or a module as package.module:factory with --weights"),
-    (0, b"\x80\x02", "a pickle, such as an old PyTorch checkpoint",
-     "give an ONNX file, or a module as package.module:factory with --weights"),
-    (0, b"\x89HDF", "an HDF5 file, such as a Keras network", "convert it to ONNX"),
-    (0, b"\x1f\x8b", "compressed by gzip", "unpack it first"),
-    (0, b"<", "a text, such as the page of a web server", "download the file itself"),
-)  # fmt: skip
-
-
-def _check_kind(content: bytes, path: Path) -> None:
-    for offset, magic, kind, remedy in _OTHER_KINDS:
-        if content[offset : offset + len(magic)] == magic:
-            raise ModelError(f"'{path}' is no ONNX file, but {kind}; {remedy}.")
 
 
 def _opset(proto: onnx.ModelProto) -> int:

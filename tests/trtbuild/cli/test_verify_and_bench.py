@@ -125,7 +125,7 @@ def test_sensitivity_lists_every_group(capsys, folder) -> None:
     [
         ("other.onnx", [], "outputs 'scores'"),
         ("absent.onnx", [], "does not exist"),
-        ("labels.npz", ["--backend", "onnxruntime"], "is no ONNX file"),
+        ("labels.npz", ["--backend", "onnxruntime"], "is not an ONNX file"),
         ("int8.onnx", ["--labels", "few.npz"], "7 labels"),
         ("int8.onnx", ["--max-top1-drop", "1"], "--labels"),
         ("int8.onnx", ["--metric", "math:pi"], "not a function"),
@@ -242,6 +242,26 @@ def test_bad_input_of_bench(capsys, folder, arguments, message) -> None:
     assert code == 2
     assert out == ""
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("notes.md", "# Notes\nä\n".encode(), "but a text"),
+        ("net.plan", b"PK\x03\x04" + bytes(40), "but a zip archive"),
+        ("net.plan", b"", "but empty"),
+        ("net.plan", b"version https://git-lfs.github.com/spec/v1\n", "but a Git LFS pointer"),
+        ("net.bin", None, "is an ONNX network, which needs a name that ends in .onnx"),
+    ],
+)
+@pytest.mark.parametrize("command", [("bench",), ("inspect",), ("diff", "float.onnx")])
+def test_what_is_no_engine_is_named(capsys, folder, tmp_path, command, name, content, kind) -> None:
+    path = tmp_path / name
+    path.write_bytes((folder / "int8.onnx").read_bytes() if content is None else content)
+    code, _, err = call(capsys, *(folder / one if "." in one else one for one in command), path)
+    assert code == 2
+    assert kind in err
+    assert "installed" not in err
 
 
 def test_an_engine_of_a_fixed_batch_is_not_timed_at_another(capsys, folder, tmp_path) -> None:

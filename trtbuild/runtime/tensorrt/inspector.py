@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError, decoding
+from trtbuild.model.file_kinds import check_is_plan
 from trtbuild.runtime.tensorrt.engine import OpenedEngine
 from trtbuild.runtime.tensorrt.logger import made
 from trtbuild.runtime.tensorrt.versions import TENSORRT
@@ -150,6 +151,7 @@ def inspect_plan(path: Path, options: OpenOptions, product: Product = TENSORRT) 
         InputError: the file is not a plan for this machine, or the inspector answers nothing.
         MissingError: TensorRT, the driver, a GPU or memory is missing.
     """
+    check_is_plan(path)
     engine = OpenedEngine(path, options, product)
     try:
         form = engine.tensorrt.module.LayerInformationFormat.JSON

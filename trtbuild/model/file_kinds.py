@@ -1,0 +1,86 @@
+"""What a file is that is not what was expected: told by its first bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtbuild.errors import InputError, decoding
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["check_is_plan", "other_than_onnx"]
+
+_PLAN = "a TensorRT engine"
+_ONNX = "give the ONNX file that it was built from"
+_TORCH = "give an ONNX file, or a module as package.module:factory with --weights"
+
+# First bytes (from an offset), what they begin, and what to do where an ONNX file is expected.
+_KINDS = (
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
+    (0, b"ftrt", _PLAN, _ONNX),
+    (0, b"ptrt", _PLAN, _ONNX),
+    (
+        4,
+        b"ORTM",
+        "a network in ONNX Runtime's own format",
+        "give the ONNX file that it was made from",
+    ),
+    (4, b"TFL3", "a TensorFlow Lite network", "convert it to ONNX"),
+    (0, b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint or an .npz", _TORCH),
+    (0, b"\x80\x02", "a pickle, such as an old PyTorch checkpoint", _TORCH),
+    (0, b"\x89HDF", "an HDF5 file, such as a Keras network", "convert it to ONNX"),
+    (0, b"\x1f\x8b", "compressed by gzip", "unpack it first"),
+    (0, b"\x93NUMPY", "a NumPy array", "give it as --data"),
+    (0, b"\x89PNG", "a picture", "give it as --data"),
+    (0, b"\xff\xd8\xff", "a picture", "give it as --data"),
+    (0, b"\x7fELF", "a program or library", "give the network"),
+    (0, b"<", "a text, such as the page of a web server", "download the file itself"),
+)
+
+_HEAD = 1 << 16
+# The tag of the field `ir_version`, which ONNX files begin with.
+_IR_VERSION = 8
+
+
+def other_than_onnx(content: bytes) -> tuple[str, str] | None:
+    """Return what a file is that is not ONNX, and what to do; None where its first bytes do not tell."""
+    for offset, magic, kind, remedy in _KINDS:
+        if content[offset : offset + len(magic)] == magic:
+            return kind, remedy
+    return None
+
+
+def check_is_plan(path: Path) -> None:
+    """Do nothing, unless the file is surely something else than a TensorRT plan.
+
+    Raises:
+        InputError: it is; or it is empty, or cannot be read.
+    """
+    with decoding(InputError, f"the engine '{path}' cannot be read"), path.open("rb") as file:
+        head = file.read(_HEAD)
+    if len(head) > 1 and head[0] == _IR_VERSION and head[1] < 32:
+        raise InputError(f"'{path}' is an ONNX network, which needs a name that ends in .onnx.")
+    kind = _kind_of(head)
+    if kind not in ("", _PLAN):
+        raise InputError(f"'{path}' is neither a TensorRT plan nor an ONNX network, but {kind}.")
+
+
+def _kind_of(head: bytes) -> str:
+    """What a file is that begins so; empty where that does not tell."""
+    if not head:
+        return "empty"
+    found = other_than_onnx(head)
+    if found is not None:
+        return found[0]
+    return "a text" if _is_text(head) else ""
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        if len(head) < _HEAD or error.start < _HEAD - 4:  # else a letter is cut in two
+            return False
+        text = head[: error.start].decode()
+    return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)
