@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -91,18 +87,3 @@ def test_options_that_pages_name_in_sentences_are_there():
         if flag not in known and f'"{flag}"' not in theirs
     ]
     assert unknown == []
-
-
-@pytest.mark.nightly
-def test_the_first_tutorial_runs_as_it_stands(tmp_path):
-    page = PROJECT / "docs" / "tutorial-classifier.md"
-    shutil.copytree(PROJECT / "samples", tmp_path / "samples")
-    command = f'"{sys.executable}" -m trtbuild'
-    for block in re.findall(
-        r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    ):
-        script = f'set -e\ntrtbuild() {{ {command} "$@"; }}\n{block}'
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=False)
-        assert done.returncode == 0, block
-    assert (tmp_path / "repository" / "digits" / "config.pbtxt").is_file()

@@ -77,11 +77,13 @@ def _scaled(original: np.ndarray, rounded: np.ndarray, groups: int) -> np.ndarra
         b = _ratio(
             (v * w * a).sum((1, 3), keepdims=True), np.square(w * a).sum((1, 3), keepdims=True)
         )
-    return (a * w * b).reshape(original.shape).astype(original.dtype)
+    found: np.ndarray = (a * w * b).reshape(original.shape).astype(original.dtype)
+    return found
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.ones_like(above), where=below > 0)
+    found: np.ndarray = np.divide(above, below, out=np.ones_like(above), where=below > 0)
+    return found
 
 
 def _with_weights(quantized: ir.Model, weights: dict[str, np.ndarray]) -> ir.Model:
