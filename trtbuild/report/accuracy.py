@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trtbuild.search.bisect import Culprits
     from trtbuild.search.sensitivity import GroupSensitivity
     from trtbuild.verification.compare import Comparison
-    from trtbuild.verification.gate import Verdict
+    from trtbuild.verification.gate import Finding, Verdict
     from trtbuild.verification.intervals import Estimate
     from trtbuild.verification.layers import Effect, LayerError, LayerReport
     from trtbuild.verification.metrics import OutputComparison
@@ -102,13 +102,19 @@ def accuracy_checks(verdicts: Mapping[str, Verdict]) -> tuple[Check, ...]:
             suite=f"accuracy of {name}",
             subject=name,
             what=finding.what,
-            outcome=Outcome.PASSED if finding.passed else Outcome.FAILED,
+            outcome=_outcome(finding),
             text=str(finding),
             is_expected=not finding.is_limit,
         )
         for name, verdict in verdicts.items()
         for finding in verdict.findings
     )
+
+
+def _outcome(finding: Finding) -> Outcome:
+    if not finding.passed:
+        return Outcome.FAILED
+    return Outcome.PASSED if finding.settled or not finding.is_limit else Outcome.UNKNOWN
 
 
 def accuracy_section(comparisons: Mapping[str, Comparison], num_worst: int = 0) -> Section:

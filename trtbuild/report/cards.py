@@ -152,9 +152,9 @@ def _size(result: EngineResult) -> Iterator[Card]:
     if file is None:
         return
     size, floats = file.bytes, measure(result.artifact.source).parameter_bytes
-    detail = f"float's weights are {_bytes(floats)}"
+    detail = f"float's weights: {_bytes(floats)}"
     if 0 < size < floats:
-        detail += f", {floats / size:.1f} times that"
+        detail += f", {floats / size:.1f} x as much"
     yield Card("Size of the engine", _bytes(size), detail)
 
 

@@ -75,7 +75,7 @@ def engine_report(result: EngineResult) -> Report:
             search_section(result.tuned, record.options.gate),
             _latency(result),
             Section("Thresholds of the tensors that matter most", (Plots(tuple(_plots(result))),)),
-            ranges_section(result.artifact.history),
+            ranges_section(result.artifact.history, changed=_was_searched(result)),
             moves_section(result.artifact.history),
             _coverage(result),
             _made(record),
@@ -87,6 +87,11 @@ def engine_report(result: EngineResult) -> Report:
         next_step=(step.why, step.command) if step else ("", ""),
         data=record,
     )
+
+
+def _was_searched(result: EngineResult) -> bool:
+    """Whether a step of the search for a budget was kept."""
+    return result.tuned is not None and any(step.kept for step in result.tuned.steps[1:])
 
 
 def _is_int8(result: EngineResult) -> bool:

@@ -40,18 +40,22 @@ def stages_section(history: Iterable[Record]) -> Section:
     return Section("Stages", (table,) if rows else ())
 
 
-def ranges_section(history: Iterable[Record]) -> Section:
-    """Return what was tried, its error on the check images, and the tensors furthest from entropy."""
+def ranges_section(history: Iterable[Record], *, changed: bool = False) -> Section:
+    """Return what was tried, its error on the check images, and the tensors furthest from entropy.
+
+    Args:
+        history: of the build.
+        changed: whether the search for a budget took other ranges afterwards.
+    """
     records = [record for record in history if record.stage == "choose ranges"]
     if not records:
         return Section("Ranges", ())
     found = records[-1]
+    later = "; the search for the accuracy budget changed them" if changed else ""
+    chosen = Line(f"ranges: {found.summary}{later}")
     if "errors" not in found.details:
-        return Section("Ranges", (Line(f"ranges: {found.summary}"),))
-    return Section(
-        "Ranges",
-        (Line(f"ranges: {found.summary}"), _tried(found.details), _furthest(found.details)),
-    )
+        return Section("Ranges", (chosen,))
+    return Section("Ranges", (chosen, _tried(found.details), _furthest(found.details)))
 
 
 def _tried(details: Mapping[str, Any]) -> Table:

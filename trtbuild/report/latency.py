@@ -102,13 +102,12 @@ def _verdict(result: BenchResult, checks: Sequence[Check]) -> str:
     if not checks:
         return ""
     outcomes = {check.outcome for check in checks}
-    if result.slower:
-        return "it is slower"
-    if result.too_slow:
-        return "it is slower than a limit allows"
+    if result.slower or result.too_slow:
+        return "it is slower" if result.slower else "it is slower than a limit allows"
+    if result.speed and outcomes == {Outcome.PASSED}:
+        return "it is fast enough"
     if result.speed:
-        unclear = Outcome.PASSED not in outcomes or len(outcomes) > 1
-        return "it cannot be told" if unclear else "it is fast enough"
+        return "no limit fails, but it cannot be told whether all of them hold"
     if Outcome.FAILED in outcomes:
         return "it may be slower"
     return "it cannot be told to be slower" if Outcome.UNKNOWN in outcomes else "it is not slower"

@@ -75,7 +75,7 @@ def _steps(tuned: Tuned) -> Table:
             step.what,
             "" if step.figure is None else f"{step.figure:.1f}",
             f"{step.sqnr_db:.1f}",
-            "" if step.top1_agreement_percent is None else f"{step.top1_agreement_percent:.1f} %",
+            _same_top1(step),
             "" if step.top1_drop_points is None else f"{step.top1_drop_points:+.2f}",
             f"{100.0 - step.float_macs_percent:.0f} %",
             str(step.num_evaluations),
@@ -91,6 +91,12 @@ def _steps(tuned: Tuned) -> Table:
         rows,
         _caption(tuned),
     )
+
+
+def _same_top1(step: StepReport) -> str:
+    """Where no task says what the outputs are; embeddings and texts look like class scores, too."""
+    percent = step.top1_agreement_percent
+    return "" if percent is None or step.figure is not None else f"{percent:.1f} %"
 
 
 def _caption(tuned: Tuned) -> str:
