@@ -307,12 +307,12 @@ def _diagnosed(
         return found
     quantized = _quantized_network(recipe.engine)
     original = prepare(artifact).model
-    model = float_form(quantized, original)
     images = itertools.islice(source, wanted.num_images)
-    batches = list(verification_batches(input_specs(model), images, recipe.batch_size))
+    batches = list(verification_batches(input_specs(original), images, recipe.batch_size))
     parts = output_parts(artifact.source)
+    here = Evaluator(open_session(original), batches, recipe.options, parts=parts)
+    model = float_form(quantized, original, here)
     if wanted.layers:
-        here = Evaluator(open_session(original), batches, recipe.options, parts=parts)
         found = replace(found, layers=find_faults(model, quantized, here, progress))
     opener: Callable[[ir.Model], Session] = open_as_written
     if wanted.backend != REFERENCE_BACKEND:

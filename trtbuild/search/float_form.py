@@ -3,7 +3,8 @@
 A build scales channels so that they round better (`trtbuild.search.channel_scaling`): the network computes
 the same, and no layer alone does. A layer of such a file beside the network as it was would be blamed for a
 scale that its neighbour takes back. The factors are read off the weights: ``w' = a w b``, one factor for each
-output channel and one for each input channel, by alternating least squares.
+output channel and one for each input channel, by alternating least squares; and what is found has to compute
+what the float network does.
 """
 
 from __future__ import annotations
@@ -22,20 +23,39 @@ from trtbuild.search.groups import with_weights_only
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from trtbuild.search.evaluate import Evaluator
+
 __all__ = ["float_form"]
 
 # Rounding to 8 bits leaves more; what lies below was changed before it was rounded.
 _ROUNDED_DB = 20.0
 _ITERATIONS = 30
+# Of the outputs; the factors of a few hundred layers are known less exactly than a weight is rounded.
+_SAME_DB = 25.0
 
 
-def float_form(quantized: ir.Model, reference: ir.Model) -> ir.Model:
+def float_form(quantized: ir.Model, reference: ir.Model, evaluate: Evaluator) -> ir.Model:
     """Return the float network that `quantized` rounds.
 
     That is `reference`, unless a weight is far from its own and near it with scaled channels; then it is
-    `quantized` without Q/DQ, with the weights of `reference`, scaled. A weight that neither explains stays as
-    it is rounded.
+    `quantized` without Q/DQ, with the weights of `reference`, scaled, if that gives the same outputs. A
+    weight that neither explains stays as it is rounded.
+
+    Args:
+        quantized: a Q/DQ network, of any tool.
+        reference: the float network that it was made of.
+        evaluate: compares with `reference`.
     """
+    found = _scaled_network(quantized, reference)
+    if found is None:
+        return reference
+    outputs = [output.judged_sqnr_db for output in evaluate(found).outputs]
+    same = all(one is None or one.value >= _SAME_DB for one in outputs)
+    return found if same else reference
+
+
+def _scaled_network(quantized: ir.Model, reference: ir.Model) -> ir.Model | None:
+    """`quantized` without Q/DQ, with the weights of `reference`, scaled; None where none was scaled."""
     nodes = nodes_by_name(quantized.graph)
     rounded, floats, is_scaled = {}, {}, False
     for name, twin in float_twins(quantized, reference).items():
@@ -50,7 +70,7 @@ def float_form(quantized: ir.Model, reference: ir.Model) -> ir.Model:
         if near or _decibels(scaled, weight) >= _ROUNDED_DB:
             floats[name] = scaled
         is_scaled = is_scaled or (not near and name in floats)
-    return _with_weights(quantized, {**rounded, **floats}) if is_scaled else reference
+    return _with_weights(quantized, {**rounded, **floats}) if is_scaled else None
 
 
 def _decibels(signal: np.ndarray, other: np.ndarray) -> float:

@@ -212,6 +212,7 @@ def test_init_writes_a_recipe_that_holds_as_it_is_and_with_every_line(
             values = read_table(EngineRecipe, read_toml(path, "recipe"), str(path))
             if not line.startswith("# lock"):  # which goes with a timing cache alone
                 make(EngineRecipe, values)
+    path.write_text(text)
     done = trtbuild(capsys, "engine", "--recipe", path, "--data", data, "--dry-run", "-o", files[2])
     assert done.code == 0, done.err
 

@@ -11,6 +11,7 @@ from tests.trtbuild.verification.small_network import (
     images,
     quantized,
     run,
+    spoil_weight_scale,
 )
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.evaluate import Evaluator
@@ -31,14 +32,24 @@ def uneven() -> ir.Model:
     return model
 
 
+def found_for(built: ir.Model, original: ir.Model) -> ir.Model:
+    return float_form(built, original, Evaluator(open_session(original), batches()))
+
+
 def test_a_network_that_was_only_rounded_is_its_own() -> None:
     model = float_network()
-    assert float_form(quantized().quantized, model) is model
+    assert found_for(quantized().quantized, model) is model
+
+
+def test_a_scale_that_nothing_takes_back_is_no_scaled_channel() -> None:
+    model, spoilt = float_network(), quantized().quantized
+    spoil_weight_scale(spoilt, "Conv_a0", 0.2)
+    assert found_for(spoilt, model) is model
 
 
 def test_scaled_channels_are_found_again() -> None:
     # as a build brings the channels to one size
-    found = float_form(quantized().quantized, uneven())
+    found = found_for(quantized().quantized, uneven())
     assert not any("QuantizeLinear" in node.op_type for node in found.graph)
     data = images(3)
     wanted, own = (run(one, data)["logits"].astype(np.float64) for one in (uneven(), found))
@@ -50,7 +61,7 @@ def test_scaled_channels_are_found_again() -> None:
 def test_no_layer_is_blamed_for_a_scale_that_its_neighbour_takes_back() -> None:
     built, original = quantized().quantized, uneven()
     evaluate = Evaluator(open_session(original), batches())
-    found = find_faults(float_form(built, original), built, evaluate)
+    found = find_faults(found_for(built, original), built, evaluate)
     assert min(layer.effect.alone_sqnr_db for layer in found.layers) > 25
     # beside the network as it was, a layer that was scaled seems to lose everything
     wrong = find_faults(original, built, evaluate)
