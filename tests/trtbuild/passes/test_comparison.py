@@ -84,10 +84,10 @@ def test_a_pass_that_is_meant_to_change_numbers_may_by_ten_percent_of_the_norm(g
     assert is_taken(ScaleOnRequest(1 + gap)) is taken
 
 
-def test_three_sizes_of_a_symbolic_dim_are_compared_on_two_inputs_each():
+def test_three_sizes_of_a_symbolic_dim_are_compared():
     result = optimize(network("t (float[n,4] x) => (float[n,4] y) { a = Identity(x) y = Relu(a) }"))
     assert result.log.comparison == (
-        "compared on 6 random inputs (n = 1; n = 3; n = 2): all outputs"
+        "compared on 3 random inputs (n = 1; n = 3; n = 2): all outputs"
     )
 
 
@@ -147,12 +147,12 @@ def test_a_network_that_is_dear_to_run_is_run_once(factor, taken):
     assert (not result.log.rolled_back) is taken
 
 
-def test_a_network_that_is_nearly_dear_is_run_on_all_inputs():
+def test_a_network_that_is_nearly_dear_is_run_at_all_sizes():
     # two inputs of 1, 3 and 2 rows: 2 (6 + 3 * 20) 2700^2 = 0.96e9, below the limit of 1e9
     result = optimize(
         dear(2700), OptimizeOptions(passes=[ScaleFirst(1.00001)], only=["scale_first"])
     )
-    assert result.log.comparison.startswith("compared on 6 random inputs")
+    assert result.log.comparison.startswith("compared on 3 random inputs")
 
 
 def test_a_dear_network_that_no_pass_has_changed_is_not_run():
