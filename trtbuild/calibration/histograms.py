@@ -14,6 +14,7 @@ from trtbuild.calibration.observe import Observer, observe
 from trtbuild.data import DataDigest
 from trtbuild.errors import DataError
 from trtbuild.machine import usable_cpus
+from trtbuild.model.collecting import collector_at_rest
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.blocked_layout import open_blocked
 from trtbuild.runtime.onnxruntime import Execution, open_session
@@ -151,7 +152,8 @@ def collect(
         DataError: a sample does not load, or a tensor held NaN or infinity.
         ModelError: the network cannot be run on a sample.
     """
-    with ThreadPoolExecutor(1) as beside:  # ONNX Runtime opens a network without the interpreter
+    # ONNX Runtime opens a network without the interpreter; loading Numba makes no garbage
+    with collector_at_rest(), ThreadPoolExecutor(1) as beside:
         loaded = beside.submit(load_compiled)
         session = open_blocked(network.model, threads=1)
         loaded.result()
