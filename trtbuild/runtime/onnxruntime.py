@@ -6,6 +6,7 @@ Sessions of ONNX Runtime are opened here and nowhere else.
 from __future__ import annotations
 
 import functools
+import gc
 import platform
 import re
 from contextlib import contextmanager
@@ -201,6 +202,8 @@ def open_session(
     import onnxruntime as ort
 
     provider, options = _PROVIDERS[device], _options(execution, threads)
+    if execution is not Execution.FAST and not isinstance(model, bytes | Path):
+        _keep_mapped(options, model)
     options.enable_cpu_mem_arena = arena
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
@@ -220,6 +223,20 @@ def open_session(
     if provider[0] not in session.get_providers():
         raise MissingError(_NO_CUDA)
     return OnnxRuntimeSession(session, device)
+
+
+def _keep_mapped(options: ort.SessionOptions, model: ir.Model) -> None:
+    """Let the weights of a very large network be read where they lie, in the file that is mapped.
+
+    Else each session holds a copy of its own, packed for the kernels. What is timed is packed as ever.
+    Graphs refer to themselves: those thrown away hold their weights until Python looks for them.
+    """
+    from trtbuild.model import num_weight_bytes
+    from trtbuild.model.writing import MAPPED_LIMIT
+
+    if num_weight_bytes(model) > MAPPED_LIMIT:
+        gc.collect()
+        options.add_session_config_entry("session.disable_prepacking", "1")
 
 
 @contextmanager
