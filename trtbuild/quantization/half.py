@@ -53,6 +53,8 @@ SUMMING = frozenset(
 # The first opset whose QuantizeLinear and DequantizeLinear take FP16 scales.
 HALF_SCALE_OPSET = 19
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+# TensorRT takes no Cast in front of the cache.
+_CACHING = frozenset({"TensorScatter"})
 _LEVELS = 127
 
 
@@ -82,7 +84,9 @@ def magnitudes(calibration: Calibration | None) -> dict[str, float]:
 def to_half(
     model: ir.Model, observed: Mapping[str, float]
 ) -> tuple[ir.Model, tuple[KeptFloat, ...]]:
-    """Return a copy of a float32 network, with or without Q/DQ, that computes in FP16 where it can.
+    """Return a copy of a network, with or without Q/DQ, that computes in FP16 where it can.
+
+    What it computes in FP16 already stays so.
 
     Args:
         model: the network; its nodes have names.
@@ -143,11 +147,11 @@ def _why_float(node: ir.Node, observed: Mapping[str, float]) -> str | None:
         return "its results can leave the range of FP16 though its inputs do not"
     if not _takes_half(node):
         return "ONNX does not define it for FP16"
-    for value in (*node.inputs, *node.outputs):
-        reason = _why_float_value(value, observed)
-        if reason:
-            return reason
-    return None
+    cache = node.inputs[0] if node.op_type in _CACHING else None
+    if cache is not None and cache.is_graph_input():
+        return "it writes into an input of the network, whose type stays"
+    reasons = (_why_float_value(value, observed) for value in (*node.inputs, *node.outputs))
+    return next(filter(None, reasons), None)
 
 
 def _why_float_value(value: ir.Value | None, observed: Mapping[str, float]) -> str:
@@ -235,6 +239,8 @@ class _Typing:
         self._names = Names(model)
         self._half: dict[ir.Value, ir.Value] = {}
         self._float: dict[ir.Value, ir.Value] = {}
+        # What was FP16 before keeps its type, and so do the nodes between.
+        self._turned: set[ir.Value] = set()
 
     def apply(self, half_nodes: set[ir.Node]) -> None:
         """Give `half_nodes` FP16 inputs and outputs, all others what they had, with Casts in between."""
@@ -245,7 +251,7 @@ class _Typing:
                 for inner in (node, *(n for body in bodies(node) for n in all_nodes(body))):
                     self._make_float(inner)
         for output in list(self._graph.outputs):
-            if output.dtype == HALF:
+            if output in self._turned:
                 take_over_output(
                     output, self._as_float(output), aside=self._names.fresh(f"{output.name}_fp16")
                 )
@@ -263,12 +269,14 @@ class _Typing:
                 output.type = ir.TensorType(
                     HALF
                 )  # not output.dtype: clones share their type objects
+                self._turned.add(output)
 
     def _make_float(self, node: ir.Node) -> None:
         if node.op_type == "DequantizeLinear":
             self._match_scale(node)
         for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype == HALF:
+            if value in self._turned:
+                assert value is not None
                 node.replace_input_with(index, self._as_float(value))
 
     def _match_scale(self, node: ir.Node) -> None:
@@ -278,7 +286,7 @@ class _Typing:
         content = array(scale)
         if quantize is None or content is None or quantize.inputs[1] is None:
             return
-        if quantize.inputs[1].dtype == HALF and scale is not None:
+        if quantize.inputs[1].dtype == HALF and scale is not None and scale.dtype == FLOAT:
             rounded = _rounded(content).astype(np.float32)
             node.replace_input_with(1, self._initializer(f"{scale.name}_rounded", rounded))
 

@@ -419,3 +419,41 @@ def test_a_network_with_fp16_inputs_is_left_to_the_runtime() -> None:
         net (float16[4] x) => (float16[4] y) { y = Tanh(x) }"""
     model = _model(text)
     assert as_rounding_floats(model) is model
+
+
+SUMMED = """<ir_version: 8, opset_import: ["" : 17]>
+    net (float16[2, 8] x) => (float16[2, 4] y) {
+        a = MatMul(x, w) m = ReduceMean <axes = [-1]> (a) d = Sub(a, m) e = Exp(d)
+        wide = Cast <to = 1> (e) s = Sqrt(wide) p = Pow(s, two) n = Cast <to = 10> (p) y = MatMul(n, v) }"""
+
+
+def test_what_was_fp16_keeps_its_types() -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        name: (rng.normal(size=shape) / 4).astype(np.float16)
+        for name, shape in (("w", (8, 8)), ("v", (8, 4)))
+    }
+    model = _model(SUMMED, two=np.float32(2), **weights)
+    half, kept = to_half(model, {})
+    assert [one.op_type for one in kept] == ["Pow"]  # in FP32 before, too
+    assert [value.dtype for value in (*half.graph.inputs, *half.graph.outputs)] == [HALF, HALF]
+    assert _dtypes(half, "ReduceMean") == _dtypes(half, "Exp") == _dtypes(half, "Sqrt") == {HALF}
+    feeds = {"x": rng.normal(size=(2, 8)).astype(np.float16)}
+    (got,), (wanted,) = _run(half, feeds), _run(model, feeds)
+    assert got.dtype == np.float16
+    # Sqrt is rounded to 2**-11 of it now, which Pow doubles; eight positive products sum in FP16
+    np.testing.assert_allclose(got, wanted, atol=3 * 2**-11 * 8 * np.abs(wanted).max())
+
+
+def test_a_cache_that_is_an_input_is_written_without_a_cast() -> None:
+    model = _model(
+        """<ir_version: 11, opset_import: ["" : 24]>
+        net (float[1, 2, 8, 4] past, float[1, 2, 1, 4] x, int64[1] at) => (float[1, 2, 8, 4] y) {
+            z = MatMul(x, w) y = TensorScatter(past, z, at) }""",
+        w=np.eye(4, dtype=np.float32),
+    )
+    half, kept = to_half(model, {})
+    assert [one.op_type for one in kept] == ["TensorScatter"]
+    (scatter,) = (node for node in half.graph if node.op_type == "TensorScatter")
+    assert scatter.inputs[0] in half.graph.inputs
+    assert _dtypes(half, "MatMul") == {HALF}
