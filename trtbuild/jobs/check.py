@@ -14,6 +14,7 @@ from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.backends.tensorrt.apart import build_plan_apart, find_refusals_apart
 from trtbuild.backends.tensorrt.builder import Blueprint
 from trtbuild.backends.tensorrt.known_issues import issues_of, situation_of
+from trtbuild.backends.tensorrt.network import refusal_text
 from trtbuild.backends.tensorrt.profiles import profiles_for, values_for
 from trtbuild.backends.tensorrt.refusals import Refusal
 from trtbuild.backends.tensorrt.rtx import capabilities
@@ -27,6 +28,7 @@ from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from trtbuild.recipes import CheckRecipe
@@ -41,6 +43,7 @@ __all__ = [
     "Refusal",
     "check_form",
     "check_network",
+    "check_source",
 ]
 
 _log = logging.getLogger(__name__)
@@ -188,6 +191,37 @@ def _built(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> Build
         except ModelError as error:
             return BuildTrial(False, time.perf_counter() - started, 0, str(error))
         return BuildTrial(True, time.perf_counter() - started, built.file.stat().st_size, "")
+
+
+def check_source(
+    artifact: Artifact,
+    backends: Iterable[str],
+    plugins: tuple[Path, ...] = (),
+    progress: Progress = silent,
+) -> None:
+    """Show a network to the parsers that will get it, before time is spent on its ranges.
+
+    Args:
+        artifact: a float network, prepared.
+        backends: names of those that build; of others than NVIDIA's nothing is asked.
+        plugins: shared libraries of plugins.
+        progress: told of it.
+
+    Raises:
+        ModelError: one of them does not take it; the message names every node with reason and advice.
+    """
+    asked = [PARSERS[name] for name in backends if name in PARSERS]
+    if not asked:
+        return
+    with temporary_file(artifact.whole(artifact.model)) as file:
+        for number, product in enumerate(asked):
+            progress("parse", number, len(asked))
+            tensorrt = installed(product)
+            found = find_refusals_apart(tensorrt, file, plugins).refused
+            if found:
+                told = [(one.node, one.operator, one.reason, one.advice) for one in found]
+                raise ModelError(refusal_text(tensorrt, told))
+    progress("parse", len(asked), len(asked))
 
 
 def check_form(form: Path, source: Path, plugins: tuple[Path, ...] = ()) -> None:

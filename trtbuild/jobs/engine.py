@@ -14,7 +14,7 @@ from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_d
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.jobs.build_checks import check_build, check_inputs, chosen_backends, options_for
-from trtbuild.jobs.check import PARSERS, check_form
+from trtbuild.jobs.check import PARSERS, check_form, check_source
 from trtbuild.jobs.compare import (
     better_rule,
     check_labels,
@@ -125,6 +125,8 @@ def build_engine(
     else:
         artifact = prepare(artifact, recipe.optimize, progress)
         if recipe.int8:
+            chosen = [backend.name for backend, _ in chosen_backends(recipe)]
+            check_source(artifact, chosen, recipe.tensorrt.plugins, progress)
             artifact, tuned = _in_int8(artifact, plan, recipe, progress)
     with staged_files(output, last=manifest_name(artifact.name)) as folder:
         result = _built(artifact, tuned, plan, recipe, folder, progress, explains=explains)

@@ -10,12 +10,13 @@ from trtbuild.errors import ModelError
 from trtbuild.runtime.tensorrt.logger import explained
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["ParserError", "parse_network", "parser_errors"]
+__all__ = ["ParserError", "parse_network", "parser_errors", "refusal_text"]
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,23 @@ def _refusal(tensorrt: TensorRT, parser: Any, log: Log, path: Path) -> str:
     found = parser_errors(parser)
     if not found:
         return f"{tensorrt} cannot parse '{path.name}': {log.reason()}."
+    return refusal_text(
+        tensorrt, [(e.node, e.operator, e.reason, advice_on(e.operator, e.reason)) for e in found]
+    )
+
+
+def refusal_text(tensorrt: TensorRT, refused: Sequence[tuple[str, str, str, str]]) -> str:
+    """Return the message of an error: what is not taken, why, and what to do.
+
+    Args:
+        tensorrt: whose parser was asked.
+        refused: node (empty for the network itself), operator, reason and advice of each.
+    """
     lines = [
-        f"  node '{e.node}' ({e.operator or 'graph'}): {e.reason}; {advice_on(e.operator, e.reason)}"
-        for e in found
+        f"  node '{node}' ({operator or 'graph'}): {reason}; {advice}"
+        if node
+        else f"  the network: {reason}; {advice}"
+        for node, operator, reason, advice in refused
     ]
-    what = "a node" if len(found) == 1 else f"{len(found)} nodes"
+    what = "a node" if len(refused) == 1 else f"{len(refused)} nodes"
     return f"{tensorrt} does not take {what} of the network:\n" + "\n".join(lines)

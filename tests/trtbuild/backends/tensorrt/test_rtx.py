@@ -161,6 +161,29 @@ def build(folder: Path, **settings: Any) -> EngineResult:
     return build_engine(EngineRecipe(**{**given, **settings}))
 
 
+def test_a_refused_network_is_not_calibrated(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 19]>
+        g (float[1, 2, 5, 5] x, float[1, 18, 5, 5] offset) => (float[1, 2, 5, 5] y) {
+            a = Conv(x, w) y = DeformConv <pads = [1, 1, 1, 1]> (a, v, offset) }""")
+    proto.graph.node[1].name = "deformed"
+    for name, shape in (("w", (2, 2, 1, 1)), ("v", (2, 2, 3, 3))):
+        weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    onnx.save(proto, tmp_path / "deform.onnx")
+    phases = []
+    data = DataRecipe(random_data=True)
+    recipe = EngineRecipe(
+        model=tmp_path / "deform.onnx",
+        output=tmp_path / "out",
+        data=data,
+        backend="tensorrt-rtx",
+    )
+    with pytest.raises(ModelError, match=r"'deformed' \(DeformConv\): .*--plugin LIB"):
+        build_engine(recipe, lambda phase, *_: phases.append(phase))
+    assert phases[-1] == "parse"
+    assert "calibrate" not in phases
+
+
 def test_without_a_gpu_the_figures_are_of_both_forms(tmp_path: Path) -> None:
     result = build(tmp_path, backend="tensorrt-rtx")
     assert set(result.comparisons) == {TENSORRT_FORM, PORTABLE}
