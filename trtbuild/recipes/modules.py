@@ -22,15 +22,20 @@ __all__ = ["CompressRecipe", "PruneRecipe", "QatRecipe", "TuneRecipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneRecipe:
-    """A PyTorch module and the channels that go; `output` is for weights and history."""
+class _ModuleRecipe:
+    """A PyTorch module and its inputs."""
 
     source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
     inputs: tuple[InputSpec, ...] = option(
-        (), INPUT,
-        flag="--input", metavar="SPEC", parse=parse_input, write=str,
-    )  # fmt: skip
-    dynamic: tuple[str, ...] = option((), AXES, metavar="AXES")
+        (), INPUT, flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True
+    )
+    dynamic: tuple[str, ...] = option((), AXES, metavar="AXES", essential=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRecipe(_ModuleRecipe):
+    """A PyTorch module and the channels that go; `output` is for weights and history."""
+
     prune: PruneSpec | None = group(
         PruneSpec, "Pruning", optional=True, needs=PRUNES,
         otherwise={"ratio": 0.0},
@@ -48,15 +53,9 @@ class PruneRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QatRecipe:
+class QatRecipe(_ModuleRecipe):
     """A PyTorch module, what trains it with rounding, and what its thresholds come from."""
 
-    source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
-    inputs: tuple[InputSpec, ...] = option(
-        (), INPUT,
-        flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True,
-    )  # fmt: skip
-    dynamic: tuple[str, ...] = option((), AXES, metavar="AXES")
     train: str = option(
         MISSING, "package.module:function or script.py:function: gets the module, and trains it in place.",
         metavar="FUNCTION", essential=True,
@@ -76,14 +75,9 @@ class QatRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneRecipe:
+class TuneRecipe(_ModuleRecipe):
     """A PyTorch module and the function that trains it."""
 
-    source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
-    inputs: tuple[InputSpec, ...] = option(
-        (), INPUT, flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True
-    )
-    dynamic: tuple[str, ...] = option((), AXES, metavar="AXES", essential=True)
     training: TrainOptions = group(TrainOptions, "Training", required=True)
     teacher: Path | None = option(
         None, "Checkpoint of the dense module: the function gets that module, too, as teacher.",
@@ -97,14 +91,9 @@ class TuneRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressRecipe:
+class CompressRecipe(_ModuleRecipe):
     """A PyTorch module, what trains and judges it, how small it shall become, and what it may lose."""
 
-    source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
-    inputs: tuple[InputSpec, ...] = option(
-        (), INPUT, flag="--input", metavar="SPEC", parse=parse_input, write=str, essential=True
-    )
-    dynamic: tuple[str, ...] = option((), AXES, metavar="AXES", essential=True)
     training: TrainOptions = group(TrainOptions, "Training", required=True)
     teacher: bool = option(
         False,
