@@ -106,7 +106,7 @@ class Listener(Protocol):
         ...
 
 
-class _Overheard(Observer):
+class _WithListener(Observer):
     """Histograms, and a listener beside them."""
 
     def __init__(self, counted: Histograms, listener: Listener) -> None:
@@ -120,10 +120,10 @@ class _Overheard(Observer):
         return self.counted.group(key)
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
-        heard = {name: tensors[name] for name in self._listener.outputs if name in tensors}
+        outputs = {name: tensors[name] for name in self._listener.outputs if name in tensors}
         for row, place in enumerate(places):
             if place.label is not None:
-                one = {name: np.asarray(values[row]) for name, values in heard.items()}
+                one = {name: np.asarray(values[row]) for name, values in outputs.items()}
                 self._listener.hear(one, place.label)
         counted = self.counted.tensors
         self.counted.update({n: values for n, values in tensors.items() if n in counted}, places)
@@ -160,7 +160,7 @@ def collect(
     histograms = [Histograms.of(network.tensors) for _ in range(threads or usable_cpus())]
     observers: Sequence[Observer] = histograms
     if listener is not None:
-        observers = [_Overheard(one, listener) for one in histograms]
+        observers = [_WithListener(one, listener) for one in histograms]
     observe(
         session,
         samples,

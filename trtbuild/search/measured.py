@@ -29,8 +29,8 @@ __all__ = ["Measure", "is_less", "parts_of"]
 def is_less(errors: np.ndarray, before: np.ndarray, gain: float = 0.0) -> bool:
     """Say whether errors ``[images]`` are less than `before`, in sum (by a share `gain`) and in amplitude.
 
-    The sum is that of the worst images. The mean of the amplitudes, the roots of the errors, hears the
-    others, too; a mean of ratios would hear most those whose error is nothing, before and after.
+    The sum goes by the worst images. The mean of the amplitudes, the roots of the errors, goes by the others,
+    too; a mean of ratios would go by images whose error is next to nothing, before and after.
     """
     if not np.isfinite(errors).all() or errors.sum() > before.sum() * (1.0 - gain):
         return False
