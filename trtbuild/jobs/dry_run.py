@@ -16,8 +16,8 @@ from trtbuild.jobs.build_checks import (
     options_for,
     ranges_name,
 )
-from trtbuild.jobs.incoming import arrival
 from trtbuild.jobs.loading import load, prepare
+from trtbuild.jobs.prequantized import prequantized_build
 from trtbuild.jobs.ranges import are_chosen, observed_tensors
 from trtbuild.jobs.speed import why_no_fp16
 from trtbuild.jobs.targets import engine_request
@@ -27,8 +27,8 @@ from trtbuild.quantization import place
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from trtbuild.jobs.incoming import Arrival
     from trtbuild.jobs.paths import Besides
+    from trtbuild.jobs.prequantized import PrequantizedBuild
     from trtbuild.recipes import EngineRecipe
 
 __all__ = ["BuildPlan", "plan_build"]
@@ -79,16 +79,16 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
             raise InputError(f"{what} '{path}' does not exist or cannot be read.")
     check_build(recipe, besides)
     backends = [one.name for one, _ in chosen]
-    arrived = None if recipe.export is not None else _check_network(recipe, backends)
+    prequantized = None if recipe.export is not None else _check_network(recipe, backends)
     read = [*(path for _, path in reads), *(besides.read if besides else ())]
     outputs = build_outputs(recipe, [one.suffix for one, _ in chosen])
     writes = [
         # a network that came quantized has no ranges
-        *(path for path in outputs if arrived is None or path.name != ranges_name(recipe)),
+        *(path for path in outputs if prequantized is None or path.name != ranges_name(recipe)),
         *(besides.written if besides else ()),
     ]
     return BuildPlan(
-        tuple(_stages(recipe, backends, arrived)),
+        tuple(_stages(recipe, backends, prequantized)),
         backend.name,
         why,
         tuple(dict.fromkeys(map(str, read))),
@@ -96,7 +96,7 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
     )
 
 
-def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> Arrival | None:
+def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> PrequantizedBuild | None:
     """Read the network, run the passes over it without comparing, and place Q/DQ.
 
     Returns:
@@ -105,9 +105,9 @@ def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> Arrival | N
     artifact = load(recipe.model, recipe.data.batch_axes)
     check_inputs(recipe, input_specs(artifact.source))
     artifact = replace(artifact, request=engine_request(recipe, backends))
-    arrived = arrival(artifact, recipe, load)
-    if arrived is not None:
-        return arrived
+    prequantized = prequantized_build(artifact, recipe, load)
+    if prequantized is not None:
+        return prequantized
     artifact = prepare(artifact, replace(recipe.optimize, check=False))
     if not recipe.int8:
         return None
@@ -118,18 +118,18 @@ def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> Arrival | N
 
 
 def _stages(
-    recipe: EngineRecipe, backends: Iterable[str], arrived: Arrival | None
+    recipe: EngineRecipe, backends: Iterable[str], prequantized: PrequantizedBuild | None
 ) -> Iterator[str]:
     if recipe.export is not None:
         yield "export"
     yield "read"
-    if arrived is not None:
+    if prequantized is not None:
         yield "take in"
-        if arrived.network.gaps:
-            yield "fill gaps, by calibration" if arrived.calibrates else "fill gaps"
+        if prequantized.network.gaps:
+            yield "fill gaps, by calibration" if prequantized.calibrates else "fill gaps"
     else:
         yield "optimize"
-    if recipe.int8 and arrived is None:
+    if recipe.int8 and prequantized is None:
         if recipe.calibration is None:
             yield "calibrate"
         if are_chosen(recipe):

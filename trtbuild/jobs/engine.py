@@ -25,10 +25,10 @@ from trtbuild.jobs.compare import (
     task_of,
 )
 from trtbuild.jobs.foreign import with_left_behind
-from trtbuild.jobs.incoming import arrival, with_gaps_filled
 from trtbuild.jobs.layer_timing import timing_of
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.manifest import write_manifest
+from trtbuild.jobs.prequantized import prequantized_build, with_gaps_filled
 from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
 from trtbuild.jobs.speed import Speed, open_fp16, take_times
 from trtbuild.jobs.stages import (
@@ -101,9 +101,11 @@ def build_engine(
     artifact = replace(artifact, history=(*recipe.earlier, *artifact.history), request=request)
     if recipe.loaded is not None:
         artifact = replace(artifact, reference=load(recipe.loaded, recipe.data.batch_axes).source)
-    arrived = arrival(artifact, recipe, lambda path: load(path, recipe.data.batch_axes))
-    if arrived is not None:
-        artifact = arrived.artifact
+    prequantized = prequantized_build(
+        artifact, recipe, lambda path: load(path, recipe.data.batch_axes)
+    )
+    if prequantized is not None:
+        artifact = prequantized.artifact
         if recipe.weights_only:
             raise OptionError(
                 f"'{recipe.model}' is quantized already; --weights-only is for float networks."
@@ -111,7 +113,7 @@ def build_engine(
     plan = open_data(
         recipe.data,
         input_specs(artifact.source),
-        calibrates=_calibrates(recipe) if arrived is None else arrived.calibrates,
+        calibrates=_calibrates(recipe) if prequantized is None else prequantized.calibrates,
         held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
     )
     _check_judged(artifact, recipe, plan)
@@ -120,8 +122,8 @@ def build_engine(
     check_labels(artifact.source, plan.verification, recipe.batch_size, progress)
     output = make_directory(recipe.output)
     tuned = None
-    if arrived is not None:
-        artifact = with_left_behind(with_gaps_filled(arrived, artifact, plan, progress))
+    if prequantized is not None:
+        artifact = with_left_behind(with_gaps_filled(prequantized, artifact, plan, progress))
     else:
         artifact = prepare(artifact, recipe.optimize, progress)
         if recipe.int8:

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from trtbuild.migration.incoming import take_in  # noqa: E402
+from trtbuild.migration.prequantized import take_in  # noqa: E402
 from trtbuild.model import read_model, write_model  # noqa: E402
 from trtbuild.pytorch import InputSpec, export_onnx  # noqa: E402
 

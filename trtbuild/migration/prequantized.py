@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from trtbuild.plan import Decision, Placement, WeightPoint
     from trtbuild.target import Target
 
-__all__ = ["WIDEN", "Incoming", "filled", "take_in"]
+__all__ = ["WIDEN", "Prequantized", "filled", "take_in"]
 
 WIDEN = "make_qdq_symmetric"
 """The pass that gives a pair around another zero point a symmetric scale, which changes its steps."""
@@ -70,7 +70,7 @@ _AS_IT_CAME = "in INT8, as the network came"
 
 
 @dataclass(frozen=True)
-class Incoming:
+class Prequantized:
     """A quantized network in TensorRT's form, and what is to be said of it.
 
     Attributes:
@@ -96,7 +96,7 @@ class Incoming:
     decisions: tuple[Decision, ...]
 
 
-def take_in(model: ir.Model, target: Target | None = None, *, widen: bool = False) -> Incoming:
+def take_in(model: ir.Model, target: Target | None = None, *, widen: bool = False) -> Prequantized:
     """Bring a quantized network into TensorRT's form, and lay it beside what TensorRT wants.
 
     Args:
@@ -133,7 +133,7 @@ def take_in(model: ir.Model, target: Target | None = None, *, widen: bool = Fals
         for point in gaps
         if not sides[point][0] and (name := _data_of(float_model, point)) not in pairs
     }
-    return Incoming(
+    return Prequantized(
         model=model,
         float_model=float_model,
         placement=placement,
@@ -149,21 +149,21 @@ def take_in(model: ir.Model, target: Target | None = None, *, widen: bool = Fals
     )
 
 
-def filled(incoming: Incoming, ranges: Mapping[str, float]) -> ir.Model:
+def filled(prequantized: Prequantized, ranges: Mapping[str, float]) -> ir.Model:
     """Return the network with its gaps filled.
 
     Args:
-        incoming: the network.
-        ranges: tensor of `Incoming.tensors` -> its amax.
+        prequantized: the network.
+        ranges: tensor of `Prequantized.tensors` -> its amax.
     """
-    model = incoming.model.clone()
+    model = prequantized.model.clone()
     nodes, pairs = nodes_by_name(model.graph), activation_pairs(model)
     consumers: dict[str, set[Consumer]] = {}
     weights = []
-    for point in incoming.placement.weights:
-        if point.node not in incoming.gaps:
+    for point in prequantized.placement.weights:
+        if point.node not in prequantized.gaps:
             continue
-        node, name = nodes[point.node], _data_of(incoming.float_model, point)
+        node, name = nodes[point.node], _data_of(prequantized.float_model, point)
         if not _sides(model, point)[1]:
             weights.append(point)
         elif name in pairs:

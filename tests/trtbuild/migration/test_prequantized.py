@@ -21,7 +21,7 @@ from onnxruntime.quantization import (
 
 from tests.command import trtbuild
 from trtbuild.errors import ModelError
-from trtbuild.migration.incoming import filled, take_in
+from trtbuild.migration.prequantized import filled, take_in
 from trtbuild.model import name_nodes, read_model, write_model
 
 X = np.random.default_rng(1).standard_normal((24, 3, 12, 12)).astype(np.float32)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from trtbuild.artifact import Record
 from trtbuild.calibration import calibrate
 from trtbuild.errors import DataError, OptionError
-from trtbuild.migration.incoming import WIDEN, Incoming, filled, take_in
+from trtbuild.migration.prequantized import WIDEN, Prequantized, filled, take_in
 from trtbuild.migration.qoperators import is_quantized
 from trtbuild.options.tensorrt import Quantization
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trtbuild.progress import Progress
     from trtbuild.recipes import EngineRecipe
 
-__all__ = ["Arrival", "arrival", "with_gaps_filled"]
+__all__ = ["PrequantizedBuild", "prequantized_build", "with_gaps_filled"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
-class Arrival:
+class PrequantizedBuild:
     """A quantized network, on its way to an engine.
 
     Attributes:
@@ -42,7 +42,7 @@ class Arrival:
 
     artifact: Artifact
     recipe: EngineRecipe
-    network: Incoming
+    network: Prequantized
 
     @property
     def calibrates(self) -> bool:
@@ -50,9 +50,9 @@ class Arrival:
         return bool(self.network.tensors)
 
 
-def arrival(
+def prequantized_build(
     artifact: Artifact, recipe: EngineRecipe, load: Callable[[Path], Artifact]
-) -> Arrival | None:
+) -> PrequantizedBuild | None:
     """Take in the network of `artifact` if it is quantized; None where it is a float one.
 
     Args:
@@ -97,7 +97,7 @@ def arrival(
         quantized=network.model,
         decisions=network.decisions,
     )
-    return Arrival(taken, recipe, network)
+    return PrequantizedBuild(taken, recipe, network)
 
 
 def _check_options(recipe: EngineRecipe) -> None:
@@ -122,7 +122,7 @@ def _check_options(recipe: EngineRecipe) -> None:
         )
 
 
-def _say(network: Incoming, recipe: EngineRecipe) -> None:
+def _say(network: Prequantized, recipe: EngineRecipe) -> None:
     where = f"'{recipe.model}'"
     if not recipe.quantized:
         _log.warning(
@@ -151,12 +151,12 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def with_gaps_filled(
-    arrived: Arrival, artifact: Artifact, plan: DataPlan, progress: Progress
+    prequantized: PrequantizedBuild, artifact: Artifact, plan: DataPlan, progress: Progress
 ) -> Artifact:
     """Return `artifact` with Q/DQ on both sides of every layer that had them on one.
 
     Args:
-        arrived: the network.
+        prequantized: the network.
         artifact: its artifact, with the records since then.
         plan: the data; samples calibrate where scales are needed.
         progress: told of every sample.
@@ -164,7 +164,7 @@ def with_gaps_filled(
     Raises:
         DataError: samples are needed and not there, or a tensor was zero in all of them.
     """
-    network, recipe = arrived.network, arrived.recipe
+    network, recipe = prequantized.network, prequantized.recipe
     if not network.gaps:
         return artifact
     ranges: dict[str, float] = {}
