@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from trtbuild.data import batches, full_batches
 from trtbuild.data.running import run_batch
 from trtbuild.errors import ModelError, OptionError
-from trtbuild.jobs.stages import stage_sessions
+from trtbuild.jobs.module_stages import stage_sessions
 from trtbuild.manifest import OtherRule
 from trtbuild.model import fixed_batch, input_specs
 from trtbuild.model.class_names import class_names
@@ -147,7 +147,7 @@ def compare_with_float(
 ) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
     """Run the float network, TensorRT's form where there is one, and the engines on `source`.
 
-    Of a network that came from a module, the steps before are run, too (`trtbuild.jobs.stages`).
+    Of a network that came from a module, the steps before are run, too (`trtbuild.jobs.module_stages`).
     Where no engine runs here, ONNX Runtime's form stands for it; of a network that is not quantized, the
     network as TensorRT gets it in FP16. Of FP16, every result is rounded; see `as_rounding_floats`.
 

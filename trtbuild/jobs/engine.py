@@ -28,15 +28,15 @@ from trtbuild.jobs.foreign import with_left_behind
 from trtbuild.jobs.layer_timing import timing_of
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.manifest import write_manifest
-from trtbuild.jobs.prequantized import prequantized_build, with_gaps_filled
-from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
-from trtbuild.jobs.speed import Speed, open_fp16, take_times
-from trtbuild.jobs.stages import (
+from trtbuild.jobs.module_stages import (
     check_stage_limits,
     judged_gates,
     with_stages,
     with_weights_alone,
 )
+from trtbuild.jobs.prequantized import prequantized_build, with_gaps_filled
+from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
+from trtbuild.jobs.speed import Speed, open_fp16, take_times
 from trtbuild.jobs.targets import engine_request
 from trtbuild.model import (
     input_specs,
