@@ -35,12 +35,15 @@ TESTED_TORCH = (
     "torch==2.13.0"  # the range is wider; a plain torch would bring gigabytes of the newest CUDA
 )
 DEMO = ["-m", "trtbuild", "demo", "-o", "out"]
+TESTS = ["-m", "pytest", "-q", "-n", "2"]
 CHECKS = (
     ["-m", "ruff", "check", "."],
     ["-m", "ruff", "format", "--check", "."],
+    TESTS,
+)
+BESIDE = (  # each keeps one core busy, so they run while the tests do
     ["-m", "mypy"],
     ["-m", "mkdocs", "build", "--strict", "-q"],
-    ["-m", "pytest", "-q", "-n", "2"],
 )
 COVERAGE = [
     "--cov=trtbuild",
@@ -50,8 +53,8 @@ COVERAGE = [
 COMMANDS = {
     "demo": (DEMO,),
     "test": CHECKS,
-    "coverage": ([*CHECKS[-1], *COVERAGE],),
-    "lowest": (DEMO, CHECKS[-1]),
+    "coverage": ([*TESTS, *COVERAGE],),
+    "lowest": (DEMO, TESTS),
 }
 
 
@@ -113,6 +116,45 @@ def run(command: list[str]) -> None:
         sys.exit(code)
 
 
+class Beside:
+    """A command that runs while others do; what it says is shown when it is waited for."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this process
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdout=self._said, stderr=subprocess.STDOUT
+        )
+
+    def finish(self) -> None:
+        """Wait for it and show what it said; end with its exit code when it fails."""
+        code = self._process.wait()
+        self._said.seek(0)
+        shutil.copyfileobj(self._said, sys.stdout.buffer)
+        sys.stdout.flush()
+        if code:
+            sys.exit(code)
+
+    def end(self) -> None:
+        """End it, where it is still at work."""
+        self._process.kill()
+        self._process.wait()
+
+
+def run_all(commands: list[list[str]], beside: list[list[str]]) -> None:
+    """Run `commands` in turn, and `beside` meanwhile; end with the exit code of the first that fails."""
+    running = [Beside(command) for command in beside]
+    try:
+        for command in commands:
+            print("$ python", *command[1:], file=sys.stderr, flush=True)
+            run(command)
+        for command, process in zip(beside, running):
+            print("$ python", *command[1:], file=sys.stderr, flush=True)
+            process.finish()
+    finally:
+        for process in running:
+            process.end()
+
+
 def main() -> None:
     """Do what the command line names."""
     task = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -123,9 +165,8 @@ def main() -> None:
     python = environment(task)
     if task == "package":
         package(python)
-    for arguments in COMMANDS.get(task, ()):
-        print("$ python", *arguments, file=sys.stderr, flush=True)
-        run([str(python), *arguments])
+    commands = [[str(python), *arguments] for arguments in COMMANDS.get(task, ())]
+    run_all(commands, [[str(python), *one] for one in BESIDE] if task == "test" else [])
 
 
 if __name__ == "__main__":
