@@ -86,6 +86,13 @@ _TABLE = (
         ("NonZero", "RoiAlign"),
     ),
     _Advice(
+        "TensorRT has it as a plugin of its own, its RTX edition lacks it: build with TensorRT, load a "
+        "plugin with --plugin LIB, or cut the network in front of it",
+        ("BatchedNMSDynamic_TRT", "BatchedNMS_TRT", "EfficientNMS_TRT", "InstanceNormalization_TRT",
+         "MultiscaleDeformableAttnPlugin_TRT", "NMS_TRT", "PyramidROIAlign_TRT", "ROIAlign_TRT"),
+        reason="plugin",
+    ),
+    _Advice(
         "export tensors and unrolled loops: lists and optional values have no counterpart in TensorRT",
         ("SequenceEmpty", "SequenceInsert", "SequenceConstruct", "SequenceAt", "SequenceLength",
          "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement",
@@ -149,6 +156,10 @@ _TABLE = (
         "export without a reduction, or as Gather and Add",
         ("ScatterND", "ScatterElements"),
         reason="reduc",
+    ),
+    _Advice(
+        "TensorRT's tensors have at most 8 axes: export with fewer, joined by a Reshape",
+        reason="to TensorRT dimensions|MAX_DIMS|exceeds the maximum",
     ),
     _Advice(
         "compute in FP32, FP16, INT32 or INT64: TensorRT has no DOUBLE, and no 16-bit or unsigned "

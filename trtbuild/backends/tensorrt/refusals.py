@@ -7,14 +7,14 @@ outputs, and the rest is parsed again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from trtbuild.backends.tensorrt.advice import advice_on, wants_constant, wants_plugin
 from trtbuild.backends.tensorrt.network import ParserError, parser_errors
-from trtbuild.errors import MissingError
+from trtbuild.errors import MissingError, ModelError
 from trtbuild.model import name_nodes, read_model
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
@@ -30,6 +30,17 @@ if TYPE_CHECKING:
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["Refusal", "Refusals", "find_refusals"]
+
+# What the parser of TensorRT for RTX takes and its builder has no kernel for, whatever the types: of all that
+# stands in the ``onnx`` package's own tests, with fixed shapes. Later versions than this one may have it.
+_WITHOUT_KERNEL = frozenset({"NonMaxSuppression"})
+_SEEN_IN = 10701  # 1.7.1
+
+_MOST_AXES = 8
+_NO_TYPES = frozenset(
+    {ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64,
+     ir.DataType.COMPLEX64, ir.DataType.COMPLEX128, ir.DataType.STRING}
+)  # fmt: skip
 
 # Each takes out a node at least; a network with more trouble than this is not mended from a list.
 _MOST_ROUNDS = 40
@@ -84,8 +95,16 @@ def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) 
     """
     first = _errors(tensorrt, path, plugins)
     if not first:
-        return Refusals()
+        return Refusals(_without_kernel(tensorrt, path))
     model = read_model(path)
+    found = _refused(tensorrt, model, first, plugins)
+    return replace(found, refused=(*found.refused, *_without_kernel(tensorrt, path)))
+
+
+def _refused(
+    tensorrt: TensorRT, model: ir.Model, first: list[ParserError], plugins: Sequence[Path]
+) -> Refusals:
+    """What the parser says of a network, taken apart node by node, which had these errors as a whole."""
     name_nodes(model)
     infer_model(model)
     found: dict[str, Refusal] = {}
@@ -95,19 +114,35 @@ def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) 
             errors = _errors(tensorrt, file, plugins)
         if not errors:
             # Nothing found: what reading has repaired is what the file is refused for.
-            refused = found or {error.node: _refusal(error, None) for error in first}
+            refused = found or {error.node: _refusal(error, None, model) for error in first}
             return Refusals(tuple(refused.values()))
         nodes = {node.name: node for node in all_nodes(model.graph) if node.name}
         for error in errors:
             node = nodes.get(error.node)
             if node is None or not _follows(node, error, stand_ins):
-                found.setdefault(error.node, _refusal(error, node))
+                found.setdefault(error.node, _refusal(error, node, model))
         for error in errors:
             if error.node not in nodes or not _take_out(model, nodes[error.node], stand_ins):
                 return Refusals(tuple(found.values()), unseen_behind=error.node or "(the network)")
         if not model.graph.outputs:
             break
     return Refusals(tuple(found.values()))
+
+
+def _without_kernel(tensorrt: TensorRT, path: Path) -> tuple[Refusal, ...]:
+    """What is parsed and never built; by name, so that nothing is spent on the network first."""
+    if not tensorrt.is_rtx or tensorrt.number > _SEEN_IN:
+        return ()
+    try:
+        nodes = tuple(all_nodes(read_model(path).graph))
+    except ModelError:  # older than we read; the parser takes it
+        return ()
+    reason = "the parser takes it, and the builder has no kernel for it"
+    return tuple(
+        Refusal(node.name or "", node.op_type, reason, advice_on(node.op_type, reason), False)
+        for node in nodes
+        if node.op_type in _WITHOUT_KERNEL and node.domain in ("", "ai.onnx")
+    )
 
 
 def _errors(tensorrt: TensorRT, path: Path, plugins: Sequence[Path]) -> list[ParserError]:
@@ -133,17 +168,32 @@ def _follows(node: ir.Node, error: ParserError, stand_ins: Collection[ir.Value |
     return wants_constant(error.reason) and any(value in stand_ins for value in node.inputs)
 
 
-def _refusal(error: ParserError, node: ir.Node | None) -> Refusal:
-    operator = error.operator
+def _refusal(error: ParserError, node: ir.Node | None, model: ir.Model) -> Refusal:
+    operator, reason = error.operator, error.reason
     if node is not None:
         operator = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
+    elif not error.node:
+        reason += _at_fault(model, reason)
     return Refusal(
         error.node,
         operator,
-        error.reason,
+        reason,
         advice_on(operator.rpartition(":")[2], error.reason),
         wants_plugin(error.reason),
     )
+
+
+def _at_fault(model: ir.Model, reason: str) -> str:
+    """The tensors that the parser means where it names none, as the end of its sentence."""
+    values = {*model.graph.inputs, *model.graph.initializers.values(), *model.graph.outputs}
+    named = sorted(value.name or "" for value in values if _is_at_fault(value, reason))
+    return f": {', '.join(map(repr, named))}" if named else ""
+
+
+def _is_at_fault(value: ir.Value, reason: str) -> bool:
+    if "TensorRT dimensions" in reason:
+        return value.shape is not None and len(value.shape) > _MOST_AXES
+    return "TensorRT data type" in reason and value.dtype in _NO_TYPES
 
 
 def _take_out(model: ir.Model, node: ir.Node, stand_ins: set[ir.Value | None]) -> bool:

@@ -17,6 +17,7 @@ from trtbuild import DataRecipe, EngineRecipe, build_engine
 from trtbuild.backends import choose_backend
 from trtbuild.backends.opening import open_engine
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.backends.tensorrt.refusals import find_refusals
 from trtbuild.cli.main import run
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError
 from trtbuild.jobs.targets import engine_target
@@ -159,6 +160,36 @@ def build(folder: Path, **settings: Any) -> EngineResult:
     data = DataRecipe(data=str(folder / "data.npz"))
     given = {"model": folder / "net.onnx", "output": folder / "out", "data": data, "latency": None}
     return build_engine(EngineRecipe(**{**given, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("text", "node", "reason", "advice"),
+    [
+        (
+            "(float[1, 8, 4] b, float[1, 3, 8] s) => (int64[m, 3] y) { y = NonMaxSuppression(b, s) }",
+            *("odd", "no kernel for it", "EfficientNMS_TRT"),
+        ),
+        ("(int16[2] x) => (int16[2] y) { y = Add(x, x) }", "", "type: 'x', 'y'", "no 16-bit"),
+        (
+            "(float[1, 1, 1, 1, 1, 1, 1, 1, 2] x) => (float[1, 1, 1, 1, 1, 1, 1, 1, 2] y) { y = Relu(x) }",
+            *("", "dimensions: 'x', 'y'", "at most 8 axes"),
+        ),
+        (
+            "(float[1, 8, 4] b, float[1, 8, 3] s) => (int32[1, 1] n) { n, x = TRT.EfficientNMS_TRT(b, s) }",
+            *("odd", "Plugin not found", "build with TensorRT, load a plugin"),
+        ),
+    ],
+)
+def test_what_is_refused_is_named(
+    text: str, node: str, reason: str, advice: str, rtx: TensorRT, tmp_path: Path
+) -> None:
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17, "TRT": 1]> g {text}')
+    proto.graph.node[0].name = "odd"
+    onnx.save(proto, tmp_path / "refused.onnx")
+    (refused,) = find_refusals(rtx, tmp_path / "refused.onnx").refused
+    assert refused.node == node
+    assert reason in refused.reason
+    assert advice in refused.advice
 
 
 def test_a_refused_network_is_not_calibrated(tmp_path: Path) -> None:
