@@ -37,7 +37,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGE, README = ROOT / "docs" / "accuracy-benchmark.md", ROOT / "README.md"
 START, END = "<!-- made by benchmarks/accuracy.py -->\n", "<!-- end -->\n"
 ABOVE = """\
-What INT8 leaves of real networks, judged by what each is for; the float network is 100
+Accuracy of real networks in INT8, each on its own task, in percent of the float network
 ([docs/accuracy-benchmark.md](docs/accuracy-benchmark.md)):
 """
 OTHERS = "The default build of networks that nothing was settled on:\n"

@@ -16,7 +16,7 @@ __all__ = ["Outcome", "trtbuild"]
 
 
 # lines of a log that say how far a stage is, or that a slow one is still at work
-PROGRESS = re.compile(r"[\w ,:]+: \d+( of \d+)?, \d+\.\d s|at work, \d+\.\d s since [\w ,:]+")
+PROGRESS = re.compile(r"[\w ,:]+: \d+( of \d+)?, \d+\.\d s|still working, \d+\.\d s since [\w ,:]+")
 
 
 @dataclass(frozen=True)

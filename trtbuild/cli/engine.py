@@ -40,7 +40,9 @@ _NO_NETWORK = "name the float network: an ONNX file, or package.module:factory."
 )
 @click.argument("model", required=False)
 @recipe_options(EngineRecipe, file=True)
-@click.option("--dry-run", is_flag=True, help="Check every path and say what would be done.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check all paths and options, and print what would be done."
+)
 @report_options
 @output_options
 def command(

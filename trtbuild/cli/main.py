@@ -38,27 +38,27 @@ INTERRUPTED = 130
 _COMMANDS = {
     "engine": "Build a verified INT8 engine from a float network: the whole job.",
     "fleet": "Build one network for several targets, with one calibration and one table.",
-    "demo": "Mend a broken INT8 network, with what comes with trtbuild: a look at the whole in a minute.",
+    "demo": "Show in a minute how a build repairs a broken INT8 network; needs no files.",
     "init": "Write a recipe file for `engine`, with every option to fill in.",
-    "rebuild": "Do the build of a manifest again, and say what differs.",
+    "rebuild": "Repeat the build that a manifest records, and report what differs.",
     "export": "Make a checked ONNX file from a PyTorch module.",
     "prune": "Remove channels of a PyTorch module.",
     "compress": "Prune and train a PyTorch module in rounds, and build it in INT8, within limits.",
-    "tune": "Train a PyTorch module, pruned or not, by a function of yours, and save it.",
-    "qat": "Train a PyTorch module with TensorRT's rounding in it, and write its Q/DQ network.",
+    "tune": "Train a PyTorch module, pruned or not, with your training function, and save it.",
+    "qat": "Train a PyTorch module with TensorRT's rounding simulated, and write its Q/DQ network.",
     "optimize": "Run graph passes over an ONNX file.",
     "calibrate": "Find the range of every tensor that will be INT8.",
-    "advise": "Name near-duplicates and outliers among calibration data, and the few that suffice.",
+    "advise": "Find near-duplicates and outliers in calibration data, and a subset that suffices.",
     "quantize": "Write the explicit Q/DQ network from ranges.",
-    "check": "Say whether TensorRT takes a network, and what to do about each node that it refuses.",
-    "verify": "Compare an engine with its float network: figures, limits, and who is to blame.",
+    "check": "Say whether TensorRT accepts a network, and what to do about each node that it rejects.",
+    "verify": "Compare an engine with its float network: metrics, limits, and the layers at fault.",
     "bench": "Time an engine, alone, against another, or against a baseline.",
     "diff": "Compare two engines of one model, node by node: precision, ranges, kernels, time, size.",
     "crosscheck": "Compare the thresholds of two calibrations, of any origin.",
     "cache": "Show, compare and convert TensorRT calibration caches.",
     "export-triton": "Write an engine into a Triton model repository, with its config.pbtxt.",
-    "inspect": "Print what each layer of a TensorRT engine really runs in.",
-    "doctor": "Say what of this machine trtbuild can use, and what mends the rest.",
+    "inspect": "Print the precision that each layer of a TensorRT engine runs in, and why.",
+    "doctor": "Report what trtbuild can use on this machine, and how to fix the rest.",
     "completion": "Print the script that completes commands and options in a shell.",
 }
 
@@ -97,7 +97,7 @@ class _LazyGroup(click.Group):
 def _group() -> None:
     """Build, calibrate and verify INT8 engines for NVIDIA TensorRT 10 and 11.
 
-    Exit codes: 0 done, 1 a gate failed, 2 the input is wrong, 3 something needed is not installed,
+    Exit codes: 0 done, 1 a limit failed, 2 the input is wrong, 3 something needed is not installed,
     4 a bug of trtbuild, 5 too few samples to tell (with --strict), 130 interrupted, 143 or 129 ended by
     SIGTERM or SIGHUP.
     """

@@ -107,7 +107,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--json", "json_", is_flag=True, help="Machine-readable result on standard output."
     )
-    @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
     @functools.wraps(command)
     def wrapped(*args: Any, json_: bool, quiet: bool, **kwargs: Any) -> Any:
         return command(*args, out=Output(json_, quiet), **kwargs)

@@ -103,7 +103,7 @@ class ProgressLines:
             with self._lock:
                 if self._is_silent:
                     gone = time.monotonic() - self._since
-                    idle = f"at work, {gone:.1f} s since {visible(self._last)}"
+                    idle = f"still working, {gone:.1f} s since {visible(self._last)}"
                     self._say(idle if self._stage is None else str(self._stage))
 
     def _say(self, line: str) -> None:

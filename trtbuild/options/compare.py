@@ -127,10 +127,14 @@ class Diagnosis:
     """What is looked into beyond the outputs; each needs a Q/DQ network in ONNX as the engine."""
 
     layers: bool = option(
-        False, "Error of every layer: its own and what it inherits.", essential=True
+        False, "What each layer in INT8 does to the outputs, and its own error.", essential=True
     )
-    sensitivity: bool = option(False, "What each group of Q/DQ costs alone.", essential=True)
-    bisect: bool = option(False, "When a limit fails: which groups explain it.", essential=True)
+    sensitivity: bool = option(
+        False, "What each group of Q/DQ costs alone, measured one by one.", essential=True
+    )
+    bisect: bool = option(
+        False, "When a limit fails: a minimal set of groups that explains it.", essential=True
+    )
     num_images: int | None = option(
         64, "Images that --layers, --sensitivity and --bisect run on.",
         flag="--diagnose-images", low=1,

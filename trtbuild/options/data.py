@@ -97,16 +97,16 @@ class DataRecipe:
         "none does. Repeatable; of the others it is found by the dim's name, or is 0.",
         flag="--batch-axis", metavar="TENSOR:AXIS", parse=_batch_axis, example='["state:1"]',
     )  # fmt: skip
-    skip_broken: bool = option(False, "Pass over images that cannot be read.", essential=True)
+    skip_broken: bool = option(False, "Skip images that cannot be read.", essential=True)
     num_images: int | None = option(
         None,
-        "How many samples are used; in a build, to calibrate.",
+        "Number of samples to use; in a build, for calibration.",
         low=1,
         when_absent="all",
         essential=True,
     )
     random_data: bool = option(
-        False, "Random numbers instead of data; says nothing of accuracy.", essential=True
+        False, "Random numbers instead of data; accuracy figures then mean nothing.", essential=True
     )
     seed: int = option(0, "Of every choice among samples.")
 

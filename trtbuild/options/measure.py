@@ -26,16 +26,16 @@ class MeasureOptions:
     """How long to measure."""
 
     warmup_ms: float = option(
-        200.0, "Each session runs at least this long, and at least 3 times, before it counts.",
+        200.0, "Warm-up of each session, which runs at least 3 times before it counts.",
         unit="ms",
     )  # fmt: skip
     duration_ms: float = option(
-        3000.0, "How long to measure, all sessions together, for each batch size.",
+        3000.0, "Time of the measurement, all sessions together, for each batch size.",
         flag="--seconds", unit="ms", flag_unit=("s", 0.001), metavar="SECONDS", parse=_milliseconds,
         essential=True,
     )  # fmt: skip
-    min_rounds: int = option(12, "Fewest turns of each, however long they take.", low=1)
-    max_rounds: int = option(10_000, "Most turns of each.", low=1)
+    min_rounds: int = option(12, "Minimum turns of each session, however long they take.", low=1)
+    max_rounds: int = option(10_000, "Maximum turns of each session.", low=1)
     runs_per_turn: int | None = option(
         None, "Runs of one turn.", low=1, when_absent="as many as last some milliseconds"
     )
@@ -54,10 +54,10 @@ class SpeedLimits:
     """Limits on speed; None is not judged."""
 
     max_latency: float | None = option(
-        None, "Largest median latency of one batch.", unit="ms", essential=True
+        None, "Maximum median latency of one batch.", unit="ms", essential=True
     )
     min_speedup: float | None = option(
-        None, "Least speed, as a multiple of float's; in `bench`, of --against's.", metavar="FACTOR",
+        None, "Minimum speed, as a multiple of float's; in `bench`, of --against's.", metavar="FACTOR",
         essential=True,
     )  # fmt: skip
 
@@ -81,6 +81,6 @@ class BuildSpeedLimits(SpeedLimits):
 
     min_fp16_speedup: float | None = option(
         None,
-        "Least speed, as a multiple of FP16's, where the backend builds that: TensorRT does.",
+        "Minimum speed, as a multiple of FP16's, where the backend builds that: TensorRT does.",
         metavar="FACTOR",
     )

@@ -66,7 +66,7 @@ class EngineRecipe:
     int8: bool = option(
         True, "Build in INT8.", when_absent="none; say --int8, --fp16, or both", essential=True
     )
-    fp16: bool = option(False, "What is not INT8 runs in FP16; TensorRT alone.", essential=True)
+    fp16: bool = option(False, "Run what is not INT8 in FP16 (TensorRT only).", essential=True)
     weights_only: bool = option(
         False, "Weights alone are in INT8, everything computes in float: a smaller file, no faster engine.",
     )  # fmt: skip
@@ -80,9 +80,12 @@ class EngineRecipe:
     )  # fmt: skip
     data: DataRecipe = group(DataRecipe, "Data")
     calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
-    calibration: Path | None = option(None, "Use these ranges; do not calibrate.", essential=True)
+    calibration: Path | None = option(
+        None, "Use the ranges of this calibration file; do not calibrate.", essential=True
+    )
     effort: Effort = option(
-        Effort.NORMAL, "How much is tried to choose ranges, where neither a rule nor a file is named.",
+        Effort.NORMAL,
+        "How much to try when choosing ranges; without effect beside --calibrator and --calibration.",
         essential=True,
     )  # fmt: skip
     float_patterns: tuple[str, ...] = option(
@@ -184,7 +187,7 @@ class BenchRecipe:
     measure: MeasureOptions = group(MeasureOptions, "Latency")
     speed_limits: SpeedLimits = group(SpeedLimits, "Limits on speed")
     margin_percent: float = option(
-        DEFAULT_MARGIN_PERCENT, "Differences below this count as none.", flag="--within",
+        DEFAULT_MARGIN_PERCENT, "Smaller differences count as none.", flag="--within",
         unit="percent", essential=True,
     )  # fmt: skip
     save_baseline: Path | None = option(

@@ -111,7 +111,8 @@ class CompressRecipe(_ModuleRecipe):
     data: DataRecipe = group(DataRecipe, "Data")
     calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
     effort: Effort = option(
-        Effort.NORMAL, "How much is tried to choose ranges, where neither a rule nor a file is named.",
+        Effort.NORMAL,
+        "How much to try when choosing ranges; without effect beside --calibrator and --calibration.",
         essential=True,
     )  # fmt: skip
     float_patterns: tuple[str, ...] = option(

@@ -28,41 +28,41 @@ class Gate:
 
     min_sqnr: float | None = option(
         None,
-        "Least SQNR of every float output, by its worst part.",
+        "Minimum SQNR of every float output, by its worst part.",
         unit="dB",
         essential=True,
     )
     min_cosine: float | None = option(
-        None, "Least cosine of every float output, by its worst part.", low=-1, high=1
+        None, "Minimum cosine of every float output, by its worst part.", low=-1, high=1
     )
     max_relative_l2: float | None = option(
-        None, "Largest relative L2 error of every float output, by its worst part.", low=0
+        None, "Maximum relative L2 error of every float output, by its worst part.", low=0
     )
     max_error: float | None = option(
-        None, "Largest absolute difference of any element, in the output's unit.", low=0
+        None, "Maximum absolute difference of any element, in the output's unit.", low=0
     )
     min_top1_agreement: float | None = option(
-        None, "Least share of samples with the same class.", unit="percent", low=0, high=100
+        None, "Minimum share of samples with the same class.", unit="percent", low=0, high=100
     )
     min_topk_agreement: float | None = option(
         None,
-        "Least share of the k best classes that agree, on average over samples.",
+        "Minimum share of the k best classes that agree, on average over samples.",
         unit="percent", low=0, high=100,
     )  # fmt: skip
     max_top1_drop: float | None = option(
         None,
-        "Largest loss of top-1 against labels.",
+        "Maximum loss of top-1 accuracy against labels.",
         unit="percentage points",
         low=-100,
         high=100,
         essential=True,
     )
     min_agreement: float | None = option(
-        None, "Least figure of the task (--task, --judge): percent, or dB of --task restore.",
+        None, "Minimum figure of the task (--task, --judge): percent, or dB of --task restore.",
         essential=True,
     )  # fmt: skip
     max_metric_drop: float | None = option(
-        None, "Largest loss of every metric of yours, in its unit."
+        None, "Maximum loss of every metric of yours, in its unit."
     )
 
     def __post_init__(self) -> None:

@@ -79,7 +79,7 @@ def test_silence_is_broken_where_nothing_is_reported(capsys, clock) -> None:
     clock.now = 11.0
     lines._ended.wait = _one_round(lines)
     lines._break_silence()
-    assert capsys.readouterr().err == "at work, 11.0 s since export\n"
+    assert capsys.readouterr().err == "still working, 11.0 s since export\n"
 
 
 def _one_round(lines):
