@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from tools.mutate import PLACES, main, problems_of
+from tools.mutate import PLACES, copy_of_project, is_seen, problems_of
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place.file}: {place.text}")
+def title(place):
+    return f"{place.file}: {place.text}"
+
+
+@pytest.mark.parametrize("place", PLACES, ids=title)
 def test_the_place_is_there(place):
     assert problems_of(place) == []
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return copy_of_project(tmp_path_factory.mktemp("copy"))
+
+
 @pytest.mark.nightly
-def test_every_change_is_seen(capsys):
-    assert main([]) == 0, capsys.readouterr().out
+@pytest.mark.parametrize("place", PLACES, ids=title)
+def test_every_change_is_seen(project, place):
+    assert is_seen(place, project), place.replacement

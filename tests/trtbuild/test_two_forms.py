@@ -202,13 +202,14 @@ def test_a_mask_in_front_of_softmax(bench, hidden, mask):
     assert bench.build(proto, "--float", "Add", x=random(COUNT, 8), k=keys).form_db == built.form_db
 
 
-def test_a_mask_that_is_an_input_on_scores_of_convolutions(bench):
+@pytest.mark.parametrize("hidden", [-1e9, -np.inf])
+def test_a_mask_that_is_an_input_on_scores_of_convolutions(bench, hidden):
     proto = from_text(
         """g (float[N, 4, 6, 6] x, float[N, 1, 6, 6] mask) => (float[N, 4, 6, 6] y) {
           a = Conv (x, w0)  s = Add (a, mask)  q = Softmax <axis = -1> (s)  y = Conv (q, w1) }""",
         {"w0": (4, 4, 1, 1), "w1": (4, 4, 1, 1)},
     )
-    mask = np.where(random(COUNT, 1, 6, 6) > 1, -1e9, 0).astype(np.float32)
+    mask = np.where(random(COUNT, 1, 6, 6) > 1, hidden, 0).astype(np.float32)
     mask[..., 0] = 0
     built = bench.build(proto, x=random(COUNT, 4, 6, 6), mask=mask)
     assert "may be a mask" in reasons(built)["Add_s"]

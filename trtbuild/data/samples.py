@@ -343,12 +343,15 @@ def _joined(items: Sequence[tuple[Sample, dict[str, np.ndarray]]]) -> Batch:
 def load_feeds(sample: Sample) -> dict[str, np.ndarray]:
     """Load one sample, for a run of its own.
 
+    Minus infinity passes: that is what a mask, added in front of a Softmax, holds. In a tensor of INT8 it is
+    refused where ranges are counted.
+
     Raises:
         DataError: it cannot be loaded, or holds NaN or infinity.
     """
     arrays = sample.load()
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not (array < np.inf).all():
             kind = "NaN" if np.isnan(array).any() else "infinity"
             raise DataError(
                 f"the sample '{sample.name}' holds {kind} in the data for input '{name}'; "

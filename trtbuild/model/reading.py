@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import mmap
+import os
 from typing import TYPE_CHECKING
 
 import onnx
@@ -77,7 +78,7 @@ def read_model(path: Path) -> ir.Model:
 
 
 def _read_model(path: Path) -> ir.Model:
-    proto, repairs = _checked(path)
+    proto, path, repairs = _checked(path)
     if switched := switch_to_evaluation(proto, path):
         _log.warning("'%s': %s.", path, switched)
         repairs = (*repairs, switched)
@@ -101,24 +102,40 @@ def read_unchanged(path: Path) -> ir.Model:
         ModelError: as `read_model`.
     """
     with decoding(ModelError, f"cannot read '{path}'", "Export it again."):
-        proto, repairs = _checked(path)
+        proto, path, repairs = _checked(path)
         return _as_ir(proto, path, repairs)
 
 
-def _checked(path: Path) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The network, valid, and what had to be repaired for that."""
+def _checked(path: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
+    """The network, valid, the file beside which its weights lie, and what had to be repaired."""
     proto = _parse(path)
+    linked = any(file.is_symlink() for file in _weight_files(proto, path))
+    if linked:
+        path = _with_real_weights(proto, path)
     _check_opset(proto, path)
     _check_size_written_out(proto, path)  # before anything walks through the functions
     _check_weights(proto, path)
     _check_sizes(proto, path)
     aside = _set_aside_unknown(proto)
     repairs = tuple(repair(proto, path))
-    as_copy = repairs or aside or any(_untyped_outputs(proto))
+    as_copy = linked or repairs or aside or any(_untyped_outputs(proto))
     _check_valid(_for_checker(proto) if as_copy else str(path), path)
     for sentence in repairs:
         _log.warning("'%s': %s.", path, sentence)
-    return proto, repairs
+    return proto, path, repairs
+
+
+def _with_real_weights(proto: onnx.ModelProto, path: Path) -> Path:
+    """Let tensors name the files that links lead to, as in the cache of a model hub; return the real `path`.
+
+    Who maps weights takes no links, which may lead anywhere.
+    """
+    real = path.resolve()
+    for tensor in onnx.external_data_helper._get_all_tensors(proto):
+        for entry in tensor.external_data:
+            if entry.key == _EXTERNAL_KEY.decode():
+                entry.value = os.path.relpath((path.parent / entry.value).resolve(), real.parent)
+    return real
 
 
 def _check_sizes(proto: onnx.ModelProto, path: Path) -> None:
@@ -258,6 +275,10 @@ def weight_files(path: Path) -> tuple[Path, ...]:
             proto.ParseFromString(content[:])
     except (OSError, ValueError, DecodeError):  # said where the network is read
         return ()
+    return _weight_files(proto, path)
+
+
+def _weight_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
     names = {
         entry.value
         for tensor in onnx.external_data_helper._get_all_tensors(proto)
@@ -296,6 +317,11 @@ def _check_external_data(tensor: onnx.TensorProto, path: Path) -> None:
         raise ModelError(
             f"'{path}' keeps the weight '{tensor.name}' in '{data}', which does not exist; "
             "copy that file beside the model."
+        )
+    if path.parent.resolve() not in data.resolve().parents:
+        raise ModelError(
+            f"'{path}' keeps the weight '{tensor.name}' in '{data.resolve()}', outside its folder; copy that "
+            "file beside the model, and name it so in it."
         )
     wanted = _num_bytes(tensor)
     start, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))

@@ -260,6 +260,25 @@ def test_data_that_are_not_finite(bench, value, word):
     assert "[7]" in sentence
 
 
+def test_a_mask_of_minus_infinity_may_be_given_as_an_input(bench):
+    proto = from_text(
+        """g (float[N, 4, 8] x, float[N, 4, 4] mask) => (float[N, 4, 8] y) {
+          q = MatMul (x, w)  k = Transpose <perm=[0, 2, 1]> (x)  s = MatMul (q, k)
+          hidden = Add (s, mask)  p = Softmax <axis=-1> (hidden)  o = MatMul (p, x)  y = MatMul (o, v) }""",
+        {"w": (8, 8), "v": (8, 8)},
+    )
+    bench.give_model(proto)
+    random = np.random.default_rng(1)
+    hidden = (random.random((24, 4, 4)) < 0.3) & (np.eye(4) == 0)
+    mask = np.where(hidden, -np.inf, 0).astype(np.float32)
+    bench.give_data(x=random.standard_normal((24, 4, 8)).astype(np.float32), mask=mask)
+    done = bench.run("--min-sqnr", "15")
+    assert done.code == 0, done.err
+    mask[7, 0, 1] = np.inf
+    bench.give_data(x=random.standard_normal((24, 4, 8)).astype(np.float32), mask=mask)
+    assert "infinity in the data for input 'mask'" in bench.run().sentence
+
+
 @pytest.mark.parametrize(
     ("nodes", "word"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -10,7 +12,7 @@ import pytest
 from tests.models import NETWORKS
 from tests.networks.network import from_text
 from trtbuild import write_model
-from trtbuild.errors import OutputError
+from trtbuild.errors import ModelError, OutputError
 from trtbuild.model import (
     graph_digest,
     input_specs,
@@ -18,6 +20,7 @@ from trtbuild.model import (
     read_model,
     read_unchanged,
     static_batch,
+    weight_files,
     weights_digest,
     writing,
 )
@@ -145,3 +148,44 @@ def test_large_weights_go_beside_the_file(tmp_path, monkeypatch):
     assert again.stat().st_mtime_ns > (out / "big.onnx.data").stat().st_mtime_ns
     with pytest.raises(OutputError, match=r"cannot write '.*missing/big.onnx'"):
         write_model(model, tmp_path / "missing" / "big.onnx")
+
+
+def with_weights_apart(folder):
+    folder.mkdir(parents=True)
+    proto = onnx.load(NETWORKS["opset_13"].save(folder)[0])
+    path = folder / "net.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="net.bin", size_threshold=0)
+    return path
+
+
+def test_weights_behind_links_as_in_the_cache_of_a_hub(tmp_path):
+    plain, blobs = with_weights_apart(tmp_path / "plain"), tmp_path / "hub" / "blobs"
+    shown = tmp_path / "hub" / "snapshots" / "1"
+    for folder in (blobs, shown):
+        folder.mkdir(parents=True)
+    for name in ("net.onnx", "net.bin"):
+        shutil.copy(plain.with_name(name), blobs / f"digest of {name}")
+        (shown / name).symlink_to(f"../../blobs/digest of {name}")
+    for read in (read_model, read_unchanged):
+        wanted, found = read(plain), read(shown / "net.onnx")
+        assert weights_digest(found) == weights_digest(wanted)
+    assert set(weight_files(shown / "net.onnx")) == {shown / "net.bin"}
+
+
+@pytest.mark.parametrize("how", ["link", "path", "unsorted"])
+def test_weights_outside_the_folder_are_refused(tmp_path, how):
+    path = with_weights_apart(tmp_path / "net")
+    path.with_name("net.bin").rename(tmp_path / "net.bin")
+    if how == "link":
+        path.with_name("net.bin").symlink_to("../net.bin")
+    else:
+        proto = onnx.load(path, load_external_data=False)
+        for tensor in proto.graph.initializer:
+            tensor.external_data[0].value = "../net.bin"
+        if how == "unsorted":  # a network that is repaired
+            nodes = list(proto.graph.node)
+            del proto.graph.node[:]
+            proto.graph.node.extend(reversed(nodes))
+        path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match="outside its folder"):
+        read_model(path)
