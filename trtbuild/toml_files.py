@@ -26,7 +26,7 @@ def read_toml(path: Path, subject: str) -> dict[str, Any]:
     """Return the tables and values of a TOML file.
 
     Args:
-        path: the file, UTF-8.
+        path: the file, UTF-8, with a byte-order mark or without.
         subject: what the file is to the user, for the error ("preprocessing").
 
     Raises:
@@ -35,7 +35,7 @@ def read_toml(path: Path, subject: str) -> dict[str, Any]:
     with decoding(OptionError, f"cannot read the {subject} '{path}'"):
         text = content_of(path)
     with decoding(OptionError, f"the {subject} '{path}' is not TOML"):
-        content: dict[str, Any] = tomllib.loads(text.decode())
+        content: dict[str, Any] = tomllib.loads(text.decode("utf-8-sig"))
     return content
 
 

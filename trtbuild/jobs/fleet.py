@@ -23,6 +23,7 @@ from trtbuild.records import dumps, encode
 from trtbuild.result import ENGINE
 from trtbuild.runtime.ray_cluster import joined
 from trtbuild.toml_files import read_toml
+from trtbuild.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -131,9 +132,9 @@ def read_fleet(path: Path, output: Path) -> dict[str, EngineRecipe]:
     shared = read_table(EngineRecipe, table.get(_BUILD, {}), str(path), path.parent)
     found = {}
     for name, own in targets.items():
-        if not isinstance(own, dict) or name in ("", "..") or Path(name).name != name:
+        if not isinstance(own, dict) or not _names_folder(name):
             raise OptionError(
-                f"'{path}': [target.{name}] is no table, or its name no name of a folder."
+                f"'{path}': [target.{visible(name)}] is no table, or its name no name of a folder."
             )
         where = f"{path}, [target.{name}]"
         values = merge(shared, read_table(EngineRecipe, own, where, path.parent))
@@ -141,6 +142,11 @@ def read_fleet(path: Path, output: Path) -> dict[str, EngineRecipe]:
             raise OptionError(f"{where}: 'output' is the fleet's, given with -o; leave it out.")
         found[name] = make(EngineRecipe, merge(values, {"output": output / name}))
     return found
+
+
+def _names_folder(name: str) -> bool:
+    """Whether a folder of this name can be made, on all systems, and lies in no other place."""
+    return name.isprintable() and name not in ("", "..") and Path(name).name == name
 
 
 @in_one_tree()

@@ -43,7 +43,7 @@ class MeasureOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.min_rounds <= self.max_rounds:
             raise OptionError("latency needs 1 <= min_rounds <= max_rounds.")
-        if not (self.duration_ms > 0 and self.warmup_ms >= 0):
+        if not (0 < self.duration_ms < math.inf and 0 <= self.warmup_ms < math.inf):
             raise OptionError("latency needs a duration above 0 ms and a warm-up of at least 0 ms.")
         if self.runs_per_turn is not None and self.runs_per_turn < 1:
             raise OptionError("a turn needs at least 1 run.")

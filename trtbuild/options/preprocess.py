@@ -26,7 +26,6 @@ than uint8 are resized as float32.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +45,7 @@ ImageSize = int | tuple[int, int]
 
 _LONGEST_SIDE = 65_535  # pixels; the most that a JPEG has
 
+_LARGEST, _SMALLEST = 3.4e38, 1.2e-38  # of float32, in which pixels are computed
 _FILTERS = {name: name.upper() for name in ("bilinear", "bicubic", "nearest", "lanczos", "box")}
 _ADDED = frozenset({"interpolation", "letterbox", "pad", "input"})
 
@@ -120,8 +120,10 @@ class Preprocess:
         if self.letterbox and self.resize is None:
             raise OptionError("preprocessing: 'letterbox' needs 'resize', the size to fill.")
         numbers = (self.scale, *self.mean, *self.std, self.pad)
-        if not all(self.std) or not all(math.isfinite(number) for number in numbers):
-            raise OptionError("preprocessing: 'std' holds a zero, or a number is not finite.")
+        if min(map(abs, self.std)) < _SMALLEST or not all(abs(one) <= _LARGEST for one in numbers):
+            raise OptionError(
+                "preprocessing: 'std' holds a zero, or a number is none that float32 holds."
+            )
 
     def _check_count(self, name: str, count: int) -> None:
         channels = 1 if self.color == "GRAY" else 3

@@ -118,7 +118,7 @@ def test_targets_are_built_on_ray_at_the_same_time(folder, capsys, monkeypatch) 
         (BUILD.replace('verify_data = "others.npy"\n', "") + "[target.a]\n", "verify_data"),
         *(
             (BUILD + f"[target.{name}]\n", "no name of a folder")
-            for name in ("''", "'.'", "'..'", "'a/b'")
+            for name in ("''", "'.'", "'..'", "'a/b'", r'"a\u0000b"', r'"a\nb"')
         ),
         ("no toml", "is not TOML"),
     ],

@@ -165,6 +165,11 @@ def test_mistakes_in_a_file_name_file_key_and_what_was_meant(
     assert told in sentence
 
 
+def test_a_byte_order_mark_in_front_of_a_file_is_passed_over(tmp_path) -> None:
+    (tmp_path / "b.toml").write_bytes(b"\xef\xbb\xbfint8 = true\r\n")
+    assert read_toml(tmp_path / "b.toml", "recipe") == {"int8": True}
+
+
 def test_paths_are_relative_to_the_file_and_the_command_line_wins(
     files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,8 @@ def test_toml_and_overrides(tmp_path):
             "mean = [1, 2]",
             "std = 0",
             "std = inf",
+            "std = 1e-45",
+            "scale = 1e300",
         ),
         *("mean = 'a'", "resize = 0", "resize = [1, 2, 3]", "crop = 'x'", "sclae = 1", "not toml"),
         *("scale = nan", "mean = [nan, 0, 0]", "color = 3", "resize = -4", "resize = []"),

@@ -112,3 +112,10 @@ def test_the_end_is_told_once() -> None:
     measure(sessions, FEEDS, SHORT, progress=lambda _, done, total: told.append((done, total)))
     assert told.count((1, 1)) == 1
     assert told[-1] == (1, 1)
+
+
+@pytest.mark.parametrize("wrong", [np.inf, np.nan, -1.0])
+@pytest.mark.parametrize("name", ["duration_ms", "warmup_ms"])
+def test_no_time_to_measure(name, wrong):
+    with pytest.raises(OptionError, match="duration above 0"):
+        MeasureOptions(**{name: wrong})
