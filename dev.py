@@ -35,7 +35,8 @@ TESTED_TORCH = (
     "torch==2.13.0"  # the range is wider; a plain torch would bring gigabytes of the newest CUDA
 )
 DEMO = ["-m", "trtbuild", "demo", "-o", "out"]
-TESTS = ["-m", "pytest", "-q", "-n", "2"]
+# halves, not handfuls: what a module sets up is set up once
+TESTS = ["-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"]
 CHECKS = (
     ["-m", "ruff", "check", "."],
     ["-m", "ruff", "format", "--check", "."],
