@@ -33,6 +33,9 @@ def command(
 ) -> int:
     """Build every target of TARGETS, a TOML file, with one calibration.
 
+    The ranges are those of one rule, and limits are only judged: no search chooses ranges, or moves layers to
+    float to meet them. `trtbuild engine` does, for one target.
+
     Exit code 1 when a limit does not hold, 2 when a target is refused, 3 when one cannot be built here.
     """
     from trtbuild.jobs.fleet import build_fleet

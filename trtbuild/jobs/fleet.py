@@ -21,7 +21,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.recipes import CalibrateRecipe, CalibrationFiles, EngineRecipe
 from trtbuild.records import dumps, encode
 from trtbuild.result import ENGINE
-from trtbuild.runtime.ray_cluster import joined
+from trtbuild.runtime.ray_cluster import check_address, joined
 from trtbuild.toml_files import read_toml
 from trtbuild.visible import visible
 
@@ -168,11 +168,13 @@ def build_fleet(
         OptionError: the file is wrong, targets differ in network or data, or there are no data for
             verification.
         ModelError, DataError: the network or the data cannot be read.
-        MissingError: Ray is not there.
+        MissingError: Ray is not there, or nothing answers at its address.
     """
     recipes = read_fleet(path, output)
     first = next(iter(recipes.values()))
     _check_shared(path, recipes)
+    if ray is not None:
+        check_address(ray)  # before the calibration, which may take hours
     make_directory(output)
     calibration = _calibrated(first, output, progress) if first.int8 else None
     if calibration is not None:

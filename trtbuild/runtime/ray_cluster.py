@@ -6,6 +6,7 @@ A thin layer: what is sent must be pickled, and files must be readable under the
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trtbuild.errors import MissingError, TrtbuildError
@@ -13,9 +14,12 @@ from trtbuild.errors import MissingError, TrtbuildError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Cluster", "joined"]
+__all__ = ["Cluster", "check_address", "joined"]
 
 _T = TypeVar("_T")
+
+# How long an address may take to answer at all; Ray itself asks it for minutes.
+_ANSWERS_WITHIN_S = 5.0
 
 # A task whose worker was killed is tried again so often.
 _RETRIES = 3
@@ -62,6 +66,36 @@ class Cluster:
                 raise MissingError(f"the Ray cluster lost a worker: {error}") from error
 
 
+def check_address(address: str | None) -> None:
+    """Do nothing, unless Ray is not there or nothing answers at HOST:PORT; other addresses Ray looks up.
+
+    Args:
+        address: as `joined` takes it.
+
+    Raises:
+        MissingError: so it is; within seconds.
+    """
+    _ray()
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise MissingError(
+            f"the Ray cluster '{address}' cannot be reached: {error}. Give the address that `ray start "
+            "--head` has printed, or leave it out for a cluster that is started here."
+        ) from error
+
+
+def _ray() -> Any:
+    try:
+        import ray.util  # any folder of the name would do for `import ray`
+    except ImportError as error:
+        raise MissingError("--ray needs Ray: pip install 'trtbuild[ray]'.") from error
+    return ray
+
+
 @contextlib.contextmanager
 def joined(address: str | None) -> Iterator[Cluster]:
     """Join a cluster for the block; one that was joined before is left alone.
@@ -72,15 +106,14 @@ def joined(address: str | None) -> Iterator[Cluster]:
     Raises:
         MissingError: Ray is not installed, or the cluster cannot be reached.
     """
-    try:
-        import ray.util  # any folder of the name would do for `import ray`
-    except ImportError as error:
-        raise MissingError("--ray needs Ray: pip install 'trtbuild[ray]'.") from error
+    check_address(address)
+    ray = _ray()
     before = ray.is_initialized()
     try:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise MissingError(f"the Ray cluster '{address}' cannot be reached: {error}.") from error
+        reason = str(error).rstrip(". ")
+        raise MissingError(f"the Ray cluster '{address}' cannot be reached: {reason}.") from error
     try:
         yield Cluster(ray)
     finally:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import jsonschema
@@ -105,6 +106,17 @@ def test_targets_are_built_on_ray_at_the_same_time(folder, capsys, monkeypatch) 
         ray.shutdown()
     for one, other in zip(alone, together, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_an_address_where_no_cluster_answers_is_said_before_the_calibration(folder, capsys) -> None:
+    pytest.importorskip("ray.util", reason="needs Ray")
+    with socket.socket() as free:  # a port that is taken, and not listened at
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        done = fleet(capsys, folder, BUILD + TARGETS, "--ray", address)
+    assert done.code == MissingError("").exit_code
+    assert f"the Ray cluster '{address}' cannot be reached" in done.err
+    assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize(
