@@ -27,7 +27,8 @@ class TuneOptions:
         6, "How many tensors may get a range of their own.", flag="--search-tensors", low=0
     )
     max_float_percent: float = option(
-        50.0, "Most of the work that may fall back to float; a budget that needs more is not met.",
+        50.0,
+        "Most of the multiply-accumulates that may fall back to float; a budget that needs more is not met.",
         flag="--max-float", unit="percent", low=0, high=100,
     )  # fmt: skip
     max_seconds: float | None = option(

@@ -271,8 +271,8 @@ def _explained(artifact: Artifact, floats: Sequence[str]) -> Artifact:
 
 def _how_near(num_groups: int, max_float_percent: float) -> str:
     return (
-        f"not met with the {num_groups} most useful groups in float, which is {max_float_percent:g} %"
-        " of the work"
+        f"not met with the {num_groups} most useful groups in float, as far as {max_float_percent:g} % of the"
+        " multiply-accumulates go (--max-float)"
     )
 
 
