@@ -38,6 +38,7 @@ from trtbuild.jobs.prequantized import prequantized_build, with_gaps_filled
 from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
 from trtbuild.jobs.speed import Speed, open_fp16, take_times
 from trtbuild.jobs.targets import engine_request
+from trtbuild.jobs.zeros import with_cost_of_zeros
 from trtbuild.model import (
     input_specs,
     static_batch,
@@ -171,6 +172,7 @@ def _built(
     found = _measured(chosen, artifact, plan, recipe, output, progress)
     engines, few = found.engines, found.few
     artifact, comparisons = with_stages(artifact, found.comparisons, found.speed.samples)
+    artifact = with_cost_of_zeros(artifact, few, progress)
     layers = find_fault(artifact, comparisons, few, progress)
     result = EngineResult(
         artifact=artifact,

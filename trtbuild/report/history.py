@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.report.model import Line, Section, Table, names, numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from trtbuild.artifact import Record
 
@@ -18,6 +18,7 @@ _NUM_SHOWN = 5
 
 def stages_section(history: Iterable[Record]) -> Section:
     """Return what each step from the loaded module on costs; empty where the network came from no module."""
+    history = tuple(history)
     rows = [row for one in history if one.stage == "stages" for row in one.details["rows"]]
     table = Table(
         (*names("stage"), *numbers("top-1", "lost", "SQNR, dB"), *names("task"),
@@ -37,7 +38,23 @@ def stages_section(history: Iterable[Record]) -> Section:
         ),
         "figures count from the module as it was loaded",
     )  # fmt: skip
-    return Section("Stages", (table,) if rows else ())
+    return Section("Stages", (*((table,) if rows else ()), *_zeros(history)))
+
+
+def _zeros(history: Iterable[Record]) -> Iterator[Table]:
+    """What the 2:4 zeros of each layer cost."""
+    for record in history:
+        if record.stage == "zeros":
+            yield Table(
+                (*names("2:4 in"), *numbers("SQNR alone, dB", "gained without, dB")),
+                tuple(
+                    (row["node"], f"{row['alone_sqnr_db']:.1f}", f"{row['gained_db']:+.2f}")
+                    for row in record.details["rows"]
+                ),
+                "what the zeros of each layer do to the outputs, in float and to first order: with those of"
+                " this layer alone, and what all of them together would gain without them",
+                num_shown=_NUM_SHOWN,
+            )
 
 
 def ranges_section(history: Iterable[Record], *, changed: bool = False) -> Section:

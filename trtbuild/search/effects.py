@@ -24,7 +24,7 @@ from trtbuild.errors import ModelError
 from trtbuild.gradients import backward_network, differentiable_outputs
 from trtbuild.gradients.writer import Writer
 from trtbuild.model.edits import tapped
-from trtbuild.model.qdq import activation_pairs
+from trtbuild.model.qdq import activation_pairs, quantized_nodes
 from trtbuild.model.traversal import values_by_name
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.onnxruntime import Execution, open_session
@@ -34,7 +34,7 @@ from trtbuild.verification.metrics import decibels
 from trtbuild.verification.side_branches import own_output, side_branches
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -68,6 +68,7 @@ def output_effects(
     quantized: ir.Model,
     batches: Sequence[LabelledBatch],
     progress: Progress = silent,
+    layers: Callable[[ir.Model], Iterable[ir.Node]] = quantized_nodes,
 ) -> Effects:
     """Return the effect of every quantized layer and activation of `quantized` on the outputs.
 
@@ -75,32 +76,33 @@ def output_effects(
 
     Args:
         reference: the float network that `quantized` was made of.
-        quantized: with Q/DQ.
+        quantized: with Q/DQ, or with other weights.
         batches: the first few are used.
         progress: told of every run.
+        layers: from `quantized` to those of its nodes that are asked about.
 
     Raises:
         ModelError: the two have no layer in common.
     """
-    taps = side_branches(reference, quantized, own_output)
+    taps = side_branches(reference, quantized, own_output, layers)
     ends = differentiable_outputs(reference)
     tensors = [*(tap.reference for tap in taps.taps), *taps.activations.values()]
     try:
         backward = backward_network(reference, tensors, ends)
-        model, products = _with_products(backward, quantized)
+        model, products = _with_products(backward, quantized, layers)
         samples = _sampled(model, backward, reference, batches[:_SAMPLES], progress)
     except ModelError as error:
         _log.debug("no effects on the outputs are known: %s", error)
         return Effects({}, {})
-    layers = {tap.node: samples[name] for tap in taps.taps if (name := products.get(tap.node))}
-    total = np.sum(list(layers.values()), axis=0)
+    by_layer = {tap.node: samples[name] for tap in taps.taps if (name := products.get(tap.node))}
+    total = np.sum(list(by_layer.values()), axis=0)
     activations = {
         tensor: samples[name]
         for tensor in taps.activations
         if (name := products.get(_of_tensor(tensor)))
     }
     return Effects(
-        {name: _effect(found, total) for name, found in layers.items()},
+        {name: _effect(found, total) for name, found in by_layer.items()},
         {name: _effect(found, total) for name, found in activations.items()},
     )
 
@@ -110,9 +112,11 @@ def _effect(found: np.ndarray, total: np.ndarray) -> Effect:
     return Effect(decibels(1.0, float(np.mean(found**2))), decibels(float(np.mean(total**2)), rest))
 
 
-def _with_products(backward: Backward, quantized: ir.Model) -> tuple[ir.Model, dict[str, str]]:
+def _with_products(
+    backward: Backward, quantized: ir.Model, layers: Callable[[ir.Model], Iterable[ir.Node]]
+) -> tuple[ir.Model, dict[str, str]]:
     """Return the backward network with g . dx as its outputs, and their names by layer and activation."""
-    taps = side_branches(backward.model, quantized, own_output)
+    taps = side_branches(backward.model, quantized, own_output, layers)
     model, pairs = taps.reference, activation_pairs(quantized)
     values = values_by_name(model.graph)
     write = Writer(model)

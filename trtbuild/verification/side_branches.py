@@ -26,7 +26,7 @@ from trtbuild.model.qdq import (
 from trtbuild.model.traversal import has_bodies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["Tap", "Taps", "own_output", "side_branches"]
 
@@ -80,20 +80,22 @@ def side_branches(
     reference: ir.Model,
     quantized: ir.Model,
     measured: Callable[[ir.Value], ir.Value] = behind_activation,
+    layers: Callable[[ir.Model], Iterable[ir.Node]] = quantized_nodes,
 ) -> Taps:
     """Graft every quantized layer of `quantized` onto a copy of `reference`.
 
     Args:
         reference: the float network that `quantized` was made of.
-        quantized: with Q/DQ.
+        quantized: with Q/DQ, or with other weights.
         measured: from a layer's output to the tensor that is compared.
+        layers: from `quantized` to those of its nodes that are grafted.
 
     Raises:
         ModelError: no quantized layer of the one is found in the other.
     """
     combined, quantized = reference.clone(), quantized.clone()
     graft = _Graft(combined, float_twins(quantized, combined), measured)
-    taps = [tap for node in quantized_nodes(quantized) if (tap := graft.tap(node)) is not None]
+    taps = [tap for node in layers(quantized) if (tap := graft.tap(node)) is not None]
     if not taps:
         raise ModelError(
             "no layer that reads Q/DQ has a layer of the same name in the float network. Give the"
