@@ -111,4 +111,7 @@ class CalibrateOptions:
                 "the options out."
             )
         if self.until_stable is not None and not 0 < self.until_stable < 1:
-            raise OptionError("--until-stable is a share between 0 and 100 %, for example 1%.")
+            raise OptionError(
+                f"--until-stable is a share between 0 and 100 %, for example 1% or 0.01, and not "
+                f"{100 * self.until_stable:g} %; a number without % is a fraction."
+            )

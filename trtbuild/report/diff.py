@@ -56,6 +56,8 @@ def _notes(found: EngineDiff) -> Iterator[Line]:
     for letter, side in (("A", found.first), ("B", found.second)):
         if side.unknown:
             yield Line(f"note: of {letter}, {side.unknown}", Tone.NOTE)
+    if not found.nodes and found.only_first and found.only_second:
+        yield Line("note: no node is in both; A and B seem to be of two models", Tone.BAD)
 
 
 def _cards(found: EngineDiff) -> Iterator[Card]:
