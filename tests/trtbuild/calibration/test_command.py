@@ -135,6 +135,12 @@ def test_until_stable_stops_early(tmp_path, capsys) -> None:
     assert kept["provenance"]["num_samples"] == "64"
 
 
+def test_a_number_of_percent_without_its_sign_is_told_from_a_share(given, tmp_path, capsys) -> None:
+    code, _, error = called(capsys, *given, "--until-stable", "5", "-o", tmp_path / "f")
+    assert code == 2
+    assert "and not 500 %; a number without % is a fraction" in error
+
+
 def test_until_stable_names_the_tensors_that_do_not_agree(given, whole, tmp_path, capsys) -> None:
     code, out, error = called(
         capsys, *given, "--until-stable", "0.5%", "-o", tmp_path / "f", "--json"

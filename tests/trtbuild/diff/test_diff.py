@@ -165,6 +165,15 @@ def test_a_layer_that_is_gone_does_not_give_its_name_to_the_next(tmp_path, capsy
     assert changes(found) == {"MatMul_2": ["computation"]}
 
 
+def test_networks_without_a_node_in_common_are_said_to_be_two_models(
+    network, tmp_path, capsys
+) -> None:
+    other = chain(tmp_path / "b.onnx", [np.eye(4, dtype=np.float32)])
+    done = trtbuild(capsys, "diff", network, other)
+    assert done.code == 1
+    assert "A and B seem to be of two models" in done.out
+
+
 def test_two_builds_are_compared_with_their_figures(tmp_path, capsys) -> None:
     write_model(float_network(), tmp_path / "small.onnx")
     np.save(tmp_path / "images.npy", images(3, 32))
