@@ -46,6 +46,8 @@ class Target:
         group_multiple: channels of a group, in and out, must be a multiple of this for INT8.
         depthwise: whether a group of one channel runs in INT8 whatever `group_multiple` says.
         average_pool_windows: (size, stride) of the windows of AveragePool that run in INT8; None for all.
+        global_average: whether GlobalAveragePool computes in INT8; where not, it reads that and averages in
+            float.
         fewest_outputs: a Gemm or MatMul of fewer outputs is cheaper in float.
         one_pair_for_pool: whether all readers of a MaxPool that is read in INT8 and in float get one Q/DQ
             pair, lest it run twice.
@@ -59,6 +61,7 @@ class Target:
     group_multiple: int = 1
     depthwise: bool = True
     average_pool_windows: frozenset[tuple[int, int]] | None = None
+    global_average: bool = True
     fewest_outputs: int = 1
     one_pair_for_pool: bool = False
     attention: Attention | None = None
@@ -87,6 +90,7 @@ FOR_RTX = Target(
     group_multiple=4,  # [measured]: other groups are padded to it, with zeros that the plan holds
     depthwise=False,
     average_pool_windows=frozenset({(3, 1)}),  # [measured], of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1
+    global_average=False,  # [measured]
     fewest_outputs=3,  # [measured]: one or two outputs cost kernels more than in float
     one_pair_for_pool=True,  # [measured]
     attention=Attention(512, frozenset({16, 32, 64})),  # [measured], of 8 to 256

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from trtbuild.target import Target
 
-__all__ = ["why_layer_is_float", "why_pool_is_float"]
+__all__ = ["pool_reason", "why_layer_is_float", "why_pool_is_float"]
 
 
 def why_layer_is_float(node: ir.Node, target: Target) -> str | None:
@@ -43,6 +43,13 @@ def why_pool_is_float(node: ir.Node, target: Target) -> str | None:
     window = "x".join(map(str, sizes))
     step = "x".join(map(str, strides))
     return _said(target, f"an average over {window} with stride {step} runs in float")
+
+
+def pool_reason(node: ir.Node, target: Target) -> str:
+    """Return why an averaging pool between INT8 layers reads through Q/DQ."""
+    if node.op_type == "GlobalAveragePool" and not target.global_average:
+        return f"target {target.name}: reads the INT8 values between INT8 layers, and averages in float"
+    return "pooling between INT8 layers"
 
 
 def _said(target: Target, why: str | None) -> str | None:

@@ -38,7 +38,7 @@ from trtbuild.plan import GRAPH_OUTPUT, Consumer, Decision, Group, GroupKind, Pl
 from trtbuild.quantization.attention import attention_blocks, why_attention_is_float
 from trtbuild.quantization.fragile import fragile_reader
 from trtbuild.quantization.selection import no_int8_form
-from trtbuild.quantization.target_rules import why_layer_is_float, why_pool_is_float
+from trtbuild.quantization.target_rules import pool_reason, why_layer_is_float, why_pool_is_float
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -218,7 +218,7 @@ def _add_pools(model: ir.Model, choice: _Choice, target: Target) -> None:
         if _reaches_quantized(node.outputs[0], choice.consumers) and _comes_from_quantized(
             node.inputs[0], choice
         ):
-            inputs, reason = {0: node.inputs[0]}, "pooling between INT8 layers"
+            inputs, reason = {0: node.inputs[0]}, pool_reason(node, target)
             choice.make(node, GroupKind.POOL, inputs, reason, why_pool_is_float(node, target))
 
 

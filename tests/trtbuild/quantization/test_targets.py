@@ -16,6 +16,7 @@ from trtbuild.model import name_nodes
 from trtbuild.model.inference import infer_model
 from trtbuild.plan import Consumer, GroupKind, PlacementRequest
 from trtbuild.quantization import insert_qdq, place, portable_form, watched_tensors
+from trtbuild.quantization.alone import layers_alone
 from trtbuild.target import COMMON, TARGETS, installed_target
 
 if TYPE_CHECKING:
@@ -279,3 +280,37 @@ def test_what_is_installed_is_the_default(monkeypatch: pytest.MonkeyPatch) -> No
     model = network(GROUPED.replace("GROUPS", "12"), first=(12, 12, 1, 1), w=(12, 1, 3, 3))
     assert len(place(model).weights) == 1
     assert len(place(model, PlacementRequest(target=COMMON)).weights) == 2
+
+
+def test_layers_alone_between_layers_in_float() -> None:
+    text = """g (float[1, 8, 8, 8] x) => (float[1, 8, 8, 8] y) {
+        a = Conv <kernel_shape = [1, 1]> (x, w)
+        b = Conv <group = 8, pads = [1, 1, 1, 1]> (a, d) c = Relu(b)
+        e = Conv <kernel_shape = [1, 1]> (c, w) f = Relu(e)
+        g = Conv <group = 8, pads = [1, 1, 1, 1]> (f, d)
+        h = Conv <kernel_shape = [1, 1]> (g, w) i = Sigmoid(h)
+        j = Conv <kernel_shape = [1, 1]> (i, w) k = Add(j, f)
+        l = Conv <group = 8, pads = [1, 1, 1, 1]> (k, d)
+        y = Conv <kernel_shape = [1, 1]> (l, w) }"""
+    model = network(text, w=(8, 8, 1, 1), d=(8, 1, 3, 3))
+    name = {node.outputs[0].name: node.name for node in model.graph}
+    alone = {
+        target: layers_alone(
+            model, place(model, PlacementRequest(target=TARGETS[target])).decisions
+        )
+        for target in ("rtx", "tensorrt-10")
+    }
+    # 'a' reads the input, 'h' and 'j' are next to each other; with depthwise ones in INT8 none is alone
+    assert alone == {"rtx": (name["e"], name["y"]), "tensorrt-10": ()}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_averages_in_float_says_so(target: str) -> None:
+    model = network(
+        """g (float[1, 4, 8, 8] x) => (float[1, 4, 1, 1] y) {
+            a = Conv(x, w) b = GlobalAveragePool(a) y = Conv(b, w) }""",
+        w=(4, 4, 1, 1),
+    )
+    pool = group(place(model, PlacementRequest(target=TARGETS[target])), "GlobalAveragePool")
+    assert pool.int8
+    assert ("averages in float" in pool.reason) == (target == "rtx")

@@ -146,7 +146,9 @@ class TensorRTBackend:
             not_opened = _why_not_opened(tensorrt, options)
             layers, verdict = self._look_into(built.file, precision, request, not_opened)
             engine = _write(tensorrt, request, precision, profiles, built, layers, verdict)
-        told = notes(tensorrt, options, int8=int8, fp16=request.fp16) if tensorrt.is_rtx else ()
+        told = (
+            notes(tensorrt, options, request.artifact, fp16=request.fp16) if tensorrt.is_rtx else ()
+        )
         if options.sparse:
             sparsity = sparsity_of(precision.model, built.log.texts("INFO"), layers)
             told = (*told, str(sparsity))

@@ -237,6 +237,8 @@ def advice_on_death(how: str, *, fp16: bool = True) -> str:
     """
     if "SIGKILL" in how:
         return "The system ends processes like that when memory is short: free some, or build elsewhere."
+    if "exit code" in how:
+        return "Its Python did not run to its end: `trtbuild doctor` says what is missing or does not fit."
     half = "" if fp16 else "`trtbuild engine --fp16`, "
     return (
         f"That is a fault in NVIDIA's library. Try {half}another opset or exporter (an Attention written as "

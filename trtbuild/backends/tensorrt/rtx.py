@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import options_of
 from trtbuild.options.tensorrt import TensorRTOptions
+from trtbuild.quantization.alone import layers_alone
 from trtbuild.runtime.cuda import cuda_driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trtbuild.artifact import Artifact
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["capabilities", "check_rtx", "notes", "set_capabilities", "why_not_opened"]
@@ -130,14 +132,33 @@ def why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:
 
 
 def notes(
-    tensorrt: TensorRT, options: TensorRTOptions, *, int8: bool, fp16: bool
+    tensorrt: TensorRT, options: TensorRTOptions, artifact: Artifact, *, fp16: bool
 ) -> tuple[str, ...]:
-    """Return what a user should know of a plan: the GPUs that it is for, and advice on FP16."""
+    """Return what a user should know of a plan.
+
+    Which are the GPUs that it is for, advice on FP16, and how many layers in INT8 cost kernels of their own:
+    its compiler rounds the input of each such layer by one kernel and rescales the result by another, where
+    float takes one for all (measured; between layers in INT8 one kernel does both).
+
+    Args:
+        tensorrt: the installed version.
+        options: of the build.
+        artifact: what was built; in float where it has no decisions.
+        fp16: whether what is not INT8 runs in FP16.
+    """
     gpus = ", ".join(capabilities(tensorrt, options))
     chosen = "" if options.compute_capabilities else "; --compute-capability chooses others"
     found = [f"the plan is for RTX GPUs of compute capability {gpus}{chosen}"]
-    if int8 and not fp16:
+    if artifact.quantized is None:
+        return tuple(found)
+    if not fp16:
         found.append(
             "what is not INT8 stays FP32 in the plan; --fp16 is the usual company on RTX GPUs"
+        )
+    if alone := layers_alone(artifact.model, artifact.decisions):
+        found.append(
+            f"layers in INT8 that stand between layers in float: {len(alone)}; each takes three kernels "
+            "(round, compute, rescale) for one in float. On a machine with such a GPU, time the plan "
+            "against one of --fp16 alone by `trtbuild bench --against`"
         )
     return tuple(found)
