@@ -194,7 +194,9 @@ def is_interrupted(world: World) -> list[str]:
             asked.append(True)
             os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.getsignal(signal.SIGINT)
+    # a shell lets what it starts in the background ignore Ctrl-C, and processes inherit that
+    before = signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
     request = networks.request(networks.calibrated(), None, quantization="explicit")
     try:
         TensorRTBackend(product=world.product).build(showing(request, interrupt))
