@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx.parser
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 
 from calibrators import Calibration, TensorRange
@@ -18,6 +19,7 @@ from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.target import FOR_RTX
 
 WRITTEN_OUT = {"Transpose": 1, "MatMul": 2, "Mul": 1, "Softmax": 1}
+ZEROS = {"ReduceMax": 1, "LessOrEqual": 1, "Where": 1}  # for queries that see no key
 SHARED = {"Unsqueeze": 2, "Expand": 2, "Reshape": 2}
 
 
@@ -52,9 +54,9 @@ def reference(feeds, *, scale=0.25, hidden=None):
         ({}, {}),
         ({"attributes": "scale = 0.5"}, {}),
         ({"attributes": "is_causal = 1"}, {"Add": 1}),
-        ({"mask": "float[4, 5]"}, {"Add": 1}),
+        ({"mask": "float[4, 5]"}, {"Add": 1, **ZEROS}),
         ({"mask": "bool[1, 1, 4, 5]"}, {"Add": 1}),
-        ({"mask": "float[4, 5]", "attributes": "is_causal = 1"}, {"Add": 2}),
+        ({"mask": "float[4, 5]", "attributes": "is_causal = 1"}, {"Add": 3, **ZEROS}),
         ({"heads": 1}, SHARED),
         (
             {"keys": "n", "attributes": "is_causal = 1"},
@@ -101,6 +103,35 @@ def test_it_answers_as_the_standard_says():
     found = open_session(result).run(feeds)["y"]
     # sums of 16 and 5 products of about 1, each rounded to 2**-24 of it
     np.testing.assert_allclose(found, reference(feeds, scale=0.5, hidden=hidden), atol=2e-5)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("kind", ["bool", "float", "constant"])
+def test_a_query_that_sees_no_key_gets_zeros(kind, causal):
+    """As the standard says; the first one sees none, with `causal` the second one either."""
+    sees = np.array([[0] * 5, [0, 0, 1, 1, 1], [1, 0, 1, 0, 0], [1] * 5], bool)
+    declared = {"bool": ", bool[4, 5] m", "float": ", float[4, 5] m", "constant": ""}[kind]
+    constant = f"<bool[4, 5] m = {{{', '.join(str(int(one)) for one in sees.flat)}}}>"
+    text = f"""<ir_version: 11, opset_import: ["" : 23]>
+        net (float[b, 2, 4, 16] q, float[b, 2, 5, 16] k, float[b, 2, 5, 16] v{declared})
+            => (float[b, 2, 4, 16] y) {constant if kind == "constant" else ""} {{
+            y = Attention <is_causal = {causal}> (q, k, v, m) }}"""
+    result = optimize(ir.from_proto(onnx.parser.parse_model(text)))
+    assert ops(result)["MatMul"] == 2
+    rng = np.random.default_rng(0)
+    sizes = {"q": (3, 2, 4, 16), "k": (3, 2, 5, 16), "v": (3, 2, 5, 16)}
+    feeds = {name: rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
+    if kind != "constant":
+        feeds["m"] = sees if kind == "bool" else np.where(sees, 0, -np.inf).astype(np.float32)
+    content = ir.to_proto(result.model).SerializeToString()
+    (found,) = ort.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, feeds)
+    seen = sees & np.tri(4, 5, dtype=bool) if causal else sees
+    blind = ~seen.any(1)
+    assert blind.sum() == 1 + causal
+    assert not found[:, :, blind].any()
+    # sums of 16 and 5 products of about 1, each rounded to 2**-24 of it
+    wanted = reference(feeds, hidden=~seen & ~blind[:, None])
+    np.testing.assert_allclose(found[:, :, ~blind], wanted[:, :, ~blind], atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trtbuild.model.attributes import attribute, input_at
+from trtbuild.model.constants import array, is_constant
 from trtbuild.model.shapes import dims
 from trtbuild.model.traversal import label
 from trtbuild.passes.declined import Declined
@@ -32,7 +33,8 @@ class WriteOutAttention(Pass):
         head is known; the mask is as long as K; no past, soft cap or type of its own for Softmax; nobody
         reads a further output.
     Effect: ``MatMul(Softmax(scale Q K^T + mask), V)``; heads of K and V that several heads of Q share are
-        repeated, and what causal queries do not see is computed where a length is not known.
+        repeated, and what causal queries do not see is computed where a length is not known. A query that
+        sees no key gets zeros, behind the products, so that these stay the ones that compilers know.
     Source: ONNX, operator Attention, version 23.
     """
 
@@ -50,17 +52,20 @@ class WriteOutAttention(Pass):
         turned = edit.add("Transpose", [key], {"perm": [0, 1, 3, 2]}, before=node)
         scores = edit.add("MatMul", [query, turned], before=node)
         scores = edit.add("Mul", [scores, number], before=node, like=scores)
-        for addend in _addends(node, query, key, edit):
+        addends = _addends(node, query, key, edit)
+        for addend in addends:
             scores = edit.add("Add", [scores, addend], before=node, like=scores)
         weights = edit.add("Softmax", [scores], {"axis": -1}, before=node, like=scores)
-        result = edit.add("MatMul", [weights, value], before=node)
-        name = node.name
+        product = edit.add("MatMul", [weights, value], before=node)
+        result = product
+        if _may_hide_all(node, query):
+            result = _zero_where_all_is_hidden(node, product, addends, edit)
         if heads.side_by_side:
-            product = result.producer()
-            assert product is not None
-            product.name, name = node.name, None
             turned = edit.add("Transpose", [result], {"perm": [0, 2, 1, 3]}, before=node)
             result = _reshaped(turned, (0, 0, -1), node, edit)
+        maker, name = product.producer(), node.name
+        if result is not product and maker is not None:
+            maker.name, name = node.name, None
         edit.replace(node, result, name=name)
         return f"is written out, with heads of {heads.sizes[0]}"
 
@@ -158,15 +163,15 @@ def _require_known_mask(node: ir.Node) -> None:
 
 
 def _addends(node: ir.Node, query: ir.Value, key: ir.Value, edit: Editor) -> list[ir.Value]:
-    """Return what is added to the scores: minus infinity where a query does not see a key."""
+    """Return what is added to the scores: minus infinity, or nearly, where a query does not see a key."""
     found, mask = [], input_at(node, 3)
-    far, none = (_as_type_of(query, number) for number in (-math.inf, 0.0))
     if attribute(node, "is_causal", 0):
-        found.append(_unseen(node, (query, key), far, edit))
+        found.append(_unseen(node, (query, key), _as_type_of(query, -math.inf), edit))
     if mask is not None and mask.dtype == ir.DataType.BOOL:
+        # the least number: no NaN comes of a query that sees nothing
         sees, hides = (
             edit.constant(one, near=node, hint=f"{label(node)}_{hint}")
-            for one, hint in ((none, "sees"), (far, "hides"))
+            for one, hint in ((_as_type_of(query, 0.0), "sees"), (_least(query), "hides"))
         )
         mask = edit.add("Where", [mask, sees, hides], before=node)
     return [*found, mask] if mask is not None else found
@@ -188,3 +193,45 @@ def _unseen(
     everywhere = edit.add("ConstantOfShape", [shape], {"value": value}, before=node)
     first = edit.constant(np.array(1, np.int64), near=node, hint=f"{hint}_first")
     return edit.add("Trilu", [everywhere, first], {"upper": 1}, before=node)
+
+
+def _least(value: ir.Value) -> np.ndarray:
+    """The least finite number of the type of `value`."""
+    assert value.dtype is not None
+    return np.asarray(value.dtype.min, value.dtype.numpy())
+
+
+def _may_hide_all(node: ir.Node, query: ir.Value) -> bool:
+    """Whether a query may see no key: the mask is not known, or does that."""
+    mask = input_at(node, 3)
+    if mask is None:
+        return False
+    content = array(mask) if is_constant(mask) else None
+    if content is None:
+        return True
+    seen = content if content.dtype.kind == "b" else content > -math.inf
+    if attribute(node, "is_causal", 0):
+        *_, queries, _ = dims(query) or (None, None)
+        if not isinstance(queries, int):
+            return True
+        seen = seen & np.tri(queries, seen.shape[-1], dtype=bool)
+    return not seen.any(-1).all()
+
+
+def _zero_where_all_is_hidden(
+    node: ir.Node, product: ir.Value, addends: list[ir.Value], edit: Editor
+) -> ir.Value:
+    """Return `product` with zeros for the queries that see no key, as the standard has it."""
+    total, *others = addends
+    for other in others:
+        total = edit.add("Add", [total, other], before=node)
+    mask = input_at(node, 3)
+    assert mask is not None
+    hides = _least(product) if mask.dtype == ir.DataType.BOOL else _as_type_of(product, -math.inf)
+    limit, zero = (
+        edit.constant(one, near=node, hint=f"{label(node)}_{hint}")
+        for one, hint in ((hides, "nothing"), (_as_type_of(product, 0.0), "zero"))
+    )
+    largest = edit.add("ReduceMax", [total, _integers((-1,), node, edit)], before=node)
+    blind = edit.add("LessOrEqual", [largest, limit], before=node)
+    return edit.add("Where", [blind, zero, product], before=node, like=product)
