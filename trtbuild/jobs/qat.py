@@ -75,7 +75,7 @@ def qat(recipe: QatRecipe, progress: Progress = silent) -> QatOutcome:
     """
     inputs = with_axes(recipe.inputs, recipe.dynamic)
     reads = (*named_inputs(the_checkpoint=recipe.source.weights), *data_inputs(recipe.data))
-    name = recipe.source.target.rpartition(":")[2].replace(".", "_")
+    name = recipe.source.name.rpartition(":")[2].replace(".", "_")
     files = recipe.output / f"{name}.loaded.onnx", recipe.output / f"{name}.qat.onnx"
     check_paths(reads, list(files), folder=recipe.output)
     from trtbuild.pytorch import export_onnx, load_module

@@ -249,10 +249,15 @@ def _dynamic_shapes(inputs: BoundInputs, dim: Any = None) -> dict[str, Any] | No
 
 
 def _shapes_with(inputs: BoundInputs, dims: dict[str, Any]) -> dict[str, Any]:
-    return {
+    shapes = {
         str(spec.name): {axis: dims[name] for axis, name in spec.dynamic.items()} or None
         for spec in inputs.specs
     }
+    if not inputs.collected:
+        return shapes
+    named = {name: one for name, one in shapes.items() if name in inputs.parameters}
+    rest = tuple(one for name, one in shapes.items() if name not in inputs.parameters)
+    return {**named, inputs.collected: rest}
 
 
 def _cause(error: BaseException) -> str:

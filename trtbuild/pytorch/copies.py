@@ -9,6 +9,7 @@ of ordinary rounding differ by more than 1e-3.
 from __future__ import annotations
 
 import copy
+import types
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +39,7 @@ __all__ = [
     "relative_difference",
     "share_again",
     "shared_parameters",
+    "unwrapped",
 ]
 
 
@@ -80,6 +82,22 @@ def in_train_mode(module: nn.Module) -> list[str]:
     return found
 
 
+_WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+    "OptimizedModule": "_orig_mod",
+}
+"""Classes of torch by name: that of ``torch.compile`` takes seconds to import."""
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return what ``torch.compile``, ``DataParallel`` or ``AveragedModel`` wrapped, or `module` itself."""
+    while type(module).__module__.startswith("torch.") and type(module).__name__ in _WRAPPERS:
+        module = getattr(module, _WRAPPERS[type(module).__name__])
+    return module
+
+
 def hidden_modules(module: nn.Module) -> dict[str, nn.Module]:
     """Modules in lists, tuples, sets or dicts of `module`, which torch itself does not see."""
     registered = {id(child) for child in module.modules()}
@@ -120,7 +138,26 @@ def copy_module(
         share_parameters: keep the parameters themselves. What forward leaves in buffers and attributes
             (a grid for the last shape, a position table) then stays in the copy, which costs no memory.
     """
-    memo: dict[int, object] = {}
+    memo = _memo_of(module, dtype, share_parameters=share_parameters)
+    functions = _own_functions(module)
+    memo.update((id(one), _with_empty_cells(one)) for one in functions)
+    copied = copy.deepcopy(module, memo)
+    for function in functions:
+        _fill_cells(function, memo)
+    for child in _all_modules(copied):
+        if parametrize.is_parametrized(child):
+            _give_own_class(child)
+    if dtype is not None:
+        for one in (copied, *hidden_modules(copied).values()):
+            one.to(dtype)
+    return copied
+
+
+def _memo_of(
+    module: nn.Module, dtype: torch.dtype | None, *, share_parameters: bool
+) -> dict[int, Any]:
+    """What `copy.deepcopy` shall take for some objects, by their ids."""
+    memo: dict[int, Any] = {}
     if share_parameters:
         memo = {id(one): one for child in _all_modules(module) for one in child.parameters(False)}
     elif dtype is not None:
@@ -129,14 +166,51 @@ def copy_module(
                 cast = parameter.detach().to(dtype, copy=True)
                 memo[id(parameter)] = nn.Parameter(cast, requires_grad=parameter.requires_grad)
     for child in _all_modules(module):
-        for value in vars(child).values():
+        for value in torch.utils._pytree.tree_leaves(list(vars(child).values())):
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    copied = copy.deepcopy(module, memo)
-    for child in _all_modules(copied):
-        if parametrize.is_parametrized(child):
-            _give_own_class(child)
-    return copied if dtype is None else copied.to(dtype)
+    return memo
+
+
+def _own_functions(module: nn.Module) -> list[types.FunctionType]:
+    """Functions that `module` keeps, hooks among them, and that refer to something from around them.
+
+    A deep copy shares functions. One that refers to ``self`` would run layers of the original, and keep what
+    it writes there.
+    """
+    found: dict[int, types.FunctionType] = {}
+    for child in _all_modules(module):
+        values = list(vars(child).values())
+        values += [one for value in values if isinstance(value, dict) for one in value.values()]
+        for value in values:
+            cells = value.__closure__ if isinstance(value, types.FunctionType) else None
+            if cells and all(map(_is_filled, cells)):
+                found[id(value)] = value
+    return list(found.values())
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
+
+
+def _with_empty_cells(function: types.FunctionType) -> types.FunctionType:
+    cells = tuple(types.CellType() for _ in function.__closure__ or ())
+    copied = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
+    )
+    copied.__kwdefaults__ = function.__kwdefaults__
+    vars(copied).update(vars(function))
+    return copied
+
+
+def _fill_cells(function: types.FunctionType, memo: dict[int, Any]) -> None:
+    """Let the copy of a function refer to copies, where what it refers to was copied."""
+    cells = memo[id(function)].__closure__
+    for old, new in zip(function.__closure__ or (), cells):
+        new.cell_contents = memo.get(id(old.cell_contents), old.cell_contents)
 
 
 def _give_own_class(module: nn.Module) -> None:

@@ -16,7 +16,7 @@ from trtbuild.model.writing import files_of, staged_model
 from trtbuild.progress import silent
 from trtbuild.pytorch.activations import find_activations
 from trtbuild.pytorch.aten import bounds, capture, open_lengths, quiet
-from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain
+from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain, unwrapped
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
 from trtbuild.pytorch.fold import fold_norms
@@ -120,6 +120,7 @@ def export_onnx(
         OutputError: the file cannot be written.
     """
     check_opset(opset, force=force_opset)
+    module = unwrapped(module)
     bound = bind_inputs(module, inputs)
     original = copy_module(module)
     _refuse_nan(original)
@@ -127,12 +128,16 @@ def export_onnx(
     freeze_fake_quantize(original)
     freeze_quantized_layers(original)
     sample_output = run(copy_module(original, share_parameters=True), bound)
+    _refuse_others(sample_output)
     check_repeatable(original, bound)
     prepared, report = _prepare(original, bound, fold=fold)
     program = capture(prepared, bound, dynamic=True)
     activations = find_activations(program)
     limits = bounds(program, bound)
     model = _to_onnx(program, prepared, opset)
+    if bound.collected:  # the exporter counts them
+        for value, name in zip(model.graph.inputs, bound.names):
+            value.name = name
     name_dims(model, bound.specs)
     _name_outputs(model, sample_output, output_names)
     warnings += _dimension_warnings(model, bound)
@@ -150,6 +155,18 @@ def export_onnx(
         activations=activations,
         warnings=tuple(warnings),
     )
+
+
+def _refuse_others(output: Any) -> None:
+    """Refuse outputs that are no tensors: an ONNX file gives nothing else."""
+    for path, leaf in torch.utils._pytree.tree_leaves_with_path(output):
+        if leaf is not None and not isinstance(leaf, torch.Tensor):
+            where = torch.utils._pytree.keystr(path)
+            at = f" at {where} of its outputs" if where else ""
+            raise ModelError(
+                f"forward gives a {type(leaf).__name__}{at}, and an exported file gives tensors alone: leave "
+                "it out, or wrap the module in one that does."
+            )
 
 
 def _refuse_nan(module: nn.Module) -> None:

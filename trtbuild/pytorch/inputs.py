@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.modules.lazy import LazyModuleMixin
 
-from trtbuild.errors import OptionError
+from trtbuild.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from trtbuild.pytorch.spec import InputSpec
 
-__all__ = ["BoundInputs", "bind_inputs", "other_batch", "sample", "with_sizes"]
+__all__ = ["BoundInputs", "bind_inputs", "other_batch", "refuse_unfinished", "sample", "with_sizes"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,14 @@ class BoundInputs:
     Attributes:
         specs: the inputs, every name filled in.
         positional: how many of them are passed by position; the rest goes by keyword.
+        collected: name of the parameter ``*args`` that takes the last of them; empty without one.
+        parameters: names of the parameters that take one input each.
     """
 
     specs: tuple[InputSpec, ...]
     positional: int
+    collected: str = ""
+    parameters: frozenset[str] = frozenset()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,9 +48,11 @@ def bind_inputs(module: nn.Module, specs: Sequence[InputSpec]) -> BoundInputs:
 
     Raises:
         OptionError: a name that is no parameter, an input too many, or one too few.
+        ModelError: a part of the module is TorchScript, or lazy and without weights.
     """
+    refuse_unfinished(module)
     parameters = inspect.signature(module.forward).parameters.values()
-    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
     free = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)]
     keyword = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     required = [p.name for p in parameters if p.default is p.empty and p.name in (*free, *keyword)]
@@ -56,7 +63,9 @@ def bind_inputs(module: nn.Module, specs: Sequence[InputSpec]) -> BoundInputs:
         if name is None or (spec.name and name not in order and not variadic):
             raise OptionError(
                 f"forward({', '.join(order)}) cannot take {len(specs)} inputs"
-                + (f": it has no parameter '{name}'." if name else ".")
+                + (f": it has no parameter '{name}'. " if name else ". ")
+                + "Each input is one tensor: where a parameter is a dict or a tuple, wrap the module in one "
+                "whose forward takes the tensors."
             )
         named.append(replace(spec, name=name))
     absent = [name for name in required if name not in {spec.name for spec in named}]
@@ -64,7 +73,26 @@ def bind_inputs(module: nn.Module, specs: Sequence[InputSpec]) -> BoundInputs:
         raise OptionError(f"forward needs an input for {', '.join(absent)}: give one more --input.")
     named.sort(key=lambda spec: order.index(spec.name) if spec.name in order else len(order))
     positional = len(named) if variadic else _prefix_length([str(s.name) for s in named], free)
-    return BoundInputs(tuple(named), positional)
+    return BoundInputs(tuple(named), positional, variadic, frozenset(order))
+
+
+def refuse_unfinished(module: nn.Module) -> None:
+    """Refuse what cannot be looked into, or has no weights yet.
+
+    Raises:
+        ModelError: a part of `module` is TorchScript or lazy; the text names it.
+    """
+    for path, child in module.named_modules():
+        where = f"'{path}'" if path else "the module"
+        if isinstance(child, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{where} is TorchScript, whose inside cannot be seen: give the module that it was made of."
+            )
+        if isinstance(child, LazyModuleMixin) and child.has_uninitialized_params():
+            raise ModelError(
+                f"{where} is lazy and has no weights yet: run the module once on a sample, in eval mode, "
+                "before it is given."
+            )
 
 
 def _prefix_length(names: Sequence[str], free: Sequence[str]) -> int:

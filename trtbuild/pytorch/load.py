@@ -16,7 +16,14 @@ from torch import nn
 from trtbuild.errors import ModelError
 from trtbuild.options.values import IN_MEMORY
 from trtbuild.pytorch.checkpoint import CheckpointReport, load_weights
-from trtbuild.pytorch.copies import copy_module, enforce_eval, hidden_modules, tensors_in
+from trtbuild.pytorch.copies import (
+    copy_module,
+    enforce_eval,
+    hidden_modules,
+    tensors_in,
+    unwrapped,
+)
+from trtbuild.pytorch.inputs import refuse_unfinished
 from trtbuild.pytorch.spec import HISTORY_FILE
 
 if TYPE_CHECKING:
@@ -56,13 +63,16 @@ def load_module(source: ModuleSource) -> LoadedModule:
     is_named = isinstance(source.target, str)
     target = _import_target(source.target) if is_named else source.target
     module = _construct(target, source)
-    if not is_named and module is target:
+    is_given = not is_named and module is target
+    module = unwrapped(module)
+    if is_given:
         module = copy_module(module)
     warnings = _changing_buffers(target, source, module)
     report = None
     if source.weights is not None:
         report = _load_weights(module, source, source.weights)
         warnings += report.warnings
+    refuse_unfinished(module)
     warnings += _non_finite(module)
     for path in hidden_modules(module):
         warnings.append(

@@ -104,6 +104,10 @@ class CompressRecipe(_ModuleRecipe):
     prune: PruneSpec | None = group(
         PruneSpec, "Pruning", optional=True, needs=PRUNES, otherwise={"ratio": 0.0}
     )
+    restore: bool = option(
+        True, "Behind each cut, let the layers that are left compute what they did, as well as they can on "
+        "the samples of --data: least squares, before anything is trained.",
+    )  # fmt: skip
     sparsity: str | None = option(
         None, "Make the eligible layers 2:4 sparse at the end.", choices=("2:4",), essential=True
     )

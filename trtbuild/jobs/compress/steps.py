@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import choose_backend
+from trtbuild.data import batches, calibration_source, choose_samples
 from trtbuild.errors import BudgetError, OptionError
 from trtbuild.files import make_directory
 from trtbuild.jobs.compress.plan import base_round
@@ -18,7 +19,7 @@ from trtbuild.jobs.module_latency import (
     sample_feeds,
     timed_against,
 )
-from trtbuild.model import read_model
+from trtbuild.model import input_specs, read_model
 from trtbuild.model.stats import measure as count
 from trtbuild.progress import Progress, silent
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from trtbuild.jobs.compress.plan import Step
     from trtbuild.jobs.compress.record import Compression
+    from trtbuild.pytorch.prune import PruneResult
     from trtbuild.pytorch.spec import InputSpec, ModuleSource, PruneSpec
     from trtbuild.recipes import CompressRecipe
     from trtbuild.runtime.session import Session
@@ -52,6 +54,7 @@ __all__ = [
 
 # Figures of one evaluation that differ by more than this share are of two evaluations.
 _REPEATED = 1e-3
+_RESTORED_ON, _RESTORE_BATCH = 512, 32
 
 
 @dataclass(frozen=True)
@@ -299,11 +302,35 @@ def prune_step(setting: Setting, step: Step, record: Compression, held: Held) ->
             pruned = prune_channels(base, setting.inputs, spec, latency=latency)
         except BudgetError as error:  # the rounds before it are what can be had
             return CompressionStep(step.name, 0.0, notes=(str(error),))
+    restored = _restored(setting, base, pruned)
     save_module(setting, pruned.module, setting.recipe.output / step.folder)
     cost = _cost(setting, pruned.module, "pruned", step.round, step.folder)
     point = judged(setting, record, pruned.module, cost, f"pruned module of round {step.round}")
-    notes = tuple(note for note in pruned.report.notes if "fine-tuned" not in note)
+    notes = (*restored, *(note for note in pruned.report.notes if "fine-tuned" not in note))
     return CompressionStep(step.name, 0.0, (point,), step.folder, pruned.report.achieved, notes)
+
+
+def _restored(setting: Setting, base: Any, pruned: PruneResult) -> tuple[str, ...]:
+    """Let what is left of each layer compute what it did, in place; return a note of it."""
+    data = setting.recipe.data
+    if not (setting.recipe.restore and setting.builds and data.data is not None):
+        return ()
+    import torch
+
+    from trtbuild.pytorch.prune import restore_outputs
+
+    source = calibration_source(data, input_specs(read_model(loaded_network(setting))))
+    if len(source.index.keys) > _RESTORED_ON:
+        source = choose_samples(source, num_images=_RESTORED_ON, seed=data.seed)
+    samples = [
+        {name: torch.from_numpy(values) for name, values in batch.feeds.items()}
+        for batch in batches(source, _RESTORE_BATCH)
+    ]
+    done = restore_outputs(base, pruned, samples)
+    if not done:
+        return ()
+    count = sum(len(next(iter(sample.values()))) for sample in samples)
+    return (f"{len(done)} layers got new weights by least squares on {count} samples.",)
 
 
 def _spec_of(setting: Setting, wish: PruneSpec, number: int, record: Compression) -> PruneSpec:

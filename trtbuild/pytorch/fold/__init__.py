@@ -20,6 +20,7 @@ from trtbuild.pytorch.copies import (
     make_weights_plain,
     outputs64,
     relative_difference,
+    unwrapped,
 )
 from trtbuild.pytorch.fold.layers import TOLERANCE, CannotFoldError
 from trtbuild.pytorch.fold.on_module import (
@@ -126,6 +127,7 @@ def fold_norms(module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs) -> 
     Raises:
         OptionError: `inputs` do not fit ``forward``.
     """
+    module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     with torch.inference_mode(mode=False):  # copies made in it could not be traced
         return _fold(module, bound)

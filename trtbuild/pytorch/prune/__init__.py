@@ -3,6 +3,7 @@
 sparsity    single weights or slices at zero, held through fine-tuning; stands beside this package
 channels    whole coupled groups of channels removed and checked (Torch-Pruning)
 explicit    channels that are named, or that are zero, removed
+restore     what is left computes what it did, by least squares on samples
 regularize  penalties that make channels weak before they go
 history     a pruned module saved and loaded without pickle
 """
@@ -23,6 +24,7 @@ from trtbuild.pytorch.prune.regularize import (
     norm_scale_penalty,
     weakest_channels,
 )
+from trtbuild.pytorch.prune.restore import restore_outputs
 from trtbuild.pytorch.prune.rewrites import BlockRewrite
 from trtbuild.pytorch.sparsity import (
     SparsityReport,
@@ -61,6 +63,7 @@ __all__ = [
     "parse_amount",
     "prune_channels",
     "prune_indices",
+    "restore_outputs",
     "save_pruned",
     "sparsity_report",
     "weakest_channels",

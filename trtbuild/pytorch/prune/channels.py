@@ -20,7 +20,7 @@ from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.plugins import foreign_code, import_named
-from trtbuild.pytorch.copies import float64_copy, outputs64, relative_difference
+from trtbuild.pytorch.copies import float64_copy, outputs64, relative_difference, unwrapped
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.prune.budget import has_budget, within_budget
@@ -127,6 +127,7 @@ def prune_channels(
         OptionError: a pattern that matches no layer, or a criterion that needs a loss.
         ModelError: the module cannot be traced, or a rewrite does not compute the same.
     """
+    module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     without = _without_zeros(module, bound, rewrites) if spec.masked else None
     if without is not None and not spec.removes_ranked:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
-from trtbuild.pytorch.copies import copy_module, share_again, shared_parameters
+from trtbuild.pytorch.copies import copy_module, share_again, shared_parameters, unwrapped
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.prune.cutting import Cut, DenseReference, history_in
@@ -67,6 +67,7 @@ def prune_indices(
             with others.
         ModelError: the module cannot be traced, or computes something else without them.
     """
+    module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     with torch.inference_mode(mode=False):
         base, rewritten = prepared(module, bound, rewrites)

@@ -10,6 +10,7 @@ Each is a function of the module that gives a value to be added to the loss:
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,11 +53,28 @@ class ChannelWeights:
     slices: tuple[tuple[str, ChannelSlices], ...]
 
     def squares(self, module: nn.Module) -> torch.Tensor:
-        """Return the sum of squares of the weights of each channel, ``[width]``, with gradients."""
-        sums = [
-            one.squares(self.width, module.get_submodule(path).weight) for path, one in self.slices
-        ]
+        """Return the sum of squares of the weights of each channel, ``[width]``, with gradients.
+
+        Raises:
+            OptionError: channels have gone since, or it is another module.
+        """
+        sums = []
+        for path, one in self.slices:
+            weight = getattr(_submodule(module, path), "weight", None)
+            if weight is None or max(one.slices, default=-1) >= weight.shape[one.axis]:
+                raise OptionError(
+                    f"'{path}' is not as it was when channel_weights looked at it: call that again behind "
+                    "every cut."
+                )
+            sums.append(one.squares(self.width, weight))
         return torch.stack(sums).sum(0)
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
 
 
 def channel_weights(
@@ -160,15 +178,33 @@ def growing_penalty(
         weights: see `channel_weights`.
         channels: layer -> which of its channels, see `weakest_channels`.
         strength: of this iteration.
+
+    Raises:
+        OptionError: a layer is none of those of `weights`, or has no such channel.
     """
-    sums = [
-        one.squares(module)[list(channels[one.layer])].sum()
-        for one in weights
-        if one.layer in channels
-    ]
-    if not sums:
-        raise OptionError("none of the layers of `channels` is one of `weights`.")
+    known = {one.layer: one for one in weights}
+    for layer, numbers in channels.items():
+        if layer not in known:
+            raise OptionError(
+                f"'{layer}' is none of the layers that `weights` are named after: {', '.join(known)}."
+            )
+        _check_numbers(known[layer], numbers)
+    if not channels:
+        raise OptionError("no channel is named that shall go.")
+    sums = [known[layer].squares(module)[list(each)].sum() for layer, each in channels.items()]
     return 0.5 * strength * torch.stack(sums).sum()
+
+
+def _check_numbers(weights: ChannelWeights, numbers: Sequence[int]) -> None:
+    for one in numbers:
+        try:
+            number = operator.index(one)
+        except TypeError:
+            number = -1
+        if not 0 <= number < weights.width:
+            raise OptionError(
+                f"'{weights.layer}' has no channel {one}: it has {weights.width}, counted from 0."
+            )
 
 
 def growing_strength(

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 import torch_pruning as tp
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch_pruning._helpers import _HybridIndex
 
 from trtbuild.errors import ModelError
@@ -44,6 +47,16 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
         super().__init__()
         self.sliced: set[Any] = set()
         self.sliced_alike: dict[nn.Module, tuple[int, list[nn.Module]]] = {}
+
+    def build_dependency(self, *given: Any, **options: Any) -> Any:
+        """Trace the module, with gates of one operator as the two pieces that they cut."""
+        with _GatesInPieces():
+            try:
+                with _gradients_everywhere():
+                    return super().build_dependency(*given, **options)
+            except Exception:  # noqa: BLE001 - what forward writes in place there may want no gradients
+                self.__init__()  # type: ignore[misc]
+                return super().build_dependency(*given, **options)
 
     def _build_dependency(self, module2node: Any) -> None:
         super()._build_dependency(module2node)
@@ -82,6 +95,34 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
 
         with mock.patch.object(tp.dependency.graph, "Group", Bounded):
             return super().get_pruning_group(module, pruning_fn, idxs)
+
+
+@contextlib.contextmanager
+def _gradients_everywhere() -> Iterator[None]:
+    """Let gradients flow through frozen parts of forward as well: the library sees channels by them."""
+    with contextlib.ExitStack() as stack:
+        for block in (torch.no_grad, torch.inference_mode):
+            for name in ("__enter__", "__exit__"):
+                stack.enter_context(mock.patch.object(block, name, return_value=None))
+        yield
+
+
+class _GatesInPieces(TorchFunctionMode):  # type: ignore[misc]
+    """Within this mode ``glu`` is what it stands for: one half times the sigmoid of the other."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call `func`, or what ``glu`` stands for."""
+        del types
+        if func not in (F.glu, torch._C._nn.glu):
+            return func(*args, **(kwargs or {}))
+        return _gate(*args, **(kwargs or {}))
+
+
+def _gate(input: torch.Tensor, dim: int = -1) -> torch.Tensor:  # noqa: A002 - torch's name
+    value, gate = input.chunk(2, dim)
+    return value * gate.sigmoid()
 
 
 @contextlib.contextmanager

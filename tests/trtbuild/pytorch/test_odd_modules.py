@@ -1,0 +1,179 @@
+"""Modules as people write them: each works, or is refused in a sentence that names the place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("torch_pruning")
+
+import torch.nn.functional as F  # noqa: E402, N812
+from torch import nn  # noqa: E402
+
+from trtbuild.errors import InputError, ModelError  # noqa: E402
+from trtbuild.pytorch import InputSpec, export_onnx, fold_norms, load_module  # noqa: E402
+from trtbuild.pytorch.prune import prune_channels  # noqa: E402
+from trtbuild.pytorch.spec import ModuleSource, PruneSpec  # noqa: E402
+
+IMAGE = [InputSpec((2, 3, 8, 8), dynamic={0: "batch"})]
+ROW = InputSpec((2, 4), dynamic={0: "batch"})
+HALF = PruneSpec(0.5, round_to=1)
+
+
+def plain() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+def widths(module: nn.Module, inputs: Any = IMAGE) -> dict[str, int]:
+    return {w.path: w.after for w in prune_channels(module, inputs, HALF).report.widths}
+
+
+class Gates(nn.Module):
+    """Gated linear units (Dauphin et al. 2017), as a function over two axes and as a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 16, 3, padding=1)
+        self.b = nn.Linear(8, 24)
+        self.gate = nn.GLU()
+        self.out = nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.glu(self.a(x), dim=1).mean((2, 3))
+        return self.out(self.gate(self.b(x)))
+
+
+def test_both_halves_of_a_gate_lose_the_same_channels() -> None:
+    assert widths(Gates()) == {"a": 8, "b": 12, "out": 5}
+
+
+class Remembers(nn.Module):
+    """Takes a feature map by a hook, and calls a layer in a function, both of which refer to ``self``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.out = nn.Linear(8, 5)
+        self.seen: dict[str, torch.Tensor] = {}
+        self.a.register_forward_hook(lambda _m, _i, output: self.seen.update(a=output))
+        self.again = lambda x: F.relu(self.b(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.a(x)
+        return self.out(self.again(self.seen["a"]).mean((2, 3)))
+
+
+def test_functions_that_refer_to_the_module_are_copied_with_it() -> None:
+    module = Remembers().eval()
+    assert widths(module) == {"a": 4, "b": 4, "out": 5}
+    assert module.seen == {}  # a copy ran, not the module itself
+    assert module.b.weight.shape == (8, 8, 3, 3)
+    other = load_module(ModuleSource(module)).module
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        other.b.weight.zero_()
+        assert not torch.equal(module(images), other(images))
+
+
+class Frozen(nn.Module):
+    """A backbone without gradients, as in transfer learning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.out = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            x = F.relu(self.a(x))
+        return self.out(F.relu(self.b(x)).mean((2, 3)))
+
+
+def test_channels_of_a_frozen_part_are_followed() -> None:
+    assert widths(Frozen()) == {"a": 4, "b": 4, "out": 5}
+
+
+class Several(nn.Module):
+    """Takes any number of tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.out = nn.Linear(4, 8), nn.Linear(8, 5)
+
+    def forward(self, *rows: torch.Tensor) -> torch.Tensor:
+        return self.out(F.relu(sum(self.a(row) for row in rows)))
+
+
+def test_any_number_of_inputs_is_exported() -> None:
+    model = export_onnx(Several(), [ROW, ROW]).model
+    assert [value.name for value in model.graph.inputs] == ["input_0", "input_1"]
+    assert [str(value.shape[0]) for value in model.graph.inputs] == ["batch", "batch"]
+
+
+class InList(nn.Module):
+    """Layers in a plain list, which no cast of torch reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 5)
+        self.head = nn.Conv2d(8, 8, 1)
+        self.more = [nn.Conv2d(8, 8, 1)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.head(F.relu(self.more[0](self.stem(x)))).mean((2, 3)))
+
+
+def test_layers_in_a_plain_list_keep_their_width_and_what_they_read() -> None:
+    assert widths(InList()) == {"stem": 8, "head": 4, "out": 5}
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_wrapped_modules_are_taken_out(wrap: Any) -> None:
+    module = wrap(plain())
+    assert type(fold_norms(module, IMAGE).module) is nn.Sequential
+    assert widths(module)["0"] == 4
+    loaded = load_module(ModuleSource(module)).module
+    assert list(loaded.state_dict()) == list(plain().state_dict())
+
+
+class Tells(nn.Module):
+    """Gives something else than tensors besides."""
+
+    def __init__(self, what: Any) -> None:
+        super().__init__()
+        self.a, self.what = nn.Linear(4, 8), what
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return {"scores": self.a(x), "more": self.what}
+
+
+class Pair(nn.Module):
+    """Takes a tuple."""
+
+    def forward(self, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return pair[0] + pair[1]
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "said"),
+    [
+        (lambda: torch.jit.script(plain()), IMAGE, "the module is TorchScript"),
+        (lambda: nn.Sequential(torch.jit.trace(plain(), torch.zeros(2, 3, 8, 8))), IMAGE, "'0' is"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), IMAGE, "'1' is lazy"),
+        (lambda: Tells(5), [ROW], r"forward gives a int at \['more'\]"),
+        (lambda: Tells(["a"]), [ROW], r"forward gives a str at \['more'\]\[0\]"),
+        (Pair, [ROW, InputSpec((2, 4), name="b")], "wrap the module"),
+    ],
+)
+def test_what_cannot_be_followed_is_named(make: Any, inputs: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        export_onnx(make(), inputs)
+
+
+def test_a_lazy_module_is_refused_when_it_is_loaded() -> None:
+    with pytest.raises(ModelError, match="'0' is lazy"):
+        load_module(ModuleSource(lambda: nn.Sequential(nn.LazyLinear(3))))

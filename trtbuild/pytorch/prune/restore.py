@@ -1,0 +1,254 @@
+"""What is left of each layer computes what the dense one did, as well as it can: least squares, no training.
+
+The layers that lost inputs get new weights, one after the other from the first to the last: those with which
+their outputs on the user's samples lie nearest to the dense network's, with inputs as the layers before now
+give them. He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (arXiv 1707.06168),
+its second step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import nn
+
+from trtbuild.errors import DataError
+from trtbuild.pytorch.copies import copy_module, make_weights_plain, shared_parameters
+from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
+from trtbuild.pytorch.prune.groups import LAYERS
+from trtbuild.pytorch.prune.history import apply_history
+from trtbuild.pytorch.prune.rewrites import rewrite_again
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from trtbuild.pytorch.prune.outcome import PruneResult
+    from trtbuild.pytorch.prune.rewrites import BlockRewrite
+
+__all__ = ["restore_outputs"]
+
+_POSITIONS = 32
+"""Rows of a sample, drawn: neighbours say the same. He et al. take ten."""
+_RIDGE = 1e-3
+"""Of the mean square of the inputs: directions that the samples lack keep their weights."""
+_KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d)
+
+
+def restore_outputs(
+    module: nn.Module,
+    pruned: PruneResult,
+    samples: Sequence[Mapping[str, torch.Tensor]],
+    *,
+    rewrites: Sequence[BlockRewrite] = (),
+) -> tuple[str, ...]:
+    """Give the layers of ``pruned.module`` that lost inputs weights that restore their outputs, in place.
+
+    Nothing is trained and no label is needed; most of what a cut costs comes back. Convolutions over one and
+    two axes and linear layers are restored; grouped ones, tied ones and those called twice stay.
+
+    Args:
+        module: that was pruned, in eval mode.
+        pruned: what `prune_channels` or `prune_indices` made of it.
+        samples: name of an input -> values, with a batch axis; some hundred samples in all.
+        rewrites: as they were given to `prune_channels`.
+
+    Returns:
+        The paths of the layers that were restored.
+
+    Raises:
+        DataError: there are no samples.
+    """
+    if not samples:
+        raise DataError("the outputs are restored on samples, and there are none.")
+    small, history = pruned.module, replace(pruned.history, before=None)
+    dense = copy_module(module).eval()
+    make_weights_plain(dense)
+    rewrite_again(dense, history.rewritten, rewrites)
+    left = _left_of(dense, replace(history, rewritten=()))
+    bound = bind_inputs(small, history.inputs)
+    done = []
+    with torch.no_grad():
+        for path in _in_order(small, bound, samples[0], _candidates(dense, small)):
+            fit = _Fit.of(small.get_submodule(path))
+            wanted = _calls(dense, bound, path, samples)
+            given = _calls(small, bound, path, samples)
+            for number, (there, here) in enumerate(zip(wanted, given)):
+                rows = torch.Generator().manual_seed(number)
+                output = dense.get_submodule(path)(there)
+                fit.add(here, output.index_select(_axis(fit.layer, output), left[path]), rows)
+            fit.solve()
+            done.append(path)
+    return tuple(done)
+
+
+def _left_of(dense: nn.Module, history: Any) -> dict[str, torch.Tensor]:
+    """Path of a layer -> the numbers that its remaining outputs had: cut again, with numbers as weights."""
+    numbered = copy_module(dense)
+    with torch.no_grad():
+        layers = [one for one in numbered.modules() if isinstance(one, LAYERS)]
+        for layer in layers:
+            numbers = torch.arange(len(layer.weight), dtype=torch.float32)
+            layer.weight = nn.Parameter(
+                numbers.view(-1, *[1] * (layer.weight.ndim - 1)).expand_as(layer.weight).clone()
+            )
+    apply_history(numbered.float(), history)
+    return {
+        path: layer.weight.detach().flatten(1)[:, 0].long()
+        for path, layer in numbered.named_modules()
+        if isinstance(layer, LAYERS)
+    }
+
+
+def _candidates(dense: nn.Module, small: nn.Module) -> set[str]:
+    """Paths of the layers that read less than before, and whose rows of inputs can be written out."""
+    before = dict(dense.named_modules())
+    tied = {name.rpartition(".")[0] for names in shared_parameters(small) for name in names}
+    return {
+        path
+        for path, layer in small.named_modules()
+        if type(layer) in _KNOWN
+        and path in before
+        and type(before[path]) is type(layer)
+        and layer.weight.shape[1] < before[path].weight.shape[1]
+        and getattr(layer, "groups", 1) == 1
+        and getattr(layer, "padding_mode", "zeros") == "zeros"
+        and not isinstance(getattr(layer, "padding", 0), str)
+        and path not in tied
+    }
+
+
+def _in_order(
+    module: nn.Module, bound: BoundInputs, sample: Mapping[str, torch.Tensor], paths: set[str]
+) -> list[str]:
+    """Those of `paths` that are called once, in the order of their calls."""
+    called: list[str] = []
+    handles = [
+        module.get_submodule(path).register_forward_pre_hook(
+            lambda *_, path=path: called.append(path)
+        )
+        for path in paths
+    ]
+    try:
+        _run(module, bound, sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    times = Counter(called)
+    return [path for path in called if times[path] == 1]
+
+
+class _Reached(Exception):  # noqa: N818 - no error
+    """The layer that was waited for is called; what comes behind it need not run."""
+
+
+def _calls(
+    module: nn.Module,
+    bound: BoundInputs,
+    path: str,
+    samples: Iterable[Mapping[str, torch.Tensor]],
+) -> Iterator[torch.Tensor]:
+    """What the layer at `path` reads of each batch of samples."""
+    read: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        read.append(given[0])
+        raise _Reached
+
+    for sample in samples:
+        handle = module.get_submodule(path).register_forward_pre_hook(keep)
+        try:
+            with contextlib.suppress(_Reached):
+                _run(module, bound, sample)
+        finally:
+            handle.remove()
+        yield read.pop()
+
+
+def _run(module: nn.Module, bound: BoundInputs, sample: Mapping[str, torch.Tensor]) -> None:
+    names = bound.names
+    module(
+        *(sample[name] for name in names[: bound.positional]),
+        **{name: sample[name] for name in names[bound.positional :]},
+    )
+
+
+def _axis(layer: nn.Module, output: torch.Tensor) -> int:
+    """The axis of the channels of an output."""
+    return output.ndim - 1 if isinstance(layer, nn.Linear) else 1
+
+
+@dataclass
+class _Fit:
+    """Sums over rows of inputs and outputs of a layer, from which its weights come.
+
+    Attributes:
+        layer: gets the weights.
+        rows_of: gives the rows of inputs ``[n, positions, inputs]`` of what the layer reads.
+        inputs: sum of the products of inputs ``[inputs, inputs]``, in float64.
+        outputs: the same of inputs and outputs ``[inputs, outputs]``.
+    """
+
+    layer: Any
+    rows_of: Callable[[torch.Tensor], torch.Tensor]
+    inputs: torch.Tensor
+    outputs: torch.Tensor
+
+    @classmethod
+    def of(cls, layer: Any) -> _Fit:
+        """Return empty sums for a layer; of one with a bias the inputs have a one at the end."""
+        width = layer.weight[0].numel() + int(layer.bias is not None)
+        zeros = torch.zeros(width, width + len(layer.weight), dtype=torch.float64)
+        inputs, outputs = zeros[:, :width].clone(), zeros[:, width:].clone()
+        return cls(layer, _rows_of(layer), inputs, outputs)
+
+    def add(self, given: torch.Tensor, wanted: torch.Tensor, draw: torch.Generator) -> None:
+        """Add one batch: what the layer reads, and what it should give."""
+        rows = self.rows_of(given)
+        targets = wanted if isinstance(self.layer, nn.Linear) else wanted.movedim(1, -1)
+        targets = targets.reshape(len(rows), -1, wanted.shape[_axis(self.layer, wanted)])
+        places = torch.randperm(rows.shape[1], generator=draw)[:_POSITIONS]
+        left, right = (part[:, places].double().flatten(0, 1) for part in (rows, targets))
+        if self.layer.bias is not None:
+            left = F.pad(left, (0, 1), value=1.0)
+        self.inputs += left.T @ left
+        self.outputs += left.T @ right
+
+    def solve(self) -> None:
+        """Give the layer the weights of the least squared error, near those that it has."""
+        layer = self.layer
+        present = layer.weight.double().flatten(1)
+        if layer.bias is not None:
+            present = torch.cat([present, layer.bias.double()[:, None]], 1)
+        ridge = _RIDGE * self.inputs.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+        matrix = self.inputs + ridge * torch.eye(len(self.inputs), dtype=torch.float64)
+        found = torch.linalg.solve(matrix, self.outputs + ridge * present.T).T
+        if layer.bias is not None:
+            layer.bias.copy_(found[:, -1])
+            found = found[:, :-1]
+        layer.weight.copy_(found.reshape(layer.weight.shape))
+
+
+def _rows_of(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    if isinstance(layer, nn.Linear):
+        return lambda given: given.reshape(len(given), -1, given.shape[-1])
+    flat = isinstance(layer, nn.Conv1d)
+
+    def unfolded(given: torch.Tensor) -> torch.Tensor:
+        def two(values: tuple[int, ...], other: int) -> tuple[int, ...]:
+            return (other, *values) if flat else values
+
+        patches = F.unfold(
+            given[:, :, None] if flat else given,
+            two(layer.kernel_size, 1),
+            dilation=two(layer.dilation, 1),
+            padding=two(layer.padding, 0),
+            stride=two(layer.stride, 1),
+        )
+        return patches.transpose(1, 2)
+
+    return unfolded
