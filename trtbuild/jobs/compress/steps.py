@@ -315,17 +315,12 @@ def _restored(setting: Setting, base: Any, pruned: PruneResult) -> tuple[str, ..
     data = setting.recipe.data
     if not (setting.recipe.restore and setting.builds and data.data is not None):
         return ()
-    import torch
-
     from trtbuild.pytorch.prune import restore_outputs
 
     source = calibration_source(data, input_specs(read_model(loaded_network(setting))))
     if len(source.index.keys) > _RESTORED_ON:
         source = choose_samples(source, num_images=_RESTORED_ON, seed=data.seed)
-    samples = [
-        {name: torch.from_numpy(values) for name, values in batch.feeds.items()}
-        for batch in batches(source, _RESTORE_BATCH)
-    ]
+    samples = [batch.feeds for batch in batches(source, _RESTORE_BATCH)]
     done = restore_outputs(base, pruned, samples)
     if not done:
         return ()

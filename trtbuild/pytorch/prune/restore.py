@@ -42,7 +42,7 @@ _KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d)
 def restore_outputs(
     module: nn.Module,
     pruned: PruneResult,
-    samples: Sequence[Mapping[str, torch.Tensor]],
+    samples: Sequence[Mapping[str, Any]],
     *,
     rewrites: Sequence[BlockRewrite] = (),
 ) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def restore_outputs(
     Args:
         module: that was pruned, in eval mode.
         pruned: what `prune_channels` or `prune_indices` made of it.
-        samples: name of an input -> values, with a batch axis; some hundred samples in all.
+        samples: name of an input -> values (tensor or array), with a batch axis; some hundred in all.
         rewrites: as they were given to `prune_channels`.
 
     Returns:
@@ -65,6 +65,7 @@ def restore_outputs(
     """
     if not samples:
         raise DataError("the outputs are restored on samples, and there are none.")
+    samples = [{name: torch.as_tensor(one) for name, one in each.items()} for each in samples]
     small, history = pruned.module, replace(pruned.history, before=None)
     dense = copy_module(module).eval()
     make_weights_plain(dense)
