@@ -133,12 +133,16 @@ def test_mnist(shared, tmp_path, capsys):
     check_forms(tmp_path / "out", "mnist_cntk")
 
 
-@pytest.mark.parametrize("name", ["ultraface_rfb320", "yolox_nano", "ppocr_cls"])
-def test_detectors_and_text(shared, tmp_path, capsys, name):
+# the largest takes as long as all others together where much is tried
+@pytest.mark.parametrize(
+    ("name", "effort"),
+    [("ultraface_rfb320", "normal"), ("yolox_nano", "fast"), ("ppocr_cls", "normal")],
+)
+def test_detectors_and_text(shared, tmp_path, capsys, name, effort):
     _, _, (height, width) = preprocessing(shared, name)
     manifest = run(
         *(capsys, shared, name, "--data", photographs(shared, tmp_path, 20)),
-        *("--resize", f"{height}x{width}", "-o", tmp_path / "out"),
+        *("--resize", f"{height}x{width}", "--effort", effort, "-o", tmp_path / "out"),
     )
     written = onnx.load(tmp_path / "out" / f"{name}.int8.onnx")
     onnx.checker.check_model(written, full_check=True)

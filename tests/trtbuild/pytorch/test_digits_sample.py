@@ -13,6 +13,7 @@ pytest.importorskip("torch_pruning")
 pytest.importorskip("sklearn")
 
 from trtbuild.cli.main import run  # noqa: E402
+from trtbuild.options.measure import MeasureOptions  # noqa: E402
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -34,6 +35,8 @@ def sample(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_sample(sample: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = MeasureOptions(warmup_ms=1, duration_ms=20)  # no limit is on latency
+    monkeypatch.setattr(sample, "MeasureOptions", lambda **_: short)
     steps = {step.name: step for step in sample.compress(tmp_path)}
     dense, tuned, int8 = steps["dense"], steps["fine-tuned"], steps["INT8"]
     # One image is 0.19 points: the limits are five images and two.
