@@ -7,6 +7,7 @@ the hidden scores be far below the others. So what lies between a mask and a Sof
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import array, is_constant
@@ -15,6 +16,7 @@ from trtbuild.model.operators import moves_values
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     import onnx_ir as ir
 
 __all__ = ["MASKING", "masked_sums", "reaches_minus_infinity"]
@@ -27,6 +29,8 @@ _SOFTMAX = frozenset({"LogSoftmax", "Softmax"})
 _ELEMENTWISE = frozenset(
     {"Add", "Cast", "Clip", "Concat", "Div", "Max", "Min", "Mul", "Neg", "Sub"}
 )
+# Trilu leaves a triangle of what ConstantOfShape fills
+_MAKING = frozenset({"ConstantOfShape", "Trilu", "Where"})
 _REASON = (
     "its result goes to Softmax and one side may be a mask, which leaves no scale for the other"
 )
@@ -35,8 +39,9 @@ _REASON = (
 def masked_sums(model: ir.Model) -> dict[str, str]:
     """Return name -> reason for every node between something that may be a mask and a Softmax.
 
-    A mask is recognised by what it is made of: a Where, a constant at or below `MASKING`, or an input of the
-    network, moved and computed element by element; what a layer with weights gives is none.
+    A mask is recognised by what it is made of: a Where, a constant at or below `MASKING`, which
+    ConstantOfShape may make, or an input of the network, moved and computed element by element; what a layer
+    with weights gives is none.
     """
     before = _in_front_of_softmax(model)
     masks: set[ir.Value] = {value for value in model.graph.inputs if not is_constant(value)}
@@ -44,7 +49,11 @@ def masked_sums(model: ir.Model) -> dict[str, str]:
     for node in model.graph:
         if not _passes_on(node):
             continue
-        if node.op_type == "Where" or any(v in masks or _hides(v) for v in _given(node)):
+        if (
+            node.op_type == "Where"
+            or _fills(node)
+            or any(v in masks or _hides(v) for v in _given(node))
+        ):
             masks.update(node.outputs)
             if node in before and node.name:
                 found[node.name] = _REASON
@@ -56,7 +65,8 @@ def reaches_minus_infinity(model: ir.Model) -> frozenset[str]:
     before = _in_front_of_softmax(model)
     reached: set[ir.Value] = set()
     for node in model.graph:
-        if node in before and any(v in reached or _hides(v, float("-inf")) for v in _given(node)):
+        infinite = any(v in reached or _hides(v, -math.inf) for v in _given(node))
+        if node in before and (infinite or _fills(node, -math.inf)):
             reached.update(node.outputs)
     return frozenset(value.name for value in reached if value.name)
 
@@ -73,15 +83,24 @@ def _in_front_of_softmax(model: ir.Model) -> set[ir.Node]:
 def _passes_on(node: ir.Node) -> bool:
     if node.domain not in ("", "ai.onnx"):
         return False
-    return node.op_type in _ELEMENTWISE or node.op_type == "Where" or moves_values(node)
+    return node.op_type in _ELEMENTWISE | _MAKING or moves_values(node)
 
 
 def _given(node: ir.Node) -> Iterator[ir.Value]:
     return (value for value in node.inputs if value is not None)
 
 
+def _fills(node: ir.Node, limit: float = MASKING) -> bool:
+    """Whether a ConstantOfShape hides positions."""
+    value = node.attributes.get("value") if node.op_type == "ConstantOfShape" else None
+    return value is not None and _is_hiding(value.as_tensor().numpy(), limit)
+
+
 def _hides(value: ir.Value, limit: float = MASKING) -> bool:
-    content = array(value) if is_constant(value) else None
+    return _is_hiding(array(value) if is_constant(value) else None, limit)
+
+
+def _is_hiding(content: np.ndarray | None, limit: float) -> bool:
     if content is None or content.dtype.kind != "f" or not content.size:
         return False
     return bool(content.min() <= limit)
