@@ -22,11 +22,12 @@ import onnx
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError
-from trtbuild.model.attributes import attribute, normal_axis
+from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import GraphWriter, add_initializer, remove_unread, take_over_output
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
+from trtbuild.model.operators import RECURRENT
 from trtbuild.model.opset import opset_of, raise_opset
 from trtbuild.model.qdq import along_axis
 from trtbuild.model.traversal import all_nodes, bodies, has_bodies
@@ -53,6 +54,8 @@ SUMMING = frozenset(
 # The first opset whose QuantizeLinear and DequantizeLinear take FP16 scales.
 HALF_SCALE_OPSET = 19
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+# Index of the lengths of sequences among the inputs of a recurrent layer.
+_LENGTHS = 4
 # TensorRT takes no Cast in front of the cache.
 _CACHING = frozenset({"TensorScatter"})
 _LEVELS = 127
@@ -147,11 +150,18 @@ def _why_float(node: ir.Node, observed: Mapping[str, float]) -> str | None:
         return "its results can leave the range of FP16 though its inputs do not"
     if not _takes_half(node):
         return "ONNX does not define it for FP16"
+    reasons = (_why_float_value(value, observed) for value in (*node.inputs, *node.outputs))
+    return _why_not_parsed(node) or next(filter(None, reasons), None)
+
+
+def _why_not_parsed(node: ir.Node) -> str:
+    """Why NVIDIA's parser or builder would not take a node in FP16, of those that ONNX defines for it."""
+    if node.op_type in RECURRENT and input_at(node, _LENGTHS) is not None:
+        return "NVIDIA's parser takes lengths of sequences in FP32 alone"
     cache = node.inputs[0] if node.op_type in _CACHING else None
     if cache is not None and cache.is_graph_input():
         return "it writes into an input of the network, whose type stays"
-    reasons = (_why_float_value(value, observed) for value in (*node.inputs, *node.outputs))
-    return next(filter(None, reasons), None)
+    return ""
 
 
 def _why_float_value(value: ir.Value | None, observed: Mapping[str, float]) -> str:

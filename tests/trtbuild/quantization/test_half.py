@@ -457,3 +457,17 @@ def test_a_cache_that_is_an_input_is_written_without_a_cast() -> None:
     (scatter,) = (node for node in half.graph if node.op_type == "TensorScatter")
     assert scatter.inputs[0] in half.graph.inputs
     assert _dtypes(half, "MatMul") == {HALF}
+
+
+def test_a_recurrent_layer_with_lengths_stays_fp32() -> None:
+    weights = {
+        name: np.ones(shape, np.float32)
+        for name, shape in {"m": (3, 3), "w": (1, 8, 3), "r": (1, 8, 2)}.items()
+    }
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[4, 1, 3] x, int32[1] lengths) => (float[4, 1, 1, 2] y) {
+            a = MatMul(x, m) y = LSTM <hidden_size = 2> (a, w, r, , LENGTHS) }"""
+    for lengths, wanted in (("lengths", ["LSTM"]), ("", [])):
+        half, kept = to_half(_model(text.replace("LENGTHS", lengths), **weights), {})
+        assert [one.op_type for one in kept] == wanted
+        assert _dtypes(half, "MatMul") == {HALF}
