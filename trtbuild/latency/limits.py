@@ -40,9 +40,9 @@ class SpeedFinding(Finding):
         side = "at most" if self.at_most else "at least"
         end = "" if self.passed else ", failed"
         if not self.settled:
-            end = ": cannot tell; measure longer (--seconds), or on a quieter machine"
+            end = ", not decided; measure longer (--seconds), or on a quieter machine"
         return (
-            f"{self.what}: {self.found:.4g}{unit} ({low:.4g} to {high:.4g}), {side} "
+            f"{self.what}: {self.found:.4g}{unit} ({low:.3g} to {high:.3g}), {side} "
             f"{self.limit:g}{unit}{end}"
         )
 
