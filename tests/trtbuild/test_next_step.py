@@ -116,7 +116,10 @@ def test_the_steps_lead_to_a_verdict(folder: Path, capsys) -> None:
     assert step.endswith("--min-agreement 95")
     judged = step.replace("--min-agreement 95", "--min-sqnr 200 --no-tune")
     assert run(shlex.split(judged)[1:]) == 1
-    assert "what next: let more be tried: trtbuild engine float.onnx" in capsys.readouterr().out
+    assert (
+        "what next: try more ways to meet the limit: trtbuild engine float.onnx"
+        in capsys.readouterr().out
+    )
     step = said(capsys, judged, 1)["next_step"]["command"]
     assert step.endswith("--effort high")
 

@@ -265,7 +265,7 @@ def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
         flag = "--calibration" if recipe.calibration is not None else "--calibrator"
         return "let the ranges be chosen by their effect on the outputs", {}, flag
     if chooses and recipe.effort is not Effort.HIGH:
-        return "let more be tried", {"--effort": "high"}, ""
+        return "try more ways to meet the limit", {"--effort": "high"}, ""
     group = _at_fault(result)
     if group is not None:
         return (

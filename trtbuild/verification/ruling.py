@@ -89,7 +89,9 @@ def rule(
     failures = [finding for finding in findings if not finding.passed]
     limits = [finding for finding in of_answers if finding.is_limit]
     if failures:
-        return Ruling(DO_NOT_SHIP, f"{len(failures)} of {len(findings)} checks failed")
+        return Ruling(
+            DO_NOT_SHIP, f"{failures[0]} ({len(failures)} of {len(findings)} checks failed)"
+        )
     if not limits:
         return Ruling(NOT_JUDGED, _without_limit(below_floor, has_speed=bool(speed)))
     if below_floor:

@@ -123,7 +123,7 @@ class Detect(Judge):
             others += self._precision.figures()
         settings = (
             f"layout {self._layout}, boxes above {self._min_score:g}, {self._counts[0]} of float and"
-            f" {self._counts[1]} of the engine"
+            f" {self._counts[1]} of this network"
         )
         return TaskScore("detect", settings, len(self._boxes), main, others, self._worst.result())
 
@@ -163,10 +163,15 @@ def _drawn(found: Detections, shared: set[int], images: Images, names: Mapping[i
     )
     alone = len(found) - len(shared)
     text = f"{len(found)} {'box' if len(found) == 1 else 'boxes'}"
-    return Answer(f"{text}, {alone} unmatched" if alone else text, drawn)
+    if not alone:
+        return Answer(text, drawn)
+    named_ones = [box.label for box in drawn if not box.shared]
+    more = ", ..." if alone > _MOST_NAMED else ""
+    return Answer(f"{text}, {alone} unmatched: {', '.join(named_ones[:_MOST_NAMED])}{more}", drawn)
 
 
 _MOST_DRAWN = 40
+_MOST_NAMED = 2
 
 
 def _are_boxes(found: Sequence[Detections], images: Images) -> bool:
