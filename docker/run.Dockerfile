@@ -1,6 +1,6 @@
 # What runs a plan, and nothing else: TensorRT's runtime, cuda-python, NumPy and samples/deploy/infer.py.
 #   docker build -f docker/run.Dockerfile -t run-plan .
-#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" run-plan out/model.plan images.npz -o scores.npz
+#   docker run --rm --gpus all -u "$(id -u):$(id -g)" -v "$PWD:/work" run-plan out/model.plan images.npz -o scores.npz
 # TensorRT must be the version that built the plan; RUNTIME=tensorrt-lean-cu13, a tenth of the size, runs plans of
 # --version-compatible alone.
 ARG CUDA=13.0.2
