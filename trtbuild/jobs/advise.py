@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,10 +159,12 @@ def _fewest(
     progress: Progress,
 ) -> list[int]:
     """The shortest head of the samples, in three orders, whose thresholds are those of all."""
+    tried = itertools.count(1)
 
     def calibrated(places: Sequence[int]) -> Calibration:
         chosen = samples_of(source, [samples.keys[k] for k in places])
-        found = calibrate(artifact, chosen, tensors, options, progress).calibration
+        found = calibrate(artifact, chosen, tensors, options).calibration
+        progress("subsets", next(tried), None)
         assert found is not None
         return found
 

@@ -29,7 +29,7 @@ def doctor_report(findings: list[Finding], found: list[Ability], plug_ins: list[
 
 def _parts(findings: list[Finding]) -> Table:
     return Table(
-        names("part", "state", "found", "what mends it"),
+        names("part", "state", "found", "how to fix it"),
         tuple(
             (one.part, Line(str(one.state), _TONES[str(one.state)]), one.found, one.remedy)
             for one in findings

@@ -38,5 +38,5 @@ def test_tensorrt_for_rtx_builds_here_and_runs_only_on_a_gpu() -> None:
 def test_it_prints_tables(capsys: pytest.CaptureFixture[str]) -> None:
     run(["doctor"])
     printed = capsys.readouterr().out
-    assert "what mends it" in printed
+    assert "how to fix it" in printed
     assert "works here" in printed
