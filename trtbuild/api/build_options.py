@@ -148,7 +148,7 @@ BuildOptions = TypedDict(  # noqa: UP013 - one of them is called float
         "skip_broken": bool,
         "sparse": bool,
         "sparsity": str,
-        "speed": Any,
+        "speed_limits": Any,
         "stage_drops": Sequence[str] | str,
         "std": Sequence[float | str] | str,
         "strict": bool,
