@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from trtbuild.search.candidate import Candidate
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict
+    from trtbuild.verification.tasks.base import TaskFactory
 
 __all__ = ["build_engine"]
 
@@ -72,6 +73,20 @@ _log = logging.getLogger(__name__)
 
 # With an accuracy budget, so much of the data is kept for the judgement and never searched on.
 _JUDGED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class _Build:
+    """What every step of a build goes by: what was asked for, the data, and who is told."""
+
+    recipe: EngineRecipe
+    plan: DataPlan
+    progress: Progress
+
+    def task_of(self, artifact: Artifact) -> TaskFactory | None:
+        """What makes the judge of the network's task; None where none is known."""
+        recipe = self.recipe
+        return task_of(artifact.source, self.plan.verification, recipe.task, recipe.data.preprocess)
 
 
 @in_one_tree()
@@ -117,7 +132,8 @@ def build_engine(
         calibrates=_calibrates(recipe) if prequantized is None else prequantized.calibrates,
         held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
     )
-    _check_judged(artifact, recipe, plan)
+    build = _Build(recipe, plan, progress)
+    _check_judged(artifact, build)
     account = account_for(recipe.data, calibrate=plan.calibration, verify=plan.verification)
     artifact = artifact.having(Record("data", str(account), account.details))
     check_labels(artifact.source, plan.verification, recipe.batch_size, progress)
@@ -130,9 +146,9 @@ def build_engine(
         if recipe.int8:
             chosen = [backend.name for backend, _ in chosen_backends(recipe)]
             check_source(artifact, chosen, recipe.tensorrt.plugins, progress)
-            artifact, tuned = _in_int8(artifact, plan, recipe, progress)
+            artifact, tuned = _in_int8(artifact, build)
     with staged_files(output, last=manifest_name(artifact.name)) as folder:
-        result = _built(artifact, tuned, plan, recipe, folder, progress, explains=explains)
+        result = _built(artifact, tuned, build, folder, explains=explains)
     return result.moved_to(output)
 
 
@@ -140,36 +156,29 @@ def _calibrates(recipe: EngineRecipe) -> bool:
     return recipe.int8 and recipe.calibration is None
 
 
-def _in_int8(
-    artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
-) -> tuple[Artifact, Tuned | None]:
+def _in_int8(artifact: Artifact, build: _Build) -> tuple[Artifact, Tuned | None]:
     """Find ranges, search where a limit asks for it, and place Q/DQ."""
+    recipe, plan, progress = build.recipe, build.plan, build.progress
     if recipe.weights_only:
         quick = replace(
             recipe, effort=Effort.FAST, calibrate=replace(recipe.calibrate, method="minmax")
         )
         return with_weights_alone(int8_candidate(artifact, plan, quick, progress).realized()), None
     start = int8_candidate(artifact, plan, recipe, progress)
-    tuned = _tuned(start, plan, recipe, progress)
+    tuned = _tuned(start, build)
     artifact = start.realized() if tuned is None else tuned.artifact
     artifact = with_portable_choice(artifact, plan, recipe, progress)
     return with_left_behind(artifact), tuned
 
 
 def _built(
-    artifact: Artifact,
-    tuned: Tuned | None,
-    plan: DataPlan,
-    recipe: EngineRecipe,
-    output: Path,
-    progress: Progress,
-    *,
-    explains: bool,
+    artifact: Artifact, tuned: Tuned | None, build: _Build, output: Path, *, explains: bool
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
+    recipe, progress = build.recipe, build.progress
     files = _write_network(artifact, output) if recipe.int8 else {}
     chosen = chosen_backends(recipe)
-    found = _measured(chosen, artifact, plan, recipe, output, progress)
+    found = _measured(artifact, chosen, build, output)
     engines, few = found.engines, found.few
     artifact, comparisons = with_stages(artifact, found.comparisons, found.speed.samples)
     artifact = with_cost_of_zeros(artifact, few, progress)
@@ -199,7 +208,7 @@ def _built(
         _log.warning("%s.", gap)
     if result.unjudged_collapse:
         result = replace(result, better_rule=better_rule(artifact, few, progress))
-    return replace(result, record=write_manifest(result, recipe, plan))
+    return replace(result, record=write_manifest(result, recipe, build.plan))
 
 
 def _verdicts(
@@ -225,14 +234,10 @@ class _Measured:
 
 
 def _measured(
-    chosen: tuple[tuple[Backend, str], ...],
-    artifact: Artifact,
-    plan: DataPlan,
-    recipe: EngineRecipe,
-    output: Path,
-    progress: Progress,
+    artifact: Artifact, chosen: tuple[tuple[Backend, str], ...], build: _Build, output: Path
 ) -> _Measured:
     """Build the engines, and compare and time those that run here."""
+    recipe = build.recipe
     by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
     with ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as stack:
         parsed = None
@@ -240,16 +245,16 @@ def _measured(
             # by a process of its own, while this one builds and compares
             form = output / _form_name(artifact)
             parsed = beside.submit(check_form, form, recipe.model, recipe.tensorrt.plugins)
-        request = _request(artifact, plan, recipe, output, progress)
+        request = _request(artifact, build, output)
         engines, sessions = _opened(chosen, request, recipe, stack)
         comparisons, few = compare_with_float(
             artifact,
             sessions,
-            plan.verification,
+            build.plan.verification,
             recipe.batch_size,
-            task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess),
+            build.task_of(artifact),
             recipe.data.preprocess,
-            progress,
+            build.progress,
             fp16=recipe.fp16 and by_nvidia,
         )
         if parsed is not None:
@@ -303,11 +308,11 @@ def _form_name(artifact: Artifact) -> str:
     return f"{artifact.name}.int8.onnx"
 
 
-def _check_judged(artifact: Artifact, recipe: EngineRecipe, plan: DataPlan) -> None:
+def _check_judged(artifact: Artifact, build: _Build) -> None:
     """Check that everything with a limit will be measured."""
-    labels = plan.verification.index.labels
+    recipe, labels = build.recipe, build.plan.verification.index.labels
     has_labels = bool(labels) and labels[0] is not None
-    task = task_of(artifact.source, plan.verification, recipe.task, recipe.data.preprocess)
+    task = build.task_of(artifact)
     check_task(recipe.gate, task)
     check_stage_limits(artifact, recipe, has_labels=has_labels, has_task=task is not None)
     if recipe.gate.max_top1_drop is None:
@@ -322,9 +327,8 @@ def _has_budget(recipe: EngineRecipe) -> bool:
     return wanted and bool(recipe.gate.limits)
 
 
-def _tuned(
-    start: Candidate, plan: DataPlan, recipe: EngineRecipe, progress: Progress
-) -> Tuned | None:
+def _tuned(start: Candidate, build: _Build) -> Tuned | None:
+    recipe, plan = build.recipe, build.plan
     if not _has_budget(recipe) or plan.calibration is None:
         return None
     return meet_budget(
@@ -332,10 +336,10 @@ def _tuned(
         plan.calibration,
         recipe.gate,
         replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
-        task=task_of(start.artifact.source, plan.verification, recipe.task, recipe.data.preprocess),
+        task=build.task_of(start.artifact),
         options=recipe.tune,
         timing=timing_of(chosen_backends(recipe)[0][0].name, recipe.tensorrt),
-        progress=progress,
+        progress=build.progress,
     )
 
 
@@ -353,17 +357,13 @@ def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:
     return {**files, ranges.name: "ranges of all tensors, for --calibration"}
 
 
-def _request(
-    artifact: Artifact,
-    plan: DataPlan,
-    recipe: EngineRecipe,
-    output: Path,
-    progress: Progress,
-) -> BuildRequest:
+def _request(artifact: Artifact, build: _Build, output: Path) -> BuildRequest:
+    recipe, plan = build.recipe, build.plan
+
     def calibration_batches() -> Iterator[Feeds]:
         assert plan.calibration is not None
         size = static_batch(artifact.source) or recipe.batch_size
         return (batch.feeds for batch in batches(plan.calibration, size))
 
     given = calibration_batches if plan.calibration is not None else None
-    return BuildRequest(artifact, output, given, recipe.fp16, recipe.tensorrt, progress)
+    return BuildRequest(artifact, output, given, recipe.fp16, recipe.tensorrt, build.progress)
