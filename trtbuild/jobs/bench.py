@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from trtbuild.data import DataRecipe, Source
     from trtbuild.jobs.paths import Besides
-    from trtbuild.latency.layer_times import ProfiledSession
+    from trtbuild.latency.layer_times import LayerTimes, ProfiledSession
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.session import Feeds, Session
 
@@ -73,6 +73,7 @@ class BenchResult:
         device: where they were taken.
         conditions: what the machine did meanwhile.
         data: what was run on.
+        layers: what each layer takes; None where nobody asked.
     """
 
     samples: tuple[Samples, ...]
@@ -81,6 +82,7 @@ class BenchResult:
     device: Device
     conditions: Conditions
     data: str
+    layers: LayerTimes | None = None
 
     @property
     def slower(self) -> bool:
@@ -159,15 +161,17 @@ def bench(
             data=source.description,
         )
         if recipe.layer_times is not None:
-            _write_layer_times(recipe, _feeds(source, sizes[0]), recipe.layer_times, stack)
+            layers = _layer_times(recipe, _feeds(source, sizes[0]), stack)
+            layers.write(recipe.layer_times)
+            result = replace(result, layers=layers)
     if recipe.save_baseline is not None:
         _save(recipe, result, engine.inputs)
     return result
 
 
-def _write_layer_times(
-    recipe: BenchRecipe, feeds: Sequence[Feeds], path: Path, stack: contextlib.ExitStack
-) -> None:
+def _layer_times(
+    recipe: BenchRecipe, feeds: Sequence[Feeds], stack: contextlib.ExitStack
+) -> LayerTimes:
     """Profile the engine in a session of its own, since a profiler slows what it measures."""
     if recipe.engine.suffix == ".onnx":
         source = f"ONNX Runtime {package_versions('onnxruntime')['onnxruntime']}'s profiler"
@@ -180,7 +184,7 @@ def _write_layer_times(
                 f"--layer-times: what opens '{recipe.engine}' does not tell of its layers."
             )
         source, profiled = "TensorRT's profiler", session
-    measure_layers(profiled, feeds, _PROFILED_RUNS, source).write(path)
+    return measure_layers(profiled, feeds, _PROFILED_RUNS, source)
 
 
 def _check_paths(recipe: BenchRecipe, besides: Besides | None) -> None:

@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
     from trtbuild.jobs.bench import BenchResult
     from trtbuild.latency.conditions import Device
+    from trtbuild.latency.layer_times import LayerTimes
     from trtbuild.latency.limits import SpeedFinding
     from trtbuild.latency.measure import Samples
     from trtbuild.latency.regress import LatencyVerdict
 
 __all__ = ["bench_report", "latency_section", "speed_checks"]
+
+_NUM_LAYERS = 8
 
 
 def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) -> Report:
@@ -54,11 +57,22 @@ def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) ->
         notes=tuple(Line(f"note: {one}", Tone.NOTE) for one in result.conditions.remarks()),
         sections=(
             latency_section([(one.name, one) for one in result.samples], device=result.device),
+            _layers(result.layers),
         ),
         checks=checks,
         verdict=_verdict(result, checks),
         data=result.to_json(),
     )
+
+
+def _layers(found: LayerTimes | None) -> Section:
+    """What each layer takes, the slowest first."""
+    if found is None:
+        return Section("Layers", ())
+    ordered = sorted(found.layers.items(), key=lambda one: -one[1])
+    rows = tuple((name, f"{ms:.4f}", f"{100.0 * ms / found.total:.1f} %") for name, ms in ordered)
+    columns = (*names("layer"), *numbers("ms", "share"))
+    return Section("Layers", (Table(columns, rows, f"by {found.source}", num_shown=_NUM_LAYERS),))
 
 
 def _check(verdict: LatencyVerdict, is_strict: bool) -> Check:
