@@ -27,13 +27,13 @@ from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import GraphWriter, add_initializer, remove_unread, take_over_output
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
-from trtbuild.model.operators import RECURRENT
+from trtbuild.model.operators import RECURRENT, moves_values
 from trtbuild.model.opset import opset_of, raise_opset
 from trtbuild.model.qdq import along_axis
 from trtbuild.model.traversal import all_nodes, bodies, has_bodies
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from calibrators import Calibration
 
@@ -111,6 +111,7 @@ def to_half(
             half_nodes.add(node)
         elif reason and _touches_float(node):
             kept.append(KeptFloat(node.name or "", node.op_type, reason))
+    kept.extend(_keep_in_front_of_recurrences(model, half_nodes))
     _follow_readers(model, half_nodes)
     _Typing(model).apply(half_nodes)
     remove_unread(model)
@@ -185,6 +186,25 @@ def _why_float_value(value: ir.Value | None, observed: Mapping[str, float]) -> s
 
 def _vanishes(scale: np.ndarray) -> bool:
     return not np.all(scale.astype(np.float16))
+
+
+def _keep_in_front_of_recurrences(model: ir.Model, half_nodes: set[ir.Node]) -> Iterator[KeptFloat]:
+    """Keep in FP32 what gives a recurrent layer in FP32 its sequence; yield what is kept for that.
+
+    TensorRT for RTX 1.7.1 moves a Cast in front of such a layer into its loop, where the shapes do not fit
+    any more, and builds nothing (measured; behind a computing node, the Cast stays where it is).
+    """
+    for node in reversed(model.graph):
+        if node.op_type not in RECURRENT or node in half_nodes:
+            continue
+        value = node.inputs[0]
+        producer = None if value is None else value.producer()
+        while producer is not None and producer in half_nodes:
+            half_nodes.discard(producer)
+            reason = f"it gives '{node.name}', which stays FP32, its sequence"
+            yield KeptFloat(producer.name or "", producer.op_type, reason)
+            value = producer.inputs[0] if moves_values(producer) else None
+            producer = None if value is None else value.producer()
 
 
 def _follow_readers(model: ir.Model, half_nodes: set[ir.Node]) -> None:

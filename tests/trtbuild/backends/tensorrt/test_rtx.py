@@ -15,14 +15,18 @@ import pytest
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild import DataRecipe, EngineRecipe, build_engine
 from trtbuild.backends import choose_backend
+from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.opening import open_engine
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
 from trtbuild.backends.tensorrt.refusals import find_refusals
 from trtbuild.cli.main import run
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError
+from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.targets import engine_target
 from trtbuild.model import write_model
 from trtbuild.options.tensorrt import TensorRTOptions
+from trtbuild.quantization.half import to_half
 from trtbuild.report.engine import engine_report
 from trtbuild.result import ENGINE, PORTABLE, TENSORRT_FORM
 from trtbuild.runtime.cuda import cuda_driver
@@ -190,6 +194,40 @@ def test_what_is_refused_is_named(
     assert refused.node == node
     assert reason in refused.reason
     assert advice in refused.advice
+
+
+LSTM = """(float[3, 1, 2] x, int32[1] n) =>
+    (float[3, 1, 1, 2] y) { a = MatMul(x, s) y = LSTM <hidden_size = 2> (a, w, r, , n) }"""
+CACHE = """(float[1, 1, 4, 2] past, float[1, 1, 1, 2] x, int64[1] n) =>
+    (float[1, 1, 4, 2] y) { a = MatMul(x, s) y = TensorScatter(past, a, n) }"""
+SUMS = """(float16[1, 2] x) =>
+    (float16[1, 2] y) { a = Exp(x) m = ReduceMean(a) b = Sub(a, m) y = MatMul(b, half) }"""
+SHARED = """(float[1, 4, 16] q, float[1, 4, 8] k) =>
+    (float[1, 4, 16] y) { y = Attention <q_num_heads = 2, kv_num_heads = 1, is_causal = 1> (q, k, k) }"""
+
+
+@pytest.mark.parametrize(
+    ("text", "fp16"),
+    [(LSTM, True), (CACHE, True), (SUMS, True), (SHARED, False), (SHARED, True)],
+    ids=["lengths of sequences", "cache", "FP16 that sums", "shared heads", "shared heads in FP16"],
+)
+def test_what_only_some_forms_of_are_built(
+    text: str, fp16: bool, rtx: TensorRT, tmp_path: Path
+) -> None:
+    proto = onnx.parser.parse_model(f'<ir_version: 11, opset_import: ["" : 24]> g {text}')
+    read = {name for node in proto.graph.node for name in node.input}
+    for name, shape in {"s": (2, 2), "w": (1, 8, 2), "r": (1, 8, 2), "half": (2, 2)}.items():
+        if name in read:
+            weight = np.ones(shape, np.float16 if name == "half" else np.float32)
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    onnx.save(proto, tmp_path / "given.onnx")
+    artifact = prepare(load(tmp_path / "given.onnx"))
+    model = to_half(artifact.model, {})[0] if fp16 else artifact.model
+    write_model(model, tmp_path / "made.onnx")
+    blueprint = Blueprint(tmp_path / "made.onnx", [], False, True, False)
+    options = dataclasses.replace(TensorRTOptions(), optimization_level=0)
+    request = BuildRequest(artifact, tmp_path, options=options)
+    assert build_plan(rtx, blueprint, request).file.stat().st_size
 
 
 def test_a_refused_network_is_not_calibrated(tmp_path: Path) -> None:
