@@ -80,6 +80,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def _check_no_folder(target: Path) -> None:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file")
+    if target.is_symlink() and target == Path(os.path.realpath(target)):
+        raise OSError(errno.ELOOP, "it is a link that leads to itself")
 
 
 def _is_special(target: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from trtbuild.visible import visible_lines
 
-__all__ = ["SCHEMA", "VERSION", "Failure"]
+__all__ = ["SCHEMA", "VERSION", "Failure", "complain"]
 
 SCHEMA = "trtbuild.error"
 VERSION = 1
@@ -31,7 +32,7 @@ class Failure:
 
     def tell(self, *, as_json: bool) -> int:
         """Write it, and return the exit code."""
-        click.echo(f"trtbuild: {visible_lines(self.message)}", err=True)
+        complain(f"trtbuild: {visible_lines(self.message)}")
         return self.record(as_json=as_json)
 
     def record(self, *, as_json: bool) -> int:
@@ -47,3 +48,9 @@ class Failure:
         from trtbuild.records import encode
 
         return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+
+
+def complain(text: str) -> None:
+    """Write a line to standard error; where that cannot be, as on a full disk, no work is lost for it."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)

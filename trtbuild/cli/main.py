@@ -1,7 +1,8 @@
 """``trtbuild``: finds the command, and turns what goes wrong into one sentence and an exit code.
 
 0 done, 1 a gate failed, 2 the input is wrong, 3 something needed is not installed, 4 a bug of ours,
-5 too few samples to tell (with ``--strict``), 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP.
+5 too few samples to tell (with ``--strict``), 130 interrupted, 141 nobody reads the output, 143 or 129 ended
+by SIGTERM or SIGHUP.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import difflib
 import gc
 import importlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -19,10 +21,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from trtbuild.cli.failure import Failure
+from trtbuild.cli.failure import Failure, complain
 from trtbuild.cli.help import wide_as_the_terminal
 from trtbuild.cli.output import Answered
-from trtbuild.errors import TrtbuildError, in_one_tree
+from trtbuild.errors import InputError, TrtbuildError, in_one_tree
 from trtbuild.visible import visible_lines
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = ["main"]
 WRONG_INPUT = 2
 BUG = 4
 INTERRUPTED = 130
+UNREAD = 141
 
 # Command -> module and the line of the overview; a module is imported when its command is called.
 _COMMANDS = {
@@ -98,8 +101,8 @@ def _group() -> None:
     """Build, calibrate and verify INT8 engines for NVIDIA TensorRT 10 and 11.
 
     Exit codes: 0 done, 1 a limit failed, 2 the input is wrong, 3 something needed is not installed,
-    4 a bug of trtbuild, 5 too few samples to tell (with --strict), 130 interrupted, 143 or 129 ended by
-    SIGTERM or SIGHUP.
+    4 a bug of trtbuild, 5 too few samples to tell (with --strict), 130 interrupted, 141 nobody reads the
+    output, 143 or 129 ended by SIGTERM or SIGHUP.
     """
 
 
@@ -114,19 +117,30 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (Terminated, click.Abort, KeyboardInterrupt) as error:
         return _stopped(error)
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         failure = Failure("UsageError", error.format_message(), WRONG_INPUT)
         return failure.record(as_json=not answered.in_json)
     except BaseException as error:  # noqa: BLE001 - the last line of defence
-        asked = _asked_to_stop(error)
-        if asked is not None:
-            return _stopped(asked)
-        if isinstance(error, TrtbuildError | MemoryError):
-            return _refused(error, as_json=not answered.in_json)
-        traceback.print_exc()  # everything else is our bug
-        click.echo("this is a bug of trtbuild; please report it with the lines above.", err=True)
-        return BUG
+        return _failed(error, as_json=not answered.in_json)
     return answer if isinstance(answer, int) else 0
+
+
+def _failed(error: BaseException, *, as_json: bool) -> int:
+    """Say what went wrong, and answer the exit code."""
+    asked = _asked_to_stop(error)
+    if asked is not None:
+        return _stopped(asked)
+    if _is_unread(error):
+        return UNREAD
+    if isinstance(error, SystemExit):
+        text = f"code that was called wants to end the program (exit({error.code})); mend that."
+        error = InputError(text)
+    if isinstance(error, TrtbuildError | MemoryError):
+        return _refused(error, as_json=as_json)
+    complain(traceback.format_exc())  # everything else is our bug
+    complain("this is a bug of trtbuild; please report it with the lines above.")
+    return BUG
 
 
 def _asked_to_stop(error: BaseException) -> BaseException | None:
@@ -137,12 +151,24 @@ def _asked_to_stop(error: BaseException) -> BaseException | None:
     return seen
 
 
+def _is_unread(error: BaseException) -> bool:
+    """Whether nobody reads standard output any more, as behind ``| head``; what was to come goes nowhere."""
+    # Rich and Click make an exit of it; Click leaves no other sign than standard output in a wrapper
+    seen = error.__context__ if isinstance(error, SystemExit) else error
+    wrapped = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
+    if not (isinstance(seen, BrokenPipeError) or (wrapped and isinstance(error, SystemExit))):
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
 def _stopped(error: BaseException) -> int:
     """Say that another process or the user ended the command, and answer the exit code."""
     if isinstance(error, Terminated):
-        click.echo(f"ended by {error.signal.name}; nothing half-written was left behind.", err=True)
+        complain(f"ended by {error.signal.name}; nothing half-written was left behind.")
         return 128 + error.signal
-    click.echo("interrupted; nothing half-written was left behind.", err=True)
+    complain("interrupted; nothing half-written was left behind.")
     return INTERRUPTED
 
 
@@ -194,7 +220,7 @@ class _Warnings(logging.Handler):
     """Shows what the library warns of, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"trtbuild: warning: {visible_lines(record.getMessage())}", err=True)
+        complain(f"trtbuild: warning: {visible_lines(record.getMessage())}")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from trtbuild.cli.failure import complain
 from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
@@ -60,7 +61,7 @@ def command(
     with out.progress() as progress:
         done = optimize_file(recipe, progress)
     for line in pass_warnings(done.result.log):
-        click.echo(f"warning: {visible(line)}", err=True)
+        complain(f"warning: {visible(line)}")
     out.show(optimize_report(source.name, done, explains=explain))
 
 

@@ -10,8 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import click
-
+from trtbuild.cli.failure import complain
 from trtbuild.progress import stage_of
 from trtbuild.visible import visible
 
@@ -108,4 +107,4 @@ class ProgressLines:
 
     def _say(self, line: str) -> None:
         self._spoken = time.monotonic()
-        click.echo(line, err=True)
+        complain(line)

@@ -147,6 +147,8 @@ def _check_writable(path: Path, made: Path | None) -> None:
         if not os.access(path, os.W_OK):
             raise OutputError(f"cannot write '{path}': Permission denied.")
         return
+    if Path(os.path.realpath(path)).is_symlink():
+        raise OutputError(f"cannot write '{path}': it is a link that leads to itself.")
     folder = Path(os.path.realpath(path)).parent
     real = None if made is None else Path(os.path.realpath(made))
     if real is not None and folder in (real, *real.parents):  # it is made on the way

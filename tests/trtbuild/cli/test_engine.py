@@ -243,6 +243,31 @@ def test_a_signal_is_one_although_the_clean_up_fails(
     assert "Traceback" not in done.err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="of POSIX systems")
+@pytest.mark.parametrize("arguments", [("--help",), ("optimize", "--list"), ("doctor", "--json")])
+def test_nobody_reads_the_output(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "trtbuild", *arguments]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert done.returncode == 141
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_nothing_can_be_complained(files, tmp_path):
+    """No work is lost for a line of progress or a warning; and a mistake is still one."""
+    model, data, _ = files
+    with Path("/dev/full").open("w") as full:
+        for network, code in ((model, 0), (tmp_path / "absent.onnx", 2)):
+            given = ("calibrate", network, "--data", data, "-o", tmp_path / "ranges.json")
+            command = [sys.executable, "-m", "trtbuild", *map(str, given)]
+            done = subprocess.run(command, stderr=full, stdout=subprocess.DEVNULL, check=False)
+            assert done.returncode == code
+    assert (tmp_path / "ranges.json").exists()
+
+
 def test_version_and_help(capsys):
     done = trtbuild(capsys, "--help")
     assert done.code == 0
