@@ -37,7 +37,7 @@ def sample(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_sample(sample: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = MeasureOptions(warmup_ms=1, duration_ms=20)  # no limit is on latency
     monkeypatch.setattr(sample, "MeasureOptions", lambda **_: short)
-    steps = {step.name: step for step in sample.compress(tmp_path)}
+    steps = {step.name: step for step in sample.compress(tmp_path, epochs=5)}
     dense, tuned, int8 = steps["dense"], steps["fine-tuned"], steps["INT8"]
     # One image is 0.19 points: the limits are five images and two.
     assert tuned.top1 >= dense.top1 - 1.0
