@@ -1,6 +1,6 @@
 """The float network that a Q/DQ file rounds, where its channels were scaled before it was rounded.
 
-A build scales channels so that they round better (`trtbuild.search.channel_scaling`): the network computes
+A build scales channels so that they round better (`trtbuild.search.channels.scaling`): the network computes
 the same, and no layer alone does. A layer of such a file beside the network as it was would be blamed for a
 scale that its neighbour takes back. The factors are read off the weights: ``w' = a w b``, one factor for each
 output channel and one for each input channel, by alternating least squares; and what is found has to compute
