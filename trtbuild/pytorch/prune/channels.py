@@ -28,6 +28,7 @@ from trtbuild.pytorch.prune.cutting import Cut, cut
 from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
 from trtbuild.pytorch.prune.groups import LAYERS, survey
 from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
+from trtbuild.pytorch.prune.key_groups import SHARED_KEYS
 from trtbuild.pytorch.prune.outcome import (
     LayerWidth,
     PruneReport,
@@ -237,7 +238,13 @@ def _prune(
 ) -> PruneResult:
     spec = plan.spec
     prospect = survey(base, bound, spec, None if plan.loss is not None else plan.importance)
-    plan = replace(plan, kept=prospect.kept, attention=prospect.attention, sizes=prospect.sizes)
+    plan = replace(
+        plan,
+        kept=prospect.kept,
+        attention=prospect.attention,
+        key_groups=prospect.key_groups,
+        sizes=prospect.sizes,
+    )
     if has_budget(spec):
         plan = within_budget(base, bound, plan, prospect.cost)
     done, plan = _cut_what_can_be(base, bound, plan, mixes=prospect.mixes)
@@ -259,7 +266,12 @@ def _prune(
         notes=_notes(done, rewritten, after_step),
     )
     history = PruneHistory(
-        bound.specs, rewritten, tuple(done.history), done.heads, before=history_of(base)
+        bound.specs,
+        rewritten,
+        tuple(done.history),
+        done.heads,
+        key_groups=tuple(done.key_groups),
+        before=history_of(base),
     )
     remember(done.module, history)
     return PruneResult(done.module, report, history)
@@ -295,7 +307,11 @@ def _cut_what_can_be(
         done = cut(base, bound, plan, one_by_one=mixes)
         if done.failed:
             done = cut(base, bound, plan, one_by_one=True)
-        new = {path: why for path, why in done.culprits.items() if path and path not in plan.kept}
+        new = {
+            path: why
+            for path, why in done.culprits.items()
+            if path and plan.kept.get(path, SHARED_KEYS) == SHARED_KEYS
+        }
         if not new:
             return done, plan
         plan = replace(plan, kept={**plan.kept, **new})

@@ -11,6 +11,7 @@ It holds exactly unless a norm or attention mixes the channels (`dependency.is_m
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,12 @@ from trtbuild.pytorch.copies import (
 )
 from trtbuild.pytorch.inputs import other_batch
 from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention, update_norms
+from trtbuild.pytorch.prune.key_groups import (
+    SHARED_KEYS,
+    columns_of,
+    cut_key_groups,
+    weakest_key_groups,
+)
 from trtbuild.pytorch.prune.ranking import accumulate, layer_widths, make_pruner, shares
 from trtbuild.pytorch.prune.sizes import update_sizes
 from trtbuild.pytorch.prune.slices import operators, sizes_of
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trtbuild.pytorch.inputs import BoundInputs
+    from trtbuild.pytorch.prune.key_groups import KeyGroups
     from trtbuild.pytorch.prune.ranking import CutPlan
 
 __all__ = ["Cut", "DenseReference", "Snapshot", "cut", "history_in"]
@@ -111,6 +119,10 @@ class DenseReference:
                     size = layer.weight.shape[1]
                     grouped[channel // size, :, channel % size] = 0
 
+    def note_unread(self, path: str, indices: list[int]) -> None:
+        """Zero what reads these inputs of the layer at `path`. Call it before the cut."""
+        self._zero(path, indices)
+
     def broken(self, cut: nn.Module, *, values: bool) -> str:
         """Why `cut` is not the dense network without the noted channels; empty when it is.
 
@@ -155,6 +167,7 @@ class Cut:
         module: the cut network.
         history: Torch-Pruning's record: layer path, output side or not, channel numbers.
         heads: module path -> attribute -> new value, of attention blocks, norms and stored sizes.
+        key_groups: attention block -> groups of heads that went, in the order of cutting.
         culprits: layer path -> what cutting its group broke; those groups were rolled back.
         mixed: whether a group was cut that changes the values of others.
         failed: why all cuts together are wrong; empty when right or when cut one by one.
@@ -164,6 +177,7 @@ class Cut:
     history: list[tuple[str, bool, list[int]]] = field(default_factory=list)
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     culprits: dict[str, str] = field(default_factory=dict)
+    key_groups: list[tuple[str, list[int]]] = field(default_factory=list)
     mixed: bool = False
     failed: str = ""
 
@@ -196,6 +210,7 @@ def cut(
     """
     module = copy_module(base)
     result, dense = Cut(module), layer_widths(base)
+    groups = {block.path: block.groups(base) for block in plan.key_groups}
     for step in range(1, plan.spec.steps + 1):
         backup = copy_module(module) if step > 1 else None
         with tracing(module), torch.random.fork_rng(devices=[]):
@@ -210,6 +225,9 @@ def cut(
             break
         if result.failed or run.stale:
             break
+        for block in plan.key_groups:
+            if plan.kept.get(block.layers[0]) == SHARED_KEYS:
+                run.cut_keys(block, groups[block.path], step)
         share_again(module, shared_parameters(base))
         result.history += history_in(run.graph)
         if plan.after_step is not None:
@@ -285,6 +303,33 @@ class _Run:
             if parameters:  # the graph knows the parameter that is gone again
                 self.stale = True
                 return
+
+    def cut_keys(self, block: KeyGroups, dense: int, step: int) -> None:
+        """Cut the heads of a block that shares keys, and roll back what breaks.
+
+        Args:
+            block: of the module.
+            dense: groups of heads that it had before the first step.
+            step: from 1.
+        """
+        spec, module = self.plan.spec, self.result.module
+        ratio = min(spec.head_ratio or spec.ratio, spec.max_ratio) * step / spec.steps
+        left = max(math.ceil(dense * (1 - ratio) - 1e-9), 1)
+        gone = weakest_key_groups(module, block, block.groups(module) - left)
+        if not gone:
+            return
+        before = Snapshot(module, self.graph)
+        reference = DenseReference(module, self.inputs) if self.check else None
+        if reference is not None:
+            reference.note_unread(block.layers[-1], columns_of(module, block, gone))
+        changed = cut_key_groups(module, block, gone)
+        reason = reference.broken(module, values=True) if reference is not None else ""
+        if reason:
+            before.restore()
+            self.result.culprits[block.layers[0]] = reason
+            return
+        self.result.note(changed)
+        self.result.key_groups.append((block.path, gone))
 
     def _update_heads(self) -> None:
         module = self.result.module

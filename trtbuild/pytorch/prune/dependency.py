@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.inputs import BoundInputs
 
 __all__ = [
+    "HEAD_COUNTS",
     "HEAD_NUMBERS",
+    "SEPARATE",
     "Attention",
     "Member",
     "PruneGroup",
@@ -227,12 +229,12 @@ def _path(graph: Any, node: Any) -> str:
     return str(graph._module2name.get(node.module, ""))
 
 
-_COUNTS = ("num_heads", "n_heads", "n_head", "heads", "nhead", "num_attention_heads")
+HEAD_COUNTS = ("num_heads", "n_heads", "n_head", "heads", "nhead", "num_attention_heads")
 _WIDTHS = ("head_dim", "dim_head", "d_head", "attention_head_size")
-HEAD_NUMBERS = frozenset((*_COUNTS, *_WIDTHS))
+HEAD_NUMBERS = frozenset((*HEAD_COUNTS, *_WIDTHS))
 """Attributes that count heads or the channels of one."""
 _PACKED = ("qkv", "to_qkv", "in_proj", "Wqkv", "c_attn")
-_SEPARATE = (
+SEPARATE = (
     ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"), ("query", "key", "value"),
     ("to_q", "to_k", "to_v"), ("wq", "wk", "wv"), ("q_lin", "k_lin", "v_lin"),
     ("query_proj", "key_proj", "value_proj"), ("linear_q", "linear_k", "linear_v"),
@@ -260,14 +262,14 @@ def find_attention(module: nn.Module) -> list[Attention]:
     """Blocks with a number of heads and linear projections by the usual names."""
     found = []
     for path, block in module.named_modules():
-        count = next((n for n in _COUNTS if isinstance(getattr(block, n, None), int)), None)
+        count = next((n for n in HEAD_COUNTS if isinstance(getattr(block, n, None), int)), None)
         if count is None or isinstance(block, nn.MultiheadAttention):
             continue
         heads = getattr(block, count)
         packed = [n for n in _PACKED if _splits(getattr(block, n, None), 3 * heads)]
         separate = [
             names
-            for names in _SEPARATE
+            for names in SEPARATE
             if all(_splits(getattr(block, n, None), heads) for n in names)
         ]
         names = packed[:1] or [name for group in separate[:1] for name in group]

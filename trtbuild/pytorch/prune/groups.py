@@ -21,6 +21,7 @@ from trtbuild.pytorch.prune.dependency import (
     output_layers,
     tracing,
 )
+from trtbuild.pytorch.prune.key_groups import SHARED_KEYS, KeyGroups, find_key_groups
 from trtbuild.pytorch.prune.sizes import StoredSize, find_sizes
 from trtbuild.pytorch.running import run
 from trtbuild.pytorch.sparsity import match_layers
@@ -48,6 +49,7 @@ class Prospect:
         groups: every group, with the reason if it keeps its width.
         kept: layer path -> why it must not be the root of a cut.
         attention: the attention blocks.
+        key_groups: those of them whose heads share keys.
         sizes: plain numbers of modules that count channels.
         mixes: whether any group that can be pruned changes the values of other channels.
         cost: of the module as it is.
@@ -56,6 +58,7 @@ class Prospect:
     groups: tuple[PruneGroup, ...]
     kept: dict[str, str]
     attention: tuple[Attention, ...]
+    key_groups: tuple[KeyGroups, ...]
     sizes: tuple[StoredSize, ...]
     mixes: bool
     cost: Cost
@@ -83,6 +86,10 @@ def survey(
     run(copy_module(module, share_parameters=True), inputs)
     program = _refuse_branches(module, inputs)
     kept = dict.fromkeys(match_layers(module, spec.ignore, LAYERS), "it is kept by a pattern")
+    key_groups = tuple(
+        block for block in find_key_groups(module) if not kept.keys() & set(block.layers)
+    )
+    kept |= dict.fromkeys((p for block in key_groups for p in block.layers[:-1]), SHARED_KEYS)
     paths = {child: path for path, child in module.named_modules()}
     with tracing(module):
         graph = build_graph(module, inputs)
@@ -93,7 +100,9 @@ def survey(
         mixes = any(is_mixer(graph, found, heads) for found, group in groups if not group.kept)
     cost = cost_of(program, module, inputs)
     sizes = find_sizes(program, module, attention)
-    return Prospect(tuple(group for _, group in groups), kept, attention, sizes, mixes, cost)
+    return Prospect(
+        tuple(group for _, group in groups), kept, attention, key_groups, sizes, mixes, cost
+    )
 
 
 def find_stored_sizes(module: nn.Module, inputs: BoundInputs) -> tuple[StoredSize, ...]:
@@ -132,8 +141,11 @@ def _groups(
             if importance is not None:
                 importance(raw)
         except Exception as error:  # noqa: BLE001 - index mappings of the library fail in many ways
-            kept[path] = (
-                f"Torch-Pruning cannot follow its channels ({type(error).__name__}: {error})"
+            kept.setdefault(
+                path,
+                str(error).rstrip(".")
+                if isinstance(error, ModelError)
+                else f"Torch-Pruning cannot follow its channels ({type(error).__name__}: {error})",
             )
             found.append((None, PruneGroup(path, layer.weight.shape[0], (), kept[path])))
             continue

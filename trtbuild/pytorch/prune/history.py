@@ -16,6 +16,7 @@ from trtbuild.files import atomic_path, make_directory, write_text
 from trtbuild.pytorch.copies import make_weights_plain, share_again, shared_parameters
 from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, tracing
+from trtbuild.pytorch.prune.key_groups import cut_key_groups, find_key_groups
 from trtbuild.pytorch.prune.rewrites import rewrite_again
 from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, InputSpec
 from trtbuild.records import dumps, encode
@@ -37,9 +38,9 @@ __all__ = [
     "save_pruned",
 ]
 
-_FORMAT = 3
-_KNOWN = (2, _FORMAT)
-"""Format 2 had no history before another."""
+_FORMAT = 4
+_KNOWN = (2, 3, _FORMAT)
+"""Format 2 had no history before another, 3 no heads that share keys."""
 _ATTRIBUTE = "_pruning_history"
 
 
@@ -53,6 +54,8 @@ class PruneHistory:
         cuts: layer path, whether output channels went (else input channels), and their numbers in
             the module as it was at that moment.
         attributes: module path -> attribute -> value, of attention blocks and norms.
+        key_groups: path of an attention block whose heads share keys, and which groups of heads went, in the
+            module as it was at that moment.
         before: what was cut before, when a pruned module was pruned again.
     """
 
@@ -60,6 +63,7 @@ class PruneHistory:
     rewritten: tuple[tuple[str, str], ...]
     cuts: tuple[tuple[str, bool, list[int]], ...]
     attributes: dict[str, dict[str, Any]]
+    key_groups: tuple[tuple[str, list[int]], ...] = ()
     before: PruneHistory | None = None
 
     def to_json(self) -> str:
@@ -95,7 +99,10 @@ class PruneHistory:
         rewritten = tuple((str(path), str(name)) for path, name in data["rewritten"])
         before = data.get("before")
         earlier = None if before is None else cls._decoded(before)
-        return cls(inputs, rewritten, cuts, data["attributes"], earlier)
+        groups = tuple(
+            (str(path), [int(one) for one in gone]) for path, gone in data.get("key_groups", ())
+        )
+        return cls(inputs, rewritten, cuts, data["attributes"], groups, earlier)
 
 
 def save_pruned(module: nn.Module, history: PruneHistory, folder: Path) -> None:
@@ -162,11 +169,20 @@ def apply_history(
             graph = build_graph(module, bound)
             for path, out, indices in history.cuts:
                 _cut_again(graph, module, path, out=out, indices=indices)
+        for path, gone in history.key_groups:
+            _cut_keys_again(module, path, gone)
         share_again(module, shared)
         for path, values in history.attributes.items():
             for name, value in values.items():
                 given = tuple(value) if isinstance(value, list) else value
                 setattr(module.get_submodule(path), name, given)
+
+
+def _cut_keys_again(module: nn.Module, path: str, gone: list[int]) -> None:
+    block = next((one for one in find_key_groups(module) if one.path == path), None)
+    if block is None or not 0 <= min(gone) <= max(gone) < block.groups(module) > len(set(gone)):
+        raise ModelError(f"the pruning history cuts heads that '{path}' has not.")
+    cut_key_groups(module, block, gone)
 
 
 def _cut_again(graph: Any, module: nn.Module, path: str, *, out: bool, indices: list[int]) -> None:

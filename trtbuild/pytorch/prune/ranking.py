@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.pytorch.prune.dependency import Attention
+    from trtbuild.pytorch.prune.key_groups import KeyGroups
     from trtbuild.pytorch.prune.sizes import StoredSize
     from trtbuild.pytorch.spec import PruneSpec
 
@@ -38,6 +39,7 @@ class CutPlan:
         kept: layer path -> why it keeps its width.
         ratios: layer path -> its own ratio.
         attention: blocks with heads.
+        key_groups: those of them whose heads share keys.
         sizes: plain numbers of modules that count channels.
         loss: gives the loss whose gradients rank channels, or None.
         after_step: fine-tunes between steps: ``after_step(module, step, steps)``, or None.
@@ -50,6 +52,7 @@ class CutPlan:
     kept: Mapping[str, str]
     ratios: Mapping[str, float]
     attention: tuple[Attention, ...]
+    key_groups: tuple[KeyGroups, ...] = ()
     sizes: tuple[StoredSize, ...] = ()
     loss: Callable[[nn.Module], torch.Tensor] | None = None
     after_step: Callable[[nn.Module, int, int], None] | None = None

@@ -50,7 +50,7 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
 
     def build_dependency(self, *given: Any, **options: Any) -> Any:
         """Trace the module, with gates of one operator as the two pieces that they cut."""
-        with _GatesInPieces():
+        with _joining_what_is_known(), _GatesInPieces():
             try:
                 with _gradients_everywhere():
                     return super().build_dependency(*given, **options)
@@ -93,8 +93,31 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
                 if len(self) > most:
                     raise ModelError("its channels are coupled in too many ways to be followed.")
 
-        with mock.patch.object(tp.dependency.graph, "Group", Bounded):
+        bounded = mock.patch.object(tp.dependency.graph, "Group", Bounded)
+        with bounded, _joining_what_is_known():
             return super().get_pruning_group(module, pruning_fn, idxs)
+
+
+@contextlib.contextmanager
+def _joining_what_is_known() -> Iterator[None]:
+    """Let the library pass over concatenations of parts whose width is not known, on which it fails.
+
+    Queries that turn with their positions, half by half, are such. What the shapes say of the parts is set
+    afterwards (`_follow_slices`).
+    """
+    mappings = tp.dependency.index_mapping
+    join, between = (
+        mappings.update_concat_index_mapping,
+        tp.dependency.shape_infer.infer_channels_between,
+    )
+
+    def joined(graph: Any, node: Any) -> None:
+        sizes = node.module.concat_sizes or [between(graph, one, node) for one in node.inputs]
+        if None not in sizes:
+            join(graph, node)
+
+    with mock.patch.object(mappings, "update_concat_index_mapping", joined):
+        yield
 
 
 @contextlib.contextmanager
