@@ -175,8 +175,9 @@ def compare_with_float(
                 few.extend([batch] if fixed_batch(inputs) else batch.samples())
             yield batch
 
+    reference = open_session(artifact.float_reference)
     comparisons = compare_each(
-        open_session(artifact.float_reference),
+        reference,
         candidates,
         kept(),
         ComparisonOptions(
@@ -186,6 +187,8 @@ def compare_with_float(
         shared_only=artifact.cut is not None,
         progress=progress,
     )
+    for session in (reference, *(one for n, one in candidates.items() if n not in engines)):
+        session.close()  # before others are timed, which take as much memory
     return comparisons, tuple(few[:_LATENCY_BATCHES])
 
 

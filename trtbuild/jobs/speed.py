@@ -120,12 +120,15 @@ def take_times(
     sessions: dict[str, Session] = {FLOAT: open_session(artifact.float_reference)}
     if artifact.reference is not None:
         sessions[PRUNED] = open_session(artifact.source)
+    ours = tuple(sessions.values())
     sessions |= engines
     again = {f"{name}{_AGAIN}": sessions[name] for name in (FLOAT, FP16) if name in sessions}
     batches = list(few)
     size = len(batches[0].names) if batches else None
     feeds = [batch.feeds for batch in batches]
     taken = measure({**sessions, **again}, feeds, options, batch_size=size, progress=progress)
+    for session in ours:
+        session.close()
     return Speed(
         {name: taken[name] for name in sessions},
         {name.removesuffix(_AGAIN): taken[name] for name in again},

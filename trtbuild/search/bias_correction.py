@@ -73,6 +73,7 @@ def measured_shifts(
     observer = _MeanShifts(wanted)
     session = open_session(taps.reference, Execution.REFERENCE)
     observe(session, as_samples(feeds), [observer])
+    session.close()
     return observer.shifts()
 
 
