@@ -28,10 +28,12 @@ class Attention:
     Attributes:
         longest: most positions; beyond, the parts are kernels of their own.
         head_sizes: sizes of a head that have the kernel; None where that is not known.
+        one_head: whether one head of one sample has it, too; where not, both products run in INT8 apart.
     """
 
     longest: int
     head_sizes: frozenset[int] | None = None
+    one_head: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ FOR_RTX = Target(
     global_average=False,  # [measured]
     fewest_outputs=3,  # [measured]: one or two outputs cost kernels more than in float
     one_pair_for_pool=True,  # [measured]
-    attention=Attention(512, frozenset({16, 32, 64})),  # [measured], of 8 to 256
+    attention=Attention(512, frozenset({16, 32, 64}), one_head=False),  # [measured], of 8 to 256
 )
 DLA = Target(
     name="dla",

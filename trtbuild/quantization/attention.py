@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
     from trtbuild.target import Target
 
-__all__ = ["AttentionBlock", "attention_blocks", "why_attention_is_float"]
+__all__ = [
+    "AttentionBlock",
+    "attention_blocks",
+    "attention_reason",
+    "why_attention_is_float",
+]
 
 _BETWEEN = frozenset({"Add", "Div", "Mul", "Where"})
 """Scaling and masks: a mask is added, or chooses between a score and a large negative number."""
@@ -79,6 +84,19 @@ def why_attention_is_float(block: AttentionBlock, target: Target) -> str | None:
             f"only those of {known} are"
         )
     return None
+
+
+def attention_reason(block: AttentionBlock, target: Target) -> str:
+    """Return why both products of an attention read through Q/DQ on `target`."""
+    assert target.attention is not None
+    shape = block.scores.outputs[0].shape
+    is_one = shape is not None and all(size == 1 for size in shape.dims[:-2])
+    if is_one and not target.attention.one_head:
+        return (
+            f"target {target.name}: attention of one head and one sample is two INT8 products, and no "
+            "single kernel"
+        )
+    return f"target {target.name}: attention is one INT8 kernel"
 
 
 def _is_product(node: ir.Node) -> bool:

@@ -35,7 +35,11 @@ from trtbuild.model.constants import is_constant
 from trtbuild.model.operators import AVERAGING, RECURRENT, WEIGHTED, moves_values, weight_axis
 from trtbuild.model.stats import node_macs
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Decision, Group, GroupKind, Placement, WeightPoint
-from trtbuild.quantization.attention import attention_blocks, why_attention_is_float
+from trtbuild.quantization.attention import (
+    attention_blocks,
+    attention_reason,
+    why_attention_is_float,
+)
 from trtbuild.quantization.fragile import fragile_reader
 from trtbuild.quantization.selection import no_int8_form
 from trtbuild.quantization.target_rules import pool_reason, why_layer_is_float, why_pool_is_float
@@ -232,7 +236,7 @@ def _add_attention(model: ir.Model, choice: _Choice, target: Target) -> frozense
         if named and why_float is None:
             why_float = f"attention is one kernel, and '{named[0]}' is in float"
         for node in both:
-            reason = f"target {target.name}: attention is one INT8 kernel"
+            reason = attention_reason(block, target)
             choice.make(node, GroupKind.ATTENTION, dict(enumerate(node.inputs)), reason, why_float)
         found.add(_name(block.mixed.inputs[0]))
     return frozenset(found)

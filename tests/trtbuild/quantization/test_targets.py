@@ -234,6 +234,18 @@ def test_either_product_takes_the_attention_to_float(which: int) -> None:
     assert not any(one.int8 for one in found)
 
 
+@pytest.mark.parametrize(
+    ("samples", "kernels"), [("1", "two INT8 products"), ("2", "one INT8 kernel")]
+)
+def test_one_head_of_one_sample_is_said_to_be_no_single_kernel(samples: str, kernels: str) -> None:
+    text = ATTENTION.replace("[1, ", f"[{samples}, ").replace("LENGTH", "6").replace("HEAD", "16")
+    model = network(text, **dict.fromkeys(("wq", "wk", "wv"), (16, 16)), half=())
+    placement = place(model, PlacementRequest(target=TARGETS["rtx"]))
+    found = [one for one in placement.groups if one.kind is GroupKind.ATTENTION]
+    assert len(found) == 2
+    assert all(one.int8 and kernels in one.reason for one in found)
+
+
 def rounded(x: np.ndarray, amax: float) -> np.ndarray:
     scale = np.float64(np.float32(amax) / np.float32(127))
     return np.clip(np.rint(x / scale), -128, 127) * scale
