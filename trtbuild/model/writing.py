@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXTERNAL_DATA_LIMIT",
     "WithoutWeights",
+    "bytes_on_disk",
     "files_of",
     "model_bytes",
     "num_weight_bytes",
@@ -115,6 +116,11 @@ def _write_with_data(model: ir.Model, path: Path) -> None:
     ir.save(
         model, path, external_data=data.name, callback=lambda _tensor, _info: give_back(tensors)
     )
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Return the size of a file that `write_model` wrote, with its weights beside it; 0 of none."""
+    return sum(one.stat().st_size for one in (path, _data_beside(path)) if one.is_file())
 
 
 def _data_beside(path: Path) -> Path:

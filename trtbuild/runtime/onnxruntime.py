@@ -202,7 +202,7 @@ def open_session(
     import onnxruntime as ort
 
     provider, options = _PROVIDERS[device], _options(execution, threads)
-    if execution is not Execution.FAST and not isinstance(model, bytes | Path):
+    if execution is not Execution.FAST and not isinstance(model, bytes):
         _keep_mapped(options, model)
     options.enable_cpu_mem_arena = arena
     if profile:
@@ -225,15 +225,21 @@ def open_session(
     return OnnxRuntimeSession(session, device)
 
 
-def _keep_mapped(options: ort.SessionOptions, model: ir.Model) -> None:
+def _keep_mapped(options: ort.SessionOptions, model: ir.Model | Path) -> None:
     """Let the weights of a very large network be read where they lie, in the file that is mapped.
 
     Else each session holds a copy of its own, packed for the kernels. What is timed is packed as ever.
     Graphs refer to themselves: those thrown away hold their weights until Python looks for them.
     """
     from trtbuild.model import num_weight_bytes
-    from trtbuild.model.writing import MAPPED_LIMIT
+    from trtbuild.model.writing import MAPPED_LIMIT, bytes_on_disk
 
+    if isinstance(model, Path):  # as its model is, so that other processes count the same
+        if bytes_on_disk(model) <= MAPPED_LIMIT:
+            return
+        import onnx_ir as ir
+
+        model = ir.load(model)
     if num_weight_bytes(model) > MAPPED_LIMIT:
         gc.collect()
         options.add_session_config_entry("session.disable_prepacking", "1")
