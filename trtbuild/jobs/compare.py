@@ -269,7 +269,9 @@ def effects_of(
         by_tensor = {one.tensor: one.effect for one in layers.activations if one.effect}
         return Effects(by_layer, by_tensor)
     try:
-        return output_effects(artifact.model, artifact.quantized, few, progress)
+        return output_effects(
+            artifact.model, artifact.quantized, [one.feeds for one in few], progress
+        )
     except ModelError as error:
         _log.debug("no effects of layers are known: %s", error)
         return None

@@ -15,6 +15,7 @@ from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.traversal import all_nodes, bodies, label
 from trtbuild.options.effort import seconds_for
 from trtbuild.options.tensorrt import RangeSource
+from trtbuild.options.tune import FLOAT_PERCENT
 from trtbuild.quantization import check_floats, place, say_without_range, watched_tensors
 from trtbuild.quantization.half import float_activations
 from trtbuild.quantization.masks import reaches_minus_infinity
@@ -25,6 +26,7 @@ from trtbuild.search.improve import improve, were_tried
 from trtbuild.search.portable.choose import choose_portable
 from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.verification.chance import FloatAnswers
+from trtbuild.verification.tasks.choose import graph_task
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,6 +41,8 @@ __all__ = ["are_chosen", "int8_candidate", "observed_tensors", "with_portable_ch
 
 # The backend of the portable form.
 _PORTABLE = "onnxruntime"
+# Boxes, letters, neighbours and edges; a class is good long before its scores are near.
+_ON_FEW_VALUES = frozenset({"ctc", "detect", "embed", "segment"})
 
 
 def int8_candidate(
@@ -74,14 +78,34 @@ def int8_candidate(
         deadline=deadline,
         progress=progress,
     )
+    task = _task(artifact, plan, recipe)
     return improve(
         Candidate(_with_given(artifact)),
         plan.calibration,
         replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
         recipe.effort,
+        float_percent=0.0 if task == "classify" else _float_percent(recipe),
+        float_when_near=task in _ON_FEW_VALUES,
         deadline=deadline,
         progress=progress,
     )
+
+
+def _float_percent(recipe: EngineRecipe) -> float:
+    """The share of the work that may stay in float without a limit; a search for one begins without."""
+    if recipe.tune is None or recipe.gate.limits:
+        return 0.0
+    percent = recipe.tune.max_float_percent
+    return FLOAT_PERCENT if percent is None else percent
+
+
+def _task(artifact: Artifact, plan: DataPlan, recipe: EngineRecipe) -> str | None:
+    """The task that the user or the network tells, or labels do."""
+    kind = recipe.task.kind
+    if kind != "auto":
+        return kind
+    has_labels = any(label is not None for label in plan.verification.index.labels)
+    return graph_task(artifact.source, has_labels=has_labels)
 
 
 def with_portable_choice(

@@ -54,7 +54,9 @@ def with_cost_of_zeros(
     if not num_sparse:
         return artifact
     try:
-        found = output_effects(dense, artifact.source, few, progress, layers=made_sparse).layers
+        found = output_effects(
+            dense, artifact.source, [one.feeds for one in few], progress, layers=made_sparse
+        ).layers
     except ModelError as error:
         _log.debug("what single zeros cost is not known: %s", error)
         found = {}

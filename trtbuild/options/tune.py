@@ -7,7 +7,13 @@ from pathlib import Path
 
 from trtbuild.options.fields import option
 
-__all__ = ["TuneOptions"]
+__all__ = ["FLOAT_PERCENT", "LIMIT_FLOAT_PERCENT", "TuneOptions"]
+
+FLOAT_PERCENT = 5.0
+"""Of the work, what a build without a limit keeps in float at most."""
+
+LIMIT_FLOAT_PERCENT = 50.0
+"""Of the multiply-accumulates, what a search keeps in float at most to meet a limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +32,11 @@ class TuneOptions:
     num_tensors: int = option(
         6, "How many tensors may get a range of their own.", flag="--search-tensors", low=0
     )
-    max_float_percent: float = option(
-        50.0,
-        "Most of the multiply-accumulates that may fall back to float; a budget that needs more is not met.",
+    max_float_percent: float | None = option(
+        None, "Most of the multiply-accumulates that may fall back to float to meet a limit, which is missed "
+        "if it needs more; without a limit, most of the work that may stay in float, 0 for none.",
         flag="--max-float", unit="percent", low=0, high=100,
+        when_absent=f"{FLOAT_PERCENT:g}, or {LIMIT_FLOAT_PERCENT:g} to meet a limit",
     )  # fmt: skip
     max_seconds: float | None = option(
         None, "No step of the search begins later; what it has found by then is taken.",

@@ -13,6 +13,7 @@ from trtbuild.artifact import Record
 from trtbuild.progress import Progress, silent
 from trtbuild.records import encode
 from trtbuild.search.bisect import affordable, fewest_in_order
+from trtbuild.search.candidate import explained
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.milliseconds import float_costs
 from trtbuild.search.score import figure, meets, score, worst_sqnr_db
@@ -240,7 +241,7 @@ class _Search:
     def result(self) -> Tuned:
         """What was found, with its record in the artifact's history."""
         floats = tuple(sorted(self.candidate.float_groups - self._start.float_groups))
-        artifact = _explained(self.candidate.realized(), floats)
+        artifact = explained(self.candidate.realized(), dict.fromkeys(floats, _REASON))
         tuned = Tuned(
             artifact=artifact,
             steps=tuple(self._steps),
@@ -252,21 +253,6 @@ class _Search:
         )
         summary = _summary(tuned)
         return replace(tuned, artifact=artifact.having(Record("tune", summary, tuned.to_json())))
-
-
-def _explained(artifact: Artifact, floats: Sequence[str]) -> Artifact:
-    """The artifact whose groups `floats` say that it was the budget that took them to float."""
-    assert artifact.placement is not None
-    groups = tuple(
-        replace(group, reason=_REASON) if group.name in floats else group
-        for group in artifact.groups
-    )
-    decisions = tuple(
-        replace(decision, reason=_REASON) if decision.node in floats else decision
-        for decision in artifact.decisions
-    )
-    placement = replace(artifact.placement, groups=groups, decisions=decisions)
-    return replace(artifact, placement=placement, decisions=decisions)
 
 
 def _how_near(num_groups: int, max_float_percent: float) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.plan import Group
 
-__all__ = ["Candidate", "FileCandidate", "HasGroups"]
+__all__ = ["Candidate", "FileCandidate", "HasGroups", "explained"]
 
 
 class HasGroups(Protocol):
@@ -47,11 +47,13 @@ class Candidate:
             and the search keep in float.
         shifts: what bias correction takes out of each layer that is in INT8.
         rounded: weights on their grid, of the layers that are in INT8.
+        reasons: group that a search keeps in float -> why.
     """
 
     artifact: Artifact
     shifts: Mapping[str, np.ndarray] = field(default_factory=dict)
     rounded: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def float_groups(self) -> frozenset[str]:
@@ -71,7 +73,7 @@ class Candidate:
         model = corrected(self.artifact.model, shifts) if shifts else self.artifact.model
         model = with_weights(model, rounded) if rounded else model
         changed = replace(self.artifact, model=model)
-        return insert_qdq(changed)
+        return explained(insert_qdq(changed), self.reasons)
 
     def network(self) -> ir.Model:
         """Return the Q/DQ network, in TensorRT's form."""
@@ -86,10 +88,32 @@ class Candidate:
         placement, _ = place_by_ranges(self.artifact.model, calibration, self.artifact.request)
         return tuple(group for group in placement.groups if group.int8 and group.rounds)
 
-    def with_float(self, names: Collection[str]) -> Candidate:
-        """Return the candidate with these groups in float, too."""
+    def with_float(self, names: Collection[str], reason: str = "") -> Candidate:
+        """Return the candidate with these groups in float, too; `reason` is what the manifest says."""
         request = self.artifact.request.with_float(names)
-        return replace(self, artifact=replace(self.artifact, request=request))
+        reasons = {**self.reasons, **dict.fromkeys(names, reason)} if reason else self.reasons
+        return replace(self, artifact=replace(self.artifact, request=request), reasons=reasons)
+
+
+def explained(artifact: Artifact, reasons: Mapping[str, str]) -> Artifact:
+    """Return the quantized artifact whose groups in float say why the search has taken them there.
+
+    Args:
+        artifact: with its placement.
+        reasons: group -> why.
+    """
+    if not reasons:
+        return artifact
+    assert artifact.placement is not None
+    groups = tuple(
+        replace(group, reason=reasons.get(group.name, group.reason)) for group in artifact.groups
+    )
+    decisions = tuple(
+        replace(decision, reason=reasons.get(decision.node, decision.reason))
+        for decision in artifact.decisions
+    )
+    placement = replace(artifact.placement, groups=groups, decisions=decisions)
+    return replace(artifact, placement=placement, decisions=decisions)
 
 
 @dataclass(frozen=True)

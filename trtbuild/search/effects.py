@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from trtbuild.gradients import Backward
     from trtbuild.model.qdq import ActivationPair
-    from trtbuild.verification.compare import LabelledBatch
+    from trtbuild.runtime.session import Feeds
 
 __all__ = ["Effects", "output_effects"]
 
@@ -66,7 +66,7 @@ class Effects:
 def output_effects(
     reference: ir.Model,
     quantized: ir.Model,
-    batches: Sequence[LabelledBatch],
+    feeds: Sequence[Feeds],
     progress: Progress = silent,
     layers: Callable[[ir.Model], Iterable[ir.Node]] = quantized_nodes,
 ) -> Effects:
@@ -77,7 +77,7 @@ def output_effects(
     Args:
         reference: the float network that `quantized` was made of.
         quantized: with Q/DQ, or with other weights.
-        batches: the first few are used.
+        feeds: batches to run on; the first few are used.
         progress: told of every run.
         layers: from `quantized` to those of its nodes that are asked about.
 
@@ -90,7 +90,7 @@ def output_effects(
     try:
         backward = backward_network(reference, tensors, ends)
         model, products = _with_products(backward, quantized, layers)
-        samples = _sampled(model, backward, reference, batches[:_SAMPLES], progress)
+        samples = _sampled(model, backward, reference, feeds[:_SAMPLES], progress)
     except ModelError as error:
         _log.debug("no effects on the outputs are known: %s", error)
         return Effects({}, {})
@@ -157,22 +157,22 @@ def _sampled(
     model: ir.Model,
     backward: Backward,
     reference: ir.Model,
-    batches: Sequence[LabelledBatch],
+    batches: Sequence[Feeds],
     progress: Progress,
 ) -> dict[str, np.ndarray]:
     """Return output of `model` -> g . dx, one for each batch and v."""
     ends = tuple(backward.seeds)
     forward = open_session(tapped(reference, ends), Execution.FLOAT)
-    outputs = [forward.run(batch.feeds) for batch in batches]
+    outputs = [forward.run(feeds) for feeds in batches]
     measure = Measure.of(outputs, parts_of(reference, ends))
     session = open_session(model, Execution.FLOAT)
     rng = np.random.default_rng(0)
     repeats = -(-_SAMPLES // len(batches))
     found: dict[str, list[float]] = {spec.name: [] for spec in session.outputs}
-    for number, batch in enumerate(batches):
+    for number, feeds in enumerate(batches):
         for _ in range(repeats):
             seeds = {given: measure.seed(number, end, rng) for end, given in backward.seeds.items()}
-            for name, product in session.run({**batch.feeds, **seeds}).items():
+            for name, product in session.run({**feeds, **seeds}).items():
                 found[name].append(float(product))
         progress("effects", number + 1, len(batches))
     # a mean over v of a sum over batches

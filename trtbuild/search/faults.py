@@ -40,7 +40,7 @@ def _ordered(
 ) -> LayerReport:
     """All layers and activations, with their effects to first order."""
     report = layer_errors(reference, quantized, batches, progress)
-    effects = output_effects(reference, quantized, batches, progress)
+    effects = output_effects(reference, quantized, [one.feeds for one in batches], progress)
     layers = (replace(one, effect=effects.layers.get(one.node)) for one in report.layers)
     activations = (
         replace(one, effect=effects.activations.get(one.tensor)) for one in report.activations

@@ -1,9 +1,9 @@
 """Moves that change the network, and not what it computes in float: each is kept where check images agree.
 
 The ranges of `trtbuild.search.ranges.choose` come first. Then channels of unlike size are scaled, ranges are
-chosen anew for what has changed, and biases are corrected. A move is proposed on some calibration images and
-kept only if others, which did not choose it, show less error of the outputs; so no move makes the network
-worse there.
+chosen anew for what has changed, and biases are corrected; at last a small share of the work may stay in
+float. A move is proposed on some calibration images and kept only if others, which did not choose it, show
+less error of the outputs; so no move makes the network worse there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.search.deadline import NEVER, Deadline
+from trtbuild.search.float_share import costly_groups
 from trtbuild.search.measured import is_less
 from trtbuild.search.ranges.check_images import CheckImages
 from trtbuild.search.ranges.choose import choose_ranges
@@ -45,6 +46,9 @@ _STAGE = "moves"
 _LEAST_GAIN = 0.03
 # Of the error of one part, that it may grow by.
 _MOST_LOSS = 0.1
+# What stays in float costs time, so it must be worth a decibel, and most images must agree.
+_LEAST_FLOAT_GAIN = 0.2
+_MOST_AGREE = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ def improve(
     options: CalibrateOptions,
     effort: Effort = Effort.NORMAL,
     *,
+    float_percent: float = 0.0,
+    float_when_near: bool = False,
     deadline: Deadline = NEVER,
     progress: Progress = silent,
 ) -> Candidate:
@@ -73,6 +79,8 @@ def improve(
         source: calibration images.
         options: how the ranges of a changed network are found.
         effort: how much is tried; nothing of `Effort.FAST`.
+        float_percent: of the work, what may stay in float at most; see `trtbuild.search.float_share`.
+        float_when_near: whether it may where the outputs are nearer to float than `FAR`, too.
         deadline: no proposal but that of biases begins later.
         progress: told of every proposal.
 
@@ -99,6 +107,8 @@ def improve(
     search.take("bias correction", biases, in_any_case=True)
     if effort is Effort.HIGH:
         search.take("rounding of weights", round_anew(lambda: search.best, search.material))
+    if float_percent > 0 and (float_when_near or search.is_far):
+        search.keep_in_float(float_percent)
     return search.result()
 
 
@@ -142,8 +152,18 @@ class _Search:
         proposals: Iterator[tuple[str, Candidate]],
         *,
         in_any_case: bool = False,
+        gain: float = _LEAST_GAIN,
+        agreeing: float = 0.0,
     ) -> bool:
-        """Keep each proposal of a move that is better than all before it; say whether one is."""
+        """Keep each proposal of a move that is better than all before it; say whether one is.
+
+        Args:
+            move: its name.
+            proposals: what is tried.
+            in_any_case: whether it is when the time is over.
+            gain: of the error, what it must fall by.
+            agreeing: of the check images, the share of which it must fall on.
+        """
         before = self.best
         while in_any_case or not self._deadline.is_over:
             try:
@@ -155,9 +175,9 @@ class _Search:
                 break
             what, candidate = found
             errors = self._images.errors(candidate.network())
-            kept = self._spares(errors) and is_less(
-                errors.sum(axis=1), self._errors.sum(axis=1), _LEAST_GAIN
-            )
+            own, least = errors.sum(axis=1), self._errors.sum(axis=1)
+            agree = float((own < least).mean()) >= agreeing
+            kept = agree and self._spares(errors) and is_less(own, least, gain)
             self._tried.append(_Tried(move, what, float(errors.sum()), kept))
             self._progress("moves", len(self._tried), None)
             if kept:
@@ -189,6 +209,25 @@ class _Search:
             progress=self._progress,
         )
         yield chosen.history[-1].summary, replace(best, artifact=chosen)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the best network is far from float."""
+        return float(self._errors.sum()) > FAR
+
+    def keep_in_float(self, most_percent: float) -> None:
+        """Take the groups to float that cost the outputs most for the work that they are."""
+        self.take(
+            "float",
+            self._with_float(most_percent),
+            gain=_LEAST_FLOAT_GAIN,
+            agreeing=_MOST_AGREE,
+        )
+
+    def _with_float(self, most_percent: float) -> Iterator[tuple[str, Candidate]]:
+        found = costly_groups(self.best, self.material.feeds, most_percent)
+        if found.groups:
+            yield str(found), self.best.with_float(found.groups, f"kept in float: {found}")
 
     def result(self) -> Candidate:
         """The best candidate with a record of what was tried."""

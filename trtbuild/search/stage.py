@@ -11,7 +11,7 @@ from trtbuild.errors import OptionError
 from trtbuild.model import static_batch
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import ComparisonOptions
-from trtbuild.options.tune import TuneOptions
+from trtbuild.options.tune import LIMIT_FLOAT_PERCENT, TuneOptions
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
@@ -73,7 +73,9 @@ def meet_budget(
         feeds=[batch.feeds for batch in _first(data, options.num_mean_images)],
         calibrate=calibrated,
         num_tensors=options.num_tensors,
-        max_float_percent=options.max_float_percent,
+        max_float_percent=LIMIT_FLOAT_PERCENT
+        if options.max_float_percent is None
+        else options.max_float_percent,
         timing=timing or UNTIMED,
     )
     ray = calibrate_options.ray

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model.traversal import nodes_by_name
+from trtbuild.options.tune import LIMIT_FLOAT_PERCENT
 from trtbuild.plan import GroupKind
 from trtbuild.quantization import place_by_ranges
 from trtbuild.search.bias_correction import measured_shifts
@@ -80,7 +81,7 @@ class Material:
     feeds: Sequence[Feeds]
     calibrate: Callable[[Artifact], Artifact]
     num_tensors: int = 6
-    max_float_percent: float = 50.0
+    max_float_percent: float = LIMIT_FLOAT_PERCENT
     timing: LayerTiming = UNTIMED
 
 

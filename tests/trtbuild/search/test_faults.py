@@ -67,7 +67,7 @@ def test_effects_are_those_of_first_order() -> None:
     """
     artifact = quantized()
     groups = {group.name for group in find_groups(artifact.quantized)}
-    found = output_effects(artifact.model, artifact.quantized, batches())
+    found = output_effects(artifact.model, artifact.quantized, [one.feeds for one in batches()])
     y = run(artifact.model, images())["logits"].astype(np.float64)
 
     def sqnr(model: ir.Model) -> float:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     )
     from trtbuild.verification.views import Answer
 
-__all__ = ["choose_task"]
+__all__ = ["choose_task", "graph_task"]
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +103,18 @@ def choose_task(
     }
     found = _by_output(model, has_labels=has_labels)
     return None if found is None else partial(IfItFits, guessed[found])
+
+
+def graph_task(model: ir.Model, *, has_labels: bool = False) -> str | None:
+    """Return what `TaskOptions.kind` calls the task that a graph tells; None where it leaves doubt.
+
+    Args:
+        model: the float network.
+        has_labels: whether the samples have classes.
+    """
+    if detector_of(model) is not None:
+        return "detect"
+    return _by_output(model, has_labels=has_labels)
 
 
 def _own_judge(judge: str | Metric) -> TaskFactory:

@@ -1,0 +1,102 @@
+"""What stays in float without a limit: little of the work, and only where other images agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.trtbuild.search.depthwise_network import Images, artifact
+from trtbuild.calibration import CalibrateOptions, calibrate
+from trtbuild.quantization import watched_tensors
+from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.candidate import Candidate
+from trtbuild.search.float_share import costly_groups, work_shares
+from trtbuild.search.improve import improve
+from trtbuild.search.ranges.work import FAR
+
+FEEDS = [one.load() for one in list(Images(0))[:8]]
+
+
+@pytest.fixture(scope="module")
+def plain() -> Candidate:
+    found = artifact(imbalance=1.5)
+    return Candidate(calibrate(found, Images(0), watched_tensors(found.model)))
+
+
+@pytest.fixture(scope="module")
+def with_share(plain) -> Candidate:
+    return improve(plain, Images(0), CalibrateOptions(), float_percent=30, float_when_near=True)
+
+
+def noise(candidate: Candidate) -> float:
+    """On images that nothing has seen."""
+    model, reference = candidate.network(), candidate.artifact.source
+    found, wanted = (open_session(one, Execution.REFERENCE) for one in (model, reference))
+    pairs = [(found.run(one.load()), wanted.run(one.load())) for one in Images(1)]
+    return float(sum(((y["logits"] - x["logits"]) ** 2).sum() for y, x in pairs))
+
+
+def moves(candidate: Candidate):
+    return candidate.artifact.history[-1].details["tried"]
+
+
+def test_shares_of_the_work_are_those_of_products_values_and_kernels(plain) -> None:
+    groups = plain.groups()
+    shares = work_shares(plain.artifact.model, groups)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    # the first convolution: 8 of 3 channels of 3 by 3, on 10 by 10 pixels
+    macs = {group.name: group.macs for group in groups}
+    name = plain.artifact.model.graph.node(0).name
+    assert macs[name] == 8 * 3 * 9 * 100
+    rest = 3 * shares[name] - macs[name] / sum(macs.values()) - 1 / len(groups)
+    # the values: it reads 300 and writes 800, the depthwise one behind it reads and writes 800
+    other = plain.artifact.model.graph.node(2).name
+    of_other = 3 * shares[other] - macs[other] / sum(macs.values()) - 1 / len(groups)
+    assert rest / of_other == pytest.approx(1100 / 1600)
+
+
+def test_the_layer_that_is_clipped_is_found_and_little_is_taken(plain) -> None:
+    calibration = plain.artifact.calibration
+    victim = next(group for group in plain.groups() if group.op_type == "Gemm")
+    placement = plain.realized().placement
+    [read] = [
+        root
+        for name, readers in placement.consumers.items()
+        if victim.name in {reader.node for reader in readers}
+        for root in placement.roots[name]
+    ]
+    clipped = replace(calibration.ranges[read], amax=calibration.ranges[read].amax / 50)
+    ranges = {**calibration.ranges, read: clipped}
+    artifact = replace(plain.artifact, calibration=replace(calibration, ranges=ranges))
+    found = costly_groups(replace(plain, artifact=artifact), FEEDS, 30.0)
+    assert found.groups[0] == victim.name
+    assert 0 < found.percent <= 30.0
+    # to first order; nearly all noise is this layer's
+    assert 50.0 < found.expected_percent <= 100.0
+    assert costly_groups(plain, FEEDS, 0.0).groups == ()
+
+
+def test_what_stays_in_float_brings_other_images_nearer_and_says_why(plain, with_share) -> None:
+    whole = improve(plain, Images(0), CalibrateOptions())
+    assert whole.float_groups == frozenset()
+    assert with_share.float_groups
+    assert noise(with_share) < noise(whole)
+    reasons = {d.node: d.reason for d in with_share.realized().decisions if not d.int8}
+    for name in with_share.float_groups:
+        assert reasons[name].startswith("kept in float: ")
+        assert "% of the work" in reasons[name]
+    assert "float" in {one.move for one in moves(with_share)}
+
+
+def test_a_network_near_float_stays_in_int8_unless_few_values_decide() -> None:
+    balanced = artifact()
+    near = Candidate(calibrate(balanced, Images(0), watched_tensors(balanced.model)))
+    found = {
+        few: improve(near, Images(0), CalibrateOptions(), float_percent=30, float_when_near=few)
+        for few in (False, True)
+    }
+    assert found[False].artifact.history[-1].details["error_before"] < FAR
+    assert found[False].float_groups == frozenset()
+    tried = {few: {one.move for one in moves(found[few])} for few in found}
+    assert tried == {False: tried[True] - {"float"}, True: tried[False] | {"float"}}
