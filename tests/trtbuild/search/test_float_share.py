@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import onnx_ir as ir
 import pytest
 
-from tests.trtbuild.search.depthwise_network import Images, artifact
+import trtbuild
+from tests.trtbuild.search.depthwise_network import Images, artifact, images, network
 from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
@@ -100,3 +102,20 @@ def test_a_network_near_float_stays_in_int8_unless_few_values_decide() -> None:
     assert found[False].float_groups == frozenset()
     tried = {few: {one.move for one in moves(found[few])} for few in found}
     assert tried == {False: tried[True] - {"float"}, True: tried[False] | {"float"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "may_be_float"),
+    [
+        ({"task": "embed", "max_float": 30}, True),
+        ({"task": "embed", "max_float": 0}, False),
+        ({"task": "embed", "max_float": 30, "min_agreement": 1}, False),
+        ({"task": "classify", "max_float": 30}, False),
+    ],
+)
+def test_builds_without_a_limit_alone_keep_a_share_in_float(tmp_path, asked, may_be_float) -> None:
+    built = trtbuild.build(
+        ir.to_proto(network(imbalance=1.5)), {"image": images(0)}, output=tmp_path, latency=False, **asked
+    )  # fmt: skip
+    reasons = {one.reason for one in built.result.artifact.decisions if not one.int8}
+    assert any(reason.startswith("kept in float: ") for reason in reasons) == may_be_float
