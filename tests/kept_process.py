@@ -38,10 +38,14 @@ class KeptProcess(IsolatedProcess):
     def close(self) -> None:
         """Leave the process to the next one, unless it is at work."""
         self._closed = True
-        process = self._process
-        is_idle = process is not None and not self._is_asked and process.poll() is None
-        if process is not None and is_idle and self._folder not in self._idle:
-            self._idle[self._folder], self._process = process, None
+        # taken first: whoever asks from here on finds none, and whoever asked before has said so
+        process, self._process = self._process, None
+        if process is not None:
+            is_idle = not self._is_asked and process.poll() is None
+            if is_idle and self._folder not in self._idle:
+                self._idle[self._folder] = process
+            else:
+                end(process)
         super().close()
 
     @classmethod
