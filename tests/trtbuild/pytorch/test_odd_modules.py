@@ -177,3 +177,35 @@ def test_what_cannot_be_followed_is_named(make: Any, inputs: Any, said: str) -> 
 def test_a_lazy_module_is_refused_when_it_is_loaded() -> None:
     with pytest.raises(ModelError, match="'0' is lazy"):
         load_module(ModuleSource(lambda: nn.Sequential(nn.LazyLinear(3))))
+
+
+class MapAttention(nn.Module):
+    """YOLO11's attention over a map: a packed 1 x 1 convolution, and a depthwise one for positions."""
+
+    def __init__(self, width: int = 32, heads: int = 2) -> None:
+        super().__init__()
+        self.heads, self.head_dim = heads, width // heads
+        self.key_dim = self.head_dim // 2
+        self.qkv = nn.Conv2d(width, width + 2 * self.key_dim * heads, 1)
+        self.proj = nn.Conv2d(width, width, 1)
+        self.pe = nn.Conv2d(width, width, 3, padding=1, groups=width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, width, height, length = x.shape
+        sizes = [self.key_dim, self.key_dim, self.head_dim]
+        packed = self.qkv(x).view(batch, self.heads, sum(sizes), height * length)
+        query, key, value = packed.split(sizes, dim=2)
+        weights = (query.transpose(-2, -1) @ key * self.key_dim**-0.5).softmax(-1)
+        mixed = (value @ weights.transpose(-2, -1)).view(batch, width, height, length)
+        return x + self.proj(mixed + self.pe(value.reshape(batch, width, height, length)))
+
+
+def test_attention_over_maps_is_kept_and_does_not_hold_up_the_rest() -> None:
+    torch.manual_seed(0)
+    blocks = MapAttention(), MapAttention(), nn.Conv2d(32, 16, 1), nn.ReLU(), nn.Conv2d(16, 4, 1)
+    module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), *blocks)
+    inputs = [InputSpec((1, 3, 20, 20))]
+    found = {w.path: w for w in prune_channels(module, inputs, HALF).report.widths}
+    assert (found["0"].after, found["5"].after) == (8, 8)
+    assert found["3.qkv"].after == 64
+    assert found["3.qkv"].kept

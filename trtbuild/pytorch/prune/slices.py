@@ -34,6 +34,9 @@ _MOST_VISITS = 2
 """Of each dependency, on average. Networks whose channels can be followed take at most a third of one; the
 library visits every order of channels anew, and where halves are swapped and repeated (rotary positions with
 heads that share keys) their number doubles at each turn."""
+_MOST_NUMBERS = 2
+"""Of each place on the longest axis. A view that the library takes for a flattening gives every channel as
+many numbers as it has places, and once more at every turn (the attention of YOLO11: millions)."""
 _SIZES = ("offsets", "split_sizes", "concat_sizes", "start", "end", "shape")
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.LSTM)
@@ -86,11 +89,12 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
             ModelError: pieces are joined and cut again in so many ways that it would not end.
         """
         most = _MOST_VISITS * sum(len(node.dependencies) for node in self.module2node.values())
+        widest = _MOST_NUMBERS * _widest_axis(self)
 
         class Bounded(tp.dependency.Group):  # type: ignore[misc]
             def add_dep(self, dep: Any, idxs: Any) -> None:
                 super().add_dep(dep, idxs)
-                if len(self) > most:
+                if len(self) > most or len(idxs) > widest:
                     raise ModelError("its channels are coupled in too many ways to be followed.")
 
         bounded = mock.patch.object(tp.dependency.graph, "Group", Bounded)
@@ -193,6 +197,14 @@ def _follow_slices(graph: Any) -> None:
     graph.module2node = {
         **{module: known[module] for module in known if module in first}, **known
     }  # fmt: skip
+
+
+def _widest_axis(graph: Any) -> int:
+    """The longest axis of all parameters and of all that flows."""
+    nodes = graph.module2node.values()
+    shapes = [_shape(node.grad_fn, 0) for node in nodes]
+    shapes += [tuple(one.shape) for one in graph.model.parameters()]
+    return max((size for shape in shapes for size in shape), default=0)
 
 
 def sliced_alike(graph: Any, heads: Container[nn.Module]) -> dict[nn.Module, int]:
