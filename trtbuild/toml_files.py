@@ -47,7 +47,7 @@ def quoted(text: str) -> str:
     """
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise OptionError(
-            f"'{text}' is no text in UTF-8, which TOML needs; rename it, or give it on the command line."
+            f"'{text}' is not UTF-8 text, which TOML needs; rename it, or give it on the command line."
         )
     return '"' + "".join(map(_escaped, text)) + '"'
 

@@ -219,7 +219,7 @@ def _recipe(model: Any, data: Any, options: dict[str, Any]) -> EngineRecipe:
     """The recipe that the command line would make."""
     for taken in ("model", "export"):
         if taken in options:
-            raise OptionError(f"'{taken}' is no option; the network is the first argument.")
+            raise OptionError(f"'{taken}' is not an option; the network is the first argument.")
     given = options
     if data is not None:
         if "data" in given:
@@ -242,7 +242,7 @@ def _network(model: Any, values: dict[str, Any]) -> dict[str, Any]:
     if "export" in values:
         name = next(iter(values["export"]))
         raise OptionError(
-            f"'{name}' is for a PyTorch module, and the network is none; leave it out."
+            f"'{name}' is for a PyTorch module, and the network is not one; leave it out."
         )
     if isinstance(model, str | Path) or hasattr(model, "__fspath__"):
         return {"model": Path(model)}

@@ -135,7 +135,9 @@ def compress(
         given["data"] = data
     for taken in ("source", "training"):
         if taken in options:
-            raise OptionError(f"'{taken}' is no option; give the module and the functions first.")
+            raise OptionError(
+                f"'{taken}' is not an option; give the module and the functions first."
+            )
     values = recipe_values(CompressRecipe, given, "compress")
     values["source"] = {**values.get("source", {}), "target": module}
     if not isinstance(module, str) and "inputs" not in values:

@@ -81,7 +81,7 @@ def check_no_flags(given: Given[Any], network: str) -> None:
     """
     for flag in _flags_of(given.cls, given.values):
         raise OptionError(
-            f"{flag} is for a PyTorch module, and '{network}' is no package.module:factory;"
+            f"{flag} is for a PyTorch module, and '{network}' is not package.module:factory;"
             " leave the option out."
         )
 

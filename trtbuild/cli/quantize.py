@@ -38,7 +38,7 @@ __all__ = ["command"]
     "--list",
     "list_only",
     is_flag=True,
-    help="Only list nodes and groups of Q/DQ, and what becomes of them.",
+    help="Only list nodes and groups of Q/DQ, whether they are quantized, and why.",
 )
 @output_options
 def command(*, model: Path, given: Given[QuantizeRecipe], list_only: bool, out: Output) -> None:

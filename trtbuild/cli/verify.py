@@ -32,7 +32,7 @@ __all__ = ["command"]
             "verify model.onnx model.plan --data images/ --labels folders",
             "top-1 of a plan, on a GPU",
         ),
-        ("verify model.onnx model.int8.onnx --data test.npz --layers", "which layer is to blame"),
+        ("verify model.onnx model.int8.onnx --data test.npz --layers", "which layers are at fault"),
     ),
 )
 @click.argument("reference", metavar="FLOAT", required=False)

@@ -154,7 +154,7 @@ def open_object(
     """
     name = f"{type(given).__qualname__} in memory"
     if not callable(given) and not _gives(given):
-        raise DataError(f"the data, a {name}, is no path, no function and nothing to iterate over.")
+        raise DataError(f"the data, a {name}, is neither a path nor a function nor iterable.")
     given = repeatable(given, tuple(spec.name for spec in inputs))
     return ObjectSource(name, given, tuple(inputs), preprocess)
 

@@ -230,7 +230,7 @@ class ImageTar(_Images):
             raise self._unreadable(visible(member.name), "it is a link to nothing") from error
         except Exception as error:  # whatever a decoder of damaged bytes raises
             raise self._damaged(error) from error
-        raise self._unreadable(visible(member.name), "it is no regular file")
+        raise self._unreadable(visible(member.name), "it is not a regular file")
 
     def _damaged(self, error: Exception) -> DataError:
         why = visible(first_line(error))

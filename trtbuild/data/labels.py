@@ -144,7 +144,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"cannot read the labels '{visible(path)}': {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"the labels '{visible(path)}' are no UTF-8 text: {error}.") from error
+        raise DataError(f"the labels '{visible(path)}' are not UTF-8 text: {error}.") from error
 
 
 def _unique(named: Iterable[tuple[str | None, int]], path: Path) -> dict[str, int]:
@@ -191,7 +191,7 @@ def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
     try:
         lines = [line for line in csv.reader(text.splitlines(), delimiter=_delimiter(text)) if line]
     except csv.Error as error:
-        raise DataError(f"{where} are no CSV file: {error}.") from error
+        raise DataError(f"{where} are not a CSV file: {error}.") from error
     header = [title.strip() for title in lines[0]] if lines else []
     columns = [title.lower() for title in header]
     if columns.count(_LABEL_COLUMN) != 1:

@@ -41,7 +41,7 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
     except MemoryError as error:
         raise ValueError("it does not fit into memory") from error
     except UnidentifiedImageError as error:
-        raise ValueError("it is no image of a known format") from error
+        raise ValueError("it is not an image of a known format") from error
     except Exception as error:  # a decoder may raise anything at all for damaged bytes
         raise ValueError(first_line(error)) from error
 

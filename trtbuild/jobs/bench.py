@@ -248,7 +248,7 @@ def _batch_sizes(recipe: BenchRecipe, inputs: Sequence[TensorSpec]) -> tuple[int
         if fixed not in (None, size):
             raise OptionError(
                 f"'{recipe.engine}' was built for batch {fixed}, not {size};"
-                " leave --batch-size away, or build it with a dynamic batch."
+                " leave --batch-size out, or build it with a dynamic batch."
             )
     return wanted
 

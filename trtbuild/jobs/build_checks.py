@@ -54,7 +54,7 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
     suffixes = [backend.suffix for backend, _ in chosen_backends(recipe)]
     if recipe.gate.max_metric_drop is not None:
         raise OptionError(
-            "a build knows no metric of yours to hold --max-metric-drop against; build without it, and "
+            "a build has no metric of yours for --max-metric-drop; build without it, and "
             "judge the engine with `trtbuild verify --metric`."
         )
     if recipe.weights_only and (recipe.quantized or not recipe.int8):

@@ -134,7 +134,7 @@ def read_fleet(path: Path, output: Path) -> dict[str, EngineRecipe]:
     for name, own in targets.items():
         if not isinstance(own, dict) or not _names_folder(name):
             raise OptionError(
-                f"'{path}': [target.{visible(name)}] is no table, or its name no name of a folder."
+                f"'{path}': [target.{visible(name)}] is not a table, or its name cannot name a folder."
             )
         where = f"{path}, [target.{name}]"
         values = merge(shared, read_table(EngineRecipe, own, where, path.parent))

@@ -155,11 +155,11 @@ def _check_writable(path: Path, made: Path | None) -> None:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
     if not folder.is_dir():
-        raise OutputError(f"cannot write '{path}': '{folder}' is no folder that can be written.")
+        raise OutputError(f"cannot write '{path}': '{folder}' is not a writable folder.")
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise OutputError(
-            f"cannot write '{path}': '{folder}' is no folder that can be written ({error.strerror})."
+            f"cannot write '{path}': '{folder}' is not a writable folder ({error.strerror})."
         ) from error

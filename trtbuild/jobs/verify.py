@@ -339,7 +339,7 @@ def _diagnosed(
 def _quantized_network(path: Path) -> ir.Model:
     if path.suffix != ".onnx":
         raise OptionError(
-            f"layers, sensitivity and bisecting need the Q/DQ network, and '{path}' is no ONNX file;"
+            f"layers, sensitivity and bisecting need the Q/DQ network, and '{path}' is not an ONNX file;"
             " give the '.int8.onnx' file that lies beside the engine."
         )
     return front_of(read_model(path))[0]

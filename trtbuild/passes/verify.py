@@ -276,7 +276,7 @@ def _samples(
         random = np.random.default_rng([seed, draw])
         feeds = _draw_feeds(model, binding, random, override=draw % 2 == 1)
         if feeds is None:
-            reason = "an input is no tensor of numbers"
+            reason = "an input is not a tensor of numbers"
             raise ExecutionError(f"the network is not run: {reason}.", reason)
         yield _Sample(binding, feeds, _run(session, feeds))
 
@@ -357,7 +357,7 @@ def _is_integer(value: ir.Value) -> bool:
 def _draw_feeds(
     model: ir.Model, binding: _Binding, random: np.random.Generator, *, override: bool
 ) -> dict[str, NDArray[Any]] | None:
-    """Draw one set of inputs; None where an input is no tensor of numbers.
+    """Draw one set of inputs; None where an input is not a tensor of numbers.
 
     Args:
         model: the network.

@@ -89,7 +89,7 @@ def _meaning_of(pattern: str) -> Callable[[str, nn.Module], bool]:
         try:
             expression = re.compile(pattern.removeprefix("re:"))
         except re.error as error:
-            raise OptionError(f"'{pattern}' is no regular expression: {error}.") from error
+            raise OptionError(f"'{pattern}' is not a regular expression: {error}.") from error
         return lambda path, _: expression.fullmatch(path) is not None
     return lambda path, child: any(
         fnmatchcase(text, glob)

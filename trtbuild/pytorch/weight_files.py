@@ -107,12 +107,12 @@ def _read_shards(path: Path, *, trust: bool) -> dict[str, Any]:
     index = json.loads(path.read_text(encoding="utf-8"))
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
-        raise ModelError(f"'{path}' is no index of shards: it has no 'weight_map'.")
+        raise ModelError(f"'{path}' is not an index of shards: it has no 'weight_map'.")
     found: dict[str, Any] = {}
     for name in dict.fromkeys(map(str, places.values())):
         shard = path.parent / name
         if shard.parent != path.parent:
-            raise ModelError(f"'{path}' names the shard '{name}', which does not lie beside it.")
+            raise ModelError(f"'{path}' names the shard '{name}', which is not beside it.")
         content = read_checkpoint(shard, trust=trust)
         if not isinstance(content, dict):
             raise ModelError(f"the shard '{shard}' holds no weights by name.")
@@ -130,7 +130,7 @@ def _is_pickle(path: Path) -> bool:
 
 def _unsafe(path: Path, error: Exception) -> str:
     wanted = re.search(r"GLOBAL (\S+)", str(error))
-    reason = f"it wants to load '{wanted[1]}'" if wanted else "it is no pickle of weights"
+    reason = f"it wants to load '{wanted[1]}'" if wanted else "it is not a pickle of weights"
     return (
         f"'{path}' holds more than weights ({reason}), so nothing of it was run. "
         "Save the weights alone (torch.save(model.state_dict(), ...)), or, if you trust whoever made "
@@ -141,5 +141,5 @@ def _unsafe(path: Path, error: Exception) -> str:
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, pickle.UnpicklingError) and len(lines) > 1:
-        return "it is no pickle of weights."
+        return "it is not a pickle of weights."
     return f"{lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."

@@ -72,7 +72,7 @@ def why_attention_is_float(block: AttentionBlock, target: Target) -> str | None:
     lengths = [size for size in (scores.dims[-2:] if scores else ()) if isinstance(size, int)]
     if lengths and max(lengths) > attention.longest:
         return (
-            f"target {target.name}: attention over {max(lengths)} positions is no single INT8 kernel, "
+            f"target {target.name}: attention over {max(lengths)} positions is not a single INT8 kernel, "
             f"which ends at {attention.longest}"
         )
     head = query.shape.dims[-1] if query is not None and query.shape else None
@@ -80,7 +80,7 @@ def why_attention_is_float(block: AttentionBlock, target: Target) -> str | None:
     if sizes is not None and isinstance(head, int) and head not in sizes:
         known = ", ".join(map(str, sorted(sizes)))
         return (
-            f"target {target.name}: attention with heads of {head} is no single INT8 kernel, "
+            f"target {target.name}: attention with heads of {head} is not a single INT8 kernel, "
             f"only those of {known} are"
         )
     return None

@@ -390,7 +390,7 @@ def _culprits(found: Culprits) -> Iterator[Line]:
         yield Line(f"bisecting: on these samples no limit fails {runs}")
     elif not found.passes_float:
         yield Line(
-            f"bisecting: quantization is not to blame; the limits fail with all in float too {runs}"
+            f"bisecting: quantization is not the cause; the limits fail with all in float too {runs}"
         )
     else:
         yield Line(

@@ -219,7 +219,7 @@ def _made(record: Manifest) -> Section:
 def _layers(result: EngineResult) -> Section:
     if result.layers is None:
         return Section("Layers", ())
-    far = f"an output lies below {FAR_SQNR_DB:g} dB; these layers cost most (see --float)"
+    far = f"an output lies below {FAR_SQNR_DB:g} dB; these layers cost it most (see --float)"
     return Section("Layers", (Line(far), *layer_blocks(result.layers, _NUM_LAYERS)))
 
 

@@ -81,7 +81,7 @@ def with_float(quantized: ir.Model, reference: ir.Model, names: Collection[str])
     model = quantized.clone()
     nodes = {node.name: node for node in quantized_nodes(model)}
     if unknown := sorted(set(names) - set(nodes)):
-        raise OptionError(f"'{unknown[0]}' is no layer that reads Q/DQ.")
+        raise OptionError(f"'{unknown[0]}' is not a layer that reads Q/DQ.")
     twins = float_twins(model, reference)
     for name in names:
         _make_float(model.graph, nodes[name], twins.get(name))

@@ -129,7 +129,7 @@ def test_an_address_where_no_cluster_answers_is_said_before_the_calibration(fold
         (BUILD + "[target.a]\nbacken = 'x'\n", "backen"),
         (BUILD.replace('verify_data = "others.npy"\n', "") + "[target.a]\n", "verify_data"),
         *(
-            (BUILD + f"[target.{name}]\n", "no name of a folder")
+            (BUILD + f"[target.{name}]\n", "cannot name a folder")
             for name in ("''", "'.'", "'..'", "'a/b'", r'"a\u0000b"', r'"a\nb"')
         ),
         ("no toml", "is not TOML"),

@@ -113,7 +113,7 @@ def test_text_of_labels_alone(tmp_path):
         with pytest.raises(DataError, match=match):
             labels_of(tmp_path / "l.txt", source)
     (tmp_path / "l.txt").write_bytes(b"\xff\x80 3")
-    with pytest.raises(DataError, match="no UTF-8 text"):
+    with pytest.raises(DataError, match="not UTF-8 text"):
         labels_of(tmp_path / "l.txt", source)
 
 

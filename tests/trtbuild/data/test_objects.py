@@ -123,7 +123,7 @@ def test_an_endless_generator_is_refused(monkeypatch) -> None:
 
 
 def test_numbers_are_no_data() -> None:
-    with pytest.raises(DataError, match="no path, no function"):
+    with pytest.raises(DataError, match="neither a path nor a function"):
         open_object(5, [FLOATS], None)
 
 

@@ -55,7 +55,7 @@ def test_layers_by_path_class_glob_and_expression(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "told"), [("re:(", "no regular expression"), ("re:9", "no layer")]
+    ("pattern", "told"), [("re:(", "not a regular expression"), ("re:9", "no layer")]
 )
 def test_patterns_that_say_nothing(pattern: str, told: str) -> None:
     with pytest.raises(OptionError, match=told):

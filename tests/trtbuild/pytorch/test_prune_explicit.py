@@ -88,7 +88,7 @@ def c2f_split() -> nn.Module:
     ("channels", "error", "told"),
     [
         ({"0.0": [16]}, OptionError, r"'0\.0' has 16 output channels; there is no channel 16"),
-        ({"0.o": [1]}, OptionError, "'0.o' is no convolution or linear layer"),
+        ({"0.o": [1]}, OptionError, "'0.o' is not a convolution or linear layer"),
         ({"0.0": list(range(16))}, OptionError, "would lose all"),
         ({"0.0": [True] * 16}, OptionError, "are numbers of channels"),
         ({"0.0": 3}, OptionError, "are numbers of channels"),

@@ -75,7 +75,7 @@ def test_a_pair_read_by_two_layers_stays_for_the_other() -> None:
 
 def test_a_name_that_is_no_group() -> None:
     artifact = quantized()
-    with pytest.raises(OptionError, match="'MaxPool_small' is no layer"):
+    with pytest.raises(OptionError, match="'MaxPool_small' is not a layer"):
         with_float(artifact.quantized, artifact.model, ["MaxPool_small"])
 
 

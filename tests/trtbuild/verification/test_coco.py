@@ -119,5 +119,5 @@ def test_files_and_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         precision.figures()
     path = tmp_path / "other.json"
     path.write_text('{"images": []}')
-    with pytest.raises(DataError, match="no COCO file"):
+    with pytest.raises(DataError, match="not a COCO file"):
         read_annotations(path)

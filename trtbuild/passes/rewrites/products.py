@@ -131,7 +131,7 @@ def _product(terms: list[str], source: int) -> _Product:
     batched = "".join(one for one in activation if one in weight and one in result)
     free = "".join(one for one in result if one in activation and one not in batched)
     if not summed or not free:
-        raise Declined("nothing is summed, or every label is, so it is no matrix product")
+        raise Declined("nothing is summed, or every label is, so it is not a matrix product")
     # batch labels of the weight stand right in front of the last row label, as MatMul broadcasts
     kept = free[:-1] + batched + free[-1]
     return _Product(activation, weight, result, kept, batched, summed, made)
@@ -215,7 +215,7 @@ class MoveConstantToRightOfMatmul(Pass):
         if content is None or source is None or array(source) is not None:
             return None
         if content.ndim != 2 or content.dtype.kind != "f":
-            raise Declined("its constant is no matrix of floats")
+            raise Declined("its constant is not a matrix of floats")
         count = rank(source)
         if count is None or count < 2:
             raise Declined("the rank of the activation is not known, or it is a vector")

@@ -168,7 +168,7 @@ class _Owners:
         title = f"'{self.path(layer.node)}'" if owner is not None else "its layer"
         if owner is None or not is_plain_layer(owner):
             kind = type(owner).__name__ if owner is not None else "an unregistered module"
-            return f"its layer is called by {title} ({kind}), which is no plain layer"
+            return f"its layer is called by {title} ({kind}), which is not a plain layer"
         if has_hooks(owner):
             return f"its layer {title} carries a forward hook"
         if self._tensor(layer.weight) is not owner.weight:

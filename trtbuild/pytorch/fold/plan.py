@@ -192,7 +192,7 @@ def _search_backward(norm: Node, folds: Mapping[Node, Fold]) -> Fold:
             return Fold(norm, layer, "after")
         if node not in folds:
             if not moves_values_only(node):
-                raise CannotFoldError(f"{_title(node)} before it is no layer")
+                raise CannotFoldError(f"{_title(node)} before it is not a layer")
             between.append(node)
         node = node.args[0]
 
@@ -211,7 +211,7 @@ def _search_forward(norm: Node, folds: Mapping[Node, Fold]) -> Fold:
             break
         passes = user in folds or moves_values_only(user) or is_channelwise_pad(user)
         if user.op != "call_function" or not passes:
-            raise CannotFoldError(f"{_title(user)} after it is no layer")
+            raise CannotFoldError(f"{_title(user)} after it is not a layer")
         axis = axis if user in folds or axis is None else channel_axis_after(user, axis)
         node = user
     if layer.transposed:

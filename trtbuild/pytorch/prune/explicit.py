@@ -159,7 +159,7 @@ def _group(
     dense = layer_widths(base).get(path, 0)
     layer = graph.model.get_submodule(path) if dense else None
     if layer not in graph.module2node:
-        raise OptionError(f"'{path}' is no convolution or linear layer that the module calls.")
+        raise OptionError(f"'{path}' is not a convolution or linear layer that the module calls.")
     numbers = _numbers(path, indices)
     wrong = [index for index in numbers if not 0 <= index < dense]
     if wrong:

@@ -52,7 +52,7 @@ class Classify(Judge):
         output = self._output = self._output or _scores_of(reference, len(names))
         x, y = (class_scores(one[output], len(names)) for one in (reference, candidate))
         if x is None or y is None:
-            raise OptionError(f"--task classify: output '{output}' is no [samples, classes].")
+            raise OptionError(f"--task classify: output '{output}' is not [samples, classes].")
         wanted, found = x.argmax(1), y.argmax(1)
         self._count += len(names)
         self._same += int(np.count_nonzero(wanted == found))

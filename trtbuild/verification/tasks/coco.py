@@ -119,8 +119,9 @@ def read_annotations(path: Path, preprocess: Preprocess | None = None) -> Annota
         categories = tuple(sorted(int(one["id"]) for one in data["categories"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"'{path}' is no COCO file of instances: it should have images (id, file_name, height, width), "
-            f"annotations (image_id, category_id, bbox) and categories (id); {type(error).__name__} {error}."
+            f"'{path}' is not a COCO file of instances: it should have images (id, file_name, height, "
+            f"width), annotations (image_id, category_id, bbox) and categories (id); "
+            f"{type(error).__name__} {error}."
         ) from error
     return Annotations(images, categories, preprocess)
 

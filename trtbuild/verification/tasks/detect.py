@@ -82,7 +82,7 @@ class Detect(Judge):
             given = [decode(one, images) for one in (reference, candidate)]
         if self._is_unproven and not _are_boxes(given[0], images):
             raise OptionError(
-                f"the outputs are no boxes in images, as --box-layout {self._layout} has them."
+                f"the outputs are not boxes in images, as --box-layout {self._layout} has them."
             )
         self._is_unproven = False
         if self._precision is not None:

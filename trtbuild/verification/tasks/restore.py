@@ -54,7 +54,9 @@ class Restore(Judge):
         )
         x, y = (one[self._output].astype(np.float64) for one in (reference, candidate))
         if self._is_guess and not self._peak and not _shows(x, batch.feeds):
-            raise OptionError("the output is no image of the input: depths, scores or others.")
+            raise OptionError(
+                "the output is not an image like the input, but depths, scores or others."
+            )
         self._peak = self._peak or _peak(x)
         for name, error in zip(batch.names, x - y):
             mean = float(np.mean(error**2))

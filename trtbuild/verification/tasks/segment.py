@@ -56,7 +56,7 @@ class Segment(Judge):
             self._is_logit = bool(np.min(x, initial=0) < 0 or np.max(x, initial=0) > 1)
             if self._is_guess and not _is_mask(x):
                 raise OptionError(
-                    "the values of the map are no masks: depths, heat maps or others."
+                    "the values of the map are not masks, but depths, heat maps or others."
                 )
         ours, theirs = self._classes(x), self._classes(y)
         for name, a, b in zip(batch.names, ours, theirs):
