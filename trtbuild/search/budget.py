@@ -181,7 +181,7 @@ class _Search:
         kept = []
         for what, candidate in proposals:
             found = self._evaluate(candidate.network())
-            if score(found) > score(self._found):
+            if score(found, self._gate) > score(self._found, self._gate):
                 kept.append(what)
                 self.candidate, self._found = candidate, found
                 self.met = meets(found, self._gate)
@@ -201,7 +201,7 @@ class _Search:
         ranking.ahead(
             (self.candidate.with_float({name}).network() for name in costs.each), progress
         )
-        ranked = rank_groups(self.candidate, ranking, progress, costs.of)
+        ranked = rank_groups(self.candidate, ranking, progress, costs.of, self._gate)
         share = material.max_float_percent
         allowed = affordable(ranked, cost_shares(self.candidate.groups()), share / 100.0)
         names = fewest_in_order(allowed, self._passes_with_float, costs.each) if allowed else None

@@ -62,14 +62,17 @@ def _is_classified(comparison: Comparison) -> bool:
     return comparison.task is not None and comparison.task.task == "classify"
 
 
-def score(comparison: Comparison) -> float:
+def score(comparison: Comparison, gate: Gate | None = None) -> float:
     """Return one number that moves with every change, to rank candidates by; higher is better.
 
+    Where the limits of `gate` are on SQNR alone, that of the worst output: nothing else meets them.
     What the network is for comes first, where it is known: `figure`, to which a decibel of SQNR adds a tenth
     of a point. Boxes, texts and neighbours change in whole ones, by luck, too; SQNR alone orders such
     networks wrongly. Without a task, the negative divergence of the class probabilities where there are class
     scores (the worst output's), else the SQNR of the worst output.
     """
+    if gate is not None and gate.limits.keys() == {"min_sqnr"}:
+        return worst_sqnr_db(comparison)
     found_figure = figure(comparison)
     if found_figure is not None and not _is_classified(comparison):
         sqnr = max(-_MOST_DB, min(worst_sqnr_db(comparison), _MOST_DB))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trtbuild.search.candidate import HasGroups
     from trtbuild.search.evaluate import Evaluator
     from trtbuild.verification.compare import Comparison
+    from trtbuild.verification.gate import Gate
 
 __all__ = ["GroupSensitivity", "cost_shares", "rank_groups", "sensitivities", "work_cost"]
 
@@ -70,6 +71,7 @@ def rank_groups(
     evaluate: Evaluator,
     progress: Progress = silent,
     cost: Callable[[str], float] | None = None,
+    gate: Gate | None = None,
 ) -> list[str]:
     """Return the groups by what each gains alone in float, per cost, best first.
 
@@ -79,11 +81,12 @@ def rank_groups(
         progress: told of every group.
         cost: of a group in float, above 0; None: its share of the multiply-accumulates, and as much again as
             an average layer for being one more place where the precision changes.
+        gate: whose limits are to be met; see `score`.
     """
     cost = cost or work_cost(candidate.groups())
-    base = score(evaluate(candidate.network()))
+    base = score(evaluate(candidate.network()), gate)
     worth = {
-        group.name: (score(without) - base) / cost(group.name)
+        group.name: (score(without, gate) - base) / cost(group.name)
         for group, without in _each_in_float(candidate, evaluate, progress)
     }
     return sorted(worth, key=lambda name: (-worth[name], name))

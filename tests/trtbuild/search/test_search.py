@@ -18,7 +18,7 @@ from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import affordable, fewest_in_order
 from trtbuild.search.candidate import Candidate
-from trtbuild.search.score import expected_top1_drop, meets
+from trtbuild.search.score import expected_top1_drop, meets, score
 from trtbuild.search.sensitivity import cost_shares, rank_groups
 from trtbuild.search.stage import TuneOptions, meet_budget
 from trtbuild.verification.compare import compare
@@ -147,6 +147,27 @@ def test_the_search_keeps_half_the_interval_as_a_margin(ready) -> None:
     assert not meets(comparison, Gate(min_cosine=0.961))
     assert meets(comparison, Gate(max_relative_l2=0.121))
     assert not meets(comparison, Gate(max_relative_l2=0.119))
+
+
+@pytest.mark.parametrize(
+    ("gate", "better"),
+    [
+        (None, "by classes"),
+        (Gate(max_top1_drop=1.0, min_sqnr=20.0), "by classes"),
+        (Gate(min_sqnr=20.0), "by SQNR"),
+    ],
+)
+def test_where_sqnr_alone_is_limited_candidates_are_ranked_by_it(gate, better) -> None:
+    def comparison(divergence: float, decibels: float):
+        output = types.SimpleNamespace(
+            divergence_nats=types.SimpleNamespace(value=divergence),
+            judged_sqnr_db=types.SimpleNamespace(value=decibels),
+            num_non_finite=0,
+        )
+        return types.SimpleNamespace(outputs=[output], task=None)
+
+    found = {"by classes": comparison(0.1, 27.0), "by SQNR": comparison(0.2, 29.0)}
+    assert max(found, key=lambda name: score(found[name], gate)) == better
 
 
 def test_groups_are_ranked_by_gain_per_cost() -> None:
