@@ -13,7 +13,16 @@ import pytest
 
 from tests.command import trtbuild
 from tests.models import NETWORKS
-from trtbuild import AskedRecord, DataRecord, InputError, Manifest, ModelRecord, read_manifest
+from trtbuild import (
+    AskedRecord,
+    DataRecord,
+    InputError,
+    Manifest,
+    ModelRecord,
+    quantize,
+    read_manifest,
+)
+from trtbuild.files import file_digest
 from trtbuild.records import encode
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -176,7 +185,26 @@ def test_stages_tell_the_story(tmp_path, capsys):
         "portable form",
     ]
     data = manifest["stages"][1]["details"]
-    assert set(data) == {"used", "inputs", "passed_over", "warnings"}
+    assert set(data) == {"used", "inputs", "passed_over", "warnings", "repeated"}
     assert min(data["used"]["calibrate"], data["used"]["verify"]) > 0
     assert set(manifest["calibration"]["amax"]) >= {"x"}
     assert all(0 < amax < float("inf") for amax in manifest["calibration"]["amax"].values())
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_network_that_changes_while_it_is_used(tmp_path, caplog, there):
+    """The manifest tells of the file that was read, and no work is lost when it is gone."""
+    model, data = NETWORKS["opset_13"].save(tmp_path)
+    read = file_digest(model)
+    x = np.load(data)["x"]
+
+    def batches():
+        if there:
+            model.write_bytes(b"another")
+        else:
+            model.unlink(missing_ok=True)
+        yield {"x": x}
+
+    found = quantize(model, batches, calibrator="minmax", output=tmp_path / "out")
+    assert read_manifest(found.result.manifest).model.digest == read
+    assert "is not the file any more that was read" in caplog.text

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact, Record
+from trtbuild.files import file_digest
 from trtbuild.jobs.foreign import without_foreign
 from trtbuild.model import name_nodes, read_model, repairs_of, say_batch_axes
 from trtbuild.model.attributes import is_random
@@ -48,7 +49,12 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
             ", ".join(f"'{name}'" for name in random[:_MOST_NAMED]),
         )
     opset = model.graph.opset_imports.get("", 0)
-    details = {"file": path.name, "opset": opset, "repairs": list(repairs_of(model))}
+    details = {
+        "file": path.name,
+        "digest": file_digest(path),
+        "opset": opset,
+        "repairs": list(repairs_of(model)),
+    }
     record = Record("read", f"{len(model.graph)} nodes, opset {opset}", details)
     return without_foreign(Artifact(path.stem, model, model, history=(record,)), path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    import onnx_ir as ir
-
     from calibrators import Calibration
+    from trtbuild.artifact import Artifact
     from trtbuild.backends.base import Engine
     from trtbuild.data import DataPlan, DataRecipe
     from trtbuild.model.signature import TensorSpec
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from trtbuild.result import EngineResult
 
 __all__ = ["write_manifest"]
+
+_log = logging.getLogger(__name__)
 
 _PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "numba")
 
@@ -56,7 +58,7 @@ def _manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> Man
     return Manifest(
         name=artifact.name,
         passed=result.passed,
-        model=_model(recipe.model, artifact.source),
+        model=_model(recipe.model, artifact),
         data=_data(recipe.data, plan),
         options=AskedRecord(
             recipe.float_patterns,
@@ -95,15 +97,28 @@ def _manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> Man
     )
 
 
-def _model(file: Path, network: ir.Model) -> ModelRecord:
+def _model(file: Path, artifact: Artifact) -> ModelRecord:
+    network = artifact.source
     return ModelRecord(
         file.name,
-        file_digest(file),
+        _digest_when_read(file, artifact),
         graph_digest(network),
         weights_digest(network),
         _tensors(input_specs(network)),
         _tensors(output_specs(network)),
     )
+
+
+def _digest_when_read(file: Path, artifact: Artifact) -> str:
+    """The digest of the file as it was read; a warning where it holds something else by now."""
+    read = next((one.details["digest"] for one in artifact.history if one.stage == "read"), "")
+    now = file_digest(file) if file.is_file() else ""
+    if read and read != now:
+        _log.warning(
+            "'%s' is not the file any more that was read; the engine was built of what it held then.",
+            file,
+        )
+    return str(read or now)
 
 
 def _tensors(specs: Iterable[TensorSpec]) -> tuple[TensorRecord, ...]:
