@@ -92,7 +92,9 @@ from .options.compare import Diagnosis as Diagnosis
 from .options.compare import TaskOptions as TaskOptions
 from .options.data import Data as Data
 from .options.effort import Effort as Effort
+from .options.measure import BuildSpeedLimits as BuildSpeedLimits
 from .options.measure import MeasureOptions as MeasureOptions
+from .options.measure import SpeedLimits as SpeedLimits
 from .options.tensorrt import Calibrator as Calibrator
 from .options.tensorrt import HardwareCompatibility as HardwareCompatibility
 from .options.tensorrt import OpenOptions as OpenOptions
