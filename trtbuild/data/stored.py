@@ -80,6 +80,9 @@ def stored_arrays(path: Path) -> dict[str, StoredArray]:
             for entry in archive.infolist():
                 if entry.filename.endswith(".npy"):
                     name = entry.filename.removesuffix(".npy")
+                    if name in found:
+                        text = f"'{path}' holds two arrays of the name '{name}'; give each its own."
+                        raise DataError(text)
                     with archive.open(entry) as stream:
                         found[name] = _header(path, name, stream, entry.file_size)
             return found

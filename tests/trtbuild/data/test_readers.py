@@ -6,6 +6,8 @@ import io
 import pickle
 import sys
 import tarfile
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -463,3 +465,14 @@ def test_images_of_several_sizes_never_share_a_batch():
 def test_an_empty_folder_is_not_said_to_hold_images(tmp_path, count):
     with pytest.raises(DataError, match="is empty"):
         open_source(str(tmp_path), [FLOATS] * count, None)
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of the name
+        for factor in (1, 9):
+            stream = io.BytesIO()
+            np.save(stream, NUMBERS * factor)
+            archive.writestr("x.npy", stream.getvalue())
+    with pytest.raises(DataError, match="two arrays of the name 'x'"):
+        open_source(str(tmp_path / "d.npz"), [FLOATS], None)
