@@ -136,8 +136,8 @@ PLACES = (
     # the search: its room, and what a group is worth
     Place("trtbuild/search/score.py", "value=(estimate.value + worse) / 2)", "value=estimate.value)",
           "trtbuild/search/test_search.py"),
-    Place("trtbuild/search/sensitivity.py", "(score(without) - base) / cost(group.name)",
-          "score(without) - base", "trtbuild/search/test_search.py"),
+    Place("trtbuild/search/sensitivity.py", "(score(without, gate) - base) / cost(group.name)",
+          "score(without, gate) - base", "trtbuild/search/test_search.py"),
     Place("trtbuild/search/channels/choice.py", "scale = np.maximum(tried, least)", "scale = tried",
           "trtbuild/search/test_channel_scaling.py"),
     Place("trtbuild/search/channels/sites.py", "(value, None) if limit is None else (before, limit)",

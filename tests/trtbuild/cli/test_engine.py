@@ -229,8 +229,20 @@ def data():
 """
 
 
+@pytest.fixture
+def no_signal_ignored():
+    """Signals as a terminal's programs get them: nohup and a shell's background ignore some."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.usefixtures("no_signal_ignored")
 def test_a_signal_is_one_although_the_clean_up_fails(
     files, tmp_path, monkeypatch, capsys, name, code
 ):

@@ -246,7 +246,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         (("--data", "absent.npz"), "absent.npz"),
         (("--calibration", "absent.json"), "absent.json"),
         (("--report", "{model}"), "which is read and would be written over"),
-        (("-o", "{model}/out"), "can be written"),
+        (("-o", "{model}/out"), "is not a writable folder"),
         (("--only", "nopass"), "there is no graph pass 'nopass'"),
         (("--float", "nosuch*"), "matches no node"),
         (("--float-group", "nosuch"), "no group of Q/DQ"),
