@@ -18,6 +18,7 @@ from trtbuild.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 __all__ = [
     "atomic_path",
@@ -33,9 +34,8 @@ __all__ = [
 ]
 
 _PART = 2**20  # bytes that are read at once for a digest
-_NAMED = (
-    30  # letters of a file's name that stand in its temporary one: a name has at most 255 bytes
-)
+# Letters of a file's name that stand in its temporary one: a name has at most 255 bytes.
+_NAMED = 30
 
 
 @contextlib.contextmanager
@@ -65,12 +65,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with _locked(temporary):
             yield temporary
-        if folder is None:
-            _pour(temporary, target)
-        else:
-            temporary.chmod(0o666 & ~_umask())
-            _flush(temporary)
-            temporary.replace(target)
+            if folder is None:
+                _pour(temporary, target)
+            else:
+                temporary.chmod(0o666 & ~_umask())
+                _flush(temporary)
+                temporary.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror or error}.") from error
     finally:
@@ -133,7 +133,7 @@ def staged_files(directory: Path, last: str = "") -> Iterator[Path]:
                 _check_no_folder(directory / file.name)
                 _flush(file)
             # of two builds into one folder the files of one are there, never some of each
-            with _building_folder(directory) as aside, _locked(directory):
+            with _building_folder(directory) as aside, _locked_for_moves(directory):
                 _move_all(files, directory, aside)
     except OSError as error:
         where = f" ('{Path(error.filename).name}')" if error.filename else ""
@@ -224,6 +224,12 @@ def _building_folder(directory: Path, kind: str = _BUILDING) -> Iterator[Path]:
         folder = Path(name)
         with _locked(folder):
             yield folder
+
+
+def _locked_for_moves(directory: Path) -> AbstractContextManager[None]:
+    """Hold the lock on `directory`; on a folder of our own (weights go there, too) we hold it already."""
+    is_ours = directory.name.startswith((_owned(_BUILDING), _owned(_TEMPORARY)))
+    return contextlib.nullcontext() if is_ours else _locked(directory)
 
 
 def _owned(kind: str) -> str:

@@ -236,3 +236,21 @@ def test_weights_are_there_before_the_network_that_names_them(tmp_path, moved):
     with staged_model(model, tmp_path / "out.onnx", external_data=True):
         pass
     assert moved == ["out.onnx.data", "out.onnx"]
+
+
+@pytest.mark.parametrize("kind", [staged_files, lambda _: temporary_folder()])
+def test_weights_go_into_a_folder_that_is_being_filled(tmp_path, kind):
+    """Which is locked for this process already: waiting for that lock would never end."""
+    model = read_model(NETWORKS["opset_13"].save(tmp_path)[0])
+    found = []
+
+    def write():
+        with kind(tmp_path) as folder:
+            with staged_model(model, folder / "out.onnx", external_data=True):
+                pass
+            found.extend(sorted(file.name for file in folder.iterdir()))
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    writer.join(30)
+    assert found == ["out.onnx", "out.onnx.data"]
