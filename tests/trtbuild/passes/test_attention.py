@@ -7,6 +7,7 @@ import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from calibrators import Calibration, TensorRange
 from tests.trtbuild.passes.networks import network, ops, optimized
@@ -23,7 +24,7 @@ ZEROS = {"ReduceMax": 1, "LessOrEqual": 1, "Where": 1}  # for queries that see n
 SHARED = {"Unsqueeze": 2, "Expand": 2, "Reshape": 2}
 
 
-def attention(attributes="", mask="", keys=5, heads=2, inputs="q, k, v"):
+def attention(attributes="", mask="", keys=5, heads=2, inputs="q, k, v", opset=23):
     """A network of one Attention over four queries with heads of 16; `mask` is a declaration."""
     declared = (
         f"float[b, 2, 4, 16] q, float[b, {heads}, {keys}, 16] k, float[b, {heads}, {keys}, 16] v"
@@ -33,7 +34,7 @@ def attention(attributes="", mask="", keys=5, heads=2, inputs="q, k, v"):
         weights = f"<{mask} m = {{1, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0}}>"
     elif mask:
         declared = f"{declared}, {mask} m"
-    text = f"""<ir_version: 11, opset_import: ["" : 23]>
+    text = f"""<ir_version: 11, opset_import: ["" : {opset}]>
         net ({declared}) => (float[b, 2, 4, 16] y) {weights} {{ y = Attention <{attributes}> ({inputs}) }}"""
     return ir.from_proto(onnx.parser.parse_model(text.replace(" <>", "")))
 
@@ -134,17 +135,33 @@ def test_a_query_that_sees_no_key_gets_zeros(kind, causal):
     np.testing.assert_allclose(found[:, :, ~blind], wanted[:, :, ~blind], atol=2e-5)
 
 
+def test_scores_in_fp16_stay_in_its_range():
+    """Before they are scaled by 1/4 they are 16 * 64 * 64, and FP16 ends at 65504; all steps are exact."""
+    text = """<ir_version: 11, opset_import: ["" : 23]>
+        net (float16[1, 2, 4, 16] q, float16[1, 2, 4, 16] k, float16[1, 2, 4, 16] v)
+            => (float16[1, 2, 4, 16] y) { y = Attention (q, k, v) }"""
+    result = optimize(ir.from_proto(onnx.parser.parse_model(text)))
+    assert ops(result) == WRITTEN_OUT
+    full = np.full((1, 2, 4, 16), 64, np.float16)
+    feeds = {"q": full, "k": full, "v": np.ones_like(full)}
+    (found,) = ReferenceEvaluator(ir.to_proto(result.model)).run(None, feeds)
+    np.testing.assert_array_equal(found, feeds["v"])
+
+
 @pytest.mark.parametrize(
     "given",
     [
         {"attributes": "softcap = 2.0"},
         {"attributes": "softmax_precision = 1"},
+        {"attributes": "is_causal = 1, left_window_size = 1", "opset": 25},
         {"mask": "float[4, n]"},
+        {"mask": "int64[4, 5]"},
     ],
 )
 def test_other_forms_stay(given):
     result = optimize(attention(**given), OptimizeOptions(check=False))
     assert ops(result) == {"Attention": 1}
+    assert not result.log.rolled_back
 
 
 def test_its_products_are_then_one_int8_kernel():

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WriteOutAttention"]
 
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+"""What compilers have kernels for."""
+
 
 class WriteOutAttention(Pass):
     """Write Attention as two products with a Softmax between them, as exporters do before opset 23.
@@ -29,12 +32,13 @@ class WriteOutAttention(Pass):
     TensorRT for RTX 1.7 makes two float products, builds most forms in FP16 alone, and dies of some.
 
     Pattern: ``Attention(Q, K, V)``, with a mask or causal.
-    Conditions: Q, K and V have four axes, or three with the heads side by side in the last; the size of a
-        head is known; the mask is as long as K; no past, soft cap or type of its own for Softmax; nobody
-        reads a further output.
-    Effect: ``MatMul(Softmax(scale Q K^T + mask), V)``; heads of K and V that several heads of Q share are
-        repeated, and what causal queries do not see is computed where a length is not known. A query that
-        sees no key gets zeros, behind the products, so that these stay the ones that compilers know.
+    Conditions: Q, K and V are of one type of 32 or 16 bits and have four axes, or three with the heads side
+        by side in the last; the size of a head is known; the mask is of booleans or of that type, and as long
+        as K; no past, window, soft cap or type of its own for Softmax; nobody reads a further output.
+    Effect: ``MatMul(Softmax(scale Q K^T + mask), V)``, in FP16 with ``(scale Q) K^T``, which stays in range;
+        heads of K and V that several heads of Q share are repeated, and what causal queries do not see is
+        computed where a length is not known. A query that sees no key gets zeros, behind the products, so
+        that these stay the ones that compilers know.
     Source: ONNX, operator Attention, version 23.
     """
 
@@ -50,8 +54,12 @@ class WriteOutAttention(Pass):
         scale = attribute(node, "scale", 1 / math.sqrt(heads.sizes[0]))
         number = edit.constant(_as_type_of(query, scale), near=node, hint=f"{label(node)}_scale")
         turned = edit.add("Transpose", [key], {"perm": [0, 1, 3, 2]}, before=node)
-        scores = edit.add("MatMul", [query, turned], before=node)
-        scores = edit.add("Mul", [scores, number], before=node, like=scores)
+        if query.dtype == ir.DataType.FLOAT16:
+            scaled = edit.add("Mul", [query, number], before=node, like=query)
+            scores = edit.add("MatMul", [scaled, turned], before=node)
+        else:
+            scores = edit.add("MatMul", [query, turned], before=node)
+            scores = edit.add("Mul", [scores, number], before=node, like=scores)
         addends = _addends(node, query, key, edit)
         for addend in addends:
             scores = edit.add("Add", [scores, addend], before=node, like=scores)
@@ -95,9 +103,14 @@ def _require_plain(node: ir.Node) -> None:
         raise Declined("its scores are capped")
     if attribute(node, "softmax_precision") is not None:
         raise Declined("its Softmax has a type of its own")
-    query = node.inputs[0]
-    if query is None or query.dtype is None:
-        raise Declined("the type of Q is not known")
+    if any(attribute(node, side, -1) >= 0 for side in ("left_window_size", "right_window_size")):
+        raise Declined("its queries see a window of keys")
+    query, mask = node.inputs[0], input_at(node, 3)
+    if query is None or query.dtype not in _FLOATS:
+        raise Declined("Q is not known to be of a float type of 32 or 16 bits")
+    added = [*node.inputs[1:3], *([] if mask is None or mask.dtype == ir.DataType.BOOL else [mask])]
+    if any(value is None or value.dtype != query.dtype for value in added):
+        raise Declined("K, V or the mask is of another type than Q")
 
 
 def _heads(node: ir.Node) -> _Heads:
