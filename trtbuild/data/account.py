@@ -110,7 +110,7 @@ def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
         inputs,
         tuple(passed_over),
         () if recipe.random_data else tuple(_warnings(recipe, inputs)),
-        tuple(_repeated(given)),
+        () if recipe.random_data else tuple(_repeated(given)),
     )
     warn_of_lost(account.passed_over)
     for sentence in (*account.warnings, *account.repeated):
@@ -135,8 +135,8 @@ def _repeated(given: Mapping[str, Source]) -> Iterator[str]:
         count, different = len(source.index), len(source.index.counts)
         if count > 1 and different <= count * _MOST_REPEATED:
             yield (
-                f"of the {count} samples that {what} only {different} differ. Is one array filled again and "
-                "given out each time, or a file there many times?"
+                f"distinct samples among the {count} that {what}: {different}. Is one array filled again and "
+                "given out each time, or the same file there many times?"
             )
 
 

@@ -172,9 +172,8 @@ def _answer(
                 raise _DiedError(", ".join(how)) from error
             if told[0] in ("ok", "error"):
                 break
-            answers = messages.take(
-                told
-            )  # reading data may fail, too: that is no end of the process
+            # reading data may fail, too: that is no end of the process
+            answers = messages.take(told)
         for line in _printed(errors):
             _log.info("TensorRT's process %s", line)
     if told[0] == "error":
