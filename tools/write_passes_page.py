@@ -23,21 +23,21 @@ _HEAD = """\
 
 Made from the docstrings of the passes by `python tools/write_passes_page.py`; do not edit.
 
-The default passes run in rounds, in the order below, until a round changes nothing; the driver hashes
-the graph after each round, stops when it was seen before and then names the passes that undo each
-other (the fixpoint loop of the catalogue). Passes on request run once, after that, and the default
-passes once more behind them. Rules that come from MNN, NCNN or ONNX Runtime stand there under the names
-given as "also called"; `--enable`, `--disable` and `--only` take those, too.
+The default passes run in rounds, in the order below, until a round changes nothing. The driver hashes
+the graph after each round; when it meets one that it has seen before, it stops and names the passes that
+undo each other. Passes on request run once, after that, followed by the default passes once more. Where
+MNN, NCNN or ONNX Runtime have the same rule, its name there stands under "also called"; `--enable`,
+`--disable` and `--only` take those names, too.
 
 Conditions that hold for every pass:
 
 - names, order, types and dims of inputs and outputs stay, and an input nobody reads stays;
-- a tensor that a match takes in has no other reader, is no output, and is not captured by a body;
-- constant is an initialiser that is not also an input, or a Constant node; weights are copied, never
+- a tensor inside a match has no other reader, is not an output, and is not captured by a body;
+- a constant is an initialiser that is not also an input, or a Constant node; weights are copied, never
   edited;
-- no operator outside the ONNX domain comes out, and the opset stays unless asked;
-- QuantizeLinear and DequantizeLinear are INT8 information: never folded into floats, never dropped as
-  a pair;
+- no operator outside the ONNX domain is made, and the opset stays unless asked;
+- QuantizeLinear and DequantizeLinear hold INT8 information: they are never folded into floats, and never
+  removed as a pair;
 - only what shape inference proves counts: a symbolic dim may be 1.
 
 A pass of your own: see `samples/custom_pass`.
