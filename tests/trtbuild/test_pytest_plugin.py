@@ -80,6 +80,7 @@ def test_a_limit_that_fails_fails_the_test_with_the_numbers(deployment) -> None:
         ),
         ("min_speedup=2", "*needs against=, or a limit by max_latency=.*"),
         ("max_latncy=2", "*no limit 'max_latncy'; there are max_latency, min_speedup.*"),
+        ("max_latency='5'", "*max_latency= must be a number above 0, not '5'.*"),
     ],
 )
 def test_limits_on_speed(deployment, arguments, said) -> None:
@@ -106,10 +107,27 @@ def test_baselines_are_made_on_request_and_then_compared_with(deployment) -> Non
 
 
 @pytest.mark.parametrize(
+    ("limits", "outcome"),
+    [("min_speedup=0.9", {"passed": 1}), ("max_latency=1e-6", {"failed": 1})],
+)
+def test_limits_while_a_baseline_is_saved(deployment, limits, outcome) -> None:
+    # nothing to be faster than yet; a limit in milliseconds counts
+    call = f'assert_not_slower("int8.onnx", against="baselines", seconds=0.2, {limits})'
+    deployment.makepyfile(f"def test_it(assert_not_slower):\n    {call}\n")
+    result = deployment.runpytest_inprocess(*LOADED, "--trtbuild-save-baselines")
+    result.assert_outcomes(**outcome)
+    assert len(list((deployment.path / "baselines").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ("'gone.onnx', 'int8.onnx', data='images.npz'", "*gone.onnx*does not exist*"),
         ("'float.onnx', 'int8.onnx', data='images.npz', min_sqrn=10", "*no limit 'min_sqrn'*"),
+        (
+            "'float.onnx', 'int8.onnx', data='images.npz', min_sqnr='25'",
+            "*the limit min_sqnr is '25'; give a number*",
+        ),
         (
             "'float.onnx', 'int8.onnx', data='images.npz', max_top1_drop=1",
             "*needs labels; give them with labels=.*",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import option, options_of
@@ -64,7 +65,11 @@ class SpeedLimits:
     def __post_init__(self) -> None:
         for field in options_of(type(self)):
             limit = getattr(self, field.name)
-            if limit is not None and not 0 < limit < math.inf:
+            if limit is None:
+                continue
+            if not isinstance(limit, Real):
+                raise OptionError(f"{field.flag} must be a number above 0, not {limit!r}.")
+            if not 0 < float(limit) < math.inf:
                 raise OptionError(f"{field.flag} must be a number above 0, not {limit:g}.")
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
@@ -93,9 +94,9 @@ def check_limits(names: Iterable[str], kind: type = Gate) -> None:
 
 def _check_possible(field: OptionField, limit: float) -> None:
     """Refuse a limit that every figure fails, or passes."""
-    if not math.isfinite(limit):
+    if not isinstance(limit, Real) or not math.isfinite(limit):
         raise OptionError(
-            f"the limit {field.name} is {limit}; give a number that a figure can reach."
+            f"the limit {field.name} is {limit!r}; give a number that a figure can reach."
         )
     low, high = field.option.low, field.option.high
     if (low is not None and limit < low) or (high is not None and limit > high):
