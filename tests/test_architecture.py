@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -243,6 +244,25 @@ def test_the_page_names_every_place():
     assert len(packages) > 8
     for package in packages:
         assert f"`trtbuild/{package.name}/`" in page
+
+
+def test_files_that_the_page_names_are_there():
+    page = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+/\w+\.\w+)`", page))
+    assert len(named) > 30
+    rooted = {name.partition("/")[0] for name in named} & {"trtbuild", "calibrators", "tests"}
+    assert rooted == {"trtbuild", "calibrators", "tests"}
+    packages = (PROJECT, PROJECT / "trtbuild")
+    assert {one for one in named if not any((root / one).is_file() for root in packages)} == set()
+
+
+def test_the_page_names_every_file_about_networks():
+    page = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    [row] = re.findall(
+        r"^\| `trtbuild/model/` \|.*one file a subject: (.*) \|$", page, re.MULTILINE
+    )
+    files = {path.stem for path in (PROJECT / "trtbuild" / "model").glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"`(\w+)`", row)) == files
 
 
 def test_a_public_method_says_what_it_does_or_its_base_does():

@@ -25,6 +25,27 @@ def test_links_lead_to_files(page):
     assert [link for link in gone if (page.parent / link).parent != made] == []
 
 
+def anchors_of(page):
+    """What a link may have behind its #: every heading, as GitHub and MkDocs write them."""
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", one.lower()).strip().replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_lead_to_headings(page):
+    links = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    local = [(name, anchor) for name, anchor in links if "://" not in name]
+    gone = [
+        (name, anchor)
+        for name, anchor in local
+        if anchor not in anchors_of(page.parent / name if name else page)
+    ]
+    assert gone == []
+
+
 def test_the_readme_names_every_command():
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert [name for name in _COMMANDS if not re.search(rf"`trtbuild {name}\b", readme)] == []
