@@ -28,7 +28,7 @@ __all__ = ["command"]
 @report_options
 @output_options
 def command(*, model: Path, given: Given[CheckRecipe], files: ReportFiles, out: Output) -> int:
-    """Say whether NVIDIA's parser takes MODEL, an ONNX file, float or with Q/DQ.
+    """Say whether NVIDIA's parser accepts MODEL, an ONNX file, float or with Q/DQ.
 
     The parser is that of TensorRT, or of TensorRT for RTX, which needs no GPU. Every node that it refuses is
     named with the reason and what can be done, and so is every operator that needs a plugin. Exit code 1

@@ -41,9 +41,9 @@ _LINE = "compress nets:build --input 1x3x32x32 --data calib.npz --evaluate nets:
 def command(*, module: str, given: Given[CompressRecipe], files: ReportFiles, out: Output) -> int:
     """Make MODULE (package.module:factory) smaller within limits, and build it in INT8.
 
-    Channels go in rounds, the function of --train trains what is left after each, and the function of
-    --evaluate says how good it is: of the module as loaded, of every round, and of the engine. Every limit
-    counts from the module as loaded. An interrupted run goes on where it was with the same command.
+    Channels are removed in rounds, the function of --train trains what is left after each, and the function
+    of --evaluate says how good the module as loaded, every round and the engine are. Every limit is relative
+    to the module as loaded. The same command continues a run that was interrupted.
     """
     recipe = given.make(source={"target": module})
     from trtbuild.jobs import compress as job

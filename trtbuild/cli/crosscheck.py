@@ -29,7 +29,11 @@ __all__ = ["command"]
 @click.argument("second", metavar="B")
 @recipe_options(CrosscheckRecipe)
 @click.option("--all", "show_all", is_flag=True, help="List every tensor, not only flagged ones.")
-@click.option("--strict", is_flag=True, help="Exit code 1 when a tensor is flagged as far.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit code 1 when a tensor is flagged as far: more than 25 % apart.",
+)
 @report_options
 @output_options
 def command(

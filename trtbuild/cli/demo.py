@@ -1,4 +1,4 @@
-"""``trtbuild demo``: a broken INT8 network is mended, in a minute and without data of one's own."""
+"""``trtbuild demo``: a broken INT8 network is repaired, in a minute and without data of one's own."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["command"]
 )
 @output_options
 def command(*, output: Path, out: Output) -> int:
-    """Build a network that INT8 spoils, twice: by one rule for all ranges, and with a limit on accuracy.
+    """Build a network that INT8 breaks, twice: by one rule for all ranges, and with a limit on accuracy.
 
-    Takes about a minute on two CPUs. Network and images come with trtbuild; nothing is downloaded and nothing
-    is opened. Where TensorRT for RTX is installed, its compiler builds a plan, too.
+    Takes about a minute on two CPUs. Network and images come with trtbuild; nothing is downloaded, and no
+    browser is opened. Where TensorRT for RTX is installed, its compiler builds a plan, too.
     """
     from trtbuild.jobs.demo import demonstrate
     from trtbuild.report.demo import demo_page, demo_report

@@ -1,8 +1,8 @@
 """``trtbuild``: finds the command, and turns what goes wrong into one sentence and an exit code.
 
-0 done, 1 a gate failed, 2 the input is wrong, 3 something needed is not installed, 4 a bug of ours,
-5 too few samples to tell (with ``--strict``), 130 interrupted, 141 nobody reads the output, 143 or 129 ended
-by SIGTERM or SIGHUP.
+0 done, 1 a limit failed, 2 the input is wrong, 3 something needed is not installed, 4 a bug of ours,
+5 CANNOT TELL with ``--strict``, 130 interrupted, 141 nobody reads the output, 143 or 129 ended by SIGTERM
+or SIGHUP.
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings=wide_as_the_terminal())
 @click.version_option(package_name="trtbuild", message="trtbuild %(version)s")
 def _group() -> None:
-    """Build, calibrate and verify INT8 engines for NVIDIA TensorRT 10 and 11.
+    """Build, calibrate and verify INT8 engines for NVIDIA TensorRT 10 and 11, and TensorRT for RTX.
 
     Exit codes: 0 done, 1 a limit failed, 2 the input is wrong, 3 something needed is not installed,
-    4 a bug of trtbuild, 5 too few samples to tell (with --strict), 130 interrupted, 141 nobody reads the
-    output, 143 or 129 ended by SIGTERM or SIGHUP.
+    4 a bug of trtbuild, 5 CANNOT TELL with --strict, 130 interrupted, 141 nobody reads the output,
+    143 or 129 ended by SIGTERM or SIGHUP.
     """
 
 
@@ -134,7 +134,9 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
     if _is_unread(error):
         return UNREAD
     if isinstance(error, SystemExit):
-        text = f"code that was called wants to end the program (exit({error.code})); mend that."
+        text = (
+            f"code that was called ended the program (exit({error.code})); have it return or raise."
+        )
         error = InputError(text)
     if isinstance(error, TrtbuildError | MemoryError):
         return _refused(error, as_json=as_json)

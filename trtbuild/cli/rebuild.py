@@ -32,9 +32,9 @@ def command(
     labels: Path | None,
     out: Output,
 ) -> int:
-    """Do the build of MANIFEST again, with the recipe that it records, and say what differs.
+    """Repeat the build of MANIFEST with the recipe that it records, and report what differs.
 
-    Compared are the digests of the network and the data, options, versions, and the digests of the files;
+    It compares the digests of the network and the data, options, versions, and the digests of the files;
     of a Q/DQ network that differs, every node (see `trtbuild diff`).
     Exit code 0 when every file has the bytes it had, 1 when one differs.
     """

@@ -36,10 +36,10 @@ _LINE = "tune nets:build --weights pruned --input 1x3x32x32"
 @report_options
 @output_options
 def command(*, module: str, given: Given[TuneRecipe], files: ReportFiles, out: Output) -> int:
-    """Train MODULE (package.module:factory) by the function of --train, and save it.
+    """Train MODULE (package.module:factory) with the function of --train, and save it.
 
-    MODULE may be pruned already (--weights of what `trtbuild prune` wrote). With --epochs, an interrupted run
-    goes on after the last epoch with the same command.
+    MODULE may be pruned already (--weights names what `trtbuild prune` wrote). With --epochs, the same
+    command continues an interrupted run after its last epoch.
     """
     recipe = given.make(source={"target": module})
     from trtbuild.jobs import compress as job

@@ -55,7 +55,7 @@ def command(
     files: ReportFiles,
     out: Output,
 ) -> int:
-    """Compare ENGINE with the float network FLOAT on the same images, and judge it by limits.
+    """Compare ENGINE with the float network FLOAT on the same data, and judge it by limits.
 
     FLOAT is an ONNX file, or a PyTorch module as package.module:factory.
     """

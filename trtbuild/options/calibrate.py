@@ -70,8 +70,8 @@ class CalibrateOptions:
         when_absent="entropy; a build chooses by the effect on the outputs, see --effort",
     )  # fmt: skip
     method_options: Mapping[str, float] = option(
-        {}, "With --calibrator percentile: share kept.",
-        flag="--percentile", metavar="FLOAT", unit="percent", parse=_percentile,
+        {}, "With --calibrator percentile: share of the values that lie within the threshold.",
+        flag="--percentile", metavar="FLOAT", unit="percent", parse=_percentile, when_absent="99.99",
         example='{ percentile = 99.99 }',
     )  # fmt: skip
     batch_size: int = 8

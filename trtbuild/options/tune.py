@@ -33,8 +33,8 @@ class TuneOptions:
         6, "How many tensors may get a range of their own.", flag="--search-tensors", low=0
     )
     max_float_percent: float | None = option(
-        None, "Most of the multiply-accumulates that may fall back to float to meet a limit, which is missed "
-        "if it needs more; without a limit, most of the work that may stay in float, 0 for none.",
+        None, "Largest share of the multiply-accumulates that may fall back to float to meet a limit; "
+        "without a limit, largest share of the work that may stay in float, 0 for none.",
         flag="--max-float", unit="percent", low=0, high=100,
         when_absent=f"{FLOAT_PERCENT:g}, or {LIMIT_FLOAT_PERCENT:g} to meet a limit",
     )  # fmt: skip

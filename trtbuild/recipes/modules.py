@@ -105,8 +105,8 @@ class CompressRecipe(_ModuleRecipe):
         PruneSpec, "Pruning", optional=True, needs=PRUNES, otherwise={"ratio": 0.0}
     )
     restore: bool = option(
-        True, "Behind each cut, let the layers that are left compute what they did, as well as they can on "
-        "the samples of --data: least squares, before anything is trained.",
+        True, "After each cut, give the layers that are left the weights that come nearest to what they "
+        "computed before, by least squares on samples of --data, before anything is trained.",
     )  # fmt: skip
     sparsity: str | None = option(
         None, "Make the eligible layers 2:4 sparse at the end.", choices=("2:4",), essential=True

@@ -119,5 +119,5 @@ class TritonRecipe:
     instances: int = option(1, "Instances of the model on each device.", low=1)
     model_version: int = option(1, "Number of the version's folder.", low=1)
     force: bool = option(
-        False, "Replace what is there, and export an engine that DO NOT SHIP was said of."
+        False, "Replace what is there, and export an engine even if its verdict is DO NOT SHIP."
     )

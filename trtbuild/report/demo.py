@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["demo_page", "demo_report"]
 
 _ABOUT = (
-    "a small classifier whose hidden channels are of unlike size, as those of depthwise networks are; in "
-    "float it is right, and INT8 with one scale a tensor spoils it"
+    "a small classifier whose hidden channels differ in size, as those of depthwise networks do; it is "
+    "right in float, and INT8 with one scale a tensor breaks it"
 )
 
 
 def demo_report(done: Demonstration, page: Path) -> Report:
-    """Return what a terminal shows: both builds, what mended the network, where everything lies.
+    """Return what a terminal shows: both builds, what repaired the network, where everything lies.
 
     Args:
         done: both builds.
@@ -39,11 +39,11 @@ def demo_report(done: Demonstration, page: Path) -> Report:
         str(done.after.manifest): "the record of the build",
     }
     return Report(
-        title="an INT8 network, broken and mended",
+        title="an INT8 network, broken and repaired",
         facts={"network": _ABOUT},
         sections=(
             _both(done),
-            Section("What mended it", tuple(map(Line, _moves(done.after)))),
+            Section("What repaired it", tuple(map(Line, _moves(done.after)))),
             Section("By hand", (Line(f"by hand, in {done.folder}: {done.command}"),)),
         ),
         files=files,
@@ -66,7 +66,7 @@ def demo_page(done: Demonstration) -> Report:
 
 def _both(done: Demonstration) -> Section:
     return Section(
-        "Broken and mended",
+        "Broken and repaired",
         (
             Table(
                 (*names("network"), *numbers("top-1, %", "SQNR, dB"), *names("verdict")),
