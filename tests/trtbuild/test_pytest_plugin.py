@@ -76,9 +76,10 @@ def test_a_limit_that_fails_fails_the_test_with_the_numbers(deployment) -> None:
         ("max_latency=1e-6", "*median latency, batch 1: * at most 1e-06 ms, failed*"),
         (
             "against='float.onnx', min_speedup=1000",
-            "*speed over float.onnx: * at least 1000 x, failed*",
+            "*speed over float.onnx, batch 1: * at least 1000 x, failed*",
         ),
         ("min_speedup=2", "*needs against=, or a limit by max_latency=.*"),
+        ("max_latency=None", "*needs against=, or a limit by max_latency=.*"),
         ("max_latncy=2", "*no limit 'max_latncy'; there are max_latency, min_speedup.*"),
         ("max_latency='5'", "*max_latency= must be a number above 0, not '5'.*"),
     ],

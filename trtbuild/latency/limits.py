@@ -61,7 +61,7 @@ def latency_finding(samples: Samples, limit_ms: float) -> SpeedFinding:
 
 def speedup_name(verdict: LatencyVerdict) -> str:
     """Return what the figure of `speedup_finding` is called."""
-    return f"speed over {verdict.base}"
+    return f"speed over {verdict.base}, batch {verdict.batch_size}"
 
 
 def speedup_finding(verdict: LatencyVerdict, limit: float) -> SpeedFinding:

@@ -77,6 +77,7 @@ class LatencyVerdict:
         noise_percent: what the base differed from itself.
         smallest_visible_percent: the smallest difference that this measurement could have told from
             none.
+        batch_size: of both.
     """
 
     base: str
@@ -86,6 +87,7 @@ class LatencyVerdict:
     margin_percent: float
     noise_percent: float
     smallest_visible_percent: float
+    batch_size: int = 1
 
     @property
     def change_percent(self) -> float:
@@ -95,7 +97,7 @@ class LatencyVerdict:
     def __str__(self) -> str:
         low, high = (100.0 * (end - 1.0) for end in (self.ratio.low, self.ratio.high))
         interval = f"{self.change_percent:+.1f} %, between {low:+.1f} and {high:+.1f} %"
-        against = f"'{self.candidate}' against '{self.base}'"
+        against = f"'{self.candidate}' against '{self.base}', batch {self.batch_size}"
         if self.answer is Answer.SAME:
             return f"{against}: the same within {self.margin_percent:g} % ({interval})"
         if self.answer is Answer.CANNOT_TELL:
@@ -125,7 +127,9 @@ def taken_together(
     """
     found = ratio(base, candidate, CONFIDENCE)
     noise = abs(math.log(ratio(base, control, CONFIDENCE).value)) if control else 0.0
-    return decide(base.name, candidate.name, found, max(noise, PLACEMENT), margin_percent)
+    return decide(
+        base.name, candidate.name, found, max(noise, PLACEMENT), margin_percent, base.batch_size
+    )
 
 
 def against_baseline(
@@ -150,11 +154,16 @@ def against_baseline(
         _exp(now.high - earlier.low),
     )
     noise = max(PLACEMENT, *(drift(values) for values in logs))
-    return decide(base.name, candidate.name, found, noise, margin_percent)
+    return decide(base.name, candidate.name, found, noise, margin_percent, base.batch_size)
 
 
 def decide(
-    base: str, candidate: str, found: Estimate, noise: float, margin_percent: float
+    base: str,
+    candidate: str,
+    found: Estimate,
+    noise: float,
+    margin_percent: float,
+    batch_size: int = 1,
 ) -> LatencyVerdict:
     """Apply the rule of this module.
 
@@ -164,6 +173,7 @@ def decide(
         found: candidate / base with its interval of `CONFIDENCE`.
         noise: by how much the interval is widened on both sides, as a logarithm.
         margin_percent: differences below this count as none.
+        batch_size: of both.
 
     Raises:
         OptionError: the margin is not above 0.
@@ -189,6 +199,7 @@ def decide(
         margin_percent=margin_percent,
         noise_percent=100.0 * math.expm1(noise),
         smallest_visible_percent=100.0 * (reach - 1.0),
+        batch_size=batch_size,
     )
 
 

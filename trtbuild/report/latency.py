@@ -10,6 +10,7 @@ from trtbuild.plots.data import Spread
 from trtbuild.report.accuracy import interval
 from trtbuild.report.cards import speed_card
 from trtbuild.report.model import (
+    Card,
     Check,
     Line,
     Outcome,
@@ -24,7 +25,7 @@ from trtbuild.report.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from trtbuild.jobs.bench import BenchResult
     from trtbuild.latency.conditions import Device
@@ -52,7 +53,7 @@ def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) ->
     )
     return Report(
         title=title,
-        cards=tuple(speed_card(verdict, limits=result.speed) for verdict in result.verdicts),
+        cards=tuple(_cards(result)),
         facts={"inputs": result.data},
         notes=tuple(Line(f"note: {one}", Tone.NOTE) for one in result.conditions.remarks()),
         sections=(
@@ -63,6 +64,13 @@ def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) ->
         verdict=_verdict(result, checks),
         data=result.to_json(),
     )
+
+
+def _cards(result: BenchResult) -> Iterator[Card]:
+    """What can be said of the speed at each batch size."""
+    for verdict in result.verdicts:
+        title = "Speed" if len(result.verdicts) == 1 else f"Speed, batch {verdict.batch_size}"
+        yield speed_card(verdict, title, result.speed)
 
 
 def _layers(found: LayerTimes | None) -> Section:
@@ -81,7 +89,8 @@ def _check(verdict: LatencyVerdict, is_strict: bool) -> Check:
         outcome = Outcome.FAILED
     elif verdict.answer is Answer.CANNOT_TELL:
         outcome = Outcome.FAILED if is_strict else Outcome.UNKNOWN
-    return Check("latency", "latency", f"against {verdict.base}", outcome, str(verdict))
+    against = f"against {verdict.base}, batch {verdict.batch_size}"
+    return Check("latency", "latency", against, outcome, str(verdict))
 
 
 def speed_checks(

@@ -207,7 +207,7 @@ def test_bench_against_a_baseline_of_this_device_and_of_another(capsys, folder, 
     code, out, _ = call(capsys, "bench", engine, "--against", path, *BENCH, "--junit", junit)
     assert code in (0, 1)
     assert "'int8.onnx' against 'baseline.json'" in out
-    assert 'name="against baseline.json"' in junit.read_text()
+    assert 'name="against baseline.json, batch 1"' in junit.read_text()
     data = json.loads(path.read_text())
     (taken,) = data["inputs"]
     data["inputs"] = [{**taken, "name": "pixels"}]

@@ -29,7 +29,7 @@ def test_a_speed_is_judged_by_its_interval(limit: float, passed: bool, settled: 
     assert (found.passed, found.settled) == (passed, settled)
     assert found.between == pytest.approx((1.6, 2.5))
     assert ("not decided" in str(found)) == (not settled)
-    assert str(found).startswith("speed over float: 2 x (1.6 to 2.5), at least")
+    assert str(found).startswith("speed over float, batch 1: 2 x (1.6 to 2.5), at least")
 
 
 def test_nothing_is_known_of_a_ratio_without_an_interval() -> None:

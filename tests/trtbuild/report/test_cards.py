@@ -17,13 +17,18 @@ from rich.console import Console
 from tests.command import trtbuild as command
 from tests.models import NETWORKS
 from trtbuild.artifact import Artifact
-from trtbuild.latency.regress import decide
+from trtbuild.jobs.bench import BenchResult
+from trtbuild.latency.conditions import Conditions, this_device
+from trtbuild.latency.limits import speedup_finding
+from trtbuild.latency.measure import MONOTONIC, Samples
+from trtbuild.latency.regress import decide, taken_together
 from trtbuild.plan import Decision
 from trtbuild.plots.data import Path
 from trtbuild.report.cards import speed_card
 from trtbuild.report.html import to_html
+from trtbuild.report.latency import bench_report
 from trtbuild.report.layer_bars import layer_bars
-from trtbuild.report.model import Card, Plots, Report, Section, Table, names
+from trtbuild.report.model import Card, Outcome, Plots, Report, Section, Table, Tone, names
 from trtbuild.report.search import search_section
 from trtbuild.report.text import print_report
 from trtbuild.search.budget import StepReport, Tuned
@@ -57,6 +62,36 @@ def test_no_speed_is_claimed_that_the_interval_denies(value: float) -> None:
             assert verdict.ratio.low >= 1 / 1.02
             assert verdict.ratio.high <= 1.02
     assert len(answers) > 1
+
+
+def test_each_batch_size_has_its_own_card_and_checks() -> None:
+    # limits: 1.5 times as fast, which batch 1 is and batch 8 is not
+    engine_ms = {1: 1.0, 8: 1.6}
+    samples, verdicts, speed = [], [], []
+    for size, median in engine_ms.items():
+        base, engine = (
+            Samples(name, size, MONOTONIC, 2, tuple(ms + 0.01 * (i % 5) for i in range(60)))
+            for name, ms in (("base", 2.0), ("engine", median))
+        )
+        verdicts.append(taken_together(base, engine))
+        samples += [base, engine]
+        speed.append(speedup_finding(verdicts[-1], 1.5))
+    result = BenchResult(
+        tuple(samples), tuple(verdicts), tuple(speed), this_device(), Conditions(), "random"
+    )
+    report = bench_report("engine", result)
+    assert {card.title: card.tone for card in report.cards} == {
+        "Speed, batch 1": Tone.GOOD,
+        "Speed, batch 8": Tone.BAD,
+    }
+    failed = {check.what: check.outcome is Outcome.FAILED for check in report.checks}
+    assert failed == {
+        "against base, batch 1": False,
+        "against base, batch 8": False,
+        "speed over base, batch 1": False,
+        "speed over base, batch 8": True,
+    }
+    assert [one["batch_size"] for one in result.to_json()["verdicts"]] == [1, 8]
 
 
 def test_cards_fit_a_terminal_of_80_columns() -> None:
