@@ -202,7 +202,7 @@ class LatencyAssertion:
         from trtbuild.verification.gate import check_limits
 
         check_limits(limits, SpeedLimits)
-        if against is None and "max_latency" not in limits:
+        if against is None and limits.get("max_latency") is None:
             raise OptionError("assert_not_slower needs --against, or a limit by --max-latency.")
         base = None if against is None else _baseline_file(Path(against), Path(engine))
         recipe = BenchRecipe(
