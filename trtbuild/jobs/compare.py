@@ -56,6 +56,7 @@ __all__ = [
     "compare_with_float",
     "effects_of",
     "find_fault",
+    "has_labels",
     "task_of",
     "verification_batches",
 ]
@@ -116,9 +117,13 @@ def task_of(
     Raises:
         OptionError: see `trtbuild.verification.tasks.choose.choose_task`.
     """
+    return choose_task(options, model, has_labels=has_labels(source), preprocess=preprocess)
+
+
+def has_labels(source: Source) -> bool:
+    """Return whether every sample of `source` has a class."""
     labels = source.index.labels
-    has_labels = bool(labels) and all(label is not None for label in labels)
-    return choose_task(options, model, has_labels=has_labels, preprocess=preprocess)
+    return bool(labels) and all(label is not None for label in labels)
 
 
 def check_task(gate: Gate, task: TaskFactory | None) -> None:

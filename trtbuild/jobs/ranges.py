@@ -11,6 +11,7 @@ from trtbuild.calibration import calibrate, changes_since, load_calibration, spo
 from trtbuild.errors import ModelError
 from trtbuild.jobs.build_checks import chosen_backends
 from trtbuild.jobs.cache import read_cache
+from trtbuild.jobs.compare import has_labels
 from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.traversal import all_nodes, bodies, label
 from trtbuild.options.effort import seconds_for
@@ -26,7 +27,7 @@ from trtbuild.search.improve import improve, were_tried
 from trtbuild.search.portable.choose import choose_portable
 from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.verification.chance import FloatAnswers
-from trtbuild.verification.tasks.choose import graph_task
+from trtbuild.verification.tasks.choose import task_kind
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -78,7 +79,8 @@ def int8_candidate(
         deadline=deadline,
         progress=progress,
     )
-    task = _task(artifact, plan, recipe)
+    labelled = has_labels(plan.verification)
+    task = task_kind(recipe.task, artifact.source, has_labels=labelled)
     return improve(
         Candidate(_with_given(artifact)),
         plan.calibration,
@@ -97,15 +99,6 @@ def _float_percent(recipe: EngineRecipe) -> float:
         return 0.0
     percent = recipe.tune.max_float_percent
     return FLOAT_PERCENT if percent is None else percent
-
-
-def _task(artifact: Artifact, plan: DataPlan, recipe: EngineRecipe) -> str | None:
-    """The task that the user or the network tells, or labels do."""
-    kind = recipe.task.kind
-    if kind != "auto":
-        return kind
-    has_labels = any(label is not None for label in plan.verification.index.labels)
-    return graph_task(artifact.source, has_labels=has_labels)
 
 
 def with_portable_choice(

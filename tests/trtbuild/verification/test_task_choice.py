@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,10 +19,7 @@ from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.search.score import figure, meets, score
 from trtbuild.verification.compare import compare
 from trtbuild.verification.gate import Gate, judge
-from trtbuild.verification.tasks.choose import choose_task
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from trtbuild.verification.tasks.choose import choose_task, task_kind
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 YOLO = {"wb": (4, 8, 1), "ws": (18, 8, 1)}
@@ -47,6 +44,21 @@ def chosen(text: str, *, has_labels: bool = False, options=None, **weights: tupl
 
 def end(operators: str, shape: str, source: str = "float[n, 3, 64, 64] x") -> str:
     return f"agraph ({source}) => (float[{shape}] y) {{ {operators} }}"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (TaskOptions(), "classify"),
+        (TaskOptions(kind="embed"), "embed"),
+        (TaskOptions(kind="none"), "none"),
+        (TaskOptions(box_layout="yolov8"), "detect"),
+        (TaskOptions(coco=Path("boxes.json")), "detect"),
+    ],
+)
+def test_what_is_said_goes_before_what_the_graph_tells(options, expected) -> None:
+    text = end("y = Softmax<axis = 1>(x)", "n, 10", "float[n, 10] x")
+    assert task_kind(options, ir.serde.deserialize_model(proto_of(text))) == expected
 
 
 @pytest.mark.parametrize(

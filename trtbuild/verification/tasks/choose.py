@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     )
     from trtbuild.verification.views import Answer
 
-__all__ = ["choose_task", "graph_task"]
+__all__ = ["choose_task", "task_kind"]
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def choose_task(
     """
     if options.judge is not None:
         return _own_judge(options.judge)
-    if options.kind == "detect" or options.box_layout is not None or options.coco is not None:
+    if _is_said_to_detect(options):
         return _detect(options, model, preprocess)
     plain: dict[str, TaskFactory] = {
         "classify": Classify,
@@ -105,16 +105,26 @@ def choose_task(
     return None if found is None else partial(IfItFits, guessed[found])
 
 
-def graph_task(model: ir.Model, *, has_labels: bool = False) -> str | None:
-    """Return what `TaskOptions.kind` calls the task that a graph tells; None where it leaves doubt.
+def task_kind(options: TaskOptions, model: ir.Model, *, has_labels: bool = False) -> str | None:
+    """Return what `TaskOptions.kind` calls the task that is said or that the graph tells; None in doubt.
 
     Args:
+        options: what the user says; a judge of one's own says nothing.
         model: the float network.
         has_labels: whether the samples have classes.
     """
+    if _is_said_to_detect(options):
+        return "detect"
+    if options.kind != "auto":
+        return options.kind
     if detector_of(model) is not None:
         return "detect"
     return _by_output(model, has_labels=has_labels)
+
+
+def _is_said_to_detect(options: TaskOptions) -> bool:
+    given = (options.box_layout, options.coco)
+    return options.kind == "detect" or any(one is not None for one in given)
 
 
 def _own_judge(judge: str | Metric) -> TaskFactory:
