@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Record
+from trtbuild.backends.tensorrt.precision import is_implicit
 from trtbuild.calibration import calibrate, changes_since, load_calibration, spot_check
 from trtbuild.errors import ModelError
 from trtbuild.jobs.build_checks import chosen_backends
@@ -21,6 +22,7 @@ from trtbuild.quantization import check_floats, place, say_without_range, watche
 from trtbuild.quantization.half import float_activations
 from trtbuild.quantization.masks import reaches_minus_infinity
 from trtbuild.records import encode
+from trtbuild.runtime.tensorrt.versions import TENSORRT, installed
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.deadline import Deadline
 from trtbuild.search.improve import improve, were_tried
@@ -94,11 +96,20 @@ def int8_candidate(
 
 
 def _float_percent(recipe: EngineRecipe) -> float:
-    """The share of the work that may stay in float without a limit; a search for one begins without."""
-    if recipe.tune is None or recipe.gate.limits:
+    """The share of the work that may stay in float without a limit; a search for one begins without.
+
+    0 where TensorRT picks what runs in INT8: nothing holds it to our choice.
+    """
+    if recipe.tune is None or recipe.gate.limits or _tensorrt_picks(recipe):
         return 0.0
     percent = recipe.tune.max_float_percent
     return FLOAT_PERCENT if percent is None else percent
+
+
+def _tensorrt_picks(recipe: EngineRecipe) -> bool:
+    """Whether the engine is built by a calibrator of TensorRT 10, which picks each layer's precision."""
+    backend, _ = chosen_backends(recipe)[0]
+    return backend.name == TENSORRT.backend and is_implicit(installed(TENSORRT), recipe.tensorrt)
 
 
 def with_portable_choice(

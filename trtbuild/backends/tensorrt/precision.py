@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from trtbuild.runtime.tensorrt.inspector import EngineLayers
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["Precision", "check_precision", "check_quantization", "decide_precision", "is_int8"]
+__all__ = [
+    "Precision",
+    "check_precision",
+    "check_quantization",
+    "decide_precision",
+    "is_implicit",
+    "is_int8",
+]
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
     artifact, options = request.artifact, request.options
     int8 = is_int8(artifact)
     # a calibrator would pass over the scales that the network came with
-    if int8 and artifact.came_in_float and _is_implicit(tensorrt, options):
+    if int8 and artifact.came_in_float and is_implicit(tensorrt, options):
         return Precision(artifact.whole(artifact.model), int8, True, False, request.fp16)
     if not int8 and tensorrt.has_implicit:
         return Precision(artifact.whole(artifact.model), int8, False, False, request.fp16)
@@ -87,10 +94,15 @@ def check_quantization(tensorrt: TensorRT, options: TensorRTOptions) -> None:
     Raises:
         OptionError: it has not.
     """
-    _is_implicit(tensorrt, options)
+    is_implicit(tensorrt, options)
 
 
-def _is_implicit(tensorrt: TensorRT, options: TensorRTOptions) -> bool:
+def is_implicit(tensorrt: TensorRT, options: TensorRTOptions) -> bool:
+    """Return whether INT8 comes from a calibrator: then TensorRT picks what runs in it.
+
+    Raises:
+        OptionError: implicit INT8 is asked for, or DLA, which needs it, and the version has none.
+    """
     if options.dla is not None and not tensorrt.has_implicit:
         raise OptionError(
             f"{tensorrt} has no implicit INT8, which DLA needs. Use TensorRT 10 there."

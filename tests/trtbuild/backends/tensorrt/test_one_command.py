@@ -76,6 +76,16 @@ def test_ranges_chosen_by_effect_reach_tensorrt_without_batches(tensorrt: Server
     assert ("net.cache" in built["files"]) == (tensorrt.major == 10)
 
 
+def test_nothing_is_said_to_stay_in_float_where_tensorrt_picks(tensorrt: Server) -> None:
+    answer = tensorrt.run(engine, options=("--task", "embed", "--max-float", "50"))
+    assert answer.error is None, answer.error["trace"]
+    assert answer.value["code"] == 0, answer.stderr
+    manifest = answer.value["manifest"]
+    reasons = {one["reason"] for one in manifest["layers"] if not one["int8"]}
+    is_explicit = manifest["engine"]["details"]["quantization"] == "explicit"
+    assert any(one.startswith("kept in float: ") for one in reasons) == is_explicit
+
+
 def test_a_dynamic_network_with_profiles(tensorrt: Server) -> None:
     options = (
         "--shape",
