@@ -48,7 +48,7 @@ _LEAST_GAIN = 0.03
 _MOST_LOSS = 0.1
 # What stays in float costs time, so it must be worth a decibel, and most images must agree.
 _LEAST_FLOAT_GAIN = 0.2
-_MOST_AGREE = 2 / 3
+_LEAST_AGREEING = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class _Search:
             "float",
             self._with_float(most_percent),
             gain=_LEAST_FLOAT_GAIN,
-            agreeing=_MOST_AGREE,
+            agreeing=_LEAST_AGREEING,
         )
 
     def _with_float(self, most_percent: float) -> Iterator[tuple[str, Candidate]]:

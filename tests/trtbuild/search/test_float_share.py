@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 import trtbuild
+import trtbuild.jobs.ranges
 from tests.trtbuild.search.depthwise_network import Images, artifact, images, network
 from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.quantization import watched_tensors
@@ -15,6 +17,7 @@ from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.float_share import costly_groups, work_shares
 from trtbuild.search.improve import improve
+from trtbuild.search.ranges.check_images import CheckImages
 from trtbuild.search.ranges.work import FAR
 
 FEEDS = [one.load() for one in list(Images(0))[:8]]
@@ -91,6 +94,37 @@ def test_what_stays_in_float_brings_other_images_nearer_and_says_why(plain, with
     assert "float" in {one.move for one in moves(with_share)}
 
 
+@pytest.mark.parametrize(
+    ("better", "factor", "kept"),
+    [
+        (1.0, 0.75, True),
+        (1.0, 0.85, False),  # a fifth less is asked for
+        (0.75, 0.4, True),
+        (0.5, 0.2, False),  # two fifths less, but on half of the images alone
+    ],
+)
+def test_a_share_stays_in_float_where_the_error_falls_enough(
+    plain, monkeypatch, better, factor, kept
+) -> None:
+    in_float, with_float = [], Candidate.with_float
+
+    def noted(candidate: Candidate, names, reason: str = "") -> Candidate:
+        in_float.append(names)
+        return with_float(candidate, names, reason)
+
+    def errors(images: CheckImages, _: ir.Model) -> np.ndarray:
+        found = np.full((len(images.feeds), 1), 0.1 * FAR / len(images.feeds))
+        if in_float:  # the last move
+            found[: round(better * len(found))] *= factor
+        return found
+
+    monkeypatch.setattr(Candidate, "with_float", noted)
+    monkeypatch.setattr(CheckImages, "errors", errors)
+    found = improve(plain, Images(0), CalibrateOptions(), float_percent=30, float_when_near=True)
+    assert [one.kept for one in moves(found)][-1] == kept
+    assert bool(found.float_groups) == kept
+
+
 def test_a_network_near_float_stays_in_int8_unless_few_values_decide() -> None:
     balanced = artifact()
     near = Candidate(calibrate(balanced, Images(0), watched_tensors(balanced.model)))
@@ -119,3 +153,40 @@ def test_builds_without_a_limit_alone_keep_a_share_in_float(tmp_path, asked, may
     )  # fmt: skip
     reasons = {one.reason for one in built.result.artifact.decisions if not one.int8}
     assert any(reason.startswith("kept in float: ") for reason in reasons) == may_be_float
+
+
+@pytest.mark.parametrize(
+    ("asked", "percent", "when_near"),
+    [
+        ({}, 5.0, False),
+        ({"task": "restore"}, 5.0, False),
+        *[({"task": one}, 5.0, True) for one in ("ctc", "embed", "segment")],
+        ({"box_layout": "yolov8"}, 5.0, True),
+        ({"task": "classify"}, 0.0, False),
+        ({"tune": False}, 0.0, False),
+        ({"max_float": 7}, 7.0, False),
+    ],
+)
+def test_what_may_stay_in_float_goes_by_the_task(
+    tmp_path, monkeypatch, asked, percent, when_near
+) -> None:
+    assert allowed(monkeypatch, tmp_path, {}, **asked) == (percent, when_near)
+
+
+def test_labels_make_a_classifier(tmp_path, monkeypatch) -> None:
+    session = open_session(network())
+    labels = session.run({"image": images(0)})["logits"].argmax(1)
+    assert allowed(monkeypatch, tmp_path, {"label": labels}) == (0.0, False)
+
+
+def allowed(monkeypatch, output, more_data, **asked) -> tuple[float, bool]:
+    """What a build allows to stay in float: percent, and whether near float, too; it ends there."""
+
+    def noted(*_: object, **given: object) -> None:
+        raise StopIteration(given["float_percent"], given["float_when_near"])
+
+    monkeypatch.setattr(trtbuild.jobs.ranges, "improve", noted)
+    data = {"image": images(0), **more_data}
+    with pytest.raises(StopIteration) as told:
+        trtbuild.build(ir.to_proto(network()), data, output=output, latency=False, **asked)
+    return told.value.args
