@@ -50,6 +50,13 @@ def net():
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
     )
 
+class Pair(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x.view(2, 1, 8, 8))
+
+def pair():
+    return Pair(*net())
+
 def images():
     return torch.from_numpy(np.random.default_rng(0).normal(size=(64, 1, 8, 8)).astype(np.float32))
 
@@ -169,7 +176,7 @@ def test_a_budget_that_cannot_be_met_keeps_what_meets_it(nets, tmp_path, capsys)
         "0.5",
     ]
     said = trtbuild(capsys, *line, "--train", "compress_nets:train", "--teacher", "--max-drop", "0.5",
-                    "--report", "page.html", "-o", "out")  # fmt: skip
+                    "--no-restore", "--report", "page.html", "-o", "out")  # fmt: skip
     assert said.code == 1
     told = " ".join(said.out.split())
     assert "FAILED: the budget cannot be met: the trained module of round 1 loses" in told
@@ -177,6 +184,7 @@ def test_a_budget_that_cannot_be_met_keeps_what_meets_it(nets, tmp_path, capsys)
     record = json.loads((tmp_path / "out/compression.json").read_text())
     assert record["met"] is False
     assert record["chosen"] == 0
+    assert not any("least squares" in note for done in record["done"] for note in done["notes"])
     stages = [point["stage"] for done in record["done"] for point in done["points"]]
     build = ["folded", "weights", "form", "engine"]
     assert stages == ["loaded", "folded", "pruned", "tuned", *build]
@@ -260,8 +268,10 @@ def test_a_training_that_does_nothing_and_an_evaluation_that_drifts_are_told(net
         "backend": "onnxruntime",
         "input": "2x1x8x8",
     }
-    found = compress("compress_nets:net", nets.nothing, nets.drifts, **options, output="out")
+    data = nets.images().numpy()
+    found = compress("compress_nets:pair", nets.nothing, nets.drifts, data, **options, output="out")
     notes = [note for done in found.record.done for note in done.notes]
+    assert any("by least squares on 64 samples" in note for note in notes)
     assert any("it should judge the same data every time" in note for note in notes)
     assert "the training changed no weight." in notes
     small = prune_channels(nets.net(), [InputSpec((2, 1, 8, 8))], PruneSpec(0.5)).module

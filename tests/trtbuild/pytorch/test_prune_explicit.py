@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -251,8 +253,101 @@ def test_what_is_left_takes_over_what_went() -> None:
     # All that went can be computed from what is left, but for the pull towards the present weights: a
     # thousandth of the mean square of the inputs against three quarters of it that are tripled.
     assert off() < 1e-3 * before
-    with pytest.raises(DataError, match="there are none"):
-        restore_outputs(module, result, [])
+    for given, said in (
+        ([], "there are none"),
+        ([{"image": images}], "holds image; forward takes x"),
+        ([images], "a dict with values for x, not a Tensor"),
+        ([{"x": images * torch.nan}], "'read' reads or gives NaN"),
+    ):
+        with pytest.raises(DataError, match=said):
+            restore_outputs(module, result, given)
+
+
+class TwoReaders(nn.Module):
+    """A convolution and a linear layer read; what is called twice or hooked reads as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.give, self.read = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 12, 3, 2, 2, dilation=2)
+        self.twice = nn.Conv2d(12, 12, 1)
+        self.hooked, self.out = nn.Linear(12, 12), nn.Linear(12, 4, bias=False)
+        self.hooked.register_forward_hook(lambda _m, _i, output: output.relu())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.read(torch.relu(self.give(x))))
+        x = self.twice(torch.relu(self.twice(x)))
+        return self.out(input=self.hooked(x.mean((2, 3))))
+
+
+def inputs_of(layer: nn.Module, module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    read: list[torch.Tensor] = []
+    handle = layer.register_forward_pre_hook(
+        lambda _, given, named: read.extend((*given, *named.values())), with_kwargs=True
+    )
+    module(images)
+    handle.remove()
+    return read[0]
+
+
+def rows_of(layer: Any, given: torch.Tensor) -> np.ndarray:
+    """What each output of a layer is computed from, ``[outputs, inputs]``."""
+    if isinstance(layer, nn.Linear):
+        return given.numpy()
+    around, stride, apart = layer.padding[0], layer.stride[0], layer.dilation[0]
+    maps = np.pad(given.numpy(), ((0, 0), (0, 0), (around, around), (around, around)))
+    view = np.lib.stride_tricks.sliding_window_view(maps, [1 + 2 * apart] * 2, (2, 3))
+    return (
+        view[:, :, ::stride, ::stride, ::apart, ::apart].transpose(0, 2, 3, 1, 4, 5)
+        .reshape(-1, 9 * maps.shape[1])
+    )  # fmt: skip
+
+
+def test_the_new_weights_are_those_of_the_least_squares_near_the_old_ones() -> None:
+    module = build(TwoReaders).double()
+    named = {"give": [0, 5], "read": [1, 2], "hooked": [7, 8]}
+    result = prune_indices(module, [InputSpec((2, 3, 8, 8), dtype="float64")], named)
+    changed, before = result.module, copy.deepcopy(result.module)
+    assert changed.twice.in_channels == changed.hooked.in_features == 10
+    few = torch.randn(5, 3, 8, 8)  # give fewer rows than either layer has inputs
+    samples = [{"x": one.numpy()} for one in few.split(2)]
+    assert restore_outputs(module, result, samples) == ("read", "out")
+
+    images = few.double()
+    for path, left in (("read", [0, *range(3, 12)]), ("out", range(4))):
+        layer = changed.get_submodule(path)
+        with torch.no_grad():
+            rows = rows_of(layer, inputs_of(layer, changed, images))
+            dense = module.get_submodule(path)
+            wanted = dense(inputs_of(dense, module, images))
+            old = before.get_submodule(path).weight.flatten(1).numpy()
+        if layer.bias is not None:
+            rows = np.pad(rows, ((0, 0), (0, 1)), constant_values=1)
+            old = np.c_[old, before.get_submodule(path).bias.detach().numpy()]
+            wanted = wanted.permute(0, 2, 3, 1).flatten(0, 2)
+        pull = np.sqrt(1e-3 * np.square(rows).sum(0).mean()) * np.eye(rows.shape[1])
+        right = np.r_[wanted.numpy()[:, list(left)], pull @ old.T]
+        best = np.linalg.lstsq(np.r_[rows, pull], right, rcond=None)[0].T
+        found = layer.weight.detach().flatten(1).numpy()
+        # eps times a condition of some 1e5: the inputs' squares over a thousandth of their mean
+        np.testing.assert_allclose(found, best[:, : found.shape[1]], rtol=0, atol=1e-9)
+
+
+def test_what_two_cuts_took_is_restored_at_once() -> None:
+    module = build(chain)
+    masks.ln_structured(module[0][0], "weight", 0.25, 2, 0)
+    result = prune_channels(module, IMAGE, PruneSpec(0.25, masked=True, round_to=1))
+    assert result.history.before is not None
+    images = torch.randn(32, 3, 16, 16)
+    again = prune_channels(result.module, IMAGE, PruneSpec(0.25, round_to=1))
+
+    def off(small: nn.Module, dense: nn.Module) -> float:
+        with torch.no_grad():
+            return float((small(images) - dense(images)).square().mean())
+
+    for dense, done in ((module, result), (result.module, again), (module, again)):
+        before = off(done.module, dense)
+        assert restore_outputs(dense, done, [{"input": part} for part in images.split(16)])
+        assert off(done.module, dense) < before
 
 
 def test_channels_that_are_not_there_are_named_by_the_penalty() -> None:
@@ -268,5 +363,5 @@ def test_channels_that_are_not_there_are_named_by_the_penalty() -> None:
         growing_penalty(module, weights, {first: [0], "nowhere": [0]}, 1.0)
     small = prune_indices(module, IMAGE, {first: [0]}).module
     for other in (small, nn.Identity()):
-        with pytest.raises(OptionError, match="call that again behind every cut"):
+        with pytest.raises(OptionError, match="call that again after every cut"):
             group_lasso(other, weights)

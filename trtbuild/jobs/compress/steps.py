@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import choose_backend
-from trtbuild.data import batches, calibration_source, choose_samples
+from trtbuild.data import calibration_source, choose_samples
 from trtbuild.errors import BudgetError, OptionError
 from trtbuild.files import make_directory
+from trtbuild.jobs.compare import verification_batches
 from trtbuild.jobs.compress.plan import base_round
 from trtbuild.jobs.compress.record import CompressionPoint, CompressionStep
 from trtbuild.jobs.module_latency import (
@@ -317,10 +318,11 @@ def _restored(setting: Setting, base: Any, pruned: PruneResult) -> tuple[str, ..
         return ()
     from trtbuild.pytorch.prune import restore_outputs
 
-    source = calibration_source(data, input_specs(read_model(loaded_network(setting))))
+    specs = input_specs(read_model(loaded_network(setting)))
+    source = calibration_source(data, specs)
     if len(source.index.keys) > _RESTORED_ON:
         source = choose_samples(source, num_images=_RESTORED_ON, seed=data.seed)
-    samples = [batch.feeds for batch in batches(source, _RESTORE_BATCH)]
+    samples = [batch.feeds for batch in verification_batches(specs, source, _RESTORE_BATCH)]
     done = restore_outputs(base, pruned, samples)
     if not done:
         return ()

@@ -291,6 +291,7 @@ def list_groups(
     Raises:
         ModelError: the module cannot be traced.
     """
+    module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     importance = None if needs_gradients(spec.criterion) else make_importance(spec.criterion)
     with torch.inference_mode(mode=False):

@@ -122,6 +122,7 @@ def zero_channels(
     Raises:
         ModelError: the module cannot be traced.
     """
+    module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     with torch.inference_mode(mode=False):
         base, _ = prepared(module, bound, ())

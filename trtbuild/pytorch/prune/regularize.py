@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.pytorch.copies import unwrapped
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, output_layers, tracing
 from trtbuild.pytorch.prune.members import ChannelSlices, channels_of, groups_in
@@ -63,7 +64,7 @@ class ChannelWeights:
             weight = getattr(_submodule(module, path), "weight", None)
             if weight is None or max(one.slices, default=-1) >= weight.shape[one.axis]:
                 raise OptionError(
-                    f"'{path}' is not as it was when channel_weights looked at it: call that again behind "
+                    f"'{path}' is not as it was when channel_weights looked at it: call that again after "
                     "every cut."
                 )
             sums.append(one.squares(self.width, weight))
@@ -72,7 +73,7 @@ class ChannelWeights:
 
 def _submodule(module: nn.Module, path: str) -> nn.Module | None:
     try:
-        return module.get_submodule(path)
+        return unwrapped(module).get_submodule(path)
     except AttributeError:
         return None
 
@@ -87,6 +88,7 @@ def channel_weights(
     Raises:
         ModelError: the module cannot be traced, or nothing of it can be pruned.
     """
+    module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     found = []
     with torch.inference_mode(mode=False), tracing(module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,17 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import nn
 
 from trtbuild.errors import DataError
-from trtbuild.pytorch.copies import copy_module, make_weights_plain, shared_parameters
+from trtbuild.pytorch.copies import copy_module, make_weights_plain, shared_parameters, unwrapped
+from trtbuild.pytorch.fold.on_module import has_hooks
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.prune.groups import LAYERS
-from trtbuild.pytorch.prune.history import apply_history
+from trtbuild.pytorch.prune.history import apply_history, history_of
 from trtbuild.pytorch.prune.rewrites import rewrite_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from trtbuild.pytorch.prune.history import PruneHistory
     from trtbuild.pytorch.prune.outcome import PruneResult
     from trtbuild.pytorch.prune.rewrites import BlockRewrite
 
@@ -49,7 +52,7 @@ def restore_outputs(
     """Give the layers of ``pruned.module`` that lost inputs weights that restore their outputs, in place.
 
     Nothing is trained and no label is needed; most of what a cut costs comes back. Convolutions over one and
-    two axes and linear layers are restored; grouped ones, tied ones and those called twice stay.
+    two axes and linear layers are restored; those that are grouped, tied, called twice or hooked stay.
 
     Args:
         module: that was pruned, in eval mode.
@@ -61,17 +64,19 @@ def restore_outputs(
         The paths of the layers that were restored.
 
     Raises:
-        DataError: there are no samples.
+        DataError: there are no samples, one lacks an input, or a layer reads NaN or infinity of them.
     """
+    small, module = pruned.module, unwrapped(module)
+    bound = bind_inputs(small, pruned.history.inputs)
+    samples = [_tensors(each, bound) for each in samples]
     if not samples:
         raise DataError("the outputs are restored on samples, and there are none.")
-    samples = [{name: torch.as_tensor(one) for name, one in each.items()} for each in samples]
-    small, history = pruned.module, replace(pruned.history, before=None)
+    cuts = _cuts_since(pruned.history, history_of(module))
     dense = copy_module(module).eval()
     make_weights_plain(dense)
-    rewrite_again(dense, history.rewritten, rewrites)
-    left = _left_of(dense, replace(history, rewritten=()))
-    bound = bind_inputs(small, history.inputs)
+    for one in cuts:
+        rewrite_again(dense, one.rewritten, rewrites)
+    left = _left_of(dense, cuts)
     done = []
     with torch.no_grad():
         for path in _in_order(small, bound, samples[0], _candidates(dense, small)):
@@ -82,12 +87,40 @@ def restore_outputs(
                 rows = torch.Generator().manual_seed(number)
                 output = dense.get_submodule(path)(there)
                 fit.add(here, output.index_select(_axis(fit.layer, output), left[path]), rows)
+            if not fit.is_finite:
+                raise DataError(f"on the samples '{path}' reads or gives NaN or infinity.")
             fit.solve()
             done.append(path)
     return tuple(done)
 
 
-def _left_of(dense: nn.Module, history: Any) -> dict[str, torch.Tensor]:
+def _tensors(sample: Mapping[str, Any], bound: BoundInputs) -> dict[str, torch.Tensor]:
+    """A sample in the types that forward takes.
+
+    Raises:
+        DataError: an input is missing.
+    """
+    names = ", ".join(bound.names)
+    if not isinstance(sample, Mapping):
+        raise DataError(
+            f"a sample is a dict with values for {names}, not a {type(sample).__name__}."
+        )
+    if not sample.keys() >= set(bound.names):
+        raise DataError(f"a sample holds {', '.join(sample) or 'nothing'}; forward takes {names}.")
+    return {
+        str(spec.name): torch.as_tensor(sample[str(spec.name)]).to(getattr(torch, spec.dtype))
+        for spec in bound.specs
+    }
+
+
+def _cuts_since(history: PruneHistory, known: PruneHistory | None) -> list[PruneHistory]:
+    """The cuts that `known`, those of the module as it was given, does not hold; the first one first."""
+    before = history.before
+    earlier = [] if before is None or before == known else _cuts_since(before, known)
+    return [*earlier, replace(history, before=None)]
+
+
+def _left_of(dense: nn.Module, cuts: Sequence[PruneHistory]) -> dict[str, torch.Tensor]:
     """Path of a layer -> the numbers that its remaining outputs had: cut again, with numbers as weights."""
     numbered = copy_module(dense)
     with torch.no_grad():
@@ -97,7 +130,9 @@ def _left_of(dense: nn.Module, history: Any) -> dict[str, torch.Tensor]:
             layer.weight = nn.Parameter(
                 numbers.view(-1, *[1] * (layer.weight.ndim - 1)).expand_as(layer.weight).clone()
             )
-    apply_history(numbered.float(), history)
+    for one in cuts:
+        inputs = (replace(i, dtype="float32") if i.is_float else i for i in one.inputs)
+        apply_history(numbered.float(), replace(one, inputs=tuple(inputs), rewritten=()))
     return {
         path: layer.weight.detach().flatten(1)[:, 0].long()
         for path, layer in numbered.named_modules()
@@ -120,6 +155,7 @@ def _candidates(dense: nn.Module, small: nn.Module) -> set[str]:
         and getattr(layer, "padding_mode", "zeros") == "zeros"
         and not isinstance(getattr(layer, "padding", 0), str)
         and path not in tied
+        and not has_hooks(layer)
     }
 
 
@@ -156,12 +192,12 @@ def _calls(
     """What the layer at `path` reads of each batch of samples."""
     read: list[torch.Tensor] = []
 
-    def keep(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        read.append(given[0])
+    def keep(_: nn.Module, given: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+        read.append(given[0] if given else named["input"])
         raise _Reached
 
     for sample in samples:
-        handle = module.get_submodule(path).register_forward_pre_hook(keep)
+        handle = module.get_submodule(path).register_forward_pre_hook(keep, with_kwargs=True)
         try:
             with contextlib.suppress(_Reached):
                 _run(module, bound, sample)
@@ -189,13 +225,13 @@ class _Fit:
 
     Attributes:
         layer: gets the weights.
-        rows_of: gives the rows of inputs ``[n, positions, inputs]`` of what the layer reads.
+        rows_of: gives, of what the layer reads, the inputs of some positions: ``[n, positions, inputs]``.
         inputs: sum of the products of inputs ``[inputs, inputs]``, in float64.
         outputs: the same of inputs and outputs ``[inputs, outputs]``.
     """
 
     layer: Any
-    rows_of: Callable[[torch.Tensor], torch.Tensor]
+    rows_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     inputs: torch.Tensor
     outputs: torch.Tensor
 
@@ -209,15 +245,20 @@ class _Fit:
 
     def add(self, given: torch.Tensor, wanted: torch.Tensor, draw: torch.Generator) -> None:
         """Add one batch: what the layer reads, and what it should give."""
-        rows = self.rows_of(given)
         targets = wanted if isinstance(self.layer, nn.Linear) else wanted.movedim(1, -1)
-        targets = targets.reshape(len(rows), -1, wanted.shape[_axis(self.layer, wanted)])
-        places = torch.randperm(rows.shape[1], generator=draw)[:_POSITIONS]
-        left, right = (part[:, places].double().flatten(0, 1) for part in (rows, targets))
+        targets = targets.reshape(len(given), -1, wanted.shape[_axis(self.layer, wanted)])
+        places = torch.randperm(targets.shape[1], generator=draw)[:_POSITIONS]
+        rows = self.rows_of(given, places), targets[:, places]
+        left, right = (part.double().flatten(0, 1) for part in rows)
         if self.layer.bias is not None:
             left = F.pad(left, (0, 1), value=1.0)
         self.inputs += left.T @ left
         self.outputs += left.T @ right
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all that was added was."""
+        return bool(self.inputs.isfinite().all() and self.outputs.isfinite().all())
 
     def solve(self) -> None:
         """Give the layer the weights of the least squared error, near those that it has."""
@@ -225,18 +266,18 @@ class _Fit:
         present = layer.weight.double().flatten(1)
         if layer.bias is not None:
             present = torch.cat([present, layer.bias.double()[:, None]], 1)
-        ridge = _RIDGE * self.inputs.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-        matrix = self.inputs + ridge * torch.eye(len(self.inputs), dtype=torch.float64)
-        found = torch.linalg.solve(matrix, self.outputs + ridge * present.T).T
+        ridge = _RIDGE * self.inputs.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+        self.inputs.diagonal().add_(ridge)
+        found = torch.linalg.solve(self.inputs, self.outputs + ridge * present.T).T
         if layer.bias is not None:
             layer.bias.copy_(found[:, -1])
             found = found[:, :-1]
         layer.weight.copy_(found.reshape(layer.weight.shape))
 
 
-def _rows_of(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+def _rows_of(layer: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     if isinstance(layer, nn.Linear):
-        return lambda given: given.reshape(len(given), -1, given.shape[-1])
+        return lambda given, places: given.reshape(len(given), -1, given.shape[-1])[:, places]
     flat = isinstance(layer, nn.Conv1d)
 
     def unfolded(given: torch.Tensor) -> torch.Tensor:
@@ -252,4 +293,5 @@ def _rows_of(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         )
         return patches.transpose(1, 2)
 
-    return unfolded
+    # one sample at a time: all rows of a large map need many times its memory
+    return lambda given, places: torch.cat([unfolded(one)[:, places] for one in given.split(1)])
