@@ -46,11 +46,19 @@ def turned(x: torch.Tensor) -> torch.Tensor:
 
 
 class Attention(nn.Module):
-    """LLaMA's attention; `tiled` lets queries read keys in another order."""
+    """LLaMA's attention.
 
-    def __init__(self, keys: int, tiled: bool) -> None:
+    Args:
+        keys: heads of keys.
+        tiled: let queries read keys in another order.
+        counted: keep the numbers of heads, and not only how many heads of queries read one of keys.
+    """
+
+    def __init__(self, keys: int, tiled: bool, counted: bool) -> None:
         super().__init__()
-        self.num_heads, self.num_key_value_heads, self.tiled = HEADS, keys, tiled
+        if counted:
+            self.num_heads, self.num_key_value_heads = HEADS, keys
+        self.share, self.tiled = HEADS // keys, tiled
         self.head_dim = WIDTH // HEADS
         self.q_proj = nn.Linear(WIDTH, WIDTH, bias=False)
         self.k_proj = nn.Linear(WIDTH, keys * self.head_dim, bias=False)
@@ -64,11 +72,10 @@ class Attention(nn.Module):
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         ]
         query, key, value = turned(heads[0]), turned(heads[1]), heads[2]
-        share = self.num_heads // self.num_key_value_heads
         if self.tiled:
-            key, value = (one.repeat(1, share, 1, 1) for one in (key, value))
+            key, value = (one.repeat(1, self.share, 1, 1) for one in (key, value))
         else:
-            key, value = (one.repeat_interleave(share, 1) for one in (key, value))
+            key, value = (one.repeat_interleave(self.share, 1) for one in (key, value))
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
 
@@ -76,11 +83,11 @@ class Attention(nn.Module):
 class Decoder(nn.Module):
     """One block between an embedding and the scores."""
 
-    def __init__(self, keys: int = 4, tiled: bool = False) -> None:
+    def __init__(self, keys: int = 4, tiled: bool = False, counted: bool = True) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.embed = nn.Embedding(50, WIDTH)
-        self.norm1, self.attention = RootMeanSquare(), Attention(keys, tiled)
+        self.norm1, self.attention = RootMeanSquare(), Attention(keys, tiled, counted)
         self.norm2 = RootMeanSquare()
         self.gate_proj, self.up_proj = nn.Linear(WIDTH, 64), nn.Linear(WIDTH, 64)
         self.down_proj = nn.Linear(64, WIDTH)
@@ -97,16 +104,16 @@ def heads_of(module: Any) -> tuple[int, ...]:
     block = module.attention
     layers = (block.q_proj, block.k_proj, block.v_proj)
     return (
-        block.num_heads,
-        block.num_key_value_heads,
+        getattr(block, "num_heads", block.q_proj.out_features // block.head_dim),
+        getattr(block, "num_key_value_heads", block.k_proj.out_features // block.head_dim),
         *(layer.weight.shape[0] for layer in layers),
         block.o_proj.weight.shape[1],
     )
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_queries_go_with_the_keys_that_they_read(tmp_path: Path, steps: int) -> None:
-    module = Decoder().eval()
+@pytest.mark.parametrize(("steps", "counted"), [(1, True), (2, True), (1, False)])
+def test_queries_go_with_the_keys_that_they_read(tmp_path: Path, steps: int, counted: bool) -> None:
+    module = Decoder(counted=counted).eval()
     wish = PruneSpec(0.0, head_ratio=0.5, steps=steps)
     result = prune_channels(module, IDS, wish)
     assert heads_of(result.module) == (4, 2, 16, 8, 8, 16)
@@ -125,7 +132,7 @@ def test_queries_go_with_the_keys_that_they_read(tmp_path: Path, steps: int) -> 
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
 
     save_pruned(result.module, result.history, tmp_path)
-    again = load_pruned(Decoder(), tmp_path).eval()
+    again = load_pruned(Decoder(counted=counted), tmp_path).eval()
     with torch.no_grad():
         torch.testing.assert_close(again(ids), result.module(ids), rtol=0, atol=0)
     with pytest.raises(ModelError, match="has not"):

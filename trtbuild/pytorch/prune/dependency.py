@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HEAD_COUNTS",
     "HEAD_NUMBERS",
+    "HEAD_WIDTHS",
     "SEPARATE",
     "Attention",
     "Member",
@@ -230,8 +231,8 @@ def _path(graph: Any, node: Any) -> str:
 
 
 HEAD_COUNTS = ("num_heads", "n_heads", "n_head", "heads", "nhead", "num_attention_heads")
-_WIDTHS = ("head_dim", "dim_head", "d_head", "attention_head_size")
-HEAD_NUMBERS = frozenset((*HEAD_COUNTS, *_WIDTHS))
+HEAD_WIDTHS = ("head_dim", "dim_head", "d_head", "attention_head_size")
+HEAD_NUMBERS = frozenset((*HEAD_COUNTS, *HEAD_WIDTHS))
 """Attributes that count heads or the channels of one."""
 _PACKED = ("qkv", "to_qkv", "in_proj", "Wqkv", "c_attn")
 SEPARATE = (
@@ -298,7 +299,9 @@ def update_attention(
         count = heads[layer]
         width = layer.out_features // (count * (3 if attention.packed else 1))
         wanted = {attention.count: count}
-        wanted |= {name: width for name in _WIDTHS if isinstance(getattr(block, name, None), int)}
+        wanted |= {
+            name: width for name in HEAD_WIDTHS if isinstance(getattr(block, name, None), int)
+        }
         for name, value in wanted.items():
             if getattr(block, name) != value:
                 setattr(block, name, value)

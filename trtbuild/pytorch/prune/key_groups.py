@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trtbuild.pytorch.prune.dependency import HEAD_COUNTS, SEPARATE
+from trtbuild.pytorch.prune.dependency import HEAD_COUNTS, HEAD_WIDTHS, SEPARATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,14 +41,15 @@ class KeyGroups:
 
     Attributes:
         path: its module path.
-        count, key_count: names of its attributes that hold the heads of queries, and of keys.
+        width: channels of one head.
+        counts: names of its attributes that hold how many heads of queries, or of keys, there are.
         projections: names of the layers that give queries, keys and values.
         output: name of the layer that reads the heads.
     """
 
     path: str
-    count: str
-    key_count: str
+    width: int
+    counts: tuple[str, ...]
     projections: tuple[str, str, str]
     output: str
 
@@ -59,7 +60,7 @@ class KeyGroups:
 
     def groups(self, module: nn.Module) -> int:
         """Return how many heads of keys there are."""
-        return int(getattr(module.get_submodule(self.path), self.key_count))
+        return int(module.get_submodule(self.layers[1]).out_features) // self.width
 
     def blocks(self, module: nn.Module, layer: int) -> torch.Tensor:
         """Return the weight of one of `layers` as ``[groups, ...]``: what of it belongs to each group."""
@@ -69,22 +70,24 @@ class KeyGroups:
 
 
 def find_key_groups(module: nn.Module) -> list[KeyGroups]:
-    """Return the attention blocks whose heads of queries share heads of keys, by the usual names."""
+    """Return the attention blocks whose heads of queries share heads of keys, by the usual names.
+
+    How wide a head is, a block says by the number of its heads, or by an attribute such as ``head_dim``: in
+    transformers the numbers of heads are in the configuration alone.
+    """
     found = []
     for path, block in module.named_modules():
         count, key_count = (_number(block, names) for names in (HEAD_COUNTS, _KEY_COUNTS))
-        if not count or not key_count:
-            continue
-        heads, keys = getattr(block, count), getattr(block, key_count)
-        if not 0 < keys < heads or heads % keys:
-            continue
+        output = next((n for n in _OUTPUTS if isinstance(getattr(block, n, None), nn.Linear)), "")
         for names in SEPARATE:
-            layers = [getattr(block, name, None) for name in names]
-            output = next(
-                (n for n in _OUTPUTS if isinstance(getattr(block, n, None), nn.Linear)), ""
-            )
-            if output and _fit(layers, getattr(block, output), heads, keys):
-                found.append(KeyGroups(path, count, key_count, names, output))
+            layers = [getattr(block, name, None) for name in (*names, output)]
+            if not all(isinstance(layer, nn.Linear) for layer in layers):
+                continue
+            width = _width(block, layers[0], count)
+            keys = _keys(layers, width)
+            if keys and (not key_count or getattr(block, key_count) == keys):
+                counts = tuple(name for name in (count, key_count) if name)
+                found.append(KeyGroups(path, width, counts, names, output))
                 break
     return found
 
@@ -93,13 +96,23 @@ def _number(block: nn.Module, names: tuple[str, ...]) -> str:
     return next((name for name in names if isinstance(getattr(block, name, None), int)), "")
 
 
-def _fit(layers: list[Any], output: nn.Linear, heads: int, keys: int) -> bool:
-    if not all(isinstance(layer, nn.Linear) for layer in layers):
-        return False
-    query, key, value = layers
-    width, rest = divmod(int(query.out_features), heads)
-    same = key.out_features == value.out_features == keys * width
-    return rest == 0 and same and output.in_features == heads * width
+def _width(block: nn.Module, query: Any, count: str) -> int:
+    """The channels of one head; 0 where the block does not say it."""
+    if not count:
+        return int(getattr(block, _number(block, HEAD_WIDTHS), 0))
+    heads = getattr(block, count)
+    return int(query.out_features // heads) if heads > 0 else 0
+
+
+def _keys(layers: list[Any], width: int) -> int:
+    """How many heads of keys there are; 0 where heads of queries do not share them evenly."""
+    query, key, value, output = layers
+    widths = {query.out_features, key.out_features}
+    same = key.out_features == value.out_features and output.in_features == query.out_features
+    if width < 1 or not same or any(one % width for one in widths):
+        return 0
+    heads, keys = query.out_features // width, key.out_features // width
+    return keys if keys < heads and heads % keys == 0 else 0
 
 
 def weakest_key_groups(module: nn.Module, block: KeyGroups, gone: int) -> list[int]:
@@ -135,8 +148,7 @@ def cut_key_groups(
             layer.bias = _part(layer.bias, 0, rows)
         layer.out_features, layer.in_features = layer.weight.shape
     owner = module.get_submodule(block.path)
-    share = getattr(owner, block.count) // before
-    changed = {block.count: share * len(keep), block.key_count: len(keep)}
+    changed = {name: getattr(owner, name) // before * len(keep) for name in block.counts}
     for name, value in changed.items():
         setattr(owner, name, value)
     return {block.path: changed}
