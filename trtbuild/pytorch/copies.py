@@ -143,7 +143,7 @@ def copy_module(
     memo.update((id(one), _with_empty_cells(one)) for one in functions)
     copied = copy.deepcopy(module, memo)
     for function in functions:
-        _fill_cells(function, memo)
+        _fill(function, memo)
     for child in _all_modules(copied):
         if parametrize.is_parametrized(child):
             _give_own_class(child)
@@ -178,39 +178,51 @@ def _own_functions(module: nn.Module) -> list[types.FunctionType]:
     A deep copy shares functions. One that refers to ``self`` would run layers of the original, and keep what
     it writes there.
     """
+    leaves = torch.utils._pytree.tree_leaves
+    waiting = [one for child in _all_modules(module) for one in leaves(list(vars(child).values()))]
     found: dict[int, types.FunctionType] = {}
-    for child in _all_modules(module):
-        values = list(vars(child).values())
-        values += [one for value in values if isinstance(value, dict) for one in value.values()]
-        for value in values:
-            cells = value.__closure__ if isinstance(value, types.FunctionType) else None
-            if cells and all(map(_is_filled, cells)):
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, types.FunctionType) and id(value) not in found:
+            around = _around(value)
+            if around:
                 found[id(value)] = value
+                waiting += around  # a function may call another, which refers to ``self``
     return list(found.values())
 
 
-def _is_filled(cell: types.CellType) -> bool:
+def _around(function: types.FunctionType) -> list[Any]:
+    """What a function refers to from around it: its cells, and modules as defaults of its parameters."""
     try:
-        return cell.cell_contents is not cell
-    except ValueError:
-        return False
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # one is not filled yet
+        return []
+    given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    return [*cells, *(one for one in given if isinstance(one, nn.Module))]
 
 
 def _with_empty_cells(function: types.FunctionType) -> types.FunctionType:
     cells = tuple(types.CellType() for _ in function.__closure__ or ())
     copied = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
+        function.__code__, function.__globals__, function.__name__, None, cells
     )
-    copied.__kwdefaults__ = function.__kwdefaults__
     vars(copied).update(vars(function))
     return copied
 
 
-def _fill_cells(function: types.FunctionType, memo: dict[int, Any]) -> None:
+def _fill(function: types.FunctionType, memo: dict[int, Any]) -> None:
     """Let the copy of a function refer to copies, where what it refers to was copied."""
-    cells = memo[id(function)].__closure__
-    for old, new in zip(function.__closure__ or (), cells):
-        new.cell_contents = memo.get(id(old.cell_contents), old.cell_contents)
+
+    def now(value: Any) -> Any:
+        return memo.get(id(value), value)
+
+    copied = memo[id(function)]
+    for old, new in zip(function.__closure__ or (), copied.__closure__ or ()):
+        new.cell_contents = now(old.cell_contents)
+    if function.__defaults__:
+        copied.__defaults__ = tuple(map(now, function.__defaults__))
+    if function.__kwdefaults__:
+        copied.__kwdefaults__ = {name: now(one) for name, one in function.__kwdefaults__.items()}
 
 
 def _give_own_class(module: nn.Module) -> None:

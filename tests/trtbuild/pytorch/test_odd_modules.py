@@ -14,7 +14,13 @@ from torch import nn  # noqa: E402
 
 from trtbuild.errors import InputError, ModelError  # noqa: E402
 from trtbuild.pytorch import InputSpec, export_onnx, fold_norms, load_module  # noqa: E402
-from trtbuild.pytorch.prune import list_groups, prune_channels  # noqa: E402
+from trtbuild.pytorch.prune import (  # noqa: E402
+    channel_weights,
+    group_lasso,
+    list_groups,
+    prune_channels,
+    zero_channels,
+)
 from trtbuild.pytorch.spec import ModuleSource, PruneSpec  # noqa: E402
 
 IMAGE = [InputSpec((2, 3, 8, 8), dynamic={0: "batch"})]
@@ -54,21 +60,37 @@ def test_both_halves_of_a_gate_lose_the_same_channels() -> None:
 class Remembers(nn.Module):
     """Takes a feature map by a hook, and calls a layer in a function, both of which refer to ``self``."""
 
-    def __init__(self) -> None:
+    def __init__(self, how: str) -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
         self.out = nn.Linear(8, 5)
         self.seen: dict[str, torch.Tensor] = {}
         self.a.register_forward_hook(lambda _m, _i, output: self.seen.update(a=output))
-        self.again = lambda x: F.relu(self.b(x))
+        self.again = [FUNCTIONS[how](self)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.a(x)
-        return self.out(self.again(self.seen["a"]).mean((2, 3)))
+        return self.out(self.again[0](self.seen["a"]).mean((2, 3)))
 
 
-def test_functions_that_refer_to_the_module_are_copied_with_it() -> None:
-    module = Remembers().eval()
+def through_another(module: Any) -> Any:
+    def inner(x: torch.Tensor) -> Any:
+        return module.b(x)
+
+    return lambda x: F.relu(inner(x))
+
+
+FUNCTIONS: dict[str, Any] = {
+    "a cell": lambda module: lambda x: F.relu(module.b(x)),
+    "a default": lambda module: lambda x, layer=module.b: F.relu(layer(x)),
+    "a keyword": lambda module: lambda x, *, layer=module.b: F.relu(layer(x)),
+    "another function": through_another,
+}
+
+
+@pytest.mark.parametrize("how", FUNCTIONS)
+def test_functions_that_refer_to_the_module_are_copied_with_it(how: str) -> None:
+    module = Remembers(how).eval()
     assert widths(module) == {"a": 4, "b": 4, "out": 5}
     assert module.seen == {}  # a copy ran, not the module itself
     assert module.b.weight.shape == (8, 8, 3, 3)
@@ -135,6 +157,11 @@ def test_layers_in_a_plain_list_keep_their_width_and_what_they_read() -> None:
 def test_wrapped_modules_are_taken_out(wrap: Any) -> None:
     module = wrap(plain())
     assert type(fold_norms(module, IMAGE).module) is nn.Sequential
+    assert {group.root for group in list_groups(module, IMAGE, HALF)} == {"0", "5"}
+    assert zero_channels(module, IMAGE) == {}
+    weights = channel_weights(module, IMAGE)
+    assert [one.layer for one in weights] == ["0"]
+    assert group_lasso(module, weights) > 0
     assert widths(module)["0"] == 4
     loaded = load_module(ModuleSource(module)).module
     assert list(loaded.state_dict()) == list(plain().state_dict())
