@@ -9,7 +9,7 @@ from torch import nn
 
 __all__ = ["SIZE", "Mobile", "fit", "found", "scenes", "train"]
 
-# as small a network is no faster on more, and sums in another order there
+# so small a network is no faster on more threads, and sums in another order there
 torch.set_num_threads(1)
 
 SIZE = 20
