@@ -122,7 +122,7 @@ class Preprocess:
         numbers = (self.scale, *self.mean, *self.std, self.pad)
         if min(map(abs, self.std)) < _SMALLEST or not all(abs(one) <= _LARGEST for one in numbers):
             raise OptionError(
-                "preprocessing: 'std' holds a zero, or a number is none that float32 holds."
+                "preprocessing: 'std' holds a zero, or a number does not fit into float32."
             )
 
     def _check_count(self, name: str, count: int) -> None:
