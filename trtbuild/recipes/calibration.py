@@ -82,7 +82,8 @@ class AdviseRecipe:
         choices=METHOD_NAMES, plugin=CALIBRATOR, when_absent="entropy", essential=True,
     )  # fmt: skip
     within: float = option(
-        0.01, "Share to which a subset has to give the thresholds of all, where others are not as good.",
+        0.01, "Relative difference that thresholds of a subset may have from those of all samples; those "
+        "that differ more have to be as good to half a decibel.",
         low=0.0, high=1.0, essential=True,
     )  # fmt: skip
     subset: Path | None = option(
