@@ -149,7 +149,7 @@ def load_installed(kind: Kind, error: type[InputError]) -> dict[str, Any]:
 def _loaded(kind: Kind, point: EntryPoint, error: type[InputError]) -> Any:
     brings = _package(point) or "its package"
     with foreign_code(
-        error, f"the {kind.what} '{point.value}' cannot be loaded; mend or uninstall {brings}: "
+        error, f"the {kind.what} '{point.value}' cannot be loaded; repair or uninstall {brings}: "
     ):
         return point.load()
 

@@ -128,7 +128,7 @@ def test_doctor_lists_them_and_finds_the_broken_one(installed, capsys) -> None:
     found = command(capsys, "doctor", "--json")
     assert found.code == 3
     assert found.json["plug_ins"][0]["state"] == "broken"
-    assert "mend or uninstall my-plugins 0.1.0" in found.json["plug_ins"][0]["found"]
+    assert "repair or uninstall my-plugins 0.1.0" in found.json["plug_ins"][0]["found"]
 
 
 @pytest.mark.parametrize(

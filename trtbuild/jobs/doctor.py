@@ -108,7 +108,7 @@ def _plug_in(one: Installed) -> Finding:
     try:
         load(one.kind, one.name, OptionError)
     except OptionError as error:
-        return Finding(part, State.BROKEN, str(error), "mend or uninstall the package")
+        return Finding(part, State.BROKEN, str(error), "repair or uninstall the package")
     return Finding(part, State.OK, found)
 
 
