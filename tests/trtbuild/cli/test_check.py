@@ -85,6 +85,17 @@ def test_a_network_that_is_taken_and_built(tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.usefixtures("rtx")
+def test_what_is_repaired_is_said_once(tmp_path: Path, capsys) -> None:
+    path = write(
+        tmp_path / "unsorted.onnx",
+        """<ir_version: 10, opset_import: ["" : 21]>
+            g (float[1, 4] x) => (float[1, 4] y) { y = Relu(a) a = Sigmoid(x) }""",
+    )
+    assert run(["check", str(path), "--backend", "tensorrt-rtx"]) == 0
+    assert capsys.readouterr().err.count("were sorted") == 1
+
+
+@pytest.mark.usefixtures("rtx")
 def test_every_refused_node_is_listed_with_reason_and_advice(tmp_path: Path, capsys) -> None:
     code, found = checked(capsys, str(bad(tmp_path)), "--build")
     assert code == 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import onnx_ir as ir
 
 from trtbuild.backends.tensorrt.advice import advice_on, wants_constant, wants_plugin
@@ -18,7 +19,7 @@ from trtbuild.errors import MissingError, ModelError
 from trtbuild.model import name_nodes, read_model
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
-from trtbuild.model.traversal import all_nodes
+from trtbuild.model.traversal import all_nodes, proto_nodes
 from trtbuild.model.writing import temporary_file
 from trtbuild.runtime.tensorrt.logger import Log, explained, made, make_logger
 from trtbuild.runtime.tensorrt.plugins import load_plugins
@@ -131,7 +132,7 @@ def _refused(
 
 def _without_kernel(tensorrt: TensorRT, path: Path) -> tuple[Refusal, ...]:
     """What is parsed and never built; by name, so that nothing is spent on the network first."""
-    if not tensorrt.is_rtx or tensorrt.number > _SEEN_IN:
+    if not tensorrt.is_rtx or tensorrt.number > _SEEN_IN or not _may_lack_kernel(path):
         return ()
     try:
         nodes = tuple(all_nodes(read_model(path).graph))
@@ -143,6 +144,13 @@ def _without_kernel(tensorrt: TensorRT, path: Path) -> tuple[Refusal, ...]:
         for node in nodes
         if node.op_type in _WITHOUT_KERNEL and node.domain in ("", "ai.onnx")
     )
+
+
+def _may_lack_kernel(path: Path) -> bool:
+    """Whether a file that the parser has read has such a node; reading it as a network may warn, again."""
+    proto = onnx.load(path, load_external_data=False)
+    nodes = (*proto_nodes(proto.graph), *(node for one in proto.functions for node in one.node))
+    return any(node.op_type in _WITHOUT_KERNEL for node in nodes)
 
 
 def _errors(tensorrt: TensorRT, path: Path, plugins: Sequence[Path]) -> list[ParserError]:
