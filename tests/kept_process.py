@@ -32,7 +32,11 @@ class KeptProcess(IsolatedProcess):
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None and not self._closed:
-            self._process = self._idle.pop(self._folder, None)
+            kept = self._idle.pop(self._folder, None)
+            if kept is not None and kept.poll() is not None:  # the system has ended it
+                end(kept)
+                kept = None
+            self._process = kept
         return super()._started()
 
     def close(self) -> None:
