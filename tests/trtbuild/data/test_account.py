@@ -153,3 +153,13 @@ def test_one_array_that_is_filled_anew_is_noticed(caplog):
     (warning,) = account.repeated
     assert "distinct samples among the 20 that calibrate: 1." in warning
     assert warning in caplog.text
+
+
+@pytest.mark.parametrize(("distinct", "told"), [(10, 1), (11, 0)])
+def test_samples_of_which_half_are_repeated_are_noticed(distinct, told):
+    """Fewer repetitions are a few doubles, which data sets have."""
+    items = [{"x": PIXELS[:1, :, :, :].transpose(0, 3, 1, 2) * np.float32(1 + number % distinct)}
+             for number in range(20)]  # fmt: skip
+    recipe = DataRecipe(items)
+    account = account_for(recipe, calibrate=calibration_source(recipe, [SPEC]))
+    assert len(account.repeated) == told
