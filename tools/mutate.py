@@ -52,6 +52,8 @@ _METRICS = "trtbuild/verification/metrics.py"
 _CALIBRATORS = "calibrators/test_promises.py"
 _LIMITS = "trtbuild/passes/test_limits.py"
 _COMPARED = "trtbuild/passes/test_comparison.py"
+_RESTORE = "trtbuild/pytorch/prune/restore.py"
+_EXPLICIT = "trtbuild/pytorch/test_prune_explicit.py"
 
 PLACES = (
     # thresholds of the calibrators
@@ -183,6 +185,11 @@ PLACES = (
           "_SHARES_IN_FLOAT = (0.0,)", "trtbuild/search/test_portable_choice.py"),
     Place("trtbuild/search/portable/choose.py", "key=lambda one: one.error",
           "key=lambda one: -one.error", "trtbuild/search/test_portable_choice.py"),
+    # which layers of a pruned network get new weights, and how near to those that they had
+    Place(_RESTORE, "_RIDGE = 1e-3", "_RIDGE = 2e-3", _EXPLICIT),
+    Place(_RESTORE, "if times[path] == 1", "if times[path] >= 1", _EXPLICIT),
+    Place(_RESTORE, "and not has_hooks(layer)", "and True", _EXPLICIT),
+    Place(_RESTORE, "before is None or before == known", "True", _EXPLICIT),
 )  # fmt: skip
 """What the tests must notice."""
 
