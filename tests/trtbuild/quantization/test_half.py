@@ -445,6 +445,20 @@ def test_what_was_fp16_keeps_its_types() -> None:
     np.testing.assert_allclose(got, wanted, atol=3 * 2**-11 * 8 * np.abs(wanted).max())
 
 
+def test_pairs_in_fp16_keep_their_scales() -> None:
+    model = _model(
+        """<ir_version: 9, opset_import: ["" : 19]>
+        net (float16[2, 8] x) => (float16[2, 8] y) {
+            q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = Exp(d) }""",
+        s=np.float16(0.1),
+        z=np.int8(0),
+    )
+    half, _ = to_half(model, {})
+    assert _dtypes(half, "DequantizeLinear") == _dtypes(half, "Exp") == {HALF}
+    feeds = {"x": np.random.default_rng(0).normal(size=(2, 8)).astype(np.float16)}
+    np.testing.assert_array_equal(_run(half, feeds)[0], _run(model, feeds)[0])
+
+
 def test_a_cache_that_is_an_input_is_written_without_a_cast() -> None:
     model = _model(
         """<ir_version: 11, opset_import: ["" : 24]>
