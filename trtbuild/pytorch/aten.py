@@ -257,7 +257,7 @@ def _shapes_with(inputs: BoundInputs, dims: dict[str, Any]) -> dict[str, Any]:
         return shapes
     named = {name: one for name, one in shapes.items() if name in inputs.parameters}
     rest = tuple(one for name, one in shapes.items() if name not in inputs.parameters)
-    return {**named, inputs.collected: rest}
+    return {**named, inputs.collected: rest} if rest else named
 
 
 def _cause(error: BaseException) -> str:

@@ -71,8 +71,10 @@ def bind_inputs(module: nn.Module, specs: Sequence[InputSpec]) -> BoundInputs:
     absent = [name for name in required if name not in {spec.name for spec in named}]
     if absent:
         raise OptionError(f"forward needs an input for {', '.join(absent)}: give one more --input.")
-    named.sort(key=lambda spec: order.index(spec.name) if spec.name in order else len(order))
-    positional = len(named) if variadic else _prefix_length([str(s.name) for s in named], free)
+    places = {name: place for place, name in enumerate((*free, variadic, *keyword))}
+    named.sort(key=lambda spec: places.get(str(spec.name), len(free)))
+    names = [str(spec.name) for spec in named if spec.name not in keyword]
+    positional = len(names) if variadic else _prefix_length(names, free)
     return BoundInputs(tuple(named), positional, variadic, frozenset(order))
 
 

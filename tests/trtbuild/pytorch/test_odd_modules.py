@@ -130,10 +130,32 @@ class Several(nn.Module):
         return self.out(F.relu(sum(self.a(row) for row in rows)))
 
 
-def test_any_number_of_inputs_is_exported() -> None:
-    model = export_onnx(Several(), [ROW, ROW]).model
-    assert [value.name for value in model.graph.inputs] == ["input_0", "input_1"]
-    assert [str(value.shape[0]) for value in model.graph.inputs] == ["batch", "batch"]
+class Scaled(nn.Module):
+    """Takes one tensor, any number more, and one by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.several = Several()
+
+    def forward(self, x: torch.Tensor, *rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return self.several(x, *rows) * scale
+
+
+SCALE = InputSpec((2, 1), name="scale", dynamic={0: "batch"})
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "names"),
+    [
+        (Several, [ROW, ROW], ["input_0", "input_1"]),
+        (Scaled, [ROW, SCALE], ["x", "scale"]),
+        (Scaled, [ROW, SCALE, ROW], ["x", "input_2", "scale"]),
+    ],
+)
+def test_any_number_of_inputs_is_exported(make: Any, inputs: Any, names: list[str]) -> None:
+    model = export_onnx(make(), inputs).model
+    assert [value.name for value in model.graph.inputs] == names
+    assert [str(value.shape[0]) for value in model.graph.inputs] == ["batch"] * len(names)
 
 
 class InList(nn.Module):
