@@ -11,7 +11,19 @@ from trtbuild.errors import MissingError
 from trtbuild.runtime.tensorrt.versions import RTX, installed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def modules_as_before() -> Iterator[None]:
+    """Leave no module of a test's folder behind; `monkeypatch.delitem` would put it back."""
+    before = dict(sys.modules)
+    yield
+    for name in ("tensorrt", *RTX.modules):
+        sys.modules.pop(name, None)
+        if name in before:
+            sys.modules[name] = before[name]
 
 
 @pytest.mark.parametrize("content", [None, "", "__version__ = 'unknown'"])
@@ -27,7 +39,6 @@ def test_another_module_of_that_name_is_told_apart(
     with pytest.raises(MissingError, match="is not NVIDIA's") as raised:
         installed()
     assert str(folder) in str(raised.value)
-    monkeypatch.delitem(sys.modules, "tensorrt")
 
 
 def test_a_folder_does_not_hide_the_other_name_of_a_product(
@@ -42,5 +53,3 @@ def test_a_folder_does_not_hide_the_other_name_of_a_product(
     found = installed(RTX)
     assert found.module.__name__ == other
     assert found.version == "1.7.1.1"
-    for name in RTX.modules:
-        monkeypatch.delitem(sys.modules, name)
