@@ -40,7 +40,10 @@ class Failure:
         if as_json:
             from trtbuild.records import dumps
 
-            click.echo(dumps(self.to_json()))
+            with contextlib.suppress(
+                OSError
+            ):  # that it cannot be written may be the failure itself
+                click.echo(dumps(self.to_json()))
         return self.exit_code
 
     def to_json(self) -> dict[str, Any]:

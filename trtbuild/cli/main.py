@@ -29,6 +29,7 @@ from trtbuild.visible import visible_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import TextIO
 
 __all__ = ["main"]
 
@@ -160,9 +161,14 @@ def _is_unread(error: BaseException) -> bool:
     wrapped = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
     if not (isinstance(seen, BrokenPipeError) or (wrapped and isinstance(error, SystemExit))):
         return False
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _lead_nowhere(sys.stdout)
     return True
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    """Let what `stream` still holds, and what is yet to come, go to the null device."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _stopped(error: BaseException) -> int:
@@ -238,6 +244,11 @@ def _warnings_shown() -> Iterator[None]:
 def main() -> None:
     """Entry point of the console script."""
     code = run()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by who started us
+        try:
+            stream.flush()
+        except OSError:  # Python would try once more, and make 120 of the exit code
+            _lead_nowhere(stream)
     # At its end Python looks for garbage among all that was loaded, several times over: up to half a second
     # for nothing. What is left open is closed as ever.
     gc.freeze()

@@ -271,13 +271,31 @@ def test_nobody_reads_the_output(arguments):
 def test_nothing_can_be_complained(files, tmp_path):
     """No work is lost for a line of progress or a warning; and a mistake is still one."""
     model, data, _ = files
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
         for network, code in ((model, 0), (tmp_path / "absent.onnx", 2)):
             given = ("calibrate", network, "--data", data, "-o", tmp_path / "ranges.json")
             command = [sys.executable, "-m", "trtbuild", *map(str, given)]
-            done = subprocess.run(command, stderr=full, stdout=subprocess.DEVNULL, check=False)
+            done = subprocess.run(
+                command, stderr=full, stdout=subprocess.DEVNULL, env=buffered, check=False
+            )
             assert done.returncode == code
     assert (tmp_path / "ranges.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("given", [["doctor"], ["doctor", "--json"]])
+def test_an_answer_that_cannot_be_written_is_said(given):
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "trtbuild", *given]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=buffered, check=False
+        )
+    assert done.returncode == 2
+    said = done.stderr.decode().splitlines()
+    assert said[-1] == "trtbuild: the system refuses a file: No space left on device."
+    assert not any("Traceback" in line for line in said)
 
 
 def test_version_and_help(capsys):
