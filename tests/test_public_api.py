@@ -136,3 +136,11 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
     assert "kept in float by --float 'Gemm'" in said
     assert (tmp_path / "out" / "digits.manifest.json").is_file()
     assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["trtbuild", "trtbuild.model", "trtbuild.migration"])
+def test_no_public_name_is_that_of_a_file_beside_it(name):
+    """Once that file is imported, its module would hide what is loaded when asked for."""
+    package = importlib.import_module(name)
+    beside = {entry.stem for entry in Path(package.__file__).parent.iterdir()}
+    assert not beside & set(package.__all__)

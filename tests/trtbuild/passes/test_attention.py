@@ -19,6 +19,11 @@ from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.target import FOR_RTX
 
+zeros_where_nothing_is_seen = pytest.mark.skipif(
+    ort.__version__.startswith("1.23."),
+    reason="ONNX Runtime 1.23 gives NaN for a query that sees no key, so the pass is undone there",
+)
+
 WRITTEN_OUT = {"Transpose": 1, "MatMul": 2, "Mul": 1, "Softmax": 1}
 ZEROS = {"ReduceMax": 1, "LessOrEqual": 1, "Where": 1}  # for queries that see no key
 SHARED = {"Unsqueeze": 2, "Expand": 2, "Reshape": 2}
@@ -59,7 +64,11 @@ def reference(feeds, *, scale=0.25, hidden=None):
         ({"mask": "bool[1, 1, 4, 5]"}, {"Add": 1}),
         ({"mask": "float[4, 5]", "attributes": "is_causal = 1"}, {"Add": 3, **ZEROS}),
         # only both together hide all keys from the second query; what is constant of it is folded
-        ({"mask": "bool[1, 1, 4, 5]", "attributes": "is_causal = 1"}, {"Add": 2, "Where": 1}),
+        pytest.param(
+            {"mask": "bool[1, 1, 4, 5]", "attributes": "is_causal = 1"},
+            {"Add": 2, "Where": 1},
+            marks=zeros_where_nothing_is_seen,
+        ),
         ({"heads": 1}, SHARED),
         (
             {"keys": "n", "attributes": "is_causal = 1"},
@@ -108,6 +117,7 @@ def test_it_answers_as_the_standard_says():
     np.testing.assert_allclose(found, reference(feeds, scale=0.5, hidden=hidden), atol=2e-5)
 
 
+@zeros_where_nothing_is_seen
 @pytest.mark.parametrize("causal", [0, 1])
 @pytest.mark.parametrize("kind", ["bool", "float", "constant"])
 def test_a_query_that_sees_no_key_gets_zeros(kind, causal):

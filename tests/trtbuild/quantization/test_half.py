@@ -427,6 +427,9 @@ SUMMED = """<ir_version: 8, opset_import: ["" : 17]>
         wide = Cast <to = 1> (e) s = Sqrt(wide) p = Pow(s, two) n = Cast <to = 10> (p) y = MatMul(n, v) }"""
 
 
+@pytest.mark.skipif(
+    ort.__version__.startswith("1.23."), reason="ONNX Runtime 1.23 refuses a Cast that it inserts"
+)
 def test_what_was_fp16_keeps_its_types() -> None:
     rng = np.random.default_rng(0)
     weights = {
