@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 import trtbuild
-from tests.networks.network import from_text
+from tests.networks.network import sentence_embedding
 from trtbuild.options.fields import options_of
 from trtbuild.options.preprocess import Preprocess, read_preprocess
 from trtbuild.options.values import read_table
@@ -75,15 +75,7 @@ def test_the_data_of_the_transformer_go_into_its_build(tmp_path, monkeypatch) ->
     words = [chr(97 + i) * (1 + i % 5) for i in range(26)]
     lines = [" ".join(random.choice(words, 4 + i % 20)) for i in range(24)]
     Path("sentences.txt").write_text("\n".join(lines))
-    body = """e (int64[N, 64] input_ids, int64[N, 64] attention_mask) => (float[N, 16] embedding) {
-        m = Cast <to = 1> (attention_mask)
-        axis = Constant <value_ints = [2]> ()
-        column = Unsqueeze (m, axis)
-        words = Gather (table, input_ids)
-        kept = Mul (words, column)
-        pooled = ReduceMean <axes = [1], keepdims = 0> (kept)
-        embedding = MatMul (pooled, w) }"""
-    onnx.save(from_text(body, {"table": (1000, 32), "w": (32, 16)}), "minilm.onnx")
+    onnx.save(sentence_embedding(), "minilm.onnx")
     data = f"{name}:calibration"
     built = trtbuild.build(
         "minilm.onnx", data, task="embed", min_agreement=50, latency=False, output="out"

@@ -19,7 +19,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from tests.networks.network import from_text
+from tests.networks.network import from_text, sentence_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,15 +80,7 @@ def ocr(folder: Path) -> None:
 
 
 def transformer(folder: Path) -> None:
-    body = """e (int64[N, 64] input_ids, int64[N, 64] attention_mask) => (float[N, 16] embedding) {
-        m = Cast <to = 1> (attention_mask)
-        axis = Constant <value_ints = [2]> ()
-        column = Unsqueeze (m, axis)
-        words = Gather (table, input_ids)
-        kept = Mul (words, column)
-        pooled = ReduceMean <axes = [1], keepdims = 0> (kept)
-        embedding = MatMul (pooled, w) }"""
-    onnx.save(from_text(body, {"table": (1000, 32), "w": (32, 16)}), folder / "minilm.onnx")
+    onnx.save(sentence_embedding(), folder / "minilm.onnx")
     random = np.random.default_rng(0)
     ids = random.integers(1, 1000, (64, 64))
     mask = np.arange(64) < random.integers(4, 64, 64)[:, None]

@@ -99,3 +99,16 @@ def from_text(
             kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
             proto.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
     return proto
+
+
+def sentence_embedding() -> onnx.ModelProto:
+    """Return a network that embeds sentences of 64 tokens out of 1,000: int64 ids and mask to 16 floats."""
+    body = """e (int64[N, 64] input_ids, int64[N, 64] attention_mask) => (float[N, 16] embedding) {
+        m = Cast <to = 1> (attention_mask)
+        axis = Constant <value_ints = [2]> ()
+        column = Unsqueeze (m, axis)
+        words = Gather (table, input_ids)
+        kept = Mul (words, column)
+        pooled = ReduceMean <axes = [1], keepdims = 0> (kept)
+        embedding = MatMul (pooled, w) }"""
+    return from_text(body, {"table": (1000, 32), "w": (32, 16)})

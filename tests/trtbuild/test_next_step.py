@@ -153,15 +153,18 @@ def with_sqnr(result, value_db: float):
     return dataclasses.replace(result, comparisons=comparisons)
 
 
+BUILT_FAST = EngineRecipe(
+    model=Path("float.onnx"),
+    data=DataRecipe(data="my images.npz"),
+    effort=Effort.FAST,
+    backend="onnxruntime",
+    latency=None,
+)
+
+
 def test_outputs_that_keep_nothing_lead_to_the_preprocessing(folder: Path) -> None:
     del folder
-    recipe = EngineRecipe(
-        model=Path("float.onnx"),
-        data=DataRecipe(data="my images.npz"),
-        effort=Effort.FAST,
-        backend="onnxruntime",
-        latency=None,
-    )
+    recipe = BUILT_FAST
     result = build_engine(recipe)
     noise = dataclasses.replace(with_sqnr(result, -0.3), layers=LayerReport(8, (), ()))
     step = after_engine(noise, recipe)
@@ -180,13 +183,7 @@ def test_outputs_that_keep_nothing_lead_to_the_preprocessing(folder: Path) -> No
 @pytest.mark.parametrize("out_of_reach", [False, True])
 def test_samples_out_of_reach_lead_to_a_better_engine(folder: Path, out_of_reach: bool) -> None:
     del folder
-    recipe = EngineRecipe(
-        model=Path("float.onnx"),
-        data=DataRecipe(data="my images.npz"),
-        effort=Effort.FAST,
-        backend="onnxruntime",
-        latency=None,
-    )
+    recipe = BUILT_FAST
     result = build_engine(recipe)
     name, comparison = next(iter(result.comparisons.items()))
     needed = 50 * comparison.num_images + out_of_reach
