@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from calibrators.errors import CacheError
 from calibrators.quantization_error import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from calibrators.calibration import Calibration
 
@@ -30,6 +30,10 @@ _HEADER = re.compile(r"TRT-(\d+)-(\w+)")
 _LEGACY_HEADER = re.compile(r"[0-9a-fA-F]+")  # two doubles, quantile and cutoff, without a colon
 _WORD = re.compile(r"[0-9a-fA-F]{1,8}")
 _ALGORITHMS = {"minmax": "MinMaxCalibration"}
+# Scales that numbers of a network can have, masks of -1e9 and outputs of a hundred billion among them.
+_LEAST, _MOST = 2.0**-40, 2.0**40
+# So many of the words make such scales when the bytes of each are turned round, where a writer did that.
+_TURNED = 0.9
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,25 @@ class CalibrationCache:
         """Clipping point of each tensor, 127 times its scale; only of scales that can be used."""
         usable = {name: float(scale) for name, scale in self.scales.items() if 0 < scale < math.inf}
         return {name: LEVELS * scale for name, scale in usable.items()}
+
+    @property
+    def doubtful(self) -> tuple[str, ...]:
+        """Tensors whose scale hardly any network can have: positive, finite, and not within 2**-40 to 2**40."""
+        return tuple(n for n, s in self.scales.items() if 0 < s < math.inf and not _is_usual(s))
+
+    def check_byte_order(self) -> None:
+        """Do nothing where the scales can be meant as they are.
+
+        Raises:
+            CacheError: few are such as networks have, and with the bytes of each word turned round nearly
+                all are: whoever wrote them took the order of this machine instead of TensorRT's.
+        """
+        words = [int(np.float32(scale).view(np.uint32)) for scale in self.scales.values()]
+        if _are_turned(words):
+            first = self.doubtful[0]
+            raise CacheError(
+                f"the scales of the calibration cache, such as {self.scales[first]} of '{first}', {_TURN}"
+            )
 
     @classmethod
     def from_calibration(cls, calibration: Calibration, version: str) -> CalibrationCache:
@@ -91,15 +114,20 @@ class CalibrationCache:
                 f"not a calibration cache: it begins with {_shown(header)} instead of "
                 "'TRT-<version>-<algorithm>'."
             )
+        found = [
+            (number, *_entry(line.rstrip(), number))
+            for number, line in enumerate(lines[1:], 2)
+            if line.strip()
+        ]
+        turned = _are_turned([word for _, _, word in found])
         scales: dict[str, np.float32] = {}
-        for number, line in enumerate(lines[1:], 2):
-            if line.strip():
-                name, scale = _entry(line.rstrip(), number)
-                if scales.setdefault(name, scale) != scale:
-                    raise CacheError(
-                        f"calibration cache, line {number}: '{name}' is there twice, with the scales "
-                        f"{scales[name]} and {scale}."
-                    )
+        for number, name, word in found:
+            scale = _scale(word, f"calibration cache, line {number}: the scale of '{name}'", turned)
+            if scales.setdefault(name, scale) != scale:
+                raise CacheError(
+                    f"calibration cache, line {number}: '{name}' is there twice, with the scales "
+                    f"{scales[name]} and {scale}."
+                )
         _check_not_cut(lines)
         return cls(header, scales)
 
@@ -132,7 +160,8 @@ def version_digits(version: str) -> str:
     return str(major * (10_000 if major >= 10 else 1000) + minor * 100 + patch)
 
 
-def _entry(line: str, number: int) -> tuple[str, np.float32]:
+def _entry(line: str, number: int) -> tuple[str, int]:
+    """The name and the bits of the scale that a line holds."""
     name, colon, word = line.rpartition(": ")
     if not colon or not name.strip():
         raise CacheError(
@@ -143,13 +172,35 @@ def _entry(line: str, number: int) -> tuple[str, np.float32]:
             f"calibration cache, line {number}: the scale of '{name}' is {_shown(word)}; expected "
             "up to eight hexadecimal digits."
         )
-    scale = np.uint32(int(word, 16)).view(np.float32)
+    return name, int(word, 16)
+
+
+def _scale(word: int, what: str, turned: bool) -> np.float32:
+    scale = np.uint32(word).view(np.float32)
     if not scale >= 0 or np.signbit(scale):
-        raise CacheError(
-            f"calibration cache, line {number}: the scale of '{name}' is {scale}; a scale is not "
-            "negative and a number."
-        )
-    return name, scale
+        why = f"the scales {_TURN}" if turned else "a scale is not negative and a number."
+        raise CacheError(f"{what} is {scale}; {why}")
+    return scale
+
+
+_TURN = (
+    "make no sense, and with the bytes of each word turned round they do: the words must be big-endian. "
+    "Write the cache again, with struct.pack('>f', scale).hex()."
+)
+
+
+def _are_turned(words: Sequence[int]) -> bool:
+    """Whether the bits of scales make sense only when the bytes of each are turned round."""
+    given = np.array([word for word in words if word], np.uint32)  # zero is zero either way
+    scales, turned = given.view(np.float32), given.byteswap().view(np.float32)
+    told = ~(np.isposinf(scales) | np.isposinf(turned))  # no range at all, in either order
+    usual, usual_turned = (int(np.sum(_is_usual(one[told]))) for one in (scales, turned))
+    return bool(usual_turned >= _TURNED * np.sum(told) > 2 * usual)
+
+
+def _is_usual(scale: Any) -> Any:
+    """Whether a number, or each of an array, is a scale as networks have."""
+    return (scale >= _LEAST) & (scale <= _MOST)
 
 
 def _check_not_cut(lines: list[str]) -> None:

@@ -133,3 +133,27 @@ def test_harmless_differences(content):
     cache = CalibrationCache.from_bytes(content.encode())
     assert cache.header == HEADER
     assert dict(cache.scales) == {"a": 1.0}
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_words_in_the_other_byte_order_are_told_from_right_ones(count: int) -> None:
+    rng = np.random.default_rng(count)
+    scales = np.exp(rng.uniform(np.log(1e-6), np.log(1e3), count)).astype(np.float32)
+
+    def cache(kind: str) -> bytes:
+        words = [word.tobytes().hex() for word in np.split(scales.astype(kind), count)]
+        lines = [f"t{n}: {word}" for n, word in enumerate(words)]
+        return "\n".join([HEADER, *lines, "zero: 0", "no_end: 7f800000", ""]).encode()
+
+    right = CalibrationCache.from_bytes(cache(">f4"))
+    right.check_byte_order()
+    assert not right.doubtful
+    with pytest.raises(CacheError, match=r"bytes of each word turned round.*big-endian"):
+        CalibrationCache.from_bytes(cache("<f4")).check_byte_order()
+
+
+def test_masks_and_next_to_nothing_are_doubtful_and_not_refused() -> None:
+    scales = {"mask": 2.7e36, "dead": 1e-40, "usual": 0.02, "zero": 0.0, "none": np.inf}
+    cache = CalibrationCache(HEADER, {name: np.float32(scale) for name, scale in scales.items()})
+    cache.check_byte_order()
+    assert cache.doubtful == ("mask", "dead")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
     from calibrators import Histogram
 
-__all__ = ["Thresholds", "read_pair", "read_thresholds"]
+__all__ = ["Thresholds", "cache_from", "read_pair", "read_thresholds"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,27 @@ def read_thresholds(path: Path) -> Thresholds:
             amaxes = {name: found.amax for name, found in calibration.ranges.items()}
             return Thresholds(path.name, f"calibration, {calibration.method}", amaxes, calibration)
         if b":" in content.partition(b"\n")[2]:
-            cache = CalibrationCache.from_bytes(content)
+            cache = cache_from(content, path)
             return Thresholds(path.name, f"TensorRT cache, {cache.header}", cache.amaxes)
         return Thresholds(path.name, "ONNX Runtime table", read_onnxruntime_table(content))
+
+
+def cache_from(content: bytes, path: Path) -> CalibrationCache:
+    """Return the TensorRT cache that `content` of the file `path` is, and warn of scales that may be wrong.
+
+    Raises:
+        CacheError: it is none, or its words are in another byte order.
+    """
+    cache = CalibrationCache.from_bytes(content)
+    cache.check_byte_order()
+    if cache.doubtful:
+        first = cache.doubtful[0]
+        _log.warning(
+            "'%s': of %d scales, %d are such as hardly any network has, the first %.3g of '%s'. That may be a "
+            "mask, or a constant next to nothing; else the cache is damaged.",
+            *(path, len(cache.scales), len(cache.doubtful), cache.scales[first], first),
+        )
+    return cache
 
 
 def read_pair(first: str, second: str) -> tuple[Thresholds, Thresholds]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from calibrators.cache import CalibrationCache
+from trtbuild.calibration.thresholds import cache_from
 from trtbuild.errors import InputError, OptionError, decoding, in_one_tree
 from trtbuild.files import content_of, write_bytes
 from trtbuild.jobs.paths import check_paths, named_inputs
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from calibrators.cache import CalibrationCache
     from trtbuild.migration import Migration
     from trtbuild.quantization.half import KeptFloat
     from trtbuild.recipes import CacheDiffRecipe, ConvertRecipe
@@ -84,7 +85,7 @@ def read_cache(path: Path) -> CalibrationCache:
     with decoding(InputError, f"the cache '{path}' cannot be read"):
         content = content_of(path)
     with in_one_tree(f"'{path}': "):
-        return CalibrationCache.from_bytes(content)
+        return cache_from(content, path)
 
 
 def compare_caches(recipe: CacheDiffRecipe) -> CacheDiff:
