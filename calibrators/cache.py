@@ -64,7 +64,7 @@ class CalibrationCache:
 
     @property
     def doubtful(self) -> tuple[str, ...]:
-        """Tensors whose scale hardly any network can have: positive, finite, and not within 2**-40 to 2**40."""
+        """Tensors whose scale hardly any network has: positive, finite, and not within 2**-40 to 2**40."""
         return tuple(n for n, s in self.scales.items() if 0 < s < math.inf and not _is_usual(s))
 
     def check_byte_order(self) -> None:
@@ -176,7 +176,7 @@ def _entry(line: str, number: int) -> tuple[str, int]:
 
 
 def _scale(word: int, what: str, turned: bool) -> np.float32:
-    scale = np.uint32(word).view(np.float32)
+    scale: np.float32 = np.uint32(word).view(np.float32)
     if not scale >= 0 or np.signbit(scale):
         why = f"the scales {_TURN}" if turned else "a scale is not negative and a number."
         raise CacheError(f"{what} is {scale}; {why}")

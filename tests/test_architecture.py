@@ -21,6 +21,7 @@ LAYERS = (
         "machine",
         "files",
         "progress",
+        "foreign_warnings",
         "visible",
         "records",
         "toml_files",

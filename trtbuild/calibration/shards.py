@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import multiprocessing
 import os
 import pickle
@@ -17,12 +18,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from trtbuild.calibration.histograms import Histograms, collect
 from trtbuild.data import shard_of
 from trtbuild.errors import DataError, TrtbuildError
 from trtbuild.files import temporary_folder
+from trtbuild.foreign_warnings import warnings_logged
 from trtbuild.machine import usable_cpus
 from trtbuild.model import temporary_file
 from trtbuild.progress import Progress, silent
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from trtbuild.data import Source
 
 __all__ = ["collect_in_processes", "collect_on_ray"]
+
+# What a worker answers: what it counted, and its warnings.
+_Part: TypeAlias = "tuple[Histograms, tuple[tuple[str, str], ...]]"
 
 # Parts per worker: more than one, so that the loss of a worker costs little and progress shows.
 _PARTS_PER_WORKER = 4
@@ -113,8 +118,10 @@ def _attempt(
             running = _handed_out(pool, shards)
             for future in as_completed(running):
                 with contextlib.suppress(BrokenProcessPool):
-                    done[running[future]] = future.result()
+                    done[running[future]], warned = future.result()
                     progress(len(done))
+                    for name, text in warned:
+                        logging.getLogger(name).warning("%s", text)
         except BaseException:
             held_open.close()  # nobody wants the rest: workers end now, not with their part
             raise
@@ -122,7 +129,7 @@ def _attempt(
     return done
 
 
-def _handed_out(pool: ProcessPoolExecutor, shards: Sequence[str]) -> dict[Future[Histograms], str]:
+def _handed_out(pool: ProcessPoolExecutor, shards: Sequence[str]) -> dict[Future[_Part], str]:
     """Submit `shards`, up to one at which a worker is found dead already."""
     running = {}
     with contextlib.suppress(BrokenProcessPool):
@@ -180,10 +187,29 @@ class _Work:
         return network, source, threads
 
 
-def _collect_part(shard: str) -> Histograms:
-    """What one worker does with one part."""
-    network, source, threads = _Work.unpacked()
-    return collect_shard(network, source, shard, threads)
+def _collect_part(shard: str) -> _Part:
+    """What one worker does with one part; what it would warn of is left to its parent."""
+    kept = _Kept()
+    logging.root.addHandler(kept)
+    try:
+        with warnings_logged():
+            network, source, threads = _Work.unpacked()
+            found = collect_shard(network, source, shard, threads)
+    finally:
+        logging.root.removeHandler(kept)
+    return found, tuple(kept.warned)
+
+
+class _Kept(logging.Handler):
+    """Keeps what is warned of, each sentence once: pairs of the logger's name and the text."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.warned: dict[tuple[str, str], None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one line."""
+        self.warned[record.name, record.getMessage()] = None
 
 
 def collect_shard(network: ObservedNetwork, source: Source, shard: str, threads: int) -> Histograms:

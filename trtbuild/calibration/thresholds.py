@@ -78,8 +78,8 @@ def cache_from(content: bytes, path: Path) -> CalibrationCache:
     if cache.doubtful:
         first = cache.doubtful[0]
         _log.warning(
-            "'%s': of %d scales, %d are such as hardly any network has, the first %.3g of '%s'. That may be a "
-            "mask, or a constant next to nothing; else the cache is damaged.",
+            "'%s': of %d scales, %d are such as hardly any network has, the first %.3g of '%s'. That may be "
+            "a mask, or a constant next to nothing; else the cache is damaged.",
             *(path, len(cache.scales), len(cache.doubtful), cache.scales[first], first),
         )
     return cache

@@ -11,7 +11,6 @@ import contextlib
 import difflib
 import gc
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -24,8 +23,8 @@ import click
 from trtbuild.cli.failure import Failure, complain
 from trtbuild.cli.help import wide_as_the_terminal
 from trtbuild.cli.output import Answered
+from trtbuild.cli.warning_lines import warnings_shown
 from trtbuild.errors import InputError, TrtbuildError, in_one_tree
-from trtbuild.visible import visible_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -111,7 +110,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and answer the exit code; messages go to standard error."""
     answered = Answered("--json" not in (sys.argv[1:] if arguments is None else arguments))
     try:
-        with _signals_raised(), _warnings_shown(), in_one_tree():
+        with _signals_raised(), warnings_shown(answered), in_one_tree():
             answer = _group.main(
                 args=arguments, prog_name="trtbuild", standalone_mode=False, obj=answered
             )
@@ -222,23 +221,6 @@ def _signals_raised() -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
-
-
-class _Warnings(logging.Handler):
-    """Shows what the library warns of, on standard error."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        complain(f"trtbuild: warning: {visible_lines(record.getMessage())}")
-
-
-@contextlib.contextmanager
-def _warnings_shown() -> Iterator[None]:
-    logger, handler = logging.getLogger("trtbuild"), _Warnings(logging.WARNING)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def main() -> None:

@@ -30,9 +30,15 @@ _PIPED_WIDTH = 1_000
 
 @dataclass
 class Answered:
-    """Whether the one JSON document of a command stands on standard output, or none was asked for."""
+    """What a command has said, and is not to say.
+
+    Attributes:
+        in_json: whether its one JSON document stands on standard output, or none was asked for.
+        quiet: whether nothing but errors is to be said.
+    """
 
     in_json: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,7 @@ class Output:
         self.tell(report)
         if self.json:
             click.echo(dumps(report.data))
-            context = click.get_current_context(silent=True)
-            answered = context.find_object(Answered) if context is not None else None
-            if answered is not None:
+            if (answered := _answered()) is not None:
                 answered.in_json = True
 
     def tell(self, report: Report) -> None:
@@ -110,6 +114,13 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
     @functools.wraps(command)
     def wrapped(*args: Any, json_: bool, quiet: bool, **kwargs: Any) -> Any:
+        if (answered := _answered()) is not None:
+            answered.quiet = quiet
         return command(*args, out=Output(json_, quiet), **kwargs)
 
     return wrapped
+
+
+def _answered() -> Answered | None:
+    context = click.get_current_context(silent=True)
+    return context.find_object(Answered) if context is not None else None
