@@ -39,6 +39,8 @@ class BuildRequest:
         directory: where the files go; it exists.
         calibration_batches: starts a new pass over the calibration data; for backends that calibrate
             by themselves (TensorRT 10). None when ranges came from a file.
+        sample_batches: starts a pass over all samples, those that verify as well: values of an input that
+            holds a shape bound it. None where there are none.
         fp16: what is not INT8 runs in FP16.
         options: of TensorRT; other backends name those that have no effect on them.
         progress: shown how far a long build is.
@@ -50,6 +52,7 @@ class BuildRequest:
     fp16: bool = False
     options: TensorRTOptions = field(default_factory=TensorRTOptions)
     progress: Progress = silent
+    sample_batches: Callable[[], Iterable[Feeds]] | None = None
 
 
 @dataclass(frozen=True)

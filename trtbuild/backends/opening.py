@@ -85,7 +85,10 @@ def built_by(
         )
         artifact = Artifact("candidate", model, model, quantized=model if int8 else None)
         with temporary_folder() as folder:
-            engine = chosen.build(BuildRequest(artifact, folder, options=building))
+            request = BuildRequest(
+                artifact, folder, options=building, sample_batches=lambda: [example]
+            )
+            engine = chosen.build(request)
             return chosen.open(engine.path)
 
     return build

@@ -22,7 +22,7 @@ from trtbuild.model import fixed_batch
 from trtbuild.options.values import IN_MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trtbuild.data.samples import Source
     from trtbuild.model.signature import TensorSpec
@@ -114,7 +114,9 @@ def calibration_source(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Sour
 
 def _all_data(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source | None:
     if recipe.random_data:
-        return RandomSource(inputs, seed=recipe.seed)
+        return _with_constants(
+            recipe, inputs, lambda others: RandomSource(others, seed=recipe.seed)
+        )
     return None if recipe.data is None else open_named(recipe.data, recipe, inputs)
 
 
@@ -124,15 +126,28 @@ def open_named(named: Data, recipe: DataRecipe, inputs: Sequence[TensorSpec]) ->
     Raises:
         DataError: see `open_source`; or a constant does not fit.
     """
+
+    def opened(others: Sequence[TensorSpec]) -> Source:
+        if isinstance(named, str | Path):
+            return open_source(
+                str(named), others, recipe.preprocess, skip_broken=recipe.skip_broken
+            )
+        return open_object(named, others, recipe.preprocess)
+
+    return _with_constants(recipe, inputs, opened)
+
+
+def _with_constants(
+    recipe: DataRecipe,
+    inputs: Sequence[TensorSpec],
+    opened: Callable[[Sequence[TensorSpec]], Source],
+) -> Source:
+    """The source that `opened` makes for the inputs without a constant, and those constants."""
     constants = constant_feeds(recipe.constants, inputs)
     others = [spec for spec in inputs if spec.name not in constants]
     if not others:
         raise DataError("every input has a constant; samples need one input at least.")
-    source: Source
-    if isinstance(named, str | Path):
-        source = open_source(str(named), others, recipe.preprocess, skip_broken=recipe.skip_broken)
-    else:
-        source = open_object(named, others, recipe.preprocess)
+    source = opened(others)
     if not constants:
         return source
     axes = axes_of([spec for spec in inputs if spec.name in constants])

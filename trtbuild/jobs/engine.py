@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Record
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
 
     from trtbuild.artifact import Artifact
     from trtbuild.backends.base import Backend, Engine
-    from trtbuild.data import Batch
+    from trtbuild.data import Batch, Source
     from trtbuild.jobs.paths import Besides
     from trtbuild.recipes import EngineRecipe
     from trtbuild.runtime.session import Feeds, Session
@@ -360,10 +362,17 @@ def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:
 def _request(artifact: Artifact, build: _Build, output: Path) -> BuildRequest:
     recipe, plan = build.recipe, build.plan
 
-    def calibration_batches() -> Iterator[Feeds]:
-        assert plan.calibration is not None
+    def feeds_of(source: Source) -> Iterator[Feeds]:
         size = static_batch(artifact.source) or recipe.batch_size
-        return (batch.feeds for batch in batches(plan.calibration, size))
+        return (batch.feeds for batch in batches(source, size))
 
-    given = calibration_batches if plan.calibration is not None else None
-    return BuildRequest(artifact, output, given, recipe.fp16, recipe.tensorrt, build.progress)
+    sources = [one for one in (plan.calibration, plan.verification) if one is not None]
+    return BuildRequest(
+        artifact,
+        output,
+        None if plan.calibration is None else functools.partial(feeds_of, plan.calibration),
+        recipe.fp16,
+        recipe.tensorrt,
+        build.progress,
+        sample_batches=lambda: chain.from_iterable(map(feeds_of, sources)),
+    )

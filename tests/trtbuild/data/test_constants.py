@@ -39,6 +39,13 @@ def test_a_constant_without_a_batch_axis(tmp_path):
     assert first.feeds["size"].dtype == np.int64
 
 
+def test_a_constant_beside_random_data():
+    recipe = DataRecipe(random_data=True, constants={"size": [4, 6]})
+    (first, *_) = batches(open_data(recipe, [IMAGE, SIZE]).calibration, 8)
+    np.testing.assert_array_equal(first.feeds["size"], np.array([4, 6]))
+    assert first.feeds["image"].std() > 0.5  # normal numbers
+
+
 @pytest.mark.parametrize(
     ("constants", "match"),
     [

@@ -10,6 +10,7 @@ that TensorRT calls back and the GPU memory that batches lie in are the other pr
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import pickle
 import tempfile
@@ -21,6 +22,7 @@ from trtbuild.backends.tensorrt.advice import advice_on_death
 from trtbuild.backends.tensorrt.builder import Built, build_plan
 from trtbuild.backends.tensorrt.implicit import choose_ranges
 from trtbuild.backends.tensorrt.refusals import Refusal, Refusals, find_refusals
+from trtbuild.backends.tensorrt.shape_inputs import count_values
 from trtbuild.errors import ModelError
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.child import end, how_it_ended, start_module
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.builder import Blueprint
+    from trtbuild.backends.tensorrt.shape_inputs import Count
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.session import Feeds
     from trtbuild.runtime.tensorrt.versions import TensorRT
@@ -68,7 +71,8 @@ def build_plan_apart(
     named = replace(blueprint, onnx=Path(blueprint.onnx.name))
     options = _absolute(request.options)
     asked = (tensorrt.product.backend, named, options, ranges, has_data, request.fp16)
-    messages = _Messages(request.progress, request.calibration_batches)
+    count = functools.partial(count_values, request.sample_batches)
+    messages = _Messages(request.progress, request.calibration_batches, count)
     try:
         built = _answer("build", asked, messages, folder)
     except _DiedError as error:
@@ -120,12 +124,14 @@ class _Messages:
     Attributes:
         progress: shown how far it is.
         batches: starts a pass over the calibration data; None where there is none.
+        count: how often the samples have which values of some inputs; a build asks.
         errors: what TensorRT said that is wrong.
         phase: what it was doing last.
     """
 
     progress: Progress = silent
     batches: Callable[[], Iterable[Feeds]] | None = None
+    count: Count | None = None
     errors: list[str] = field(default_factory=list)
     phase: str = ""
     _pass: Iterator[Feeds] = field(default_factory=lambda: iter(()))
@@ -146,6 +152,9 @@ class _Messages:
             self._pass = iter(self.batches())
         elif kind == "batch":
             return (next(self._pass, None),)
+        elif kind == "count":
+            assert self.count is not None
+            return (self.count(*content),)
         return ()
 
     def last(self) -> list[str]:

@@ -7,6 +7,7 @@ The job comes on standard input; what is told goes to what was standard output, 
     ("said", text)                      an error of TensorRT's, in case no answer follows
     ("batches",)                        a pass over the calibration data begins
     ("batch",)                          wants its next batch on standard input, None behind the last
+    ("count", inputs)                   wants how often the samples have which values of these inputs
     ("ok", result), ("error", error)    the end
 
 The process ends with its parent, when standard input does. Ctrl-C is the parent's, which ends this process.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.tensorrt.builder import Blueprint, Built
     from trtbuild.backends.tensorrt.implicit import ImplicitRanges
     from trtbuild.backends.tensorrt.refusals import Refusals
+    from trtbuild.backends.tensorrt.shape_inputs import Counts
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.session import Feeds
 
@@ -96,6 +98,12 @@ class _Parent:
                 return
             yield feeds
 
+    def count(self, names: Sequence[str]) -> Counts:
+        """Return how often the samples, which the parent reads, have which values of these inputs."""
+        self.send("count", names)
+        found: Counts = self.receive()
+        return found
+
     def _listen(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
@@ -146,6 +154,7 @@ def _build(
     return build_network(
         *(tensorrt, blueprint, options, parent.progress),
         batches=parent.batches if has_data else None,
+        count=parent.count,
         ranges=ranges,
         fp16=fp16,
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from calibrators.tensorrt import CalibrationRun
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.implicit import ImplicitRanges
+    from trtbuild.backends.tensorrt.shape_inputs import Count
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.progress import Progress
     from trtbuild.runtime.cuda import Device
@@ -117,6 +118,7 @@ def build_plan(
     return build_network(
         *(tensorrt, blueprint, request.options, request.progress),
         batches=request.calibration_batches,
+        count=functools.partial(count_values, request.sample_batches),
         ranges=ranges,
         fp16=request.fp16,
     )
@@ -129,6 +131,7 @@ def build_network(
     progress: Progress,
     *,
     batches: Callable[[], Iterable[Feeds]] | None,
+    count: Count,
     ranges: ImplicitRanges | None,
     fp16: bool,
 ) -> Built:
@@ -140,6 +143,7 @@ def build_network(
         options: see `TensorRTOptions`.
         progress: shown each phase of the build.
         batches: starts a pass over the calibration data; None where there is none.
+        count: how often the samples have which values of some inputs.
         ranges: of an implicit build; None otherwise.
         fp16: whether what is not INT8 runs in FP16; what to do about a failure depends on it.
 
@@ -158,7 +162,6 @@ def build_network(
             strongly_typed=blueprint.strongly_typed,
             native_instance_norm=options.version_compatible,
         )
-        count = functools.partial(count_values, batches)
         values = bounded_values(network, blueprint.values, count)
         timing_cache = _configure(tensorrt, builder, config, blueprint, options, values, log)
         with _calibrated(

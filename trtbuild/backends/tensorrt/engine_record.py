@@ -54,6 +54,7 @@ def engine_record(
         "flags": built.flags,
         "profiles": _profiles_json(profiles),
         "profile_values": _profiles_json(built.values),
+        "profile_values_from_samples": _from_samples(built, options),
         "calibration": _calibration_json(built),
         "timing_cache": built.timing_cache,
         "plugins": plugin_records(options.plugins),
@@ -75,6 +76,12 @@ def _weights_bytes(log: Log) -> int | None:
 
 def _profiles_json(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
     return [{name: given.to_json() for name, given in one.items()} for one in profiles]
+
+
+def _from_samples(built: Built, options: TensorRTOptions) -> list[str]:
+    """The inputs whose values nobody gave."""
+    given = {text.rpartition("=")[0] for text in options.shape_values}
+    return sorted({name for profile in built.values for name in profile} - given)
 
 
 def _calibration_json(built: Built) -> dict[str, Any]:

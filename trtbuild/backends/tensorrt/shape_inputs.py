@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds
     from trtbuild.runtime.tensorrt.engine import Profile
 
-    Count = Callable[[Sequence[str]], Mapping[str, Counter[tuple[int, ...]]]]
+    Counts = Mapping[str, Counter[tuple[int, ...]]]
+    Count = Callable[[Sequence[str]], Counts]
 
 __all__ = ["bounded_values", "count_values", "shape_inputs"]
 
@@ -37,7 +38,7 @@ def bounded_values(
 ) -> Sequence[Profile]:
     """Return the bounds of every input that holds a shape, for each profile.
 
-    What was not given comes from the calibration data, with a warning: the least and largest of each value,
+    What was not given comes from the samples, with a warning: the least and largest of each value,
     and as the usual ones those that come most often.
 
     Args:
@@ -61,28 +62,28 @@ def bounded_values(
     for name in missing:
         if not seen[name]:
             raise OptionError(
-                f"the input '{name}' holds a shape, and TensorRT needs bounds of its values. Give them: "
-                f"--shape-values '{name}=MIN:OPT:MAX', such as size=1,8,8,8:1,8,32,32:1,8,64,64."
+                f"the input '{name}' holds a shape, and TensorRT needs bounds of its values, which no sample "
+                f"has. Give them: --shape-values '{name}=MIN:OPT:MAX', such as "
+                "size=1,8,8,8:1,8,32,32:1,8,64,64."
             )
     found = {name: _range(seen[name]) for name in missing}
     for name, values in found.items():
         _log.warning(
-            "the values of the input '%s' are bounded by those in the calibration data, %s to %s; "
+            "the values of the input '%s' are bounded by those in the samples, %s to %s, usually %s; "
             "--shape-values gives others.",
             name,
             list(values.min),
             list(values.max),
+            list(values.opt),
         )
     return [{**found, **profile} for profile in given or [{}]]
 
 
-def count_values(
-    batches: Callable[[], Iterable[Feeds]] | None, names: Sequence[str]
-) -> Mapping[str, Counter[tuple[int, ...]]]:
-    """Return how often each input has which values in the calibration data.
+def count_values(batches: Callable[[], Iterable[Feeds]] | None, names: Sequence[str]) -> Counts:
+    """Return how often each input has which values in the samples.
 
     Args:
-        batches: starts a pass over the data; None where there is none.
+        batches: starts a pass over them; None where there are none.
         names: of the inputs.
     """
     counts: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in names}

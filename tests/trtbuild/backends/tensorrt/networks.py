@@ -96,7 +96,8 @@ def request(
 ) -> BuildRequest:
     """A request that writes into the working directory."""
     given = (lambda: iter(data)) if data is not None else None
-    return BuildRequest(artifact, Path(), given, fp16, tensorrt_options(options))
+    settings = tensorrt_options(options)
+    return BuildRequest(artifact, Path(), given, fp16, settings, sample_batches=given)
 
 
 def tensorrt_options(table: dict[str, Any]) -> TensorRTOptions:

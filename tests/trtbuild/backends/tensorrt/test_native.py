@@ -13,7 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from tests.trtbuild.backends.tensorrt import networks
-from tests.trtbuild.backends.tensorrt.test_shape_inputs import GIVEN, resizing
+from tests.trtbuild.backends.tensorrt.test_shape_inputs import GIVEN, feeds, resizing
 from trtbuild.artifact import Artifact
 from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.backends.tensorrt.profiles import add_profiles
@@ -222,15 +222,22 @@ def test_an_error_in_the_display_is_not_swallowed(native: Native) -> None:
     assert _error(native.run(breaks))["type"] == "ZeroDivisionError"
 
 
-def resizes(world: World, **settings: Any) -> list[Any]:
+def resizes(world: World, sizes: Any = None, **settings: Any) -> list[Any]:
     world.shape_inputs.add("size")
-    request = networks.request(resizing(), None, **settings)
+    data = None if sizes is None else [feeds(*extents) for extents in sizes]
+    request = networks.request(resizing(), data, **settings)
     return list(TensorRTBackend(product=world.product).build(request).details["profile_values"])
 
 
 def test_values_of_a_shape_input_reach_the_builder(native: Native) -> None:
     bounds = {"min": [1, 2, 2, 2], "opt": [1, 2, 4, 4], "max": [1, 2, 8, 8]}
     assert native.value(resizes, shape_values=list(GIVEN)) == [{"size": bounds}]
+
+
+def test_samples_bound_the_values_of_a_shape_input(native: Native) -> None:
+    bounds = {"min": [1, 2, 2, 2], "opt": [1, 2, 4, 4], "max": [1, 2, 8, 6]}
+    given = {"sizes": [(2, 6), (4, 4), (8, 2), (4, 4)], "shapes": ["x=1x2x4x4", "x=1x2x4x4"]}
+    assert native.value(resizes, **given) == [{"size": bounds}]
 
 
 def test_a_shape_input_without_bounds_is_named(native: Native) -> None:

@@ -349,6 +349,35 @@ def test_a_target_other_than_that_of_the_plan_is_warned_of(
     assert ("the target dla, as asked, and the plan is one of rtx" in caplog.text) == warned
 
 
+@pytest.mark.parametrize("int8", [False, True])
+def test_values_of_a_shape_input_come_from_all_samples(
+    int8: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1, 8, 4, 4] x, int64[4] size) => (float[1, 8, H, W] y) {
+            a = Conv(x, w) b = Resize <mode = "nearest"> (a, , , size) y = Conv(b, w) }""")
+    weight = np.random.default_rng(0).normal(size=(8, 8, 1, 1)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    onnx.save(proto, tmp_path / "resize.onnx")
+    for part, extents in {"calibrates": (4, 6, 6), "verifies": (8,)}.items():
+        (tmp_path / part).mkdir()
+        for number, extent in enumerate(extents):
+            x = np.random.default_rng(number).normal(size=(1, 8, 4, 4)).astype(np.float32)
+            np.savez(tmp_path / part / f"{number}.npz", x=x, size=[1, 8, extent, extent])
+    data = DataRecipe(data=str(tmp_path / "calibrates"), verify_data=str(tmp_path / "verifies"))
+    result = build(
+        tmp_path, model=tmp_path / "resize.onnx", backend="tensorrt-rtx", data=data,
+        int8=int8, fp16=not int8,
+    )  # fmt: skip
+    (values,) = result.engine.details["profile_values"]
+    bounds = {"min": [1, 8, 4, 4], "opt": [1, 8, 6, 6], "max": [1, 8, 8, 8]}
+    if not int8:  # what would only calibrate is not read
+        bounds = {kind: [1, 8, 8, 8] for kind in bounds}
+    assert values == {"size": bounds}
+    assert result.engine.details["profile_values_from_samples"] == ["size"]
+    assert f"'size' are bounded by those in the samples, {bounds['min']}" in caplog.text
+
+
 def test_the_same_backend_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="builds the engine already"):
         build(tmp_path, backend="tensorrt-rtx", also="tensorrt-rtx")
