@@ -87,7 +87,7 @@ class ArraySource(Source):
         rows = Rows.of(self.arrays, self.inputs, f"'{self.path}'")
         for index in range(len(rows)):
             name = f"{self.path.name}[{index}]"
-            yield _sample(rows[index], name, self.inputs, self.preprocess)
+            yield _row(rows, index, name, self.inputs, self.preprocess)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class ArrayFolder(Source):
                 continue
             rows = Rows.of(arrays, self.inputs, f"'{file}'", may_be_whole=True)
             for index in range(len(rows)):
-                yield _sample(rows[index], f"{file.name}[{index}]", self.inputs, self.preprocess)
+                name = f"{file.name}[{index}]"
+                yield _row(rows, index, name, self.inputs, self.preprocess)
 
 
 def is_array_folder(path: Path) -> bool:
@@ -174,6 +175,28 @@ def _sample(
 ) -> Sample:
     load = partial(as_feeds, values, inputs, preprocess, name)
     return Sample(name, array_key(values.values()), load, axes=axes_of(inputs))
+
+
+def _row(
+    rows: Rows,
+    index: int,
+    name: str,
+    inputs: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+) -> Sample:
+    """One of several samples; its row is taken anew when it is loaded, and may be gone then."""
+    load = partial(_feeds_of_row, rows, index, inputs, preprocess, name)
+    return Sample(name, array_key(rows[index].values()), load, axes=axes_of(inputs))
+
+
+def _feeds_of_row(
+    rows: Rows,
+    index: int,
+    inputs: Sequence[TensorSpec],
+    preprocess: Preprocess | None,
+    name: str,
+) -> dict[str, np.ndarray]:
+    return as_feeds(rows[index], inputs, preprocess, name)
 
 
 def _arrays_for_inputs(

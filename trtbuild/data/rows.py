@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.data.stored import check_whole
 from trtbuild.errors import DataError
 from trtbuild.model.signature import fixed_batch
 
@@ -80,7 +81,13 @@ class Rows:
         return self.num_rows
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """Return input name -> values of one sample, without the axis of samples."""
+        """Return input name -> values of one sample, without the axis of samples.
+
+        Raises:
+            DataError: they are mapped from a file that has become shorter.
+        """
+        for array in self.arrays.values():
+            check_whole(array)
         return {name: self._row(name, array, row) for name, array in self.arrays.items()}
 
     def _row(self, name: str, array: np.ndarray, row: int) -> np.ndarray:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import mmap
 import zipfile
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["StoredArray", "stored_arrays"]
+__all__ = ["StoredArray", "check_whole", "stored_arrays"]
+
+# Bytes of an ``.npy`` that are read into memory; only more are worth that the file may change meanwhile.
+_MAPPED_FROM = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class StoredArray:
         return len(self.shape)
 
     def read(self) -> np.ndarray:
-        """Return the array: of an ``.npz`` in memory, of an ``.npy`` mapped. Nothing is ever unpickled.
+        """Return the array: of a large ``.npy`` mapped, else in memory. Nothing is ever unpickled.
 
         Raises:
             DataError: it is damaged, holds Python objects, or is larger than memory.
@@ -54,10 +58,8 @@ class StoredArray:
             )
         with _reading(self.path):
             if self.member is None:
-                # no file can be mapped that holds no value
-                found: np.ndarray = np.load(
-                    self.path, mmap_mode="r" if size else None, allow_pickle=False
-                )
+                mode: Literal["r"] | None = "r" if size > _MAPPED_FROM else None
+                found: np.ndarray = np.load(self.path, mmap_mode=mode, allow_pickle=False)
                 return found
             with np.load(self.path, allow_pickle=False) as archive:
                 return archive[self.member]  # type: ignore[no-any-return]
@@ -86,6 +88,23 @@ def stored_arrays(path: Path) -> dict[str, StoredArray]:
                     with archive.open(entry) as stream:
                         found[name] = _header(path, name, stream, entry.file_size)
             return found
+
+
+def check_whole(array: np.ndarray) -> None:
+    """Do nothing where the file of a mapped array has its values still: who reads behind its end is killed.
+
+    Raises:
+        DataError: the file has become shorter.
+    """
+    if not isinstance(array, np.memmap):
+        return
+    region = getattr(array, "_mmap", None)
+    # of what was mapped, also where another file has taken its name since
+    if isinstance(region, mmap.mmap) and region.size() < array.offset + array.nbytes:
+        raise DataError(
+            f"the data '{array.filename}' became shorter while it was read; write it again, and let nobody "
+            "change it meanwhile."
+        )
 
 
 def _reading(path: Path) -> AbstractContextManager[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,15 @@ _INTERVAL = 0.02
 
 
 def mapped_copy(content: NDArray[Any]) -> NDArray[Any]:
-    """Move an array into a file that has no name and goes when the array does."""
+    """Move an array into a file that has no name and goes when the array does.
+
+    Raises:
+        OSError: there is no room for it.
+    """
     with tempfile.TemporaryFile(prefix="trtbuild-") as file:
+        if hasattr(os, "posix_fallocate") and content.nbytes:
+            # a page that finds no room when it is written would end the process (SIGBUS)
+            os.posix_fallocate(file.fileno(), 0, content.nbytes)
         mapped = np.memmap(file, dtype=content.dtype, mode="w+", shape=content.shape)
         mapped[...] = content
         mapped.flush()

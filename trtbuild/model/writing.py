@@ -12,6 +12,7 @@ from trtbuild.errors import OutputError
 from trtbuild.files import atomic_path, staged_files, temporary_folder
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.mapped_pages import give_back
+from trtbuild.model.outside_weights import MAPPED_LIMIT
 from trtbuild.model.traversal import all_graphs
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ __all__ = [
 
 # A protobuf message ends at 2 GiB; some room is left for the graph itself.
 EXTERNAL_DATA_LIMIT = 1_800_000_000
-
-
-# Weights that lie in a file beside the network they came with are not read into memory from here on.
-MAPPED_LIMIT = 256_000_000
 
 
 @collector_at_rest()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from trtbuild.errors import ModelError
+from trtbuild.model.outside_weights import MAPPED_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +80,8 @@ def _reader(path: Path) -> Callable[[Path, bool], Any]:
 def _read_safetensors(path: Path, _trust: bool) -> Any:
     import safetensors.torch
 
+    if path.stat().st_size <= MAPPED_LIMIT:
+        return safetensors.torch.load(path.read_bytes())
     return safetensors.torch.load_file(path)
 
 

@@ -232,7 +232,8 @@ def _keep_mapped(options: ort.SessionOptions, model: ir.Model | Path) -> None:
     Graphs refer to themselves: those thrown away hold their weights until Python looks for them.
     """
     from trtbuild.model import num_weight_bytes
-    from trtbuild.model.writing import MAPPED_LIMIT, bytes_on_disk
+    from trtbuild.model.outside_weights import MAPPED_LIMIT
+    from trtbuild.model.writing import bytes_on_disk
 
     if isinstance(model, Path):  # as its model is, so that other processes count the same
         if bytes_on_disk(model) <= MAPPED_LIMIT:

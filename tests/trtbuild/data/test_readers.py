@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import sys
 import tarfile
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trtbuild.data import Preprocess, batches, open_source, read_labels
+from trtbuild.data import Preprocess, batches, open_source, read_labels, stored
 from trtbuild.data.callables import CallableSource
 from trtbuild.errors import DataError
 from trtbuild.model.signature import TensorSpec
@@ -476,3 +477,18 @@ def test_two_arrays_of_one_name_are_refused(tmp_path):
             archive.writestr("x.npy", stream.getvalue())
     with pytest.raises(DataError, match="two arrays of the name 'x'"):
         open_source(str(tmp_path / "d.npz"), [FLOATS], None)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_large_npy_that_becomes_shorter_is_a_sentence(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "_MAPPED_FROM", 1)
+    np.save(tmp_path / "x.npy", NUMBERS)
+    path = tmp_path / "x.npy" if kind == "file" else tmp_path
+    source = open_source(str(path), [FLOATS], None)
+    samples = iter(source)
+    first = next(samples)
+    np.testing.assert_array_equal(first.load()["x"], NUMBERS[:1])
+    os.truncate(tmp_path / "x.npy", 200)
+    for use in (first.load, lambda: next(samples)):
+        with pytest.raises(DataError, match=r"x\.npy' became shorter while it was read"):
+            use()

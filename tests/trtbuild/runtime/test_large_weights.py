@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trtbuild.model import write_model, writing
+from trtbuild.model import outside_weights, write_model
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 WIDE = 1024
@@ -25,7 +25,7 @@ def network() -> ir.Model:
 
 def test_a_file_gives_what_its_network_gives_to_the_bit(tmp_path, monkeypatch) -> None:
     """Parts of a calibration that run in other processes must be equal to one run."""
-    monkeypatch.setattr(writing, "MAPPED_LIMIT", 1)
+    monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", 1)
     model = network()
     (path,) = write_model(model, tmp_path / "m.onnx")
     x = np.random.default_rng(1).standard_normal((1, WIDE), np.float32)

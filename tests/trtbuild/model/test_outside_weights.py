@@ -1,0 +1,74 @@
+"""Weights in a file beside the network: one that another process cuts short, one with several names."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+from trtbuild.errors import ModelError
+from trtbuild.model import model_bytes, outside_weights, read_model, write_model
+from trtbuild.model.mapped_pages import mapped_copy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WEIGHT = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+
+
+def network(folder: Path) -> Path:
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[n,64] x) => (float[n,64] y) {y = MatMul(x, w)}'
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(WEIGHT, "w"))
+    path = folder / "n.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    return path
+
+
+def test_small_weights_do_not_need_their_file_once_read(tmp_path: Path) -> None:
+    model = read_model(network(tmp_path))
+    os.truncate(tmp_path / "w.bin", 0)
+    np.testing.assert_array_equal(model.graph.initializers["w"].const_value, WEIGHT)  # type: ignore[arg-type]
+
+
+def test_a_large_file_that_is_cut_short_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", 1)
+    path = network(tmp_path)
+    mapped, other = read_model(path), read_model(path)
+    weight = mapped.graph.initializers["w"].const_value
+    assert weight is not None
+    np.testing.assert_array_equal(weight.numpy(), WEIGHT)
+    os.truncate(tmp_path / "w.bin", 100)
+    for use in (weight.numpy, weight.tobytes, lambda: model_bytes(other)):
+        with pytest.raises(ModelError, match=r"w\.bin' became shorter while it was read.*'w'"):
+            use()
+
+
+@pytest.mark.parametrize("limit", [1, 10**9])
+def test_a_file_of_weights_may_have_two_names(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", limit)
+    path = network(tmp_path)
+    (tmp_path / "second name").hardlink_to(tmp_path / "w.bin")
+    (written,) = write_model(read_model(path), tmp_path / "out.onnx")
+    found = onnx.load(written).graph.initializer[0]
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(found), WEIGHT)
+
+
+def test_a_copy_that_finds_no_room_is_an_error_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    np.testing.assert_array_equal(mapped_copy(WEIGHT), WEIGHT)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        mapped_copy(WEIGHT)

@@ -1,0 +1,111 @@
+"""Weights that lie in a file beside the network: few are read at once, many stay in their file.
+
+Who maps a file that another process cuts short is killed by the system (SIGBUS). So small files are not
+mapped, and of large ones the size is looked at each time that a weight is asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_ir as ir
+
+from trtbuild.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["MAPPED_LIMIT", "read_small_weights", "watch_large_weights"]
+
+MAPPED_LIMIT = 256_000_000
+"""Bytes of weights in another file that are read into memory; more stay in their file."""
+
+
+def read_small_weights(proto: onnx.ModelProto, path: Path) -> None:
+    """Put the weights beside the file `path` into the network, where all together are small.
+
+    Args:
+        proto: the network, whose weights were found to be as long as it says.
+        path: of its file.
+
+    Raises:
+        ModelError: a file has become shorter since.
+        OSError: a file cannot be read.
+    """
+    outside = [
+        tensor
+        for tensor in onnx.external_data_helper._get_all_tensors(proto)
+        if onnx.external_data_helper.uses_external_data(tensor)
+    ]
+    places = [onnx.external_data_helper.ExternalDataInfo(tensor) for tensor in outside]
+    sizes = [_num_bytes(tensor) for tensor in outside]
+    if sum(sizes) > MAPPED_LIMIT:
+        return
+    for tensor, place, size in zip(outside, places, sizes):
+        file = path.parent / place.location
+        with file.open("rb") as stream:
+            stream.seek(int(place.offset or 0))
+            content = stream.read(size)
+        if len(content) != size:
+            raise _cut_off(str(file), tensor.name)
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        tensor.raw_data = content
+
+
+def _num_bytes(tensor: onnx.TensorProto) -> int:
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    return (count * int(ir.DataType(tensor.data_type).bitwidth) + 7) // 8
+
+
+def watch_large_weights(model: ir.Model) -> None:
+    """Let `model` look at the size of a weight's file, in place, each time that the weight is asked for."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = _OutsideWeight(
+                    *(tensor.location, tensor.offset, tensor.length, tensor.dtype),
+                    shape=ir.Shape(tensor.shape.numpy()),
+                    name=tensor.name,
+                    doc_string=tensor.doc_string,
+                    base_dir=tensor.base_dir,
+                )
+
+
+class _OutsideWeight(ir.ExternalTensor):
+    """A mapped weight whose file is not to become shorter."""
+
+    def __array__(self, dtype: Any = None) -> np.ndarray:
+        self._check_whole()
+        return super().__array__(dtype)
+
+    def numpy(self) -> np.ndarray:
+        """Return the weight, mapped."""
+        self._check_whole()
+        return super().numpy()
+
+    def tobytes(self) -> bytes:
+        """Return the bytes of the weight."""
+        self._check_whole()
+        return super().tobytes()
+
+    def _check_path_containment(self) -> None:
+        """Nothing: `trtbuild.model.reading` has checked it, and a file may well have a second name."""
+
+    def _check_whole(self) -> None:
+        # of what was mapped, also where another file has taken its name since
+        size = Path(self.path).stat().st_size if self.raw is None else self.raw.size()
+        if size < (self.offset or 0) + self.nbytes:
+            raise _cut_off(self.path, self.name)
+
+
+def _cut_off(file: str, weight: str) -> ModelError:
+    return ModelError(
+        f"'{file}' became shorter while it was read: the weight '{weight}' is no longer all there. Copy it "
+        "again, and let nobody write it meanwhile."
+    )
