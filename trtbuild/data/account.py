@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.data.passed_over import HIDDEN
+from trtbuild.data.passed_over import HIDDEN, grouped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -104,7 +104,8 @@ def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
     passed_over: dict[PassedOver, None] = {}
     for source in given.values():
         inputs = {**source.index.inputs, **inputs}
-        passed_over.update(dict.fromkeys(source.passed_over))
+        partly = grouped(source.index.unused.items())
+        passed_over.update(dict.fromkeys((*source.passed_over, *partly)))
     account = DataAccount(
         {what: len(source.index) for what, source in given.items()},
         inputs,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from trtbuild.data.feeds import as_feeds, channels_of
 from trtbuild.data.image_files import images_below, listed_images, why_not
 from trtbuild.data.passed_over import PassedOver, grouped
-from trtbuild.data.pixels import decode_image
+from trtbuild.data.pixels import decode_image, has_more_images
 from trtbuild.data.samples import Sample, Source
 from trtbuild.errors import DataError, first_line
 from trtbuild.visible import visible
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from trtbuild.options.preprocess import Preprocess
 
 __all__ = ["ImageFolder", "ImageList", "ImageTar"]
+
+_MORE = "more than one image in the file, of which the first is used"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class _Images(Source):
             content = read()
             key = hashlib.blake2b(content, digest_size=16).digest()
             found = True
-            yield Sample(name, key, partial(self._feeds, name, content), is_encoded=True)
+            unused = _MORE if has_more_images(content) else ""
+            load = partial(self._feeds, name, content)
+            yield Sample(name, key, load, is_encoded=True, unused=unused)
         if not found:
             others = "; ".join(map(str, self.passed_over))
             passed = f"; passed over: {others}" if others else ""

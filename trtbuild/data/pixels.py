@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 
@@ -10,11 +11,12 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from trtbuild.errors import first_line
 
-__all__ = ["decode_image", "image_pixels", "images_as_rows"]
+__all__ = ["decode_image", "has_more_images", "image_pixels", "images_as_rows"]
 
 # Modes of one number a pixel that NumPy takes over as they are: 16 and 32 bits, and floats.
 _DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 _SIXTEEN_BITS = re.compile(r"^(?!BGR).*;16[BLN]?$")  # "BGR;16" is three colours in 16 bits
+_JPEG = b"\xff\xd8"
 # Grey with transparency, and black and white.
 _GREY = frozenset({"LA", "La", "1"})
 
@@ -44,6 +46,18 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
         raise ValueError("it is not an image of a known format") from error
     except Exception as error:  # a decoder may raise anything at all for damaged bytes
         raise ValueError(first_line(error)) from error
+
+
+def has_more_images(content: bytes) -> bool:
+    """Whether an image file goes on behind its first image, as an animation or pages do.
+
+    What cameras put behind a JPEG image, such as its depth, is no image of its own.
+    """
+    if content.startswith(_JPEG):
+        return False
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as image:
+        return int(getattr(image, "n_frames", 1)) > 1
+    return False  # what cannot be read is said where it is decoded
 
 
 def image_pixels(image: Image.Image) -> np.ndarray:

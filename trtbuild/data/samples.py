@@ -52,6 +52,7 @@ class Sample:
         label: class index, where it is known.
         axes: input name -> its batch axis, where that is not 0; None where it has none.
         is_encoded: whether loading it decodes an image, which other threads can do meanwhile.
+        unused: what of its file is not used, in a few words; empty where all is.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Sample:
     label: int | None = None
     axes: Mapping[str, int | None] = field(default_factory=dict)
     is_encoded: bool = False
+    unused: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,27 +102,32 @@ class Index:
         labels: of every sample; None where it has none.
         first: the first sample; None where there is no sample, or it is not kept.
         inputs: input name -> the range and the variation of the first samples' values.
+        unused: name of a sample -> what of its file is not used, where that is not all.
     """
 
     keys: tuple[bytes, ...]
     labels: tuple[int | None, ...]
     first: Sample | None = None
     inputs: Mapping[str, InputSurvey] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> Index:
         """Go through `samples` once; only the first few are loaded."""
         first, entries = None, []
         few: list[dict[str, np.ndarray]] = []
+        unused: dict[str, str] = {}
         for sample in samples:
             first = first or sample
+            if sample.unused:
+                unused[sample.name] = sample.unused
             entries.append((sample.key, sample.label))
             if len(few) < SURVEYED_SAMPLES:
                 # what does not load is told when it is needed
                 with contextlib.suppress(DataError):
                     few.append(sample.load())
         keys = tuple(key for key, _ in entries)
-        return cls(keys, tuple(label for _, label in entries), first, survey(few))
+        return cls(keys, tuple(label for _, label in entries), first, survey(few), unused)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -139,7 +146,8 @@ class Index:
         """Return the index of those samples whose keys are among `keys`."""
         kept = [entry for entry in zip(self.keys, self.labels) if entry[0] in keys]
         labels = tuple(label for _, label in kept)
-        return Index(tuple(key for key, _ in kept), labels, inputs=self.inputs)
+        keys_kept = tuple(key for key, _ in kept)
+        return Index(keys_kept, labels, inputs=self.inputs, unused=self.unused)
 
 
 class Source(ABC):

@@ -163,3 +163,18 @@ def test_samples_of_which_half_are_repeated_are_noticed(distinct, told):
     recipe = DataRecipe(items)
     account = account_for(recipe, calibrate=calibration_source(recipe, [SPEC]))
     assert len(account.repeated) == told
+
+
+def test_images_behind_the_first_of_a_file_are_told(tmp_path, caplog):
+    pictures = [Image.fromarray(pixels) for pixels in PIXELS]
+    for name, more in (("a.tif", 2), ("b.webp", 3), ("c.png", 1), ("d.tif", 0), ("e.jpg", 0)):
+        pictures[0].save(tmp_path / name, save_all=more > 0, append_images=pictures[1 : 1 + more])
+    spec = TensorSpec("x", np.dtype(np.float32), ("N", 3, 8, 8))
+    recipe = DataRecipe(str(tmp_path), Preprocess())
+    account = account_for(recipe, calibrate=calibration_source(recipe, [spec]))
+    assert account.used == {"calibrate": 5}
+    (found,) = account.passed_over
+    assert found.reason == "more than one image in the file, of which the first is used"
+    assert (found.count, found.examples) == (3, ("a.tif", "b.webp", "c.png"))
+    assert account.details["passed_over"][0]["count"] == 3
+    assert [str(found) in record.getMessage() for record in caplog.records] == [True]
