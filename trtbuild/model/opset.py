@@ -19,10 +19,18 @@ from trtbuild.model.traversal import proto_nodes
 from trtbuild.model.writing import without_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
-__all__ = ["MODERN_IR", "lower_to_17", "opset_of", "raise_opset", "raise_proto_opset"]
+__all__ = [
+    "MODERN_IR",
+    "check_scans",
+    "keep_old_coordinates",
+    "lower_to_17",
+    "opset_of",
+    "raise_opset",
+    "raise_proto_opset",
+]
 
 # The oldest IR version that ONNX Runtime and TensorRT read with opset 13 and newer.
 MODERN_IR = 8
@@ -86,6 +94,8 @@ def raise_proto_opset(proto: onnx.ModelProto, target: int, path: Path) -> onnx.M
 
 # The first opset whose Scan has no batch axis of its own.
 _SCAN_WITHOUT_BATCH = 9
+# The last opset whose Resize has one rule of coordinates, and no attribute for it.
+_RESIZE_WITH_ONE_RULE = 10
 
 
 def _converted(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
@@ -98,23 +108,38 @@ def _converted(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
         ModelError: the converter knows no way for an operator; the message is its own.
     """
     source = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-    if source < _SCAN_WITHOUT_BATCH <= target:
-        scans = [n for n in proto_nodes(proto.graph) if n.op_type == "Scan" and not n.domain]
-        if scans:  # the converter leaves it as it is, and it would mean something else
-            raise ModelError(
-                f"Scan '{scans[0].name}' has a batch axis in opset {source}, and none later"
-            )
+    check_scans(proto_nodes(proto.graph), source, target)
     try:
         converted = version_converter.convert_version(proto, target)
     except (RuntimeError, ValueError, onnx.checker.ValidationError, InferenceError) as error:
         raise ModelError(first_line(error)) from error
+    converted.functions.extend(proto.functions)  # left out; each has its own opset
     del converted.graph.value_info[:]  # inferred on the way; later stages infer their own
     converted.ir_version = max(converted.ir_version, MODERN_IR)
-    if source <= 10:
-        for node in proto_nodes(converted.graph):
+    keep_old_coordinates(proto_nodes(converted.graph), source)
+    return converted
+
+
+def check_scans(nodes: Iterable[onnx.NodeProto], source: int, target: int) -> None:
+    """Do nothing where no Scan would mean something else in opset `target` than in `source`.
+
+    Raises:
+        ModelError: one would: the converter leaves it as it is.
+    """
+    if source < _SCAN_WITHOUT_BATCH <= target:
+        scans = [node for node in nodes if node.op_type == "Scan" and not node.domain]
+        if scans:
+            raise ModelError(
+                f"Scan '{scans[0].name}' has a batch axis in opset {source}, and none later"
+            )
+
+
+def keep_old_coordinates(nodes: Iterable[onnx.NodeProto], source: int) -> None:
+    """Let each Resize that was written for opset `source` say, in place, how it counts coordinates."""
+    if source <= _RESIZE_WITH_ONE_RULE:
+        for node in nodes:
             if node.op_type == "Resize" and node.domain in ("", "ai.onnx"):
                 _use_old_coordinates(node)
-    return converted
 
 
 def _take_weights_out(proto: onnx.ModelProto, path: Path) -> list[onnx.TensorProto]:

@@ -15,20 +15,24 @@ import os
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx.inliner
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError, decoding, first_line
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.file_kinds import other_than_onnx
+from trtbuild.model.functions import (
+    check_size_written_out,
+    with_functions_of_its_opset,
+    with_functions_written_out,
+)
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.outside_weights import read_small_weights, watch_large_weights
 from trtbuild.model.repair import repair, switch_to_evaluation
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = [
@@ -52,9 +56,6 @@ _ONNX = ("", "ai.onnx")
 
 # The domain of operators that ONNX's has not, while a file is checked and repaired.
 _UNKNOWN = "trtbuild.unknown"
-
-# Networks of a million nodes take hours everywhere; none that is in use has a tenth of that.
-_MOST_NODES = 1_000_000
 
 _MOST_ELEMENTS = 2**31 - 1
 
@@ -83,8 +84,7 @@ def _read_model(path: Path) -> ir.Model:
     if switched := switch_to_evaluation(proto, path):
         _log.warning("'%s': %s.", path, switched)
         repairs = (*repairs, switched)
-    if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
+    proto = with_functions_written_out(proto)
     needed = MIN_QDQ_OPSET_HALF if _has_half_weights(proto) else MIN_QDQ_OPSET
     if _opset(proto) < needed:
         proto = raise_proto_opset(proto, needed, path)
@@ -114,11 +114,13 @@ def _checked(path: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
     if linked:
         path = _with_real_weights(proto, path)
     _check_opset(proto, path)
-    _check_size_written_out(proto, path)  # before anything walks through the functions
+    check_size_written_out(proto, path)  # before anything walks through the functions
     _check_weights(proto, path)
     _check_sizes(proto, path)
     aside = _set_aside_unknown(proto)
-    repairs = tuple(repair(proto, path))
+    repaired = repair(proto, path)
+    proto, written_out = with_functions_of_its_opset(proto, path)
+    repairs = (*repaired, written_out) if written_out else tuple(repaired)
     # the checker takes a file of weights that has two names for an attack
     named_twice = any(file.stat().st_nlink > 1 for file in _weight_files(proto, path))
     as_copy = linked or named_twice or repairs or aside or any(_untyped_outputs(proto))
@@ -180,32 +182,6 @@ def _put_back_unknown(model: ir.Model) -> None:
                 node.domain = ""
     for imports in (model.opset_imports, *(one.opset_imports for one in model.functions.values())):
         imports.pop(_UNKNOWN, None)
-
-
-def _check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
-    """Check that functions which call each other do not grow beyond all bounds when written out."""
-    functions = {(f.domain, f.name): f for f in proto.functions}
-    known: dict[tuple[str, str], int] = {}
-
-    def size(nodes: Iterable[onnx.NodeProto], depth: int) -> int:
-        return sum(size_of(node, depth) for node in nodes)
-
-    def size_of(node: onnx.NodeProto, depth: int) -> int:
-        """Return how many nodes `node` becomes."""
-        key = (node.domain, node.op_type)
-        inside = sum(size(body.node, depth) for body in proto_bodies(node))
-        if key not in functions or depth > len(functions):  # a circle: the inliner says so
-            return 1 + inside
-        if key not in known:
-            known[key] = size(functions[key].node, depth + 1)
-        return known[key] + inside
-
-    count = size(proto.graph.node, 0)
-    if count > _MOST_NODES:
-        raise ModelError(
-            f"'{path}' has functions that call each other: written out, it would have {count} nodes, and "
-            f"{_MOST_NODES} are the most. Export it without functions."
-        )
 
 
 def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.Model:
