@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = ["Histogram", "as_float32", "load_compiled", "observe_arrays"]
+
+Answer = TypeVar("Answer")
 
 _KEY_OF_INFINITY = grid.sort_key(math.inf)
 _KEY_OF_MINUS_INFINITY = grid.sort_key(-math.inf)
@@ -40,6 +42,7 @@ class Histogram:
         self._num_observed = 0
         self._num_nan = 0
         self._num_inf = 0
+        self._answers: dict[str, Any] = {}
 
     @classmethod
     def from_bins(
@@ -96,6 +99,7 @@ class Histogram:
 
     def _note(self, array: np.ndarray, low: int, high: int, least: int) -> None:
         """Take down what came of counting an array, besides the counts."""
+        self._answers.clear()
         self._first = min(self._first, (least + 1) >> grid.SHIFT)
         self._num_observed += array.size
         if low <= _KEY_OF_MINUS_INFINITY or high >= _KEY_OF_INFINITY:
@@ -230,6 +234,18 @@ class Histogram:
         if index >= stop:
             return 0
         return int(self._of_magnitudes(index, stop).sum())
+
+    def answer(self, question: str, find: Callable[[Histogram], Answer]) -> Answer:
+        """Return what `find` says of this histogram; it is asked once, until more is observed.
+
+        Args:
+            question: what is asked; one string stands for one function.
+            find: answers, from the histogram alone.
+        """
+        if question not in self._answers:
+            self._answers[question] = find(self)
+        found: Answer = self._answers[question]
+        return found
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Histogram):

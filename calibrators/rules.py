@@ -71,6 +71,10 @@ def mse(histogram: Histogram) -> tuple[float, str]:
     Tried are eight thresholds an octave over the sixteen octaves below `observed_amax`, and twice
     33 more around the best of them, so the answer is within 0.1 % of the best one near it.
     """
+    return histogram.answer("mse", _mse)
+
+
+def _mse(histogram: Histogram) -> tuple[float, str]:
     moments = MagnitudeMoments(histogram)
     top = histogram.observed_amax
     exponents = -np.arange(_OCTAVES * _PER_OCTAVE + 1) / _PER_OCTAVE
@@ -110,6 +114,10 @@ def entropy(histogram: Histogram) -> tuple[float, str]:
     fault in keeping one bin of a tensor that lies far from zero. The threshold is never above
     `observed_amax`.
     """
+    return histogram.answer("entropy", _entropy)
+
+
+def _entropy(histogram: Histogram) -> tuple[float, str]:
     exponent = covering_exponent(histogram.observed_amax)
     if exponent < _SMALLEST_EXPONENT:
         return histogram.observed_amax, "too small to search in, so nothing is clipped"

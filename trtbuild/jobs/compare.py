@@ -21,7 +21,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import insert_qdq, portable_form
 from trtbuild.quantization.half import magnitudes, to_half
 from trtbuild.quantization.half_rounding import as_rounding_floats
-from trtbuild.result import PORTABLE, TENSORRT_FORM
+from trtbuild.result import FLOAT, PORTABLE, TENSORRT_FORM
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.effects import Effects, output_effects
 from trtbuild.search.evaluate import Evaluator, open_as_written
@@ -158,7 +158,8 @@ def compare_with_float(
 
     Args:
         artifact: the network, with its Q/DQ form if it has one.
-        engines: what can be opened here, by name (`trtbuild.result`).
+        engines: what can be opened here, by name (`trtbuild.result`); they are left open, and so is the
+            float network where it is among them.
         source: what is run.
         batch_size: images at a time, where the network leaves it open.
         task: makes the judge of the network's task; None measures none.
@@ -170,7 +171,10 @@ def compare_with_float(
         Name (`trtbuild.result`) -> figures against the float network; and the first few batches of what
         was run, for a closer look without another pass over the data.
     """
+    given = engines.get(FLOAT)
+    engines = {name: session for name, session in engines.items() if name != FLOAT}
     candidates = _candidates(artifact, engines, fp16=fp16)
+    reference = given or open_session(artifact.float_reference)
     inputs = input_specs(artifact.source)
     few: list[Batch] = []
 
@@ -180,7 +184,6 @@ def compare_with_float(
                 few.extend([batch] if fixed_batch(inputs) else batch.samples())
             yield batch
 
-    reference = open_session(artifact.float_reference)
     comparisons = compare_each(
         reference,
         candidates,
@@ -192,7 +195,8 @@ def compare_with_float(
         shared_only=artifact.cut is not None,
         progress=progress,
     )
-    for session in (reference, *(one for n, one in candidates.items() if n not in engines)):
+    ours = [one for name, one in candidates.items() if name not in engines]
+    for session in ours if given is not None else (reference, *ours):
         session.close()  # before others are timed, which take as much memory
     return comparisons, tuple(few[:_LATENCY_BATCHES])
 

@@ -48,7 +48,8 @@ from trtbuild.model import (
 )
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
-from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, AlsoBuilt, EngineResult
+from trtbuild.result import ALSO, ENGINE, FLOAT, FP16, PORTABLE, AlsoBuilt, EngineResult
+from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.runtime.recorded import manifest_name
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate, judge
@@ -249,9 +250,11 @@ def _measured(
             parsed = beside.submit(check_form, form, recipe.model, recipe.tensorrt.plugins)
         request = _request(artifact, build, output)
         engines, sessions = _opened(chosen, request, recipe, stack)
+        reference = open_session(artifact.float_reference)
+        stack.callback(reference.close)
         comparisons, few = compare_with_float(
             artifact,
-            sessions,
+            {**sessions, FLOAT: reference},
             build.plan.verification,
             recipe.batch_size,
             build.task_of(artifact),
@@ -263,12 +266,13 @@ def _measured(
             parsed.result()  # now, or the times would be those of a busy machine
         speed = Speed()
         if recipe.latency and sessions:
-            speed = _timed(chosen[0][0], sessions, request, recipe, few, stack)
+            speed = _timed(chosen[0][0], reference, sessions, request, recipe, few, stack)
     return _Measured(engines, comparisons, few, speed)
 
 
 def _timed(
     backend: Backend,
+    reference: Session,
     sessions: Mapping[str, Session],
     request: BuildRequest,
     recipe: EngineRecipe,
@@ -282,7 +286,7 @@ def _timed(
         own = replace(request, options=options_for(backend, recipe))
         in_fp16, why = open_fp16(backend, own, few[0].feeds, stack)
     timed = sessions if in_fp16 is None else {**sessions, FP16: in_fp16}
-    speed = take_times(request.artifact, timed, few, recipe.latency, request.progress)
+    speed = take_times(request.artifact, reference, timed, few, recipe.latency, request.progress)
     return replace(speed, without_fp16=why)
 
 

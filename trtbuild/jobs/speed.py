@@ -99,6 +99,7 @@ def open_fp16(
 
 def take_times(
     artifact: Artifact,
+    reference: Session,
     engines: Mapping[str, Session],
     few: Iterable[Batch],
     options: MeasureOptions,
@@ -112,23 +113,24 @@ def take_times(
 
     Args:
         artifact: the network.
+        reference: its float form, open as it is deployed; it is left open.
         engines: by name; that in FP16, where there is one, is compared with.
         few: what is run, one batch a turn.
         options: how long.
         progress: told of the milliseconds done.
     """
-    sessions: dict[str, Session] = {FLOAT: open_session(artifact.float_reference)}
-    if artifact.reference is not None:
-        sessions[PRUNED] = open_session(artifact.source)
-    ours = tuple(sessions.values())
+    sessions: dict[str, Session] = {FLOAT: reference}
+    pruned = None if artifact.reference is None else open_session(artifact.source)
+    if pruned is not None:
+        sessions[PRUNED] = pruned
     sessions |= engines
     again = {f"{name}{_AGAIN}": sessions[name] for name in (FLOAT, FP16) if name in sessions}
     batches = list(few)
     size = len(batches[0].names) if batches else None
     feeds = [batch.feeds for batch in batches]
     taken = measure({**sessions, **again}, feeds, options, batch_size=size, progress=progress)
-    for session in ours:
-        session.close()
+    if pruned is not None:
+        pruned.close()
     return Speed(
         {name: taken[name] for name in sessions},
         {name.removesuffix(_AGAIN): taken[name] for name in again},

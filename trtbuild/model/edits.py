@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from trtbuild.model.mapped_pages import LARGE
 from trtbuild.model.names import Names
+from trtbuild.model.stored_weights import in_file
 from trtbuild.model.traversal import all_graphs, all_nodes, bodies
 
 if TYPE_CHECKING:
@@ -35,8 +37,10 @@ def add_initializer(
         name: a name that no other tensor has.
         content: its dtype, shape and elements.
     """
-    tensor = content if isinstance(content, ir.TensorProtocol) else ir.tensor(content, name=name)
-    return ir.tape.Tape(graph).initializer(tensor, name)
+    # whether an array is a tensor, a protocol, would take longer to find out than all the rest
+    if isinstance(content, np.ndarray | np.generic):
+        content = ir.Tensor(content, name=name)
+    return ir.tape.Tape(graph).initializer(content, name)
 
 
 def set_constant(
@@ -55,12 +59,18 @@ def set_constant(
     dtype = next(dtype for dtype in given if dtype is not None)
     old = node.inputs[index] if index < len(node.inputs) else None
     name = Names(model).fresh(f"{node.name}_{index}_{suffix}")
-    value = add_initializer(model.graph, name, array.astype(dtype.numpy()))
+    value = add_initializer(model.graph, name, _like(old, array.astype(dtype.numpy())))
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     node.replace_input_with(index, value)
     if old is not None and old.is_initializer() and not old.uses() and not old.is_graph_output():
         del model.graph.initializers[old.name or ""]
+
+
+def _like(old: ir.Value | None, content: np.ndarray) -> np.ndarray | ir.TensorProtocol:
+    """The new content of a constant: in a file, too, where the old one is mapped from one."""
+    mapped = old is not None and isinstance(old.const_value, ir.ExternalTensor)
+    return in_file(content) if mapped and content.nbytes >= LARGE else content
 
 
 def take_over_output(output: ir.Value, new: ir.Value, *, aside: str) -> None:
@@ -166,7 +176,7 @@ class GraphWriter:
         """Return a tensor name that starts with `hint` and is not taken."""
         return self._names.fresh(hint)
 
-    def constant(self, hint: str, array: np.ndarray) -> ir.Value:
+    def constant(self, hint: str, array: np.ndarray | ir.TensorProtocol) -> ir.Value:
         """Add an initializer."""
         return add_initializer(self.graph, self._names.fresh(hint), array)
 

@@ -27,9 +27,15 @@ from trtbuild.model.functions import (
     with_functions_written_out,
 )
 from trtbuild.model.opset import raise_proto_opset
-from trtbuild.model.outside_weights import read_small_weights, watch_large_weights
+from trtbuild.model.outside_weights import (
+    MAPPED_LIMIT,
+    read_small_weights,
+    watch_large_weights,
+)
 from trtbuild.model.repair import repair, switch_to_evaluation
+from trtbuild.model.stored_weights import note_inside
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
+from trtbuild.model.weights_apart import read_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +67,9 @@ _MOST_ELEMENTS = 2**31 - 1
 
 # The key under which a weight names the file that holds it.
 _EXTERNAL_KEY = b"location"
+
+# Bytes that tell what kind of file it is.
+_BEGINNING = 1 << 16
 
 MIN_OPSET = 7
 MIN_QDQ_OPSET = 13
@@ -124,6 +133,7 @@ def _checked(path: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
     # the checker takes a file of weights that has two names for an attack
     named_twice = any(file.stat().st_nlink > 1 for file in _weight_files(proto, path))
     as_copy = linked or named_twice or repairs or aside or any(_untyped_outputs(proto))
+    as_copy = as_copy or path.stat().st_size > MAPPED_LIMIT  # the checker would read it whole
     _check_valid(_for_checker(proto) if as_copy else str(path), path)
     for sentence in repairs:
         _log.warning("'%s': %s.", path, sentence)
@@ -190,6 +200,7 @@ def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.M
     _put_back_unknown(model)
     ir.external_data.set_base_dir(model.graph, path.parent)
     watch_large_weights(model)
+    note_inside(model, path)
     model.meta[_REPAIRS] = repairs
     return model
 
@@ -204,27 +215,55 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ModelError(f"the model '{path}' {what}; give the path of an ONNX file.")
-    proto = onnx.ModelProto()
+    if path.stat().st_size > MAPPED_LIMIT:
+        return _parse_apart(path)
     try:
         content = path.read_bytes()
         other = other_than_onnx(content)
         if other is not None:
             raise ModelError(f"'{path}' is not an ONNX file, but {other[0]}; {other[1]}.")
-        proto.ParseFromString(content)
+        proto = onnx.ModelProto.FromString(content)
     except OSError as error:
         raise ModelError(f"cannot read the model '{path}': {error.strerror}.") from error
     except DecodeError as error:
-        raise ModelError(
-            f"'{path}' is not an ONNX file, or it is cut off or damaged ({len(content)} bytes); "
-            "export or copy it again."
-        ) from error
+        raise _damaged(path) from error
+    _check_holds(proto, path)
+    return proto
+
+
+def _parse_apart(path: Path) -> onnx.ModelProto:
+    """Parse a large file; its large weights stay there, and are mapped."""
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            other = other_than_onnx(content[:_BEGINNING])
+            if other is not None:
+                raise ModelError(f"'{path}' is not an ONNX file, but {other[0]}; {other[1]}.")
+            proto = onnx.ModelProto.FromString(read_apart(content, path.name))
+    except OSError as error:
+        raise ModelError(f"cannot read the model '{path}': {error.strerror}.") from error
+    except (DecodeError, ValueError) as error:
+        raise _damaged(path) from error
+    _check_holds(proto, path)
+    return proto
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(
+        f"'{path}' is not an ONNX file, or it is cut off or damaged ({path.stat().st_size} bytes); "
+        "export or copy it again."
+    )
+
+
+def _check_holds(proto: onnx.ModelProto, path: Path) -> None:
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(
             f"'{path}' is not an ONNX file, or it is cut off: it holds "
             f"{len(proto.graph.node)} nodes and {len(proto.opset_import)} opset imports in "
-            f"{len(content)} bytes."
+            f"{path.stat().st_size} bytes."
         )
-    return proto
 
 
 def _opset(proto: onnx.ModelProto) -> int:
@@ -245,18 +284,17 @@ def _check_opset(proto: onnx.ModelProto, path: Path) -> None:
 
 def weight_files(path: Path) -> tuple[Path, ...]:
     """Return the files beside the ONNX file `path` that hold its weights; none where it is no ONNX file."""
-    proto = onnx.ModelProto()
     try:
         with (
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            if content.find(_EXTERNAL_KEY) < 0:
+            if len(content) <= MAPPED_LIMIT and content.find(_EXTERNAL_KEY) < 0:
                 return ()
-            proto.ParseFromString(content[:])
+            proto = onnx.ModelProto.FromString(read_apart(content, path.name))
     except (OSError, ValueError, DecodeError):  # said where the network is read
         return ()
-    return _weight_files(proto, path)
+    return tuple(file for file in _weight_files(proto, path) if file != path)
 
 
 def _weight_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:

@@ -13,7 +13,9 @@ from trtbuild.files import atomic_path, staged_files, temporary_folder
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.outside_weights import MAPPED_LIMIT
+from trtbuild.model.stored_weights import belongs_inside
 from trtbuild.model.traversal import all_graphs
+from trtbuild.model.weights_apart import write_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,7 @@ __all__ = [
     "files_of",
     "model_bytes",
     "num_weight_bytes",
+    "num_weights",
     "staged_model",
     "temporary_file",
     "without_weights",
@@ -54,7 +57,11 @@ def write_model(model: ir.Model, path: Path) -> list[Path]:
 
 def files_of(model: ir.Model, path: Path, *, external_data: bool | None = None) -> tuple[Path, ...]:
     """Return the files that `staged_model` writes: `path`, and ``<path>.data`` for weights apart."""
-    mapped = sum(t.nbytes for t in _weights(model) if isinstance(t, ir.ExternalTensor))
+    mapped = sum(
+        one.nbytes
+        for one in _weights(model)
+        if isinstance(one, ir.ExternalTensor) and not belongs_inside(one)
+    )
     large = num_weight_bytes(model) > EXTERNAL_DATA_LIMIT or mapped > MAPPED_LIMIT
     return (path, _data_beside(path)) if external_data or large else (path,)
 
@@ -78,7 +85,7 @@ def staged_model(
     """
     if len(files_of(model, path, external_data=external_data)) == 1:
         with atomic_path(path) as temporary:
-            temporary.write_bytes(model_bytes(model))
+            _write_whole(model, temporary)
             yield temporary
         return
     if not path.parent.is_dir():
@@ -107,6 +114,23 @@ def temporary_file(model: ir.Model) -> Iterator[Path]:
         yield path
 
 
+def _write_whole(model: ir.Model, path: Path) -> None:
+    """Write `model` to one file; weights that are mapped go there one after the other."""
+    mapped = {
+        name: tensor
+        for name, value in model.graph.initializers.items()
+        if isinstance(tensor := value.const_value, ir.ExternalTensor)
+    }
+    held = [v for g in model.graph.subgraphs() for v in g.initializers.values()]
+    if not mapped or any(isinstance(v.const_value, ir.ExternalTensor) for v in held):
+        path.write_bytes(model_bytes(model))
+        return
+    content = ir.to_proto(model).SerializeToString(deterministic=True)
+    with path.open("wb") as file:
+        write_together(content, file, mapped)
+    give_back(mapped.values())
+
+
 def _write_with_data(model: ir.Model, path: Path) -> None:
     """Write the graph to `path`, and its weights, whatever their size, to ``<path>.data``."""
     tensors, data = _weights(model), _data_beside(path)
@@ -132,6 +156,11 @@ def _has_external_data(model: ir.Model) -> bool:
 def num_weight_bytes(model: ir.Model) -> int:
     """Bytes of all weights of the main graph."""
     return sum(tensor.nbytes for tensor in _weights(model))
+
+
+def num_weights(model: ir.Model) -> int:
+    """Return the number of elements of all weights of the main graph."""
+    return sum(tensor.size for tensor in _weights(model))
 
 
 def _weights(model: ir.Model) -> list[ir.TensorProtocol]:

@@ -11,12 +11,8 @@ from trtbuild.model.constants import array
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Plan, QuantParams, WeightPoint
-from trtbuild.quantization.weights import (
-    quantize_bias,
-    quantize_weight,
-    scales_that_hold,
-    weight_scales,
-)
+from trtbuild.quantization.rounded_weights import own_scales, rounded
+from trtbuild.quantization.weights import quantize_bias, scales_that_hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -91,18 +87,17 @@ def _quantize_weight(
 ) -> None:
     weight = node.inputs[point.index]
     assert weight is not None
-    name = weight.name or ""
-    content = array(weight)
-    assert content is not None
-    scales = own = weight_scales(content, point.axis, name)
+    scales = own = own_scales(weight, point.axis)
     if holds_bias:
+        content = array(weight)
+        assert content is not None
         bias = array(node.inputs[2])
         assert bias is not None
         scales = scales_that_hold(bias, _scale_behind(node, 0), own, _are_zero(content, point.axis))
     key = (weight, point.axis, b"" if scales is own else scales.tobytes())
     if key not in done:
-        integers = quantize_weight(content, scales, point.axis)
-        done[key] = _constant_behind_dq(writer, weight, integers, scales, point.axis)
+        steps = rounded(weight, scales, point.axis)
+        done[key] = _constant_behind_dq(writer, weight, steps, scales, point.axis)
     node.replace_input_with(point.index, done[key])
 
 
@@ -118,23 +113,24 @@ def _quantize_bias(writer: GraphWriter, node: ir.Node) -> None:
     content = array(bias)
     assert content is not None
     scales, integers = quantize_bias(content, _scale_behind(node, 0), _scale_behind(node, 1))
-    node.replace_input_with(2, _constant_behind_dq(writer, bias, integers, scales, axis=0))
+    steps = ir.Tensor(integers)
+    node.replace_input_with(2, _constant_behind_dq(writer, bias, steps, scales, axis=0))
 
 
 def _constant_behind_dq(
     writer: GraphWriter,
     source: ir.Value,
-    integers: np.ndarray,
+    steps: ir.TensorProtocol,
     scales: np.ndarray,
     axis: int | None,
 ) -> ir.Value:
-    """The output of a DequantizeLinear over `integers`, which stand for the constant `source`."""
-    name = source.name or ""
+    """The output of a DequantizeLinear over the integers `steps`, which stand for the constant `source`."""
+    name, dtype = source.name or "", steps.dtype.numpy()
     parameters = [
         writer.constant(f"{name}_scale", _scale_array(scales, source)),
-        writer.constant(f"{name}_zero_point", np.zeros(scales.shape, integers.dtype)),
+        writer.constant(f"{name}_zero_point", np.zeros(scales.shape, dtype)),
     ]
-    stored = writer.constant(f"{name}_{integers.dtype.name}", integers)
+    stored = writer.constant(f"{name}_{dtype.name}", steps)
     dequantize = writer.dequantize(stored, parameters, f"{name}_dequantized", source, axis)
     writer.graph.insert_before(writer.graph[0], dequantize)
     return dequantize.outputs[0]

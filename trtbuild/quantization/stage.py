@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from trtbuild.artifact import Artifact, Record
 from trtbuild.errors import InputError
-from trtbuild.model.constants import array
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import (
     ANYWHERE,
@@ -31,7 +30,7 @@ from trtbuild.quantization.onnxruntime_placement import (
 from trtbuild.quantization.output_channels import channel_outputs, with_steps, without_rounding
 from trtbuild.quantization.placement import place
 from trtbuild.quantization.ranges import plan_with_ranges
-from trtbuild.quantization.weights import check_finite
+from trtbuild.quantization.rounded_weights import own_scales
 from trtbuild.target import TARGETS, installed_target
 
 if TYPE_CHECKING:
@@ -100,13 +99,10 @@ def _parts(model: ir.Model, placement: Placement) -> set[str]:
 
 def _check_weights(model: ir.Model, placements: Sequence[Placement]) -> None:
     nodes = nodes_by_name(model.graph)
-    points = {(point.node, point.index): None for one in placements for point in one.weights}
-    for node, index in points:
-        weight = nodes[node].inputs[index]
-        content = array(weight)
+    for point in {point: None for one in placements for point in one.weights}:
+        weight = nodes[point.node].inputs[point.index]
         assert weight is not None
-        assert content is not None
-        check_finite(content, weight.name or "")
+        own_scales(weight, point.axis)
 
 
 def insert_qdq(artifact: Artifact, request: PlacementRequest | None = None) -> Artifact:

@@ -58,6 +58,9 @@ _NO_CUDA = (
 # Bytes from which on weights go through a file, see `_readable`.
 _LARGE = 1 << 24
 
+# What a weight takes in a session that computes in float, whatever it is stored as.
+_FLOAT_BYTES = 4
+
 # "[ONNXRuntimeError] : 1 : FAIL : Fatal error: " in front of what happened
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Fatal error: )?")
 
@@ -202,8 +205,12 @@ def open_session(
     import onnxruntime as ort
 
     provider, options = _PROVIDERS[device], _options(execution, threads)
-    if execution is not Execution.FAST and not isinstance(model, bytes):
-        _keep_mapped(options, model)
+    left_out: list[str] = []
+    if execution is not Execution.FAST and not isinstance(model, bytes) and _is_mapped(model):
+        # Else each session holds copies of its own: packed for the kernels, and of weights dequantized or
+        # transposed ahead of the first run. What is timed does all that, as where it is deployed.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        left_out, model = ["ConstantFolding"], _with_float_weights(model)
     options.enable_cpu_mem_arena = arena
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
@@ -211,58 +218,64 @@ def open_session(
         _write_optimized(options, optimized)
     if provider[0] not in ort.get_available_providers():
         raise MissingError(_NO_CUDA)
-    with _readable(model) as source:
-        try:
-            session = ort.InferenceSession(source, options, providers=[provider])
-        except Exception as error:
-            reason = _reason(error)
-            raise ExecutionError(
-                f"ONNX Runtime cannot load the network: {reason}.", reason
-            ) from error
+    source = _readable(model, options)
+    try:
+        session = ort.InferenceSession(
+            source, options, providers=[provider], disabled_optimizers=left_out
+        )
+    except Exception as error:
+        reason = _reason(error)
+        raise ExecutionError(f"ONNX Runtime cannot load the network: {reason}.", reason) from error
     # what cannot be loaded (a CUDA library of another version) is left out without an error
     if provider[0] not in session.get_providers():
         raise MissingError(_NO_CUDA)
     return OnnxRuntimeSession(session, device)
 
 
-def _keep_mapped(options: ort.SessionOptions, model: ir.Model | Path) -> None:
-    """Let the weights of a very large network be read where they lie, in the file that is mapped.
+def _is_mapped(model: ir.Model | Path) -> bool:
+    """Whether the weights are so many that they are read where they lie, in files that are mapped.
 
-    Else each session holds a copy of its own, packed for the kernels. What is timed is packed as ever.
     Graphs refer to themselves: those thrown away hold their weights until Python looks for them.
     """
-    from trtbuild.model import num_weight_bytes
     from trtbuild.model.outside_weights import MAPPED_LIMIT
-    from trtbuild.model.writing import bytes_on_disk
+    from trtbuild.model.writing import bytes_on_disk, num_weights
 
     if isinstance(model, Path):  # as its model is, so that other processes count the same
-        if bytes_on_disk(model) <= MAPPED_LIMIT:
-            return
+        if bytes_on_disk(model) * _FLOAT_BYTES <= MAPPED_LIMIT:
+            return False
         import onnx_ir as ir
 
         model = ir.load(model)
-    if num_weight_bytes(model) > MAPPED_LIMIT:
+    large = num_weights(model) * _FLOAT_BYTES > MAPPED_LIMIT
+    if large:
         gc.collect()
-        options.add_session_config_entry("session.disable_prepacking", "1")
+    return large
 
 
-@contextmanager
-def _readable(model: ir.Model | Path | bytes) -> Iterator[str | bytes]:
+def _with_float_weights(model: ir.Model | Path) -> ir.Model | Path:
+    from trtbuild.model.dequantized_weights import with_float_weights
+
+    return model if isinstance(model, Path) else with_float_weights(model)
+
+
+def _readable(model: ir.Model | Path | bytes, options: ort.SessionOptions) -> str | bytes:
     """What ONNX Runtime opens: a path, or the bytes of a network.
 
-    The weights of a large network go through a file, which ONNX Runtime maps: a protobuf ends at 2 GiB,
-    and is another copy in memory.
+    The weights of a large network lie in files, which ONNX Runtime maps: a protobuf ends at 2 GiB, and is
+    another copy in memory.
     """
     if isinstance(model, bytes | Path):
-        yield model if isinstance(model, bytes) else str(model)
-        return
-    from trtbuild.model import model_bytes, num_weight_bytes, temporary_file
+        return model if isinstance(model, bytes) else str(model)
+    from trtbuild.model import model_bytes, num_weight_bytes
+    from trtbuild.model.stored_weights import bytes_beside_weights
 
     if num_weight_bytes(model) < _LARGE:
-        yield model_bytes(model)
-    else:
-        with temporary_file(model) as path:
-            yield str(path)
+        return model_bytes(model)
+    content, folder = bytes_beside_weights(model)
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(folder)
+    )
+    return content
 
 
 def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:

@@ -1,0 +1,133 @@
+"""Large networks: weights stay in files, are written once, and are the same to the bit."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import helper, numpy_helper
+
+from trtbuild.errors import ModelError
+from trtbuild.model import model_bytes, read_model, weight_files, write_model
+from trtbuild.model.dequantized_weights import with_float_weights
+from trtbuild.model.stored_weights import bytes_beside_weights, in_file
+from trtbuild.runtime.onnxruntime import Execution, open_session
+
+WIDTH = 300
+
+
+def two_layers(folder: Path) -> Path:
+    """A network of two matrices of 360 kB and a bias of 1 kB, weights inside, with fields of all kinds."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((WIDTH, WIDTH), np.float32) / 16 for name in ("w", "v")}
+    weights["b"] = rng.standard_normal(WIDTH, np.float32)
+    held = [numpy_helper.from_array(content, name) for name, content in weights.items()]
+    held[1].doc_string = "the second"
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["h"], name="first"),
+        helper.make_node("MatMul", ["h", "v"], ["y"], name="second"),
+    ]
+    shape = ["N", WIDTH]
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)],
+        held,
+    )
+    path = folder / "two.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def every_file_is_large(monkeypatch) -> None:
+    for module in ("reading", "outside_weights"):
+        monkeypatch.setattr(f"trtbuild.model.{module}.MAPPED_LIMIT", 0)
+
+
+def test_weights_stay_in_the_file_that_is_read(tmp_path, every_file_is_large) -> None:
+    model = read_model(two_layers(tmp_path))
+    found = {name: value.const_value for name, value in model.graph.initializers.items()}
+    assert [name for name, t in found.items() if isinstance(t, ir.ExternalTensor)] == ["w", "v"]
+    assert weight_files(tmp_path / "two.onnx") == ()
+
+
+def test_a_file_is_the_same_to_the_byte_as_from_memory(tmp_path, every_file_is_large) -> None:
+    path, copy = two_layers(tmp_path), tmp_path / "copy.onnx"
+    whole = model_bytes(ir.from_proto(onnx.load(path)))
+    assert write_model(read_model(path), copy) == [copy]
+    assert copy.read_bytes() == whole
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, every_file_is_large, share) -> None:
+    path = two_layers(tmp_path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ModelError, match="cut off or damaged"):
+        read_model(path)
+
+
+def test_two_networks_of_one_weight_name_one_file(tmp_path) -> None:
+    model = read_model(two_layers(tmp_path))
+    named = [onnx.load_from_string(bytes_beside_weights(m)[0]) for m in (model, model.clone())]
+    places = [
+        [entry.value for tensor in proto.graph.initializer for entry in tensor.external_data]
+        for proto in named
+    ]
+    assert places[0] == places[1]
+    assert [len(t.external_data) > 0 for t in named[0].graph.initializer] == [True, True, False]
+
+
+def test_what_is_named_runs_as_what_is_held(tmp_path, monkeypatch) -> None:
+    model = read_model(two_layers(tmp_path))
+    feeds = {"x": np.random.default_rng(1).standard_normal((3, WIDTH), np.float32)}
+    expected = open_session(model).run(feeds)["y"]
+    monkeypatch.setattr("trtbuild.runtime.onnxruntime._LARGE", 0)
+    np.testing.assert_array_equal(open_session(model).run(feeds)["y"], expected)
+
+
+def test_the_file_of_a_weight_goes_with_it() -> None:
+    tensor = in_file(np.arange(8, dtype=np.float32))
+    path = Path(tensor.path)
+    np.testing.assert_array_equal(tensor.numpy(), np.arange(8))
+    del tensor
+    gc.collect()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("dtype", "axis"), [(np.int8, 0), (np.int8, 1), (np.uint8, None)])
+def test_weights_are_dequantized_as_the_operator_does(dtype, axis, monkeypatch) -> None:
+    monkeypatch.setattr("trtbuild.model.dequantized_weights.LARGE", 0)
+    rng = np.random.default_rng(2)
+    steps = rng.integers(0, 127, (WIDTH, 4)).astype(dtype)
+    count = 1 if axis is None else steps.shape[axis]
+    scale = (
+        np.abs(rng.standard_normal(count)).astype(np.float32).reshape(() if axis is None else -1)
+    )
+    zero = rng.integers(0, 127, scale.shape).astype(dtype)
+    attributes = {} if axis is None else {"axis": axis}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], **attributes),
+        helper.make_node("Add", ["x", "w"], ["y"]),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "dq",
+        [info("x", onnx.TensorProto.FLOAT, steps.shape)],
+        [info("y", onnx.TensorProto.FLOAT, steps.shape)],
+        [numpy_helper.from_array(a, n) for n, a in (("q", steps), ("s", scale), ("z", zero))],
+    )
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    feeds = {"x": np.zeros(steps.shape, np.float32)}
+    as_written = open_session(model, Execution.REFERENCE).run(feeds)["y"]
+    changed = with_float_weights(model)
+    assert [node.op_type for node in changed.graph] == ["Add"]
+    assert [node.op_type for node in model.graph] == ["DequantizeLinear", "Add"]
+    np.testing.assert_array_equal(open_session(changed).run(feeds)["y"], as_written)

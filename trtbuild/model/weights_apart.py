@@ -1,0 +1,205 @@
+"""An ONNX file is taken apart at its weights, and put together again, without all of them in memory.
+
+Protocol Buffers' own reader and writer hold a network of a gigabyte two or three times. Weights are fields
+of plain bytes, so they can stay in the file while the rest is read, and go from file to file when it is
+written. The encoding: https://protobuf.dev/programming-guides/encoding/; the numbers of fields: onnx.proto.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import onnx
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import BinaryIO
+
+__all__ = ["Weight", "read_apart", "write_together"]
+
+_STAYS = 1 << 16
+"""Bytes. A weight that is no larger is read with the rest."""
+
+_GRAPH_OF_MODEL = 7
+_INITIALIZER_OF_GRAPH = 5
+_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class Weight(Protocol):
+    """The bytes of a weight, and how many they are."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes there are."""
+        ...
+
+    def tobytes(self) -> bytes:
+        """Return them."""
+        ...
+
+
+class _Field(NamedTuple):
+    """A field of a message: its number, its wire type, where it begins, and where its content is."""
+
+    number: int
+    wire: int
+    begin: int
+    start: int
+    stop: int
+
+
+def read_apart(content: mmap.mmap, location: str) -> bytes:
+    """Return a network as it would be if its large weights were kept in another file.
+
+    Args:
+        content: of an ONNX file.
+        location: what the network calls the file; a weight says where in it its bytes are.
+
+    Raises:
+        ValueError: it is no protobuf.
+    """
+
+    def tensor(start: int, stop: int) -> bytes:
+        raw = [one for one in _fields(content, start, stop) if one.number == _RAW_DATA]
+        if len(raw) != 1 or raw[0].wire != _BYTES or raw[0].stop - raw[0].start <= _STAYS:
+            return content[start:stop]
+        place = raw[0]
+        rest = onnx.TensorProto.FromString(
+            content[start : place.begin] + content[place.stop : stop]
+        )
+        entries = {"location": location, "offset": place.start, "length": place.stop - place.start}
+        for key, value in entries.items():
+            rest.external_data.add(key=key, value=str(value))
+        rest.data_location = onnx.TensorProto.EXTERNAL
+        changed: bytes = rest.SerializeToString()
+        return changed
+
+    def graph(start: int, stop: int) -> bytes:
+        return b"".join(_changed(content, start, stop, _INITIALIZER_OF_GRAPH, tensor))
+
+    return b"".join(_changed(content, 0, len(content), _GRAPH_OF_MODEL, graph))
+
+
+def _changed(
+    content: mmap.mmap, start: int, stop: int, number: int, change: Callable[[int, int], bytes]
+) -> Iterator[bytes]:
+    """A message in pieces, in which the messages of one field are changed."""
+    for field in _fields(content, start, stop):
+        if field.number == number and field.wire == _BYTES:
+            inner = change(field.start, field.stop)
+            yield _head(number, len(inner)) + inner
+        else:
+            yield content[field.begin : field.stop]
+
+
+def _fields(content: bytes | mmap.mmap, start: int, stop: int) -> Iterator[_Field]:
+    while start < stop:
+        begin = start
+        key, start = _read_varint(content, start, stop)
+        number, wire = key >> 3, key & 7
+        if wire == _BYTES:
+            length, start = _read_varint(content, start, stop)
+        elif wire == _VARINT:
+            length = _read_varint(content, start, stop)[1] - start
+        elif wire in (_FIXED64, _FIXED32):
+            length = 8 if wire == _FIXED64 else 4
+        else:
+            raise ValueError(f"a field of wire type {wire}")
+        if start + length > stop:
+            raise ValueError("a field ends beyond its message")
+        yield _Field(number, wire, begin, start, start + length)
+        start += length
+
+
+def _read_varint(content: bytes | mmap.mmap, start: int, stop: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    found = shift = 0
+    while start < stop and shift < 64:
+        byte = content[start]
+        start += 1
+        found |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return found, start
+        shift += 7
+    raise ValueError("a number has no end")
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*found, number))
+
+
+def write_together(content: bytes, file: BinaryIO, weights: Mapping[str, Weight]) -> None:
+    """Write a network whose large weights are named only, with these in their places.
+
+    The file is the same to the byte as if the whole had been written from memory.
+
+    Args:
+        content: of the network, its fields in the order of their numbers.
+        file: where it goes.
+        weights: name -> each initializer of its graph that it only names.
+    """
+    for field in _fields(content, 0, len(content)):
+        if field.number != _GRAPH_OF_MODEL:
+            file.write(content[field.begin : field.stop])
+            continue
+        inner = [
+            _Part.of(content, one, weights) for one in _fields(content, field.start, field.stop)
+        ]
+        file.write(_head(field.number, sum(one.length for one in inner)))
+        for part in inner:
+            part.write(file)
+
+
+class _Part(NamedTuple):
+    """A field of a graph: what stands in front of the bytes of a weight, these, and what stands behind."""
+
+    before: bytes
+    weight: Weight | None = None
+    behind: bytes = b""
+
+    @classmethod
+    def of(cls, content: bytes, field: _Field, weights: Mapping[str, Weight]) -> _Part:
+        whole = content[field.begin : field.stop]
+        if field.number != _INITIALIZER_OF_GRAPH:
+            return cls(whole)
+        tensor = onnx.TensorProto.FromString(content[field.start : field.stop])
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            return cls(whole)
+        weight = weights[tensor.name]
+        kept = [
+            one
+            for one in _fields(content, field.start, field.stop)
+            if one.number not in (_EXTERNAL_DATA, _DATA_LOCATION)
+        ]
+        front, behind = (
+            b"".join(content[one.begin : one.stop] for one in kept if is_in_front(one.number))
+            for is_in_front in (_RAW_DATA.__gt__, _RAW_DATA.__lt__)
+        )
+        front += _head(_RAW_DATA, weight.nbytes)
+        size = len(front) + weight.nbytes + len(behind)
+        return cls(_head(field.number, size) + front, weight, behind)
+
+    @property
+    def length(self) -> int:
+        """In bytes."""
+        own = 0 if self.weight is None else self.weight.nbytes
+        return len(self.before) + own + len(self.behind)
+
+    def write(self, file: BinaryIO) -> None:
+        """Write it."""
+        file.write(self.before)
+        if self.weight is not None:
+            file.write(self.weight.tobytes())
+        file.write(self.behind)
+
+
+def _head(number: int, length: int) -> bytes:
+    """What stands in front of a field of bytes."""
+    return _varint(number << 3 | _BYTES) + _varint(length)
