@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from trtbuild.errors import first_line
+from trtbuild.model.file_kinds import LFS_POINTER, is_lfs_pointer
 
 __all__ = ["decode_image", "has_more_images", "image_pixels", "images_as_rows"]
 
@@ -43,7 +44,8 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
     except MemoryError as error:
         raise ValueError("it does not fit into memory") from error
     except UnidentifiedImageError as error:
-        raise ValueError("it is not an image of a known format") from error
+        other = LFS_POINTER if is_lfs_pointer(content) else "not an image of a known format"
+        raise ValueError(f"it is {other}") from error
     except Exception as error:  # a decoder may raise anything at all for damaged bytes
         raise ValueError(first_line(error)) from error
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtbuild.errors import OptionError, OutputError
+from trtbuild.errors import InputError, OptionError, OutputError
+from trtbuild.model.file_kinds import LFS_POINTER, is_lfs_pointer
 from trtbuild.options.data import FOLDERS
 from trtbuild.options.values import names_function, script_of
 from trtbuild.plugins import reader_of
@@ -28,6 +30,8 @@ _DATA = frozenset(
     {".bmp", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 _NETWORK = ".onnx"
+# Bytes that tell what a file is.
+_HEAD = 64
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,14 @@ def check_paths(
         folder: one that will be made if it is absent, with all above it.
 
     Raises:
+        InputError: a file that is read was not fetched, and a Git LFS pointer stands for it.
         OptionError: an output is an input, or two outputs are one file.
         OutputError: an output cannot be written.
     """
     besides = besides or Besides()
     reads = (*reads, *(("the settings", path) for path in besides.read))
+    for what, place in reads:
+        _check_was_fetched(what, place)
     seen: dict[str, Path] = {}
     for path in (*filter(None, writes), *besides.written):
         real = os.path.realpath(path)
@@ -100,6 +107,16 @@ def check_paths(
         seen[real] = path
         _check_no_input(path, reads)
         _check_writable(path, folder)
+
+
+def _check_was_fetched(what: str, place: Path) -> None:
+    head = b""
+    with contextlib.suppress(OSError):  # said where it is read
+        if place.is_file():
+            with place.open("rb") as file:
+                head = file.read(_HEAD)
+    if is_lfs_pointer(head):
+        raise InputError(f"'{place}' is not {what}, but {LFS_POINTER}.")
 
 
 def _check_no_input(path: Path, reads: Inputs) -> None:

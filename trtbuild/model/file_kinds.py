@@ -9,15 +9,26 @@ from trtbuild.errors import InputError, decoding
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_is_plan", "other_than_onnx"]
+__all__ = ["LFS_POINTER", "check_is_plan", "is_lfs_pointer", "other_than_onnx"]
 
+_LFS_KIND = "a Git LFS pointer, which stands for a file that was not fetched"
+_LFS_REMEDY = "run `git lfs pull`"
+LFS_POINTER = f"{_LFS_KIND}; {_LFS_REMEDY}"
+"""What such a file is, and what to do."""
+
+_LFS = b"version https://git-lfs"
 _PLAN = "a TensorRT engine"
 _ONNX = "give the ONNX file that it was built from"
 _TORCH = "give an ONNX file, or a module as package.module:factory with --weights"
 
 # First bytes (from an offset), what they begin, and what to do where an ONNX file is expected.
 _KINDS = (
-    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
+    (
+        0,
+        _LFS,
+        "a Git LFS pointer, which stands for a file that was not fetched",
+        "run `git lfs pull`",
+    ),
     (0, b"ftrt", _PLAN, _ONNX),
     (0, b"ptrt", _PLAN, _ONNX),
     (
@@ -41,6 +52,11 @@ _KINDS = (
 _HEAD = 1 << 16
 # The tag of the field `ir_version`, which ONNX files begin with.
 _IR_VERSION = 8
+
+
+def is_lfs_pointer(content: bytes) -> bool:
+    """Whether a file that begins so stands in a Git repository for one that was not fetched."""
+    return content.startswith(_LFS)
 
 
 def other_than_onnx(content: bytes) -> tuple[str, str] | None:

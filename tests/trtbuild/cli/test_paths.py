@@ -190,3 +190,18 @@ def test_plots_appear_all_or_none(bench, monkeypatch):
     done = bench.run(*drawing)
     assert "No space left" in done.sentence
     assert {path.name: path.read_bytes() for path in plots.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("m.onnx", ENGINE),
+        ("d.npz", ENGINE),
+        ("labels.csv", (*ENGINE, "--labels", "labels.csv")),
+        ("c.json", ("quantize", "m.onnx", "--calibration", "c.json", "-o", "q.onnx")),
+    ],
+)
+def test_a_file_that_git_did_not_fetch_is_named_so(name, arguments, bench):
+    (bench.folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\n")
+    assert f"'{name}' is not the " in (said := bench.run(*arguments).sentence)
+    assert "a Git LFS pointer" in said
