@@ -15,6 +15,7 @@ from onnx import version_converter
 from onnx.shape_inference import InferenceError
 
 from trtbuild.errors import ModelError, first_line
+from trtbuild.model.outside_weights import read_weight
 from trtbuild.model.traversal import proto_nodes
 from trtbuild.model.writing import without_weights
 
@@ -149,7 +150,7 @@ def _take_weights_out(proto: onnx.ModelProto, path: Path) -> list[onnx.TensorPro
     small = [tensor for tensor in graph.initializer if _num_elements(tensor) <= _LARGEST_OPERAND]
     for tensor in small:
         if onnx.external_data_helper.uses_external_data(tensor):
-            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+            read_weight(tensor, path)
     del graph.initializer[:]
     graph.initializer.extend(small)
     graph.input.extend(

@@ -17,7 +17,7 @@ from trtbuild.errors import ModelError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["MAPPED_LIMIT", "read_small_weights", "watch_large_weights"]
+__all__ = ["MAPPED_LIMIT", "read_small_weights", "read_weight", "watch_large_weights"]
 
 MAPPED_LIMIT = 256_000_000
 """Bytes of weights in another file that are read into memory; more stay in their file."""
@@ -39,20 +39,32 @@ def read_small_weights(proto: onnx.ModelProto, path: Path) -> None:
         for tensor in onnx.external_data_helper._get_all_tensors(proto)
         if onnx.external_data_helper.uses_external_data(tensor)
     ]
-    places = [onnx.external_data_helper.ExternalDataInfo(tensor) for tensor in outside]
-    sizes = [_num_bytes(tensor) for tensor in outside]
-    if sum(sizes) > MAPPED_LIMIT:
-        return
-    for tensor, place, size in zip(outside, places, sizes):
-        file = path.parent / place.location
-        with file.open("rb") as stream:
-            stream.seek(int(place.offset or 0))
-            content = stream.read(size)
-        if len(content) != size:
-            raise _cut_off(str(file), tensor.name)
-        del tensor.external_data[:]
-        tensor.data_location = onnx.TensorProto.DEFAULT
-        tensor.raw_data = content
+    if sum(map(_num_bytes, outside)) <= MAPPED_LIMIT:
+        for tensor in outside:
+            read_weight(tensor, path)
+
+
+def read_weight(tensor: onnx.TensorProto, path: Path) -> None:
+    """Put the content of a weight, which lies in another file, into the tensor.
+
+    Args:
+        tensor: of the network.
+        path: of the network's file.
+
+    Raises:
+        ModelError: the file has become shorter since it was looked at.
+        OSError: it cannot be read.
+    """
+    place = onnx.external_data_helper.ExternalDataInfo(tensor)
+    file, size = path.parent / place.location, _num_bytes(tensor)
+    with file.open("rb") as stream:
+        stream.seek(int(place.offset or 0))
+        content = stream.read(size)
+    if len(content) != size:
+        raise _cut_off(str(file), tensor.name)
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    tensor.raw_data = content
 
 
 def _num_bytes(tensor: onnx.TensorProto) -> int:
@@ -95,7 +107,7 @@ class _OutsideWeight(ir.ExternalTensor):
         return super().tobytes()
 
     def _check_path_containment(self) -> None:
-        """Nothing: `trtbuild.model.reading` has checked it, and a file may well have a second name."""
+        """Nothing: `trtbuild.model.reading` has checked the names, and a file may have a second one."""
 
     def _check_whole(self) -> None:
         # of what was mapped, also where another file has taken its name since

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 WEIGHT = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
 
 
-def network(folder: Path) -> Path:
-    text = '<ir_version: 8, opset_import: ["": 17]> g (float[n,64] x) => (float[n,64] y) {y = MatMul(x, w)}'
-    proto = onnx.parser.parse_model(text)
+def network(folder: Path, opset: int = 17) -> Path:
+    graph = "g (float[n,64] x) => (float[n,64] y) {y = MatMul(x, w)}"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": {opset}]> {graph}')
     proto.graph.initializer.append(onnx.numpy_helper.from_array(WEIGHT, "w"))
     path = folder / "n.onnx"
     onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
@@ -50,12 +50,13 @@ def test_a_large_file_that_is_cut_short_is_a_sentence(
             use()
 
 
-@pytest.mark.parametrize("limit", [1, 10**9])
+@pytest.mark.parametrize(("limit", "opset"), [(1, 17), (10**9, 17), (10**9, 11)])
 def test_a_file_of_weights_may_have_two_names(
-    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    limit: int, opset: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", limit)
-    path = network(tmp_path)
+    monkeypatch.setattr("trtbuild.model.opset._LARGEST_OPERAND", 10**9)  # all are read on the way
+    path = network(tmp_path, opset)
     (tmp_path / "second name").hardlink_to(tmp_path / "w.bin")
     (written,) = write_model(read_model(path), tmp_path / "out.onnx")
     found = onnx.load(written).graph.initializer[0]
