@@ -43,6 +43,9 @@ _TASK = {"task": "kind", **{name: name for name in ("box_layout", "min_score", "
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+# How the names of baselines and engines end; another dot in a name (`v1.2`) is part of it.
+_FILES = (".json", ".onnx", ".plan", ".engine", ".trt")
+
 # The flags of the command line that are something else here than an argument of the same name.
 _FLAGS = {"--save-baseline": "--trtbuild-save-baselines"}
 _ARGUMENTS = (
@@ -146,7 +149,8 @@ class AccuracyAssertion:
         )
         if found.ruling.exit_code(is_strict=strict):
             failures = [str(failure) for failure in found.verdict.failures]
-            raise AssertionError(_in_python("; ".join([*failures, str(found.ruling)])))
+            told = [text for text in failures if text not in found.ruling.why]
+            raise AssertionError(_in_python("; ".join([str(found.ruling), *told])))
         return found
 
 
@@ -262,8 +266,11 @@ def _data(
 
 
 def _baseline_file(against: Path, engine: Path) -> Path:
-    """The file meant by `against`: in a folder, that of this engine and this device."""
-    if against.suffix:
+    """The file meant by `against`: in a folder, that of this engine and this device.
+
+    What is not there is a folder unless its name ends as those of baselines and engines do.
+    """
+    if against.is_file() or (not against.is_dir() and against.suffix in _FILES):
         return against
     from trtbuild.latency.conditions import this_device
 
