@@ -125,10 +125,11 @@ def test_the_steps_lead_to_a_verdict(folder: Path, capsys) -> None:
 
 
 def test_the_step_after_verify(folder: Path, capsys) -> None:
-    del folder
+    (folder / "mine.py").write_text("def right(outputs, labels, names):\n    return 1.0\n")
     command = ["verify", "float.onnx", "int8.onnx", "--data", "my images.npz", "--task", "classify"]
+    command += ["--metric", "mine.py:right"]
     step = said(capsys, command)["next_step"]["command"]
-    assert step.endswith("--min-agreement 95")
+    assert step.endswith("--metric mine.py:right --min-agreement 95")
     failed = said(capsys, [*command, "--min-sqnr", "200"], 1)["next_step"]["command"]
     assert failed.endswith("--layers")
     assert said(capsys, failed, 1)["layers"]["layers"]

@@ -385,6 +385,8 @@ def written(field: OptionField, value: Any, folder: Path | None = None) -> Any:
         return None
     if field.kind is Kind.SEVERAL:
         return [_text(field, item, folder) for item in value]
+    if field.kind is Kind.NAMED and field.option.plugin is not None:
+        return list(value)  # each is named by where it is found
     if field.kind is Kind.NAMED:
         return {name: _text(field, item, folder) for name, item in value.items()}
     return _text(field, value, folder)
