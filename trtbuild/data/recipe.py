@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from trtbuild.options.data import Data, DataRecipe
     from trtbuild.options.preprocess import Preprocess
 
-__all__ = ["DataPlan", "calibration_source", "open_data", "open_named", "open_source"]
+__all__ = [
+    "DataPlan",
+    "calibration_source",
+    "check_is_named",
+    "open_data",
+    "open_named",
+    "open_source",
+]
 
 
 @dataclass(frozen=True)
@@ -58,22 +65,17 @@ def open_data(
     Raises:
         DataError: no data was named, it does not fit, or there is too little.
     """
+    check_is_named(recipe, calibrates=calibrates)
     source = _all_data(recipe, inputs)
     if recipe.verify_data is not None:
         kept = _labelled(open_named(recipe.verify_data, recipe, inputs), recipe)
-        if not calibrates:
+        if source is None or not calibrates:
             return DataPlan(None, kept)
-        if source is None:
-            raise DataError("calibration needs data: give --data, or --calibration FILE.")
         chosen = without(source, kept)
         return DataPlan(
             choose_samples(chosen, num_images=recipe.num_images, seed=recipe.seed), kept
         )
-    if source is None:
-        raise DataError(
-            "no data was given: calibration and verification need some. Give --data, or ask for "
-            "--random-data, which says nothing about accuracy."
-        )
+    assert source is not None  # or it would not be named
     source = _labelled(source, recipe)
     if not calibrates:
         return DataPlan(None, source)
@@ -87,6 +89,27 @@ def open_data(
         share=held_out,
     )
     return DataPlan(parts.calibration, parts.verification)
+
+
+def check_is_named(recipe: DataRecipe, *, calibrates: bool = True) -> None:
+    """Do nothing where data are named for everything that a build needs some for.
+
+    Args:
+        recipe: what the user named.
+        calibrates: False when ranges come from a file.
+
+    Raises:
+        DataError: they are not.
+    """
+    if recipe.random_data or recipe.data is not None:
+        return
+    if recipe.verify_data is None:
+        raise DataError(
+            "no data was given: calibration and verification need some. Give --data, or ask for "
+            "--random-data, which says nothing about accuracy."
+        )
+    if calibrates:
+        raise DataError("calibration needs data: give --data, or --calibration FILE.")
 
 
 def _check_first_fits(source: Source) -> None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from trtbuild.data.recipe import check_is_named
 from trtbuild.errors import InputError, in_one_tree
 from trtbuild.jobs.build_checks import (
     build_inputs,
@@ -65,7 +66,7 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
         besides: files besides, such as a report.
 
     Raises:
-        InputError: an input is not there or cannot be read.
+        InputError: an input is not there or cannot be read, or no data are named.
         OutputError: a file or folder cannot be written.
         ModelError: the network cannot be read, or nothing of it would run in INT8.
         OptionError: see `trtbuild.jobs.build_checks.check_build`; or a pattern or name fits nothing.
@@ -80,6 +81,10 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
     check_build(recipe, besides)
     backends = [one.name for one, _ in chosen]
     prequantized = None if recipe.export is not None else _check_network(recipe, backends)
+    calibrates = recipe.int8 and recipe.calibration is None
+    check_is_named(
+        recipe.data, calibrates=calibrates if prequantized is None else prequantized.calibrates
+    )
     read = [*(path for _, path in reads), *(besides.read if besides else ())]
     outputs = build_outputs(recipe, [one.suffix for one, _ in chosen])
     writes = [

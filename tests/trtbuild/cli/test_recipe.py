@@ -276,6 +276,19 @@ def test_a_dry_run_reads_the_network(
     assert "net.onnx" in trtbuild(capsys, "engine", model, *options).sentence
 
 
+@pytest.mark.parametrize(
+    ("given", "told"), [((), "no data was given"), (("--verify-data", "{data}"), "give --data")]
+)
+def test_a_dry_run_refuses_what_has_no_data(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str], given: Any, told: str
+) -> None:
+    model, data, out = files
+    named = [text.format(data=data) for text in given]
+    assert (
+        told in trtbuild(capsys, "engine", model, "--int8", *named, "-o", out, "--dry-run").sentence
+    )
+
+
 def test_a_dry_run_lists_every_file_that_is_read_once(
     files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
