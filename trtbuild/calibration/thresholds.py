@@ -60,11 +60,11 @@ def read_thresholds(path: Path) -> Thresholds:
         if content.lstrip().startswith(b"{"):
             calibration = Calibration.from_bytes(content)
             amaxes = {name: found.amax for name, found in calibration.ranges.items()}
-            return Thresholds(path.name, f"calibration, {calibration.method}", amaxes, calibration)
+            return Thresholds(str(path), f"calibration, {calibration.method}", amaxes, calibration)
         if b":" in content.partition(b"\n")[2]:
             cache = cache_from(content, path)
-            return Thresholds(path.name, f"TensorRT cache, {cache.header}", cache.amaxes)
-        return Thresholds(path.name, "ONNX Runtime table", read_onnxruntime_table(content))
+            return Thresholds(str(path), f"TensorRT cache, {cache.header}", cache.amaxes)
+        return Thresholds(str(path), "ONNX Runtime table", read_onnxruntime_table(content))
 
 
 def cache_from(content: bytes, path: Path) -> CalibrationCache:

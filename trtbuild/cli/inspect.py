@@ -38,7 +38,7 @@ def command(
 
     ENGINE is a TensorRT plan, or the JSON of ``trtexec --exportLayerInfo``. The manifest beside a plan
     knows its layers, so that no GPU is needed; without one the plan is opened. Of a plan that was built
-    without a GPU it knows what was asked of each layer.
+    without a GPU, and of a build's ONNX files, it knows what was asked of each layer.
     """
     from trtbuild.jobs.inspect import inspect_engine
     from trtbuild.report.inspect import inspection_report

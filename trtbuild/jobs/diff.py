@@ -65,7 +65,7 @@ def _read(path: Path, options: OpenOptions) -> Side:
     if path.is_dir():
         return _of_manifest(_only_manifest(path), str(path))
     if path.name.endswith(_MANIFEST):
-        return _of_manifest(path, path.name)
+        return _of_manifest(path, str(path))
     if path.suffix == _NETWORK:
         return _of_network(path)
     if path.suffix == _LAYERS:
@@ -104,7 +104,7 @@ def _of_manifest(path: Path, name: str) -> Side:
 
 def _of_network(path: Path) -> Side:
     model = read_model(path)
-    side = Side(path.name, path.name, path.stat().st_size, (), model)
+    side = Side(str(path), path.name, path.stat().st_size, (), model)
     for beside in sorted(path.parent.glob(f"*{_MANIFEST}")):
         manifest = _manifest_or_none(beside)
         if manifest is not None and _is_recorded(path, manifest):
@@ -116,7 +116,7 @@ def _of_network(path: Path) -> Side:
 def _of_layers(path: Path, layers: EngineLayers, unknown: str = "") -> Side:
     names = dict.fromkeys(node for layer in layers.layers for node in layer.nodes)
     nodes = tuple(with_layers(NodeFacts(name, ""), layers) for name in names)
-    return Side(path.name, path.name, path.stat().st_size, nodes, unknown=unknown)
+    return Side(str(path), path.name, path.stat().st_size, nodes, unknown=unknown)
 
 
 def _layers_in(path: Path) -> EngineLayers:
@@ -131,7 +131,7 @@ def _of_plan(path: Path, options: OpenOptions) -> Side:
     for beside in sorted(path.parent.glob(f"*{_MANIFEST}")):
         manifest = _manifest_or_none(beside)
         if manifest is not None and _is_recorded(path, manifest):
-            side = replace(_of_manifest(beside, path.name), file=path.name, num_bytes=size)
+            side = replace(_of_manifest(beside, str(path)), file=path.name, num_bytes=size)
             return side if _recorded_layers(manifest).layers else _opened(side, path, options)
     return _of_layers(path, inspect_plan(path, options, product_of(path)))
 

@@ -26,6 +26,8 @@ __all__ = ["Inspection", "NodePrecision", "inspect_engine", "match_nodes"]
 
 INT8 = "INT8"
 
+_AT_RUN = "ONNX Runtime and TensorRT choose kernels when they get this network"
+
 
 @dataclass(frozen=True)
 class NodePrecision:
@@ -62,7 +64,8 @@ class Inspection:
     Attributes:
         layers: empty where the plan was built and never opened.
         nodes: what was asked of each node, and what it runs in.
-        not_opened: why the layers are not known, where only the manifest could be asked.
+        not_opened: why the layers are not known, where only the manifest could be asked: a network has none,
+            and a plan may have been built where it cannot be opened.
     """
 
     layers: EngineLayers
@@ -92,8 +95,12 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
     check_is_file("the engine", engine)
     manifest, record = _recorded(engine)
     decisions = () if manifest is None else manifest.layers
-    if record is None and engine.suffix == ".onnx":
-        raise InputError(f"'{engine}' is a network, of which {_only_manifest(engine)}")
+    if engine.suffix == ".onnx":
+        if manifest is None:
+            raise InputError(f"'{engine}' is a network, of which {_only_manifest(engine)}")
+        return Inspection(
+            EngineLayers((), detailed=False), list(map(_as_asked, decisions)), _AT_RUN
+        )
     seen = [] if record is None else record.details.get("layers")
     not_opened = ""
     if seen and not ask:
@@ -125,13 +132,16 @@ def _only_manifest(engine: Path) -> str:
 
 
 def _recorded(engine: Path) -> tuple[Manifest | None, EngineRecord | None]:
-    """Return the manifest beside a plan, and what it says of it; nothing where it belongs to another file."""
+    """Return the manifest beside an engine or Q/DQ network, and what it says of the engine.
+
+    Nothing where it belongs to another file.
+    """
     path = manifest_of(engine)
     if not path.is_file():
         return None, None
     manifest = read_manifest(path)
     record = manifest.engine_in(engine.name)
-    return (manifest, record) if record is not None and manifest.knows(engine) else (None, None)
+    return (manifest, record) if manifest.knows(engine) else (None, None)
 
 
 def _text(path: Path) -> str:

@@ -49,7 +49,8 @@ def diff_blocks(found: EngineDiff) -> tuple[Block, ...]:
 
 def _facts(side: SideFacts) -> str:
     counts = ", ".join(f"{count} {precision}" for precision, count in side.precisions.items())
-    return f"{side.name} ({side.file}): {side.num_nodes} nodes, {counts}"
+    of = "" if side.name.endswith(side.file) else f" ({side.file})"
+    return f"{side.name}{of}: {side.num_nodes} nodes, {counts}"
 
 
 def _notes(found: EngineDiff) -> Iterator[Line]:
@@ -145,8 +146,11 @@ def _told(change: NodeChange) -> str:
         return change.second
     ratio = f" (x {change.ratio:.4g})" if change.ratio is not None else ""
     if change.what is ChangeKind.WEIGHTS and change.ratio is not None:
-        first, second = (text.rpartition(",")[0] for text in (change.first, change.second))
-        return f"weights{of}: other integers, largest {first} to {second}{ratio}"
+        first, second = (
+            text.rpartition(",")[0].partition(" at most")[0]
+            for text in (change.first, change.second)
+        )
+        return f"weights{of}: other integers; largest weight {first} to {second}{ratio}"
     if change.what is ChangeKind.WEIGHTS and "float" not in (change.first, change.second):
         return f"constants{of}: other values"
     return f"{change.what}{of}: {change.first} to {change.second}{ratio}"

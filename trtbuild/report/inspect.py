@@ -41,9 +41,7 @@ def _blocks(found: Inspection, *, every_layer: bool) -> tuple[Line | Table, ...]
         count = sum(node.asked == "INT8" for node in found.nodes)
         return (
             Line(f"{len(found.nodes)} nodes: INT8 was asked for {count}"),
-            Line(
-                f"note: the plan was built and never opened, so what runs is not known: {found.not_opened}"
-            ),
+            Line(f"note: which kernels run is not known: {found.not_opened}"),
             _asked_table(found.nodes),
         )
     layers, nodes = found.layers, found.nodes

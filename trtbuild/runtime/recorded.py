@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PORTABLE_SUFFIX",
+    "QDQ_SUFFIX",
     "RTX_SUFFIX",
     "EngineRecord",
     "manifest_name",
@@ -23,6 +24,8 @@ __all__ = [
 
 PORTABLE_SUFFIX = ".onnxruntime.onnx"
 """How the name of an engine for ONNX Runtime ends."""
+QDQ_SUFFIX = ".int8.onnx"
+"""How the name of a network with explicit Q/DQ ends."""
 RTX_SUFFIX = ".rtx.plan"
 """How the name of a plan for TensorRT for RTX ends."""
 
@@ -52,8 +55,8 @@ def manifest_name(stem: str) -> str:
 
 
 def manifest_of(engine: Path) -> Path:
-    """Return where the manifest of an engine lies: beside it, for all engines of one network the same."""
-    for suffix in (PORTABLE_SUFFIX, RTX_SUFFIX, engine.suffix):
+    """Return where the manifest of an engine or Q/DQ network lies: beside it, for one build the same."""
+    for suffix in (PORTABLE_SUFFIX, RTX_SUFFIX, QDQ_SUFFIX, engine.suffix):
         stem = engine.name.removesuffix(suffix)
         if stem != engine.name:
             return engine.with_name(manifest_name(stem))

@@ -49,6 +49,11 @@ def test_files_and_what_the_manifest_says_of_them(files, capsys):
         assert entry["what"]
     assert manifest["model"]["digest"] == file_digest(files[0])
 
+    for network in ("net.int8.onnx", "net.onnxruntime.onnx"):
+        told = trtbuild(capsys, "inspect", out / network, "--json").json["nodes"]
+        asked = {one["node"]: one["int8"] for one in manifest["layers"]}
+        assert {one["node"]: one["asked"] == "INT8" for one in told} == asked
+
 
 def test_json_is_all_of_standard_output(files, capsys):
     done = engine(capsys, files, "--json")
@@ -65,7 +70,7 @@ def test_quiet_says_nothing(files, capsys):
 
 def test_the_verdict_is_shown(files, capsys):
     done = engine(capsys, files, "--min-sqnr", "10")
-    assert "SHIP" in done.out
+    assert "\nSHIP: every limit holds" in done.out
     assert "3 of 3" in done.out
     done = engine(capsys, files, "--min-sqnr", "90")
     assert done.code == 1
