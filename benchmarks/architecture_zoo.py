@@ -34,7 +34,6 @@ from architectures.exports import Way, export, spread
 from architectures.packages import missing_packages, of_packages
 
 from calibrators import Calibration, TensorRange
-from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.tensorrt.apart import build_plan_apart
 from trtbuild.backends.tensorrt.builder import Blueprint
 from trtbuild.backends.tensorrt.profiles import profiles_for
@@ -188,16 +187,10 @@ def _build(path: Path) -> float:
         for spec in specs
         if not all(isinstance(dim, int) for dim in spec.dims)
     ]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        temporary_file(artifact.whole(artifact.source)) as file,
-    ):
-        blueprint = Blueprint(
-            file, profiles_for(shapes, specs), implicit=False, strongly_typed=True, fp16_flag=False
-        )
+    with temporary_file(artifact.whole(artifact.source)) as file:
         options = TensorRTOptions(compute_capabilities=("8.9", "12.0"))
-        request = BuildRequest(artifact, Path(folder), options=options)
-        built = build_plan_apart(installed(RTX), blueprint, request)
+        blueprint = Blueprint(file, options, profiles=profiles_for(shapes, specs))
+        built = build_plan_apart(installed(RTX), blueprint)
         return built.file.stat().st_size / 1e6
 
 

@@ -7,9 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.artifact import Artifact
 from trtbuild.backends import AUTO
-from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.backends.tensorrt.apart import build_plan_apart, find_refusals_apart
 from trtbuild.backends.tensorrt.builder import Blueprint
@@ -19,7 +17,7 @@ from trtbuild.backends.tensorrt.profiles import profiles_for, values_for
 from trtbuild.backends.tensorrt.refusals import Refusal
 from trtbuild.backends.tensorrt.rtx import capabilities
 from trtbuild.errors import MissingError, ModelError, OptionError, in_one_tree
-from trtbuild.files import check_is_file, temporary_folder
+from trtbuild.files import check_is_file
 from trtbuild.model import input_specs, read_model, temporary_file
 from trtbuild.model.qdq import is_qdq
 from trtbuild.progress import Progress, silent
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from trtbuild.artifact import Artifact
     from trtbuild.recipes import CheckRecipe
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
@@ -175,19 +174,15 @@ def _built(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> Build
     TensorRTBackend(product=tensorrt.product).check(options, int8=False, fp16=True)
     model = read_model(recipe.model)
     inputs = input_specs(model)
-    artifact = Artifact(recipe.model.stem, model, model)
     profiles, values = (
         profiles_for(options.shapes, inputs),
         values_for(options.shape_values, inputs),
     )
-    with temporary_folder() as folder, temporary_file(model) as file:
+    with temporary_file(model, recipe.model.stem) as file:
         started = time.perf_counter()
-        blueprint = Blueprint(
-            file, profiles, implicit=False, strongly_typed=True, fp16_flag=False, values=values
-        )
-        request = BuildRequest(artifact, folder, options=options, progress=progress)
+        blueprint = Blueprint(file, options, profiles=profiles, values=values)
         try:
-            built = build_plan_apart(tensorrt, blueprint, request)
+            built = build_plan_apart(tensorrt, blueprint, progress=progress)
         except ModelError as error:
             return BuildTrial(False, time.perf_counter() - started, 0, str(error))
         return BuildTrial(True, time.perf_counter() - started, built.file.stat().st_size, "")

@@ -96,15 +96,19 @@ def staged_model(
 
 
 @contextlib.contextmanager
-def temporary_file(model: ir.Model) -> Iterator[Path]:
+def temporary_file(model: ir.Model, name: str = "network") -> Iterator[Path]:
     """Write `model` to a file that others can open while the block lasts; weights lie beside it.
+
+    Args:
+        model: what is written.
+        name: of the file, without its suffix.
 
     Raises:
         OutputError: there is no room in the temporary folder.
     """
     with contextlib.ExitStack() as stack:
         try:
-            path = stack.enter_context(temporary_folder()) / "network.onnx"
+            path = stack.enter_context(temporary_folder()) / f"{name}.onnx"
             _write_with_data(model, path)
         except OSError as error:
             raise OutputError(

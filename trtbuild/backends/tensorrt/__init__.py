@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.backends.base import Availability, Engine
 from trtbuild.backends.tensorrt.apart import build_plan_apart
 from trtbuild.backends.tensorrt.builder import Blueprint
-from trtbuild.backends.tensorrt.engine_record import engine_record
+from trtbuild.backends.tensorrt.engine_record import SeenPlan, engine_record
+from trtbuild.backends.tensorrt.implicit import choose_ranges
 from trtbuild.backends.tensorrt.known_issues import issues_of, situation_of
 from trtbuild.backends.tensorrt.precision import (
     check_precision,
@@ -21,6 +23,7 @@ from trtbuild.backends.tensorrt.precision import (
 )
 from trtbuild.backends.tensorrt.profiles import profiles_for, values_for
 from trtbuild.backends.tensorrt.rtx import capabilities, check_rtx, notes, why_not_opened
+from trtbuild.backends.tensorrt.shape_inputs import BuildData, count_values
 from trtbuild.backends.tensorrt.sparsity import sparsity_of
 from trtbuild.errors import MissingError, OptionError
 from trtbuild.files import place_file, write_bytes
@@ -33,11 +36,13 @@ from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, Product, installed, native_version
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.builder import Built
     from trtbuild.backends.tensorrt.precision import Precision
     from trtbuild.runtime.tensorrt import TensorRTSession
-    from trtbuild.runtime.tensorrt.engine import ShapeRange
+    from trtbuild.runtime.tensorrt.engine import Profile
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["TensorRTBackend", "TensorRTOptions"]
@@ -127,45 +132,54 @@ class TensorRTBackend:
         )
         precision = decide_precision(tensorrt, request)
         _warn_of_known_issues(tensorrt, precision, options, int8=int8)
-        inputs = input_specs(request.artifact.source)
-        profiles = profiles_for(options.shapes, inputs)
+        profiles, values = _bounds(request)
         with tempfile.TemporaryDirectory(prefix=".tensorrt.", dir=request.directory) as folder:
             onnx = Path(folder) / f"{request.artifact.name}.onnx"
             write_model(precision.model, onnx)
             blueprint = Blueprint(
                 onnx,
-                profiles,
-                precision.implicit,
+                options,
                 precision.strongly_typed,
                 precision.fp16_flag,
-                values_for(options.shape_values, inputs),
+                request.fp16,
+                profiles,
+                values,
+                choose_ranges(tensorrt, request) if precision.implicit else None,
             )
-            built = build_plan_apart(tensorrt, blueprint, request)
+            samples = functools.partial(count_values, request.sample_batches)
+            data = BuildData(request.calibration_batches, samples)
+            built = build_plan_apart(tensorrt, blueprint, data, request.progress)
             for text in built.log.errors:
                 _log.warning("%s built a plan and said: %s", tensorrt, text)
-            not_opened = _why_not_opened(tensorrt, options)
-            layers, verdict = self._look_into(built.file, precision, request, not_opened)
-            engine = _write(tensorrt, request, precision, profiles, built, layers, verdict)
+            seen = self._look_into(built.file, precision, request)
+            files = _write(tensorrt, request, precision, built)
+            details = engine_record(tensorrt, blueprint, precision, built, seen)
         told = (
             notes(tensorrt, options, request.artifact, fp16=request.fp16) if tensorrt.is_rtx else ()
         )
         if options.sparse:
-            sparsity = sparsity_of(precision.model, built.log.texts("INFO"), layers)
+            sparsity = sparsity_of(precision.model, built.log.texts("INFO"), seen.layers)
             told = (*told, str(sparsity))
-            engine = _with_details(engine, sparsity=sparsity.to_json())
+            details["sparsity"] = sparsity.to_json()
         if request.fp16:
             told = (*told, _HALF_FIGURES)
-        return dataclasses.replace(engine, not_opened=not_opened, notes=told)
+        return Engine(
+            self.name,
+            _plan_path(request, self._product),
+            files,
+            not_opened=seen.not_opened,
+            notes=told,
+            details=details,
+        )
 
-    def _look_into(
-        self, plan: Path, precision: Precision, request: BuildRequest, not_opened: str
-    ) -> tuple[EngineLayers, str]:
-        """Return the layers of a plan and a sentence on their precision; none where it cannot be opened."""
+    def _look_into(self, plan: Path, precision: Precision, request: BuildRequest) -> SeenPlan:
+        """What the plan tells of itself; nothing where it cannot be opened here."""
+        not_opened = _why_not_opened(installed(self._product), request.options)
         if not_opened:
             verdict = f"not checked: the plan was not opened, because {not_opened}"
-            return EngineLayers((), detailed=False), verdict
+            return SeenPlan(EngineLayers((), detailed=False), verdict, not_opened)
         layers = inspect_plan(plan, self._opening, self._product)
-        return layers, check_precision(layers, precision, fp16=request.fp16)
+        return SeenPlan(layers, check_precision(layers, precision, fp16=request.fp16))
 
     def open(self, path: Path) -> TensorRTSession:
         """Open a plan.
@@ -177,8 +191,10 @@ class TensorRTBackend:
         return open_plan(path, self._opening, self._product)
 
 
-def _with_details(engine: Engine, **more: Any) -> Engine:
-    return dataclasses.replace(engine, details={**engine.details, **more})
+def _bounds(request: BuildRequest) -> tuple[Sequence[Profile], Sequence[Profile]]:
+    """The profiles of the dynamic inputs, and those of the values of inputs that hold shapes."""
+    options, inputs = request.options, input_specs(request.artifact.source)
+    return profiles_for(options.shapes, inputs), values_for(options.shape_values, inputs)
 
 
 def _why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:
@@ -190,16 +206,15 @@ def _why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:
     return ""
 
 
+def _plan_path(request: BuildRequest, product: Product) -> Path:
+    return request.directory / f"{request.artifact.name}{product.plan_suffix}"
+
+
 def _write(
-    tensorrt: TensorRT,
-    request: BuildRequest,
-    precision: Precision,
-    profiles: list[dict[str, ShapeRange]],
-    built: Built,
-    layers: EngineLayers,
-    verdict: str,
-) -> Engine:
-    path = request.directory / f"{request.artifact.name}{tensorrt.product.plan_suffix}"
+    tensorrt: TensorRT, request: BuildRequest, precision: Precision, built: Built
+) -> dict[str, str]:
+    """Write what was built; return the name of each file, and what it is."""
+    path = _plan_path(request, tensorrt.product)
     files = {path.name: f"{tensorrt.product.name} plan"}
     place_file(built.file, path)
     if built.cache is not None:
@@ -211,8 +226,7 @@ def _write(
             files[file.name] = (
                 "the weights that the stripped plan is refitted with when it is opened"
             )
-    details = engine_record(tensorrt, request.options, precision, profiles, built, layers, verdict)
-    return Engine(tensorrt.product.backend, path, files, details=details)
+    return files
 
 
 def _warn_of_known_issues(

@@ -10,7 +10,6 @@ that TensorRT calls back and the GPU memory that batches lie in are the other pr
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import pickle
 import tempfile
@@ -20,20 +19,17 @@ from typing import IO, TYPE_CHECKING, Any
 
 from trtbuild.backends.tensorrt.advice import advice_on_death
 from trtbuild.backends.tensorrt.builder import Built, build_plan
-from trtbuild.backends.tensorrt.implicit import choose_ranges
 from trtbuild.backends.tensorrt.refusals import Refusal, Refusals, find_refusals
-from trtbuild.backends.tensorrt.shape_inputs import count_values
+from trtbuild.backends.tensorrt.shape_inputs import NO_DATA, BuildData
 from trtbuild.errors import ModelError
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.child import end, how_it_ended, start_module
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.builder import Blueprint
-    from trtbuild.backends.tensorrt.shape_inputs import Count
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.session import Feeds
     from trtbuild.runtime.tensorrt.versions import TensorRT
@@ -52,33 +48,29 @@ class _DiedError(Exception):
 def build_plan_apart(
     tensorrt: TensorRT,
     blueprint: Blueprint,
-    request: BuildRequest,
+    data: BuildData = NO_DATA,
+    progress: Progress = silent,
 ) -> Built:
     """Build a plan as `build_plan` does, in a process of its own.
 
     Raises:
         ModelError: as of `build_plan`, and when the library ended its process.
-        OptionError, MissingError, DataError, InputError: as of `build_plan`.
+        OptionError, MissingError, DataError: as of `build_plan`.
         KeyboardInterrupt: Ctrl-C; the other process was ended.
         Exception: whatever reading the calibration data raised; the other process was ended.
     """
     if not _can_be_apart(tensorrt):
-        return build_plan(tensorrt, blueprint, request)
-    ranges = choose_ranges(tensorrt, request) if blueprint.implicit else None
-    has_data = request.calibration_batches is not None
+        return build_plan(tensorrt, blueprint, data, progress)
     # one short name whatever folder it lies in: what the library numbers by addresses moves with what is sent
     folder = blueprint.onnx.parent.absolute()
-    named = replace(blueprint, onnx=Path(blueprint.onnx.name))
-    options = _absolute(request.options)
-    asked = (tensorrt.product.backend, named, options, ranges, has_data, request.fp16)
-    count = functools.partial(count_values, request.sample_batches)
-    messages = _Messages(request.progress, request.calibration_batches, count)
+    named = replace(blueprint, onnx=Path(blueprint.onnx.name), options=_absolute(blueprint.options))
+    asked = (tensorrt.product.backend, named, data.batches is not None)
     try:
-        built = _answer("build", asked, messages, folder)
+        built = _answer("build", asked, _Messages(progress, data), folder)
     except _DiedError as error:
         raise ModelError(
-            f"{tensorrt} died while it built '{request.artifact.name}' ({error}); no plan was written. "
-            f"{advice_on_death(str(error), fp16=request.fp16)}"
+            f"{tensorrt} died while it built '{blueprint.onnx.stem}' ({error}); no plan was written. "
+            f"{advice_on_death(str(error), fp16=blueprint.fp16)}"
         ) from error
     assert isinstance(built, Built)
     return replace(built, file=folder / built.file.name)
@@ -123,15 +115,13 @@ class _Messages:
 
     Attributes:
         progress: shown how far it is.
-        batches: starts a pass over the calibration data; None where there is none.
-        count: how often the samples have which values of some inputs; a build asks.
+        data: what a build may ask of the samples.
         errors: what TensorRT said that is wrong.
         phase: what it was doing last.
     """
 
     progress: Progress = silent
-    batches: Callable[[], Iterable[Feeds]] | None = None
-    count: Count | None = None
+    data: BuildData = NO_DATA
     errors: list[str] = field(default_factory=list)
     phase: str = ""
     _pass: Iterator[Feeds] = field(default_factory=lambda: iter(()))
@@ -148,13 +138,12 @@ class _Messages:
         elif kind == "said":
             self.errors.append(content[0])
         elif kind == "batches":
-            assert self.batches is not None
-            self._pass = iter(self.batches())
+            assert self.data.batches is not None
+            self._pass = iter(self.data.batches())
         elif kind == "batch":
             return (next(self._pass, None),)
         elif kind == "count":
-            assert self.count is not None
-            return (self.count(*content),)
+            return (self.data.count(*content),)
         return ()
 
     def last(self) -> list[str]:

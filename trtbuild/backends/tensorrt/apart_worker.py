@@ -28,8 +28,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from calibrators.errors import CalibratorError
-from trtbuild.backends.tensorrt.builder import build_network
+from trtbuild.backends.tensorrt.builder import build_plan
 from trtbuild.backends.tensorrt.refusals import find_refusals
+from trtbuild.backends.tensorrt.shape_inputs import BuildData
 from trtbuild.errors import TrtbuildError
 from trtbuild.runtime.tensorrt.logger import Log, make_logger
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
@@ -39,10 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbuild.backends.tensorrt.builder import Blueprint, Built
-    from trtbuild.backends.tensorrt.implicit import ImplicitRanges
     from trtbuild.backends.tensorrt.refusals import Refusals
     from trtbuild.backends.tensorrt.shape_inputs import Counts
-    from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.session import Feeds
 
 _PRODUCTS = {product.backend: product for product in (TENSORRT, RTX)}
@@ -139,25 +138,12 @@ class _ErrorsToParent(deque[tuple[str, str]]):
             self._parent.send("said", text)
 
 
-def _build(
-    parent: _Parent,
-    backend: str,
-    blueprint: Blueprint,
-    options: TensorRTOptions,
-    ranges: ImplicitRanges | None,
-    has_data: bool,
-    fp16: bool,
-) -> Built:
+def _build(parent: _Parent, backend: str, blueprint: Blueprint, has_data: bool) -> Built:
     tensorrt = installed(_PRODUCTS[backend])
     errors = Log(_ErrorsToParent(parent))  # the logger writes into it as long as it lives
     make_logger(tensorrt, errors)
-    return build_network(
-        *(tensorrt, blueprint, options, parent.progress),
-        batches=parent.batches if has_data else None,
-        count=parent.count,
-        ranges=ranges,
-        fp16=fp16,
-    )
+    data = BuildData(parent.batches if has_data else None, parent.count)
+    return build_plan(tensorrt, blueprint, data, parent.progress)
 
 
 def _find_refusals(parent: _Parent, backend: str, path: Path, plugins: Sequence[Path]) -> Refusals:

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.tensorrt.advice import advice_on_build
 from trtbuild.backends.tensorrt.config import apply_options, set_flag
-from trtbuild.backends.tensorrt.implicit import calibrating, choose_ranges
+from trtbuild.backends.tensorrt.implicit import calibrating
 from trtbuild.backends.tensorrt.network import parse_network
+from trtbuild.backends.tensorrt.open_builder import OpenBuilder
 from trtbuild.backends.tensorrt.profiles import add_profiles
 from trtbuild.backends.tensorrt.progress import interruptible, make_monitor
-from trtbuild.backends.tensorrt.shape_inputs import bounded_values, count_values
+from trtbuild.backends.tensorrt.shape_inputs import NO_DATA, BuildData, bounded_values
 from trtbuild.backends.tensorrt.timing_cache import load_timing_cache, save_timing_cache
-from trtbuild.errors import MissingError, ModelError, OptionError
+from trtbuild.errors import ModelError, OptionError
 from trtbuild.files import write_bytes
+from trtbuild.progress import Progress, silent
 from trtbuild.runtime.cuda import open_device
-from trtbuild.runtime.tensorrt.logger import Log, explained, made, make_logger
-from trtbuild.runtime.tensorrt.plugins import load_plugins
+from trtbuild.runtime.tensorrt.logger import explained
 from trtbuild.runtime.tensorrt.streams import write_through
 
 if TYPE_CHECKING:
@@ -27,38 +28,42 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibrators.tensorrt import CalibrationRun
-    from trtbuild.backends.base import BuildRequest
     from trtbuild.backends.tensorrt.implicit import ImplicitRanges
-    from trtbuild.backends.tensorrt.shape_inputs import Count
     from trtbuild.options.tensorrt import TensorRTOptions
-    from trtbuild.progress import Progress
     from trtbuild.runtime.cuda import Device
     from trtbuild.runtime.session import Feeds
     from trtbuild.runtime.tensorrt.engine import Profile
+    from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["Blueprint", "Built", "build_network", "build_plan"]
+__all__ = ["Blueprint", "Built", "build_plan"]
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What is built.
+    """What is built, and how; all that another process needs to build it.
 
     Attributes:
         onnx: file of the network.
-        profiles: of its dynamic inputs.
-        implicit: INT8 by calibrator; otherwise the network says where INT8 is, if anywhere.
+        options: see `TensorRTOptions`.
         strongly_typed: types are those of the network.
         fp16_flag: let a weakly typed build choose FP16 kernels.
+        fp16: whether what is not INT8 runs in FP16, by flag or by type; what to do about a failure depends
+            on it.
+        profiles: of the dynamic inputs.
         values: of inputs that hold shapes, as far as they were given.
+        ranges: of a build whose INT8 comes from a calibrator; None where the network says where INT8 is, if
+            anywhere.
     """
 
     onnx: Path
-    profiles: Sequence[Profile]
-    implicit: bool
-    strongly_typed: bool
-    fp16_flag: bool
+    options: TensorRTOptions
+    strongly_typed: bool = True
+    fp16_flag: bool = False
+    fp16: bool = False
+    profiles: Sequence[Profile] = ()
     values: Sequence[Profile] = ()
+    ranges: ImplicitRanges | None = None
 
 
 @dataclass(frozen=True)
@@ -98,80 +103,43 @@ class Built:
 def build_plan(
     tensorrt: TensorRT,
     blueprint: Blueprint,
-    request: BuildRequest,
+    data: BuildData = NO_DATA,
+    progress: Progress = silent,
 ) -> Built:
     """Build a plan in this process.
 
     Args:
         tensorrt: the installed version.
         blueprint: what to build.
-        request: with its options, and calibration and data for an implicit build; its progress is shown each
-            phase of the build.
+        data: what it may ask of the samples.
+        progress: shown each phase of the build.
 
     Raises:
         ModelError: the network is refused, or no plan came out; the message has TensorRT's reasons.
         OptionError: the version lacks an option, or refuses a value.
         MissingError: TensorRT does not start, or the GPU is not there.
-        KeyboardInterrupt: Ctrl-C; the build was cancelled.
-    """
-    ranges = choose_ranges(tensorrt, request) if blueprint.implicit else None
-    return build_network(
-        *(tensorrt, blueprint, request.options, request.progress),
-        batches=request.calibration_batches,
-        count=functools.partial(count_values, request.sample_batches),
-        ranges=ranges,
-        fp16=request.fp16,
-    )
-
-
-def build_network(
-    tensorrt: TensorRT,
-    blueprint: Blueprint,
-    options: TensorRTOptions,
-    progress: Progress,
-    *,
-    batches: Callable[[], Iterable[Feeds]] | None,
-    count: Count,
-    ranges: ImplicitRanges | None,
-    fp16: bool,
-) -> Built:
-    """Build a plan in this process, of what `build_plan` takes out of its request.
-
-    Args:
-        tensorrt: the installed version.
-        blueprint: what to build.
-        options: see `TensorRTOptions`.
-        progress: shown each phase of the build.
-        batches: starts a pass over the calibration data; None where there is none.
-        count: how often the samples have which values of some inputs.
-        ranges: of an implicit build; None otherwise.
-        fp16: whether what is not INT8 runs in FP16; what to do about a failure depends on it.
-
-    Raises:
-        ModelError, OptionError, MissingError, KeyboardInterrupt: as of `build_plan`.
         DataError: there is less calibration data than a batch.
         calibrators.CalibratorError: TensorRT did not take what its calibrator offered.
+        KeyboardInterrupt: Ctrl-C; the build was cancelled.
     """
-    log = Log()
-    logger = make_logger(tensorrt, log)
+    options, ranges = blueprint.options, blueprint.ranges
     file = blueprint.onnx.with_suffix(".plan")
     with _device(options, feeds=ranges is not None and ranges.cache is None) as device:
-        builder, config = _started(tensorrt, logger, options, log)
+        builder = OpenBuilder.start(tensorrt, options.plugins)
         network, parser = parse_network(
-            *(tensorrt, builder, logger, log, blueprint.onnx),
+            builder,
+            blueprint.onnx,
             strongly_typed=blueprint.strongly_typed,
             native_instance_norm=options.version_compatible,
         )
-        values = bounded_values(network, blueprint.values, count)
-        timing_cache = _configure(tensorrt, builder, config, blueprint, options, values, log)
-        with _calibrated(
-            *(tensorrt, builder, config, network), ranges, batches, device, log
-        ) as run:
-            done = _run(*(tensorrt, builder, network, config, log, progress, file))
+        values = bounded_values(network, blueprint.values, data.count)
+        timing_cache = _configure(builder, blueprint, values)
+        with _calibrated(builder, network, ranges, data.batches, device) as run:
+            done = _run(builder, network, progress, file)
             if not done and (run is None or run.error is None):
-                raise _no_engine(tensorrt, log, fp16=fp16)
+                raise _no_engine(builder, fp16=blueprint.fp16)
             cache = run.finish() if run else None
-            timings, flags = _used(tensorrt, config, options, log)
+            timings, flags = _used(builder, options)
         del parser, timing_cache  # both had to live until here
     feeder = run.feeder if run else None
     return Built(
@@ -184,7 +152,7 @@ def build_network(
         timing_cache=timings,
         flags=flags,
         values=values,
-        log=log,
+        log=builder.log,
     )
 
 
@@ -198,86 +166,56 @@ def _device(options: TensorRTOptions, *, feeds: bool) -> Iterator[Device | None]
         yield device
 
 
-def _started(
-    tensorrt: TensorRT, logger: Any, options: TensorRTOptions, log: Log
-) -> tuple[Any, Any]:
-    """A builder that knows the plugins, and a configuration."""
-    what = f"{tensorrt} does not start"
-    with explained(log, what, MissingError, "Run `trtbuild doctor`."):
-        builder = tensorrt.module.Builder(logger)
-    load_plugins(tensorrt, logger, log, options.plugins)
-    return builder, made(builder.create_builder_config(), "builder configuration", log)
-
-
 def _calibrated(
-    tensorrt: TensorRT,
-    builder: Any,
-    config: Any,
+    builder: OpenBuilder,
     network: Any,
     ranges: ImplicitRanges | None,
     batches: Callable[[], Iterable[Feeds]] | None,
     device: Device | None,
-    log: Log,
 ) -> contextlib.AbstractContextManager[CalibrationRun | None]:
     """`calibrating` for an implicit build; nothing otherwise."""
     if ranges is None:
         return contextlib.nullcontext()
-    return calibrating(tensorrt, builder, config, network, ranges, batches, device, log)
+    return calibrating(builder, network, ranges, batches, device)
 
 
-def _configure(
-    tensorrt: TensorRT,
-    builder: Any,
-    config: Any,
-    blueprint: Blueprint,
-    options: TensorRTOptions,
-    values: Sequence[Profile],
-    log: Log,
-) -> Any:
+def _configure(builder: OpenBuilder, blueprint: Blueprint, values: Sequence[Profile]) -> Any:
     """Set options and profiles, and return the timing cache, which has to live until the build is done."""
-    with explained(log, f"{tensorrt} refuses an option", OptionError):
-        apply_options(tensorrt, builder, config, options, log)
-        add_profiles(builder, config, blueprint.profiles, log, values)
+    with explained(builder.log, f"{builder.tensorrt} refuses an option", OptionError):
+        apply_options(builder, blueprint.options)
+        add_profiles(builder, blueprint.profiles, values)
         if blueprint.fp16_flag:
-            set_flag(tensorrt, config, "FP16", log)
-        return load_timing_cache(config, options, log)
+            set_flag(builder, "FP16")
+        return load_timing_cache(builder.config, blueprint.options, builder.log)
 
 
-def _run(
-    tensorrt: TensorRT,
-    builder: Any,
-    network: Any,
-    config: Any,
-    log: Log,
-    progress: Progress,
-    file: Path,
-) -> bool:
+def _run(builder: OpenBuilder, network: Any, progress: Progress, file: Path) -> bool:
     """Build into a file, and answer whether a plan came out."""
+    tensorrt, native, config = builder.tensorrt, builder.native, builder.config
     with interruptible() as interruption:
         config.progress_monitor = make_monitor(tensorrt, progress, interruption)
-        with explained(log, f"{tensorrt} built no engine"):
-            if hasattr(builder, "build_serialized_network_to_stream"):
+        with explained(builder.log, f"{tensorrt} built no engine"):
+            if hasattr(native, "build_serialized_network_to_stream"):
                 build = functools.partial(
-                    builder.build_serialized_network_to_stream, network, config
+                    native.build_serialized_network_to_stream, network, config
                 )
                 return write_through(tensorrt, file, build)
-            plan = builder.build_serialized_network(network, config)
+            plan = native.build_serialized_network(network, config)
     if plan is not None:
         write_bytes(file, plan)
     return plan is not None
 
 
-def _no_engine(tensorrt: TensorRT, log: Log, *, fp16: bool) -> ModelError:
-    reason = log.reason()
+def _no_engine(builder: OpenBuilder, *, fp16: bool) -> ModelError:
+    reason = builder.log.reason()
     advice = advice_on_build(reason, fp16=fp16)
-    return ModelError(f"{tensorrt} built no engine: {reason}.{advice}")
+    return ModelError(f"{builder.tensorrt} built no engine: {reason}.{advice}")
 
 
-def _used(
-    tensorrt: TensorRT, config: Any, options: TensorRTOptions, log: Log
-) -> tuple[dict[str, Any], list[str]]:
+def _used(builder: OpenBuilder, options: TensorRTOptions) -> tuple[dict[str, Any], list[str]]:
     """The timing cache, which is written, and the flags of a build that is done."""
-    members = tensorrt.module.BuilderFlag.__members__
+    members = builder.tensorrt.module.BuilderFlag.__members__
+    config, log = builder.config, builder.log
     with explained(log, "TensorRT does not tell what the build used"):
         timings = save_timing_cache(config, options, log)
         return timings, sorted(name for name, flag in members.items() if config.get_flag(flag))

@@ -23,9 +23,9 @@ from trtbuild.options.tensorrt import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trtbuild.backends.tensorrt.open_builder import OpenBuilder
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.tensorrt.logger import Log
-    from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["apply_options", "flag_names", "set_flag"]
 
@@ -38,9 +38,7 @@ _REFIT_FLAGS = {
 }
 
 
-def apply_options(
-    tensorrt: TensorRT, builder: Any, config: Any, options: TensorRTOptions, log: Log
-) -> None:
+def apply_options(builder: OpenBuilder, options: TensorRTOptions) -> None:
     """Set everything that the options ask for.
 
     Raises:
@@ -48,17 +46,17 @@ def apply_options(
         MissingError: a DLA core that is not there.
     """
     for name in flag_names(options):
-        set_flag(tensorrt, config, name, log)
+        set_flag(builder, name)
     if not options.tf32:
-        set_flag(tensorrt, config, "TF32", log, on=False)
-    verbosity = tensorrt.member("ProfilingVerbosity", options.verbosity.upper())
-    _set_and_read_back(config, "profiling_verbosity", verbosity, log)
-    _set_numbers(config, options, log)
-    _set_pools(tensorrt, config, options, log)
-    _set_targets(tensorrt, builder, config, options, log)
-    if tensorrt.is_rtx:
-        with _heeded(log, "the compute capabilities"):
-            set_capabilities(tensorrt, config, options)
+        set_flag(builder, "TF32", on=False)
+    verbosity = builder.tensorrt.member("ProfilingVerbosity", options.verbosity.upper())
+    _set_and_read_back(builder, "profiling_verbosity", verbosity)
+    _set_numbers(builder, options)
+    _set_pools(builder, options)
+    _set_targets(builder, options)
+    if builder.tensorrt.is_rtx:
+        with _heeded(builder.log, "the compute capabilities"):
+            set_capabilities(builder.tensorrt, builder.config, options)
 
 
 def flag_names(options: TensorRTOptions) -> list[str]:
@@ -82,20 +80,20 @@ def flag_names(options: TensorRTOptions) -> list[str]:
     return names
 
 
-def set_flag(tensorrt: TensorRT, config: Any, name: str, log: Log, *, on: bool = True) -> None:
+def set_flag(builder: OpenBuilder, name: str, *, on: bool = True) -> None:
     """Set or clear a builder flag by its name.
 
     Raises:
         OptionError: the installed version has no such flag, or refuses it.
     """
-    flag = tensorrt.member("BuilderFlag", name)
-    with _heeded(log, f"the builder flag {name}") as mark:
+    flag, config = builder.tensorrt.member("BuilderFlag", name), builder.config
+    with _heeded(builder.log, f"the builder flag {name}") as mark:
         (config.set_flag if on else config.clear_flag)(flag)
         if config.get_flag(flag) != on:
-            raise _refused(log.since(mark), f"the builder flag {name} = {on}")
+            raise _refused(builder.log.since(mark), f"the builder flag {name} = {on}")
 
 
-def _set_numbers(config: Any, options: TensorRTOptions, log: Log) -> None:
+def _set_numbers(builder: OpenBuilder, options: TensorRTOptions) -> None:
     numbers = {
         "builder_optimization_level": options.optimization_level,
         "max_num_tactics": options.max_tactics,
@@ -105,57 +103,55 @@ def _set_numbers(config: Any, options: TensorRTOptions, log: Log) -> None:
     }
     for name, value in numbers.items():
         if value is not None:
-            _set_and_read_back(config, name, value, log)
+            _set_and_read_back(builder, name, value)
 
 
-def _set_pools(tensorrt: TensorRT, config: Any, options: TensorRTOptions, log: Log) -> None:
+def _set_pools(builder: OpenBuilder, options: TensorRTOptions) -> None:
     pools = dict(options.pools)
     if options.workspace is not None:
         pools["WORKSPACE"] = options.workspace
     for name, nbytes in pools.items():
-        pool = tensorrt.member("MemoryPoolType", name)
+        pool = builder.tensorrt.member("MemoryPoolType", name)
         what = f"a limit of {nbytes} bytes for the memory pool {name}"
-        with _heeded(log, what) as mark:
-            config.set_memory_pool_limit(pool, nbytes)
-            if config.get_memory_pool_limit(pool) != nbytes:
+        with _heeded(builder.log, what) as mark:
+            builder.config.set_memory_pool_limit(pool, nbytes)
+            if builder.config.get_memory_pool_limit(pool) != nbytes:
                 powers = ": DLA pools must be powers of two" if name.startswith("DLA") else ""
-                raise _refused(log.since(mark), what + powers)
+                raise _refused(builder.log.since(mark), what + powers)
 
 
-def _set_targets(
-    tensorrt: TensorRT, builder: Any, config: Any, options: TensorRTOptions, log: Log
-) -> None:
+def _set_targets(builder: OpenBuilder, options: TensorRTOptions) -> None:
+    tensorrt = builder.tensorrt
     if options.hardware_compatibility is not HardwareCompatibility.NONE:
         level = tensorrt.member(
             "HardwareCompatibilityLevel", options.hardware_compatibility.upper()
         )
-        _set_and_read_back(config, "hardware_compatibility_level", level, log)
+        _set_and_read_back(builder, "hardware_compatibility_level", level)
     if options.runtime_platform is not RuntimePlatform.SAME_AS_BUILD:
         platform = tensorrt.member("RuntimePlatform", options.runtime_platform.upper())
-        _set_and_read_back(config, "runtime_platform", platform, log)
+        _set_and_read_back(builder, "runtime_platform", platform)
     if options.tiling is not Tiling.NONE:
         level = tensorrt.member("TilingOptimizationLevel", options.tiling.upper())
-        _set_and_read_back(config, "tiling_optimization_level", level, log)
+        _set_and_read_back(builder, "tiling_optimization_level", level)
     if options.build_route is not None:
-        if not hasattr(config, "build_route"):
+        if not hasattr(builder.config, "build_route"):
             raise OptionError(f"{tensorrt} has no build routes; 11 has.")
-        _set_and_read_back(config, "build_route", options.build_route, log)
+        _set_and_read_back(builder, "build_route", options.build_route)
     if options.dla is not None:
-        if options.dla >= builder.num_DLA_cores:
-            raise MissingError(
-                f"there is no DLA core {options.dla}: this device has {builder.num_DLA_cores}."
-            )
+        num_cores = builder.native.num_DLA_cores
+        if options.dla >= num_cores:
+            raise MissingError(f"there is no DLA core {options.dla}: this device has {num_cores}.")
         dla = tensorrt.member("DeviceType", "DLA")
-        _set_and_read_back(config, "default_device_type", dla, log)
-        _set_and_read_back(config, "DLA_core", options.dla, log)
+        _set_and_read_back(builder, "default_device_type", dla)
+        _set_and_read_back(builder, "DLA_core", options.dla)
 
 
-def _set_and_read_back(config: Any, name: str, value: Any, log: Log) -> None:
+def _set_and_read_back(builder: OpenBuilder, name: str, value: Any) -> None:
     """Set a property whose setter drops what the library answers, and see whether it took."""
-    with _heeded(log, f"{name} = {value}") as mark:
-        setattr(config, name, value)
-        if getattr(config, name) != value:
-            raise _refused(log.since(mark), f"{name} = {value}")
+    with _heeded(builder.log, f"{name} = {value}") as mark:
+        setattr(builder.config, name, value)
+        if getattr(builder.config, name) != value:
+            raise _refused(builder.log.since(mark), f"{name} = {value}")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.tensorrt.rtx import capabilities
@@ -12,7 +13,7 @@ from trtbuild.runtime.tensorrt.plugins import plugin_records
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbuild.backends.tensorrt.builder import Built
+    from trtbuild.backends.tensorrt.builder import Blueprint, Built
     from trtbuild.backends.tensorrt.precision import Precision
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.tensorrt.engine import Profile
@@ -20,39 +21,47 @@ if TYPE_CHECKING:
     from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["engine_record"]
+__all__ = ["SeenPlan", "engine_record"]
 
 # The builder says it at level INFO, of each plan.
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 
 
+@dataclass(frozen=True)
+class SeenPlan:
+    """What a plan that was built tells of itself.
+
+    Attributes:
+        layers: of the opened plan; none where it was not opened.
+        verdict: what was found of its precision, in a sentence.
+        not_opened: why it cannot be opened on this machine; empty where it can.
+    """
+
+    layers: EngineLayers
+    verdict: str
+    not_opened: str = ""
+
+
 def engine_record(
-    tensorrt: TensorRT,
-    options: TensorRTOptions,
-    precision: Precision,
-    profiles: Sequence[Profile],
-    built: Built,
-    layers: EngineLayers,
-    verdict: str,
+    tensorrt: TensorRT, blueprint: Blueprint, precision: Precision, built: Built, seen: SeenPlan
 ) -> dict[str, Any]:
     """Return the manifest's entries of an engine, JSON types only.
 
     Args:
         tensorrt: what has built it.
-        options: of the build.
+        blueprint: what was to be built.
         precision: as it was asked for.
-        profiles: of the dynamic inputs.
         built: what came out.
-        layers: what the opened plan tells of them; none where it was not opened.
-        verdict: what was found of the precision, in a sentence.
+        seen: what the plan tells of itself.
     """
+    options, layers = blueprint.options, seen.layers
     return {
         "machine": machine_record(tensorrt.version, options.device),
         "compute_capabilities": capabilities(tensorrt, options) if tensorrt.is_rtx else (),
         "quantization": precision.quantization,
-        "precision": verdict,
+        "precision": seen.verdict,
         "flags": built.flags,
-        "profiles": _profiles_json(profiles),
+        "profiles": _profiles_json(blueprint.profiles),
         "profile_values": _profiles_json(built.values),
         "profile_values_from_samples": _from_samples(built, options),
         "calibration": _calibration_json(built),

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.backends.base import BuildRequest
+    from trtbuild.backends.tensorrt.open_builder import OpenBuilder
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.cuda import Device
     from trtbuild.runtime.session import Feeds
-    from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
 __all__ = ["ImplicitRanges", "calibrating", "calibrator_name", "choose_ranges"]
@@ -91,39 +91,34 @@ def choose_ranges(tensorrt: TensorRT, request: BuildRequest) -> ImplicitRanges:
 
 @contextlib.contextmanager
 def calibrating(
-    tensorrt: TensorRT,
-    builder: Any,
-    config: Any,
+    builder: OpenBuilder,
     network: Any,
     ranges: ImplicitRanges,
     batches: Callable[[], Iterable[Feeds]] | None,
     device: Device | None,
-    log: Log,
 ) -> Iterator[CalibrationRun]:
     """Set up a configuration for implicit INT8; buffers live until the block ends.
 
     What TensorRT asks and writes is to be finished after the build.
 
     Args:
-        tensorrt: the installed version.
-        builder: a TensorRT builder.
-        config: its configuration, which gets calibrator and calibration profile.
+        builder: its configuration gets calibrator and calibration profile.
         network: the parsed network.
         ranges: see `choose_ranges`.
         batches: starts a pass over the data; only needed when TensorRT calibrates by itself.
         device: where batches go; the same.
-        log: where TensorRT explains itself.
 
     Raises:
         DataError: there is no data, or less than a batch.
     """
-    set_flag(tensorrt, config, "INT8", log)
+    set_flag(builder, "INT8")
     run = CalibrationRun(cache=ranges.cache)
     if ranges.cache is None:
         assert batches is not None
         assert device is not None
-        run.feeder = _feeder(*(tensorrt, builder, config, network), batches(), device, log)
-    config.int8_calibrator = make_calibrator(tensorrt.module, ranges.calibrator, run)
+        run.feeder = _feeder(builder, network, batches(), device)
+    module = builder.tensorrt.module
+    builder.config.int8_calibrator = make_calibrator(module, ranges.calibrator, run)
     try:
         yield run
     finally:
@@ -172,13 +167,7 @@ def _checked_cache(
 
 
 def _feeder(
-    tensorrt: TensorRT,
-    builder: Any,
-    config: Any,
-    network: Any,
-    batches: Iterable[Feeds],
-    device: Device,
-    log: Log,
+    builder: OpenBuilder, network: Any, batches: Iterable[Feeds], device: Device
 ) -> BatchFeeder:
     """Start feeding; with dynamic shapes, the first batch decides the calibration profile."""
     iterator = iter(batches)
@@ -186,7 +175,7 @@ def _feeder(
     if first is None:
         raise DataError("there is no calibration data.")
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    forms = {tensor.name: _form(tensorrt, tensor, first) for tensor in inputs}
+    forms = {tensor.name: _form(builder.tensorrt, tensor, first) for tensor in inputs}
     holding = shape_inputs(network)
     if holding or any(-1 in tuple(tensor.shape) for tensor in inputs):
         # TensorRT reads OPT alone, and wants every batch to have exactly that shape.
@@ -194,7 +183,7 @@ def _feeder(
         values = {
             name: ShapeRange(*([tuple(map(int, first[name].ravel()))] * 3)) for name in holding
         }
-        if not config.set_calibration_profile(make_profile(builder, ranges, log, values)):
+        if not builder.config.set_calibration_profile(make_profile(builder, ranges, values)):
             raise DataError(f"TensorRT refuses to calibrate with the shapes {ranges}.")
     feeder = BatchFeeder(itertools.chain([first], iterator), forms, device)
     if not feeder.has_more():

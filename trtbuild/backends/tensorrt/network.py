@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from trtbuild.backends.tensorrt.open_builder import OpenBuilder
     from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
@@ -35,22 +36,12 @@ def parser_errors(parser: Any) -> list[ParserError]:
 
 
 def parse_network(
-    tensorrt: TensorRT,
-    builder: Any,
-    logger: Any,
-    log: Log,
-    path: Path,
-    *,
-    strongly_typed: bool,
-    native_instance_norm: bool = False,
+    builder: OpenBuilder, path: Path, *, strongly_typed: bool, native_instance_norm: bool = False
 ) -> tuple[Any, Any]:
     """Parse an ONNX file.
 
     Args:
-        tensorrt: the installed version.
-        builder: a TensorRT builder.
-        logger: its logger.
-        log: where the logger writes.
+        builder: for which it is parsed.
         path: ONNX file; external data lies beside it.
         strongly_typed: take every type from the network.
         native_instance_norm: InstanceNormalization without a plugin, which version compatible plans need.
@@ -61,12 +52,13 @@ def parse_network(
     Raises:
         ModelError: the parser refuses nodes; the message names each with its op type and the reason.
     """
-    trt = tensorrt.module
-    network = builder.create_network(tensorrt.network_flags(strongly_typed=strongly_typed))
+    tensorrt, log = builder.tensorrt, builder.log
+    flags = tensorrt.network_flags(strongly_typed=strongly_typed)
+    network = builder.native.create_network(flags)
     if network is None:
         raise ModelError(f"TensorRT cannot make a network: {log.reason()}.")
     with explained(log, f"{tensorrt} cannot parse '{path.name}'"):
-        parser = trt.OnnxParser(network, logger)
+        parser = tensorrt.module.OnnxParser(network, builder.logger)
         if native_instance_norm:
             parser.set_flag(tensorrt.member("OnnxParserFlag", "NATIVE_INSTANCENORM"))
         if not parser.parse_from_file(str(path)):

@@ -17,9 +17,9 @@ from trtbuild.runtime.tensorrt.logger import explained, made
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from trtbuild.backends.tensorrt.open_builder import OpenBuilder
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.tensorrt.engine import Profile, Shape
-    from trtbuild.runtime.tensorrt.logger import Log
 
 __all__ = ["add_profiles", "make_profile", "parse_shapes", "profiles_for", "values_for"]
 
@@ -191,19 +191,13 @@ def _check_holds(spec: TensorSpec, count: int) -> None:
 
 
 def add_profiles(
-    builder: Any,
-    config: Any,
-    profiles: Sequence[Profile],
-    log: Log,
-    values: Sequence[Profile] = (),
+    builder: OpenBuilder, profiles: Sequence[Profile], values: Sequence[Profile] = ()
 ) -> None:
-    """Add the profiles to a builder configuration.
+    """Add the profiles to a builder's configuration.
 
     Args:
         builder: makes them.
-        config: gets them.
         profiles: the shapes of the dynamic inputs, a mapping for each profile.
-        log: where TensorRT explains itself.
         values: the values of the inputs that hold shapes; where there are more of one kind, the other's first
             stands in for those that it lacks.
 
@@ -212,7 +206,7 @@ def add_profiles(
     """
     for index in range(max(len(profiles), len(values))):
         shapes, held = _at(profiles, index), _at(values, index)
-        if config.add_optimization_profile(make_profile(builder, shapes, log, held)) < 0:
+        if builder.config.add_optimization_profile(make_profile(builder, shapes, held)) < 0:
             raise OptionError(
                 f"TensorRT refuses optimization profile {index}: {dict(shapes) | dict(held)}."
             )
@@ -224,20 +218,19 @@ def _at(profiles: Sequence[Profile], index: int) -> Profile:
     return profiles[index] if index < len(profiles) else profiles[0]
 
 
-def make_profile(builder: Any, profile: Profile, log: Log, values: Profile | None = None) -> Any:
+def make_profile(builder: OpenBuilder, profile: Profile, values: Profile | None = None) -> Any:
     """Make TensorRT's form of a profile.
 
     Args:
         builder: makes it.
         profile: the shapes of the inputs.
-        log: where TensorRT explains itself.
         values: the values of the inputs that hold shapes; these get no shape, for they cannot change theirs.
 
     Raises:
         OptionError: TensorRT refuses a shape or a value.
     """
-    native = made(builder.create_optimization_profile(), "optimization profile", log)
-    held = values or {}
+    log, held = builder.log, values or {}
+    native = made(builder.native.create_optimization_profile(), "optimization profile", log)
     for name, shapes in profile.items():
         if name not in held:
             with explained(log, f"TensorRT refuses the shapes of input '{name}'", OptionError):

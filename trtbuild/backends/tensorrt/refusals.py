@@ -15,14 +15,14 @@ import onnx_ir as ir
 
 from trtbuild.backends.tensorrt.advice import advice_on, wants_constant, wants_plugin
 from trtbuild.backends.tensorrt.network import ParserError, parser_errors
-from trtbuild.errors import MissingError, ModelError
+from trtbuild.backends.tensorrt.open_builder import OpenBuilder
+from trtbuild.errors import ModelError
 from trtbuild.model import name_nodes, read_model
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
 from trtbuild.model.traversal import all_nodes, proto_nodes
 from trtbuild.model.writing import temporary_file
-from trtbuild.runtime.tensorrt.logger import Log, explained, made, make_logger
-from trtbuild.runtime.tensorrt.plugins import load_plugins
+from trtbuild.runtime.tensorrt.logger import explained, made
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -155,16 +155,12 @@ def _may_lack_kernel(path: Path) -> bool:
 
 def _errors(tensorrt: TensorRT, path: Path, plugins: Sequence[Path]) -> list[ParserError]:
     """Parse a file, and return the parser's errors; none where the network is taken."""
-    log = Log()
-    logger = make_logger(tensorrt, log)
     remedy = "TensorRT needs a GPU to start; TensorRT for RTX does not."
-    with explained(log, f"{tensorrt} does not start", MissingError, remedy):
-        builder = tensorrt.module.Builder(logger)
-    load_plugins(tensorrt, logger, log, plugins)
-    strongly_typed = tensorrt.network_flags(strongly_typed=True)
-    network = made(builder.create_network(strongly_typed), "network", log)
+    builder = OpenBuilder.start(tensorrt, plugins, remedy)
+    log, strongly_typed = builder.log, tensorrt.network_flags(strongly_typed=True)
+    network = made(builder.native.create_network(strongly_typed), "network", log)
     with explained(log, f"{tensorrt} cannot parse '{path.name}'"):
-        parser = tensorrt.module.OnnxParser(network, logger)
+        parser = tensorrt.module.OnnxParser(network, builder.logger)
         if parser.parse_from_file(str(path)):
             return []
         errors = parser_errors(parser)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +22,22 @@ if TYPE_CHECKING:
     Counts = Mapping[str, Counter[tuple[int, ...]]]
     Count = Callable[[Sequence[str]], Counts]
 
-__all__ = ["bounded_values", "count_values", "shape_inputs"]
+__all__ = ["NO_DATA", "BuildData", "bounded_values", "count_values", "shape_inputs"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BuildData:
+    """What a build may ask of the samples.
+
+    Attributes:
+        batches: starts a pass over the calibration data; None where there is none.
+        count: how often the samples have which values of some inputs; see `count_values`.
+    """
+
+    batches: Callable[[], Iterable[Feeds]] | None
+    count: Count
 
 
 def shape_inputs(network: Any) -> list[str]:
@@ -92,6 +107,10 @@ def count_values(batches: Callable[[], Iterable[Feeds]] | None, names: Sequence[
             if name in feeds:
                 counter[tuple(map(int, np.ravel(feeds[name])))] += 1
     return counts
+
+
+NO_DATA = BuildData(None, functools.partial(count_values, None))
+"""A build that has no samples."""
 
 
 def _range(counts: Counter[tuple[int, ...]]) -> ShapeRange:

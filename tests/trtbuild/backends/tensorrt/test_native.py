@@ -16,6 +16,7 @@ from tests.trtbuild.backends.tensorrt import networks
 from tests.trtbuild.backends.tensorrt.test_shape_inputs import GIVEN, feeds, resizing
 from trtbuild.artifact import Artifact
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.backends.tensorrt.open_builder import OpenBuilder
 from trtbuild.backends.tensorrt.profiles import add_profiles
 from trtbuild.backends.tensorrt.refusals import find_refusals
 from trtbuild.backends.tensorrt.timing_cache import load_timing_cache
@@ -82,10 +83,9 @@ def test_dynamic_shapes_are_built_with_their_profiles(native: Native) -> None:
 
 def makes_a_wrong_profile(world: World) -> None:
     """Past the options, which refuse this themselves."""
-    tensorrt, log = installed(world.product), Log()
-    builder = tensorrt.module.Builder(make_logger(tensorrt, log))
+    builder = OpenBuilder.start(installed(world.product))
     shapes = ShapeRange((4, 3, 8, 8), (1, 3, 8, 8), (8, 3, 8, 8))
-    add_profiles(builder, builder.create_builder_config(), [{"images": shapes}], log)
+    add_profiles(builder, [{"images": shapes}])
 
 
 def test_a_profile_out_of_order_is_refused(native: Native) -> None:
@@ -246,13 +246,12 @@ def test_a_shape_input_without_bounds_is_named(native: Native) -> None:
 
 
 def reads_a_damaged_cache(world: World) -> list[Any]:
-    tensorrt, log = installed(world.product), Log()
+    builder = OpenBuilder.start(installed(world.product))
     path = Path("timing.cache")
     path.write_bytes(b"no timing cache " * 50)
-    builder = tensorrt.module.Builder(make_logger(tensorrt, log))
     options = TensorRTOptions(timing_cache=path)
     try:
-        load_timing_cache(builder.create_builder_config(), options, log)
+        load_timing_cache(builder.config, options, builder.log)
     except Exception as error:  # noqa: BLE001  its kind is looked at
         return [type(error).__name__, str(error), path.read_bytes() == b"no timing cache " * 50]
     return []

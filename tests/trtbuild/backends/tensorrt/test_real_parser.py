@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from calibrators import Calibration, TensorRange
-from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
 from trtbuild.backends.tensorrt.profiles import profiles_for
 from trtbuild.backends.tensorrt.refusals import find_refusals
@@ -111,10 +110,9 @@ def builds(path: Path) -> bool:
     )
     options = replace(TensorRTOptions(), optimization_level=0)
     with temporary_file(artifact.whole(artifact.source)) as file:
-        blueprint = Blueprint(file, profiles_for(shapes, specs), False, True, False)
-        request = BuildRequest(artifact, file.parent, options=options)
+        blueprint = Blueprint(file, options, profiles=profiles_for(shapes, specs))
         try:
-            build_plan(installed(RTX), blueprint, request)
+            build_plan(installed(RTX), blueprint)
         except ModelError:
             return False
     return True

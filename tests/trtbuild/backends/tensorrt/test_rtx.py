@@ -15,7 +15,6 @@ import pytest
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild import DataRecipe, EngineRecipe, build_engine
 from trtbuild.backends import choose_backend
-from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.opening import open_engine
 from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
@@ -224,10 +223,9 @@ def test_what_only_some_forms_of_are_built(
     artifact = prepare(load(tmp_path / "given.onnx"))
     model = to_half(artifact.model, {})[0] if fp16 else artifact.model
     write_model(model, tmp_path / "made.onnx")
-    blueprint = Blueprint(tmp_path / "made.onnx", [], False, True, False)
     options = dataclasses.replace(TensorRTOptions(), optimization_level=0)
-    request = BuildRequest(artifact, tmp_path, options=options)
-    assert build_plan(rtx, blueprint, request).file.stat().st_size
+    blueprint = Blueprint(tmp_path / "made.onnx", options)
+    assert build_plan(rtx, blueprint).file.stat().st_size
 
 
 def test_a_refused_network_is_not_calibrated(tmp_path: Path) -> None:
