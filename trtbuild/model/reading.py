@@ -421,10 +421,15 @@ def drop_weight_inputs(model: ir.Model) -> None:
         model.ir_version = max(model.ir_version, 4)
 
 
-def name_nodes(model: ir.Model) -> None:
-    """Give every node of the main graph a name of its own, in place; names that are unique stay."""
+def name_nodes(model: ir.Model, nodes: Iterable[ir.Node] | None = None) -> None:
+    """Give every node a name of its own, in place; names that are unique stay.
+
+    Args:
+        model: a network.
+        nodes: those of it that are meant; its main graph's where none are named.
+    """
     seen: set[str] = set()
-    for node in model.graph:
+    for node in model.graph if nodes is None else nodes:
         base = node.name or f"{node.op_type}_{node.outputs[0].name}"
         name, number = base, 1
         while name in seen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtbuild.backends.tensorrt.refusals import WHOLE
 from trtbuild.report.model import Check, Line, Outcome, Report, Section, Table, Tone, names
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ __all__ = ["check_report"]
 def check_report(result: NetworkCheck) -> Report:
     """Return the report: every refused node, why, and what can be done."""
     rows = tuple(
-        (one.node or "(the network)", one.operator, one.reason, one.advice)
-        for one in result.refused
+        (one.node or WHOLE, one.operator, one.reason, one.advice) for one in result.refused
     )
     table = Table(names("node", "operator", "refused because", "what can be done"), rows)
     taken = "takes the network" if result.taken else "does not take the network"
@@ -38,10 +38,10 @@ def _lines(result: NetworkCheck) -> Iterator[Line]:
         yield Line(f"need a plugin (--plugin LIB): {', '.join(result.needs_plugin)}")
     if result.unseen_behind:
         where = result.unseen_behind
-        yield Line(
-            f"what reads '{where}' was not looked at: type or rank of its outputs is not known",
-            Tone.NOTE,
-        )
+        text = f"what reads '{where}' was not looked at: type or rank of its outputs is not known"
+        if where == WHOLE:
+            text = "what else there may be was not looked at: the parser names no node that could be left out"
+        yield Line(text, Tone.NOTE)
     if result.build is not None and result.build.built:
         megabytes = result.build.plan_bytes / 1e6
         yield Line(f"built in {result.build.seconds:.1f} s, a plan of {megabytes:.1f} MB")
@@ -49,7 +49,8 @@ def _lines(result: NetworkCheck) -> Iterator[Line]:
 
 def _checks(result: NetworkCheck) -> Iterator[Check]:
     for one in result.refused:
-        text = f"{one.node or 'the network'} ({one.operator}): {one.reason}"
+        operator = f" ({one.operator})" if one.operator else ""
+        text = f"{one.node or 'the network'}{operator}: {one.reason}"
         yield Check("parser", result.model, one.node, Outcome.FAILED, text)
     if not result.refused:
         yield Check("parser", result.model, "parse", Outcome.PASSED, "every node is taken")

@@ -111,6 +111,22 @@ def test_every_refused_node_is_listed_with_reason_and_advice(tmp_path: Path, cap
 
 
 @pytest.mark.usefixtures("rtx")
+def test_a_node_in_a_body_is_named_though_it_has_no_name(tmp_path: Path, capsys) -> None:
+    path = write(
+        tmp_path / "loop.onnx",
+        """<ir_version: 10, opset_import: ["" : 21]>
+            g (float[1, 4, 4] x, int64 k, bool c) => (float[1, 4, 4] y) {
+                y = Loop(k, c, x) <body = b (int64 i, bool d, float[1, 4, 4] s)
+                    => (bool e, float[1, 4, 4] t) { e = Identity(d) u = Det(s) t = Mul(s, u) }>
+            }""",
+    )
+    code, found = checked(capsys, str(path))
+    assert code == 1
+    assert [(one["node"], one["operator"]) for one in found["refused"]] == [("Det_u", "Det")]
+    assert found["unseen_behind"] == ""
+
+
+@pytest.mark.usefixtures("rtx")
 def test_a_form_is_refused_only_where_its_source_is_taken(tmp_path: Path, caplog) -> None:
     text = """<ir_version: 10, opset_import: ["" : 21]>
         g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {
@@ -151,6 +167,7 @@ def test_what_cannot_be_checked_is_an_error(tmp_path: Path, capsys) -> None:
         ("QLinearConv", "this parser has no importer for the operator", "engine --quantized"),
         ("Strange", "Plugin not found, are the plugin name correct?", "--plugin LIB"),
         ("Cast", "Unsupported data type for the Cast operator", "FP32, FP16, INT32 or INT64"),
+        ("MatMul", "IMatrixMultiplyLayer must have same input types. `A` is Float", "by a Cast"),
         ("Strange", "something new", "with other operators"),
     ],
 )

@@ -110,7 +110,15 @@ _TABLE = (
     ),
     _Advice(
         "decode and prepare the inputs before the network",
-        ("ImageDecoder", "MelWeightMatrix", "DFT", "STFT"),
+        ("ImageDecoder", "MelWeightMatrix"),
+    ),
+    _Advice(
+        "compute spectra before the network, or export them as STFT or as MatMul with constant waves",
+        ("DFT",),
+    ),
+    _Advice(
+        "export it as RandomUniformLike and Less",
+        ("Bernoulli",),
     ),
     _Advice(
         "export a constant grid, multiplied by MatMul",
@@ -160,6 +168,10 @@ _TABLE = (
     _Advice(
         "TensorRT's tensors have at most 8 axes: export with fewer, joined by a Reshape",
         reason="to TensorRT dimensions|MAX_DIMS|exceeds the maximum",
+    ),
+    _Advice(
+        "its inputs have different types, which ONNX does not allow either: export both in one, by a Cast",
+        reason="must have (the )?same (input )?types?",
     ),
     _Advice(
         "compute in FP32, FP16, INT32 or INT64: TensorRT has no DOUBLE, and no 16-bit or unsigned "
@@ -221,10 +233,20 @@ def advice_on_build(reason: str, *, fp16: bool) -> str:
     """Return a sentence on what helps when no engine came out; empty where nothing is known.
 
     Measured with TensorRT for RTX 1.7: of the operator Attention, a causal form with shared keys and values
-    builds in FP16, and not in FP32.
+    builds in FP16, and not in FP32; TopK takes 3840 of an axis at most.
     """
-    if not fp16 and "not supported by a dedicated kernel" in reason:
-        return " Some forms of Attention have kernels in FP16 alone: try `trtbuild engine --fp16`."
+    if "not supported by a dedicated kernel" in reason:
+        half = (
+            ""
+            if fp16
+            else ", and try `trtbuild engine --fp16`: some forms have kernels in FP16 alone"
+        )
+        return (
+            " `trtbuild optimize` writes an Attention as products and a Softmax, as `trtbuild engine` does "
+            f"by itself{half}."
+        )
+    if "K exceeds the maximum" in reason:
+        return " Let TopK take fewer, in a second step of parts of its axis too, or sort behind the engine."
     return ""
 
 

@@ -8,6 +8,7 @@ outputs, and the rest is parsed again.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
 
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["Refusal", "Refusals", "find_refusals"]
+__all__ = ["WHOLE", "Refusal", "Refusals", "find_refusals"]
 
 # What the parser of TensorRT for RTX takes and its builder has no kernel for, whatever the types: of all that
 # stands in the ``onnx`` package's own tests, with fixed shapes. Later versions than this one may have it.
 _WITHOUT_KERNEL = frozenset({"NonMaxSuppression"})
 _SEEN_IN = 10701  # 1.7.1
+
+WHOLE = "(the network)"
+"""What stands for a node where the parser names none."""
 
 _MOST_AXES = 8
 _NO_TYPES = frozenset(
@@ -106,7 +110,8 @@ def _refused(
     tensorrt: TensorRT, model: ir.Model, first: list[ParserError], plugins: Sequence[Path]
 ) -> Refusals:
     """What the parser says of a network, taken apart node by node, which had these errors as a whole."""
-    name_nodes(model)
+    inner = (node for node in all_nodes(model.graph) if node.graph is not model.graph)
+    name_nodes(model, chain(model.graph, inner))
     infer_model(model)
     found: dict[str, Refusal] = {}
     stand_ins: set[ir.Value | None] = set()
@@ -124,7 +129,7 @@ def _refused(
                 found.setdefault(error.node, _refusal(error, node, model))
         for error in errors:
             if error.node not in nodes or not _take_out(model, nodes[error.node], stand_ins):
-                return Refusals(tuple(found.values()), unseen_behind=error.node or "(the network)")
+                return Refusals(tuple(found.values()), unseen_behind=error.node or WHOLE)
         if not model.graph.outputs:
             break
     return Refusals(tuple(found.values()))
