@@ -18,7 +18,16 @@ from dataclasses import dataclass, replace
 from trtbuild.errors import MissingError
 from trtbuild.machine import is_importable
 
-__all__ = ["COMMON", "FOR_RTX", "TARGETS", "TENSORRT_11", "Attention", "Target", "installed_target"]
+__all__ = [
+    "COMMON",
+    "FOR_RTX",
+    "FOR_TURING",
+    "TARGETS",
+    "TENSORRT_11",
+    "Attention",
+    "Target",
+    "installed_target",
+]
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,14 @@ class Attention:
         longest: most positions; beyond, the parts are kernels of their own.
         head_sizes: sizes of a head that have the kernel; None where that is not known.
         one_head: whether one head of one sample has it, too; where not, both products run in INT8 apart.
+        one_query: whether one position that asks has it, too, as where a decoder makes its next word; where
+            not, float has a kernel for it.
     """
 
     longest: int
     head_sizes: frozenset[int] | None = None
     one_head: bool = True
+    one_query: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +55,8 @@ class Target:
     Attributes:
         name: as on the command line.
         title: as in reports.
-        conv_transpose: whether ConvTranspose runs in INT8.
+        convolution: whether Conv runs in INT8.
+        conv_transpose: whether ConvTranspose does.
         padded_conv_transpose: whether it does with padding, too.
         group_multiple: channels of a group, in and out, must be a multiple of this for INT8.
         depthwise: whether a group of one channel runs in INT8 whatever `group_multiple` says.
@@ -58,6 +71,7 @@ class Target:
 
     name: str
     title: str
+    convolution: bool = True
     conv_transpose: bool = True
     padded_conv_transpose: bool = True
     group_multiple: int = 1
@@ -95,7 +109,14 @@ FOR_RTX = Target(
     global_average=False,  # [measured]
     fewest_outputs=3,  # [measured]: one or two outputs cost kernels more than in float
     one_pair_for_pool=True,  # [measured]
-    attention=Attention(512, frozenset({16, 32, 64}), one_head=False),  # [measured], of 8 to 256
+    # [measured], of heads of 8 to 256, and of 1, 2, 4, 16 and more queries
+    attention=Attention(512, frozenset({16, 32, 64}), one_head=False, one_query=False),
+)
+FOR_TURING = replace(
+    FOR_RTX,
+    name="rtx-turing",
+    title="TensorRT for RTX on Turing, compute capability 7.5",
+    convolution=False,  # [measured]: FP16 behind rounding, 10 kernels for 5 in three of them
 )
 DLA = Target(
     name="dla",
@@ -103,7 +124,7 @@ DLA = Target(
     padded_conv_transpose=False,  # [DLA]
 )
 
-TARGETS = {one.name: one for one in (COMMON, TENSORRT_10, TENSORRT_11, FOR_RTX, DLA)}
+TARGETS = {one.name: one for one in (COMMON, TENSORRT_10, TENSORRT_11, FOR_RTX, FOR_TURING, DLA)}
 
 
 def installed_target() -> Target:

@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from trtbuild.plan import PlacementRequest
-from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
-from trtbuild.target import COMMON, FOR_RTX, TARGETS, installed_target
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, TURING
+from trtbuild.target import COMMON, FOR_RTX, FOR_TURING, TARGETS, installed_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +53,8 @@ def _target_of_backends(recipe: EngineRecipe, backends: Iterable[str]) -> Target
         if backend == TENSORRT.backend:
             return installed_target()
         if backend == RTX.backend:
-            return FOR_RTX
+            alone = set(recipe.tensorrt.compute_capabilities) == {TURING}
+            return FOR_TURING if alone else FOR_RTX
     return COMMON
 
 

@@ -69,6 +69,10 @@ def why_attention_is_float(block: AttentionBlock, target: Target) -> str | None:
     attention = target.attention
     assert attention is not None
     scores, query = block.scores.outputs[0].shape, block.scores.inputs[0]
+    if scores is not None and len(scores) > 1 and scores.dims[-2] == 1 and not attention.one_query:
+        return (
+            f"target {target.name}: attention of one query is one kernel in float, and not in INT8"
+        )
     lengths = [size for size in (scores.dims[-2:] if scores else ()) if isinstance(size, int)]
     if lengths and max(lengths) > attention.longest:
         return (

@@ -23,6 +23,8 @@ def why_layer_is_float(node: ir.Node, target: Target) -> str | None:
     dims = tuple(size for size in shape if isinstance(size, int)) if shape is not None else ()
     if node.op_type == "ConvTranspose":
         return _said(target, _why_transposed(node, target))
+    if node.op_type == "Conv" and not target.convolution:
+        return _said(target, "Conv does not run in INT8")
     if node.op_type == "Conv" and len(dims) > 2:
         return _said(target, _why_groups(node, dims, target))
     axis = weight_axis(node, len(dims))

@@ -15,6 +15,7 @@ from trtbuild.options.fields import options_of
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.quantization.alone import layers_alone
 from trtbuild.runtime.cuda import cuda_driver
+from trtbuild.runtime.tensorrt.versions import TURING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["capabilities", "check_rtx", "notes", "set_capabilities", "why_not_opened"]
 
-TURING = "7.5"
 _MEMBER = re.compile(r"SM(\d+)(\d)")
 
 _EXPLICIT_ALONE = "it has no calibrators; INT8 comes from Q/DQ in the network"
@@ -154,6 +154,12 @@ def notes(
     if not fp16:
         found.append(
             "what is not INT8 stays FP32 in the plan; --fp16 is the usual company on RTX GPUs"
+        )
+    convolutions = sum(one.int8 and one.op_type == "Conv" for one in artifact.decisions)
+    if TURING in capabilities(tensorrt, options) and convolutions:
+        found.append(
+            f"on compute capability {TURING} (Turing) its {convolutions} convolutions in INT8 run in FP16, "
+            "behind rounding that costs kernels of its own; a plan of its own leaves them in float"
         )
     if alone := layers_alone(artifact.model, artifact.decisions):
         found.append(

@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 __all__ = [
     "RTX",
     "TENSORRT",
+    "TURING",
     "Product",
     "TensorRT",
     "installed",
     "native_version",
     "product_of",
 ]
+
+TURING = "7.5"
+"""The compute capability that TensorRT for RTX builds for only when it is asked to, and not all in FP32."""
 
 
 @dataclass(frozen=True)

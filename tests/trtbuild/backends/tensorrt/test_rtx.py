@@ -88,7 +88,10 @@ def test_turing_takes_int8_with_fp16_alone(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"7\.5 \(Turing\).*Add --fp16"):
         built(tmp_path, compute_capabilities=["7.5"])
     assert list(tmp_path.iterdir()) == []
-    assert built(tmp_path, fp16=True, compute_capabilities=["7.5", "8.9"]).path.is_file()
+    engine = built(tmp_path, fp16=True, compute_capabilities=["7.5", "8.9"])
+    assert engine.path.is_file()
+    # the small network's two convolutions run in INT8 on 8.9
+    assert any("(Turing) its 2 convolutions in INT8 run in FP16" in note for note in engine.notes)
 
 
 @pytest.mark.parametrize(
@@ -374,6 +377,18 @@ def test_values_of_a_shape_input_come_from_all_samples(
     assert values == {"size": bounds}
     assert result.engine.details["profile_values_from_samples"] == ["size"]
     assert f"'size' are bounded by those in the samples, {bounds['min']}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "target"), [(("7.5",), "rtx-turing"), (("7.5", "8.9"), "rtx"), ((), "rtx")]
+)
+def test_a_plan_for_turing_alone_has_a_target_of_its_own(
+    capabilities: tuple[str, ...], target: str, tmp_path: Path
+) -> None:
+    options = TensorRTOptions(compute_capabilities=capabilities)
+    data = DataRecipe(random_data=True)
+    recipe = EngineRecipe(model=tmp_path / "m", output=tmp_path, data=data, tensorrt=options)
+    assert engine_target(recipe, ["tensorrt-rtx"]).name == target
 
 
 def test_the_same_backend_twice_is_refused(tmp_path: Path) -> None:
