@@ -38,7 +38,7 @@ from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
 from trtbuild.model.weights_apart import read_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 __all__ = [
