@@ -36,6 +36,7 @@ __all__ = [
     "bounds",
     "calls",
     "capture",
+    "groups_by_sample",
     "module_path",
     "name_of",
     "quiet",
@@ -305,6 +306,17 @@ def name_of(node: Node) -> str:
 def calls(program: ExportedProgram) -> list[Node]:
     """The operators of the graph in order of execution."""
     return [node for node in program.graph.nodes if node.op == "call_function"]
+
+
+def groups_by_sample(program: ExportedProgram) -> str | None:
+    """Return the module path of the first convolution whose groups are as many as the samples, or None."""
+    for node in calls(program):
+        if name_of(node).startswith("conv") and any(
+            isinstance(one, torch.fx.Node) and isinstance(one.meta.get("val"), torch.SymInt)
+            for one in node.args[3:]
+        ):
+            return module_path(node)
+    return None
 
 
 def module_path(node: Node) -> str:

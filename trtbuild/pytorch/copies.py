@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
@@ -260,8 +260,18 @@ def make_weights_plain(module: nn.Module) -> list[str]:
             remove_weight_norm(child, name)
         else:
             remove_spectral_norm(child, name)
+            _forget_spectral_norm(child, name)
         done.append(f"{path}.{name}".lstrip(".") + f": {kind} evaluated")
     return done
+
+
+def _forget_spectral_norm(module: nn.Module, name: str) -> None:
+    """Remove the hook that torch leaves behind: with it, plain weights cannot be loaded."""
+    hooks = module._load_state_dict_pre_hooks
+    for key, wrapped in list(hooks.items()):
+        hook = getattr(wrapped, "hook", wrapped)
+        if isinstance(hook, SpectralNormLoadStateDictPreHook) and hook.fn.name == name:
+            del hooks[key]
 
 
 def _computed(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, str]]:

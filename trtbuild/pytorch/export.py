@@ -15,7 +15,7 @@ from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
 from trtbuild.progress import silent
 from trtbuild.pytorch.activations import find_activations
-from trtbuild.pytorch.aten import bounds, capture, open_lengths, quiet
+from trtbuild.pytorch.aten import bounds, capture, groups_by_sample, open_lengths, quiet
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain, unwrapped
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
@@ -125,6 +125,8 @@ def export_onnx(
     original = copy_module(module)
     _refuse_nan(original)
     warnings = enforce_eval(original)
+    bound, narrowed = _in_float32(original, bound)
+    warnings += narrowed
     freeze_fake_quantize(original)
     freeze_quantized_layers(original)
     sample_output = run(copy_module(original, share_parameters=True), bound)
@@ -155,6 +157,21 @@ def export_onnx(
         activations=activations,
         warnings=tuple(warnings),
     )
+
+
+def _in_float32(module: nn.Module, bound: BoundInputs) -> tuple[BoundInputs, list[str]]:
+    """Make float64 weights float32, in place, and inputs of float64 as well; what was done.
+
+    TensorRT has no float64, and ONNX Runtime no convolutions of it.
+    """
+    if all(one.dtype is not torch.float64 for one in module.parameters()):
+        return bound, []
+    module._apply(lambda one: one.float() if one.dtype is torch.float64 else one)
+    specs = (
+        replace(one, dtype="float32") if one.dtype == "float64" else one for one in bound.specs
+    )
+    told = "weights of float64 are exported as float32: TensorRT has no float64."
+    return replace(bound, specs=tuple(specs)), [told]
 
 
 def _refuse_others(output: Any) -> None:
@@ -200,6 +217,12 @@ def _to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Mode
             )
     except Exception as error:
         cause = error.__cause__ or error
+        where = groups_by_sample(program)
+        if where is not None:
+            raise ModelError(
+                f"a convolution in '{where or 'forward'}' has kernels of its own for each sample, and ONNX "
+                "knows no number of groups that follows the batch: export with a batch that is fixed."
+            ) from error
         raise ModelError(f"torch cannot express the module in ONNX: {_short(cause)}") from error
     model: ir.Model = exported.model
     if opset_of(model) != max(opset, 18):

@@ -45,10 +45,24 @@ def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
         shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in inputs.specs)
         raise ModelError(
             f"the module does not take the input {shapes}: in '{layer}', {first_line(error)}"
+            + _types_at_odds(module, inputs)
         ) from error
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _types_at_odds(module: nn.Module, inputs: BoundInputs) -> str:
+    """What to do where no input has the type of the weights; else empty."""
+    weights = {str(one.dtype)[6:] for one in module.parameters() if one.is_floating_point()}
+    given = {spec.dtype for spec in inputs.specs if spec.is_float}
+    if not weights or not given or weights & given:
+        return ""
+    names = " and ".join(sorted(weights))
+    return (
+        f". Its weights are {names}, and the input is {' and '.join(sorted(given))}: make the weights "
+        f"float32 (module.float()), or name the type with the input (1x3x224x224:{min(weights)})."
+    )
 
 
 def check_repeatable(module: nn.Module, inputs: BoundInputs) -> None:

@@ -283,6 +283,39 @@ def channel_buffer() -> nn.Module:
     return net
 
 
+class FrozenBatchNorm(nn.Module):
+    """A batch norm that training leaves alone, as detectors have it: all four vectors are buffers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(width) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+
+
+def frozen_norms() -> nn.Module:
+    first = nn.Conv2d(3, 16, 3, padding=1, bias=False), FrozenBatchNorm(16), nn.ReLU()
+    return nn.Sequential(*first, conv(16, 16), head(16))
+
+
+def one_for_all() -> nn.Module:
+    """One map that weighs all channels, and one that is added to all."""
+
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.stem(x)
+        x = m.after(x * m.where(x).sigmoid())
+        return m.head(m.one(x).expand(-1, x.shape[1], -1, -1) + x)
+
+    return Net(
+        forward, stem=conv(3, 16), where=nn.Conv2d(16, 1, 7, padding=3), after=conv(16, 16),
+        one=nn.Conv2d(16, 1, 1), head=head(16),
+    )  # fmt: skip
+
+
 class RawWeight(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -553,8 +586,9 @@ CASES = [
     PruneCase("channel shuffle, live sizes", shuffle(live=True), halved=("after.0",),
               kept={"stem.0": "computes something else"}),
     PruneCase("ShuffleNet units", shuffle_units, halved=("after.0", "one.0.0", "two.0.0")),
-    PruneCase("channel-wise buffer", channel_buffer, halved=("after.0",),
-              kept={"stem.0": "does not run without them"}),
+    PruneCase("channel-wise buffer", channel_buffer, halved=("stem.0", "after.0")),
+    PruneCase("frozen norm in buffers", frozen_norms, halved=("0", "3.0")),
+    PruneCase("one map for all channels", one_for_all, halved=("stem.0", "after.0")),
     PruneCase("functional conv with a raw weight", RawWeight, halved=("after.0",),
               kept={"stem.0": "raw parameter 'kernel'"}),
     PruneCase("pixel shuffle", pixel_shuffle, halved=("2.0",), kept={"0.0": ""}),

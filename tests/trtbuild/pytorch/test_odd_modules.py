@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -17,11 +18,17 @@ from trtbuild.pytorch import InputSpec, export_onnx, fold_norms, load_module  # 
 from trtbuild.pytorch.prune import (  # noqa: E402
     channel_weights,
     group_lasso,
+    history_of,
     list_groups,
+    load_pruned,
     prune_channels,
+    save_pruned,
     zero_channels,
 )
 from trtbuild.pytorch.spec import ModuleSource, PruneSpec  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 IMAGE = [InputSpec((2, 3, 8, 8), dynamic={0: "batch"})]
 ROW = InputSpec((2, 4), dynamic={0: "batch"})
@@ -187,6 +194,64 @@ def test_wrapped_modules_are_taken_out(wrap: Any) -> None:
     assert widths(module)["0"] == 4
     loaded = load_module(ModuleSource(module)).module
     assert list(loaded.state_dict()) == list(plain().state_dict())
+
+
+def test_a_wrapped_module_is_saved_and_loaded(tmp_path: Path) -> None:
+    wrapped = nn.DataParallel(prune_channels(plain(), IMAGE, HALF).module)
+    save_pruned(wrapped, history_of(wrapped), tmp_path)
+    again = load_pruned(nn.DataParallel(plain()), tmp_path)
+    assert again.module[0].weight.equal(wrapped.module[0].weight)
+
+
+@pytest.mark.parametrize(
+    "norm", [torch.nn.utils.spectral_norm, torch.nn.utils.parametrizations.spectral_norm]
+)
+def test_weights_that_were_computed_are_saved_and_loaded(norm: Any, tmp_path: Path) -> None:
+    def build() -> nn.Sequential:
+        module = plain()
+        norm(module[0])
+        return module
+
+    result = prune_channels(build(), IMAGE, HALF)
+    save_pruned(result.module, result.history, tmp_path)
+    assert load_pruned(build(), tmp_path)[0].weight.equal(result.module[0].weight)
+
+
+class OwnKernels(nn.Module):
+    """A convolution whose kernels are made for each sample, all samples in one call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = nn.Linear(3, 4 * 3 * 9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, _, height, width = x.shape
+        kernels = self.kernels(x.mean((2, 3))).view(n * 4, 3, 3, 3)
+        made = F.conv2d(x.reshape(1, -1, height, width), kernels, padding=1, groups=n)
+        return made.view(n, 4, height, width)
+
+
+def test_a_kernel_for_each_sample_wants_a_fixed_batch() -> None:
+    with pytest.raises(ModelError, match="export with a batch that is fixed"):
+        export_onnx(OwnKernels(), IMAGE)
+    assert export_onnx(OwnKernels(), [InputSpec((2, 3, 8, 8))]).parity.error is not None
+
+
+@pytest.mark.parametrize("types", [("float16", "float32"), ("float32", "float64")])
+def test_types_at_odds_are_told_with_what_to_do(types: tuple[str, str]) -> None:
+    weights, given = types
+    module = plain().to(getattr(torch, weights))
+    with pytest.raises(ModelError, match=rf"weights are {weights}.*module\.float\(\)"):
+        prune_channels(module, [InputSpec((2, 3, 8, 8), dtype=given)], HALF)
+
+
+@pytest.mark.parametrize("given", ["float32", "float64"])
+def test_float64_is_exported_as_float32(given: str) -> None:
+    module = plain().double()
+    result = export_onnx(module, [InputSpec((2, 3, 8, 8), dtype=given)])
+    assert any("TensorRT has no float64" in one for one in result.warnings)
+    assert result.model.graph.inputs[0].dtype is ir.DataType.FLOAT
+    assert module[0].weight.dtype is torch.float64
 
 
 class Tells(nn.Module):

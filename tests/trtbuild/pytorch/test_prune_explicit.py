@@ -15,7 +15,14 @@ from torch import nn  # noqa: E402
 from torch.nn.utils import prune as masks  # noqa: E402
 
 from tests.trtbuild.pytorch.fold_cases import randomize  # noqa: E402
-from tests.trtbuild.pytorch.prune_cases import C2F, c2f, chain, grouped, residual  # noqa: E402
+from tests.trtbuild.pytorch.prune_cases import (  # noqa: E402
+    C2F,
+    Transformer,
+    c2f,
+    chain,
+    grouped,
+    residual,
+)
 from trtbuild.errors import DataError, ModelError, OptionError  # noqa: E402
 from trtbuild.pytorch import InputSpec  # noqa: E402
 from trtbuild.pytorch.prune import (  # noqa: E402
@@ -112,6 +119,45 @@ def test_half_a_pair_is_refused() -> None:
         prune_indices(build(c2f_split), IMAGE, {"1.cv1.0": [2]})
     with pytest.raises(ModelError, match="cannot go"):
         prune_indices(build(grouped), IMAGE, {"1.0": [3]})
+
+
+def test_whole_heads_can_be_named_and_are_counted() -> None:
+    module = build(Transformer)
+    first = [part + channel for part in (0, 32, 64) for channel in range(8)]
+    result = prune_indices(module, IMAGE, {"blocks.0.attn.qkv": first})
+    small = result.module.blocks[0].attn
+    assert (small.num_heads, small.head_dim, small.proj.weight.shape[1]) == (3, 8, 24)
+    assert not result.report.inexact
+    silent = copy.deepcopy(module).double()
+    silent.blocks[0].attn.proj.weight.data[:, :8] = 0
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        wanted, found = silent(x), copy.deepcopy(result.module).double()(x)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
+
+    narrow = prune_indices(module, IMAGE, {"blocks.1.attn.qkv": list(range(3, 96, 8))})
+    assert vars(narrow.module.blocks[1].attn)["head_dim"] == 7
+    assert narrow.report.inexact  # heads of another width weigh anew
+
+
+class ThreeLayers(nn.Module):
+    """Attention with a layer each for queries, keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.out_proj = 4, nn.Linear(16, 12)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(12, 16) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layers = self.q_proj, self.k_proj, self.v_proj
+        heads = [layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in layers]
+        mixed = nn.functional.scaled_dot_product_attention(*heads)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def test_part_of_a_head_is_refused() -> None:
+    with pytest.raises(OptionError, match="belong to 4 heads"):
+        prune_indices(build(ThreeLayers), [InputSpec((2, 5, 12))], {"q_proj": [0, 1]})
 
 
 def test_structured_masks_become_removals() -> None:

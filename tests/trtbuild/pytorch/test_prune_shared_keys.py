@@ -13,9 +13,14 @@ pytest.importorskip("torch_pruning")
 import torch.nn.functional as F  # noqa: E402, N812
 from torch import nn  # noqa: E402
 
-from trtbuild.errors import ModelError  # noqa: E402
+from trtbuild.errors import ModelError, OptionError  # noqa: E402
 from trtbuild.pytorch import InputSpec  # noqa: E402
-from trtbuild.pytorch.prune import load_pruned, prune_channels, save_pruned  # noqa: E402
+from trtbuild.pytorch.prune import (  # noqa: E402
+    load_pruned,
+    prune_channels,
+    prune_indices,
+    save_pruned,
+)
 from trtbuild.pytorch.spec import PruneSpec  # noqa: E402
 
 if TYPE_CHECKING:
@@ -155,3 +160,105 @@ def test_keys_that_are_shared_in_another_order_stay_and_are_named() -> None:
     why = {width.path: width.kept for width in result.report.widths}
     assert "computes something else" in why["attention.q_proj"]
     assert "share keys" in why["attention.k_proj"]
+
+
+class Fused(nn.Module):
+    """Attention with 8 heads of queries and 4 of keys, all from one layer, without a mask.
+
+    Args:
+        by_group: let the rows lie group by group (Falcon), not queries, keys and values one after the other.
+    """
+
+    def __init__(self, by_group: bool) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_dim, self.by_group = HEADS, 4, 4, by_group
+        self.q_size, self.kv_size = WIDTH, WIDTH // 2
+        self.qkv_proj, self.o_proj = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        packed = self.qkv_proj(x)
+        if self.by_group:
+            groups = packed.unflatten(-1, (self.num_kv_heads, -1, self.head_dim))
+            query, key, value = groups.split([groups.shape[-2] - 2, 1, 1], -2)
+        else:
+            parts = packed.split([self.q_size, self.kv_size, self.kv_size], -1)
+            query, key, value = (
+                one.unflatten(-1, (self.num_kv_heads, -1, self.head_dim)) for one in parts
+            )
+        scores = torch.einsum("nikhd,njkd->nkhij", query, key[..., 0, :]) / self.head_dim**0.5
+        mixed = torch.einsum("nkhij,njkd->nikhd", scores.softmax(-1), value[..., 0, :])
+        return self.o_proj(mixed.flatten(2))
+
+
+class FusedBlocks(nn.Module):
+    """Two of them."""
+
+    def __init__(self, by_group: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(Fused(by_group) for _ in range(2))
+        self.head = nn.Linear(WIDTH, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+STATES = [InputSpec((2, 6, WIDTH))]
+
+
+def without_heads(module: nn.Module, small: nn.Module) -> nn.Module:
+    """A copy in float64 without the columns that read heads of which `small` has no column."""
+    silent = copy.deepcopy(module).double()
+    for dense, cut in zip(silent.blocks, small.blocks):
+        columns = [set(column) for column in cut.o_proj.weight.T.double().tolist()]
+        for number, column in enumerate(dense.o_proj.weight.T.tolist()):
+            if set(column) not in columns:
+                dense.o_proj.weight.data[:, number] = 0
+    return silent
+
+
+@pytest.mark.parametrize("by_group", [False, True])
+def test_one_layer_may_give_queries_and_shared_keys_in_either_order(
+    tmp_path: Path, by_group: bool
+) -> None:
+    module = FusedBlocks(by_group).eval()
+    wish = PruneSpec(0.0, head_ratio=0.5, layer_ratios=(("blocks.1.qkv_proj", 0.75),))
+    result = prune_channels(module, STATES, wish)
+    numbers = [(one.num_heads, one.num_kv_heads) for one in result.module.blocks]
+    assert numbers == [(4, 2), (2, 1)]
+    assert [one.qkv_proj.weight.shape[0] for one in result.module.blocks] == [32, 16]
+
+    x = torch.randn(3, 7, WIDTH, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = without_heads(module, result.module)(x)
+        found = copy.deepcopy(result.module).double()(x)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
+
+    save_pruned(result.module, result.history, tmp_path)
+    again = load_pruned(FusedBlocks(by_group), tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(x.float()), result.module(x.float()), rtol=0, atol=0)
+
+
+def test_all_blocks_together_lose_the_share_of_heads_that_was_asked_for() -> None:
+    # 30 % of 8 groups are 2.4; rounding each block by itself would take 2 or none of its 4
+    module = FusedBlocks(by_group=False).eval()
+    result = prune_channels(module, STATES, PruneSpec(0.0, head_ratio=0.3))
+    assert sum(one.num_kv_heads for one in result.module.blocks) == 6
+
+
+def test_groups_of_heads_can_be_named_and_parts_of_them_cannot() -> None:
+    module = FusedBlocks(by_group=False).eval()
+    second = [*range(8, 16), *range(36, 40), *range(52, 56)]
+    result = prune_indices(module, STATES, {"blocks.0.qkv_proj": second, "head": []})
+    assert result.module.blocks[0].num_kv_heads == 3
+    left = [one for one in range(2 * WIDTH) if one not in second]
+    torch.testing.assert_close(
+        result.module.blocks[0].qkv_proj.weight, module.blocks[0].qkv_proj.weight[left]
+    )
+    with pytest.raises(OptionError, match="of its 4 groups is 0 to 7 and 32 to 35 and 48 to 51"):
+        prune_indices(module, STATES, {"blocks.0.qkv_proj": second[:8]})
+    with pytest.raises(OptionError, match="not all of them"):
+        prune_indices(module, STATES, {"blocks.0.qkv_proj": range(64)})

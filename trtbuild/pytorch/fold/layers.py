@@ -136,17 +136,19 @@ class LayerCall:
 
     @classmethod
     def of(cls, node: Node) -> LayerCall | None:
-        """Read a graph node; None if it is no layer."""
+        """Read a graph node; None if it is no layer, or has as many groups as the batch has samples."""
         name = name_of(node)
         if name not in LAYER_OPERATORS:
             return None
         given = arguments(node)
+        if not isinstance(given.get("groups", 1), int):
+            return None
         spatial = 0 if name == "linear" else int(name[-2])
         return cls(
             node,
             given["weight"],
             given["bias"],
-            int(given.get("groups", 1)),
+            given.get("groups", 1),
             name.startswith("conv_transpose"),
             spatial,
         )

@@ -340,7 +340,7 @@ def _reason(path: str, plan: CutPlan, coupled: Mapping[str, PruneGroup], module:
         return plan.kept[path]
     if path not in coupled:
         return "it was not called"
-    members = [member.path for member in coupled[path].members]
+    members = [one.path for one in coupled[path].members if one.side == "out"]
     for other in members:
         if other in plan.kept:
             return f"it is coupled with '{other}': {plan.kept[other]}"

@@ -11,7 +11,6 @@ It holds exactly unless a norm or attention mixes the channels (`dependency.is_m
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +28,8 @@ from trtbuild.pytorch.copies import (
 )
 from trtbuild.pytorch.inputs import other_batch
 from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention, update_norms
+from trtbuild.pytorch.prune.heads import head_counts, heads_left
 from trtbuild.pytorch.prune.key_groups import (
-    SHARED_KEYS,
     columns_of,
     cut_key_groups,
     weakest_key_groups,
@@ -167,7 +166,7 @@ class Cut:
         module: the cut network.
         history: Torch-Pruning's record: layer path, output side or not, channel numbers.
         heads: module path -> attribute -> new value, of attention blocks, norms and stored sizes.
-        key_groups: attention block -> groups of heads that went, in the order of cutting.
+        key_groups: attention block, groups of heads that went, and how their rows lie; in order.
         culprits: layer path -> what cutting its group broke; those groups were rolled back.
         mixed: whether a group was cut that changes the values of others.
         failed: why all cuts together are wrong; empty when right or when cut one by one.
@@ -177,7 +176,7 @@ class Cut:
     history: list[tuple[str, bool, list[int]]] = field(default_factory=list)
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     culprits: dict[str, str] = field(default_factory=dict)
-    key_groups: list[tuple[str, list[int]]] = field(default_factory=list)
+    key_groups: list[tuple[str, list[int], str]] = field(default_factory=list)
     mixed: bool = False
     failed: str = ""
 
@@ -210,14 +209,15 @@ def cut(
     """
     module = copy_module(base)
     result, dense = Cut(module), layer_widths(base)
-    groups = {block.path: block.groups(base) for block in plan.key_groups}
+    heads = head_counts(base, plan)
     for step in range(1, plan.spec.steps + 1):
         backup = copy_module(module) if step > 1 else None
-        with tracing(module), torch.random.fork_rng(devices=[]):
+        with tracing(module, inputs), torch.random.fork_rng(devices=[]):
             torch.manual_seed(step)  # the random criterion
             accumulate(module, plan.importance, plan.loss)
             ratios = shares(module, inputs, plan, step, dense)
-            run = _Run(result, inputs, plan, ratios, plan.part("head_ratio", step), check=check)
+            left = heads_left(heads, plan, step)
+            run = _Run(result, inputs, plan, ratios, left, check=check)
             (run.step_one_by_one if one_by_one else run.step_at_once)()
         if result.failed and backup is not None:
             result.module, result.failed = backup, ""
@@ -226,8 +226,8 @@ def cut(
         if result.failed or run.stale:
             break
         for block in plan.key_groups:
-            if plan.kept.get(block.layers[0]) == SHARED_KEYS:
-                run.cut_keys(block, groups[block.path], step)
+            if block.path in left:
+                run.cut_keys(block, left[block.path])
         share_again(module, shared_parameters(base))
         result.history += history_in(run.graph)
         if plan.after_step is not None:
@@ -244,7 +244,7 @@ class _Run:
         inputs: of the trace and the checks.
         plan: what to cut.
         ratios: layer -> share of its channels that goes now, exactly.
-        heads: share of the attention heads that goes now.
+        heads: attention block -> heads that are left after this step.
         check: whether to check.
     """
 
@@ -254,7 +254,7 @@ class _Run:
         inputs: BoundInputs,
         plan: CutPlan,
         ratios: Mapping[str, float],
-        heads: float,
+        heads: Mapping[str, int],
         *,
         check: bool,
     ) -> None:
@@ -304,32 +304,27 @@ class _Run:
                 self.stale = True
                 return
 
-    def cut_keys(self, block: KeyGroups, dense: int, step: int) -> None:
-        """Cut the heads of a block that shares keys, and roll back what breaks.
-
-        Args:
-            block: of the module.
-            dense: groups of heads that it had before the first step.
-            step: from 1.
-        """
-        spec, module = self.plan.spec, self.result.module
-        ratio = min(spec.head_ratio or spec.ratio, spec.max_ratio) * step / spec.steps
-        left = max(math.ceil(dense * (1 - ratio) - 1e-9), 1)
-        gone = weakest_key_groups(module, block, block.groups(module) - left)
-        if not gone:
-            return
-        before = Snapshot(module, self.graph)
-        reference = DenseReference(module, self.inputs) if self.check else None
-        if reference is not None:
-            reference.note_unread(block.layers[-1], columns_of(module, block, gone))
-        changed = cut_key_groups(module, block, gone)
-        reason = reference.broken(module, values=True) if reference is not None else ""
-        if reason:
+    def cut_keys(self, block: KeyGroups, left: int) -> None:
+        """Cut the heads of a block that shares keys until `left` groups are there; roll back what breaks."""
+        module = self.result.module
+        reasons = []
+        for one in block.orders:
+            gone = weakest_key_groups(module, one, one.groups(module) - left)
+            if not gone:
+                return
+            before = Snapshot(module, self.graph)
+            reference = DenseReference(module, self.inputs) if self.check else None
+            if reference is not None:
+                reference.note_unread(one.layers[-1], columns_of(module, one, gone))
+            changes = (cut_key_groups(module, one, gone), update_sizes(module, self.plan.sizes))
+            reason = reference.broken(module, values=True) if reference is not None else ""
+            if not reason:
+                self.result.note(*changes)
+                self.result.key_groups.append((one.path, gone, one.order))
+                return
             before.restore()
-            self.result.culprits[block.layers[0]] = reason
-            return
-        self.result.note(changed)
-        self.result.key_groups.append((block.path, gone))
+            reasons.append(reason)
+        self.result.culprits[block.layers[0]] = reasons[0]
 
     def _update_heads(self) -> None:
         module = self.result.module

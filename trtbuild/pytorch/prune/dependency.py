@@ -22,6 +22,7 @@ from torch import nn
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.inputs import sample
+from trtbuild.pytorch.prune.buffers import channel_buffers_as_parameters
 from trtbuild.pytorch.prune.slices import SlicedGraph
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "HEAD_COUNTS",
     "HEAD_NUMBERS",
     "HEAD_WIDTHS",
+    "PACKED",
     "SEPARATE",
     "Attention",
     "Member",
@@ -89,15 +91,19 @@ class PruneGroup:
 
 
 @contextlib.contextmanager
-def tracing(module: nn.Module) -> Iterator[None]:
+def tracing(module: nn.Module, inputs: BoundInputs) -> Iterator[None]:
     """Everything that Torch-Pruning silently needs; flags are as before afterwards, by name."""
     wanted = {name: tensor.requires_grad for name, tensor in module.named_parameters()}
     modes = {child: child.training for child in module.modules()}
     try:
         module.eval()
-        for tensor in module.parameters():
-            tensor.requires_grad_(tensor.is_floating_point())
-        with torch.enable_grad(), warnings.catch_warnings():
+        with (
+            channel_buffers_as_parameters(module, inputs),
+            torch.enable_grad(),
+            warnings.catch_warnings(),
+        ):
+            for tensor in module.parameters():
+                tensor.requires_grad_(tensor.is_floating_point())
             warnings.simplefilter("ignore")  # its warnings speak of its own internals
             yield
     finally:
@@ -187,7 +193,8 @@ def is_mixer(graph: Any, group: Any, heads: Any) -> bool:
 def _is_of_norm(graph: Any, parameter: nn.Parameter) -> bool:
     owner = str(graph._param_to_name.get(parameter, "")).rpartition(".")[0]
     module = graph.model.get_submodule(owner)
-    return isinstance(module, _MIXERS) or "norm" in type(module).__name__.lower()
+    name = type(module).__name__.lower()
+    return isinstance(module, _MIXERS) or ("norm" in name and "batchnorm" not in name)
 
 
 def update_norms(module: nn.Module) -> dict[str, dict[str, Any]]:
@@ -234,7 +241,7 @@ HEAD_COUNTS = ("num_heads", "n_heads", "n_head", "heads", "nhead", "num_attentio
 HEAD_WIDTHS = ("head_dim", "dim_head", "d_head", "attention_head_size")
 HEAD_NUMBERS = frozenset((*HEAD_COUNTS, *HEAD_WIDTHS))
 """Attributes that count heads or the channels of one."""
-_PACKED = ("qkv", "to_qkv", "in_proj", "Wqkv", "c_attn")
+PACKED = ("qkv", "to_qkv", "in_proj", "Wqkv", "c_attn")
 SEPARATE = (
     ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"), ("query", "key", "value"),
     ("to_q", "to_k", "to_v"), ("wq", "wk", "wv"), ("q_lin", "k_lin", "v_lin"),
@@ -267,7 +274,7 @@ def find_attention(module: nn.Module) -> list[Attention]:
         if count is None or isinstance(block, nn.MultiheadAttention):
             continue
         heads = getattr(block, count)
-        packed = [n for n in _PACKED if _splits(getattr(block, n, None), 3 * heads)]
+        packed = [n for n in PACKED if _splits(getattr(block, n, None), 3 * heads)]
         separate = [
             names
             for names in SEPARATE

@@ -25,11 +25,14 @@ from trtbuild.pytorch.prune.dependency import (
     is_mixer,
     output_layers,
     tracing,
+    update_attention,
     update_norms,
 )
 from trtbuild.pytorch.prune.groups import LAYERS, find_stored_sizes
 from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
+from trtbuild.pytorch.prune.key_groups import columns_of, cut_key_groups, find_key_groups
 from trtbuild.pytorch.prune.members import channels_of, groups_in
+from trtbuild.pytorch.prune.named_heads import heads_behind, take_key_groups
 from trtbuild.pytorch.prune.outcome import PruneReport, PruneResult, prepared, width_changes
 from trtbuild.pytorch.prune.ranking import layer_widths
 from trtbuild.pytorch.prune.sizes import update_sizes
@@ -77,7 +80,12 @@ def prune_indices(
             f"the channels of {', '.join(map(repr, channels))} cannot go: {done.failed}."
         )
     history = PruneHistory(
-        bound.specs, rewritten, tuple(done.history), done.heads, before=history_of(base)
+        bound.specs,
+        rewritten,
+        tuple(done.history),
+        done.heads,
+        key_groups=tuple(done.key_groups),
+        before=history_of(base),
     )
     remember(done.module, history)
     return PruneResult(done.module, _report(base, done, bound), history)
@@ -87,27 +95,58 @@ def _cut_named(base: nn.Module, bound: BoundInputs, channels: Mapping[str, Seque
     """Cut a copy of `base` layer by layer, and hold it against `base`."""
     sizes, reference = find_stored_sizes(base, bound), DenseReference(base, bound)
     done = Cut(copy_module(base))
-    with tracing(done.module):
+    with tracing(done.module, bound):
         graph = build_graph(done.module, bound)
-        heads = {
-            done.module.get_submodule(path)
-            for block in find_attention(done.module)
-            for path in block.projections
-        }
         left: dict[str, list[int]] = {}
-        for path, indices in channels.items():
+        rest, shared = take_key_groups(base, _checked(base, channels))
+        for path, indices in rest.items():
             group = _group(graph, base, path, indices, left)
             if group is None:
                 continue
-            done.mixed |= is_mixer(graph, group, heads)
+            done.mixed |= is_mixer(graph, group, ())
             reference.note_removed(graph, group)
             _note(graph, group, left)
             group.prune()
             done.note(update_norms(done.module), update_sizes(done.module, sizes))
     done.history += history_in(graph)
     share_again(done.module, shared_parameters(base))
+    _count_heads(base, done, left)
+    for block, gone in shared:
+        reference.note_unread(block.layers[-1], columns_of(base, block, gone))
+        done.note(cut_key_groups(done.module, block, gone), update_sizes(done.module, sizes))
+        done.key_groups.append((block.path, gone, block.order))
     done.failed = reference.broken(done.module, values=not done.mixed)
     return done
+
+
+def _checked(base: nn.Module, channels: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    """The channels as whole numbers, all of them there."""
+    widths = layer_widths(base)
+    checked: dict[str, Sequence[int]] = {}
+    for path, indices in channels.items():
+        if path not in widths:
+            raise OptionError(
+                f"'{path}' is not a convolution or linear layer that the module calls."
+            )
+        checked[path] = numbers = _numbers(path, indices)
+        wrong = [index for index in numbers if not 0 <= index < widths[path]]
+        if wrong:
+            raise OptionError(
+                f"'{path}' has {widths[path]} output channels; there is no channel {wrong[0]}."
+            )
+    return checked
+
+
+def _count_heads(base: nn.Module, done: Cut, left: Mapping[str, Sequence[int]]) -> None:
+    """Tell every block of attention whose channels went how many heads it has."""
+    shared = {block.path for block in find_key_groups(base)}
+    for block in find_attention(base):
+        if block.path in shared or not left.keys() & set(block.projections):
+            continue
+        count, wide = heads_behind(base, block, left)
+        done.mixed |= not wide
+        heads = {done.module.get_submodule(path): count for path in block.projections}
+        done.note(update_attention(done.module, [block], heads))
 
 
 def zero_channels(
@@ -127,7 +166,7 @@ def zero_channels(
     with torch.inference_mode(mode=False):
         base, _ = prepared(module, bound, ())
         found: dict[str, list[int]] = {}
-        with tracing(base):
+        with tracing(base, bound):
             graph = build_graph(base, bound)
             outputs = set(output_layers(graph))
             for layer, group in groups_in(graph):
@@ -157,17 +196,12 @@ def _group(
     left: Mapping[str, Sequence[int]],
 ) -> Any:
     """The library's group of the channels that are still there; None where all have gone with others."""
-    dense = layer_widths(base).get(path, 0)
-    layer = graph.model.get_submodule(path) if dense else None
+    layer = graph.model.get_submodule(path)
     if layer not in graph.module2node:
         raise OptionError(f"'{path}' is not a convolution or linear layer that the module calls.")
-    numbers = _numbers(path, indices)
-    wrong = [index for index in numbers if not 0 <= index < dense]
-    if wrong:
-        raise OptionError(f"'{path}' has {dense} output channels; there is no channel {wrong[0]}.")
-    survivors = left.get(path, range(dense))
+    survivors = left.get(path, range(layer_widths(base)[path]))
     places = {number: place for place, number in enumerate(survivors)}
-    wanted = sorted({places[i] for i in numbers if i in places})
+    wanted = sorted({places[i] for i in indices if i in places})
     if not wanted:
         return None
     if len(wanted) == len(survivors):

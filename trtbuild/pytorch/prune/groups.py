@@ -91,7 +91,7 @@ def survey(
     )
     kept |= dict.fromkeys((p for block in key_groups for p in block.layers[:-1]), SHARED_KEYS)
     paths = {child: path for path, child in module.named_modules()}
-    with tracing(module):
+    with tracing(module, inputs):
         graph = build_graph(module, inputs)
         kept |= {paths[layer]: _OUTPUT for layer in output_layers(graph)}
         groups = _groups(graph, kept, importance)

@@ -13,7 +13,7 @@ import safetensors.torch
 
 from trtbuild.errors import ModelError, decoding
 from trtbuild.files import atomic_path, make_directory, write_text
-from trtbuild.pytorch.copies import make_weights_plain, share_again, shared_parameters
+from trtbuild.pytorch.copies import make_weights_plain, share_again, shared_parameters, unwrapped
 from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, tracing
 from trtbuild.pytorch.prune.key_groups import cut_key_groups, find_key_groups
@@ -38,9 +38,9 @@ __all__ = [
     "save_pruned",
 ]
 
-_FORMAT = 4
-_KNOWN = (2, 3, _FORMAT)
-"""Format 2 had no history before another, 3 no heads that share keys."""
+_FORMAT = 5
+_KNOWN = (2, 3, 4, _FORMAT)
+"""Format 2 had no history before another, 3 no heads that share keys, 4 not their order in one layer."""
 _ATTRIBUTE = "_pruning_history"
 
 
@@ -54,8 +54,8 @@ class PruneHistory:
         cuts: layer path, whether output channels went (else input channels), and their numbers in
             the module as it was at that moment.
         attributes: module path -> attribute -> value, of attention blocks and norms.
-        key_groups: path of an attention block whose heads share keys, and which groups of heads went, in the
-            module as it was at that moment.
+        key_groups: path of an attention block whose heads share keys, which groups of heads went, in the
+            module as it was at that moment, and how their rows lie where one layer gives them all.
         before: what was cut before, when a pruned module was pruned again.
     """
 
@@ -63,7 +63,7 @@ class PruneHistory:
     rewritten: tuple[tuple[str, str], ...]
     cuts: tuple[tuple[str, bool, list[int]], ...]
     attributes: dict[str, dict[str, Any]]
-    key_groups: tuple[tuple[str, list[int]], ...] = ()
+    key_groups: tuple[tuple[str, list[int], str], ...] = ()
     before: PruneHistory | None = None
 
     def to_json(self) -> str:
@@ -100,7 +100,8 @@ class PruneHistory:
         before = data.get("before")
         earlier = None if before is None else cls._decoded(before)
         groups = tuple(
-            (str(path), [int(one) for one in gone]) for path, gone in data.get("key_groups", ())
+            (str(path), [int(one) for one in gone], str(*order))
+            for path, gone, *order in data.get("key_groups", ())
         )
         return cls(inputs, rewritten, cuts, data["attributes"], groups, earlier)
 
@@ -111,7 +112,7 @@ def save_pruned(module: nn.Module, history: PruneHistory, folder: Path) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    folder = make_directory(folder)
+    folder, module = make_directory(folder), unwrapped(module)
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         safetensors.torch.save_model(module, str(temporary))
     write_text(folder / HISTORY_FILE, history.to_json())
@@ -119,12 +120,12 @@ def save_pruned(module: nn.Module, history: PruneHistory, folder: Path) -> None:
 
 def remember(module: nn.Module, history: PruneHistory) -> None:
     """Note on `module` how it was pruned; copies of it, trained or not, keep the note."""
-    setattr(module, _ATTRIBUTE, history)
+    setattr(unwrapped(module), _ATTRIBUTE, history)
 
 
 def history_of(module: nn.Module) -> PruneHistory | None:
     """Return how `module` was pruned, for `save_pruned` after fine-tuning; None for a dense one."""
-    found = getattr(module, _ATTRIBUTE, None)
+    found = getattr(unwrapped(module), _ATTRIBUTE, None)
     return found if isinstance(found, PruneHistory) else None
 
 
@@ -143,9 +144,10 @@ def load_pruned(
     """
     with decoding(ModelError, f"'{folder}' holds no pruned module: {HISTORY_FILE} cannot be read"):
         history = PruneHistory.from_json((folder / HISTORY_FILE).read_text(encoding="utf-8"))
-    apply_history(module, history, rewrites)
+    inner = unwrapped(module)
+    apply_history(inner, history, rewrites)
     with decoding(ModelError, f"the weights in '{folder}' do not fit the pruned module"):
-        safetensors.torch.load_model(module, folder / WEIGHTS_FILE, strict=True)
+        safetensors.torch.load_model(inner, folder / WEIGHTS_FILE, strict=True)
     remember(module, history)
     return module
 
@@ -165,12 +167,12 @@ def apply_history(
     with decoding(ModelError, "the pruning history belongs to another module"):
         rewrite_again(module, history.rewritten, rewrites)
         bound = bind_inputs(module, history.inputs)
-        with tracing(module):
+        with tracing(module, bound):
             graph = build_graph(module, bound)
             for path, out, indices in history.cuts:
                 _cut_again(graph, module, path, out=out, indices=indices)
-        for path, gone in history.key_groups:
-            _cut_keys_again(module, path, gone)
+        for path, gone, order in history.key_groups:
+            _cut_keys_again(module, path, gone, order)
         share_again(module, shared)
         for path, values in history.attributes.items():
             for name, value in values.items():
@@ -178,8 +180,9 @@ def apply_history(
                 setattr(module.get_submodule(path), name, given)
 
 
-def _cut_keys_again(module: nn.Module, path: str, gone: list[int]) -> None:
-    block = next((one for one in find_key_groups(module) if one.path == path), None)
+def _cut_keys_again(module: nn.Module, path: str, gone: list[int], order: str) -> None:
+    blocks = (one for block in find_key_groups(module) for one in block.orders)
+    block = next((one for one in blocks if (one.path, one.order) == (path, order)), None)
     if block is None or not 0 <= min(gone) <= max(gone) < block.groups(module) > len(set(gone)):
         raise ModelError(f"the pruning history cuts heads that '{path}' has not.")
     cut_key_groups(module, block, gone)

@@ -4,17 +4,20 @@ A head of queries cannot go alone, because what repeats the keys wants as many f
 and values goes with all the heads of queries that read it, and with their columns of the output projection
 (Ainslie et al. 2023, "GQA", arXiv 2305.13245). What is left computes what it did: heads are softmaxes of
 their own. The library cannot follow these channels, so they are cut here.
+
+Where one layer gives queries, keys and values, their rows lie one after the other (Phi-3), or group by group
+(Falcon, InternLM2). The names do not tell which, so both are tried, and the check of the cut decides.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from trtbuild.pytorch.prune.dependency import HEAD_COUNTS, HEAD_WIDTHS, SEPARATE
+from trtbuild.pytorch.prune.dependency import HEAD_COUNTS, HEAD_WIDTHS, PACKED, SEPARATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +35,9 @@ SHARED_KEYS = "its heads share keys, and go by whole groups"
 """Why the layers of such a block keep their width where no group goes."""
 
 _KEY_COUNTS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_head", "kv_heads")
+_PACKED = (*PACKED, "qkv_proj", "query_key_value", "wqkv", "W_pack")
 _OUTPUTS = ("o_proj", "out_proj", "wo", "to_out", "out_lin", "dense", "proj", "o")
+_ONE_AFTER_THE_OTHER, _BY_GROUP = "one after the other", "by group"
 
 
 @dataclass(frozen=True)
@@ -42,31 +47,48 @@ class KeyGroups:
     Attributes:
         path: its module path.
         width: channels of one head.
+        share: heads of queries that read one of keys.
         counts: names of its attributes that hold how many heads of queries, or of keys, there are.
-        projections: names of the layers that give queries, keys and values.
+        projections: names of the layers that give queries, keys and values, or of the one that gives all.
         output: name of the layer that reads the heads.
+        order: how the rows lie where one layer gives all; else empty.
     """
 
     path: str
     width: int
+    share: int
     counts: tuple[str, ...]
-    projections: tuple[str, str, str]
+    projections: tuple[str, ...]
     output: str
+    order: str = ""
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Paths of the layers whose heads go together, of the output projection last."""
         return tuple(f"{self.path}.{name}".lstrip(".") for name in (*self.projections, self.output))
 
+    @property
+    def orders(self) -> tuple[KeyGroups, ...]:
+        """The same block with each order in which its rows may lie."""
+        if not self.order:
+            return (self,)
+        return tuple(replace(self, order=one) for one in (_ONE_AFTER_THE_OTHER, _BY_GROUP))
+
     def groups(self, module: nn.Module) -> int:
         """Return how many heads of keys there are."""
-        return int(module.get_submodule(self.layers[1]).out_features) // self.width
+        columns = int(module.get_submodule(self.layers[-1]).in_features)
+        return columns // (self.width * self.share)
 
-    def blocks(self, module: nn.Module, layer: int) -> torch.Tensor:
-        """Return the weight of one of `layers` as ``[groups, ...]``: what of it belongs to each group."""
-        weight = module.get_submodule(self.layers[layer]).weight.detach()
-        along = weight if layer < len(self.projections) else weight.T
-        return along.reshape(self.groups(module), -1)
+    def channels(self, module: nn.Module, layer: int) -> torch.Tensor:
+        """Return ``[groups, ...]``: which outputs of a layer belong to each group; of the last, inputs."""
+        groups = self.groups(module)
+        parts = [self.share + 2 if self.order else 1]
+        if self.order == _ONE_AFTER_THE_OTHER and layer < len(self.projections):
+            parts = [self.share, 1, 1]
+        weight = module.get_submodule(self.layers[layer]).weight
+        size = weight.shape[int(layer == len(self.projections))]
+        rows = torch.arange(size).split([size * one // sum(parts) for one in parts])
+        return torch.cat([part.view(groups, -1) for part in rows], 1)
 
 
 def find_key_groups(module: nn.Module) -> list[KeyGroups]:
@@ -79,6 +101,16 @@ def find_key_groups(module: nn.Module) -> list[KeyGroups]:
     for path, block in module.named_modules():
         count, key_count = (_number(block, names) for names in (HEAD_COUNTS, _KEY_COUNTS))
         output = next((n for n in _OUTPUTS if isinstance(getattr(block, n, None), nn.Linear)), "")
+        if not output:
+            continue
+        counts = tuple(name for name in (count, key_count) if name)
+        whole = _in_one_layer(block, counts, getattr(block, output))
+        if whole:
+            name, width, share = whole
+            found.append(
+                KeyGroups(path, width, share, counts, (name,), output, _ONE_AFTER_THE_OTHER)
+            )
+            continue
         for names in SEPARATE:
             layers = [getattr(block, name, None) for name in (*names, output)]
             if not all(isinstance(layer, nn.Linear) for layer in layers):
@@ -86,14 +118,35 @@ def find_key_groups(module: nn.Module) -> list[KeyGroups]:
             width = _width(block, layers[0], count)
             keys = _keys(layers, width)
             if keys and (not key_count or getattr(block, key_count) == keys):
-                counts = tuple(name for name in (count, key_count) if name)
-                found.append(KeyGroups(path, width, counts, names, output))
+                share = getattr(block, output).in_features // width // keys
+                found.append(KeyGroups(path, width, share, counts, names, output))
                 break
     return found
 
 
 def _number(block: nn.Module, names: tuple[str, ...]) -> str:
     return next((name for name in names if isinstance(getattr(block, name, None), int)), "")
+
+
+def _in_one_layer(
+    block: nn.Module, counts: tuple[str, ...], output: nn.Linear
+) -> tuple[str, int, int] | None:
+    """The layer that gives queries, keys and values, the width of a head, and the heads that share keys."""
+    if len(counts) < 2:
+        return None
+    heads, keys = (getattr(block, name) for name in counts)
+    if not 0 < keys < heads or heads % keys:
+        return None
+    width = output.in_features // heads
+    for name in _PACKED:
+        layer = getattr(block, name, None)
+        if (
+            isinstance(layer, nn.Linear)
+            and output.in_features == heads * width
+            and layer.out_features == (heads + 2 * keys) * width
+        ):
+            return name, width, heads // keys
+    return None
 
 
 def _width(block: nn.Module, query: Any, count: str) -> int:
@@ -117,14 +170,19 @@ def _keys(layers: list[Any], width: int) -> int:
 
 def weakest_key_groups(module: nn.Module, block: KeyGroups, gone: int) -> list[int]:
     """Return the `gone` groups with the least weights in all layers."""
-    sizes = torch.stack([block.blocks(module, k).square().sum(1) for k in range(len(block.layers))])
-    return sorted(sizes.sum(0).argsort()[:gone].tolist())
+    sizes = []
+    for number, path in enumerate(block.layers):
+        weight = module.get_submodule(path).weight.detach()
+        along = weight.T if number == len(block.projections) else weight
+        squares = along.square().sum(1)
+        sizes.append(squares[block.channels(module, number).to(squares.device)].sum(1))
+    return sorted(torch.stack(sizes).sum(0).argsort()[:gone].tolist())
 
 
 def columns_of(module: nn.Module, block: KeyGroups, groups: list[int]) -> list[int]:
     """Return the inputs of the output projection that belong to `groups`."""
-    width = module.get_submodule(block.layers[-1]).in_features // block.groups(module)
-    return [group * width + column for group in groups for column in range(width)]
+    columns: list[int] = block.channels(module, len(block.projections))[groups].flatten().tolist()
+    return columns
 
 
 def cut_key_groups(
@@ -136,16 +194,16 @@ def cut_key_groups(
         Module path -> attribute -> new value.
     """
     before = block.groups(module)
-    keep = torch.tensor([one for one in range(before) if one not in groups])
-    for number, path in enumerate(block.layers):
+    keep = [one for one in range(before) if one not in groups]
+    left = [block.channels(module, number)[keep] for number in range(len(block.layers))]
+    for number, (path, rows) in enumerate(zip(block.layers, left)):
         layer = module.get_submodule(path)
         axis = int(number == len(block.projections))
-        width = layer.weight.shape[axis] // before
-        rows = (keep[:, None] * width + torch.arange(width)).flatten()
-        rows = rows.to(layer.weight.device)
-        layer.weight = _part(layer.weight, axis, rows)
+        # in the order in which they lie
+        staying = rows.flatten().sort().values.to(layer.weight.device)
+        layer.weight = _part(layer.weight, axis, staying)
         if axis == 0 and layer.bias is not None:
-            layer.bias = _part(layer.bias, 0, rows)
+            layer.bias = _part(layer.bias, 0, staying)
         layer.out_features, layer.in_features = layer.weight.shape
     owner = module.get_submodule(block.path)
     changed = {name: getattr(owner, name) // before * len(keep) for name in block.counts}

@@ -58,15 +58,14 @@ class CutPlan:
     after_step: Callable[[nn.Module, int, int], None] | None = None
     latency: Callable[[nn.Module], float] | None = None
 
-    def part(self, name: str, step: int, ratio: float | None = None) -> float:
+    def part(self, step: int, ratio: float | None = None) -> float:
         """Return the share of what is left that goes in `step`, of a ratio of the dense network.
 
         Args:
-            name: ``ratio`` or ``head_ratio`` of the wish.
             step: from 1.
-            ratio: in its place.
+            ratio: None takes the wish's own.
         """
-        whole = getattr(self.spec, name) if ratio is None else ratio
+        whole = self.spec.ratio if ratio is None else ratio
         steps = self.spec.steps
         return 1 - (1 - whole * step / steps) / (1 - whole * (step - 1) / steps)
 
@@ -114,8 +113,8 @@ def shares(
         dense: the layers' widths before the first step.
     """
     spec = plan.spec
-    own = {path: plan.part("ratio", step, ratio) for path, ratio in plan.ratios.items()}
-    pruner = make_pruner(module, inputs, plan, ratios=own, everywhere=plan.part("ratio", step))
+    own = {path: plan.part(step, ratio) for path, ratio in plan.ratios.items()}
+    pruner = make_pruner(module, inputs, plan, ratios=own, everywhere=plan.part(step))
     names = pruner.DG._module2name
     wishes = {} if spec.scope == "local" else _ranked(pruner)
     spans: list[Span] = []
@@ -131,8 +130,8 @@ def shares(
         whole = size * dense[paths[0]] / now[paths[0]]
         ratio = next((plan.ratios[path] for path in paths if path in plan.ratios), spec.ratio)
         wish = wishes.get(paths[0], whole * (1 - min(ratio, spec.max_ratio) * step / spec.steps))
-        if spec.scope != "local" and paths[0] not in wishes:
-            wish = size
+        if (spec.scope != "local" and paths[0] not in wishes) or size <= units:
+            wish = size  # where nothing can go, the others do not make up for it
         least = max(math.ceil(whole * (1 - spec.max_ratio) - 1e-9), units)
         weight = sum(now[path] for path in paths) / size
         spans.append(Span(size, units, math.lcm(*heads), min(wish, size), least, weight))
@@ -185,7 +184,7 @@ def make_pruner(
     *,
     ratios: Mapping[str, float],
     everywhere: float | None = None,
-    heads: float = 0.0,
+    heads: Mapping[str, int] | None = None,
 ) -> Any:
     """Return the library's pruner for one step.
 
@@ -196,7 +195,7 @@ def make_pruner(
         ratios: layer -> the share of its channels that goes.
         everywhere: the share of all others, ranked in the plan's scope; None ranks within each layer and cuts
             what `ratios` names alone.
-        heads: share of the attention heads that goes.
+        heads: attention block -> heads that are left.
     """
     spec = plan.spec
     counts = {
@@ -204,11 +203,15 @@ def make_pruner(
         for block in plan.attention
         for path in block.projections
     }
-    ratios = dict(ratios)
-    if heads > 0:  # the library looks at heads only where channels are to go as well
-        for block in plan.attention:
-            for path in block.projections:
-                ratios[path] = max(ratios.get(path, everywhere or 0.0), 1e-6)
+    ratios, gone = dict(ratios), {}
+    for block in plan.attention:
+        now = getattr(module.get_submodule(block.path), block.count)
+        fewer = now - (heads or {}).get(block.path, now)
+        for path in block.projections if fewer > 0 else ():
+            # half a head less, because the library rounds what goes up; it looks at heads only where channels
+            # are to go as well
+            gone[module.get_submodule(path)] = (fewer - 0.5) / now
+            ratios[path] = max(ratios.get(path, everywhere or 0.0), 1e-6)
     with following_slices():
         pruner = tp.pruner.BasePruner(
             module,
@@ -224,10 +227,10 @@ def make_pruner(
             in_channel_groups={},
             out_channel_groups={},
             num_heads=counts,
-            prune_num_heads=heads > 0,
+            prune_num_heads=bool(gone),
             # Whole heads and channels of each head at once lead to widths that no head count divides.
             prune_head_dims=spec.head_ratio == 0,
-            head_pruning_ratio=heads,
+            head_pruning_ratio_dict=gone,
             root_module_types=list(LAYERS),
             **forward_arguments(inputs),
         )

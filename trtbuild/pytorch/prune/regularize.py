@@ -91,7 +91,7 @@ def channel_weights(
     module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
     found = []
-    with torch.inference_mode(mode=False), tracing(module):
+    with torch.inference_mode(mode=False), tracing(module, bound):
         graph = build_graph(module, bound)
         outputs = set(output_layers(graph))
         for layer, group in groups_in(graph):

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
 import torch_pruning as tp
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch_pruning._helpers import _HybridIndex
 
 from trtbuild.errors import ModelError
+from trtbuild.pytorch.prune.guesses import (
+    GatesInPieces,
+    by_the_widest,
+    gradients_everywhere,
+    joining_what_is_known,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -38,6 +41,8 @@ _MOST_NUMBERS = 2
 """Of each place on the longest axis. A view that the library takes for a flattening gives every channel as
 many numbers as it has places, and once more at every turn (the attention of YOLO11: millions)."""
 _SIZES = ("offsets", "split_sizes", "concat_sizes", "start", "end", "shape")
+_REPEATING = ("Add", "Sub", "Rsub", "Mul", "Div", "Maximum", "Minimum", "Expand")
+"""Operators, as autograd names them, that take one channel for each of several (one map for all)."""
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.LSTM)
 """Their channels lie along the last axis; those of the others along the second."""
@@ -53,9 +58,9 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
 
     def build_dependency(self, *given: Any, **options: Any) -> Any:
         """Trace the module, with gates of one operator as the two pieces that they cut."""
-        with _joining_what_is_known(), _GatesInPieces():
+        with joining_what_is_known(), by_the_widest(), GatesInPieces():
             try:
-                with _gradients_everywhere():
+                with gradients_everywhere():
                     return super().build_dependency(*given, **options)
             except Exception:  # noqa: BLE001 - what forward writes in place there may want no gradients
                 self.__init__()  # type: ignore[misc]
@@ -98,58 +103,8 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
                     raise ModelError("its channels are coupled in too many ways to be followed.")
 
         bounded = mock.patch.object(tp.dependency.graph, "Group", Bounded)
-        with bounded, _joining_what_is_known():
+        with bounded, joining_what_is_known(), by_the_widest():
             return super().get_pruning_group(module, pruning_fn, idxs)
-
-
-@contextlib.contextmanager
-def _joining_what_is_known() -> Iterator[None]:
-    """Let the library pass over concatenations of parts whose width is not known, on which it fails.
-
-    Queries that turn with their positions, half by half, are such. What the shapes say of the parts is set
-    afterwards (`_follow_slices`).
-    """
-    mappings = tp.dependency.index_mapping
-    join, between = (
-        mappings.update_concat_index_mapping,
-        tp.dependency.shape_infer.infer_channels_between,
-    )
-
-    def joined(graph: Any, node: Any) -> None:
-        sizes = node.module.concat_sizes or [between(graph, one, node) for one in node.inputs]
-        if None not in sizes:
-            join(graph, node)
-
-    with mock.patch.object(mappings, "update_concat_index_mapping", joined):
-        yield
-
-
-@contextlib.contextmanager
-def _gradients_everywhere() -> Iterator[None]:
-    """Let gradients flow through frozen parts of forward as well: the library sees channels by them."""
-    with contextlib.ExitStack() as stack:
-        for block in (torch.no_grad, torch.inference_mode):
-            for name in ("__enter__", "__exit__"):
-                stack.enter_context(mock.patch.object(block, name, return_value=None))
-        yield
-
-
-class _GatesInPieces(TorchFunctionMode):  # type: ignore[misc]
-    """Within this mode ``glu`` is what it stands for: one half times the sigmoid of the other."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Call `func`, or what ``glu`` stands for."""
-        del types
-        if func not in (F.glu, torch._C._nn.glu):
-            return func(*args, **(kwargs or {}))
-        return _gate(*args, **(kwargs or {}))
-
-
-def _gate(input: torch.Tensor, dim: int = -1) -> torch.Tensor:  # noqa: A002 - torch's name
-    value, gate = input.chunk(2, dim)
-    return value * gate.sigmoid()
 
 
 @contextlib.contextmanager
@@ -185,6 +140,7 @@ def _follow_slices(graph: Any) -> None:
             maps.append(_place_in(into, edge.position))
         if maps or into in sliced:
             edge.follow(maps)
+    _leave_what_is_repeated(edges, widths)
     before = {node.module: _layers_before(node) for node in sliced}
     first = {layer for layers in before.values() for layer in layers}
     graph.sliced_alike = {
@@ -197,6 +153,14 @@ def _follow_slices(graph: Any) -> None:
     graph.module2node = {
         **{module: known[module] for module in known if module in first}, **known
     }  # fmt: skip
+
+
+def _leave_what_is_repeated(edges: dict[Any, list[_Edge]], widths: _Widths) -> None:
+    """Couple nothing with the one channel that is added to, or multiplied with, each of several."""
+    for into, found in edges.items():
+        for edge in found:
+            if widths.is_repeated(edge, into):
+                edge.follow([(_nothing, _nothing)])
 
 
 def _widest_axis(graph: Any) -> int:
@@ -341,6 +305,17 @@ class _Widths:
             found.append(shape[cut] == width and axis in (cut, None))
         return bool(found) and all(found)
 
+    def is_repeated(self, edge: _Edge, into: Any) -> bool:
+        """Whether one channel comes along `edge` and is added to, or multiplied with, each of several."""
+        if not type(into.grad_fn).__name__.startswith(_REPEATING):
+            return False
+        given, made = _shape(edge.source.grad_fn, edge.output), _shape(into.grad_fn, 0)
+        known = self._of(edge.source, edge.output)
+        if known is None or known[1] is None or known[1] >= len(given) or len(given) > len(made):
+            return False
+        axis = known[1]
+        return given[axis] == 1 < made[axis + len(made) - len(given)]
+
     def _of(self, node: Any, output: int) -> tuple[int, int | None] | None:
         """The channels of an output and their axis; None where no layer says it."""
         key = (node, output)
@@ -438,6 +413,12 @@ def _place_in(node: Any, position: int) -> tuple[Callable[[Any], Any], Callable[
         ]
 
     return there, back
+
+
+def _nothing(indices: Any) -> Any:
+    """No channel goes along with another."""
+    del indices
+    return []
 
 
 def _moved(index: Any, by: int) -> Any:
