@@ -286,7 +286,15 @@ def _timed(
         own = replace(request, options=options_for(backend, recipe))
         in_fp16, why = open_fp16(backend, own, few[0].feeds, stack)
     timed = sessions if in_fp16 is None else {**sessions, FP16: in_fp16}
-    speed = take_times(request.artifact, reference, timed, few, recipe.latency, request.progress)
+    speed = take_times(
+        request.artifact,
+        reference,
+        timed,
+        few,
+        recipe.latency,
+        recipe.speed_limits,
+        request.progress,
+    )
     return replace(speed, without_fp16=why)
 
 

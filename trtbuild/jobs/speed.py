@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError, TrtbuildError
 from trtbuild.files import temporary_folder
+from trtbuild.latency.limits import latency_finding, speedup_finding
 from trtbuild.latency.measure import measure
+from trtbuild.latency.regress import Answer, taken_together
 from trtbuild.progress import Progress, silent
-from trtbuild.result import FLOAT, FP16, PRUNED
+from trtbuild.result import ALSO, ENGINE, FLOAT, FP16, PRUNED
 from trtbuild.runtime.onnxruntime import open_session
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import Backend, BuildRequest
     from trtbuild.data import Batch
     from trtbuild.latency.measure import MeasureOptions, Samples
+    from trtbuild.options.measure import BuildSpeedLimits
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.session import Feeds, Session
 
@@ -30,6 +33,9 @@ __all__ = ["Speed", "open_fp16", "take_times", "why_no_fp16"]
 _log = logging.getLogger(__name__)
 
 _AGAIN = " again"
+
+# How far apart the ends of an interval may be where no more runs are needed, as a factor.
+_NARROW = 1.1
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ def take_times(
     engines: Mapping[str, Session],
     few: Iterable[Batch],
     options: MeasureOptions,
+    limits: BuildSpeedLimits,
     progress: Progress = silent,
 ) -> Speed:
     """Take latencies of the float network and of the engines in turns, on a few batches.
@@ -116,7 +123,8 @@ def take_times(
         reference: its float form, open as it is deployed; it is left open.
         engines: by name; that in FP16, where there is one, is compared with.
         few: what is run, one batch a turn.
-        options: how long.
+        options: how long at most; less where less tells all comparisons and limits.
+        limits: on the speed.
         progress: told of the milliseconds done.
     """
     sessions: dict[str, Session] = {FLOAT: reference}
@@ -128,10 +136,50 @@ def take_times(
     batches = list(few)
     size = len(batches[0].names) if batches else None
     feeds = [batch.feeds for batch in batches]
-    taken = measure({**sessions, **again}, feeds, options, batch_size=size, progress=progress)
+
+    def speed(taken: Mapping[str, Samples]) -> Speed:
+        return Speed(
+            {name: taken[name] for name in sessions},
+            {name.removesuffix(_AGAIN): taken[name] for name in again},
+        )
+
+    taken = measure(
+        {**sessions, **again},
+        feeds,
+        options,
+        batch_size=size,
+        is_enough=lambda so_far: _says_enough(speed(so_far), limits),
+        progress=progress,
+    )
     if pruned is not None:
         pruned.close()
-    return Speed(
-        {name: taken[name] for name in sessions},
-        {name.removesuffix(_AGAIN): taken[name] for name in again},
+    return speed(taken)
+
+
+def _says_enough(speed: Speed, limits: BuildSpeedLimits) -> bool:
+    """Whether each comparison has an answer and a narrow interval, and each limit holds or fails."""
+    bases = [name for name in (FLOAT, FP16) if name in speed.samples]
+    engines = [name for name in (ENGINE, ALSO) if name in speed.samples]
+    others = [name for name in speed.samples if name not in (FLOAT, FP16)]
+    pairs = [(FLOAT, name) for name in others] + [(FP16, ENGINE) for _ in bases[1:]]
+    verdicts = {
+        (base, name): taken_together(
+            speed.samples[base], speed.samples[name], speed.controls.get(base)
+        )
+        for base, name in pairs
+        if name in speed.samples
+    }
+    findings = [
+        latency_finding(speed.samples[name], limits.max_latency)
+        for name in engines
+        if limits.max_latency is not None
+    ]
+    for (base, name), verdict in verdicts.items():
+        limit = limits.min_speedup if base == FLOAT else limits.min_fp16_speedup
+        if limit is not None and name in engines:
+            findings.append(speedup_finding(verdict, limit))
+    told = (
+        one.answer is not Answer.CANNOT_TELL and one.ratio.high <= _NARROW * one.ratio.low
+        for one in verdicts.values()
     )
+    return all(told) and all(finding.settled for finding in findings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.latency.regress import CONFIDENCE, PLACEMENT, drift
+from trtbuild.latency.regress import PLACEMENT, drift
 from trtbuild.latency.stats import median_interval
 from trtbuild.verification.gate import Finding
 from trtbuild.verification.intervals import Estimate
@@ -53,7 +53,7 @@ def latency_finding(samples: Samples, limit_ms: float) -> SpeedFinding:
     The interval is that of order statistics over the medians of turns, widened by how far they wandered.
     """
     logs = [math.log(float(np.median(turn))) for turn in samples.turns]
-    found = median_interval(logs, CONFIDENCE)
+    found = median_interval(logs, samples.confidence)
     noise = max(PLACEMENT, drift(logs))
     ends = Estimate(math.exp(found.value), math.exp(found.low - noise), _exp(found.high + noise))
     return _held(f"median latency, batch {samples.batch_size}", "ms", limit_ms, ends, at_most=True)

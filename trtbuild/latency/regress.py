@@ -27,6 +27,7 @@ import numpy as np
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import OptionError
+from trtbuild.latency.measure import CONFIDENCE
 from trtbuild.latency.stats import median_interval, ratio
 from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT
 from trtbuild.verification.intervals import Estimate
@@ -46,8 +47,6 @@ __all__ = [
     "drift",
     "taken_together",
 ]
-
-CONFIDENCE = 0.995
 
 # Largest lasting ratio between two sessions of one file in 60 pairs of an idle two-core machine
 # was 0.4 %, in logs.
@@ -125,8 +124,8 @@ def taken_together(
     Raises:
         OptionError: they were not taken together, or the margin is not above 0.
     """
-    found = ratio(base, candidate, CONFIDENCE)
-    noise = abs(math.log(ratio(base, control, CONFIDENCE).value)) if control else 0.0
+    found = ratio(base, candidate, candidate.confidence)
+    noise = abs(math.log(ratio(base, control).value)) if control else 0.0
     return decide(
         base.name, candidate.name, found, max(noise, PLACEMENT), margin_percent, base.batch_size
     )
@@ -147,7 +146,10 @@ def against_baseline(
         )
     logs = [[math.log(float(np.median(turn))) for turn in s.turns] for s in (base, candidate)]
     # each at half the error, so that both hold together with CONFIDENCE
-    earlier, now = (median_interval(values, 1 - (1 - CONFIDENCE) / 2) for values in logs)
+    earlier, now = (
+        median_interval(values, 1 - (1 - one.confidence) / 2)
+        for values, one in zip(logs, (base, candidate))
+    )
     found = Estimate(
         math.exp(now.value - earlier.value),
         _exp(now.low - earlier.high),

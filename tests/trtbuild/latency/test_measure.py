@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from tests.fakes import FunctionSession
 from trtbuild.errors import OptionError
-from trtbuild.latency.measure import EVENTS, MONOTONIC, MeasureOptions, measure
+from trtbuild.latency.measure import CONFIDENCE, EVENTS, MONOTONIC, MeasureOptions, measure
 
 FEEDS = {"x": np.zeros((2, 3), np.float32)}
 SHORT = MeasureOptions(warmup_ms=0, duration_ms=1, min_rounds=6, runs_per_turn=2)
@@ -119,3 +120,40 @@ def test_the_end_is_told_once() -> None:
 def test_no_time_to_measure(name, wrong):
     with pytest.raises(OptionError, match="duration above 0"):
         MeasureOptions(**{name: wrong})
+
+
+@pytest.fixture
+def steady_clock(monkeypatch) -> None:
+    """A clock that goes on by a millisecond each time that somebody looks at it."""
+    ticks = itertools.count(step=1_000_000)
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(ticks))
+
+
+ANY = FunctionSession(lambda x: x)
+LONG = MeasureOptions(warmup_ms=0, duration_ms=1000, min_rounds=12, runs_per_turn=1)
+
+
+def test_who_has_seen_enough_stops(steady_clock) -> None:
+    asked = []
+
+    def is_enough(taken) -> bool:
+        asked.append(len(taken["a"].turns))
+        return len(asked) == 2
+
+    found = measure({"a": ANY}, FEEDS, LONG, is_enough=is_enough)["a"]
+    whole = measure({"a": ANY}, FEEDS, LONG)["a"]
+    assert asked[0] < asked[1] == len(found.turns) < len(whole.turns) / 2
+
+
+def test_all_looks_together_err_no_more_than_one_interval(steady_clock) -> None:
+    seen = []
+
+    def is_enough(taken) -> bool:
+        seen.append(taken["a"].confidence)
+        return False
+
+    last = measure({"a": ANY}, FEEDS, LONG, is_enough=is_enough)["a"]
+    assert len(seen) == 2
+    errors = [1 - one for one in (*seen, last.confidence)]
+    assert sum(errors) == pytest.approx(1 - CONFIDENCE)
+    assert measure({"a": ANY}, FEEDS, LONG)["a"].confidence == CONFIDENCE
