@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -146,13 +147,24 @@ def in_one_tree(prefix: str = "") -> Iterator[None]:
     except OSError as error:
         if error.errno not in _REFUSED:
             raise
-        what = "a file" if error.filename is None else f"'{error.filename}'"
+        what = _place_of(error)
         raise InputError(f"{prefix}the system refuses {what}: {error.strerror}.") from error
     except Exception as error:
         kind = _kind_of(error)
         if kind is None:
             raise
         raise kind(f"{prefix}{error}") from error
+
+
+def _place_of(error: OSError) -> str:
+    """Return what the system refuses, in words."""
+    if error.filename is not None:
+        return f"'{error.filename}'"
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the current folder, which was removed"
+    return "a file"
 
 
 @contextlib.contextmanager

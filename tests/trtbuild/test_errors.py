@@ -180,3 +180,12 @@ def test_a_device_without_an_end_is_not_read(line, tmp_path, monkeypatch, capsys
     assert done.code == 2, done.err
     assert "'/dev/zero'" in done.err
     assert "is a device, and no file" in done.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps folders that are in use")
+def test_a_current_folder_that_was_removed_is_named(tmp_path, monkeypatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match="the current folder, which was removed"), in_one_tree():
+        os.getcwd()  # noqa: PTH109 - what libraries call

@@ -138,6 +138,8 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
             f"code that was called ended the program (exit({error.code})); have it return or raise."
         )
         error = InputError(text)
+    if isinstance(error, GeneratorExit):
+        error = InputError("code that was called raised GeneratorExit, which is Python's own.")
     if isinstance(error, TrtbuildError | MemoryError):
         return _refused(error, as_json=as_json)
     complain(traceback.format_exc())  # everything else is our bug

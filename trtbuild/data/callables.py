@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -40,6 +41,11 @@ __all__ = [
 LABEL_KEY = "label"
 
 _RANK_OF_IMAGES = 4
+
+# Items after which a source may be one without end; few need so many to calibrate.
+_MANY = 20_000
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,12 @@ class CallableSource(Source):
         names = tuple(spec.name for spec in self.inputs)
         key = None if self.preprocess is None else self.preprocess.array or ""
         for number, item in enumerate(self._items()):
+            if number == _MANY:
+                _log.warning(
+                    "'%s' gave %d items so far and goes on; it is read to its end. If it has none, as a loop "
+                    "for training, give the first of them: itertools.islice(..., 500).",
+                    *(self.spec, _MANY),
+                )
             where = f"'{self.spec}', item {number}"
             taken = _Taken(where, names, key)
             given, label = taken.parts_of(item)
@@ -389,6 +401,10 @@ def _as_array(value: Any, where: str, name: str) -> np.ndarray:
                 value = value.float()
             value = value.resolve_conj().resolve_neg().numpy()
         array = np.array(value)
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise DataError(
+            f"{where}, gave masked values for the input '{name}'; say what stands for them, with .filled()."
+        )
     if array.dtype.hasobject:
         raise DataError(
             f"{where}, gave Python objects for the input '{name}' ({_kind(value)}); give numbers, with "

@@ -62,10 +62,13 @@ def _number(text: str) -> float:
 def _size(given: Any) -> ImageSize:
     """A side, or height and width: ``256``, ``224x224``, ``[224, 224]``."""
     sides = given.split("x") if isinstance(given, str) else given
+    sides = sides if isinstance(sides, list | tuple) else [sides]
     try:
-        numbers = [int(side) for side in (sides if isinstance(sides, list | tuple) else [sides])]
-    except (TypeError, ValueError, OverflowError):
+        # true, or 16.5, is no size, although Python makes a whole number of it
+        numbers = [int(side) for side in sides if isinstance(side, str) or type(side) is int]
+    except ValueError:
         numbers = []
+    numbers = numbers if len(numbers) == len(sides) else []
     if len(numbers) not in (1, 2) or not all(1 <= number <= _LONGEST_SIDE for number in numbers):
         raise ValueError(f"cannot be {given!r}; write for example 256 or 224x224")
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
@@ -120,9 +123,9 @@ class Preprocess:
         if self.letterbox and self.resize is None:
             raise OptionError("preprocessing: 'letterbox' needs 'resize', the size to fill.")
         numbers = (self.scale, *self.mean, *self.std, self.pad)
-        if min(map(abs, self.std)) < _SMALLEST or not all(abs(one) <= _LARGEST for one in numbers):
+        if min(self.std) < _SMALLEST or not all(abs(one) <= _LARGEST for one in numbers):
             raise OptionError(
-                "preprocessing: 'std' holds a zero, or a number does not fit into float32."
+                "preprocessing: 'std' holds a number not above zero, or one does not fit into float32."
             )
 
     def _check_count(self, name: str, count: int) -> None:

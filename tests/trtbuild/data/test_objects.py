@@ -13,7 +13,7 @@ from PIL import Image
 
 import trtbuild
 from tests.trtbuild.verification.small_network import images, quantized
-from trtbuild.data import DataRecipe, Preprocess, open_named, open_source
+from trtbuild.data import DataRecipe, Preprocess, callables, open_named, open_source
 from trtbuild.data.callables import open_object
 from trtbuild.errors import DataError
 from trtbuild.jobs.engine import build_engine
@@ -218,3 +218,23 @@ def test_a_wish_to_stop_passes_through_a_function() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         list(open_object(stopped, [FLOATS], None))
+
+
+def test_masked_values_are_no_data():
+    masked = np.ma.masked_less(np.arange(12, dtype=np.float32).reshape(3, 4), 2)
+    source = open_object([{"x": masked}], [TensorSpec("x", np.dtype(np.float32), ("N", 4))], None)
+    with pytest.raises(DataError, match=r"item 0, gave masked values for the input 'x'"):
+        list(source)
+    source.function[0]["x"] = np.ma.masked_less(masked.data, -1)
+    assert len(list(source)) == 3
+
+
+def test_a_source_that_may_have_no_end_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(callables, "_MANY", 5)
+    rows = [{"x": np.full((1, 4), number, np.float32)} for number in range(5)]
+    for count, told in ((5, 0), (7, 1)):
+        source = open_object(
+            [*rows, *rows][:count], [TensorSpec("x", np.dtype(np.float32), ("N", 4))], None
+        )
+        assert len(list(source)) == count
+        assert len([r for r in caplog.records if "goes on" in r.getMessage()]) == told

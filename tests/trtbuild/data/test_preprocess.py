@@ -96,6 +96,9 @@ def test_toml_and_overrides(tmp_path):
         *("mean = 'a'", "resize = 0", "resize = [1, 2, 3]", "crop = 'x'", "sclae = 1", "not toml"),
         *("scale = nan", "mean = [nan, 0, 0]", "color = 3", "resize = -4", "resize = []"),
         *("[mean]\na = 1", "array = 3"),
+        "resize = true",
+        "resize = 16.5",
+        "std = [1.0, -1.0, 1.0]",
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path, content):
