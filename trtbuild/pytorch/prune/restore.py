@@ -8,7 +8,6 @@ its second step.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,10 +23,11 @@ from trtbuild.pytorch.fold.on_module import has_hooks
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.prune.groups import LAYERS
 from trtbuild.pytorch.prune.history import apply_history, history_of
+from trtbuild.pytorch.prune.replay import Replay
 from trtbuild.pytorch.prune.rewrites import rewrite_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from trtbuild.pytorch.prune.history import PruneHistory
     from trtbuild.pytorch.prune.outcome import PruneResult
@@ -39,6 +39,8 @@ _POSITIONS = 32
 """Rows of a sample, drawn: neighbours say the same. He et al. take ten."""
 _RIDGE = 1e-3
 """Of the mean square of the inputs: directions that the samples lack keep their weights."""
+_MOST_BYTES = 1 << 28
+"""Of outputs that are wanted, at a time: one run of the dense network gives those of many layers."""
 _KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
@@ -77,20 +79,21 @@ def restore_outputs(
     for one in cuts:
         rewrite_again(dense, one.rewritten, rewrites)
     left = _left_of(dense, cuts)
+    replay = Replay(small)
     done = []
     with torch.no_grad():
-        for path in _in_order(small, bound, samples[0], _candidates(dense, small)):
-            fit = _Fit.of(small.get_submodule(path))
-            wanted = _calls(dense, bound, path, samples)
-            given = _calls(small, bound, path, samples)
-            for number, (there, here) in enumerate(zip(wanted, given)):
-                rows = torch.Generator().manual_seed(number)
-                output = dense.get_submodule(path)(there)
-                fit.add(here, output.index_select(_axis(fit.layer, output), left[path]), rows)
-            if not fit.is_finite:
-                raise DataError(f"on the samples '{path}' reads or gives NaN or infinity.")
-            fit.solve()
-            done.append(path)
+        order = _in_order(small, bound, samples[0], _candidates(dense, small))
+        for paths in _parts(small, order, samples):
+            wanted = _targets(dense, bound, {path: left[path] for path in paths}, samples)
+            for path in paths:
+                fit = _Fit.of(small.get_submodule(path))
+                for number, sample in enumerate(samples):
+                    given = replay.read(path, number, lambda: _run(small, bound, sample))  # noqa: B023
+                    fit.add(given, *wanted.pop((path, number)))
+                if not fit.is_finite:
+                    raise DataError(f"on the samples '{path}' reads or gives NaN or infinity.")
+                fit.solve()
+                done.append(path)
     return tuple(done)
 
 
@@ -179,31 +182,62 @@ def _in_order(
     return [path for path in called if times[path] == 1]
 
 
-class _Reached(Exception):  # noqa: N818 - no error
-    """The layer that was waited for is called; what comes behind it need not run."""
+def _parts(
+    small: nn.Module, order: Sequence[str], samples: Sequence[Mapping[str, torch.Tensor]]
+) -> Iterator[list[str]]:
+    """The layers in parts whose wanted outputs fit into memory together."""
+    count = sum(max(len(one) for one in sample.values()) for sample in samples)
+    part: list[str] = []
+    room = _MOST_BYTES
+    for path in order:
+        size = count * _POSITIONS * len(small.get_submodule(path).weight) * 4
+        if part and size > room:
+            yield part
+            part, room = [], _MOST_BYTES
+        part.append(path)
+        room -= size
+    if part:
+        yield part
 
 
-def _calls(
-    module: nn.Module,
+def _targets(
+    dense: nn.Module,
     bound: BoundInputs,
-    path: str,
-    samples: Iterable[Mapping[str, torch.Tensor]],
-) -> Iterator[torch.Tensor]:
-    """What the layer at `path` reads of each batch of samples."""
-    read: list[torch.Tensor] = []
+    left: Mapping[str, torch.Tensor],
+    samples: Sequence[Mapping[str, torch.Tensor]],
+) -> dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]]:
+    """What layers should give: (path, batch) -> the drawn positions, and their outputs that are left."""
+    found: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] = {}
+    number = 0
 
-    def keep(_: nn.Module, given: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
-        read.append(given[0] if given else named["input"])
-        raise _Reached
+    def keep(path: str, layer: Any, output: torch.Tensor) -> None:
+        if (path, number) not in found:
+            wanted = output.index_select(_axis(layer, output), left[path])
+            found[path, number] = _drawn(layer, wanted, torch.Generator().manual_seed(number))
 
-    for sample in samples:
-        handle = module.get_submodule(path).register_forward_pre_hook(keep, with_kwargs=True)
-        try:
-            with contextlib.suppress(_Reached):
-                _run(module, bound, sample)
-        finally:
+    handles = [
+        dense.get_submodule(path).register_forward_hook(
+            lambda layer, _, output, path=path: keep(path, layer, output)
+        )
+        for path in left
+    ]
+    try:
+        for number, sample in enumerate(samples):  # noqa: B007 - `keep` reads it
+            _run(dense, bound, sample)
+    finally:
+        for handle in handles:
             handle.remove()
-        yield read.pop()
+    return found
+
+
+def _drawn(
+    layer: Any, output: torch.Tensor, draw: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some positions of a layer's output, and what it gives there: ``[n, positions, outputs]``."""
+    rows = output if isinstance(layer, nn.Linear) else output.movedim(1, -1)
+    rows = rows.reshape(len(output), -1, output.shape[_axis(layer, output)])
+    places = torch.randperm(rows.shape[1], generator=draw)[:_POSITIONS]
+    return places, rows[:, places]
 
 
 def _run(module: nn.Module, bound: BoundInputs, sample: Mapping[str, torch.Tensor]) -> None:
@@ -243,12 +277,9 @@ class _Fit:
         inputs, outputs = zeros[:, :width].clone(), zeros[:, width:].clone()
         return cls(layer, _rows_of(layer), inputs, outputs)
 
-    def add(self, given: torch.Tensor, wanted: torch.Tensor, draw: torch.Generator) -> None:
-        """Add one batch: what the layer reads, and what it should give."""
-        targets = wanted if isinstance(self.layer, nn.Linear) else wanted.movedim(1, -1)
-        targets = targets.reshape(len(given), -1, wanted.shape[_axis(self.layer, wanted)])
-        places = torch.randperm(targets.shape[1], generator=draw)[:_POSITIONS]
-        rows = self.rows_of(given, places), targets[:, places]
+    def add(self, given: torch.Tensor, places: torch.Tensor, wanted: torch.Tensor) -> None:
+        """Add one batch: what the layer reads, some positions, and what it should give there."""
+        rows = self.rows_of(given, places), wanted
         left, right = (part.double().flatten(0, 1) for part in rows)
         if self.layer.bias is not None:
             left = F.pad(left, (0, 1), value=1.0)

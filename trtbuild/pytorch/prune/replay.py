@@ -1,0 +1,164 @@
+"""A module that runs again and again up to a layer: what does not change between runs is not computed anew.
+
+Layers get new weights in the order of their calls, so what was computed before a layer is final once that
+layer's turn has come. The results of whole modules are kept, in a bounded amount of memory, and copied on the
+way in and out, since forward may write into them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import nn
+
+__all__ = ["Replay"]
+
+_LIMIT = 1 << 30
+"""Bytes of results that are kept."""
+
+
+class _Reached(Exception):  # noqa: N818 - no error
+    """The layer that was waited for is called; what comes behind it need not run."""
+
+
+@dataclass
+class _Frame:
+    """One call that is going on: whether it can be left out, and which results lie inside."""
+
+    inside: list[tuple[Any, ...]] = field(default_factory=list)
+    pure: bool = True
+
+
+class Replay:
+    """Gives what layers of a module read, each in its turn.
+
+    Args:
+        module: is run; between two calls of `read` weights may only change in layers that were read.
+        limit: bytes of results that are kept in all.
+    """
+
+    def __init__(self, module: nn.Module, limit: int = _LIMIT) -> None:
+        self._module, self._left = module, limit
+        self._kept: dict[tuple[Any, ...], Any] = {}
+        self._calls: Counter[nn.Module] = Counter()
+        self._frames: list[_Frame] = []
+        self._batch = 0
+
+    def read(self, path: str, batch: int, run: Callable[[], object]) -> torch.Tensor:
+        """Return what the layer at `path` reads.
+
+        Args:
+            path: of a layer behind those that were asked for before.
+            batch: which samples `run` takes.
+            run: runs the module on them.
+        """
+        read: list[torch.Tensor] = []
+
+        def reached(
+            _: nn.Module, given: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]
+        ) -> None:
+            read.append(given[0] if given else named["input"])
+            raise _Reached
+
+        self._batch = batch
+        self._calls.clear()
+        self._frames = [_Frame()]
+        handle = self._module.get_submodule(path).register_forward_pre_hook(
+            reached, with_kwargs=True
+        )
+        try:
+            with self._remembering(), contextlib.suppress(_Reached):
+                run()
+        finally:
+            handle.remove()
+        return read.pop()
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Within this block every module below the first one gives what it gave before."""
+        own = [child for child in self._module.modules() if child is not self._module]
+        before = {child: child.__dict__.get("forward") for child in own}
+        for child in own:
+            child.__dict__["forward"] = self._wrapped(child, child.forward)
+        try:
+            yield
+        finally:
+            for child, forward in before.items():
+                del child.__dict__["forward"]
+                if forward is not None:
+                    child.__dict__["forward"] = forward
+
+    def _wrapped(self, child: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def replayed(*given: Any, **named: Any) -> Any:
+            key = (self._batch, child, self._calls[child])
+            self._calls[child] += 1
+            if key in self._kept:
+                self._frames[-1].inside.append(key)
+                return _copied(self._kept[key])
+            frame = _Frame()
+            versions, state = _versions((given, named)), _state(child)
+            self._frames.append(frame)
+            try:
+                result = forward(*given, **named)
+            finally:
+                self._frames.pop()
+            frame.pure &= versions == _versions((given, named)) and state == _state(child)
+            self._keep(key, result, frame)
+            return result
+
+        return replayed
+
+    def _keep(self, key: tuple[Any, ...], result: Any, frame: _Frame) -> None:
+        """Keep one result in the place of those inside of it; where it cannot be, those stay."""
+        outer = self._frames[-1]
+        outer.pure &= frame.pure
+        size = _size(result)
+        freed = sum(_size(self._kept[inner]) for inner in frame.inside)
+        if not frame.pure or size is None or size > self._left + freed:
+            outer.inside += frame.inside
+            return
+        for inner in frame.inside:
+            del self._kept[inner]
+        self._left += freed - size
+        self._kept[key] = _copied(result)
+        outer.inside.append(key)
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(values)
+    return [one for one in leaves if isinstance(one, torch.Tensor)]
+
+
+def _versions(values: Any) -> list[int]:
+    """How often each tensor was written to; code that runs in inference mode does not count."""
+    return [one._version for one in _tensors(values) if not one.is_inference()]
+
+
+def _state(module: nn.Module) -> list[int]:
+    """What a module keeps as attributes, to see whether forward leaves something there."""
+    kept = (module._buffers, {k: v for k, v in vars(module).items() if k != "forward"})
+    return [
+        id(one) if not isinstance(one, torch.Tensor) else hash((id(one), one._version))
+        for values in kept
+        for one in values.values()
+    ]
+
+
+def _size(result: Any) -> int | None:
+    """Bytes of the tensors of a result; None where it is more than tensors."""
+    leaves = torch.utils._pytree.tree_leaves(result)
+    if any(one is not None and not isinstance(one, torch.Tensor) for one in leaves):
+        return None
+    return sum(one.nbytes for one in leaves if one is not None)
+
+
+def _copied(result: Any) -> Any:
+    return torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, result)
