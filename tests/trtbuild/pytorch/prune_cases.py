@@ -490,6 +490,17 @@ def own_layer() -> nn.Module:
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), OwnLayer(16), nn.Linear(16, 5))
 
 
+def linear_chain() -> nn.Module:
+    first = (
+        nn.Linear(12, 16),
+        nn.ReLU(),
+        nn.Linear(16, 24, bias=False),
+        nn.BatchNorm1d(24),
+        nn.PReLU(24),
+    )
+    return nn.Sequential(*first, nn.Linear(24, 8), nn.Dropout(), nn.Linear(8, 3))
+
+
 def one_channel_out() -> nn.Module:
     return nn.Sequential(
         conv(3, 16), conv(16, 32), nn.Conv2d(32, 1, 3), nn.BatchNorm2d(1), nn.ReLU()
@@ -603,6 +614,7 @@ CASES = [
     PruneCase("concat and split of rows", rows_joined, halved=("a.0", "b.0", "c.0", "d.0")),
     PruneCase("concats of concats", cascade, halved=("a.0", "b.0", "c.0", "d.0", "out.0")),
     PruneCase("scale and shift of its own", own_layer, (2, 12), halved=("0", "2.linear"), kept={"3": _OUT}),
+    PruneCase("linear layers alone", linear_chain, (2, 12), halved=("0", "2", "5"), kept={"7": _OUT}),
     PruneCase("one channel comes out", one_channel_out, halved=("0.0", "1.0"), kept={"2": _OUT}),
     PruneCase("GPT-2: Conv1D and a tied head", GPT2, (2, 7), "int64", kept={"lm_head": _OUT}, inexact=True,
               halved=("h.0.attn.c_attn", "h.0.attn.c_proj", "h.1.c_fc", "h.1.c_proj")),

@@ -79,6 +79,66 @@ def test_an_importance_of_the_library_ranks_here() -> None:
         assert result.module[0][0].out_channels == 8
 
 
+@pytest.mark.parametrize(
+    ("reduction", "normalizer"),
+    [("mean", "gaussian"), ("sum", None), ("max", "mean"), ("first", "max")],
+)
+def test_importances_reduce_and_normalize_as_they_do_there(
+    reduction: str, normalizer: str | None
+) -> None:
+    importance = tp.importance.GroupMagnitudeImportance(
+        group_reduction=reduction, normalizer=normalizer
+    )
+    module = build()
+    with (
+        torch.no_grad()
+    ):  # a channel that counts nothing in any layer of its group goes by any rule
+        for gives in (module[0][0], module[0][1], module[1].b):
+            gives.weight[5] = 0
+        for reads in (module[1].a[0], module[2].a[0], module[2].project):
+            reads.weight[:, 5] = 0
+    result = prune_channels(module, IMAGE, PruneSpec(0.05, round_to=1), importance=importance)
+    assert result.module[0][0].out_channels == 15
+    kept = [channel for channel in range(16) if channel != 5]
+    assert result.module[0][0].weight.equal(module[0][0].weight[kept])
+
+
+class TwoInputs(nn.Module):
+    """Two inputs through layers of their own into one sum, and two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(4, 16)
+        self.shared, self.scores, self.map = (
+            nn.Conv2d(16, 8, 1),
+            nn.Linear(8, 5),
+            nn.Conv2d(8, 2, 1),
+        )
+
+    def forward(self, image: torch.Tensor, *, words: torch.Tensor) -> list[object]:
+        mixed = self.left(image) + self.right(words)[:, :, None, None]
+        found = self.shared(mixed.relu()).relu()
+        return [{"map": self.map(found)}, self.scores(found.mean((2, 3)))]
+
+
+def test_several_inputs_and_outputs_and_all_that_is_left_learns() -> None:
+    torch.manual_seed(0)
+    inputs = [InputSpec((2, 3, 8, 8)), InputSpec((2, 4), name="words")]
+    module = prune_channels(TwoInputs().eval(), inputs, PruneSpec(0.5, round_to=1)).module
+    assert (module.left.out_channels, module.right.out_features) == (8, 8)
+    assert (module.shared.out_channels, module.scores.in_features, module.map.in_channels) == (
+        4,
+        4,
+        4,
+    )
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    before = [one.detach().clone() for one in module.parameters()]
+    maps, scores = module(torch.randn(2, 3, 8, 8), words=torch.randn(2, 4))
+    (maps["map"].square().sum() + scores.square().sum()).backward()
+    optimizer.step()
+    assert not any(one.equal(old) for one, old in zip(module.parameters(), before))
+
+
 def test_pieces_go_in_steps() -> None:
     torch.manual_seed(0)
     module = randomize(c2f(C2F["split by a stored size"])())

@@ -122,7 +122,7 @@ class Replay:
         outer.pure &= frame.pure
         size = _size(result)
         freed = sum(_size(self._kept[inner]) for inner in frame.inside)
-        if not frame.pure or size is None or size > self._left + freed:
+        if not frame.pure or not _is_of_tensors(result) or size > self._left + freed:
             outer.inside += frame.inside
             return
         for inner in frame.inside:
@@ -152,12 +152,14 @@ def _state(module: nn.Module) -> list[int]:
     ]
 
 
-def _size(result: Any) -> int | None:
-    """Bytes of the tensors of a result; None where it is more than tensors."""
+def _is_of_tensors(result: Any) -> bool:
     leaves = torch.utils._pytree.tree_leaves(result)
-    if any(one is not None and not isinstance(one, torch.Tensor) for one in leaves):
-        return None
-    return sum(one.nbytes for one in leaves if one is not None)
+    return all(one is None or isinstance(one, torch.Tensor) for one in leaves)
+
+
+def _size(result: Any) -> int:
+    """Bytes of the tensors of a result."""
+    return sum(int(one.nbytes) for one in _tensors(result))
 
 
 def _copied(result: Any) -> Any:
