@@ -115,7 +115,8 @@ def _attempt(
         ) as pool,
     ):
         try:
-            running = _handed_out(pool, shards)
+            with _interrupts_held_back():
+                running = _handed_out(pool, shards)
             for future in as_completed(running):
                 with contextlib.suppress(BrokenProcessPool):
                     done[running[future]], warned = future.result()
@@ -136,6 +137,22 @@ def _handed_out(pool: ProcessPoolExecutor, shards: Sequence[str]) -> dict[Future
         for shard in shards:
             running[pool.submit(_collect_part, shard)] = shard
     return running
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait while the block lasts; processes that it starts never get one.
+
+    A worker that is interrupted while it imports would print where, before it can be told to pass it over.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _packed(network: ObservedNetwork, source: Source, threads: int) -> bytes:

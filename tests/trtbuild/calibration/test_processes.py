@@ -126,3 +126,16 @@ def test_what_workers_need_is_small_to_send(model) -> None:
     spec = TensorSpec("image", np.dtype(np.float32), ("N", 1, 8, 8))
     source = open_source("data_of_processes:plain", [spec], None)
     assert pickle.loads(pickle.dumps(source)).index.digest == source.index.digest
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no such masks")
+def test_ctrl_c_reaches_no_worker_not_even_one_that_imports(model, tmp_path, capsys) -> None:
+    held = "SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])"
+    asks = (
+        _DATA + f"\nimport signal\nif IN_WORKER: assert signal.{held}, 'it would print a trace'\n"
+    )
+    (tmp_path / "asking_in_processes.py").write_text(asks)
+    given = ("--data", "asking_in_processes:plain", "--workers", 2, "-q", "-o", "c")
+    code, _, error = called(capsys, model, *given)
+    assert (code, error) == (0, "")
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
