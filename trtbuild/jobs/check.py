@@ -63,12 +63,14 @@ class BuildTrial:
         seconds: how long that took.
         plan_bytes: size of the plan; 0 without one.
         reason: the builder's words, where none came out.
+        errors: what the builder said was wrong, and built all the same.
     """
 
     built: bool
     seconds: float
     plan_bytes: int
     reason: str
+    errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,8 @@ def _built(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> Build
             built = build_plan_apart(tensorrt, blueprint, progress=progress)
         except ModelError as error:
             return BuildTrial(False, time.perf_counter() - started, 0, str(error))
-        return BuildTrial(True, time.perf_counter() - started, built.file.stat().st_size, "")
+        seconds, size = time.perf_counter() - started, built.file.stat().st_size
+        return BuildTrial(True, seconds, size, "", tuple(built.log.errors))
 
 
 def check_source(

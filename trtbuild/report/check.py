@@ -45,6 +45,8 @@ def _lines(result: NetworkCheck) -> Iterator[Line]:
     if result.build is not None and result.build.built:
         megabytes = result.build.plan_bytes / 1e6
         yield Line(f"built in {result.build.seconds:.1f} s, a plan of {megabytes:.1f} MB")
+        for text in result.build.errors:
+            yield Line(f"the builder said: {text}", Tone.NOTE)
 
 
 def _checks(result: NetworkCheck) -> Iterator[Check]:

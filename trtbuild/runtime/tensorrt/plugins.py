@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError, OptionError, decoding
@@ -9,7 +11,6 @@ from trtbuild.files import file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from trtbuild.runtime.tensorrt.logger import Log
     from trtbuild.runtime.tensorrt.versions import TensorRT
@@ -45,10 +46,26 @@ def load_plugins(tensorrt: TensorRT, logger: Any, log: Log, libraries: Sequence[
         registry = tensorrt.module.get_plugin_registry()
         if registry is None or registry.load_library(place) is None:
             raise OptionError(
-                f"{tensorrt} does not load the plugin library '{path}': {log.reason()}. "
-                "Build it against this TensorRT, and make it register each plugin once."
+                f"{tensorrt} does not load the plugin library '{path}': {log.reason()}. {_advice(path)}"
             )
         _loaded.add(known)
+
+
+def _advice(library: Path) -> str:
+    """What to do about a library that does not load; the system's own words say it badly."""
+    ours, its = _machine(Path(sys.executable)), _machine(library)
+    if ours is not None and its is None:
+        return "It is no shared library of this system."
+    if ours != its:
+        return "It is built for another processor than this machine's."
+    return "Build it against this TensorRT, and make it register each plugin once."
+
+
+def _machine(path: Path) -> bytes | None:
+    """Word size, byte order and processor of an ELF file; None of another."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    return head[4:6] + head[18:20] if head.startswith(b"\x7fELF") else None
 
 
 def plugin_records(libraries: Sequence[Path]) -> list[dict[str, str]]:

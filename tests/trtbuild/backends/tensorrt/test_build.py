@@ -13,7 +13,11 @@ import pytest
 from calibrators.cache import CalibrationCache
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.jobs.check import check_network
+from trtbuild.model import write_model
 from trtbuild.options.tensorrt import Quantization
+from trtbuild.recipes import CheckRecipe
+from trtbuild.report.check import check_report
 from trtbuild.runtime.onnxruntime import open_session
 
 if TYPE_CHECKING:
@@ -332,6 +336,21 @@ def test_errors_of_a_build_that_yields_a_plan_are_shown_and_recorded(tensorrt: S
     found = tensorrt.value(builds_with_an_error_in_its_log)
     assert found["details"]["errors"] == [f"step {index} went wrong" for index in range(3)]
     assert any("built a plan and said: step 0 went wrong" in text for text in found["told"])
+
+
+def checked_with_an_error_in_its_log(world: World) -> Any:
+    world.on_step = lambda index: world.log("ERROR", f"step {index} went wrong")
+    path = Path("net.onnx")
+    write_model(networks.network(), path)
+    result = check_network(CheckRecipe(model=path, backend="tensorrt", build=True))
+    (section,) = check_report(result).sections
+    return {"taken": result.taken, "lines": [getattr(one, "text", "") for one in section.blocks]}
+
+
+def test_errors_of_a_trial_that_yields_a_plan_are_shown(tensorrt: Server) -> None:
+    found = tensorrt.value(checked_with_an_error_in_its_log)
+    assert found["taken"]
+    assert "the builder said: step 0 went wrong" in found["lines"]
 
 
 def builds_with_failures(world: World, failing: list[str], answer: int = 0, **settings: Any) -> Any:

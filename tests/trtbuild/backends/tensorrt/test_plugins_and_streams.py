@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def loads(world: World, content: str = "PLUGIN", absent: bool = False) -> dict[str, Any]:
     library = Path("libmine.so")
     if not absent:
-        library.write_text(content)
+        library.write_bytes(content.encode("latin-1"))
     request = networks.request(networks.float_artifact(), None, plugins=["libmine.so"])
     built = TensorRTBackend().build(request)
     TensorRTBackend(TensorRTOptions(plugins=(library,))).open(built.path).close()
@@ -45,6 +46,11 @@ def test_a_library_that_does_not_load_is_an_error(tensorrt: Server) -> None:
     assert (
         "does not load the plugin library 'libmine.so': Unable to load library" in error["message"]
     )
+    if sys.platform == "linux":
+        assert error["message"].endswith("It is no shared library of this system.")
+        of_another = "\x7fELF\x01\x02\x01" + 11 * "\0" + "\xff\xff"
+        message = tensorrt.run(loads, content=of_another).error["message"]
+        assert message.endswith("It is built for another processor than this machine's.")
     assert "cannot be read" in tensorrt.run(loads, absent=True).error["message"]
 
 
