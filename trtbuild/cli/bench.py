@@ -30,7 +30,7 @@ __all__ = ["command"]
 )
 @click.argument("engine", metavar="ENGINE", type=click.Path(path_type=Path))
 @recipe_options(BenchRecipe, file=True)
-@click.option("--strict", is_flag=True, help="'cannot tell' is a failure too.")
+@click.option("--strict", is_flag=True, help="Exit with 5 and not 0 when it cannot be told.")
 @report_options
 @output_options
 def command(
@@ -38,16 +38,19 @@ def command(
 ) -> int:
     """Time ENGINE; with --against, answer faster, same, slower or cannot tell.
 
-    Exit code 1 when it is slower, or slower than --min-speedup or --max-latency allows. Without
-    --data the inputs are random numbers.
+    Exit code 1 when it is slower, or slower than --min-speedup or --max-latency allows; 5 with --strict
+    when that cannot be told. Without --data the inputs are random numbers.
     """
     recipe = given.make(engine=engine)
     from trtbuild.jobs.bench import bench
     from trtbuild.report.latency import bench_report
+    from trtbuild.verification.ruling import STRICT_EXIT_CODE
 
     with out.progress() as progress:
         result = bench(recipe, progress, files.besides(*given.files))
-    report = bench_report(engine.name, result, is_strict=strict)
+    report = bench_report(engine.name, result)
     out.show(report)
     files.write(report)
+    if report.passed and result.unclear and strict:
+        return STRICT_EXIT_CODE
     return 0 if report.passed else 1

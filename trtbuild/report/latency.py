@@ -24,6 +24,8 @@ from trtbuild.report.model import (
     numbers,
 )
 
+from trtbuild.verification.ruling import CANNOT_TELL
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -37,20 +39,17 @@ if TYPE_CHECKING:
 __all__ = ["bench_report", "latency_section", "speed_checks"]
 
 _NUM_LAYERS = 8
+_OUTCOMES = {Answer.SLOWER: Outcome.FAILED, Answer.CANNOT_TELL: Outcome.UNKNOWN}
 
 
-def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) -> Report:
+def bench_report(title: str, result: BenchResult) -> Report:
     """Return the report of ``trtbuild bench``.
 
     Args:
         title: what was timed.
         result: its latencies.
-        is_strict: whether "cannot tell" is a failure too.
     """
-    checks = (
-        *(_check(verdict, is_strict) for verdict in result.verdicts),
-        *speed_checks("latency", result.speed, is_strict=is_strict),
-    )
+    checks = (*map(_check, result.verdicts), *speed_checks("latency", result.speed))
     return Report(
         title=title,
         cards=tuple(_cards(result)),
@@ -61,7 +60,8 @@ def bench_report(title: str, result: BenchResult, *, is_strict: bool = False) ->
             _layers(result.layers),
         ),
         checks=checks,
-        verdict=_verdict(result, checks),
+        verdict=_verdict(result) if checks else "",
+        ruling=CANNOT_TELL if result.unclear and not _is_slow(result) else "",
         data=result.to_json(),
     )
 
@@ -83,57 +83,48 @@ def _layers(found: LayerTimes | None) -> Section:
     return Section("Layers", (Table(columns, rows, f"by {found.source}", num_shown=_NUM_LAYERS),))
 
 
-def _check(verdict: LatencyVerdict, is_strict: bool) -> Check:
-    outcome = Outcome.PASSED
-    if verdict.answer is Answer.SLOWER:
-        outcome = Outcome.FAILED
-    elif verdict.answer is Answer.CANNOT_TELL:
-        outcome = Outcome.FAILED if is_strict else Outcome.UNKNOWN
+def _is_slow(result: BenchResult) -> bool:
+    return result.slower or result.too_slow
+
+
+def _check(verdict: LatencyVerdict) -> Check:
+    outcome = _OUTCOMES.get(verdict.answer, Outcome.PASSED)
     against = f"against {verdict.base}, batch {verdict.batch_size}"
     return Check("latency", "latency", against, outcome, str(verdict))
 
 
-def speed_checks(
-    subject: str, findings: Sequence[SpeedFinding], *, is_strict: bool = False
-) -> tuple[Check, ...]:
+def speed_checks(subject: str, findings: Sequence[SpeedFinding]) -> tuple[Check, ...]:
     """Return a check for each limit on speed.
 
     Args:
         subject: what was timed.
         findings: its limits.
-        is_strict: whether one that cannot be told is a failure too.
     """
     return tuple(
         Check(
             "latency" if subject == "latency" else f"latency of {subject}",
             subject,
             finding.what,
-            _outcome(finding, is_strict),
+            _outcome(finding),
             str(finding),
         )
         for finding in findings
     )
 
 
-def _outcome(finding: SpeedFinding, is_strict: bool) -> Outcome:
+def _outcome(finding: SpeedFinding) -> Outcome:
     if not finding.settled:
-        return Outcome.FAILED if is_strict else Outcome.UNKNOWN
+        return Outcome.UNKNOWN
     return Outcome.PASSED if finding.passed else Outcome.FAILED
 
 
-def _verdict(result: BenchResult, checks: Sequence[Check]) -> str:
-    if not checks:
-        return ""
-    outcomes = {check.outcome for check in checks}
-    if result.slower or result.too_slow:
+def _verdict(result: BenchResult) -> str:
+    if _is_slow(result):
         return "it is slower" if result.slower else "it is slower than a limit allows"
-    if result.speed and outcomes == {Outcome.PASSED}:
-        return "it is fast enough"
-    if result.speed:
-        return "no limit fails, but it cannot be told whether all of them hold"
-    if Outcome.FAILED in outcomes:
-        return "it may be slower"
-    return "it cannot be told to be slower" if Outcome.UNKNOWN in outcomes else "it is not slower"
+    if not result.unclear:
+        return "it is fast enough" if result.speed else "it is not slower"
+    what = "whether all limits hold" if result.speed else "whether it is slower"
+    return f"{what}; measure longer (--seconds), or on a quieter machine"
 
 
 def latency_section(

@@ -180,6 +180,27 @@ def test_bench_against_itself_within_a_wide_margin_is_the_same(capsys, folder) -
     assert verdict["answer"] in ("same", "cannot tell")
 
 
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("--strict",), 5)])
+def test_what_bench_cannot_tell_has_not_passed(capsys, folder, monkeypatch, words, code) -> None:
+    from trtbuild.jobs.bench import BenchResult
+    from trtbuild.latency.conditions import Conditions, this_device
+    from trtbuild.latency.measure import MONOTONIC, Samples
+    from trtbuild.latency.regress import taken_together
+
+    # in every other turn of three runs the machine is busy with something else
+    base, engine = (
+        Samples(name, 1, MONOTONIC, 3, tuple((ms, busy)[i // 3 % 2] + i % 3 for i in range(45)))
+        for name, ms, busy in (("base", 7.0, 7.0), ("engine", 3.0, 10.5))
+    )
+    taken = BenchResult(
+        (base, engine), (taken_together(base, engine),), (), this_device(), Conditions(), "random"
+    )
+    monkeypatch.setattr("trtbuild.jobs.bench.bench", lambda *_: taken)
+    found, out, _ = call(capsys, "bench", folder / "int8.onnx", *words)
+    assert found == code
+    assert out.splitlines()[-1].startswith("CANNOT TELL: whether it is slower; measure longer")
+
+
 @pytest.mark.parametrize(
     ("limit", "code"),
     [
