@@ -57,7 +57,13 @@ def said(capsys: pytest.CaptureFixture[str], command: str | list[str], code: int
             data=DataRecipe(
                 data="my images.npz",
                 num_images=9,
-                preprocess=Preprocess(scale=1 / 255, mean=(0.5, 0.25, 1.0), std=(0.1, 0.2, 0.3)),
+                preprocess=Preprocess(
+                    scale=1 / 255,
+                    mean=(0.5, 0.25, 1.0),
+                    std=(0.1, 0.2, 0.3),
+                    resize=(12, 14),
+                    crop=12,
+                ),
                 batch_axes={"image": 0},
                 skip_broken=True,
             ),
@@ -174,6 +180,10 @@ def test_outputs_that_keep_nothing_lead_to_the_preprocessing(folder: Path) -> No
     assert step.why.startswith("check the preprocessing against what the network expects")
     assert "--preprocess PREPROCESS.toml" in step.command
     assert "--min-" not in step.command
+    scaled = dataclasses.replace(recipe.data, preprocess=Preprocess(scale=2.0))
+    again = after_engine(noise, dataclasses.replace(recipe, data=scaled))
+    assert again is not None
+    assert "--scale" not in again.command  # it would win over what the file says
     spoilt = ActivationError("x", 0.01, -1.28, 1.27, 2.0, 40.0, 99.0)
     clipped = dataclasses.replace(noise, layers=LayerReport(8, (), (spoilt,)))
     for other in (with_sqnr(result, 5.0), clipped):

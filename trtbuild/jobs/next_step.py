@@ -15,6 +15,7 @@ Of a build, in order of what it rules out first:
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -322,6 +323,8 @@ def _command(
     skip: str = "",
 ) -> str:
     """The command; of what a script holds, the keyword arguments that it is to give besides."""
+    if "--preprocess" in added:  # options of the same names would win over the file
+        recipe = replace(recipe, data=replace(recipe.data, preprocess=None))
     if not _is_text(recipe):
         return ", ".join(_keyword(flag, value) for flag, value in added.items())
     return command_line(name, arguments, recipe, added, skip)

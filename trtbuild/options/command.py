@@ -68,8 +68,10 @@ def _of_option(field: OptionField, value: Any) -> Iterator[tuple[str, str | None
         # as the help has it: INPUT=NUMBERS, TENSOR:AXIS
         mark = next((one for one in field.option.metavar if one in "=:"), "=")
         items = [f"{name}{mark}{_plain(item)}" for name, item in plain.items()]
-    elif isinstance(plain, list) and field.kind is not Kind.ONE:
+    elif isinstance(plain, list):
+        # one value of several numbers is a size: 224x224
         items = [str(item) for item in plain]
+        items = items if field.kind is not Kind.ONE else ["x".join(items)]
     else:
         items = [_plain(plain)]
     if field.option.separator and items:
