@@ -23,7 +23,6 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
-
 from trtbuild.verification.ruling import CANNOT_TELL
 
 if TYPE_CHECKING:
