@@ -181,8 +181,7 @@ class EngineResult:
     @property
     def below_floor(self) -> tuple[str, ...]:
         """Why the engine may not be shipped though no limit says so; see `trtbuild.verification.ruling`."""
-        named = {TITLES[name]: found for name, found in self.comparisons.items()}
-        found = [*floors(named, self.verdicts.values())]
+        found = [*self.poor_figures]
         found += [str(gap) for gap in self.below_tensorrt_form]
         for record in self.artifact.history:
             moved = record.details.get("ratios", {}) if record.stage == "spot check" else {}
@@ -191,7 +190,14 @@ class EngineResult:
                 found.append(
                     f"ranges are reused, and '{far[0]}' has {moved[far[0]]:.1f} times its magnitude"
                 )
-        return (*found, *self._unused_cache(), *self._spoilt_input())
+        return (*found, *self._unused_cache(), *self._spoilt_data())
+
+    @property
+    def poor_figures(self) -> tuple[str, ...]:
+        """What of `below_floor` is said of answers; see `trtbuild.verification.ruling.floors`."""
+        named = {TITLES[name]: found for name, found in self.comparisons.items()}
+        trained = not self.artifact.came_in_float
+        return floors(named, self.verdicts.values(), was_trained=trained)
 
     def _unused_cache(self) -> Iterator[str]:
         """What is wrong with the calibration cache that the engine should have been built with."""
@@ -204,14 +210,11 @@ class EngineResult:
                 if 2 * found < total:
                     yield f"the calibration cache has scales for {found} of the {total} tensors of INT8"
 
-    def _spoilt_input(self) -> Iterator[str]:
-        """What is wrong with the values of the only input: constant, saturated, or wrongly scaled.
-
-        Of several inputs, one may well be a mask of ones.
-        """
+    def _spoilt_data(self) -> Iterator[str]:
+        """Why no figure on these samples may be believed; see `trtbuild.data.account.DataAccount.spoilt`."""
         for record in self.artifact.history:
-            if record.stage == "data" and len(record.details.get("inputs", {})) == 1:
-                yield from (text.rpartition(". ")[0] for text in record.details["warnings"])
+            if record.stage == "data":
+                yield from record.details["spoilt"]
 
     @property
     def ruling(self) -> Ruling:

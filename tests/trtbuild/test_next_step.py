@@ -67,7 +67,9 @@ def said(capsys: pytest.CaptureFixture[str], command: str | list[str], code: int
                 batch_axes={"image": 0},
                 skip_broken=True,
             ),
-            calibrate=CalibrateOptions(workers=2),
+            calibrate=CalibrateOptions(
+                workers=2, method="percentile", method_options={"percentile": 99.5}
+            ),
             effort=Effort.FAST,
             float_patterns=("Conv*",),
             task=TaskOptions(kind="classify"),

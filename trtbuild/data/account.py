@@ -28,6 +28,13 @@ _LARGEST_VALUE = 256.0
 _SATURATED = 0.98
 # So few of the samples are different ones, or fewer.
 _MOST_REPEATED = 0.5
+_VERIFIES = " that verify: "
+
+RANDOM = "the samples are random numbers, which say nothing of real ones"
+"""Begins what stands in `DataAccount.spoilt` of random data."""
+REPEATED = "distinct samples among"
+"""Begins what stands there of copies."""
+
 # What lies beside images and is none: not worth a warning.
 _SIDECARS = frozenset(
     {
@@ -57,6 +64,7 @@ class DataAccount:
         passed_over: files that were not read.
         warnings: sentences about inputs that look wrong.
         repeated: sentences about samples that are there many times.
+        random: whether they are random numbers.
     """
 
     used: Mapping[str, int]
@@ -64,6 +72,7 @@ class DataAccount:
     passed_over: tuple[PassedOver, ...]
     warnings: tuple[str, ...]
     repeated: tuple[str, ...] = ()
+    random: bool = False
 
     def __str__(self) -> str:
         used = ", ".join(f"{count} samples {what}" for what, count in self.used.items())
@@ -74,9 +83,14 @@ class DataAccount:
 
     @property
     def spoilt(self) -> tuple[str, ...]:
-        """What is wrong with the only input, without what users are asked; of several, one may be a mask."""
-        one = len(self.inputs) == 1
-        return tuple(text.rpartition(". ")[0] for text in self.warnings) if one else ()
+        """Why no figure on these samples may be believed, without what users are asked.
+
+        The only input is spoilt (of several, one may be a mask), what verifies are copies, or it is random.
+        """
+        wrong = [*self.warnings] if len(self.inputs) == 1 else []
+        wrong += [text for text in self.repeated if _VERIFIES in text]
+        spoilt = tuple(text.rpartition(". ")[0] for text in wrong)
+        return (RANDOM, *spoilt) if self.random else spoilt
 
     @property
     def details(self) -> dict[str, Any]:
@@ -89,6 +103,7 @@ class DataAccount:
             ],
             "warnings": list(self.warnings),
             "repeated": list(self.repeated),
+            "spoilt": list(self.spoilt),
         }
 
 
@@ -112,6 +127,7 @@ def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
         tuple(passed_over),
         () if recipe.random_data else tuple(_warnings(recipe, inputs)),
         () if recipe.random_data else tuple(_repeated(given)),
+        recipe.random_data,
     )
     warn_of_lost(account.passed_over)
     for sentence in (*account.warnings, *account.repeated):
@@ -136,7 +152,7 @@ def _repeated(given: Mapping[str, Source]) -> Iterator[str]:
         count, different = len(source.index), len(source.index.counts)
         if count > 1 and different <= count * _MOST_REPEATED:
             yield (
-                f"distinct samples among the {count} that {what}: {different}. Is one array filled again and "
+                f"{REPEATED} the {count} that {what}: {different}. Is one array filled again and "
                 "given out each time, or the same file there many times?"
             )
 

@@ -4,6 +4,8 @@ Of a build, in order of what it rules out first:
 
     data that is wrong            other preprocessing, a new calibration, another cache
     outputs that are all noise    other preprocessing, where it is not clipping
+    outputs below the floor that a limit lets pass:
+                                  as of a limit that fails
     too few samples               so many to verify on, as far as they are in reach
     no limit                      one on the figure that is known, which also starts the search
     a limit on speed, alone       a longer measurement; where it fails, the layers that take the time
@@ -19,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.data.account import RANDOM, REPEATED
 from trtbuild.manifest import NextStep
 from trtbuild.options.command import command_line
 from trtbuild.options.effort import Effort
@@ -80,6 +83,7 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
         why, added, skip = (
             _wrong_data(result, recipe)
             or _all_noise(result, recipe)
+            or (_mended(result, recipe) if _is_let_pass(result, recipe) else None)
             or _judged(result.ruling, *_figures(result))
         )
     if skip == "--cache":
@@ -95,7 +99,7 @@ def after_verify(
     verdict: Verdict,
     recipe: VerifyRecipe,
     *,
-    is_spoilt: bool = False,
+    spoilt: Sequence[str] = (),
 ) -> NextStep | None:
     """Return what to do after an engine was compared; None where it can be shipped.
 
@@ -104,14 +108,15 @@ def after_verify(
         comparison: the figures.
         verdict: the limits that were held against them.
         recipe: what was compared.
-        is_spoilt: whether the values of the only input look wrong.
+        spoilt: why no figure on the samples may be believed.
     """
     if ruling.word == SHIP:
         return None
     arguments = (_name_of(recipe), str(recipe.engine))
-    if is_spoilt:
-        why, added, _ = _PREPROCESS
-        return NextStep(why, _command("verify", arguments, recipe, added))
+    other = _other_data(spoilt, "--data")
+    if other is not None:
+        why, added, skip = other
+        return NextStep(why, _command("verify", arguments, recipe, added, skip))
     if ruling.word != DO_NOT_SHIP and not _is_out_of_reach(ruling, [comparison], [verdict]):
         why, added, _ = _judged(ruling, [comparison], [verdict], "--data")
         return NextStep(why, _command("verify", arguments, recipe, added))
@@ -171,8 +176,22 @@ def _wrong_data(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
         return "turn the cache into Q/DQ, and see what it covers", {}, "--cache"
     if any(why.startswith("ranges are reused") for why in result.below_floor):
         return "calibrate anew", {}, "--calibration"
-    if any(why.startswith("the input") for why in result.below_floor):
+    return _other_data(result.below_floor)
+
+
+def _other_data(spoilt: Sequence[str], verifying: str = "--verify-data") -> _Step | None:
+    """What to give in the place of samples on which no figure may be believed.
+
+    Args:
+        spoilt: what is wrong with them.
+        verifying: the flag of the data that verify.
+    """
+    if RANDOM in spoilt:
+        return "give data as the network will see it", {"--data": MORE}, "--random-data"
+    if any(why.startswith("the input") for why in spoilt):
         return _PREPROCESS
+    if any(why.startswith(REPEATED) for why in spoilt):
+        return "verify on samples that differ", {verifying: MORE}, ""
     return None
 
 
@@ -187,6 +206,8 @@ def _all_noise(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
         for comparison in result.comparisons.values()
     ]
     if not found or not all(values and max(values) <= _NO_SIGNAL_DB for values in found):
+        return None
+    if not result.artifact.came_in_float:  # training changes what a network computes
         return None
     if recipe.data.random_data or not _has_signals(result) or _may_clip(result):
         return None
@@ -208,6 +229,15 @@ def _may_clip(result: EngineResult) -> bool:
     return result.layers is None or any(
         one.sqnr_db < FAR_SQNR_DB and one.clipping_noise_percent > 50
         for one in result.layers.activations
+    )
+
+
+def _is_let_pass(result: EngineResult, recipe: EngineRecipe) -> bool:
+    """Whether a limit lets outputs pass that lie below the floor, so that judging them again helps nobody."""
+    return (
+        result.ruling.word == NOT_JUDGED
+        and bool(recipe.gate.limits)
+        and any("says little" not in why for why in result.poor_figures)
     )
 
 
@@ -305,6 +335,8 @@ def built_by(recipe: EngineRecipe) -> str:
 
 
 def _again(recipe: EngineRecipe, added: dict[str, str], skip: str) -> str:
+    if skip == "--calibrator":  # with what belongs to it
+        recipe = replace(recipe, calibrate=replace(recipe.calibrate, method_options={}))
     target = str(recipe.model) if recipe.export is None else recipe.export.source.name
     words = ("--int8",) if recipe.int8 else ()
     return _command("engine", (target, *words), recipe, added, skip)

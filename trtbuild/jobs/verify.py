@@ -75,7 +75,7 @@ class Verification:
         reference, engine: file names.
         data: where the images came from.
         account: how many were used, where inputs lie, and what of the data was passed over.
-        spoilt: what looks wrong with the values of the only input; nothing of several.
+        spoilt: why no figure on the samples may be believed.
         comparison: the outputs.
         limits: of the gate.
         verdict: its judgement.
@@ -175,8 +175,7 @@ def verify(
         limits=recipe.gate.limits,
         verdict=judge(comparison, recipe.gate),
     )
-    is_spoilt = bool(found.spoilt)
-    step = after_verify(found.ruling, comparison, found.verdict, recipe, is_spoilt=is_spoilt)
+    step = after_verify(found.ruling, comparison, found.verdict, recipe, spoilt=found.spoilt)
     found = replace(found, next_step=step)
     return found if artifact is None else _diagnosed(found, recipe, artifact, source, progress)
 

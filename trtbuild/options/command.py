@@ -65,9 +65,13 @@ def _of_option(field: OptionField, value: Any) -> Iterator[tuple[str, str | None
         value = value * field.option.flag_unit[1]
     plain = written(field, value)
     if isinstance(plain, dict):
-        # as the help has it: INPUT=NUMBERS, TENSOR:AXIS
-        mark = next((one for one in field.option.metavar if one in "=:"), "=")
-        items = [f"{name}{mark}{_plain(item)}" for name, item in plain.items()]
+        # as the help has it: INPUT=NUMBERS, TENSOR:AXIS; without a mark, the flag is the name of one
+        mark = next((one for one in field.option.metavar if one in "=:"), "")
+        items = [
+            f"{name}{mark}{_plain(item)}" if mark else _plain(item)
+            for name, item in plain.items()
+            if mark or name == field.flag[2:]
+        ]
     elif isinstance(plain, list):
         # one value of several numbers is a size: 224x224
         items = [str(item) for item in plain]

@@ -29,6 +29,8 @@ __all__ = ["PartComparison", "PartMetrics", "PartPower"]
 
 # What varies less than this share of its power is constant up to rounding in FP32.
 _CONSTANT = 1e-12
+# A variation of a thousandth, which 8 bits do not show.
+_HARDLY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,21 @@ class PartMetrics:
         return PartPower(self._part, self._signal(), self._noise)
 
     def _signal(self) -> float:
+        spread = self._spread()
+        return self._power if spread is None or spread <= _CONSTANT * self._power else spread
+
+    @property
+    def hardly_varies(self) -> bool:
+        """Whether values differ from the means of their channels by less than a thousandth of themselves."""
+        spread = self._spread()
+        return spread is not None and spread <= _HARDLY * self._power
+
+    def _spread(self) -> float | None:
+        """The signal about the mean of each channel; None where a part has no channels, or one value each."""
         count = self._count
         if self._part.axis is None or count < 2:
-            return self._power
-        spread = float((self._squares - self._sums**2 / count).sum()) * count / (count - 1)
-        return spread if spread > _CONSTANT * self._power else self._power
+            return None
+        return float((self._squares - self._sums**2 / count).sum()) * count / (count - 1)
 
     def result(self) -> PartComparison:
         """Return the figures so far."""

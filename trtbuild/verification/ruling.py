@@ -53,6 +53,9 @@ _LEAST_FIGURES = {"%": 80.0, "dB": 25.0}
 # is none: in the output's own unit, a large one says nothing.
 _ON_DISTANCE = ("SQNR of", "cosine of", "relative L2 of")
 
+# What a limit on top-1 against labels is held against.
+_TOP1 = "top-1 lost"
+
 # With more noise than half of the signal's power no output is the network's, whatever a limit lets pass.
 _LEAST_SQNR_DB = 3.0
 
@@ -139,18 +142,22 @@ def _too_few(doubtful: Sequence[Finding]) -> str:
     )
 
 
-def floors(comparisons: Mapping[str, Comparison], verdicts: Iterable[Verdict]) -> tuple[str, ...]:
+def floors(
+    comparisons: Mapping[str, Comparison], verdicts: Iterable[Verdict], *, was_trained: bool = False
+) -> tuple[str, ...]:
     """Return what lies below the floor, the furthest first; empty for nothing.
 
     The main figure of a task must be at least 80 % (25 dB of PSNR), unless ``--min-agreement`` judges it, and
     must say something (`trtbuild.verification.tasks.base.TaskScore.doubt`). Where no task is measured, each
     float output, by its worst part, must have `FAR_SQNR_DB`, unless a limit on outputs or on top-1 judges it.
-    Each must have 3 dB, whatever else is judged, unless boxes are: suppressed ones change places. Against
+    Each must have 3 dB, whatever else is judged, unless boxes are: suppressed ones change places; or a
+    network was trained on since it was float, and its task is judged: it computes something else. Against
     labels, top-1 must not surely be lost, unless ``--max-top1-drop`` judges that.
 
     Args:
         comparisons: what to call a network -> its figures.
         verdicts: the limits that were held against them.
+        was_trained: whether the network came quantized, by training or another tool.
     """
     limits = [f for verdict in verdicts for f in verdict.findings if f.is_limit]
     judged = {finding.what for finding in limits}
@@ -162,9 +169,9 @@ def floors(comparisons: Mapping[str, Comparison], verdicts: Iterable[Verdict]) -
             found += _poor_figure(name, task, judged)
         if task is None or task.main is None:
             found += _far_outputs(name, comparison, _LEAST_SQNR_DB if on_outputs else FAR_SQNR_DB)
-        elif task.task != "detect":
+        elif task.task != "detect" and not (was_trained and {task.main.name, _TOP1} & judged):
             found += _far_outputs(name, comparison, _LEAST_SQNR_DB)
-        if comparison.accuracy is not None and "top-1 lost" not in judged:
+        if comparison.accuracy is not None and _TOP1 not in judged:
             found += _lost(name, comparison.accuracy)
     return tuple(text for _, text in sorted(found))
 

@@ -90,6 +90,29 @@ def test_verify_says_of_its_input_what_a_build_says(capsys, folder, tmp_path) ->
     assert "warning: the input 'image' hardly varies" in err
 
 
+@pytest.mark.parametrize(
+    ("copies", "why", "step"),
+    [
+        (True, "distinct samples among the 40 that verify: 2", "--min-sqnr 1 --data MORE_SAMPLES"),
+        (False, "the samples are random numbers", "--min-sqnr 1 --data MORE_SAMPLES"),
+    ],
+)
+def test_samples_that_prove_nothing_ship_nothing(
+    capsys, folder, tmp_path, copies, why, step
+) -> None:
+    np.savez(tmp_path / "copies.npz", image=np.repeat(images(3, 2), 20, 0))
+    given = ("--data", tmp_path / "copies.npz") if copies else ("--random-data",)
+    code, out, _ = call(
+        *(capsys, "verify", folder / "float.onnx", folder / "int8.onnx", *given),
+        *("--min-sqnr", 1, "--json"),
+    )
+    found = json.loads(out)
+    assert (code, found["ruling"]["word"]) == (0, "NOT JUDGED")
+    assert why in found["ruling"]["why"]
+    assert found["next_step"]["command"].endswith(step)
+    assert "--random-data" not in found["next_step"]["command"]
+
+
 def test_options_of_data_that_a_command_has_no_use_for_are_not_there(capsys, folder) -> None:
     for command, flags in {
         "bench": ("--verify-data", "--labels", "--num-images", "--random-data"),

@@ -126,6 +126,20 @@ def test_an_engine_that_answers_one_class_is_not_shipped() -> None:
         ruled(compare(session, session, batches_of(rows[:30]), options), min_agreement=50).word
         == "SHIP"
     )
+    # and no engine by samples that are one, but for what eight bits do not show
+    near = np.repeat(rows[:1], 30, 0) + np.linspace(0, 1e-3, 30, dtype=np.float32)[:, None]
+    alike = ruled(compare(session, session, batches_of(near), options), min_agreement=50)
+    assert alike.word == "NOT JUDGED"
+    assert "one class on all 30 samples, with the same scores" in alike.why
+
+
+def test_what_was_trained_on_may_compute_something_else_where_its_task_is_judged() -> None:
+    options = ComparisonOptions(make_task=choose_task(TaskOptions(kind="classify"), None))
+    engine = FunctionSession(lambda x: 2.5 * x)  # -3.5 dB, and every class as before
+    found = compare(FunctionSession(lambda x: x), engine, batches_of(IMAGES), options)
+    for limit, trained, is_below in ((50, False, True), (50, True, False), (None, True, True)):
+        verdict = judge(found, Gate(min_agreement=limit))
+        assert bool(floors({"it": found}, [verdict], was_trained=trained)) == is_below
 
 
 def test_top1_that_is_surely_lost_is_not_shipped_unless_a_limit_takes_it() -> None:

@@ -99,8 +99,10 @@ class Classify(Judge):
             return (
                 f"the engine answers one class on all {self._count} samples, and float {of_float}"
             )
+        same = f"float answers one class on all {self._count} samples"
+        if self._scores.hardly_varies:
+            return f"{same}, with the same scores"
         if self._scores.result().sqnr_db.value < _FOLLOWS_DB:
-            same = f"float answers one class on all {self._count} samples"
             return f"{same}, and the engine's scores do not follow float's"
         return ""
 
