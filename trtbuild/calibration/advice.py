@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from calibrators import Collector
 from calibrators.methods import assess
+from trtbuild.calibration.histograms import refuse_non_finite
 from trtbuild.calibration.instability import HARMLESS_DB
+from trtbuild.calibration.kept_histograms import KeptHistograms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -93,6 +96,10 @@ class SampleRecorder:
 
     tensors: tuple[str, ...]
     seen: list[tuple[Place, list[float], list[float]]] = field(default_factory=list)
+    kept: KeptHistograms = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kept = KeptHistograms(self.tensors)
 
     def group(self, key: bytes) -> int:
         """Samples of any kind may come together."""
@@ -100,8 +107,16 @@ class SampleRecorder:
         return 0
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
-        """Take the figures of some samples."""
+        """Take the figures and histograms of some samples.
+
+        Raises:
+            DataError: a tensor holds NaN or infinity.
+        """
         for row, place in enumerate(places):
+            counted = Collector(self.tensors)
+            counted.observe({name: tensors[name][row] for name in self.tensors}, batch=place.number)
+            refuse_non_finite(counted, f"for {place}", in_order=self.tensors)
+            self.kept.keep(place.key, counted.histograms)
             arrays = [np.asarray(tensors[name][row], np.float64) for name in self.tensors]
             largest = [float(np.max(np.abs(a), initial=0.0)) for a in arrays]
             means = [float(np.sqrt(np.mean(np.square(a)))) if a.size else 0.0 for a in arrays]
@@ -176,7 +191,7 @@ def all_as_good(whole: Calibration, amaxes: Mapping[str, float], share: float) -
     them from one to another; what is as good loses less than `HARMLESS_DB` of the tensor's signal over noise.
     """
     for name, given in whole.ranges.items():
-        amax = amaxes[name]
+        amax = amaxes.get(name, 0.0)
         if abs(amax - given.amax) <= share * given.amax:
             continue
         histogram = (whole.histograms or {}).get(name)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.calibration import calibrate, check_method
+from calibrators import Calibration
+from trtbuild.calibration import check_method
 from trtbuild.calibration.advice import (
     Outlier,
     SampleRecorder,
@@ -18,6 +19,7 @@ from trtbuild.calibration.advice import (
     order_by_use,
     outliers,
 )
+from trtbuild.calibration.kept_histograms import KeptHistograms
 from trtbuild.calibration.network import observed_network
 from trtbuild.calibration.observe import observe
 from trtbuild.data import calibration_source, load_feeds
@@ -32,13 +34,12 @@ from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE, CalibrateOptio
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_tensors
 from trtbuild.records import encode
-from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.runtime.blocked_layout import open_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from calibrators import Calibration
     from trtbuild.artifact import Artifact
     from trtbuild.calibration.advice import SampleStatistics
     from trtbuild.data import Source
@@ -114,8 +115,8 @@ def advise(
     artifact = prepare(load(recipe.model, recipe.data.batch_axes))
     source = calibration_source(recipe.data, input_specs(artifact.source))
     tensors = tuple(sorted(watched_tensors(artifact.model)))
-    samples = _look(artifact, source, tensors, progress)
-    few = _fewest(artifact, source, tensors, samples, options, recipe.within, progress)
+    samples, kept = _look(artifact, source, tensors, progress)
+    few = _fewest(samples, kept, options, recipe.within, progress)
     if recipe.subset is not None:
         _write(samples_of(source, [samples.keys[k] for k in few]), recipe.subset)
     groups = near_duplicates(samples)
@@ -135,25 +136,24 @@ def advise(
 
 def _look(
     artifact: Artifact, source: Source, tensors: tuple[str, ...], progress: Progress
-) -> SampleStatistics:
+) -> tuple[SampleStatistics, list[KeptHistograms]]:
+    """Run every sample, once."""
     network = observed_network(artifact.model, tensors)
     parts = [SampleRecorder(tensors) for _ in range(usable_cpus())]
     observe(
-        open_session(network.model, threads=1),
+        open_blocked(network.model, threads=1),
         source,
         parts,
         static_batch=network.static_batch,
         total=len(source.index),
         progress=progress,
     )
-    return SampleRecorder.together(parts)
+    return SampleRecorder.together(parts), [part.kept for part in parts]
 
 
 def _fewest(
-    artifact: Artifact,
-    source: Source,
-    tensors: Sequence[str],
     samples: SampleStatistics,
+    kept: Sequence[KeptHistograms],
     options: CalibrateOptions,
     share: float,
     progress: Progress,
@@ -162,11 +162,10 @@ def _fewest(
     tried = itertools.count(1)
 
     def calibrated(places: Sequence[int]) -> Calibration:
-        chosen = samples_of(source, [samples.keys[k] for k in places])
-        found = calibrate(artifact, chosen, tensors, options).calibration
+        found = KeptHistograms.together(kept, [samples.keys[k] for k in places])
+        seen = {name: one for name, one in found.items() if one.num_values}
         progress("subsets", next(tried), None)
-        assert found is not None
-        return found
+        return Calibration.from_histograms(seen, options.rule, options=options.method_options)
 
     orders = [order_by_use(samples, share, covers=covers) for covers in (True, False)]
     orders.append(list(range(len(samples.keys))))  # of their digests, which is chance
