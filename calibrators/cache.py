@@ -67,18 +67,26 @@ class CalibrationCache:
         """Tensors whose scale hardly any network has: positive, finite, and not within 2**-40 to 2**40."""
         return tuple(n for n, s in self.scales.items() if 0 < s < math.inf and not _is_usual(s))
 
-    def check_byte_order(self) -> None:
+    def check_scales(self) -> None:
         """Do nothing where the scales can be meant as they are.
 
         Raises:
             CacheError: few are such as networks have, and with the bytes of each word turned round nearly
-                all are: whoever wrote them took the order of this machine instead of TensorRT's.
+                all are: whoever wrote them took the order of this machine instead of TensorRT's. Or there are
+                several, and not one is such.
         """
         words = [int(np.float32(scale).view(np.uint32)) for scale in self.scales.values()]
         if _are_turned(words):
             first = self.doubtful[0]
             raise CacheError(
                 f"the scales of the calibration cache, such as {self.scales[first]} of '{first}', {_TURN}"
+            )
+        if 1 < len(self.doubtful) == len(self.amaxes):
+            first = self.doubtful[0]
+            raise CacheError(
+                "no scale of the calibration cache makes sense; the first is "
+                f"{self.scales[first]} of '{first}'. A word is the float32 of amax / 127 in hexadecimal, as "
+                "struct.pack('>f', scale).hex() gives it."
             )
 
     @classmethod

@@ -146,14 +146,22 @@ def test_words_in_the_other_byte_order_are_told_from_right_ones(count: int) -> N
         return "\n".join([HEADER, *lines, "zero: 0", "no_end: 7f800000", ""]).encode()
 
     right = CalibrationCache.from_bytes(cache(">f4"))
-    right.check_byte_order()
+    right.check_scales()
     assert not right.doubtful
     with pytest.raises(CacheError, match=r"bytes of each word turned round.*big-endian"):
-        CalibrationCache.from_bytes(cache("<f4")).check_byte_order()
+        CalibrationCache.from_bytes(cache("<f4")).check_scales()
 
 
 def test_masks_and_next_to_nothing_are_doubtful_and_not_refused() -> None:
     scales = {"mask": 2.7e36, "dead": 1e-40, "usual": 0.02, "zero": 0.0, "none": np.inf}
     cache = CalibrationCache(HEADER, {name: np.float32(scale) for name, scale in scales.items()})
-    cache.check_byte_order()
+    cache.check_scales()
     assert cache.doubtful == ("mask", "dead")
+
+
+def test_words_that_are_no_floats_are_refused() -> None:
+    numbers = CalibrationCache.from_bytes(f"{HEADER}\na: 64\nb: ff\nzero: 0\n".encode())
+    with pytest.raises(
+        CacheError, match=r"no scale .* makes sense; the first is 1\.\d+e-43 of 'a'"
+    ):
+        numbers.check_scales()

@@ -71,10 +71,10 @@ def cache_from(content: bytes, path: Path) -> CalibrationCache:
     """Return the TensorRT cache that `content` of the file `path` is, and warn of scales that may be wrong.
 
     Raises:
-        CacheError: it is none, or its words are in another byte order.
+        CacheError: it is none, or its scales cannot be meant.
     """
     cache = CalibrationCache.from_bytes(content)
-    cache.check_byte_order()
+    cache.check_scales()
     if cache.doubtful:
         first = cache.doubtful[0]
         _log.warning(
