@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
+import logging
 import math
+import os
 import random
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +18,15 @@ from torch import nn
 
 from trtbuild.errors import OptionError
 from trtbuild.plugins import foreign_code, import_named
-from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain
+from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain, unwrapped
+from trtbuild.pytorch.session_module import SessionModule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["evaluated", "name_of", "seed_all", "the_function", "trained", "weights_digest"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def the_function(given: Any) -> Callable[..., Any]:
@@ -60,11 +67,14 @@ def weights_digest(module: nn.Module) -> str:
 def trained(
     train: Callable[..., Any], name: str, module: nn.Module, extras: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """Return the module that the user's function has trained, on the CPU and in eval mode.
+    """Return the module that the user's function has trained: on the CPU, in eval mode, in the types it had.
+
+    What the function changes for the whole process (torch's default type, whether gradients are on, the
+    current directory) is as before afterwards.
 
     Args:
-        train: called with the module; trains it in place, or returns it. What else it returns, such as a
-            loss, is not looked at.
+        train: called with the module; trains it in place, or returns it, in a wrapper of torch's or not. What
+            else it returns, such as a loss, is not looked at.
         name: of the function, for messages.
         module: is trained in place.
         extras: more arguments by name; ``teacher`` must be one of the function's parameters, the others
@@ -83,17 +93,24 @@ def trained(
         )
     given = {key: v for key, v in extras.items() if parameters is None or key in parameters}
     form, infinite = _form_of(module), _infinite_in(module)
-    with foreign_code(OptionError, f"the training '{name}' raised "):
+    with _process_as_before(), foreign_code(OptionError, f"the training '{name}' raised "):
         answer = train(module, **given)
     if isinstance(answer, nn.Module):
+        answer = unwrapped(answer)
         if type(answer) is not type(module):
             raise OptionError(
                 f"the training '{name}' returned a {type(answer).__name__}; it should train the module that "
                 "it is given in place, or return it."
             )
         module = answer
+    for path, one in _tensors(module):
+        if one.is_meta:
+            raise OptionError(f"the training '{name}' left '{path}' without values (device meta).")
     module.to("cpu")
+    if any(one.is_inference() for _, one in _tensors(module)):
+        module = copy_module(module)  # of such tensors come plain ones
     _check_form(form, _form_of(module), name)
+    _back_to(form, module, name)
     for path in [one for one in _infinite_in(module) if one not in infinite]:
         raise OptionError(
             f"the training '{name}' left NaN or infinite values in '{path}': a smaller learning rate may "
@@ -101,6 +118,40 @@ def trained(
         )
     enforce_eval(module)
     return module
+
+
+@contextlib.contextmanager
+def _process_as_before() -> Iterator[None]:
+    """Put back what a function of the user may change for everything behind it."""
+    kind, folder = torch.get_default_dtype(), Path.cwd()
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(kind)
+            os.chdir(folder)
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Names and values of the parameters and buffers."""
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _back_to(form: Mapping[str, _Form], module: nn.Module, name: str) -> None:
+    """Give floating-point values the types that they had, in place; a half is not what is built from."""
+    changed = {
+        path: form[path].dtype
+        for path, one in module.state_dict().items()
+        if path in form and one.is_floating_point() and one.dtype is not form[path].dtype
+    }
+    for path, one in _tensors(module):
+        if path in changed:
+            one.data = one.data.to(changed[path])
+    if changed:
+        now = str(next(iter(changed.values())))[6:]
+        _LOG.warning(
+            "the training '%s' left weights in another type; they are %s again.", name, now
+        )
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
@@ -114,19 +165,24 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset(one.name for one in given)
 
 
-def _form_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of everything that is saved of a module."""
+class _Form(NamedTuple):
+    """What a saved tensor must be to load again."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def _form_of(module: nn.Module) -> dict[str, _Form]:
+    """Name -> form of everything that is saved of a module."""
     plain = copy_module(module)
     make_weights_plain(plain)
-    return {path: tuple(tensor.shape) for path, tensor in plain.state_dict().items()}
+    return {path: _Form(tuple(one.shape), one.dtype) for path, one in plain.state_dict().items()}
 
 
-def _check_form(
-    before: Mapping[str, tuple[int, ...]], after: Mapping[str, tuple[int, ...]], name: str
-) -> None:
+def _check_form(before: Mapping[str, _Form], after: Mapping[str, _Form], name: str) -> None:
     """Refuse layers that were replaced: what is saved would not load into the module of the factory."""
     for path in sorted({*before, *after}):
-        was, now = before.get(path), after.get(path)
+        was, now = (one[path].shape if path in one else None for one in (before, after))
         if was != now:
             done = "added" if was is None else "removed" if now is None else f"made {list(now)} of"
             shape = f", which was {list(was)}" if was is not None and now is not None else ""
@@ -138,11 +194,10 @@ def _check_form(
 
 def _infinite_in(module: nn.Module) -> list[str]:
     """Paths of the parameters and buffers with NaN or infinite values, as masks of attention have them."""
-    tensors = (*module.named_parameters(), *module.named_buffers())
     return [
         path
-        for path, tensor in tensors
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+        for path, tensor in _tensors(module)
+        if tensor.is_floating_point() and not bool(tensor.detach().isfinite().all())
     ]
 
 
@@ -150,20 +205,22 @@ def evaluated(evaluate: Callable[..., Any], name: str, module: nn.Module, what: 
     """Return how good the user's function says that `module` is.
 
     Args:
-        evaluate: called with the module, without gradients; returns a number.
+        evaluate: called with a copy of the module, without gradients; returns a number.
         name: of the function, for messages.
-        module: in eval mode; it is put into it again.
+        module: in eval mode.
         what: the module is, for messages.
 
     Raises:
         OptionError: the function raised, or returned no finite number.
     """
+    judged = module if isinstance(module, SessionModule) else copy_module(module)
     with (
+        _process_as_before(),
         foreign_code(OptionError, f"the evaluation '{name}' of the {what} raised "),
         torch.no_grad(),
     ):
-        answer = evaluate(module)
-    module.eval()
+        answer = evaluate(judged)
+    judged.eval()
     is_number = isinstance(answer, int | float) or getattr(answer, "shape", None) == ()
     value = float(answer) if is_number and not isinstance(answer, bool) else math.nan
     if not math.isfinite(value):

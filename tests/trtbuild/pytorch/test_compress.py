@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -28,7 +30,7 @@ from trtbuild.pytorch.prune import prune_channels  # noqa: E402
 from trtbuild.pytorch.session_module import SessionModule  # noqa: E402
 from trtbuild.pytorch.sparsity import two_four_mask  # noqa: E402
 from trtbuild.pytorch.spec import PruneSpec  # noqa: E402
-from trtbuild.pytorch.training import trained  # noqa: E402
+from trtbuild.pytorch.training import evaluated, trained  # noqa: E402
 from trtbuild.runtime.onnxruntime import open_session  # noqa: E402
 
 if TYPE_CHECKING:
@@ -277,6 +279,67 @@ def test_a_training_that_does_nothing_and_an_evaluation_that_drifts_are_told(net
     small = prune_channels(nets.net(), [InputSpec((2, 1, 8, 8))], PruneSpec(0.5)).module
     with pytest.raises(OptionError, match="was pruned before"):
         compress(small, nets.nothing, nets.drifts, **options, output="again")
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+
+
+def averaged(module):
+    copied = torch.optim.swa_utils.AveragedModel(module)
+    with torch.no_grad():
+        module[0].weight.mul_(2)
+    copied.update_parameters(module)
+    return copied
+
+
+def in_inference_mode(module):
+    with torch.inference_mode():
+        for one in module.parameters():
+            one.data = one.data * 2
+
+
+def careless(module):
+    module.half()
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    os.chdir("/")
+
+
+@pytest.mark.parametrize("train", [averaged, in_inference_mode, careless])
+def test_what_a_training_leaves_behind_does_not_matter(train, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dense = small()
+    try:
+        found = trained(train, train.__name__, small())
+        left = torch.get_default_dtype(), torch.is_grad_enabled(), os.getcwd()  # noqa: PTH109
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+    assert left == (torch.float32, True, str(tmp_path))
+    assert type(found) is nn.Sequential
+    assert found[0].weight.dtype is torch.float32
+    factor = 1 if train is careless else 2
+    torch.testing.assert_close(found[0].weight, factor * dense[0].weight, rtol=1e-3, atol=0)
+    found(torch.ones(3, 2)).sum().backward()
+
+
+def test_weights_without_values_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"left '0\.weight' without values"):
+        trained(lambda module: module.to("meta") and None, "meta", small())
+
+
+def test_an_evaluation_that_trains_does_not_change_what_it_judges() -> None:
+    def judge(module):
+        module.train()
+        return float(module.double()(torch.ones(4, 2).double()).sum())
+
+    module = small()
+    before = copy.deepcopy(module.state_dict())
+    evaluated(judge, "judge", module, "module")
+    assert all(one.equal(before[name]) for name, one in module.state_dict().items())
+    assert module[0].weight.dtype is torch.float32
 
 
 def test_masks_of_minus_infinity_are_no_failure_of_the_training() -> None:
