@@ -204,25 +204,30 @@ def _parts(comparisons: Mapping[str, Comparison]) -> Table:
 
 
 def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
-    """Return the figures of the network's task, and its worst samples."""
-    rows: list[tuple[str, ...]] = []
+    """Return the figures of the network's task, a row for each network, and its worst samples."""
+    figures: dict[str, dict[str, str]] = {}
     worst: list[tuple[str, ...]] = []
     captions: list[tuple[str, str]] = []
     for name, comparison in comparisons.items():
         task = comparison.task
         if task is None:
             continue
-        figures = [one for one in (task.main, *task.others) if one is not None]
-        rows += [
-            (name, one.name, interval(one.estimate, _FORMS[one.unit], one.unit and f" {one.unit}"))
-            for one in figures
-        ]
-        captions.append((name, f"{task.task} of {task.num_samples} samples, {task.settings}"))
+        # the same class stands beside the outputs, and top-1 against labels in a table of its own
+        if task.task != "classify":
+            figures[name] = {
+                one.name: interval(one.estimate, _FORMS[one.unit], one.unit and f" {one.unit}")
+                for one in (task.main, *task.others)
+                if one is not None
+            }
+            captions.append((name, f"{task.task} of {task.num_samples} samples, {task.settings}"))
         worst += [(one.name, name, f"{one.value:.3g}") for one in task.worst]
+    titles = list(dict.fromkeys(title for row in figures.values() for title in row))
     return (
         Table(
-            (*names("network", "task"), *numbers("figure")),
-            tuple(rows),
+            (*names("network"), *numbers(*titles)),
+            tuple(
+                (name, *(row.get(title, "") for title in titles)) for name, row in figures.items()
+            ),
             _of_all(captions),
         ),
         Table(

@@ -69,8 +69,10 @@ def ranges_section(history: Iterable[Record], *, changed: bool = False) -> Secti
         return Section("Ranges", ())
     found = records[-1]
     later = "; the search for the accuracy budget changed them" if changed else ""
-    chosen = Line(f"ranges: {found.summary}{later}")
-    if "errors" not in found.details:
+    tried = found.details.get("errors")
+    count = f", the best of {len(tried)} that were tried" if tried else ""
+    chosen = Line(f"ranges: {found.summary}{count}{later}")
+    if tried is None:
         return Section("Ranges", (chosen,))
     return Section("Ranges", (chosen, _tried(found.details), _furthest(found.details)))
 
@@ -83,6 +85,7 @@ def _tried(details: Mapping[str, Any]) -> Table:
         f"error of the outputs (noise over signal, summed over their parts) on {details['images_checked']} "
         "calibration samples that chose nothing else",
         num_shown=_NUM_SHOWN,
+        on_page=True,
     )
 
 
@@ -96,4 +99,5 @@ def _furthest(details: Mapping[str, Any]) -> Table:
         ),
         "the tensors whose ranges are furthest from those of the entropy rule",
         num_shown=_NUM_SHOWN,
+        on_page=True,
     )

@@ -157,9 +157,9 @@ def latency_section(
         )
     headings = ("batch", "median", "p90", "p99", "samples/s", "runs")
     columns = (*names("latency, ms"), *numbers(*headings), *details("p95", "mean"))
-    table = Table(columns, tuple(rows), samples[0][1].clock)
-    where = [Line(f"on {device}")] if device is not None else []
-    return Section("Latency", (table, *lines, *where, Plots(tuple(_plots(samples)), is_wide=True)))
+    where = "" if device is None else f", on {device}"
+    table = Table(columns, tuple(rows), f"{samples[0][1].clock}{where}")
+    return Section("Latency", (table, *lines, Plots(tuple(_plots(samples)), is_wide=True)))
 
 
 def _plots(samples: Sequence[tuple[str, Samples]]) -> list[Spread]:

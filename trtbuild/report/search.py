@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from trtbuild.plots.data import Path, Stop
-from trtbuild.report.model import Plots, Section, Table, names, numbers
+from trtbuild.report.model import Line, Plots, Section, Table, names, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,7 +30,19 @@ def search_section(tuned: Tuned | None, limits: Mapping[str, float]) -> Section:
     heading = "Search for the accuracy budget"
     if tuned is None:
         return Section(heading, ())
+    if tuned.met and len(tuned.steps) == 1:
+        return Section(heading, (Line(_as_calibrated(tuned)),))
     return Section(heading, (*_path(tuned.steps, limits), _steps(tuned)))
+
+
+def _as_calibrated(tuned: Tuned) -> str:
+    """What is said where the network needed no search."""
+    (start,) = tuned.steps
+    figure = "" if start.figure is None else f"figure of the task {start.figure:.1f}, "
+    return (
+        f"no search was needed: {figure}{start.sqnr_db:.1f} dB of SQNR as calibrated, on "
+        f"{tuned.num_images} calibration samples"
+    )
 
 
 def _path(steps: tuple[StepReport, ...], limits: Mapping[str, float]) -> Iterable[Block]:

@@ -11,12 +11,12 @@ from rich import box
 from rich.table import Table as Grid
 from rich.text import Text
 
-from trtbuild.report.model import Line, Meter, Outcome, Table, Tone, names
+from trtbuild.report.model import Line, Meter, Outcome, Table, Tone
 from trtbuild.result import TENSORRT_FORM, TITLES
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console, RenderableType
 
@@ -31,6 +31,13 @@ _TONES = {Outcome.PASSED: Tone.GOOD, Outcome.FAILED: Tone.BAD, Outcome.UNKNOWN: 
 def print_report(report: Report, console: Console) -> None:
     """Print `report`; its title is what the user has just asked for, and is left out."""
     print_blocks(console, *_blocks(report))
+    if report.files:
+        rows = [(Text(visible(path)), Text(visible(what))) for path, what in report.files.items()]
+        _print(console, _plain_grid(rows))
+    for check in report.told_checks:
+        # who reads the tables by their names meets them in rows alone
+        subject = check.subject.replace(TITLES[TENSORRT_FORM], "TensorRT's form")
+        _print(console, _text(Line(f"{subject}: {check.text}", _TONES[check.outcome])))
     _print_cards(report, console)
     if report.verdict:
         color = _STYLES[report.tone]
@@ -47,24 +54,31 @@ def _blocks(report: Report) -> Iterator[Block]:
     yield from report.notes
     for section in report.filled_sections:
         yield from section.blocks
-    yield Table(names("file", "what it is"), tuple(report.files.items()))
-    for check in report.told_checks:
-        # who reads the tables by their names meets them in rows alone
-        subject = check.subject.replace(TITLES[TENSORRT_FORM], "TensorRT's form")
-        yield Line(f"{subject}: {check.text}", _TONES[check.outcome])
 
 
 def _print_cards(report: Report, console: Console) -> None:
     """Print the figures that a reader looks for first last, where a terminal stops."""
-    grid = Grid.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(no_wrap=True)
+    rows = [
+        (
+            Text(visible(card.title), "bold"),
+            Text(visible(card.value), _STYLES[card.tone]),
+            Text(visible(card.detail)),
+        )
+        for card in report.cards
+    ]
+    if rows:
+        _print(console, _plain_grid(rows))
+
+
+def _plain_grid(rows: Sequence[tuple[Text, ...]]) -> Grid:
+    """Columns without lines; the last one is folded where space is short."""
+    grid = Grid.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    for _ in rows[0][:-1]:
+        grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for card in report.cards:
-        value = Text(visible(card.value), _STYLES[card.tone])
-        grid.add_row(Text(visible(card.title), "bold"), value, Text(visible(card.detail)))
-    if report.cards:
-        _print(console, grid)
+    for row in rows:
+        grid.add_row(*row)
+    return grid
 
 
 def print_blocks(console: Console, *blocks: Block) -> None:
@@ -91,7 +105,7 @@ def _text(cell: Cell) -> Text:
 def _grid(table: Table) -> Grid:
     shown = [i for i, column in enumerate(table.columns) if not column.is_detail]
     has_lines = any(isinstance(cell, tuple) for row in table.rows for cell in row)
-    grid = Grid(box=box.HEAVY_HEAD, show_lines=has_lines)
+    grid = Grid(box=box.SQUARE, show_lines=has_lines)
     for column in (table.columns[i] for i in shown):
         justify, overflow = ("left", "fold") if column.is_name else ("right", "fold")
         grid.add_column(_text(column.title), justify=justify, overflow=overflow)  # type: ignore[arg-type]
