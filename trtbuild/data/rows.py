@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.data.stored import check_whole
+from trtbuild.data.stored import check_whole, row_of
 from trtbuild.errors import DataError
 from trtbuild.model.signature import fixed_batch
 
@@ -86,15 +86,14 @@ class Rows:
         Raises:
             DataError: they are mapped from a file that has become shorter.
         """
-        for array in self.arrays.values():
-            check_whole(array)
         return {name: self._row(name, array, row) for name, array in self.arrays.items()}
 
     def _row(self, name: str, array: np.ndarray, row: int) -> np.ndarray:
         if name not in self.axes:
+            check_whole(array)
             return array
         axis = self.axes[name]
-        return np.asarray(array[(slice(None),) * axis + (0 if array.shape[axis] == 1 else row,)])
+        return row_of(array, axis, 0 if array.shape[axis] == 1 else row)
 
 
 def with_batch_axes(

@@ -6,7 +6,7 @@ import math
 import mmap
 import zipfile
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["StoredArray", "check_whole", "stored_arrays"]
+__all__ = ["StoredArray", "check_whole", "row_of", "stored_arrays"]
 
 # Bytes of an ``.npy`` that are read into memory; only more are worth that the file may change meanwhile.
 _MAPPED_FROM = 256_000_000
@@ -90,6 +90,31 @@ def stored_arrays(path: Path) -> dict[str, StoredArray]:
             return found
 
 
+def row_of(array: np.ndarray, axis: int, row: int) -> np.ndarray:
+    """Return one row of an array; of one that `StoredArray.read` mapped it is read, where that is one piece.
+
+    The system ends a process that reads a mapped file behind its end, and a read says so.
+
+    Raises:
+        DataError: the array is mapped, and its file has become shorter.
+    """
+    if not isinstance(array, np.memmap):
+        return np.asarray(array[(slice(None),) * axis + (row,)])
+    check_whole(array)
+    is_whole_file = isinstance(array.base, mmap.mmap) and array.mode == "r"
+    file = array.filename
+    if axis or file is None or not is_whole_file or not array.flags.c_contiguous:
+        return np.asarray(array[(slice(None),) * axis + (row,)])
+    count = math.prod(array.shape[1:])
+    with _reading(file):
+        place = array.offset + row * count * array.itemsize
+        found: np.ndarray = np.fromfile(file, array.dtype, count, offset=place)
+    if found.size != count:
+        raise _cut_short(array)
+    values: np.ndarray = found.reshape(array.shape[1:])
+    return values
+
+
 def check_whole(array: np.ndarray) -> None:
     """Do nothing where the file of a mapped array has its values still: who reads behind its end is killed.
 
@@ -101,13 +126,17 @@ def check_whole(array: np.ndarray) -> None:
     region = getattr(array, "_mmap", None)
     # of what was mapped, also where another file has taken its name since
     if isinstance(region, mmap.mmap) and region.size() < array.offset + array.nbytes:
-        raise DataError(
-            f"the data '{array.filename}' became shorter while it was read; write it again, and let nobody "
-            "change it meanwhile."
-        )
+        raise _cut_short(array)
 
 
-def _reading(path: Path) -> AbstractContextManager[None]:
+def _cut_short(array: np.memmap[Any, Any]) -> DataError:
+    return DataError(
+        f"the data '{array.filename}' became shorter while it was read; write it again, and let nobody "
+        "change it meanwhile."
+    )
+
+
+def _reading(path: Path | str) -> AbstractContextManager[None]:
     failure = f"cannot read the data '{path}': it is damaged, or holds Python objects"
     return decoding(DataError, failure, "Write it again with numpy.savez.")
 

@@ -492,3 +492,12 @@ def test_a_large_npy_that_becomes_shorter_is_a_sentence(kind, tmp_path, monkeypa
     for use in (first.load, lambda: next(samples)):
         with pytest.raises(DataError, match=r"x\.npy' became shorter while it was read"):
             use()
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_of_a_large_npy_are_those_of_the_array(kind, order, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "_MAPPED_FROM", 1)
+    np.save(tmp_path / "x.npy", np.asarray(NUMBERS.astype(kind), order=order))
+    found = feeds(open_source(str(tmp_path / "x.npy"), [FLOATS], None))
+    np.testing.assert_array_equal(np.concatenate(found), NUMBERS)
