@@ -12,6 +12,7 @@ from trtbuild.model.edits import tapped
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
 from trtbuild.search.ranges.work import far_work_for, image_cost, work_for
+from trtbuild.search.together import outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +122,7 @@ class CheckImages:
         if not feeds or not measured:
             return None
         session = open_session(tapped(reference or artifact.model, measured), Execution.FLOAT)
-        outputs = [session.run(one) for one in feeds]
+        outputs = outputs_of(artifact.model, session.run, feeds)
         if not outputs[0].keys() >= set(measured):
             return None
         measure = Measure.of(outputs, parts_of(artifact.model, measured))
@@ -135,6 +136,6 @@ class CheckImages:
         """
         session = open_session(tapped(model, self.measured), Execution.FLOAT)
         try:
-            return self.measure.errors([session.run(one) for one in self.feeds])
+            return self.measure.errors(outputs_of(model, session.run, self.feeds))
         finally:
             session.close()

@@ -43,6 +43,7 @@ from trtbuild.search.ranges.shared_scales import (
     thresholds_of,
 )
 from trtbuild.search.ranges.work import FAR
+from trtbuild.search.together import outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -165,7 +166,7 @@ class _Choice:
         self._measure = self._measure_of(images)
 
     def _measure_of(self, images: Sequence[Feeds]) -> Measure:
-        outputs = [self._float.run(feeds) for feeds in images]
+        outputs = outputs_of(self._model, self._float.run, images)
         return Measure.of(outputs, parts_of(self._model, self._measured))
 
     def try_rules(self) -> None:
@@ -187,7 +188,9 @@ class _Choice:
 
     def _try(self, name: str, amaxes: Mapping[str, float]) -> None:
         known = {**self._calibration.amaxes, **amaxes}
-        outputs = [self._open.run(feeds, known) for feeds in self._checking]
+        outputs = outputs_of(
+            self._model, lambda feeds: self._open.run(feeds, known), self._checking
+        )
         self._tried.append(_Tried(name, amaxes, self._measure.errors(outputs).sum(axis=1)))
         self._step()
 

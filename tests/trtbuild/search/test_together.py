@@ -1,0 +1,53 @@
+"""Images of a network with many weights are run together, and each still gets its own outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.search import together
+from trtbuild.search.together import outputs_of
+
+MANY = [{"x": np.full((1, 3), float(i), np.float32)} for i in range(5)]
+
+
+def network(lead: str | int = "N", *, flat: bool = False) -> ir.Model:
+    """Twice the input; or that in one row for all."""
+    ends = "float[1, M]" if flat else f"float[{lead}, 3]"
+    rest = "y = Reshape(d, s)" if flat else "y = Identity(d)"
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[{lead}, 3] x) => ({ends} y)
+        <int64[2] s = {{1, -1}}, float[1] two = {{2.0}}> {{ d = Mul(x, two) {rest} }}"""
+    return ir.from_onnx_text(text)
+
+
+@pytest.mark.parametrize(
+    ("model", "limit", "runs"),
+    [
+        (network(), 0, 1),
+        (network(), 10**9, 5),  # too few weights
+        (network(1), 0, 5),  # the batch is fixed
+        (network(flat=True), 0, 6),  # no row for each image, which is seen when it has run
+    ],
+)
+def test_each_image_gets_its_own_outputs(model, limit, runs, monkeypatch) -> None:
+    monkeypatch.setattr(together, "MAPPED_LIMIT", limit)
+    session, counted = open_session(model), []
+
+    def run(feeds):
+        counted.append(feeds)
+        return session.run(feeds)
+
+    found = outputs_of(model, run, MANY)
+    assert len(counted) == runs
+    for feeds, outputs in zip(MANY, found, strict=True):
+        np.testing.assert_array_equal(outputs["y"], 2 * feeds["x"])
+
+
+def test_images_of_other_shapes_are_run_alone(monkeypatch) -> None:
+    monkeypatch.setattr(together, "MAPPED_LIMIT", 0)
+    model = network()
+    pair = [*MANY[:2], {"x": np.ones((2, 3), np.float32)}]
+    found = outputs_of(model, open_session(model).run, pair)
+    assert [len(outputs["y"]) for outputs in found] == [1, 1, 2]

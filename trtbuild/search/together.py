@@ -1,0 +1,66 @@
+"""Images are run one by one, or together where weights are most of the cost and so are read once for all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtbuild.model import input_specs, static_batch
+from trtbuild.model.outside_weights import MAPPED_LIMIT
+from trtbuild.model.writing import num_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from trtbuild.runtime.session import Feeds
+
+__all__ = ["outputs_of"]
+
+_FLOAT_BYTES = 4
+
+
+def outputs_of(
+    model: ir.Model,
+    run: Callable[[Feeds], Mapping[str, np.ndarray]],
+    images: Sequence[Feeds],
+) -> list[Mapping[str, np.ndarray]]:
+    """Return the outputs of each image.
+
+    Images of one shape are run together if the network has many weights and leaves its batch open, and if
+    each output then has as many rows as there are images. Values may differ in their last bits from those of
+    an image that is run alone.
+
+    Args:
+        model: the float network that `run` runs a form of.
+        run: runs it once.
+        images: each with a batch of one.
+    """
+    if len(images) > 1 and _reads_more_than_it_computes(model):
+        together = _stacked(images)
+        if together is not None:
+            outputs = run(together)
+            if all(one.ndim and len(one) == len(images) for one in outputs.values()):
+                return [
+                    {name: one[place : place + 1] for name, one in outputs.items()}
+                    for place in range(len(images))
+                ]
+    return [run(feeds) for feeds in images]
+
+
+def _reads_more_than_it_computes(model: ir.Model) -> bool:
+    leading = [one.dims[0] if one.dims else 0 for one in input_specs(model)]
+    is_open = static_batch(model) is None and not any(isinstance(dim, int) for dim in leading)
+    return is_open and num_weights(model) * _FLOAT_BYTES > MAPPED_LIMIT
+
+
+def _stacked(images: Sequence[Feeds]) -> Feeds | None:
+    """The images as one batch; None where one is no batch of one, or their shapes differ."""
+    first = images[0]
+    for feeds in images:
+        for name, array in feeds.items():
+            if array.ndim == 0 or len(array) != 1 or array.shape != first[name].shape:
+                return None
+    return {name: np.concatenate([feeds[name] for feeds in images]) for name in first}
