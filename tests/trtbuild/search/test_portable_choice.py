@@ -135,7 +135,7 @@ def test_half_of_the_convolutions_at_most_are_tried_in_float(quantized, monkeypa
     monkeypatch.setattr("trtbuild.search.portable.choose._NEAR", 0.0)  # nothing is near enough
     details = choose_portable(quantized, Images(0), Effort.NORMAL).history[-1].details
     tried = [what.rpartition(", ")[2] for what in details["errors"] if "in float" in what]
-    # a quarter and a half of two convolutions, each with both grids; equal choices have one name
+    # none, a quarter and a half of two convolutions; equal choices have one name
     assert sorted(set(tried)) == ["0 in float", "1 in float"]
     assert len(details["in_float"]) <= 1
 

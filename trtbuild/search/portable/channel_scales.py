@@ -1,9 +1,9 @@
 """Scales for each channel of what convolutions give to float operators in ONNX Runtime's form.
 
-A channel's scale spans its values on a few images, but not those at which the outputs do not depend on it:
-where a SiLU or hard-swish is flat, the gradients g of the outputs (`trtbuild.search.ranges.first_order`) are
-near zero, and clipping costs nothing. With s the scale of a channel and zero point z, of all channels
-together, rounding costs
+A channel's scale spans its values on a few images, and some room, for others go beyond. It does not span
+those at which the outputs do not depend on it: where a SiLU or hard-swish is flat, the gradients g of the
+outputs (`trtbuild.search.ranges.first_order`) are near zero, and clipping costs nothing. With s the scale of
+a channel and zero point z, of all channels together, rounding costs
 
     sum g**2 * s**2 / 12        s = max(-low / z, high / (255 - z))
 
@@ -34,8 +34,6 @@ __all__ = ["Scored", "scored_steps"]
 _STEPS = 255
 # Gradients below this share of a tensor's root mean square do not count: values there add 34 dB less.
 _FLAT = 0.02
-# Other images go a little beyond.
-_ROOM = 1.1
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,9 @@ def scored_steps(
     outputs: Sequence[str],
     images: Sequence[Feeds],
     measure: Measure,
-) -> dict[str, Scored]:
-    """Return the scales of each tensor's channels; of those alone that the outputs depend on.
+    rooms: Sequence[float],
+) -> dict[float, dict[str, Scored]]:
+    """Return for each of `rooms` the scales of each tensor's channels, where the outputs depend on it.
 
     Args:
         model: the float network.
@@ -68,6 +67,7 @@ def scored_steps(
         outputs: the tensors that are measured.
         images: that choose.
         measure: by the float outputs of these images.
+        rooms: by what factors a scale spans more than what was seen, 1 and above.
 
     Raises:
         ModelError: the network has no backward network.
@@ -81,7 +81,7 @@ def scored_steps(
                     seen.setdefault(name, _Seen()).add(*both)
     finally:
         gradients.close()
-    return {name: one.scored() for name, one in seen.items()}
+    return {room: {name: one.scored(room) for name, one in seen.items()} for room in rooms}
 
 
 class _Seen:
@@ -101,9 +101,9 @@ class _Seen:
         self._high = np.maximum(self._high, counting.max(axis=axes))
         self._squares = self._squares + squares.sum(axis=axes)
 
-    def scored(self) -> Scored:
+    def scored(self, room: float) -> Scored:
         """The best scales."""
-        low, high = (np.asarray(one, np.float64) * _ROOM for one in (self._low, self._high))
+        low, high = (np.asarray(one, np.float64) * room for one in (self._low, self._high))
         squares = np.asarray(self._squares, np.float64)
         zeros = np.arange(_STEPS + 1, dtype=np.float64)[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -5,9 +5,9 @@ costs at run time, as long as more than a decibel lies between the two forms:
 
 1. what both forms round gets a grid of its own, or TensorRT's: of values that hardly change, such as a plain
    background's, no rule says which is nearer;
-2. what convolutions give to float operators gets a scale for each channel (`channel_scales`), for a Mul
-   each; a SiLU's Sigmoid and Mul, and what else has no weights and is INT8 in this form alone, compute in
-   float;
+2. what convolutions give to float operators gets a scale for each channel (`channel_scales`), with more
+   room or less, for a Mul each; a SiLU's Sigmoid and Mul, and what else has no weights and is INT8 in this
+   form alone, compute in float;
 3. of the convolutions where that still costs the outputs most, a quarter or a half computes in float.
 
 The share in float goes by the expected error of the outputs; the check images, which choose no scale, say
@@ -45,9 +45,10 @@ _log = logging.getLogger(__name__)
 
 # A decibel further from float than TensorRT's form is near enough.
 _NEAR = 10**0.1
+# Other images go beyond what a few have shown of a channel, by no share that is known.
+_ROOMS = (1.25, 1.5)
 # Of the convolutions whose results are rounded for the kernel alone.
-_SHARES_IN_FLOAT = (0.0, 0.25, 0.5)
-_MOST_CHOOSING = 8
+_SHARES_IN_FLOAT = (0.25, 0.5)
 # Name -> whether it is TensorRT's.
 _GRIDS = {"a grid of its own": False, "TensorRT's grid": True}
 
@@ -103,13 +104,15 @@ class _Choice:
     def _is_near(self) -> bool:
         return bool(self._tried) and self._best.error <= self._wanted
 
-    def _try(self, what: str, choice: PortableChoice) -> None:
+    def _try(self, what: str, choice: PortableChoice) -> float:
+        """Try a choice, unless what there is is near enough, and return its error."""
         if self._is_near:
-            return
+            return float("inf")
         network = portable_form(replace(self._artifact, portable=choice))
         error = float(self._images.errors(network).sum())
         self._tried.append(_Tried(what, choice, error))
         self._progress("portable form", len(self._tried), None)
+        return error
 
     def made(self) -> Artifact:
         """The artifact with the best choice, and its record."""
@@ -127,21 +130,32 @@ class _Choice:
         record = Record("portable form", best.what, details)
         return self._artifact.having(record, portable=best.choice)
 
-    def _try_channels(self, scored: Mapping[str, Scored]) -> None:
-        ranked = sorted(scored, key=lambda name: -scored[name].cost)
-        for share in _SHARES_IN_FLOAT if scored else ():
-            few = frozenset(ranked[: round(share * len(ranked))])
-            steps = {name: one.steps for name, one in scored.items() if name not in few}
-            for grid, same in _GRIDS.items():
-                what = f"{grid}, {len(steps)} tensors with a scale a channel, {len(few)} in float"
-                self._try(what, PortableChoice(same, steps, few, kernels=False))
+    def _try_channels(self, scored: Mapping[float, Mapping[str, Scored]]) -> None:
+        same, errors = self._best.choice.same_grid, {}
+        for room, own in scored.items():
+            errors[room] = self._try(*_with_channels(own, same=same, room=room, share=0.0))
+        for share in _SHARES_IN_FLOAT if errors else ():
+            room = min(errors, key=lambda one: errors[one])
+            self._try(*_with_channels(scored[room], same=same, room=room, share=share))
 
 
-def _scored(artifact: Artifact, images: CheckImages) -> Mapping[str, Scored]:
-    """Scales for the channels of what convolutions give to float operators; nothing where gradients fail."""
+def _with_channels(
+    scored: Mapping[str, Scored], *, same: bool, room: float, share: float
+) -> tuple[str, PortableChoice]:
+    """What is tried, in words, and the choice: that share of the convolutions in float."""
+    ranked = sorted(scored, key=lambda name: -scored[name].cost)
+    few = frozenset(ranked[: round(share * len(ranked))])
+    steps = {name: one.steps for name, one in scored.items() if name not in few}
+    grid = next(name for name, is_same in _GRIDS.items() if is_same is same)
+    what = f"{grid}, {len(steps)} tensors with a scale a channel and room of {room:g}, {len(few)} in float"
+    return what, PortableChoice(same, steps, few, kernels=False)
+
+
+def _scored(artifact: Artifact, images: CheckImages) -> Mapping[float, Mapping[str, Scored]]:
+    """Room -> scales for channels of what convolutions give to float operators; empty without gradients."""
     artifact = replace(artifact, portable=PortableChoice(kernels=False))
     tensors = portable_outputs(artifact)
-    few = images.others[:_MOST_CHOOSING]
+    few = images.others
     if not tensors or not few:
         return {}
     placement = portable_placement(artifact)
@@ -152,7 +166,10 @@ def _scored(artifact: Artifact, images: CheckImages) -> Mapping[str, Scored]:
         session.close()
     measure = Measure.of(outputs, parts_of(artifact.model, images.measured))
     try:
-        return scored_steps(artifact.model, placement, tensors, images.measured, few, measure)
+        found = scored_steps(
+            artifact.model, placement, tensors, images.measured, few, measure, _ROOMS
+        )
     except ModelError as refused:
         _log.info("no scales for channels: %s", refused)
         return {}
+    return found if all(found.values()) else {}
