@@ -13,6 +13,7 @@ __all__ = [
     "Crnn",
     "Decoder",
     "Dlrm",
+    "Mamba",
     "PointNet",
     "Recurrent",
     "Vocoder",
@@ -289,3 +290,45 @@ class Dlrm(nn.Module):
         vectors = torch.stack(rows, 1)
         products = torch.bmm(vectors, vectors.transpose(1, 2))[:, self.rows, self.columns]
         return self.top(torch.cat([dense, products], 1)).sigmoid()
+
+
+class _Scan(nn.Module):
+    """A state that each position changes as its own values say, position by position (Gu and Dao, 2023)."""
+
+    def __init__(self, size: int, inner: int, num_states: int = 8) -> None:
+        super().__init__()
+        self.inner, self.num_states = inner, num_states
+        self.widen, self.narrow = nn.Linear(size, 2 * inner), nn.Linear(inner, size)
+        self.conv = nn.Conv1d(inner, inner, 4, padding=3, groups=inner)
+        self.select, self.step = nn.Linear(inner, 4 + 2 * num_states), nn.Linear(4, inner)
+        self.rates = nn.Parameter(torch.arange(1, num_states + 1).float().log().repeat(inner, 1))
+        self.skip = nn.Parameter(torch.ones(inner))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, gate = self.widen(x).chunk(2, -1)
+        y = F.silu(self.conv(y.transpose(1, 2))[..., : x.shape[1]]).transpose(1, 2)
+        low, into, out = self.select(y).split([4, self.num_states, self.num_states], -1)
+        step = F.softplus(self.step(low)).unsqueeze(-1)
+        fading = torch.exp(step * -self.rates.exp())
+        given = step * into.unsqueeze(2) * y.unsqueeze(-1)
+        state, seen = torch.zeros_like(given[:, 0]), []
+        for position in range(x.shape[1]):
+            state = fading[:, position] * state + given[:, position]
+            seen.append((state @ out[:, position].unsqueeze(-1)).squeeze(-1))
+        return self.narrow((torch.stack(seen, 1) + self.skip * y) * F.silu(gate))
+
+
+class Mamba(nn.Module):
+    """A language model of selective states, without attention."""
+
+    def __init__(self, size: int = 32) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(100, size)
+        self.blocks = nn.ModuleList([_Scan(size, 2 * size) for _ in range(2)])
+        self.norms = nn.ModuleList([_RMSNorm(size) for _ in range(3)])
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        x = self.tokens(words)
+        for block, norm in zip(self.blocks, self.norms):
+            x = x + block(norm(x))
+        return self.norms[2](x) @ self.tokens.weight.T

@@ -7,7 +7,7 @@ from architectures.parts import MLP, SelfAttention, conv_norm, stack
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  its usual name
 
-__all__ = ["ConvNeXt", "EfficientNet", "Mixer", "MobileViT", "Swin", "VideoNet"]
+__all__ = ["ConvNeXt", "EfficientNet", "Mixer", "MobileViT", "ReIdentifier", "Swin", "VideoNet"]
 
 
 class _LayerNorm2d(nn.LayerNorm):
@@ -297,3 +297,51 @@ class VideoNet(nn.Sequential):
             nn.Flatten(),
             nn.Linear(32, 10),
         )
+
+
+class _Scales(nn.Module):
+    """Streams that see more and more, weighed by one gate for all (Zhou et al., 2019)."""
+
+    def __init__(self, num_in: int, num_out: int, num_streams: int = 3) -> None:
+        super().__init__()
+        inner = num_out // 4
+        self.narrow, self.widen = (
+            conv_norm(num_in, inner, 1),
+            conv_norm(inner, num_out, 1, act=None),
+        )
+        self.streams = nn.ModuleList(
+            [stack(number + 1, lambda: self._lite(inner)) for number in range(num_streams)]
+        )
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(inner, 4, 1),
+            nn.ReLU(),
+            nn.Conv2d(4, inner, 1),
+            nn.Sigmoid(),
+        )
+        self.beside = conv_norm(num_in, num_out, 1, act=None)
+
+    @staticmethod
+    def _lite(size: int) -> nn.Sequential:
+        pointwise = nn.Conv2d(size, size, 1, bias=False)
+        return nn.Sequential(pointwise, conv_norm(size, size, groups=size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.narrow(x)
+        seen = [stream(y) for stream in self.streams]
+        y = sum(one * self.gate(one) for one in seen)
+        return F.relu(self.widen(y) + self.beside(x))
+
+
+class ReIdentifier(nn.Module):
+    """Who somebody is, as a vector of length one: trackers compare it (OSNet with a normalized neck)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.pool = conv_norm(3, 16, 7, 2), nn.MaxPool2d(3, 2, 1)
+        self.stages = nn.Sequential(_Scales(16, 32), nn.AvgPool2d(2, 2), _Scales(32, 48))
+        self.linear, self.neck = nn.Linear(48, 64), nn.BatchNorm1d(64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.stages(self.pool(self.stem(x))).mean((2, 3))
+        return F.normalize(self.neck(self.linear(y)), dim=1)

@@ -14,12 +14,14 @@ __all__ = [
     "Denoiser",
     "Detr",
     "Pyramid",
+    "Restorer",
     "RtDetr",
     "SegFormer",
     "Siamese",
     "SuperResolution",
     "UNet",
     "Yolo",
+    "YoloArea",
 ]
 
 
@@ -163,6 +165,64 @@ class Yolo(nn.Module):
         near, far = distances.chunk(2, 1)
         boxes = torch.cat([(near + far) / 2, far - near], 1)
         return torch.cat([boxes, self.classes(y).flatten(2).sigmoid()], 1)
+
+
+class _AreaAttention(nn.Module):
+    """Attention within each of a few strips of a picture, and what a depthwise convolution adds to it."""
+
+    def __init__(self, size: int, num_heads: int = 2, areas: int = 4) -> None:
+        super().__init__()
+        self.num_heads, self.areas = num_heads, areas
+        self.qkv = conv_norm(size, 3 * size, 1, act=None)
+        self.place = conv_norm(size, size, 7, groups=size, act=None)
+        self.out = conv_norm(size, size, 1, act=None)
+        self.mlp = nn.Sequential(
+            conv_norm(size, 2 * size, 1, act=nn.SiLU), conv_norm(2 * size, size, 1, act=None)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, size, height, width = x.shape
+        y = self.qkv(x).flatten(2).transpose(1, 2)
+        y = y.reshape(batch * self.areas, height * width // self.areas, 3 * size)
+        q, k, v = (heads(one, self.num_heads) for one in y.chunk(3, -1))
+        scores = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5)
+        y, v = joined(scores.softmax(-1) @ v), joined(v)
+        y, v = (
+            one.reshape(batch, height * width, size).transpose(1, 2).reshape(x.shape)
+            for one in (y, v)
+        )
+        x = x + self.out(y + self.place(v))
+        return x + self.mlp(x)
+
+
+class YoloArea(nn.Module):
+    """Area attention in a residual branch, and a head of depthwise convolutions, as YOLOv12 has them."""
+
+    def __init__(self, size: int = 32) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            conv_norm(3, 16, 3, 2, act=nn.SiLU), conv_norm(16, size, 3, 2, act=nn.SiLU)
+        )
+        self.blocks = stack(2, lambda: _AreaAttention(size))
+        self.fuse, self.scale = (
+            conv_norm(2 * size, size, 1, act=nn.SiLU),
+            nn.Parameter(torch.rand(size)),
+        )
+        self.down = conv_norm(size, size, 3, 2, act=nn.SiLU)
+        self.join = conv_norm(2 * size, size, 1, act=nn.SiLU)
+        self.head = nn.Sequential(
+            conv_norm(size, size, 3, groups=size, act=nn.SiLU),
+            conv_norm(size, size, 1, act=nn.SiLU),
+        )
+        self.box, self.classes = nn.Conv2d(size, 4, 1), nn.Conv2d(size, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.stem(x)
+        y = y + self.scale.view(1, -1, 1, 1) * self.fuse(torch.cat([y, self.blocks(y)], 1))
+        deep = self.down(y)
+        deep = F.interpolate(deep, scale_factor=2.0, mode="nearest")
+        y = self.head(self.join(torch.cat([y, deep], 1)))
+        return torch.cat([self.box(y), self.classes(y).sigmoid()], 1).flatten(2)
 
 
 class Pyramid(nn.Module):
@@ -309,6 +369,42 @@ class SuperResolution(nn.Module):
         y = self.tail(y + self.body(y))
         larger = F.interpolate(x, scale_factor=2.0, mode="bicubic", align_corners=False)
         return (y + larger).clamp(0, 1)
+
+
+class _Gated(nn.Module):
+    """A block without activations: two halves are multiplied, channels weighed (Chen et al., 2022)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.GroupNorm(1, size), nn.GroupNorm(1, size)])
+        self.widen, self.narrow = nn.Conv2d(size, 2 * size, 1), nn.Conv2d(size, size, 1)
+        self.depthwise = nn.Conv2d(2 * size, 2 * size, 3, padding=1, groups=2 * size)
+        self.weigh = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(size, size, 1))
+        self.up, self.down = nn.Conv2d(size, 2 * size, 1), nn.Conv2d(size, size, 1)
+        self.scales = nn.Parameter(torch.rand(2, 1, size, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = self.depthwise(self.widen(self.norms[0](x))).chunk(2, 1)
+        y = left * right
+        x = x + self.scales[0] * self.narrow(y * self.weigh(y))
+        left, right = self.up(self.norms[1](x)).chunk(2, 1)
+        return x + self.scales[1] * self.down(left * right)
+
+
+class Restorer(nn.Module):
+    """A picture without its noise: gated blocks in a U, as NAFNet has them."""
+
+    def __init__(self, size: int = 16) -> None:
+        super().__init__()
+        self.head, self.tail = nn.Conv2d(3, size, 3, padding=1), nn.Conv2d(size, 3, 3, padding=1)
+        self.first, self.inner, self.last = _Gated(size), _Gated(2 * size), _Gated(size)
+        self.down = nn.Conv2d(size, 2 * size, 2, 2)
+        self.up = nn.Sequential(nn.Conv2d(2 * size, 4 * size, 1, bias=False), nn.PixelShuffle(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.first(self.head(x))
+        y = self.up(self.inner(self.down(first)))
+        return x + self.tail(self.last(y + first))
 
 
 class _TimedBlock(nn.Module):
