@@ -44,6 +44,7 @@ from trtbuild.search.candidate import Candidate
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.improve import improve
 from trtbuild.search.ranges.choose import choose_ranges
+from trtbuild.search.recalibration import Recalibration
 from trtbuild.search.score import figure, worst_sqnr_db
 from trtbuild.target import COMMON
 
@@ -186,7 +187,8 @@ class Network:
                 stack.enter_context(constant.at(factor))
             stack.enter_context(self._remembered("calibrate"))
             chosen = self._chosen if constant is None or constant.moves else self._choose()
-            found = improve(Candidate(chosen), self._source, self._options).network()
+            again = Recalibration(self._source, self._options)
+            found = improve(Candidate(chosen), again).network()
         comparison = self._judge(found)
         return {
             "figure": figure(comparison),
@@ -196,8 +198,8 @@ class Network:
 
     def _remembered(self, name: str) -> Any:
         """A function of the moves that is called once for each network."""
-        improver = importlib.import_module("trtbuild.search.improve")
-        function = getattr(improver, name)
+        recalibration = importlib.import_module("trtbuild.search.recalibration")
+        function = getattr(recalibration, name)
 
         def called(artifact: Artifact, *others: Any) -> Any:
             key = (name, graph_digest(artifact.model), weights_digest(artifact.model))
@@ -205,7 +207,7 @@ class Network:
                 self._known[key] = function(artifact, *others).calibration
             return replace(artifact, calibration=self._known[key])
 
-        return mock.patch.object(improver, name, called)
+        return mock.patch.object(recalibration, name, called)
 
 
 def _first(batches: Iterator[Batch], num_samples: int) -> Iterator[Batch]:

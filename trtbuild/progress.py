@@ -7,9 +7,14 @@ The command line gives one that draws a bar on a terminal; everybody else gets `
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-__all__ = ["Progress", "silent", "stage_of", "step_of"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Progress", "silent", "stage_of", "step_of", "with_progress"]
+
+Item = TypeVar("Item")
 
 _WITHIN = ": "
 
@@ -23,6 +28,15 @@ class Progress(Protocol):
 def silent(stage: str, done: int, total: int | None) -> None:
     """Show nothing."""
     del stage, done, total
+
+
+def with_progress(
+    items: Iterable[Item], stage: str, total: int | None, progress: Progress
+) -> Iterator[Item]:
+    """Return the items; `progress` is told of each when the next one is asked for."""
+    for done, item in enumerate(items, 1):
+        yield item
+        progress(stage, done, total)
 
 
 def step_of(stage: str, step: str) -> str:

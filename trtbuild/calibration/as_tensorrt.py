@@ -18,7 +18,6 @@ from trtbuild.calibration.histograms import refuse_non_finite
 from trtbuild.calibration.network import observed_network, pooling_inputs
 from trtbuild.calibration.observe import Observer, observe
 from trtbuild.errors import DataError
-from trtbuild.progress import Progress, silent
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 if TYPE_CHECKING:
@@ -40,8 +39,6 @@ def calibrate_as_tensorrt(
     batch_size: int,
     *,
     provenance: Mapping[str, str],
-    total: int | None = None,
-    progress: Progress = silent,
 ) -> Calibration:
     """Find the ranges that TensorRT 10's entropy calibrator would find.
 
@@ -51,8 +48,6 @@ def calibrate_as_tensorrt(
         tensors: what needs a range; also the order of a cache written from the answer.
         batch_size: samples a batch; a smaller last one counts like the others.
         provenance: of the calibration.
-        total: number of samples, for the progress.
-        progress: told of every sample.
 
     Raises:
         DataError: there is no sample, one does not load, or a tensor held NaN.
@@ -61,14 +56,7 @@ def calibrate_as_tensorrt(
     network = observed_network(model, dict.fromkeys([*tensors, *shared.values()]))
     session = open_session(network.model, Execution.FLOAT)
     observer = _InBatches(network.tensors, batch_size)
-    observe(
-        session,
-        samples,
-        [observer],
-        static_batch=network.static_batch,
-        total=total,
-        progress=progress,
-    )
+    observe(session, samples, [observer], static_batch=network.static_batch)
     found = with_shared_ranges(observer.finished().calibration(provenance), shared)
     return replace(found, ranges={name: found.ranges[name] for name in tensors})
 

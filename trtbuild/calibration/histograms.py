@@ -15,7 +15,6 @@ from trtbuild.data import DataDigest
 from trtbuild.errors import DataError
 from trtbuild.machine import usable_cpus
 from trtbuild.model.collecting import collector_at_rest
-from trtbuild.progress import Progress, silent
 from trtbuild.runtime.blocked_layout import open_blocked
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
@@ -135,8 +134,6 @@ def collect(
     *,
     listener: Listener | None = None,
     threads: int | None = None,
-    total: int | None = None,
-    progress: Progress = silent,
 ) -> Histograms:
     """Count what the observed tensors hold over `samples`; the same to the bit in any order.
 
@@ -145,8 +142,6 @@ def collect(
         samples: what to run it on.
         listener: hears its outputs, which the network must have beside what is observed.
         threads: each runs one sample at a time; None takes one per core.
-        total: number of samples, for the progress.
-        progress: told of every sample read.
 
     Raises:
         DataError: a sample does not load, or a tensor held NaN or infinity.
@@ -161,14 +156,7 @@ def collect(
     observers: Sequence[Observer] = histograms
     if listener is not None:
         observers = [_WithListener(one, listener) for one in histograms]
-    observe(
-        session,
-        samples,
-        observers,
-        static_batch=network.static_batch,
-        total=total,
-        progress=progress,
-    )
+    observe(session, samples, observers, static_batch=network.static_batch)
     return functools.reduce(Histograms.merge, histograms)
 
 
@@ -176,9 +164,6 @@ def collect_on_device(
     network: ObservedNetwork,
     samples: Iterable[Sample],
     device: str = "cuda",
-    *,
-    total: int | None = None,
-    progress: Progress = silent,
 ) -> Histograms:
     """Count what the observed tensors hold on the device that computes them; only counts reach the host.
 
@@ -189,8 +174,6 @@ def collect_on_device(
         network: what runs, and what is observed.
         samples: what to run it on.
         device: ``cuda``, or ``cpu``.
-        total: number of samples, for the progress.
-        progress: told of every sample.
 
     Raises:
         DataError: a sample does not load, or a tensor held NaN or infinity.
@@ -207,8 +190,6 @@ def collect_on_device(
         [observer],
         static_batch=network.static_batch,
         on_device=True,
-        total=total,
-        progress=progress,
     )
     return observer
 

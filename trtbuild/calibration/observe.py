@@ -17,7 +17,6 @@ import numpy as np
 from trtbuild.calibration.buffers import ActivationBuffers
 from trtbuild.data import Sample, filled, load_feeds
 from trtbuild.data.running import naming
-from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -80,8 +79,6 @@ def observe(
     *,
     static_batch: int | None = None,
     on_device: bool = False,
-    total: int | None = None,
-    progress: Progress = silent,
 ) -> None:
     """Run samples and hand every sample's tensors to one of `observers`; with one, in order.
 
@@ -91,8 +88,6 @@ def observe(
         observers: of the same tensors; each has a thread of its own.
         static_batch: size of the batch axis where the network fixes it; a sample is repeated to it.
         on_device: leave outputs on the session's device.
-        total: number of samples, for the progress.
-        progress: told of every sample read.
 
     Raises:
         DataError: a sample does not load.
@@ -100,11 +95,8 @@ def observe(
         TrtbuildError: what an observer raises.
     """
     workers = [_Worker(session, observer, static_batch or 1, on_device) for observer in observers]
-    done = 0
-    for portion in run_in_threads(workers, _portions(samples, workers[0])):
-        for _ in portion:
-            done += 1
-            progress("calibrate", done, total)
+    for _ in run_in_threads(workers, _portions(samples, workers[0])):
+        pass
 
 
 def as_samples(feeds: Iterable[Feeds]) -> Iterator[Sample]:

@@ -17,15 +17,15 @@ from trtbuild.calibration.reuse import provenance_of
 from trtbuild.calibration.stable import collect_until_stable, spreads
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
-from trtbuild.progress import Progress, silent
+from trtbuild.progress import Progress, silent, with_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from calibrators.methods import Stability
     from trtbuild.calibration.histograms import Histograms, Listener
     from trtbuild.calibration.network import ObservedNetwork
-    from trtbuild.data import DataDigest, Source
+    from trtbuild.data import DataDigest, Sample, Source
 
 __all__ = ["calibrate", "check_method"]
 
@@ -60,14 +60,9 @@ def calibrate(
         from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 
         provenance = _provenance(artifact, source.index.digest, options)
+        samples = _told(source, progress)
         calibration = calibrate_as_tensorrt(
-            artifact.model,
-            source,
-            tensors,
-            options.batch_size,
-            provenance=provenance,
-            total=len(source.index),
-            progress=progress,
+            artifact.model, samples, tensors, options.batch_size, provenance=provenance
         )
         return _with(artifact, calibration, {})
     is_elsewhere = options.ray is not None or options.device != "cpu" or options.workers > 1
@@ -124,16 +119,16 @@ def _collector(
 
         return lambda source: collect_on_ray(network, source, options.ray or None, progress)
     if options.device != "cpu":
-        return lambda source: collect_on_device(
-            network, source, options.device, total=len(source.index), progress=progress
-        )
+        return lambda source: collect_on_device(network, _told(source, progress), options.device)
     if options.workers > 1:
         from trtbuild.calibration.shards import collect_in_processes
 
         return lambda source: collect_in_processes(network, source, options.workers, progress)
-    return lambda source: collect(
-        network, source, listener=listener, total=len(source.index), progress=progress
-    )
+    return lambda source: collect(network, _told(source, progress), listener=listener)
+
+
+def _told(source: Source, progress: Progress) -> Iterator[Sample]:
+    return with_progress(source, "calibrate", len(source.index), progress)
 
 
 def _provenance(artifact: Artifact, data: DataDigest, options: CalibrateOptions) -> dict[str, str]:

@@ -31,7 +31,7 @@ from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.machine import usable_cpus
 from trtbuild.model import input_specs
 from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE, CalibrateOptions
-from trtbuild.progress import Progress, silent
+from trtbuild.progress import Progress, silent, with_progress
 from trtbuild.quantization import watched_tensors
 from trtbuild.records import encode
 from trtbuild.runtime.blocked_layout import open_blocked
@@ -142,11 +142,9 @@ def _look(
     parts = [SampleRecorder(tensors) for _ in range(usable_cpus())]
     observe(
         open_blocked(network.model, threads=1),
-        source,
+        with_progress(source, "calibrate", len(source.index), progress),
         parts,
         static_batch=network.static_batch,
-        total=len(source.index),
-        progress=progress,
     )
     return SampleRecorder.together(parts), [part.kept for part in parts]
 

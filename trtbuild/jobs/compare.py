@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -16,12 +17,11 @@ from trtbuild.manifest import OtherRule
 from trtbuild.model import fixed_batch, input_specs
 from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
-from trtbuild.options.compare import ComparisonOptions
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import insert_qdq, portable_form
 from trtbuild.quantization.half import magnitudes, to_half
 from trtbuild.quantization.half_rounding import as_rounding_floats
-from trtbuild.result import FLOAT, PORTABLE, TENSORRT_FORM
+from trtbuild.result import PORTABLE, TENSORRT_FORM
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.effects import Effects, output_effects
 from trtbuild.search.evaluate import Evaluator, open_as_written
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.data import Batch, Sample, Source
     from trtbuild.model.signature import TensorSpec
-    from trtbuild.options.compare import TaskOptions
+    from trtbuild.options.compare import ComparisonOptions, TaskOptions
     from trtbuild.options.preprocess import Preprocess
     from trtbuild.runtime.session import Session
     from trtbuild.verification.compare import Comparison
@@ -56,7 +56,9 @@ __all__ = [
     "compare_with_float",
     "effects_of",
     "find_fault",
+    "forms_beside",
     "has_labels",
+    "judged_by",
     "task_of",
     "verification_batches",
 ]
@@ -76,13 +78,20 @@ _LABELLED_SAMPLES = 256
 
 
 def verification_batches(
-    inputs: Sequence[TensorSpec], source: Iterable[Sample], batch_size: int
+    inputs: Sequence[TensorSpec],
+    source: Iterable[Sample],
+    batch_size: int,
+    progress: Progress = silent,
 ) -> Iterator[Batch]:
-    """Return batches of `batch_size`, or of the size that the network fixes."""
+    """Return batches of `batch_size`, or of the size that the network fixes; `progress` hears of samples."""
     fixed = fixed_batch(inputs)
-    if fixed is None:
-        return batches(source, batch_size)
-    return batches(source, 1) if fixed == 1 else full_batches(source, fixed)
+    size = fixed or batch_size
+    found = full_batches(source, size) if fixed and fixed > 1 else batches(source, size)
+    done = 0
+    for batch in found:
+        yield batch
+        done += len(batch.names)
+        progress("verify", done, None)
 
 
 def check_labels(
@@ -139,18 +148,69 @@ def check_task(gate: Gate, task: TaskFactory | None) -> None:
         )
 
 
+def judged_by(
+    options: ComparisonOptions,
+    graph: ir.Model | None,
+    task: TaskFactory | None,
+    preprocess: Preprocess | None,
+) -> ComparisonOptions:
+    """Return the options with what judges the network's task, and keeps pictures of its worst samples.
+
+    Args:
+        options: what else is looked at.
+        graph: the network; its class names caption the pictures.
+        task: makes the judge of the network's task; None measures none.
+        preprocess: how images became inputs.
+    """
+    names = {} if graph is None else class_names(graph)
+    return replace(options, make_task=task, make_album=partial(Album, preprocess, names))
+
+
 def compare_with_float(
     artifact: Artifact,
-    engines: Mapping[str, Session],
-    source: Iterable[Sample],
-    batch_size: int,
-    task: TaskFactory | None = None,
-    preprocess: Preprocess | None = None,
-    progress: Progress = silent,
-    *,
-    fp16: bool = False,
+    reference: Session,
+    candidates: Mapping[str, Session],
+    data: Iterable[Batch],
+    options: ComparisonOptions,
 ) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
-    """Run the float network, TensorRT's form where there is one, and the engines on `source`.
+    """Run the float network and others beside it.
+
+    Args:
+        artifact: the network.
+        reference: the float network, opened.
+        candidates: the others, by name (`trtbuild.result`); see `forms_beside`.
+        data: what is run.
+        options: what is looked at.
+
+    Returns:
+        Name -> figures against the float network; and the first few batches of what was run, for a closer
+        look without another pass over the data.
+    """
+    splits = fixed_batch(input_specs(artifact.source)) is None
+    few: list[Batch] = []
+
+    def kept() -> Iterator[Batch]:
+        for batch in data:
+            if len(few) < _LATENCY_BATCHES:
+                few.extend(batch.samples() if splits else [batch])
+            yield batch
+
+    comparisons = compare_each(
+        reference,
+        candidates,
+        kept(),
+        options,
+        parts=output_parts(artifact.source),
+        shared_only=artifact.cut is not None,
+    )
+    return comparisons, tuple(few[:_LATENCY_BATCHES])
+
+
+@contextmanager
+def forms_beside(
+    artifact: Artifact, engines: Mapping[str, Session], *, fp16: bool = False
+) -> Iterator[dict[str, Session]]:
+    """Return what is compared with the float network, by name: TensorRT's form where there is one, engines.
 
     Of a network that came from a module, the steps before are run, too (`trtbuild.jobs.module_stages`).
     Where no engine runs here, ONNX Runtime's form stands for it; of a network that is not quantized, the
@@ -158,53 +218,10 @@ def compare_with_float(
 
     Args:
         artifact: the network, with its Q/DQ form if it has one.
-        engines: what can be opened here, by name (`trtbuild.result`); they are left open, and so is the
-            float network where it is among them.
-        source: what is run.
-        batch_size: images at a time, where the network leaves it open.
-        task: makes the judge of the network's task; None measures none.
-        preprocess: how images became inputs, for pictures of the worst samples.
-        progress: told of every image.
+        engines: what can be opened here, by name (`trtbuild.result`); the others are closed with the block,
+            before any is timed, for they take as much memory.
         fp16: whether what is not INT8 runs in FP16 in TensorRT's form.
-
-    Returns:
-        Name (`trtbuild.result`) -> figures against the float network; and the first few batches of what
-        was run, for a closer look without another pass over the data.
     """
-    given = engines.get(FLOAT)
-    engines = {name: session for name, session in engines.items() if name != FLOAT}
-    candidates = _candidates(artifact, engines, fp16=fp16)
-    reference = given or open_session(artifact.float_reference)
-    inputs = input_specs(artifact.source)
-    few: list[Batch] = []
-
-    def kept() -> Iterator[Batch]:
-        for batch in verification_batches(inputs, source, batch_size):
-            if len(few) < _LATENCY_BATCHES:
-                few.extend([batch] if fixed_batch(inputs) else batch.samples())
-            yield batch
-
-    comparisons = compare_each(
-        reference,
-        candidates,
-        kept(),
-        ComparisonOptions(
-            make_task=task, make_album=partial(Album, preprocess, class_names(artifact.source))
-        ),
-        parts=output_parts(artifact.source),
-        shared_only=artifact.cut is not None,
-        progress=progress,
-    )
-    ours = [one for name, one in candidates.items() if name not in engines]
-    for session in ours if given is not None else (reference, *ours):
-        session.close()  # before others are timed, which take as much memory
-    return comparisons, tuple(few[:_LATENCY_BATCHES])
-
-
-def _candidates(
-    artifact: Artifact, engines: Mapping[str, Session], *, fp16: bool
-) -> dict[str, Session]:
-    """What `compare_with_float` compares, by name."""
     candidates: dict[str, Session] = stage_sessions(artifact)
     if artifact.quantized is not None:
         form = artifact.quantized
@@ -217,7 +234,12 @@ def _candidates(
     elif not engines:
         half = as_rounding_floats(to_half(artifact.model, {})[0])
         candidates[TENSORRT_FORM] = open_session(half, Execution.REFERENCE)
-    return candidates
+    try:
+        yield candidates
+    finally:
+        for name, session in candidates.items():
+            if name not in engines:
+                session.close()
 
 
 def _can_be_compared(artifact: Artifact, engine: Session) -> bool:

@@ -24,7 +24,10 @@ from trtbuild.jobs.compare import (
     compare_with_float,
     effects_of,
     find_fault,
+    forms_beside,
+    judged_by,
     task_of,
+    verification_batches,
 )
 from trtbuild.jobs.foreign import with_left_behind
 from trtbuild.jobs.layer_timing import timing_of
@@ -37,7 +40,7 @@ from trtbuild.jobs.module_stages import (
     with_weights_alone,
 )
 from trtbuild.jobs.prequantized import prequantized_build, with_gaps_filled
-from trtbuild.jobs.ranges import int8_candidate, with_portable_choice
+from trtbuild.jobs.ranges import int8_candidate, recalibration, with_portable_choice
 from trtbuild.jobs.speed import Speed, open_fp16, take_times
 from trtbuild.jobs.targets import engine_request
 from trtbuild.jobs.zeros import with_cost_of_zeros
@@ -46,6 +49,7 @@ from trtbuild.model import (
     static_batch,
     write_model,
 )
+from trtbuild.options.compare import ComparisonOptions
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.result import ALSO, ENGINE, FLOAT, FP16, PORTABLE, AlsoBuilt, EngineResult
@@ -250,29 +254,34 @@ def _measured(
             parsed = beside.submit(check_form, form, recipe.model, recipe.tensorrt.plugins)
         request = _request(artifact, build, output)
         engines, sessions = _opened(chosen, request, recipe, stack)
-        reference = open_session(artifact.float_reference)
-        stack.callback(reference.close)
-        comparisons, few = compare_with_float(
-            artifact,
-            {**sessions, FLOAT: reference},
-            build.plan.verification,
-            recipe.batch_size,
-            build.task_of(artifact),
-            recipe.data.preprocess,
-            build.progress,
-            fp16=recipe.fp16 and by_nvidia,
-        )
+        sessions[FLOAT] = open_session(artifact.float_reference)
+        stack.callback(sessions[FLOAT].close)
+        comparisons, few = _compared(artifact, sessions, build, fp16=recipe.fp16 and by_nvidia)
         if parsed is not None:
             parsed.result()  # now, or the times would be those of a busy machine
         speed = Speed()
-        if recipe.latency and sessions:
-            speed = _timed(chosen[0][0], reference, sessions, request, recipe, few, stack)
+        if recipe.latency and len(sessions) > 1:
+            speed = _timed(chosen[0][0], sessions, request, recipe, few, stack)
     return _Measured(engines, comparisons, few, speed)
+
+
+def _compared(
+    artifact: Artifact, sessions: Mapping[str, Session], build: _Build, *, fp16: bool
+) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
+    """Compare all sessions but float's, and forms of the network, with float."""
+    recipe, source = build.recipe, artifact.source
+    inputs, samples = input_specs(source), build.plan.verification
+    data = verification_batches(inputs, samples, recipe.batch_size, build.progress)
+    options = judged_by(
+        ComparisonOptions(), source, build.task_of(artifact), recipe.data.preprocess
+    )
+    engines = {name: one for name, one in sessions.items() if name != FLOAT}
+    with forms_beside(artifact, engines, fp16=fp16) as candidates:
+        return compare_with_float(artifact, sessions[FLOAT], candidates, data, options)
 
 
 def _timed(
     backend: Backend,
-    reference: Session,
     sessions: Mapping[str, Session],
     request: BuildRequest,
     recipe: EngineRecipe,
@@ -288,7 +297,6 @@ def _timed(
     timed = sessions if in_fp16 is None else {**sessions, FP16: in_fp16}
     speed = take_times(
         request.artifact,
-        reference,
         timed,
         few,
         recipe.latency,
@@ -347,9 +355,8 @@ def _tuned(start: Candidate, build: _Build) -> Tuned | None:
         return None
     return meet_budget(
         start,
-        plan.calibration,
+        recalibration(plan.calibration, recipe, build.progress),
         recipe.gate,
-        replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
         task=build.task_of(start.artifact),
         options=recipe.tune,
         timing=timing_of(chosen_backends(recipe)[0][0].name, recipe.tensorrt),

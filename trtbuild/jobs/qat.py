@@ -144,7 +144,6 @@ def _compared(
     return compare_each(
         open_session(loaded),
         sessions,
-        verification_batches(specs, plan.verification, recipe.batch_size),
+        verification_batches(specs, plan.verification, recipe.batch_size, progress),
         ComparisonOptions(make_task=task_of(artifact.source, plan.verification, TaskOptions())),
-        progress=progress,
     )

@@ -18,6 +18,7 @@ from trtbuild.model.traversal import all_nodes, bodies, label
 from trtbuild.options.effort import seconds_for
 from trtbuild.options.tensorrt import RangeSource
 from trtbuild.options.tune import FLOAT_PERCENT
+from trtbuild.progress import Progress, silent
 from trtbuild.quantization import check_floats, place, say_without_range, watched_tensors
 from trtbuild.quantization.half import float_activations
 from trtbuild.quantization.masks import reaches_minus_infinity
@@ -25,9 +26,10 @@ from trtbuild.records import encode
 from trtbuild.runtime.tensorrt.versions import TENSORRT, installed
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.deadline import Deadline
-from trtbuild.search.improve import improve, were_tried
+from trtbuild.search.improve import FloatRoom, improve, were_tried
 from trtbuild.search.portable.choose import choose_portable
 from trtbuild.search.ranges.choose import choose_ranges
+from trtbuild.search.recalibration import Recalibration
 from trtbuild.verification.chance import FloatAnswers
 from trtbuild.verification.tasks.choose import task_kind
 
@@ -35,12 +37,17 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
-    from trtbuild.data import DataPlan
-    from trtbuild.progress import Progress
+    from trtbuild.data import DataPlan, Source
     from trtbuild.recipes import EngineRecipe
     from trtbuild.verification.chance import LabelCheck
 
-__all__ = ["are_chosen", "int8_candidate", "observed_tensors", "with_portable_choice"]
+__all__ = [
+    "are_chosen",
+    "int8_candidate",
+    "observed_tensors",
+    "recalibration",
+    "with_portable_choice",
+]
 
 # The backend of the portable form.
 _PORTABLE = "onnxruntime"
@@ -85,14 +92,23 @@ def int8_candidate(
     task = task_kind(recipe.task, artifact.source, has_labels=labelled)
     return improve(
         Candidate(_with_given(artifact)),
-        plan.calibration,
-        replace(recipe.calibrate, preprocess=recipe.data.preprocess_text),
+        recalibration(plan.calibration, recipe),
         recipe.effort,
-        float_percent=0.0 if task == "classify" else _float_percent(recipe),
-        float_when_near=task in _ON_FEW_VALUES,
+        room=FloatRoom(
+            percent=0.0 if task == "classify" else _float_percent(recipe),
+            when_near=task in _ON_FEW_VALUES,
+        ),
         deadline=deadline,
         progress=progress,
     )
+
+
+def recalibration(
+    source: Source, recipe: EngineRecipe, progress: Progress = silent
+) -> Recalibration:
+    """Return how a search finds the ranges of a changed network."""
+    options = replace(recipe.calibrate, preprocess=recipe.data.preprocess_text)
+    return Recalibration(source, options, progress)
 
 
 def _float_percent(recipe: EngineRecipe) -> float:

@@ -105,8 +105,7 @@ def open_fp16(
 
 def take_times(
     artifact: Artifact,
-    reference: Session,
-    engines: Mapping[str, Session],
+    sessions: Mapping[str, Session],
     few: Iterable[Batch],
     options: MeasureOptions,
     limits: BuildSpeedLimits,
@@ -120,18 +119,16 @@ def take_times(
 
     Args:
         artifact: the network.
-        reference: its float form, open as it is deployed; it is left open.
-        engines: by name; that in FP16, where there is one, is compared with.
+        sessions: what is timed, by name, open as it is deployed: its float form, and engines; that in FP16,
+            where there is one, is compared with. They are left open.
         few: what is run, one batch a turn.
         options: how long at most; less where less tells all comparisons and limits.
         limits: on the speed.
         progress: told of the milliseconds done.
     """
-    sessions: dict[str, Session] = {FLOAT: reference}
     pruned = None if artifact.reference is None else open_session(artifact.source)
-    if pruned is not None:
-        sessions[PRUNED] = pruned
-    sessions |= engines
+    first = {FLOAT: sessions[FLOAT], **({} if pruned is None else {PRUNED: pruned})}
+    sessions = {**first, **sessions}
     again = {f"{name}{_AGAIN}": sessions[name] for name in (FLOAT, FP16) if name in sessions}
     batches = list(few)
     size = len(batches[0].names) if batches else None

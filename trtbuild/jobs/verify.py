@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends.opening import built_by
 from trtbuild.data import account_for, choose_samples, open_data
 from trtbuild.errors import OptionError, in_one_tree
-from trtbuild.jobs.compare import check_task, task_of, verification_batches
+from trtbuild.jobs.compare import check_task, judged_by, task_of, verification_batches
 from trtbuild.jobs.foreign import front_of, open_whole
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.next_step import after_verify
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.manifest import NextStep  # noqa: TC001 - read by `decode`
 from trtbuild.model import input_specs, read_model, signature_as_said
-from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
 from trtbuild.progress import Progress, silent
@@ -31,9 +29,8 @@ from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.faults import find_faults
 from trtbuild.search.float_form import float_form
 from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
-from trtbuild.verification.album import Album
 from trtbuild.verification.chance import LabelCheck
-from trtbuild.verification.compare import NO_PARTS, Comparison, compare
+from trtbuild.verification.compare import NO_PARTS, Comparison, compare_each
 from trtbuild.verification.gate import Gate, Verdict, judge
 from trtbuild.verification.layers import LayerReport  # noqa: TC001 - a saved result is read by its types
 from trtbuild.verification.ruling import Ruling, floors, rule
@@ -192,22 +189,16 @@ def _compared(
     graph = _graph(artifact, recipe.engine)
     task = task_of(graph, source, recipe.task, recipe.data.preprocess)
     check_task(recipe.gate, task)
-    names = {} if graph is None else class_names(graph)
-    batches = _checked(
-        verification_batches(reference.inputs, source, recipe.batch_size), reference, recipe
-    )
-    return compare(
+    batches = verification_batches(reference.inputs, source, recipe.batch_size, progress)
+    found = compare_each(
         reference,
-        engine,
-        batches,
-        replace(
-            recipe.options, make_task=task, make_album=partial(Album, recipe.data.preprocess, names)
-        ),
-        name=recipe.engine.name,
+        {recipe.engine.name: engine},
+        _checked(batches, reference, recipe),
+        judged_by(recipe.options, graph, task, recipe.data.preprocess),
         parts=NO_PARTS if graph is None else output_parts(graph),
         shared_only=artifact is not None and artifact.cut is not None,
-        progress=progress,
     )
+    return found[recipe.engine.name]
 
 
 def _graph(artifact: Artifact | None, engine: Path) -> ir.Model | None:

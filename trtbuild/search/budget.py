@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trtbuild.search.steps import Material
     from trtbuild.verification.gate import Gate
 
-__all__ = ["StepReport", "Tuned", "tune"]
+__all__ = ["Judges", "StepReport", "Tuned", "tune"]
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,24 @@ _STEPS: tuple[tuple[str, _Step], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Judges:
+    """Who judges candidates.
+
+    Attributes:
+        gate: the budget.
+        evaluate: runs a candidate on the search samples.
+        ranking: runs it on a few of them, for the many runs that rank groups.
+    """
+
+    gate: Gate
+    evaluate: Evaluator
+    ranking: Evaluator
+
+
 def tune(
     candidate: Candidate,
-    gate: Gate,
-    evaluate: Evaluator,
-    ranking: Evaluator,
+    judges: Judges,
     material: Material,
     progress: Progress = silent,
     *,
@@ -128,9 +141,7 @@ def tune(
 
     Args:
         candidate: the network as it would be quantized without a budget.
-        gate: the budget.
-        evaluate: on the search samples.
-        ranking: on a few of them, for the many runs that rank groups.
+        judges: of the budget.
         material: what the steps work with.
         progress: told of every step.
         deadline: no run begins later.
@@ -138,7 +149,7 @@ def tune(
     Raises:
         OptionError: a limit is on a figure that the images cannot give.
     """
-    search = _Search(candidate, gate, evaluate, deadline)
+    search = _Search(candidate, judges, deadline)
     for number, (name, step) in enumerate(_STEPS):
         if search.met or deadline.is_over:
             break
@@ -146,7 +157,7 @@ def tune(
         search.take_best(name, step(search.best, material))
     if not search.met and not deadline.is_over:
         progress("tune", len(_STEPS), len(_STEPS) + 1)
-        search.fall_back(ranking, material, progress)
+        search.fall_back(material, progress)
     progress("tune", len(_STEPS) + 1, len(_STEPS) + 1)
     return search.result()
 
@@ -154,19 +165,17 @@ def tune(
 class _Search:
     """The best candidate so far."""
 
-    def __init__(
-        self, candidate: Candidate, gate: Gate, evaluate: Evaluator, deadline: Deadline
-    ) -> None:
+    def __init__(self, candidate: Candidate, judges: Judges, deadline: Deadline) -> None:
         self._deadline = deadline
-        self._gate = gate
-        self._evaluate = evaluate
+        self._gate, self._evaluate = judges.gate, judges.evaluate
+        self._ranking = judges.ranking
         self._steps: list[StepReport] = []
-        self._runs = evaluate.num_evaluations
+        self._runs = self._evaluate.num_evaluations
         self.candidate = self._start = candidate
         self._costs = cost_shares(candidate.groups())
         self._ranked_by = ""
-        self._found = evaluate(candidate.network())
-        self.met = meets(self._found, gate)
+        self._found = self._evaluate(candidate.network())
+        self.met = meets(self._found, self._gate)
         self._report("as calibrated", "", kept=True)
 
     def best(self) -> Candidate:
@@ -189,19 +198,14 @@ class _Search:
                 break
         self._report(name, kept[-1] if kept else "nothing was better", kept=bool(kept))
 
-    def fall_back(
-        self,
-        ranking: Evaluator,
-        material: Material,
-        progress: Progress,
-    ) -> None:
+    def fall_back(self, material: Material, progress: Progress) -> None:
         """Take the fewest groups to float, those first that gain most for what they cost a run."""
         costs = float_costs(self.candidate, material.timing, material.feeds[:1])
         self._ranked_by = costs.basis
-        ranking.ahead(
+        self._ranking.ahead(
             (self.candidate.with_float({name}).network() for name in costs.each), progress
         )
-        ranked = rank_groups(self.candidate, ranking, progress, costs.of, self._gate)
+        ranked = rank_groups(self.candidate, self._ranking, progress, costs.of, self._gate)
         share = material.max_float_percent
         allowed = affordable(ranked, cost_shares(self.candidate.groups()), share / 100.0)
         names = fewest_in_order(allowed, self._passes_with_float, costs.each) if allowed else None

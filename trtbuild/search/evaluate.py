@@ -49,7 +49,6 @@ class Evaluator:
             an engine to evaluate on TensorRT.
         directory: where results are kept for the next process; None keeps them in memory.
         parts: of the outputs, see `trtbuild.verification.compare.compare`.
-        context: what else decides a result (the name of the opener, of a metric), for the key.
         ray: address of a Ray cluster on which `ahead` judges candidates, empty for one that is started here;
             None for none.
     """
@@ -63,7 +62,6 @@ class Evaluator:
         opener: Callable[[ir.Model], Session] = open_as_written,
         directory: Path | None = None,
         parts: Mapping[str, Sequence[Part]] = NO_PARTS,
-        context: str = "",
         ray: str | None = None,
     ) -> None:
         self._batches = list(batches)
@@ -72,7 +70,7 @@ class Evaluator:
         self._opener = opener
         self._parts = parts
         self._directory = make_directory(directory) if directory is not None else None
-        self._context = self._digest_of_data(context)
+        self._context = self._digest_of_data()
         self._known: dict[str, Comparison] = {}
         self._ray = ray
         self.num_evaluations = 0
@@ -145,8 +143,8 @@ class Evaluator:
         )
         return hashlib.sha256(self._context + content.encode()).hexdigest()
 
-    def _digest_of_data(self, context: str) -> bytes:
-        digest = hashlib.sha256(context.encode())
+    def _digest_of_data(self) -> bytes:
+        digest = hashlib.sha256()
         digest.update(repr(sorted(self._options.metrics)).encode() if self._options else b"")
         task = self._options.make_task if self._options else None
         digest.update(f"{sorted(self._parts.items())} {task}".encode())

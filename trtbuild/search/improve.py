@@ -13,12 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Record
-from trtbuild.calibration import calibrate
 from trtbuild.errors import ModelError
-from trtbuild.model.traversal import values_by_name
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import watched_tensors
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.float_share import costly_groups
 from trtbuild.search.measured import is_less
@@ -33,11 +30,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trtbuild.artifact import Artifact
-    from trtbuild.calibration import CalibrateOptions
-    from trtbuild.data import Source
     from trtbuild.search.candidate import Candidate
+    from trtbuild.search.recalibration import Recalibration
 
-__all__ = ["improve", "were_tried"]
+__all__ = ["FloatRoom", "improve", "were_tried"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,14 +57,25 @@ class _Tried:
     kept: bool
 
 
+@dataclass(frozen=True)
+class FloatRoom:
+    """What may stay in float; see `trtbuild.search.float_share`.
+
+    Attributes:
+        percent: of the work, at most.
+        when_near: whether it may where the outputs are nearer to float than `FAR`, too.
+    """
+
+    percent: float = 0.0
+    when_near: bool = False
+
+
 def improve(
     start: Candidate,
-    source: Source,
-    options: CalibrateOptions,
+    recalibrate: Recalibration,
     effort: Effort = Effort.NORMAL,
     *,
-    float_percent: float = 0.0,
-    float_when_near: bool = False,
+    room: FloatRoom = FloatRoom(),
     deadline: Deadline = NEVER,
     progress: Progress = silent,
 ) -> Candidate:
@@ -76,11 +83,9 @@ def improve(
 
     Args:
         start: with ranges chosen.
-        source: calibration images.
-        options: how the ranges of a changed network are found.
+        recalibrate: how the ranges of a changed network are found, on which images.
         effort: how much is tried; nothing of `Effort.FAST`.
-        float_percent: of the work, what may stay in float at most; see `trtbuild.search.float_share`.
-        float_when_near: whether it may where the outputs are nearer to float than `FAR`, too.
+        room: what may stay in float.
         deadline: no proposal but that of biases begins later.
         progress: told of every proposal.
 
@@ -88,7 +93,7 @@ def improve(
         DataError: a sample does not load.
         ModelError: the network cannot be run.
     """
-    artifact = start.artifact
+    artifact, source = start.artifact, recalibrate.source
     if effort is Effort.FAST:
         return start
     images = CheckImages.of(artifact, source, effort)
@@ -99,7 +104,7 @@ def improve(
         return start
     # so few as choose among ranges do not tell which move is good
     images = CheckImages.of(artifact, source, effort, for_moves=True) or images
-    search = _Search(start, source, options, effort, images, deadline, progress)
+    search = _Search(start, recalibrate, effort, images, deadline, progress)
     if search.rescale() or is_far:
         search.choose_ranges_anew()
     # two runs of a few images: too little to be left out for time
@@ -107,8 +112,8 @@ def improve(
     search.take("bias correction", biases, in_any_case=True)
     if effort is Effort.HIGH:
         search.take("rounding of weights", round_anew(lambda: search.best, search.material))
-    if float_percent > 0 and (float_when_near or search.is_far):
-        search.keep_in_float(float_percent)
+    if room.percent > 0 and (room.when_near or search.is_far):
+        search.keep_in_float(room.percent)
     return search.result()
 
 
@@ -123,28 +128,19 @@ class _Search:
     def __init__(
         self,
         start: Candidate,
-        source: Source,
-        options: CalibrateOptions,
+        recalibrate: Recalibration,
         effort: Effort,
         images: CheckImages,
         deadline: Deadline,
         progress: Progress,
     ) -> None:
         self.best = start
-        self.material = Material(feeds=images.others, calibrate=self._calibrated)
-        self._source, self._options, self._effort = source, options, effort
+        self.material = Material(feeds=images.others, calibrate=recalibrate)
+        self._source, self._effort = recalibrate.source, effort
         self._images, self._deadline, self._progress = images, deadline, progress
         self._before = self._errors = images.errors(start.network())
         self._tried: list[_Tried] = []
         self._history = start.artifact.history
-
-    def _calibrated(self, changed: Artifact) -> Artifact:
-        """The changed network with ranges of what INT8 needs, and of all that was observed before."""
-        before = self.best.artifact.calibration
-        assert before is not None
-        made = values_by_name(changed.model.graph).keys()
-        tensors = {*watched_tensors(changed.model, changed.request), *(before.ranges.keys() & made)}
-        return calibrate(changed, self._source, sorted(tensors), self._options)
 
     def take(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from trtbuild.calibration import calibrate
 from trtbuild.data import batches, choose_samples, full_batches
 from trtbuild.errors import OptionError
 from trtbuild.model import static_batch
@@ -13,9 +12,8 @@ from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.options.tune import LIMIT_FLOAT_PERCENT, TuneOptions
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
-from trtbuild.search.budget import Tuned, tune
+from trtbuild.search.budget import Judges, Tuned, tune
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.milliseconds import UNTIMED, LayerTiming
@@ -23,9 +21,9 @@ from trtbuild.search.steps import Material
 
 if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
-    from trtbuild.calibration import CalibrateOptions
     from trtbuild.data import Batch, Source
     from trtbuild.search.candidate import Candidate
+    from trtbuild.search.recalibration import Recalibration
     from trtbuild.verification.gate import Gate
     from trtbuild.verification.tasks.base import TaskFactory
 
@@ -34,9 +32,8 @@ __all__ = ["TuneOptions", "meet_budget"]
 
 def meet_budget(
     start: Candidate,
-    source: Source,
+    recalibrate: Recalibration,
     gate: Gate,
-    calibrate_options: CalibrateOptions,
     *,
     task: TaskFactory | None = None,
     options: TuneOptions | None = None,
@@ -47,9 +44,8 @@ def meet_budget(
 
     Args:
         start: calibrated, with its histograms; its groups in float stay in float whatever happens.
-        source: the calibration images; what is judged later must not be among them.
+        recalibrate: how ranges are found when the network changes, on which images.
         gate: the budget.
-        calibrate_options: how ranges are found when the network changes.
         task: makes the judge of the network's task.
         options: how far the search goes.
         timing: how the backend at hand times layers, where groups have to be float; else they cost what
@@ -63,32 +59,24 @@ def meet_budget(
     if not gate.limits:
         raise OptionError("a search needs a budget, for example --max-top1-drop 0.5.")
     options, artifact = options or TuneOptions(), start.artifact
-    data = _batches(artifact, source, options.num_images)
-
-    def calibrated(changed: Artifact) -> Artifact:
-        tensors = watched_tensors(changed.model, changed.request)
-        return calibrate(changed, source, tensors, calibrate_options, progress)
-
+    data = _batches(artifact, recalibrate.source, options.num_images)
     material = Material(
         feeds=[batch.feeds for batch in _first(data, options.num_mean_images)],
-        calibrate=calibrated,
+        calibrate=recalibrate,
         num_tensors=options.num_tensors,
         max_float_percent=LIMIT_FLOAT_PERCENT
         if options.max_float_percent is None
         else options.max_float_percent,
         timing=timing or UNTIMED,
     )
-    ray = calibrate_options.ray
     few = _first(data, options.num_ranking_images)
-    return tune(
-        start,
+    judges = Judges(
         gate,
         _evaluator(artifact, data, task, options),
-        _evaluator(artifact, few, task, options, ray),
-        material,
-        progress,
-        deadline=NEVER if options.max_seconds is None else Deadline.after(options.max_seconds),
+        _evaluator(artifact, few, task, options, recalibrate.options.ray),
     )
+    deadline = NEVER if options.max_seconds is None else Deadline.after(options.max_seconds)
+    return tune(start, judges, material, progress, deadline=deadline)
 
 
 def _evaluator(

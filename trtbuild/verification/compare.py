@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.data.running import run_batch
 from trtbuild.errors import DataError, OptionError
 from trtbuild.options.compare import ComparisonOptions
-from trtbuild.progress import silent
 from trtbuild.records import UNRECORDED, decode, encode, load_object
 from trtbuild.verification.batch import LabelledBatch
 from trtbuild.verification.distance import Distance
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trtbuild.model.parts import Part
-    from trtbuild.progress import Progress
     from trtbuild.runtime.session import Session
     from trtbuild.verification.album import Album
     from trtbuild.verification.tasks.base import Task
@@ -106,10 +104,8 @@ def compare(
     batches: Iterable[LabelledBatch],
     options: ComparisonOptions | None = None,
     *,
-    name: str = "candidate",
     parts: Mapping[str, Sequence[Part]] = NO_PARTS,
     shared_only: bool = False,
-    progress: Progress = silent,
 ) -> Comparison:
     """Run both networks on every batch and measure each output.
 
@@ -118,11 +114,9 @@ def compare(
         candidate: the network under test.
         batches: feeds, optional labels, and the images' names; read once.
         options: what is looked at.
-        name: what the candidate is called.
         parts: output -> its parts (`trtbuild.model.parts.output_parts`); an output without any is measured
             as one.
         shared_only: outputs that only one of both has are passed over, where they would be refused.
-        progress: told of every image.
 
     Raises:
         ModelError: inputs or outputs of the two do not match.
@@ -130,15 +124,9 @@ def compare(
         OptionError: an output in `options` is unknown, or a metric does not work.
     """
     found = compare_each(
-        reference,
-        {name: candidate},
-        batches,
-        options,
-        parts=parts,
-        shared_only=shared_only,
-        progress=progress,
+        reference, {"candidate": candidate}, batches, options, parts=parts, shared_only=shared_only
     )
-    return found[name]
+    return found["candidate"]
 
 
 def compare_each(
@@ -149,7 +137,6 @@ def compare_each(
     *,
     parts: Mapping[str, Sequence[Part]] = NO_PARTS,
     shared_only: bool = False,
-    progress: Progress = silent,
 ) -> dict[str, Comparison]:
     """`compare` for several candidates, running the float network once for all of them."""
     options = options or ComparisonOptions()
@@ -169,7 +156,6 @@ def compare_each(
             given = samples_first(run_batch(candidate, batch), reference.outputs)
             running[name].add(expected, given, batch)
         num_images += len(batch.names)
-        progress("verify", num_images, None)
     if not num_images:
         raise DataError("there is no sample to verify on. Give some with --data or --verify-data.")
     return {name: one.result() for name, one in running.items()}

@@ -224,82 +224,85 @@ def _soundness(output: OutputComparison) -> Iterator[Finding]:
         )
 
 
+@dataclass(frozen=True)
+class _Figure:
+    """A figure that there may be a limit on.
+
+    Attributes:
+        name: of the limit, in `Gate`.
+        what: as in `Finding`.
+        unit: as in `Finding`.
+        estimate: the figure; None where it was not measured.
+        num_images: what it is of.
+        step: what one answer more or less moves it by; 0 of what no answers make.
+    """
+
+    name: str
+    what: str
+    unit: str
+    estimate: Estimate | None
+    num_images: int
+    step: float = 0.0
+
+
 def _judge_limits(comparison: Comparison, gate: Gate) -> Iterator[tuple[str, Finding]]:
     for output in comparison.outputs:
-        of, count = f"of '{output.name}'", comparison.num_images
-        one = 100.0 / max(count, 1)
-        estimates = (
-            ("min_sqnr", f"SQNR of {output.judged}", "dB", output.judged_sqnr_db, 0.0),
-            ("min_cosine", *_named("cosine of", output.judged_cosine), 0.0),
-            ("max_relative_l2", *_named("relative L2 of", output.judged_relative_l2), 0.0),
-            (
-                "min_top1_agreement",
-                f"top-1 agreement {of}",
-                "%",
-                output.top1_agreement_percent,
-                one,
-            ),
-            (
-                "min_topk_agreement",
-                f"top-{output.top_k} agreement {of}",
-                "%",
-                output.topk_agreement_percent,
-                0.0,
-            ),
-        )
-        for name, what, unit, estimate, step in estimates:
-            yield from _hold(name, what, unit, gate, estimate, count, step)
+        figures = _figures_of_output(output, comparison.num_images)
+        yield from (found for figure in figures for found in _held(figure, gate))
         if gate.max_error is not None:
-            found = output.max_error
-            yield (
-                "max_error",
-                Finding(
-                    f"max error {of}", "", gate.max_error, True, found, found <= gate.max_error
-                ),
-            )
-    if comparison.accuracy is not None:
-        drop, count = comparison.accuracy.drop_points, comparison.accuracy.num_images
+            what, found = f"max error of '{output.name}'", output.max_error
+            holds = found <= gate.max_error
+            yield "max_error", Finding(what, "", gate.max_error, True, found, holds)
+    yield from (found for figure in _figures(comparison) for found in _held(figure, gate))
+
+
+def _figures_of_output(output: OutputComparison, num_images: int) -> Iterator[_Figure]:
+    cosine, relative_l2 = output.judged_cosine, output.judged_relative_l2
+    for name, what, unit, estimate in (
+        ("min_sqnr", f"SQNR of {output.judged}", "dB", output.judged_sqnr_db),
+        ("min_cosine", f"cosine of {cosine[0]}", "", cosine[1]),
+        ("max_relative_l2", f"relative L2 of {relative_l2[0]}", "", relative_l2[1]),
+    ):
+        yield _Figure(name, what, unit, estimate, num_images)
+    what = f"top-1 agreement of '{output.name}'"
+    one, agreement = 100.0 / max(num_images, 1), output.top1_agreement_percent
+    yield _Figure("min_top1_agreement", what, "%", agreement, num_images, one)
+    what = f"top-{output.top_k} agreement of '{output.name}'"
+    yield _Figure("min_topk_agreement", what, "%", output.topk_agreement_percent, num_images)
+
+
+def _figures(comparison: Comparison) -> Iterator[_Figure]:
+    """Those that are of no output alone."""
+    accuracy, task = comparison.accuracy, comparison.task
+    if accuracy is not None:
+        count = accuracy.num_images
         one = 100.0 / max(count, 1)
-        yield from _hold("max_top1_drop", "top-1 lost", "points", gate, drop, count, one)
-    task = comparison.task
+        yield _Figure("max_top1_drop", "top-1 lost", "points", accuracy.drop_points, count, one)
     if task is not None and task.main is not None:
         main = task.main
-        yield from _hold(
-            "min_agreement", main.name, main.unit, gate, main.estimate, task.num_samples, main.step
-        )
+        estimate, count = main.estimate, task.num_samples
+        yield _Figure("min_agreement", main.name, main.unit, estimate, count, main.step)
     for metric in comparison.metrics:
-        yield from _hold(
-            "max_metric_drop", f"{metric.name} lost", "", gate, metric.drop, metric.num_images
-        )
+        what = f"{metric.name} lost"
+        yield _Figure("max_metric_drop", what, "", metric.drop, metric.num_images)
 
 
-def _named(what: str, judged: tuple[str, Estimate | None]) -> tuple[str, str, Estimate | None]:
-    return f"{what} {judged[0]}", "", judged[1]
-
-
-def _hold(
-    name: str,
-    what: str,
-    unit: str,
-    gate: Gate,
-    estimate: Estimate | None,
-    num_images: int = 0,
-    step: float = 0.0,
-) -> Iterator[tuple[str, Finding]]:
-    """Hold a figure against its limit; `step` is what one answer more or less moves it by."""
-    limit: float | None = getattr(gate, name)
+def _held(figure: _Figure, gate: Gate) -> Iterator[tuple[str, Finding]]:
+    """Hold a figure against its limit, where there are both."""
+    limit: float | None = getattr(gate, figure.name)
+    estimate = figure.estimate
     if limit is None or estimate is None:
         return
-    at_most = name.startswith("max_")
+    at_most = figure.name.startswith("max_")
     beyond = estimate.value - limit if at_most else limit - estimate.value
-    has_none = num_images > 1 and math.isinf(estimate.low) and math.isinf(estimate.high)
+    has_none = figure.num_images > 1 and math.isinf(estimate.low) and math.isinf(estimate.high)
     settled = has_none or not estimate.low < limit < estimate.high
     # one answer may be luck; two of them, where none is allowed, are rarely
-    passed = beyond <= 0 or (not settled and beyond < step)
+    passed = beyond <= 0 or (not settled and beyond < figure.step)
     from trtbuild.verification.intervals import samples_needed  # here: it loads NumPy, for help too
 
-    needed = None if settled else samples_needed(estimate, limit, num_images)
-    yield (
-        name,
-        Finding(what, unit, limit, at_most, estimate.value, passed, settled, num_needed=needed),
+    needed = None if settled else samples_needed(estimate, limit, figure.num_images)
+    found = Finding(
+        figure.what, figure.unit, limit, at_most, estimate.value, passed, settled, num_needed=needed
     )
+    yield figure.name, found

@@ -20,6 +20,7 @@ from trtbuild.data import Sample
 from trtbuild.data.feeds import as_feed
 from trtbuild.errors import DataError
 from trtbuild.model import input_specs
+from trtbuild.progress import with_progress
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 
@@ -77,7 +78,8 @@ def test_progress_tells_of_every_sample(name, threads):
     model, told = ir.from_proto(network.proto), []
     samples = samples_of(model, network.arrays(29))
     watched = observed_network(model, [spec.name for spec in input_specs(model)])
-    collect(watched, samples, threads=threads, total=29, progress=lambda *at: told.append(at))
+    given = with_progress(samples, "calibrate", 29, lambda *at: told.append(at))
+    collect(watched, given, threads=threads)
     assert told == [("calibrate", done, 29) for done in range(1, 30)]
 
 

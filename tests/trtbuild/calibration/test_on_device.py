@@ -17,6 +17,7 @@ from trtbuild.calibration.histograms import collect_on_device
 from trtbuild.calibration.network import observed_network
 from trtbuild.data import Sample
 from trtbuild.errors import DataError, OptionError
+from trtbuild.progress import with_progress
 from trtbuild.quantization import watched_tensors
 
 pytest.importorskip("torch", reason="needs PyTorch")
@@ -28,13 +29,9 @@ def test_counts_are_those_of_the_threads(name, tmp_path):
     model = prepare(load(network.save(tmp_path)[0])).model
     arrays, watched = network.arrays(12), observed_network(model, watched_tensors(model))
     seen = []
-    found = collect_on_device(
-        watched,
-        samples_of(model, arrays),
-        "cpu",
-        total=12,
-        progress=lambda *told: seen.append(told),
-    )
+    samples = samples_of(model, arrays)
+    given = with_progress(samples, "calibrate", 12, lambda *told: seen.append(told))
+    found = collect_on_device(watched, given, "cpu")
     wanted = collect(watched, samples_of(model, arrays))
     assert dict(found.first.histograms) == dict(wanted.first.histograms)
     assert dict(found.second.histograms) == dict(wanted.second.histograms)

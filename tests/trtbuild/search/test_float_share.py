@@ -16,9 +16,12 @@ from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.float_share import costly_groups, work_shares
-from trtbuild.search.improve import improve
+from trtbuild.search.improve import FloatRoom, improve
 from trtbuild.search.ranges.check_images import CheckImages
 from trtbuild.search.ranges.work import FAR
+from trtbuild.search.recalibration import Recalibration
+
+AGAIN = Recalibration(Images(0), CalibrateOptions())
 
 FEEDS = [one.load() for one in list(Images(0))[:8]]
 
@@ -31,7 +34,7 @@ def plain() -> Candidate:
 
 @pytest.fixture(scope="module")
 def with_share(plain) -> Candidate:
-    return improve(plain, Images(0), CalibrateOptions(), float_percent=30, float_when_near=True)
+    return improve(plain, AGAIN, room=FloatRoom(30, when_near=True))
 
 
 def noise(candidate: Candidate) -> float:
@@ -83,7 +86,7 @@ def test_the_layer_that_is_clipped_is_found_and_little_is_taken(plain) -> None:
 
 
 def test_what_stays_in_float_brings_other_images_nearer_and_says_why(plain, with_share) -> None:
-    whole = improve(plain, Images(0), CalibrateOptions())
+    whole = improve(plain, AGAIN)
     assert whole.float_groups == frozenset()
     assert with_share.float_groups
     assert noise(with_share) < noise(whole)
@@ -120,7 +123,7 @@ def test_a_share_stays_in_float_where_the_error_falls_enough(
 
     monkeypatch.setattr(Candidate, "with_float", noted)
     monkeypatch.setattr(CheckImages, "errors", errors)
-    found = improve(plain, Images(0), CalibrateOptions(), float_percent=30, float_when_near=True)
+    found = improve(plain, AGAIN, room=FloatRoom(30, when_near=True))
     assert [one.kept for one in moves(found)][-1] == kept
     assert bool(found.float_groups) == kept
 
@@ -128,10 +131,7 @@ def test_a_share_stays_in_float_where_the_error_falls_enough(
 def test_a_network_near_float_stays_in_int8_unless_few_values_decide() -> None:
     balanced = artifact()
     near = Candidate(calibrate(balanced, Images(0), watched_tensors(balanced.model)))
-    found = {
-        few: improve(near, Images(0), CalibrateOptions(), float_percent=30, float_when_near=few)
-        for few in (False, True)
-    }
+    found = {few: improve(near, AGAIN, room=FloatRoom(30, when_near=few)) for few in (False, True)}
     assert found[False].artifact.history[-1].details["error_before"] < FAR
     assert found[False].float_groups == frozenset()
     tried = {few: {one.move for one in moves(found[few])} for few in found}
@@ -183,7 +183,9 @@ def allowed(monkeypatch, output, more_data, **asked) -> tuple[float, bool]:
     """What a build allows to stay in float: percent, and whether near float, too; it ends there."""
 
     def noted(*_: object, **given: object) -> None:
-        raise StopIteration(given["float_percent"], given["float_when_near"])
+        room = given["room"]
+        assert isinstance(room, FloatRoom)
+        raise StopIteration(room.percent, room.when_near)
 
     monkeypatch.setattr(trtbuild.jobs.ranges, "improve", noted)
     data = {"image": images(0), **more_data}

@@ -16,6 +16,9 @@ from trtbuild.search.improve import improve
 from trtbuild.search.measured import is_less
 from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.search.ranges.work import far_work_for, work_for
+from trtbuild.search.recalibration import Recalibration
+
+AGAIN = Recalibration(Images(0), CalibrateOptions())
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def start() -> Candidate:
 
 @pytest.fixture(scope="module")
 def better(start) -> Candidate:
-    return improve(start, Images(0), CalibrateOptions())
+    return improve(start, AGAIN)
 
 
 def outputs(model) -> np.ndarray:
@@ -56,9 +59,9 @@ def test_the_float_network_still_computes_the_same(better) -> None:
 
 
 def test_nothing_is_tried_where_the_time_is_over_or_little_is_asked_for(start) -> None:
-    late = improve(start, Images(0), CalibrateOptions(), deadline=Deadline.after(0.0))
+    late = improve(start, AGAIN, deadline=Deadline.after(0.0))
     assert late.artifact.calibration == start.artifact.calibration
-    assert improve(start, Images(0), CalibrateOptions(), Effort.FAST) is start
+    assert improve(start, AGAIN, Effort.FAST) is start
 
 
 def test_less_error_is_less_in_sum_and_on_most_images() -> None:

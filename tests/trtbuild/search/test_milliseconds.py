@@ -21,6 +21,7 @@ from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.milliseconds import LayerTiming, float_costs
+from trtbuild.search.recalibration import Recalibration
 from trtbuild.search.sensitivity import rank_groups
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate
@@ -100,9 +101,8 @@ def test_a_search_says_what_groups_cost() -> None:
     ready = calibrate(plain, Images(0), watched_tensors(plain.model), OPTIONS)
     timing = telling({}, dict.fromkeys((group.name for group in Candidate(ready).groups()), 1.0))
     few = TuneOptions(max_float_percent=10.0)
-    found = meet_budget(
-        Candidate(ready), Images(0), Gate(min_sqnr=90.0), OPTIONS, options=few, timing=timing
-    )
+    again = Recalibration(Images(0), OPTIONS)
+    found = meet_budget(Candidate(ready), again, Gate(min_sqnr=90.0), options=few, timing=timing)
     assert found.ranked_by.startswith("milliseconds a run, by the test")
     assert found.to_json()["ranked_by"] == found.ranked_by
 

@@ -18,6 +18,7 @@ from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import affordable, fewest_in_order
 from trtbuild.search.candidate import Candidate
+from trtbuild.search.recalibration import Recalibration
 from trtbuild.search.score import expected_top1_drop, meets, score
 from trtbuild.search.sensitivity import cost_shares, rank_groups
 from trtbuild.search.stage import TuneOptions, meet_budget
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from trtbuild.search.budget import Tuned
 
 OPTIONS = CalibrateOptions(method="minmax")
+AGAIN = Recalibration(Images(0), OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def ready():
 
 
 def search(ready, gate: Gate, **options) -> Tuned:
-    return meet_budget(Candidate(ready), Images(0), gate, OPTIONS, options=TuneOptions(**options))
+    return meet_budget(Candidate(ready), AGAIN, gate, options=TuneOptions(**options))
 
 
 def judged(ready, network, gate: Gate):
@@ -104,7 +106,7 @@ def test_a_search_goes_on_where_it_was_interrupted(ready, tmp_path) -> None:
 
 def test_groups_that_the_user_names_stay_in_float_and_are_not_the_searchs(ready) -> None:
     gate = Gate(min_sqnr=-5.0)
-    tuned = meet_budget(Candidate(ready).with_float({"d1"}), Images(0), gate, OPTIONS)
+    tuned = meet_budget(Candidate(ready).with_float({"d1"}), AGAIN, gate)
     assert tuned.float_layers == ()
     reasons = {d.node: d.reason for d in tuned.artifact.decisions if not d.int8}
     assert reasons["d1"] == "kept in float by its name"
@@ -268,9 +270,9 @@ def test_candidates_are_judged_on_ray_to_the_same_figures(ready) -> None:
     alone = search(ready, gate, max_float_percent=95.0)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        options = dataclasses.replace(OPTIONS, ray="")
+        shared = Recalibration(Images(0), dataclasses.replace(OPTIONS, ray=""))
         few = TuneOptions(max_float_percent=95.0)
-        together = meet_budget(Candidate(ready), Images(0), gate, options, options=few)
+        together = meet_budget(Candidate(ready), shared, gate, options=few)
     finally:
         ray.shutdown()
     assert together.float_layers == alone.float_layers

@@ -11,11 +11,14 @@ import onnx_ir as ir
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.artifact import Artifact
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.data import batches
 from trtbuild.data.samples import Sample
-from trtbuild.jobs.compare import compare_with_float
+from trtbuild.jobs.compare import compare_with_float, forms_beside
 from trtbuild.model import name_nodes
 from trtbuild.model.cut import cut, operators_outside
+from trtbuild.options.compare import ComparisonOptions
 from trtbuild.result import ENGINE
+from trtbuild.runtime.onnxruntime import open_session
 
 if TYPE_CHECKING:
     from tests.tensorrt_stub.fixtures import Server
@@ -50,7 +53,11 @@ def compares(world: World, early: bool) -> dict[str, Any]:
     session = backend.open(
         backend.build(networks.request(made, networks.batches(4), quantization="explicit")).path
     )
-    found, _ = compare_with_float(made, {ENGINE: session}, samples, 1)
+    with forms_beside(made, {ENGINE: session}) as candidates:
+        reference = open_session(made.float_reference)
+        found, _ = compare_with_float(
+            made, reference, candidates, batches(samples, 1), ComparisonOptions()
+        )
     outputs = [spec.name for spec in session.outputs]
     session.close()
     return {
