@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "BudgetError",
@@ -47,6 +47,7 @@ __all__ = [
     "OutputError",
     "TrtbuildError",
     "decoding",
+    "did_you_mean",
     "in_one_tree",
 ]
 
@@ -223,3 +224,11 @@ def _kind_of(error: Exception) -> type[TrtbuildError] | None:
         (errors.CalibratorError, InputError),
     )
     return next((ours for theirs, ours in kinds if isinstance(error, theirs)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message that names the nearest of `known` names; empty where none is near."""
+    import difflib  # here: most calls meet no error
+
+    found = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean '{found[0]}'?)" if found else ""

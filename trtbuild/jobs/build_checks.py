@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ __all__ = [
     "ranges_name",
 ]
 
+_log = logging.getLogger(__name__)
+
 
 def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
     """Check what can be known of a build before its network is read: options, and every path.
@@ -61,6 +64,11 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
         raise OptionError(
             "--weights-only rounds the weights of a float network to INT8: add --int8, and leave --quantized "
             "out."
+        )
+    if not recipe.int8 and (recipe.float_patterns or recipe.float_groups):
+        _log.warning(
+            "--float and --float-group say what stays out of INT8; this build has none, so they change "
+            "nothing."
         )
     _check_speed(recipe)
     check_passes(recipe.optimize)

@@ -23,7 +23,7 @@ from trtbuild.jobs.ranges import are_chosen, observed_tensors
 from trtbuild.jobs.speed import why_no_fp16
 from trtbuild.jobs.targets import engine_request
 from trtbuild.model import input_specs
-from trtbuild.quantization import place
+from trtbuild.quantization import check_floats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -118,7 +118,7 @@ def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> Prequantize
         return None
     if recipe.calibration is None:
         observed_tensors(artifact, recipe)
-    place(artifact.model, artifact.request)
+    check_floats(artifact.model, artifact.request)
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from trtbuild.calibration import load_calibration
@@ -15,7 +15,7 @@ from trtbuild.model import write_model
 from trtbuild.quantization import check_floats, insert_qdq, place, portable_form, say_without_range
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from trtbuild.artifact import Record
@@ -27,11 +27,19 @@ __all__ = ["QuantizedFile", "decide", "quantize_file"]
 
 @dataclass(frozen=True)
 class QuantizedFile:
-    """The files that were written, why each node is in INT8 or in float, and what was done."""
+    """What came of writing Q/DQ.
+
+    Attributes:
+        files: what was written.
+        decisions: why each node is in INT8 or in float.
+        record: what was done.
+        idle_patterns: patterns of ``--float`` that take nothing out of INT8 -> what they match.
+    """
 
     files: tuple[Path, ...]
     decisions: Sequence[Decision]
     record: Record
+    idle_patterns: Mapping[str, str] = field(default_factory=dict)
 
 
 def decide(recipe: QuantizeRecipe) -> Placement:
@@ -65,7 +73,7 @@ def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
     artifact = prepare(load(recipe.model))
     ranges = load_calibration(recipe.calibration, artifact.source)
     artifact = replace(artifact.with_calibration(ranges), request=quantize_request(recipe))
-    check_floats(artifact.model, artifact.request)
+    idle = check_floats(artifact.model, artifact.request)
     say_without_range(artifact, is_strict=recipe.strict)
     artifact = insert_qdq(artifact)
     assert artifact.quantized is not None
@@ -73,4 +81,4 @@ def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
     quantized = whole if recipe.form == "tensorrt" else portable_form(artifact)
     artifact = with_left_behind(artifact)
     written = tuple(write_model(quantized, recipe.output))
-    return QuantizedFile(written, artifact.decisions, artifact.history[-1])
+    return QuantizedFile(written, artifact.decisions, artifact.history[-1], idle)

@@ -70,7 +70,10 @@ def int8_candidate(
         InputError: the file does not fit; or, of a strict recipe, a tensor has no range.
     """
     started = time.monotonic()
-    check_floats(artifact.model, artifact.request)
+    idle = check_floats(artifact.model, artifact.request)
+    if idle:
+        summary = f"--float takes nothing out of INT8 for {', '.join(map(repr, idle))}"
+        artifact = artifact.having(Record("float", summary, {"idle_patterns": idle}))
     if recipe.calibration is not None:
         artifact = _with_earlier_ranges(artifact, plan, recipe)
     else:

@@ -17,7 +17,7 @@ from trtbuild.migration.report import Entry, Fate, Migration
 from trtbuild.model.traversal import values_by_name
 from trtbuild.plan import PlacementRequest, Plan, QuantParams
 from trtbuild.quantization.insert import insert
-from trtbuild.quantization.placement import place
+from trtbuild.quantization.placement import check_floats, place
 from trtbuild.quantization.scale_propagation import propagate
 from trtbuild.target import TENSORRT_11
 
@@ -55,7 +55,9 @@ def to_qdq(
     check_fits(cache, names)
     propagated = propagate(model, own)
     known = own | {name: given.value for name, given in propagated.items()}
-    placement = place(model, PlacementRequest(tuple(float_patterns), target=TENSORRT_11))
+    request = PlacementRequest(tuple(float_patterns), target=TENSORRT_11)
+    check_floats(model, request)
+    placement = place(model, request)
     plan = _plan(placement, known)
     if placement.consumers and not plan.params:
         raise InputError(

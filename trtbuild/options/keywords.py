@@ -7,13 +7,12 @@ dataclass, or a dict as a recipe file would have the table.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.errors import OptionError
+from trtbuild.errors import OptionError, did_you_mean
 from trtbuild.options.fields import Group, Kind, OptionField, groups_of, options_of
 from trtbuild.options.values import (
     ENABLED,
@@ -114,11 +113,10 @@ def recipe_values(cls: type, given: Mapping[str, Any], command: str = "engine") 
 
 
 def _nearest(name: str, known: Mapping[str, Keyword], command: str) -> str:
-    found = difflib.get_close_matches(name, known, 1)
-    if not found:
-        parts = name.replace("-", "_")
-        found = [one for one in known if parts in one or one in parts][:1]
-    return f" (did you mean '{found[0]}'?)" if found else f"; trtbuild {command} --help-all has all"
+    parts = name.replace("-", "_")
+    holding = next((one for one in known if parts in one or one in parts), None)
+    like = did_you_mean(name, known) or (holding and did_you_mean(holding, [holding]))
+    return like or f"; trtbuild {command} --help-all has all"
 
 
 def _placed(name: str, keyword: Keyword, value: Any) -> dict[str, Any]:

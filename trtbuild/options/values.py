@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trtbuild.errors import OptionError, decoding
+from trtbuild.errors import OptionError, decoding, did_you_mean
 from trtbuild.options.fields import GroupField, Kind, OptionField, groups_of, options_of
 from trtbuild.plugins import installed, reader_of
 from trtbuild.toml_files import read_toml
@@ -282,9 +282,9 @@ def _one(field: OptionField, given: Any, folder: Path | None, *, named: bool = F
         if not option.is_path:  # of data, a command may name others
             raise ValueError(f"was a {value}, which no file holds; name it anew")
     elif _is_wrong_choice(field, value):
-        nearest = difflib.get_close_matches(str(value), field.choices, 1)
-        hint = f" (did you mean '{nearest[0]}'?)" if nearest else ""
-        raise ValueError(f"cannot be '{value}': it is one of {', '.join(field.choices)}{hint}")
+        known = ", ".join(field.choices)
+        hint = did_you_mean(str(value), field.choices)
+        raise ValueError(f"cannot be '{value}': it is one of {known}{hint}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(field, value)
     return value if str(value) in option.words else _placed(option, value, folder)

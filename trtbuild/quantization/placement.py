@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from trtbuild.errors import OptionError
+from trtbuild.errors import OptionError, did_you_mean
 from trtbuild.plan import ANYWHERE, GRAPH_OUTPUT, PlacementRequest
 from trtbuild.quantization.masks import masked_sums
 from trtbuild.quantization.onnxruntime_placement import portable_groups
 from trtbuild.quantization.selection import (
     check_is_float,
     check_patterns,
+    idle_patterns,
     matches,
     output_group_name,
-    say_idle_patterns,
 )
 from trtbuild.quantization.tensorrt_placement import place_tensorrt
 from trtbuild.target import installed_target
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from trtbuild.target import Target
 
 __all__ = ["check_floats", "place"]
+
+_log = logging.getLogger(__name__)
 
 
 def place(
@@ -62,14 +65,19 @@ def place(
     unknown = sorted(request.groups - {group.name for group in known})
     if unknown:
         raise OptionError(
-            f"'{unknown[0]}' is the name of no group of Q/DQ in this network; "
+            f"'{unknown[0]}' is the name of no group of Q/DQ in this network"
+            f"{did_you_mean(unknown[0], [group.name for group in known])}; "
             "`trtbuild quantize --list` prints them."
         )
     return chosen
 
 
-def check_floats(model: ir.Model, request: PlacementRequest) -> None:
+def check_floats(model: ir.Model, request: PlacementRequest) -> dict[str, str]:
     """Check what a user keeps in float, before anything is calibrated; a pattern that is idle gets a warning.
+
+    Returns:
+        Each pattern that takes nothing out of INT8 -> what it matches. That is no error, since one recipe may
+        serve several networks.
 
     Raises:
         OptionError: a pattern matches nothing, or a name is that of no group.
@@ -77,9 +85,18 @@ def check_floats(model: ir.Model, request: PlacementRequest) -> None:
     """
     if request.patterns or request.groups:
         place(model, request)
-    if request.patterns:
-        everything = place(model, PlacementRequest(target=request.target))
-        say_idle_patterns(model, request.patterns, everything.groups)
+    if not request.patterns:
+        return {}
+    everything = place(model, PlacementRequest(target=request.target))
+    idle = idle_patterns(model, request.patterns, everything.groups)
+    for pattern, found in idle.items():
+        _log.warning(
+            "--float '%s' changes nothing: it matches %s, and no Q/DQ stand there without it either; "
+            "`trtbuild quantize --list` prints where they do.",
+            pattern,
+            found,
+        )
+    return idle
 
 
 def _placed(

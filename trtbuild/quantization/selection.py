@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from trtbuild.errors import ModelError, OptionError
+from trtbuild.errors import ModelError, OptionError, did_you_mean
 from trtbuild.model.constants import constant_tensor, is_constant
 from trtbuild.model.operators import RECURRENT
 from trtbuild.plan import GRAPH_OUTPUT
@@ -21,13 +20,11 @@ if TYPE_CHECKING:
 __all__ = [
     "check_is_float",
     "check_patterns",
+    "idle_patterns",
     "matches",
     "no_int8_form",
     "output_group_name",
-    "say_idle_patterns",
 ]
-
-_log = logging.getLogger(__name__)
 
 _QUANTIZED = frozenset(
     {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"}
@@ -70,14 +67,17 @@ def check_patterns(model: ir.Model, patterns: Sequence[str]) -> None:
     """
     for pattern in patterns:
         if not any(matches(pattern, name, op) for name, op, _ in _nameable(model)):
+            known = {text for name, op, _ in _nameable(model) for text in (name, op)}
             raise OptionError(
-                f"--float '{pattern}' matches no node and no op type of the network; "
-                "`trtbuild quantize --list` prints the names."
+                f"--float '{pattern}' matches no node and no op type of the network"
+                f"{did_you_mean(pattern, known)}; `trtbuild quantize --list` prints the names."
             )
 
 
-def say_idle_patterns(model: ir.Model, patterns: Sequence[str], groups: Iterable[Group]) -> None:
-    """Warn of each pattern that takes nothing out of INT8: what it matches is in float without it.
+def idle_patterns(
+    model: ir.Model, patterns: Sequence[str], groups: Iterable[Group]
+) -> dict[str, str]:
+    """Return each pattern that takes nothing out of INT8 -> what it matches, which is in float without it.
 
     Args:
         model: the network.
@@ -85,18 +85,14 @@ def say_idle_patterns(model: ir.Model, patterns: Sequence[str], groups: Iterable
         groups: those that patterns can take to float.
     """
     groups = tuple(groups)
+    idle = {}
     for pattern in patterns:
         if any(matches(pattern, group.name, group.op_type) for group in groups):
             continue
         found = [text for name, op, text in _nameable(model) if matches(pattern, name, op)]
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        _log.warning(
-            "--float '%s' changes nothing: it matches %s%s, and no Q/DQ stand there without it either; "
-            "`trtbuild quantize --list` prints where they do.",
-            pattern,
-            ", ".join(found[:_NAMED]),
-            more,
-        )
+        idle[pattern] = ", ".join(found[:_NAMED]) + more
+    return idle
 
 
 def _nameable(model: ir.Model) -> Iterator[tuple[str, str, str]]:

@@ -27,7 +27,11 @@ def quantize_report(model: str, result: QuantizedFile, output: Path | None) -> R
     return Report(
         title=f"{model} in INT8",
         notes=(Line(f"{output}: {result.record.summary}"),),
-        data={"files": result.files, **result.record.details},
+        data={
+            "files": result.files,
+            **result.record.details,
+            "idle_patterns": result.idle_patterns,
+        },
     )
 
 

@@ -212,8 +212,11 @@ def test_the_record_on_the_page_is_the_manifest(files, capsys) -> None:
 
 
 def test_what_the_manifest_says_is_what_was_done(files, capsys) -> None:
-    done, _ = build(capsys, files, "--min-sqnr", 10, "--float", "Gemm", "--json")
+    done, _ = build(capsys, files, "--min-sqnr", 10, "--float", "Gemm", "--float", "Relu", "--json")
     found = done.json
+    (floats,) = (stage["details"] for stage in found["stages"] if stage["stage"] == "float")
+    assert list(floats["idle_patterns"]) == ["Relu"]
+    assert "--float 'Relu' changes nothing" in done.err
     assert found["passed"] is True
     assert found["options"]["gate"] == {"min_sqnr": 10.0}
     ran = {layer["op_type"]: layer["int8"] for layer in found["layers"]}

@@ -21,6 +21,7 @@ from trtbuild.backends.tensorrt.builder import Blueprint, build_plan
 from trtbuild.backends.tensorrt.refusals import find_refusals
 from trtbuild.cli.main import run
 from trtbuild.errors import InputError, MissingError, ModelError, OptionError
+from trtbuild.jobs.build_checks import check_build
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.targets import engine_target
 from trtbuild.model import write_model
@@ -56,6 +57,23 @@ def built(folder: Path, artifact: Any = None, *, fp16: bool = False, **settings:
 
 def test_package_and_library_are_of_one_version(rtx: TensorRT) -> None:
     assert native_version(rtx) == rtx.number
+
+
+def test_floats_of_a_build_without_int8_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tmp_path / "net.onnx"
+    model.touch()
+    recipe = EngineRecipe(
+        model,
+        tmp_path / "out",
+        int8=False,
+        fp16=True,
+        float_patterns=("Conv",),
+        backend=RTX.backend,
+    )
+    check_build(recipe)
+    assert any("so they change nothing" in one for one in caplog.messages)
 
 
 def test_a_plan_says_what_it_is_for_and_that_it_did_not_run(tmp_path: Path) -> None:
