@@ -9,10 +9,9 @@ import jsonschema
 import numpy as np
 import pytest
 
-from tests.trtbuild.verification.small_network import images, quantized
+from tests.trtbuild.verification.small_network import written
 from tools.write_schemas import schemas
 from trtbuild.cli.main import run
-from trtbuild.model import write_model
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 
@@ -29,11 +28,7 @@ def test_the_published_schema_is_that_of_the_code(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("networks")
-    artifact = quantized()
-    write_model(artifact.source, folder / "float.onnx")
-    write_model(artifact.quantized, folder / "int8.onnx")
-    np.savez(folder / "images.npz", image=images(3, 16))
+    folder = written(tmp_path_factory.mktemp("networks"), 16)
     np.savez(folder / "labels.npz", y=np.arange(16) % 6)
     return folder
 

@@ -20,6 +20,7 @@ from trtbuild.gradients.writer import Writer
 from trtbuild.model.edits import remove_unread
 from trtbuild.model.inference import infer_model
 from trtbuild.model.opset import opset_of, raise_opset
+from trtbuild.model.traversal import tensors_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -70,7 +71,7 @@ def backward_network(
         ModelError: a tensor does not exist, an output is not of floating point, or the opset is too old.
     """
     copy = _prepared(model)
-    values = _values(copy)
+    values = tensors_by_name(copy.graph)
     names = tuple(dict.fromkeys(tensors))
     ends = tuple(differentiable_outputs(model) if outputs is None else dict.fromkeys(outputs))
     _check(values, names, ends)
@@ -96,16 +97,6 @@ def _prepared(model: ir.Model) -> ir.Model:
             raise_opset(copy, _ADDS_BY_INDEX)
     infer_model(copy)
     return copy
-
-
-def _values(model: ir.Model) -> dict[str, ir.Value]:
-    graph = model.graph
-    made = (value for node in graph for value in node.outputs)
-    return {
-        value.name: value
-        for value in (*graph.inputs, *graph.initializers.values(), *made)
-        if value.name
-    }
 
 
 def _check(values: Mapping[str, ir.Value], tensors: Sequence[str], ends: Sequence[str]) -> None:

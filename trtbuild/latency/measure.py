@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from trtbuild.errors import OptionError
 from trtbuild.options.measure import MeasureOptions
@@ -59,6 +59,7 @@ _ERROR_OF_A_LOOK = 0.0005
 _Taker: TypeAlias = "Callable[[Feeds, int, int], list[float]]"
 
 
+@runtime_checkable
 class TimedSession(Protocol):
     """A session that times itself by CUDA events; asked to when all sessions can."""
 
@@ -183,12 +184,11 @@ def _takers(sessions: Mapping[str, Session]) -> tuple[str, dict[str, _Taker]]:
 
 
 def _by_events(session: Session) -> _Taker | None:
-    latencies_ms = getattr(session, "latencies_ms", None)
-    if latencies_ms is None:
+    if not isinstance(session, TimedSession):
         return None
 
     def take(feeds: Feeds, runs: int, warmup: int) -> list[float]:
-        return [float(value) for value in latencies_ms(feeds, runs=runs, warmup=warmup)]
+        return [float(value) for value in session.latencies_ms(feeds, runs=runs, warmup=warmup)]
 
     return take
 

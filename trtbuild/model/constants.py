@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["array", "constant_tensor", "integers", "is_constant", "numpy_dtype", "single_value"]
+__all__ = ["array", "constant_tensor", "integers", "is_constant", "single_value"]
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -87,8 +87,3 @@ def single_value(value: ir.Value | None) -> Any | None:
 def _blocks(flat: Array, size: int = 1 << 16) -> Iterator[Array]:
     for start in range(0, flat.size, size):
         yield flat[start : start + size]
-
-
-def numpy_dtype(value: ir.Value) -> np.dtype[Any] | None:
-    """Return the NumPy dtype of a tensor's elements; None where its type is not known."""
-    return None if value.dtype is None else value.dtype.numpy()

@@ -14,7 +14,14 @@ import onnx_ir as ir
 from trtbuild.errors import ModelError
 from trtbuild.model.inference import infer_model
 from trtbuild.model.operators import RANDOM, RECURRENT, WEIGHTED
-from trtbuild.model.traversal import all_graphs, all_nodes, bodies, label, values_by_name
+from trtbuild.model.traversal import (
+    all_graphs,
+    all_nodes,
+    bodies,
+    label,
+    tensors_by_name,
+    values_by_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -326,10 +333,7 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
     """Name -> value, for the tensors of every graph."""
     found: dict[str, ir.Value] = {}
     for graph in all_graphs(model.graph):
-        made = (value for node in graph for value in node.outputs)
-        for value in (*graph.inputs, *graph.initializers.values(), *made):
-            if value.name:
-                found[value.name] = value
+        found |= tensors_by_name(graph)
     return found
 
 

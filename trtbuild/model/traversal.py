@@ -25,6 +25,7 @@ __all__ = [
     "proto_graphs",
     "proto_nodes",
     "sole_node",
+    "tensors_by_name",
     "values_by_name",
     "values_of",
 ]
@@ -88,6 +89,11 @@ def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
 def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
     """Return the values of `values_of` that have a name."""
     return {value.name: value for value in values_of(graph) if value.name}
+
+
+def tensors_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
+    """Return the values of `values_by_name`, and the weights of `graph`."""
+    return {**values_by_name(graph), **graph.initializers}
 
 
 def label(node: ir.Node) -> str:

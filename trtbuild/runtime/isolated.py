@@ -19,7 +19,6 @@ from trtbuild.runtime.child import end, how_it_ended, start_module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     import numpy as np
     import onnx_ir as ir
@@ -68,12 +67,7 @@ class IsolatedProcess:
     def __enter__(self) -> IsolatedProcess:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def open(

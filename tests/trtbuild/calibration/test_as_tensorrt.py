@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from calibrators.cache import CalibrationCache
+from tests.calibrators.test_tensorrt_rule import weight_free_values
 from tests.trtbuild.calibration.small_files import calibrate, called, write_network
 
 if TYPE_CHECKING:
@@ -50,32 +51,13 @@ def test_a_public_calibration_of_tensorrt_is_replayed(shared, tmp_path) -> None:
     assert list(found)[:3] == ["data", "conv1", "pool1"], "the order of the graph"
 
 
-def yolo_points(size: int) -> np.ndarray:
-    grids = [np.arange(size // stride) + 0.5 for stride in (8, 16, 32)]
-    x = np.concatenate([np.tile(g, g.size) for g in grids])
-    y = np.concatenate([np.repeat(g, g.size) for g in grids])
-    return np.concatenate([x, y])
-
-
-WEIGHT_FREE = {
-    "sinusoid frequencies": np.exp(-np.arange(128) * np.log(10000) / 127),
-    "yolo strides": np.repeat([8, 16, 32], [6400, 1600, 400]),
-    "yolov5 anchors P3": np.array([10, 13, 16, 30, 33, 23]),
-    "yolov5 anchors P4": np.array([30, 61, 62, 45, 59, 119]),
-    "yolov5 anchors P5": np.array([116, 90, 156, 198, 373, 326]),
-    "arange(80)": np.arange(80),
-    "yolov8 anchor points, 640 pixels": yolo_points(640),
-    "yolo11 anchor points, 1280 pixels": yolo_points(1280),
-}
-
-
 def test_tensors_that_need_no_weights_to_the_bit(shared, tmp_path) -> None:
     """Each as a constant of one network, as in the networks whose published caches hold it."""
     golden = json.loads((shared / "data" / "golden-entropy" / "expected.json").read_text())
     cases = [(case["name"], case["scale_hex"]) for case in golden["weight_free"]]
-    arrays, lines = {}, []
+    known, arrays, lines = weight_free_values(), {}, []
     for number, (name, _) in enumerate(cases):
-        values = WEIGHT_FREE.get(name)
+        values = known.get(name)
         if values is None:
             values = np.full(7, float(name.removeprefix("constant ")))
         arrays[f"c{number}"] = values.astype(np.float32)

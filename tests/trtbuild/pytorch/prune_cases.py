@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import nn
 
+from tests.trtbuild.pytorch.fold_cases import Net
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -39,19 +41,6 @@ class PruneCase:
     kept: dict[str, str] = field(default_factory=dict)
     inexact: bool = False
     round_to: int = 2
-
-
-class Net(nn.Module):
-    """Named layers and a function that is their forward."""
-
-    def __init__(self, forward: Callable[..., Any], **layers: nn.Module) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-        self._forward = forward
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self._forward(self, x)
 
 
 def conv(inputs: int, outputs: int, size: int = 3, **options: Any) -> nn.Module:

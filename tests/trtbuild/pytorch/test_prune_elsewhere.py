@@ -14,6 +14,7 @@ from torch.nn.utils import prune as masks  # noqa: E402
 
 from tests.trtbuild.pytorch.fold_cases import randomize  # noqa: E402
 from tests.trtbuild.pytorch.prune_cases import C2F, c2f, residual  # noqa: E402
+from tests.trtbuild.pytorch.test_masks import EveryOther  # noqa: E402
 from trtbuild.pytorch import InputSpec, export_onnx  # noqa: E402
 from trtbuild.pytorch.prune import (  # noqa: E402
     is_masked,
@@ -148,17 +149,6 @@ def test_pieces_go_in_steps() -> None:
         after_step=lambda net, step, steps: seen.append(net[1].c),
     )  # fmt: skip
     assert (seen, result.module[1].c) == ([6, 4], 4)
-
-
-class EveryOther(masks.BasePruningMethod):
-    """Masks every other weight, and takes no amount."""
-
-    PRUNING_TYPE = "unstructured"
-
-    def compute_mask(self, t: torch.Tensor, default_mask: torch.Tensor) -> torch.Tensor:
-        mask = default_mask.clone()
-        mask.view(-1)[::2] = 0
-        return mask
 
 
 def every_other(module: nn.Module, name: str) -> nn.Module:

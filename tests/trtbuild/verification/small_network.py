@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -11,8 +12,12 @@ import onnx_ir as ir
 from calibrators import Calibration
 from tests.fakes import FakeBatch
 from trtbuild.artifact import Artifact
+from trtbuild.model import write_model
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -111,3 +116,12 @@ def spoil_weight_scale(model: ir.Model, node_name: str, factor: float) -> None:
     node = next(node for node in model.graph if node.name == node_name)
     scale = node.inputs[1].producer().inputs[1]
     scale.const_value = ir.tensor(scale.const_value.numpy() * np.float32(factor), name=scale.name)
+
+
+def written(folder: Path, num_images: int) -> Path:
+    """Write the float and the quantized network and so many images into `folder`, and return it."""
+    artifact = quantized()
+    write_model(artifact.source, folder / "float.onnx")
+    write_model(artifact.quantized, folder / "int8.onnx")
+    np.savez(folder / "images.npz", image=images(3, num_images))
+    return folder

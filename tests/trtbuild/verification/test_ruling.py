@@ -13,10 +13,9 @@ from scipy.stats import binomtest
 
 from calibrators.cache import CalibrationCache
 from tests.fakes import FunctionSession, batches_of
-from tests.trtbuild.verification.small_network import images, quantized
+from tests.trtbuild.verification.small_network import images, written
 from trtbuild.cli.main import run
 from trtbuild.errors import OptionError
-from trtbuild.model import write_model
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.verification.compare import compare
 from trtbuild.verification.gate import Gate, check_limits, judge
@@ -200,12 +199,7 @@ def test_what_lies_below_the_floor_is_never_shipped() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("ruled")
-    artifact = quantized()
-    write_model(artifact.source, folder / "float.onnx")
-    write_model(artifact.quantized, folder / "int8.onnx")
-    np.savez(folder / "images.npz", image=images(3, 8))
-    return folder
+    return written(tmp_path_factory.mktemp("ruled"), 8)
 
 
 def test_the_words_are_the_same_everywhere(folder: Path, tmp_path: Path, capsys) -> None:
