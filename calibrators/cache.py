@@ -156,7 +156,7 @@ class CalibrationCache:
 
 
 def version_digits(version: str) -> str:
-    """The digits of a TensorRT version in a header: ``10.3.0`` gives 100300, ``8.6.1`` gives 8601.
+    """Return the digits of a TensorRT version in a header: ``10.3.0`` gives 100300, ``8.6.1`` gives 8601.
 
     Raises:
         CacheError: not three numbers with dots; a fourth is passed over.

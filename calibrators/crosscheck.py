@@ -173,7 +173,7 @@ def _divergences(
 
 
 def read_onnxruntime_table(content: bytes) -> dict[str, float]:
-    """Thresholds of the text that ONNX Runtime's quantization tool writes as ``calibration.cache``.
+    """Return the thresholds of the text that ONNX Runtime's tool writes as ``calibration.cache``.
 
     A line is a tensor name, a space, and the tensor's largest value as a decimal number.
 

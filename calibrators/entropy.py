@@ -30,7 +30,7 @@ _SAFE_MARGIN = 1e-9
 def search(
     counts: np.ndarray, levels: int = 128, outliers: int = 0, smallest: int | None = None
 ) -> int:
-    """How many bins to keep; exactly `entropy_reference.search`, ties included.
+    """Return how many bins to keep; exactly `entropy_reference.search`, ties included.
 
     Args:
         counts: ``int64[n]`` of |x| in equal bins, with bin 0 already set aside as the caller wants.
@@ -66,7 +66,7 @@ def _largest_of_smallest(counts: np.ndarray, close: np.ndarray, levels: int, out
 def divergences(
     counts: np.ndarray, levels: int = 128, outliers: int = 0, smallest: int | None = None
 ) -> np.ndarray:
-    """The divergence of every candidate, ``float64[n - smallest + 1]``.
+    """Return the divergence of every candidate, ``float64[n - smallest + 1]``.
 
     Agrees with `entropy_reference.divergence` to about 1e-13, and has the same infinities. Arguments
     are those of `search`.

@@ -21,7 +21,7 @@ __all__ = ["divergence", "search"]
 def search(
     counts: np.ndarray, levels: int = 128, outliers: int = 0, smallest: int | None = None
 ) -> int:
-    """How many bins to keep: the largest of those candidates whose divergence is smallest.
+    """Return how many bins to keep: the largest of those candidates whose divergence is smallest.
 
     Args:
         counts: ``int64[n]`` of |x| in equal bins, with bin 0 already set aside as the caller wants.

@@ -48,12 +48,12 @@ def magnitude_index(magnitude: float) -> int:
 
 
 def sort_key(value: float) -> int:
-    """A whole number that sorts as float32 values do: the bits, those of negatives inverted."""
+    """Return a whole number that sorts as float32 values do: the bits, those of negatives inverted."""
     bits = int(np.float32(value).view(np.int32))
     return bits ^ 0x7FFFFFFF if bits < 0 else bits
 
 
 def sort_value(key: int) -> float:
-    """The float32 value of a `sort_key`; -0.0 becomes 0.0."""
+    """Return the float32 value of a `sort_key`; -0.0 becomes 0.0."""
     bits = key ^ 0x7FFFFFFF if key < 0 else key
     return float(np.int32(bits).view(np.float32)) + 0.0

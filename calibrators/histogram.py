@@ -300,7 +300,7 @@ def load_compiled() -> None:
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
-    """All elements of `values` as contiguous ``float32[n]``, in any order; a view if possible.
+    """Return all elements of `values` as contiguous ``float32[n]``, in any order; a view if possible.
 
     Raises:
         ObservationError: the values are not floating point.

@@ -142,7 +142,7 @@ def count_arrays(arrays: np.ndarray, found: np.ndarray) -> Any:
 
 @_compiled
 def largest_magnitude(bits: np.ndarray) -> Any:
-    """The largest ``bits & 0x7fffffff``; above 0x7f800000 when there is a NaN.
+    """Return the largest ``bits & 0x7fffffff``; above 0x7f800000 when there is a NaN.
 
     Args:
         bits: ``uint32[n]``, contiguous, the representation of float32 values.

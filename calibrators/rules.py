@@ -31,12 +31,12 @@ __all__ = [
 
 
 def minmax(histogram: Histogram) -> tuple[float, str]:
-    """The exact `Histogram.observed_amax`, as TensorRT's ``IInt8MinMaxCalibrator`` takes it."""
+    """Return the exact `Histogram.observed_amax`, as TensorRT's ``IInt8MinMaxCalibrator`` takes it."""
     return histogram.observed_amax, ""
 
 
 def percentile(histogram: Histogram, percentile: float = 99.99) -> tuple[float, str]:
-    """The upper edge of the bin in which the percentile of |x| lies, so at most 0.1 % above it.
+    """Return the upper edge of the bin in which the percentile of |x| lies, so at most 0.1 % above it.
 
     Zeros count as values. Where even the percentile is zero, that of the non-zero values is taken.
 
@@ -101,7 +101,7 @@ _SMALLEST_EXPONENT = -100
 
 
 def entropy(histogram: Histogram) -> tuple[float, str]:
-    """The threshold that loses least information by TensorRT's rule, see `entropy_reference`.
+    """Return the threshold that loses least information by TensorRT's rule, see `entropy_reference`.
 
     The 2048 bins span the smallest power of two that covers `observed_amax`. The smallest threshold
     that the rule can then choose is 1/16 of that. While all but `NEGLIGIBLE_SHARE` of the non-zero
@@ -143,7 +143,7 @@ def _fewest_kept(counts: np.ndarray, outliers: int, num_nonzero: int) -> int:
 
 
 def covering_exponent(amax: float) -> int:
-    """The smallest e with 2**e >= amax."""
+    """Return the smallest e with 2**e >= amax."""
     mantissa, exponent = math.frexp(amax)
     return exponent - 1 if mantissa == 0.5 else exponent
 
@@ -172,7 +172,7 @@ _CANDIDATES: Mapping[str, Callable[[Histogram], tuple[float, str]]] = {
 
 
 def auto(histogram: Histogram, power: float = 1.75) -> tuple[float, str]:
-    """The candidate with the least sum of |error|**power; of equal ones the first listed.
+    """Return the candidate with the least sum of |error|**power; of equal ones the first listed.
 
     Squared errors alone would always choose ``mse``; they make a few clipped values weigh more than
     they matter to what a network answers. 1.75 was never far from the best of four powers on four

@@ -243,5 +243,5 @@ class PortableChoice:
 
 
 def symmetric(amax: float) -> QuantParams:
-    """Signed INT8 with ``scale = float32(amax) / float32(127)``, divided in float32 as TensorRT does."""
+    """Return signed INT8 with ``scale = float32(amax) / float32(127)``, in float32 as TensorRT divides."""
     return QuantParams(np.float32(amax) / np.float32(INT8_LIMIT))

@@ -27,7 +27,7 @@ __all__ = [
 
 
 def magnitude_counts(histogram: Histogram, num_bins: int) -> np.ndarray:
-    """Counts of the non-zero |x| in equal bins from 0 to `Histogram.observed_amax`.
+    """Return the counts of the non-zero |x| in equal bins from 0 to `Histogram.observed_amax`.
 
     Returns:
         ``int64[num_bins]``; zeros are in none of them.
@@ -38,7 +38,7 @@ def magnitude_counts(histogram: Histogram, num_bins: int) -> np.ndarray:
 
 
 def signed_counts(histogram: Histogram, lower: float, upper: float, num_bins: int) -> np.ndarray:
-    """Counts of x in equal bins from `lower` to `upper`, zeros included: ``int64[num_bins]``."""
+    """Return the counts of x in equal bins from `lower` to `upper`, zeros included: ``int64[num_bins]``."""
     numbers, counts = histogram.signed_bins()
     negative = numbers >= SIGN_OFFSET
     edges = np.linspace(lower, upper, num_bins + 1)
@@ -105,7 +105,7 @@ def smoothed(counts: np.ndarray, amount: float = 1e-4) -> np.ndarray | None:
 
 
 def relative_entropy(p: np.ndarray | None, q: np.ndarray | None) -> float:
-    """The divergence of p from q in nats, each divided by its own sum.
+    """Return the divergence of p from q in nats, each divided by its own sum.
 
     Infinite where p has something and q nothing, and when either is None.
     """

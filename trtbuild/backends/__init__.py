@@ -25,7 +25,7 @@ _ASKED = ("name", "suffix", "availability", "check", "build", "open")
 
 
 def known_backends(options: OpenOptions | None = None) -> Mapping[str, Backend]:
-    """Every backend by name, the preferred first; none is loaded by asking.
+    """Return every backend by name, the preferred first; none is loaded by asking.
 
     Args:
         options: TensorRT's, for opening plans.

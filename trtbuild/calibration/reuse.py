@@ -39,7 +39,7 @@ __all__ = [
 
 
 def provenance_of(source: ir.Model) -> dict[str, str]:
-    """What ties a calibration to a network: digests of its graph and of its weights."""
+    """Return what ties a calibration to a network: digests of its graph and of its weights."""
     return {"model_graph": graph_digest(source), "model_weights": weights_digest(source)}
 
 
@@ -69,7 +69,7 @@ def load_calibration(path: Path, source: ir.Model) -> Calibration:
 
 
 def changes_since(calibration: Calibration, source: ir.Model, preprocess: str) -> tuple[str, ...]:
-    """What is not as it was when `calibration` was made: ``weights``, ``preprocessing``, or nothing."""
+    """Return what has changed since `calibration` was made: ``weights``, ``preprocessing``, or nothing."""
     now = {
         "weights": ("model_weights", weights_digest(source)),
         "preprocessing": ("preprocess", preprocess),

@@ -230,7 +230,7 @@ class _Kept(logging.Handler):
 
 
 def collect_shard(network: ObservedNetwork, source: Source, shard: str, threads: int) -> Histograms:
-    """What one worker does: count the samples of one shard of `source`."""
+    """Count the samples of one shard of `source`."""
     return collect(network, shard_of(source, shard), threads=threads)
 
 

@@ -130,7 +130,7 @@ class ArrayFolder(Source):
 
 
 def is_array_folder(path: Path) -> bool:
-    """Whether a folder holds ``.npy`` or ``.npz`` files."""
+    """Return whether a folder holds ``.npy`` or ``.npz`` files."""
     return bool(_files(path))
 
 

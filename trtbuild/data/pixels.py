@@ -51,7 +51,7 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
 
 
 def has_more_images(content: bytes) -> bool:
-    """Whether an image file goes on behind its first image, as an animation or pages do.
+    """Return whether an image file goes on behind its first image, as an animation or pages do.
 
     What cameras put behind a JPEG image, such as its depth, is no image of its own.
     """

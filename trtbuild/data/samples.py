@@ -369,7 +369,7 @@ def load_feeds(sample: Sample) -> dict[str, np.ndarray]:
 
 
 def full_batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
-    """`batches`, without those that are not full; for networks whose batch is fixed.
+    """Return `batches`, without those that are not full; for networks whose batch is fixed.
 
     Raises:
         DataError: not one full batch.

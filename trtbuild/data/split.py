@@ -115,7 +115,7 @@ def split(
 
 
 def choose_samples(source: Source, *, num_images: int | None, seed: int) -> Source:
-    """The samples that calibrate when verification has data of its own, or is not wanted.
+    """Return the samples that calibrate when verification has data of its own, or is not wanted.
 
     Raises:
         DataError: there is no sample, or there are fewer than asked for.
@@ -127,7 +127,7 @@ def choose_samples(source: Source, *, num_images: int | None, seed: int) -> Sour
 
 
 def without(source: Source, excluded: Source) -> Source:
-    """The samples of `source` that are not in `excluded`, by content.
+    """Return the samples of `source` that are not in `excluded`, by content.
 
     Raises:
         DataError: nothing is left.
@@ -160,12 +160,12 @@ def shard_of(source: Source, shard: str) -> Source:
 
 
 def first_samples(source: Source, count: int, *, after: int = 0) -> Source:
-    """The samples `after` to `count` of `source` in order of content, whatever their order there."""
+    """Return the samples `after` to `count` of `source` in order of content, whatever their order there."""
     return _chosen(source, sorted(source.index.counts)[after:count])
 
 
 def samples_of(source: Source, keys: Iterable[bytes]) -> Source:
-    """The samples of `source` whose contents have these digests, in its order."""
+    """Return the samples of `source` whose contents have these digests, in its order."""
     return _chosen(source, keys)
 
 

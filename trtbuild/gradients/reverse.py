@@ -30,7 +30,7 @@ _FLOATS = frozenset(
 
 
 def is_float(value: ir.Value) -> bool:
-    """Whether `value` is a tensor of floating-point numbers."""
+    """Return whether `value` is a tensor of floating-point numbers."""
     return isinstance(value.type, ir.TensorType) and value.dtype in _FLOATS
 
 
@@ -64,7 +64,7 @@ def varying(nodes: Iterable[ir.Node], sources: Collection[ir.Value]) -> set[ir.V
 
 
 def stops(node: ir.Node, opset: int) -> bool:
-    """Whether no gradient goes through `node`, though its results follow its operands."""
+    """Return whether no gradient goes through `node`, though its results follow its operands."""
     if node.domain != "" or node.op_type in CHOOSING or has_bodies(node):
         return True
     known = node.op_type in RULES or node.op_type in FLAT

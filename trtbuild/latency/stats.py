@@ -54,7 +54,7 @@ class LatencySummary:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Smallest value that at least `share` of the values do not exceed (no interpolation).
+    """Return the smallest value that at least `share` of the values do not exceed (no interpolation).
 
     Raises:
         ValueError: no values.

@@ -83,14 +83,14 @@ _BIASES = {"QLinearConv": 8, "QGemm": 6}
 
 
 def is_quantized(model: ir.Model) -> bool:
-    """Whether a network holds Q/DQ or operators on integers."""
+    """Return whether a network holds Q/DQ or operators on integers."""
     return any(
         is_qdq(node) or is_integer_operator(node.domain, node.op_type) for node in model.graph
     )
 
 
 def is_integer_operator(domain: str, op_type: str) -> bool:
-    """Whether an operator works on integers of a scale, or chooses scales while it runs."""
+    """Return whether an operator works on integers of a scale, or chooses scales while it runs."""
     return domain in (*_ONNX, _CONTRIB) and op_type.startswith(_PREFIXES)
 
 

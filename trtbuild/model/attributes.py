@@ -72,7 +72,7 @@ def permutation(node: ir.Node, rank: int | None) -> tuple[int, ...] | None:
 
 
 def is_inference_batch_norm(node: ir.Node) -> bool:
-    """Whether a BatchNormalization works with its stored statistics.
+    """Return whether a BatchNormalization works with its stored statistics.
 
     Before opset 14 there is no ``training_mode``: more outputs than one mean training.
     """
@@ -82,7 +82,7 @@ def is_inference_batch_norm(node: ir.Node) -> bool:
 
 
 def dropout_is_off(node: ir.Node) -> bool:
-    """Whether a Dropout passes its input through."""
+    """Return whether a Dropout passes its input through."""
     operand = input_at(node, 2)
     if operand is None:
         return True
@@ -91,7 +91,7 @@ def dropout_is_off(node: ir.Node) -> bool:
 
 
 def is_random(node: ir.Node) -> bool:
-    """Whether `node` answers something else each time it runs, or may."""
+    """Return whether `node` answers something else each time it runs, or may."""
     if node.op_type == "Dropout":
         return not dropout_is_off(node)
     return node.domain == "" and node.op_type in RANDOM

@@ -51,7 +51,7 @@ def _constant_node_tensor(node: ir.Node) -> ir.TensorProtocol | None:
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether `value` is known before the network runs."""
+    """Return whether `value` is known before the network runs."""
     return constant_tensor(value) is not None
 
 

@@ -31,7 +31,7 @@ def end_of(value: ir.Value | None) -> ir.Node | None:
 
 
 def has_unit_length(value: ir.Value) -> bool:
-    """Whether `value` is divided by its own Euclidean norm at the end."""
+    """Return whether `value` is divided by its own Euclidean norm at the end."""
     node = end_of(value)
     if node is None:
         return False

@@ -55,7 +55,7 @@ _IR_VERSION = 8
 
 
 def is_lfs_pointer(content: bytes) -> bool:
-    """Whether a file that begins so stands in a Git repository for one that was not fetched."""
+    """Return whether a file that begins so stands in a Git repository for one that was not fetched."""
     return content.startswith(_LFS)
 
 

@@ -125,7 +125,7 @@ _MOVING = frozenset(
 
 
 def moves_values(node: ir.Node) -> bool:
-    """Whether `node` only moves, repeats, drops or picks values of its input 0."""
+    """Return whether `node` only moves, repeats, drops or picks values of its input 0."""
     if node.domain not in ("", "ai.onnx"):
         return False
     if node.op_type == "Resize":
@@ -146,7 +146,7 @@ def _pads_with_known_values(node: ir.Node) -> bool:
 
 
 def weight_axis(node: ir.Node, rank: int) -> int | None:
-    """The axis of one scale per output channel, or None where TensorRT takes one scale per tensor.
+    """Return the axis of one scale per output channel, or None where TensorRT takes one scale per tensor.
 
     Conv 0; Gemm 0 with transB and 1 without; MatMul by a matrix 1. ConvTranspose is disputed between
     TensorRT's maintainers (axis 0, of the input channels) and its tools (axis 1), so it gets one scale.

@@ -206,7 +206,7 @@ def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.M
 
 
 def repairs_of(model: ir.Model) -> tuple[str, ...]:
-    """What was repaired while `model` was read, a sentence each; empty for what no file was read of."""
+    """Return what was repaired while `model` was read, a sentence each; empty where no file was read."""
     found: tuple[str, ...] = model.meta.get(_REPAIRS, ())
     return found
 

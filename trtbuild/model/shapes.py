@@ -55,7 +55,7 @@ def static_dims(value: ir.Value | None) -> tuple[int, ...] | None:
 
 
 def same_dims(first: Dims | None, second: Dims | None) -> bool:
-    """Whether two shapes are known to be equal, dim by dim. Unknown equals nothing."""
+    """Return whether two shapes are known to be equal, dim by dim. Unknown equals nothing."""
     if first is None or second is None or len(first) != len(second):
         return False
     return all(a is not None and a == b for a, b in zip(first, second))
@@ -68,7 +68,7 @@ def element_count(value: ir.Value | None) -> int | None:
 
 
 def keeps_shape(tensor: Dims | None, constant: tuple[int, ...]) -> bool:
-    """Whether an operand of dims `constant` leaves the shape of what it broadcasts with as it is."""
+    """Return whether an operand of dims `constant` leaves the shape of what it broadcasts with as it is."""
     if not constant:
         return True
     if tensor is None or len(constant) > len(tensor):

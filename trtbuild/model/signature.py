@@ -77,22 +77,22 @@ class Signature:
 
 
 def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
-    """The inputs that a caller passes; weights are not among them."""
+    """Return the inputs that a caller passes; weights are not among them."""
     return _signature(model).inputs
 
 
 def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
-    """The outputs, in order."""
+    """Return the outputs, in order."""
     return _signature(model).outputs
 
 
 def static_batch(model: ir.Model) -> int | None:
-    """`fixed_batch` of the network's inputs."""
+    """Return `fixed_batch` of the network's inputs."""
     return fixed_batch(input_specs(model))
 
 
 def fixed_batch(inputs: Iterable[TensorSpec]) -> int | None:
-    """Size of the batch axis when every input fixes it to one number, or one to 1; else None (dynamic).
+    """Return the size of the batch axis where every input fixes it to one number, or one to 1; else None.
 
     An input of batch 1 beside open ones takes one sample a run, whatever the others take. Scalars and
     inputs without a batch axis have no say.

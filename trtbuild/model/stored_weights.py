@@ -61,7 +61,7 @@ def in_file(content: NDArray[Any], name: str | None = None) -> ir.ExternalTensor
 
 
 def belongs_inside(tensor: ir.TensorProtocol) -> bool:
-    """Whether a tensor is mapped from a file of this process, or from that of the network itself.
+    """Return whether a tensor is mapped from a file of this process, or from that of the network itself.
 
     Who writes the network writes it inside, and not into a file beside it.
     """

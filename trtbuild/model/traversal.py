@@ -50,7 +50,7 @@ def bodies(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def has_bodies(node: ir.Node) -> bool:
-    """Whether there is a graph inside `node`."""
+    """Return whether there is a graph inside `node`."""
     return next(bodies(node), None) is not None
 
 

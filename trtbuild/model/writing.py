@@ -158,7 +158,7 @@ def _has_external_data(model: ir.Model) -> bool:
 
 
 def num_weight_bytes(model: ir.Model) -> int:
-    """Bytes of all weights of the main graph."""
+    """Return the bytes of all weights of the main graph."""
     return sum(tensor.nbytes for tensor in _weights(model))
 
 

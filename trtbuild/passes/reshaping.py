@@ -41,7 +41,7 @@ def equal_ancestor(node: ir.Node) -> ir.Value | None:
 
 
 def keeps_dims(node: ir.Node) -> bool:
-    """Whether a Reshape, Flatten, Squeeze or Unsqueeze gives its input the dims it has."""
+    """Return whether a Reshape, Flatten, Squeeze or Unsqueeze gives its input the dims it has."""
     source = node.inputs[0]
     if same_dims(dims(source), dims(node.outputs[0])):
         return True
@@ -89,7 +89,7 @@ def add_reshape(
 
 
 def leading_ones(node: ir.Node) -> bool:
-    """Whether a reshape only puts dims of 1 in front of those its input has."""
+    """Return whether a reshape only puts dims of 1 in front of those its input has."""
     have, got = rank(node.inputs[0]), rank(node.outputs[0])
     if have is None or got is None or got <= have:
         return False

@@ -40,7 +40,7 @@ class LayerActivation:
 
 
 def find_activations(program: ExportedProgram) -> tuple[LayerActivation, ...]:
-    """All layer-activation pairs of a graph, norms and value-preserving operators between removed."""
+    """Return all layer-activation pairs of a graph, norms and value-preserving operators between removed."""
     found = []
     for node in calls(program):
         if LayerCall.of(node) is None:

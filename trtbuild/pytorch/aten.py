@@ -296,7 +296,7 @@ def quiet() -> Iterator[None]:
 
 
 def name_of(node: Node) -> str:
-    """The operator's name without namespace and overload: ``conv2d``, ``relu_``; else empty."""
+    """Return the operator's name without namespace and overload: ``conv2d``, ``relu_``; else empty."""
     target = node.target
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
         return ""
@@ -304,7 +304,7 @@ def name_of(node: Node) -> str:
 
 
 def calls(program: ExportedProgram) -> list[Node]:
-    """The operators of the graph in order of execution."""
+    """Return the operators of the graph in order of execution."""
     return [node for node in program.graph.nodes if node.op == "call_function"]
 
 
@@ -330,7 +330,7 @@ def module_path(node: Node) -> str:
 
 
 def shape(node: Node) -> tuple[Any, ...] | None:
-    """The dims of the node's tensor: ints, and sympy expressions for dynamic ones; None if no tensor."""
+    """Return the dims of the node's tensor: ints, sympy expressions for dynamic ones; None if no tensor."""
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None
@@ -348,7 +348,7 @@ def state_names(program: ExportedProgram) -> dict[str, str]:
 
 
 def tensor_of(program: ExportedProgram, name: str) -> torch.Tensor:
-    """The tensor of a parameter, buffer or constant of the program."""
+    """Return the tensor of a parameter, buffer or constant of the program."""
     if name in program.state_dict:
         return program.state_dict[name]
     return program.constants[name]

@@ -73,7 +73,7 @@ def enforce_eval(module: nn.Module) -> list[str]:
 
 
 def in_train_mode(module: nn.Module) -> list[str]:
-    """Paths of the modules, hidden ones included, whose ``training`` flag is set."""
+    """Return the paths of the modules, hidden ones included, whose ``training`` flag is set."""
     found = [path or "the module" for path, child in module.named_modules() if child.training]
     for path, hidden in hidden_modules(module).items():
         found += [
@@ -99,7 +99,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def hidden_modules(module: nn.Module) -> dict[str, nn.Module]:
-    """Modules in lists, tuples, sets or dicts of `module`, which torch itself does not see."""
+    """Return the modules in lists, tuples, sets or dicts of `module`, which torch itself does not see."""
     registered = {id(child) for child in module.modules()}
     found: dict[str, nn.Module] = {}
     for path, owner in module.named_modules():
@@ -334,7 +334,7 @@ def _widened(value: Any) -> Any:
 
 
 def float64_copy(module: nn.Module) -> nn.Module:
-    """A copy of `module` with every floating-point tensor in float64."""
+    """Return a copy of `module` with every floating-point tensor in float64."""
     return copy_module(module, torch.float64)
 
 
@@ -346,13 +346,13 @@ def outputs64(module: nn.Module, inputs: BoundInputs, seed: int) -> list[torch.T
 
 
 def tensors_in(output: Any) -> list[torch.Tensor]:
-    """The tensors of an output in the order of its containers; copies, so that nothing overwrites them."""
+    """Return copies of the tensors of an output in the order of its containers; nothing overwrites them."""
     leaves = torch.utils._pytree.tree_leaves(output)
     return [leaf.detach().clone() for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def relative_difference(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
-    """Largest ``max|expected - found| / max|expected|`` over the outputs; infinite when shapes differ.
+    """Return the largest ``max|expected - found| / max|expected|`` of the outputs; infinite if shapes differ.
 
     An output that is not finite in both gives infinity: nothing can be said about it.
     """

@@ -51,7 +51,7 @@ def count_cost(module: nn.Module, inputs: BoundInputs) -> Cost:
 
 
 def cost_of(program: ExportedProgram, module: nn.Module, inputs: BoundInputs) -> Cost:
-    """`count_cost` for a module whose graph is at hand."""
+    """Return `count_cost` for a module whose graph is at hand."""
     parameters = sum(tensor.numel() for tensor in module.parameters())
     batch = max(inputs.specs[0].dims[0] if inputs.specs and inputs.specs[0].dims else 1, 1)
     return Cost(sum(_macs(node) for node in calls(program)) // batch, parameters)

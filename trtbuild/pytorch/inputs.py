@@ -137,7 +137,7 @@ def _draw(spec: InputSpec, generator: torch.Generator) -> torch.Tensor:
 
 
 def with_sizes(inputs: BoundInputs, sizes: dict[str, int]) -> BoundInputs:
-    """`inputs` with every dynamic dim named in `sizes` set to that size."""
+    """Return `inputs` with every dynamic dim named in `sizes` set to that size."""
     specs = []
     for spec in inputs.specs:
         dims = tuple(
@@ -148,7 +148,7 @@ def with_sizes(inputs: BoundInputs, sizes: dict[str, int]) -> BoundInputs:
 
 
 def other_batch(inputs: BoundInputs) -> list[BoundInputs]:
-    """`inputs` with another size of the first axis, if all inputs agree on that size; else nothing."""
+    """Return `inputs` with another size of the first axis, if all inputs agree on that size; else nothing."""
     sizes = {spec.dims[0] for spec in inputs.specs if spec.dims}
     if len(sizes) != 1:
         return []

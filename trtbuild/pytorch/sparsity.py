@@ -257,7 +257,7 @@ def mask_globally(
 
 
 def is_masked(module: nn.Module) -> bool:
-    """Whether any parameter carries a mask."""
+    """Return whether any parameter carries a mask."""
     return bool(prune.is_pruned(module))
 
 
@@ -354,7 +354,7 @@ class NodeSparsity:
 
 
 def two_four_mask(weight: torch.Tensor, axis: int) -> torch.Tensor:
-    """Ones at the two largest magnitudes of every four consecutive values along `axis`, else zeros.
+    """Return ones at the two largest magnitudes of every four consecutive values along `axis`, else zeros.
 
     Equal magnitudes are still two of four. The size of `axis` must be divisible by 4.
     """

@@ -71,7 +71,7 @@ class KeptFloat:
 
 
 def float_activations(model: ir.Model) -> frozenset[str]:
-    """Names of the computed float32 tensors of the main graph: those whose magnitude `to_half` asks for."""
+    """Return the names of the float32 tensors that are computed, whose magnitudes `to_half` asks for."""
     typed = model.clone()
     infer_model(typed)
     outputs = (value for node in typed.graph for value in node.outputs)

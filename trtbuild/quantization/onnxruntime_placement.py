@@ -189,7 +189,7 @@ def _is_activation(value: ir.Value | None) -> bool:
 
 
 def difference(total: QuantParams, addend: QuantParams) -> QuantParams:
-    """Parameters for everything that can be ``total - addend``."""
+    """Return parameters for everything that can be ``total - addend``."""
     low, high = _ends(total)
     least, most = _ends(addend)
     return _over(low - most, high - least)
@@ -201,7 +201,7 @@ def _ends(params: QuantParams) -> tuple[float, float]:
 
 
 def integer_biases(model: ir.Model, placement: Placement) -> frozenset[str]:
-    """Names of the selected layers whose bias their kernels take as int32: float32, one per channel."""
+    """Return the selected layers whose kernels take the bias as int32: it is float32, one a channel."""
     selected = {point.node for point in placement.weights}
     read = {consumer for readers in placement.consumers.values() for consumer in readers}
     return frozenset(

@@ -82,7 +82,7 @@ def without_range(
 
 
 def is_usable(given: TensorRange | None) -> bool:
-    """Whether a scale can be made of a range: it is finite, and of FP32's normal numbers.
+    """Return whether a scale can be made of a range: it is finite, and of FP32's normal numbers.
 
     A GPU takes smaller ones for zero, and divides by it.
     """

@@ -145,7 +145,7 @@ def insert_qdq(artifact: Artifact, request: PlacementRequest | None = None) -> A
 
 
 def portable_form(artifact: Artifact) -> ir.Model:
-    """The form that ONNX Runtime runs in INT8 kernels, from the same ranges and the same choice of layers.
+    """Return the form that ONNX Runtime runs in INT8 kernels, from the same ranges and choice of layers.
 
     Raises:
         InputError: the artifact has not been quantized, or a range is missing.
@@ -207,7 +207,7 @@ def _on_the_same_grid(
 
 
 def symmetric_range(given: TensorRange) -> QuantParams:
-    """TensorRT's form of a range: signed, zero point 0."""
+    """Return TensorRT's form of a range: signed, zero point 0."""
     return symmetric(given.amax)
 
 

@@ -37,7 +37,7 @@ def check_finite(weight: np.ndarray, name: str) -> None:
 
 
 def weight_scales(weight: np.ndarray, axis: int | None, name: str) -> np.ndarray:
-    """Scales of a float weight: float32, shape ``[weight.shape[axis]]``, or ``[]`` for axis None.
+    """Return the scales of a float weight: float32, shape ``[weight.shape[axis]]``, or ``[]`` for axis None.
 
     An all-zero channel gets scale 1: it is exact under any scale, and TensorRT refuses zero.
 

@@ -88,7 +88,7 @@ class Material:
 def other_calibrator(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """Another rule for all thresholds."""
+    """Yield another rule for all thresholds."""
     del material
     calibration = best().artifact.calibration
     if calibration is None or calibration.histograms is None:
@@ -102,7 +102,7 @@ def other_calibrator(
 def correct_biases(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """The mean error of each channel taken out of the biases: of all layers, or where it matters most.
+    """Yield the mean error of each channel taken out of the biases: of all layers, or where it matters most.
 
     One pass over the images. A few values far off, as of tokens that the outputs do not depend on, may make a
     mean that serves none of the others; then it is a small share of the layer's error.
@@ -121,7 +121,7 @@ def correct_biases(
 def round_anew(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """Weights rounded so that each layer's output stays, not each weight to the nearest step."""
+    """Yield weights rounded so that each layer's output stays, not each weight to the nearest step."""
     candidate = best()
     artifact = candidate.artifact
     assert artifact.calibration is not None
@@ -138,7 +138,7 @@ def round_anew(
 def rescale_channels(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """Channels of each tensor brought to one range, or shifted as well, where its readers gain by it.
+    """Yield channels of each tensor brought to one range, or shifted as well, where its readers gain by it.
 
     Every tensor is judged by itself on a sample of its values (seconds for a hundred tensors, after one
     run over the images); a proposal costs one calibration of the changed network. The tensors are those
@@ -218,7 +218,7 @@ def _is_same(one: float, other: float) -> bool:
 def other_range_of_one_tensor(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """Another rule for one tensor, for those tensors about which the rules disagree most."""
+    """Yield another rule for one tensor, for those tensors about which the rules disagree most."""
     calibration = best().artifact.calibration
     if calibration is None or calibration.histograms is None:
         return

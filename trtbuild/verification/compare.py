@@ -138,7 +138,7 @@ def compare_each(
     parts: Mapping[str, Sequence[Part]] = NO_PARTS,
     shared_only: bool = False,
 ) -> dict[str, Comparison]:
-    """`compare` for several candidates, running the float network once for all of them."""
+    """Return what `compare` gives, for several candidates, running the float network once for all of them."""
     options = options or ComparisonOptions()
     # parts count axes as the graph does, and here the samples come first
     moved = {spec.name for spec in reference.outputs if spec.batch_axis}

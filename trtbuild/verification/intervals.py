@@ -153,7 +153,7 @@ class PairMoments:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """``10 log10(signal / noise)``: infinite without noise, minus infinite without signal."""
+    """Return ``10 log10(signal / noise)``: infinite without noise, minus infinite without signal."""
     if noise == 0.0:
         return math.inf
     return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
@@ -185,7 +185,7 @@ def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> E
 
 
 def percent(successes: int, trials: int) -> Estimate:
-    """`proportion` in percent."""
+    """Return `proportion` in percent."""
     return proportion(successes, trials).times(100.0)
 
 

@@ -26,7 +26,7 @@ __all__ = ["FuseMatmulAdd", "FuseTransposeIntoGemm", "is_matrix_product"]
 
 
 def is_matrix_product(node: ir.Node) -> bool:
-    """Whether a MatMul multiplies two matrices of floats, so that a Gemm can say it."""
+    """Return whether a MatMul multiplies two matrices of floats, so that a Gemm can say it."""
     left, right = node.inputs[0], node.inputs[1]
     floats = all(
         value is not None and value.dtype is not None and value.dtype.is_floating_point()

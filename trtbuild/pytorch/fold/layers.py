@@ -67,7 +67,7 @@ def norm_affine(
     bias: torch.Tensor | None,
     eps: float,
 ) -> Affine:
-    """The affine form of a norm with these statistics; absent weight is 1, absent bias is 0.
+    """Return the affine form of a norm with these statistics; absent weight is 1, absent bias is 0.
 
     Raises:
         CannotFoldError: statistics that are not finite, or a variance that is not positive.
@@ -176,7 +176,7 @@ class LayerCall:
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """A node's arguments by the names of the operator's schema, defaults filled in."""
+    """Return a node's arguments by the names of the operator's schema, defaults filled in."""
     schema = node.target._schema.arguments
     given = {argument.name: argument.default_value for argument in schema}
     given.update(zip((argument.name for argument in schema), node.args))
@@ -185,7 +185,7 @@ def arguments(node: Node) -> dict[str, Any]:
 
 
 def scaled_after(layer: Weights, norm: Affine) -> Weights:
-    """The layer followed by the norm, as one layer; float64.
+    """Return the layer followed by the norm, as one layer; float64.
 
     Raises:
         CannotFoldError: the norm has another number of channels than the layer's output.
@@ -207,7 +207,7 @@ def scaled_after(layer: Weights, norm: Affine) -> Weights:
 
 
 def scaled_before(layer: Weights, norm: Affine) -> Weights:
-    """The norm followed by the layer (convolution or linear), as one layer; float64.
+    """Return the norm followed by the layer (convolution or linear), as one layer; float64.
 
     Raises:
         CannotFoldError: the norm has another number of channels than the layer's input.

@@ -75,12 +75,12 @@ class ModuleFold:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether this is a BatchNorm, SyncBatchNorm or InstanceNorm, or a subclass."""
+    """Return whether this is a BatchNorm, SyncBatchNorm or InstanceNorm, or a subclass."""
     return isinstance(module, _BatchNorm | _InstanceNorm)
 
 
 def norm_modules(module: nn.Module) -> dict[str, nn.Module]:
-    """The norm modules by path, each once."""
+    """Return the norm modules by path, each once."""
     return {path: child for path, child in module.named_modules() if is_norm(child)}
 
 
@@ -200,17 +200,17 @@ class _Owners:
 
 
 def has_norm_forward(module: nn.Module) -> bool:
-    """Whether forward is torch's own, so that the norm does nothing else."""
+    """Return whether forward is torch's own, so that the norm does nothing else."""
     return type(module).forward in _NORM_FORWARDS
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a forward hook or pre-hook could change values."""
+    """Return whether a forward hook or pre-hook could change values."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def is_plain_layer(module: nn.Module | None) -> bool:
-    """Whether forward is torch's own, so that weight and bias are all that it uses."""
+    """Return whether forward is torch's own, so that weight and bias are all that it uses."""
     for kind in _LAYERS:
         if isinstance(module, kind):
             own = type(module)

@@ -44,7 +44,7 @@ _PERMUTES = frozenset(("permute", "movedim", "moveaxis"))
 
 
 def moves_values_only(node: Node) -> bool:
-    """Whether the operator changes no value: eval-mode dropout, copies, reshapes, transposes."""
+    """Return whether the operator changes no value: eval-mode dropout, copies, reshapes, transposes."""
     name = name_of(node)
     if "dropout" in name:
         return name in _NOTHING and not arguments(node).get("train", False)
@@ -54,7 +54,7 @@ def moves_values_only(node: Node) -> bool:
 
 
 def is_channelwise_pad(node: Node) -> bool:
-    """Whether the operator repeats border values (reflect, replicate, circular), channel by channel."""
+    """Return whether the operator repeats border values (reflect, replicate, circular) in each channel."""
     name = name_of(node)
     if name == "pad":
         return str(arguments(node)["mode"]) != "constant"
@@ -62,7 +62,7 @@ def is_channelwise_pad(node: Node) -> bool:
 
 
 def channel_axis_after(node: Node, axis: int) -> int | None:
-    """The axis of the channels behind `node` when it is `axis` before; None where they are mixed."""
+    """Return the axis of the channels behind `node` when it is `axis` before; None where they are mixed."""
     before, after = shape(node.args[0]), shape(node)
     if before is None or after is None:
         return None
@@ -125,7 +125,7 @@ class Plan:
 
 
 def norm_calls(program: ExportedProgram) -> list[Node]:
-    """The norms of the graph in order of execution."""
+    """Return the norms of the graph in order of execution."""
     return [node for node in calls(program) if name_of(node) in NORM_OPERATORS]
 
 

@@ -76,7 +76,7 @@ assert set(_IMPORTANCES) == {*CRITERIA, *CRITERIA_BY_LOSS}
 
 
 def make_importance(criterion: str) -> Any:
-    """The importance of that name.
+    """Return the importance of that name.
 
     Raises:
         OptionError: there is none.
@@ -87,7 +87,7 @@ def make_importance(criterion: str) -> Any:
 
 
 def needs_gradients(criterion: str) -> bool:
-    """Whether the criterion ranks by gradients, and so needs the user's loss."""
+    """Return whether the criterion ranks by gradients, and so needs the user's loss."""
     return criterion in CRITERIA_BY_LOSS
 
 

@@ -115,7 +115,7 @@ def tracing(module: nn.Module, inputs: BoundInputs) -> Iterator[None]:
 
 
 def forward_arguments(inputs: BoundInputs) -> dict[str, Any]:
-    """How Torch-Pruning calls the module and finds its outputs: positional, keyword, dicts and all."""
+    """Return how Torch-Pruning calls the module and finds its outputs: positional, keyword, dicts and all."""
     arguments, keywords = sample(inputs, seed=0)
     return {
         "example_inputs": arguments,
@@ -130,7 +130,7 @@ def _differentiable(output: Any) -> list[torch.Tensor]:
 
 
 def build_graph(module: nn.Module, inputs: BoundInputs) -> Any:
-    """The dependency graph of `module`; call it inside `tracing`.
+    """Return the dependency graph of `module`; call it inside `tracing`.
 
     Raises:
         ModelError: the library cannot follow the module.
@@ -142,7 +142,7 @@ def build_graph(module: nn.Module, inputs: BoundInputs) -> Any:
 
 
 def output_layers(graph: Any) -> list[nn.Module]:
-    """Layers whose channels are the network's output: no other layer stands between."""
+    """Return the layers whose channels are the network's output: no other layer stands between."""
     return [
         node.module
         for node in graph.module2node.values()
@@ -177,7 +177,7 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 
 def is_mixer(graph: Any, group: Any, heads: Any) -> bool:
-    """Whether removing the group's channels changes the values of others (norms over channels, attention).
+    """Return whether removing the channels changes values of others (norms over channels, attention).
 
     A norm of the user's own is known by its class's name: it has a parameter for each channel.
     """
@@ -214,7 +214,7 @@ def update_norms(module: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def describe(graph: Any, group: Any, kept: str = "") -> PruneGroup:
-    """A group of Torch-Pruning in module paths."""
+    """Return a group of Torch-Pruning in module paths."""
     members = []
     nearest: dict[int, str] = {}  # of an operator: the module that its channels come from
     for item in group:
@@ -267,7 +267,7 @@ class Attention:
 
 
 def find_attention(module: nn.Module) -> list[Attention]:
-    """Blocks with a number of heads and linear projections by the usual names."""
+    """Return the blocks with a number of heads and linear projections by the usual names."""
     found = []
     for path, block in module.named_modules():
         count = next((n for n in HEAD_COUNTS if isinstance(getattr(block, n, None), int)), None)

@@ -53,7 +53,7 @@ class ChannelSlices:
 
 
 def groups_in(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
-    """The coupled groups of a dependency graph, each once, with the layer that it is named after."""
+    """Return the coupled groups of a dependency graph, each once, with the layer that it is named after."""
     seen: set[nn.Module] = set()
     for layer in [one for one in graph.module2node if isinstance(one, _LAYERS)]:
         if layer in seen:

@@ -256,7 +256,7 @@ class OpenedEngine:
 
 
 def weights_of(plan: Path) -> Path:
-    """The network that lies beside a stripped plan."""
+    """Return the network that lies beside a stripped plan."""
     return plan.with_suffix(".weights.onnx")
 
 
