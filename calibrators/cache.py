@@ -91,7 +91,7 @@ class CalibrationCache:
 
     @classmethod
     def from_calibration(cls, calibration: Calibration, version: str) -> CalibrationCache:
-        """The cache of a calibration, its tensors in the order of the calibration.
+        """Return the cache of a calibration, its tensors in the order of the calibration.
 
         Args:
             calibration: any; its scales are written as they are.
@@ -140,7 +140,7 @@ class CalibrationCache:
         return cls(header, scales)
 
     def to_bytes(self) -> bytes:
-        """The text, as TensorRT writes it: reading it gives the same scales to the bit.
+        """Return the text, as TensorRT writes it: reading it gives the same scales to the bit.
 
         Raises:
             CacheError: a name that no line can hold, or a scale that is negative or not a number.

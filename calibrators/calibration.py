@@ -74,7 +74,7 @@ class Calibration:
         return {name: entry.amax for name, entry in self.ranges.items()}
 
     def chosen_with(self, method: str, **options: float) -> Calibration:
-        """The same statistics with another method's thresholds.
+        """Return the same statistics with another method's thresholds.
 
         Raises:
             MethodError: no such method, option or value.
@@ -118,7 +118,7 @@ class Calibration:
         return cls(**read_file(content)._asdict())
 
     def without_histograms(self) -> Calibration:
-        """The ranges alone, which is all that quantizing needs."""
+        """Return the ranges alone, which is all that quantizing needs."""
         return Calibration(self.method, self.ranges, self.options, self.provenance)
 
     def _kept_histograms(self) -> Mapping[str, Histogram]:

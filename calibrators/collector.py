@@ -89,7 +89,7 @@ class Collector:
             self._first_batch[name, "inf"] = min(batch, self._first_batch.get((name, "inf"), batch))
 
     def merge(self, other: Collector) -> Collector:
-        """A new collector of everything that either has seen; associative and commutative.
+        """Return a new collector of everything that either has seen; associative and commutative.
 
         Raises:
             MergeError: the two observe different tensors.

@@ -95,7 +95,7 @@ class Crosscheck:
         return tuple(entry for entry in self.comparisons if entry.flagged)
 
     def count(self, agreement: Agreement) -> int:
-        """How many tensors agree just so."""
+        """Return how many tensors agree just so."""
         return sum(entry.agreement == agreement for entry in self.comparisons)
 
 

@@ -79,13 +79,13 @@ class DoublingHistogram:
             self.range *= 2
 
     def kept_bins(self) -> int:
-        """How many bins TensorRT would keep, from 128 to 2048."""
+        """Return how many bins TensorRT would keep, from 128 to 2048."""
         counts = self.counts.copy()
         counts[0] = counts[1]
         return entropy.search(counts)
 
     def amax(self) -> float:
-        """The threshold, a float32 value: 0.0 for a tensor of zeros, infinite if it held an infinity.
+        """Return the threshold, a float32 value: 0.0 for a tensor of zeros, infinite if it held an infinity.
 
         It may be above the largest magnitude, as the range may be, and as half a bin is added.
         """
@@ -125,7 +125,7 @@ class TensorRTCollector:
             self.doubling[name].observe(values)
 
     def calibration(self, provenance: Mapping[str, str] | None = None) -> Calibration:
-        """The ranges that TensorRT 10 would find.
+        """Return the ranges that TensorRT 10 would find.
 
         Scales that TensorRT shares between tensors are the business of who knows the graph: see
         `calibrators.with_shared_ranges`.

@@ -150,7 +150,7 @@ class BatchFeeder:
         return [self._buffers[name].address for name in names]
 
     def has_more(self) -> bool:
-        """Whether a batch is left; waits until the thread knows.
+        """Return whether a batch is left; waits until the thread knows.
 
         Raises:
             ObservationError: the next batch does not fit.

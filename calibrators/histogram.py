@@ -56,7 +56,7 @@ class Histogram:
         minimum: float,
         maximum: float,
     ) -> Histogram:
-        """A histogram counted elsewhere: read from a file, or on a device.
+        """Return a histogram counted elsewhere: read from a file, or on a device.
 
         Args:
             numbers: ``int64[n]``, each once: the upper 19 bits of the float32 values, finite and not
@@ -118,7 +118,7 @@ class Histogram:
         return grid.sort_key(finite.min()), grid.sort_key(finite.max())
 
     def merge(self, other: Histogram) -> Histogram:
-        """A new histogram of everything that either has seen; associative and commutative."""
+        """Return a new histogram of everything that either has seen; associative and commutative."""
         merged = Histogram()
         for part in (self, other):
             merged._first = min(merged._first, part._first)

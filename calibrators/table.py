@@ -43,7 +43,7 @@ class Table:
         self.addresses = self.small.ctypes.data, self.carries.ctypes.data
 
     def counts(self, bins: slice | np.ndarray) -> np.ndarray:
-        """The counts of some bins, ``int64``."""
+        """Return the counts of some bins, ``int64``."""
         found: np.ndarray = self.carries[bins] << _BITS
         found += self.small[bins]
         return found

@@ -51,7 +51,7 @@ class ActivationBuffers:
         self._runs: list[Callable[[], None]] = []
 
     def fits(self, feeds: Mapping[str, np.ndarray]) -> bool:
-        """Whether a sample has the shapes of the first one."""
+        """Return whether a sample has the shapes of the first one."""
         return all(self._inputs[name].shape[1:] == array.shape for name, array in feeds.items())
 
     def fill(self, samples: Iterable[Mapping[str, np.ndarray]]) -> int:
@@ -76,7 +76,7 @@ class ActivationBuffers:
         return num_done
 
     def first(self, num_rows: int) -> dict[str, np.ndarray]:
-        """What the first rows hold, outputs first. The next `fill` writes over it."""
+        """Return what the first rows hold, outputs first. The next `fill` writes over it."""
         return {name: rows[:num_rows] for name, rows in {**self._outputs, **self._inputs}.items()}
 
 

@@ -118,19 +118,19 @@ class Writer:
         return self.array(np.array(values, np.int64))
 
     def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """A + b."""
+        """Return a + b."""
         return self("Add", a, b)
 
     def sub(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """A - b."""
+        """Return a - b."""
         return self("Sub", a, b)
 
     def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """A * b."""
+        """Return a * b."""
         return self("Mul", a, b)
 
     def div(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """A / b."""
+        """Return a / b."""
         return self("Div", a, b)
 
     def neg(self, a: ir.Value) -> ir.Value:
@@ -138,11 +138,11 @@ class Writer:
         return self("Neg", a)
 
     def times(self, a: ir.Value, factor: float) -> ir.Value:
-        """A * factor; a itself where that is one."""
+        """Return a * factor; a itself where that is one."""
         return a if factor == 1.0 else self.mul(a, self.number(factor, a))
 
     def plus(self, a: ir.Value, term: float) -> ir.Value:
-        """A + term."""
+        """Return a + term."""
         return self.add(a, self.number(term, a))
 
     def masked(self, gradient: ir.Value, condition: ir.Value) -> ir.Value:
@@ -150,7 +150,7 @@ class Writer:
         return self.mul(gradient, self.as_type_of(condition, gradient))
 
     def where(self, condition: ir.Value, a: ir.Value, b: float) -> ir.Value:
-        """A where the condition holds, b elsewhere."""
+        """Return a where the condition holds, b elsewhere."""
         return self("Where", condition, a, self.number(b, a), like=a)
 
     def as_type_of(self, value: ir.Value, like: ir.Value) -> ir.Value:

@@ -49,7 +49,7 @@ class Entry:
     through: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The entry as JSON types."""
+        """Return the entry as JSON types."""
         return {
             "name": self.name,
             "scale": float(self.scale) if self.fate is not Fate.LOST_INFINITE else None,
@@ -78,12 +78,12 @@ class Migration:
     without_scale: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
-        """How many scales had each fate."""
+        """Return how many scales had each fate."""
         counts = Counter(str(entry.fate) for entry in self.entries)
         return {str(fate): counts[str(fate)] for fate in Fate if counts[str(fate)]}
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON types."""
+        """Return the report as JSON types."""
         return {
             "counts": self.counts(),
             "entries": [entry.to_json() for entry in self.entries],

@@ -193,7 +193,7 @@ class Preprocess:
         return _resampled(image, size, self.interpolation)
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON types, for the manifest and for digests.
+        """Return the settings as JSON types, for the manifest and for digests.
 
         What newer versions have added stands there only where it is set, so that a calibration of an
         older one still counts as made with the same preprocessing.

@@ -114,7 +114,7 @@ class OnnxRuntimeSession:
             return dict(zip(self._output_names, binding.get_outputs()))
 
     def bind(self, feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> Callable[[], None]:
-        """A run that reads `feeds` and writes `outputs` in place, each time it is called.
+        """Return a run that reads `feeds` and writes `outputs` in place, each time it is called.
 
         Args:
             feeds: every input, C-contiguous; a run reads what they hold when it is called.

@@ -95,7 +95,7 @@ class Setting:
         return self.recipe.source.name.rpartition(":")[2].rpartition(".")[2].strip() or "module"
 
     def is_sparse(self, number: int) -> bool:
-        """Whether 2:4 zeros are made in this round."""
+        """Return whether 2:4 zeros are made in this round."""
         return self.recipe.sparsity is not None and number == self.rounds + 1
 
 

@@ -93,7 +93,7 @@ class FoldReport:
         return tuple(fate for fate in self.fates if fate.outcome == "left")
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON types."""
+        """Return the report as JSON types."""
         return {
             "folded": [
                 {"norm": f.norm, "kind": f.kind, "where": f.outcome, "into": list(f.into)}

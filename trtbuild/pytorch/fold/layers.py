@@ -167,7 +167,7 @@ class LayerCall:
         return len(dims) - 1 - self.spatial
 
     def pads_with_zeros(self) -> bool:
-        """Whether zeros are added around the input."""
+        """Return whether zeros are added around the input."""
         padding = arguments(self.node).get("padding", 0)
         if isinstance(padding, str):
             kernel = (shape(self.weight) or ())[2:]

@@ -123,7 +123,7 @@ class DenseReference:
         self._zero(path, indices)
 
     def broken(self, cut: nn.Module, *, values: bool) -> str:
-        """Why `cut` is not the dense network without the noted channels; empty when it is.
+        """Return why `cut` is not the dense network without the noted channels; empty when it is.
 
         Args:
             cut: the network after the cut.

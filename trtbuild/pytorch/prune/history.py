@@ -67,7 +67,7 @@ class PruneHistory:
     before: PruneHistory | None = None
 
     def to_json(self) -> str:
-        """The history as text."""
+        """Return the history as text."""
         return dumps({"format": _FORMAT, **encode(self)})
 
     @classmethod

@@ -57,7 +57,7 @@ class PruneReport:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON types."""
+        """Return the report as JSON types."""
         return {
             "asked": self.asked,
             "achieved": self.achieved,

@@ -38,7 +38,7 @@ class ShapeRange:
     max: Shape
 
     def holds(self, shape: Shape) -> bool:
-        """Whether a shape lies between min and max."""
+        """Return whether a shape lies between min and max."""
         return len(shape) == len(self.min) and all(
             low <= extent <= high for low, extent, high in zip(self.min, shape, self.max)
         )
@@ -99,7 +99,7 @@ class OpenedEngine:
             raise
 
     def is_on_host(self, name: str) -> bool:
-        """Whether TensorRT reads or writes a tensor in host memory, as it does with shapes."""
+        """Return whether TensorRT reads or writes a tensor in host memory, as it does with shapes."""
         where = self.tensorrt.member("TensorLocation", "HOST")
         return bool(self.native.get_tensor_location(name) == where)
 

@@ -92,7 +92,7 @@ class Layer:
         return self.kind == "Reformat" or "Reformatting CopyNode" in self.name
 
     def to_json(self) -> dict[str, Any]:
-        """What the manifest keeps of a layer."""
+        """Return what the manifest keeps of a layer."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -121,17 +121,17 @@ class EngineLayers:
         return sum(layer.is_reformat for layer in self.layers)
 
     def precision_counts(self) -> dict[str, int]:
-        """How many computing layers run in each precision."""
+        """Return how many computing layers run in each precision."""
         computing = (layer for layer in self.layers if not layer.is_reformat)
         counts = Counter(layer.precision for layer in computing if layer.precision in _COMPUTING)
         return dict(sorted(counts.items()))
 
     def layer_of(self, node: str) -> Layer | None:
-        """The layer that an ONNX node went into; None for nodes that were folded away."""
+        """Return the layer that an ONNX node went into; None for nodes that were folded away."""
         return next((layer for layer in self.layers if node in layer.nodes), None)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The layers as JSON types."""
+        """Return the layers as JSON types."""
         return [layer.to_json() for layer in self.layers]
 
     @classmethod

@@ -31,7 +31,7 @@ class Log:
     lines: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def texts(self, *severities: str) -> list[str]:
-        """The lines of some severities."""
+        """Return the lines of some severities."""
         return [text for severity, text in self.lines if severity in severities]
 
     @property
@@ -40,7 +40,7 @@ class Log:
         return self.lines[-1] if self.lines else None
 
     def since(self, mark: object) -> Log:
-        """The part of the log behind a mark; all that is kept where the mark's line has been dropped."""
+        """Return the part of the log behind a mark; all that is kept where that line has been dropped."""
         newest = itertools.takewhile(lambda line: line is not mark, reversed(self.lines))
         return Log(deque(reversed(list(newest)), maxlen=_KEPT))
 
@@ -50,7 +50,7 @@ class Log:
         return self.texts("INTERNAL_ERROR", "ERROR")
 
     def reason(self) -> str:
-        """The errors as one sentence for a message; never empty.
+        """Return the errors as one sentence for a message; never empty.
 
         Where there is no driver, each error has a second line that says so; it is left out beside a first.
         """

@@ -162,7 +162,7 @@ class TensorRT:
         return dtype
 
     def network_flags(self, *, strongly_typed: bool) -> int:
-        """The bit mask for ``create_network``; TensorRT 11 types strongly without being told."""
+        """Return the bit mask for ``create_network``; TensorRT 11 types strongly without being told."""
         if not strongly_typed or not self.has_implicit:
             return 0
         return 1 << int(self.member("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"))

@@ -71,7 +71,7 @@ class Choice:
     error: float
 
     def is_better_than(self, other: Choice, by_db: float) -> bool:
-        """Whether the error is below that of `other` by so many dB at least."""
+        """Return whether the error is below that of `other` by so many dB at least."""
         return bool(self.error * 10.0 ** (by_db / 10.0) <= other.error)
 
 
