@@ -20,7 +20,7 @@ from .calibration.histograms import Listener as Listener
 from .data import DataRecipe as DataRecipe
 from .data import Preprocess as Preprocess
 from .data import open_data as open_data
-from .data.recipe import DataPlan as DataPlan
+from .data.opening import DataPlan as DataPlan
 from .data.samples import Source as Source
 from .diff.compare import ChangeKind as ChangeKind
 from .diff.compare import EngineDiff as EngineDiff
@@ -139,7 +139,7 @@ from .recipes import PruneRecipe as PruneRecipe
 from .recipes import VerifyRecipe as VerifyRecipe
 from .result import AlsoBuilt as AlsoBuilt
 from .result import EngineResult as EngineResult
-from .runtime.recorded import EngineRecord as EngineRecord
+from .runtime.manifest_beside import EngineRecord as EngineRecord
 from .search.bisect import Culprits as Culprits
 from .search.budget import StepReport as StepReport
 from .search.budget import Tuned as Tuned

@@ -17,7 +17,7 @@ from trtbuild.latency.regress import LatencyVerdict  # noqa: TC001
 from trtbuild.latency.stats import LatencySummary  # noqa: TC001
 from trtbuild.plan import Decision  # noqa: TC001
 from trtbuild.records import decode, load_object
-from trtbuild.runtime.recorded import EngineRecord  # noqa: TC001
+from trtbuild.runtime.manifest_beside import EngineRecord  # noqa: TC001
 from trtbuild.verification.compare import SCHEMA as COMPARISON
 from trtbuild.verification.compare import VERSION as COMPARISON_VERSION
 from trtbuild.verification.compare import Comparison

@@ -11,8 +11,8 @@ from trtbuild.backends.base import Availability, BuildRequest, Engine
 from trtbuild.errors import OptionError
 from trtbuild.model import write_model
 from trtbuild.quantization import portable_form
+from trtbuild.runtime.manifest_beside import PORTABLE_SUFFIX
 from trtbuild.runtime.onnxruntime import OnnxRuntimeSession, open_session
-from trtbuild.runtime.recorded import PORTABLE_SUFFIX
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from trtbuild.data.account import DataAccount, account_for, warn_of_lost
 from trtbuild.data.labels import read_labels
+from trtbuild.data.opening import DataPlan, calibration_source, open_data, open_named, open_source
 from trtbuild.data.random_data import RandomSource
-from trtbuild.data.recipe import DataPlan, calibration_source, open_data, open_named, open_source
 from trtbuild.data.samples import (
     Batch,
     DataDigest,

@@ -20,7 +20,7 @@ from trtbuild.jobs.paths import (
 )
 from trtbuild.jobs.speed import why_no_fp16
 from trtbuild.passes import check_passes
-from trtbuild.runtime.recorded import manifest_name
+from trtbuild.runtime.manifest_beside import manifest_name
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
 
 if TYPE_CHECKING:

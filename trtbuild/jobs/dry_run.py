@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from trtbuild.data.recipe import check_is_named
+from trtbuild.data.opening import check_is_named
 from trtbuild.errors import InputError, in_one_tree
 from trtbuild.jobs.build_checks import (
     build_inputs,

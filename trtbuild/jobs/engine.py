@@ -53,8 +53,8 @@ from trtbuild.options.compare import ComparisonOptions
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.result import ALSO, ENGINE, FLOAT, FP16, PORTABLE, AlsoBuilt, EngineResult
+from trtbuild.runtime.manifest_beside import manifest_name
 from trtbuild.runtime.onnxruntime import open_session
-from trtbuild.runtime.recorded import manifest_name
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate, judge
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trtbuild.errors import InputError, MissingError, decoding
 from trtbuild.files import check_is_file, content_of
 from trtbuild.manifest import read_manifest
-from trtbuild.runtime.recorded import manifest_of
+from trtbuild.runtime.manifest_beside import manifest_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
 from trtbuild.runtime.tensorrt.versions import product_of
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trtbuild.manifest import Manifest
     from trtbuild.options.tensorrt import OpenOptions
     from trtbuild.plan import Decision
-    from trtbuild.runtime.recorded import EngineRecord
+    from trtbuild.runtime.manifest_beside import EngineRecord
     from trtbuild.runtime.tensorrt.inspector import Layer
 
 __all__ = ["Inspection", "NodePrecision", "inspect_engine", "match_nodes"]

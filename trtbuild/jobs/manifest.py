@@ -24,7 +24,7 @@ from trtbuild.manifest import (
 from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
 from trtbuild.options.values import to_table
 from trtbuild.records import dumps
-from trtbuild.runtime.recorded import EngineRecord
+from trtbuild.runtime.manifest_beside import EngineRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -26,7 +26,7 @@ from trtbuild.model import (
 from trtbuild.model.signature import Signature, TensorSpec
 from trtbuild.options.tensorrt import HardwareCompatibility, TensorRTOptions
 from trtbuild.options.values import make, read_table
-from trtbuild.runtime.recorded import PORTABLE_SUFFIX, manifest_of
+from trtbuild.runtime.manifest_beside import PORTABLE_SUFFIX, manifest_of
 from trtbuild.runtime.tensorrt.versions import RTX, product_of
 from trtbuild.verification.ruling import DO_NOT_SHIP
 from trtbuild.visible import visible
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from trtbuild.manifest import Manifest
     from trtbuild.recipes import TritonRecipe
-    from trtbuild.runtime.recorded import EngineRecord
+    from trtbuild.runtime.manifest_beside import EngineRecord
 
 __all__ = ["TritonEntry", "export_triton"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError
 from trtbuild.runtime.cuda import cuda_driver
-from trtbuild.runtime.recorded import recorded_engine
+from trtbuild.runtime.manifest_beside import recorded_engine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import MissingError, ModelError, OptionError
-from trtbuild.runtime.recorded import RTX_SUFFIX
+from trtbuild.runtime.manifest_beside import RTX_SUFFIX
 
 if TYPE_CHECKING:
     from pathlib import Path

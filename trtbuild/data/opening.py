@@ -1,4 +1,4 @@
-"""What the user said about data, and the samples that follow from it."""
+"""The data that a recipe names is opened: the samples that calibrate, and those that verify."""
 
 from __future__ import annotations
 
