@@ -13,6 +13,7 @@ from calibrators import Calibration, Collector
 from tests.command import trtbuild
 from tests.trtbuild.verification.small_network import float_network, images
 from tools.write_schemas import schemas
+from trtbuild.calibration.advice import all_as_good
 from trtbuild.calibration.instability import instability_costs
 from trtbuild.model import write_model
 
@@ -130,3 +131,16 @@ def test_until_stable_says_what_it_means(network, capsys) -> None:
     assert "what that means:" in told.out
     assert "dB" in told.out
     assert json.loads(out.read_text())["method"] == "minmax"
+
+
+@pytest.mark.parametrize(("lost_db", "as_good"), [(0.4, True), (0.6, False)])
+def test_a_threshold_that_costs_half_a_decibel_is_another(lost_db: float, as_good: bool) -> None:
+    """Wide of all values, the noise grows with the square of the threshold."""
+    values = np.random.default_rng(0).normal(size=200_000)
+    other = 5.0 * 10 ** (lost_db / 20)
+    assert rounded_sqnr_db(values, 5.0) - rounded_sqnr_db(values, other) == pytest.approx(
+        lost_db, abs=0.05
+    )
+    whole = calibration(values.astype(np.float32), 5.0)
+    assert all_as_good(whole, {"t": other}, 0.01) is as_good
+    assert all_as_good(whole, {"t": other}, 0.1), "within the share, whatever it costs"
