@@ -171,6 +171,13 @@ def test_the_portable_engine(schema: Any, capsys: pytest.CaptureFixture[str]) ->
     assert Path("repository/net/1/model.onnx").is_file()
 
 
+def test_eight_samples_are_joined_where_nothing_says_how_many(
+    schema: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _export(capsys, _network("a (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }"))
+    assert _read(schema).max_batch_size == 8
+
+
 def test_weights_beside_a_network_go_along(capsys: pytest.CaptureFixture[str]) -> None:
     path = _network("a (float[N, 3] x) => (float[N, 3] y) { y = Add(x, w) }")
     proto = onnx.load(path)
