@@ -36,6 +36,7 @@ def warnings(tmp_path, caplog, values, preprocess):
         (PIXELS, Preprocess(mean=(0.485,), std=(0.229,)), "Is 'scale' missing"),
         (PIXELS.astype(np.uint16) * 257, Preprocess(), "Is 'scale' missing"),
         (np.where(np.arange(192) % 96, 255, PIXELS.reshape(20, 192)), Preprocess(), "saturated"),
+        (np.where(np.arange(192) % 32, 255, PIXELS.reshape(20, 192)), Preprocess(), None),
         (PIXELS.transpose(0, 3, 1, 2).astype(np.float32) * 1e-6, None, None),
         (np.arange(20)[:, None, None, None] * np.ones((1, 3, 8, 8)), None, None),
         (np.full((20, 3, 8, 8), 3) + PIXELS.transpose(0, 3, 1, 2) * 1e-6, None, "hardly varies"),
