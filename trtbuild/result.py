@@ -221,7 +221,11 @@ class EngineResult:
         """Whether it may be shipped; an engine that never ran is judged by its forms alone, and so is not."""
         below = (*self.below_floor, *self._not_run(), *self._not_timed())
         speed = [one for found in self.speed.values() for one in found]
-        return rule(self.verdicts.values(), below, speed)
+        # "form" alone says little to who meets it in a sentence
+        names = [
+            "TensorRT's form" if name == TENSORRT_FORM else TITLES[name] for name in self.verdicts
+        ]
+        return rule(self.verdicts.values(), below, speed, names)
 
     def _not_run(self) -> Iterator[str]:
         if self.engine.not_opened:

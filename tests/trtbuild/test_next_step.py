@@ -124,12 +124,12 @@ def test_the_steps_lead_to_a_verdict(folder: Path, capsys) -> None:
     assert step.endswith("--min-agreement 95")
     judged = step.replace("--min-agreement 95", "--min-sqnr 200 --no-tune")
     assert run(shlex.split(judged)[1:]) == 1
-    assert (
-        "what next: try more ways to meet the limit: trtbuild engine float.onnx"
-        in capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "DO NOT SHIP: TensorRT's form: SQNR of 'logits': " in out
+    assert "what next: let it search for the cheapest way to meet the limit: trtbuild engine" in out
     step = said(capsys, judged, 1)["next_step"]["command"]
-    assert step.endswith("--effort high")
+    assert "--no-tune" not in step
+    assert said(capsys, step, 1)["next_step"]["command"].endswith("--effort high")
 
 
 def test_the_step_after_verify(folder: Path, capsys) -> None:

@@ -41,4 +41,4 @@ def command(*, module: str, given: Given[QatRecipe], out: Output) -> None:
 
     with out.progress() as progress:
         result = job.qat(recipe, progress)
-    out.show(qat_report(module, result))
+    out.show(qat_report(recipe, result))

@@ -166,7 +166,10 @@ def open_object(
     """
     name = f"{type(given).__qualname__} in memory"
     if not callable(given) and not _gives(given):
-        raise DataError(f"the data, a {name}, is neither a path nor a function nor iterable.")
+        raise DataError(
+            f"the data are of the type {type(given).__qualname__}, which is neither a path nor a function "
+            "nor iterable."
+        )
     given = repeatable(given, tuple(spec.name for spec in inputs))
     return ObjectSource(name, given, tuple(inputs), preprocess)
 

@@ -10,8 +10,9 @@ Of a build, in order of what it rules out first:
     no limit                      one on the figure that is known, which also starts the search
     a limit on speed, alone       a longer measurement; where it fails, the layers that take the time
     a limit that fails, or that no samples in reach settle:
-                                  more effort to choose ranges; then what costs the outputs most, in float;
-                                  then more calibration data; where nothing is calibrated, other samples
+                                  the search for a budget; more effort to choose ranges; then what costs
+                                  the outputs most, in float; then more calibration data; where nothing is
+                                  calibrated, other samples
 """
 
 from __future__ import annotations
@@ -292,6 +293,8 @@ def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
     """What brings an engine nearer to float."""
     named = recipe.calibrate.method is not None or recipe.calibration is not None
     chooses = _chooses_ranges(recipe)
+    if chooses and recipe.tune is None and recipe.calibration is None and recipe.gate.limits:
+        return "let it search for the cheapest way to meet the limit", {}, "--no-tune"
     if chooses and named and recipe.tensorrt.cache is None:
         flag = "--calibration" if recipe.calibration is not None else "--calibrator"
         return "let the ranges be chosen by their effect on the outputs", {}, flag

@@ -28,11 +28,17 @@ def advice_report(found: DataAdvice) -> Report:
         sections=(
             Section("Near-duplicates", (_duplicates(found),)),
             Section("Outliers", (_outliers(found),)),
-            Section("The subset", (Line(", ".join(found.subset)),) if not found.file else ()),
+            Section("The subset", (Line(_subset(found)),) if not found.file else ()),
         ),
         files={found.file: "the subset"} if found.file else {},
         data=found.to_json(),
     )
+
+
+def _subset(found: DataAdvice) -> str:
+    shown = ", ".join(found.subset[:_NUM_SHOWN])
+    more = len(found.subset) - _NUM_SHOWN
+    return f"{shown} and {more} more; --subset FILE writes all" if more > 0 else shown
 
 
 def _cards(found: DataAdvice) -> Iterator[Card]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtbuild.options.command import command_line
+from trtbuild.recipes import EngineRecipe
 from trtbuild.report.accuracy import accuracy_section
 from trtbuild.report.model import Line, Report, Section, Table, Tone, names, numbers
 
@@ -11,26 +13,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trtbuild.jobs.qat import QatOutcome
+    from trtbuild.recipes import QatRecipe
     from trtbuild.report.model import Block
 
 __all__ = ["qat_report"]
 
 _NUM_SHOWN = 12
 
+_ON_TRAINING = (
+    "training changes what a network computes: of the trained one, SQNR and cosine say how far it has moved, "
+    "and not how good it is"
+)
 
-def qat_report(module: str, result: QatOutcome) -> Report:
+
+def qat_report(recipe: QatRecipe, result: QatOutcome) -> Report:
     """Return the report: the trained scales, and the figures of the Q/DQ network against float.
 
     Args:
-        module: as package.module:factory.
+        recipe: what was trained.
         result: of its training.
     """
     return Report(
-        title=f"{module}, trained with rounding",
+        title=f"{recipe.source.name}, trained with rounding",
         sections=(
             Section("Layers", tuple(_blocks(result))),
             accuracy_section(result.comparisons),
+            Section("What the figures say", (Line(_ON_TRAINING),)),
         ),
+        next_step=("build it, and judge it by its task or with --labels", _build(recipe, result)),
         files={
             str(result.network): "Q/DQ with the trained scales; build it with engine --quantized",
             str(result.loaded): "the float network that it is judged against, for --float-model",
@@ -44,6 +54,14 @@ def qat_report(module: str, result: QatOutcome) -> Report:
             "warnings": result.warnings,
         },
     )
+
+
+def _build(recipe: QatRecipe, result: QatOutcome) -> str:
+    """The command that builds the network."""
+    build = EngineRecipe(
+        model=result.network, data=recipe.data, quantized=True, float_model=result.loaded
+    )
+    return command_line("engine", (str(build.model), "--int8"), build, {})
 
 
 def _blocks(result: QatOutcome) -> Iterator[Block]:

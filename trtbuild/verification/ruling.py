@@ -78,7 +78,10 @@ class Ruling:
 
 
 def rule(
-    verdicts: Iterable[Verdict], below_floor: Sequence[str] = (), speed: Sequence[Finding] = ()
+    verdicts: Iterable[Verdict],
+    below_floor: Sequence[str] = (),
+    speed: Sequence[Finding] = (),
+    names: Sequence[str] = (),
 ) -> Ruling:
     """Return the answer.
 
@@ -86,15 +89,18 @@ def rule(
         verdicts: of everything that was compared.
         below_floor: why the engine may not be shipped though no limit says so, the weightiest first.
         speed: limits on speed; they alone make no engine fit to ship.
+        names: what to call the networks of `verdicts`, where there are several.
     """
+    verdicts = tuple(verdicts)
     of_answers = [finding for verdict in verdicts for finding in verdict.findings]
     findings = [*of_answers, *speed]
     failures = [finding for finding in findings if not finding.passed]
     limits = [finding for finding in of_answers if finding.is_limit]
     if failures:
-        return Ruling(
-            DO_NOT_SHIP, f"{failures[0]} ({len(failures)} of {len(findings)} checks failed)"
-        )
+        first = failures[0]
+        whose = [name for name, one in zip(names, verdicts) if first in one.failures]
+        said = f"{whose[0]}: {first}" if whose else str(first)
+        return Ruling(DO_NOT_SHIP, f"{said} ({len(failures)} of {len(findings)} checks failed)")
     if not limits:
         return Ruling(NOT_JUDGED, _without_limit(below_floor, has_speed=bool(speed)))
     if below_floor:
