@@ -1,9 +1,9 @@
 """Moves that change the network, and not what it computes in float: each is kept where check images agree.
 
 The ranges of `trtbuild.search.ranges.choose` come first. Then channels of unlike size are scaled, ranges are
-chosen anew for what has changed, and biases are corrected; at last a small share of the work may stay in
-float. A move is proposed on some calibration images and kept only if others, which did not choose it, show
-less error of the outputs; so no move makes the network worse there.
+chosen anew for what has changed, and biases are corrected; a small share of the work may stay in float, and
+at last all ranges get a little wider. A move is proposed on some calibration images and kept only if others,
+which did not choose it, show less error of the outputs; so no move makes the network worse there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from trtbuild.search.measured import is_less
 from trtbuild.search.ranges.check_images import CheckImages
 from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.search.ranges.work import FAR, image_cost, may_move
-from trtbuild.search.steps import Material, correct_biases, rescale_channels, round_anew
+from trtbuild.search.steps import (
+    Material,
+    correct_biases,
+    rescale_channels,
+    round_anew,
+    widen_ranges,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +120,7 @@ def improve(
         search.take("rounding of weights", round_anew(lambda: search.best, search.material))
     if room.percent > 0 and (room.when_near or search.is_far):
         search.keep_in_float(room.percent)
+    search.take("wider ranges", widen_ranges(lambda: search.best, search.material))
     return search.result()
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "other_range_of_one_tensor",
     "rescale_channels",
     "round_anew",
+    "widen_ranges",
 ]
 
 # (method, options); percentiles as far as a few hundred images can support them
@@ -59,6 +60,9 @@ _WORTH_DB = 2.0
 
 # Layers whose mean error is so much of their error are corrected where correcting all is not better.
 _WORTH_SHARE = 0.1
+
+# Other images go further than those that chose, by no share that is known.
+_WIDER = (1.1, 1.2)
 
 _SAME_AMAX = 1e-4
 
@@ -116,6 +120,30 @@ def correct_biases(
     if 0 < len(few) < len(means):
         what = f"biases of {len(few)} layers, where they are {_WORTH_SHARE:.0%} of the error"
         yield what, replace(candidate, shifts=few)
+
+
+def widen_ranges(
+    best: Callable[[], Candidate], material: Material
+) -> Iterator[tuple[str, Candidate]]:
+    """Yield all ranges a little wider, and the biases that were corrected corrected anew.
+
+    Thresholds are those that serve a few images best. What other images cut off beyond them counts at once;
+    what a wider range rounds more coarsely, hardly.
+    """
+    candidate = best()
+    calibration = candidate.artifact.calibration
+    assert calibration is not None
+    for factor in _WIDER:
+        ranges = {
+            name: replace(one, amax=float(np.float32(factor * one.amax)))
+            for name, one in calibration.ranges.items()
+        }
+        wider = _with_calibration(candidate, replace(calibration, ranges=ranges))
+        if candidate.shifts:
+            found = measured_shifts(wider.artifact.model, wider.network(), material.feeds)
+            means = {name: one.mean for name, one in found.items() if name in candidate.shifts}
+            wider = replace(wider, shifts=means)
+        yield f"all by {factor - 1:.0%}", wider
 
 
 def round_anew(

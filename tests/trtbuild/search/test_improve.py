@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from trtbuild.search.measured import is_less
 from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.search.ranges.work import far_work_for, work_for
 from trtbuild.search.recalibration import Recalibration
+from trtbuild.search.steps import Material, correct_biases, widen_ranges
 
 AGAIN = Recalibration(Images(0), CalibrateOptions())
 
@@ -99,3 +102,22 @@ def test_ranges_that_there_are_are_one_of_the_rules_when_they_are_chosen_anew(st
     assert "as before" in errors
     assert anew.history[-1].details["time_was_over"] is False
     assert errors[anew.history[-1].details["chosen"]] <= errors["as before"]
+
+
+def test_wider_ranges_cut_off_less_and_biases_follow(start) -> None:
+    calibration = start.artifact.calibration
+    ranges = {n: replace(one, amax=one.amax * 0.4) for n, one in calibration.ranges.items()}
+    narrow = replace(calibration, ranges=ranges)
+    cut = replace(start, artifact=replace(start.artifact, calibration=narrow))
+    material = Material([one.load() for one in Images(0)][:8], calibrate=lambda changed: changed)
+    _, cut = next(correct_biases(lambda: cut, material))
+    found = [candidate for _, candidate in widen_ranges(lambda: cut, material)]
+    for factor, wider in zip((1.1, 1.2), found, strict=True):
+        amaxes = wider.artifact.calibration.amaxes
+        assert amaxes == pytest.approx({n: factor * one.amax for n, one in ranges.items()})
+        assert wider.shifts.keys() == cut.shifts.keys()
+        # less is cut off, so less is left to correct
+        assert sum(np.abs(s).sum() for s in wider.shifts.values()) < sum(
+            np.abs(s).sum() for s in cut.shifts.values()
+        )
+    assert noise(found[1]) < noise(found[0]) < noise(cut)
