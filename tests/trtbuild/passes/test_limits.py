@@ -26,6 +26,20 @@ def test_a_folded_constant_is_at_most_a_mebibyte_larger_than_what_it_is_made_of(
     assert ("Expand" not in ops(result)) is folded
 
 
+@pytest.mark.parametrize(
+    ("op", "divisor", "folded"),
+    [("Div", 1, False), ("Div", 0, False), ("Mod", 0, False), ("Div", 3, True)],
+)
+def test_a_division_that_may_end_the_process_is_left_to_whoever_runs_it(op, divisor, folded):
+    text = f"t (int32[4] x) => (int32[4] y) {{ d = Neg(n) q = {op}(least, d) y = Add(x, q) }}"
+    constants = {"n": np.array([divisor], np.int32), "least": np.array([-(2**31)], np.int32)}
+    result = optimize(
+        network(text, constants), OptimizeOptions(check=False, only=["fold_constants"])
+    )
+    assert (op not in ops(result)) is folded
+    assert "Neg" not in ops(result)
+
+
 @pytest.mark.parametrize(("end", "removed"), [(2**31 - 1, True), (2**31 - 2, False)])
 def test_what_counts_as_the_end_of_a_symbolic_dim(end, removed):
     text = "t (float[n,4] x) => (float[m,4] y) { s = Slice(x, a, b) y = Relu(s) }"

@@ -43,7 +43,8 @@ class FoldConstants(Pass):
 
     Pattern: a node all of whose operands are constants.
     Conditions: not random; no DequantizeLinear (int8 weights are INT8 information); no overridable
-        initialiser; the result is at most 1 MiB larger than the constants it comes from.
+        initialiser; the result is at most 1 MiB larger than the constants it comes from; no whole number is
+        divided by 0 or -1, which the processor may answer by a signal.
     Effect: an initialiser that ONNX Runtime computed; large Transposes and Reshapes stay views of
         the mapped weights.
     Source: MNN ``ConstantFolding``.
@@ -82,7 +83,9 @@ class _Batch:
         if any(element_count(output) is None for output in node.outputs):
             self.flush()
             self.edit.infer(node)
-        reason = _too_large(node)
+        if _divides_integers(node):
+            self.flush()  # so that the divisor is known
+        reason = _too_large(node) or _deadly(node)
         if reason:
             self.edit.decline(node, reason)
             return
@@ -157,6 +160,20 @@ def _too_large(node: ir.Node) -> str:
             return "its size is not known" if node.op_type in _SIZE_FROM_DATA else ""
         size += math.ceil(count * (output.dtype or ir.DataType.FLOAT).itemsize)
     return f"it would write {size} bytes" if size > given + _LARGEST_GROWTH else ""
+
+
+def _divides_integers(node: ir.Node) -> bool:
+    dtype = node.outputs[0].dtype
+    return node.op_type in ("Div", "Mod") and (dtype is None or dtype.numpy().kind in "iu")
+
+
+def _deadly(node: ir.Node) -> str:
+    """Say why the processor would end the process that computes `node` (SIGFPE); empty where it would not."""
+    divisor = array(node.inputs[1]) if _divides_integers(node) else None
+    if divisor is None or divisor.dtype.kind not in "iu":
+        return ""
+    # -1, for the least number of a type has no counterpart above zero
+    return "it divides by 0 or -1, as whole numbers" if np.isin(divisor, (0, -1)).any() else ""
 
 
 _VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
