@@ -50,6 +50,15 @@ def test_a_part_of_no_length_is_none() -> None:
     assert parts(text, wb=(4, 8, 1), ws=(18, 8, 1)) == [(1, 0, 4), (1, 4, 22)]
 
 
+@pytest.mark.parametrize("count", [16, 17])
+def test_many_tensors_side_by_side_are_a_collection(count: int) -> None:
+    rows = [f"s{i} = Sigmoid(x{i})" if i % 2 else f"s{i} = Relu(x{i})" for i in range(count)]
+    inputs = ", ".join(f"float[n, {i % 2 + 1}, 100] x{i}" for i in range(count))
+    joined = ", ".join(f"s{i}" for i in range(count))
+    text = f"agraph ({inputs}) => (float[n, m, 100] y) {{ {' '.join(rows)} y = Concat<axis = 1>({joined}) }}"
+    assert len(parts(text)) == (16 if count == 16 else 1), "or the whole"
+
+
 LEVELS = """
 agraph (float[1, 8, 4, 4] x, float[1, 8, 2, 2] z) => (float[1, 20, 85] y) {
   flat = Constant<value = int64[3] {1, 85, -1}>()
