@@ -181,8 +181,8 @@ PLACES = (
           "before.sum()", "trtbuild/search/test_improve.py"),
     Place("trtbuild/search/portable/choose.py", "_NEAR = 10**0.1",
           "_NEAR = 10**9", "trtbuild/search/test_portable_choice.py"),
-    Place("trtbuild/search/portable/choose.py", "_SHARES_IN_FLOAT = (0.0, 0.25, 0.5)",
-          "_SHARES_IN_FLOAT = (0.0,)", "trtbuild/search/test_portable_choice.py"),
+    Place("trtbuild/search/portable/choose.py", "_SHARES_IN_FLOAT = (0.25, 0.5)",
+          "_SHARES_IN_FLOAT = ()", "trtbuild/search/test_portable_choice.py"),
     Place("trtbuild/search/portable/choose.py", "key=lambda one: one.error",
           "key=lambda one: -one.error", "trtbuild/search/test_portable_choice.py"),
     # calibration data: what is far, enough, lost, repeated, saturated, and as good
@@ -201,6 +201,17 @@ PLACES = (
           "trtbuild/data/test_account.py"),
     Place("trtbuild/data/account.py", "_SATURATED = 0.98", "_SATURATED = 0.9",
           "trtbuild/data/test_account.py"),
+    # what an engine may lose, and what hides positions
+    Place("trtbuild/result.py", "GAP_DB = 6.0", "GAP_DB = 5.8", "trtbuild/test_two_forms.py::"
+          "test_an_engine_is_below_its_form_by_a_bit_and_where_int8_is_usually_better"),
+    Place("trtbuild/result.py", "GOOD_SQNR_DB = 30.0", "GOOD_SQNR_DB = 31.0", "trtbuild/test_two_forms.py::"
+          "test_an_engine_is_below_its_form_by_a_bit_and_where_int8_is_usually_better"),
+    Place("trtbuild/quantization/masks.py", "MASKING = -1000.0", "MASKING = -1001.0",
+          "trtbuild/quantization/test_masks.py"),
+    Place("trtbuild/quantization/half.py", "HEADROOM = 4.0", "HEADROOM = 3.9",
+          "trtbuild/quantization/test_half.py"),
+    Place("trtbuild/report/html.py", "_MOST_ROWS = 500", "_MOST_ROWS = 600", "trtbuild/report/test_html.py"),
+    Place("trtbuild/pytorch/parity.py", "_SLACK = 8.0", "_SLACK = 1e4", "trtbuild/pytorch/test_export.py"),
     # what is joined or a collection where nothing says so
     Place("trtbuild/jobs/triton.py", "_LARGEST_BATCH = 8", "_LARGEST_BATCH = 16",
           "trtbuild/cli/test_export_triton.py"),

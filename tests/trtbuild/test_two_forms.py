@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import pytest
 from tests.command import trtbuild
 from tests.networks.network import from_text
 from trtbuild.quantization import QuantParams, unsigned
+from trtbuild.result import ENGINE, TENSORRT_FORM, EngineResult
 
 COUNT = 48
 # Both forms round with 8 bits; the engine may lose one of them to the other form: 6 dB.
@@ -95,6 +97,26 @@ def made_by(proto, node, index=0):
 
 
 # Tensors without a range
+
+
+@pytest.mark.parametrize(
+    ("form", "engine", "is_told"),
+    [(36.0, 29.9, True), (35.8, 29.9, False), (40.0, 30.0, False)],
+)
+def test_an_engine_is_below_its_form_by_a_bit_and_where_int8_is_usually_better(
+    form: float, engine: float, is_told: bool
+) -> None:
+    """6 dB, and 30 dB."""
+
+    def figures(sqnr_db: float) -> Any:
+        found = SimpleNamespace(name="y", judged_sqnr_db=SimpleNamespace(value=sqnr_db))
+        return SimpleNamespace(outputs=(found,))
+
+    given: Any = SimpleNamespace(
+        comparisons={TENSORRT_FORM: figures(form), ENGINE: figures(engine)}
+    )
+    found = vars(EngineResult)["below_tensorrt_form"].fget(given)
+    assert len(found) == is_told
 
 
 def test_several_dead_tensors_leave_the_rest_in_int8(bench):

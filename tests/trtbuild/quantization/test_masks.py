@@ -22,6 +22,8 @@ CAUSAL = """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 8] x) => (float
     [
         (-np.inf, {"scores"}, {"filled", "mask", "scores"}),
         (-1e9, {"scores"}, set()),
+        (-1000.0, {"scores"}, set()),
+        (-999.0, set(), set()),
         (0.0, set(), set()),
     ],
 )
