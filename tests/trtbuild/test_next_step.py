@@ -194,6 +194,20 @@ def test_outputs_that_keep_nothing_lead_to_the_preprocessing(folder: Path) -> No
         assert "preprocess" not in step.why
 
 
+def test_ranges_from_a_file_are_left_for_data_that_calibrate(folder: Path) -> None:
+    del folder
+    built = build_engine(BUILT_FAST)
+    failed = Verdict(False, (Finding("SQNR", "dB", 200, False, 40.0, False),))
+    failing = dataclasses.replace(built, verdicts=dict.fromkeys(built.verdicts, failed))
+    ranges = Path("out/float.calibration.json")
+    for data in (DataRecipe(verify_data="my images.npz"), BUILT_FAST.data):
+        again = dataclasses.replace(BUILT_FAST, calibration=ranges, data=data)
+        step = after_engine(failing, again)
+        assert step is not None
+        assert "--calibration" not in step.command
+        assert step.command.endswith("--data MORE_SAMPLES") == (data.data is None)
+
+
 @pytest.mark.parametrize("out_of_reach", [False, True])
 def test_samples_out_of_reach_lead_to_a_better_engine(folder: Path, out_of_reach: bool) -> None:
     del folder

@@ -176,7 +176,7 @@ def _wrong_data(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
     if recipe.tensorrt.cache is not None and any("cache" in why for why in result.below_floor):
         return "turn the cache into Q/DQ, and see what it covers", {}, "--cache"
     if any(why.startswith("ranges are reused") for why in result.below_floor):
-        return "calibrate anew", {}, "--calibration"
+        return "calibrate anew", _data_for(recipe), "--calibration"
     return _other_data(result.below_floor)
 
 
@@ -297,7 +297,8 @@ def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
         return "let it search for the cheapest way to meet the limit", {}, "--no-tune"
     if chooses and named and recipe.tensorrt.cache is None:
         flag = "--calibration" if recipe.calibration is not None else "--calibrator"
-        return "let the ranges be chosen by their effect on the outputs", {}, flag
+        why = "let the ranges be chosen by their effect on the outputs"
+        return why, _data_for(recipe), flag
     if chooses and recipe.effort is not Effort.HIGH:
         return "try more ways to meet the limit", {"--effort": "high"}, ""
     group = _at_fault(result)
@@ -310,6 +311,11 @@ def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
     if not chooses:
         return "see whether other samples say the same", {"--verify-data": MORE}, ""
     return "calibrate on more data, as the network will see it", {"--data": MORE}, ""
+
+
+def _data_for(recipe: EngineRecipe) -> dict[str, str]:
+    """The flag of data that calibrate, where only a file of ranges was given."""
+    return {"--data": MORE} if recipe.data.data is None and not recipe.data.random_data else {}
 
 
 def _chooses_ranges(recipe: EngineRecipe) -> bool:

@@ -143,7 +143,17 @@ class Finding:
         if self.passed and self.misses:
             verdict = ", missed by one answer"
         doubt = "" if self.settled else " (too few samples to be sure)"
-        return f"{self.what}: {self.found:.4g}{unit}, {side} {self.limit:g}{unit}{verdict}{doubt}"
+        found, limit = self._numbers()
+        return f"{self.what}: {found}{unit}, {side} {limit}{unit}{verdict}{doubt}"
+
+    def _numbers(self) -> tuple[str, str]:
+        """The figure and the limit, with as many digits as tell them apart where the limit is missed."""
+        found, limit = f"{self.found:.4g}", f"{self.limit:g}"
+        for digits in range(5, 17):
+            if not self.misses or float(found) != float(limit):
+                break
+            found, limit = f"{self.found:.{digits}g}", f"{self.limit:.{digits}g}"
+        return found, limit
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from trtbuild.cli.main import run
 from trtbuild.errors import OptionError
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.verification.compare import compare
-from trtbuild.verification.gate import Gate, check_limits, judge
+from trtbuild.verification.gate import Finding, Gate, check_limits, judge
 from trtbuild.verification.intervals import percent, samples_needed
 from trtbuild.verification.ruling import floors, rule
 from trtbuild.verification.tasks.choose import choose_task
@@ -130,6 +130,11 @@ def test_an_engine_that_answers_one_class_is_not_shipped() -> None:
     alike = ruled(compare(session, session, batches_of(near), options), min_agreement=50)
     assert alike.word == "NOT JUDGED"
     assert "one class on all 30 samples, with the same scores" in alike.why
+
+
+def test_a_figure_that_misses_its_limit_is_told_apart_from_it() -> None:
+    near = Finding("cosine", "", 0.99999999, False, 0.999999987, False)
+    assert str(near) == "cosine: 0.999999987, at least 0.99999999, failed"
 
 
 def test_what_was_trained_on_may_compute_something_else_where_its_task_is_judged() -> None:
