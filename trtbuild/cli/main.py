@@ -37,6 +37,9 @@ BUG = 4
 INTERRUPTED = 130
 UNREAD = 141
 
+# Set by the scripts of `trtbuild completion` while a shell asks what may come next.
+_COMPLETING = "_TRTBUILD_COMPLETE"
+
 # Command -> module and the line of the overview; a module is imported when its command is called.
 _COMMANDS = {
     "engine": "Build a verified INT8 engine from a float network: the whole job.",
@@ -133,6 +136,8 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
         return _stopped(asked)
     if _is_unread(error):
         return UNREAD
+    if isinstance(error, SystemExit) and _COMPLETING in os.environ:
+        return error.code if isinstance(error.code, int) else 0  # Click ends so
     if isinstance(error, SystemExit):
         text = (
             f"code that was called ended the program (exit({error.code})); have it return or raise."

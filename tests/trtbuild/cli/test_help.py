@@ -137,3 +137,4 @@ def test_options_complete(monkeypatch) -> None:
         },
     )
     assert done.stdout.split() == ["plain,--min-sqnr"]
+    assert (done.returncode, done.stderr) == (0, "")  # which would stand in the user's line
