@@ -84,6 +84,8 @@ def _like_input(values: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tens
 def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
     """Replace, in place, what watches and rounds by what rounds alone; what is switched off goes.
 
+    A convolution that trains with its norm (torch's fused modules) becomes one whose weights hold the norm.
+
     Returns:
         The paths of what was replaced.
     """
@@ -91,18 +93,73 @@ def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
 
     found = [
         (path, one)
-        for path, one in module.named_modules()
+        for path, one in module.named_modules(
+            remove_duplicate=False
+        )  # one may stand in several places
         if isinstance(one, FakeQuantizeBase | ObserverBase) and path
     ]
+    frozen = {one: next(_frozen(one), nn.Identity()) for _, one in found}
     done = []
     for path, one in found:
         owner, _, name = path.rpartition(".")
         holder = module.get_submodule(owner)
         if getattr(holder, name, None) is not one:
             continue  # it went with the one that held it
-        setattr(holder, name, next(_frozen(one), nn.Identity()))
+        setattr(holder, name, frozen[one])
         done.append(path)
+    _freeze_norms(module)
     return tuple(done)
+
+
+class _RoundedConvolution(nn.Module):  # type: ignore[misc]
+    """A convolution whose weights are rounded.
+
+    Args:
+        convolution: with the weights and the bias.
+        rounding: of the weights.
+        activation: what comes behind it.
+    """
+
+    def __init__(self, convolution: Any, rounding: nn.Module, activation: nn.Module) -> None:
+        super().__init__()
+        self.convolution, self.rounding, self.activation = convolution, rounding, activation
+
+    def forward(self, values: torch.Tensor) -> Any:
+        """Return the convolution of `values` behind its activation."""
+        layer = self.convolution
+        made = layer._conv_forward(values, self.rounding(layer.weight), layer.bias)
+        return self.activation(made)
+
+
+def _freeze_norms(module: nn.Module) -> None:
+    """Put, in place, the norm of each convolution that trains with it into its weights.
+
+    There ``y = norm(conv(x, round(w s)) / s + b)`` with ``s = gamma / sqrt(var + eps)``, which is
+    ``conv(x, round(w s)) + s (b - mean) + beta`` (Jacob et al. 2018, arXiv 1712.05877, section 3.2).
+    """
+    from torch.ao.nn.intrinsic.qat.modules.conv_fused import _ConvBnNd
+
+    for path, one in list(module.named_modules()):
+        if not isinstance(one, _ConvBnNd) or not path:
+            continue
+        plain = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[one.weight.ndim - 2]
+        layer: Any = plain(
+            one.in_channels, one.out_channels, one.kernel_size, one.stride, one.padding, one.dilation,
+            one.groups, bias=True, padding_mode=one.padding_mode,
+        )  # fmt: skip
+        norm: Any = one.bn
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        bias = 0 if one.bias is None else one.bias
+        with torch.no_grad():
+            layer.weight.copy_(one.weight * scale.reshape(-1, *[1] * (one.weight.ndim - 1)))
+            layer.bias.copy_(scale * (bias - norm.running_mean) + norm.bias)
+        behind = [nn.ReLU()] if "ReLU" in type(one).__name__ else []
+        if hasattr(one, "activation_post_process"):  # called by a hook, in eager mode
+            behind.append(one.activation_post_process)
+        activation = nn.Sequential(*behind)
+        owner, _, name = path.rpartition(".")
+        rounded = _RoundedConvolution(layer, one.weight_fake_quant, activation)
+        setattr(module.get_submodule(owner), name, rounded.train(one.training))
 
 
 def _frozen(module: nn.Module) -> Iterator[nn.Module]:
