@@ -47,6 +47,7 @@ __all__ = [
     "MIN_QDQ_OPSET_HALF",
     "drop_weight_inputs",
     "name_nodes",
+    "parse_proto",
     "read_model",
     "read_unchanged",
     "repairs_of",
@@ -118,7 +119,7 @@ def read_unchanged(path: Path) -> ir.Model:
 
 def _checked(path: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
     """The network, valid, the file beside which its weights lie, and what had to be repaired."""
-    proto = _parse(path)
+    proto = parse_proto(path)
     linked = any(file.is_symlink() for file in _weight_files(proto, path))
     if linked:
         path = _with_real_weights(proto, path)
@@ -211,7 +212,12 @@ def repairs_of(model: ir.Model) -> tuple[str, ...]:
     return found
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse_proto(path: Path) -> onnx.ModelProto:
+    """Return what the ONNX file at `path` holds, whatever it is worth; large weights stay in the file.
+
+    Raises:
+        ModelError: there is no such file, or it is none of ONNX.
+    """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ModelError(f"the model '{path}' {what}; give the path of an ONNX file.")

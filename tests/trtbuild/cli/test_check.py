@@ -154,6 +154,10 @@ def test_without_a_parser_the_exit_code_says_so(tmp_path: Path, capsys, monkeypa
 def test_what_cannot_be_checked_is_an_error(tmp_path: Path, capsys) -> None:
     assert run(["check", str(tmp_path / "absent.onnx"), "--backend", "tensorrt-rtx"]) == 2
     assert "does not exist" in capsys.readouterr().err
+    for content in (b"", b"\0garbage", b"a text, and no network"):  # the parser takes the first two
+        (tmp_path / "no.onnx").write_bytes(content)
+        assert run(["check", str(tmp_path / "no.onnx"), "--backend", "tensorrt-rtx"]) == 2
+        assert "is not an ONNX file" in capsys.readouterr().err
     assert run(["check", str(good(tmp_path)), "--backend", "onnxruntime"]) == 2
     assert "has no parser of NVIDIA's" in capsys.readouterr().err
 

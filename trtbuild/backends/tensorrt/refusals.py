@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import onnx_ir as ir
 
 from trtbuild.backends.tensorrt.advice import advice_on, wants_constant, wants_plugin
@@ -21,6 +20,7 @@ from trtbuild.errors import ModelError
 from trtbuild.model import name_nodes, read_model
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
+from trtbuild.model.reading import parse_proto
 from trtbuild.model.traversal import all_nodes, proto_nodes
 from trtbuild.model.writing import temporary_file
 from trtbuild.runtime.tensorrt.logger import explained, made
@@ -28,6 +28,8 @@ from trtbuild.runtime.tensorrt.logger import explained, made
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
+
+    import onnx
 
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
@@ -93,17 +95,19 @@ def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) 
         plugins: shared libraries of plugins.
 
     Raises:
-        ModelError: the file cannot be read.
+        ModelError: the file cannot be read, or is none of ONNX.
         InputError: a plugin library cannot be read.
         OptionError: a plugin library does not load.
         MissingError: TensorRT does not start, as without a GPU; TensorRT for RTX does.
     """
+    proto = parse_proto(path)  # an empty file, and some others, NVIDIA's parser takes for a network
     first = _errors(tensorrt, path, plugins)
+    without_kernel = _without_kernel(tensorrt, path, proto)
     if not first:
-        return Refusals(_without_kernel(tensorrt, path))
+        return Refusals(without_kernel)
     model = read_model(path)
     found = _refused(tensorrt, model, first, plugins)
-    return replace(found, refused=(*found.refused, *_without_kernel(tensorrt, path)))
+    return replace(found, refused=(*found.refused, *without_kernel))
 
 
 def _refused(
@@ -135,9 +139,9 @@ def _refused(
     return Refusals(tuple(found.values()))
 
 
-def _without_kernel(tensorrt: TensorRT, path: Path) -> tuple[Refusal, ...]:
+def _without_kernel(tensorrt: TensorRT, path: Path, proto: onnx.ModelProto) -> tuple[Refusal, ...]:
     """What is parsed and never built; by name, so that nothing is spent on the network first."""
-    if not tensorrt.is_rtx or tensorrt.number > _SEEN_IN or not _may_lack_kernel(path):
+    if not tensorrt.is_rtx or tensorrt.number > _SEEN_IN or not _may_lack_kernel(proto):
         return ()
     try:
         nodes = tuple(all_nodes(read_model(path).graph))
@@ -151,9 +155,8 @@ def _without_kernel(tensorrt: TensorRT, path: Path) -> tuple[Refusal, ...]:
     )
 
 
-def _may_lack_kernel(path: Path) -> bool:
+def _may_lack_kernel(proto: onnx.ModelProto) -> bool:
     """Whether a file that the parser has read has such a node; reading it as a network may warn, again."""
-    proto = onnx.load(path, load_external_data=False)
     nodes = (*proto_nodes(proto.graph), *(node for one in proto.functions for node in one.node))
     return any(node.op_type in _WITHOUT_KERNEL for node in nodes)
 
