@@ -9,7 +9,7 @@ from trtbuild.options.fields import option
 
 __all__ = ["FLOAT_PERCENT", "LIMIT_FLOAT_PERCENT", "TuneOptions"]
 
-FLOAT_PERCENT = 5.0
+FLOAT_PERCENT = 10.0
 """Of the work, what a build without a limit keeps in float at most."""
 
 LIMIT_FLOAT_PERCENT = 50.0

@@ -158,10 +158,10 @@ def test_builds_without_a_limit_alone_keep_a_share_in_float(tmp_path, asked, may
 @pytest.mark.parametrize(
     ("asked", "percent", "when_near"),
     [
-        ({}, 5.0, False),
-        ({"task": "restore"}, 5.0, False),
-        *[({"task": one}, 5.0, True) for one in ("ctc", "embed", "segment")],
-        ({"box_layout": "yolov8"}, 5.0, True),
+        ({}, 10.0, False),
+        ({"task": "restore"}, 10.0, False),
+        *[({"task": one}, 10.0, True) for one in ("ctc", "embed", "segment")],
+        ({"box_layout": "yolov8"}, 10.0, True),
         ({"task": "classify"}, 0.0, False),
         ({"tune": False}, 0.0, False),
         ({"max_float": 7}, 7.0, False),
