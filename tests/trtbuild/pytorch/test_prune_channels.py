@@ -195,6 +195,11 @@ def test_heads_and_convolution_groups_go_in_their_multiples() -> None:
     assert kept[1] % 6 == 0
 
 
+def test_a_group_makes_up_for_others_by_fifteen_percent_of_its_channels() -> None:
+    whole = Span(64, 64, 1, 20, 1, 1)  # goes as one or not at all
+    assert kept_channels([whole, Span(64, 1, 1, 32, 1, 1)], None) == [64, 32 - 9]
+
+
 def test_a_layer_that_rounding_would_empty_is_reported() -> None:
     report = prune_channels(chain().eval(), IMAGE, PruneSpec(0.5, round_to=16)).report
     assert report.widths[0].after == 16
