@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,10 +17,14 @@ from trtbuild.search.candidate import Candidate
 from trtbuild.search.deadline import Deadline
 from trtbuild.search.improve import improve
 from trtbuild.search.measured import is_less
+from trtbuild.search.ranges.check_images import CheckImages
 from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.search.ranges.work import far_work_for, work_for
 from trtbuild.search.recalibration import Recalibration
 from trtbuild.search.steps import Material, correct_biases, widen_ranges
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 AGAIN = Recalibration(Images(0), CalibrateOptions())
 
@@ -65,6 +70,30 @@ def test_nothing_is_tried_where_the_time_is_over_or_little_is_asked_for(start) -
     late = improve(start, AGAIN, deadline=Deadline.after(0.0))
     assert late.artifact.calibration == start.artifact.calibration
     assert improve(start, AGAIN, Effort.FAST) is start
+
+
+@pytest.mark.parametrize(
+    ("factors", "kept"),
+    [
+        ((0.96, 0.96), True),
+        ((0.98, 0.98), False),  # less than three percent is luck
+        ((0.5, 1.09), True),
+        ((0.5, 1.11), False),  # no part pays more than a tenth for another
+    ],
+)
+def test_a_move_is_kept_where_the_error_falls_enough_and_no_part_pays(
+    start, monkeypatch, factors: tuple[float, float], kept: bool
+) -> None:
+    given = iter([(1.0, 1.0), (1.0, 1.0)])  # is it far, and before all moves
+
+    def errors(images: CheckImages, _: ir.Model) -> np.ndarray:
+        one_image = np.full((len(images.feeds), 2), 0.1 / len(images.feeds))
+        return one_image * next(given, factors)
+
+    monkeypatch.setattr(CheckImages, "errors", errors)
+    found = improve(start, AGAIN, deadline=Deadline.after(0.0))
+    first = found.artifact.history[-1].details["tried"][0]
+    assert (first.move, first.kept) == ("bias correction", kept)
 
 
 def test_less_error_is_less_in_sum_and_on_most_images() -> None:
