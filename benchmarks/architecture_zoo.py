@@ -12,7 +12,7 @@ for compute capability 8.9 and 12.0. Networks of our own are compared before and
 too.
 
 Rows go into the JSON file as they come; networks that it has are passed over. ``--page`` writes files of rows
-into docs/tensorrt.md. Exit status 1 when a network is taken and a form of ours is not.
+into docs/rtx-networks.md. Exit status 1 when a network is taken and a form of ours is not.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.model.signature import TensorSpec
 
-PAGE = Path(__file__).parent.parent / "docs" / "tensorrt.md"
+PAGE = Path(__file__).parent.parent / "docs" / "rtx-networks.md"
 START = "<!-- made by benchmarks/architecture_zoo.py -->\n"
 BUILT = ("float", "INT8", "INT8 + FP16")
 
@@ -280,7 +280,7 @@ def main() -> int:
         "--json", type=Path, help="rows are kept here; those in it are not made again"
     )
     parser.add_argument(
-        "--page", type=Path, nargs="+", help="write these rows into docs/tensorrt.md"
+        "--page", type=Path, nargs="+", help="write these rows into docs/rtx-networks.md"
     )
     given = parser.parse_args()
     if given.page:
