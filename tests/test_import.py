@@ -51,6 +51,14 @@ def test_importing_the_packages_loads_nothing_heavy():
     assert loaded.strip() == "[]"
 
 
+def test_onnxruntime_sends_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    for name in ("TMPDIR", "HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    run("import trtbuild, onnxruntime")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_process_that_runs_networks_apart_loads_no_graph_library():
     heavy = (*OPTIONAL, "numba", "onnx", "onnx_ir", "sympy")
     loaded = run(
