@@ -12,6 +12,7 @@ import numpy as np
 
 from trtbuild.errors import DataError, decoding
 from trtbuild.machine import memory_bytes
+from trtbuild.model.file_kinds import check_was_fetched
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -75,6 +76,7 @@ def stored_arrays(path: Path) -> dict[str, StoredArray]:
         raise DataError(f"the data '{path}' does not exist.")
     with _reading(path):
         if not zipfile.is_zipfile(path):
+            check_was_fetched(path, "an array file", DataError)
             with path.open("rb") as stream:
                 return {path.stem: _header(path, None, stream, path.stat().st_size)}
         with zipfile.ZipFile(path) as archive:

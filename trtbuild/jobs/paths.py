@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtbuild.errors import InputError, OptionError, OutputError
-from trtbuild.model.file_kinds import LFS_POINTER, is_lfs_pointer
+from trtbuild.errors import OptionError, OutputError
+from trtbuild.model.file_kinds import check_was_fetched
 from trtbuild.options.data import FOLDERS
 from trtbuild.options.values import names_function, script_of
 from trtbuild.plugins import reader_of
@@ -30,8 +29,6 @@ _DATA = frozenset(
     {".bmp", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 _NETWORK = ".onnx"
-# Bytes that tell what a file is.
-_HEAD = 64
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def check_paths(
     besides = besides or Besides()
     reads = (*reads, *(("the settings", path) for path in besides.read))
     for what, place in reads:
-        _check_was_fetched(what, place)
+        check_was_fetched(place, what)
     seen: dict[str, Path] = {}
     for path in (*filter(None, writes), *besides.written):
         real = os.path.realpath(path)
@@ -107,16 +104,6 @@ def check_paths(
         seen[real] = path
         _check_no_input(path, reads)
         _check_writable(path, folder)
-
-
-def _check_was_fetched(what: str, place: Path) -> None:
-    head = b""
-    with contextlib.suppress(OSError):  # said where it is read
-        if place.is_file():
-            with place.open("rb") as file:
-                head = file.read(_HEAD)
-    if is_lfs_pointer(head):
-        raise InputError(f"'{place}' is not {what}, but {LFS_POINTER}.")
 
 
 def _check_no_input(path: Path, reads: Inputs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError, decoding
@@ -9,7 +10,13 @@ from trtbuild.errors import InputError, decoding
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LFS_POINTER", "check_is_plan", "is_lfs_pointer", "other_than_onnx"]
+__all__ = [
+    "LFS_POINTER",
+    "check_is_plan",
+    "check_was_fetched",
+    "is_lfs_pointer",
+    "other_than_onnx",
+]
 
 _LFS_KIND = "a Git LFS pointer, which stands for a file that was not fetched"
 _LFS_REMEDY = "run `git lfs pull`"
@@ -23,12 +30,7 @@ _TORCH = "give an ONNX file, or a module as package.module:factory with --weight
 
 # First bytes (from an offset), what they begin, and what to do where an ONNX file is expected.
 _KINDS = (
-    (
-        0,
-        _LFS,
-        "a Git LFS pointer, which stands for a file that was not fetched",
-        "run `git lfs pull`",
-    ),
+    (0, _LFS, _LFS_KIND, _LFS_REMEDY),
     (0, b"ftrt", _PLAN, _ONNX),
     (0, b"ptrt", _PLAN, _ONNX),
     (
@@ -57,6 +59,21 @@ _IR_VERSION = 8
 def is_lfs_pointer(content: bytes) -> bool:
     """Return whether a file that begins so stands in a Git repository for one that was not fetched."""
     return content.startswith(_LFS)
+
+
+def check_was_fetched(path: Path, what: str, error: type[InputError] = InputError) -> None:
+    """Do nothing, unless a Git LFS pointer stands for the file `path`, which is called `what`.
+
+    Raises:
+        error: it does.
+    """
+    head = b""
+    with contextlib.suppress(OSError):  # said where it is read
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(len(_LFS))
+    if is_lfs_pointer(head):
+        raise error(f"'{path}' is not {what}, but {LFS_POINTER}.")
 
 
 def other_than_onnx(content: bytes) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ mapped, and of large ones the size is looked at each time that a weight is asked
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,13 @@ from trtbuild.errors import ModelError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["MAPPED_LIMIT", "read_small_weights", "read_weight", "watch_large_weights"]
+__all__ = [
+    "MAPPED_LIMIT",
+    "num_bytes",
+    "read_small_weights",
+    "read_weight",
+    "watch_large_weights",
+]
 
 MAPPED_LIMIT = 256_000_000
 """Bytes of weights in another file that are read into memory; more stay in their file."""
@@ -39,7 +46,7 @@ def read_small_weights(proto: onnx.ModelProto, path: Path) -> None:
         for tensor in onnx.external_data_helper._get_all_tensors(proto)
         if onnx.external_data_helper.uses_external_data(tensor)
     ]
-    if sum(map(_num_bytes, outside)) <= MAPPED_LIMIT:
+    if sum(map(num_bytes, outside)) <= MAPPED_LIMIT:
         for tensor in outside:
             read_weight(tensor, path)
 
@@ -56,7 +63,7 @@ def read_weight(tensor: onnx.TensorProto, path: Path) -> None:
         OSError: it cannot be read.
     """
     place = onnx.external_data_helper.ExternalDataInfo(tensor)
-    file, size = path.parent / place.location, _num_bytes(tensor)
+    file, size = path.parent / place.location, num_bytes(tensor)
     with file.open("rb") as stream:
         stream.seek(int(place.offset or 0))
         content = stream.read(size)
@@ -67,11 +74,16 @@ def read_weight(tensor: onnx.TensorProto, path: Path) -> None:
     tensor.raw_data = content
 
 
-def _num_bytes(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return (count * int(ir.DataType(tensor.data_type).bitwidth) + 7) // 8
+def num_bytes(tensor: onnx.TensorProto) -> int:
+    """Return how many bytes a weight of its type and dims has.
+
+    Raises:
+        ValueError: a dim is negative.
+    """
+    if min(tensor.dims, default=0) < 0:
+        raise ValueError(f"its dims are {list(tensor.dims)}")
+    bits = int(ir.DataType(tensor.data_type).bitwidth)
+    return (int(math.prod(tensor.dims)) * bits + 7) // 8
 
 
 def watch_large_weights(model: ir.Model) -> None:

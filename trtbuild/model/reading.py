@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError, decoding, first_line
 from trtbuild.model.collecting import collector_at_rest
-from trtbuild.model.file_kinds import other_than_onnx
+from trtbuild.model.file_kinds import check_was_fetched, other_than_onnx
 from trtbuild.model.functions import (
     check_size_written_out,
     with_functions_of_its_opset,
@@ -29,6 +29,7 @@ from trtbuild.model.functions import (
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.outside_weights import (
     MAPPED_LIMIT,
+    num_bytes,
     read_small_weights,
     watch_large_weights,
 )
@@ -321,18 +322,11 @@ def _check_weights(proto: onnx.ModelProto, path: Path) -> None:
             if onnx.external_data_helper.uses_external_data(tensor):
                 _check_external_data(tensor, path)
             elif tensor.HasField("raw_data"):
-                wanted = _num_bytes(tensor)
+                wanted = num_bytes(tensor)
                 if len(tensor.raw_data) != wanted:
                     raise ValueError(f"it has {len(tensor.raw_data)} bytes instead of {wanted}")
             elif tensor.data_type != onnx.TensorProto.STRING:
                 onnx.numpy_helper.to_array(tensor)
-
-
-def _num_bytes(tensor: onnx.TensorProto) -> int:
-    if min(tensor.dims, default=0) < 0:
-        raise ValueError(f"its dims are {list(tensor.dims)}")
-    bits = int(ir.DataType(tensor.data_type).bitwidth)
-    return (int(math.prod(tensor.dims)) * bits + 7) // 8
 
 
 def _check_external_data(tensor: onnx.TensorProto, path: Path) -> None:
@@ -348,11 +342,12 @@ def _check_external_data(tensor: onnx.TensorProto, path: Path) -> None:
             f"'{path}' keeps the weight '{tensor.name}' in '{data.resolve()}', outside its folder; copy that "
             "file beside the model, and name it so in it."
         )
-    wanted = _num_bytes(tensor)
+    wanted = num_bytes(tensor)
     start, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
     if start < 0 or length != wanted:
         raise ValueError(f"it should have {wanted} bytes, and says {length} from byte {start} on")
     if data.stat().st_size < start + length:
+        check_was_fetched(data, f"the weight file of '{path}'", ModelError)
         raise ModelError(
             f"'{data}' is cut off: the weight '{tensor.name}' of '{path}' ends at byte {start + length}, "
             f"the file has {data.stat().st_size}. Copy it again."

@@ -501,3 +501,11 @@ def test_rows_of_a_large_npy_are_those_of_the_array(kind, order, tmp_path, monke
     np.save(tmp_path / "x.npy", np.asarray(NUMBERS.astype(kind), order=order))
     found = feeds(open_source(str(tmp_path / "x.npy"), [FLOATS], None))
     np.testing.assert_array_equal(np.concatenate(found), NUMBERS)
+
+
+def test_an_array_that_git_did_not_fetch_is_named_so(tmp_path):
+    np.save(tmp_path / "a.npy", NUMBERS)
+    (tmp_path / "b.npy").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\n")
+    source = open_source(str(tmp_path), [FLOATS], None)
+    with pytest.raises(DataError, match=r"b\.npy' is not an array file, but a Git LFS pointer"):
+        list(source)

@@ -50,6 +50,13 @@ def test_a_large_file_that_is_cut_short_is_a_sentence(
             use()
 
 
+def test_weights_that_git_did_not_fetch_are_named_so(tmp_path: Path) -> None:
+    path = network(tmp_path)
+    (tmp_path / "w.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\n")
+    with pytest.raises(ModelError, match=r"w\.bin' is not the weight file of .*Git LFS pointer"):
+        read_model(path)
+
+
 @pytest.mark.parametrize(("limit", "opset"), [(1, 17), (10**9, 17), (10**9, 11)])
 def test_a_file_of_weights_may_have_two_names(
     limit: int, opset: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
