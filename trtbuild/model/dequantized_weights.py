@@ -10,6 +10,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array, constant_tensor
@@ -58,6 +59,7 @@ def _dequantized(node: ir.Node) -> ir.ExternalTensor | None:
         return None
     steps, scale, zero = constant_tensor(node.inputs[0]), array(node.inputs[1]), input_at(node, 2)
     known = steps is not None and scale is not None and attribute(node, "block_size", 0) == 0
+    known = known and attribute(node, "output_dtype", 0) in (0, onnx.TensorProto.FLOAT)
     if not known or (zero is not None and array(zero) is None):
         return None
     assert steps is not None and scale is not None  # noqa: PT018

@@ -85,20 +85,21 @@ def bytes_beside_weights(model: ir.Model) -> tuple[bytes, Path]:
         OutputError: there is no room in the temporary folder.
     """
     root = Path(_folder().anchor)
-    held = [
-        (value, tensor, found)
-        for graph in all_graphs(model.graph)
-        for value in graph.initializers.values()
-        if (tensor := value.const_value) is not None
-        and (found := _named_from(root, tensor)) is not None
-    ]
-    try:
-        for value, _, found in held:
-            value.const_value = found
-        content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
-    finally:
-        for value, tensor, _ in held:
-            value.const_value = tensor
+    with _LOCK:  # or another thread would take the names for weights of the network
+        held = [
+            (value, tensor, found)
+            for graph in all_graphs(model.graph)
+            for value in graph.initializers.values()
+            if (tensor := value.const_value) is not None
+            and (found := _named_from(root, tensor)) is not None
+        ]
+        try:
+            for value, _, found in held:
+                value.const_value = found
+            content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+        finally:
+            for value, tensor, _ in held:
+                value.const_value = tensor
     give_back(tensor for _, tensor, _ in held)
     return content, root
 
@@ -108,12 +109,11 @@ def _named_from(root: Path, tensor: ir.TensorProtocol) -> ir.ExternalTensor | No
     is_mapped = isinstance(tensor, ir.ExternalTensor)
     if tensor.dtype == ir.DataType.STRING or (tensor.nbytes <= _STAYS_INSIDE and not is_mapped):
         return None
-    with _LOCK:
-        path = _WRITTEN.get(tensor)
-        if path is None or not path.is_file():
-            path = _new_path()
-            _write(path, np.frombuffer(tensor.tobytes(), np.uint8))
-            _keep(path, tensor)
+    path = _WRITTEN.get(tensor)
+    if path is None or not path.is_file():
+        path = _new_path()
+        _write(path, np.frombuffer(tensor.tobytes(), np.uint8))
+        _keep(path, tensor)
     return ir.ExternalTensor(
         path.relative_to(root), 0, tensor.nbytes, tensor.dtype,
         shape=ir.Shape(tensor.shape.numpy()), name=tensor.name or "", base_dir=root,
@@ -143,7 +143,7 @@ def _new_path() -> Path:
 
 
 def _folder() -> Path:
-    return _folder_in(tempfile.gettempdir())
+    return _folder_in(tempfile.gettempdir(), os.getpid())
 
 
 def _remove(path: Path, process: int) -> None:
@@ -155,9 +155,9 @@ def _remove(path: Path, process: int) -> None:
 
 
 @functools.cache
-def _folder_in(directory: str) -> Path:
-    """The folder of this process in the system's temporary one, `directory`, which may change."""
-    del directory
+def _folder_in(directory: str, process: int) -> Path:
+    """The folder of a process in the system's temporary one, `directory`; both may change, by a fork too."""
+    del directory, process
     stack = contextlib.ExitStack()
     try:
         folder = stack.enter_context(temporary_folder())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,21 @@ def test_weights_are_dequantized_as_the_operator_does(dtype, axis, monkeypatch) 
     assert [node.op_type for node in changed.graph] == ["Add"]
     assert [node.op_type for node in model.graph] == ["DequantizeLinear", "Add"]
     np.testing.assert_array_equal(open_session(changed).run(feeds)["y"], as_written)
+
+
+def test_weights_that_become_halves_are_left_to_the_operator(monkeypatch) -> None:
+    monkeypatch.setattr("trtbuild.model.dequantized_weights.LARGE", 0)
+    model = ir.from_onnx_text("""<ir_version: 11, opset_import: ["": 23]>
+        dq (float16[4] x) => (float16[4] y) <int8[4] q = {1, 2, 3, 4}, float s = {0.5}> {
+            w = DequantizeLinear <output_dtype = 10> (q, s)
+            y = Add(x, w)
+        }""")
+    assert with_float_weights(model) is model
+
+
+def test_a_fork_writes_into_a_folder_of_its_own(monkeypatch) -> None:
+    ours = in_file(np.zeros(8))
+    forked = os.getpid() + 1
+    monkeypatch.setattr("os.getpid", lambda: forked)
+    theirs = in_file(np.zeros(8))
+    assert Path(ours.path).parent != Path(theirs.path).parent
