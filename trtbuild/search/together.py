@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.model import input_specs, static_batch
+from trtbuild.model import input_specs
 from trtbuild.model.outside_weights import MAPPED_LIMIT
 from trtbuild.model.writing import num_weights
 
@@ -29,9 +29,9 @@ def outputs_of(
 ) -> list[Mapping[str, np.ndarray]]:
     """Return the outputs of each image.
 
-    Images of one shape are run together if the network has many weights and leaves its batch open, and if
-    each output then has as many rows as there are images. Values may differ in their last bits from those of
-    an image that is run alone.
+    Images of one shape are run together if the network has many weights and an open batch in front of every
+    input, and if each output then has as many rows as there are images. Values may differ in their last bits
+    from those of an image that is run alone.
 
     Args:
         model: the float network that `run` runs a form of.
@@ -51,8 +51,9 @@ def outputs_of(
 
 
 def _reads_more_than_it_computes(model: ir.Model) -> bool:
-    leading = [one.dims[0] if one.dims else 0 for one in input_specs(model)]
-    is_open = static_batch(model) is None and not any(isinstance(dim, int) for dim in leading)
+    is_open = all(
+        one.batch_axis == 0 and not isinstance(one.batch, int) for one in input_specs(model)
+    )
     return is_open and num_weights(model) * _FLOAT_BYTES > MAPPED_LIMIT
 
 

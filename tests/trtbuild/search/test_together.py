@@ -51,3 +51,14 @@ def test_images_of_other_shapes_are_run_alone(monkeypatch) -> None:
     pair = [*MANY[:2], {"x": np.ones((2, 3), np.float32)}]
     found = outputs_of(model, open_session(model).run, pair)
     assert [len(outputs["y"]) for outputs in found] == [1, 1, 2]
+
+
+def test_samples_along_another_axis_are_run_alone(monkeypatch) -> None:
+    monkeypatch.setattr(together, "MAPPED_LIMIT", 0)
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[time, batch, 3] x) => (float[time, batch, 3] y)
+        <int64 first = {0}> { y = CumSum(x, first) }"""
+    )
+    found = outputs_of(model, open_session(model).run, [{"x": np.ones((1, 1, 3), np.float32)}] * 2)
+    for outputs in found:  # in one batch, the second sample would be the next step of the first
+        np.testing.assert_array_equal(outputs["y"], 1.0)
