@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from tests.fakes import FunctionSession
 from trtbuild.errors import OptionError
-from trtbuild.latency.measure import CONFIDENCE, EVENTS, MONOTONIC, MeasureOptions, measure
+from trtbuild.latency.limits import latency_finding
+from trtbuild.latency.measure import (
+    CONFIDENCE,
+    EVENTS,
+    MONOTONIC,
+    MeasureOptions,
+    Samples,
+    measure,
+)
+from trtbuild.latency.regress import Answer, against_baseline, taken_together
 
 FEEDS = {"x": np.zeros((2, 3), np.float32)}
 SHORT = MeasureOptions(warmup_ms=0, duration_ms=1, min_rounds=6, runs_per_turn=2)
@@ -157,3 +167,25 @@ def test_all_looks_together_err_no_more_than_one_interval(steady_clock) -> None:
     errors = [1 - one for one in (*seen, last.confidence)]
     assert sum(errors) == pytest.approx(1 - CONFIDENCE)
     assert measure({"a": ANY}, FEEDS, LONG)["a"].confidence == CONFIDENCE
+
+
+def test_an_answer_at_a_look_takes_more_turns(steady_clock) -> None:
+    # all of n turns on one side: 2 of 2**n, so 9 turns tell at 99.5 %, and 12 at the 99.95 % of a look
+    answers = []
+
+    def is_enough(taken) -> bool:
+        look, base = taken["b"], taken["a"]
+        for samples in (look, Samples(*(getattr(look, f.name) for f in fields(look)))):
+            verdicts = taken_together(base, samples), against_baseline(base, samples)
+            answers.append(
+                (*(one.answer for one in verdicts), latency_finding(samples, 1.5).settled)
+            )
+        return True
+
+    sessions = {"a": WithEvents(1.0), "b": WithEvents(2.0)}
+    options = MeasureOptions(warmup_ms=0, duration_ms=1, min_rounds=11, runs_per_turn=1)
+    found = measure(sessions, FEEDS, options, is_enough=is_enough)
+    assert len(found["a"].turns) == 11
+    assert answers[0] == (Answer.CANNOT_TELL, Answer.CANNOT_TELL, False)
+    assert answers[1][0] is Answer.SLOWER
+    assert answers[1][2]
