@@ -1,4 +1,4 @@
-"""``trtbuild completion``: the script that lets a shell complete commands and options."""
+"""``trtbuild completion``: the script that lets a shell complete commands, options and their values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(_SHELLS))
 @click.pass_context
 def command(ctx: click.Context, *, shell: str) -> None:
-    """Print the script that completes trtbuild's commands and options in SHELL."""
+    """Print the script that completes trtbuild's commands, options and their values in SHELL."""
     kind = get_completion_class(shell)
     assert kind is not None
     try:

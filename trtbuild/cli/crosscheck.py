@@ -25,8 +25,8 @@ __all__ = ["command"]
         ),
     ),
 )
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", metavar="A", type=click.Path())
+@click.argument("second", metavar="B", type=click.Path())
 @recipe_options(CrosscheckRecipe)
 @click.option("--all", "show_all", is_flag=True, help="List every tensor, not only flagged ones.")
 @click.option(

@@ -38,7 +38,7 @@ _NO_NETWORK = "name the float network: an ONNX file, or package.module:factory."
         ),
     ),
 )
-@click.argument("model", required=False)
+@click.argument("model", type=click.Path(), required=False)
 @recipe_options(EngineRecipe, file=True)
 @click.option(
     "--dry-run", is_flag=True, help="Check all paths and options, and print what would be done."

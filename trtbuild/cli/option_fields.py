@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from trtbuild.cli.help import SectionedOption
 from trtbuild.errors import OptionError
@@ -112,6 +113,18 @@ class _Text(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
             return read_text(self._described, value)
         except ValueError as error:
             raise OptionError(f"{self._described.flag} {error}.") from error
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the choices that begin with `incomplete`; of a path the shell's own completion."""
+        del ctx, param
+        described = self._described
+        if described.type is Path or described.option.is_path:
+            return [CompletionItem(incomplete, type="file")]
+        return [
+            CompletionItem(choice) for choice in described.choices if choice.startswith(incomplete)
+        ]
 
 
 @dataclass(frozen=True)

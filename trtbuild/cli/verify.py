@@ -35,7 +35,7 @@ __all__ = ["command"]
         ("verify model.onnx model.int8.onnx --data test.npz --layers", "which layers are at fault"),
     ),
 )
-@click.argument("reference", metavar="FLOAT", required=False)
+@click.argument("reference", metavar="FLOAT", type=click.Path(), required=False)
 @click.argument("engine", metavar="ENGINE", type=click.Path(path_type=Path), required=False)
 @recipe_options(VerifyRecipe, file=True)
 @recipe_options(ModuleSource, name="module")

@@ -138,3 +138,20 @@ def test_options_complete(monkeypatch) -> None:
     )
     assert done.stdout.split() == ["plain,--min-sqnr"]
     assert (done.returncode, done.stderr) == (0, "")  # which would stand in the user's line
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("engine --effort h", ["plain,high"]),
+        ("quantize --target rtx", ["plain,rtx", "plain,rtx-turing"]),
+        ("engine --labels im", ["file,im"]),
+        ("engine --data im", ["file,im"]),
+        ("engine ne", ["file,ne"]),
+    ],
+)
+def test_values_complete(line, found, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("_TRTBUILD_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"trtbuild {line}")
+    monkeypatch.setenv("COMP_CWORD", f"{len(line.split())}")
+    assert trtbuild(capsys).out.split() == found
