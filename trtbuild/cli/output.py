@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trtbuild.cli.progress_lines import ProgressLines
-from trtbuild.progress import Progress, silent
+from trtbuild.progress import Progress, silent, stage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Show a bar per stage while the block runs; lines where standard error is no terminal."""
+        """Show a bar per stage, named by its step, while the block runs; lines where standard error is no terminal."""
         if self.quiet:
             yield silent
             return
@@ -97,10 +97,13 @@ class Output:
         with Bars(*columns, console=console, transient=True) as bars:
             tasks: dict[str, Any] = {}
 
-            def show(stage: str, done: int, total: int | None) -> None:
+            def show(name: str, done: int, total: int | None) -> None:
+                stage = stage_of(name)
                 if stage not in tasks:
-                    tasks[stage] = bars.add_task(visible(stage), total=total)
-                bars.update(tasks[stage], completed=done, total=total)
+                    tasks[stage] = bars.add_task(visible(name), total=total)
+                bars.update(
+                    tasks[stage], description=visible(name), completed=done, total=total
+                )
 
             yield show
 

@@ -32,7 +32,7 @@ from trtbuild.jobs.compress.steps import (
 )
 from trtbuild.jobs.paths import Besides, check_paths, data_inputs, named_inputs
 from trtbuild.options.values import to_table
-from trtbuild.progress import Progress, silent
+from trtbuild.progress import Progress, silent, step_of
 from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, with_axes
 from trtbuild.recipes import CompressRecipe, TuneRecipe
 
@@ -165,9 +165,9 @@ def _run(
     resumed, held = len(record.done), Held()
     write_record(record, folder)
     for number, step in enumerate(steps):
-        progress("compress", number, len(steps))
         if record.has(step.name) or not is_due(step, record):
             continue
+        progress(step_of("compress", step.name), number, len(steps))
         before = record.folder_of(step.round)
         record = record.having(_done(setting, step, record, held))
         write_record(record, folder)
