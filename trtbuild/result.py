@@ -181,7 +181,11 @@ class EngineResult:
     @property
     def below_floor(self) -> tuple[str, ...]:
         """Why the engine may not be shipped though no limit says so; see `trtbuild.verification.ruling`."""
-        found = [*self.poor_figures]
+        return self.below_floor_if(is_evaluated=False)
+
+    def below_floor_if(self, *, is_evaluated: bool) -> tuple[str, ...]:
+        """Return `below_floor`; `is_evaluated` as of `trtbuild.verification.ruling.floors`."""
+        found = [*self._poor_figures(is_evaluated=is_evaluated)]
         found += [str(gap) for gap in self.below_tensorrt_form]
         for record in self.artifact.history:
             moved = record.details.get("ratios", {}) if record.stage == "spot check" else {}
@@ -195,9 +199,12 @@ class EngineResult:
     @property
     def poor_figures(self) -> tuple[str, ...]:
         """What of `below_floor` is said of answers; see `trtbuild.verification.ruling.floors`."""
+        return self._poor_figures(is_evaluated=False)
+
+    def _poor_figures(self, *, is_evaluated: bool) -> tuple[str, ...]:
         named = {TITLES[name]: found for name, found in self.comparisons.items()}
         trained = not self.artifact.came_in_float
-        return floors(named, self.verdicts.values(), was_trained=trained)
+        return floors(named, self.verdicts.values(), was_trained=trained, is_evaluated=is_evaluated)
 
     def _unused_cache(self) -> Iterator[str]:
         """What is wrong with the calibration cache that the engine should have been built with."""
@@ -219,7 +226,7 @@ class EngineResult:
     @property
     def ruling(self) -> Ruling:
         """Whether it may be shipped; an engine that never ran is judged by its forms alone, and so is not."""
-        below = (*self.below_floor, *self._not_run(), *self._not_timed())
+        below = (*self.below_floor, *self.not_run, *self._not_timed())
         speed = [one for found in self.speed.values() for one in found]
         # "form" alone says little to who meets it in a sentence
         names = [
@@ -227,9 +234,12 @@ class EngineResult:
         ]
         return rule(self.verdicts.values(), below, speed, names)
 
-    def _not_run(self) -> Iterator[str]:
-        if self.engine.not_opened:
-            yield f"the engine was built and not run here, because {self.engine.not_opened}"
+    @property
+    def not_run(self) -> tuple[str, ...]:
+        """Why no figure is the engine's own; empty where it ran."""
+        if not self.engine.not_opened:
+            return ()
+        return (f"the engine was built and not run here, because {self.engine.not_opened}",)
 
     def _not_timed(self) -> Iterator[str]:
         """Why a limit on speed was held against nothing."""

@@ -42,8 +42,8 @@ class Compressed:
 
     @property
     def verdict(self) -> str:
-        """``PASSED``, ``FAILED`` (the last round was not reached within the limits) or ``NOT JUDGED``."""
-        return {True: "PASSED", False: "FAILED", None: "NOT JUDGED"}[self.record.met]
+        """``SHIP``, ``DO NOT SHIP`` (the last round was not reached within the limits) or ``NOT JUDGED``."""
+        return self.record.verdict
 
     @property
     def why(self) -> str:

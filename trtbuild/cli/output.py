@@ -72,7 +72,7 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Show a bar per stage, named by its step, while the block runs; lines where standard error is no terminal."""
+        """Show a bar per stage, named by its step; lines where standard error is no terminal."""
         if self.quiet:
             yield silent
             return
@@ -97,13 +97,11 @@ class Output:
         with Bars(*columns, console=console, transient=True) as bars:
             tasks: dict[str, Any] = {}
 
-            def show(name: str, done: int, total: int | None) -> None:
-                stage = stage_of(name)
+            def show(stage: str, done: int, total: int | None) -> None:
+                name, stage = visible(stage), stage_of(stage)
                 if stage not in tasks:
-                    tasks[stage] = bars.add_task(visible(name), total=total)
-                bars.update(
-                    tasks[stage], description=visible(name), completed=done, total=total
-                )
+                    tasks[stage] = bars.add_task(name, total=total)
+                bars.update(tasks[stage], description=name, completed=done, total=total)
 
             yield show
 

@@ -50,7 +50,7 @@ def compress_report(outcome: CompressOutcome) -> Report:
         files=_files(outcome),
         checks=tuple(_check(point) for point in record.points if point.limit is not None),
         verdict=record.why,
-        ruling="FAILED" if record.met is False else "",
+        ruling=record.verdict,
         data={"schema": SCHEMA, "version": VERSION, **encode(record)},
     )
 

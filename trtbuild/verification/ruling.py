@@ -149,7 +149,11 @@ def _too_few(doubtful: Sequence[Finding]) -> str:
 
 
 def floors(
-    comparisons: Mapping[str, Comparison], verdicts: Iterable[Verdict], *, was_trained: bool = False
+    comparisons: Mapping[str, Comparison],
+    verdicts: Iterable[Verdict],
+    *,
+    was_trained: bool = False,
+    is_evaluated: bool = False,
 ) -> tuple[str, ...]:
     """Return what lies below the floor, the furthest first; empty for nothing.
 
@@ -164,14 +168,18 @@ def floors(
         comparisons: what to call a network -> its figures.
         verdicts: the limits that were held against them.
         was_trained: whether the network came quantized, by training or another tool.
+        is_evaluated: whether a limit on an evaluation of the user's own judges the answers, as one on a
+            task and on top-1 would.
     """
     limits = [f for verdict in verdicts for f in verdict.findings if f.is_limit]
     judged = {finding.what for finding in limits}
-    on_outputs = any("top-1" in what or what.startswith(_ON_DISTANCE) for what in judged)
+    on_outputs = is_evaluated or any(
+        "top-1" in what or what.startswith(_ON_DISTANCE) for what in judged
+    )
     found: list[tuple[float, str]] = []
     for name, comparison in comparisons.items():
         task = comparison.task
-        if task is not None and task.main is not None:
+        if task is not None and task.main is not None and not is_evaluated:
             found += _poor_figure(name, task, judged)
         if task is None or task.main is None:
             found += _far_outputs(name, comparison, _LEAST_SQNR_DB if on_outputs else FAR_SQNR_DB)

@@ -22,7 +22,7 @@ from tests.command import trtbuild  # noqa: E402
 from tools.write_schemas import schemas  # noqa: E402
 from trtbuild import OptionError, compress  # noqa: E402
 from trtbuild.cli.main import run  # noqa: E402
-from trtbuild.jobs.compress.plan import Kind, is_due, plan_steps, verdict_of  # noqa: E402
+from trtbuild.jobs.compress.plan import Kind, is_due, plan_steps, ruling_of, verdict_of  # noqa: E402
 from trtbuild.jobs.compress.record import Compression, CompressionPoint, CompressionStep  # noqa: E402
 from trtbuild.pytorch import InputSpec  # noqa: E402
 from trtbuild.pytorch.inputs import bind_inputs  # noqa: E402
@@ -181,10 +181,12 @@ def test_a_budget_that_cannot_be_met_keeps_what_meets_it(nets, tmp_path, capsys)
                     "--no-restore", "--report", "page.html", "-o", "out")  # fmt: skip
     assert said.code == 1
     told = " ".join(said.out.split())
-    assert "FAILED: the budget cannot be met: the trained module of round 1 loses" in told
+    assert "DO NOT SHIP: the budget cannot be met: the trained module of round 1 loses" in told
     assert "kept is the module as loaded, with 100% of the multiply-accumulates" in told
+    assert "compress: build 0: 7 of 8, " in said.err
     record = json.loads((tmp_path / "out/compression.json").read_text())
     assert record["met"] is False
+    assert record["verdict"] == "DO NOT SHIP"
     assert record["chosen"] == 0
     assert not any("least squares" in note for done in record["done"] for note in done["notes"])
     stages = [point["stage"] for done in record["done"] for point in done["points"]]
@@ -396,6 +398,33 @@ def test_steps_that_serve_no_more_are_left_out() -> None:
     assert "kept is round 1, with 50%" in verdict_of(missed, steps, builds=True)[1]
 
 
+@pytest.mark.parametrize(
+    ("trained", "engine", "below", "word", "said"),
+    [
+        (1.0, 1.0, (), "SHIP", "everything was reached"),
+        (1.0, 0.1, (), "DO NOT SHIP", "the engine of round 1 loses 0.5"),
+        (1.0, 1.0, ("it is blind",), "NOT JUDGED", "was reached: the engine of round 1 loses 0.5"),
+        (1.0, 1.0, ("it is blind",), "NOT JUDGED", "but it is blind"),
+        (1.0, None, (), "NOT JUDGED", "no limit is on the engine of round 1"),
+        (None, None, (), "NOT JUDGED", "no limit was set"),
+    ],
+)
+def test_what_is_shipped_was_judged_itself(trained, engine, below, word, said) -> None:
+    steps = plan_steps(1, sparse=False, epochs=None, builds=True)
+    built = (point("folded", 1, 0.5), point("engine", 1, 0.5, engine))
+    done = (
+        CompressionStep("loaded 0", 0.0, (point("loaded", 0, 0.0), point("folded", 0, 0.0))),
+        CompressionStep("prune 1", 0.0, (point("pruned", 1, 50.0),)),
+        CompressionStep("train 1", 0.0, (point("tuned", 1, 0.5, trained),)),
+        CompressionStep("build 1", 0.0, built, below_floor=below),
+        CompressionStep("build 0", 0.0, (point("folded", 0, 0.0), point("engine", 0, 0.0))),
+    )
+    record = Compression("net", {}, tuple(step.name for step in steps), done)
+    ruling = ruling_of(record, steps, builds=True)
+    assert ruling.word == word
+    assert said in ruling.why
+
+
 def test_a_round_that_is_out_of_reach_leaves_what_came_before() -> None:
     steps = plan_steps(1, sparse=False, epochs=None, builds=True)
     record = Compression("net", {}, tuple(step.name for step in steps))
@@ -456,7 +485,7 @@ def test_one_call_from_python_takes_objects(nets, tmp_path) -> None:
         module, nets.train, nets.evaluate, data, prune=0.5, max_drop=99, latency=False, effort="fast",
         backend="onnxruntime", output=tmp_path / "small",
     )  # fmt: skip
-    assert found.verdict == "PASSED"
+    assert found.verdict == "SHIP"
     assert found.engine.is_file()
     assert found.int8_model.is_file()
     assert found.report(tmp_path / "page.html").is_file()

@@ -202,6 +202,16 @@ def test_what_lies_below_the_floor_is_never_shipped() -> None:
     assert ruled(compared(0, "none", noise=0.01)).why.startswith("all values are finite")
 
 
+def test_an_evaluation_of_ones_own_judges_as_a_task_does() -> None:
+    far = compared(0, "none", noise=0.5)  # 6 dB
+    poor = compared(12)  # 70 % and -0.8 dB
+    assert floors({"it": far}, ())
+    assert floors({"it": far}, (), is_evaluated=True) == ()
+    assert "same class" in floors({"it": poor}, ())[0]
+    (left,) = floors({"it": poor}, (), is_evaluated=True)
+    assert "-0.8 dB" in left
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return written(tmp_path_factory.mktemp("ruled"), 8)

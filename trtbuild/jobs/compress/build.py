@@ -89,10 +89,11 @@ def build_step(setting: Setting, step: Step, record: Compression, held: Held) ->
     assert exported is not None
     notes = list(exported.warnings)
     result = build_engine(recipe, setting.progress) if setting.recipe.int8 else None
+    below: tuple[str, ...] = ()
     if result is not None:
-        notes += [f"the build says: {result.ruling}"] if result.below_floor else []
-        if result.engine.not_opened:
-            notes.append(f"the engine cannot run here, because {result.engine.not_opened}.")
+        is_evaluated = "engine" in setting.limits
+        below = (*result.below_floor_if(is_evaluated=is_evaluated), *result.not_run)
+        notes += below
     first = _cost_of(record, step.round)
     points = []
     with contextlib.ExitStack() as stack:
@@ -105,7 +106,7 @@ def build_step(setting: Setting, step: Step, record: Compression, held: Held) ->
                 cost = replace(cost, latency_ms=taken.ms, latency_share=taken.share)
             network = as_module(setting, module, session)
             points.append(judged(setting, record, network, cost, _WHAT[stage]))
-    return CompressionStep(step.name, 0.0, tuple(points), notes=tuple(notes))
+    return CompressionStep(step.name, 0.0, tuple(points), notes=tuple(notes), below_floor=below)
 
 
 def _cost_of(record: Compression, number: int) -> CompressionPoint:

@@ -17,6 +17,7 @@ from trtbuild.jobs.compress.plan import (
     chosen_round,
     is_due,
     plan_steps,
+    ruling_of,
     verdict_of,
 )
 from trtbuild.jobs.compress.record import FILE, Compression, CompressionStep, begin, write_record
@@ -293,12 +294,18 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 def _finished(setting: Setting, record: Compression, steps: tuple[Step, ...]) -> Compression:
     """The record with its verdict, and the module that is kept in its folder."""
     chosen = chosen_round(record, builds=setting.builds)
-    met, why = verdict_of(record, steps, builds=setting.builds)
+    met, _ = verdict_of(record, steps, builds=setting.builds)
+    ruling = ruling_of(record, steps, builds=setting.builds)
     if chosen is not None:
         place = make_directory(setting.recipe.output / MODULE)
         module = module_at(setting, record.folder_of(chosen))
         with staged_files(place, last=HISTORY_FILE) as folder:
             save_module(setting, module, folder)
     return replace(
-        record, chosen=chosen, met=met, why=why, module=MODULE if chosen is not None else ""
+        record,
+        chosen=chosen,
+        met=met,
+        verdict=ruling.word,
+        why=ruling.why,
+        module=MODULE if chosen is not None else "",
     )

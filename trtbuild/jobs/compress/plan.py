@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.enums import StrEnum
+from trtbuild.verification.ruling import DO_NOT_SHIP, NOT_JUDGED, SHIP, Ruling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,7 @@ __all__ = [
     "is_due",
     "plan_steps",
     "rounds_in",
+    "ruling_of",
     "verdict_of",
 ]
 
@@ -187,6 +189,26 @@ def verdict_of(
         else f"kept is {_rest(record, chosen)}"
     )
     return False, f"the budget cannot be met: {causes}; {kept}"
+
+
+def ruling_of(record: Compression, steps: tuple[Step, ...], *, builds: bool) -> Ruling:
+    """Return whether what is kept may be shipped, and why.
+
+    It may where the last round was reached within the limits, one of them is on what is shipped, and nothing
+    lies below the floor of `trtbuild.verification.ruling.floors`.
+    """
+    met, why = verdict_of(record, steps, builds=builds)
+    if met is None:
+        return Ruling(NOT_JUDGED, why)
+    if not met:
+        return Ruling(DO_NOT_SHIP, why)
+    number = rounds_in(steps)
+    shipped = [p for p in record.points if p.round == number and p.stage in ("tuned", "engine")]
+    doubts = [text for done in record.done if done.step == Step(Kind.BUILD, number).name
+              for text in done.below_floor]  # fmt: skip
+    if shipped[-1].limit is None:
+        doubts.append(f"no limit is on the {shipped[-1].what}; set one, such as --max-drop")
+    return Ruling(NOT_JUDGED, f"{why}, but {doubts[0]}") if doubts else Ruling(SHIP, why)
 
 
 def _unpruned(record: Compression) -> Iterator[str]:

@@ -94,6 +94,7 @@ class CompressionStep:
         folder: of the module that it left, in the folder of the run; empty for none.
         gone: share of the channels that went, where that was the wish.
         notes: sentences for the user.
+        below_floor: of a build: why its engine may not be shipped, whatever the evaluation says of it.
     """
 
     step: str
@@ -102,6 +103,7 @@ class CompressionStep:
     folder: str = ""
     gone: float | None = None
     notes: tuple[str, ...] = ()
+    below_floor: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Compression:
         done: the steps that are done; others were not due, or are still to be done.
         chosen: the round that is kept; None before the end, and where nothing meets the limits.
         met: whether everything was reached within the limits; None before the end, and without limits.
+        verdict: ``SHIP``, ``DO NOT SHIP`` or ``NOT JUDGED``; empty before the end.
         why: the same in a sentence; empty before the end.
         module: folder of the module that is kept, for ``--weights``; empty before the end.
     """
@@ -125,6 +128,7 @@ class Compression:
     done: tuple[CompressionStep, ...] = ()
     chosen: int | None = None
     met: bool | None = None
+    verdict: str = ""
     why: str = ""
     module: str = ""
 
