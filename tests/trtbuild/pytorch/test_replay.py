@@ -38,26 +38,42 @@ class Leaves(nn.Module):
         return self.layer(x)
 
 
+class Collects(nn.Module):
+    """Leaves what it saw in a dict, its own or one that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.seen = nn.Linear(6, 6), dict[str, torch.Tensor]()
+
+    def forward(self, x: torch.Tensor, into: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+        into = self.seen if into is None else into
+        into.clear()
+        into["mean"] = x.mean(0, keepdim=True)
+        return self.layer(x)
+
+
 class Odd(nn.Module):
-    """Blocks that write, one that is called twice, one that leaves something, outputs in a dict."""
+    """Blocks that write, one that is called twice, some that leave something, outputs in a dict."""
 
     def __init__(self) -> None:
         super().__init__()
         self.block, self.twice, self.leaves = Writes(), nn.Linear(6, 6), Leaves()
         self.act, self.pair = nn.ReLU(inplace=True), nn.ModuleDict({"a": Writes(), "b": Writes()})
-        self.last = nn.Linear(6, 3)
+        self.keeps, self.fills, self.last = Collects(), Collects(), nn.Linear(6, 3)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         x = self.twice(self.block(x.clone()))
         y = self.leaves(self.twice(x))
         z = self.act(x)  # writes into x
         y = y + x + z + self.leaves.seen
+        given = {"mean": y}
+        y = self.fills(self.keeps(y), given) + self.keeps.seen["mean"] + given["mean"]
         both = [self.pair["a"](y.clone()), self.pair["b"](y)]
         return {"scores": self.last(torch.cat(both[:1]) + both[1])}
 
 
 ORDER = (
-    "block.first", "block.second", "leaves.layer", "pair.a.first", "pair.a.second", "pair.b.first",
+    "block.first", "block.second", "leaves.layer", "keeps.layer", "fills.layer", "pair.a.first", "pair.a.second", "pair.b.first",
     "pair.b.second", "last",
 )  # fmt: skip
 

@@ -104,13 +104,13 @@ class Replay:
                 self._frames[-1].inside.append(key)
                 return _copied(self._kept[key])
             frame = _Frame()
-            versions, state = _versions((given, named)), _state(child)
+            before = _leaves(child, given, named)
             self._frames.append(frame)
             try:
                 result = forward(*given, **named)
             finally:
                 self._frames.pop()
-            frame.pure &= versions == _versions((given, named)) and state == _state(child)
+            frame.pure &= _are_the_same(before, _leaves(child, given, named))
             self._keep(key, result, frame)
             return result
 
@@ -137,19 +137,24 @@ def _tensors(values: Any) -> list[torch.Tensor]:
     return [one for one in leaves if isinstance(one, torch.Tensor)]
 
 
-def _versions(values: Any) -> list[int]:
-    """How often each tensor was written to; code that runs in inference mode does not count."""
-    return [one._version for one in _tensors(values) if not one.is_inference()]
+def _leaves(module: nn.Module, *arguments: Any) -> list[tuple[Any, int]]:
+    """What a module keeps and is given, in lists and dicts too, and how often each tensor was written to.
 
-
-def _state(module: nn.Module) -> list[int]:
-    """What a module keeps as attributes, to see whether forward leaves something there."""
-    kept = (module._buffers, {k: v for k, v in vars(module).items() if k != "forward"})
+    Code that runs in inference mode does not count. What is replaced meanwhile is held here, so that nothing
+    else gets its place in memory and looks like it.
+    """
+    kept = {name: value for name, value in vars(module).items() if name != "forward"}
     return [
-        id(one) if not isinstance(one, torch.Tensor) else hash((id(one), one._version))
-        for values in kept
-        for one in values.values()
+        (one, one._version if isinstance(one, torch.Tensor) and not one.is_inference() else 0)
+        for one in torch.utils._pytree.tree_leaves((kept, arguments))
     ]
+
+
+def _are_the_same(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:
+    """Whether both hold the same objects, and nothing was written to a tensor meanwhile."""
+    return len(before) == len(after) and all(
+        old is new and then == now for (old, then), (new, now) in zip(before, after)
+    )
 
 
 def _is_of_tensors(result: Any) -> bool:
