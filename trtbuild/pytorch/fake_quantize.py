@@ -11,6 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import nn
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _like_input(values: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tens
 def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
     """Replace, in place, what watches and rounds by what rounds alone; what is switched off goes.
 
-    A convolution that trains with its norm (torch's fused modules) becomes one whose weights hold the norm.
+    A layer that trains with its norm (torch's fused modules) becomes one whose weights hold the norm.
 
     Returns:
         The paths of what was replaced.
@@ -111,43 +112,39 @@ def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
     return tuple(done)
 
 
-class _RoundedConvolution(nn.Module):  # type: ignore[misc]
-    """A convolution whose weights are rounded.
+class _RoundedLayer(nn.Module):  # type: ignore[misc]
+    """A convolution or linear layer whose weights are rounded.
 
     Args:
-        convolution: with the weights and the bias.
+        layer: with the weights and the bias.
         rounding: of the weights.
         activation: what comes behind it.
     """
 
-    def __init__(self, convolution: Any, rounding: nn.Module, activation: nn.Module) -> None:
+    def __init__(self, layer: Any, rounding: nn.Module, activation: nn.Module) -> None:
         super().__init__()
-        self.convolution, self.rounding, self.activation = convolution, rounding, activation
+        self.layer, self.rounding, self.activation = layer, rounding, activation
 
     def forward(self, values: torch.Tensor) -> Any:
-        """Return the convolution of `values` behind its activation."""
-        layer = self.convolution
-        made = layer._conv_forward(values, self.rounding(layer.weight), layer.bias)
-        return self.activation(made)
+        """Return the layer of `values` behind its activation."""
+        layer = self.layer
+        apply = F.linear if isinstance(layer, nn.Linear) else layer._conv_forward
+        return self.activation(apply(values, self.rounding(layer.weight), layer.bias))
 
 
 def _freeze_norms(module: nn.Module) -> None:
-    """Put, in place, the norm of each convolution that trains with it into its weights.
+    """Put, in place, the norm of each layer that trains with it into its weights.
 
-    There ``y = norm(conv(x, round(w s)) / s + b)`` with ``s = gamma / sqrt(var + eps)``, which is
-    ``conv(x, round(w s)) + s (b - mean) + beta`` (Jacob et al. 2018, arXiv 1712.05877, section 3.2).
+    There ``y = norm(layer(x, round(w s)) / s + b)`` with ``s = gamma / sqrt(var + eps)``, which is
+    ``layer(x, round(w s)) + s (b - mean) + beta`` (Jacob et al. 2018, arXiv 1712.05877, section 3.2).
     """
     from torch.ao.nn.intrinsic.qat.modules.conv_fused import _ConvBnNd
+    from torch.ao.nn.intrinsic.qat.modules.linear_fused import LinearBn1d
 
     for path, one in list(module.named_modules()):
-        if not isinstance(one, _ConvBnNd) or not path:
+        if not isinstance(one, _ConvBnNd | LinearBn1d) or not path:
             continue
-        plain = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[one.weight.ndim - 2]
-        layer: Any = plain(
-            one.in_channels, one.out_channels, one.kernel_size, one.stride, one.padding, one.dilation,
-            one.groups, bias=True, padding_mode=one.padding_mode,
-        )  # fmt: skip
-        norm: Any = one.bn
+        layer, norm = _plain_layer(one), one.bn
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         bias = 0 if one.bias is None else one.bias
         with torch.no_grad():
@@ -158,8 +155,19 @@ def _freeze_norms(module: nn.Module) -> None:
             behind.append(one.activation_post_process)
         activation = nn.Sequential(*behind)
         owner, _, name = path.rpartition(".")
-        rounded = _RoundedConvolution(layer, one.weight_fake_quant, activation)
+        rounded = _RoundedLayer(layer, one.weight_fake_quant, activation)
         setattr(module.get_submodule(owner), name, rounded.train(one.training))
+
+
+def _plain_layer(fused: Any) -> Any:
+    """A layer of the same form, with a bias, and with weights that are still to be set."""
+    if isinstance(fused, nn.Linear):
+        return nn.Linear(fused.in_features, fused.out_features)
+    plain = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[fused.weight.ndim - 2]
+    return plain(
+        fused.in_channels, fused.out_channels, fused.kernel_size, fused.stride, fused.padding,
+        fused.dilation, fused.groups, padding_mode=fused.padding_mode,
+    )  # fmt: skip
 
 
 def _frozen(module: nn.Module) -> Iterator[nn.Module]:

@@ -74,11 +74,11 @@ def test_scales_of_training_are_those_of_the_file(trained, tmp_path):
 
 
 def fused(kind: str) -> tuple[nn.Module, nn.Module]:
-    """A network whose first convolution trains with its norm, prepared, and it with scales that are fixed."""
+    """A network whose layers train with their norms, prepared, and it with scales that are fixed."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3, groups=4, bias=False),
-        nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4),
+        nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4), nn.BatchNorm1d(4),
     ).train()  # fmt: skip
     kinds = torch.ao.quantization
     with warnings.catch_warnings():
@@ -89,7 +89,7 @@ def fused(kind: str) -> tuple[nn.Module, nn.Module]:
             wish = kinds.get_default_qat_qconfig_mapping("x86")
             net = prepare_qat_fx(net, wish, (torch.randn(2, 3, 8, 8),))
         else:
-            net = kinds.fuse_modules_qat(net, [["0", "1", "2"], ["3", "4"]])
+            net = kinds.fuse_modules_qat(net, [["0", "1", "2"], ["3", "4"], ["7", "8"]])
             net.qconfig = kinds.get_default_qat_qconfig("fbgemm")
             net = kinds.prepare_qat(net)
         for _ in range(4):
