@@ -74,14 +74,14 @@ def restore_outputs(
     if not samples:
         raise DataError("the outputs are restored on samples, and there are none.")
     cuts = _cuts_since(pruned.history, history_of(module))
-    dense = copy_module(module).eval()
-    make_weights_plain(dense)
-    for one in cuts:
-        rewrite_again(dense, one.rewritten, rewrites)
-    left = _left_of(dense, cuts)
-    replay = Replay(small)
     done = []
-    with torch.no_grad():
+    with torch.inference_mode(mode=False), torch.no_grad():  # what is cut again is traced
+        dense = copy_module(module).eval()
+        make_weights_plain(dense)
+        for one in cuts:
+            rewrite_again(dense, one.rewritten, rewrites)
+        left = _left_of(dense, cuts)
+        replay = Replay(small)
         order = _in_order(small, bound, samples[0], _candidates(dense, small))
         for paths in _parts(small, order, samples):
             wanted = _targets(dense, bound, {path: left[path] for path in paths}, samples)
