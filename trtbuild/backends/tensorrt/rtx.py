@@ -159,7 +159,8 @@ def notes(
     if TURING in capabilities(tensorrt, options) and convolutions:
         found.append(
             f"on compute capability {TURING} (Turing) its {convolutions} convolutions in INT8 run in FP16, "
-            "behind rounding that costs kernels of its own; a plan of its own leaves them in float"
+            "behind rounding that takes kernels of its own; --target rtx-turing leaves them in float, as a "
+            f"plan for {TURING} alone does by default"
         )
     if alone := layers_alone(artifact.model, artifact.decisions):
         found.append(
