@@ -232,6 +232,8 @@ PLACES = (
     Place(_RESTORE, "_RIDGE = 1e-3", "_RIDGE = 2e-3", _EXPLICIT),
     Place(_RESTORE, "if times[path] == 1", "if times[path] >= 1", _EXPLICIT),
     Place(_RESTORE, "and not has_hooks(layer)", "and True", _EXPLICIT),
+    Place("trtbuild/pytorch/prune/replay.py", "old is new and then == now", "then == now",
+          "trtbuild/pytorch/test_replay.py"),
     Place(_RESTORE, "before is None or before == known", "True", _EXPLICIT),
 )  # fmt: skip
 """What the tests must notice."""

@@ -92,11 +92,10 @@ def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
     """
     from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 
+    # one may stand in several places
     found = [
         (path, one)
-        for path, one in module.named_modules(
-            remove_duplicate=False
-        )  # one may stand in several places
+        for path, one in module.named_modules(remove_duplicate=False)
         if isinstance(one, FakeQuantizeBase | ObserverBase) and path
     ]
     frozen = {one: next(_frozen(one), nn.Identity()) for _, one in found}

@@ -73,8 +73,8 @@ class Odd(nn.Module):
 
 
 ORDER = (
-    "block.first", "block.second", "leaves.layer", "keeps.layer", "fills.layer", "pair.a.first", "pair.a.second", "pair.b.first",
-    "pair.b.second", "last",
+    "block.first", "block.second", "leaves.layer", "keeps.layer", "fills.layer", "pair.a.first",
+    "pair.a.second", "pair.b.first", "pair.b.second", "last",
 )  # fmt: skip
 
 
