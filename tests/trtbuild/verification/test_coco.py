@@ -98,6 +98,12 @@ def test_boxes_are_brought_back_to_the_image(tmp_path: Path, preprocess, box) ->
     assert found.boxes == pytest.approx(np.array([[20, 20, 40, 40]]))
 
 
+def test_a_hundred_boxes_of_an_image_count(tmp_path: Path) -> None:
+    annotations = read_annotations(coco(tmp_path, []))
+    many = boxes(*((0, 0, 5 + i, 9, 1 - i / 200, 0) for i in range(120)))
+    assert len(annotations.placed("0.jpg", many, (64, 64)).boxes) == 100
+
+
 def test_a_detector_is_held_against_annotations(tmp_path: Path) -> None:
     path = coco(tmp_path, [(0, 3, (10, 10, 20, 20), 0)], size=(64, 64), count=1)
     rows = np.zeros((1, 6, 20), np.float32)

@@ -173,6 +173,12 @@ def test_a_limit_that_there_is_not_names_those_that_there_are() -> None:
         check_limits(["min_psnr"])
 
 
+@pytest.mark.parametrize(("noise", "word"), [(0.70, "SHIP"), (0.71, "NOT JUDGED")])
+def test_half_of_the_signal_as_noise_is_no_answer(noise: float, word: str) -> None:
+    """3.1 and 2.97 dB, with the classes all the same."""
+    assert ruled(compared(0, noise=noise), min_agreement=50).word == word
+
+
 def test_a_limit_of_nothing_is_a_limit() -> None:
     assert ruled(compared(0), max_error=0.0).word == "SHIP"
 

@@ -268,6 +268,9 @@ def test_a_wrong_guess_is_worse_than_none() -> None:
         guessed(same, lambda x: np.float32(0.9) * x + np.float32(0.05), **convolution) == "restore"
     )
     assert guessed(same, lambda x: x[:, :, ::-1].copy(), **convolution) == ""
+    # rows in the other order are independent: the correlation is 0.74, and 0.67
+    assert guessed(same, lambda x: 0.525 * x + 0.475 * x[:, :, ::-1], **convolution) == "restore"
+    assert guessed(same, lambda x: 0.475 * x + 0.525 * x[:, :, ::-1], **convolution) == ""
     # four values of unit length are a rotation; of attention, the last axis is no class of pixels
     rotation = end("y = LpNormalization<axis = 1>(x)", "n, 4", "float[n, 4] x")
     assert chosen(rotation) == ""

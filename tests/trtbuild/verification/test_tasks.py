@@ -243,6 +243,26 @@ def test_a_box_that_moved_or_changed_its_class_is_another_object() -> None:
         assert low <= found.main.estimate.value <= high
 
 
+@pytest.mark.parametrize(("pixels", "is_same"), [(7, True), (9, False)])
+def test_boxes_that_overlap_by_half_are_one_object(pixels: int, is_same: bool) -> None:
+    """24 pixels wide, so the overlap is (24 - d) / (24 + d): 0.55 and 0.45."""
+    moved = yolov8()
+    moved["y"][1, 0, 0] += pixels
+    f1 = judged(Detect("yolov8"), yolov8(), moved).main.estimate.value
+    assert f1 == pytest.approx(100.0 if is_same else 100 * 4 / 6)
+
+
+@pytest.mark.parametrize(("pixels", "is_one"), [(9, True), (10, False)])
+def test_a_second_box_on_an_object_goes_above_an_overlap_of_045(pixels: int, is_one: bool) -> None:
+    """0.4545 and 0.41."""
+    twice = yolov8()
+    twice["y"][1, :, 5] = twice["y"][1, :, 0]
+    twice["y"][1, 0, 5] += pixels
+    twice["y"][1, 4:, 5] *= 0.9
+    f1 = judged(Detect("yolov8"), yolov8(), twice).main.estimate.value
+    assert f1 == pytest.approx(100.0 if is_one else 100 * 6 / 7)
+
+
 def test_a_mean_of_overlaps_has_no_interval_beyond_one() -> None:
     moved = yolov8()
     moved["y"][1, 0, 0] += 3
@@ -378,6 +398,14 @@ def test_masks_of_one_class_and_of_several() -> None:
     assert judged(Segment(), {"m": classes}, {"m": others}).main.estimate.value == pytest.approx(
         expected
     )
+
+
+@pytest.mark.parametrize(("score", "overlap"), [(0.49, 0.0), (0.51, 100.0)])
+def test_a_mask_is_where_a_score_is_above_a_half(score: float, overlap: float) -> None:
+    x = np.zeros((1, 1, 4, 4), np.float32)
+    x[0, 0, :2] = 0.9
+    y = np.where(x > 0, np.float32(score), x)
+    assert judged(Segment(), {"m": x}, {"m": y}).main.estimate.value == pytest.approx(overlap)
 
 
 def test_images_by_their_peak() -> None:
