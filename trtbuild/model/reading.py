@@ -358,15 +358,16 @@ def _for_checker(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that the checker takes without the file: weights in other files are inputs of it."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    inside = []
-    for tensor in copy.graph.initializer:
-        if onnx.external_data_helper.uses_external_data(tensor):
-            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            copy.graph.input.append(value)
-        else:
-            inside.append(tensor)
-    del copy.graph.initializer[:]
-    copy.graph.initializer.extend(inside)
+    for graph in proto_graphs(copy.graph):
+        inside = []
+        for tensor in graph.initializer:
+            if onnx.external_data_helper.uses_external_data(tensor):
+                kind = tensor.data_type, tensor.dims
+                graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, *kind))
+            else:
+                inside.append(tensor)
+        del graph.initializer[:]
+        graph.initializer.extend(inside)
     for output in _untyped_outputs(copy):  # ONNX infers nothing of operators that it does not know
         output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         output.type.tensor_type.shape.SetInParent()

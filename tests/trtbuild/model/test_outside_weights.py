@@ -70,6 +70,26 @@ def test_a_file_of_weights_may_have_two_names(
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(found), WEIGHT)
 
 
+@pytest.mark.parametrize("limit", [1, 10**9])
+def test_so_may_one_of_weights_in_a_body(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", limit)
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[n,64] x, bool c) => (float[n,64] y) {
+            y = If(c) <then_branch = t () => (float[n,64] a) {a = MatMul(x, w)},
+                else_branch = e () => (float[n,64] b) {b = Neg(x)}>
+        }""")
+    body = proto.graph.node[0].attribute[0].g
+    body.initializer.append(onnx.numpy_helper.from_array(WEIGHT, "w"))
+    path = tmp_path / "n.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    (tmp_path / "second name").hardlink_to(tmp_path / "w.bin")
+    (written,) = write_model(read_model(path), tmp_path / "out.onnx")
+    found = onnx.load(written).graph.node[0].attribute[0].g.initializer[0]
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(found), WEIGHT)
+
+
 def test_a_copy_that_finds_no_room_is_an_error_of_the_system(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
