@@ -26,6 +26,8 @@ from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.traversal import all_graphs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 __all__ = ["belongs_inside", "bytes_beside_weights", "in_file", "note_inside"]
@@ -48,8 +50,7 @@ def in_file(content: NDArray[Any], name: str | None = None) -> ir.ExternalTensor
     Raises:
         OutputError: there is no room in the temporary folder.
     """
-    path = _new_path()
-    _write(path, content)
+    path = _written(content, f"more than {content.nbytes / 1e6:.0f} MB")
     dtype = ir.DataType.from_numpy(content.dtype)
     tensor = ir.ExternalTensor(
         path.name, 0, content.nbytes, dtype,
@@ -84,14 +85,22 @@ def bytes_beside_weights(model: ir.Model) -> tuple[bytes, Path]:
     Raises:
         OutputError: there is no room in the temporary folder.
     """
-    root = Path(_folder().anchor)
+    count = sum(
+        tensor.nbytes
+        for graph in all_graphs(model.graph)
+        for value in graph.initializers.values()
+        if (tensor := value.const_value) is not None
+    )
+    size = f"{count / 1e6:.0f} MB"
+    with _room_for(size):
+        root = Path(_folder().anchor)
     with _LOCK:  # or another thread would take the names for weights of the network
         held = [
             (value, tensor, found)
             for graph in all_graphs(model.graph)
             for value in graph.initializers.values()
             if (tensor := value.const_value) is not None
-            and (found := _named_from(root, tensor)) is not None
+            and (found := _named_from(root, tensor, size)) is not None
         ]
         try:
             for value, _, found in held:
@@ -104,15 +113,14 @@ def bytes_beside_weights(model: ir.Model) -> tuple[bytes, Path]:
     return content, root
 
 
-def _named_from(root: Path, tensor: ir.TensorProtocol) -> ir.ExternalTensor | None:
+def _named_from(root: Path, tensor: ir.TensorProtocol, size: str) -> ir.ExternalTensor | None:
     """The tensor in its file, by a path from `root` on; None for what goes into the network itself."""
     is_mapped = isinstance(tensor, ir.ExternalTensor)
     if tensor.dtype == ir.DataType.STRING or (tensor.nbytes <= _STAYS_INSIDE and not is_mapped):
         return None
     path = _WRITTEN.get(tensor)
     if path is None or not path.is_file():
-        path = _new_path()
-        _write(path, np.frombuffer(tensor.tobytes(), np.uint8))
+        path = _written(np.frombuffer(tensor.tobytes(), np.uint8), size)
         _keep(path, tensor)
     return ir.ExternalTensor(
         path.relative_to(root), 0, tensor.nbytes, tensor.dtype,
@@ -126,20 +134,28 @@ def _keep(path: Path, tensor: ir.TensorProtocol) -> None:
     _WRITTEN[tensor] = path
 
 
-def _write(path: Path, content: NDArray[Any]) -> None:
+def _written(content: NDArray[Any], size: str) -> Path:
+    """Write an array to a new file; `size` says how much room is needed."""
+    with _room_for(size):
+        path = _folder() / f"{next(_NUMBERS)}.weight"
+        try:
+            with path.open("wb") as file:
+                np.ascontiguousarray(content).tofile(file)
+        except OSError:
+            _remove(path, os.getpid())
+            raise
+        return path
+
+
+@contextlib.contextmanager
+def _room_for(size: str) -> Iterator[None]:
     try:
-        with path.open("wb") as file:
-            np.ascontiguousarray(content).tofile(file)
+        yield
     except OSError as error:
-        _remove(path, os.getpid())
+        reason = error.strerror or "no room is left"  # NumPy counts what it has written
         raise OutputError(
-            f"cannot write a weight for others to open: {error.strerror or error}; set TMPDIR to a folder "
-            f"with more than {content.nbytes / 1e6:.0f} MB to spare."
+            f"cannot write weights for others to open: {reason}; set TMPDIR to a folder with {size} to spare."
         ) from error
-
-
-def _new_path() -> Path:
-    return _folder() / f"{next(_NUMBERS)}.weight"
 
 
 def _folder() -> Path:
@@ -159,12 +175,6 @@ def _folder_in(directory: str, process: int) -> Path:
     """The folder of a process in the system's temporary one, `directory`; both may change, by a fork too."""
     del directory, process
     stack = contextlib.ExitStack()
-    try:
-        folder = stack.enter_context(temporary_folder())
-    except OSError as error:
-        raise OutputError(
-            f"cannot write weights for others to open: {error.strerror or error}; set TMPDIR to a folder "
-            "that can be written."
-        ) from error
+    folder = stack.enter_context(temporary_folder())
     atexit.register(stack.close)
     return Path(os.path.realpath(folder))
