@@ -19,8 +19,9 @@ LONGEST_SIDE = 320
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 """A picture, uint8 ``[height, width, 3]``, RGB."""
 
-# Values up to here are shares of full brightness, and beyond it pixel values.
-_UNIT_PEAK, _BYTE_PEAK = 1.001, 255.5
+# Values up to the first are shares of full brightness, and beyond the second pixel values. Between the two
+# they are neither, such as shares that noise has carried too far: as pixel values they would be black.
+_UNIT_PEAK, _LEAST_BYTE_PEAK, _BYTE_PEAK = 1.001, 2.0, 255.5
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,20 @@ class View:
     candidate: Answer
 
 
-def as_pixels(values: np.ndarray, preprocess: Preprocess | None = None) -> Pixels | None:
+def as_pixels(
+    values: np.ndarray,
+    preprocess: Preprocess | None = None,
+    between: tuple[float, float] | None = None,
+) -> Pixels | None:
     """Return one image of any layout and range as a picture; None for other than 1, 3 or 4 channels.
 
-    Without `preprocess`, values from 0 to 1 and from 0 to 255 are brightness; others are brought between
-    their least and their largest.
+    Without `preprocess` and `between`, values from 0 to 1 are brightness, and so are those from 0 to 255 with
+    one beyond 2; others are brought between their least and their largest.
 
     Args:
         values: ``[channels, height, width]`` or ``[height, width, channels]``.
         preprocess: how it was made.
+        between: the values of black and of full brightness, where they are known.
     """
     first, last = values.shape[0] in (1, 3, 4), values.shape[2] in (1, 3, 4)
     if not (first or last) or not values.size:
@@ -82,6 +88,8 @@ def as_pixels(values: np.ndarray, preprocess: Preprocess | None = None) -> Pixel
         if preprocess.color == "BGR" and image.shape[2] >= 3:
             image = image[..., [2, 1, 0]]
         image = image / _white(image)
+    elif between is not None:
+        image = (image - between[0]) / (between[1] - between[0])
     else:
         image = _spread(image)
     image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
@@ -98,7 +106,7 @@ def _spread(image: np.ndarray) -> np.ndarray:
     low, high = float(image.min()), float(image.max())
     if low >= 0 and high <= _UNIT_PEAK:
         return image
-    if low >= 0 and high <= _BYTE_PEAK:
+    if low >= 0 and _LEAST_BYTE_PEAK < high <= _BYTE_PEAK:
         return image / 255.0
     return (image - low) / max(high - low, 1e-12)
 

@@ -18,6 +18,7 @@ from trtbuild.verification.tasks.classify import Classify
 from trtbuild.verification.tasks.ctc import CTC
 from trtbuild.verification.tasks.detect import Detect
 from trtbuild.verification.tasks.embed import Embed
+from trtbuild.verification.tasks.restore import Restore
 from trtbuild.verification.tasks.segment import Segment
 from trtbuild.verification.views import LONGEST_SIDE, Answer, View, as_pixels
 
@@ -57,6 +58,25 @@ def test_bytes_and_shares_are_brightness_without_preprocessing(factor: float) ->
     pixels = RNG.integers(0, 256, (3, 4, 7))
     found = as_pixels(pixels * factor)
     np.testing.assert_array_equal(found, pixels.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("black", "white"),
+    [(0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)],
+)
+def test_restored_images_are_as_bright_as_they_are(black: float, white: float) -> None:
+    pixels = RNG.integers(0, 256, (2, 3, 4, 7))
+    pixels[0, 0, 0, :2] = 0, 255
+    clean = black + pixels / 255 * (white - black)
+    made = clean.copy()
+    made[0, 0, 0, :2] += np.array([-0.02, 0.04]) * (white - black)  # a network goes too far
+    view = shown(Restore(), {"x": clean}, {"y": clean}, {"y": made})["s0"]
+    for answer in (view.reference, view.candidate):
+        np.testing.assert_array_equal(answer.picture, pixels[0].transpose(1, 2, 0))
+
+
+def test_shares_beyond_one_are_not_black() -> None:
+    assert as_pixels(np.linspace(0.0, 1.05, 27).reshape(3, 3, 3)).max() == 255
 
 
 def test_any_values_become_a_picture_of_bounded_size() -> None:
@@ -147,6 +167,12 @@ def test_masks_are_pictures_and_neighbours_are_named() -> None:
     assert found.reference.text == "32 pixels"
     assert (found.candidate.picture[:, :2] == 0).all()
     assert (found.candidate.picture[:, 2:4] > 0).any()
+    scores = np.zeros((1, 3, 8, 8))
+    scores[:, 1, :4] = scores[:, 2, :, 6:] = 1.0
+    several = Segment()
+    view = shown(several, {"x": x}, {"y": scores}, {"y": scores[:, ::-1]})["s0"]
+    assert view.reference.text == "3 classes"
+    assert several.result().settings == "output 'y', a class for each pixel"
     vectors = np.eye(4)[[0, 0, 1, 1]] + 0.1 * np.eye(4)
     moved = vectors.copy()
     moved[1] = np.eye(4)[1]

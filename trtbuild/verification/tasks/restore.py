@@ -29,6 +29,9 @@ __all__ = ["Restore"]
 # Of equal images; the range of 16 bits squared is 96 dB.
 _BEST_DB = 100.0
 
+# Of values from -1 to 1.
+_SIGNED_PEAK = 2.0
+
 
 class Restore(Judge):
     """Averages ``10 log10(peak^2 / mean square difference)`` over images.
@@ -76,7 +79,9 @@ class Restore(Judge):
         """Return the pictures of both."""
         given = (one[self._output][seen.row] for one in seen.outputs)
         ours, theirs = (one if one.ndim == 3 else one[None] for one in given)
-        return Answer("", picture=as_pixels(ours)), Answer("", picture=as_pixels(theirs))
+        between = (-1.0, 1.0) if self._peak == _SIGNED_PEAK else (0.0, self._peak)
+        first, second = (as_pixels(one, between=between) for one in (ours, theirs))
+        return Answer("", picture=first), Answer("", picture=second)
 
 
 def _shows(images: np.ndarray, feeds: Mapping[str, np.ndarray]) -> bool:
@@ -100,4 +105,4 @@ def _peak(values: np.ndarray) -> float:
     low, high = float(np.min(values, initial=0.0)), float(np.max(values, initial=0.0))
     if high > 2.0:
         return 255.0
-    return 2.0 if low < -0.5 else 1.0
+    return _SIGNED_PEAK if low < -0.5 else 1.0

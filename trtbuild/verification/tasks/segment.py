@@ -47,6 +47,7 @@ class Segment(Judge):
         self._count = 0
         self._worst = Worst()
         self._is_logit: bool | None = None
+        self._is_one_class = True
 
     def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
         """Take one batch."""
@@ -54,6 +55,7 @@ class Segment(Judge):
         x, y = reference[self._output], candidate[self._output]
         if self._is_logit is None:
             self._is_logit = bool(np.min(x, initial=0) < 0 or np.max(x, initial=0) > 1)
+            self._is_one_class = not _has_classes(x)
             if self._is_guess and not _is_mask(x):
                 raise OptionError(
                     "the values of the map are not masks, but depths, heat maps or others."
@@ -66,11 +68,18 @@ class Segment(Judge):
                 self._iou.add(found)
                 self._worst.add(name, 100.0 * found)
 
+    @property
+    def _what(self) -> str:
+        """What the masks are."""
+        return (
+            f"masks above {self._min_score:g}" if self._is_one_class else "a class for each pixel"
+        )
+
     def _classes(self, array: np.ndarray) -> np.ndarray:
         """The class of each pixel, ``[images, height, width]``; 0 is the background of one class."""
         if array.dtype.kind in "iub":
             return array.reshape(len(array), *array.shape[-2:])
-        if array.ndim == 4 and array.shape[1] > 1:
+        if _has_classes(array):
             found: np.ndarray = array.argmax(1) + 1
             return found
         threshold = self._min_score
@@ -83,7 +92,7 @@ class Segment(Judge):
     def result(self) -> TaskScore:
         """Return the mean IoU (Student's interval over images)."""
         main = Figure("mask IoU", "%", percent_of_mean(self._iou)) if self._iou.count else None
-        settings = f"output '{self._output}', masks above {self._min_score:g}"
+        settings = f"output '{self._output}', {self._what}"
         return TaskScore("segment", settings, self._count, main, (), self._worst.result())
 
     def answers(self, seen: Seen) -> tuple[Answer, Answer]:
@@ -91,13 +100,19 @@ class Segment(Judge):
         ours, theirs = (
             self._classes(one[self._output][seen.row : seen.row + 1])[0] for one in seen.outputs
         )
-        return _mask(ours), _mask(theirs)
+        first, second = (_mask(one, is_one_class=self._is_one_class) for one in (ours, theirs))
+        return first, second
 
 
-def _mask(classes: np.ndarray) -> Answer:
+def _mask(classes: np.ndarray, *, is_one_class: bool) -> Answer:
     """A mask in a colour for each class, the background black."""
+    text = (
+        f"{np.count_nonzero(classes):,} pixels"
+        if is_one_class
+        else f"{len(np.unique(classes))} classes"
+    )
     colors = _PALETTE[np.where(classes > 0, 1 + (classes - 1) % (len(_PALETTE) - 1), 0)]
-    return Answer(f"{np.count_nonzero(classes):,} pixels", picture=as_pixels(colors))
+    return Answer(text, picture=as_pixels(colors, between=(0.0, 255.0)))
 
 
 # Black, then colours that are told apart by people who see no red or green (Okabe and Ito 2008).
@@ -107,9 +122,14 @@ _PALETTE = np.array(
 )
 
 
+def _has_classes(values: np.ndarray) -> bool:
+    """Whether a map tells classes apart: whole numbers, or scores of several."""
+    return values.dtype.kind in "iub" or (values.ndim == 4 and values.shape[1] > 1)
+
+
 def _is_mask(values: np.ndarray) -> bool:
     """Whether scores of one channel are sure of nearly every pixel, and that some belong to the mask."""
-    if values.dtype.kind in "iub" or values.ndim != 4 or values.shape[1] > 1:
+    if values.ndim != 4 or _has_classes(values):
         return True
     unsure = np.count_nonzero((values > _SURE) & (values < 1 - _SURE))
     return bool(unsure <= _UNSURE_SHARE * values.size and np.max(values, initial=0.0) > 1 - _SURE)
