@@ -125,11 +125,14 @@ def test_an_engine_that_answers_one_class_is_not_shipped() -> None:
         ruled(compare(session, session, batches_of(rows[:30]), options), min_agreement=50).word
         == "SHIP"
     )
-    # and no engine by samples that are one, but for what eight bits do not show
-    near = np.repeat(rows[:1], 30, 0) + np.linspace(0, 1e-3, 30, dtype=np.float32)[:, None]
-    alike = ruled(compare(session, session, batches_of(near), options), min_agreement=50)
-    assert alike.word == "NOT JUDGED"
-    assert "one class on all 30 samples, with the same scores" in alike.why
+    # and no engine by samples that are one, but for what eight bits do not show: a thousandth
+    steps = np.linspace(-1, 1, 30)[:, None] / np.linspace(-1, 1, 30).std(ddof=1)
+    for deviation, word in ((0.9e-3, "NOT JUDGED"), (1.1e-3, "SHIP")):
+        near = (rows[:1] * (1 + deviation * steps)).astype(np.float32)
+        alike = ruled(compare(session, session, batches_of(near), options), min_agreement=50)
+        assert alike.word == word
+        is_said = "one class on all 30 samples, with nearly the same scores" in alike.why
+        assert is_said == (word == "NOT JUDGED")
 
 
 def test_a_figure_that_misses_its_limit_is_told_apart_from_it() -> None:

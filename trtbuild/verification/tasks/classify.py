@@ -101,7 +101,7 @@ class Classify(Judge):
             )
         same = f"float answers one class on all {self._count} samples"
         if self._scores.hardly_varies:
-            return f"{same}, with the same scores"
+            return f"{same}, with nearly the same scores"
         if self._scores.result().sqnr_db.value < _FOLLOWS_DB:
             return f"{same}, and the engine's scores do not follow float's"
         return ""
