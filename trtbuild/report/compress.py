@@ -17,6 +17,7 @@ from trtbuild.report.model import (
     Section,
     Table,
     Tone,
+    details,
     names,
     numbers,
 )
@@ -100,8 +101,8 @@ def _table(record: Compression) -> Table:
             "" if point.figure is None else f"{point.figure:.4g}",
             _lost(point),
             "" if point.limit is None else f"{point.limit:g}",
-            "" if point.macs is None else f"{point.macs / 1e6:,.2f}",
             "" if point.macs is None or not first.macs else f"{point.macs / first.macs:.0%}",
+            "" if point.macs is None else f"{point.macs / 1e6:,.2f}",
             f"{point.parameters:,}",
             f"{point.weight_bytes / 1000:,.1f}",
             "" if point.latency_ms is None else f"{point.latency_ms:.3g}",
@@ -112,12 +113,12 @@ def _table(record: Compression) -> Table:
     columns = (
         *numbers("round"),
         *names("stage"),
-        *numbers(
-            "figure", "lost", "limit", "MACs, million", "of loaded", "parameters", "weights, kB"
-        ),
-        *numbers("ms", "of loaded"),
+        *numbers("figure", "lost", "limit", "work"),
+        *details("MACs, million", "parameters"),
+        *numbers("weights, kB", "ms", "latency"),
     )
-    return Table(columns, rows, "what is lost counts from the module as it was loaded")
+    caption = "what is lost, work and latency are against the module as it was loaded"
+    return Table(columns, rows, caption)
 
 
 def _lost(point: CompressionPoint) -> str | Line:
