@@ -159,6 +159,16 @@ def test_masks_and_next_to_nothing_are_doubtful_and_not_refused() -> None:
     assert cache.doubtful == ("mask", "dead")
 
 
+def test_the_bounds_of_usual_scales_are_usual() -> None:
+    least, most = np.float32(2.0**-40), np.float32(2.0**40)
+    scales = {"least": least, "most": most}
+    scales |= {
+        "less": np.nextafter(least, np.float32(0)),
+        "more": np.nextafter(most, np.float32(np.inf)),
+    }
+    assert CalibrationCache(HEADER, scales).doubtful == ("less", "more")
+
+
 def test_words_that_are_no_floats_are_refused() -> None:
     numbers = CalibrationCache.from_bytes(f"{HEADER}\na: 64\nb: ff\nzero: 0\n".encode())
     with pytest.raises(
