@@ -303,6 +303,8 @@ def test_what_is_left_takes_over_what_went() -> None:
         ([], "there are none"),
         ([{"image": images}], "holds image; forward takes x"),
         ([images], "a dict with values for x, not a Tensor"),
+        ([{"x": "cat.jpg"}], "no array of numbers"),
+        ([{"x": images[:, :2]}], r"does not take a sample of x \[64, 2, 16, 16\]"),
         ([{"x": images * torch.nan}], "'read' reads or gives NaN"),
     ):
         with pytest.raises(DataError, match=said):

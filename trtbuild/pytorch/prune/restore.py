@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import nn
 
-from trtbuild.errors import DataError
+from trtbuild.errors import DataError, decoding, first_line
 from trtbuild.pytorch.copies import copy_module, make_weights_plain, shared_parameters, unwrapped
 from trtbuild.pytorch.fold.on_module import has_hooks
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
@@ -66,7 +66,8 @@ def restore_outputs(
         The paths of the layers that were restored.
 
     Raises:
-        DataError: there are no samples, one lacks an input, or a layer reads NaN or infinity of them.
+        DataError: there are no samples, one lacks an input or is none that forward takes, or a layer reads
+            NaN or infinity of them.
     """
     small, module = pruned.module, unwrapped(module)
     bound = bind_inputs(small, pruned.history.inputs)
@@ -110,10 +111,11 @@ def _tensors(sample: Mapping[str, Any], bound: BoundInputs) -> dict[str, torch.T
         )
     if not sample.keys() >= set(bound.names):
         raise DataError(f"a sample holds {', '.join(sample) or 'nothing'}; forward takes {names}.")
-    return {
-        str(spec.name): torch.as_tensor(sample[str(spec.name)]).to(getattr(torch, spec.dtype))
-        for spec in bound.specs
-    }
+    with decoding(DataError, "a sample holds what is no array of numbers"):
+        return {
+            str(spec.name): torch.as_tensor(sample[str(spec.name)]).to(getattr(torch, spec.dtype))
+            for spec in bound.specs
+        }
 
 
 def _cuts_since(history: PruneHistory, known: PruneHistory | None) -> list[PruneHistory]:
@@ -242,10 +244,16 @@ def _drawn(
 
 def _run(module: nn.Module, bound: BoundInputs, sample: Mapping[str, torch.Tensor]) -> None:
     names = bound.names
-    module(
-        *(sample[name] for name in names[: bound.positional]),
-        **{name: sample[name] for name in names[bound.positional :]},
-    )
+    try:
+        module(
+            *(sample[name] for name in names[: bound.positional]),
+            **{name: sample[name] for name in names[bound.positional :]},
+        )
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shapes = ", ".join(f"{name} {list(sample[name].shape)}" for name in names)
+        raise DataError(
+            f"forward does not take a sample of {shapes}: {first_line(error)}"
+        ) from error
 
 
 def _axis(layer: nn.Module, output: torch.Tensor) -> int:
