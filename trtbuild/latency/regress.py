@@ -12,9 +12,10 @@ The rule, with the interval [low, high] of candidate / base and the margin x:
     cannot tell        anything else
 
 The interval has 99.5 % confidence, so that an engine against itself is called slower or faster in
-fewer than 1 of 100 comparisons. It is widened by what the base against *itself* differed in the same
-measurement (A against A), and by `PLACEMENT`: two sessions of one file differ a little for as long
-as they live, because their memory lies elsewhere.
+fewer than 1 of 100 comparisons, if what disturbs one round does not disturb the next: other work that
+holds the cores of one session for seconds is not told from a slower engine. It is widened by what the
+base against *itself* differed in the same measurement (A against A), and by `PLACEMENT`: two sessions
+of one file differ a little for as long as they live, because their memory lies elsewhere.
 """
 
 from __future__ import annotations
