@@ -31,6 +31,7 @@ from trtbuild.pytorch.session_module import SessionModule  # noqa: E402
 from trtbuild.pytorch.sparsity import two_four_mask  # noqa: E402
 from trtbuild.pytorch.spec import PruneSpec  # noqa: E402
 from trtbuild.pytorch.training import evaluated, trained  # noqa: E402
+from trtbuild.result import EngineResult  # noqa: E402
 from trtbuild.runtime.onnxruntime import open_session  # noqa: E402
 
 if TYPE_CHECKING:
@@ -171,7 +172,13 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(nets, tmp_path, capsys) ->
     assert nets.calls == []
 
 
-def test_a_budget_that_cannot_be_met_keeps_what_meets_it(nets, tmp_path, capsys) -> None:
+def test_a_budget_that_cannot_be_met_keeps_what_meets_it(
+    nets, tmp_path, capsys, monkeypatch
+) -> None:
+    def below(result: EngineResult, *, is_evaluated: bool) -> tuple[str, ...]:
+        return (f"the limit judges it: {is_evaluated}",)
+
+    monkeypatch.setattr(EngineResult, "below_floor_if", below)
     line = [
         *COMPRESS.replace("--no-int8", "--data data.npz --effort fast").split(),
         "--prune",
@@ -187,6 +194,8 @@ def test_a_budget_that_cannot_be_met_keeps_what_meets_it(nets, tmp_path, capsys)
     record = json.loads((tmp_path / "out/compression.json").read_text())
     assert record["met"] is False
     assert record["verdict"] == "DO NOT SHIP"
+    assert record["done"][-1]["below_floor"] == ["the limit judges it: True"]
+    assert "build 0: the limit judges it: True" in told
     assert record["chosen"] == 0
     assert not any("least squares" in note for done in record["done"] for note in done["notes"])
     stages = [point["stage"] for done in record["done"] for point in done["points"]]
