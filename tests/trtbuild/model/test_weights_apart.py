@@ -125,7 +125,9 @@ def test_weights_are_dequantized_as_the_operator_does(dtype, axis, monkeypatch) 
         [info("y", onnx.TensorProto.FLOAT, steps.shape)],
         [numpy_helper.from_array(a, n) for n, a in (("q", steps), ("s", scale), ("z", zero))],
     )
-    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    model = ir.from_proto(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    )
     feeds = {"x": np.zeros(steps.shape, np.float32)}
     as_written = open_session(model, Execution.REFERENCE).run(feeds)["y"]
     changed = with_float_weights(model)
