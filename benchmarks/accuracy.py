@@ -276,7 +276,9 @@ def table(name: str, tools: dict[str, Result]) -> list[str]:
                 f"| {tool} | {form} | {interval(figures)} | {part} | {' | '.join(costs)} |"
             )
             costs = ["", ""]
-    return [*lines, "", conditions(list(tools.values())), ""]
+    moves = tools.get(DEFAULT, {}).get("moves")
+    said = [f"Kept by the default build beyond ranges: {moves}.", ""] if moves else []
+    return [*lines, "", *said, conditions(list(tools.values())), ""]
 
 
 def interval(form: Result) -> str:

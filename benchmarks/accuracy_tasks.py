@@ -46,10 +46,25 @@ if TYPE_CHECKING:
 Forms = dict[str, tuple[Path, Execution]]
 
 TENSORRT_FORM, PORTABLE = "TensorRT's form", "portable engine"
+# Of a build's record: what was done beyond ranges, and the share of the work that stays in float.
+_MOVES = "moves"
 # The share of the calibration data that a seed leaves.
 SEEDED_SHARE = 0.5
 _PER_CHANNEL_OPSET = 13
 PATHS = frozenset({"model", "calibration", "evaluation", "labels"})
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a tool made.
+
+    Attributes:
+        forms: the networks, and how each is run.
+        moves: what it did beyond choosing ranges, in its own words; empty where it does not tell.
+    """
+
+    forms: Forms
+    moves: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,7 @@ class Work:
         return {name: array[np.sort(drawn)] for name, array in arrays.items()}
 
 
-def ours(work: Work, effort: Effort, folder: Path) -> Forms:
+def ours(work: Work, effort: Effort, folder: Path) -> Made:
     """``trtbuild engine --int8 --effort ...``, all else as by default, no latency measured."""
     data = folder / "calibration.npz"
     np.savez(data, **work.feeds())  # type: ignore[arg-type]
@@ -93,11 +108,13 @@ def ours(work: Work, effort: Effort, folder: Path) -> Forms:
         backend="onnxruntime", latency=None,
     )  # fmt: skip
     with mock.patch.object(ranges, "seconds_for", no_limit) if work.unlimited else nullcontext():
-        build_engine(recipe)
-    return {
+        built = build_engine(recipe)
+    forms = {
         TENSORRT_FORM: (next(folder.glob("*.int8.onnx")), Execution.REFERENCE),
         PORTABLE: (next(folder.glob("*.onnxruntime.onnx")), Execution.FAST),
     }
+    said = [record.summary for record in built.artifact.history if record.stage == _MOVES]
+    return Made(forms, "; ".join(said))
 
 
 def no_limit(effort: Effort, calibration_seconds: float) -> float:
@@ -106,7 +123,7 @@ def no_limit(effort: Effort, calibration_seconds: float) -> float:
     return float("inf")
 
 
-def onnxruntime(work: Work, method: str, folder: Path) -> Forms:
+def onnxruntime(work: Work, method: str, folder: Path) -> Made:
     """``quantize_static`` as its documentation advises for TensorRT, after its own preparation.
 
     Scales by channel need opset 13; networks of an older one are converted by ONNX first.
@@ -125,7 +142,7 @@ def onnxruntime(work: Work, method: str, folder: Path) -> Forms:
         activation_type=q.QuantType.QInt8, weight_type=q.QuantType.QInt8,
         calibrate_method=q.CalibrationMethod[method], extra_options={"ActivationSymmetric": True},
     )  # fmt: skip
-    return {TENSORRT_FORM: (path, Execution.REFERENCE)}
+    return Made({TENSORRT_FORM: (path, Execution.REFERENCE)})
 
 
 class _Reader:
@@ -146,7 +163,7 @@ class _Reader:
             yield {name: array[row : row + 1] for name, array in self._all.items()}
 
 
-def modelopt(work: Work, method: str, folder: Path) -> Forms:
+def modelopt(work: Work, method: str, folder: Path) -> Made:
     """NVIDIA's ModelOpt for ONNX; what is not INT8 stays in FP32."""
     from modelopt.onnx.quantization import quantize
 
@@ -156,10 +173,10 @@ def modelopt(work: Work, method: str, folder: Path) -> Forms:
         calibration_method=method, calibration_eps=["cpu"], high_precision_dtype="fp32",
         output_path=str(path),
     )  # fmt: skip
-    return {TENSORRT_FORM: (path, Execution.REFERENCE)}
+    return Made({TENSORRT_FORM: (path, Execution.REFERENCE)})
 
 
-TOOLS: dict[str, Callable[[Work, Path], Forms]] = {
+TOOLS: dict[str, Callable[[Work, Path], Made]] = {
     "trtbuild fast": lambda work, folder: ours(work, Effort.FAST, folder),
     "trtbuild normal": lambda work, folder: ours(work, Effort.NORMAL, folder),
     "trtbuild high": lambda work, folder: ours(work, Effort.HIGH, folder),
@@ -214,14 +231,14 @@ def main() -> None:
     os.dup2(2, 1)  # tools that print must not get into the figures
     with tempfile.TemporaryDirectory() as folder:
         started, cpu = time.perf_counter(), cpu_seconds()
-        forms = TOOLS[work.tool](work, Path(folder))
+        made = TOOLS[work.tool](work, Path(folder))
         costs = {
             "seconds": time.perf_counter() - started,
             "cpu_s": cpu_seconds() - cpu,
             "peak_mib": memory_mib("VmHWM"),
         }
-        done = {name: figures(found) for name, found in judged(work, forms).items()}
-    os.write(out, json.dumps({**costs, "forms": done}).encode())
+        done = {name: figures(found) for name, found in judged(work, made.forms).items()}
+    os.write(out, json.dumps({**costs, "moves": made.moves, "forms": done}).encode())
 
 
 if __name__ == "__main__":
