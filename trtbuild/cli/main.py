@@ -113,7 +113,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and answer the exit code; messages go to standard error."""
     answered = Answered("--json" not in (sys.argv[1:] if arguments is None else arguments))
     try:
-        with _signals_raised(), warnings_shown(answered), in_one_tree():
+        with _signals_raised(), warnings_shown(), in_one_tree():
             answer = _group.main(
                 args=arguments, prog_name="trtbuild", standalone_mode=False, obj=answered
             )

@@ -1,7 +1,7 @@
 """Where a command's words go: results to standard output, progress and notes to standard error.
 
 With ``--json`` only JSON goes to standard output and everything else to standard error; with
-``--quiet`` nothing but errors and JSON is said. No text is taken for markup.
+``--quiet`` nothing but errors, warnings and JSON is said. No text is taken for markup.
 """
 
 from __future__ import annotations
@@ -30,15 +30,13 @@ _PIPED_WIDTH = 1_000
 
 @dataclass
 class Answered:
-    """What a command has said, and is not to say.
+    """What a command has said.
 
     Attributes:
         in_json: whether its one JSON document stands on standard output, or none was asked for.
-        quiet: whether nothing but errors is to be said.
     """
 
     in_json: bool = False
-    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,11 +110,9 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--json", "json_", is_flag=True, help="Machine-readable result on standard output."
     )
-    @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only.")
     @functools.wraps(command)
     def wrapped(*args: Any, json_: bool, quiet: bool, **kwargs: Any) -> Any:
-        if (answered := _answered()) is not None:
-            answered.quiet = quiet
         return command(*args, out=Output(json_, quiet), **kwargs)
 
     return wrapped

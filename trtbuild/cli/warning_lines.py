@@ -13,35 +13,28 @@ from trtbuild.visible import visible_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtbuild.cli.output import Answered
-
 __all__ = ["warnings_shown"]
 
 
 class _WarningLines(logging.Handler):
     """Writes a line for each warning, and none for one that was said before."""
 
-    def __init__(self, answered: Answered) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._answered = answered
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the line of `record`, unless the command was asked to be quiet."""
+        """Write the line of `record`."""
         line = f"trtbuild: warning: {visible_lines(record.getMessage())}"
-        if not self._answered.quiet and line not in self._said:
+        if line not in self._said:
             self._said.add(line)
             complain(line)
 
 
 @contextlib.contextmanager
-def warnings_shown(answered: Answered) -> Iterator[None]:
-    """Show what is warned of in the block; logs of other packages too, unless somebody set those up.
-
-    Args:
-        answered: says whether the command that runs is to be quiet.
-    """
-    handler, before = _WarningLines(answered), logging.lastResort
+def warnings_shown() -> Iterator[None]:
+    """Show what is warned of in the block; logs of other packages too, unless somebody set those up."""
+    handler, before = _WarningLines(), logging.lastResort
     loggers = [logging.getLogger(name) for name in ("trtbuild", PY_WARNINGS)]
     for logger in loggers:
         logger.addHandler(handler)
