@@ -211,10 +211,11 @@ def _is_at_fault(value: ir.Value, reason: str) -> bool:
 def _take_out(model: ir.Model, node: ir.Node, stand_ins: set[ir.Value | None]) -> bool:
     """Let inputs of the network stand in for a node; False where an output's type or rank is not known."""
     names = Names(model)
+    graph: Any = node.graph
     for output in node.outputs:
         while output in model.graph.outputs:
             model.graph.outputs.remove(output)
-        if not output.uses():
+        if not output.uses() and output not in graph.outputs:
             continue
         if output.shape is None or not isinstance(output.type, ir.TensorType):
             return False
@@ -223,6 +224,17 @@ def _take_out(model: ir.Model, node: ir.Node, stand_ins: set[ir.Value | None]) -
         model.graph.inputs.append(value)
         stand_ins.add(value)
         ir.convenience.replace_all_uses_with(output, value)
-    graph: Any = node.graph
+        _end_body_with(graph, output, value, node)
     graph.remove(node, safe=True)
     return True
+
+
+def _end_body_with(graph: Any, output: ir.Value, value: ir.Value, node: ir.Node) -> None:
+    """Give `value` where a body gives `output`; a body cannot do without, and ends with values of its own."""
+    for place, given in enumerate(graph.outputs):
+        if given is output:
+            passed_on = ir.node("Identity", [value])
+            graph.insert_before(node, passed_on)
+            passed_on.outputs[0].name = f"{value.name}_{place}"
+            passed_on.outputs[0].type, passed_on.outputs[0].shape = value.type, value.shape
+            graph.outputs[place] = passed_on.outputs[0]
