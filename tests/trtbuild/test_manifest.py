@@ -185,7 +185,7 @@ def test_stages_tell_the_story(tmp_path, capsys):
         "portable form",
     ]
     data = manifest["stages"][1]["details"]
-    assert set(data) == {"used", "inputs", "passed_over", "warnings", "repeated"}
+    assert set(data) == {"used", "inputs", "passed_over", "warnings", "repeated", "spoilt"}
     assert min(data["used"]["calibrate"], data["used"]["verify"]) > 0
     assert set(manifest["calibration"]["amax"]) >= {"x"}
     assert all(0 < amax < float("inf") for amax in manifest["calibration"]["amax"].values())

@@ -147,7 +147,7 @@ def test_detectors_and_text(shared, tmp_path, capsys, name, effort):
     written = onnx.load(tmp_path / "out" / f"{name}.int8.onnx")
     onnx.checker.check_model(written, full_check=True)
     assert violations(written) == []
-    assert len(int8_layers(written)) >= 50
+    assert len(int8_layers(written)) >= 45  # a tenth of the work may stay in float
     for layer in manifest["layers"]:
         assert layer["int8"] or layer["reason"]
     worst = min(

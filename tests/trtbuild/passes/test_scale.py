@@ -8,7 +8,7 @@ import pytest
 
 from tests.trtbuild.passes.networks import network
 from tests.work import num_calls
-from trtbuild.model import read_unchanged, write_model
+from trtbuild.model import outside_weights, read_unchanged, write_model
 from trtbuild.model.writing import without_weights
 from trtbuild.passes import OptimizeOptions, optimize
 
@@ -52,8 +52,9 @@ def test_taking_weights_out_leaves_the_model_as_it_was():
     assert not model.graph.initializers["w"].is_graph_input()
 
 
-def test_mapped_weights_are_not_read_into_memory(tmp_path):
+def test_mapped_weights_are_not_read_into_memory(tmp_path, monkeypatch):
     """One matrix is folded into, the other one stays the mapped region of the source's file."""
+    monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", 1 << 22)
     text = (
         "t (float[n,1024] x) => (float[n,1024] y) "
         "{ a = MatMul(x, w1) b = Mul(a, s) c = Relu(b) d = MatMul(c, w2) y = Identity(d) }"
