@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Finding, Verdict
 
-__all__ = ["accuracy_cards", "engine_cards", "shown_network", "speed_card"]
+__all__ = ["accuracy_cards", "engine_cards", "int8_share", "shown_network", "speed_card"]
 
 _SPEED_TONES = {Answer.FASTER: Tone.GOOD, Answer.SLOWER: Tone.BAD, Answer.CANNOT_TELL: Tone.NOTE}
 _FORMS = {"%": "{:.1f} %", "points": "{:+.1f} points", "dB": "{:.1f} dB", "": "{:.3g}"}
@@ -45,7 +45,7 @@ def engine_cards(result: EngineResult) -> tuple[Card, ...]:
     if result.against_fp16 is not None:
         limits = result.speed.get(ENGINE, ())
         cards.append(speed_card(result.against_fp16, f"Speed against {TITLES[FP16]}", limits))
-    return (*cards, *_size(result), *_share(result.artifact))
+    return (*cards, *_size(result), *int8_share(result.artifact))
 
 
 def shown_network(result: EngineResult) -> str:
@@ -162,7 +162,8 @@ def _bytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
-def _share(artifact: Artifact) -> Iterator[Card]:
+def int8_share(artifact: Artifact) -> Iterator[Card]:
+    """Return a card on how much of the work is in INT8; none for a network that is not quantized."""
     if artifact.quantized is None:
         return
     done = {decision.node for decision in artifact.decisions if decision.int8}
@@ -170,10 +171,13 @@ def _share(artifact: Artifact) -> Iterator[Card]:
     total = sum(work.values())
     weighted = [decision for decision in artifact.decisions if decision.op_type in WEIGHTED]
     layers = f"{sum(d.int8 for d in weighted)} of {len(weighted)} layers with weights"
+    if artifact.portable is not None and (few := artifact.portable.in_float):
+        layers += f", {len(few)} of them in float in the portable engine"
     if total:
         share = 100.0 * sum(macs for name, macs in work.items() if name in done) / total
         # nearly all is not all
         shown = f"{share:.0f}" if share == 100.0 or share < 99.5 else f"{min(share, 99.9):.1f}"
         yield Card("Work in INT8", f"{shown} %", f"of multiply-accumulates; {layers}")
     else:
-        yield Card("In INT8", layers.partition(" layers")[0], "layers with weights")
+        count, _, rest = layers.partition(" layers")
+        yield Card("In INT8", count, f"layers{rest}")

@@ -22,9 +22,9 @@ from trtbuild.latency.conditions import Conditions, this_device
 from trtbuild.latency.limits import speedup_finding
 from trtbuild.latency.measure import MONOTONIC, Samples
 from trtbuild.latency.regress import decide, taken_together
-from trtbuild.plan import Decision
+from trtbuild.plan import Decision, PortableChoice
 from trtbuild.plots.data import Path
-from trtbuild.report.cards import speed_card
+from trtbuild.report.cards import int8_share, speed_card
 from trtbuild.report.html import to_html
 from trtbuild.report.latency import bench_report
 from trtbuild.report.layer_bars import layer_bars
@@ -92,6 +92,22 @@ def test_each_batch_size_has_its_own_card_and_checks() -> None:
         "speed over base, batch 8": True,
     }
     assert [one["batch_size"] for one in result.to_json()["verdicts"]] == [1, 8]
+
+
+@pytest.mark.parametrize(
+    ("in_float", "told"),
+    [
+        ((), "2 of 2 layers with weights"),
+        (("a",), "2 of 2 layers with weights, 1 of them in float in the portable engine"),
+    ],
+)
+def test_the_share_of_int8_tells_what_the_portable_engine_computes_in_float(in_float, told) -> None:
+    model = ir.Model(GRAPH, ir_version=9)
+    decisions = tuple(Decision(name, "Conv", int8=True, reason="it may be") for name in "ab")
+    choice = PortableChoice(in_float=frozenset(in_float))
+    artifact = Artifact("net", model, model, quantized=model, decisions=decisions, portable=choice)
+    (card,) = int8_share(artifact)
+    assert f"{card.value} {card.detail}" == told
 
 
 def test_cards_fit_a_terminal_of_80_columns() -> None:
