@@ -15,7 +15,9 @@ The interval has 99.5 % confidence, so that an engine against itself is called s
 fewer than 1 of 100 comparisons, if what disturbs one round does not disturb the next: other work that
 holds the cores of one session for seconds is not told from a slower engine. It is widened by what the
 base against *itself* differed in the same measurement (A against A), and by `PLACEMENT`: two sessions
-of one file differ a little for as long as they live, because their memory lies elsewhere.
+of one file differ a little for as long as they live, because their memory lies elsewhere. It also holds
+the ratio of the medians over all runs: where a machine has two speeds, the median pair of turns and the
+median run can disagree about who is faster, and then neither is to be believed.
 """
 
 from __future__ import annotations
@@ -125,7 +127,10 @@ def taken_together(
     Raises:
         OptionError: they were not taken together, or the margin is not above 0.
     """
-    found = ratio(base, candidate, candidate.confidence)
+    found = _holding(
+        ratio(base, candidate, candidate.confidence),
+        float(np.median(candidate.latencies_ms) / np.median(base.latencies_ms)),
+    )
     noise = abs(math.log(ratio(base, control).value)) if control else 0.0
     return decide(
         base.name, candidate.name, found, max(noise, PLACEMENT), margin_percent, base.batch_size
@@ -215,6 +220,11 @@ def drift(logs: Sequence[float]) -> float:
     segments = np.array_split(np.asarray(logs), min(_NUM_SEGMENTS, len(logs)))
     medians = [float(np.median(segment)) for segment in segments]
     return max(medians) - min(medians)
+
+
+def _holding(found: Estimate, value: float) -> Estimate:
+    """Return `found` with its interval extended to `value`, if it does not hold that."""
+    return Estimate(found.value, min(found.low, value), max(found.high, value))
 
 
 def _exp(power: float) -> float:

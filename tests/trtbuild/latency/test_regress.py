@@ -199,3 +199,18 @@ def test_two_hundred_comparisons_of_one_computation_on_this_machine() -> None:
         answer = taken_together(found["a"], found["b"], found["c"]).answer
         different += answer in (Answer.FASTER, Answer.SLOWER)
     assert different <= 2
+
+
+def in_turns(name: str, turns: list[float]) -> Samples:
+    return Samples(name, 1, MONOTONIC, 5, tuple(np.repeat(turns, 5)))
+
+
+def test_medians_that_contradict_the_pairs_are_not_passed_over() -> None:
+    # two speeds of the machine: b takes 0.98 of a in 31 of 33 pairs, but its median run takes longer
+    a = in_turns("a", [1.0] * 17 + [2.0] * 16)
+    b = in_turns("b", [0.98] * 15 + [1.96] * 2 + [1.96] * 16)
+    assert ratio(a, b).value == pytest.approx(0.98)
+    assert np.median(b.latencies_ms) > 1.9 * np.median(a.latencies_ms)
+    found = taken_together(a, b)
+    assert found.answer is Answer.CANNOT_TELL
+    assert found.ratio.high > 1.9
