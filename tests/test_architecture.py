@@ -23,7 +23,7 @@ LAYERS = (
         "progress",
         "foreign_warnings",
         "visible",
-        "records",
+        "json_codec",
         "toml_files",
         "plugins",
         "options",

@@ -19,12 +19,12 @@ from trtbuild.enums import StrEnum
 from trtbuild.files import make_directory, write_text
 from trtbuild.jobs import advise, bench, check, fleet, verify
 from trtbuild.jobs.compress import record as compress_record
+from trtbuild.json_codec import json_fields
 from trtbuild.latency import baseline, layer_times
 from trtbuild.latency.conditions import Conditions, Device
 from trtbuild.latency.limits import SpeedFinding
 from trtbuild.latency.regress import LatencyVerdict
 from trtbuild.latency.stats import LatencySummary
-from trtbuild.records import recorded_fields
 from trtbuild.verification import compare
 
 __all__ = ["schema_of", "schemas"]
@@ -72,9 +72,9 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def schema_of(cls: type) -> dict[str, Any]:
-    """Return the schema of what `trtbuild.records.encode` makes of a dataclass."""
+    """Return the schema of what `trtbuild.json_codec.encode` makes of a dataclass."""
     hints = get_type_hints(cls)
-    fields = [field.name for field in recorded_fields(cls)]
+    fields = [field.name for field in json_fields(cls)]
     return _object({name: _schema(hints[name]) for name in fields}, tuple(fields))
 
 

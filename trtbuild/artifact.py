@@ -20,7 +20,7 @@ __all__ = ["Artifact", "EarlyStop", "Record"]
 
 @dataclass(frozen=True)
 class Record:
-    """What one stage did: of types that `trtbuild.records.encode` knows."""
+    """What one stage did: of types that `trtbuild.json_codec.encode` knows."""
 
     stage: str
     summary: str

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.artifact import Record  # noqa: TC001
 from trtbuild.errors import InputError, decoding
 from trtbuild.files import file_digest
+from trtbuild.json_codec import decode, load_object
 from trtbuild.latency.limits import SpeedFinding  # noqa: TC001
 from trtbuild.latency.regress import LatencyVerdict  # noqa: TC001
 from trtbuild.latency.stats import LatencySummary  # noqa: TC001
 from trtbuild.plan import Decision  # noqa: TC001
-from trtbuild.records import decode, load_object
 from trtbuild.runtime.manifest_beside import EngineRecord  # noqa: TC001
 from trtbuild.verification.compare import SCHEMA as COMPARISON
 from trtbuild.verification.compare import VERSION as COMPARISON_VERSION

@@ -30,6 +30,7 @@ from trtbuild.jobs.bench import bench
 from trtbuild.jobs.cache import read_cache
 from trtbuild.jobs.calibrate import calibrate_file
 from trtbuild.jobs.verify import judge_again, load_verification, verify
+from trtbuild.json_codec import dumps
 from trtbuild.latency.baseline import load_baseline
 from trtbuild.latency.regress import against_baseline
 from trtbuild.manifest import read_manifest
@@ -39,7 +40,6 @@ from trtbuild.options.measure import MeasureOptions
 from trtbuild.options.preprocess import Preprocess, read_preprocess
 from trtbuild.options.values import make, read_file, read_table
 from trtbuild.recipes import BenchRecipe, CalibrateRecipe, CalibrationFiles, VerifyRecipe
-from trtbuild.records import dumps
 from trtbuild.report.accuracy import verification_report
 from trtbuild.runtime.tensorrt.inspector import read_layers
 from trtbuild.verification.gate import Gate

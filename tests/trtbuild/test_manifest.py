@@ -23,7 +23,7 @@ from trtbuild import (
     read_manifest,
 )
 from trtbuild.files import file_digest
-from trtbuild.records import encode
+from trtbuild.json_codec import encode
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "manifest.schema.json").read_text(encoding="utf-8"))

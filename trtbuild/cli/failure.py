@@ -38,7 +38,7 @@ class Failure:
     def record(self, *, as_json: bool) -> int:
         """Write the record alone, where it is wanted, and return the exit code."""
         if as_json:
-            from trtbuild.records import dumps
+            from trtbuild.json_codec import dumps
 
             with contextlib.suppress(
                 OSError
@@ -48,7 +48,7 @@ class Failure:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record; its schema is in ``docs/schemas``."""
-        from trtbuild.records import encode
+        from trtbuild.json_codec import encode
 
         return {"schema": SCHEMA, "version": VERSION, **encode(self)}
 

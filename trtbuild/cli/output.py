@@ -48,7 +48,7 @@ class Output:
 
     def show(self, report: Report) -> None:
         """Print a result: for people, and for programs where that was asked for."""
-        from trtbuild.records import dumps
+        from trtbuild.json_codec import dumps
 
         self.tell(report)
         if self.json:

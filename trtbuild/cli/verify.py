@@ -12,10 +12,10 @@ from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
 from trtbuild.files import write_text
+from trtbuild.json_codec import dumps
 from trtbuild.options.values import names_function
 from trtbuild.pytorch.spec import ModuleSource
 from trtbuild.recipes import VerifyRecipe
-from trtbuild.records import dumps
 
 __all__ = ["command"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.diff.matching import MatchedBy, match_names, match_nodes
 from trtbuild.enums import StrEnum
-from trtbuild.records import encode
+from trtbuild.json_codec import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

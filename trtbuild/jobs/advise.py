@@ -28,12 +28,12 @@ from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import write_bytes, write_text
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
+from trtbuild.json_codec import encode
 from trtbuild.machine import usable_cpus
 from trtbuild.model import input_specs
 from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE, CalibrateOptions
 from trtbuild.progress import Progress, silent, with_progress
 from trtbuild.quantization import watched_tensors
-from trtbuild.records import encode
 from trtbuild.runtime.blocked_layout import open_blocked
 
 if TYPE_CHECKING:

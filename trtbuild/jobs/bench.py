@@ -12,6 +12,7 @@ from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import file_digest
 from trtbuild.jobs.foreign import open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, is_same_file, named_inputs
+from trtbuild.json_codec import encode
 from trtbuild.latency.baseline import (
     Baseline,
     check_device,
@@ -35,7 +36,6 @@ from trtbuild.machine import package_versions
 from trtbuild.model import fixed_batch, with_batch_axes
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import BenchRecipe
-from trtbuild.records import encode
 from trtbuild.runtime.onnxruntime_profile import ProfiledNetwork
 from trtbuild.runtime.tensorrt import TensorRTSession
 from trtbuild.verification.matching import check_same_interface

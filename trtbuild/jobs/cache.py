@@ -66,7 +66,7 @@ class Converted:
     kept_fp32: tuple[KeptFloat, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `trtbuild.records.encode` knows."""
+        """Return what `trtbuild.json_codec.encode` knows."""
         found = {"files": self.files, **self.migration.to_json()}
         if self.kept_fp32 is not None:
             found["kept_fp32"] = [{"node": k.node, "reason": k.reason} for k in self.kept_fp32]

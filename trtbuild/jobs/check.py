@@ -18,10 +18,10 @@ from trtbuild.backends.tensorrt.refusals import Refusal
 from trtbuild.backends.tensorrt.rtx import capabilities
 from trtbuild.errors import MissingError, ModelError, OptionError, in_one_tree
 from trtbuild.files import check_is_file
+from trtbuild.json_codec import encode
 from trtbuild.model import input_specs, read_model, temporary_file
 from trtbuild.model.qdq import is_qdq
 from trtbuild.progress import Progress, silent
-from trtbuild.records import encode
 from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 

@@ -9,8 +9,8 @@ from calibrators import crosscheck
 from trtbuild.calibration.thresholds import read_pair, read_thresholds
 from trtbuild.errors import in_one_tree
 from trtbuild.jobs.paths import Besides, check_paths, named_inputs
+from trtbuild.json_codec import encode
 from trtbuild.plots.calibration import histogram_plot, plot_file_name, plot_folder, write_plots
-from trtbuild.records import encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,12 +14,12 @@ from trtbuild.files import make_directory, write_text
 from trtbuild.jobs.build_checks import check_build
 from trtbuild.jobs.calibrate import calibrate_file
 from trtbuild.jobs.engine import build_engine
+from trtbuild.json_codec import dumps, encode
 from trtbuild.latency.stats import summarize
 from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE
 from trtbuild.options.values import make, merge, read_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import CalibrateRecipe, CalibrationFiles, EngineRecipe
-from trtbuild.records import dumps, encode
 from trtbuild.result import ENGINE
 from trtbuild.runtime.ray_cluster import check_address, joined
 from trtbuild.toml_files import read_toml

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.files import file_digest, write_text
 from trtbuild.jobs.next_step import after_engine, built_by
+from trtbuild.json_codec import dumps
 from trtbuild.latency.stats import summarize
 from trtbuild.machine import package_versions
 from trtbuild.manifest import (
@@ -23,7 +24,6 @@ from trtbuild.manifest import (
 )
 from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
 from trtbuild.options.values import to_table
-from trtbuild.records import dumps
 from trtbuild.runtime.manifest_beside import EngineRecord
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from trtbuild.errors import ModelError
 from trtbuild.jobs.build_checks import chosen_backends
 from trtbuild.jobs.cache import read_cache
 from trtbuild.jobs.compare import has_labels
+from trtbuild.json_codec import encode
 from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.traversal import all_nodes, bodies, label
 from trtbuild.options.effort import seconds_for
@@ -22,7 +23,6 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import check_floats, place, say_without_range, watched_tensors
 from trtbuild.quantization.half import float_activations
 from trtbuild.quantization.masks import reaches_minus_infinity
-from trtbuild.records import encode
 from trtbuild.runtime.tensorrt.versions import TENSORRT, installed
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.deadline import Deadline

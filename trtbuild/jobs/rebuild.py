@@ -12,11 +12,11 @@ from trtbuild.jobs.diff import diff_engines
 from trtbuild.jobs.engine import build_engine
 from trtbuild.jobs.export import with_export
 from trtbuild.jobs.paths import Besides
+from trtbuild.json_codec import encode
 from trtbuild.manifest import read_manifest
 from trtbuild.options.values import make, merge, read_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import DiffRecipe, EngineRecipe
-from trtbuild.records import encode
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from trtbuild.jobs.foreign import front_of, open_whole
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.next_step import after_verify
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
+from trtbuild.json_codec import decode, encode, load_object
 from trtbuild.manifest import NextStep  # noqa: TC001 - read by `decode`
 from trtbuild.model import input_specs, read_model, signature_as_said
 from trtbuild.model.parts import output_parts
 from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import VerifyRecipe
-from trtbuild.records import decode, encode, load_object
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import Culprits, find_culprits
 from trtbuild.search.candidate import FileCandidate

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError
 from trtbuild.files import write_text
+from trtbuild.json_codec import decode, dumps, encode, load_object
 from trtbuild.latency.conditions import Conditions, Device  # noqa: TC001 - read by `decode`
 from trtbuild.latency.measure import Samples  # noqa: TC001 - read by `decode`
-from trtbuild.records import decode, dumps, encode, load_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

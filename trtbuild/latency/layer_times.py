@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trtbuild.errors import InputError, OptionError, decoding
 from trtbuild.files import write_text
-from trtbuild.records import dumps, encode, load_json
+from trtbuild.json_codec import dumps, encode, load_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

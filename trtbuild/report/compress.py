@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.jobs.compress.record import FILE, SCHEMA, TITLES, VERSION
+from trtbuild.json_codec import encode
 from trtbuild.plots.data import Path, Stop
-from trtbuild.records import encode
 from trtbuild.report.model import (
     Card,
     Check,

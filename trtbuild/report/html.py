@@ -19,9 +19,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from trtbuild.files import write_text
+from trtbuild.json_codec import dumps
 from trtbuild.plots.canvas import clipped
 from trtbuild.plots.svg import STYLE, draw
-from trtbuild.records import dumps
 from trtbuild.report.model import Gallery, Line, Meter, Outcome, Plots, Table, Tone, Verbatim
 from trtbuild.visible import visible
 

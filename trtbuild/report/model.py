@@ -235,7 +235,7 @@ class Report:
         verdict: what all checks together mean; empty where nothing was judged.
         ruling: whether an engine may be shipped, by `trtbuild.verification.ruling`; empty for other reports.
         next_step: why something is to be done next, and the command; empty for nothing.
-        data: the result for programs, of types that `trtbuild.records.encode` knows.
+        data: the result for programs, of types that `trtbuild.json_codec.encode` knows.
     """
 
     title: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError, decoding
-from trtbuild.records import decode, load_json
+from trtbuild.json_codec import decode, load_json
 
 if TYPE_CHECKING:
     from pathlib import Path

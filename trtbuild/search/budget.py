@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trtbuild.artifact import Record
+from trtbuild.json_codec import encode
 from trtbuild.progress import Progress, silent
-from trtbuild.records import encode
 from trtbuild.search.bisect import affordable, fewest_in_order
 from trtbuild.search.candidate import explained
 from trtbuild.search.deadline import NEVER, Deadline

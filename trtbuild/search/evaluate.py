@@ -12,9 +12,9 @@ import numpy as np
 
 from trtbuild.errors import InputError
 from trtbuild.files import make_directory, write_text
+from trtbuild.json_codec import dumps
 from trtbuild.model import graph_digest, model_bytes, weights_digest
 from trtbuild.progress import Progress, silent
-from trtbuild.records import dumps
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.runtime.ray_cluster import joined
 from trtbuild.verification.compare import NO_PARTS, Comparison, ComparisonOptions, compare

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.data.running import run_batch
 from trtbuild.errors import DataError, OptionError
+from trtbuild.json_codec import NOT_IN_JSON, decode, encode, load_object
 from trtbuild.options.compare import ComparisonOptions
-from trtbuild.records import UNRECORDED, decode, encode, load_object
 from trtbuild.verification.batch import LabelledBatch
 from trtbuild.verification.distance import Distance
 from trtbuild.verification.matching import check_feeds, check_same_interface, samples_first
@@ -63,7 +63,7 @@ class Comparison:
     metrics: tuple[MetricScore, ...] = ()
     task: TaskScore | None = None
     furthest: tuple[SampleScore, ...] = field(
-        default=(), compare=False, repr=False, metadata=UNRECORDED
+        default=(), compare=False, repr=False, metadata=NOT_IN_JSON
     )
 
     def to_json(self) -> dict[str, Any]:

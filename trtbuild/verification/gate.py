@@ -9,8 +9,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
+from trtbuild.json_codec import encode
 from trtbuild.options.fields import option, options_of
-from trtbuild.records import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

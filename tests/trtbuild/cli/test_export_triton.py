@@ -14,7 +14,7 @@ import pytest
 from tests.command import trtbuild
 from tests.manifests import MODEL, manifest
 from trtbuild.files import file_digest
-from trtbuild.records import dumps
+from trtbuild.json_codec import dumps
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from trtbuild.json_codec import decode, encode
 from trtbuild.model.class_names import class_names
 from trtbuild.options.preprocess import Preprocess
-from trtbuild.records import decode, encode
 from trtbuild.verification.album import Album
 from trtbuild.verification.distance import Distance
 from trtbuild.verification.tasks.base import SampleScore, TaskScore

@@ -14,7 +14,7 @@ from scipy import stats
 
 from tests.fakes import FakeBatch
 from trtbuild.errors import OptionError
-from trtbuild.records import decode, encode
+from trtbuild.json_codec import decode, encode
 from trtbuild.verification.compare import Comparison
 from trtbuild.verification.gate import Gate, judge
 from trtbuild.verification.intervals import proportion, ratio_of_sums

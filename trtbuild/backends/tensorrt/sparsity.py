@@ -12,12 +12,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.json_codec import encode
 from trtbuild.model.attributes import input_at
 from trtbuild.model.constants import array
 from trtbuild.model.qdq import weight_behind
 from trtbuild.model.traversal import label
 from trtbuild.model.two_four import has_two_four, input_channel_axis
-from trtbuild.records import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

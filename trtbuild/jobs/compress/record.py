@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError
 from trtbuild.files import write_text
-from trtbuild.records import decode, dumps, encode, load_object
+from trtbuild.json_codec import decode, dumps, encode, load_object
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,13 +13,13 @@ import safetensors.torch
 
 from trtbuild.errors import ModelError, decoding
 from trtbuild.files import atomic_path, make_directory, write_text
+from trtbuild.json_codec import dumps, encode
 from trtbuild.pytorch.copies import make_weights_plain, share_again, shared_parameters, unwrapped
 from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, tracing
 from trtbuild.pytorch.prune.key_groups import cut_key_groups, find_key_groups
 from trtbuild.pytorch.prune.rewrites import rewrite_again
 from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, InputSpec
-from trtbuild.records import dumps, encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

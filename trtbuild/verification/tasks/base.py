@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from trtbuild.errors import OptionError
-from trtbuild.records import UNRECORDED
+from trtbuild.json_codec import NOT_IN_JSON
 from trtbuild.verification.intervals import Estimate, percent
 from trtbuild.verification.views import Answer, View
 
@@ -72,7 +72,7 @@ class SampleScore:
 
     name: str
     value: float
-    view: View | None = field(default=None, compare=False, repr=False, metadata=UNRECORDED)
+    view: View | None = field(default=None, compare=False, repr=False, metadata=NOT_IN_JSON)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import DataError, OptionError
-from trtbuild.records import load_json
+from trtbuild.json_codec import load_json
 from trtbuild.verification.intervals import CONFIDENCE, Estimate, student_quantile
 from trtbuild.verification.tasks.base import Figure
 from trtbuild.verification.tasks.boxes import Detections, pairwise_iou

@@ -1,4 +1,4 @@
-"""All JSON: frozen dataclasses to text and back, exactly: tuples, nested records, numbers it lacks.
+"""Dataclasses as JSON and back, exactly: tuples, nested ones, and numbers that JSON lacks.
 
 JSON has no infinity; here it is the string ``"inf"`` (``"-inf"``, ``"nan"``), and any other reader
 sees at once that it is not a number it may add up.
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "UNRECORDED",
+    "NOT_IN_JSON",
     "decode",
     "dumps",
     "encode",
+    "json_fields",
     "load_json",
     "load_object",
-    "recorded_fields",
 ]
 
 _T = TypeVar("_T")
 # What counts something fits a float and an array; Python reads numbers of any length.
 _MOST_COUNT = 2**63
 
-UNRECORDED = types.MappingProxyType({"recorded": False})
+NOT_IN_JSON = types.MappingProxyType({"recorded": False})
 """Metadata of a dataclass's field that stands in no JSON, such as pixels; it needs a default."""
 
 
-def recorded_fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
+def json_fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
     """Return the fields of a dataclass that `encode` writes."""
     return tuple(f for f in dataclasses.fields(cls) if f.metadata.get("recorded", True))
 
@@ -56,7 +56,7 @@ def encode(value: Any) -> Any:
         TypeError: a type that no record holds.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in recorded_fields(value)}
+        return {f.name: encode(getattr(value, f.name)) for f in json_fields(value)}
     if isinstance(value, Mapping):
         return {_plain_key(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -111,7 +111,7 @@ def decode(cls: type[_T], data: Any, where: str, *, allow_unknown: bool = False)
     if not isinstance(data, dict):
         raise InputError(f"{where} should be an object with the fields of {cls.__name__}.")
     hints = get_type_hints(cls)
-    known = {f.name: f for f in recorded_fields(cls)}
+    known = {f.name: f for f in json_fields(cls)}
     if not allow_unknown and (unknown := sorted(set(data) - set(known))):
         raise InputError(f"{where} has the field '{unknown[0]}', which {cls.__name__} has not.")
     values = {}

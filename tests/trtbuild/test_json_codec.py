@@ -14,7 +14,7 @@ import pytest
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import InputError
-from trtbuild.records import decode, dumps, encode
+from trtbuild.json_codec import decode, dumps, encode
 
 
 class Color(StrEnum):
