@@ -6,13 +6,13 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.data.passed_over import HIDDEN, grouped
+from trtbuild.data.skipped import HIDDEN, grouped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from trtbuild.data.passed_over import PassedOver
     from trtbuild.data.samples import Source
+    from trtbuild.data.skipped import Skipped
     from trtbuild.data.survey import InputSurvey
     from trtbuild.options.data import DataRecipe
 
@@ -61,7 +61,7 @@ class DataAccount:
     Attributes:
         used: what samples do (``calibrate``, ``verify``) -> how many.
         inputs: input -> the range and the variation of its first values.
-        passed_over: files that were not read.
+        skipped: files that were not read.
         warnings: sentences about inputs that look wrong.
         repeated: sentences about samples that are there many times.
         random: whether they are random numbers.
@@ -69,7 +69,7 @@ class DataAccount:
 
     used: Mapping[str, int]
     inputs: Mapping[str, InputSurvey]
-    passed_over: tuple[PassedOver, ...]
+    skipped: tuple[Skipped, ...]
     warnings: tuple[str, ...]
     repeated: tuple[str, ...] = ()
     random: bool = False
@@ -77,7 +77,7 @@ class DataAccount:
     def __str__(self) -> str:
         used = ", ".join(f"{count} samples {what}" for what, count in self.used.items())
         ranges = (f"'{n}' from {s.low:.4g} to {s.high:.4g}" for n, s in self.inputs.items())
-        passed = ", ".join(map(str, self.passed_over))
+        passed = ", ".join(map(str, self.skipped))
         parts = (used, *ranges, f"passed over: {passed}" if passed else "")
         return "; ".join(part for part in parts if part)
 
@@ -99,7 +99,7 @@ class DataAccount:
             "used": dict(self.used),
             "inputs": {name: asdict(found) for name, found in self.inputs.items()},
             "passed_over": [
-                {**asdict(found), "examples": list(found.examples)} for found in self.passed_over
+                {**asdict(found), "examples": list(found.examples)} for found in self.skipped
             ],
             "warnings": list(self.warnings),
             "repeated": list(self.repeated),
@@ -116,33 +116,33 @@ def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
     """
     given = {what: source for what, source in sources.items() if source is not None}
     inputs: dict[str, InputSurvey] = {}
-    passed_over: dict[PassedOver, None] = {}
+    skipped: dict[Skipped, None] = {}
     for source in given.values():
         inputs = {**source.index.inputs, **inputs}
         partly = grouped(source.index.unused.items())
-        passed_over.update(dict.fromkeys((*source.passed_over, *partly)))
+        skipped.update(dict.fromkeys((*source.skipped, *partly)))
     account = DataAccount(
         {what: len(source.index) for what, source in given.items()},
         inputs,
-        tuple(passed_over),
+        tuple(skipped),
         () if recipe.random_data else tuple(_warnings(recipe, inputs)),
         () if recipe.random_data else tuple(_repeated(given)),
         recipe.random_data,
     )
-    warn_of_lost(account.passed_over)
+    warn_of_lost(account.skipped)
     for sentence in (*account.warnings, *account.repeated):
         _log.warning("%s", sentence)
     return account
 
 
-def warn_of_lost(passed_over: Iterable[PassedOver]) -> None:
+def warn_of_lost(skipped: Iterable[Skipped]) -> None:
     """Warn of files that were passed over, but for hidden ones and those that only lie beside images."""
-    lost = [str(found) for found in passed_over if not _is_expected(found)]
+    lost = [str(found) for found in skipped if not _is_expected(found)]
     if lost:
         _log.warning("passed over in the data: %s", ", ".join(lost))
 
 
-def _is_expected(found: PassedOver) -> bool:
+def _is_expected(found: Skipped) -> bool:
     return found.reason == HIDDEN or any(f" {suffix} " in found.reason for suffix in _SIDECARS)
 
 

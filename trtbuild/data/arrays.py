@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from trtbuild.data.feeds import as_feeds, axes_of
 from trtbuild.data.labels import label_arrays
-from trtbuild.data.passed_over import without_input
 from trtbuild.data.rows import Rows
 from trtbuild.data.samples import Sample, Source, array_key
+from trtbuild.data.skipped import without_input
 from trtbuild.data.stored import StoredArray, stored_arrays
 from trtbuild.data.survey import SURVEYED_SAMPLES
 from trtbuild.errors import DataError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from trtbuild.data.passed_over import PassedOver
+    from trtbuild.data.skipped import Skipped
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
@@ -57,7 +57,7 @@ class ArraySource(Source):
         return str(self.path)
 
     @property
-    def passed_over(self) -> tuple[PassedOver, ...]:
+    def skipped(self) -> tuple[Skipped, ...]:
         """The arrays that no input takes."""
         return without_input(self.unused)
 
@@ -110,7 +110,7 @@ class ArrayFolder(Source):
         return str(self.path)
 
     @cached_property
-    def passed_over(self) -> tuple[PassedOver, ...]:
+    def skipped(self) -> tuple[Skipped, ...]:
         """The arrays of the first files that no input takes."""
         found: dict[str, None] = {}
         for file in _files(self.path)[:SURVEYED_SAMPLES]:

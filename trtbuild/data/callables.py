@@ -12,19 +12,19 @@ import numpy as np
 from PIL import Image
 
 from trtbuild.data.feeds import as_feeds, axes_of, image_input
-from trtbuild.data.passed_over import without_input
 from trtbuild.data.pixels import image_pixels, images_as_rows
 from trtbuild.data.replay import MOST_HELD_BYTES, Replay
 from trtbuild.data.rows import Rows, with_batch_axes
 from trtbuild.data.samples import Sample, Source, array_key
+from trtbuild.data.skipped import without_input
 from trtbuild.errors import DataError
 from trtbuild.plugins import READER, foreign_code, import_named, load, reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtbuild.data.passed_over import PassedOver
     from trtbuild.data.replay import Sized
+    from trtbuild.data.skipped import Skipped
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.preprocess import Preprocess
 
@@ -80,7 +80,7 @@ class CallableSource(Source):
         return self.spec
 
     @property
-    def passed_over(self) -> tuple[PassedOver, ...]:
+    def skipped(self) -> tuple[Skipped, ...]:
         """The arrays that no input takes."""
         return without_input(sorted(self.unused))
 

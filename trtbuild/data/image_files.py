@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from trtbuild.data.passed_over import HIDDEN
+from trtbuild.data.skipped import HIDDEN
 from trtbuild.errors import DataError
 from trtbuild.files import content_of
 from trtbuild.visible import visible

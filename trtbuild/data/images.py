@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from trtbuild.data.feeds import as_feeds, channels_of
 from trtbuild.data.image_files import images_below, listed_images, why_not
-from trtbuild.data.passed_over import PassedOver, grouped
 from trtbuild.data.pixels import decode_image, has_more_images
 from trtbuild.data.samples import Sample, Source
+from trtbuild.data.skipped import Skipped, grouped
 from trtbuild.errors import DataError, first_line
 from trtbuild.visible import visible
 
@@ -54,7 +54,7 @@ class _Images(Source):
         return visible(self.path)
 
     @property
-    def passed_over(self) -> tuple[PassedOver, ...]:
+    def skipped(self) -> tuple[Skipped, ...]:
         """What was not read, and why."""
         return grouped((*self._others(), *((name, "broken") for name in sorted(self._broken))))
 
@@ -75,7 +75,7 @@ class _Images(Source):
             load = partial(self._feeds, name, content)
             yield Sample(name, key, load, is_encoded=True, unused=unused)
         if not found:
-            others = "; ".join(map(str, self.passed_over))
+            others = "; ".join(map(str, self.skipped))
             passed = f"; passed over: {others}" if others else ""
             raise DataError(f"'{self.description}' holds no image that can be read{passed}.")
 

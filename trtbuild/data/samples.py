@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
-    from trtbuild.data.passed_over import PassedOver
+    from trtbuild.data.skipped import Skipped
     from trtbuild.data.survey import InputSurvey
 
 __all__ = [
@@ -167,7 +167,7 @@ class Source(ABC):
         """Start a new pass, in the order of the data."""
 
     @property
-    def passed_over(self) -> tuple[PassedOver, ...]:
+    def skipped(self) -> tuple[Skipped, ...]:
         """What of the data was not read, and why."""
         return ()
 
@@ -198,9 +198,9 @@ class SourceOf(Source):
         return self.source.description
 
     @property
-    def passed_over(self) -> tuple[PassedOver, ...]:
+    def skipped(self) -> tuple[Skipped, ...]:
         """What of the data was not read, and why."""
-        return self.source.passed_over
+        return self.source.skipped
 
     @property
     def folders(self) -> frozenset[str] | None:

@@ -12,8 +12,8 @@ from trtbuild.errors import DataError, OptionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from trtbuild.data.passed_over import PassedOver
     from trtbuild.data.samples import Index, Sample
+    from trtbuild.data.skipped import Skipped
 
 __all__ = [
     "HELD_OUT_SHARE",
@@ -47,9 +47,9 @@ class ChosenSamples(Source):
         return f"{len(self.index)} samples of {self._source.description}"
 
     @property
-    def passed_over(self) -> tuple[PassedOver, ...]:
+    def skipped(self) -> tuple[Skipped, ...]:
         """What of the whole data was not read, and why."""
-        return self._source.passed_over
+        return self._source.skipped
 
     def __iter__(self) -> Iterator[Sample]:
         """Start a pass that ends behind the last sample chosen.

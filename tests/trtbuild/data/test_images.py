@@ -156,7 +156,7 @@ def test_folders_behind_links_are_read_once_each(tmp_path):
     (place / "gone.png").symlink_to(tmp_path / "nowhere.png")
     source = opened(place)
     assert [sample.name for sample in source] == ["a.png", "more/b.png"]
-    assert [str(p) for p in source.passed_over] == ["1 x a link to nothing ('gone.png')"]
+    assert [str(p) for p in source.skipped] == ["1 x a link to nothing ('gone.png')"]
 
 
 def test_what_is_passed_over_is_counted_and_named(tmp_path):
@@ -168,7 +168,7 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path):
     os.mkfifo(place / "pipe.png")
     source = opened(place)
     assert [sample.name for sample in source] == ["a.png"]
-    found = {p.reason: (p.count, p.examples) for p in source.passed_over}
+    found = {p.reason: (p.count, p.examples) for p in source.skipped}
     assert found == {
         "hidden": (3, (".DS_Store", "._a.png", ".trash")),
         "the suffix .heic is not read": (2, ("b.HEIC", "c.heic")),
@@ -191,7 +191,7 @@ def test_tar_files_pass_over_the_same(tmp_path):
         archive.add(place, arcname="set")
     source = opened(tmp_path / "set.tar")
     assert [sample.name for sample in source] == ["set/a.png"]
-    assert sorted(p.reason for p in source.passed_over) == [
+    assert sorted(p.reason for p in source.skipped) == [
         "hidden",
         "the suffix .heic is not read",
     ]
@@ -234,7 +234,7 @@ def test_one_broken_image_is_named_or_passed_over(tmp_path):
         [sample.load() for sample in opened(place)]
     source = opened(place, skip_broken=True)
     assert [sample.name for sample in source] == ["a.png", "b.png"]
-    (broken,) = source.passed_over
+    (broken,) = source.skipped
     assert (broken.reason, broken.count) == ("broken", 3)
     assert len(source.index) == 2
 

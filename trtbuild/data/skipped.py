@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["HIDDEN", "PassedOver", "grouped", "without_input"]
+__all__ = ["HIDDEN", "Skipped", "grouped", "without_input"]
 
 HIDDEN = "hidden"
 
@@ -18,7 +18,7 @@ _EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class PassedOver:
+class Skipped:
     """Files, or arrays, that were passed over for one reason.
 
     Attributes:
@@ -37,14 +37,14 @@ class PassedOver:
         return f"{self.count} x {self.reason} ({names}{more})"
 
 
-def without_input(names: Iterable[str]) -> tuple[PassedOver, ...]:
+def without_input(names: Iterable[str]) -> tuple[Skipped, ...]:
     """Return that arrays of these names were not read, for the network has no input for them."""
     return grouped((name, "an array that no input takes") for name in names)
 
 
-def grouped(files: Iterable[tuple[str, str]]) -> tuple[PassedOver, ...]:
+def grouped(files: Iterable[tuple[str, str]]) -> tuple[Skipped, ...]:
     """Return pairs of a file's name and a reason, grouped by reason; both in their order."""
     names: dict[str, list[str]] = defaultdict(list)
     for name, reason in files:
         names[reason].append(name)
-    return tuple(PassedOver(r, len(found), tuple(found[:_EXAMPLES])) for r, found in names.items())
+    return tuple(Skipped(r, len(found), tuple(found[:_EXAMPLES])) for r, found in names.items())
