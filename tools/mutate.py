@@ -78,7 +78,7 @@ PLACES = (
     # passes: how results are compared, when a schedule ends, limits of rewrites
     Place(_VERIFY, "_ENOUGH = 3", "_ENOUGH = 2", _COMPARED),
     Place(_VERIFY, "_DRAWS = 2", "_DRAWS = 1", _COMPARED),
-    Place(_VERIFY, "_LIGHT = 1e9", "_LIGHT = 9e8", _COMPARED),
+    Place(_VERIFY, "_FEW_OPERATIONS = 1e9", "_FEW_OPERATIONS = 9e8", _COMPARED),
     Place(_VERIFY, "_MACS_PER_PARAMETER = 20", "_MACS_PER_PARAMETER = 15", _COMPARED),
     Place(_VERIFY, "_FEW = 0.02", "_FEW = 0.2", _COMPARED),
     Place(_VERIFY, "_STEPS_NORM = 0.05", "_STEPS_NORM = 0.5", _COMPARED),

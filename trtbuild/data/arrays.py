@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from trtbuild.data.batched_arrays import BatchedArrays
 from trtbuild.data.feeds import as_feeds, axes_of
 from trtbuild.data.labels import label_arrays
-from trtbuild.data.rows import Rows
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.data.skipped import without_input
 from trtbuild.data.stored import StoredArray, stored_arrays
@@ -35,7 +35,7 @@ _NUMBERS = frozenset("biufcV")
 
 @dataclass(frozen=True)
 class ArraySource(Source):
-    """Rows of one array per input.
+    """Samples of one array an input.
 
     Attributes:
         path: the file, for messages.
@@ -75,7 +75,7 @@ class ArraySource(Source):
         else:
             stored = stored_arrays(path)
         arrays = _arrays_for_inputs(path, stored, inputs, preprocess)
-        if not len(Rows.of(arrays, inputs, f"'{path}'")):
+        if not len(BatchedArrays.of(arrays, inputs, f"'{path}'")):
             raise DataError(f"'{path}' holds no sample: its arrays have length 0.")
         return cls(path, arrays, inputs, preprocess, _unused(stored, inputs, preprocess))
 
@@ -84,7 +84,7 @@ class ArraySource(Source):
         return ArraySource.read, (self.path, self.inputs, self.preprocess)
 
     def __iter__(self) -> Iterator[Sample]:
-        rows = Rows.of(self.arrays, self.inputs, f"'{self.path}'")
+        rows = BatchedArrays.of(self.arrays, self.inputs, f"'{self.path}'")
         for index in range(len(rows)):
             name = f"{self.path.name}[{index}]"
             yield _row(rows, index, name, self.inputs, self.preprocess)
@@ -123,7 +123,7 @@ class ArrayFolder(Source):
             if not _is_batch(arrays, self.inputs):
                 yield _sample(arrays, file.name, self.inputs, self.preprocess)
                 continue
-            rows = Rows.of(arrays, self.inputs, f"'{file}'", may_be_whole=True)
+            rows = BatchedArrays.of(arrays, self.inputs, f"'{file}'", may_be_whole=True)
             for index in range(len(rows)):
                 name = f"{file.name}[{index}]"
                 yield _row(rows, index, name, self.inputs, self.preprocess)
@@ -178,7 +178,7 @@ def _sample(
 
 
 def _row(
-    rows: Rows,
+    rows: BatchedArrays,
     index: int,
     name: str,
     inputs: Sequence[TensorSpec],
@@ -190,7 +190,7 @@ def _row(
 
 
 def _feeds_of_row(
-    rows: Rows,
+    rows: BatchedArrays,
     index: int,
     inputs: Sequence[TensorSpec],
     preprocess: Preprocess | None,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from trtbuild.data.batched_arrays import BatchedArrays, with_batch_axes
 from trtbuild.data.feeds import as_feeds, axes_of, image_input
 from trtbuild.data.pixels import image_pixels, images_as_rows
 from trtbuild.data.replay import MOST_HELD_BYTES, Replay
-from trtbuild.data.rows import Rows, with_batch_axes
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.data.skipped import without_input
 from trtbuild.errors import DataError
@@ -113,7 +113,7 @@ class CallableSource(Source):
             # copies: samples wait for each other, and the function may write over its arrays meanwhile
             arrays = {name: _as_array(value, where, name) for name, value in given.items()}
             arrays = self._with_samples(arrays)
-            rows = Rows.of(arrays, self.inputs, where, may_be_whole=True)
+            rows = BatchedArrays.of(arrays, self.inputs, where, may_be_whole=True)
             labels = None if label is None else _labels(label, len(rows), where)
             for row in range(len(rows)):
                 values = rows[row]

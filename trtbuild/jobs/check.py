@@ -37,7 +37,7 @@ __all__ = [
     "PARSERS",
     "SCHEMA",
     "VERSION",
-    "BuildTrial",
+    "BuildOutcome",
     "NetworkCheck",
     "Refusal",
     "check_form",
@@ -55,7 +55,7 @@ PARSERS = {TENSORRT.backend: TENSORRT, RTX.backend: RTX}
 
 
 @dataclass(frozen=True)
-class BuildTrial:
+class BuildOutcome:
     """What came of building a network that the parser takes.
 
     Attributes:
@@ -92,7 +92,7 @@ class NetworkCheck:
     refused: tuple[Refusal, ...]
     needs_plugin: tuple[str, ...]
     unseen_behind: str
-    build: BuildTrial | None
+    build: BuildOutcome | None
     known_issues: tuple[str, ...] = ()
 
     @property
@@ -170,7 +170,7 @@ def _parser(backend: str) -> TensorRT:
     )
 
 
-def _built(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> BuildTrial:
+def _built(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> BuildOutcome:
     """Build the network as its file says it."""
     options = recipe.tensorrt
     TensorRTBackend(product=tensorrt.product).check(options, int8=False, fp16=True)
@@ -186,9 +186,9 @@ def _built(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> Build
         try:
             built = build_plan_apart(tensorrt, blueprint, progress=progress)
         except ModelError as error:
-            return BuildTrial(False, time.perf_counter() - started, 0, str(error))
+            return BuildOutcome(False, time.perf_counter() - started, 0, str(error))
         seconds, size = time.perf_counter() - started, built.file.stat().st_size
-        return BuildTrial(True, seconds, size, "", tuple(built.log.errors))
+        return BuildOutcome(True, seconds, size, "", tuple(built.log.errors))
 
 
 def check_source(

@@ -4,7 +4,8 @@ All graph optimisation of the runtime is off, on one thread, in a process of its
 make a kernel divide by zero, or a loop go on for ever. Large weights are mapped there, too.
 
 A small network is run on several sizes of its symbolic dims. One whose runs cost more than
-`_LIGHT` is run once, and its result once; where no pass has changed it, the two are compared as files.
+`_FEW_OPERATIONS` is run once, and its result once; where no pass has changed it, the two are compared
+as files.
 
 Tolerance. A fold rounds a weight once more, so results differ by a few units in the last place of
 the coarsest float type inside the network, grown by the sums behind an output; ``1024 * eps`` (float32:
@@ -50,7 +51,7 @@ _ENOUGH = 3
 _DRAWS = 2
 """Inputs per choice where initialisers are inputs, too, which the second one overrides; else one will do."""
 
-_LIGHT = 1e9
+_FEW_OPERATIONS = 1e9
 """Multiply-accumulates that two runs at all sizes may take together, some 50 ms; else it is run at one."""
 
 _MACS_PER_PARAMETER = 20
@@ -191,7 +192,7 @@ def runs_once(model: ir.Model, size: GraphStats) -> bool:
         + _MACS_PER_PARAMETER * size.parameters
         for lead, other in _SIZES[:_ENOUGH]
     )
-    return _DRAWS * work > _LIGHT
+    return _DRAWS * work > _FEW_OPERATIONS
 
 
 def find_reference(

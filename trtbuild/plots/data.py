@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Bars", "Dots", "Level", "Mark", "Path", "Plot", "Slat", "Spread", "Stop", "Strip"]
+__all__ = ["Bars", "Distribution", "Dots", "Level", "Mark", "Path", "Plot", "Slat", "Stop", "Strip"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How values are spread, a row for each (name, values) of `series`, on one axis.
+class Distribution:
+    """How values are distributed, a row for each (name, values) of `series`, on one axis.
 
     The axis is logarithmic where the rows are far apart, and ends at the 99th percentile: what lies beyond is
     told in words, so that a tail presses nothing together.
@@ -142,4 +142,4 @@ class Dots:
     unit: str
 
 
-Plot: TypeAlias = "Bars | Spread | Dots | Path | Strip"
+Plot: TypeAlias = "Bars | Distribution | Dots | Path | Strip"

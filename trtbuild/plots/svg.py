@@ -21,9 +21,9 @@ from trtbuild.plots.canvas import (
     series_class,
     written,
 )
-from trtbuild.plots.data import Bars, Path, Spread, Strip
+from trtbuild.plots.data import Bars, Distribution, Path, Strip
+from trtbuild.plots.distribution import draw_distribution
 from trtbuild.plots.path import draw_path
-from trtbuild.plots.spread import draw_spread
 from trtbuild.plots.strip import draw_strip
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def draw(plot: Plot) -> str:
     """Return `plot` as an ``svg`` element; a page that holds it needs `STYLE`."""
     if isinstance(plot, Bars):
         return _bars(plot)
-    if isinstance(plot, Spread):
-        return draw_spread(plot)
+    if isinstance(plot, Distribution):
+        return draw_distribution(plot)
     if isinstance(plot, Path):
         return draw_path(plot)
     return draw_strip(plot) if isinstance(plot, Strip) else _dots(plot)

@@ -1,7 +1,7 @@
 """Modules of quantization-aware training keep their scales: as operators that ONNX has, without observers.
 
-``torch.ao.quantization`` puts a `FakeQuantizeBase` behind every quantized tensor, which watches ranges while
-it trains. What it computes when it watches no more is ``torch.fake_quantize_*_affine`` with its scale and
+``torch.ao.quantization`` puts a `FakeQuantizeBase` behind every quantized tensor, which observes ranges while
+it trains. What it computes when it observes no more is ``torch.fake_quantize_*_affine`` with its scale and
 zero point, which the exporter of PyTorch writes as QuantizeLinear and DequantizeLinear.
 """
 
@@ -83,7 +83,7 @@ def _like_input(values: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tens
 
 
 def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
-    """Replace, in place, what watches and rounds by what rounds alone; what is switched off goes.
+    """Replace, in place, what observes and rounds by what rounds alone; what is switched off goes.
 
     A layer that trains with its norm (torch's fused modules) becomes one whose weights hold the norm.
 

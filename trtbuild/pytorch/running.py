@@ -72,18 +72,18 @@ def check_repeatable(module: nn.Module, inputs: BoundInputs) -> None:
         ModelError: forward writes a buffer that is saved with the weights, keeps something between two
             runs, or draws random numbers in eval mode; the text names the buffer or the layer.
     """
-    trial = copy_module(module, share_parameters=True)
-    saved = {name: value.clone() for name, value in trial.named_buffers()}
-    saved = {name: value for name, value in saved.items() if name in set(trial.state_dict())}
-    first = _trace(trial, inputs, 1)
-    for name, value in trial.named_buffers():
+    copy = copy_module(module, share_parameters=True)
+    saved = {name: value.clone() for name, value in copy.named_buffers()}
+    saved = {name: value for name, value in saved.items() if name in set(copy.state_dict())}
+    first = _trace(copy, inputs, 1)
+    for name, value in copy.named_buffers():
         if name in saved and not _same(saved[name], value):
             raise ModelError(
                 f"forward writes the buffer '{name}', and an engine keeps nothing between two runs, so an "
                 "exported file computes something else. Give what the buffer holds as an input and an output "
                 "of forward, or leave it alone in eval mode."
             )
-    second = _trace(trial, inputs, 2)
+    second = _trace(copy, inputs, 2)
     where = _first_difference(first, second)
     if where is None:
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.latency.regress import Answer
 from trtbuild.latency.stats import summarize
-from trtbuild.plots.data import Spread
+from trtbuild.plots.data import Distribution
 from trtbuild.report.accuracy import interval
 from trtbuild.report.cards import speed_card
 from trtbuild.report.model import (
@@ -162,12 +162,12 @@ def latency_section(
     return Section("Latency", (table, *lines, Plots(tuple(_plots(samples)), is_wide=True)))
 
 
-def _plots(samples: Sequence[tuple[str, Samples]]) -> list[Spread]:
+def _plots(samples: Sequence[tuple[str, Samples]]) -> list[Distribution]:
     by_size: Mapping[int, list[tuple[str, Sequence[float]]]] = {
         size: [(name, one.latencies_ms) for name, one in samples if one.batch_size == size]
         for size in sorted({one.batch_size for _, one in samples})
     }
     return [
-        Spread(f"how often a run takes how long, batch {size}", series, "ms")
+        Distribution(f"how often a run takes how long, batch {size}", series, "ms")
         for size, series in by_size.items()
     ]

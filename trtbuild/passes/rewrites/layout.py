@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 _WITH_AXIS = frozenset({"Concat", "LogSoftmax", "Softmax"})
-_QUANTIZERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 _DATA_OPERANDS = BROADCASTING | {"Concat", "PRelu"}
 """Operators all of whose operands are tensors to permute; others have one, and parameters."""
 

@@ -61,19 +61,19 @@ def _unwritten(
     """Those of `named` that forward leaves alone; none where it does not run."""
     if not named:
         return []
-    trial = copy_module(module, share_parameters=True)
-    before = [trial.get_submodule(path)._buffers[name] for path, name in named]
+    copy = copy_module(module, share_parameters=True)
+    before = [copy.get_submodule(path)._buffers[name] for path, name in named]
     values = [None if one is None else one.clone() for one in before]
     arguments, keywords = sample(inputs, seed=0)
     try:
         with torch.no_grad():
-            trial(*arguments, **keywords)
+            copy(*arguments, **keywords)
     except Exception:  # noqa: BLE001 - whoever traces the module tells of it
         return []
     return [
         (path, name)
         for (path, name), one, value in zip(named, before, values)
         if value is not None
-        and trial.get_submodule(path)._buffers.get(name) is one
+        and copy.get_submodule(path)._buffers.get(name) is one
         and torch.equal(one, value)
     ]

@@ -105,9 +105,9 @@ def conv1d_as_linear(block: nn.Module) -> nn.Module | None:
     layer.weight = nn.Parameter(weight.detach().T.clone(), weight.requires_grad)
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)
-    trial = torch.randn(3, weight.shape[0], dtype=weight.dtype, device=weight.device)
+    drawn = torch.randn(3, weight.shape[0], dtype=weight.dtype, device=weight.device)
     with torch.no_grad():
-        return layer if torch.allclose(block(trial), layer(trial), rtol=1e-3, atol=1e-3) else None
+        return layer if torch.allclose(block(drawn), layer(drawn), rtol=1e-3, atol=1e-3) else None
 
 
 def _put(module: nn.Module, path: str, new: nn.Module) -> None:

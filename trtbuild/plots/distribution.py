@@ -20,9 +20,9 @@ from trtbuild.plots.canvas import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtbuild.plots.data import Spread
+    from trtbuild.plots.data import Distribution
 
-__all__ = ["draw_spread"]
+__all__ = ["draw_distribution"]
 
 _ROW, _TITLE = 88.0, 34.0
 _NUM_BINS = 90
@@ -30,7 +30,7 @@ _NUM_BINS = 90
 _FAR_RATIO = 4.0
 
 
-def draw_spread(plot: Spread) -> str:
+def draw_distribution(plot: Distribution) -> str:
     """Return the plot as an ``svg`` element."""
     rows = [(name, np.sort(np.asarray(values, np.float64))) for name, values in plot.series]
     axis = _axis(rows, plot.unit)

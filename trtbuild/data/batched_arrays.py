@@ -1,4 +1,4 @@
-"""Rows of arrays, one array an input: which arrays run over the samples, and which hold for all."""
+"""Arrays that hold many samples, one an input: which arrays run over the samples, and which hold for all."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from trtbuild.model.signature import TensorSpec
 
-__all__ = ["Rows", "with_batch_axes"]
+__all__ = ["BatchedArrays", "with_batch_axes"]
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchedArrays:
     """Samples along the batch axes of arrays.
 
     Attributes:
@@ -42,7 +42,7 @@ class Rows:
         where: str,
         *,
         may_be_whole: bool = False,
-    ) -> Rows:
+    ) -> BatchedArrays:
         """Return the samples of `arrays`.
 
         What has no batch axis, or is just what the network takes although its batch axes differ in size (a
