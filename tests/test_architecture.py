@@ -21,6 +21,7 @@ LAYERS = (
         "machine",
         "files",
         "progress",
+        "whereabouts",
         "foreign_warnings",
         "visible",
         "json_codec",

@@ -17,6 +17,7 @@ import numpy as np
 from trtbuild.calibration.buffers import ActivationBuffers
 from trtbuild.data import Sample, filled, load_feeds
 from trtbuild.data.running import naming
+from trtbuild.whereabouts import busy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -178,7 +179,7 @@ class _Worker:
         self._waiting[group].clear()
         num_done = 0
         if self._buffers is not None:
-            num_done = self._buffers.fill(loaded.feeds for loaded in waiting)
+            num_done = self._buffers.fill(_one_by_one(waiting))
             self._show(self._buffers.first(num_done), waiting[:num_done])
         for loaded in waiting[num_done:]:
             # Shapes of outputs may depend on values. If there is another reason, the run alone tells.
@@ -206,6 +207,13 @@ class _Worker:
         if loaded:
             wanted = {name: values for name, values in tensors.items() if name in self._wanted}
             self._observer.update(wanted, [one.place for one in loaded])
+
+
+def _one_by_one(waiting: Sequence[_Loaded]) -> Iterator[Mapping[str, np.ndarray]]:
+    """The feeds, each taken down as what is run until the next one is asked for."""
+    for loaded in waiting:
+        with busy("ran", [loaded.place.name]):
+            yield loaded.feeds
 
 
 class Worker(Protocol[Taken_contra]):

@@ -75,7 +75,8 @@ def collect_in_processes(
                 return functools.reduce(Histograms.merge, found.values())
     raise DataError(
         f"{len(shards) - len(found)} of {len(shards)} parts of the calibration were lost {_ATTEMPTS} "
-        "times: their processes ended without a word, often for want of memory. Use fewer --workers."
+        "times: their processes ended without a word, often for want of memory. Use fewer --workers; one "
+        "says what it ends by."
     )
 
 

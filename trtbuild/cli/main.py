@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from trtbuild.cli.apart import go_on_apart
 from trtbuild.cli.failure import Failure, complain
 from trtbuild.cli.help import wide_as_the_terminal
 from trtbuild.cli.output import Answered
@@ -232,6 +233,7 @@ def _signals_raised() -> Iterator[None]:
 
 def main() -> None:
     """Entry point of the console script."""
+    go_on_apart()
     code = run()
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by who started us
         try:

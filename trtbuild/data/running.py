@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from trtbuild.data.samples import Batch
 from trtbuild.errors import ExecutionError
+from trtbuild.whereabouts import busy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +47,8 @@ def naming(names: Sequence[str], feeds: Feeds) -> Iterator[None]:
         ExecutionError: as in the block.
     """
     try:
-        yield
+        with busy("ran", names):
+            yield
     except ExecutionError as error:
         if not error.reason:
             raise
@@ -82,7 +84,8 @@ def run_batch(session: Session, batch: Runnable) -> Mapping[str, np.ndarray]:
         ExecutionError: it names the sample.
     """
     try:
-        return session.run(batch.feeds)
+        with busy("ran", batch.names):
+            return session.run(batch.feeds)
     except ExecutionError:
         if isinstance(batch, Batch):
             _try_each(session, batch)
@@ -98,7 +101,8 @@ def _try_each(session: Session, batch: Batch) -> None:
     failed: list[tuple[Batch, ExecutionError]] = []
     for one in batch.samples():
         try:
-            session.run(one.feeds)
+            with busy("ran", one.names):
+                session.run(one.feeds)
         except ExecutionError as found:
             failed.append((one, found))
     if 0 < len(failed) < len(batch.names):

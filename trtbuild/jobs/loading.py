@@ -14,6 +14,7 @@ from trtbuild.model.attributes import is_random
 from trtbuild.model.traversal import all_nodes, label
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
+from trtbuild.whereabouts import reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,7 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
         ModelError: see `trtbuild.model.read_model` and `trtbuild.jobs.foreign.without_foreign`.
         OptionError: `batch_axes` do not fit the network.
     """
+    reading(path.name)
     model = read_model(path)
     say_batch_axes(model, batch_axes or {})
     random = [label(node) for node in all_nodes(model.graph) if is_random(node)]

@@ -19,6 +19,7 @@ from trtbuild.enums import StrEnum
 from trtbuild.errors import ExecutionError, MissingError, ModelError
 from trtbuild.machine import cpuinfo, usable_cpus
 from trtbuild.model.signature import BATCH_AXES, TensorSpec, read_batch_axes, with_batch_axes
+from trtbuild.whereabouts import busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -220,9 +221,10 @@ def open_session(
         raise MissingError(_NO_CUDA)
     source = _readable(model, options)
     try:
-        session = ort.InferenceSession(
-            source, options, providers=[provider], disabled_optimizers=left_out
-        )
+        with busy("opened"):
+            session = ort.InferenceSession(
+                source, options, providers=[provider], disabled_optimizers=left_out
+            )
     except Exception as error:
         reason = _reason(error)
         raise ExecutionError(f"ONNX Runtime cannot load the network: {reason}.", reason) from error

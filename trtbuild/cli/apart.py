@@ -1,0 +1,143 @@
+"""A command works in a process of its own, so that somebody is left to say why it died.
+
+The processor refuses the lowest whole number by -1, which networks may divide, and the system ends a
+process that reads behind the end of a mapped file, or when memory runs out. None of it can be caught where
+it happens. The process that was started therefore forks, waits, and ends as the other one does; that costs
+milliseconds, as nothing has been imported yet.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from trtbuild.cli.failure import Failure
+from trtbuild.whereabouts import last_words, share
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["go_on_apart"]
+
+# What CUDA loads into the programs that NVIDIA's profilers start; they do not follow a fork.
+_PROFILED = "CUDA_INJECTION64_PATH"
+
+# Signals by which the system ends a process for what it did, and what that was.
+_DEATHS = {
+    "SIGFPE": "the lowest of all whole numbers was divided by -1, or one by zero; look at what the "
+    "network divides (Div, Mod) and at what it is fed",
+    "SIGBUS": "a file became shorter while it was read, or a disk is full; let nobody write what is read",
+    "SIGSEGV": "a native library has a fault there",
+    "SIGABRT": "a native library gave up there",
+    "SIGILL": "a native library was made for another processor",
+    "SIGKILL": "another process did so, or the system did for want of memory; use fewer --workers or samples",
+}
+# With these a command only speaks, and is to do so at once.
+_WORDS_ALONE = ("--help", "--version", "completion", "doctor", "init")
+_OF_INPUT = ("SIGFPE", "SIGBUS")
+WRONG_INPUT, BUG = 2, 4
+
+# The same Ctrl-C may come twice, from the terminal (or `timeout`) and through the parent.
+_ONE_KEY_PRESS = 0.3  # seconds
+_PR_SET_PDEATHSIG = 1
+
+
+def go_on_apart() -> None:
+    """Return in a process of its own; the one that called ends when that does, and as it does.
+
+    Where the system cannot, under a debugger and under a profiler, return in the process that called.
+    """
+    if not _can_part():
+        return
+    share()
+    passed_on = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*passed_on, signal.SIGCHLD})
+    parent = os.getpid()
+    try:
+        child = os.fork()
+    except OSError:  # no more processes are allowed
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return
+    if child:
+        _end_as(child)
+    _end_with(parent)
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _Interrupted())
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _can_part() -> bool:
+    works = len(sys.argv) > 1 and not any(word in _WORDS_ALONE for word in sys.argv[1:])
+    return (
+        works
+        and sys.platform == "linux"
+        and sys.gettrace() is None
+        and sys.getprofile() is None
+        and _PROFILED not in os.environ
+        and threading.active_count() == 1
+    )
+
+
+def _end_with(parent: int) -> None:
+    """Let the system kill this process when its parent is."""
+    import ctypes  # here: help does without
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has been already
+        os._exit(1)
+
+
+class _Interrupted:
+    """Raises KeyboardInterrupt once for each Ctrl-C."""
+
+    def __init__(self) -> None:
+        self._last = -_ONE_KEY_PRESS
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        now = time.monotonic()
+        if now - self._last > _ONE_KEY_PRESS:
+            self._last = now
+            raise KeyboardInterrupt
+
+
+def _end_as(child: int) -> NoReturn:
+    """Wait for the end of `child`, and end likewise; what it died of is said."""
+    status = _waited(child)
+    if os.WIFEXITED(status):
+        os._exit(os.WEXITSTATUS(status))
+    number = os.WTERMSIG(status)
+    code = 128 + number
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    if name in _DEATHS:
+        code = _said(name, code)
+    os._exit(code)
+
+
+def _waited(child: int) -> int:
+    """Pass on the signals that only this process gets; return how `child` ended."""
+    while True:
+        told = signal.sigwaitinfo({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD})
+        if told.si_signo == signal.SIGCHLD:
+            found, status = os.waitpid(child, os.WNOHANG)
+            if found:
+                return status
+        elif told.si_code <= 0:  # of a process; what a terminal sends goes to all of its job
+            os.kill(child, told.si_signo)
+
+
+def _said(name: str, code: int) -> int:
+    """Say what the other process died of, and return the exit code."""
+    at = last_words()
+    while_at = f", while ONNX Runtime {at}" if at else ""
+    if name in _OF_INPUT or (at and name != "SIGKILL"):
+        code = WRONG_INPUT
+    elif name != "SIGKILL":
+        code = BUG
+    text = f"the system ended trtbuild by {name}{while_at}: {_DEATHS[name]}."
+    failure = Failure("ExecutionError" if at else "Died", text, code)
+    return failure.tell(as_json="--json" in sys.argv)

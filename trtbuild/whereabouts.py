@@ -1,0 +1,100 @@
+"""What this process is at, for the process that waits for it to read when it has died.
+
+A native library that divides by zero, or reads behind the end of a file, ends its whole process: only the
+parent is left to say what happened. The parent calls `share` before it forks; in the child `reading` and
+`busy` take down what is done. Where nobody waits they do nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["busy", "last_words", "reading", "share"]
+
+_SIZE = 1 << 12
+
+
+class _Work(NamedTuple):
+    """What a thread does to the network, and the samples that it does it with."""
+
+    doing: str
+    samples: Sequence[str]
+
+    def text(self, network: str) -> str:
+        """A few words, for the middle of a sentence."""
+        last = "" if len(self.samples) < 2 else f" to '{self.samples[-1]}'"
+        on = f" on '{self.samples[0]}'{last}" if self.samples else ""
+        return f"{self.doing} {network}{on}"
+
+
+class _Page:
+    """Memory that this process shares with those that it forks."""
+
+    def __init__(self) -> None:
+        import mmap  # here: most processes share nothing
+
+        self._memory = mmap.mmap(-1, _SIZE)
+        self._network = "a network"
+        self._threads: dict[int, _Work] = {}
+
+    def set_network(self, name: str) -> None:
+        """Name the network."""
+        self._network = f"'{name}'"
+
+    def exchange(self, work: _Work | None) -> _Work | None:
+        """Take down what this thread is at; return what it was at before."""
+        thread = threading.get_ident()
+        before = self._threads.pop(thread, None)
+        if work is not None:
+            self._threads[thread] = work
+        found = (one.text(self._network) for one in list(self._threads.values()))
+        content = " and ".join(dict.fromkeys(found)).encode(errors="replace")[: _SIZE - 1] + b"\0"
+        self._memory[: len(content)] = content
+        return before
+
+    def content(self) -> str:
+        """Return what was taken down last, by whichever process."""
+        return self._memory[:].partition(b"\0")[0].decode(errors="replace")
+
+
+_page: _Page | None = None
+
+
+def share() -> None:
+    """Let this process read what those that it forks from now on take down."""
+    global _page  # noqa: PLW0603 - what a process is at is one thing
+    _page = _Page()
+
+
+def last_words() -> str:
+    """Return what the forked process was at, such as ``ran 'n.onnx' on 'a.png'``; else empty."""
+    return "" if _page is None else _page.content()
+
+
+def reading(network: str) -> None:
+    """Take down the name of the network that is worked on."""
+    if _page is not None:
+        _page.set_network(network)
+
+
+@contextlib.contextmanager
+def busy(doing: str, samples: Sequence[str] = ()) -> Iterator[None]:
+    """Take down what the block does.
+
+    Args:
+        doing: what is done to the network: ``opened``, ``ran``.
+        samples: names of those that it is done with.
+    """
+    if _page is None:
+        yield
+        return
+    before = _page.exchange(_Work(doing, samples))
+    try:
+        yield
+    finally:
+        _page.exchange(before)
