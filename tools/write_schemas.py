@@ -26,6 +26,7 @@ from trtbuild.latency.limits import SpeedFinding
 from trtbuild.latency.regress import LatencyVerdict
 from trtbuild.latency.stats import LatencySummary
 from trtbuild.verification import compare
+from trtbuild.verification.ruling import Ruling
 
 __all__ = ["schema_of", "schemas"]
 
@@ -42,6 +43,7 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 def schemas() -> dict[str, dict[str, Any]]:
     """Return every schema by its name, which is the value of the field ``schema``."""
     latency = {
+        "ruling": _schema(Ruling | None),
         "latencies": _array(schema_of(LatencySummary)),
         "verdicts": _array(schema_of(LatencyVerdict)),
         "speed": _array(schema_of(SpeedFinding)),

@@ -204,6 +204,7 @@ class LatencyAssertion:
         from trtbuild.jobs.bench import BenchRecipe, bench
         from trtbuild.options.measure import MeasureOptions, SpeedLimits
         from trtbuild.verification.gate import check_limits
+        from trtbuild.verification.ruling import CANNOT_TELL, TOO_SLOW
 
         check_limits(limits, SpeedLimits)
         if against is None and limits.get("max_latency") is None:
@@ -227,10 +228,11 @@ class LatencyAssertion:
             recipe = self._saving(recipe, base)
         result = bench(recipe)
         said = "; ".join(map(str, (*result.verdicts, *result.speed)))
-        if result.slower or result.too_slow:
-            raise AssertionError(said)
-        if result.unclear:
-            pytest.skip(said)
+        ruling = result.ruling
+        if ruling is not None and ruling.word == TOO_SLOW:
+            raise AssertionError(f"{ruling}; {said}")
+        if ruling is not None and ruling.word == CANNOT_TELL:
+            pytest.skip(f"{CANNOT_TELL}: {said}")
         return result
 
     def _saving(self, recipe: BenchRecipe, base: Path) -> BenchRecipe:

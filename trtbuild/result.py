@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from trtbuild.artifact import Artifact
+    from trtbuild.artifact import Artifact, Record
     from trtbuild.backends.base import Engine
     from trtbuild.latency.measure import Samples
     from trtbuild.manifest import Manifest, OtherRule
@@ -37,6 +37,7 @@ __all__ = [
     "WEIGHTS_INT8",
     "AlsoBuilt",
     "EngineResult",
+    "has_moved",
 ]
 
 # The names under which networks are compared and timed.
@@ -71,6 +72,12 @@ GAP_DB = 6.0
 # Values twice as large as a reused range are clipped to half.
 _FAR_RATIO = 2.0
 GOOD_SQNR_DB = 30.0
+
+
+def has_moved(record: Record) -> str:
+    """Return the tensor that exceeds its reused range most, where it does so twice; empty: none does."""
+    moved = record.details.get("ratios", {}) if record.stage == "spot check" else {}
+    return next((name for name, ratio in moved.items() if ratio > _FAR_RATIO), "")
 
 
 @dataclass(frozen=True)
@@ -188,12 +195,9 @@ class EngineResult:
         found = [*self._poor_figures(is_evaluated=is_evaluated)]
         found += [str(gap) for gap in self.below_tensorrt_form]
         for record in self.artifact.history:
-            moved = record.details.get("ratios", {}) if record.stage == "spot check" else {}
-            far = [name for name, ratio in moved.items() if ratio > _FAR_RATIO]
-            if far:
-                found.append(
-                    f"ranges are reused, and '{far[0]}' has {moved[far[0]]:.1f} times its magnitude"
-                )
+            if far := has_moved(record):
+                ratio = record.details["ratios"][far]
+                found.append(f"ranges are reused, and '{far}' has {ratio:.1f} times its magnitude")
         return (*found, *self._unused_cache(), *self._spoilt_data())
 
     @property

@@ -74,7 +74,7 @@ def test_a_limit_that_fails_fails_the_test_with_the_numbers(deployment) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("max_latency=1e-6", "*median latency, batch 1: * at most 1e-06 ms, failed*"),
+        ("max_latency=1e-6", "*TOO SLOW: *; median latency, batch 1: * at most 1e-06 ms, failed*"),
         (
             "against='float.onnx', min_speedup=1000",
             "*speed over float.onnx, batch 1: * at least 1000 x, failed*",

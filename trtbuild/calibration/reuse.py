@@ -68,11 +68,14 @@ def load_calibration(path: Path, source: ir.Model) -> Calibration:
     return calibration
 
 
-def changes_since(calibration: Calibration, source: ir.Model, preprocess: str) -> tuple[str, ...]:
-    """Return what has changed since `calibration` was made: ``weights``, ``preprocessing``, or nothing."""
+def changes_since(
+    calibration: Calibration, source: ir.Model, preprocess: str, data: DataDigest
+) -> tuple[str, ...]:
+    """Return what has changed since `calibration` was made: ``weights``, ``preprocessing``, ``data``."""
     now = {
         "weights": ("model_weights", weights_digest(source)),
         "preprocessing": ("preprocess", preprocess),
+        "data": ("data", str(data)),
     }
     return tuple(
         what for what, (key, here) in now.items() if calibration.provenance.get(key) != here
@@ -100,7 +103,7 @@ class Drift:
 
 
 def spot_check(
-    calibration: Calibration, model: ir.Model, samples: Source, count: int = 16
+    calibration: Calibration, model: ir.Model, samples: Source, count: int = 64
 ) -> Drift:
     """Run a few samples through `model` and hold what its tensors hold against `calibration`.
 

@@ -38,19 +38,17 @@ def command(
 ) -> int:
     """Time ENGINE; with --against, answer faster, same, slower or cannot tell.
 
-    Exit code 1 when it is slower, or slower than --min-speedup or --max-latency allows; 5 with --strict
-    when that cannot be told. Without --data the inputs are random numbers.
+    The verdict is TOO SLOW, exit code 1, when it is slower, or slower than --min-speedup or --max-latency
+    allows; CANNOT TELL, 5 with --strict and else 0; or FAST ENOUGH, 0. Without --data the inputs are random
+    numbers.
     """
     recipe = given.make(engine=engine)
     from trtbuild.jobs.bench import bench
     from trtbuild.report.latency import bench_report
-    from trtbuild.verification.ruling import STRICT_EXIT_CODE
 
     with out.progress() as progress:
         result = bench(recipe, progress, files.besides(*given.files))
     report = bench_report(engine.name, result)
     out.show(report)
     files.write(report)
-    if report.passed and result.unclear and strict:
-        return STRICT_EXIT_CODE
-    return 0 if report.passed else 1
+    return 0 if result.ruling is None else result.ruling.exit_code(is_strict=strict)

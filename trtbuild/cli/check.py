@@ -31,8 +31,8 @@ def command(*, model: Path, given: Given[CheckRecipe], files: ReportFiles, out: 
     """Say whether NVIDIA's parser accepts MODEL, an ONNX file, float or with Q/DQ.
 
     The parser is that of TensorRT, or of TensorRT for RTX, which needs no GPU. Every node that it refuses is
-    named with the reason and what can be done, and so is every operator that needs a plugin. Exit code 1
-    when something is refused, 3 when no parser is installed.
+    named with the reason and what can be done, and so is every operator that needs a plugin. The verdict is
+    ACCEPTED, or REJECTED with exit code 1; 3 when no parser is installed.
     """
     recipe = given.make(model=model)
     from trtbuild.jobs.check import check_network
@@ -43,4 +43,4 @@ def command(*, model: Path, given: Given[CheckRecipe], files: ReportFiles, out: 
     report = check_report(result)
     out.show(report)
     files.write(report)
-    return 0 if report.passed else 1
+    return result.ruling.exit_code()

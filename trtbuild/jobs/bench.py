@@ -39,6 +39,7 @@ from trtbuild.recipes import BenchRecipe
 from trtbuild.runtime.onnxruntime_profile import ProfiledNetwork
 from trtbuild.runtime.tensorrt import TensorRTSession
 from trtbuild.verification.matching import check_same_interface
+from trtbuild.verification.ruling import CANNOT_TELL, FAST_ENOUGH, TOO_SLOW, Ruling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -100,11 +101,27 @@ class BenchResult:
         unclear = any(verdict.answer is Answer.CANNOT_TELL for verdict in self.verdicts)
         return unclear or any(not finding.settled for finding in self.speed)
 
+    @property
+    def ruling(self) -> Ruling | None:
+        """Whether the engine is fast enough; None where it was neither compared nor had to meet a limit."""
+        if self.slower:
+            return Ruling(TOO_SLOW, "it is slower")
+        if self.too_slow:
+            return Ruling(TOO_SLOW, "it is slower than a limit allows")
+        if self.unclear:
+            what = "whether all limits hold" if self.speed else "whether it is slower"
+            advice = "measure longer (--seconds), or on a quieter machine"
+            return Ruling(CANNOT_TELL, f"{what}; {advice}")
+        if self.speed:
+            return Ruling(FAST_ENOUGH, "every limit on speed holds")
+        return Ruling(FAST_ENOUGH, "it is not slower") if self.verdicts else None
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON types: summaries and not every sample, with the schema's name and version."""
         return {
             "schema": SCHEMA,
             "version": VERSION,
+            "ruling": encode(self.ruling),
             "latencies": [encode(summarize(samples)) for samples in self.samples],
             "verdicts": encode(self.verdicts),
             "speed": encode(self.speed),

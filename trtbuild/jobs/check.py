@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import AUTO
@@ -24,6 +24,7 @@ from trtbuild.model.qdq import is_qdq
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
+from trtbuild.verification.ruling import ACCEPTED, REJECTED, Ruling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,6 +86,7 @@ class NetworkCheck:
         unseen_behind: a refused node behind which nothing was looked at: nothing is known of its outputs.
         build: what came of building it; None where it was not tried.
         known_issues: what is known to make such a build slow, wrong or refused, with sources.
+        ruling: ACCEPTED or REJECTED, and by whom; follows from the others.
     """
 
     model: str
@@ -94,6 +96,20 @@ class NetworkCheck:
     unseen_behind: str
     build: BuildOutcome | None
     known_issues: tuple[str, ...] = ()
+    ruling: Ruling = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ruling", self._ruling())
+
+    def _ruling(self) -> Ruling:
+        if self.refused:
+            nodes = "one node" if len(self.refused) == 1 else f"{len(self.refused)} nodes"
+            return Ruling(REJECTED, f"{self.parser} rejects {nodes}")
+        if self.build is None:
+            return Ruling(ACCEPTED, f"{self.parser} parses every node")
+        if self.build.built:
+            return Ruling(ACCEPTED, f"{self.parser} parses every node and builds the network")
+        return Ruling(REJECTED, f"{self.parser} parses every node and does not build the network")
 
     @property
     def taken(self) -> bool:

@@ -34,6 +34,8 @@ from trtbuild.verification.chance import FloatAnswers
 from trtbuild.verification.tasks.choose import task_kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
@@ -234,17 +236,27 @@ def _holds_layers(node: ir.Node) -> bool:
 
 
 def _with_earlier_ranges(artifact: Artifact, plan: DataPlan, recipe: EngineRecipe) -> Artifact:
-    """Take the ranges of a file; where weights or preprocessing have changed since, look how far off."""
+    """Take the ranges of a file; where weights, preprocessing or data are others, look how far off."""
     assert recipe.calibration is not None
     calibration = load_calibration(recipe.calibration, artifact.source)
-    changed = changes_since(calibration, artifact.source, recipe.data.preprocess_text)
+    here = plan.verification.index.digest
+    changed = changes_since(calibration, artifact.source, recipe.data.preprocess_text, here)
     artifact = artifact.with_calibration(calibration)
     if not changed:
         return artifact
     drift = spot_check(calibration, artifact.model, plan.verification)
     record = Record(
         "spot check",
-        f"{' and '.join(changed)} changed since the calibration; {drift}",
+        f"{_said(changed)}; {drift}",
         {"changed": list(changed), "num_samples": drift.num_samples, "ratios": dict(drift.ratios)},
     )
     return artifact.having(record)
+
+
+def _said(changed: Sequence[str]) -> str:
+    """What `changes_since` has found, in words."""
+    altered = [one for one in changed if one != "data"]
+    said = [f"{' and '.join(altered)} changed since the calibration"] if altered else []
+    if "data" in changed:
+        said.append("the data are others than those that calibrated")
+    return ", and ".join(said)

@@ -21,14 +21,14 @@ def check_report(result: NetworkCheck) -> Report:
         (one.node or WHOLE, one.operator, one.reason, one.advice) for one in result.refused
     )
     table = Table(names("node", "operator", "refused because", "what can be done"), rows)
-    taken = "takes the network" if result.taken else "does not take the network"
     return Report(
         title=result.model,
         facts={"parser": result.parser},
         notes=tuple(Line(issue, Tone.NOTE) for issue in result.known_issues),
         sections=(Section("Refused", (table, *_lines(result))),),
         checks=tuple(_checks(result)),
-        verdict=f"{result.parser} {taken}",
+        verdict=result.ruling.why,
+        ruling=result.ruling.word,
         data=result.to_json(),
     )
 

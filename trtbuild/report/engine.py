@@ -32,14 +32,14 @@ from trtbuild.report.model import (
     numbers,
 )
 from trtbuild.report.search import moves_section, search_section
-from trtbuild.result import TITLES
+from trtbuild.result import TITLES, has_moved
 from trtbuild.toml_files import toml_text
 from trtbuild.verification.ruling import FAR_SQNR_DB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from trtbuild.artifact import Artifact, EarlyStop
+    from trtbuild.artifact import Artifact, EarlyStop, Record
     from trtbuild.backends.base import Engine
     from trtbuild.manifest import Manifest
     from trtbuild.plots.data import Bars
@@ -121,7 +121,7 @@ def _notes(result: EngineResult) -> Iterator[Line]:
         if record.stage == "float accuracy":
             yield Line(record.summary)
         if record.stage == "spot check":
-            yield Line(f"note: {record.summary}", Tone.NOTE)
+            yield _of_reuse(record)
     for name, what in _without_range(result).items():
         yield Line(f"note: the tensor '{name}' {what}; what reads it stays float", Tone.NOTE)
     if result.better_rule is not None:
@@ -132,6 +132,13 @@ def _notes(result: EngineResult) -> Iterator[Line]:
         yield from _stopped_early(result.artifact, result.artifact.early_stop)
     for engine in (result.engine, *([result.also.engine] if result.also else [])):
         yield from _engine_notes(engine)
+
+
+def _of_reuse(record: Record) -> Line:
+    """How far reused ranges are off; that the samples are others alone is no reason to worry."""
+    if record.details["changed"] == ["data"] and not has_moved(record):
+        return Line(record.summary)
+    return Line(f"note: {record.summary}", Tone.NOTE)
 
 
 def _stopped_early(artifact: Artifact, early_stop: EarlyStop) -> Iterator[Line]:

@@ -23,7 +23,6 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
-from trtbuild.verification.ruling import CANNOT_TELL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +47,7 @@ def bench_report(title: str, result: BenchResult) -> Report:
         title: what was timed.
         result: its latencies.
     """
+    ruling = result.ruling
     checks = (*map(_check, result.verdicts), *speed_checks("latency", result.speed))
     return Report(
         title=title,
@@ -59,8 +59,8 @@ def bench_report(title: str, result: BenchResult) -> Report:
             _layers(result.layers),
         ),
         checks=checks,
-        verdict=_verdict(result) if checks else "",
-        ruling=CANNOT_TELL if result.unclear and not _is_slow(result) else "",
+        verdict="" if ruling is None else ruling.why,
+        ruling="" if ruling is None else ruling.word,
         data=result.to_json(),
     )
 
@@ -80,10 +80,6 @@ def _layers(found: LayerTimes | None) -> Section:
     rows = tuple((name, f"{ms:.4f}", f"{100.0 * ms / found.total:.1f} %") for name, ms in ordered)
     columns = (*names("layer"), *numbers("ms", "share"))
     return Section("Layers", (Table(columns, rows, f"by {found.source}", num_shown=_NUM_LAYERS),))
-
-
-def _is_slow(result: BenchResult) -> bool:
-    return result.slower or result.too_slow
 
 
 def _check(verdict: LatencyVerdict) -> Check:
@@ -115,15 +111,6 @@ def _outcome(finding: SpeedFinding) -> Outcome:
     if not finding.settled:
         return Outcome.UNKNOWN
     return Outcome.PASSED if finding.passed else Outcome.FAILED
-
-
-def _verdict(result: BenchResult) -> str:
-    if _is_slow(result):
-        return "it is slower" if result.slower else "it is slower than a limit allows"
-    if not result.unclear:
-        return "it is fast enough" if result.speed else "it is not slower"
-    what = "whether all limits hold" if result.speed else "whether it is slower"
-    return f"{what}; measure longer (--seconds), or on a quieter machine"
 
 
 def latency_section(

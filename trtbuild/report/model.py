@@ -9,6 +9,15 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
+from trtbuild.verification.ruling import (
+    ACCEPTED,
+    DO_NOT_SHIP,
+    FAST_ENOUGH,
+    REJECTED,
+    SHIP,
+    TOO_SLOW,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -217,7 +226,14 @@ class Check:
     is_expected: bool = False
 
 
-_TONES = {"SHIP": Tone.GOOD, "PASSED": Tone.GOOD, "DO NOT SHIP": Tone.BAD, "FAILED": Tone.BAD}
+_TONES = {
+    SHIP: Tone.GOOD,
+    FAST_ENOUGH: Tone.GOOD,
+    ACCEPTED: Tone.GOOD,
+    DO_NOT_SHIP: Tone.BAD,
+    TOO_SLOW: Tone.BAD,
+    REJECTED: Tone.BAD,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,8 +248,8 @@ class Report:
         sections: the figures.
         files: path -> what it is, of every file written.
         checks: what was judged.
-        verdict: what all checks together mean; empty where nothing was judged.
-        ruling: whether an engine may be shipped, by `trtbuild.verification.ruling`; empty for other reports.
+        ruling: the verdict in a word, of `trtbuild.verification.ruling`; empty where nothing was judged.
+        verdict: why that is the verdict.
         next_step: why something is to be done next, and the command; empty for nothing.
         data: the result for programs, of types that `trtbuild.json_codec.encode` knows.
     """
@@ -245,20 +261,15 @@ class Report:
     sections: tuple[Section, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
-    verdict: str = ""
     ruling: str = ""
+    verdict: str = ""
     next_step: tuple[str, str] = ("", "")
     data: object = None
 
     @property
-    def word(self) -> str:
-        """The verdict in a word."""
-        return self.ruling or ("PASSED" if self.passed else "FAILED")
-
-    @property
     def tone(self) -> Tone:
         """How the verdict is meant."""
-        return _TONES.get(self.word, Tone.NOTE)
+        return _TONES.get(self.ruling, Tone.NOTE)
 
     @property
     def passed(self) -> bool:

@@ -39,10 +39,10 @@ def print_report(report: Report, console: Console) -> None:
         subject = check.subject.replace(TITLES[TENSORRT_FORM], "TensorRT's form")
         _print(console, _text(Line(f"{subject}: {check.text}", _TONES[check.outcome])))
     _print_cards(report, console)
-    if report.verdict:
+    if report.ruling:
         color = _STYLES[report.tone]
         _print(
-            console, Text.assemble((report.word, f"bold {color}"), f": {visible(report.verdict)}")
+            console, Text.assemble((report.ruling, f"bold {color}"), f": {visible(report.verdict)}")
         )
     if any(report.next_step):
         why, command = map(visible, report.next_step)
@@ -91,7 +91,14 @@ def print_blocks(console: Console, *blocks: Block) -> None:
 
 
 def _print(console: Console, what: RenderableType) -> None:
-    console.print(what, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    if console.is_terminal or isinstance(what, Text):
+        console.print(what, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        return
+    # a grid fills its last column with spaces, which nobody wants in a file
+    with console.capture() as captured:
+        console.print(what, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    for line in captured.get().splitlines():
+        console.out(line.rstrip(), highlight=False)
 
 
 def _text(cell: Cell) -> Text:

@@ -6,6 +6,9 @@
                   limit on speed lies inside the interval of what was measured
     SHIP          every limit holds, and surely
 
+Two commands answer another question, in words of their own: `bench`, whether an engine is fast enough, which
+alone makes none fit to ship, and `check`, whether TensorRT accepts a network.
+
 The floor is what an engine must have though nobody asks: see `floors`. It never fails a build by itself,
 since no user has set it, and nothing below it is called SHIP.
 """
@@ -24,12 +27,16 @@ if TYPE_CHECKING:
     from trtbuild.verification.tasks.base import TaskScore
 
 __all__ = [
+    "ACCEPTED",
     "CANNOT_TELL",
     "DO_NOT_SHIP",
     "FAR_SQNR_DB",
+    "FAST_ENOUGH",
     "NOT_JUDGED",
+    "REJECTED",
     "SHIP",
     "STRICT_EXIT_CODE",
+    "TOO_SLOW",
     "Ruling",
     "floors",
     "rule",
@@ -38,6 +45,10 @@ __all__ = [
 
 SHIP, DO_NOT_SHIP = "SHIP", "DO NOT SHIP"
 NOT_JUDGED, CANNOT_TELL = "NOT JUDGED", "CANNOT TELL"
+FAST_ENOUGH, TOO_SLOW = "FAST ENOUGH", "TOO SLOW"
+ACCEPTED, REJECTED = "ACCEPTED", "REJECTED"
+
+_FAILED = frozenset({DO_NOT_SHIP, TOO_SLOW, REJECTED})
 
 STRICT_EXIT_CODE = 5
 """Of CANNOT TELL, where ``--strict`` is given."""
@@ -62,7 +73,7 @@ _LEAST_SQNR_DB = 3.0
 
 @dataclass(frozen=True)
 class Ruling:
-    """One of the four answers, and why."""
+    """One of the answers, and why."""
 
     word: str
     why: str
@@ -71,10 +82,10 @@ class Ruling:
         return f"{self.word}: {self.why}"
 
     def exit_code(self, *, is_strict: bool = False) -> int:
-        """Return 1 for DO NOT SHIP, `STRICT_EXIT_CODE` for CANNOT TELL where that is strict, else 0."""
+        """Return 1 for DO NOT SHIP and its like, `STRICT_EXIT_CODE` for CANNOT TELL where strict, else 0."""
         if self.word == CANNOT_TELL and is_strict:
             return STRICT_EXIT_CODE
-        return int(self.word == DO_NOT_SHIP)
+        return int(self.word in _FAILED)
 
 
 def rule(

@@ -61,7 +61,7 @@ def test_changed_weights_are_spot_checked_and_the_drift_is_told(made, tmp_path, 
     (record,) = spot_checks(out)
     details = record["details"]
     assert details["changed"] == ["weights"]
-    assert 1 <= details["num_samples"] <= 16
+    assert 1 <= details["num_samples"] <= 64
     name, ratio = next(iter(details["ratios"].items()))
     assert f"the largest magnitude of '{name}' is {ratio:.2f} times what it was" in said
     # the input is what it was; behind the doubled layer magnitudes have grown
@@ -77,6 +77,22 @@ def test_changed_preprocessing_is_told_too(made, tmp_path, capsys) -> None:
     assert "note: preprocessing changed since the calibration" in capsys.readouterr().out
     (record,) = spot_checks(out)
     assert record["details"]["ratios"]["image"] == pytest.approx(2, rel=0.05)
+
+
+def test_no_limit_ships_ranges_that_grown_data_exceed(made, tmp_path, capsys) -> None:
+    """One image in four is three times as bright as any that calibrated."""
+    ranges, data = made
+    with np.load(data[1]) as arrays:
+        kept = dict(arrays)
+    name = "image"
+    kept[name] = np.concatenate([kept[name], 3.0 * kept[name][::3]]).astype(kept[name].dtype)
+    np.savez(tmp_path / "grown.npz", **{name: kept[name]})
+    options = ("--data", tmp_path / "grown.npz", *data[2:], "--task", "classify")
+    limit = ("--min-agreement", 1, "--calibration", ranges, "-o", tmp_path / "out")
+    assert engine(DIGITS / "digits.onnx", *options, *limit) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "NOT JUDGED: every limit holds, but ranges are reused, and '" in said
+    assert "what next: calibrate anew: " in said
 
 
 def test_another_graph_is_refused(made, tmp_path, capsys) -> None:

@@ -80,6 +80,7 @@ def test_a_network_that_is_taken_and_built(tmp_path: Path, capsys) -> None:
     assert code == 0
     assert found["refused"] == []
     assert found["build"]["built"]
+    assert found["ruling"]["word"] == "ACCEPTED"
     assert found["build"]["plan_bytes"] > 1000
     assert found["parser"].startswith("TensorRT for RTX 1.")
 
@@ -108,6 +109,7 @@ def test_every_refused_node_is_listed_with_reason_and_advice(tmp_path: Path, cap
     assert found["needs_plugin"] == ["com.microsoft:QuickGelu"]
     assert found["unseen_behind"] == ""
     assert found["build"] is None
+    assert found["ruling"]["word"] == "REJECTED"
 
 
 @pytest.mark.usefixtures("rtx")

@@ -238,9 +238,16 @@ def test_bench_holds_limits_on_speed(capsys, folder, tmp_path, limit, code) -> N
     words = ("bench", path, "--against", path, *limit, *BENCH, "--json", "--junit", junit)
     found, out, err = call(capsys, *words)
     assert found == code, err
-    (held,) = json.loads(out)["speed"]
+    answer, printed, tests = json.loads(out), err.splitlines(), junit.read_text()
+    (held,) = answer["speed"]
     assert (held["passed"], held["settled"]) == (code == 0, True)
-    assert f'failures="{code}"' in junit.read_text()
+    assert f'failures="{code}"' in tests
+    word = answer["ruling"]["word"]
+    # the file against itself may be too noisy to tell
+    assert word == "TOO SLOW" if code else word in ("FAST ENOUGH", "CANNOT TELL")
+    assert f'name="verdict" value="{word}"' in tests
+    assert printed[-1].startswith(f"{word}: ")
+    assert printed == [line.rstrip() for line in printed]
 
 
 def test_bench_against_a_baseline_of_this_device_and_of_another(capsys, folder, tmp_path) -> None:

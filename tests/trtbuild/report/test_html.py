@@ -328,7 +328,13 @@ def test_the_page_prints(browser: Browser, report: Report, tmp_path: Path) -> No
 
 
 def test_lines_do_not_end_inside_the_name_of_an_option() -> None:
-    page = to_html(Report(title="t", verdict="set --min-sqnr <now>, or --labels; a--b is none"))
+    page = to_html(
+        Report(
+            title="t",
+            ruling="NOT JUDGED",
+            verdict="set --min-sqnr <now>, or --labels; a--b is none",
+        )
+    )
     flags = re.findall(r'<span class="flag">([^<]*)</span>', page)
     assert flags == ["--min-sqnr", "--labels"]
     assert "</span> &lt;now&gt;, or" in page

@@ -18,6 +18,7 @@ from trtbuild.json_codec import decode, encode
 from trtbuild.verification.compare import Comparison
 from trtbuild.verification.gate import Gate, judge
 from trtbuild.verification.intervals import proportion, ratio_of_sums
+from trtbuild.verification.ruling import floors, rule
 from trtbuild.verification.tasks.base import TaskScore
 from trtbuild.verification.tasks.boxes import Detections, matched, pairwise_iou, suppressed
 from trtbuild.verification.tasks.classify import Classify
@@ -469,6 +470,36 @@ def test_an_own_judge_that_calls_all_answers_wrong_fails_either_limit(limit) -> 
     task = judged(OwnJudge("m:wrong", lambda *_: np.zeros(10)), {"y": x}, {"y": x}, size=10)
     verdict = judge(Comparison("net", 30, (), task=task), Gate(min_agreement=limit))
     assert [finding.passed for finding in verdict.findings] == [False]
+
+
+def test_an_own_judge_that_finds_wrong_outputs_as_good_as_right_ones_is_doubted() -> None:
+    class Always:
+        def __call__(self, reference, candidate, labels, names) -> None:
+            pass
+
+        def result(self) -> float:
+            return 100.0
+
+    def names_only(reference, candidate, labels, names):
+        return [len(name) for name in names]
+
+    def closeness(reference, candidate, labels, names):
+        return -np.abs(reference["y"] - candidate["y"]).mean(1)
+
+    def breaks_on_zeros(reference, candidate, labels, names):
+        return reference["y"][:, 0] / candidate["y"].max(1)
+
+    x = 1.0 + np.arange(24.0).reshape(12, 2)
+    for judge_of in (lambda *_: 100, Always, names_only):
+        found = judged(OwnJudge("m:same", judge_of), {"y": x}, {"y": x}, size=1)
+        assert "cannot tell wrong from right" in found.doubt
+        verdict = judge(Comparison("net", 12, (), task=found), Gate(min_agreement=1))
+        below = floors({"net": Comparison("net", 12, (), task=found)}, [verdict])
+        assert rule([verdict], below).word == "NOT JUDGED"
+    for judge_of in (closeness, breaks_on_zeros):
+        with np.errstate(divide="ignore"):
+            found = judged(OwnJudge("m:tells", judge_of), {"y": x}, {"y": x}, size=1)
+        assert found.doubt == ""
 
 
 def test_the_bootstrap_interval_is_that_of_its_resamples_and_repeats() -> None:

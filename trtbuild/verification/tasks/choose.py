@@ -129,8 +129,8 @@ def _is_said_to_detect(options: TaskOptions) -> bool:
 
 def _own_judge(judge: str | Metric) -> TaskFactory:
     if isinstance(judge, str):
-        return partial(OwnJudge, judge, load_metric(judge, JUDGE))
-    return partial(OwnJudge, type(judge).__qualname__, judge)
+        return partial(OwnJudge, judge, load_metric(judge, JUDGE), set())
+    return partial(OwnJudge, type(judge).__qualname__, judge, set())
 
 
 class IfItFits:

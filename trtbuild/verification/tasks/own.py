@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbuild.errors import OptionError
 from trtbuild.verification.intervals import Estimate, Moments, percent
 from trtbuild.verification.tasks.base import (
     Figure,
@@ -19,7 +21,7 @@ from trtbuild.verification.tasks.base import (
 from trtbuild.verification.user_function import UserFunction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from trtbuild.verification.batch import LabelledBatch
 
@@ -27,6 +29,17 @@ __all__ = ["OwnJudge"]
 
 # Answers that are right or wrong have two values.
 _FEW = 2
+# On so many samples a judge has to tell wrong outputs from right ones.
+_PROBED_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A batch with float's own answers."""
+
+    outputs: Outputs
+    labels: np.ndarray | None
+    names: Sequence[str]
 
 
 class OwnJudge(Judge):
@@ -37,12 +50,21 @@ class OwnJudge(Judge):
     count as wrong and right answers. A class is made once, called the same way, and asked for ``result()`` at
     the end. The figure's name is the judge's attribute ``title``, or else its own.
 
+    In the end it is asked about outputs that are surely wrong. If it finds them as good as float's own, it
+    judges nothing, and `TaskScore.doubt` says so.
+
     Args:
         name: as the user named it.
         judge: what the name stands for.
+        telling: names of judges that have told wrong outputs from right ones, and are not asked again.
     """
 
-    def __init__(self, name: str, judge: Callable[..., Any]) -> None:
+    def __init__(
+        self, name: str, judge: Callable[..., Any], telling: set[str] | None = None
+    ) -> None:
+        self._given = judge
+        self._telling = set() if telling is None else telling
+        self._few: list[_Answered] = []
         self._title = str(getattr(judge, "title", None) or getattr(judge, "__name__", name))
         self._judge = UserFunction("judge", name, judge)
         self._scores = Moments()
@@ -55,6 +77,8 @@ class OwnJudge(Judge):
         """Take one batch."""
         names = batch.names
         answer = self._judge(reference, candidate, batch.labels, names)
+        if self._count < _PROBED_SAMPLES and self._judge.name not in self._telling:
+            self._few.append(_Answered(_copied(reference), batch.labels, names))
         self._count += len(names)
         if self._judge.is_whole:
             return
@@ -96,9 +120,56 @@ class OwnJudge(Judge):
             Figure(self._title, "", estimate, step),
             (),
             worst,
+            self._doubt(),
         )
+
+    def _doubt(self) -> str:
+        """Why the figure says nothing: the judge finds wrong outputs as good as float's own."""
+        if self._judge.name in self._telling or not self._few:
+            return ""
+        right = self._asked(_same)
+        for wrong in (_zeros, _reversed):
+            found = self._asked(wrong)
+            if right is None or found is None or not np.array_equal(right, found):
+                self._telling.add(self._judge.name)
+                return ""
+        return (
+            "the judge gives outputs of zeros, and float's own in reverse order, the same figure as float's "
+            "own, so it cannot tell wrong from right"
+        )
+
+    def _asked(self, changed: Callable[[Outputs], Outputs]) -> np.ndarray | None:
+        """What the judge says of float's own outputs, changed; None where it cannot read them."""
+        try:
+            judge = UserFunction("judge", self._judge.name, self._given)
+            found = [
+                judge(one.outputs, changed(one.outputs), one.labels, one.names) for one in self._few
+            ]
+            if judge.is_whole:
+                return np.asarray([judge.final()])
+            answers = zip(found, self._few)
+            return np.concatenate([judge.scores(a, len(one.names)) for a, one in answers])
+        except OptionError:
+            return None
 
     @property
     def worst(self) -> tuple[SampleScore, ...]:
         """The samples with the lowest scores so far."""
         return self._worst.result() if self._is_by_sample else ()
+
+
+def _copied(outputs: Outputs) -> Outputs:
+    return {name: np.array(array) for name, array in outputs.items()}
+
+
+def _same(outputs: Outputs) -> Outputs:
+    return outputs
+
+
+def _zeros(outputs: Outputs) -> Outputs:
+    return {name: np.zeros_like(array) for name, array in outputs.items()}
+
+
+def _reversed(outputs: Outputs) -> Outputs:
+    """The same values in reverse order: other samples' answers, and within each another order."""
+    return {name: array.reshape(-1)[::-1].reshape(array.shape) for name, array in outputs.items()}
