@@ -17,7 +17,7 @@ from trtbuild.errors import ModelError
 from trtbuild.gradients.reverse import Reverse, is_float, read_by, stops, varying
 from trtbuild.gradients.rules import OF_UNKNOWN_SIZE
 from trtbuild.gradients.writer import Writer
-from trtbuild.model.edits import remove_unread
+from trtbuild.model.edits import remove_unread, set_outputs
 from trtbuild.model.inference import infer_model
 from trtbuild.model.opset import opset_of, raise_opset
 from trtbuild.model.traversal import tensors_by_name
@@ -144,8 +144,7 @@ def _result(
         if value.producer() is not None:
             outputs.append(value)
         outputs.append(gradient)
-    graph.outputs.clear()
-    graph.outputs.extend(outputs)
+    set_outputs(graph, outputs)
     remove_unread(write.model)
     incomplete = {
         name: back.missing[values[name]] for name in gradients if values[name] in back.missing

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from trtbuild.errors import ModelError
+from trtbuild.model.edits import drop_node, drop_unread_initializers, set_outputs
 from trtbuild.model.inference import infer_model
 from trtbuild.model.operators import RANDOM, RECURRENT, WEIGHTED
 from trtbuild.model.traversal import (
@@ -106,8 +107,7 @@ class Cut:
         nodes = list(behind.graph)
         behind.graph.remove(nodes)
         joined.graph.extend(nodes)
-        joined.graph.outputs.clear()
-        joined.graph.outputs.extend([ends[name] for name in self.outputs])
+        set_outputs(joined.graph, [ends[name] for name in self.outputs])
         for domain, version in behind.opset_imports.items():
             joined.opset_imports.setdefault(domain, version)
         for key, function in behind.functions.items():
@@ -257,9 +257,8 @@ def _front(model: ir.Model, parts: _Parts) -> ir.Model:
     values = values_by_name(graph)
     kept = [value for value in graph.outputs if id(value) not in made_behind]
     names = {value.name for value in kept}
-    graph.outputs.clear()
-    graph.outputs.extend([*kept, *(values[name] for name in parts.tensors if name not in names)])
-    _remove(graph, gone)
+    set_outputs(graph, [*kept, *(values[name] for name in parts.tensors if name not in names)])
+    _remove(front, gone)
     used = {node.domain for node in front.graph.all_nodes()} | {key[0] for key in front.functions}
     for domain in [name for name in front.opset_imports if name not in used | {""}]:
         del front.opset_imports[domain]
@@ -276,35 +275,22 @@ def _behind(model: ir.Model, front: ir.Model, parts: _Parts) -> ir.Model:
     made = {
         value.name for node, copy in pairs if id(node) in parts.behind for value in copy.outputs
     }
-    outputs = [value for value in graph.outputs if value.name in made]
-    graph.outputs.clear()
+    set_outputs(graph, [value for value in graph.outputs if value.name in made])
     for name in parts.tensors:
         given = ir.Value(name=name, type=known[name].type, shape=known[name].shape)
         values[name].replace_all_uses_with(given, replace_graph_outputs=True)
         graph.inputs.append(given)
-    _remove(graph, [copy for node, copy in pairs if id(node) not in wanted])
-    graph.outputs.extend(outputs)
-    for value in [one for one in graph.inputs if not _is_read(one)]:
+    _remove(behind, [copy for node, copy in pairs if id(node) not in wanted])
+    for value in [one for one in graph.inputs if not (one.uses() or one.is_graph_output())]:
         graph.inputs.remove(value)
     return behind
 
 
-def _remove(graph: ir.Graph, nodes: list[ir.Node]) -> None:
+def _remove(model: ir.Model, nodes: list[ir.Node]) -> None:
     """Take out `nodes`, whose outputs nobody else reads, and the weights that only they read."""
     for node in reversed(nodes):
-        for body in [one for first in bodies(node) for one in all_graphs(first)]:
-            for inner in body:  # what a body captures counts as read until it is let go
-                for index in range(len(inner.inputs)):
-                    inner.replace_input_with(index, None)
-            body.outputs.clear()
-        graph.remove(node, safe=True)
-    for name, value in list(graph.initializers.items()):
-        if not _is_read(value):
-            del graph.initializers[name]
-
-
-def _is_read(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output()
+        drop_node(node)
+    drop_unread_initializers(model)
 
 
 def _rename_apart(joined: ir.Model, behind: ir.Model) -> None:

@@ -13,7 +13,7 @@ from trtbuild.model.stored_weights import in_file
 from trtbuild.model.traversal import all_graphs, all_nodes, bodies
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 __all__ = [
     "GraphWriter",
@@ -22,6 +22,7 @@ __all__ = [
     "drop_unread_initializers",
     "remove_unread",
     "set_constant",
+    "set_outputs",
     "take_over_output",
     "tapped",
 ]
@@ -93,6 +94,13 @@ def take_over_output(output: ir.Value, new: ir.Value, *, aside: str) -> None:
             graph.outputs[place] = new
 
 
+def set_outputs(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
+    """Make `values`, in their order, the outputs of `graph`, and no others."""
+    wanted = list(values)  # perhaps made of the outputs that go
+    graph.outputs.clear()
+    graph.outputs.extend(wanted)
+
+
 def drop_node(node: ir.Node) -> None:
     """Remove `node`, and whatever was there only for it, unless something reads it."""
     waiting = [node]
@@ -113,8 +121,11 @@ def _is_read(node: ir.Node) -> bool:
 
 
 def _let_go(body: ir.Graph) -> list[ir.Node | None]:
-    """Detach the nodes of a removed body from what they read; answer who made that."""
+    """Detach a removed body from what it reads and gives; answer who made that."""
     sources = []
+    for graph in all_graphs(body):
+        sources += [value.producer() for value in graph.outputs]
+        graph.outputs.clear()
     for node in all_nodes(body):
         for index, value in enumerate(node.inputs):
             if value is not None:
@@ -159,8 +170,7 @@ def tapped(model: ir.Model, names: Collection[str]) -> ir.Model:
     copy, wanted = model.clone(), frozenset(names)
     values = [value for node in copy.graph for value in node.outputs if value.name in wanted]
     if values:
-        copy.graph.outputs.clear()
-        copy.graph.outputs.extend(values)
+        set_outputs(copy.graph, values)
     return copy
 
 

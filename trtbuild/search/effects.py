@@ -23,7 +23,7 @@ import numpy as np
 from trtbuild.errors import ModelError
 from trtbuild.gradients import backward_network, differentiable_outputs
 from trtbuild.gradients.writer import Writer
-from trtbuild.model.edits import tapped
+from trtbuild.model.edits import set_outputs, tapped
 from trtbuild.model.qdq import activation_pairs, quantized_nodes
 from trtbuild.model.traversal import values_by_name
 from trtbuild.progress import Progress, silent
@@ -131,8 +131,7 @@ def _with_products(
         if gradient is not None:
             change = _rounding(write, values[twin], pairs[tensor])
             found[_of_tensor(tensor)] = _product(write, change, values[gradient])
-    model.graph.outputs.clear()
-    model.graph.outputs.extend(found.values())
+    set_outputs(model.graph, found.values())
     return model, {key: value.name or "" for key, value in found.items()}
 
 

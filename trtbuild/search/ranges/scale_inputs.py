@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model.constants import is_constant
+from trtbuild.model.edits import set_outputs
 from trtbuild.model.traversal import values_by_name
 from trtbuild.plan import symmetric
 from trtbuild.quantization import insert, plan_with_ranges
@@ -96,5 +97,4 @@ def _make_inputs(quantized: ir.Model) -> dict[str, tuple[str, np.dtype[np.generi
 
 def _give(model: ir.Model, tensors: Sequence[str]) -> None:
     values = values_by_name(model.graph)
-    model.graph.outputs.clear()
-    model.graph.outputs.extend(values[name] for name in tensors)
+    set_outputs(model.graph, (values[name] for name in tensors))
