@@ -72,6 +72,8 @@ WITHOUT_TORCH = ("trtbuild.pytorch", "trtbuild.pytorch.spec", "trtbuild.pytorch.
 
 # What one file knows, and nobody else writes: text -> that file.
 IN_ONE_PLACE = {
+    "ir.load(": "trtbuild/model/reading.py",
+    "ir.save(": "trtbuild/model/writing.py",
     "InferenceSession(": "trtbuild/runtime/onnxruntime.py",
     "sched_getaffinity": "trtbuild/machine.py",
     "cpu_count": "trtbuild/machine.py",

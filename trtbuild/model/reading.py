@@ -49,6 +49,7 @@ __all__ = [
     "drop_weight_inputs",
     "name_nodes",
     "parse_proto",
+    "read_as_written",
     "read_model",
     "read_unchanged",
     "repairs_of",
@@ -116,6 +117,11 @@ def read_unchanged(path: Path) -> ir.Model:
     with decoding(ModelError, f"cannot read '{path}'", "Export it again."):
         proto, path, repairs = _checked(path)
         return _as_ir(proto, path, repairs)
+
+
+def read_as_written(path: Path) -> ir.Model:
+    """Return what trtbuild or ONNX Runtime has just written to `path`: nothing is checked or changed."""
+    return ir.load(path)
 
 
 def _checked(path: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:

@@ -8,13 +8,17 @@ work for nothing: on residual networks some 7 % of an inference in which each of
 from __future__ import annotations
 
 from pathlib import Path
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
 from trtbuild.errors import ModelError, OutputError
 from trtbuild.files import temporary_folder
 from trtbuild.model.edits import take_over_output
+from trtbuild.model.reading import read_as_written
+from trtbuild.model.writing import write_model
 from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_session
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["open_blocked"]
 
@@ -33,7 +37,7 @@ def open_blocked(model: ir.Model | Path, threads: int | None = None) -> OnnxRunt
         ModelError: ONNX Runtime cannot load it.
         OutputError: as `open_session`.
     """
-    graph = (ir.load(model) if isinstance(model, Path) else model).graph
+    graph = (read_as_written(model) if isinstance(model, Path) else model).graph
     if any(node.op_type == "Conv" for node in graph):
         session = _open_in_blocks(model, threads)
         if session is not None:
@@ -47,10 +51,10 @@ def _open_in_blocks(model: ir.Model | Path, threads: int | None) -> OnnxRuntimeS
         with temporary_folder() as folder:
             path = folder / "optimized.onnx"
             open_session(model, Execution.FLOAT, threads, optimized=path).close()
-            optimized = ir.load(path)
+            optimized = read_as_written(path)
             if not _leave_in_blocks(optimized.graph):
                 return None
-            ir.save(optimized, path)
+            write_model(optimized, path)
             # as written: it has been optimised
             return open_session(path, Execution.REFERENCE, threads)
     except (ModelError, OutputError, OSError):

@@ -240,14 +240,13 @@ def _is_mapped(model: ir.Model | Path) -> bool:
     Graphs refer to themselves: those thrown away hold their weights until Python looks for them.
     """
     from trtbuild.model.outside_weights import MAPPED_LIMIT
+    from trtbuild.model.reading import read_as_written
     from trtbuild.model.writing import bytes_on_disk, num_weights
 
     if isinstance(model, Path):  # as its model is, so that other processes count the same
         if bytes_on_disk(model) * _FLOAT_BYTES <= MAPPED_LIMIT:
             return False
-        import onnx_ir as ir
-
-        model = ir.load(model)
+        model = read_as_written(model)
     large = num_weights(model) * _FLOAT_BYTES > MAPPED_LIMIT
     if large:
         gc.collect()
