@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trtbuild.latency.limits import SpeedFinding, latency_finding, speedup_finding
 from trtbuild.latency.regress import LatencyVerdict, taken_together
 from trtbuild.manifest import FormGap
+from trtbuild.options.compare import REFERENCE_BACKEND
 from trtbuild.options.measure import BuildSpeedLimits
 from trtbuild.verification.ruling import Ruling, floors, rule
 
@@ -180,7 +181,7 @@ class EngineResult:
 
     def _against(self, base: str, name: str) -> LatencyVerdict:
         title = TITLES[base]
-        if base == FLOAT and self.engine.backend != "onnxruntime":
+        if base == FLOAT and self.engine.backend != REFERENCE_BACKEND:
             title += " in ONNX Runtime on the CPU"
         named = replace(self.latency[base], name=title)
         return taken_together(named, self.latency[name], self.controls.get(base))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.backends.opening import built_by
 from trtbuild.machine import package_versions
+from trtbuild.options.compare import REFERENCE_BACKEND
 from trtbuild.quantization import portable_form
 from trtbuild.runtime.onnxruntime_profile import ProfiledNetwork
 from trtbuild.runtime.tensorrt import TensorRTSession
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["timing_of"]
 
-_PORTABLE = "onnxruntime"
-
 
 def timing_of(backend: str, options: OpenOptions) -> LayerTiming:
     """Return how `backend` times layers; where it cannot, why.
@@ -32,7 +31,7 @@ def timing_of(backend: str, options: OpenOptions) -> LayerTiming:
         backend: name of what builds the engine.
         options: TensorRT's, for opening plans.
     """
-    if backend == _PORTABLE:
+    if backend == REFERENCE_BACKEND:
         version = package_versions("onnxruntime")["onnxruntime"]
         return LayerTiming(
             f"ONNX Runtime {version}'s profiler",

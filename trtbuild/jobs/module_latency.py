@@ -14,6 +14,7 @@ from trtbuild.jobs.loading import load
 from trtbuild.latency.measure import measure
 from trtbuild.latency.regress import taken_together
 from trtbuild.latency.stats import summarize
+from trtbuild.options.compare import REFERENCE_BACKEND
 from trtbuild.options.measure import MeasureOptions
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def opened_float(network: Path, backend: Backend, folder: Path) -> Iterator[Sess
     Raises:
         MissingError: the backend builds what cannot run on this machine.
     """
-    if backend.name == "onnxruntime":
+    if backend.name == REFERENCE_BACKEND:
         session = backend.open(network)
     else:
         engine = backend.build(BuildRequest(load(network), make_directory(folder), fp16=True))

@@ -16,6 +16,7 @@ from trtbuild.jobs.compare import has_labels
 from trtbuild.json_codec import encode
 from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.traversal import all_nodes, bodies, label
+from trtbuild.options.compare import REFERENCE_BACKEND
 from trtbuild.options.effort import seconds_for
 from trtbuild.options.tensorrt import RangeSource
 from trtbuild.options.tune import FLOAT_PERCENT
@@ -51,8 +52,6 @@ __all__ = [
     "with_portable_choice",
 ]
 
-# The backend of the portable form.
-_PORTABLE = "onnxruntime"
 # Boxes, letters, neighbours and edges; a class is good long before its scores are near.
 _ON_FEW_VALUES = frozenset({"ctc", "detect", "embed", "segment"})
 
@@ -138,7 +137,9 @@ def with_portable_choice(
 ) -> Artifact:
     """Return the quantized artifact with what ONNX Runtime's form rounds chosen, where moves were tried."""
     chosen = plan.calibration is not None and are_chosen(recipe) and were_tried(artifact)
-    built = chosen and any(backend.name == _PORTABLE for backend, _ in chosen_backends(recipe))
+    built = chosen and any(
+        backend.name == REFERENCE_BACKEND for backend, _ in chosen_backends(recipe)
+    )
     if not built or plan.calibration is None:
         return artifact
     return choose_portable(artifact, plan.calibration, recipe.effort, progress)

@@ -19,14 +19,13 @@ from trtbuild.errors import ModelError
 from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.constants import array
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
-from trtbuild.model.operators import moves_values
+from trtbuild.model.operators import ONNX_DOMAINS, moves_values
 from trtbuild.model.qdq import is_qdq
 from trtbuild.model.traversal import label
 
 __all__ = ["as_qdq", "is_integer_operator", "is_quantized"]
 
 _CONTRIB = "com.microsoft"
-_ONNX = ("", "ai.onnx")
 
 
 class _Triple(NamedTuple):
@@ -91,7 +90,7 @@ def is_quantized(model: ir.Model) -> bool:
 
 def is_integer_operator(domain: str, op_type: str) -> bool:
     """Return whether an operator works on integers of a scale, or chooses scales while it runs."""
-    return domain in (*_ONNX, _CONTRIB) and op_type.startswith(_PREFIXES)
+    return domain in (*ONNX_DOMAINS, _CONTRIB) and op_type.startswith(_PREFIXES)
 
 
 def _is_old_softmax(node: ir.Node) -> bool:

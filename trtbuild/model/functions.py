@@ -8,6 +8,7 @@ import onnx
 import onnx.inliner
 
 from trtbuild.errors import ModelError, first_line
+from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.opset import check_scans, keep_old_coordinates, raise_proto_opset
 from trtbuild.model.traversal import proto_bodies, proto_nodes
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["check_size_written_out", "with_functions_of_its_opset", "with_functions_written_out"]
-
-_ONNX = ("", "ai.onnx")
 
 # Networks of a million nodes take hours everywhere; none that is in use has a tenth of that.
 _MOST_NODES = 1_000_000
@@ -75,7 +74,7 @@ def with_functions_of_its_opset(proto: onnx.ModelProto, path: Path) -> tuple[onn
 
 
 def _opset(imports: Iterable[onnx.OperatorSetIdProto]) -> int:
-    return next((entry.version for entry in imports if entry.domain in _ONNX), 0)
+    return next((entry.version for entry in imports if entry.domain in ONNX_DOMAINS), 0)
 
 
 def _with_bodies(node: onnx.NodeProto) -> list[onnx.NodeProto]:

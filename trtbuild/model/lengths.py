@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import integers, is_constant
-from trtbuild.model.operators import BROADCASTING, UNARY
+from trtbuild.model.operators import BROADCASTING, QDQ, UNARY
 from trtbuild.model.shapes import dims, static_dims
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["attribute_ints", "axis_length", "reshape_target"]
 
 _DEEPEST = 12
-_SAME_SHAPE = UNARY | {"Softmax", "LogSoftmax", "QuantizeLinear", "DequantizeLinear"}
+_SAME_SHAPE = UNARY | QDQ | {"Softmax", "LogSoftmax"}
 
 
 def axis_length(value: ir.Value | None, axis: int, depth: int = _DEEPEST) -> int | None:

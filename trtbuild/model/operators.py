@@ -18,7 +18,10 @@ __all__ = [
     "AVERAGING",
     "BROADCASTING",
     "CLIPPING",
+    "CONVOLUTIONS",
+    "ONNX_DOMAINS",
     "POOLING",
+    "QDQ",
     "RANDOM",
     "RECURRENT",
     "UNARY",
@@ -27,7 +30,12 @@ __all__ = [
     "weight_axis",
 ]
 
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+ONNX_DOMAINS = ("", "ai.onnx")
+"""The two names of the domain of ONNX's own operators."""
+
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+WEIGHTED = CONVOLUTIONS | {"Gemm", "MatMul"}
+QDQ = frozenset({"DequantizeLinear", "QuantizeLinear"})
 AVERAGING = frozenset({"AveragePool", "GlobalAveragePool"})
 POOLING = AVERAGING | frozenset({"GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"})
 RANDOM = frozenset(
@@ -126,7 +134,7 @@ _MOVING = frozenset(
 
 def moves_values(node: ir.Node) -> bool:
     """Return whether `node` only moves, repeats, drops or picks values of its input 0."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ONNX_DOMAINS:
         return False
     if node.op_type == "Resize":
         return node.attributes.get_string("mode", "nearest") == "nearest"

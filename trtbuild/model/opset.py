@@ -15,6 +15,7 @@ from onnx import version_converter
 from onnx.shape_inference import InferenceError
 
 from trtbuild.errors import ModelError, first_line
+from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.outside_weights import read_weight
 from trtbuild.model.traversal import proto_nodes
 from trtbuild.model.writing import without_weights
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODERN_IR",
+    "WEIGHTS_WITHOUT_INPUTS",
     "check_scans",
     "keep_old_coordinates",
     "lower_to_17",
@@ -35,6 +37,8 @@ __all__ = [
 
 # The oldest IR version that ONNX Runtime and TensorRT read with opset 13 and newer.
 MODERN_IR = 8
+# The first IR version in which a weight need not be an input, too.
+WEIGHTS_WITHOUT_INPUTS = 4
 
 # Weights of more elements than this are none of the converter's business: it looks at shapes, axes and
 # scales only. They stay outside, so that no size limit of a protobuf message is met.
@@ -78,7 +82,7 @@ def raise_proto_opset(proto: onnx.ModelProto, target: int, path: Path) -> onnx.M
     Raises:
         ModelError: the converter knows no way for an operator of this network.
     """
-    source = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    source = next(o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS)
     _keep_inputs(proto, {tensor.name for tensor in proto.graph.initializer})
     weights = _take_weights_out(proto, path)
     try:
@@ -108,7 +112,7 @@ def _converted(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
     Raises:
         ModelError: the converter knows no way for an operator; the message is its own.
     """
-    source = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    source = next(o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS)
     check_scans(proto_nodes(proto.graph), source, target)
     try:
         converted = version_converter.convert_version(proto, target)
@@ -139,7 +143,7 @@ def keep_old_coordinates(nodes: Iterable[onnx.NodeProto], source: int) -> None:
     """Let each Resize that was written for opset `source` say, in place, how it counts coordinates."""
     if source <= _RESIZE_WITH_ONE_RULE:
         for node in nodes:
-            if node.op_type == "Resize" and node.domain in ("", "ai.onnx"):
+            if node.op_type == "Resize" and node.domain in ONNX_DOMAINS:
                 _use_old_coordinates(node)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from trtbuild.model.constants import integers, is_constant
 from trtbuild.model.lengths import attribute_ints, axis_length, reshape_target
-from trtbuild.model.operators import BROADCASTING, UNARY, WEIGHTED
+from trtbuild.model.operators import BROADCASTING, QDQ, UNARY, WEIGHTED
 from trtbuild.model.shapes import dims, rank
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ __all__ = ["WHOLE", "Part", "output_parts"]
 _MOST_PARTS = 16
 _DEEPEST = 12
 _MOVING = frozenset({"Flatten", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-_ELEMENTWISE = UNARY | {"QuantizeLinear", "DequantizeLinear"}
+_ELEMENTWISE = UNARY | QDQ
 # Their further operands are shapes and axes, computed or not.
 _SHAPING = frozenset({"Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 

@@ -26,6 +26,7 @@ from trtbuild.model.functions import (
     with_functions_of_its_opset,
     with_functions_written_out,
 )
+from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.outside_weights import (
     MAPPED_LIMIT,
@@ -60,8 +61,6 @@ _log = logging.getLogger(__name__)
 
 # Where `repairs_of` looks, among what a network in memory carries and no file holds.
 _REPAIRS = "trtbuild.repairs"
-
-_ONNX = ("", "ai.onnx")
 
 # The domain of operators that ONNX's has not, while a file is checked and repaired.
 _UNKNOWN = "trtbuild.unknown"
@@ -177,13 +176,15 @@ def _set_aside_unknown(proto: onnx.ModelProto) -> bool:
     TensorRT finds a plugin by its name in any domain; ONNX's checker and converter refuse it in theirs.
     """
     graphs = [proto.graph.node, *(function.node for function in proto.functions)]
-    own = {function.name for function in proto.functions if function.domain in _ONNX}
+    own = {function.name for function in proto.functions if function.domain in ONNX_DOMAINS}
     unknown = [
         node
         for nodes in graphs
         for top in nodes
         for node in (top, *(n for body in proto_bodies(top) for n in proto_nodes(body)))
-        if node.domain in _ONNX and node.op_type not in own and not onnx.defs.has(node.op_type)
+        if node.domain in ONNX_DOMAINS
+        and node.op_type not in own
+        and not onnx.defs.has(node.op_type)
     ]
     for node in unknown:
         node.domain = _UNKNOWN
@@ -280,7 +281,7 @@ def _check_holds(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _opset(proto: onnx.ModelProto) -> int:
-    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ONNX_DOMAINS]
     return versions[0] if versions else 0
 
 

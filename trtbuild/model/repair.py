@@ -16,7 +16,8 @@ import onnx
 from onnx import numpy_helper
 
 from trtbuild.errors import ModelError
-from trtbuild.model.opset import raise_proto_opset
+from trtbuild.model.operators import ONNX_DOMAINS
+from trtbuild.model.opset import WEIGHTS_WITHOUT_INPUTS, raise_proto_opset
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
 
 if TYPE_CHECKING:
@@ -25,17 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["repair", "switch_to_evaluation"]
 
-# Before it, every weight had to be an input as well.
-_WEIGHTS_WITHOUT_INPUTS = 4
-
 _BFLOAT16 = onnx.TensorProto.BFLOAT16
 # Attributes of ONNX operators that name a type.
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision")
 
 # The domain that holds operators newer than the network's opset while the converter raises it.
 _SET_ASIDE = "trtbuild.newer"
-
-_ONNX = ("", "ai.onnx")
 
 # Elements; a dense weight with more would be beyond what TensorRT takes.
 _MOST_DENSE = 2**31 - 1
@@ -131,12 +127,12 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
 def _raise_ir_version(proto: onnx.ModelProto) -> str:
     inputs = {value.name for value in proto.graph.input}
     alone = [tensor.name for tensor in proto.graph.initializer if tensor.name not in inputs]
-    if proto.ir_version >= _WEIGHTS_WITHOUT_INPUTS or not alone:
+    if proto.ir_version >= WEIGHTS_WITHOUT_INPUTS or not alone:
         return ""
-    before, proto.ir_version = proto.ir_version, _WEIGHTS_WITHOUT_INPUTS
+    before, proto.ir_version = proto.ir_version, WEIGHTS_WITHOUT_INPUTS
     return (
         f"IR version {before} wants every weight among the inputs, and {len(alone)} are not; "
-        f"read as version {_WEIGHTS_WITHOUT_INPUTS}"
+        f"read as version {WEIGHTS_WITHOUT_INPUTS}"
     )
 
 
@@ -216,7 +212,7 @@ def switch_to_evaluation(proto: onnx.ModelProto, path: Path) -> str:
     read.update(value.name for graph in proto_graphs(proto.graph) for value in graph.output)
     changed = []
     for node in proto_nodes(proto.graph):
-        if node.domain not in _ONNX or not _trains(node, constants):
+        if node.domain not in ONNX_DOMAINS or not _trains(node, constants):
             continue
         statistics = [name for name in node.output[1:] if name in read]
         if statistics:
@@ -258,18 +254,18 @@ def _evaluate_instead(node: onnx.NodeProto) -> None:
 
 def _raise_opset_for_newer_operators(proto: onnx.ModelProto, path: Path) -> str:
     """Raise the opset to the first that knows every operator: ONNX Runtime takes some in any opset."""
-    opset = next((one.version for one in proto.opset_import if one.domain in _ONNX), 0)
+    opset = next((one.version for one in proto.opset_import if one.domain in ONNX_DOMAINS), 0)
     firsts = {
         node.op_type: _first_opset(node.op_type, opset)
         for node in proto_nodes(proto.graph)
-        if node.domain in _ONNX
+        if node.domain in ONNX_DOMAINS
     }
     newer = {name: first for name, first in firsts.items() if first > opset}
     if not newer or not opset:
         return ""
     target = max(newer.values())
     for node in proto_nodes(proto.graph):
-        if node.domain in _ONNX and node.op_type in newer:
+        if node.domain in ONNX_DOMAINS and node.op_type in newer:
             node.domain = _SET_ASIDE  # the converter refuses what the opset does not have
     proto.opset_import.append(onnx.helper.make_opsetid(_SET_ASIDE, 1))
     proto.CopyFrom(raise_proto_opset(proto, target, path))

@@ -23,7 +23,7 @@ __all__ = [
 Metric: TypeAlias = Callable[..., Any]
 """A user's metric; `trtbuild.verification.scores.MetricAverage` says what it is called with."""
 
-# Candidates of a diagnosis run here unless an engine is asked for.
+# What builds and runs the portable form; candidates of a diagnosis run there unless an engine is asked for.
 REFERENCE_BACKEND = "onnxruntime"
 
 

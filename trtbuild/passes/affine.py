@@ -16,6 +16,7 @@ import numpy as np
 
 from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.constants import array
+from trtbuild.model.operators import CONVOLUTIONS
 from trtbuild.model.qdq import dequantized
 from trtbuild.model.shapes import static_dims
 from trtbuild.model.traversal import maker
@@ -23,6 +24,8 @@ from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.weights import read_weight, rounded, scale_weight
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import onnx_ir as ir
     from numpy.typing import NDArray
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Affine", "channel_vector", "fold_affine", "layer_before", "layer_channels"]
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm")
+LAYERS = CONVOLUTIONS | {"Gemm"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Affine:
 
 
 def layer_before(
-    value: ir.Value | None, reader: ir.Node, op_types: tuple[str, ...] = LAYERS
+    value: ir.Value | None, reader: ir.Node, op_types: Collection[str] = LAYERS
 ) -> ir.Node | None:
     """Return the layer that makes `value` for `reader` alone; None if no such layer makes it.
 

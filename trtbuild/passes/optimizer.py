@@ -19,6 +19,7 @@ from trtbuild.errors import ModelError
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names, rename_clashes
+from trtbuild.model.opset import WEIGHTS_WITHOUT_INPUTS
 from trtbuild.model.shapes import dims
 from trtbuild.model.stats import measure
 from trtbuild.model.writing import without_weights
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
     from trtbuild.progress import Progress
 
 __all__ = ["OptimizeResult", "optimize"]
-
-
-# The first IR version in which a weight need not be an input, too; passes add such weights.
-_WEIGHTS_WITHOUT_INPUTS = 4
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ class _CheckedRun:
         log = run_passes(model, schedule, self._progress)
         self._interface.restore(model)
         if any(not value.is_graph_input() for value in model.graph.initializers.values()):
-            model.ir_version = max(model.ir_version, _WEIGHTS_WITHOUT_INPUTS)
+            model.ir_version = max(model.ir_version, WEIGHTS_WITHOUT_INPUTS)
         return model, log
 
     def _is_untouched(self, model: ir.Model, log: PassLog) -> bool:

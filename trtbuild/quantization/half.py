@@ -27,10 +27,11 @@ from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import GraphWriter, add_initializer, remove_unread, take_over_output
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
-from trtbuild.model.operators import RECURRENT, moves_values
+from trtbuild.model.operators import QDQ, RECURRENT, moves_values
 from trtbuild.model.opset import opset_of, raise_opset
 from trtbuild.model.qdq import along_axis
 from trtbuild.model.traversal import all_nodes, bodies, has_bodies
+from trtbuild.plan import INT8_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,12 +54,10 @@ SUMMING = frozenset(
 
 # The first opset whose QuantizeLinear and DequantizeLinear take FP16 scales.
 HALF_SCALE_OPSET = 19
-_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 # Index of the lengths of sequences among the inputs of a recurrent layer.
 _LENGTHS = 4
 # TensorRT takes no Cast in front of the cache.
 _CACHING = frozenset({"TensorScatter"})
-_LEVELS = 127
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def to_half(
 def _typed_clone(model: ir.Model) -> ir.Model:
     """A copy at an opset that can hold the result, with a type on every value."""
     opset = opset_of(model)
-    has_quantizers = any(node.op_type in _QUANTIZERS for node in model.graph)
+    has_quantizers = any(node.op_type in QDQ for node in model.graph)
     raised = has_quantizers and opset < HALF_SCALE_OPSET
     model = _raised(model, HALF_SCALE_OPSET) if raised else model.clone()
     infer_model(model)
@@ -236,7 +235,7 @@ def _follow_readers(model: ir.Model, half_nodes: set[ir.Node]) -> None:
 def _origin(value: ir.Value) -> ir.Value:
     """The tensor that a value holds the numbers of, in front of Q/DQ."""
     producer = value.producer()
-    while producer is not None and producer.op_type in _QUANTIZERS:
+    while producer is not None and producer.op_type in QDQ:
         source = producer.inputs[0]
         if source is None:
             break
@@ -246,7 +245,7 @@ def _origin(value: ir.Value) -> ir.Value:
 
 def _is_activation_scale(value: ir.Value) -> bool:
     return any(
-        use.node.op_type in _QUANTIZERS and use.idx == 1 and not _is_weight(use.node)
+        use.node.op_type in QDQ and use.idx == 1 and not _is_weight(use.node)
         for use in value.uses()
     )
 
@@ -358,7 +357,7 @@ class _Typing:
         new = _rounded(old)
         axis = normal_axis(int(attribute(node, "axis", 1)), content.ndim)
         ratio = along_axis(old / new, axis, content.ndim)
-        requantized = np.clip(np.rint(content * ratio), -_LEVELS, _LEVELS).astype(np.int8)
+        requantized = np.clip(np.rint(content * ratio), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
         node.replace_input_with(0, self._initializer(f"{integers.name}_fp16", requantized))
         node.replace_input_with(1, self._initializer(f"{scale.name}_{node.name}_fp16", new))
 

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import array, is_constant
-from trtbuild.model.operators import moves_values
+from trtbuild.model.operators import ONNX_DOMAINS, moves_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ def _in_front_of_softmax(model: ir.Model) -> set[ir.Node]:
 
 
 def _passes_on(node: ir.Node) -> bool:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ONNX_DOMAINS:
         return False
     return node.op_type in _ELEMENTWISE | _MAKING or moves_values(node)
 

@@ -31,7 +31,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trtbuild.model.constants import constant_tensor, is_constant
-from trtbuild.model.operators import AVERAGING, CLIPPING, moves_values, weight_axis
+from trtbuild.model.operators import AVERAGING, CLIPPING, ONNX_DOMAINS, moves_values, weight_axis
 from trtbuild.model.qdq import behind_activation
 from trtbuild.model.traversal import values_of
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Group, GroupKind, Placement, QuantParams
@@ -342,7 +342,7 @@ def _possible(
 
 
 def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) -> bool:
-    if node.domain not in ("", "ai.onnx") or not node.inputs:
+    if node.domain not in ONNX_DOMAINS or not node.inputs:
         return False
     if moves_values(node):
         return _name(node.inputs[0]) in quantized

@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import GraphWriter, set_constant, take_over_output
-from trtbuild.model.operators import moves_values
+from trtbuild.model.operators import ONNX_DOMAINS, moves_values
 from trtbuild.model.traversal import nodes_by_name, values_by_name
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, OutputSteps, QuantParams
 from trtbuild.quantization.onnxruntime_placement import WITH_INTEGER_KERNEL
@@ -83,7 +83,7 @@ def _layer_of(value: ir.Value | None) -> ir.Node | None:
         given = node.inputs[0]
         alone = given is not None and len(given.uses()) == 1 and not given.is_graph_output()
         node = given.producer() if alone and given is not None else None
-    if node is None or node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
+    if node is None or node.op_type != "Conv" or node.domain not in ONNX_DOMAINS:
         return None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     return node if bias is None or is_constant(bias) else None

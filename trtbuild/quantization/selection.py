@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from trtbuild.errors import ModelError, OptionError, did_you_mean
 from trtbuild.model.constants import constant_tensor, is_constant
-from trtbuild.model.operators import RECURRENT
+from trtbuild.model.operators import ONNX_DOMAINS, RECURRENT
 from trtbuild.plan import GRAPH_OUTPUT
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check_is_float(model: ir.Model) -> None:
         ModelError: it is quantized already.
     """
     for node in model.graph:
-        if node.op_type in _QUANTIZED and node.domain in ("", "ai.onnx"):
+        if node.op_type in _QUANTIZED and node.domain in ONNX_DOMAINS:
             raise ModelError(
                 f"the network is quantized already: '{node.name}' is a {node.op_type}. "
                 "Give the float network that it was made from."

@@ -32,7 +32,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import is_constant
-from trtbuild.model.operators import AVERAGING, RECURRENT, WEIGHTED, moves_values, weight_axis
+from trtbuild.model.operators import (
+    AVERAGING,
+    CONVOLUTIONS,
+    ONNX_DOMAINS,
+    RECURRENT,
+    WEIGHTED,
+    moves_values,
+    weight_axis,
+)
 from trtbuild.model.stats import node_macs
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Decision, Group, GroupKind, Placement, WeightPoint
 from trtbuild.quantization.attention import (
@@ -53,7 +61,6 @@ if TYPE_CHECKING:
 
 __all__ = ["place_tensorrt"]
 
-_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _STREAM = "the residual stream behind a {} stays float; only Conv + Add is one INT8 kernel"
 _FRAGILE = "its sum goes to {}, which no rounded branch may reach"
 _SHARES = "moves INT8 values; input and output share a scale"
@@ -154,7 +161,7 @@ class _Choice:
 
 
 def _is_layer(node: ir.Node) -> bool:
-    return node.op_type in WEIGHTED | RECURRENT and node.domain in ("", "ai.onnx")
+    return node.op_type in WEIGHTED | RECURRENT and node.domain in ONNX_DOMAINS
 
 
 def _name(value: ir.Value | None) -> str:
@@ -175,13 +182,13 @@ def _add_skip_branches(model: ir.Model, choice: _Choice) -> None:
         main = [i for i, value in enumerate(node.inputs) if _fuses(value, choice)]
         if not main:
             continue
-        main = [i for i in main if _producer_type(node.inputs[i]) in _CONVOLUTIONS] or main
+        main = [i for i in main if _producer_type(node.inputs[i]) in CONVOLUTIONS] or main
         kept = max(main, key=lambda i: (depth[_producer_name(node.inputs[i])], -i))
         skip = node.inputs[1 - kept]
         if skip is not None and skip is not node.inputs[kept]:
             reason = "residual: the skip branch through Q/DQ"
             fused = _producer_type(node.inputs[kept])
-            why_float = None if fused in _CONVOLUTIONS else _STREAM.format(fused)
+            why_float = None if fused in CONVOLUTIONS else _STREAM.format(fused)
             fragile = fragile_reader(node.outputs[0])
             if fragile is not None and why_float is None:
                 why_float = _FRAGILE.format(fragile.op_type)

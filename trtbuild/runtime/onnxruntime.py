@@ -319,7 +319,9 @@ def has_operator(domain: str, op_type: str) -> bool:
     """Return whether ONNX or ONNX Runtime, on CPU, has the operator; the empty domain is ONNX's."""
     import onnx
 
-    of_onnx = domain in ("", "ai.onnx") and onnx.defs.has(op_type)
+    from trtbuild.model.operators import ONNX_DOMAINS
+
+    of_onnx = domain in ONNX_DOMAINS and onnx.defs.has(op_type)
     return of_onnx or (domain, op_type) in _kernels()
 
 

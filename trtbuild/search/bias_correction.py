@@ -23,6 +23,7 @@ import numpy as np
 from trtbuild.calibration.observe import Observer, as_samples, observe
 from trtbuild.model.attributes import constant_of
 from trtbuild.model.edits import set_constant
+from trtbuild.model.operators import WEIGHTED
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.channels.sites import added_behind
 from trtbuild.verification.side_branches import own_output, side_branches
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from trtbuild.verification.side_branches import Tap
 
 __all__ = ["MeanShift", "corrected", "measured_shifts"]
-
-_WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def measured_shifts(
         ModelError: the two have no layer in common.
     """
     taps = side_branches(reference, quantized, measured=own_output)
-    wanted = [tap for tap in taps.taps if tap.op_type in _WITH_BIAS]
+    wanted = [tap for tap in taps.taps if tap.op_type in WEIGHTED]
     observer = _MeanShifts(wanted)
     session = open_session(taps.reference, Execution.REFERENCE)
     observe(session, as_samples(feeds), [observer])
@@ -120,7 +119,7 @@ def corrected(model: ir.Model, shifts: Mapping[str, np.ndarray]) -> ir.Model:
     model = model.clone()
     for node in model.graph:
         shift = shifts.get(node.name or "")
-        if shift is not None and node.op_type in _WITH_BIAS:
+        if shift is not None and node.op_type in WEIGHTED:
             _subtract(model, node, shift)
     return model
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIDENCE",
+    "DECIBELS_PER_NEPER",
     "Estimate",
     "Moments",
     "PairMoments",
@@ -34,7 +35,7 @@ __all__ = [
 
 CONFIDENCE = 0.95
 
-_DECIBELS_PER_NEPER = 10.0 / math.log(10.0)
+DECIBELS_PER_NEPER = 10.0 / math.log(10.0)
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def decibel_estimate(signal: float, noise: float, log_ratio: Estimate) -> Estima
     if math.isinf(value):
         return Estimate(value, value, value)
     below, above = log_ratio.value - log_ratio.low, log_ratio.high - log_ratio.value
-    return Estimate(value, value - _DECIBELS_PER_NEPER * below, value + _DECIBELS_PER_NEPER * above)
+    return Estimate(value, value - DECIBELS_PER_NEPER * below, value + DECIBELS_PER_NEPER * above)
 
 
 def proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:

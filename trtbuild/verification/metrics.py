@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.verification.intervals import (
+    DECIBELS_PER_NEPER,
     Estimate,
     Moments,
     PairMoments,
@@ -47,7 +48,6 @@ SQNR_BINS_FROM_DB = -20
 NUM_SQNR_BINS = 121
 
 _NOTHING_FINITE = Estimate(-math.inf, -math.inf, -math.inf)
-_DECIBELS_PER_NEPER = 10.0 / math.log(10.0)
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,7 @@ class OutputMetrics:
             kind=self._kind,
             num_images=self._num_images,
             num_values=self._num_values,
-            sqnr_db=_mapped(log_ratio, _DECIBELS_PER_NEPER) if values else None,
+            sqnr_db=_mapped(log_ratio, DECIBELS_PER_NEPER) if values else None,
             relative_l2=_amplitude(log_ratio) if values else None,
             cosine=self._mean_cosine() if values else None,
             max_error=self._max_error,

@@ -20,6 +20,7 @@ from trtbuild.errors import ModelError
 from trtbuild.model import name_nodes, read_model
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
+from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.reading import parse_proto
 from trtbuild.model.traversal import all_nodes, proto_nodes
 from trtbuild.model.writing import temporary_file
@@ -151,7 +152,7 @@ def _without_kernel(tensorrt: TensorRT, path: Path, proto: onnx.ModelProto) -> t
     return tuple(
         Refusal(node.name or "", node.op_type, reason, advice_on(node.op_type, reason), False)
         for node in nodes
-        if node.op_type in _WITHOUT_KERNEL and node.domain in ("", "ai.onnx")
+        if node.op_type in _WITHOUT_KERNEL and node.domain in ONNX_DOMAINS
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from trtbuild.model.attributes import attribute, axes, normal_axis
 from trtbuild.model.constants import array, is_constant
-from trtbuild.model.operators import UNARY
+from trtbuild.model.operators import QDQ, UNARY
 from trtbuild.model.shapes import rank
 from trtbuild.model.traversal import label, maker, sole_node
 from trtbuild.passes.declined import Declined, require_private
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["ConvertQuantizedConv1dToConv2d", "SinkSqueezeBelowQdq"]
 
 _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
-_QUANTIZERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
 
 class SinkSqueezeBelowQdq(Pass):
@@ -37,7 +36,7 @@ class SinkSqueezeBelowQdq(Pass):
     """
 
     name = "sink_squeeze_below_qdq"
-    anchors = UNARY | _ARITHMETIC | _QUANTIZERS
+    anchors = UNARY | _ARITHMETIC | QDQ
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Move the Squeeze in front of `node` behind it."""
@@ -52,7 +51,7 @@ class SinkSqueezeBelowQdq(Pass):
             raise Declined("the axes of the Squeeze are not known")
         require_private(squeeze.outputs[0], node)
         gone = sorted({normal_axis(axis, count) for axis in written})
-        if node.op_type in _QUANTIZERS:
+        if node.op_type in QDQ:
             _move_axis(node, gone, count, edit)
         elif node.op_type in _ARITHMETIC:
             _widen_constant(node, 1 - place, gone, count, edit)
@@ -73,7 +72,7 @@ def _from_convolution(value: ir.Value) -> bool:
     """Whether a convolution made `value`, with elementwise operators and Q/DQ behind it."""
     node = value.producer()
     while node is not None and node.op_type not in ("Conv", "ConvTranspose"):
-        if node.op_type not in UNARY | _ARITHMETIC | _QUANTIZERS:
+        if node.op_type not in UNARY | _ARITHMETIC | QDQ:
             return False
         place = _squeezed_operand(node)
         operand = None if place is None else node.inputs[place]

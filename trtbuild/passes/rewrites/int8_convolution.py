@@ -8,6 +8,7 @@ import numpy as np
 
 from trtbuild.model.attributes import input_at
 from trtbuild.model.constants import array
+from trtbuild.model.operators import CONVOLUTIONS
 from trtbuild.model.shapes import rank
 from trtbuild.model.traversal import label, maker, sole_node
 from trtbuild.passes.affine import layer_before
@@ -27,8 +28,6 @@ __all__ = [
     "QuantizeConvWeights",
 ]
 
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
-
 
 class FoldBatchNormIntoInt8Conv(Pass):
     """Fold BatchNormalization behind a convolution with int8 weights into their scales.
@@ -47,10 +46,10 @@ class FoldBatchNormIntoInt8Conv(Pass):
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold `node` into the quantised convolution that feeds it."""
-        layer = maker(node.inputs[0], *_CONVOLUTIONS)
+        layer = maker(node.inputs[0], *CONVOLUTIONS)
         if layer is None or maker(layer.inputs[1], "DequantizeLinear") is None:
             return None
-        layer_before(node.inputs[0], node, _CONVOLUTIONS)
+        layer_before(node.inputs[0], node, CONVOLUTIONS)
         fold_into(layer, node, edit)
         return f"folded into the scales of {layer.op_type} '{layer.name}'"
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array, constant_tensor
+from trtbuild.model.operators import CONVOLUTIONS, QDQ
 from trtbuild.model.qdq import dequantized
 from trtbuild.model.traversal import label, maker
 from trtbuild.passes.declined import Declined
@@ -39,7 +40,7 @@ class DequantizeBias(Pass):
     """
 
     name = "dequantize_bias"
-    anchors = frozenset({"Conv", "ConvTranspose", "Gemm"})
+    anchors = CONVOLUTIONS | {"Gemm"}
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Give `node` a float bias."""
@@ -66,7 +67,7 @@ class WriteQdqAxis(Pass):
     """
 
     name = "write_qdq_axis"
-    anchors = frozenset({"DequantizeLinear", "QuantizeLinear"})
+    anchors = QDQ
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Write the axis of `node`."""
@@ -89,7 +90,7 @@ class MakeQdqSigned(Pass):
     """
 
     name = "make_qdq_signed"
-    anchors = frozenset({"DequantizeLinear", "QuantizeLinear"})
+    anchors = QDQ
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Shift the integers of `node`, and of all that read them."""
@@ -124,7 +125,7 @@ class MakeQdqSymmetric(Pass):
     name = "make_qdq_symmetric"
     opt_in = True
     exact = False
-    anchors = frozenset({"DequantizeLinear", "QuantizeLinear"})
+    anchors = QDQ
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Requantise at `node`, and at all that reads its integers."""

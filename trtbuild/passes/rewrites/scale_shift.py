@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import is_constant
+from trtbuild.model.operators import CONVOLUTIONS
 from trtbuild.model.traversal import maker, sole_node
 from trtbuild.passes.affine import Affine, channel_vector, fold_affine, layer_before, layer_channels
 from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.pass_base import Pass
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import onnx_ir as ir
 
     from trtbuild.passes.editor import Editor
@@ -23,8 +26,6 @@ __all__ = [
     "FoldSumCoefficients",
     "affine_of",
 ]
-
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def split_operands(node: ir.Node) -> tuple[ir.Value, ir.Value, bool] | None:
@@ -64,7 +65,7 @@ def affine_of(node: ir.Node, ranks: int, channels: int) -> Affine:
             return Affine(scale=1.0 / vector)
 
 
-def _fold(node: ir.Node, edit: Editor, layers: tuple[str, ...]) -> str | None:
+def _fold(node: ir.Node, edit: Editor, layers: Collection[str]) -> str | None:
     """Fold one binary node into the layer that feeds it."""
     feeding = [maker(value, *layers) for value in node.inputs]
     if not any(feeding):
@@ -96,7 +97,7 @@ class FoldBiasAdd(Pass):
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold `node` into the convolution that feeds it."""
-        return _fold(node, edit, _CONVOLUTIONS)
+        return _fold(node, edit, CONVOLUTIONS)
 
 
 class FoldScaleIntoConv(Pass):
@@ -113,7 +114,7 @@ class FoldScaleIntoConv(Pass):
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold `node` into the convolution that feeds it."""
-        return _fold(node, edit, _CONVOLUTIONS)
+        return _fold(node, edit, CONVOLUTIONS)
 
 
 class FoldScaleShiftIntoConv(Pass):
@@ -131,7 +132,7 @@ class FoldScaleShiftIntoConv(Pass):
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold `node` and the Add behind it."""
         operands = split_operands(node)
-        layer = None if operands is None else maker(operands[0], *_CONVOLUTIONS)
+        layer = None if operands is None else maker(operands[0], *CONVOLUTIONS)
         shift = sole_node(node.outputs[0], "Add")
         if operands is None or layer is None or shift is None or split_operands(shift) is None:
             return None
@@ -167,7 +168,7 @@ class FoldSumCoefficients(Pass):
         folded = []
         for term in terms:
             try:
-                folded.append(_fold(term, edit, _CONVOLUTIONS) if term is not None else None)
+                folded.append(_fold(term, edit, CONVOLUTIONS) if term is not None else None)
             except Declined as verdict:
                 edit.decline(node, str(verdict))
         return "; ".join(what for what in folded if what is not None) or None

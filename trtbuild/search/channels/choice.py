@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model.attributes import attribute, constant_of
+from trtbuild.plan import INT8_LIMIT
 from trtbuild.search.channels.scaling import Rescaling
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Choice", "best_choices"]
 
-_LEVELS = 127
 _TINY = 1e-30
 _IN_CACHE = 1 << 16  # values
 _STRENGTHS = (0.5, 0.75, 1.0)
@@ -109,7 +109,7 @@ class _Reader:
             some = slice(start, start + portion)
             scaled = self.magnitude[:, :, some] * scales[:, :, some]
             np.maximum(largest, scaled.max(axis=2), out=largest)
-        steps = largest / _LEVELS
+        steps = largest / INT8_LIMIT
         read = square.reshape(groups, inputs).sum(axis=1) * self.kernel
         return float((steps**2).sum(axis=1) @ read) / 12.0
 
@@ -182,7 +182,7 @@ def _scaled(
         for tried in scales:
             scale = np.maximum(tried, least)
             amax = float((half / scale).max())
-            step = scale * amax / _LEVELS
+            step = scale * amax / INT8_LIMIT
             yield scale, np.rint(shift / step) * step, amax  # zero stays exact
 
 
@@ -233,11 +233,11 @@ class _Judge:
                 yield Choice(None, amax, 0.0)
 
     def _error(self, scale: Channels, shift: Channels, amax: float) -> float:
-        step = amax / _LEVELS
+        step = amax / INT8_LIMIT
         steps = (self._values - shift.astype(np.float32)) * (1.0 / (scale * step)).astype(
             np.float32
         )
-        rounded = np.clip(np.rint(steps), -_LEVELS, _LEVELS)
+        rounded = np.clip(np.rint(steps), -INT8_LIMIT, INT8_LIMIT)
         rounded -= steps
         lost = np.einsum("rc,rc->c", rounded, rounded, dtype=np.float64) / len(rounded)
         error = float(self._energy @ (lost * (scale * step) ** 2))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.attributes import attribute, constant_of, input_at
 from trtbuild.model.constants import array, is_constant
+from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.traversal import flattens_one_pixel, values_of
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _site(value: ir.Value, axis: int, layers: Collection[str]) -> Site | None:
 def _in_front_of_clip(value: ir.Value) -> tuple[ir.Value, float | None]:
     """What a Clip from 0 reads that gives `value`, and its upper limit; `value` and None without one."""
     source = value
-    while (node := source.producer()) is not None and node.domain in ("", "ai.onnx"):
+    while (node := source.producer()) is not None and node.domain in ONNX_DOMAINS:
         before = node.inputs[0] if node.inputs else None
         if before is None or not _is_read_once(before):
             break
@@ -156,7 +157,7 @@ def _upper_limit(clip: ir.Node) -> float | None:
 
 def _axis_read(node: ir.Node) -> int | None:
     """The axis of the data input that the weight's input channels are read along; None: leave it alone."""
-    if node.domain not in ("", "ai.onnx") or not is_constant(input_at(node, 1)):
+    if node.domain not in ONNX_DOMAINS or not is_constant(input_at(node, 1)):
         return None
     if node.op_type == "Conv":
         return 1
@@ -208,7 +209,7 @@ def added_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
     if len(uses) != 1 or node.outputs[0].is_graph_output():
         return None
     user = uses[0].node
-    if user.op_type != "Add" or user.domain not in ("", "ai.onnx"):
+    if user.op_type != "Add" or user.domain not in ONNX_DOMAINS:
         return None
     index = 1 - uses[0].idx
     return (user, index) if is_constant(user.inputs[index]) else None
@@ -231,7 +232,7 @@ _NOTHING: _Absorbed = ((), False)
 def _absorbers(value: ir.Value, along: _Along) -> _Absorbed:
     """What takes the scale of `value`, which nothing else reads."""
     node = value.producer()
-    if node is None or node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
+    if node is None or node.domain not in ONNX_DOMAINS or len(node.outputs) != 1:
         return _NOTHING
     if _gives_channels(node, along):
         return (Absorber(node.name or "", "weights"),), node.op_type != "MatMul"
