@@ -17,11 +17,8 @@ zero). It does not survive removing input channels, or an optimiser step without
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import re
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,9 +27,10 @@ from torch.nn.utils import prune
 
 from trtbuild.errors import OptionError
 from trtbuild.model.two_four import has_two_four, input_channel_axis
+from trtbuild.pytorch.layers import LAYERS, TRANSPOSED, match_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -48,55 +46,9 @@ __all__ = [
     "mask_globally",
     "mask_slices",
     "mask_weights",
-    "match_layers",
     "sparsity_report",
     "two_four_mask",
 ]
-
-
-def match_layers(
-    module: nn.Module, patterns: Sequence[str], kinds: tuple[type[nn.Module], ...]
-) -> dict[str, nn.Module]:
-    """Return the layers of these kinds that match a pattern; a container's path takes its layers.
-
-    Args:
-        module: the module.
-        patterns: a path or a class (``Conv2d``), a glob over either, or ``re:`` and a regular expression that
-            a whole path matches.
-        kinds: of the layers.
-
-    Raises:
-        OptionError: a pattern matches none, or is no regular expression.
-    """
-    layers = {path: child for path, child in module.named_modules() if isinstance(child, kinds)}
-    found: dict[str, nn.Module] = {}
-    for pattern in patterns:
-        is_meant = _meaning_of(pattern)
-        matching = {path: child for path, child in layers.items() if is_meant(path, child)}
-        if not matching:
-            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.4)
-            known = ", ".join(f"'{path}'" for path in near or list(layers)[:3])
-            raise OptionError(
-                f"the pattern '{pattern}' matches no layer; there are {known or 'none'}."
-            )
-        found.update(matching)
-    return found
-
-
-def _meaning_of(pattern: str) -> Callable[[str, nn.Module], bool]:
-    """Whether a pattern means a layer, by its path and class."""
-    if pattern.startswith("re:"):
-        try:
-            expression = re.compile(pattern.removeprefix("re:"))
-        except re.error as error:
-            raise OptionError(f"'{pattern}' is not a regular expression: {error}.") from error
-        return lambda path, _: expression.fullmatch(path) is not None
-    return lambda path, child: any(
-        fnmatchcase(text, glob)
-        for text, glob in (
-            (path, pattern), (path, f"{pattern}.*"), (type(child).__name__, pattern)
-        )
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,7 +100,7 @@ def mask_weights(
     Raises:
         OptionError: no layer matches, none has the parameter, or the amount is out of range.
     """
-    for path, layer in match_layers(module, layers, _LAYERS).items():
+    for path, layer in match_layers(module, layers, LAYERS).items():
         _check_parameter(path, layer, parameter)
         if isinstance(method, type) and not _takes_amount(method):
             method.apply(layer, parameter)
@@ -193,7 +145,7 @@ def mask_slices(
         raise OptionError(
             f"slices are masked by 'ln' with a number n, or 'random'; not '{method}', {n}."
         )
-    for path, layer in match_layers(module, layers, _LAYERS).items():
+    for path, layer in match_layers(module, layers, LAYERS).items():
         _check_parameter(path, layer, parameter)
         tensor = getattr(layer, parameter)
         if not -tensor.dim() <= dim < tensor.dim():
@@ -230,7 +182,7 @@ def mask_globally(
     Raises:
         OptionError: as `mask_weights`; or a method that masks slices; or scores that do not fit.
     """
-    chosen = match_layers(module, layers, _LAYERS)
+    chosen = match_layers(module, layers, LAYERS)
     for path, layer in chosen.items():
         _check_parameter(path, layer, parameter)
     kinds = {"l1": prune.L1Unstructured, "random": prune.RandomUnstructured}
@@ -283,7 +235,7 @@ def sparsity_report(module: nn.Module, parameter: str = "weight") -> SparsityRep
     found = []
     for path, layer in module.named_modules():
         tensor = getattr(layer, parameter, None)
-        if isinstance(layer, _LAYERS) and isinstance(tensor, torch.Tensor):
+        if isinstance(layer, LAYERS) and isinstance(tensor, torch.Tensor):
             mask = getattr(layer, f"{parameter}_mask", None)
             # The attribute is as old as the last forward; original times mask is what it will be.
             value = tensor if mask is None else getattr(layer, f"{parameter}_orig") * mask
@@ -320,10 +272,6 @@ def _check_amount(amount: float | None, available: int, where: str) -> float:
 
 WORTH_CHANNELS = 256
 """NVIDIA's engineers expect a sparse tactic to win from about this many input and output channels."""
-
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_LAYERS = (*_CONVS, *_TRANSPOSED, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -373,7 +321,7 @@ def make_two_four(module: nn.Module, layers: Sequence[str] = ("*",)) -> tuple[Sp
         OptionError: a pattern that matches no layer, or no layer is eligible.
     """
     found = []
-    for path, layer in match_layers(module, layers, _LAYERS).items():
+    for path, layer in match_layers(module, layers, LAYERS).items():
         inputs = _inputs_per_group(layer)
         reason = ""
         if getattr(layer, "groups", 1) > 1 and inputs == 1:
@@ -383,7 +331,7 @@ def make_two_four(module: nn.Module, layers: Sequence[str] = ("*",)) -> tuple[Sp
         elif not {"weight", "weight_orig"} & set(layer._parameters):
             reason = "its weight is computed"
         if not reason:
-            mask = two_four_mask(layer.weight, 0 if isinstance(layer, _TRANSPOSED) else 1)
+            mask = two_four_mask(layer.weight, 0 if isinstance(layer, TRANSPOSED) else 1)
             prune.custom_from_mask(layer, "weight", mask)
         found.append(SparseLayer(path, not reason, _is_worth(layer), reason))
     if not any(layer.sparse for layer in found):

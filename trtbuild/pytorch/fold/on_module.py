@@ -31,6 +31,7 @@ from trtbuild.pytorch.fold.layers import (
     scaled_before,
 )
 from trtbuild.pytorch.fold.plan import Plan, norm_calls, plan_folds
+from trtbuild.pytorch.layers import CONVOLUTIONS, TRANSPOSED
 from trtbuild.pytorch.running import run
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ __all__ = [
 LEFT_TO_PASSES = "left to the graph passes"
 """In the reason for a norm that the graph allows to fold, and the module does not."""
 
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-           nn.Linear)  # fmt: skip
+_LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 _NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward)
 
 
@@ -295,7 +295,7 @@ def take_over(module: nn.Module, folded: nn.Module, folds: Iterable[ModuleFold])
 
 
 def _scale_layer(layer: nn.Module, affine: Affine, side: str) -> None:
-    transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    transposed = isinstance(layer, TRANSPOSED)
     old = Weights(layer.weight, layer.bias, getattr(layer, "groups", 1), transposed)
     _give(layer, (scaled_after if side == "after" else scaled_before)(old, affine))
 

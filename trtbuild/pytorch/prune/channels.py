@@ -23,10 +23,11 @@ from trtbuild.plugins import foreign_code, import_named
 from trtbuild.pytorch.copies import float64_copy, outputs64, relative_difference, unwrapped
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
+from trtbuild.pytorch.layers import LAYERS, match_layers
 from trtbuild.pytorch.prune.budget import has_budget, within_budget
 from trtbuild.pytorch.prune.cutting import Cut, cut
 from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
-from trtbuild.pytorch.prune.groups import LAYERS, survey
+from trtbuild.pytorch.prune.groups import survey
 from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
 from trtbuild.pytorch.prune.key_groups import SHARED_KEYS
 from trtbuild.pytorch.prune.outcome import (
@@ -38,7 +39,6 @@ from trtbuild.pytorch.prune.outcome import (
 )
 from trtbuild.pytorch.prune.ranking import CutPlan
 from trtbuild.pytorch.prune.widths import common_multiple
-from trtbuild.pytorch.sparsity import match_layers
 from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS
 
 if TYPE_CHECKING:

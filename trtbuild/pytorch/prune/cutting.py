@@ -27,6 +27,7 @@ from trtbuild.pytorch.copies import (
     shared_parameters,
 )
 from trtbuild.pytorch.inputs import other_batch
+from trtbuild.pytorch.layers import LAYERS, TRANSPOSED
 from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention, update_norms
 from trtbuild.pytorch.prune.heads import head_counts, heads_left
 from trtbuild.pytorch.prune.key_groups import (
@@ -49,7 +50,6 @@ __all__ = ["Cut", "DenseReference", "Snapshot", "cut", "history_in"]
 
 
 _TOLERANCE = 1e-9
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Snapshot:
@@ -91,26 +91,26 @@ class DenseReference:
         for item in group:
             layer = item.dep.target.module
             reads = graph.is_in_channel_pruning_fn(item.dep.handler)
-            if reads and isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+            if reads and isinstance(layer, LAYERS):
                 self._zero(str(graph._module2name[layer]), [int(index) for index in item.idxs])
 
     def _zero(self, path: str, indices: list[int]) -> None:
         layer = self._dense.get_submodule(path)
         groups = getattr(layer, "groups", 1)
         depthwise = groups > 1 and groups == layer.weight.shape[0] * (
-            layer.weight.shape[1] if isinstance(layer, _TRANSPOSED) else 1
+            layer.weight.shape[1] if isinstance(layer, TRANSPOSED) else 1
         )
         if depthwise:
             return  # a depthwise layer passes its channel on; whoever reads that is zeroed
-        inputs = layer.weight.shape[0 if isinstance(layer, _TRANSPOSED) else 1]
-        inputs *= 1 if isinstance(layer, _TRANSPOSED) else groups
+        inputs = layer.weight.shape[0 if isinstance(layer, TRANSPOSED) else 1]
+        inputs *= 1 if isinstance(layer, TRANSPOSED) else groups
         survivors = self._survivors.get(path, torch.arange(inputs))
         gone = survivors[indices]
         keep = torch.ones(len(survivors), dtype=torch.bool)
         keep[indices] = False
         self._survivors[path] = survivors[keep]
         with torch.no_grad():
-            if isinstance(layer, _TRANSPOSED):
+            if isinstance(layer, TRANSPOSED):
                 layer.weight[gone] = 0
             else:
                 grouped = layer.weight.view(groups, -1, *layer.weight.shape[1:])

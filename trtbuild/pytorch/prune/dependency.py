@@ -22,6 +22,7 @@ from torch import nn
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.inputs import sample
+from trtbuild.pytorch.layers import LAYERS
 from trtbuild.pytorch.prune.buffers import channel_buffers_as_parameters
 from trtbuild.pytorch.prune.slices import SlicedGraph
 
@@ -53,7 +54,6 @@ __all__ = [
 
 _MIXERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.MultiheadAttention)
 """They compute one channel from several, so taking some away changes the others."""
-_PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def output_layers(graph: Any) -> list[nn.Module]:
     return [
         node.module
         for node in graph.module2node.values()
-        if isinstance(node.module, _PRUNABLE) and _reaches_output(node)
+        if isinstance(node.module, LAYERS) and _reaches_output(node)
     ]
 
 
@@ -159,7 +159,7 @@ def _reaches_output(node: Any) -> bool:
         if id(following) in seen:
             continue
         seen.add(id(following))
-        if isinstance(following.module, _PRUNABLE) and not _is_depthwise(following.module):
+        if isinstance(following.module, LAYERS) and not _is_depthwise(following.module):
             continue
         if not following.outputs:
             return True
@@ -169,7 +169,7 @@ def _reaches_output(node: Any) -> bool:
 
 def is_prunable(module: object) -> bool:
     """Return whether `module` is a layer whose output channels can go: a convolution or linear layer."""
-    return isinstance(module, _PRUNABLE)
+    return isinstance(module, LAYERS)
 
 
 def _is_depthwise(module: nn.Module) -> bool:

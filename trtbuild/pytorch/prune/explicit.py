@@ -18,6 +18,7 @@ from trtbuild.errors import ModelError, OptionError
 from trtbuild.pytorch.copies import copy_module, share_again, shared_parameters, unwrapped
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
+from trtbuild.pytorch.layers import LAYERS
 from trtbuild.pytorch.prune.cutting import Cut, DenseReference, history_in
 from trtbuild.pytorch.prune.dependency import (
     build_graph,
@@ -28,7 +29,7 @@ from trtbuild.pytorch.prune.dependency import (
     update_attention,
     update_norms,
 )
-from trtbuild.pytorch.prune.groups import LAYERS, find_stored_sizes
+from trtbuild.pytorch.prune.groups import find_stored_sizes
 from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
 from trtbuild.pytorch.prune.key_groups import columns_of, cut_key_groups, find_key_groups
 from trtbuild.pytorch.prune.members import channels_of, groups_in

@@ -11,6 +11,7 @@ from trtbuild.errors import ModelError
 from trtbuild.pytorch.aten import capture
 from trtbuild.pytorch.copies import copy_module
 from trtbuild.pytorch.cost import Cost, cost_of
+from trtbuild.pytorch.layers import LAYERS, match_layers
 from trtbuild.pytorch.prune.dependency import (
     Attention,
     PruneGroup,
@@ -24,7 +25,6 @@ from trtbuild.pytorch.prune.dependency import (
 from trtbuild.pytorch.prune.key_groups import SHARED_KEYS, KeyGroups, find_key_groups
 from trtbuild.pytorch.prune.sizes import StoredSize, find_sizes
 from trtbuild.pytorch.running import run
-from trtbuild.pytorch.sparsity import match_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.pytorch.spec import PruneSpec
 
-__all__ = ["LAYERS", "Prospect", "find_stored_sizes", "survey"]
+__all__ = ["Prospect", "find_stored_sizes", "survey"]
 
-LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _OUTPUT = "it gives the network's output"
 _RECURRENT = "a recurrent layer takes part, whose channels are not followed"
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from trtbuild.pytorch.layers import LAYERS, TRANSPOSED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["ChannelSlices", "channels_of", "groups_in"]
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class ChannelSlices:
         """Whether it passes channels on one by one: a norm, or a depthwise convolution."""
         groups = getattr(self.owner, "groups", 1)
         return (
-            not isinstance(self.owner, _LAYERS)
+            not isinstance(self.owner, LAYERS)
             or groups == getattr(self.owner, "out_channels", 0) > 1
         )
 
@@ -55,7 +54,7 @@ class ChannelSlices:
 def groups_in(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
     """Return the coupled groups of a dependency graph, each once, with the layer that it is named after."""
     seen: set[nn.Module] = set()
-    for layer in [one for one in graph.module2node if isinstance(one, _LAYERS)]:
+    for layer in [one for one in graph.module2node if isinstance(one, LAYERS)]:
         if layer in seen:
             continue
         cut = graph.get_pruner_of_module(layer).prune_out_channels
@@ -81,7 +80,7 @@ def channels_of(graph: Any, group: Any) -> list[ChannelSlices]:
         gives = bool(graph.is_out_channel_pruning_fn(item.dep.handler))
         if not gives and getattr(owner, "groups", 1) > 1:
             continue
-        axis = int(gives is isinstance(owner, _TRANSPOSED)) if weight.ndim > 1 else 0
+        axis = int(gives is isinstance(owner, TRANSPOSED)) if weight.ndim > 1 else 0
         slices, channels = tuple(map(int, item.idxs)), tuple(map(int, item.root_idxs))
         if max(slices, default=-1) < weight.shape[axis]:
             found.append(ChannelSlices(owner, gives, axis, slices, channels))

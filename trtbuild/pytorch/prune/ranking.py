@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch_pruning as tp
 from torch import nn
 
+from trtbuild.pytorch.layers import LAYERS
 from trtbuild.pytorch.prune.dependency import forward_arguments
-from trtbuild.pytorch.prune.groups import LAYERS
 from trtbuild.pytorch.prune.slices import following_slices, sliced_alike
 from trtbuild.pytorch.prune.widths import Span, kept_channels, width_of
 

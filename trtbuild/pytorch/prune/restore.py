@@ -21,7 +21,7 @@ from trtbuild.errors import DataError, decoding, first_line
 from trtbuild.pytorch.copies import copy_module, make_weights_plain, shared_parameters, unwrapped
 from trtbuild.pytorch.fold.on_module import has_hooks
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
-from trtbuild.pytorch.prune.groups import LAYERS
+from trtbuild.pytorch.layers import LAYERS
 from trtbuild.pytorch.prune.history import apply_history, history_of
 from trtbuild.pytorch.prune.replay import Replay
 from trtbuild.pytorch.prune.rewrites import rewrite_again

@@ -20,6 +20,7 @@ from torch import nn
 from torch_pruning._helpers import _HybridIndex
 
 from trtbuild.errors import ModelError
+from trtbuild.pytorch.layers import LAYERS
 from trtbuild.pytorch.prune.guesses import (
     GatesInPieces,
     by_the_widest,
@@ -43,7 +44,6 @@ many numbers as it has places, and once more at every turn (the attention of YOL
 _SIZES = ("offsets", "split_sizes", "concat_sizes", "start", "end", "shape")
 _REPEATING = ("Add", "Sub", "Rsub", "Mul", "Div", "Maximum", "Minimum", "Expand")
 """Operators, as autograd names them, that take one channel for each of several (one map for all)."""
-_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.LSTM)
 """Their channels lie along the last axis; those of the others along the second."""
 
@@ -450,7 +450,7 @@ def _layers_before(node: Any) -> list[nn.Module]:
         seen.add(id(one))
         layer = one.module
         depthwise = getattr(layer, "groups", 1) == getattr(layer, "out_channels", 0) > 1
-        if isinstance(layer, _LAYERS) and not depthwise:
+        if isinstance(layer, LAYERS) and not depthwise:
             found.append(layer)
             continue
         stack.extend(one.inputs)
