@@ -28,6 +28,7 @@ from tests.tensorrt_stub.network import Network, Tensor
 from tests.tensorrt_stub.world import plan_of
 
 PART = 4096  # bytes of a plan that are written at once
+PHASE = "Building engine"
 
 
 class Builder(Native):
@@ -79,40 +80,65 @@ class _Build:
     def _is_valid(self) -> bool:
         """Whether the network has outputs, and profiles that fit its inputs; the log says why not."""
         said = "" if self.network.outputs else "Network must have at least one output."
-        dynamic = {one.name(): one.dims for one in self.network.inputs if -1 in one.dims}
-        if dynamic and not self.config.profiles:
+        open_inputs = [
+            one for one in self.network.inputs if one.is_shape_tensor() or -1 in one.dims
+        ]
+        if open_inputs and not self.config.profiles:
             said = (
                 "Network has dynamic or shape inputs, but no optimization profile has been defined."
             )
-        known = {one.name(): one.dims for one in self.network.inputs}
-        for profile in self.config.profiles:
-            for name, shapes in profile.shapes.items():
-                fits = name not in known or all(
-                    len(shape) == len(known[name])
-                    and all(
-                        dim in (-1, extent) for dim, extent in zip(known[name], shape, strict=True)
-                    )
-                    for shape in shapes
-                )
-                said = said if fits else f"Dimension mismatch for tensor {name}."
+        wrong = [
+            text
+            for number, profile in enumerate(self.config.profiles)
+            for one in self.network.inputs
+            if (text := self._misfit(one, profile, number))
+        ]
+        said = wrong[0] if wrong else said
         if said:
             self.world.log("ERROR", said)
         return not said
 
+    def _misfit(self, tensor: Tensor, profile: Profile, number: int) -> str:
+        """What is wrong with a profile for an input; empty where nothing is."""
+        name, values = tensor.name(), profile.values.get(tensor.name())
+        if tensor.is_shape_tensor():
+            if values is None:
+                return f"Optimization profile {number} is missing values for shape input tensor {name}."
+            wanted = int(np.prod(tensor.dims))
+            fits = all(len(one or ()) == wanted for one in values)
+            return (
+                "" if fits else f"Optimization profile {number}: not {wanted} elements for {name}."
+            )
+        if values is not None:
+            said = f"{name}: shape values set for non-shape input in profile {number}."
+            self.world.log("WARNING", said)
+        shapes = profile.shapes.get(name)
+        if shapes is None:
+            missing = f"Dynamic input tensor {name} is missing dimensions in profile {number}."
+            return missing if -1 in tensor.dims else ""
+        fits = all(
+            len(shape or ()) == len(tensor.dims)
+            and all(
+                dim in (-1, extent) for dim, extent in zip(tensor.dims, shape or (), strict=True)
+            )
+            for shape in shapes
+        )
+        return "" if fits else f"Dimension mismatch for tensor {name}."
+
     def run(self) -> HostMemory | None:
         if not self._is_valid():
             return None
-        self._start("Building Engine", None, 3)
+        self._start(PHASE, None, 3)
         steps = [self._calibrate, self._time, lambda: True]
         for index, step in enumerate(steps):
             if self.world.on_step:
                 self.world.on_step(index)
             if not step():
                 return None
-            if not self._done("Building Engine", index):
-                self.world.log("ERROR", "the build was cancelled by the progress monitor")
+            if not self._done(PHASE, index):
+                self._cancelled()
                 return None
-        self._finish("Building Engine")
+        self._finish(PHASE)
         return HostMemory(self.world, self._plan())
 
     def _quantized(self) -> bool:
@@ -135,6 +161,11 @@ class _Build:
     def _finish(self, phase: str) -> None:
         if self._monitor():
             invoke(self._monitor(), slots.PHASE_FINISH, None, (text, phase.encode()))
+
+    def _cancelled(self) -> None:
+        """End the phase of the build, too, as the real library does."""
+        self._finish(PHASE)
+        self.world.log("ERROR", "Build canceled by user")
 
     def _calibrate(self) -> bool:
         calibrator = self.config.settings.get("int8_calibrator")
@@ -188,7 +219,7 @@ class _Build:
             return True
         cache = self.config.cache or TimingCache(self.world, {})
         self.config.cache = cache
-        self._start("Timing", "Building Engine", len(self.network.layers))
+        self._start("Timing", PHASE, len(self.network.layers))
         for index, layer in enumerate(self.network.layers):
             key = hashlib.sha256(
                 f"{layer.node.op_type} {list(layer.node.input)}".encode()
@@ -198,7 +229,8 @@ class _Build:
                 return False
             cache.entries.setdefault(key, 0.5)
             if not self._done("Timing", index):
-                self.world.log("ERROR", "the build was cancelled by the progress monitor")
+                self._finish("Timing")
+                self._cancelled()
                 return False
         self._finish("Timing")
         return True

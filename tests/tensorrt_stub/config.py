@@ -23,10 +23,23 @@ from tests.tensorrt_stub.native import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DLA_POOLS = (1, 2, 3)
+WORKSPACE, DLA_SRAM, DLA_LOCAL, DLA_GLOBAL, TACTIC_DRAM, TACTIC_SHARED = range(6)
+DLA_POOLS = (DLA_SRAM, DLA_LOCAL, DLA_GLOBAL)
+DEVICE_MEMORY = 1 << 36
+POOLS = {
+    WORKSPACE: DEVICE_MEMORY,
+    DLA_LOCAL: 1 << 30,
+    DLA_GLOBAL: 1 << 29,
+    TACTIC_DRAM: DEVICE_MEMORY,
+    TACTIC_SHARED: 1 << 30,
+}
+SMALLEST_POOL = 4096
+LARGEST_EXTENT = 2**31 - 1
 FLAGS = {
     "FP16": (0, None),
     "INT8": (1, None),
+    "VERSION_COMPATIBLE": (13, 12),
+    "EXCLUDE_LEAN_RUNTIME": (14, 13),
     "ERROR_ON_TIMING_CACHE_MISS": (16, 15),
     "DISABLE_TIMING_CACHE": (5, 5),
 }
@@ -58,45 +71,69 @@ class Profile(Native):
 
     def __init__(self, world: Any) -> None:
         super().__init__(world)
-        self.shapes: dict[str, list[tuple[int, ...]]] = {}
-        self.values: dict[str, list[tuple[int, ...]]] = {}
+        self.shapes: dict[str, list[tuple[int, ...] | None]] = {}
+        self.values: dict[str, list[tuple[int, ...] | None]] = {}
 
     @virtual(boolean, text, i32, ptr)
     def set_shape(self, name: str, which: int, dims: int) -> bool:
         # Selector 0 is min, 1 is opt, 2 is max. Their order is looked at when the profile is added.
         shape = Dims.at(dims)
-        if any(extent < 0 for extent in shape):
+        if not all(0 <= extent <= LARGEST_EXTENT for extent in shape):
             self.world.log("ERROR", "Parameter check failed, condition: x >= 0")
             return False
-        self.shapes.setdefault(name, [()] * 3)[which] = shape
+        self.shapes.setdefault(name, [None] * 3)[which] = shape
         return True
 
-    @property
-    def is_in_order(self) -> bool:
-        return all(
-            len(a) == len(b) and all(x <= y for x, y in zip(a, b, strict=True))
-            for shapes in self.shapes.values()
-            for a, b in itertools.pairwise(shapes)
-        )
+    @virtual(Dims, text, i32)
+    def get_shape(self, name: str, which: int) -> tuple[int, ...] | None:
+        if name not in self.shapes:
+            self.world.log("ERROR", f"Cannot get dimensions for input: {name}.")
+            return None
+        return self.shapes[name][which]
+
+    @virtual(boolean)
+    def is_valid(self) -> bool:
+        for name, ranges in self.shapes.items():
+            if not _in_order(ranges):
+                self.world.log(
+                    "ERROR",
+                    f"Invalid optimization profiles for input tensors {name}, please ensure that the "
+                    "optimization profiles satisfy MIN<=OPT<=MAX.",
+                )
+                return False
+        return all(None not in values for values in self.values.values())
 
     @virtual(boolean, text, i32, ptr, i32)
     def set_shape_input(self, name: str, which: int, values: int, count: int) -> bool:
-        if name not in self.world.shape_inputs:
+        """Take the values of any input: that it holds no shape is found when the network is built."""
+        known = self.values.setdefault(name, [None] * 3) if count else []
+        given = tuple((i64 * count).from_address(values)) if count else ()
+        wanted = [*known[:which], given, *known[which + 1 :]]
+        if not count or not _in_order([one for one in wanted if one is not None]):
+            self.world.log("ERROR", f"Parameter check failed, condition: values of {name} in order")
             return False
-        given = tuple((i64 * count).from_address(values))
-        self.values.setdefault(name, [()] * 3)[which] = given
-        known = [one for one in self.values[name] if one]
-        in_order = all(
-            len(a) == len(b) and all(x <= y for x, y in zip(a, b, strict=True))
-            for a, b in itertools.pairwise(known)
-        )
-        if not in_order:
-            self.world.log("ERROR", f"Invalid values of {name}, which must satisfy MIN<=OPT<=MAX.")
-        return in_order
+        known[which] = given
+        return True
 
-    @virtual(Dims, text, i32)
-    def get_shape(self, name: str, which: int) -> tuple[int, ...]:
-        return self.shapes[name][which]
+    @virtual(i32, text)
+    def num_shape_values(self, name: str) -> int:
+        return len(self.values[name][0] or ()) if name in self.values else -1
+
+    @virtual(ptr, text, i32)
+    def get_shape_input(self, name: str, which: int) -> bytes | None:
+        values = self.values.get(name, [None] * 3)[which]
+        return None if values is None else bytes((i64 * len(values))(*values))
+
+
+def _in_order(ranges: list[tuple[int, ...] | None]) -> bool:
+    """Whether min, opt and max are there, of one length, and none less than the one before it."""
+    return all(
+        low is not None
+        and high is not None
+        and len(low) == len(high)
+        and all(x <= y for x, y in zip(low, high, strict=True))
+        for low, high in itertools.pairwise(ranges)
+    )
 
 
 class TimingCache(Native):
@@ -185,7 +222,6 @@ class Config(Native):
 
     set_avg_timing_iterations, avg_timing_iterations = _stored(i32, "avg_timing_iterations")
     set_int8_calibrator, int8_calibrator = _stored(ptr, "int8_calibrator")
-    set_dla_core, dla_core = _stored(i32, "DLA_core")
     set_default_device_type, default_device_type = _stored(i32, "default_device_type")
     set_profiling_verbosity, profiling_verbosity = _stored(i32, "profiling_verbosity")
     set_builder_optimization_level, builder_optimization_level = _bounded(
@@ -197,7 +233,7 @@ class Config(Native):
     set_runtime_platform, runtime_platform = _stored(i32, "runtime_platform")
     set_max_num_tactics, max_num_tactics = _bounded("max_num_tactics", _tactics)
     set_tiling_optimization_level, tiling_optimization_level = _checked(i32, "tiling")
-    set_l2_limit_for_tiling, l2_limit_for_tiling = _checked(i64, "l2_limit")
+    _, l2_limit_for_tiling = _checked(i64, "l2_limit")
 
     def __init__(self, world: Any) -> None:
         super().__init__(world)
@@ -205,9 +241,11 @@ class Config(Native):
             "optimization_level": 3,
             "max_num_tactics": -1,
             "max_aux_streams": -1,
+            "avg_timing_iterations": 1,
+            "DLA_core": -1,
         }
         self.mask = 1 << 6  # TF32 is on from the start
-        self.pools: dict[int, int] = {}
+        self.pools = dict(POOLS)
         self.profiles: list[Profile] = []
         self.calibration_profile: Profile | None = None
         self.cache: TimingCache | None = None
@@ -223,7 +261,32 @@ class Config(Native):
 
     @virtual(None, i32)
     def set_flag(self, flag: int) -> None:
+        if flag == FLAGS["EXCLUDE_LEAN_RUNTIME"][self.world.major == 11] and not self.has(
+            "VERSION_COMPATIBLE"
+        ):
+            self.world.log(
+                "ERROR", "kEXCLUDE_LEAN_RUNTIME can only be set if kVERSION_COMPATIBLE is set."
+            )
+            return
         self.mask |= 1 << flag
+
+    @virtual(boolean, i64)
+    def set_l2_limit_for_tiling(self, count: int) -> bool:
+        if count < 0:
+            said = f"sizeInBytes {count} should not be negative value, it has no effect."
+            self.world.log("WARNING", said)
+            return False
+        self.settings["l2_limit"] = count
+        return True
+
+    @virtual(i32)
+    def dla_core(self) -> int:
+        return int(self.settings["DLA_core"])
+
+    @virtual(None, i32)
+    def set_dla_core(self, core: int) -> None:
+        if core < self.world.dla_cores:
+            self.settings["DLA_core"] = core
 
     @virtual(None, i32)
     def clear_flag(self, flag: int) -> None:
@@ -235,10 +298,8 @@ class Config(Native):
 
     @virtual(i32, ptr)
     def add_optimization_profile(self, profile: int) -> int:
-        if not Native.of(profile).is_in_order:
-            self.world.log(
-                "ERROR", "Invalid optimization profiles, which must satisfy MIN<=OPT<=MAX."
-            )
+        if not Native.of(profile).is_valid():
+            self.world.log("ERROR", "Parameter check failed, condition: profile->isValid()")
             return -1
         self.profiles.append(Native.of(profile))
         return len(self.profiles) - 1
@@ -290,8 +351,16 @@ class Config(Native):
 
     @virtual(None, i32, size)
     def set_memory_pool_limit(self, pool: int, count: int) -> None:
-        if pool in DLA_POOLS and count.bit_count() != 1:
-            self.world.log("ERROR", "Parameter check failed, condition: the size is a power of two")
+        said = ""
+        if pool in DLA_POOLS and not self.world.dla_cores:
+            said = "Setting DLA memory pool size on TensorRT build with DLA disabled."
+        elif pool in (*DLA_POOLS, TACTIC_DRAM) and (pool, count) != (DLA_SRAM, 0):
+            if count < SMALLEST_POOL or count.bit_count() != 1:
+                said = "poolSize >= kDLA_MIN_MEMORY_POOL_SIZE && std::has_single_bit(poolSize)"
+        elif pool == TACTIC_SHARED and count > POOLS[TACTIC_SHARED]:
+            said = "poolSize <= kTACTIC_MAX_SHMEM_DEFAULT_SIZE"
+        if said:
+            self.world.log("ERROR", f"Parameter check failed, condition: {said}")
             return
         self.pools[pool] = count
 

@@ -124,7 +124,10 @@ class Native:
 
         def call_for_dims(target: int, this: int, *given: Any) -> int:
             values = tuple(v.decode() if isinstance(v, bytes) else v for v in given)
-            Dims.write(target, tuple(method(Native._alive[this], *values)))
+            shape = method(Native._alive[this], *values)
+            Dims.from_address(target).rank = -1  # which stands for no shape
+            if shape is not None:
+                Dims.write(target, tuple(shape))
             return target
 
         if result is Dims:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx.shape_inference
 from google.protobuf.message import DecodeError
 
 from tests.tensorrt_stub.native import Dims, Native, boolean, i32, ptr, size, text, u32, virtual
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DATA_TYPES = {
     1: 0,
@@ -25,6 +29,10 @@ DATA_TYPES = {
 LAYER_TYPES = {"Conv": 0, "Relu": 2, "MaxPool": 3, "Concat": 8, "Add": 9, "Reshape": 13, "Flatten": 13,
                "Transpose": 13, "Gemm": 17, "MatMul": 17, "Identity": 20, "QuantizeLinear": 32,
                "DequantizeLinear": 33, "Cast": 1}  # fmt: skip
+
+
+NO_PLUGIN = 'creator && "Plugin not found, are the plugin name, version, and namespace correct?"'
+INVALID_VALUE, INVALID_NODE = 4, 6  # of ErrorCode of the parser
 
 
 class Tensor(Native):
@@ -82,15 +90,15 @@ class Layer(Native):
 
     @virtual(ptr, i32)
     def get_input(self, index: int) -> Tensor | None:
-        return self.inputs[index]
+        return self.inputs[index] if 0 <= index < len(self.inputs) else None
 
     @virtual(i32)
     def num_outputs(self) -> int:
         return len(self.outputs)
 
     @virtual(ptr, i32)
-    def get_output(self, index: int) -> Tensor:
-        return self.outputs[index]
+    def get_output(self, index: int) -> Tensor | None:
+        return self.outputs[index] if 0 <= index < len(self.outputs) else None
 
 
 class Network(Native):
@@ -137,24 +145,31 @@ class Network(Native):
         return len(self.layers)
 
     @virtual(ptr, i32)
-    def get_layer(self, index: int) -> Layer:
-        return self.layers[index]
+    def get_layer(self, index: int) -> Layer | None:
+        return self._at(self.layers, index)
+
+    def _at(self, parts: Sequence[Any], index: int) -> Any:
+        """One of these; none beyond their ends, and a line in the log."""
+        if 0 <= index < len(parts):
+            return parts[index]
+        self.world.log("ERROR", f"Parameter check failed, condition: index {index}")
+        return None
 
     @virtual(i32)
     def num_inputs(self) -> int:
         return len(self.inputs)
 
     @virtual(ptr, i32)
-    def get_input(self, index: int) -> Tensor:
-        return self.inputs[index]
+    def get_input(self, index: int) -> Tensor | None:
+        return self._at(self.inputs, index)
 
     @virtual(i32)
     def num_outputs(self) -> int:
         return len(self.outputs)
 
     @virtual(ptr, i32)
-    def get_output(self, index: int) -> Tensor:
-        return self.outputs[index]
+    def get_output(self, index: int) -> Tensor | None:
+        return self._at(self.outputs, index)
 
 
 class PluginRegistry(Native):
@@ -174,11 +189,11 @@ class ParserError(Native):
     def __init__(self, world: Any, node: Any, index: int, said: str = "") -> None:
         super().__init__(world)
         self.at, self.index = node, index
-        self.said = said or f"No importer registered for op: {node.op_type}"
+        self.said = said or NO_PLUGIN
 
     @virtual(i32)
     def code(self) -> int:
-        return 8
+        return INVALID_NODE if self.at else INVALID_VALUE
 
     @virtual(text)
     def desc(self) -> str:
@@ -194,7 +209,7 @@ class ParserError(Native):
 
     @virtual(text)
     def func(self) -> str:
-        return "parseNode"
+        return "checkFallbackPluginImporter" if self.at else "parseFromFile"
 
     @virtual(i32)
     def node(self) -> int:
@@ -218,7 +233,15 @@ class OnnxParser(Native):
         self.found: list[ParserError] = []
         self.parser_flags = 0
 
-    def _take(self, model: onnx.ModelProto) -> bool:
+    def _take(self, content: bytes, model: onnx.ModelProto | None = None) -> bool:
+        """Take a network; `model` is what `content` means together with files beside it."""
+        if self.network.layers:
+            self.world.log("ERROR", "Parse was called with a non-empty network definition")
+            return False
+        try:
+            model = model or onnx.load_from_string(content)
+        except DecodeError:  # which the real one takes for a network without nodes
+            return True
         self.found = [
             ParserError(self.world, node, index)
             for index, node in enumerate(model.graph.node)
@@ -230,28 +253,31 @@ class OnnxParser(Native):
 
     @virtual(boolean, ptr, size, text)
     def parse(self, data: int, count: int, path: str | None) -> bool:
-        return self._take(onnx.load_from_string(ctypes.string_at(data, count)))
+        return self._take(ctypes.string_at(data, count))
 
     @virtual(boolean, text, i32)
     def parse_from_file(self, path: str, verbosity: int) -> bool:
         if not Path(path).is_file():
-            said = f"Failed to open file: {path}"
+            said = "Assertion failed: S_ISREG(sb.st_mode): Input file cannot be opened"
             self.world.log("ERROR", said)
             self.found = [ParserError(self.world, None, -1, said)]
             return False
-        try:
-            model = onnx.load(Path(path))
-        except DecodeError:  # which the real one takes for a network without nodes
-            return True
-        return self._take(model)
+        content = Path(path).read_bytes()
+        with contextlib.suppress(DecodeError):
+            return self._take(content, onnx.load(Path(path)))
+        return self._take(content)
+
+    @virtual(None)
+    def clear_errors(self) -> None:
+        self.found = []
 
     @virtual(i32)
     def num_errors(self) -> int:
         return len(self.found)
 
     @virtual(ptr, i32)
-    def get_error(self, index: int) -> ParserError:
-        return self.found[index]
+    def get_error(self, index: int) -> ParserError | None:
+        return self.found[index] if 0 <= index < len(self.found) else None
 
     @virtual(None, u32)
     def set_flags(self, flags: int) -> None:

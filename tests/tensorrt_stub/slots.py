@@ -90,6 +90,8 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
     "IOptimizationProfile": {
         "set_shape": (2, 2),
         "get_shape": (3, 3),
+        "num_shape_values": (5, 4),
+        "is_valid": (9, 7),
         "set_shape_input": (10, 8),
         "get_shape_input": (11, 9),
     },
@@ -101,6 +103,7 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "supports_operator": (4, 2),
         "num_errors": (5, 3),
         "get_error": (6, 4),
+        "clear_errors": (7, 5),
         "set_flags": (11, 9),
         "flags": (12, 10),
         "set_flag": (14, 12),

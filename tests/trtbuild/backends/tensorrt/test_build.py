@@ -375,7 +375,7 @@ def test_parser_errors_name_node_operator_and_reason(tensorrt: Server) -> None:
     error = _error(tensorrt.run(builds_unsupported))
     assert error["exit_code"] == 2
     assert "does not take 2 nodes of the network" in error["message"]
-    assert "node 'Relu_r1' (Relu): No importer registered for op: Relu" in error["message"]
+    assert "node 'Relu_r1' (Relu): Plugin not found, " in error["message"]
     assert "node 'Relu_r2' (Relu)" in error["message"]
 
 

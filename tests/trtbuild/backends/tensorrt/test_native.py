@@ -16,6 +16,7 @@ from tests.trtbuild.backends.tensorrt import networks
 from tests.trtbuild.backends.tensorrt.test_shape_inputs import GIVEN, feeds, resizing
 from trtbuild.artifact import Artifact
 from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.backends.tensorrt.network import parse_network
 from trtbuild.backends.tensorrt.open_builder import OpenBuilder
 from trtbuild.backends.tensorrt.profiles import add_profiles
 from trtbuild.backends.tensorrt.refusals import find_refusals
@@ -91,6 +92,95 @@ def makes_a_wrong_profile(world: World) -> None:
 def test_a_profile_out_of_order_is_refused(native: Native) -> None:
     message = _error(native.run(makes_a_wrong_profile))["message"]
     assert message.startswith("TensorRT refuses optimization profile 0")
+
+
+def makes_odd_profiles(world: World) -> dict[str, list[Any]]:
+    """Past the options: what a native profile takes, whether it holds, and its number in a configuration."""
+    world.shape_inputs.add("size")
+    builder = OpenBuilder.start(installed(world.product))
+    calls = {
+        "nothing": (),
+        "shapes": ("set_shape", "images", (1, 3), (2, 3), (4, 3)),
+        "no extent": ("set_shape", "images", (0, 3), (2, 3), (4, 3)),
+        "out of order": ("set_shape", "images", (4, 3), (2, 3), (1, 3)),
+        "ranks": ("set_shape", "images", (1,), (2, 3), (4, 3)),
+        "negative": ("set_shape", "images", (-1, 3), (2, 3), (4, 3)),
+        "too large": ("set_shape", "images", (1, 3), (2, 3), (2**31, 3)),
+        "values": ("set_shape_input", "size", [1], [2], [4]),
+        "values of no input": ("set_shape_input", "images", [1], [2], [4]),
+        "values out of order": ("set_shape_input", "size", [4], [2], [1]),
+        "no values": ("set_shape_input", "size", [], [], []),
+        "negative values": ("set_shape_input", "size", [-1], [-1], [4]),
+    }
+    found = {}
+    for what, call in calls.items():
+        profile, taken = builder.native.create_optimization_profile(), True
+        try:
+            if call:
+                getattr(profile, call[0])(*call[1:])
+        except RuntimeError:
+            taken = False
+        added = builder.config.add_optimization_profile(profile) >= 0
+        found[what] = [taken, bool(profile), added]
+    return found
+
+
+def test_every_library_judges_profiles_alike(native: Native) -> None:
+    """What it takes at once, whether the profile holds then, and whether it can be added."""
+    fine, later, partly, at_once = (
+        [True] * 3,
+        [True, False, False],
+        [False] * 3,
+        [False, True, True],
+    )
+    assert native.value(makes_odd_profiles) == {
+        "nothing": fine,
+        "shapes": fine,
+        "no extent": fine,
+        "out of order": later,
+        "ranks": later,
+        "negative": at_once,
+        "too large": partly,
+        "values": fine,
+        "values of no input": fine,
+        "values out of order": partly,
+        "no values": at_once,
+        "negative values": fine,
+    }
+
+
+def builds_with_profile(world: World, shape: Any, values: Any) -> bool:
+    """Past the options: a network that reads sizes, with a profile of its input and of their values."""
+    world.shape_inputs.add("size")
+    write_model(resizing().model, Path("net.onnx"))
+    builder = OpenBuilder.start(installed(world.product))
+    network, parser = parse_network(
+        builder, Path("net.onnx"), strongly_typed=True, native_instance_norm=False
+    )
+    profile = builder.native.create_optimization_profile()
+    profile.set_shape("x", *[shape] * 3)
+    if values:
+        profile.set_shape_input("size", *[values] * 3)
+    assert builder.config.add_optimization_profile(profile) == 0
+    plan = builder.native.build_serialized_network(network, builder.config)
+    del parser
+    return plan is not None
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "built"),
+    [
+        ((1, 2, 4, 4), (1, 2, 8, 8), True),
+        ((1, 2, 4, 4), (8, 8), False),
+        ((1, 2, 4, 4), (), False),
+        ((2, 2, 4, 4), (1, 2, 8, 8), False),
+    ],
+    ids=["fits", "too few values", "no values", "another shape"],
+)
+def test_every_library_builds_with_the_same_profiles(
+    native: Native, shape: Any, values: Any, built: bool
+) -> None:
+    assert native.value(builds_with_profile, shape=shape, values=values) == built
 
 
 def builds_strange(world: World) -> None:

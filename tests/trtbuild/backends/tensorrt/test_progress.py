@@ -34,8 +34,8 @@ def shows(world: World) -> list[Any]:
 
 def test_phases_are_shown_with_their_steps(tensorrt: Server) -> None:
     seen = tensorrt.value(shows)
-    assert seen[0] == ["build: Building Engine", 0, 3]
-    assert seen[-1] == ["build: Building Engine", 3, 3]
+    assert seen[0] == ["build: Building engine", 0, 3]
+    assert seen[-1] == ["build: Building engine", 3, 3]
     timing = [entry for entry in seen if entry[0] == "build: Timing"]
     assert [done for _, done, _ in timing][:3] == [0, 1, 2]
     assert timing[-1][1] == timing[-1][2]
