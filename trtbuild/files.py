@@ -25,6 +25,7 @@ __all__ = [
     "check_is_file",
     "content_of",
     "file_digest",
+    "is_named_in_utf8",
     "make_directory",
     "place_file",
     "staged_files",
@@ -355,6 +356,15 @@ def check_is_file(what: str, path: Path) -> None:
     """
     if not path.is_file():
         raise InputError(f"{what} '{path}' does not exist; give the path of a file.")
+
+
+def is_named_in_utf8(name: str) -> bool:
+    """Return whether a file's name is text; ONNX and ONNX Runtime name no other files, which Linux has."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def content_of(path: Path) -> bytes:

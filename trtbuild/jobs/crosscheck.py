@@ -73,7 +73,11 @@ def crosscheck_files(recipe: CrosscheckRecipe, besides: Besides | None = None) -
         InputError: a file cannot be read, or keeps no histograms to choose from.
         OutputError: a plot cannot be written.
     """
-    named = named_inputs(A=recipe.first, B=recipe.second, the_histograms=recipe.histograms)
+    named = named_inputs(
+        the_calibration_A=recipe.first,
+        the_calibration_B=recipe.second,
+        the_histograms=recipe.histograms,
+    )
     check_paths(named, [], besides)
     first, second = read_pair(recipe.first, recipe.second)
     histograms = (

@@ -48,8 +48,12 @@ def diff_engines(recipe: DiffRecipe, besides: Besides | None = None) -> EngineDi
             of no kind that can be compared.
         MissingError: a plan has no manifest beside it, and cannot be opened here.
     """
-    named = named_inputs(A=recipe.first, B=recipe.second,
-                         the_times_of_A=recipe.first_times, the_times_of_B=recipe.second_times)  # fmt: skip
+    named = named_inputs(
+        the_engine_A=recipe.first,
+        the_engine_B=recipe.second,
+        the_times_of_A=recipe.first_times,
+        the_times_of_B=recipe.second_times,
+    )
     check_paths(named, [], besides)
     first = _side(recipe.first, recipe.first_times, recipe.tensorrt)
     second = _side(recipe.second, recipe.second_times, recipe.tensorrt)

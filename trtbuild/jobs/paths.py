@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError, OutputError
+from trtbuild.files import is_named_in_utf8
 from trtbuild.model.file_kinds import check_was_fetched
 from trtbuild.options.data import FOLDERS
 from trtbuild.options.values import names_function, script_of
@@ -102,6 +103,8 @@ def check_paths(
                 f"two files would be written to '{path}'; name another file for one of them."
             )
         seen[real] = path
+        if path.suffix == _NETWORK and not is_named_in_utf8(str(path)):
+            raise OutputError(f"'{path}' is not UTF-8, as names of networks must be; name another.")
         _check_no_input(path, reads)
         _check_writable(path, folder)
 

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError, decoding, first_line
+from trtbuild.files import is_named_in_utf8
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.file_kinds import check_was_fetched, other_than_onnx
 from trtbuild.model.functions import (
@@ -140,7 +141,8 @@ def _checked(path: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
     # the checker takes a file of weights that has two names for an attack
     named_twice = any(file.stat().st_nlink > 1 for file in _weight_files(proto, path))
     as_copy = linked or named_twice or repairs or aside or any(_untyped_outputs(proto))
-    as_copy = as_copy or path.stat().st_size > MAPPED_LIMIT  # the checker would read it whole
+    # the checker would read it whole, or not find it
+    as_copy = as_copy or path.stat().st_size > MAPPED_LIMIT or not is_named_in_utf8(str(path))
     _check_valid(_for_checker(proto) if as_copy else str(path), path)
     for sentence in repairs:
         _log.warning("'%s': %s.", path, sentence)
@@ -229,7 +231,8 @@ def parse_proto(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ModelError(f"the model '{path}' {what}; give the path of an ONNX file.")
-    if path.stat().st_size > MAPPED_LIMIT:
+    # weights that stay in the file name it, in UTF-8
+    if path.stat().st_size > MAPPED_LIMIT and is_named_in_utf8(path.name):
         return _parse_apart(path)
     try:
         content = path.read_bytes()

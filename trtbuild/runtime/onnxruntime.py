@@ -17,6 +17,7 @@ import numpy as np
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import ExecutionError, MissingError, ModelError
+from trtbuild.files import is_named_in_utf8
 from trtbuild.machine import cpuinfo, usable_cpus
 from trtbuild.model.signature import BATCH_AXES, TensorSpec, read_batch_axes, with_batch_axes
 from trtbuild.whereabouts import busy
@@ -265,8 +266,10 @@ def _readable(model: ir.Model | Path | bytes, options: ort.SessionOptions) -> st
     The weights of a large network lie in files, which ONNX Runtime maps: a protobuf ends at 2 GiB, and is
     another copy in memory.
     """
-    if isinstance(model, bytes | Path):
-        return model if isinstance(model, bytes) else str(model)
+    if isinstance(model, bytes):
+        return model
+    if isinstance(model, Path):
+        return str(model) if is_named_in_utf8(str(model)) else model.read_bytes()
     from trtbuild.model import model_bytes, num_weight_bytes
     from trtbuild.model.stored_weights import bytes_beside_weights
 

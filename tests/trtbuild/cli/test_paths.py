@@ -124,6 +124,14 @@ def test_a_file_of_a_folder_of_data_is_not_written_over(bench):
     assert "would be written over" in sentence
 
 
+def test_networks_get_names_that_are_text(bench):
+    sentence = bench.run(*ENGINE[:4], "absent.npz", "-o", "o\udcff").sentence
+    assert (
+        sentence
+        == "'o\\udcff/m.int8.onnx' is not UTF-8, as names of networks must be; name another."
+    )
+
+
 def test_two_outputs_are_two_files(bench):
     sentence = bench.run(*ENGINE, "--report", "r", "--junit", "./r").sentence
     assert "two files" in sentence
@@ -199,6 +207,7 @@ def test_plots_appear_all_or_none(bench, monkeypatch):
         ("d.npz", ENGINE),
         ("labels.csv", (*ENGINE, "--labels", "labels.csv")),
         ("c.json", ("quantize", "m.onnx", "--calibration", "c.json", "-o", "q.onnx")),
+        ("a.plan", ("diff", "a.plan", "m.onnx")),
     ],
 )
 def test_a_file_that_git_did_not_fetch_is_named_so(name, arguments, bench):

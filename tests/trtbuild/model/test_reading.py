@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 
 import numpy as np
 import onnx
@@ -24,6 +26,7 @@ from trtbuild.model import (
     weights_digest,
     writing,
 )
+from trtbuild.runtime.onnxruntime import open_session
 
 
 def saved(tmp_path, proto, name="net.onnx"):
@@ -189,3 +192,15 @@ def test_weights_outside_the_folder_are_refused(tmp_path, how):
         path.write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError, match="outside its folder"):
         read_model(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+@pytest.mark.parametrize("large", [False, True])
+def test_a_network_whose_name_is_no_text_is_read_and_run(tmp_path, monkeypatch, large):
+    if large:
+        monkeypatch.setattr("trtbuild.model.reading.MAPPED_LIMIT", 0)
+    file = saved(tmp_path, NETWORKS["opset_13"].proto)
+    wanted = weights_digest(read_model(file))
+    renamed = file.rename(tmp_path / os.fsdecode(b"n\xff.onnx"))
+    assert weights_digest(read_model(renamed)) == wanted
+    open_session(renamed).close()
