@@ -21,7 +21,12 @@ from .data import DataRecipe as DataRecipe
 from .data import Preprocess as Preprocess
 from .data import open_data as open_data
 from .data.opening import DataPlan as DataPlan
+from .data.samples import DataDigest as DataDigest
+from .data.samples import Sample as Sample
+from .data.samples import SampleIndex as SampleIndex
 from .data.samples import Source as Source
+from .data.skipped import Skipped as Skipped
+from .data.survey import InputSurvey as InputSurvey
 from .diff.compare import ChangeKind as ChangeKind
 from .diff.compare import EngineDiff as EngineDiff
 from .diff.compare import FigureChange as FigureChange

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "DataDigest",
-    "Index",
     "Sample",
+    "SampleIndex",
     "Source",
     "SourceOf",
     "array_key",
@@ -94,7 +94,7 @@ class DataDigest:
 
 
 @dataclass(frozen=True)
-class Index:
+class SampleIndex:
     """What one pass over a source tells of its samples, in their order.
 
     Attributes:
@@ -112,7 +112,7 @@ class Index:
     unused: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, samples: Iterable[Sample]) -> Index:
+    def of(cls, samples: Iterable[Sample]) -> SampleIndex:
         """Go through `samples` once; only the first few are loaded."""
         first, entries = None, []
         few: list[dict[str, np.ndarray]] = []
@@ -142,12 +142,12 @@ class Index:
         """Number and digest of all samples."""
         return functools.reduce(DataDigest.plus, self.keys, DataDigest())
 
-    def chosen(self, keys: frozenset[bytes]) -> Index:
+    def chosen(self, keys: frozenset[bytes]) -> SampleIndex:
         """Return the index of those samples whose keys are among `keys`."""
         kept = [entry for entry in zip(self.keys, self.labels) if entry[0] in keys]
         labels = tuple(label for _, label in kept)
         keys_kept = tuple(key for key, _ in kept)
-        return Index(keys_kept, labels, inputs=self.inputs, unused=self.unused)
+        return SampleIndex(keys_kept, labels, inputs=self.inputs, unused=self.unused)
 
 
 class Source(ABC):
@@ -177,9 +177,9 @@ class Source(ABC):
         return None
 
     @functools.cached_property
-    def index(self) -> Index:
+    def index(self) -> SampleIndex:
         """The samples' index; computed when it is first asked for, and kept."""
-        return Index.of(self)
+        return SampleIndex.of(self)
 
 
 @dataclass(frozen=True)

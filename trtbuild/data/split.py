@@ -12,7 +12,7 @@ from trtbuild.errors import DataError, OptionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from trtbuild.data.samples import Index, Sample
+    from trtbuild.data.samples import Sample, SampleIndex
     from trtbuild.data.skipped import Skipped
 
 __all__ = [
@@ -37,7 +37,7 @@ class ChosenSamples(Source):
         index: of those that were chosen.
     """
 
-    def __init__(self, source: Source, index: Index) -> None:
+    def __init__(self, source: Source, index: SampleIndex) -> None:
         self._source = source
         self.index = index
 
