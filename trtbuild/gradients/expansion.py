@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from trtbuild.gradients.no_rule import NoRuleError
+from trtbuild.gradients.writer import NoRuleError
 from trtbuild.model.constants import constant_tensor
 from trtbuild.model.opset import MODERN_IR
 

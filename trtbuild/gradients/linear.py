@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from trtbuild.gradients.no_rule import NoRuleError
+from trtbuild.gradients.writer import NoRuleError
 from trtbuild.model.shapes import rank
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.gradients.no_rule import NoRuleError
+from trtbuild.gradients.writer import NoRuleError
 from trtbuild.model.attributes import permutation
 from trtbuild.model.constants import integers
 from trtbuild.model.shapes import dims

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.gradients.convolution import back_to_input, window_of
-from trtbuild.gradients.no_rule import NoRuleError
-from trtbuild.gradients.writer import dtype_of
+from trtbuild.gradients.writer import NoRuleError, dtype_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.gradients.no_rule import NoRuleError
+from trtbuild.gradients.writer import NoRuleError
 from trtbuild.model.attributes import axes as written_axes
 
 if TYPE_CHECKING:

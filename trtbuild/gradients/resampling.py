@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.gradients.no_rule import NoRuleError
+from trtbuild.gradients.writer import NoRuleError
 from trtbuild.model.attributes import constant_of
 from trtbuild.model.constants import integers
 from trtbuild.model.shapes import dims

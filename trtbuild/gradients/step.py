@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from trtbuild.gradients.no_rule import NoRuleError
+from trtbuild.gradients.writer import NoRuleError
 from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.shapes import rank
 

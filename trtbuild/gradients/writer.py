@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from trtbuild.gradients.no_rule import NoRuleError
 from trtbuild.model.edits import add_initializer
 from trtbuild.model.names import Names
 from trtbuild.model.opset import opset_of
@@ -16,12 +15,16 @@ from trtbuild.model.shapes import dims, rank, same_dims, static_dims
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Writer", "dtype_of"]
+__all__ = ["NoRuleError", "Writer", "dtype_of"]
 
 _LOGICAL = frozenset(
     {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"}
 )
 _COUNTING = frozenset({"ArgMax", "NonZero", "Shape", "Size"})
+
+
+class NoRuleError(Exception):
+    """This form of an operator has no rule; the text says what about it, as "mode 'cubic'"."""
 
 
 def _type(op_type: str, inputs: Sequence[ir.Value | None]) -> ir.TypeProtocol | None:

@@ -19,12 +19,12 @@ from trtbuild.plots.canvas import (
     line,
     rectangle,
     series_class,
+    words,
     written,
 )
 from trtbuild.plots.data import Bars, Distribution, Path, Strip
 from trtbuild.plots.distribution import draw_distribution
 from trtbuild.plots.path import draw_path
-from trtbuild.plots.strip import draw_strip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,6 +38,11 @@ _MARK = 15.0  # height of the row of a mark's label
 
 # Of a plot of dots: the room for the key, the height of a row, and how much of a name is shown over its dots.
 _TOP, _ROW, _LONGEST = 30.0, 32.0, 48
+
+# Of a strip: its height, the rooms over and under its bars, its ends, the least height of a bar.
+_STRIP_HEIGHT, _KEY, _FOOT = 196.0, 44.0, 24.0
+_LEFT, _RIGHT = 0.5, 99.5
+_LEAST_BAR = 3.0
 
 _SERIES = ("#1f6fb2", "#c2410c", "#3f7d20", "#7c3aed", "#0f766e", "#b4237a")
 
@@ -78,7 +83,7 @@ def draw(plot: Plot) -> str:
         return draw_distribution(plot)
     if isinstance(plot, Path):
         return draw_path(plot)
-    return draw_strip(plot) if isinstance(plot, Strip) else _dots(plot)
+    return _strip(plot) if isinstance(plot, Strip) else _dots(plot)
 
 
 def picture(plot: Plot) -> str:
@@ -123,6 +128,34 @@ def _dots(plot: Dots) -> str:
                 )
     parts += [*axis_parts(axis, height), legend(list(plot.series))]
     return element(parts, plot.caption, height)
+
+
+def _strip(plot: Strip) -> str:
+    """Many thin bars side by side; what is told of each bar is its title."""
+    base, room = _STRIP_HEIGHT - _FOOT, _STRIP_HEIGHT - _FOOT - _KEY
+    width = (_RIGHT - _LEFT) / max(len(plot.slats), 1)
+    gap = 0.18 * width
+    parts = [*_levels(plot)]
+    for number, slat in enumerate(plot.slats):
+        size = max(min(slat.height, 1.0) * room, _LEAST_BAR)
+        x = _LEFT + number * width + gap / 2
+        parts.append(
+            rectangle(x, width - gap, base - size, size, f"slat {slat.level.value}", slat.text)
+        )
+    parts.append(line(_LEFT, _RIGHT, base, base, "axis"))
+    parts.append(written(_LEFT, base + 17, plot.ends[0]))
+    parts.append(written(_RIGHT, base + 17, plot.ends[1], anchor="end"))
+    return element(parts, plot.caption, _STRIP_HEIGHT)
+
+
+def _levels(plot: Strip) -> Iterator[str]:
+    """What the colours mean, three in a row."""
+    for number, (level, text) in enumerate(plot.levels.items()):
+        x, y = 0.5 + 33.3 * (number % 3), 4.0 + 19.0 * (number // 3)
+        yield (
+            f'<rect class="slat {level.value}" x="{x:.1f}%" width="11" y="{y:.1f}" height="11"/>'
+            f'<text x="{x:.1f}%" dx="16" y="{y + 10:.1f}">{words(text)}</text>'
+        )
 
 
 def _short(name: str) -> str:

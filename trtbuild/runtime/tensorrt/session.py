@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.runtime.tensorrt.callbacks import make_allocator, make_profiler
 from trtbuild.runtime.tensorrt.logger import explained
-from trtbuild.runtime.tensorrt.outputs import make_allocator
-from trtbuild.runtime.tensorrt.profiler import make_profiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Memory for outputs whose shape only the data decides: TensorRT asks for it while it runs."""
+"""What TensorRT calls while it runs: for memory of outputs of unknown size, and with the times of layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from trtbuild.runtime.cuda import Buffer, Device
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["make_allocator"]
+__all__ = ["make_allocator", "make_profiler"]
 
 
 def make_allocator(tensorrt: TensorRT, device: Device) -> Any:
@@ -47,3 +47,18 @@ def make_allocator(tensorrt: TensorRT, device: Device) -> Any:
             self.shape = tuple(int(extent) for extent in shape)
 
     return Allocator()
+
+
+def make_profiler(tensorrt: TensorRT) -> Any:
+    """Make an ``IProfiler`` whose ``layers`` holds layer -> milliseconds of what ran since it was emptied."""
+
+    class Profiler(tensorrt.module.IProfiler):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers: dict[str, float] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            """Keep what TensorRT tells of a layer."""
+            self.layers[layer_name] = self.layers.get(layer_name, 0.0) + float(ms)
+
+    return Profiler()
