@@ -19,7 +19,7 @@ from trtbuild.search.improve import improve
 from trtbuild.search.measured import is_less
 from trtbuild.search.ranges.check_images import CheckImages
 from trtbuild.search.ranges.choose import choose_ranges
-from trtbuild.search.ranges.work import far_work_for, work_for
+from trtbuild.search.ranges.work import FAR, far_work_for, work_for
 from trtbuild.search.recalibration import Recalibration
 from trtbuild.search.steps import Material, correct_biases, widen_ranges
 
@@ -150,3 +150,29 @@ def test_wider_ranges_cut_off_less_and_biases_follow(start) -> None:
             np.abs(s).sum() for s in cut.shifts.values()
         )
     assert noise(found[1]) < noise(found[0]) < noise(cut)
+
+
+@pytest.mark.parametrize(
+    ("factors", "amax"), [((0.9, 0.95), 1.1), ((0.9, 0.8), 1.2), ((1.1, 0.98), 1.0)]
+)
+def test_ranges_get_wider_at_the_end_where_other_images_agree(
+    start, monkeypatch, factors: tuple[float, float], amax: float
+) -> None:
+    proposed: list[float] = []
+
+    def noted(*given):
+        for factor, (what, candidate) in zip(factors, widen_ranges(*given), strict=True):
+            proposed.append(factor)
+            yield what, candidate
+
+    def errors(images: CheckImages, _: ir.Model) -> np.ndarray:
+        return np.full((len(images.feeds), 1), 0.1 * FAR * (proposed or [1.0])[-1])
+
+    monkeypatch.setattr("trtbuild.search.improve.widen_ranges", noted)
+    monkeypatch.setattr(CheckImages, "errors", errors)
+    found = improve(start, AGAIN)
+    tried = found.artifact.history[-1].details["tried"]
+    assert [one.move for one in tried[-2:]] == ["wider ranges", "wider ranges"]
+    before = start.artifact.calibration.amaxes
+    wanted = {name: amax * before[name] for name in before}
+    assert found.artifact.calibration.amaxes == pytest.approx(wanted)

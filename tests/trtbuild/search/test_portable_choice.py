@@ -12,12 +12,15 @@ import pytest
 from tests.trtbuild.search.depthwise_network import Images
 from trtbuild.artifact import Artifact
 from trtbuild.calibration import CalibrateOptions, calibrate
+from trtbuild.data import Sample
 from trtbuild.model.constants import array
 from trtbuild.options.effort import Effort
 from trtbuild.plan import OutputSteps, PortableChoice
 from trtbuild.quantization import insert_qdq, portable_form, portable_outputs, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.portable.choose import choose_portable
+
+CALIBRATION, UNSEEN = Images(0), Images(1)
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -56,21 +59,41 @@ def quantized() -> Artifact:
     return quantized_network(network())
 
 
-def quantized_network(model: ir.Model) -> Artifact:
+def quantized_network(model: ir.Model, source: Images = CALIBRATION) -> Artifact:
     plain = Artifact("swish", model, model)
     tensors = watched_tensors(model)
-    return insert_qdq(calibrate(plain, Images(0), tensors, CalibrateOptions(method="minmax")))
+    return insert_qdq(calibrate(plain, source, tensors, CalibrateOptions(method="minmax")))
 
 
-def outputs(model: ir.Model, execution: Execution = Execution.REFERENCE) -> np.ndarray:
+class Louder(Images):
+    """Images of which every other one, by its key a check image, is louder."""
+
+    def __init__(self, seed: int, factor: float) -> None:
+        super().__init__(seed)
+        self.factor = factor
+
+    def __iter__(self):
+        for number, one in enumerate(super().__iter__()):
+            factor = np.float32(1 if number % 2 else self.factor)
+            feeds = {"image": factor * one.load()["image"]}
+            yield Sample(one.name, bytes([number % 2, number]), lambda feeds=feeds: dict(feeds))
+
+
+def outputs(
+    model: ir.Model, execution: Execution = Execution.REFERENCE, source: Images = UNSEEN
+) -> np.ndarray:
     """On images that nothing has seen."""
     session = open_session(model, execution)
-    return np.stack([session.run(one.load())["logits"] for one in Images(1)]).astype(np.float64)
+    return np.stack([session.run(one.load())["logits"] for one in source]).astype(np.float64)
 
 
-def sqnr_db(artifact: Artifact, execution: Execution = Execution.REFERENCE) -> float:
-    wanted = outputs(artifact.source)
-    noise = outputs(portable_form(artifact), execution) - wanted
+def sqnr_db(
+    artifact: Artifact,
+    execution: Execution = Execution.REFERENCE,
+    source: Images = UNSEEN,
+) -> float:
+    wanted = outputs(artifact.source, source=source)
+    noise = outputs(portable_form(artifact), execution, source) - wanted
     return float(10 * np.log10(((wanted - wanted.mean()) ** 2).sum() / (noise**2).sum()))
 
 
@@ -87,6 +110,20 @@ def test_a_scale_a_channel_is_chosen_where_one_for_all_spoils_the_engine(quantiz
     record = chosen.history[-1]
     assert record.stage == "portable form"
     assert min(record.details["errors"], key=record.details["errors"].get) == record.summary
+
+
+@pytest.mark.parametrize(("factor", "room"), [(1.2, "1.25"), (1.4, "1.5")])
+def test_scales_of_channels_leave_room_for_what_the_others_have_not_shown(
+    monkeypatch, factor: float, room: str
+) -> None:
+    images = Louder(0, factor)
+    plain = quantized_network(network(), images)
+    chosen = choose_portable(plain, images, Effort.NORMAL)
+    assert f"room of {room}," in chosen.history[-1].summary
+    monkeypatch.setattr("trtbuild.search.portable.choose._ROOMS", (1.0,))
+    tight = choose_portable(plain, images, Effort.NORMAL)
+    others = Louder(1, factor)
+    assert sqnr_db(chosen, source=others) > sqnr_db(tight, source=others)
 
 
 def test_what_a_convolution_gives_may_be_an_output_of_the_network() -> None:
