@@ -12,6 +12,8 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trtbuild.artifact import Record
 from trtbuild.errors import ModelError
 from trtbuild.options.effort import Effort
@@ -31,9 +33,7 @@ from trtbuild.search.steps import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy as np
+    from collections.abc import Callable, Iterator
 
     from trtbuild.artifact import Artifact
     from trtbuild.search.candidate import Candidate
@@ -48,7 +48,8 @@ _STAGE = "moves"
 _LEAST_GAIN = 0.03
 # Of the error of one part, that it may grow by.
 _MOST_LOSS = 0.1
-# What stays in float costs time, so it must be worth a decibel, and most images must agree.
+# What stays in float costs time, so it must be worth a decibel, and most images must agree. Their amplitudes
+# tell: a sum is that of the one or two images in doubt, of which moves before were kept.
 _LEAST_FLOAT_GAIN = 0.2
 _LEAST_AGREEING = 2 / 3
 
@@ -147,7 +148,7 @@ class _Search:
         self._images, self._deadline, self._progress = images, deadline, progress
         self._before = self._errors = images.errors(start.network())
         self._tried: list[_Tried] = []
-        self._history = start.artifact.history
+        self._start = start.artifact
 
     def take(
         self,
@@ -155,8 +156,7 @@ class _Search:
         proposals: Iterator[tuple[str, Candidate]],
         *,
         in_any_case: bool = False,
-        gain: float = _LEAST_GAIN,
-        agreeing: float = 0.0,
+        is_better: Callable[[Candidate, np.ndarray], bool] | None = None,
     ) -> bool:
         """Keep each proposal of a move that is better than all before it; say whether one is.
 
@@ -164,8 +164,7 @@ class _Search:
             move: its name.
             proposals: what is tried.
             in_any_case: whether it is when the time is over.
-            gain: of the error, what it must fall by.
-            agreeing: of the check images, the share of which it must fall on.
+            is_better: from a candidate and its errors on the check images; None is `_is_better`.
         """
         before = self.best
         while in_any_case or not self._deadline.is_over:
@@ -178,19 +177,17 @@ class _Search:
                 break
             what, candidate = found
             errors = self._images.errors(candidate.network())
-            own, least = errors.sum(axis=1), self._errors.sum(axis=1)
-            agree = float((own < least).mean()) >= agreeing
-            kept = agree and self._spares(errors) and is_less(own, least, gain)
+            kept = (is_better or self._is_better)(candidate, errors)
             self._tried.append(_Tried(move, what, float(errors.sum()), kept))
             self._progress("moves", len(self._tried), None)
             if kept:
                 self.best, self._errors = candidate, errors
         return self.best is not before
 
-    def _spares(self, errors: np.ndarray) -> bool:
-        """Whether no part pays for what another one gains: boxes do not make up for scores."""
-        before = self._errors.sum(axis=0)
-        return bool((errors.sum(axis=0) <= before * (1.0 + _MOST_LOSS)).all())
+    def _is_better(self, _: Candidate, errors: np.ndarray) -> bool:
+        """Whether a candidate's errors on the check images are less, and no part pays for another's gain."""
+        own, before = errors.sum(axis=1), self._errors.sum(axis=1)
+        return _spares(errors, self._errors) and is_less(own, before, _LEAST_GAIN)
 
     def rescale(self) -> bool:
         """Scale channels; say whether that is better."""
@@ -220,11 +217,20 @@ class _Search:
 
     def keep_in_float(self, most_percent: float) -> None:
         """Take the groups to float that cost the outputs most for the work that they are."""
-        self.take(
-            "float",
-            self._with_float(most_percent),
-            gain=_LEAST_FLOAT_GAIN,
-            agreeing=_LEAST_AGREEING,
+        self.take("float", self._with_float(most_percent), is_better=self._is_worth_its_time)
+
+    def _is_worth_its_time(self, candidate: Candidate, _: np.ndarray) -> bool:
+        """Whether it is, by the check images and by others that nothing was asked yet."""
+        images = self._images.with_unasked(self._start, self._source, self._effort)
+        errors, before = (images.errors(one.network()) for one in (candidate, self.best))
+        own, least = errors.sum(axis=1), before.sum(axis=1)
+        agree = float((own < least).mean()) >= _LEAST_AGREEING
+        is_nearer = np.sqrt(own).sum() <= np.sqrt(1.0 - _LEAST_FLOAT_GAIN) * np.sqrt(least).sum()
+        return bool(
+            agree
+            and is_nearer
+            and is_less(own, least)
+            and _spares(np.sqrt(errors), np.sqrt(before))
         )
 
     def _with_float(self, most_percent: float) -> Iterator[tuple[str, Candidate]]:
@@ -243,5 +249,10 @@ class _Search:
             "tried": self._tried,
         }
         record = Record(_STAGE, "; ".join(kept) or "nothing was better", details)
-        artifact = replace(self.best.artifact, history=(*self._history, record))
+        artifact = replace(self.best.artifact, history=(*self._start.history, record))
         return replace(self.best, artifact=artifact)
+
+
+def _spares(errors: np.ndarray, before: np.ndarray) -> bool:
+    """Whether no part (``[images, parts]``) pays for another's gain: boxes do not make up for scores."""
+    return bool((errors.sum(axis=0) <= before.sum(axis=0) * (1.0 + _MOST_LOSS)).all())

@@ -12,12 +12,13 @@ import trtbuild
 import trtbuild.jobs.ranges
 from tests.trtbuild.search.depthwise_network import Images, artifact, images, network
 from trtbuild.calibration import CalibrateOptions, calibrate
+from trtbuild.options.effort import Effort
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.float_share import costly_groups, work_shares
 from trtbuild.search.improve import FloatRoom, improve
-from trtbuild.search.ranges.check_images import CheckImages
+from trtbuild.search.ranges.check_images import CheckImages, draw_images, draw_unasked
 from trtbuild.search.ranges.work import FAR
 from trtbuild.search.recalibration import Recalibration
 
@@ -109,23 +110,58 @@ def test_what_stays_in_float_brings_other_images_nearer_and_says_why(plain, with
 def test_a_share_stays_in_float_where_the_error_falls_enough(
     plain, monkeypatch, better, factor, kept
 ) -> None:
-    in_float, with_float = [], Candidate.with_float
+    def factors(num_images: int) -> np.ndarray:
+        return np.where(np.arange(num_images) < round(better * num_images), factor, 1.0)
 
-    def noted(candidate: Candidate, names, reason: str = "") -> Candidate:
-        in_float.append(names)
-        return with_float(candidate, names, reason)
-
-    def errors(images: CheckImages, _: ir.Model) -> np.ndarray:
-        found = np.full((len(images.feeds), 1), 0.1 * FAR / len(images.feeds))
-        if in_float:
-            found[: round(better * len(found))] *= factor
-        return found
-
-    monkeypatch.setattr(Candidate, "with_float", noted)
-    monkeypatch.setattr(CheckImages, "errors", errors)
+    let_float_change_errors(monkeypatch, factors)
     found = improve(plain, AGAIN, room=FloatRoom(30, when_near=True))
     assert [one.kept for one in moves(found) if one.move == "float"] == [kept]
     assert bool(found.float_groups) == kept
+
+
+def let_float_change_errors(monkeypatch, factors) -> None:
+    """Every network has the same errors, but with layers in float by `factors` of the number of images."""
+    network_of = Candidate.network
+
+    def network(candidate: Candidate) -> ir.Model:
+        model = network_of(candidate)
+        model.meta["float"] = candidate.float_groups
+        return model
+
+    def errors(images: CheckImages, model: ir.Model) -> np.ndarray:
+        num_images = len(images.feeds)
+        found = np.full((num_images, 1), 0.1 * FAR / num_images)
+        return found * factors(num_images)[:, None] if model.meta["float"] else found
+
+    monkeypatch.setattr(Candidate, "network", network)
+    monkeypatch.setattr(CheckImages, "errors", errors)
+
+
+@pytest.mark.parametrize(
+    ("checking", "unasked", "kept"),
+    [
+        (0.95, 0.5, True),  # together they are a decibel nearer
+        (0.5, 1.5, False),
+        (0.95, 0.7, False),
+    ],
+)
+def test_images_that_nothing_was_asked_yet_have_a_say_too(
+    plain, monkeypatch, checking, unasked, kept
+) -> None:
+    source = Images(0, 96)
+    asked = draw_images(plain.artifact, source, Effort.NORMAL, for_moves=True)
+    others = draw_unasked(plain.artifact, source, Effort.NORMAL)
+    drawn = [feeds["image"].tobytes() for feeds in (*asked.choosing, *asked.checking, *others)]
+    assert len(set(drawn)) == len(drawn) == len(asked.choosing) + 2 * len(asked.checking)
+
+    def factors(num_images: int) -> np.ndarray:
+        return np.where(np.arange(num_images) < len(asked.checking), checking, unasked)
+
+    let_float_change_errors(monkeypatch, factors)
+    found = improve(
+        plain, Recalibration(source, CalibrateOptions()), room=FloatRoom(30, when_near=True)
+    )
+    assert [one.kept for one in moves(found) if one.move == "float"] == [kept]
 
 
 def test_a_network_near_float_stays_in_int8_unless_few_values_decide() -> None:

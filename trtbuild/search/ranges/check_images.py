@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from trtbuild.data import choose_samples, filled, load_feeds
+from trtbuild.data import choose_samples, filled, load_feeds, without
 from trtbuild.gradients import differentiable_outputs
 from trtbuild.model import static_batch
 from trtbuild.model.edits import tapped
@@ -15,17 +15,17 @@ from trtbuild.search.ranges.work import far_work_for, image_cost, work_for
 from trtbuild.search.together import outputs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
-    from trtbuild.data import Source
+    from trtbuild.data import Sample, Source
     from trtbuild.options.effort import Effort
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["CheckImages", "Images", "draw_images"]
+__all__ = ["CheckImages", "Images", "draw_images", "draw_unasked"]
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,34 @@ def draw_images(
         return Images([], [], 0)
     num_checking = min(most.num_checking, max(count // 2, count - most.num_choosing))
     chosen = sorted(choose_samples(source, num_images=count, seed=0), key=_by_key)
-    batch = static_batch(artifact.source) or 1
-    choosing, checking = (
-        [filled(load_feeds(one), batch, one.axes) for one in samples]
-        for samples in (
-            chosen[num_checking:][: work.num_choosing],
-            chosen[:num_checking][: work.num_checking],
-        )
+    return Images(
+        _loaded(artifact, chosen[num_checking:][: work.num_choosing]),
+        _loaded(artifact, chosen[:num_checking][: work.num_checking]),
+        work.num_directions,
     )
-    return Images(choosing, checking, work.num_directions)
 
 
-def _by_key(sample: Any) -> bytes:
+def draw_unasked(artifact: Artifact, source: Source, effort: Effort) -> list[Feeds]:
+    """Return images that neither choose nor check anything of `draw_images`, as many as check moves at most.
+
+    Raises:
+        DataError: a sample does not load.
+    """
+    most = far_work_for(effort, image_cost(artifact), len(source.index))
+    asked = most.num_choosing + most.num_checking
+    count = min(asked + most.num_checking, len(source.index.counts))
+    if count <= asked:
+        return []
+    drawn, others = (choose_samples(source, num_images=n, seed=0) for n in (count, asked))
+    return _loaded(artifact, sorted(without(drawn, others), key=_by_key))
+
+
+def _loaded(artifact: Artifact, samples: Iterable[Sample]) -> list[Feeds]:
+    batch = static_batch(artifact.source) or 1
+    return [filled(load_feeds(one), batch, one.axes) for one in samples]
+
+
+def _by_key(sample: Sample) -> bytes:
     return bytes(sample.key)
 
 
@@ -127,6 +143,25 @@ class CheckImages:
             return None
         measure = Measure.of(outputs, parts_of(artifact.model, measured))
         return cls(feeds, others, measured, measure)
+
+    def with_unasked(self, artifact: Artifact, source: Source, effort: Effort) -> CheckImages:
+        """Return the check images, and those that nothing was asked yet (`draw_unasked`).
+
+        Args:
+            artifact: the one that the check images were drawn for.
+            source: calibration images.
+            effort: how much is tried.
+
+        Raises:
+            DataError: a sample does not load.
+        """
+        unasked = draw_unasked(artifact, source, effort)
+        if not unasked:
+            return self
+        session = open_session(tapped(artifact.model, self.measured), Execution.FLOAT)
+        outputs = (*self.measure.outputs, *outputs_of(artifact.model, session.run, unasked))
+        measure = Measure.of(outputs, parts_of(artifact.model, self.measured))
+        return replace(self, feeds=[*self.feeds, *unasked], measure=measure)
 
     def errors(self, model: ir.Model) -> np.ndarray:
         """Return the errors of another network's outputs ``[images, parts]``, Q/DQ computed as written.
