@@ -66,6 +66,56 @@ def test_what_is_no_product_stays(equation):
     assert any(run.declines for run in result.log.runs if run.name == "convert_einsum_to_matmul")
 
 
+def einsum_of_two(equation, *, dtype="float"):
+    left, right, result = equation.replace("->", ",").split(",")
+    x, w, y = (", ".join(str(SIZES[one]) for one in term) for term in (left, right, result))
+    return network(
+        f"t ({dtype}[{x}] x, {dtype}[{w}] w) => ({dtype}[{y}] y) "
+        f'{{ y = Einsum <equation = "{equation}"> (x, w) }}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("equation", "transposes"),
+    [
+        ("abcd,abed->abce", 1),
+        ("acbd,aebd->abce", 2),  # queries and keys with the heads behind the positions
+        ("abce,aebd->acbd", 2),  # what Softmax gives, and values
+        ("abcd,abde->abce", 0),
+        ("abcd,abed->abec", 1),
+    ],
+)
+def test_einsum_of_two_activations_becomes_a_product(equation, transposes):
+    counts = {"MatMul": 1, "Transpose": transposes}
+    found = ops(optimized(einsum_of_two(equation)))
+    assert found == {name: count for name, count in counts.items() if count}
+
+
+@pytest.mark.parametrize(
+    ("equation", "dtype"),
+    [
+        ("abc,abd->abcd", "float"),
+        ("abcd,abe->acde", "float"),
+        ("abc,acd->a", "float"),
+        ("abcd,cde->abe", "float"),
+        ("ab,bc->ac", "int32"),
+    ],
+)
+def test_other_einsums_of_two_activations_stay(equation, dtype):
+    assert ops(optimized(einsum_of_two(equation, dtype=dtype))) == {"Einsum": 1}
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_any_equation_of_two_activations_computes_the_same(data):
+    labels = data.draw(st.permutations("abcdef"))
+    left = data.draw(st.permutations(labels[:4]))
+    right = data.draw(st.permutations([*labels[:2], labels[3], labels[4]]))
+    result = data.draw(st.permutations([*labels[:3], labels[4]]))
+    equation = f"{''.join(left)},{''.join(right)}->{''.join(result)}"
+    assert "Einsum" not in ops(optimized(einsum_of_two(equation)))
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_equation_computes_the_same(data):

@@ -1,6 +1,6 @@
-"""Products with a constant weight in other forms, written as MatMul with the weight on the right.
+"""Products in other forms, written as MatMul, with a constant weight on the right.
 
-That is the form which INT8 layers, and most passes, know.
+That is the form which INT8 layers, fused attention, and most passes, know.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ __all__ = ["ConvertEinsumToMatmul", "MoveConstantToRightOfMatmul"]
 
 
 class ConvertEinsumToMatmul(Pass):
-    """Write an Einsum of an activation and a constant weight as a matrix product.
+    """Write an Einsum of two operands as a matrix product, attention's among them.
 
-    Pattern: ``Einsum`` with two operands, one of them a constant of floats.
-    Conditions: no label twice in one operand; every label of the activation is summed with the weight
-        or stays; at least one label is summed, and one stays in front of it. Labels that both have and
-        the result keeps batch the weight.
+    Pattern: ``Einsum`` with two operands of floats, of which one is a constant at most.
+    Conditions: no label twice in one operand. With a constant: every label of the activation is summed
+        with the weight or stays; at least one label is summed, and one stays in front of it. Without: one
+        label is summed, one is of the left operand alone, one of the right, and none is lost. Labels
+        that both have and the result keeps are batches.
     Effect: ``MatMul``, with a Transpose or Reshape in front of or behind it where the order of the
         labels asks for one.
-    Source: onnxoptimizer ``replace_einsum_with_matmul``.
+    Source: onnxoptimizer ``replace_einsum_with_matmul``, for a constant.
     """
 
     name = "convert_einsum_to_matmul"
@@ -47,7 +48,9 @@ class ConvertEinsumToMatmul(Pass):
         if len(node.inputs) != 2:
             return None
         contents = [array(value) for value in node.inputs]
-        if (contents[0] is None) == (contents[1] is None):
+        if contents[0] is None and contents[1] is None:
+            return _multiplied(node, edit)
+        if contents[0] is not None and contents[1] is not None:
             return None
         place = 0 if contents[0] is not None else 1
         content, source = contents[place], node.inputs[1 - place]
@@ -64,6 +67,37 @@ class ConvertEinsumToMatmul(Pass):
         value = _in_order(value, product.kept + product.made, product.result, node, edit)
         edit.replace(node, value, name=node.name)
         return "became a MatMul"
+
+
+def _multiplied(node: ir.Node, edit: Editor) -> str:
+    """Replace an Einsum of two computed operands."""
+    left, right = node.inputs
+    if left is None or right is None or not _are_floats(left, right):
+        raise Declined("its operands are not known to hold floats")
+    ours, theirs, result = _terms(node)
+    shared = [one for one in ours if one in theirs]
+    summed = "".join(one for one in shared if one not in result)
+    batched = "".join(one for one in result if one in shared)
+    rows = "".join(one for one in ours if one not in shared)
+    columns = "".join(one for one in theirs if one not in shared)
+    if (len(summed), len(rows), len(columns)) != (1, 1, 1) or not {rows, columns} <= set(result):
+        raise Declined("it is no product of two matrices")
+    if rank(left) != len(ours) or rank(right) != len(theirs):
+        raise Declined("the ranks of its operands are not known")
+    if result.index(columns) < result.index(rows):  # the product of both transposed
+        left, right, ours, theirs, rows, columns = right, left, theirs, ours, columns, rows
+    factors = [
+        _in_order(left, ours, batched + rows + summed, node, edit),
+        _in_order(right, theirs, batched + summed + columns, node, edit),
+    ]
+    value = edit.add("MatMul", factors, before=node)
+    value = _in_order(value, batched + rows + columns, result, node, edit)
+    edit.replace(node, value, name=node.name)
+    return "became a MatMul"
+
+
+def _are_floats(*values: ir.Value) -> bool:
+    return all(value.dtype is not None and value.dtype.is_floating_point() for value in values)
 
 
 def _terms(node: ir.Node) -> list[str]:
