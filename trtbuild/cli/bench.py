@@ -48,7 +48,14 @@ def command(
 
     with out.progress() as progress:
         result = bench(recipe, progress, files.besides(*given.files))
-    report = bench_report(engine.name, result)
+    report = bench_report(engine.name, result, _written(recipe))
     out.show(report)
     files.write(report)
     return 0 if result.ruling is None else result.ruling.exit_code(is_strict=strict)
+
+
+def _written(recipe: BenchRecipe) -> dict[str, str]:
+    """The files of a run, and what they are."""
+    found = {recipe.save_baseline: "a baseline of this device, for --against"}
+    found[recipe.layer_times] = "what each layer takes, for `trtbuild diff`"
+    return {str(path): what for path, what in found.items() if path is not None}

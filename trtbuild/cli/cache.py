@@ -16,12 +16,18 @@ __all__ = ["command"]
 _PATH = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.group("cache", cls=ListingGroup)
+_SHOW = ("cache show model.cache", "every scale of a cache")
+_DIFF = ("cache diff old.cache new.cache", "exit 1 when a scale differs")
+_CONVERT = ("cache convert model.cache model.onnx -o model.int8.onnx", "Q/DQ for TensorRT 11")
+_CONVERT_BACK = ("cache convert model.int8.onnx -o plain.onnx", "and the way back, for TensorRT 10")
+
+
+@click.group("cache", cls=ListingGroup, examples=(_SHOW, _DIFF, _CONVERT))
 def command() -> None:
     """Show, compare and convert TensorRT calibration caches."""
 
 
-@command.command("show")
+@command.command("show", cls=SectionedCommand, examples=(_SHOW,))
 @click.argument("file", type=_PATH)
 @output_options
 def show(*, file: Path, out: Output) -> None:
@@ -32,7 +38,7 @@ def show(*, file: Path, out: Output) -> None:
     out.show(cache_report(file, read_cache(file)))
 
 
-@command.command("diff", cls=SectionedCommand)
+@command.command("diff", cls=SectionedCommand, examples=(_DIFF,))
 @click.argument("first", type=_PATH)
 @click.argument("second", type=_PATH)
 @recipe_options(CacheDiffRecipe)
@@ -48,7 +54,7 @@ def diff(*, first: Path, second: Path, given: Given[CacheDiffRecipe], out: Outpu
     return 0 if found.equal else 1
 
 
-@command.command("convert", cls=SectionedCommand)
+@command.command("convert", cls=SectionedCommand, examples=(_CONVERT, _CONVERT_BACK))
 @click.argument("source", type=_PATH)
 @click.argument("model", type=_PATH, required=False)
 @recipe_options(ConvertRecipe)

@@ -45,7 +45,18 @@ class _DefaultsToRun(ListingGroup):
         self.format_commands(ctx, formatter)
 
 
-@click.group("calibrate", cls=_DefaultsToRun)
+_EXAMPLES = (
+    ("calibrate model.onnx --data images/ --preprocess imagenet.toml -o model.json", "on images"),
+    ("calibrate model.onnx --data calib.npz --calibrator mse -o model.json", "by another rule"),
+    ("calibrate model.onnx --data calib.npz --shard 1/4 -o part1.json", "one part of four"),
+)
+_MERGE = (
+    "calibrate merge part1.json part2.json part3.json part4.json -o model.json",
+    "all four parts",
+)
+
+
+@click.group("calibrate", cls=_DefaultsToRun, examples=(*_EXAMPLES, _MERGE))
 def command() -> None:
     """Find the range of every tensor that will be INT8.
 
@@ -54,18 +65,7 @@ def command() -> None:
     """
 
 
-@command.command(
-    "run",
-    cls=SectionedCommand,
-    examples=(
-        (
-            "calibrate model.onnx --data images/ --preprocess imagenet.toml -o model.json",
-            "on images",
-        ),
-        ("calibrate model.onnx --data calib.npz --calibrator mse -o model.json", "by another rule"),
-        ("calibrate model.onnx --data calib.npz --shard 1/4 -o part1.json", "one part of four"),
-    ),
-)
+@command.command("run", cls=SectionedCommand, examples=_EXAMPLES)
 @click.argument("model", type=click.Path(path_type=Path))
 @recipe_options(CalibrateRecipe, file=True)
 @_ALL_METHODS
@@ -88,7 +88,7 @@ def run(
     _show(model.name, result, all_methods, files, out)
 
 
-@command.command("merge", cls=SectionedCommand)
+@command.command("merge", cls=SectionedCommand, examples=(_MERGE,))
 @click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @recipe_options(CalibrationFiles)
 @click.option(

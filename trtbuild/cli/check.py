@@ -21,6 +21,10 @@ __all__ = ["command"]
     examples=(
         ("check model.onnx", "every node that the parser refuses, why, and what to do"),
         ("check model.int8.onnx --build", "build the Q/DQ network, too"),
+        (
+            "check model.onnx --backend tensorrt-rtx --json",
+            "by the parser that needs no GPU, for programs",
+        ),
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))

@@ -18,6 +18,7 @@ _SHELLS = ("bash", "zsh", "fish")
     cls=SectionedCommand,
     examples=(
         ("completion bash >> ~/.bash_completion", "for good, in bash"),
+        ("completion zsh > ~/.zfunc/_trtbuild", "in zsh, with ~/.zfunc in fpath before compinit"),
         ("completion fish > ~/.config/fish/completions/trtbuild.fish", "in fish"),
     ),
 )

@@ -12,7 +12,11 @@ from trtbuild.cli.output import Output, output_options
 __all__ = ["command"]
 
 
-@click.command("demo", cls=SectionedCommand, examples=(("demo -o try", "files go to try/"),))
+@click.command(
+    "demo",
+    cls=SectionedCommand,
+    examples=(("demo", "both builds, and the page"), ("demo -o try", "files go to try/")),
+)
 @click.option(
     "-o",
     "--output",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.output import Output, output_options
 
 __all__ = ["command"]
@@ -11,7 +12,11 @@ __all__ = ["command"]
 _BROKEN = 3
 
 
-@click.command("doctor")
+@click.command(
+    "doctor",
+    cls=SectionedCommand,
+    examples=(("doctor", "what works here"), ("doctor --json", "the same for programs")),
+)
 @output_options
 def command(*, out: Output) -> int:
     """Look at Python, ONNX Runtime, TensorRT, CUDA driver, GPUs, packages, disk and plug-ins.

@@ -19,6 +19,7 @@ __all__ = ["command"]
     examples=(
         ("fleet targets.toml -o fleet/", "every target, with one calibration and one table"),
         ("fleet targets.toml -o fleet/ --ray auto", "targets at the same time, on a Ray cluster"),
+        ("fleet targets.toml -o fleet/ --report fleet.html", "the table as a page"),
     ),
 )
 @click.argument("targets", type=click.Path(path_type=Path))

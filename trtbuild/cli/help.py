@@ -40,7 +40,20 @@ class SectionedOption(click.Option):
 
 
 class ListingGroup(click.Group):
-    """A group whose help says of each command its whole first sentence, where click cuts it off."""
+    """A group whose help says of each command its whole first sentence, where click cuts it off.
+
+    Args:
+        examples: command lines, with what they do: shown behind the description.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._examples = examples
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the description, then the examples."""
+        super().format_help_text(ctx, formatter)
+        _write_examples(formatter, self._examples)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, in the order of their names."""
@@ -76,11 +89,7 @@ class SectionedCommand(click.Command):
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the description, then the examples."""
         super().format_help_text(ctx, formatter)
-        if self._examples:
-            with formatter.section("Examples"):
-                for line, purpose in self._examples:
-                    formatter.write(f"{'':>{formatter.current_indent}}# {purpose}\n")
-                    formatter.write(f"{'':>{formatter.current_indent}}trtbuild {line}\n")
+        _write_examples(formatter, self._examples)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options without a title first, then each group."""
@@ -106,6 +115,14 @@ class SectionedCommand(click.Command):
 
     def _options(self, ctx: click.Context) -> Iterator[click.Option]:
         return (one for one in self.get_params(ctx) if isinstance(one, click.Option))
+
+
+def _write_examples(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]]) -> None:
+    if examples:
+        with formatter.section("Examples"):
+            for line, purpose in examples:
+                formatter.write(f"{'':>{formatter.current_indent}}# {purpose}\n")
+                formatter.write(f"{'':>{formatter.current_indent}}trtbuild {line}\n")
 
 
 _ALL = "trtbuild.help_all"

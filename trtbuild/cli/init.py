@@ -6,13 +6,22 @@ from pathlib import Path
 
 import click
 
+from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.output import Output, output_options
 from trtbuild.errors import OutputError
 
 __all__ = ["command"]
 
 
-@click.command("init")
+@click.command(
+    "init",
+    cls=SectionedCommand,
+    examples=(
+        ("init model.onnx", "write build.toml, and fill it in"),
+        ("engine --recipe build.toml", "what comes next"),
+        ("engine --recipe build.toml --effort high", "the command line wins"),
+    ),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("build.toml"),
               show_default=True, help="File to write.")  # fmt: skip

@@ -19,6 +19,7 @@ __all__ = ["command"]
     cls=SectionedCommand,
     examples=(
         ("inspect model.plan", "what each layer runs in"),
+        ("inspect model.plan --all", "reformats included"),
         ("inspect model.plan --json", "the same for programs"),
     ),
 )

@@ -6,12 +6,21 @@ from pathlib import Path
 
 import click
 
+from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.output import Output, output_options
 
 __all__ = ["command"]
 
 
-@click.command("rebuild")
+@click.command(
+    "rebuild",
+    cls=SectionedCommand,
+    examples=(
+        ("rebuild out/model.manifest.json", "from the files where they were"),
+        ("rebuild out/model.manifest.json --data calib.npz -o again", "the data have moved"),
+        ("rebuild out/model.manifest.json --json", "what differs, for programs"),
+    ),
+)
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path),
               help="Folder for the new build.  [default: rebuilt, beside MANIFEST]")  # fmt: skip

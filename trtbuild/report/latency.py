@@ -40,12 +40,13 @@ _NUM_LAYERS = 8
 _OUTCOMES = {Answer.SLOWER: Outcome.FAILED, Answer.CANNOT_TELL: Outcome.UNKNOWN}
 
 
-def bench_report(title: str, result: BenchResult) -> Report:
+def bench_report(title: str, result: BenchResult, files: Mapping[str, str] | None = None) -> Report:
     """Return the report of ``trtbuild bench``.
 
     Args:
         title: what was timed.
         result: its latencies.
+        files: path -> what it is, of every file written.
     """
     ruling = result.ruling
     checks = (*map(_check, result.verdicts), *speed_checks("latency", result.speed))
@@ -58,6 +59,7 @@ def bench_report(title: str, result: BenchResult) -> Report:
             latency_section([(one.name, one) for one in result.samples], device=result.device),
             _layers(result.layers),
         ),
+        files=files or {},
         checks=checks,
         verdict="" if ruling is None else ruling.why,
         ruling="" if ruling is None else ruling.word,

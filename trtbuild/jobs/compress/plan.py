@@ -177,7 +177,10 @@ def verdict_of(
     every = all(float_round(record, number) is not None for number in range(last_round + 1))
     if chosen == last_round and every:
         if not limited:
-            return None, "everything was done; no limit was set"
+            return (
+                None,
+                "everything was done, and no limit was set; --evaluate with --max-drop sets one",
+            )
         last = limited[-1]
         return True, f"everything was reached: the {last.what} {_loses(last)}"
     causes = "; ".join(
