@@ -21,10 +21,7 @@ __all__ = ["command"]
     examples=(
         ("advise model.onnx --data images/ --preprocess imagenet.toml", "what is in the data"),
         ("advise model.onnx --data calib.npz --subset few.npz", "write the few that suffice"),
-        (
-            "advise model.onnx --data calib.npz --report advice.html",
-            "the same as a page",
-        ),
+        ("advise model.onnx --data calib.npz --report advice.html", "the same as a page"),
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
