@@ -111,7 +111,7 @@ def split(
         )
     held_out = max(at_least, round(share * len(ranked)))
     kept = _first(ranked[held_out:], num_images, source)
-    return Split(_chosen(source, kept), _chosen(source, ranked[:held_out]))
+    return Split(samples_of(source, kept), samples_of(source, ranked[:held_out]))
 
 
 def choose_samples(source: Source, *, num_images: int | None, seed: int) -> Source:
@@ -123,7 +123,7 @@ def choose_samples(source: Source, *, num_images: int | None, seed: int) -> Sour
     ranked = _ranked(source.index.counts, seed)
     if not ranked:
         raise DataError(f"'{source.description}' holds no sample.")
-    return _chosen(source, _first(ranked, num_images, source))
+    return samples_of(source, _first(ranked, num_images, source))
 
 
 def without(source: Source, excluded: Source) -> Source:
@@ -138,7 +138,7 @@ def without(source: Source, excluded: Source) -> Source:
             f"every sample of '{source.description}' is also in '{excluded.description}'; "
             "verification needs data that calibration has not seen."
         )
-    return _chosen(source, keys)
+    return samples_of(source, keys)
 
 
 def shard_of(source: Source, shard: str) -> Source:
@@ -156,22 +156,17 @@ def shard_of(source: Source, shard: str) -> Source:
         raise DataError(
             f"shard {shard} of '{source.description}' holds no sample; use fewer shards."
         )
-    return _chosen(source, keys)
+    return samples_of(source, keys)
 
 
 def first_samples(source: Source, count: int, *, after: int = 0) -> Source:
     """Return the samples `after` to `count` of `source` in order of content, whatever their order there."""
-    return _chosen(source, sorted(source.index.counts)[after:count])
+    return samples_of(source, sorted(source.index.counts)[after:count])
 
 
 def samples_of(source: Source, keys: Iterable[bytes]) -> Source:
     """Return the samples of `source` whose contents have these digests, in its order."""
-    return _chosen(source, keys)
-
-
-def _chosen(source: Source, keys: Iterable[bytes]) -> ChosenSamples:
-    chosen = frozenset(keys)
-    return ChosenSamples(source, source.index.chosen(chosen))
+    return ChosenSamples(source, source.index.chosen(frozenset(keys)))
 
 
 def _ranked(keys: Iterable[bytes], seed: int) -> list[bytes]:

@@ -72,7 +72,7 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
         )
     _check_speed(recipe)
     check_passes(recipe.optimize)
-    if recipe.int8 and recipe.calibration is None:
+    if recipe.calibrates:
         check_method(recipe.calibrate)
     # the ranges of an earlier build in the same folder: read before they are written anew
     kept = recipe.output / ranges_name(recipe) if recipe.int8 else None

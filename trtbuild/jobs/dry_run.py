@@ -19,7 +19,7 @@ from trtbuild.jobs.build_checks import (
 )
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.prequantized import prequantized_build
-from trtbuild.jobs.ranges import are_chosen, observed_tensors
+from trtbuild.jobs.ranges import observed_tensors
 from trtbuild.jobs.speed import why_no_fp16
 from trtbuild.jobs.targets import engine_request
 from trtbuild.model import input_specs
@@ -81,9 +81,9 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
     check_build(recipe, besides)
     backends = [one.name for one, _ in chosen]
     prequantized = None if recipe.export is not None else _check_network(recipe, backends)
-    calibrates = recipe.int8 and recipe.calibration is None
     check_is_named(
-        recipe.data, calibrates=calibrates if prequantized is None else prequantized.calibrates
+        recipe.data,
+        calibrates=recipe.calibrates if prequantized is None else prequantized.calibrates,
     )
     read = [*(path for _, path in reads), *(besides.read if besides else ())]
     outputs = build_outputs(recipe, [one.suffix for one, _ in chosen])
@@ -135,11 +135,11 @@ def _stages(
     else:
         yield "optimize"
     if recipe.int8 and prequantized is None:
-        if recipe.calibration is None:
+        if recipe.calibrates:
             yield "calibrate"
-        if are_chosen(recipe):
+        if recipe.chooses_ranges:
             yield f"choose ranges ({recipe.effort})"
-        if recipe.tune is not None and recipe.gate.limits and recipe.calibration is None:
+        if recipe.may_search:
             yield "search, only if a limit is not met"
         yield "quantize"
     yield from (f"build with {backend}" for backend in backends)

@@ -136,8 +136,8 @@ def build_engine(
     plan = open_data(
         recipe.data,
         input_specs(artifact.source),
-        calibrates=_calibrates(recipe) if prequantized is None else prequantized.calibrates,
-        held_out=_JUDGED_SHARE if _has_budget(recipe) else HELD_OUT_SHARE,
+        calibrates=recipe.calibrates if prequantized is None else prequantized.calibrates,
+        held_out=_JUDGED_SHARE if recipe.may_search else HELD_OUT_SHARE,
     )
     build = _Build(recipe, plan, progress)
     _check_judged(artifact, build)
@@ -157,10 +157,6 @@ def build_engine(
     with staged_files(output, last=manifest_name(artifact.name)) as folder:
         result = _built(artifact, tuned, build, folder, explains=explains)
     return result.moved_to(output)
-
-
-def _calibrates(recipe: EngineRecipe) -> bool:
-    return recipe.int8 and recipe.calibration is None
 
 
 def _in_int8(artifact: Artifact, build: _Build) -> tuple[Artifact, Tuned | None]:
@@ -343,15 +339,9 @@ def _check_judged(artifact: Artifact, build: _Build) -> None:
         raise OptionError("a limit on top-1 needs labels; give them with --labels.")
 
 
-def _has_budget(recipe: EngineRecipe) -> bool:
-    wanted = recipe.int8 and not recipe.weights_only and recipe.tune is not None
-    wanted = wanted and recipe.calibration is None
-    return wanted and bool(recipe.gate.limits)
-
-
 def _tuned(start: Candidate, build: _Build) -> Tuned | None:
     recipe, plan = build.recipe, build.plan
-    if not _has_budget(recipe) or plan.calibration is None:
+    if not recipe.may_search or plan.calibration is None:
         return None
     return meet_budget(
         start,

@@ -78,7 +78,9 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
     if speed is not None:
         return speed
     fails = result.ruling.word == DO_NOT_SHIP
-    if fails or (_chooses_ranges(recipe) and _is_out_of_reach(result.ruling, *_figures(result))):
+    if fails or (
+        _rounds_activations(recipe) and _is_out_of_reach(result.ruling, *_figures(result))
+    ):
         why, added, skip = _all_noise(result, recipe) or _mended(result, recipe)
     else:
         why, added, skip = (
@@ -292,7 +294,7 @@ def _judged(
 def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
     """What brings an engine nearer to float."""
     named = recipe.calibrate.method is not None or recipe.calibration is not None
-    chooses = _chooses_ranges(recipe)
+    chooses = _rounds_activations(recipe)
     if chooses and recipe.tune is None and recipe.calibration is None and recipe.gate.limits:
         return "let it search for the cheapest way to meet the limit", {}, "--no-tune"
     if chooses and named and recipe.tensorrt.cache is None:
@@ -318,7 +320,7 @@ def _data_for(recipe: EngineRecipe) -> dict[str, str]:
     return {"--data": MORE} if recipe.data.data is None and not recipe.data.random_data else {}
 
 
-def _chooses_ranges(recipe: EngineRecipe) -> bool:
+def _rounds_activations(recipe: EngineRecipe) -> bool:
     """Whether activations are rounded; FP16 and weights alone have no ranges to choose."""
     return recipe.int8 and not recipe.weights_only
 

@@ -18,7 +18,6 @@ from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.traversal import all_nodes, bodies, label
 from trtbuild.options.compare import REFERENCE_BACKEND
 from trtbuild.options.effort import seconds_for
-from trtbuild.options.tensorrt import RangeSource
 from trtbuild.options.tune import FLOAT_PERCENT
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import check_floats, place, say_without_range, watched_tensors
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from trtbuild.verification.chance import LabelCheck
 
 __all__ = [
-    "are_chosen",
     "int8_candidate",
     "observed_tensors",
     "recalibration",
@@ -82,7 +80,7 @@ def int8_candidate(
     artifact = _with_cache_told(artifact, recipe)
     say_without_range(artifact, is_strict=recipe.strict)
     start = Candidate(_with_given(artifact))
-    if plan.calibration is None or not are_chosen(recipe):
+    if plan.calibration is None or not recipe.chooses_ranges:
         return start
     deadline = Deadline.after(seconds_for(recipe.effort, time.monotonic() - started))
     artifact = choose_ranges(
@@ -136,7 +134,7 @@ def with_portable_choice(
     artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
 ) -> Artifact:
     """Return the quantized artifact with what ONNX Runtime's form rounds chosen, where moves were tried."""
-    chosen = plan.calibration is not None and are_chosen(recipe) and were_tried(artifact)
+    chosen = plan.calibration is not None and recipe.chooses_ranges and were_tried(artifact)
     built = chosen and any(
         backend.name == REFERENCE_BACKEND for backend, _ in chosen_backends(recipe)
     )
@@ -160,13 +158,6 @@ def _with_cache_told(artifact: Artifact, recipe: EngineRecipe) -> Artifact:
     summary = f"'{path.name}' has scales for {found} of {total} tensors"
     details = {"file": path.name, "num_found": found, "num_tensors": total}
     return artifact.having(Record("cache", summary, details))
-
-
-def are_chosen(recipe: EngineRecipe) -> bool:
-    """Say whether no rule, file or calibrator of TensorRT's that the user named decides the ranges."""
-    named = recipe.calibrate.method is not None or bool(recipe.calibrate.method_options)
-    by_tensorrt = recipe.tensorrt.ranges is RangeSource.DEVICE or recipe.tensorrt.cache is not None
-    return recipe.calibration is None and not named and not by_tensorrt
 
 
 def _calibrated(

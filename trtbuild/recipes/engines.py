@@ -20,12 +20,22 @@ from trtbuild.options.measure import (
     SpeedLimits,
 )
 from trtbuild.options.optimize import OptimizeOptions
-from trtbuild.options.tensorrt import OpenOptions, TensorRTOptions
+from trtbuild.options.tensorrt import OpenOptions, RangeSource, TensorRTOptions
 from trtbuild.options.training import parse_stage_drop, stage_drop_text
 from trtbuild.options.tune import TuneOptions
 from trtbuild.plugins import BACKEND
 from trtbuild.pytorch.spec import ExportSpec, ModuleSource
-from trtbuild.recipes.texts import FLOAT, GROUPS, JUDGES, STRICT, TARGET, TOO_FEW
+from trtbuild.recipes.texts import (
+    BATCH,
+    EFFORT,
+    FLOAT,
+    GROUPS,
+    JUDGES,
+    SAMPLES_A_RUN,
+    STRICT,
+    TARGET,
+    TOO_FEW,
+)
 from trtbuild.target import TARGETS
 from trtbuild.verification.gate import Gate
 
@@ -85,7 +95,7 @@ class EngineRecipe:
     )
     effort: Effort = option(
         Effort.NORMAL,
-        "How much to try when choosing ranges; without effect beside --calibrator and --calibration.",
+        EFFORT,
         essential=True,
     )  # fmt: skip
     float_patterns: tuple[str, ...] = option(
@@ -109,7 +119,7 @@ class EngineRecipe:
         plugin=BACKEND, takes_objects=True,
     )  # fmt: skip
     tensorrt: TensorRTOptions = group(TensorRTOptions, "TensorRT")
-    batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)
+    batch_size: int = option(8, BATCH, low=1)
     task: TaskOptions = group(TaskOptions, "Task")
     gate: Gate = group(Gate, "Limits")
     stage_drops: tuple[tuple[str, float], ...] = option(
@@ -135,6 +145,24 @@ class EngineRecipe:
     earlier: tuple[Record, ...] = ()
     loaded: Path | None = None
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether ranges are made of data; else there are none, or a file has them."""
+        return self.int8 and self.calibration is None
+
+    @property
+    def chooses_ranges(self) -> bool:
+        """Whether no rule, file or calibrator of TensorRT's that the user named decides the ranges."""
+        named = self.calibrate.method is not None or bool(self.calibrate.method_options)
+        by_tensorrt = self.tensorrt.ranges is RangeSource.DEVICE or self.tensorrt.cache is not None
+        return self.calibration is None and not (named or by_tensorrt or self.weights_only)
+
+    @property
+    def may_search(self) -> bool:
+        """Whether a limit that is missed starts a search for what stays float."""
+        has_budget = self.tune is not None and bool(self.gate.limits)
+        return self.calibrates and has_budget and not self.weights_only
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyRecipe:
@@ -152,7 +180,7 @@ class VerifyRecipe:
         AUTO, "What opens ENGINE; auto goes by the file.", plugin=BACKEND, takes_objects=True,
         essential=True,
     )  # fmt: skip
-    batch_size: int = option(8, "Samples a run, where the network leaves it open.", low=1)
+    batch_size: int = option(8, SAMPLES_A_RUN, low=1)
     options: ComparisonOptions = group(ComparisonOptions, "Comparison")
     diagnosis: Diagnosis = group(Diagnosis, "Diagnosis")
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")

@@ -15,7 +15,17 @@ from trtbuild.options.measure import MeasureOptions
 from trtbuild.options.training import Allowance, TrainOptions
 from trtbuild.plugins import BACKEND
 from trtbuild.pytorch.spec import PRUNES, InputSpec, ModuleSource, PruneSpec, parse_input
-from trtbuild.recipes.texts import AXES, FLOAT, FRESH, INPUT, TARGET
+from trtbuild.recipes.texts import (
+    AXES,
+    BATCH,
+    EFFORT,
+    FLOAT,
+    FRESH,
+    INPUT,
+    RUN_FOLDER,
+    SAMPLES_A_RUN,
+    TARGET,
+)
 from trtbuild.target import TARGETS
 
 __all__ = ["CompressRecipe", "PruneRecipe", "QatRecipe", "TuneRecipe"]
@@ -68,7 +78,7 @@ class QatRecipe(_ModuleRecipe):
     target: str | None = option(
         None, TARGET, choices=tuple(TARGETS), when_absent="what is installed"
     )
-    batch_size: int = option(8, "Samples a run, where the network leaves it open.", low=1)
+    batch_size: int = option(8, SAMPLES_A_RUN, low=1)
     output: Path = option(
         Path("qat"), "Folder for the networks; made if absent.", short="-o", essential=True
     )
@@ -85,9 +95,7 @@ class TuneRecipe(_ModuleRecipe):
     )  # fmt: skip
     allowance: Allowance = group(Allowance, "Limits")
     fresh: bool = option(False, FRESH, essential=True)
-    output: Path = option(
-        Path("tuned"), "Folder for the run; made if absent.", short="-o", essential=True
-    )
+    output: Path = option(Path("tuned"), RUN_FOLDER, short="-o", essential=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +124,7 @@ class CompressRecipe(_ModuleRecipe):
     calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
     effort: Effort = option(
         Effort.NORMAL,
-        "How much to try when choosing ranges; without effect beside --calibrator and --calibration.",
+        EFFORT,
         essential=True,
     )  # fmt: skip
     float_patterns: tuple[str, ...] = option(
@@ -131,13 +139,11 @@ class CompressRecipe(_ModuleRecipe):
         AUTO, "What builds and times: tensorrt, tensorrt-rtx, onnxruntime, auto, or your own, module:class.",
         plugin=BACKEND, takes_objects=True, essential=True,
     )  # fmt: skip
-    batch_size: int = option(8, "Of verification, and of calibration inside TensorRT.", low=1)
+    batch_size: int = option(8, BATCH, low=1)
     latency: MeasureOptions | None = group(
         MeasureOptions, "Latency", switch="--latency", essential=True,
         help="Measure the latency of every tuned module and engine, at the batch of --input.",
         otherwise={"duration_ms": 1000.0},
     )  # fmt: skip
     fresh: bool = option(False, FRESH, essential=True)
-    output: Path = option(
-        Path("compressed"), "Folder for the run; made if absent.", short="-o", essential=True
-    )
+    output: Path = option(Path("compressed"), RUN_FOLDER, short="-o", essential=True)

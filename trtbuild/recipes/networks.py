@@ -9,7 +9,7 @@ from trtbuild.backends import AUTO
 from trtbuild.options.fields import group, option
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.options.tensorrt import TensorRTOptions
-from trtbuild.recipes.texts import FLOAT, GROUPS, STRICT, TARGET
+from trtbuild.recipes.texts import FLOAT, GROUPS, STRICT, TARGET, TO_WRITE
 from trtbuild.target import TARGETS
 
 __all__ = ["CheckRecipe", "ConvertRecipe", "OptimizeRecipe", "QuantizeRecipe", "TritonRecipe"]
@@ -26,7 +26,7 @@ class ConvertRecipe:
 
     source: Path
     model: Path | None = None
-    output: Path = option(MISSING, "ONNX file to write.", short="-o", essential=True)
+    output: Path = option(MISSING, TO_WRITE, short="-o", essential=True)
     fp16: bool = option(False, "Towards Q/DQ: what is not INT8 computes in FP16.", essential=True)
     float_patterns: tuple[str, ...] = option(
         (),
@@ -50,7 +50,7 @@ class QuantizeRecipe:
 
     model: Path
     calibration: Path | None = option(None, "File from `trtbuild calibrate`.", essential=True)
-    output: Path | None = option(None, "ONNX file to write.", short="-o", essential=True)
+    output: Path | None = option(None, TO_WRITE, short="-o", essential=True)
     form: str = option(
         "tensorrt", "TensorRT's explicit Q/DQ, or what ONNX Runtime runs in integer kernels.",
         choices=("tensorrt", "onnxruntime"), essential=True,

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["AXES", "FLOAT", "FRESH", "GROUPS", "INPUT", "JUDGES", "STRICT", "TARGET", "TOO_FEW"]
+__all__ = [
+    "AXES",
+    "BATCH",
+    "EFFORT",
+    "FLOAT",
+    "FRESH",
+    "GROUPS",
+    "INPUT",
+    "JUDGES",
+    "RUN_FOLDER",
+    "SAMPLES_A_RUN",
+    "STRICT",
+    "TARGET",
+    "TOO_FEW",
+    "TO_WRITE",
+]
 
 JUDGES = ("verify_data", "labels")
 """Data that jobs which judge nothing have no use for."""
@@ -10,6 +25,13 @@ FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
 GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 TARGET = "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float."
 STRICT = "Refuse a tensor that was always zero or has no range; else what reads it stays float."
+EFFORT = (
+    "How much to try when choosing ranges; without effect beside --calibrator and --calibration."
+)
+BATCH = "Of verification, and of calibration inside TensorRT."
+SAMPLES_A_RUN = "Samples a run, where the network leaves it open."
+TO_WRITE = "ONNX file to write."
+RUN_FOLDER = "Folder for the run; made if absent."
 TOO_FEW = "Exit with 5 and not 0 when the verdict is CANNOT TELL."
 INPUT = "[name:]dims[:dtype][:low..high], for example 1x3x224x224. Repeatable."
 AXES = "batch, or [input:]axis=name,... for other axes. Repeatable."

@@ -28,13 +28,13 @@ from trtbuild.pytorch.prune.budget import has_budget, within_budget
 from trtbuild.pytorch.prune.cutting import Cut, cut
 from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
 from trtbuild.pytorch.prune.groups import survey
-from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
 from trtbuild.pytorch.prune.key_groups import SHARED_KEYS
 from trtbuild.pytorch.prune.outcome import (
     LayerWidth,
     PruneReport,
     PruneResult,
     prepared,
+    remembered,
     width_changes,
 )
 from trtbuild.pytorch.prune.ranking import CutPlan
@@ -265,16 +265,7 @@ def _prune(
         inexact=done.mixed,
         notes=_notes(done, rewritten, after_step),
     )
-    history = PruneHistory(
-        bound.specs,
-        rewritten,
-        tuple(done.history),
-        done.heads,
-        key_groups=tuple(done.key_groups),
-        before=history_of(base),
-    )
-    remember(done.module, history)
-    return PruneResult(done.module, report, history)
+    return remembered(base, done, bound, rewritten, report)
 
 
 def list_groups(

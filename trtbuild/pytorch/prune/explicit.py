@@ -30,11 +30,16 @@ from trtbuild.pytorch.prune.dependency import (
     update_norms,
 )
 from trtbuild.pytorch.prune.groups import find_stored_sizes
-from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
 from trtbuild.pytorch.prune.key_groups import columns_of, cut_key_groups, find_key_groups
 from trtbuild.pytorch.prune.members import channels_of, groups_in
 from trtbuild.pytorch.prune.named_heads import heads_behind, take_key_groups
-from trtbuild.pytorch.prune.outcome import PruneReport, PruneResult, prepared, width_changes
+from trtbuild.pytorch.prune.outcome import (
+    PruneReport,
+    PruneResult,
+    prepared,
+    remembered,
+    width_changes,
+)
 from trtbuild.pytorch.prune.ranking import layer_widths
 from trtbuild.pytorch.prune.sizes import update_sizes
 from trtbuild.pytorch.prune.widths import common_multiple
@@ -80,16 +85,7 @@ def prune_indices(
         raise ModelError(
             f"the channels of {', '.join(map(repr, channels))} cannot go: {done.failed}."
         )
-    history = PruneHistory(
-        bound.specs,
-        rewritten,
-        tuple(done.history),
-        done.heads,
-        key_groups=tuple(done.key_groups),
-        before=history_of(base),
-    )
-    remember(done.module, history)
-    return PruneResult(done.module, _report(base, done, bound), history)
+    return remembered(base, done, bound, rewritten, _report(base, done, bound))
 
 
 def _cut_named(base: nn.Module, bound: BoundInputs, channels: Mapping[str, Sequence[int]]) -> Cut:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
+from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
 from trtbuild.pytorch.prune.ranking import layer_widths
 from trtbuild.pytorch.prune.rewrites import rewrite_blocks
 
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
     from trtbuild.pytorch.cost import Cost
     from trtbuild.pytorch.inputs import BoundInputs
-    from trtbuild.pytorch.prune.history import PruneHistory
+    from trtbuild.pytorch.prune.cutting import Cut
     from trtbuild.pytorch.prune.rewrites import BlockRewrite
 
-__all__ = ["LayerWidth", "PruneReport", "PruneResult", "prepared", "width_changes"]
+__all__ = ["LayerWidth", "PruneReport", "PruneResult", "prepared", "remembered", "width_changes"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,26 @@ class PruneResult:
     module: nn.Module
     report: PruneReport
     history: PruneHistory
+
+
+def remembered(
+    base: nn.Module,
+    done: Cut,
+    bound: BoundInputs,
+    rewritten: tuple[tuple[str, str], ...],
+    report: PruneReport,
+) -> PruneResult:
+    """Return the result of a cut of `base`, whose module remembers what was done to it."""
+    history = PruneHistory(
+        bound.specs,
+        rewritten,
+        tuple(done.history),
+        done.heads,
+        key_groups=tuple(done.key_groups),
+        before=history_of(base),
+    )
+    remember(done.module, history)
+    return PruneResult(done.module, report, history)
 
 
 def prepared(
