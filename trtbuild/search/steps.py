@@ -185,6 +185,7 @@ def rescale_channels(
         ("scaled", 1, False),
         ("scaled where it is free", 1, True),
     )
+    tried: list[list[int]] = []
     for what, place, only_free in proposals:
         chosen = [
             found[place]
@@ -195,7 +196,9 @@ def rescale_channels(
             )
             and (change.is_free or not only_free)
         ]
-        if chosen:
+        same = [id(one) for one in chosen]
+        if chosen and same not in tried:
+            tried.append(same)
             num = sum(1 for one in chosen if one.rescaling and not one.rescaling.is_free)
             cost = (
                 f"{num} more elementwise operators in front of layers"
