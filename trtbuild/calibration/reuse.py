@@ -38,9 +38,20 @@ __all__ = [
 ]
 
 
-def provenance_of(source: ir.Model) -> dict[str, str]:
-    """Return what ties a calibration to a network: digests of its graph and of its weights."""
-    return {"model_graph": graph_digest(source), "model_weights": weights_digest(source)}
+_GRAPH, _WEIGHTS = "model_graph", "model_weights"
+
+
+def provenance_of(source: ir.Model, earlier: Calibration | None = None) -> dict[str, str]:
+    """Return what ties a calibration to a network: digests of its graph and of its weights.
+
+    Args:
+        source: the network.
+        earlier: a calibration of the same network, which knows them: all weights are read for a digest.
+    """
+    known = {} if earlier is None else earlier.provenance
+    if _GRAPH in known and _WEIGHTS in known:
+        return {_GRAPH: known[_GRAPH], _WEIGHTS: known[_WEIGHTS]}
+    return {_GRAPH: graph_digest(source), _WEIGHTS: weights_digest(source)}
 
 
 def load_calibration(path: Path, source: ir.Model) -> Calibration:
@@ -52,7 +63,7 @@ def load_calibration(path: Path, source: ir.Model) -> Calibration:
         InputError: it cannot be read, or belongs to another graph.
     """
     calibration = _read(path)
-    there, here = calibration.provenance.get("model_graph"), graph_digest(source)
+    there, here = calibration.provenance.get(_GRAPH), graph_digest(source)
     if there != here:
         raise InputError(
             f"the calibration '{path}' belongs to another graph ({_short(there)}, this network is "
@@ -73,7 +84,7 @@ def changes_since(
 ) -> tuple[str, ...]:
     """Return what has changed since `calibration` was made: ``weights``, ``preprocessing``, ``data``."""
     now = {
-        "weights": ("model_weights", weights_digest(source)),
+        "weights": (_WEIGHTS, weights_digest(source)),
         "preprocessing": ("preprocess", preprocess),
         "data": ("data", str(data)),
     }

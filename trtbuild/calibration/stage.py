@@ -37,6 +37,8 @@ def calibrate(
     options: CalibrateOptions | None = None,
     progress: Progress = silent,
     listener: Listener | None = None,
+    *,
+    earlier: Calibration | None = None,
 ) -> Artifact:
     """Run samples through the artifact's float network and choose a range for each of `tensors`.
 
@@ -48,6 +50,7 @@ def calibrate(
         progress: told of finished samples or parts.
         listener: hears the network's outputs for samples of a known class, where this process runs them by
             ONNX Runtime and on the CPU.
+        earlier: a calibration of the same source, before the search changed the network.
 
     Raises:
         DataError: no sample, one that does not load, NaN or infinity in a tensor.
@@ -59,7 +62,7 @@ def calibrate(
     if options.rule == AS_TENSORRT:
         from trtbuild.calibration.as_tensorrt import calibrate_as_tensorrt
 
-        provenance = _provenance(artifact, source.index.digest, options)
+        provenance = _provenance(artifact, source.index.digest, options, earlier)
         samples = _told(source, progress)
         calibration = calibrate_as_tensorrt(
             artifact.model, samples, tensors, options.batch_size, provenance=provenance
@@ -80,7 +83,8 @@ def calibrate(
     if not statistics.num_samples:
         raise DataError("there is no calibration sample.")
     with in_one_tree():
-        calibration, unseen = _ranges(artifact, statistics, options)
+        provenance = _provenance(artifact, statistics.data, options, earlier)
+        calibration, unseen = _ranges(statistics, options, provenance)
         amaxes = {n: amax for n, amax in calibration.amaxes.items() if n not in unseen}
         found = spreads(statistics, amaxes, options)
         return _with(artifact, calibration, found, early_stop)
@@ -91,7 +95,7 @@ _NO_RANGE = TensorRange(0.0, 0.0, 0.0, 0.0, "none", "no value was seen", 0, 0)
 
 
 def _ranges(
-    artifact: Artifact, statistics: Histograms, options: CalibrateOptions
+    statistics: Histograms, options: CalibrateOptions, provenance: Mapping[str, str]
 ) -> tuple[Calibration, frozenset[str]]:
     """The range of every tensor, and the tensors of which no value was seen."""
     histograms = statistics.together.histograms
@@ -99,7 +103,7 @@ def _ranges(
         {name: one for name, one in histograms.items() if one.num_values},
         options.rule,
         options=options.method_options,
-        provenance=_provenance(artifact, statistics.data, options),
+        provenance=provenance,
     )
     unseen = {name: _NO_RANGE for name, one in sorted(histograms.items()) if not one.num_values}
     if unseen:
@@ -131,9 +135,14 @@ def _told(source: Source, progress: Progress) -> Iterator[Sample]:
     return with_progress(source, "calibrate", len(source.index), progress)
 
 
-def _provenance(artifact: Artifact, data: DataDigest, options: CalibrateOptions) -> dict[str, str]:
+def _provenance(
+    artifact: Artifact,
+    data: DataDigest,
+    options: CalibrateOptions,
+    earlier: Calibration | None,
+) -> dict[str, str]:
     found = {
-        **provenance_of(artifact.source),
+        **provenance_of(artifact.source, earlier),
         "data": str(data),
         "num_samples": str(data.num_samples),
         "preprocess": options.preprocess,

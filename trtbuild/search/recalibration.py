@@ -43,4 +43,11 @@ class Recalibration:
             tensors |= (
                 changed.calibration.ranges.keys() & values_by_name(changed.model.graph).keys()
             )
-        return calibrate(changed, self.source, sorted(tensors), self.options, self.progress)
+        return calibrate(
+            changed,
+            self.source,
+            sorted(tensors),
+            self.options,
+            self.progress,
+            earlier=changed.calibration,
+        )
