@@ -49,6 +49,7 @@ from trtbuild.model import (
     static_batch,
     write_model,
 )
+from trtbuild.model.collecting import collector_on_new_objects
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
@@ -97,6 +98,7 @@ class _Build:
 
 
 @in_one_tree()
+@collector_on_new_objects()
 def build_engine(
     recipe: EngineRecipe,
     progress: Progress = silent,
