@@ -46,6 +46,8 @@ __all__ = ["Choice", "best_choices"]
 
 _TINY = 1e-30
 _IN_CACHE = 1 << 16  # values
+# Weights of a layer that are looked at for every scale; of a larger one every second output, or third, ...
+_MOST_WEIGHTS = 1 << 21
 _STRENGTHS = (0.5, 0.75, 1.0)
 # Clipping points as shares of the largest magnitude, a third of an octave apart.
 _CLIPS = tuple(float(2.0 ** (-step / 3)) for step in range(9))
@@ -81,19 +83,16 @@ class _Reader:
 
     Attributes:
         energy: float64 ``[channels]``, sum of the squares of the weights that read each channel.
+        largest: largest weight that reads each channel, relative to the largest of all, ``[channels]``.
         magnitude: float64 ``[groups, outputs of a group, channels of a group]``, the largest weight of the
-            kernel.
-        kernel: number of kernel positions.
+            kernel; of a large layer some outputs stand for all.
+        per_row: outputs that each of those stands for, times the number of kernel positions.
     """
 
     energy: Channels
+    largest: Channels
     magnitude: Channels
-    kernel: int
-
-    def largest(self) -> Channels:
-        """Largest weight that reads each channel, relative to the largest of all, ``[channels]``."""
-        found: Channels = self.magnitude.max(axis=1).reshape(-1)
-        return found / max(float(found.max()), _TINY)
+    per_row: float
 
     def rounding_error(self, scale: Channels, square: Channels) -> float:
         """Return what rounding ``weight * scale`` does to the sum of its outputs.
@@ -110,7 +109,7 @@ class _Reader:
             scaled = self.magnitude[:, :, some] * scales[:, :, some]
             np.maximum(largest, scaled.max(axis=2), out=largest)
         steps = largest / INT8_LIMIT
-        read = square.reshape(groups, inputs).sum(axis=1) * self.kernel
+        read = square.reshape(groups, inputs).sum(axis=1) * self.per_row
         return float((steps**2).sum(axis=1) @ read) / 12.0
 
 
@@ -145,12 +144,20 @@ def _reader(node: ir.Node) -> _Reader:
     if node.op_type != "Conv":
         if not (node.op_type == "Gemm" and attribute(node, "transB", 0)):
             weight = weight.T
-        return _Reader((weight**2).sum(axis=0), np.abs(weight)[None], 1)
+        return _reader_of((weight**2).sum(axis=0), np.abs(weight)[None], 1)
     groups = int(attribute(node, "group", 1))
     outputs, inputs = weight.shape[:2]
     grouped = weight.reshape(groups, outputs // groups, inputs, -1)
     energy = (grouped**2).sum(axis=(1, 3)).reshape(-1)
-    return _Reader(energy, np.abs(grouped).max(axis=3), grouped.shape[3])
+    return _reader_of(energy, np.abs(grouped).max(axis=3), grouped.shape[3])
+
+
+def _reader_of(energy: Channels, magnitude: Channels, kernel: int) -> _Reader:
+    largest: Channels = magnitude.max(axis=1).reshape(-1)
+    step = -(-magnitude.size // _MOST_WEIGHTS)
+    some = magnitude if step == 1 else np.asfortranarray(magnitude[:, ::step])
+    per_row = kernel * magnitude.shape[1] / some.shape[1]
+    return _Reader(energy, largest / max(float(largest.max()), _TINY), some, per_row)
 
 
 _Form = tuple["Channels", "Channels", float]
@@ -167,7 +174,7 @@ def _scaled(
     sample: ChannelSample, readers: Sequence[_Reader], least: Channels, *, shifted: bool
 ) -> Iterator[_Form]:
     """Scales and shifts to try; no scale is below `least`, float64 ``[channels]``."""
-    weights = np.clip(np.max([r.largest() for r in readers], axis=0), _SMALLEST_SHARE, 1.0)
+    weights = np.clip(np.max([r.largest for r in readers], axis=0), _SMALLEST_SHARE, 1.0)
     for clip in _CLIPS:
         half, shift = _windows(sample, clip, shifted=shifted)
         largest = float(half.max())
