@@ -23,7 +23,7 @@ from trtbuild.search.float_share import costly_groups
 from trtbuild.search.measured import is_less
 from trtbuild.search.ranges.check_images import CheckImages
 from trtbuild.search.ranges.choose import choose_ranges
-from trtbuild.search.ranges.work import FAR, image_cost, may_move
+from trtbuild.search.ranges.work import FAR, may_move
 from trtbuild.search.steps import (
     Material,
     correct_biases,
@@ -107,7 +107,7 @@ def improve(
     if images is None:
         return start
     is_far = float(images.errors(start.network()).sum()) > FAR
-    if not is_far and not may_move(effort, image_cost(artifact), len(source.index)):
+    if not is_far and not may_move(effort, artifact, len(source.index)):
         return start
     # so few as choose among ranges do not tell which move is good
     images = CheckImages.of(artifact, source, effort, for_moves=True) or images

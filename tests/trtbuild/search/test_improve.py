@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from tests.trtbuild.search.depthwise_network import Images, artifact
@@ -19,12 +19,9 @@ from trtbuild.search.improve import improve
 from trtbuild.search.measured import is_less
 from trtbuild.search.ranges.check_images import CheckImages
 from trtbuild.search.ranges.choose import choose_ranges
-from trtbuild.search.ranges.work import FAR, far_work_for, work_for
+from trtbuild.search.ranges.work import FAR, far_work_for, may_move, work_for
 from trtbuild.search.recalibration import Recalibration
 from trtbuild.search.steps import Material, correct_biases, widen_ranges
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
 
 AGAIN = Recalibration(Images(0), CalibrateOptions())
 
@@ -123,6 +120,31 @@ def test_a_network_far_from_float_has_images_enough_to_judge_by(image_seconds) -
     usual, far = (work(Effort.NORMAL, image_seconds, 40) for work in (work_for, far_work_for))
     assert far.num_checking >= max(8, usual.num_checking)
     assert far.num_choosing >= max(8, usual.num_choosing)
+
+
+def test_a_network_of_hundreds_of_millions_of_weights_is_not_changed_for_a_small_gain(
+    start,
+) -> None:
+    assert may_move(Effort.NORMAL, start.artifact, 24)
+
+    def unread() -> ir.Tensor:
+        raise AssertionError
+
+    # a proposal writes all weights, however few images calibrate
+    size = ir.Shape([300, 1000, 1000])
+    weight = ir.Value(name="w", const_value=ir.LazyTensor(unread, ir.DataType.FLOAT, size))
+    large = start.artifact.model.clone()
+    large.graph.register_initializer(weight)
+    assert not may_move(Effort.NORMAL, replace(start.artifact, model=large), 1)
+    assert may_move(Effort.HIGH, replace(start.artifact, model=large), 1)
+
+
+def test_a_changed_network_is_calibrated_without_a_digest_of_its_weights_anew(start) -> None:
+    known = replace(
+        start.artifact.calibration, provenance={"model_graph": "g", "model_weights": "w"}
+    )
+    anew = AGAIN(replace(start.artifact, calibration=known)).calibration
+    assert (anew.provenance["model_graph"], anew.provenance["model_weights"]) == ("g", "w")
 
 
 def test_ranges_that_there_are_are_one_of_the_rules_when_they_are_chosen_anew(start) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.model.stats import node_macs
+from trtbuild.model.writing import num_weights
 from trtbuild.options.effort import Effort
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ FAR = 0.01
 # Nominal seconds of one core: for a multiply-accumulate, and for a value that is rounded.
 _PER_MAC = 2e-11
 _PER_VALUE = 8e-9
+# For a weight in each changed network: it is rounded, written, and read by the sessions.
+_PER_WEIGHT = 1.4e-8
 
 # A run for gradients costs about so many plain ones.
 _BACKWARD = 3
 _NUM_CHOICES = 11
 _NUM_CALIBRATIONS = 3
+_NUM_MOVES = 7
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ def _most(levels: tuple[Work, ...], num_runs: float) -> Work:
     return next((work for work in levels if work.num_runs <= num_runs), levels[-1])
 
 
-def may_move(effort: Effort, image_seconds: float, num_images: int) -> bool:
-    """Say whether there is room for moves that change the network, which calibrate it a few times again."""
-    return image_seconds * num_images * _NUM_CALIBRATIONS <= _FOR_MOVES[effort]
+def may_move(effort: Effort, artifact: Artifact, num_images: int) -> bool:
+    """Say whether there is room for moves: some calibrate a changed network, and all write its weights."""
+    for_images = _NUM_CALIBRATIONS * num_images * image_cost(artifact)
+    for_weights = _NUM_MOVES * _PER_WEIGHT * num_weights(artifact.model)
+    return max(for_images, for_weights) <= _FOR_MOVES[effort]
