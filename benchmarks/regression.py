@@ -7,7 +7,8 @@ BASE and CANDIDATE are checkouts, or interpreters of environments where trtbuild
 (``venv/bin/python``). Every round runs each command with the base, the candidate and the base again, in an
 order that turns from round to round. Wall time and CPU seconds are judged as `trtbuild bench` judges
 engines (`trtbuild.latency`): by the ratio of paired turns with an interval of 99.5 %, widened by what the
-base differs from itself. Nine rounds are the fewest that say anything. The inputs are made here, from seeds.
+base differs from itself. Nine rounds are the fewest that say anything. The inputs are made here, from seeds,
+or those of the quickstart.
 
 Prints a line a command, writes benchmarks/results/regression.json, exits with 1 where something is slower.
 """
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 RESULTS = Path(__file__).resolve().parent / "results" / "regression.json"
+QUICKSTART = Path(__file__).resolve().parent.parent / "samples" / "quickstart"
 MARGIN_PERCENT = 5.0
 FEWEST_ROUNDS = 9
 BASE, CANDIDATE, CONTROL = "base", "candidate", "base again"
@@ -69,6 +71,11 @@ COMMANDS = {
         "-o", "{out}/c.json",
     ],
     "engine of a small network": ["engine", "small.onnx", "--int8", "--data", "small.npy", "-o", "{out}"],
+    "engine of the quickstart": [
+        "engine", f"{QUICKSTART}/digits.onnx", "--int8", "--data", f"{QUICKSTART}/calibration.npz",
+        "--preprocess", f"{QUICKSTART}/digits.toml", "--verify-data", f"{QUICKSTART}/test.npz",
+        "--labels", f"{QUICKSTART}/test.npz", "--max-top1-drop", "1", "-o", "{out}",
+    ],
 }  # fmt: skip
 
 
