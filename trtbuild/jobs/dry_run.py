@@ -128,20 +128,12 @@ def _stages(
     if recipe.export is not None:
         yield "export"
     yield "read"
-    if prequantized is not None:
+    if prequantized is None:
+        yield from _stages_of_float(recipe)
+    else:
         yield "take in"
         if prequantized.network.gaps:
             yield "fill gaps, by calibration" if prequantized.calibrates else "fill gaps"
-    else:
-        yield "optimize"
-    if recipe.int8 and prequantized is None:
-        if recipe.calibrates:
-            yield "calibrate"
-        if recipe.chooses_ranges:
-            yield f"choose ranges ({recipe.effort})"
-        if recipe.may_search:
-            yield "search, only if a limit is not met"
-        yield "quantize"
     yield from (f"build with {backend}" for backend in backends)
     yield "verify"
     if recipe.latency is None:
@@ -151,3 +143,17 @@ def _stages(
     if can_compare and not why_no_fp16(backend, options_for(backend, recipe)):
         yield "build in FP16 to compare with, only if the engine runs here"
     yield "measure latency"
+
+
+def _stages_of_float(recipe: EngineRecipe) -> Iterator[str]:
+    """What is done to a float network."""
+    yield "optimize"
+    if not recipe.int8:
+        return
+    if recipe.calibrates:
+        yield "calibrate"
+    if recipe.chooses_ranges:
+        yield f"choose ranges ({recipe.effort})"
+    if recipe.may_search:
+        yield "search, only if a limit is not met"
+    yield "quantize"

@@ -98,26 +98,26 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
     if engine.suffix == ".onnx":
         if manifest is None:
             raise InputError(f"'{engine}' is a network, of which {_only_manifest(engine)}")
-        return Inspection(
-            EngineLayers((), detailed=False), list(map(_as_asked, decisions)), _AT_RUN
-        )
+        return _unseen(decisions, _AT_RUN)
     seen = [] if record is None else record.details.get("layers")
-    not_opened = ""
     if seen and not ask:
         with decoding(InputError, f"the manifest beside '{engine}' is damaged"):
             layers = EngineLayers.from_json(seen)
-    else:
-        try:
-            layers = inspect_plan(engine, options, product_of(engine))
-        except MissingError as error:
-            if ask:
-                raise
-            if record is None:
-                raise MissingError(f"{error} Without one {_only_manifest(engine)}") from error
-            layers, not_opened = EngineLayers((), detailed=False), str(error)
-    if not_opened:
-        return Inspection(layers, [_as_asked(one) for one in decisions], not_opened)
+        return Inspection(layers, match_nodes(layers, decisions))
+    try:
+        layers = inspect_plan(engine, options, product_of(engine))
+    except MissingError as error:
+        if ask:
+            raise
+        if record is None:
+            raise MissingError(f"{error} Without one {_only_manifest(engine)}") from error
+        return _unseen(decisions, str(error))
     return Inspection(layers, match_nodes(layers, decisions))
+
+
+def _unseen(decisions: Sequence[Decision], why: str) -> Inspection:
+    """What was asked of each node, all that is known where no layer is."""
+    return Inspection(EngineLayers((), detailed=False), list(map(_as_asked, decisions)), why)
 
 
 def _as_asked(asked: Decision) -> NodePrecision:

@@ -116,16 +116,7 @@ def rebuild(
     named = {name: place for name, place in elsewhere.items() if place is not None}
     moved: dict[str, Any] = {"output": output, "data": named}
     recipe = make(EngineRecipe, merge(_values(before, manifest), moved))
-    if recipe.export is not None and model is not None:
-        raise InputError(
-            f"the network of '{manifest}' is exported from '{recipe.export.source.name}', so --model "
-            "cannot name another; leave it out, or build with `trtbuild engine`."
-        )
-    if recipe.export is not None:
-        exported = output / recipe.model.name
-        recipe = replace(recipe, model=exported, export=replace(recipe.export, path=exported))
-    elif model is not None:
-        recipe = replace(recipe, model=model)
+    recipe = _with_network(recipe, manifest, model)
     besides = Besides(read=(manifest,))
     recipe, _ = with_export(recipe, progress, besides)
     result = build_engine(recipe, progress, besides)
@@ -141,6 +132,19 @@ def rebuild(
         networks=dict(_networks(manifest.parent, output, *digests)),
         unexplained="" if same_bytes or causes else _why_unexplained(after),
     )
+
+
+def _with_network(recipe: EngineRecipe, manifest: Path, model: Path | None) -> EngineRecipe:
+    """The recipe with its network where it lies now, or where it is exported to."""
+    if recipe.export is None:
+        return recipe if model is None else replace(recipe, model=model)
+    if model is not None:
+        raise InputError(
+            f"the network of '{manifest}' is exported from '{recipe.export.source.name}', so --model "
+            "cannot name another; leave it out, or build with `trtbuild engine`."
+        )
+    exported = recipe.output / recipe.model.name
+    return replace(recipe, model=exported, export=replace(recipe.export, path=exported))
 
 
 def _networks(
