@@ -241,6 +241,32 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
+    ("options", "chosen", "searched"),
+    [
+        ((), True, False),
+        (("--tune", "--min-sqnr", "20"), True, True),
+        (("--tune", "--min-sqnr", "20", "--calibrator", "mse"), False, True),
+        (("--tune", "--min-sqnr", "20", "--weights-only"), False, False),
+    ],
+)
+def test_a_dry_run_names_the_stages_that_its_build_has(
+    files: tuple[Path, ...],
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    chosen: bool,
+    searched: bool,
+) -> None:
+    model, data, out = files
+    stages = trtbuild(
+        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--dry-run", "--json"),
+        *("--backend", "onnxruntime", *options),
+    ).json["stages"]
+    assert "calibrate" in stages
+    assert any(stage.startswith("choose ranges") for stage in stages) == chosen
+    assert any(stage.startswith("search") for stage in stages) == searched
+
+
+@pytest.mark.parametrize(
     ("options", "told"),
     [
         (("--data", "absent.npz"), "absent.npz"),
