@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["quoted", "read_toml", "toml_text"]
+__all__ = ["quoted", "read_toml", "toml_text", "toml_value"]
 
 
 def read_toml(path: Path, subject: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _lines(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
     """Values first, then the tables below."""
     for key, value in table.items():
         if value is not None and not isinstance(value, dict):
-            yield f"{_key(key)} = {_value(value)}"
+            yield f"{_key(key)} = {toml_value(value)}"
     for key, value in table.items():
         if isinstance(value, dict) and value:
             yield f"\n[{prefix}{_key(key)}]"
@@ -82,11 +82,16 @@ def _key(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else quoted(key)
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Return a value of JSON types, tables included, as TOML writes it on one line.
+
+    Raises:
+        OptionError: a text is none that UTF-8 can hold.
+    """
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(k)} = {toml_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value) if isinstance(value, int | float) else quoted(str(value))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import textwrap
 from pathlib import Path
@@ -14,7 +13,7 @@ from trtbuild.model import input_specs, read_model
 from trtbuild.options.fields import Kind, OptionField, groups_of, options_of
 from trtbuild.options.values import ENABLED, FILE, default_text, written
 from trtbuild.recipes import EngineRecipe
-from trtbuild.toml_files import quoted
+from trtbuild.toml_files import quoted, toml_value
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:
@@ -95,16 +94,15 @@ def _value(field: OptionField, default: Any) -> str:
         return "{}"
     if default is None:
         return _example(field)
-    value = written(field, default)
-    return json.dumps(value, ensure_ascii=False)
+    return toml_value(written(field, default))
 
 
 def _example(field: OptionField) -> str:
     if field.choices:
-        return json.dumps(field.choices[0])
+        return toml_value(field.choices[0])
     if field.type is bool:
         return "true"
     if field.type in (int, float):
         least = max(1, field.option.low or 1)
         return f"{least:g}" if field.type is int else f"{float(least)}"
-    return json.dumps(field.option.metavar or field.name.replace("_", "-"))
+    return toml_value(field.option.metavar or field.name.replace("_", "-"))
