@@ -206,7 +206,10 @@ def observed_tensors(artifact: Artifact, recipe: EngineRecipe) -> tuple[str, ...
     """
     tensors = watched_tensors(artifact.model, artifact.request)
     if not tensors:
-        raise ModelError(f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact)}.")
+        instead = " Leave out --int8 to build it in FP16 alone." if recipe.fp16 else ""
+        raise ModelError(
+            f"nothing of '{recipe.model}' would run in INT8: {_why_none(artifact)}.{instead}"
+        )
     return tensors
 
 

@@ -82,8 +82,13 @@ _TABLE = (
     ),
     _Advice(
         "TensorRT has it as a plugin of its own, its RTX edition lacks it: build with TensorRT, or "
-        "do without positions",
-        ("NonZero", "RoiAlign"),
+        "multiply by a mask where positions are read",
+        ("NonZero",),
+    ),
+    _Advice(
+        "TensorRT has it as a plugin of its own, its RTX edition lacks it: build with TensorRT, or cut the "
+        "network in front of it",
+        ("RoiAlign",),
     ),
     _Advice(
         "TensorRT has it as a plugin of its own, its RTX edition lacks it: build with TensorRT, load a "

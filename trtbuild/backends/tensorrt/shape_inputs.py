@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,10 +41,10 @@ class BuildData:
     count: Count
 
 
-def shape_inputs(network: Any) -> list[str]:
-    """Return the names of the inputs of a parsed network that hold shapes."""
+def shape_inputs(network: Any) -> dict[str, int]:
+    """Return how many numbers each input of a parsed network has that holds a shape."""
     inputs = (network.get_input(index) for index in range(network.num_inputs))
-    return [tensor.name for tensor in inputs if tensor.is_shape_tensor]
+    return {tensor.name: math.prod(tensor.shape) for tensor in inputs if tensor.is_shape_tensor}
 
 
 def bounded_values(
@@ -76,9 +77,11 @@ def bounded_values(
     seen = count(missing)
     for name in missing:
         if not seen[name]:
+            numbers = holding[name]
+            each = "a whole number each" if numbers == 1 else f"{numbers} whole numbers each"
             raise OptionError(
                 f"the input '{name}' holds a shape, and TensorRT needs bounds of its values, which no sample "
-                f"has. Give them: --shape-values '{name}=MIN:OPT:MAX', such as "
+                f"has. Give them: --shape-values '{name}=MIN:OPT:MAX', {each}, such as "
                 "size=1,8,8,8:1,8,32,32:1,8,64,64."
             )
     found = {name: _range(seen[name]) for name in missing}

@@ -249,6 +249,20 @@ def test_what_only_some_forms_of_are_built(
     assert build_plan(rtx, blueprint).file.stat().st_size
 
 
+def test_convolutions_alone_are_for_fp16_on_turing(tmp_path: Path) -> None:
+    options = TensorRTOptions(compute_capabilities=("7.5",))
+    with pytest.raises(ModelError, match=r"rtx-turing: Conv does not run .*Leave out --int8"):
+        build(
+            tmp_path,
+            backend="tensorrt-rtx",
+            fp16=True,
+            tensorrt=options,
+            float_patterns=("Gemm",),
+        )
+    result = build(tmp_path, backend="tensorrt-rtx", int8=False, fp16=True, tensorrt=options)
+    assert result.engine.path.is_file()
+
+
 def test_a_refused_network_is_not_calibrated(tmp_path: Path) -> None:
     proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 19]>
         g (float[1, 2, 5, 5] x, float[1, 18, 5, 5] offset) => (float[1, 2, 5, 5] y) {

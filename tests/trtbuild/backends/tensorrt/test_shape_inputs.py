@@ -75,7 +75,7 @@ def test_without_values_the_data_bounds_them(tensorrt: Server) -> None:
 def test_an_input_without_bounds_is_named_before_the_build(tensorrt: Server) -> None:
     answer = tensorrt.run(resizes, sizes=[])
     assert "the input 'size' holds a shape" in _error(answer)["message"]
-    assert "--shape-values 'size=MIN:OPT:MAX'" in _error(answer)["message"]
+    assert "--shape-values 'size=MIN:OPT:MAX', 4 whole numbers each" in _error(answer)["message"]
     assert not answer.called("Builder.build_serialized_network_to_stream")
 
 
