@@ -33,6 +33,7 @@ from trtbuild.model.attributes import attribute, is_random
 from trtbuild.model.shapes import dims
 from trtbuild.model.traversal import all_graphs, all_nodes
 from trtbuild.model.writing import without_weights
+from trtbuild.passes.random_inputs import draw_feeds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -275,7 +276,7 @@ def _samples(
 ) -> Iterator[_Sample]:
     for draw in range(draws):
         random = np.random.default_rng([seed, draw])
-        feeds = _draw_feeds(model, binding, random, override=draw % 2 == 1)
+        feeds = draw_feeds(model, binding.sizes, binding.integers, random, override=draw % 2 == 1)
         if feeds is None:
             reason = "an input is not a tensor of numbers"
             raise ExecutionError(f"the network is not run: {reason}.", reason)
@@ -353,73 +354,6 @@ def _open_dims(model: ir.Model) -> dict[str, bool]:
 
 def _is_integer(value: ir.Value) -> bool:
     return value.dtype is not None and value.dtype.is_integer()
-
-
-def _draw_feeds(
-    model: ir.Model, binding: _Binding, random: np.random.Generator, *, override: bool
-) -> dict[str, NDArray[Any]] | None:
-    """Draw one set of inputs; None where an input is not a tensor of numbers.
-
-    Args:
-        model: the network.
-        binding: sizes and ranges.
-        random: source of the values.
-        override: whether initialisers that are inputs are given other values too.
-    """
-    feeds: dict[str, NDArray[Any]] = {}
-    for value in model.graph.inputs:
-        if value.is_initializer() and not override:
-            continue
-        if value.dtype is None or value.dtype == ir.DataType.STRING or dims(value) is None:
-            return None
-        name = value.name or ""
-        shape = [
-            dim if isinstance(dim, int) else binding.sizes[dim or f"{name}[{axis}]"]
-            for axis, dim in enumerate(dims(value) or ())
-        ]
-        limits = _place_limits(value) or binding.integers
-        feeds[name] = _draw(value.dtype.numpy(), shape, limits, random)
-    return feeds
-
-
-_PASSES_ON = frozenset(
-    {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
-    | {"Transpose", "Unsqueeze"}
-)
-"""Operators whose outputs hold the integers of their first inputs."""
-
-_INDEXING = {"Gather": 0, "GatherElements": 0, "ScatterElements": 0}
-"""Operators that take places as their second operand, and the default of their axis."""
-
-
-def _place_limits(value: ir.Value) -> tuple[int, int] | None:
-    """Lowest and highest value of an integer input that is used as places in tensors of known size."""
-    sizes, seen, waiting = [], set(), [value]
-    while waiting:
-        one = waiting.pop()
-        if one in seen:
-            continue
-        seen.add(one)
-        for user, index in one.uses():
-            if user.op_type in _INDEXING and index == 1:
-                known = dims(user.inputs[0]) or ()
-                axis = attribute(user, "axis", _INDEXING[user.op_type])
-                size = known[axis] if -len(known) <= axis < len(known) else None
-                sizes.append(size if isinstance(size, int) else 1)
-            elif user.op_type in _PASSES_ON and (index == 0 or user.op_type == "Concat"):
-                waiting.extend(user.outputs)
-    return (0, max(0, min(sizes) - 1)) if sizes else None
-
-
-def _draw(
-    dtype: np.dtype[Any], shape: list[int], integers: tuple[int, int], random: np.random.Generator
-) -> NDArray[Any]:
-    if dtype.kind == "b":
-        return random.integers(0, 2, shape).astype(bool)
-    if dtype.kind in "iu":
-        low = max(integers[0], int(np.iinfo(dtype).min))
-        return random.integers(low, integers[1], shape, endpoint=True).astype(dtype)
-    return random.standard_normal(shape).astype(dtype)
 
 
 def _kinds_differ(wanted: Any, got: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from tests.trtbuild.passes.networks import network
@@ -111,6 +112,13 @@ def test_an_initialiser_that_is_an_input_is_given_another_value_too():
     model.graph.inputs.append(model.graph.initializers["c"])
     result = optimize(model, OptimizeOptions(passes=[Freeze()]))
     assert [undone.name for undone in result.log.rolled_back] == ["freeze_input"]
+
+
+def test_an_open_dim_that_only_an_initialiser_has_is_as_stored():
+    model = network("t (float[1,4] x) => (float[1,4] y) { y = Mul(x, c) }", {"c": (4,)})
+    model.graph.inputs.append(value := model.graph.initializers["c"])
+    value.shape = ir.Shape(["any"])
+    assert optimize(model).log.comparison.startswith("compared on 2 random inputs")
 
 
 DEAR = "t (float[n,{0}] x) => (float[n,{0}] y) {{ m = MatMul(x, w) a = Mul(m, c) y = Relu(a) }}"
