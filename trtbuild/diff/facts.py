@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trtbuild.model.attributes import input_at
-from trtbuild.model.constants import array, constant_tensor
+from trtbuild.model.constants import array, constant_tensor, tensor_bytes
 from trtbuild.model.operators import WEIGHTED
 from trtbuild.model.qdq import dequantized, is_qdq
 from trtbuild.model.traversal import label, maker
@@ -197,7 +197,7 @@ def _digest(values: Sequence[ir.Value | None]) -> str:
     for value in values:
         tensor = constant_tensor(value)
         if tensor is not None:
-            state.update(tensor.tobytes())
+            state.update(tensor_bytes(tensor))
     return state.hexdigest() if values else ""
 
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from trtbuild.diff.facts import computing_nodes, origin, weight_of
 from trtbuild.enums import StrEnum
-from trtbuild.model.constants import constant_tensor
+from trtbuild.model.constants import constant_tensor, tensor_bytes
 from trtbuild.model.qdq import is_qdq
 from trtbuild.model.shapes import static_dims
 from trtbuild.model.traversal import label
@@ -274,7 +274,7 @@ def _attribute(attribute: ir.Attr) -> str:
         return attribute.ref_attr_name or ""
     if attribute.type == ir.AttributeType.TENSOR:
         tensor = attribute.as_tensor()
-        return f"{tensor.dtype}{tensor.shape}{hashlib.sha256(tensor.tobytes()).hexdigest()}"
+        return f"{tensor.dtype}{tensor.shape}{hashlib.sha256(tensor_bytes(tensor)).hexdigest()}"
     if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
         return "a graph"
     return repr(attribute.value)

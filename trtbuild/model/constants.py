@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["array", "constant_tensor", "integers", "is_constant", "single_value"]
+__all__ = ["array", "constant_tensor", "integers", "is_constant", "single_value", "tensor_bytes"]
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -87,3 +87,10 @@ def single_value(value: ir.Value | None) -> Any | None:
 def _blocks(flat: Array, size: int = 1 << 16) -> Iterator[Array]:
     for start in range(0, flat.size, size):
         yield flat[start : start + size]
+
+
+def tensor_bytes(tensor: ir.TensorProtocol) -> bytes:
+    """Return what tells a constant from others of its type and dims; texts have no bytes of their own."""
+    if tensor.dtype == ir.DataType.STRING:
+        return repr(tensor.numpy().tolist()).encode()
+    return tensor.tobytes()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from trtbuild.model.constants import constant_tensor
+from trtbuild.model.constants import constant_tensor, tensor_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,7 @@ def _add(digest: hashlib._Hash, parts: Iterable[str]) -> None:
 
 def _add_tensor(digest: hashlib._Hash, tensor: ir.TensorProtocol) -> None:
     _add(digest, (str(tensor.dtype), str(tuple(tensor.shape))))
-    digest.update(tensor.tobytes())
+    digest.update(tensor_bytes(tensor))
 
 
 def _add_graph(digest: hashlib._Hash, graph: ir.Graph) -> None:
@@ -117,9 +117,7 @@ def _tensor_digest(tensor: ir.TensorProtocol) -> int:
         return hash((str(tensor.path), tensor.offset, tensor.length))
     if tensor.nbytes > _READ_LIMIT:
         return hash((id(tensor),))
-    if tensor.dtype == ir.DataType.STRING:
-        return hash(repr(tensor.numpy().tolist()))
-    return hash(tensor.tobytes())
+    return hash(tensor_bytes(tensor))
 
 
 _Pair = tuple[int, int]

@@ -122,11 +122,12 @@ class Preprocess:
             self._check_count(name, len(getattr(self, name)))
         if self.letterbox and self.resize is None:
             raise OptionError("preprocessing: 'letterbox' needs 'resize', the size to fill.")
-        numbers = (self.scale, *self.mean, *self.std, self.pad)
-        if min(self.std) < _SMALLEST or not all(abs(one) <= _LARGEST for one in numbers):
-            raise OptionError(
-                "preprocessing: 'std' holds a number not above zero, or one does not fit into float32."
-            )
+        numbers = {"scale": [self.scale], "mean": self.mean, "std": self.std, "pad": [self.pad]}
+        for name, some in numbers.items():
+            if not all(abs(one) <= _LARGEST for one in some):
+                raise OptionError(f"preprocessing: '{name}' holds what is no number of float32.")
+        if min(self.std) < _SMALLEST:
+            raise OptionError("preprocessing: 'std' holds a number that is not above zero.")
 
     def _check_count(self, name: str, count: int) -> None:
         channels = 1 if self.color == "GRAY" else 3

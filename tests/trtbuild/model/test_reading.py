@@ -137,6 +137,22 @@ def test_digest_sees_shapes_and_dtypes_of_constants(tmp_path):
     assert len(digests) == 3
 
 
+def test_digests_see_texts(tmp_path):
+    def digests(text):
+        made = from_text("""g (float[2] x) => (float[2] y) {
+          e = Equal(s, t) k = Cast <to = 1> (e) y = Mul (x, k) }""", opset=19)  # fmt: skip
+        made.graph.initializer.extend(
+            onnx.helper.make_tensor(name, onnx.TensorProto.STRING, [1], [value])
+            for name, value in (("s", text), ("t", "b"))
+        )
+        model = read_model(saved(tmp_path, made))
+        return graph_digest(model), weights_digest(model)
+
+    first, second = digests("a"), digests("b")
+    assert first[0] == second[0]
+    assert first[1] != second[1]
+
+
 def test_large_weights_go_beside_the_file(tmp_path, monkeypatch):
     model = read_model(saved(tmp_path, NETWORKS["opset_13"].proto))
     monkeypatch.setattr(writing, "EXTERNAL_DATA_LIMIT", 100)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from trtbuild.model.attributes import is_random
+from trtbuild.model.constants import tensor_bytes
 from trtbuild.model.traversal import all_graphs, has_bodies
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
@@ -129,6 +130,6 @@ def _attribute_key(attribute: ir.Attr) -> Hashable:
     value: Any = attribute.value
     if attribute.type == ir.AttributeType.TENSOR:
         tensor: ir.TensorProtocol = value
-        return (tensor.dtype, tuple(tensor.shape.numpy()), tensor.tobytes())
+        return (tensor.dtype, tuple(tensor.shape.numpy()), tensor_bytes(tensor))
     key: Hashable = (attribute.type, repr(value))
     return key
