@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxRuntimeBackend"]
 
-_INT8_ALONE = (
-    "ONNX Runtime on a CPU computes FP16 as FP32: it builds INT8, and FP16 alone needs TensorRT."
-)
+_INT8_ALONE = "ONNX Runtime computes FP16 as FP32 on a CPU; an engine in FP16 needs TensorRT."
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from trtbuild.verification.ruling import (
     SHIP,
     samples_needed,
 )
+from trtbuild.verification.tasks.own import BLIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,11 +46,14 @@ if TYPE_CHECKING:
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Finding, Verdict
     from trtbuild.verification.ruling import Ruling
+    from trtbuild.verification.tasks.base import TaskScore
 
 __all__ = ["after_engine", "after_verify", "built_by"]
 
 MORE = "MORE_SAMPLES"
 """Stands for data that the user has to find."""
+
+_JUDGE = "MODULE:FUNCTION"
 
 # A layer is worth float from half a bit of SQNR at the outputs on.
 _WORTH_DB = 3.0
@@ -274,12 +278,8 @@ def _judged(
     if ruling.word == CANNOT_TELL:
         return f"verify on {samples_needed(_doubtful(verdicts))}", {data_flag: MORE}, ""
     tasks = [comparison.task for comparison in known if comparison.task is not None]
-    blind = next((one for one in tasks if one.main is None), None)
-    if blind is not None:
-        why = f"the {blind.num_samples} samples give no figure of --task {blind.task}: verify on others"
-        return why, {data_flag: MORE}, ""
-    if any(task.doubt or task.num_samples < _FEW_SAMPLES for task in tasks):
-        return f"verify on more than {known[0].num_images} samples", {data_flag: MORE}, ""
+    if (step := _without_figure(tasks, known[0].num_images, data_flag)) is not None:
+        return step
     is_judged = any(one.what == "top-1 lost" for verdict in verdicts for one in verdict.findings)
     if not is_judged and any(comparison.accuracy is not None for comparison in known):
         return "set a limit on what top-1 may lose", {"--max-top1-drop": "1"}, ""
@@ -289,6 +289,19 @@ def _judged(
         limit = _LIMIT_ON.get(main.unit, f"{main.estimate.value:.4g}")
         return f"set a limit on '{main.name}'", {"--min-agreement": limit}, ""
     return "say what the network is for, or limit the SQNR", {"--min-sqnr": "20"}, ""
+
+
+def _without_figure(tasks: Sequence[TaskScore], num_images: int, data_flag: str) -> _Step | None:
+    """What brings a task to a figure that says something; None where each has one."""
+    blind = next((one for one in tasks if one.main is None), None)
+    if blind is not None:
+        why = f"the {blind.num_samples} samples give no figure of --task {blind.task}: verify on others"
+        return why, {data_flag: MORE}, ""
+    if any(task.doubt == BLIND for task in tasks):
+        return "give a judge that tells wrong outputs from right ones", {"--judge": _JUDGE}, ""
+    if any(task.doubt or task.num_samples < _FEW_SAMPLES for task in tasks):
+        return f"verify on more than {num_images} samples", {data_flag: MORE}, ""
+    return None
 
 
 def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isinf
 from typing import TYPE_CHECKING
 
 from trtbuild.latency.limits import speedup_name
@@ -67,7 +68,10 @@ def accuracy_cards(comparison: Comparison, verdict: Verdict, whose: str = "") ->
     if task is not None and task.main is not None:
         main, form = task.main, _FORMS[task.main.unit]
         low, high = (form.format(end) for end in (main.estimate.low, main.estimate.high))
-        detail = f"{task.num_samples} samples; 95 % sure: {low} to {high}"
+        sure = f"95 % sure: {low} to {high}"
+        if isinf(main.estimate.low) and isinf(main.estimate.high):
+            sure = "no interval, for it is not one number a sample"
+        detail = f"{task.num_samples} samples; {sure}"
         value = form.format(main.estimate.value)
         yield Card(f"{_capital(main.name)}{of}", value, detail, _tone(verdict, main.name))
     else:

@@ -109,8 +109,8 @@ def rule(
     limits = [finding for finding in of_answers if finding.is_limit]
     if failures:
         first = failures[0]
-        whose = [name for name, one in zip(names, verdicts) if first in one.failures]
-        said = f"{whose[0]}: {first}" if whose else str(first)
+        whose = _whose(first, verdicts, names)
+        said = f"{whose}: {first}" if whose else str(first)
         return Ruling(DO_NOT_SHIP, f"{said} ({len(failures)} of {len(findings)} checks failed)")
     if not limits:
         return Ruling(NOT_JUDGED, _without_limit(below_floor, has_speed=bool(speed)))
@@ -119,11 +119,19 @@ def rule(
         return Ruling(NOT_JUDGED, f"{held}, but {below_floor[0]}")
     doubtful = [finding for finding in limits if not finding.settled]
     if doubtful:
-        return Ruling(CANNOT_TELL, _too_few(doubtful))
+        worst = next((one for one in doubtful if one.misses), doubtful[0])
+        whose = _whose(worst, verdicts, names)
+        return Ruling(CANNOT_TELL, _too_few(doubtful, worst, f" of {whose}" if whose else ""))
     unclear = [finding for finding in speed if not finding.settled]
     if unclear:
         return Ruling(CANNOT_TELL, str(unclear[0]))
     return Ruling(SHIP, f"every limit holds ({len(findings)} checks)")
+
+
+def _whose(finding: Finding, verdicts: Sequence[Verdict], names: Sequence[str]) -> str:
+    """What the network of `finding` is called; empty where nobody says."""
+    pairs = zip(names, verdicts)
+    return next((n for n, one in pairs if any(f is finding for f in one.findings)), "")
 
 
 def _without_limit(below_floor: Sequence[str], *, has_speed: bool) -> str:
@@ -145,18 +153,17 @@ def samples_needed(doubtful: Sequence[Finding]) -> str:
     known = [count for count in needed if count is not None]
     if not known:
         return "more samples"
-    most = f"{max(known)} samples"
+    unit = 10 ** max(len(str(max(known))) - 2, 0)  # nobody knows a third digit
+    most = f"{-(-max(known) // unit) * unit:,} samples"
     return f"about {most}" if len(known) == len(needed) else f"at least {most}"
 
 
-def _too_few(doubtful: Sequence[Finding]) -> str:
+def _too_few(doubtful: Sequence[Finding], worst: Finding, whose: str) -> str:
     many = f"{samples_needed(doubtful)} would do"
-    missed = [finding for finding in doubtful if finding.misses]
-    if missed:
-        return f"{missed[0].what} misses its limit by one answer, which may be luck; {many}"
-    return (
-        f"every limit holds, but not surely: {doubtful[0].what} could be beyond its limit; {many}"
-    )
+    what = f"{worst.what}{whose}"
+    if worst.misses:
+        return f"{what} misses its limit by one answer, which may be luck; {many}"
+    return f"every limit holds, but not surely: {what} could be beyond its limit; {many}"
 
 
 def floors(

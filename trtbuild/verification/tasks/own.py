@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
     from trtbuild.verification.batch import LabelledBatch
 
-__all__ = ["OwnJudge"]
+__all__ = ["BLIND", "OwnJudge"]
+
+BLIND = (
+    "the judge gives outputs of zeros, and float's own in reverse order, the same figure as float's own, "
+    "so it cannot tell wrong from right"
+)
+"""The doubt about such a judge."""
 
 # Answers that are right or wrong have two values.
 _FEW = 2
@@ -133,10 +139,7 @@ class OwnJudge(Judge):
             if right is None or found is None or not np.array_equal(right, found):
                 self._telling.add(self._judge.name)
                 return ""
-        return (
-            "the judge gives outputs of zeros, and float's own in reverse order, the same figure as float's "
-            "own, so it cannot tell wrong from right"
-        )
+        return BLIND
 
     def _asked(self, changed: Callable[[Outputs], Outputs]) -> np.ndarray | None:
         """What the judge says of float's own outputs, changed; None where it cannot read them."""
