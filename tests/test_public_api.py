@@ -37,6 +37,8 @@ def test_a_name_that_is_not_public_is_not_there():
 
 def test_the_page_lists_exactly_the_public_names():
     listed = re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE)
+    types = PAGE.split("## Types")[1].split("## ")[0]
+    listed += re.findall(r"`(\w+)`", types)
     assert sorted(listed) == sorted(trtbuild.__all__)
 
 
