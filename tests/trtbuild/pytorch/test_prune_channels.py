@@ -129,6 +129,39 @@ def test_a_loss_by_name(criterion: str, tmp_path: Path, monkeypatch: pytest.Monk
         widths(module, PruneSpec(0.5, criterion))
 
 
+def dense_pair() -> nn.Module:
+    """Channel c of eight reads input c % 4 alone."""
+    module = nn.Sequential(nn.Linear(4, 8, bias=False), nn.Linear(8, 3, bias=False)).eval()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.eye(4).repeat(2, 1) * torch.linspace(0.9, 1.1, 8)[:, None])
+        module[1].weight.copy_(torch.linspace(0.5, 1, 24).view(3, 8))
+    return module
+
+
+@pytest.mark.parametrize("count", [6, 3000])
+def test_the_curvature_is_of_all_samples(count: int) -> None:
+    module, batch = dense_pair(), torch.zeros(count, 4)
+    batch[:-1, :2], batch[-1, 2:] = 1.0, 0.5  # the last sample alone would have the others removed
+    first, second = module[0].weight.detach().double(), module[1].weight.detach().double()
+    hidden = batch.double() @ first.T
+    behind = 2 * hidden @ second.T  # of the loss below by the outputs, a row for each sample
+    by_first = (behind @ second).square().T @ batch.double().square()
+    by_second = behind.square().T @ hidden.square()
+    value = (first.square() * by_first).sum(1) + (second.square() * by_second).sum(0)
+    ways: list[None] = []
+
+    def loss(net: nn.Module) -> torch.Tensor:
+        net[1].weight.register_hook(lambda _: ways.append(None))
+        return net(batch).square().sum(1)
+
+    spec = PruneSpec(0.5, "hessian", round_to=1)
+    (cut,) = prune_channels(module, [InputSpec((2, 4))], spec, loss=loss).history.cuts
+    order = value.argsort()
+    assert value[order[4]] > 4 * value[order[3]]  # what is estimated cannot turn it round
+    assert sorted(cut[2]) == sorted(order[:4].tolist()) == [2, 3, 6, 7]
+    assert len(ways) <= 2 * 64
+
+
 def test_an_importance_of_ones_own() -> None:
     module = randomize(chain())
 

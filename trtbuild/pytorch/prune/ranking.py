@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch_pruning as tp
 from torch import nn
 
@@ -17,8 +18,6 @@ from trtbuild.pytorch.prune.widths import Span, kept_channels, width_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    import torch
-
     from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.pytorch.prune.dependency import Attention
     from trtbuild.pytorch.prune.key_groups import KeyGroups
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.spec import PruneSpec
 
 __all__ = ["CutPlan", "accumulate", "layer_widths", "make_pruner", "shares"]
+
+_MOST_WAYS = 64
+"""Ways back for the gradients of single samples."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def accumulate(
 ) -> None:
     """Leave the gradients of the user's loss in `module`, for criteria that rank by them.
 
-    Where the importance wants those of every sample, it gets one for each value of the loss.
+    Where the importance wants those of every sample, it gets one for each value of the loss. Each takes a
+    way back through the whole batch, so of many values it gets sums with random signs: the square of such a
+    sum is on average the sum of the squares (Hutchinson 1990, doi 10.1080/03610919008812866).
     """
     if loss is None:
         return
@@ -92,10 +96,19 @@ def accumulate(
         value.mean().backward()
         return
     importance.zero_grad()
-    for one in value.reshape(-1):
+    values = value.reshape(-1)
+    for signs in _signs(len(values)).to(values):
         module.zero_grad()
-        one.backward(retain_graph=True)
+        (signs @ values).backward(retain_graph=True)
         gather(module)
+
+
+def _signs(count: int) -> torch.Tensor:
+    """Rows by which so many values are added up: each value alone, or random signs where they are many."""
+    if count <= _MOST_WAYS:
+        return torch.eye(count)
+    generator = torch.Generator().manual_seed(0)
+    return 2.0 * torch.randint(2, (_MOST_WAYS, count), generator=generator) - 1
 
 
 def shares(
