@@ -52,6 +52,25 @@ class Collects(nn.Module):
         return self.layer(x)
 
 
+class Cache:
+    """What was seen, as caches of keys and values keep it."""
+
+    def __init__(self) -> None:
+        self.layers: list[torch.Tensor] = []
+
+
+class Caches(nn.Module):
+    """Leaves what it saw in an object of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.cache = nn.Linear(6, 6), Cache()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.cache.layers = [x.mean(0, keepdim=True)]
+        return self.layer(x)
+
+
 class Odd(nn.Module):
     """Blocks that write, one that is called twice, some that leave something, outputs in a dict."""
 
@@ -60,6 +79,7 @@ class Odd(nn.Module):
         self.block, self.twice, self.leaves = Writes(), nn.Linear(6, 6), Leaves()
         self.act, self.pair = nn.ReLU(inplace=True), nn.ModuleDict({"a": Writes(), "b": Writes()})
         self.keeps, self.fills, self.last = Collects(), Collects(), nn.Linear(6, 3)
+        self.caches = Caches()
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         x = self.twice(self.block(x.clone()))
@@ -68,13 +88,14 @@ class Odd(nn.Module):
         y = y + x + z + self.leaves.seen
         given = {"mean": y}
         y = self.fills(self.keeps(y), given) + self.keeps.seen["mean"] + given["mean"]
+        y = self.caches(y) + self.caches.cache.layers[0]
         both = [self.pair["a"](y.clone()), self.pair["b"](y)]
         return {"scores": self.last(torch.cat(both[:1]) + both[1])}
 
 
 ORDER = (
-    "block.first", "block.second", "leaves.layer", "keeps.layer", "fills.layer", "pair.a.first",
-    "pair.a.second", "pair.b.first", "pair.b.second", "last",
+    "block.first", "block.second", "leaves.layer", "keeps.layer", "fills.layer", "caches.layer",
+    "pair.a.first", "pair.a.second", "pair.b.first", "pair.b.second", "last",
 )  # fmt: skip
 
 

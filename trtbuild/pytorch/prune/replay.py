@@ -8,6 +8,7 @@ way in and out, since forward may write into them.
 from __future__ import annotations
 
 import contextlib
+import types
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -138,16 +139,28 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 
 
 def _leaves(module: nn.Module, *arguments: Any) -> list[tuple[Any, int]]:
-    """What a module keeps and is given, in lists and dicts too, and how often each tensor was written to.
+    """What a module keeps and is given, and how often each tensor was written to.
 
-    Code that runs in inference mode does not count. What is replaced meanwhile is held here, so that nothing
-    else gets its place in memory and looks like it.
+    Lists, dicts and objects of other classes, such as a cache of keys and values, are looked into. Code that
+    runs in inference mode does not count. What is replaced meanwhile is held here, so that nothing else gets
+    its place in memory and looks like it.
     """
     kept = {name: value for name, value in vars(module).items() if name != "forward"}
-    return [
-        (one, one._version if isinstance(one, torch.Tensor) and not one.is_inference() else 0)
-        for one in torch.utils._pytree.tree_leaves((kept, arguments))
-    ]
+    found, waiting, seen = [], torch.utils._pytree.tree_leaves((kept, arguments)), set[int]()
+    while waiting:
+        one = waiting.pop()
+        is_written = isinstance(one, torch.Tensor) and not one.is_inference()
+        found.append((one, one._version if is_written else 0))
+        if _is_looked_into(one) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += torch.utils._pytree.tree_leaves(vars(one))
+    return found
+
+
+def _is_looked_into(value: Any) -> bool:
+    """Whether a value is an object with attributes, and no tensor, module, class or function."""
+    others = torch.Tensor | torch.nn.Module | type | types.ModuleType
+    return hasattr(value, "__dict__") and not isinstance(value, others) and not callable(value)
 
 
 def _are_the_same(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:
