@@ -325,3 +325,47 @@ def test_attention_over_maps_is_kept_and_does_not_hold_up_the_rest() -> None:
     assert "too many ways" in kept["2.qkv"]
     assert not kept["3"]
     assert not any(kept[str(number)] for number in range(5, 125, 2))
+
+
+class Packed(nn.Module):
+    """Attention whose packed layer cannot be cut, since forward takes its widths from another tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 2
+        self.norm, self.qkv, self.proj = nn.LayerNorm(16), nn.Linear(16, 48), nn.Linear(16, 16)
+        self.up, self.down, self.out = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, length, width = x.shape
+        packed = self.qkv(self.norm(x)).reshape(n, length, 3, 2, width // 2)
+        mixed = F.scaled_dot_product_attention(*packed.permute(2, 0, 3, 1, 4))
+        x = x + self.proj(mixed.transpose(1, 2).reshape(n, length, width))
+        return self.out(x + self.down(F.gelu(self.up(x))))
+
+
+def test_a_cut_that_was_taken_back_is_not_done_again_from_disk(tmp_path: Path) -> None:
+    module = Packed().eval()
+    result = prune_channels(module, [InputSpec((2, 5, 16))], HALF)
+    save_pruned(result.module, result.history, tmp_path)
+    assert [path for path, _, _ in result.history.cuts] == ["up"]
+    again = load_pruned(Packed().eval(), tmp_path)
+    assert all(map(torch.equal, again.state_dict().values(), result.module.state_dict().values()))
+
+
+class Adapted(nn.Linear):  # type: ignore[misc]  # torch has no types here
+    """A layer with a low-rank product beside it (LoRA, Hu et al. 2021)."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 12)
+        self.down, self.up = nn.Parameter(torch.randn(4, 8)), nn.Parameter(torch.randn(12, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + x @ self.down.T @ self.up.T
+
+
+def test_a_layer_with_more_weights_than_its_own_is_named() -> None:
+    module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), Adapted(), nn.ReLU(), nn.Linear(12, 3))
+    report = prune_channels(module.eval(), [ROW], HALF).report
+    told = {width.path: width.kept for width in report.widths}
+    assert all("'2' has down, up besides its weight" in told[path] for path in ("0", "2"))

@@ -339,19 +339,34 @@ def _coupled(groups: Sequence[PruneGroup]) -> dict[str, PruneGroup]:
 
 def _reason(path: str, plan: CutPlan, coupled: Mapping[str, PruneGroup], module: nn.Module) -> str:
     if path in plan.kept:
-        return plan.kept[path]
+        return plan.kept[path] + _of_own(coupled.get(path), module)
     if path not in coupled:
-        return "it was not called"
+        return "nothing calls it as a layer; where other code reads its weight, it is not followed"
     members = [one.path for one in coupled[path].members if one.side == "out"]
     for other in members:
         if other in plan.kept:
-            return f"it is coupled with '{other}': {plan.kept[other]}"
+            return (
+                f"it is coupled with '{other}': {plan.kept[other]}{_of_own(coupled[path], module)}"
+            )
     parameters = dict(module.named_parameters())
     raw = next((name for name in members if name in parameters), "")
     if raw:
         return f"it is coupled with the raw parameter '{raw}' in a way that cannot be cut"
     rounding = f"rounding to {plan.round_to}" if plan.round_to else "rounding"
     return f"its ranking, or {rounding}, {_NOTHING_LEFT}"
+
+
+def _of_own(group: PruneGroup | None, module: nn.Module) -> str:
+    """More on why a group was not cut: a layer of it computes with parameters of its own, as LoRA's do."""
+    layers = dict(module.named_modules())
+    for member in group.members if group is not None else ():
+        layer = layers.get(member.path)
+        if not isinstance(layer, LAYERS):
+            continue
+        own = [name for name, _ in layer.named_parameters(recurse=False)]
+        if more := [name for name in own if name not in ("weight", "bias")]:
+            return f" ('{member.path}' has {', '.join(more)} besides its weight: merge them into it first)"
+    return ""
 
 
 def _achieved(widths: Sequence[LayerWidth]) -> float:

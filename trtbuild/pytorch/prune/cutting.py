@@ -53,7 +53,7 @@ _TOLERANCE = 1e-9
 
 
 class Snapshot:
-    """The attributes and tensors of all modules, to go back to, and the sizes that the graph keeps.
+    """The attributes and tensors of all modules, to go back to, and the sizes and cuts that the graph keeps.
 
     Torch-Pruning puts new tensors in place of old ones and never writes into them, so references are
     enough; it writes into its lists of sizes.
@@ -65,6 +65,7 @@ class Snapshot:
             for child in module.modules()
         ]
         self._sizes = [(one, sizes_of(one)) for one in operators(graph)]
+        self._graph, self._cuts = graph, len(graph.pruning_history())
 
     def restore(self) -> None:
         """Put everything back."""
@@ -75,6 +76,7 @@ class Snapshot:
             child._buffers = buffers
         for one, sizes in self._sizes:
             vars(one).update(sizes)
+        del self._graph.pruning_history()[self._cuts :]
 
 
 class DenseReference:
