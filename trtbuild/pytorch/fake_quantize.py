@@ -2,7 +2,8 @@
 
 ``torch.ao.quantization`` puts a `FakeQuantizeBase` behind every quantized tensor, which observes ranges while
 it trains. What it computes when it observes no more is ``torch.fake_quantize_*_affine`` with its scale and
-zero point, which the exporter of PyTorch writes as QuantizeLinear and DequantizeLinear.
+zero point, which the exporter of PyTorch writes as QuantizeLinear and DequantizeLinear. NVIDIA's ModelOpt and
+pytorch-quantization put a ``TensorQuantizer`` there, which rounds symmetrically to its ``amax``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import nn
+
+from trtbuild.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,16 +92,20 @@ def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
 
     Returns:
         The paths of what was replaced.
+
+    Raises:
+        ModelError: it rounds in a way that INT8 Q/DQ do not, or is a graph of torchao that is not converted.
     """
     from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 
+    _refuse_unconverted(module)
     # one may stand in several places
     found = [
         (path, one)
         for path, one in module.named_modules(remove_duplicate=False)
-        if isinstance(one, FakeQuantizeBase | ObserverBase) and path
+        if path and (isinstance(one, FakeQuantizeBase | ObserverBase) or _is_of_nvidia(one))
     ]
-    frozen = {one: next(_frozen(one), nn.Identity()) for _, one in found}
+    frozen = {one: next(_frozen(one, path), nn.Identity()) for path, one in found}
     done = []
     for path, one in found:
         owner, _, name = path.rpartition(".")
@@ -169,7 +176,10 @@ def _plain_layer(fused: Any) -> Any:
     )  # fmt: skip
 
 
-def _frozen(module: nn.Module) -> Iterator[nn.Module]:
+def _frozen(module: nn.Module, path: str) -> Iterator[nn.Module]:
+    if _is_of_nvidia(module):
+        yield from _frozen_of_nvidia(module, path)
+        return
     enabled = getattr(module, "fake_quant_enabled", None)
     if enabled is None or not bool(enabled.reshape(-1)[0]):
         return
@@ -179,3 +189,51 @@ def _frozen(module: nn.Module) -> Iterator[nn.Module]:
     axis = int(module.ch_axis) if scale.numel() > 1 else None
     low, high = int(module.quant_min), int(module.quant_max)
     yield FrozenFakeQuantize(scale, zero_point, axis, low, high)
+
+
+def _is_of_nvidia(module: nn.Module) -> bool:
+    """Whether it is a quantizer of ModelOpt or pytorch-quantization, which need not be installed."""
+    return type(module).__name__ == "TensorQuantizer" and hasattr(module, "_num_bits")
+
+
+def _frozen_of_nvidia(module: Any, path: str) -> Iterator[nn.Module]:
+    """What a ``TensorQuantizer`` computes; nothing where it is switched off.
+
+    Raises:
+        ModelError: it has no scale, or rounds otherwise than to 8 bits per tensor or per slice of one axis.
+    """
+    if module._disabled or not getattr(module, "_if_quant", True):
+        return
+    amax = getattr(module, "_amax", None)
+    if amax is None:
+        raise ModelError(
+            f"'{path}' rounds without a scale of its own: calibrate it before the export."
+        )
+    wide = [axis for axis, size in enumerate(amax.shape) if size > 1]
+    more = ("_block_sizes", "_pre_quant_scale", "_rotate", "_bias")
+    if module._num_bits != 8 or len(wide) > 1 or any(_is_set(module, name) for name in more):
+        raise ModelError(
+            f"'{path}' does more than round to 8 bits with one scale, or one per channel, which is what INT8 "
+            "Q/DQ are: export the module with the package that quantized it."
+        )
+    bound = 255 if module._unsigned else 127
+    low = 0 if module._unsigned else -bound if module._narrow_range else -bound - 1
+    scale = torch.where(amax > 0, amax, torch.ones_like(amax)).float() / bound
+    yield FrozenFakeQuantize(
+        scale, torch.zeros(scale.numel()), wide[0] if wide else None, low, bound
+    )
+
+
+def _is_set(module: nn.Module, name: str) -> bool:
+    value = getattr(module, name, None)
+    return value is not None and value is not False
+
+
+def _refuse_unconverted(module: nn.Module) -> None:
+    """Refuse a graph that torchao has prepared: torchao itself makes Q/DQ of what it observes."""
+    for path, child in module.named_modules():
+        if type(child).__module__.startswith("torchao.") and hasattr(child, "calculate_qparams"):
+            raise ModelError(
+                f"the module was prepared by torchao and still observes ranges ('{path}'): export what "
+                "torchao.quantization.pt2e.quantize_pt2e.convert_pt2e makes of it."
+            )

@@ -13,9 +13,11 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from trtbuild.errors import ModelError  # noqa: E402
 from trtbuild.migration.prequantized import take_in  # noqa: E402
 from trtbuild.model import read_model, write_model  # noqa: E402
 from trtbuild.pytorch import InputSpec, export_onnx  # noqa: E402
+from trtbuild.pytorch.fake_quantize import freeze_fake_quantize  # noqa: E402
 
 
 class Net(nn.Module):
@@ -120,3 +122,83 @@ def test_norms_that_are_trained_with_their_layer_go_into_its_weights(kind, tmp_p
     steps = np.rint((given - expected) / step)
     np.testing.assert_allclose(given, expected + steps * step, rtol=0, atol=1e-5)
     assert np.abs(steps).max() <= 1
+
+
+class TensorQuantizer(nn.Module):
+    """As ModelOpt and pytorch-quantization have it: rounds to its amax."""
+
+    def __init__(self, amax, unsigned=False, num_bits=8):
+        super().__init__()
+        self.register_buffer("_amax", amax)
+        self._num_bits, self._unsigned, self._narrow_range = num_bits, unsigned, False
+        self._disabled, self._if_quant = False, True
+
+    def forward(self, x):
+        if self._disabled:
+            return x
+        if self._amax.min() < 0:  # as there: nothing that torch.export could follow
+            raise ValueError
+        bound, low = (255, 0) if self._unsigned else (127, -128)
+        return torch.clamp((x * (bound / self._amax)).round(), low, bound) / (bound / self._amax)
+
+
+class Quantized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.full = nn.Conv2d(3, 8, 3, bias=False), nn.Linear(8, 4)
+        self.inputs = TensorQuantizer(torch.tensor(2.5))
+        self.weights = TensorQuantizer(
+            self.conv.weight.detach().abs().amax((1, 2, 3), keepdim=True)
+        )
+        self.behind = TensorQuantizer(torch.tensor(1.5), unsigned=True)
+        self.off = TensorQuantizer(torch.tensor(1.0))
+        self.off._disabled = True
+
+    def forward(self, x):
+        x = nn.functional.conv2d(self.inputs(x), self.weights(self.conv.weight))
+        return self.off(self.full(self.behind(torch.relu(x)).mean((2, 3))))
+
+
+def test_quantizers_of_nvidias_packages_keep_their_scales(tmp_path):
+    torch.manual_seed(0)
+    module = Quantized().eval()
+    export_onnx(module, [InputSpec((2, 3, 8, 8), dynamic={0: "batch"})], path=tmp_path / "q.onnx")
+    kinds = [node.op_type for node in read_model(tmp_path / "q.onnx").graph]
+    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") == 3
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(tmp_path / "q.onnx"), options)
+    x = torch.randn(3, 3, 8, 8)
+    (given,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        expected = module(x).numpy()
+    # a value that sums in another order round to the next step moves a mean of 36 by 1.5 / 255 / 36
+    np.testing.assert_allclose(given, expected, rtol=0, atol=4 * 1.5 / 255 / 36)
+
+
+def not_calibrated(module):
+    module.inputs._amax = None
+
+
+def eight_bits_of_floating_point(module):
+    module.inputs._num_bits = (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(not_calibrated, "calibrate it"), (eight_bits_of_floating_point, "'inputs' does more than")],
+)
+def test_a_quantizer_without_a_form_in_int8_is_named(change, said):
+    module = Quantized().eval()
+    change(module)
+    with pytest.raises(ModelError, match=said):
+        freeze_fake_quantize(module)
+
+
+def test_a_graph_that_torchao_only_prepared_is_refused_with_what_to_call():
+    module = Net()
+    kind = type("MinMaxObserver", (nn.Identity,), {"calculate_qparams": lambda self: None})
+    kind.__module__ = "torchao.quantization.pt2e.observer"
+    module.observer = kind()
+    with pytest.raises(ModelError, match=r"'observer'.*convert_pt2e"):
+        freeze_fake_quantize(module)
