@@ -60,7 +60,8 @@ class Target:
         padded_conv_transpose: whether it does with padding, too.
         group_multiple: channels of a group, in and out, must be a multiple of this for INT8.
         depthwise: whether a group of one channel runs in INT8 whatever `group_multiple` says.
-        average_pool_windows: (size, stride) of the windows of AveragePool that run in INT8; None for all.
+        average_pool_windows: (size, stride) of the windows of AveragePool that run in INT8, over two axes;
+            None for all.
         global_average: whether GlobalAveragePool computes in INT8; where not, it reads that and averages in
             float.
         fewest_outputs: a Gemm or MatMul of fewer outputs is cheaper in float.
@@ -105,7 +106,9 @@ FOR_RTX = Target(
     conv_transpose=False,  # [measured]: float, and the INT8 weight is dequantized at every run
     group_multiple=4,  # [measured]: other groups are padded to it, with zeros that the plan holds
     depthwise=False,
-    average_pool_windows=frozenset({(3, 1)}),  # [measured], of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1
+    average_pool_windows=frozenset(
+        {(3, 1)}
+    ),  # [measured], of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1; over one and three axes none
     global_average=False,  # [measured]
     fewest_outputs=3,  # [measured]: one or two outputs cost kernels more than in float
     one_pair_for_pool=True,  # [measured]

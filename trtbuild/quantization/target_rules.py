@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["pool_reason", "why_layer_is_float", "why_pool_is_float"]
 
+_SPATIAL_AXES = (
+    2  # over which targets with single windows average in INT8: over one and three none does
+)
+
 
 def why_layer_is_float(node: ir.Node, target: Target) -> str | None:
     """Return why a layer with a constant weight stays in float on `target`; None where it runs in INT8."""
@@ -40,7 +44,7 @@ def why_pool_is_float(node: ir.Node, target: Target) -> str | None:
         return None
     sizes = node.attributes.get_ints("kernel_shape", ())
     strides = node.attributes.get_ints("strides", (1,) * len(sizes))
-    if set(zip(sizes, strides, strict=False)) <= windows:
+    if len(sizes) == _SPATIAL_AXES and set(zip(sizes, strides, strict=False)) <= windows:
         return None
     window = "x".join(map(str, sizes))
     step = "x".join(map(str, strides))

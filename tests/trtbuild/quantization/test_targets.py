@@ -117,14 +117,22 @@ def test_transposed_convolutions_in_int8(pads: str, where: set[str]) -> None:
 
 @pytest.mark.parametrize(
     ("window", "on_rtx"),
-    [("[3, 3], strides = [1, 1]", True), ("[3, 3], strides = [2, 2]", False), ("[2, 2]", False)],
+    [
+        ("[3, 3], strides = [1, 1]", True),
+        ("[3, 3], strides = [2, 2]", False),
+        ("[2, 2]", False),
+        ("[3], strides = [1]", False),
+        ("[3, 3, 3], strides = [1, 1, 1]", False),
+    ],
 )
 def test_averages_in_int8(window: str, on_rtx: bool) -> None:
+    axes = window.partition("]")[0].count(",") + 1
+    into, out = ", 8" * axes, "".join(f", S{axis}" for axis in range(axes))
     model = network(
-        f"""g (float[1, 4, 8, 8] x) => (float[1, 4, H, W] y) {{
+        f"""g (float[1, 4{into}] x) => (float[1, 4{out}] y) {{
             a = Conv (x, v) p = AveragePool <kernel_shape = {window}> (a) y = Conv (p, w) }}""",
-        v=(4, 4, 1, 1),
-        w=(4, 4, 1, 1),
+        v=(4, 4, *[1] * axes),
+        w=(4, 4, *[1] * axes),
     )
     convolving = {name: target for name, target in TARGETS.items() if target.convolution}
     int8 = {
