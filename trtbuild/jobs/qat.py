@@ -12,15 +12,14 @@ from trtbuild.jobs.compare import task_of, verification_batches
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.jobs.ranges import int8_candidate
+from trtbuild.jobs.targets import qat_request
 from trtbuild.model import input_specs
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.options.effort import Effort
-from trtbuild.plan import PlacementRequest
 from trtbuild.progress import Progress, silent
 from trtbuild.pytorch.spec import with_axes
 from trtbuild.recipes import EngineRecipe
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.target import TARGETS
 from trtbuild.verification.compare import compare_each
 
 if TYPE_CHECKING:
@@ -119,10 +118,7 @@ def _quantized(
         calibrate=recipe.calibrate,
         effort=Effort.FAST,
     )
-    request = PlacementRequest(
-        recipe.float_patterns, target=None if recipe.target is None else TARGETS[recipe.target]
-    )
-    artifact = replace(artifact, request=request)
+    artifact = replace(artifact, request=qat_request(recipe))
     return int8_candidate(artifact, plan, build, progress).realized()
 
 

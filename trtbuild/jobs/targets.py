@@ -12,10 +12,10 @@ from trtbuild.target import COMMON, FOR_RTX, FOR_TURING, TARGETS, installed_targ
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trtbuild.recipes import EngineRecipe, QuantizeRecipe
+    from trtbuild.recipes import EngineRecipe, QatRecipe, QuantizeRecipe
     from trtbuild.target import Target
 
-__all__ = ["engine_request", "engine_target", "quantize_request"]
+__all__ = ["engine_request", "engine_target", "qat_request", "quantize_request"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,3 +67,9 @@ def quantize_request(recipe: QuantizeRecipe) -> PlacementRequest:
     if recipe.target is not None:
         target = TARGETS[recipe.target]
     return PlacementRequest(recipe.float_patterns, frozenset(recipe.float_groups), target)
+
+
+def qat_request(recipe: QatRecipe) -> PlacementRequest:
+    """Return what stays in float of a module that will be trained, for the target asked for."""
+    target = None if recipe.target is None else TARGETS[recipe.target]
+    return PlacementRequest(recipe.float_patterns, target=target)

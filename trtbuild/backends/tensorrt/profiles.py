@@ -15,7 +15,7 @@ from trtbuild.runtime.tensorrt.engine import ShapeRange
 from trtbuild.runtime.tensorrt.logger import explained, made
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from trtbuild.backends.tensorrt.open_builder import OpenBuilder
     from trtbuild.model.signature import TensorSpec
@@ -110,13 +110,8 @@ def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dic
     """
     given = parse_shapes(texts)
     specs = {spec.name: spec for spec in inputs}
-    for profile in given:
-        for name, shapes in profile.items():
-            if name not in specs:
-                raise OptionError(
-                    f"--shape names the input '{name}'; the network's inputs are {', '.join(specs)}."
-                )
-            _check_fits(specs[name], shapes)
+    for spec, shapes in _of_inputs(given, specs, _SHAPES):
+        _check_fits(spec, shapes)
     dynamic = [spec for spec in inputs if not _is_static(spec)]
     if not dynamic and not given:
         return []
@@ -135,6 +130,19 @@ def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dic
     for index, profile in enumerate(profiles):
         _check_agreement(index, profile, specs)
     return profiles
+
+
+def _of_inputs(
+    profiles: Iterable[Mapping[str, ShapeRange]], specs: Mapping[str, TensorSpec], form: _Form
+) -> Iterator[tuple[TensorSpec, ShapeRange]]:
+    """Each range of the profiles, with the input that it is of, which the network must have."""
+    for profile in profiles:
+        for name, given in profile.items():
+            if name not in specs:
+                raise OptionError(
+                    f"{form.flag} names the input '{name}'; the network's inputs are {', '.join(specs)}."
+                )
+            yield specs[name], given
 
 
 def _check_agreement(
@@ -170,13 +178,8 @@ def values_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dict[
     """
     given = _parse(texts, _VALUES)
     specs = {spec.name: spec for spec in inputs}
-    for profile in given:
-        for name, values in profile.items():
-            if name not in specs:
-                raise OptionError(
-                    f"--shape-values names the input '{name}'; the network's inputs are {', '.join(specs)}."
-                )
-            _check_holds(specs[name], len(values.opt))
+    for spec, values in _of_inputs(given, specs, _VALUES):
+        _check_holds(spec, len(values.opt))
     return [{**given[0], **profile} for profile in given]
 
 
