@@ -1,4 +1,4 @@
-"""Samples that are dear to read, held in memory from the second pass on."""
+"""Samples that are costly to read, held in memory from the second pass on."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class SampleIndex:
 class Source(ABC):
     """Data that can be gone through more than once, a sample at a time.
 
-    A pass may be dear: of a callable it is the user's whole input pipeline. So everything that is
+    A pass may be costly: of a callable it is the user's whole input pipeline. So everything that is
     asked about the samples, and not of their values, comes from one pass, the `index`.
     """
 

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 def with_cost_of_zeros(
     artifact: Artifact, few: Sequence[Batch], progress: Progress = silent
 ) -> Artifact:
-    """Return `artifact` with a record of what the 2:4 zeros of each layer do to the outputs, dearest first.
+    """Return `artifact` with a record of what the 2:4 zeros of each layer do to the outputs, costliest first.
 
     To first order, in float, against the module as it was loaded: the SQNR with the zeros of that layer
     alone, and what all zeros together would gain without them. Nothing is recorded where no layer has got the

@@ -100,7 +100,7 @@ class _Original:
     Attributes:
         detached: the network, serialised.
         reference: what it answers, when that is known.
-        once: whether a run of it is dear, so that it is not run for nothing.
+        once: whether a run of it is costly, so that it is not run for nothing.
     """
 
     detached: WithoutWeights
@@ -187,7 +187,7 @@ class _CheckedRun:
         return model, log
 
     def _is_untouched(self, model: ir.Model, log: PassLog) -> bool:
-        """Whether `model` is the original, which would be dear to run for nothing."""
+        """Whether `model` is the original, which would be costly to run for nothing."""
         if self._original is None or not self._original.once or log.fired:
             return False
         return self._original.is_same_as(model)

@@ -178,9 +178,9 @@ def instability_lines(calibration: Calibration | None, early_stop: EarlyStop) ->
             "of its signal over noise, so more data will hardly change the accuracy"
         )
         return
-    dear = sum(cost.lost_db >= HARMLESS_DB for cost in costs)
+    many = sum(cost.lost_db >= HARMLESS_DB for cost in costs)
     yield Line(
-        f"what that means: {dear} of them may lose {HARMLESS_DB:g} dB or more of their signal over noise by "
+        f"what that means: {many} of them may lose {HARMLESS_DB:g} dB or more of their signal over noise by "
         f"the choice of data, most '{worst.tensor}' with {worst.lost_db:.1f} dB (thresholds "
         f"{worst.apart:.0%} apart, of which the smaller clips {worst.clipped_share:.2%} of the values): the "
         "accuracy depends on which samples these are; give more, or more like those that the engine will see",

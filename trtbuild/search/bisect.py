@@ -93,7 +93,7 @@ def find_culprits(
 
 
 def affordable(ranked: Sequence[str], costs: Mapping[str, float], share: float) -> list[str]:
-    """Return the head of `ranked` that costs at most `share` together; dearer ones are passed over."""
+    """Return the head of `ranked` that costs at most `share` together; costlier ones are passed over."""
     kept, spent = [], 0.0
     for name in ranked:
         if spent + costs[name] <= share:
@@ -107,7 +107,7 @@ def fewest_in_order(
     passes: Callable[[Sequence[str]], bool],
     costs: Mapping[str, float],
 ) -> list[str] | None:
-    """Return the shortest head of `ranked` that passes in float, less what it can spare, dearest first.
+    """Return the shortest head of `ranked` that passes in float, less what it can spare, costliest first.
 
     Args:
         ranked: names, the most useful first; with none of them in float the network does not pass.
@@ -122,8 +122,8 @@ def fewest_in_order(
         return None
     kept = ranked[:length]
     # the last one is needed: without it, the head was tried and did not pass
-    dearest = sorted(kept[:-1], key=lambda name: -costs[name])
-    return _without_needless(kept, dearest, passes)
+    costliest = sorted(kept[:-1], key=lambda name: -costs[name])
+    return _without_needless(kept, costliest, passes)
 
 
 def _shortest_prefix(
