@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import types
 from collections.abc import Mapping
 from enum import Enum
@@ -87,12 +88,20 @@ def _plain_key(key: Any) -> str:
     return plain
 
 
+# Controls and formats beyond those that JSON escapes itself.
+_UNSEEN = re.compile(
+    r"[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
 def dumps(value: Any) -> str:
     """Return `encode` of `value` as readable JSON text that can be written as UTF-8.
 
-    What a file name holds that is no character (lone surrogates) is an escape there.
+    What a name holds that is no character (lone surrogates), or that a terminal obeys and does not show (such
+    as writing from right to left), is an escape there.
     """
     text = json.dumps(encode(value), indent=1, ensure_ascii=False, allow_nan=False)
+    text = _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
     return text.encode("utf-8", "backslashreplace").decode()
 
 

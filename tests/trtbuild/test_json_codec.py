@@ -87,3 +87,11 @@ def test_whole_numbers_beyond_64_bits_are_refused(count) -> None:
     record = {"inner": {"value": 1.0}, "pair": [], "by_name": {}, "nothing": count}
     with pytest.raises(InputError, match="nothing should be a whole number of at most"):
         decode(Outer, record, "net.json")
+
+
+def test_what_a_terminal_obeys_is_escaped_and_read_back():
+    name = "é漢\u202eb\ufeff\x9b31m\x7f\U000e0041\u2028"
+    text = dumps({"name": name})
+    assert json.loads(text) == {"name": name}
+    assert "é漢" in text
+    assert text.replace("é漢", "").isascii()

@@ -125,7 +125,7 @@ def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
         {what: len(source.index) for what, source in given.items()},
         inputs,
         tuple(skipped),
-        () if recipe.random_data else tuple(_warnings(recipe, inputs)),
+        () if recipe.random_data else (*_warnings(recipe, inputs), *_depths(given.values())),
         () if recipe.random_data else tuple(_repeated(given)),
         recipe.random_data,
     )
@@ -155,6 +155,16 @@ def _repeated(given: Mapping[str, Source]) -> Iterator[str]:
                 f"{REPEATED} the {count} that {what}: {different}. Is one array filled again and "
                 "given out each time, or the same file there many times?"
             )
+
+
+def _depths(sources: Iterable[Source]) -> Iterator[str]:
+    """Images of which some have 16 bits: all values are kept, and one scale does not fit them all."""
+    found: dict[str, str] = {}
+    for source in sources:
+        found = {**source.index.depths, **found}
+    if len(found) > 1:
+        each = ", ".join(f"{depth} ('{name}')" for depth, name in found.items())
+        yield f"pixels are of unlike depth, {each}, and keep their values; one 'scale' does not fit all."
 
 
 def _warnings(recipe: DataRecipe, inputs: Mapping[str, InputSurvey]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.data.feeds import as_feeds, channels_of
 from trtbuild.data.image_files import images_below, listed_images, why_not
-from trtbuild.data.pixels import decode_image, has_more_images
+from trtbuild.data.pixels import decode_image, image_facts
 from trtbuild.data.samples import Sample, Source
 from trtbuild.data.skipped import Skipped, grouped
 from trtbuild.errors import DataError, first_line
@@ -71,9 +71,10 @@ class _Images(Source):
             content = read()
             key = hashlib.blake2b(content, digest_size=16).digest()
             found = True
-            unused = _MORE if has_more_images(content) else ""
+            depth, has_more = image_facts(content)
+            unused = _MORE if has_more else ""
             load = partial(self._feeds, name, content)
-            yield Sample(name, key, load, is_encoded=True, unused=unused)
+            yield Sample(name, key, load, is_encoded=True, unused=unused, depth=depth)
         if not found:
             others = "; ".join(map(str, self.skipped))
             passed = f"; passed over: {others}" if others else ""

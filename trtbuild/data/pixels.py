@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -12,12 +13,13 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from trtbuild.errors import first_line
 from trtbuild.model.file_kinds import LFS_POINTER, is_lfs_pointer
 
-__all__ = ["decode_image", "has_more_images", "image_pixels", "images_as_rows"]
+__all__ = ["ImageFacts", "decode_image", "image_facts", "image_pixels", "images_as_rows"]
 
 # Modes of one number a pixel that NumPy takes over as they are: 16 and 32 bits, and floats.
 _DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 _SIXTEEN_BITS = re.compile(r"^(?!BGR).*;16[BLN]?$")  # "BGR;16" is three colours in 16 bits
 _JPEG = b"\xff\xd8"
+_EIGHT, _SIXTEEN = "8 bits", "16 bits"
 # Grey with transparency, and black and white.
 _GREY = frozenset({"LA", "La", "1"})
 
@@ -50,16 +52,34 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
         raise ValueError(first_line(error)) from error
 
 
-def has_more_images(content: bytes) -> bool:
-    """Return whether an image file goes on behind its first image, as an animation or pages do.
+class ImageFacts(NamedTuple):
+    """What an image file tells before it is decoded.
+
+    Attributes:
+        depth: of its pixels, in a few words; empty where it cannot be read.
+        has_more: whether it goes on behind its first image, as an animation or pages do.
+    """
+
+    depth: str = ""
+    has_more: bool = False
+
+
+def image_facts(content: bytes) -> ImageFacts:
+    """Return what an image file tells of itself; what cannot be read is said where it is decoded.
 
     What cameras put behind a JPEG image, such as its depth, is no image of its own.
     """
     if content.startswith(_JPEG):
-        return False
+        return ImageFacts(_EIGHT)
     with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as image:
-        return int(getattr(image, "n_frames", 1)) > 1
-    return False  # what cannot be read is said where it is decoded
+        return ImageFacts(_depth(image), int(getattr(image, "n_frames", 1)) > 1)
+    return ImageFacts()
+
+
+def _depth(image: ImageFile.ImageFile) -> str:
+    if image.mode in _DEEP:
+        return {"I": "32 bits", "F": "floats"}.get(image.mode, _SIXTEEN)
+    return _SIXTEEN if _has_sixteen_bits(image) else _EIGHT
 
 
 def image_pixels(image: Image.Image) -> np.ndarray:

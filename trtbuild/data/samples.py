@@ -8,7 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +53,7 @@ class Sample:
         axes: input name -> its batch axis, where that is not 0; None where it has none.
         is_encoded: whether loading it decodes an image, which other threads can do meanwhile.
         unused: what of its file is not used, in a few words; empty where all is.
+        depth: of the pixels of its image, in a few words; empty where it is none.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Sample:
     axes: Mapping[str, int | None] = field(default_factory=dict)
     is_encoded: bool = False
     unused: str = ""
+    depth: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class SampleIndex:
         first: the first sample; None where there is no sample, or it is not kept.
         inputs: input name -> the range and the variation of the first samples' values.
         unused: name of a sample -> what of its file is not used, where that is not all.
+        depths: depth of images -> name of the first sample that has it.
     """
 
     keys: tuple[bytes, ...]
@@ -110,6 +113,7 @@ class SampleIndex:
     first: Sample | None = None
     inputs: Mapping[str, InputSurvey] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
+    depths: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> SampleIndex:
@@ -117,17 +121,21 @@ class SampleIndex:
         first, entries = None, []
         few: list[dict[str, np.ndarray]] = []
         unused: dict[str, str] = {}
+        depths: dict[str, str] = {}
         for sample in samples:
             first = first or sample
             if sample.unused:
                 unused[sample.name] = sample.unused
+            if sample.depth:
+                depths.setdefault(sample.depth, sample.name)
             entries.append((sample.key, sample.label))
             if len(few) < SURVEYED_SAMPLES:
                 # what does not load is told when it is needed
                 with contextlib.suppress(DataError):
                     few.append(sample.load())
         keys = tuple(key for key, _ in entries)
-        return cls(keys, tuple(label for _, label in entries), first, survey(few), unused)
+        labels = tuple(label for _, label in entries)
+        return cls(keys, labels, first, survey(few), unused, depths)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -147,7 +155,7 @@ class SampleIndex:
         kept = [entry for entry in zip(self.keys, self.labels) if entry[0] in keys]
         labels = tuple(label for _, label in kept)
         keys_kept = tuple(key for key, _ in kept)
-        return SampleIndex(keys_kept, labels, inputs=self.inputs, unused=self.unused)
+        return replace(self, keys=keys_kept, labels=labels, first=None)
 
 
 class Source(ABC):

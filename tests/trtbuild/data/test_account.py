@@ -179,3 +179,15 @@ def test_images_behind_the_first_of_a_file_are_told(tmp_path, caplog):
     assert (found.count, found.examples) == (3, ("a.tif", "b.webp", "c.png"))
     assert account.details["passed_over"][0]["count"] == 3
     assert [str(found) in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_pixels_of_unlike_depth_are_told(tmp_path):
+    """One image of 16 bits among others of 8 holds values 257 times theirs, wherever it comes."""
+    for number in range(10):
+        Image.fromarray(PIXELS[0]).save(tmp_path / f"{number}.png")
+    spec = TensorSpec("x", np.dtype(np.float32), ("N", 3, 8, 8))
+    recipe = DataRecipe(str(tmp_path), Preprocess(scale=1 / 255))
+    assert account_for(recipe, calibrate=calibration_source(recipe, [spec])).warnings == ()
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "z.png")
+    (told,) = account_for(recipe, calibrate=calibration_source(recipe, [spec])).warnings
+    assert "unlike depth, 8 bits ('0.png'), 16 bits ('z.png')" in told
