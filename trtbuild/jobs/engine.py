@@ -56,6 +56,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.result import ALSO, ENGINE, FLOAT, FP16, PORTABLE, AlsoBuilt, EngineResult
 from trtbuild.runtime.manifest_beside import manifest_name
 from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.runtime.ray_cluster import staying_joined
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate, judge
 
@@ -155,7 +156,8 @@ def build_engine(
         if recipe.int8:
             chosen = [backend.name for backend, _ in chosen_backends(recipe)]
             check_source(artifact, chosen, recipe.tensorrt.plugins, progress)
-            artifact, tuned = _in_int8(artifact, build)
+            with staying_joined(recipe.calibrate.ray if recipe.calibrates else None):
+                artifact, tuned = _in_int8(artifact, build)
     with staged_files(output, last=manifest_name(artifact.name)) as folder:
         result = _built(artifact, tuned, build, folder, explains=explains)
     return result.moved_to(output)

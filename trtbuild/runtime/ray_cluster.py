@@ -14,7 +14,7 @@ from trtbuild.errors import MissingError, TrtbuildError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Cluster", "check_address", "joined"]
+__all__ = ["Cluster", "check_address", "joined", "staying_joined"]
 
 _T = TypeVar("_T")
 
@@ -119,3 +119,20 @@ def joined(address: str | None) -> Iterator[Cluster]:
     finally:
         if not before:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def staying_joined(asked: str | None) -> Iterator[None]:
+    """Stay in a cluster for the block, so that each `joined` in it finds one: starting Ray takes seconds.
+
+    Args:
+        asked: the address that `--ray` got, empty for a cluster started here; None where it was not given.
+
+    Raises:
+        MissingError: as `joined`.
+    """
+    if asked is None:
+        yield
+        return
+    with joined(asked or None):
+        yield

@@ -1,0 +1,46 @@
+"""A Ray cluster is joined and left."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from trtbuild.runtime import ray_cluster
+from trtbuild.runtime.ray_cluster import joined, staying_joined
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """What is called of Ray, which is not started."""
+    made: list[str] = []
+    ray = SimpleNamespace(
+        is_initialized=lambda: made.count("init") > made.count("shutdown"),
+        init=lambda **_: made.append("init"),
+        shutdown=lambda: made.append("shutdown"),
+    )
+    monkeypatch.setattr(ray_cluster, "_ray", lambda: ray)
+    return made
+
+
+def test_a_cluster_is_left_behind_its_block(calls) -> None:
+    for _ in range(2):
+        with joined(None):
+            assert calls[-1] == "init"
+    assert calls == ["init", "shutdown", "init", "shutdown"]
+
+
+def test_steps_of_one_build_share_a_cluster(calls) -> None:
+    with staying_joined(""):
+        for _ in range(2):
+            with joined(None):
+                pass
+            assert "shutdown" not in calls
+    assert calls[-1] == "shutdown"
+    assert calls.count("shutdown") == 1
+
+
+def test_no_cluster_is_joined_where_none_was_asked_for(calls) -> None:
+    with staying_joined(None):
+        pass
+    assert calls == []
