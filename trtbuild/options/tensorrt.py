@@ -291,7 +291,7 @@ class TensorRTOptions(OpenOptions):
     compute_capabilities: tuple[str, ...] = option(
         (), "GPUs that a plan of TensorRT for RTX is for, such as 8.9,12.0; 7.5 needs --fp16.",
         flag="--compute-capability", metavar="X.Y[,X.Y...]", separator=",", parse=_compute_capability,
-        when_absent="all from 8.0 on",
+        when_absent="all from 8.0 on", essential=True,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
