@@ -39,6 +39,7 @@ __all__ = [
     "AlsoBuilt",
     "EngineResult",
     "has_moved",
+    "in_a_sentence",
 ]
 
 # The names under which networks are compared and timed.
@@ -73,6 +74,12 @@ GAP_DB = 6.0
 # Values twice as large as a reused range are clipped to half.
 _FAR_RATIO = 2.0
 GOOD_SQNR_DB = 30.0
+
+
+def in_a_sentence(name: str) -> str:
+    """Return what a network is called in running text; `name` is one of the above."""
+    said = {TENSORRT_FORM: "TensorRT's form", ENGINE: "the engine", PORTABLE: "the portable form"}
+    return said.get(name, TITLES[name])
 
 
 def has_moved(record: Record) -> str:
@@ -207,7 +214,7 @@ class EngineResult:
         return self._poor_figures(is_evaluated=False)
 
     def _poor_figures(self, *, is_evaluated: bool) -> tuple[str, ...]:
-        named = {TITLES[name]: found for name, found in self.comparisons.items()}
+        named = {in_a_sentence(name): found for name, found in self.comparisons.items()}
         trained = not self.artifact.came_in_float
         return floors(named, self.verdicts.values(), was_trained=trained, is_evaluated=is_evaluated)
 
@@ -233,10 +240,7 @@ class EngineResult:
         """Whether it may be shipped; an engine that never ran is judged by its forms alone, and so is not."""
         below = (*self.below_floor, *self.not_run, *self._not_timed())
         speed = [one for found in self.speed.values() for one in found]
-        # "form" alone says little to who meets it in a sentence
-        names = [
-            "TensorRT's form" if name == TENSORRT_FORM else TITLES[name] for name in self.verdicts
-        ]
+        names = [in_a_sentence(name) for name in self.verdicts]
         return rule(self.verdicts.values(), below, speed, names)
 
     @property

@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from trtbuild.report.model import Line, Meter, Outcome, Table, Tone
-from trtbuild.result import TENSORRT_FORM, TITLES
+from trtbuild.result import TENSORRT_FORM, TITLES, in_a_sentence
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def print_report(report: Report, console: Console) -> None:
         _print(console, _plain_grid(rows))
     for check in report.told_checks:
         # who reads the tables by their names meets them in rows alone
-        subject = check.subject.replace(TITLES[TENSORRT_FORM], "TensorRT's form")
+        subject = check.subject.replace(TITLES[TENSORRT_FORM], in_a_sentence(TENSORRT_FORM))
         _print(console, _text(Line(f"{subject}: {check.text}", _TONES[check.outcome])))
     _print_cards(report, console)
     if report.ruling:
