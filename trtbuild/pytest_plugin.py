@@ -242,7 +242,9 @@ class LatencyAssertion:
         from trtbuild.files import make_directory
 
         if not self.save_baselines:
-            pytest.skip(f"no baseline of this device, '{base}'; run --trtbuild-save-baselines here")
+            pytest.skip(
+                f"no baseline of this device, '{base}'; pytest --trtbuild-save-baselines writes it"
+            )
         make_directory(base.parent)
         limits = replace(recipe.speed_limits, min_speedup=None)
         return replace(recipe, against=None, save_baseline=base, speed_limits=limits)
