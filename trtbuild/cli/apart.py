@@ -15,7 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from trtbuild.cli.failure import Failure
+from trtbuild.cli.failure import Failure, complain
 from trtbuild.whereabouts import last_words, share
 
 if TYPE_CHECKING:
@@ -107,27 +107,33 @@ class _Interrupted:
 
 def _end_as(child: int) -> NoReturn:
     """Wait for the end of `child`, and end likewise; what it died of is said."""
-    status = _waited(child)
+    status, asked = _waited(child)
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
     number = os.WTERMSIG(status)
     code = 128 + number
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    if name in _DEATHS:
+    if asked:  # a native library that is interrupted while it is loaded may die of it
+        code = 128 + asked
+        complain(f"asked to end by {signal.Signals(asked).name}, and ended by {name}.")
+    elif name in _DEATHS:
         code = _said(name, code)
     os._exit(code)
 
 
-def _waited(child: int) -> int:
-    """Pass on the signals that only this process gets; return how `child` ended."""
+def _waited(child: int) -> tuple[int, int]:
+    """Pass on the signals that only this process gets; how `child` ended, and the last one or 0."""
+    asked = 0
     while True:
         told = signal.sigwaitinfo({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD})
         if told.si_signo == signal.SIGCHLD:
             found, status = os.waitpid(child, os.WNOHANG)
             if found:
-                return status
-        elif told.si_code <= 0:  # of a process; what a terminal sends goes to all of its job
-            os.kill(child, told.si_signo)
+                return status, asked
+            continue
+        asked = told.si_signo
+        if told.si_code <= 0:  # of a process; what a terminal sends goes to all of its job
+            os.kill(child, asked)
 
 
 def _said(name: str, code: int) -> int:

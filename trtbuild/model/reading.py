@@ -281,6 +281,21 @@ def _check_holds(proto: onnx.ModelProto, path: Path) -> None:
             f"{len(proto.graph.node)} nodes and {len(proto.opset_import)} opset imports in "
             f"{path.stat().st_size} bytes."
         )
+    odd = next((one for one in _names_in(proto) if isinstance(one, bytes)), None)
+    if odd is not None:  # protobuf hands over what is no UTF-8 as bytes
+        raise ModelError(
+            f"'{path}' holds the name {odd!r}, which is not UTF-8: the file is damaged, or was written by "
+            "a broken exporter; export or copy it again."
+        )
+
+
+def _names_in(proto: onnx.ModelProto) -> Iterator[str | bytes]:
+    for node in (*proto_nodes(proto.graph), *(one for f in proto.functions for one in f.node)):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for graph in proto_graphs(proto.graph):
+        for values in (graph.input, graph.output, graph.initializer, graph.value_info):
+            yield from (value.name for value in values)
 
 
 def _opset(proto: onnx.ModelProto) -> int:

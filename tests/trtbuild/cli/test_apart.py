@@ -127,6 +127,17 @@ def test_an_interrupt_of_both_comes_once_and_lets_it_clean_up(waiting, tmp_path)
     assert (tmp_path / "cleaned").exists()
 
 
+def test_who_is_asked_to_end_and_dies_of_it_was_asked(waiting):
+    """A native library may not survive a Ctrl-C while it is loaded."""
+    process, at_work = waiting
+    os.kill(at_work, signal.SIGSTOP)  # or it ends well
+    process.terminate()
+    os.kill(at_work, signal.SIGSEGV)
+    os.kill(at_work, signal.SIGCONT)
+    assert "SIGTERM" in complaint(process)
+    assert process.returncode == 143
+
+
 def test_who_waits_takes_the_work_along(waiting):
     process, at_work = waiting
     assert process.pid != at_work

@@ -264,6 +264,16 @@ def test_other_files_are_named(tmp_path, content, word):
         read_model(path)
 
 
+@pytest.mark.parametrize("name", [b"relu", b"r"])
+def test_names_that_are_no_text_are_refused(tmp_path, name):
+    path = tmp_path / "net.onnx"
+    length = bytes([len(name)])
+    content = model(CHAIN).SerializeToString()
+    path.write_bytes(content.replace(length + name, length + b"\x80" + name[1:]))
+    with pytest.raises(ModelError, match=r"the name b'.x80.*', which is not UTF-8"):
+        read_model(path)
+
+
 def test_functions_that_multiply_are_refused(tmp_path):
     """Each of 30 functions calls the next twice: a billion nodes when written out."""
     made = model([CONV1, helper.make_node("F0", ["c"], ["y"], domain="own")], [W1], outputs=[OPEN])
