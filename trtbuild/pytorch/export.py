@@ -124,6 +124,7 @@ def export_onnx(
     bound = bind_inputs(module, inputs)
     original = copy_module(module)
     _refuse_nan(original)
+    _refuse_projections(original)
     warnings = enforce_eval(original)
     bound, narrowed = _in_float32(original, bound)
     warnings += narrowed
@@ -195,6 +196,17 @@ def _refuse_nan(module: nn.Module) -> None:
             f"{', '.join(bad[:3])}{more}: NaN values. The training went wrong, or another checkpoint was "
             "meant; nothing was exported."
         )
+
+
+def _refuse_projections(module: nn.Module) -> None:
+    """Refuse an LSTM that projects its state, which ONNX's LSTM cannot: torch writes an invalid one."""
+    for path, child in module.named_modules():
+        where = f"'{path}'" if path else "the module"
+        if isinstance(child, torch.nn.LSTM) and child.proj_size:
+            raise ModelError(
+                f"{where} is an LSTM with proj_size, which ONNX has not; nothing "
+                "was exported. Write its steps out with linear layers."
+            )
 
 
 def _prepare(

@@ -281,6 +281,7 @@ class Pair(nn.Module):
         (lambda: Tells(5), [ROW], r"forward gives a int at \['more'\]"),
         (lambda: Tells(["a"]), [ROW], r"forward gives a str at \['more'\]\[0\]"),
         (Pair, [ROW, InputSpec((2, 4), name="b")], "wrap the module"),
+        (lambda: nn.LSTM(4, 5, proj_size=2), [InputSpec((2, 3, 4))], "an LSTM with proj_size"),
     ],
 )
 def test_what_cannot_be_followed_is_named(make: Any, inputs: Any, said: str) -> None:
