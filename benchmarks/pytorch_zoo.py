@@ -1,6 +1,6 @@
-"""Definitions of other packages, drawn at random: folded, pruned by 30 %, exported, built.
+"""Definitions of other packages, drawn at random: folded, pruned by 30 %, exported, quantized.
 
-    python benchmarks/pytorch_zoo.py --count 8 --seed 0 --write docs/pytorch-zoo.md
+    python benchmarks/pytorch_zoo.py --count 60 --results zoo.jsonl --write zoo.md
 
 Draws names and sizes from torchvision, timm, transformers and ultralytics, where those are installed,
 with random weights. Each definition runs in a process of its own with a limit of time; of a step that is
@@ -26,6 +26,7 @@ import torch
 from zoo_definitions import FAMILIES, shortened
 
 from calibrators import Calibration, TensorRange
+from trtbuild.cli.main import run
 from trtbuild.errors import TrtbuildError
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import temporary_file
@@ -44,11 +45,12 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.pytorch.prune import PruneResult
 
     Sample: TypeAlias = tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]
 
-STEPS = ("fold", "prune", "export", "quantize")
+STEPS = ("fold", "prune", "export", "quantize", "build")
 PACKAGES = (
     "pytorch_zoo",
     "torch_pruning",
@@ -74,11 +76,14 @@ def main() -> int:
     parser.add_argument(
         "--results", type=Path, help="a line of JSON for each; those there are not run again"
     )
+    parser.add_argument(
+        "--build", action="store_true", help="build engines as well, which takes longest"
+    )
     parser.add_argument("--write", type=Path, help="the page")
     given = parser.parse_args()
     if given.only:
         family, _, name = given.only.partition(":")
-        print(json.dumps(tried(FAMILIES[family][1](name, given.seed))))
+        print(json.dumps(tried(FAMILIES[family][1](name, given.seed), builds=given.build)))
         return 0
     known, names = _read(given.results), _drawn(given.family or list(FAMILIES), given.seed)
     rows: dict[str, list[dict[str, str]]] = {family: [] for family in names}
@@ -86,7 +91,7 @@ def main() -> int:
         for family in open_ones:
             label = f"{family}:{names[family].pop(0)}"
             if label not in known:
-                known[label] = apart(label, given.seed, given.seconds)
+                known[label] = apart(label, given.seed, given.seconds, builds=given.build)
                 print(label, known[label], flush=True)
                 if given.results is not None:
                     with given.results.open("a", encoding="utf-8") as file:
@@ -120,17 +125,16 @@ def _read(results: Path | None) -> dict[str, dict[str, str]]:
     return {row.pop("label"): row for row in rows}
 
 
-def apart(label: str, seed: int, seconds: int) -> dict[str, str]:
+def apart(label: str, seed: int, seconds: int, *, builds: bool) -> dict[str, str]:
     """Run one definition in a process of its own; step -> ``ok`` or what was said.
 
     The process is a fork of one that has imported the packages and computed nothing.
     """
-    family, _, name = label.partition(":")
     start = time.monotonic()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", *PACKAGES])
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_answer, args=(theirs, family, name, seed))
+    child = context.Process(target=_answer, args=(theirs, label, seed, builds))
     child.start()
     theirs.close()
     if ours.poll(seconds):
@@ -142,11 +146,12 @@ def apart(label: str, seed: int, seconds: int) -> dict[str, str]:
         said = {"late": f"took longer than {seconds} s"}
     child.kill()
     child.join()
-    return {"name": name, **said, "seconds": f"{time.monotonic() - start:.0f}"}
+    return {"name": label.partition(":")[2], **said, "seconds": f"{time.monotonic() - start:.0f}"}
 
 
-def _answer(pipe: Connection, family: str, name: str, seed: int) -> None:
+def _answer(pipe: Connection, label: str, seed: int, builds: bool) -> None:
     """Send what became of one definition; where it cannot be made, why."""
+    family, _, name = label.partition(":")
     torch.set_num_threads(1)
     try:
         module, inputs = FAMILIES[family][1](name, seed)
@@ -161,11 +166,11 @@ def _answer(pipe: Connection, family: str, name: str, seed: int) -> None:
     if sum(bool(one._parameters) for one in module.modules()) > MOST_LAYERS:
         pipe.send({"make": "too many layers"})
         return
-    pipe.send(tried((module, inputs)))
+    pipe.send(tried((module, inputs), builds=builds))
 
 
-def tried(made: tuple[Any, list[Any]]) -> dict[str, str]:
-    """Do the steps with one module; step -> ``ok`` or what was said."""
+def tried(made: tuple[Any, list[Any]], *, builds: bool) -> dict[str, str]:
+    """Do the steps with one module, an engine's build too if asked for; step -> ``ok`` or what was said."""
     module, inputs = made
     module.eval()
     found: dict[str, str] = {}
@@ -189,6 +194,8 @@ def tried(made: tuple[Any, list[Any]]) -> dict[str, str]:
         data = {name: value.numpy() for name, value in values.items()}
         found["export"] = _as_in_torch(path, smaller, data, (arguments, keywords))
         found["quantize"] = said_of(lambda: _quantized(path, data))
+        if builds:
+            found["build"] = said_of(lambda: _built(path, bound))
     return found
 
 
@@ -205,7 +212,7 @@ def _what_was_cut(
     if found["prune"] == "ok":
         found["prune"] = same(result.module, again, inputs)
     if found["prune"] == "ok" and report.achieved < 0.1:
-        found["few"] = f"{report.achieved:.0%} of the channels could go"
+        found["prune"] = f"{report.achieved:.0%} of the channels could go"
     return found
 
 
@@ -247,6 +254,26 @@ def _quantized(path: Path, data: Mapping[str, np.ndarray]) -> str:
     )
 
 
+def _built(path: Path, bound: BoundInputs) -> str:
+    """``ok`` where an engine for ONNX Runtime was built and compared, else how the command ended."""
+    draws = [sample(bound, seed) for seed in range(4)]
+    batches = [(*arguments, *keywords.values()) for arguments, keywords in draws]
+    data = {name: np.concatenate(parts) for name, parts in zip(bound.names, zip(*batches))}
+    np.savez(path.with_suffix(".npz"), **data)
+    line = [
+        "engine",
+        str(path),
+        "--int8",
+        "--data",
+        str(path.with_suffix(".npz")),
+        "--effort",
+        "fast",
+    ]
+    line += ["--backend", "onnxruntime", "--no-latency", "-o", str(path.parent), "-q"]
+    code = run(line)
+    return "ok" if code in (0, 1, 5) else f"{'FAULT ' if code == 4 else ''}exit code {code}"
+
+
 def _run(path: Path, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """What ONNX Runtime makes of one batch, without optimizations."""
     options = onnxruntime.SessionOptions()
@@ -273,25 +300,25 @@ def page(rows: dict[str, list[dict[str, str]]], seed: int) -> str:
     text = [
         "# Definitions of other packages",
         "",
-        "Drawn at random, with random weights: norms folded, 30 % of the channels removed, exported and",
-        "built for ONNX Runtime. Every step holds its result against the module; a sentence is a refusal,",
-        "`FAULT` a bug.",
-        f"Seed {seed}, torch {torch.__version__}; made by",
+        "Drawn at random, with random weights and without blocks that repeat the one before them: norms",
+        "folded, 30 % of the channels removed, saved and loaded again, exported, quantized. Every step is",
+        "compared with the module before it; a sentence is a refusal, `FAULT` a bug.",
+        f"Seed {seed}, torch {torch.__version__}.",
         "",
-        "    python benchmarks/pytorch_zoo.py --write docs/pytorch-zoo.md",
-        "",
-        "| package | drawn | fold | prune | export | build | faults |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| package | drawn | too slow | {' | '.join(STEPS)} | faults |",
+        f"| {' | '.join(['---'] * (len(STEPS) + 4))} |",
     ]
     for family, found in rows.items():
-        ran = [row for row in found if "make" not in row]
-        counts = [str(sum(row[step] == "ok" for row in ran)) for step in STEPS]
-        faults = sum(str(value).startswith("FAULT") for row in found for value in row.values())
-        text.append(f"| {family} | {len(ran)} | {' | '.join(counts)} | {faults} |")
+        ran = [row for row in found if "late" not in row]
+        counts = [str(sum(row.get(step) == "ok" for row in ran)) for step in STEPS]
+        faults = sum(len(_faults(row)) for row in found)
+        text.append(
+            f"| {family} | {len(found)} | {len(found) - len(ran)} | {' | '.join(counts)} | {faults} |"
+        )
     text += ["", "| definition | step | what was said |", "| --- | --- | --- |"]
     for family, found in rows.items():
         for row in found:
-            said = [(step, row[step]) for step in ("make", *STEPS) if row.get(step, "ok") != "ok"]
+            said = [(step, row[step]) for step in STEPS if row.get(step, "ok") != "ok"]
             text += [f"| {family} {row['name']} | {step} | {words(why)} |" for step, why in said]
     pruned = [
         f"{family} {row['name']} {row['gone']}"
