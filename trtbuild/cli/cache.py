@@ -17,8 +17,18 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 
 
 _SHOW = ("cache show model.cache", "every scale of a cache")
+_SHOW_JSON = ("cache show model.cache --json", "the same for programs")
 _DIFF = ("cache diff old.cache new.cache", "exit 1 when a scale differs")
+_DIFF_ROUGHLY = (
+    "cache diff old.cache new.cache --tolerance 0.01",
+    "exit 1 when one differs by more than 1 %",
+)
+_DIFF_QUIETLY = ("cache diff old.cache new.cache --quiet", "the exit code alone, for a script")
 _CONVERT = ("cache convert model.cache model.onnx -o model.int8.onnx", "Q/DQ for TensorRT 11")
+_CONVERT_MIXED = (
+    "cache convert model.cache model.onnx --fp16 --float '*head*' -o model.int8.onnx",
+    "the head in float, and what is float in FP16",
+)
 _CONVERT_BACK = ("cache convert model.int8.onnx -o plain.onnx", "and the way back, for TensorRT 10")
 
 
@@ -27,7 +37,7 @@ def command() -> None:
     """Show, compare and convert TensorRT calibration caches."""
 
 
-@command.command("show", cls=SectionedCommand, examples=(_SHOW,))
+@command.command("show", cls=SectionedCommand, examples=(_SHOW, _SHOW_JSON))
 @click.argument("file", type=_PATH)
 @output_options
 def show(*, file: Path, out: Output) -> None:
@@ -38,7 +48,7 @@ def show(*, file: Path, out: Output) -> None:
     out.show(cache_report(file, read_cache(file)))
 
 
-@command.command("diff", cls=SectionedCommand, examples=(_DIFF,))
+@command.command("diff", cls=SectionedCommand, examples=(_DIFF, _DIFF_ROUGHLY, _DIFF_QUIETLY))
 @click.argument("first", type=_PATH)
 @click.argument("second", type=_PATH)
 @recipe_options(CacheDiffRecipe)
@@ -54,7 +64,9 @@ def diff(*, first: Path, second: Path, given: Given[CacheDiffRecipe], out: Outpu
     return 0 if found.equal else 1
 
 
-@command.command("convert", cls=SectionedCommand, examples=(_CONVERT, _CONVERT_BACK))
+@command.command(
+    "convert", cls=SectionedCommand, examples=(_CONVERT, _CONVERT_MIXED, _CONVERT_BACK)
+)
 @click.argument("source", type=_PATH)
 @click.argument("model", type=_PATH, required=False)
 @recipe_options(ConvertRecipe)

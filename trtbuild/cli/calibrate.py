@@ -50,9 +50,14 @@ _EXAMPLES = (
     ("calibrate model.onnx --data calib.npz --calibrator mse -o model.json", "by another rule"),
     ("calibrate model.onnx --data calib.npz --shard 1/4 -o part1.json", "one part of four"),
 )
-_MERGE = (
-    "calibrate merge part1.json part2.json part3.json part4.json -o model.json",
-    "all four parts",
+_MERGE = ("calibrate merge part*.json -o model.json", "all parts")
+_MERGES = (
+    _MERGE,
+    ("calibrate merge part1.json part2.json --partial -o half.json", "some, to be merged further"),
+    (
+        "calibrate merge part*.json -o model.json --cache model.cache",
+        "with a calibration cache for TensorRT 10",
+    ),
 )
 
 
@@ -88,7 +93,7 @@ def run(
     _show(model.name, result, all_methods, files, out)
 
 
-@command.command("merge", cls=SectionedCommand, examples=(_MERGE,))
+@command.command("merge", cls=SectionedCommand, examples=_MERGES)
 @click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @recipe_options(CalibrationFiles)
 @click.option(

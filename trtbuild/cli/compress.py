@@ -32,6 +32,10 @@ _LINE = "compress nets:build --input 1x3x32x32 --data calib.npz --evaluate nets:
             f"{_LINE} --train nets:one_epoch --epochs 20 --teacher --prune-latency 0.6",
             "train(module, epoch, teacher) is one epoch, and learns from the module as loaded",
         ),
+        (
+            f"{_LINE} --train nets:train --prune 0.3 --report compress.html",
+            "without 30 % of the channels, and what came of it as a page",
+        ),
     ),
 )
 @click.argument("module")

@@ -15,7 +15,11 @@ __all__ = ["command"]
 @click.command(
     "demo",
     cls=SectionedCommand,
-    examples=(("demo", "both builds, and the page"), ("demo -o try", "files go to try/")),
+    examples=(
+        ("demo", "both builds, and the page"),
+        ("demo -o try", "files go to try/"),
+        ("demo --json", "the figures of both, for programs"),
+    ),
 )
 @click.option(
     "-o",

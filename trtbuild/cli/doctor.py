@@ -15,7 +15,11 @@ _BROKEN = 3
 @click.command(
     "doctor",
     cls=SectionedCommand,
-    examples=(("doctor", "what works here"), ("doctor --json", "the same for programs")),
+    examples=(
+        ("doctor", "what works here"),
+        ("doctor --json", "the same for programs"),
+        ("doctor --quiet", "the exit code alone, for a script"),
+    ),
 )
 @output_options
 def command(*, out: Output) -> int:

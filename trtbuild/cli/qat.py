@@ -21,6 +21,10 @@ __all__ = ["command"]
             "train(module) of nets.py trains in place",
         ),
         (
+            "qat nets:build --input 1x3x32x32 --data calib.npz --train nets:train --float '*head*'",
+            "what the pattern names stays float",
+        ),
+        (
             "engine qat/build.qat.onnx --quantized --float-model qat/build.loaded.onnx --data calib.npz",
             "what comes next",
         ),
