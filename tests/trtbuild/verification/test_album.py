@@ -153,8 +153,8 @@ def test_boxes_are_shares_of_the_picture_and_say_which_are_shared() -> None:
     assert both.shared
     assert both.corners == pytest.approx((0.2, 0.4, 0.3, 0.6))
     assert not missed.shared
-    assert missed.label == "dog 0.80"
-    assert found.reference.text == "2 boxes, 1 unmatched: dog 0.80"
+    assert missed.label == "dog (0.80)"
+    assert found.reference.text == "2 boxes, 1 unmatched: dog (0.80)"
     assert [one.shared for one in found.candidate.boxes] == [True]
 
 

@@ -154,7 +154,7 @@ def _drawn(found: Detections, shared: set[int], images: Images, names: Mapping[i
     drawn = tuple(
         Box(
             (float(x1), float(y1), float(x2), float(y2)),
-            f"{named(int(kind), names)} {score:.2f}",
+            f"{named(int(kind), names)} ({score:.2f})",
             place in shared,
         )
         for place, ((x1, y1, x2, y2), score, kind) in enumerate(
