@@ -248,6 +248,8 @@ PLACES = (
           "trtbuild/search/test_improve.py"),
     Place("trtbuild/search/improve.py", "_LEAST_FLOAT_GAIN = 0.2", "_LEAST_FLOAT_GAIN = 0.1",
           "trtbuild/search/test_float_share.py"),
+    Place("trtbuild/search/improve.py", "_LEFT_FOR_THE_LAST = 1 / 3", "_LEFT_FOR_THE_LAST = 1 / 4",
+          "trtbuild/search/test_improve.py"),
     Place("trtbuild/search/improve.py", "images = self._images.with_unasked(",
           "images = self._images or self._images.with_unasked(", "trtbuild/search/test_float_share.py"),
     Place("trtbuild/search/improve.py", "_LEAST_AGREEING = 2 / 3", "_LEAST_AGREEING = 1 / 3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +29,11 @@ class Deadline:
     def after(cls, seconds: float, now: Callable[[], float] = time.monotonic) -> Deadline:
         """Return the deadline in so many seconds from now."""
         return cls(now() + seconds, now)
+
+    def sooner(self, share: float) -> Deadline:
+        """Return one that leaves `share` of the time that there is now, 0 to 1, for what comes after."""
+        left = max(self.end - self.now(), 0.0)
+        return self if math.isinf(left) else Deadline(self.end - share * left, self.now)
 
     @property
     def is_over(self) -> bool:

@@ -48,6 +48,8 @@ _STAGE = "moves"
 _LEAST_GAIN = 0.03
 # Of the error of one part, that it may grow by.
 _MOST_LOSS = 0.1
+# Of the time, what scaling and its ranges leave for moves that take less and often bring more.
+_LEFT_FOR_THE_LAST = 1 / 3
 # What stays in float costs time, so it must be worth a decibel, and most images must agree. Their amplitudes
 # tell: a sum is that of the one or two images in doubt, of which moves before were kept.
 _LEAST_FLOAT_GAIN = 0.2
@@ -93,7 +95,8 @@ def improve(
         recalibrate: how the ranges of a changed network are found, on which images.
         effort: how much is tried; nothing of `Effort.FAST`.
         room: what may stay in float.
-        deadline: no proposal but that of biases begins later.
+        deadline: no proposal but that of biases begins later. A third of the time is kept for what comes
+            after the scaling of channels, which calibrates the network again and again.
         progress: told of every proposal.
 
     Raises:
@@ -116,12 +119,13 @@ def improve(
         search.choose_ranges_anew()
     # two runs of a few images: too little to be left out for time
     biases = correct_biases(lambda: search.best, search.material)
-    search.take("bias correction", biases, in_any_case=True)
+    search.take("bias correction", biases, NEVER)
     if effort is Effort.HIGH:
-        search.take("rounding of weights", round_anew(lambda: search.best, search.material))
+        rounded = round_anew(lambda: search.best, search.material)
+        search.take("rounding of weights", rounded, search.early)
     if room.percent > 0 and (room.when_near or search.is_far):
         search.keep_in_float(room.percent)
-    search.take("wider ranges", widen_ranges(lambda: search.best, search.material))
+    search.take("wider ranges", widen_ranges(lambda: search.best, search.material), deadline)
     return search.result()
 
 
@@ -146,6 +150,7 @@ class _Search:
         self.material = Material(feeds=images.others, calibrate=recalibrate)
         self._source, self._effort = recalibrate.source, effort
         self._images, self._deadline, self._progress = images, deadline, progress
+        self.early = deadline.sooner(_LEFT_FOR_THE_LAST)
         self._before = self._errors = images.errors(start.network())
         self._tried: list[_Tried] = []
         self._start = start.artifact
@@ -154,8 +159,8 @@ class _Search:
         self,
         move: str,
         proposals: Iterator[tuple[str, Candidate]],
+        deadline: Deadline,
         *,
-        in_any_case: bool = False,
         is_better: Callable[[Candidate, np.ndarray], bool] | None = None,
     ) -> bool:
         """Keep each proposal of a move that is better than all before it; say whether one is.
@@ -163,11 +168,11 @@ class _Search:
         Args:
             move: its name.
             proposals: what is tried.
-            in_any_case: whether it is when the time is over.
+            deadline: none is tried later.
             is_better: from a candidate and its errors on the check images; None is `_is_better`.
         """
         before = self.best
-        while in_any_case or not self._deadline.is_over:
+        while not deadline.is_over:
             try:
                 found = next(proposals, None)
             except ModelError as refused:  # a move that does not fit this network
@@ -192,12 +197,12 @@ class _Search:
     def rescale(self) -> bool:
         """Scale channels; say whether that is better."""
         fixed = self.best
-        return self.take("channel scaling", rescale_channels(lambda: fixed, self.material))
+        proposals = rescale_channels(lambda: fixed, self.material)
+        return self.take("channel scaling", proposals, self.early)
 
     def choose_ranges_anew(self) -> None:
         """Choose ranges again: for what has changed, and on more images for a network far from float."""
-        if not self._deadline.is_over:
-            self.take("ranges chosen anew", self._chosen_anew())
+        self.take("ranges chosen anew", self._chosen_anew(), self.early)
 
     def _chosen_anew(self) -> Iterator[tuple[str, Candidate]]:
         best = self.best
@@ -205,7 +210,7 @@ class _Search:
             best.artifact,
             self._source,
             self._effort,
-            deadline=self._deadline,
+            deadline=self.early,
             progress=self._progress,
         )
         yield chosen.history[-1].summary, replace(best, artifact=chosen)
@@ -217,7 +222,8 @@ class _Search:
 
     def keep_in_float(self, most_percent: float) -> None:
         """Take the groups to float that cost the outputs most for the work that they are."""
-        self.take("float", self._with_float(most_percent), is_better=self._is_worth_its_time)
+        proposal = self._with_float(most_percent)
+        self.take("float", proposal, self._deadline, is_better=self._is_worth_its_time)
 
     def _is_worth_its_time(self, candidate: Candidate, _: np.ndarray) -> bool:
         """Whether it is, by the check images and by others that nothing was asked yet."""

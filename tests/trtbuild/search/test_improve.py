@@ -14,7 +14,7 @@ from trtbuild.options.effort import Effort
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
-from trtbuild.search.deadline import Deadline
+from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.improve import improve
 from trtbuild.search.measured import is_less
 from trtbuild.search.ranges.check_images import CheckImages
@@ -198,3 +198,20 @@ def test_ranges_get_wider_at_the_end_where_other_images_agree(
     before = start.artifact.calibration.amaxes
     wanted = {name: amax * before[name] for name in before}
     assert found.artifact.calibration.amaxes == pytest.approx(wanted)
+
+
+def test_a_third_of_the_time_is_left_for_the_last_moves(start, monkeypatch) -> None:
+    seconds, asked = [0.0, 61.0], []  # before the first move has been tried, and then
+    deadline = Deadline.after(90.0, now=lambda: seconds[0])
+
+    def errors(images: CheckImages, _: ir.Model) -> np.ndarray:
+        if len(asked) == 1:
+            del seconds[0]
+        asked.append(images)
+        return np.full((len(images.feeds), 1), 0.1)
+
+    monkeypatch.setattr(CheckImages, "errors", errors)
+    found = improve(start, AGAIN, deadline=deadline)
+    tried = {one.move for one in found.artifact.history[-1].details["tried"]}
+    assert tried == {"bias correction", "wider ranges"}
+    assert NEVER.sooner(0.5) is NEVER
