@@ -94,11 +94,10 @@ def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
         The paths of what was replaced.
 
     Raises:
-        ModelError: it rounds in a way that INT8 Q/DQ do not, or is a graph of torchao that is not converted.
+        ModelError: it rounds in a way that INT8 Q/DQ do not.
     """
     from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 
-    _refuse_unconverted(module)
     # one may stand in several places
     found = [
         (path, one)
@@ -227,13 +226,3 @@ def _frozen_of_nvidia(module: Any, path: str) -> Iterator[nn.Module]:
 def _is_set(module: nn.Module, name: str) -> bool:
     value = getattr(module, name, None)
     return value is not None and value is not False
-
-
-def _refuse_unconverted(module: nn.Module) -> None:
-    """Refuse a graph that torchao has prepared: torchao itself makes Q/DQ of what it observes."""
-    for path, child in module.named_modules():
-        if type(child).__module__.startswith("torchao.") and hasattr(child, "calculate_qparams"):
-            raise ModelError(
-                f"the module was prepared by torchao and still observes ranges ('{path}'): export what "
-                "torchao.quantization.pt2e.quantize_pt2e.convert_pt2e makes of it."
-            )

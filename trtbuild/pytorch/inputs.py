@@ -82,7 +82,7 @@ def refuse_unfinished(module: nn.Module) -> None:
     """Refuse what cannot be looked into, or has no weights yet.
 
     Raises:
-        ModelError: a part of `module` is TorchScript or lazy; the text names it.
+        ModelError: a part of `module` is TorchScript or lazy, or observes for torchao; the text names it.
     """
     for path, child in module.named_modules():
         where = f"'{path}'" if path else "the module"
@@ -94,6 +94,11 @@ def refuse_unfinished(module: nn.Module) -> None:
             raise ModelError(
                 f"{where} is lazy and has no weights yet: run the module once on a sample, in eval mode, "
                 "before it is given."
+            )
+        if type(child).__module__.startswith("torchao.") and hasattr(child, "calculate_qparams"):
+            raise ModelError(
+                f"the module was prepared by torchao and still observes ranges ({where}): give what "
+                "torchao.quantization.pt2e.quantize_pt2e.convert_pt2e makes of it."
             )
 
 

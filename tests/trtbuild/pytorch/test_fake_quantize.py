@@ -201,4 +201,4 @@ def test_a_graph_that_torchao_only_prepared_is_refused_with_what_to_call():
     kind.__module__ = "torchao.quantization.pt2e.observer"
     module.observer = kind()
     with pytest.raises(ModelError, match=r"'observer'.*convert_pt2e"):
-        freeze_fake_quantize(module)
+        export_onnx(module, [InputSpec((2, 3, 8, 8))])
