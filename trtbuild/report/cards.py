@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trtbuild.result import EngineResult
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Finding, Verdict
+    from trtbuild.verification.intervals import Estimate
 
 __all__ = ["accuracy_cards", "engine_cards", "int8_share", "shown_network", "speed_card"]
 
@@ -67,11 +68,7 @@ def accuracy_cards(comparison: Comparison, verdict: Verdict, whose: str = "") ->
     task = comparison.task
     if task is not None and task.main is not None:
         main, form = task.main, _FORMS[task.main.unit]
-        low, high = (form.format(end) for end in (main.estimate.low, main.estimate.high))
-        sure = f"95 % sure: {low} to {high}"
-        if isinf(main.estimate.low) and isinf(main.estimate.high):
-            sure = "no interval, for it is not one number a sample"
-        detail = f"{task.num_samples} samples; {sure}"
+        detail = _how_sure(task.num_samples, main.estimate, form)
         value = form.format(main.estimate.value)
         yield Card(f"{_capital(main.name)}{of}", value, detail, _tone(verdict, main.name))
     else:
@@ -94,6 +91,16 @@ def _sqnr(comparison: Comparison, verdict: Verdict, of: str) -> Iterator[Card]:
         detail = f"{comparison.num_images} samples; worst output {output.judged}"
         tone = _tone(verdict, f"SQNR of {output.judged}")
         yield Card(f"SQNR{of}", f"{estimate.value:.1f} dB", detail, tone)
+
+
+def _how_sure(num_samples: int, estimate: Estimate, form: str) -> str:
+    """What a figure rests on: of one sample, or of one number for all of them, there is no interval."""
+    if num_samples == 1:
+        return "1 sample: too few for an interval"
+    if isinf(estimate.low) and isinf(estimate.high):
+        return f"{num_samples} samples: one number for all, without an interval"
+    low, high = (form.format(end) for end in (estimate.low, estimate.high))
+    return f"{num_samples} samples; 95 % sure: {low} to {high}"
 
 
 def _tone(verdict: Verdict, what: str) -> Tone:

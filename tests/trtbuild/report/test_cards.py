@@ -24,7 +24,7 @@ from trtbuild.latency.measure import MONOTONIC, Samples
 from trtbuild.latency.regress import decide, taken_together
 from trtbuild.plan import Decision, PortableChoice
 from trtbuild.plots.data import Path
-from trtbuild.report.cards import int8_share, speed_card
+from trtbuild.report.cards import accuracy_cards, int8_share, speed_card
 from trtbuild.report.html import to_html
 from trtbuild.report.latency import bench_report
 from trtbuild.report.layer_bars import layer_bars
@@ -34,8 +34,11 @@ from trtbuild.report.text import print_report
 from trtbuild.search.budget import StepReport, Tuned
 from trtbuild.search.effects import Effects
 from trtbuild.toml_files import read_toml, toml_text
+from trtbuild.verification.compare import Comparison
+from trtbuild.verification.gate import Verdict
 from trtbuild.verification.intervals import Estimate
 from trtbuild.verification.layers import Effect
+from trtbuild.verification.tasks.base import Figure, TaskScore
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,6 +47,21 @@ else:
 
 
 GRAPH = ir.Graph([], [], nodes=[], opset_imports={"": 17})
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high", "said"),
+    [
+        (1, -math.inf, math.inf, "1 sample: too few for an interval"),
+        (9, -math.inf, math.inf, "9 samples: one number for all, without an interval"),
+        (9, 29.0, 31.5, "9 samples; 95 % sure: 29.0 dB to 31.5 dB"),
+    ],
+)
+def test_a_card_says_how_sure_its_figure_is(count: int, low: float, high: float, said: str) -> None:
+    main = Figure("PSNR", "dB", Estimate(30.0, low, high))
+    comparison = Comparison("net", count, (), task=TaskScore("restore", "", count, main))
+    (card,) = accuracy_cards(comparison, Verdict(True, ()))
+    assert (card.title, card.value, card.detail) == ("PSNR", "30.0 dB", said)
 
 
 @pytest.mark.parametrize("value", [0.02, 0.7, 0.99, 1.0, 1.004, 1.3, 40.0])
