@@ -502,6 +502,19 @@ def test_an_own_judge_that_finds_wrong_outputs_as_good_as_right_ones_is_doubted(
         assert found.doubt == ""
 
 
+def test_an_own_judge_by_labels_is_not_doubted_where_float_is_wrong_at_first() -> None:
+    # in the first three batches nothing is right, of whatever outputs
+    labels = np.array([2, 3] * 6 + [0] * 4)
+
+    def right(reference, candidate, labels, names):
+        return candidate["y"].argmax(1) == labels
+
+    y = np.tile([9.0, 1.0, 0.0, 0.0, 7.0], (16, 1))
+    found = judged(OwnJudge("m:right", right), {"y": y}, {"y": y}, labels=labels, size=4)
+    assert found.main.estimate.value == 0.25
+    assert found.doubt == ""
+
+
 def test_the_bootstrap_interval_is_that_of_its_resamples_and_repeats() -> None:
     rng = np.random.default_rng(3)
     bottom = rng.integers(0, 6, 200).astype(float)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from trtbuild.verification.tasks.base import (
 from trtbuild.verification.user_function import UserFunction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from trtbuild.verification.batch import LabelledBatch
 
@@ -35,17 +34,6 @@ BLIND = (
 
 # Answers that are right or wrong have two values.
 _FEW = 2
-# On so many samples a judge has to tell wrong outputs from right ones.
-_PROBED_SAMPLES = 8
-
-
-@dataclass(frozen=True)
-class _Answered:
-    """A batch with float's own answers."""
-
-    outputs: Outputs
-    labels: np.ndarray | None
-    names: Sequence[str]
 
 
 class OwnJudge(Judge):
@@ -56,8 +44,8 @@ class OwnJudge(Judge):
     count as wrong and right answers. A class is made once, called the same way, and asked for ``result()`` at
     the end. The figure's name is the judge's attribute ``title``, or else its own.
 
-    In the end it is asked about outputs that are surely wrong. If it finds them as good as float's own, it
-    judges nothing, and `TaskScore.doubt` says so.
+    It is asked about outputs that are surely wrong, too, until it has told some from float's own. If in no
+    batch it does, it judges nothing, and `TaskScore.doubt` says so.
 
     Args:
         name: as the user named it.
@@ -70,7 +58,6 @@ class OwnJudge(Judge):
     ) -> None:
         self._given = judge
         self._telling = set() if telling is None else telling
-        self._few: list[_Answered] = []
         self._title = str(getattr(judge, "title", None) or getattr(judge, "__name__", name))
         self._judge = UserFunction("judge", name, judge)
         self._scores = Moments()
@@ -83,8 +70,8 @@ class OwnJudge(Judge):
         """Take one batch."""
         names = batch.names
         answer = self._judge(reference, candidate, batch.labels, names)
-        if self._count < _PROBED_SAMPLES and self._judge.name not in self._telling:
-            self._few.append(_Answered(_copied(reference), batch.labels, names))
+        if self._judge.name not in self._telling and self._tells(reference, batch):
+            self._telling.add(self._judge.name)
         self._count += len(names)
         if self._judge.is_whole:
             return
@@ -131,27 +118,29 @@ class OwnJudge(Judge):
 
     def _doubt(self) -> str:
         """Why the figure says nothing: the judge finds wrong outputs as good as float's own."""
-        if self._judge.name in self._telling or not self._few:
-            return ""
-        right = self._asked(_same)
-        for wrong in (_zeros, _reversed):
-            found = self._asked(wrong)
-            if right is None or found is None or not np.array_equal(right, found):
-                self._telling.add(self._judge.name)
-                return ""
-        return BLIND
+        return BLIND if self._count and self._judge.name not in self._telling else ""
 
-    def _asked(self, changed: Callable[[Outputs], Outputs]) -> np.ndarray | None:
-        """What the judge says of float's own outputs, changed; None where it cannot read them."""
+    def _tells(self, reference: Outputs, batch: LabelledBatch) -> bool:
+        """Whether float's own outputs get another figure than wrong ones; or the judge cannot read these."""
+        right = self._asked(reference, reference, batch)
+        if right is None:
+            return True
+        for wrong in (_zeros(reference), _reversed(reference)):
+            found = self._asked(reference, wrong, batch)
+            if found is None or not np.array_equal(right, found):
+                return True
+        return False
+
+    def _asked(
+        self, reference: Outputs, candidate: Outputs, batch: LabelledBatch
+    ) -> np.ndarray | None:
+        """What the judge alone says of a batch; None where it cannot."""
         try:
             judge = UserFunction("judge", self._judge.name, self._given)
-            found = [
-                judge(one.outputs, changed(one.outputs), one.labels, one.names) for one in self._few
-            ]
+            answer = judge(reference, candidate, batch.labels, batch.names)
             if judge.is_whole:
                 return np.asarray([judge.final()])
-            answers = zip(found, self._few)
-            return np.concatenate([judge.scores(a, len(one.names)) for a, one in answers])
+            return judge.scores(answer, len(batch.names))
         except OptionError:
             return None
 
@@ -159,14 +148,6 @@ class OwnJudge(Judge):
     def worst(self) -> tuple[SampleScore, ...]:
         """The samples with the lowest scores so far."""
         return self._worst.result() if self._is_by_sample else ()
-
-
-def _copied(outputs: Outputs) -> Outputs:
-    return {name: np.array(array) for name, array in outputs.items()}
-
-
-def _same(outputs: Outputs) -> Outputs:
-    return outputs
 
 
 def _zeros(outputs: Outputs) -> Outputs:
