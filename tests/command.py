@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.cli.main import run
 
 if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
     import pytest
 
-__all__ = ["Outcome", "trtbuild"]
+__all__ = ["HANGS_S", "Outcome", "await_text", "trtbuild"]
 
+# Seconds after which a command is taken to hang; where many work at once, its start alone takes a minute.
+HANGS_S = 600
 
 # lines of a log that say how far a stage is, or that a slow one is still at work
 PROGRESS = re.compile(r"[\w ,:]+: \d+( of \d+)?, \d+\.\d s|still working, \d+\.\d s since [\w ,:]+")
@@ -50,3 +56,15 @@ def trtbuild(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
     code = run([str(argument) for argument in arguments])
     said = capsys.readouterr()
     return Outcome(code, said.out, said.err)
+
+
+def await_text(file: Path, process: subprocess.Popen[str]) -> str:
+    """Return what a command that runs has written into `file`, once it has."""
+    begun = time.monotonic()
+    while not (file.exists() and file.read_text()):
+        assert process.poll() is None, process.communicate()
+        if time.monotonic() - begun > HANGS_S:
+            process.kill()
+            raise AssertionError(f"no '{file}' after {HANGS_S} s")
+        time.sleep(0.02)
+    return file.read_text()

@@ -7,7 +7,6 @@ import platform
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import onnx
 import onnx.parser
 import pytest
 
+from tests.command import HANGS_S, await_text
 from tests.models import NETWORKS
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -72,7 +72,7 @@ def start(folder, *arguments, **environment):
 
 
 def complaint(process):
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=HANGS_S)
     assert said == ""
     assert "Traceback" not in complained
     return complained
@@ -109,12 +109,7 @@ def waiting(tmp_path):
     (tmp_path / "waiting.py").write_text(WAITING)
     given = ("calibrate", model, "--data", "waiting.py:data", "-o", "r.json")
     process = start(tmp_path, *given)
-    there, begun = tmp_path / "there", time.monotonic()
-    while not (there.exists() and there.read_text()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() - begun < 60
-        time.sleep(0.02)
-    yield process, int(there.read_text())
+    yield process, int(await_text(tmp_path / "there", process))
     process.kill()
     process.communicate()
 
@@ -156,5 +151,5 @@ def test_a_debugger_keeps_it_in_one_process(tmp_path):
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANGS_S)
     assert (tmp_path / "there").read_text() == str(process.pid)

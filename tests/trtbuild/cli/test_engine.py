@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from tests.command import trtbuild
+from tests.command import HANGS_S, await_text, trtbuild
 from tests.models import NETWORKS
 from tests.trtbuild.quantization.tensorrt_rules import int8_layers
 
@@ -171,11 +170,11 @@ def test_as_a_program(files):
     process = start(
         *("engine", model, "--int8", "--data", data, "-o", out, "--no-latency", "--json")
     )
-    said, complained = process.communicate(timeout=120)
+    said, complained = process.communicate(timeout=HANGS_S)
     assert process.returncode == 0, complained
     assert json.loads(said)["name"] == "net"
     process = start("engine", model, "--int8", "--data", "absent.npz", "-o", out)
-    said, complained = process.communicate(timeout=120)
+    said, complained = process.communicate(timeout=HANGS_S)
     assert process.returncode == 2
     assert said == ""
     assert complained.splitlines() == ["trtbuild: the data 'absent.npz' does not exist."]
@@ -190,7 +189,7 @@ def slow():
         if pathlib.Path("out").exists():
             time.sleep(0.02)
             if number == 50:
-                pathlib.Path("running").touch()
+                pathlib.Path("running").write_text("now")
         yield {"x": np.random.default_rng(number).standard_normal((1, 3, 8, 8)).astype("float32")}
 """
 
@@ -209,13 +208,9 @@ def test_ended_by_a_signal_leaves_nothing(files, tmp_path, monkeypatch, number, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "slow_reader.py").write_text(READER)
     process = start("engine", model, "--int8", "--data", "slow_reader:slow", "-o", out)
-    waited = time.monotonic()
-    while not (tmp_path / "running").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() - waited < 60
-        time.sleep(0.05)
+    await_text(tmp_path / "running", process)
     process.send_signal(number)
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=HANGS_S)
     assert process.returncode == code, complained
     assert said == ""
     assert "Traceback" not in complained
