@@ -52,6 +52,17 @@ def data():
         pathlib.Path("cleaned").touch()
 """
 
+# A program that works apart, without a command.
+ALONE = """
+import os, sys
+sys.argv = ["trtbuild", "calibrate"]
+from trtbuild.cli.apart import go_on_apart
+{before}
+begun = os.getpid()
+go_on_apart()
+{after}
+"""
+
 
 def heed_signals():
     """A shell's job in the background has Ctrl-C ignored."""
@@ -153,3 +164,72 @@ def test_a_debugger_keeps_it_in_one_process(tmp_path):
     )
     process.communicate(timeout=HANGS_S)
     assert (tmp_path / "there").read_text() == str(process.pid)
+
+
+def alone(after, before="", **settings):
+    return subprocess.Popen(
+        [sys.executable, "-c", ALONE.format(before=before, after=after)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        **settings,
+    )
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        # of Python 3.12 on: how coverage and debuggers watch there
+        "from types import SimpleNamespace as N; sys.monitoring = N(get_tool=lambda n: n == 1 or None)",
+        # which `threading` does not count, as it does not those of CUDA
+        "import _thread, time; _thread.start_new_thread(time.sleep, (60,))",
+        "import cProfile; cProfile.Profile().enable()",
+    ],
+    ids=["alone", "monitored", "threads", "profiled"],
+)
+def test_what_does_not_survive_a_fork_keeps_it_in_one_process(before):
+    said, _ = alone("print(begun == os.getpid())", before).communicate(timeout=60)
+    assert said.split() == [str(bool(before))]
+
+
+def test_it_ends_where_the_end_of_processes_is_ignored():
+    """As a server does that starts many and asks after none; it is inherited."""
+    process = alone("sys.exit(7)", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    assert process.wait(60) == 7
+
+
+def test_a_signal_that_is_ignored_does_not_hide_what_it_died_of():
+    process = alone(
+        "print(1, flush=True); sys.stdin.read(); os.kill(os.getpid(), 8)",
+        stdin=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),  # nohup
+    )
+    process.stdout.read(1)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=60)
+    assert "trtbuild by SIGFPE: " in said
+    assert process.returncode == 2
+
+
+def test_a_terminal_that_goes_takes_the_work_along():
+    """It tells the first process of the session alone, as where `ssh` started it."""
+    import pty
+
+    leader, terminal = pty.fork()
+    if not leader:
+        program = ALONE.format(before="", after="import time; print(1, flush=True); time.sleep(60)")
+        env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        os.execve(sys.executable, [sys.executable, "-c", program], env)  # noqa: S606
+    os.read(terminal, 1)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(leader, 0)[1]) == 128 + signal.SIGHUP
+
+
+@pytest.mark.parametrize(("number", "name"), [(3, "SIGQUIT"), (24, "SIGXCPU"), (40, "signal 40")])
+def test_no_signal_ends_it_in_silence(number, name):
+    process = alone(f"os.kill(os.getpid(), {number})")
+    _, said = process.communicate(timeout=60)
+    assert f"the system ended trtbuild by {name}: " in said
+    assert process.returncode == 128 + number
