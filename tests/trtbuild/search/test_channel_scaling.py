@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.trtbuild.search.depthwise_network import Images
 from trtbuild.artifact import Artifact
 from trtbuild.calibration import CalibrateOptions, calibrate
+from trtbuild.model.constants import array
 from trtbuild.model.edits import tapped
 from trtbuild.quantization import portable_form, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
@@ -305,10 +306,13 @@ def test_behind_the_mean_of_a_clip_an_operator_is_inserted_since_what_it_cuts_of
 
 
 def test_a_one_sided_tensor_is_shifted_into_the_signed_range() -> None:
-    model = unlike(one_sided=True)
+    model = unlike(one_sided=True, middle="x = Sigmoid (y)")
     plain, material = ready(model)
     what, shifted = next(iter(rescale_channels(lambda: plain, material)))
     assert what.startswith("1 tensors scaled or shifted")
+    read = next(n for n in shifted.artifact.model.graph if n.name == "Conv_2").inputs[0].producer()
+    assert read.op_type == "Add"
+    assert (array(read.inputs[1]) < 0).all()  # every channel lies above zero
     assert_same_function(model, shifted.artifact.model)
     # twice as many steps: 6 dB, of which the weights' own rounding and the wider window take some
     assert noise_db(model, shifted) < noise_db(model, plain) - 2
