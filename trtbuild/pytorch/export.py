@@ -204,8 +204,8 @@ def _refuse_projections(module: nn.Module) -> None:
         where = f"'{path}'" if path else "the module"
         if isinstance(child, torch.nn.LSTM) and child.proj_size:
             raise ModelError(
-                f"{where} is an LSTM with proj_size, which ONNX has not; nothing "
-                "was exported. Write its steps out with linear layers."
+                f"{where} is an LSTM with proj_size, which ONNX's LSTM does not have; nothing was exported. "
+                "Write its steps out with linear layers."
             )
 
 

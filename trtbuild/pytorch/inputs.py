@@ -82,7 +82,8 @@ def refuse_unfinished(module: nn.Module) -> None:
     """Refuse what cannot be looked into, or has no weights yet.
 
     Raises:
-        ModelError: a part of `module` is TorchScript or lazy, or observes for torchao; the text names it.
+        ModelError: a part of `module` is TorchScript or lazy, observes for torchao, or holds integers that
+            torch.ao packed; the text names it.
     """
     for path, child in module.named_modules():
         where = f"'{path}'" if path else "the module"
@@ -100,6 +101,20 @@ def refuse_unfinished(module: nn.Module) -> None:
                 f"the module was prepared by torchao and still observes ranges ({where}): give what "
                 "torchao.quantization.pt2e.quantize_pt2e.convert_pt2e makes of it."
             )
+        if _is_packed(child):
+            raise ModelError(
+                f"{where} was quantized by torch.ao, whose packed integers ONNX cannot hold: give the float "
+                "module, or what prepare_qat made of it, before convert or quantize_dynamic."
+            )
+
+
+def _is_packed(module: nn.Module) -> bool:
+    """Whether torch.ao has put its integers into an object of C++, in the layer or in a part of it."""
+    return type(module).__module__.startswith("torch.ao.nn.") and any(
+        isinstance(value, torch.ScriptObject)
+        for one in module.modules()
+        for value in vars(one).values()
+    )
 
 
 def _prefix_length(names: Sequence[str], free: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from trtbuild.migration.prequantized import take_in  # noqa: E402
 from trtbuild.model import read_model, write_model  # noqa: E402
 from trtbuild.pytorch import InputSpec, export_onnx  # noqa: E402
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize  # noqa: E402
+from trtbuild.pytorch.inputs import bind_inputs  # noqa: E402
 
 
 class Net(nn.Module):
@@ -202,3 +203,35 @@ def test_a_graph_that_torchao_only_prepared_is_refused_with_what_to_call():
     module.observer = kind()
     with pytest.raises(ModelError, match=r"'observer'.*convert_pt2e"):
         export_onnx(module, [InputSpec((2, 3, 8, 8))])
+
+
+def converted(module):
+    """What torch.ao makes of a module that it has prepared."""
+    kinds = torch.ao.quantization
+    prepared = kinds.prepare_qat(nn.Sequential(kinds.QuantStub(qconfig=module.qconfig), module))
+    prepared(torch.randn(2, 4))
+    return kinds.convert(prepared.eval())
+
+
+@pytest.mark.parametrize(
+    ("layer", "convert"),
+    [
+        (lambda: nn.Linear(4, 5), converted),
+        (lambda: nn.Linear(4, 5), torch.ao.quantization.quantize_dynamic),
+        (lambda: nn.LSTM(4, 5), torch.ao.quantization.quantize_dynamic),
+    ],
+    ids=["converted", "dynamic", "dynamic LSTM"],
+)
+def test_integers_that_torch_packed_are_refused_with_what_to_give(layer, convert):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = nn.Sequential(layer()).train()
+        net.qconfig = torch.ao.quantization.get_default_qat_qconfig("fbgemm")
+        net = convert(net)
+    with pytest.raises(ModelError, match=r"'(0|1\.0)' was quantized by torch.ao.*float module"):
+        export_onnx(net, [InputSpec((2, 4))])
+
+
+def test_sums_that_torch_will_quantize_are_float():
+    sums = nn.Sequential(torch.ao.nn.quantized.FloatFunctional())
+    assert bind_inputs(sums, [InputSpec((2, 4))]).names == ("input",)
