@@ -106,9 +106,8 @@ FOR_RTX = Target(
     conv_transpose=False,  # [measured]: float, and the INT8 weight is dequantized at every run
     group_multiple=4,  # [measured]: other groups are padded to it, with zeros that the plan holds
     depthwise=False,
-    average_pool_windows=frozenset(
-        {(3, 1)}
-    ),  # [measured], of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1; over one and three axes none
+    # [measured], of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1; over one and three axes none
+    average_pool_windows=frozenset({(3, 1)}),
     global_average=False,  # [measured]
     fewest_outputs=3,  # [measured]: one or two outputs cost kernels more than in float
     one_pair_for_pool=True,  # [measured]

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["pool_reason", "why_layer_is_float", "why_pool_is_float"]
 
-_SPATIAL_AXES = (
-    2  # over which targets with single windows average in INT8: over one and three none does
-)
+# Over so many axes targets with single windows average in INT8: over one and three none does.
+_SPATIAL_AXES = 2
 
 
 def why_layer_is_float(node: ir.Node, target: Target) -> str | None:
@@ -79,10 +78,9 @@ def _why_groups(node: ir.Node, weight: Sequence[int], target: Target) -> str | N
     if (given, made) == (1, 1) and target.depthwise:
         return None
     if given % multiple or made % multiple:
-        channels = given if given % multiple else made
         return (
-            f"groups of {channels} channel{'s' * (channels > 1)} are filled up to a multiple of {multiple} "
-            "in INT8, which costs more than float"
+            f"its groups have {given} channel{'s' * (given > 1)} in and {made} out, and INT8 kernels take "
+            f"multiples of {multiple}"
         )
     return None
 
