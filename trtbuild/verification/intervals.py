@@ -25,6 +25,7 @@ __all__ = [
     "decibel_estimate",
     "decibels",
     "difference_of_proportions",
+    "inner_product",
     "percent",
     "percent_of_mean",
     "proportion",
@@ -151,6 +152,15 @@ class PairMoments:
         quantile = student_quantile(0.5 + confidence / 2, count - 1)
         half = quantile * math.sqrt(max(relative, 0.0) / count)
         return Estimate(value, value - half, value + half)
+
+
+def inner_product(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the sum of ``x y`` over two float64 arrays ``[n]``.
+
+    Not by BLAS: its threads wait for each other by spinning, on busy cores for longer than the sum takes,
+    and the last bits depend on how many there are.
+    """
+    return float(np.einsum("i,i->", x, y))
 
 
 def decibels(signal: float, noise: float) -> float:

@@ -24,7 +24,7 @@ from trtbuild.model.qdq import activation_pairs, float_twins, weight_behind
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.progress import silent
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.verification.metrics import decibels
+from trtbuild.verification.intervals import decibels, inner_product
 from trtbuild.verification.side_branches import side_branches
 
 if TYPE_CHECKING:
@@ -207,8 +207,9 @@ class _LayerNoise:
     def add(self, y: np.ndarray, o: np.ndarray) -> None:
         """Take in the output `y` of the float layer, and `o` of the quantized one on the same inputs."""
         y, o = (array.astype(np.float64).ravel() for array in (y, o))
-        self._signal += float(y @ y)
-        self._own += _squares(y - o)
+        self._signal += inner_product(y, y)
+        error = y - o
+        self._own += inner_product(error, error)
 
     def result(self, tap: Tap, weight: WeightError | None) -> LayerError:
         """Return the error over all images."""
@@ -233,9 +234,9 @@ class _ActivationNoise:
         inside = x[~clipped]
         # zero is on the grid, so rounding to multiples of the scale is what Q/DQ does inside
         rounding = inside - pair.scale * np.rint(inside / pair.scale)
-        self._signal += float(x @ x)
-        self._clipping += _squares(beyond[clipped])
-        self._rounding += _squares(rounding)
+        self._signal += inner_product(x, x)
+        self._clipping += inner_product(beyond, beyond)
+        self._rounding += inner_product(rounding, rounding)
         self._num_values += x.size
         self._num_clipped += int(np.count_nonzero(clipped))
 
@@ -251,10 +252,6 @@ class _ActivationNoise:
             clipped_percent=100.0 * self._num_clipped / max(self._num_values, 1),
             clipping_noise_percent=100.0 * self._clipping / noise if noise else 0.0,
         )
-
-
-def _squares(values: np.ndarray) -> float:
-    return float(values @ values)
 
 
 def weight_errors(reference: ir.Model, quantized: ir.Model) -> dict[str, WeightError]:

@@ -32,6 +32,7 @@ from trtbuild.verification.intervals import (
     Moments,
     PairMoments,
     decibels,
+    inner_product,
     percent,
 )
 from trtbuild.verification.parts import PartComparison, PartMetrics
@@ -243,8 +244,8 @@ class OutputMetrics:
 
     def _add_image(self, name: str, x: np.ndarray, y: np.ndarray) -> None:
         error = x - y
-        signal, noise, power = float(x @ x), float(error @ error), float(y @ y)
-        cosine = _cosine(float(x @ y), signal, power)
+        signal, noise = inner_product(x, x), inner_product(error, error)
+        cosine = _cosine(inner_product(x, y), signal, inner_product(y, y))
         largest = float(np.max(np.abs(error), initial=0.0))
         self._power.add(signal, noise)
         self._cosine.add(cosine)
