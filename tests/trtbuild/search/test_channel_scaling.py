@@ -17,6 +17,8 @@ from trtbuild.model.edits import tapped
 from trtbuild.quantization import portable_form, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
+from trtbuild.search.channels.choice import best_choices
+from trtbuild.search.channels.samples import channel_samples
 from trtbuild.search.channels.scaling import Rescaling, rescaled
 from trtbuild.search.channels.sites import find_sites
 from trtbuild.search.steps import Material, rescale_channels
@@ -262,6 +264,21 @@ def test_channels_of_unlike_size_are_scaled_and_the_engine_is_nearer_to_float() 
     assert_same_function(model, scaled.artifact.model)
     # of 32 channels from 0.2 to 40 under one step of 40 / 127, most lose 2 to 7 bits, 6 dB each
     assert noise_db(model, scaled) < noise_db(model, plain) - 6
+
+
+def test_every_second_output_of_a_large_layer_stands_for_its_neighbour(monkeypatch) -> None:
+    model = unlike()
+    weight = model.graph.initializers["w1"]
+    content = np.repeat(weight.const_value.numpy()[::2], 2, axis=0)
+    weight.const_value = ir.tensor(content, name="w1")
+    site, feeds = site_of(model, "x"), [sample.load() for sample in Noise()]
+    sample = channel_samples(model, [site], feeds)["x"]
+    nodes = {node.name or "": node for node in model.graph}
+    of_all = best_choices(site, sample, nodes)
+    monkeypatch.setattr("trtbuild.search.channels.choice._MOST_WEIGHTS", content.size // 2)
+    for found, expected in zip(best_choices(site, sample, nodes), of_all, strict=True):
+        # sums of some tens of positive float64, in another order
+        assert found.error == pytest.approx(expected.error, rel=100 * 2.0**-52)
 
 
 CLIP = "zero = Constant <value_float = 0.0> ()\nhigh = Constant <value_float = 30.0> ()\n"

@@ -46,7 +46,8 @@ __all__ = ["Choice", "best_choices"]
 
 _TINY = 1e-30
 _IN_CACHE = 1 << 16  # values
-# Weights of a layer that are looked at for every scale; of a larger one every second output, or third, ...
+# Weights of a layer (a kernel counts once) that are looked at for every scale; of a larger one every second
+# output, or third, ...
 _MOST_WEIGHTS = 1 << 21
 _STRENGTHS = (0.5, 0.75, 1.0)
 # Clipping points as shares of the largest magnitude, a third of an octave apart.
