@@ -203,6 +203,12 @@ PLACES = (
           "trtbuild/search/test_portable_choice.py"),
     Place("trtbuild/search/steps.py", "_WIDER = (1.1, 1.2)", "_WIDER = (1.1, 1.3)",
           "trtbuild/search/test_improve.py"),
+    Place("trtbuild/search/steps.py", "_SAME_RANGE = 0.03", "_SAME_RANGE = 0.028",
+          "trtbuild/search/test_single_ranges.py"),
+    Place("trtbuild/jobs/compare.py", "_CLEARLY_DB = 3.0", "_CLEARLY_DB = 2.0",
+          "trtbuild/search/test_single_ranges.py"),
+    Place("trtbuild/jobs/next_step.py", "_FEW_SAMPLES = 20", "_FEW_SAMPLES = 21",
+          "trtbuild/test_next_step.py::test_a_share_of_few_samples_is_no_figure_for_a_limit"),
     Place("trtbuild/search/improve.py", 'search.take("wider ranges"',
           'search.best or search.take("wider ranges"', "trtbuild/search/test_improve.py"),
     # calibration data: what is far, enough, lost, repeated, saturated, and as good

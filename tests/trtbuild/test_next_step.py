@@ -24,10 +24,12 @@ from trtbuild.options.effort import Effort
 from trtbuild.options.preprocess import Preprocess
 from trtbuild.options.values import to_table
 from trtbuild.recipes import EngineRecipe, VerifyRecipe
+from trtbuild.verification.compare import Comparison
 from trtbuild.verification.gate import Finding, Gate, Verdict
 from trtbuild.verification.intervals import Estimate
 from trtbuild.verification.layers import ActivationError, LayerReport
 from trtbuild.verification.ruling import rule
+from trtbuild.verification.tasks.base import Figure, TaskScore
 
 
 @pytest.fixture
@@ -254,3 +256,18 @@ def test_where_nothing_is_calibrated_no_calibration_is_asked_for(folder: Path, a
     assert step is not None
     assert step.command.endswith("--verify-data MORE_SAMPLES")
     assert "--effort" not in step.command
+
+
+@pytest.mark.parametrize(("num_samples", "step"), [(19, "MORE_SAMPLES"), (20, "95")])
+def test_a_share_of_few_samples_is_no_figure_for_a_limit(num_samples: int, step: str) -> None:
+    """Each sample of 20 moves it by five points, and the limit that is proposed leaves five."""
+    agreement = Figure("top-1 agreement", "%", Estimate(100, 80, 100))
+    task = TaskScore("classify", "", num_samples, agreement)
+    verdict = Verdict(True, ())
+    asked = VerifyRecipe(
+        reference=Path("n.onnx"), engine=Path("n.plan"), data=DataRecipe(data="d.npz")
+    )
+    comparison = Comparison("engine", num_samples, (), task=task)
+    found = after_verify(rule([verdict]), comparison, verdict, asked)
+    assert found is not None
+    assert found.command.endswith(step)

@@ -66,7 +66,7 @@ _WIDER = (1.1, 1.2)
 
 _SAME_AMAX = 1e-4
 
-# Ranges closer than this are not worth a run.
+# Ranges of one tensor that differ by no more than this share are not worth a run.
 _SAME_RANGE = 0.03
 
 
@@ -262,7 +262,8 @@ def other_range_of_one_tensor(
         tried = [calibration.ranges[name].amax]
         for described, ranges in choices:
             amax = ranges[name].amax
-            if all(abs(amax / other - 1.0) >= _SAME_RANGE for other in tried):
+            # one that is always zero has a range of 0 by every rule
+            if all(abs(amax - other) > _SAME_RANGE * other for other in tried):
                 tried.append(amax)
                 yield f"{described} for '{name}'", _with_range(best(), name, ranges[name])
 
