@@ -43,6 +43,17 @@ def test_nothing_changed_and_nothing_is_said(made, tmp_path, capsys) -> None:
     assert spot_checks(tmp_path) == []
 
 
+def test_other_samples_of_the_same_kind_are_no_reason_to_warn(made, tmp_path, capsys) -> None:
+    ranges, data = made
+    with np.load(data[1]) as arrays:
+        np.savez(tmp_path / "few.npz", image=arrays["image"][::2])
+    options = ("--data", tmp_path / "few.npz", *data[2:], "--calibration", ranges)
+    assert engine(DIGITS / "digits.onnx", *options, "-o", tmp_path / "out") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the data are others than those that calibrated; " in said
+    assert "note: the data" not in said
+
+
 def test_changed_weights_are_spot_checked_and_the_drift_is_told(made, tmp_path, capsys) -> None:
     """The first convolution twice as strong: its activations are twice what they were."""
     ranges, data = made

@@ -106,6 +106,23 @@ def test_nobody_knows_how_many_where_one_figure_has_no_interval() -> None:
     assert "at least 140 samples would do" in rule([first, unknown]).why
 
 
+@pytest.mark.parametrize(
+    ("needed", "said"), [(7, "7"), (157, "160"), (160, "160"), (2411, "2,500"), (15701, "16,000")]
+)
+def test_the_number_of_samples_is_said_to_two_digits_and_rounded_up(needed: int, said: str) -> None:
+    first = judge(compared(2), Gate(min_agreement=90))
+    many = tuple(replace(f, num_needed=needed) for f in first.findings)
+    assert f"about {said} samples would do" in rule([replace(first, findings=many)]).why
+
+
+def test_a_doubt_names_its_network_and_a_miss_comes_first() -> None:
+    sure, near, missed = (judge(compared(2), Gate(min_agreement=n)) for n in (80, 90, 97))
+    names = ["the portable form", "the engine"]
+    assert "same class of the engine could be" in rule([sure, near], names=names).why
+    assert "same class of the portable form could be" in rule([near, sure], names=names).why
+    assert rule([near, missed], names=names).why.startswith("same class of the engine misses")
+
+
 def test_an_engine_that_answers_one_class_is_not_shipped() -> None:
     rows = IMAGES.copy()
     rows[:38, 0] = 9.0  # nearly always class 0, and so is every answer of the engine
