@@ -164,7 +164,7 @@ def _depths(sources: Iterable[Source]) -> Iterator[str]:
         found = {**source.index.depths, **found}
     if len(found) > 1:
         each = ", ".join(f"{depth} ('{name}')" for depth, name in found.items())
-        yield f"pixels are of unlike depth, {each}, and keep their values; one 'scale' does not fit all."
+        yield f"images differ in bit depth, {each}, and keep their values; one 'scale' does not fit all."
 
 
 def _warnings(recipe: DataRecipe, inputs: Mapping[str, InputSurvey]) -> Iterator[str]:

@@ -104,7 +104,9 @@ def check_paths(
             )
         seen[real] = path
         if path.suffix == _NETWORK and not is_named_in_utf8(str(path)):
-            raise OutputError(f"'{path}' is not UTF-8, as names of networks must be; name another.")
+            raise OutputError(
+                f"'{path}' is not UTF-8, as the name of a network's file must be; choose another."
+            )
         _check_no_input(path, reads)
         _check_writable(path, folder)
 

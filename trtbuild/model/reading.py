@@ -63,6 +63,9 @@ _log = logging.getLogger(__name__)
 # Where `repairs_of` looks, among what a network in memory carries and no file holds.
 _REPAIRS = "trtbuild.repairs"
 
+# Bytes of a text that cannot be read.
+_MOST_SHOWN = 60
+
 # The domain of operators that ONNX's has not, while a file is checked and repaired.
 _UNKNOWN = "trtbuild.unknown"
 
@@ -281,21 +284,37 @@ def _check_holds(proto: onnx.ModelProto, path: Path) -> None:
             f"{len(proto.graph.node)} nodes and {len(proto.opset_import)} opset imports in "
             f"{path.stat().st_size} bytes."
         )
-    odd = next((one for one in _names_in(proto) if isinstance(one, bytes)), None)
+    odd = next((one for one in _texts_in(proto) if isinstance(one, bytes)), None)
     if odd is not None:  # protobuf hands over what is no UTF-8 as bytes
         raise ModelError(
-            f"'{path}' holds the name {odd!r}, which is not UTF-8: the file is damaged, or was written by "
-            "a broken exporter; export or copy it again."
+            f"'{path}' holds the text {odd[:_MOST_SHOWN]!r}, which is not UTF-8: the file is damaged, or was "
+            "written by a broken exporter; export or copy it again."
         )
 
 
-def _names_in(proto: onnx.ModelProto) -> Iterator[str | bytes]:
-    for node in (*proto_nodes(proto.graph), *(one for f in proto.functions for one in f.node)):
+def _texts_in(proto: onnx.ModelProto) -> Iterator[str | bytes]:
+    """Every name and remark, for none can be written again that is not UTF-8."""
+    yield from (proto.producer_name, proto.producer_version, proto.domain)
+    yield from (one.domain for one in proto.opset_import)
+    graphs = list(proto_graphs(proto.graph))
+    nodes = [*proto_nodes(proto.graph), *(one for f in proto.functions for one in f.node)]
+    for some in ([proto], graphs, nodes, proto.functions):
+        for one in some:
+            yield one.doc_string
+            for item in one.metadata_props:
+                yield from (item.key, item.value)
+    for function in proto.functions:
+        yield from (function.name, function.domain, *function.input, *function.output)
+    for node in nodes:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (attribute.name for attribute in node.attribute)
-    for graph in proto_graphs(proto.graph):
-        for values in (graph.input, graph.output, graph.initializer, graph.value_info):
-            yield from (value.name for value in values)
+    for graph in graphs:
+        yield from (graph.name, *(weight.name for weight in graph.initializer))
+        for values in (graph.input, graph.output, graph.value_info):
+            for value in values:
+                yield from (value.name, value.doc_string, value.type.denotation)
+                for dim in value.type.tensor_type.shape.dim:
+                    yield from (dim.dim_param, dim.denotation)
 
 
 def _opset(proto: onnx.ModelProto) -> int:

@@ -125,7 +125,7 @@ class Preprocess:
         numbers = {"scale": [self.scale], "mean": self.mean, "std": self.std, "pad": [self.pad]}
         for name, some in numbers.items():
             if not all(abs(one) <= _LARGEST for one in some):
-                raise OptionError(f"preprocessing: '{name}' holds what is no number of float32.")
+                raise OptionError(f"preprocessing: '{name}' must be finite, and fit into float32.")
         if min(self.std) < _SMALLEST:
             raise OptionError("preprocessing: 'std' holds a number that is not above zero.")
 

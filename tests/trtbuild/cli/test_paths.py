@@ -128,7 +128,7 @@ def test_networks_get_names_that_are_text(bench):
     sentence = bench.run(*ENGINE[:4], "absent.npz", "-o", "o\udcff").sentence
     assert (
         sentence
-        == "'o\\udcff/m.int8.onnx' is not UTF-8, as names of networks must be; name another."
+        == "'o\\udcff/m.int8.onnx' is not UTF-8, as the name of a network's file must be; choose another."
     )
 
 

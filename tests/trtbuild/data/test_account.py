@@ -190,4 +190,4 @@ def test_pixels_of_unlike_depth_are_told(tmp_path):
     assert account_for(recipe, calibrate=calibration_source(recipe, [spec])).warnings == ()
     Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "z.png")
     (told,) = account_for(recipe, calibrate=calibration_source(recipe, [spec])).warnings
-    assert "unlike depth, 8 bits ('0.png'), 16 bits ('z.png')" in told
+    assert "differ in bit depth, 8 bits ('0.png'), 16 bits ('z.png')" in told

@@ -264,13 +264,17 @@ def test_other_files_are_named(tmp_path, content, word):
         read_model(path)
 
 
-@pytest.mark.parametrize("name", [b"relu", b"r"])
-def test_names_that_are_no_text_are_refused(tmp_path, name):
+@pytest.mark.parametrize("name", [b"relu", b"r", b"maker", b"remark", b"origin", b"count"])
+def test_names_and_remarks_that_are_no_text_are_refused(tmp_path, name):
     path = tmp_path / "net.onnx"
     length = bytes([len(name)])
-    content = model(CHAIN).SerializeToString()
+    given = model(CHAIN)
+    given.producer_name, given.graph.node[0].doc_string = "maker", "remark"
+    given.graph.metadata_props.add(key="origin", value="")
+    given.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "count"
+    content = given.SerializeToString()
     path.write_bytes(content.replace(length + name, length + b"\x80" + name[1:]))
-    with pytest.raises(ModelError, match=r"the name b'.x80.*', which is not UTF-8"):
+    with pytest.raises(ModelError, match=r"the text b'.x80.*', which is not UTF-8"):
         read_model(path)
 
 
