@@ -81,7 +81,10 @@ def read_cache(path: Path) -> CalibrationCache:
         OptionError: it is a network.
     """
     if path.suffix == ".onnx":
-        raise OptionError(f"'{path}' is a network; give the cache first, then the network.")
+        raise OptionError(
+            f"'{path}' is a network, where a calibration cache is wanted; "
+            "`cache convert` takes the cache first, then the network."
+        )
     with decoding(InputError, f"the cache '{path}' cannot be read"):
         content = content_of(path)
     with in_one_tree(f"'{path}': "):

@@ -94,11 +94,11 @@ def _sqnr(comparison: Comparison, verdict: Verdict, of: str) -> Iterator[Card]:
 
 
 def _how_sure(num_samples: int, estimate: Estimate, form: str) -> str:
-    """What a figure rests on: of one sample, or of one number for all of them, there is no interval."""
+    """What a figure rests on: of one sample, or of many that are not judged one by one, there is no interval."""
     if num_samples == 1:
         return "1 sample: too few for an interval"
     if isinf(estimate.low) and isinf(estimate.high):
-        return f"{num_samples} samples: one number for all, without an interval"
+        return f"{num_samples} samples, not judged one by one, so no interval"
     low, high = (form.format(end) for end in (estimate.low, estimate.high))
     return f"{num_samples} samples; 95 % sure: {low} to {high}"
 

@@ -136,10 +136,10 @@ def test_what_is_lost_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "text"),
     [
         (["show", "absent.cache"], "the cache 'absent.cache' cannot be read: No such file"),
-        (["show", "net.onnx"], "is a network; give the cache first"),
+        (["show", "net.onnx"], "is a network, where a calibration cache is wanted"),
         (
             ["convert", "net.onnx", "net.cache", "-o", "q.onnx"],
-            "is a network; give the cache first",
+            "is a network, where a calibration cache is wanted",
         ),
         (
             ["convert", "net.cache", "-o", "q.onnx"],
