@@ -141,6 +141,9 @@ def test_the_step_after_verify(folder: Path, capsys) -> None:
     step = said(capsys, command)["next_step"]["command"]
     assert " --metric mine.py:right " in step
     assert step.endswith("--min-agreement 95")
+    few = said(capsys, [*command, "--num-images", "4"])["next_step"]["command"]
+    assert few.endswith(" --data MORE_SAMPLES")
+    assert "--num-images" not in few
     failed = said(capsys, [*command, "--min-sqnr", "200"], 1)["next_step"]["command"]
     assert failed.endswith("--layers")
     assert said(capsys, failed, 1)["layers"]["layers"]

@@ -385,6 +385,8 @@ def _command(
     """The command; of what a script holds, the keyword arguments that it is to give besides."""
     if "--preprocess" in added:  # options of the same names would win over the file
         recipe = replace(recipe, data=replace(recipe.data, preprocess=None))
+    if added.get("--data") == MORE:  # of which all are meant
+        recipe = replace(recipe, data=replace(recipe.data, num_images=None))
     if not _is_text(recipe):
         return ", ".join(_keyword(flag, value) for flag, value in added.items())
     return command_line(name, arguments, recipe, added, skip)
