@@ -94,13 +94,17 @@ def _sqnr(comparison: Comparison, verdict: Verdict, of: str) -> Iterator[Card]:
 
 
 def _how_sure(num_samples: int, estimate: Estimate, form: str) -> str:
-    """What a figure rests on: of one sample, or of many that are not judged one by one, there is no interval."""
-    if num_samples == 1:
-        return "1 sample: too few for an interval"
+    """What a figure rests on; a mean of one has no interval, nor has what is no figure of each."""
+    samples = "1 sample" if num_samples == 1 else f"{num_samples} samples"
     if isinf(estimate.low) and isinf(estimate.high):
-        return f"{num_samples} samples, not judged one by one, so no interval"
+        why = (
+            "too few for an interval"
+            if num_samples == 1
+            else "not judged one by one, so no interval"
+        )
+        return f"{samples}, {why}"
     low, high = (form.format(end) for end in (estimate.low, estimate.high))
-    return f"{num_samples} samples; 95 % sure: {low} to {high}"
+    return f"{samples}; 95 % sure: {low} to {high}"
 
 
 def _tone(verdict: Verdict, what: str) -> Tone:

@@ -52,7 +52,8 @@ GRAPH = ir.Graph([], [], nodes=[], opset_imports={"": 17})
 @pytest.mark.parametrize(
     ("count", "low", "high", "said"),
     [
-        (1, -math.inf, math.inf, "1 sample: too few for an interval"),
+        (1, -math.inf, math.inf, "1 sample, too few for an interval"),
+        (1, 20.0, 31.5, "1 sample; 95 % sure: 20.0 dB to 31.5 dB"),
         (9, -math.inf, math.inf, "9 samples, not judged one by one, so no interval"),
         (9, 29.0, 31.5, "9 samples; 95 % sure: 29.0 dB to 31.5 dB"),
     ],
