@@ -12,7 +12,14 @@ from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.jobs.targets import quantize_request
 from trtbuild.model import write_model
-from trtbuild.quantization import check_floats, insert_qdq, place, portable_form, say_without_range
+from trtbuild.quantization import (
+    check_floats,
+    insert_qdq,
+    place,
+    place_by_ranges,
+    portable_form,
+    say_without_range,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,17 +49,23 @@ class QuantizedFile:
     idle_patterns: Mapping[str, str] = field(default_factory=dict)
 
 
+@in_one_tree()
 def decide(recipe: QuantizeRecipe) -> Placement:
-    """Return where Q/DQ would go, and what would become of every node and group; needs no ranges.
+    """Return where Q/DQ would go, and what would become of every node and group; by ranges, where it has any.
 
     Raises:
         ModelError: the network cannot be read.
+        InputError: the calibration cannot be read, or belongs to another network.
         OptionError: a pattern does not fit the network.
     """
     artifact = prepare(load(recipe.model))
     request = quantize_request(recipe)
     check_floats(artifact.model, request)
-    placement = place(artifact.model, request)
+    if recipe.calibration is None:
+        placement = place(artifact.model, request)
+    else:
+        ranges = load_calibration(recipe.calibration, artifact.source)
+        placement, _ = place_by_ranges(artifact.model, ranges, request)
     return replace(placement, decisions=(*placement.decisions, *left_behind(artifact)))
 
 

@@ -139,6 +139,9 @@ def test_a_calibration_is_reused_and_refused_for_another_graph(files, capsys, tm
     NETWORKS["residual"].save(tmp_path)
     sentence = engine(capsys, files, "--calibration", kept).sentence
     assert "another graph" in sentence
+    assert (
+        trtbuild(capsys, "quantize", files[0], "--calibration", kept, "--list").sentence == sentence
+    )
 
 
 def test_list_shows_every_node_with_its_reason(files, capsys):
