@@ -112,7 +112,7 @@ def test_a_scale_a_channel_is_chosen_where_one_for_all_spoils_the_engine(quantiz
     assert min(record.details["errors"], key=record.details["errors"].get) == record.summary
 
 
-@pytest.mark.parametrize(("factor", "room"), [(1.2, "1.25"), (1.4, "1.5")])
+@pytest.mark.parametrize(("factor", "room"), [(1.2, "1.25"), (1.4, "1.5"), (1.7, "2")])
 def test_scales_of_channels_leave_room_for_what_the_others_have_not_shown(
     monkeypatch, factor: float, room: str
 ) -> None:

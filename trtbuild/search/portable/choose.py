@@ -5,9 +5,9 @@ costs at run time, as long as more than a decibel lies between the two forms:
 
 1. what both forms round gets a grid of its own, or TensorRT's: of values that hardly change, such as a plain
    background's, no rule says which is nearer;
-2. what convolutions give to float operators gets a scale for each channel (`channel_scales`), with more
-   room or less, for a Mul each; a SiLU's Sigmoid and Mul, and what else has no weights and is INT8 in this
-   form alone, compute in float;
+2. what convolutions give to float operators gets a scale for each channel (`channel_scales`), with the most
+   room that is near enough, for a Mul each; a SiLU's Sigmoid and Mul, and what else has no weights and is
+   INT8 in this form alone, compute in float;
 3. of the convolutions where that still costs the outputs most, a quarter or a half computes in float.
 
 The share in float goes by the expected error of the outputs; the check images, which choose no scale, say
@@ -45,8 +45,8 @@ _log = logging.getLogger(__name__)
 
 # A decibel further from float than TensorRT's form is near enough.
 _NEAR = 10**0.1
-# Other images go beyond what a few have shown of a channel, by no share that is known.
-_ROOMS = (1.25, 1.5)
+# Other images go beyond what a few have shown of a channel, by no share that is known; the most comes first.
+_ROOMS = (2.0, 1.5, 1.25)
 # Of the convolutions whose results are rounded for the kernel alone.
 _SHARES_IN_FLOAT = (0.25, 0.5)
 # Name -> whether it is TensorRT's.
