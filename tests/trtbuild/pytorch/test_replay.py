@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -113,11 +114,11 @@ def test_layers_read_what_they_would_read_without_it(limit: int) -> None:
             layer = module.get_submodule(path)
             for number, batch in enumerate(batches):
                 read: list[torch.Tensor] = []
-                handle = layer.register_forward_pre_hook(
+                other = copy.deepcopy(module)  # what it leaves behind must not help
+                other.get_submodule(path).register_forward_pre_hook(
                     lambda _, given, read=read: read.append(given[0].clone())
                 )
-                module(batch)
-                handle.remove()
+                other(batch)
                 found = replay.read(path, number, lambda batch=batch: module(batch))
                 assert found.equal(read[0]), path
             layer.weight.mul_(1.5)  # as if it was given new weights
