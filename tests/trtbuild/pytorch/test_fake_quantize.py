@@ -177,23 +177,40 @@ def test_quantizers_of_nvidias_packages_keep_their_scales(tmp_path):
     np.testing.assert_allclose(given, expected, rtol=0, atol=4 * 1.5 / 255 / 36)
 
 
-def not_calibrated(module):
-    module.inputs._amax = None
-
-
 def eight_bits_of_floating_point(module):
     module.inputs._num_bits = (4, 3)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [(not_calibrated, "calibrate it"), (eight_bits_of_floating_point, "'inputs' does more than")],
-)
-def test_a_quantizer_without_a_form_in_int8_is_named(change, said):
+def blocks(module):
+    module.inputs._amax = torch.ones(3, 8)
+
+
+def smoothed(module):
+    module.inputs._pre_quant_scale = torch.ones(3)
+
+
+@pytest.mark.parametrize("change", [eight_bits_of_floating_point, blocks, smoothed])
+def test_a_quantizer_without_a_form_in_int8_is_named(change):
     module = Quantized().eval()
     change(module)
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match="'inputs' does something other than round to INT8"):
         freeze_fake_quantize(module)
+
+
+def test_a_quantizer_that_saw_no_data_is_named():
+    module = Quantized().eval()
+    module.inputs._amax = None
+    with pytest.raises(ModelError, match=r"'inputs' rounds without a scale .*calibrate it"):
+        freeze_fake_quantize(module)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_lowest_step_is_that_of_the_quantizer(narrow):
+    module = Quantized().eval()
+    module.inputs._narrow_range = narrow
+    freeze_fake_quantize(module)
+    (lowest,) = module.inputs(torch.tensor([-9.0])).tolist()
+    assert lowest == pytest.approx(-2.5 * (1 if narrow else 128 / 127))  # pytest's 1e-6 is 2^-20
 
 
 def test_a_graph_that_torchao_only_prepared_is_refused_with_what_to_call():

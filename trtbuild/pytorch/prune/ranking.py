@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CutPlan", "accumulate", "layer_widths", "make_pruner", "shares"]
 
-_MOST_WAYS = 64
-"""Ways back for the gradients of single samples."""
+_MOST_BACKWARDS = 64
+"""Backward passes for the gradients of single samples, at most."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def accumulate(
     """Leave the gradients of the user's loss in `module`, for criteria that rank by them.
 
     Where the importance wants those of every sample, it gets one for each value of the loss. Each takes a
-    way back through the whole batch, so of many values it gets sums with random signs: the square of such a
-    sum is on average the sum of the squares (Hutchinson 1990, doi 10.1080/03610919008812866).
+    backward pass through the whole batch, so of many values it gets sums with random signs: the square of
+    such a sum is on average the sum of the squares (Hutchinson 1990, doi 10.1080/03610919008812866).
     """
     if loss is None:
         return
@@ -105,10 +105,10 @@ def accumulate(
 
 def _signs(count: int) -> torch.Tensor:
     """Rows by which so many values are added up: each value alone, or random signs where they are many."""
-    if count <= _MOST_WAYS:
+    if count <= _MOST_BACKWARDS:
         return torch.eye(count)
     generator = torch.Generator().manual_seed(0)
-    return 2.0 * torch.randint(2, (_MOST_WAYS, count), generator=generator) - 1
+    return 2.0 * torch.randint(2, (_MOST_BACKWARDS, count), generator=generator) - 1
 
 
 def shares(
