@@ -202,8 +202,11 @@ def load_object(path: Path, schema: str, version: int) -> dict[str, Any]:
     data = load_json(path)
     found = (data.get("schema"), data.get("version")) if isinstance(data, dict) else (None, None)
     if found != (schema, version):
+        if found[0] != schema:
+            named = f"its schema is {found[0]!r}" if found[0] is not None else "it names no schema"
+            raise InputError(f"'{path}' is not a {schema} file: {named}.")
         raise InputError(
-            f"'{path}' is not a {schema} file of version {version}"
-            f" (found schema {found[0]!r}, version {found[1]!r}). Make it again with this trtbuild."
+            f"'{path}' is of version {found[1]!r} of {schema}, and this trtbuild reads version {version}. "
+            "Make it again with this trtbuild."
         )
     return dict(data)

@@ -14,7 +14,7 @@ import pytest
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import InputError
-from trtbuild.json_codec import decode, dumps, encode
+from trtbuild.json_codec import decode, dumps, encode, load_object
 
 
 class Color(StrEnum):
@@ -95,3 +95,23 @@ def test_what_a_terminal_obeys_is_escaped_and_read_back():
     assert json.loads(text) == {"name": name}
     assert "é漢" in text
     assert text.replace("é漢", "").isascii()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], "is not a kind file: it names no schema."),
+        ({"version": 1}, "is not a kind file: it names no schema."),
+        ({"schema": "other", "version": 1}, "is not a kind file: its schema is 'other'."),
+        (
+            {"schema": "kind", "version": 2},
+            "is of version 2 of kind, and this trtbuild reads version 1.",
+        ),
+    ],
+)
+def test_a_file_of_another_kind_or_version_is_told_apart(tmp_path: Path, content, said) -> None:
+    path = tmp_path / "f.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError) as refused:
+        load_object(path, "kind", 1)
+    assert said in str(refused.value)
