@@ -129,6 +129,18 @@ def test_a_loss_by_name(criterion: str, tmp_path: Path, monkeypatch: pytest.Monk
         widths(module, PruneSpec(0.5, criterion))
 
 
+@pytest.mark.parametrize("criterion", ["taylor", "hessian"])
+@pytest.mark.parametrize(("factor", "count"), [(float("nan"), 3), (float("inf"), 3), (1.0, 0)])
+def test_a_loss_that_ranks_nothing_is_refused(criterion: str, factor: float, count: int) -> None:
+    def loss(net: nn.Module) -> torch.Tensor:
+        return factor * net(torch.ones(count, 4)).square().sum(1)
+
+    with pytest.raises(OptionError, match=r"the loss gave .* ranked by it"):
+        prune_channels(
+            dense_pair(), [InputSpec((2, 4))], PruneSpec(0.5, criterion, round_to=1), loss=loss
+        )
+
+
 def dense_pair() -> nn.Module:
     """Channel c of eight reads input c % 4 alone."""
     module = nn.Sequential(nn.Linear(4, 8, bias=False), nn.Linear(8, 3, bias=False)).eval()

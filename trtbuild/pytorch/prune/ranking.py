@@ -10,6 +10,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+from trtbuild.errors import OptionError
 from trtbuild.pytorch.layers import LAYERS
 from trtbuild.pytorch.prune.dependency import forward_arguments
 from trtbuild.pytorch.prune.slices import following_slices, sliced_alike
@@ -86,11 +87,17 @@ def accumulate(
     Where the importance wants those of every sample, it gets one for each value of the loss. Each takes a
     backward pass through the whole batch, so of many values it gets sums with random signs: the square of
     such a sum is on average the sum of the squares (Hutchinson 1990, doi 10.1080/03610919008812866).
+
+    Raises:
+        OptionError: the loss has no value, or one that is not finite, by which nothing can be ranked.
     """
     if loss is None:
         return
     module.zero_grad()
     value = loss(module)
+    if not value.numel() or not bool(value.isfinite().all()):
+        what = "a value that is not finite" if value.numel() else "no value"
+        raise OptionError(f"the loss gave {what}, and channels cannot be ranked by it.")
     gather = getattr(importance, "accumulate_grad", None)
     if gather is None:
         value.mean().backward()
