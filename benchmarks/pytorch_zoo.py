@@ -83,6 +83,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.only:
         family, _, name = given.only.partition(":")
+        if family not in FAMILIES or not name:
+            parser.error(f"--only takes FAMILY:NAME, where FAMILY is {', '.join(FAMILIES)}")
         print(json.dumps(tried(FAMILIES[family][1](name, given.seed), builds=given.build)))
         return 0
     known, names = _read(given.results), _drawn(given.family or list(FAMILIES), given.seed)
