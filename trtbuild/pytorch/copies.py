@@ -20,6 +20,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
 from trtbuild.errors import ModelError
+from trtbuild.plugins import foreign_code
 from trtbuild.pytorch.inputs import sample
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ __all__ = [
     "shared_parameters",
     "unwrapped",
 ]
+
+_NOT_COPIED = (
+    "the module keeps something that Python cannot copy, such as a lock, an open file or a generator; take "
+    "it out before the module is given. Copying raised "
+)
 
 
 _MODULE_INTERNALS = frozenset(nn.Module().__dict__)
@@ -137,11 +143,15 @@ def copy_module(
         dtype: the type of every floating-point parameter and buffer of the copy; None keeps each.
         share_parameters: keep the parameters themselves. What forward leaves in buffers and attributes
             (a grid for the last shape, a position table) then stays in the copy, which costs no memory.
+
+    Raises:
+        ModelError: it keeps something that cannot be copied.
     """
     memo = _memo_of(module, dtype, share_parameters=share_parameters)
     functions = _own_functions(module)
     memo.update((id(one), _with_empty_cells(one)) for one in functions)
-    copied = copy.deepcopy(module, memo)
+    with foreign_code(ModelError, _NOT_COPIED):
+        copied = copy.deepcopy(module, memo)
     for function in functions:
         _fill(function, memo)
     for child in _all_modules(copied):

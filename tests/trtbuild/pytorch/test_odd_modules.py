@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -272,6 +273,14 @@ class Pair(nn.Module):
         return pair[0] + pair[1]
 
 
+class Guarded(nn.Linear):  # type: ignore[misc]  # torch has no types here
+    """A layer with a lock of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.lock = threading.Lock()
+
+
 @pytest.mark.parametrize(
     ("make", "inputs", "said"),
     [
@@ -282,6 +291,7 @@ class Pair(nn.Module):
         (lambda: Tells(["a"]), [ROW], r"forward gives a str at \['more'\]\[0\]"),
         (Pair, [ROW, InputSpec((2, 4), name="b")], "wrap the module"),
         (lambda: nn.LSTM(4, 5, proj_size=2), [InputSpec((2, 3, 4))], "an LSTM with proj_size"),
+        (Guarded, [ROW], r"such as a lock, .*TypeError: cannot pickle"),
     ],
 )
 def test_what_cannot_be_followed_is_named(make: Any, inputs: Any, said: str) -> None:
