@@ -278,7 +278,7 @@ def test_options_that_say_otherwise_are_refused(tmp_path, capsys):
     model = quantized(tmp_path, QuantFormat.QDQ)
     for more, said in (
         (("--quantized", "--float", "c1"), "--float has no"),
-        (("--fp16",), "it builds INT8"),
+        (("--fp16",), "an engine in FP16 needs TensorRT"),
     ):
         done = build(capsys, model, tmp_path, *more)
         assert done.code == 2

@@ -267,7 +267,7 @@ def test_an_fp16_engine_that_fails_costs_nothing_else(tensorrt11: Server, at: st
 def test_fp16_alone_needs_tensorrt(tensorrt: Server) -> None:
     answer = tensorrt.run(engine, int8=False, options=("--fp16", "--backend", "onnxruntime"))
     assert answer.value["code"] == 2
-    assert "FP16 alone needs TensorRT" in answer.stderr
+    assert "an engine in FP16 needs TensorRT" in answer.stderr
 
 
 @pytest.mark.parametrize("flag", ["--workspace", "--pool"])
