@@ -65,8 +65,9 @@ go_on_apart()
 
 
 def heed_signals():
-    """A shell's job in the background has Ctrl-C ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """A shell's job in the background has Ctrl-C and Ctrl-\\ ignored, that of nohup SIGHUP."""
+    for one in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(one, signal.SIG_DFL)
 
 
 def start(folder, *arguments, **environment):
@@ -173,7 +174,7 @@ def alone(after, before="", **settings):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        **settings,
+        **{"preexec_fn": heed_signals, **settings},
     )
 
 
@@ -219,6 +220,7 @@ def test_a_terminal_that_goes_takes_the_work_along():
 
     leader, terminal = pty.fork()
     if not leader:
+        heed_signals()
         program = ALONE.format(before="", after="import time; print(1, flush=True); time.sleep(60)")
         env = {**os.environ, "PYTHONPATH": str(PROJECT)}
         os.execve(sys.executable, [sys.executable, "-c", program], env)  # noqa: S606
