@@ -1,8 +1,8 @@
 """``trtbuild``: finds the command, and turns what goes wrong into one sentence and an exit code.
 
 0 done, 1 a limit failed, 2 the input is wrong, 3 something needed is not installed, 4 a bug of ours,
-5 CANNOT TELL with ``--strict``, 130 interrupted, 141 nobody reads the output, 143 or 129 ended by SIGTERM
-or SIGHUP.
+5 CANNOT TELL with ``--strict``, 130 interrupted, 141 nobody reads the output, 143, 129 or 137
+ended by SIGTERM, SIGHUP or SIGKILL.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _group() -> None:
 
     Exit codes: 0 done, 1 a limit failed, 2 the input is wrong, 3 something needed is not installed,
     4 a bug of trtbuild, 5 CANNOT TELL with --strict, 130 interrupted, 141 nobody reads the output,
-    143 or 129 ended by SIGTERM or SIGHUP.
+    143, 129 or 137 ended by SIGTERM, SIGHUP or SIGKILL.
     """
 
 
