@@ -204,7 +204,6 @@ class LatencyAssertion:
         from trtbuild.jobs.bench import BenchRecipe, bench
         from trtbuild.options.measure import MeasureOptions, SpeedLimits
         from trtbuild.verification.gate import check_limits
-        from trtbuild.verification.ruling import CANNOT_TELL, TOO_SLOW
 
         check_limits(limits, SpeedLimits)
         if against is None and limits.get("max_latency") is None:
@@ -220,20 +219,13 @@ class LatencyAssertion:
             margin_percent=within,
             speed_limits=SpeedLimits(**limits),
         )
-        if (
-            base is not None
-            and base.suffix == ".json"
-            and (self.save_baselines or not base.exists())
-        ):
+        if base is not None and self._has_to_be_saved(base):
             recipe = self._saving(recipe, base)
-        result = bench(recipe)
-        said = "; ".join(map(str, (*result.verdicts, *result.speed)))
-        ruling = result.ruling
-        if ruling is not None and ruling.word == TOO_SLOW:
-            raise AssertionError(f"{ruling}; {said}")
-        if ruling is not None and ruling.word == CANNOT_TELL:
-            pytest.skip(f"{CANNOT_TELL}: {said}")
-        return result
+        return _fast_enough(bench(recipe))
+
+    def _has_to_be_saved(self, base: Path) -> bool:
+        """Whether `base` is a baseline that is not there, or that is wanted anew."""
+        return base.suffix == ".json" and (self.save_baselines or not base.exists())
 
     def _saving(self, recipe: BenchRecipe, base: Path) -> BenchRecipe:
         """The recipe that writes `base`, and compares with nothing."""
@@ -248,6 +240,20 @@ class LatencyAssertion:
         make_directory(base.parent)
         limits = replace(recipe.speed_limits, min_speedup=None)
         return replace(recipe, against=None, save_baseline=base, speed_limits=limits)
+
+
+def _fast_enough(found: BenchResult) -> BenchResult:
+    """Return `found`; fail where the engine is too slow, and skip where nobody can tell."""
+    __tracebackhide__ = True
+    from trtbuild.verification.ruling import CANNOT_TELL, TOO_SLOW
+
+    ruling = found.ruling
+    said = "; ".join(map(str, (*found.verdicts, *found.speed)))
+    if ruling is not None and ruling.word == TOO_SLOW:
+        raise AssertionError(f"{ruling}; {said}")
+    if ruling is not None and ruling.word == CANNOT_TELL:
+        pytest.skip(f"{CANNOT_TELL}: {said}")
+    return found
 
 
 def _data(

@@ -121,12 +121,7 @@ def build_engine(
         MissingError: the backend that was asked for does not work here.
     """
     check_build(recipe, besides)  # what is not installed is said at once, too
-    artifact = load(recipe.model, recipe.data.batch_axes)
-    check_inputs(recipe, input_specs(artifact.source))
-    request = engine_request(recipe, [one.name for one, _ in chosen_backends(recipe)])
-    artifact = replace(artifact, history=(*recipe.earlier, *artifact.history), request=request)
-    if recipe.loaded is not None:
-        artifact = replace(artifact, reference=load(recipe.loaded, recipe.data.batch_axes).source)
+    artifact = _loaded(recipe)
     prequantized = prequantized_build(
         artifact, recipe, lambda path: load(path, recipe.data.batch_axes)
     )
@@ -152,15 +147,34 @@ def build_engine(
     if prequantized is not None:
         artifact = with_left_behind(with_gaps_filled(prequantized, artifact, plan, progress))
     else:
-        artifact = prepare(artifact, recipe.optimize, progress)
-        if recipe.int8:
-            chosen = [backend.name for backend, _ in chosen_backends(recipe)]
-            check_source(artifact, chosen, recipe.tensorrt.plugins, progress)
-            with staying_joined(recipe.calibrate.ray if recipe.calibrates else None):
-                artifact, tuned = _in_int8(artifact, build)
+        artifact, tuned = _prepared(artifact, build)
     with staged_files(output, last=manifest_name(artifact.name)) as folder:
         result = _built(artifact, tuned, build, folder, explains=explains)
     return result.moved_to(output)
+
+
+def _loaded(recipe: EngineRecipe) -> Artifact:
+    """The network as its file says it, with what was asked for and what was done to it before."""
+    axes = recipe.data.batch_axes
+    artifact = load(recipe.model, axes)
+    check_inputs(recipe, input_specs(artifact.source))
+    request = engine_request(recipe, [one.name for one, _ in chosen_backends(recipe)])
+    artifact = replace(artifact, history=(*recipe.earlier, *artifact.history), request=request)
+    if recipe.loaded is None:
+        return artifact
+    return replace(artifact, reference=load(recipe.loaded, axes).source)
+
+
+def _prepared(artifact: Artifact, build: _Build) -> tuple[Artifact, Tuned | None]:
+    """Run graph passes over a float network, and quantize it where that was asked for."""
+    recipe, progress = build.recipe, build.progress
+    artifact = prepare(artifact, recipe.optimize, progress)
+    if not recipe.int8:
+        return artifact, None
+    chosen = [backend.name for backend, _ in chosen_backends(recipe)]
+    check_source(artifact, chosen, recipe.tensorrt.plugins, progress)
+    with staying_joined(recipe.calibrate.ray if recipe.calibrates else None):
+        return _in_int8(artifact, build)
 
 
 def _in_int8(artifact: Artifact, build: _Build) -> tuple[Artifact, Tuned | None]:

@@ -122,14 +122,7 @@ def export_onnx(
     check_opset(opset, force=force_opset)
     module = unwrapped(module)
     bound = bind_inputs(module, inputs)
-    original = copy_module(module)
-    _refuse_nan(original)
-    _refuse_projections(original)
-    warnings = enforce_eval(original)
-    bound, narrowed = _in_float32(original, bound)
-    warnings += narrowed
-    freeze_fake_quantize(original)
-    freeze_quantized_layers(original)
+    original, bound, warnings = _evaluable(module, bound)
     sample_output = run(copy_module(original, share_parameters=True), bound)
     _refuse_others(sample_output)
     check_repeatable(original, bound)
@@ -158,6 +151,18 @@ def export_onnx(
         activations=activations,
         warnings=tuple(warnings),
     )
+
+
+def _evaluable(module: nn.Module, bound: BoundInputs) -> tuple[nn.Module, BoundInputs, list[str]]:
+    """A copy of `module` for evaluation in float32, what it takes, and what was changed for that."""
+    original = copy_module(module)
+    _refuse_nan(original)
+    _refuse_projections(original)
+    warnings = enforce_eval(original)
+    bound, narrowed = _in_float32(original, bound)
+    freeze_fake_quantize(original)
+    freeze_quantized_layers(original)
+    return original, bound, [*warnings, *narrowed]
 
 
 def _in_float32(module: nn.Module, bound: BoundInputs) -> tuple[BoundInputs, list[str]]:
