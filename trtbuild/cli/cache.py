@@ -18,6 +18,7 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 
 _SHOW = ("cache show model.cache", "every scale of a cache")
 _SHOW_JSON = ("cache show model.cache --json", "the same for programs")
+_SHOW_FILE = ("cache show model.cache > scales.txt", "the same in a file, to be compared by eye")
 _DIFF = ("cache diff old.cache new.cache", "exit 1 when a scale differs")
 _DIFF_ROUGHLY = (
     "cache diff old.cache new.cache --tolerance 0.01",
@@ -37,7 +38,7 @@ def command() -> None:
     """Show, compare and convert TensorRT calibration caches."""
 
 
-@command.command("show", cls=SectionedCommand, examples=(_SHOW, _SHOW_JSON))
+@command.command("show", cls=SectionedCommand, examples=(_SHOW, _SHOW_JSON, _SHOW_FILE))
 @click.argument("file", type=_PATH)
 @output_options
 def show(*, file: Path, out: Output) -> None:
