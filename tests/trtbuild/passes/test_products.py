@@ -66,6 +66,22 @@ def test_what_is_no_product_stays(equation):
     assert any(run.declines for run in result.log.runs if run.name == "convert_einsum_to_matmul")
 
 
+@pytest.mark.parametrize(
+    "weight", ["", "<float[1, 5] w = {1, 2, 3, 4, 5}>"], ids=["input", "weight"]
+)
+def test_an_axis_that_is_repeated_stays(weight):
+    inputs = "float[2, 3, 4] x" + (", float[1, 5] w" if not weight else "")
+    result = optimized(
+        network(
+            f"t ({inputs}) => (float[2, 3, 5] y) {weight} "
+            '{ y = Einsum <equation = "abc,cd->abd"> (x, w) }'
+        )
+    )
+    assert ops(result) == {"Einsum": 1}
+    runs = [run for run in result.log.runs if run.name == "convert_einsum_to_matmul"]
+    assert "which Einsum repeats" in str(runs[0].declines)
+
+
 def einsum_of_two(equation, *, dtype="float"):
     left, right, result = equation.replace("->", ",").split(",")
     x, w, y = (", ".join(str(SIZES[one]) for one in term) for term in (left, right, result))

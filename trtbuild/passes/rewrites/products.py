@@ -13,7 +13,7 @@ import numpy as np
 
 from trtbuild.model.attributes import attribute
 from trtbuild.model.constants import array
-from trtbuild.model.shapes import rank
+from trtbuild.model.shapes import dims, rank
 from trtbuild.model.traversal import label
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass
@@ -31,10 +31,10 @@ class ConvertEinsumToMatmul(Pass):
     """Write an Einsum of two operands as a matrix product, attention's among them.
 
     Pattern: ``Einsum`` with two operands of floats, of which one is a constant at most.
-    Conditions: no label twice in one operand. With a constant: every label of the activation is summed
-        with the weight or stays; at least one label is summed, and one stays in front of it. Without: one
-        label is summed, one is of the left operand alone, one of the right, and none is lost. Labels
-        that both have and the result keeps are batches.
+    Conditions: no label twice in one operand, none of size 1 in one operand alone. With a constant: every
+        label of the activation is summed with the weight or stays; at least one label is summed, and one
+        stays in front of it. Without: one label is summed, one is of the left operand alone, one of the
+        right, and none is lost. Labels that both have and the result keeps are batches.
     Effect: ``MatMul``, with a Transpose or Reshape in front of or behind it where the order of the
         labels asks for one.
     Source: onnxoptimizer ``replace_einsum_with_matmul``, for a constant.
@@ -48,6 +48,8 @@ class ConvertEinsumToMatmul(Pass):
         if len(node.inputs) != 2:
             return None
         contents = [array(value) for value in node.inputs]
+        if _repeats(node):
+            raise Declined("an axis is 1 in one operand alone, which Einsum repeats")
         if contents[0] is None and contents[1] is None:
             return _multiplied(node, edit)
         if contents[0] is not None and contents[1] is not None:
@@ -94,6 +96,18 @@ def _multiplied(node: ir.Node, edit: Editor) -> str:
     value = _in_order(value, batched + rows + columns, result, node, edit)
     edit.replace(node, value, name=node.name)
     return "became a MatMul"
+
+
+def _repeats(node: ir.Node) -> bool:
+    """Whether a label is known to be 1 in one operand, and more in the other."""
+    first, second, _ = _terms(node)
+    left, right = (
+        dict(zip(term, () if value is None else dims(value) or ()))
+        for term, value in zip((first, second), node.inputs)
+    )
+    return any(
+        left[one] != right[one] and 1 in (left[one], right[one]) for one in left if one in right
+    )
 
 
 def _are_floats(*values: ir.Value) -> bool:
