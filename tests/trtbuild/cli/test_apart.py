@@ -19,7 +19,7 @@ from tests.models import NETWORKS
 
 PROJECT = Path(__file__).resolve().parents[3]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a command forks on Linux alone")
 
 DIVIDES = """
 <ir_version: 8, opset_import: ["" : 13]>
@@ -90,7 +90,7 @@ def complaint(process):
     return complained
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="others wrap around")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors give no signal")
 def test_a_division_that_the_processor_refuses_is_named_with_the_sample(tmp_path):
     onnx.save(onnx.parser.parse_model(DIVIDES), tmp_path / "n.onnx")
     many = np.arange(10, dtype=np.int32)[:, None]
