@@ -39,7 +39,10 @@ class Builder(Native):
         return Config(self.world)
 
     @virtual(ptr, u32)
-    def create_network(self, flags: int) -> Network:
+    def create_network(self, flags: int) -> Network | None:
+        last = flags.bit_length() - 1 if flags else 0
+        if not self.world.holds("NetworkDefinitionCreationFlag", last):
+            return None
         return Network(self.world, flags)
 
     @virtual(ptr)

@@ -205,14 +205,19 @@ def _streams(value: int) -> tuple[int | None, str, str]:
     return (None if said else value), "WARNING", said
 
 
-def _checked(kind: Any, field: str) -> tuple[Any, Any]:
-    """The same for a setting whose native setter answers a bool that the bindings drop."""
-    _, getter = _stored(kind, field)
+def _listed(field: str, enumeration: str, answer: Any = None) -> tuple[Any, Any]:
+    """The same for a value of an enumeration; one beyond its ends is refused, and the setting stays as it was.
 
-    @virtual(boolean, kind)
-    def setter(self: Any, value: Any) -> bool:
-        self.settings[field] = value
-        return True
+    `answer` is `boolean` where the native setter answers one, which the bindings drop.
+    """
+    _, getter = _stored(i32, field)
+
+    @virtual(answer, i32)
+    def setter(self: Any, value: int) -> bool:
+        taken = self.world.holds(enumeration, value)
+        if taken:
+            self.settings[field] = value
+        return bool(taken)
 
     return setter, getter
 
@@ -222,18 +227,24 @@ class Config(Native):
 
     set_avg_timing_iterations, avg_timing_iterations = _stored(i32, "avg_timing_iterations")
     set_int8_calibrator, int8_calibrator = _stored(ptr, "int8_calibrator")
-    set_default_device_type, default_device_type = _stored(i32, "default_device_type")
-    set_profiling_verbosity, profiling_verbosity = _stored(i32, "profiling_verbosity")
+    set_default_device_type, default_device_type = _listed("default_device_type", "DeviceType")
+    set_profiling_verbosity, profiling_verbosity = _listed(
+        "profiling_verbosity", "ProfilingVerbosity"
+    )
     set_builder_optimization_level, builder_optimization_level = _bounded(
         "optimization_level", _level
     )
-    set_hardware_compatibility_level, hardware_compatibility_level = _stored(i32, "hardware")
+    set_hardware_compatibility_level, hardware_compatibility_level = _listed(
+        "hardware", "HardwareCompatibilityLevel"
+    )
     set_max_aux_streams, max_aux_streams = _bounded("max_aux_streams", _streams)
     set_progress_monitor, progress_monitor = _stored(ptr, "progress_monitor")
-    set_runtime_platform, runtime_platform = _stored(i32, "runtime_platform")
+    set_runtime_platform, runtime_platform = _listed("runtime_platform", "RuntimePlatform")
     set_max_num_tactics, max_num_tactics = _bounded("max_num_tactics", _tactics)
-    set_tiling_optimization_level, tiling_optimization_level = _checked(i32, "tiling")
-    _, l2_limit_for_tiling = _checked(i64, "l2_limit")
+    set_tiling_optimization_level, tiling_optimization_level = _listed(
+        "tiling", "TilingOptimizationLevel", boolean
+    )
+    _, l2_limit_for_tiling = _stored(i64, "l2_limit")
 
     def __init__(self, world: Any) -> None:
         super().__init__(world)
@@ -259,8 +270,15 @@ class Config(Native):
     def flags(self) -> int:
         return self.mask
 
+    @virtual(None, u32)
+    def set_flags(self, mask: int) -> None:
+        if self.world.holds("BuilderFlag", mask.bit_length() - 1 if mask else 0):
+            self.mask = mask
+
     @virtual(None, i32)
     def set_flag(self, flag: int) -> None:
+        if not self.world.holds("BuilderFlag", flag):
+            return
         if flag == FLAGS["EXCLUDE_LEAN_RUNTIME"][self.world.major == 11] and not self.has(
             "VERSION_COMPATIBLE"
         ):
@@ -290,11 +308,12 @@ class Config(Native):
 
     @virtual(None, i32)
     def clear_flag(self, flag: int) -> None:
-        self.mask &= ~(1 << flag)
+        if self.world.holds("BuilderFlag", flag):
+            self.mask &= ~(1 << flag)
 
     @virtual(boolean, i32)
     def get_flag(self, flag: int) -> bool:
-        return bool(self.mask >> flag & 1)
+        return self.world.holds("BuilderFlag", flag) and bool(self.mask >> flag & 1)
 
     @virtual(i32, ptr)
     def add_optimization_profile(self, profile: int) -> int:
@@ -351,6 +370,8 @@ class Config(Native):
 
     @virtual(None, i32, size)
     def set_memory_pool_limit(self, pool: int, count: int) -> None:
+        if not self.world.holds("MemoryPoolType", pool):
+            return
         said = ""
         if pool in DLA_POOLS and not self.world.dla_cores:
             said = "Setting DLA memory pool size on TensorRT build with DLA disabled."
@@ -366,7 +387,7 @@ class Config(Native):
 
     @virtual(size, i32)
     def get_memory_pool_limit(self, pool: int) -> int:
-        return self.pools.get(pool, 0)
+        return self.pools.get(pool, 0) if self.world.holds("MemoryPoolType", pool) else 0
 
     @virtual(boolean, text)
     def set_build_route(self, route: str) -> bool:

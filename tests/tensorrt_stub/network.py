@@ -231,7 +231,7 @@ class OnnxParser(Native):
         super().__init__(world)
         self.network: Network = Native.of(network)
         self.found: list[ParserError] = []
-        self.parser_flags = 0
+        self.parser_flags = 1  # NATIVE_INSTANCENORM, which is on by default
 
     def _take(self, content: bytes, model: onnx.ModelProto | None = None) -> bool:
         """Take a network; `model` is what `content` means together with files beside it."""
@@ -289,4 +289,4 @@ class OnnxParser(Native):
 
     @virtual(None, i32)
     def set_flag(self, flag: int) -> None:
-        self.parser_flags |= 1 << flag
+        self.parser_flags |= 1 << flag % 32  # which the real one does not look at

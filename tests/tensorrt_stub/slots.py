@@ -22,6 +22,7 @@ SLOTS: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "avg_timing_iterations": (3, 3),
         "set_int8_calibrator": (6, None),
         "int8_calibrator": (7, None),
+        "set_flags": (8, 6),
         "flags": (9, 7),
         "clear_flag": (10, 8),
         "set_flag": (11, 9),

@@ -62,6 +62,16 @@ class World:
                 self.logger, slots.LOG[self.major], None, (i32, number), (text, message.encode())
             )
 
+    def holds(self, enumeration: str, value: int) -> bool:
+        """Whether a value lies between the ends of an enumeration of the bindings; a line in the log where not."""
+        import tensorrt
+
+        members = getattr(tensorrt, enumeration).__members__.values()
+        if 0 <= value <= max(int(member) for member in members):
+            return True
+        self.log("ERROR", f"Parameter check failed, condition: {value} is a {enumeration}")
+        return False
+
     def called(self, member: str) -> list[tuple[Any, ...]]:
         """The arguments of every call of a member."""
         return [call[1:] for call in self.calls if call[0] == member]

@@ -244,6 +244,50 @@ def test_settings_are_taken_and_read_back(native: Native) -> None:
     assert "TF32" not in built["flags"]
 
 
+SETTINGS = {
+    "profiling_verbosity": "ProfilingVerbosity",
+    "hardware_compatibility_level": "HardwareCompatibilityLevel",
+    "runtime_platform": "RuntimePlatform",
+    "tiling_optimization_level": "TilingOptimizationLevel",
+    "default_device_type": "DeviceType",
+}
+
+
+def sets_beyond_enumerations(world: World, value: int) -> dict[str, Any]:
+    """Past the options: values that no member of an enumeration has."""
+    builder = OpenBuilder.start(installed(world.product))
+    module, config = installed(world.product).module, builder.config
+    mask, found = config.flags, {}
+    for name, enumeration in SETTINGS.items():
+        before = getattr(config, name)
+        setattr(config, name, getattr(module, enumeration)(value))
+        found[name] = getattr(config, name) == before
+        with pytest.raises(TypeError):
+            setattr(config, name, value)
+        with pytest.raises(TypeError):
+            setattr(config, name, module.BuilderFlag.TF32)
+    config.set_flag(module.BuilderFlag(value))
+    found["flag"] = not config.get_flag(module.BuilderFlag(value)) and config.flags == mask
+    config.clear_flag(module.BuilderFlag(value))
+    config.flags = 2**32 - 1
+    found["mask"] = config.flags == mask
+    pool = module.MemoryPoolType(value)
+    config.set_memory_pool_limit(pool, 8192)
+    found["pool"] = config.get_memory_pool_limit(pool) == 0
+    found["errors"] = len(builder.log.errors) >= len(SETTINGS) + 6
+    parser = module.OnnxParser(builder.native.create_network(0), builder.logger)
+    parser.set_flag(module.OnnxParserFlag(value))
+    found["parser takes it"] = parser.flags == 1 | 1 << value % 32
+    found["network"] = builder.native.create_network(1 << 20) is None
+    return found
+
+
+@pytest.mark.parametrize("value", [-1, 40, 99])
+def test_every_library_refuses_what_no_enumeration_holds(native: Native, value: int) -> None:
+    found = native.value(sets_beyond_enumerations, value=value)
+    assert [what for what, right in found.items() if not right] == []
+
+
 def test_a_pool_that_is_silently_refused_is_noticed(native: Native) -> None:
     message = _error(native.run(builds, pools={"DLA_LOCAL_DRAM": 5}))["message"]
     assert "5 bytes for the memory pool DLA_LOCAL_DRAM" in message
