@@ -58,8 +58,9 @@ class Target:
         convolution: whether Conv runs in INT8.
         conv_transpose: whether ConvTranspose does.
         padded_conv_transpose: whether it does with padding, too.
-        group_multiple: channels of a group, in and out, must be a multiple of this for INT8.
-        depthwise: whether a group of one channel runs in INT8 whatever `group_multiple` says.
+        group_input_multiple: channels that a group reads must be a multiple of this for INT8.
+        group_output_multiple: channels that a group makes must be a multiple of this for INT8.
+        depthwise: whether a group of one channel runs in INT8 whatever these multiples say.
         average_pool_windows: (size, stride) of the windows of AveragePool that run in INT8, over two axes;
             None for all.
         global_average: whether GlobalAveragePool computes in INT8; where not, it reads that and averages in
@@ -75,7 +76,8 @@ class Target:
     convolution: bool = True
     conv_transpose: bool = True
     padded_conv_transpose: bool = True
-    group_multiple: int = 1
+    group_input_multiple: int = 1
+    group_output_multiple: int = 1
     depthwise: bool = True
     average_pool_windows: frozenset[tuple[int, int]] | None = None
     global_average: bool = True
@@ -92,7 +94,8 @@ _MODEL_OPTIMIZER = Attention(longest=512)
 TENSORRT_10 = Target(
     name="tensorrt-10",
     title="TensorRT 10",
-    group_multiple=4,  # [header]
+    group_input_multiple=4,  # [header]
+    group_output_multiple=4,  # [header]
     depthwise=True,  # [Model Optimizer]
     fewest_outputs=2,  # [Model Optimizer]: products with a vector stay float
     attention=_MODEL_OPTIMIZER,
@@ -104,7 +107,8 @@ FOR_RTX = Target(
     name="rtx",
     title="TensorRT for RTX",
     conv_transpose=False,  # [measured]: float, and the INT8 weight is dequantized at every run
-    group_multiple=4,  # [measured]: other groups are padded to it, with zeros that the plan holds
+    # [measured]: what other groups read is filled up to it, with zeros that the plan holds
+    group_input_multiple=4,
     depthwise=False,
     # [measured], of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1; over one and three axes none
     average_pool_windows=frozenset({(3, 1)}),

@@ -206,7 +206,7 @@ def _streams(value: int) -> tuple[int | None, str, str]:
 
 
 def _listed(field: str, enumeration: str, answer: Any = None) -> tuple[Any, Any]:
-    """The same for a value of an enumeration; one beyond its ends is refused, and the setting stays as it was.
+    """The same for a value of an enumeration: one beyond its ends is refused, and the setting stays.
 
     `answer` is `boolean` where the native setter answers one, which the bindings drop.
     """

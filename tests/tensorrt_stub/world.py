@@ -63,7 +63,7 @@ class World:
             )
 
     def holds(self, enumeration: str, value: int) -> bool:
-        """Whether a value lies between the ends of an enumeration of the bindings; a line in the log where not."""
+        """Whether a value lies between the ends of an enumeration; a line in the log where not."""
         import tensorrt
 
         members = getattr(tensorrt, enumeration).__members__.values()

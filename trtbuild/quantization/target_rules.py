@@ -71,18 +71,22 @@ def _why_transposed(node: ir.Node, target: Target) -> str | None:
 
 
 def _why_groups(node: ir.Node, weight: Sequence[int], target: Target) -> str | None:
-    groups, multiple = node.attributes.get_int("group", 1), target.group_multiple
+    groups = node.attributes.get_int("group", 1)
     if groups == 1:
         return None
-    given, made = weight[1], weight[0] // groups
-    if (given, made) == (1, 1) and target.depthwise:
+    read, made = weight[1], weight[0] // groups
+    if (read, made) == (1, 1) and target.depthwise:
         return None
-    if given % multiple or made % multiple:
-        return (
-            f"its groups have {given} channel{'s' * (given > 1)} in and {made} out, and INT8 kernels take "
-            f"multiples of {multiple}"
-        )
+    if read % target.group_input_multiple:
+        return _why_channels("read", read, target.group_input_multiple)
+    if made % target.group_output_multiple:
+        return _why_channels("make", made, target.group_output_multiple)
     return None
+
+
+def _why_channels(what: str, count: int, multiple: int) -> str:
+    channels = f"{count} channel{'s' * (count > 1)}"
+    return f"its groups {what} {channels}, and INT8 kernels {what} multiples of {multiple}"
 
 
 def _why_few(outputs: int, target: Target) -> str | None:

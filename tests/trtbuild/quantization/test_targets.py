@@ -73,7 +73,9 @@ GROUPED = """g (float[1, 12, 8, 8] x) => (float[1, M, H, W] y) {
         (3, 3, {"common", "dla"}),
         (6, 6, {"common", "dla"}),
         (4, 4, set(TARGETS) - {"rtx-turing"}),
-        (4, 2, {"common", "dla"}),
+        (6, 8, {"common", "dla"}),
+        (4, 1, {"common", "dla", "rtx"}),  # RTX makes any number of channels from groups of four
+        (4, 2, {"common", "dla", "rtx"}),
         (12, 12, set(TARGETS) - {"rtx-turing"}),  # one group: no groups at all
     ],
 )
