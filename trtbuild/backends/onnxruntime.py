@@ -56,7 +56,6 @@ class OnnxRuntimeBackend:
         model = portable_form(request.artifact)
         path = request.directory / f"{request.artifact.name}{self.suffix}"
         written = write_model(model, path)
-        open_session(path).close()  # a file that does not load is no engine
         without_effect = tuple(
             sorted([*request.options.changed, *(["fp16"] if request.fp16 else [])])
         )

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["array", "constant_tensor", "integers", "is_constant", "single_value", "tensor_bytes"]
+__all__ = [
+    "array",
+    "constant_tensor",
+    "integers",
+    "is_constant",
+    "mapped_bytes",
+    "single_value",
+    "tensor_bytes",
+]
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -89,8 +97,24 @@ def _blocks(flat: Array, size: int = 1 << 16) -> Iterator[Array]:
         yield flat[start : start + size]
 
 
-def tensor_bytes(tensor: ir.TensorProtocol) -> bytes:
-    """Return what tells a constant from others of its type and dims; texts have no bytes of their own."""
+def tensor_bytes(tensor: ir.TensorProtocol) -> bytes | memoryview:
+    """Return what tells a constant from others of its type and dims; texts have no bytes of their own.
+
+    Of one that lies in a file no copy is made: the bytes are those of the mapping.
+    """
     if tensor.dtype == ir.DataType.STRING:
         return repr(tensor.numpy().tolist()).encode()
-    return tensor.tobytes()
+    return mapped_bytes(tensor) if isinstance(tensor, ir.ExternalTensor) else tensor.tobytes()
+
+
+def mapped_bytes(tensor: ir.ExternalTensor) -> memoryview:
+    """Return the bytes of a tensor as they lie in its file, mapped.
+
+    Raises:
+        ModelError: the file has become shorter since it was read.
+    """
+    tensor.numpy()  # maps the file, unless nothing lies there
+    if tensor.raw is None:
+        return memoryview(b"")
+    start = tensor.offset or 0
+    return memoryview(tensor.raw)[start : start + (tensor.length or tensor.nbytes)]

@@ -7,28 +7,74 @@ or in every run. Written once, they are mapped by all of them.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx
 
+from trtbuild.machine import usable_cpus
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array, constant_tensor
 from trtbuild.model.edits import GraphWriter, remove_unread
 from trtbuild.model.mapped_pages import LARGE, give_back
 from trtbuild.model.qdq import along_axis
-from trtbuild.model.stored_weights import in_file
+from trtbuild.model.stored_weights import in_file_by_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Collection, Hashable, Iterator
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
 __all__ = ["with_float_weights"]
+
+# Values that are made at a time: as many as the cache of a core holds.
+_IN_CACHE = 1 << 17
 
 _KNOWN: weakref.WeakKeyDictionary[ir.TensorProtocol, dict[Hashable, ir.ExternalTensor]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+class _Dequantized(NamedTuple):
+    """What a DequantizeLinear does to a constant: ``(steps - origin) * scale``."""
+
+    steps: ir.TensorProtocol
+    scale: NDArray[np.float32]
+    origin: NDArray[np.generic]
+    axis: int
+
+    @property
+    def key(self) -> Hashable:
+        """What tells it from others of the same steps."""
+        return self.axis, self.scale.tobytes(), self.origin.tobytes()
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """What it gives, some rows at a time; each block is overwritten by the next."""
+        content = self.steps.numpy()
+        shape, ndim = content.shape, content.ndim
+        scale, origin = (
+            np.broadcast_to(along_axis(one, self.axis, ndim), shape)
+            for one in (self.scale, self.origin)
+        )
+        rows = max(1, _IN_CACHE * len(content) // max(1, content.size))
+        held = np.empty((min(rows, len(content)), *shape[1:]), np.float32)
+        for start in range(0, len(content), rows):
+            some = slice(start, start + rows)
+            block = held[: len(content[some])]
+            block[...] = content[some]
+            if self.origin.any():
+                block -= origin[some].astype(np.float32)
+            block *= scale[some]
+            yield block
+
+    def in_file(self) -> ir.ExternalTensor:
+        """What it gives, in a file of this process."""
+        dims = tuple(int(size) for size in self.steps.shape.numpy())
+        made = in_file_by_blocks(self.blocks(), dims, np.dtype(np.float32), self.steps.name)
+        give_back([self.steps])
+        return made
 
 
 def with_float_weights(model: ir.Model) -> ir.Model:
@@ -40,21 +86,37 @@ def with_float_weights(model: ir.Model) -> ir.Model:
     Raises:
         OutputError: there is no room in the temporary folder.
     """
-    found = {i: done for i, node in enumerate(model.graph) if (done := _dequantized(node))}
+    found = {i: one for i, node in enumerate(model.graph) if (one := _dequantized(node))}
     if not found:
         return model
+    _write_new(found.values())
     copy = model.clone()
     writer = GraphWriter(copy)
     for place, node in enumerate(list(copy.graph)):
         if place in found:
-            value = writer.constant(f"{node.outputs[0].name}_float", found[place])
+            content = _KNOWN[found[place].steps][found[place].key]
+            value = writer.constant(f"{node.outputs[0].name}_float", content)
             node.outputs[0].replace_all_uses_with(value)
     remove_unread(copy)
     return copy
 
 
-def _dequantized(node: ir.Node) -> ir.ExternalTensor | None:
-    """What a DequantizeLinear gives; None where that is not known, no float32, small, or an output."""
+def _write_new(found: Collection[_Dequantized]) -> None:
+    """Write what has not been yet, on all cores."""
+    new = {
+        (id(one.steps), one.key): one
+        for one in found
+        if one.key not in _KNOWN.setdefault(one.steps, {})
+    }
+    for one in new.values():
+        one.steps.numpy()  # onnx_ir maps a file once, by one thread
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        for one, made in zip(new.values(), pool.map(_Dequantized.in_file, new.values())):
+            _KNOWN[one.steps][one.key] = made
+
+
+def _dequantized(node: ir.Node) -> _Dequantized | None:
+    """What a DequantizeLinear does; None where that is not known, no float32, small, or an output."""
     if node.op_type != "DequantizeLinear" or node.outputs[0].is_graph_output():
         return None
     steps, scale, zero = constant_tensor(node.inputs[0]), array(node.inputs[1]), input_at(node, 2)
@@ -68,13 +130,4 @@ def _dequantized(node: ir.Node) -> ir.ExternalTensor | None:
     origin = np.zeros((), np.int8) if zero is None else array(zero)
     assert origin is not None
     axis = normal_axis(int(attribute(node, "axis", 1)), len(steps.shape))
-    made = _KNOWN.setdefault(steps, {})
-    key = (axis, scale.tobytes(), origin.tobytes())
-    if key not in made:
-        content = steps.numpy().astype(np.float32)
-        if origin.any():
-            content -= along_axis(origin, axis, content.ndim).astype(np.float32)
-        content *= along_axis(scale, axis, content.ndim)
-        made[key] = in_file(content, steps.name)
-        give_back([steps, made[key]])
-    return made[key]
+    return _Dequantized(steps, scale, origin, axis)

@@ -8,6 +8,7 @@ independent nodes.
 from __future__ import annotations
 
 import hashlib
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +30,38 @@ def graph_digest(model: ir.Model) -> str:
 
 
 def weights_digest(model: ir.Model) -> str:
-    """SHA-256 over every initializer's name, dtype, shape and bytes, in order of name in each graph."""
-    digest = hashlib.sha256()
-    for graph in model.graphs():
-        for name, value in sorted(graph.initializers.items()):
-            tensor = value.const_value
-            if tensor is not None:
-                _add(digest, (name,))
-                _add_tensor(digest, tensor)
-    return f"sha256:{digest.hexdigest()}"
+    """SHA-256 over every initializer's name, dtype, shape and bytes, in order of name in each graph.
+
+    It is found once for the same tensors of the same network, whose contents stay what they are.
+    """
+    held = [
+        (name, value.const_value)
+        for graph in model.graphs()
+        for name, value in sorted(graph.initializers.items())
+        if value.const_value is not None
+    ]
+    tensors = tuple((name, id(tensor)) for name, tensor in held)
+    known = _OF_WEIGHTS.get(model)
+    if known is None or known.tensors != tensors:
+        digest = hashlib.sha256()
+        for name, tensor in held:
+            _add(digest, (name,))
+            _add_tensor(digest, tensor)
+        known = _WeightsDigest(tensors, [one for _, one in held], f"sha256:{digest.hexdigest()}")
+        _OF_WEIGHTS[model] = known
+    return known.text
+
+
+@dataclass(frozen=True)
+class _WeightsDigest:
+    """A digest, and of which tensors by which names; they are held, so that their ids stay theirs."""
+
+    tensors: tuple[tuple[str, int], ...]
+    held: list[ir.TensorProtocol]
+    text: str
+
+
+_OF_WEIGHTS: weakref.WeakKeyDictionary[ir.Model, _WeightsDigest] = weakref.WeakKeyDictionary()
 
 
 def _add(digest: hashlib._Hash, parts: Iterable[str]) -> None:

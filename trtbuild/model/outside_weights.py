@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAPPED_LIMIT",
+    "OutsideWeight",
     "num_bytes",
     "read_small_weights",
     "read_weight",
@@ -92,7 +93,7 @@ def watch_large_weights(model: ir.Model) -> None:
         for value in graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor):
-                value.const_value = _OutsideWeight(
+                value.const_value = OutsideWeight(
                     *(tensor.location, tensor.offset, tensor.length, tensor.dtype),
                     shape=ir.Shape(tensor.shape.numpy()),
                     name=tensor.name,
@@ -101,8 +102,25 @@ def watch_large_weights(model: ir.Model) -> None:
                 )
 
 
-class _OutsideWeight(ir.ExternalTensor):
-    """A mapped weight whose file is not to become shorter."""
+class OutsideWeight(ir.ExternalTensor):
+    """A mapped weight whose file is not to be written meanwhile."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._when_read = _state_of(self.path)
+
+    def check_unchanged(self) -> None:
+        """Check that its name still leads to the file that was read: others are about to open it by that.
+
+        Raises:
+            ModelError: it has been written since, or another file has its name.
+        """
+        self._check_whole()
+        if _state_of(self.path) != self._when_read:
+            raise ModelError(
+                f"'{self.path}' was written after it was read: the weight '{self.name}' may be another one "
+                "by now. Start again, and let nobody write it meanwhile."
+            )
 
     def __array__(self, dtype: Any = None) -> np.ndarray:
         self._check_whole()
@@ -126,6 +144,15 @@ class _OutsideWeight(ir.ExternalTensor):
         size = Path(self.path).stat().st_size if self.raw is None else self.raw.size()
         if size < (self.offset or 0) + self.nbytes:
             raise _cut_off(self.path, self.name)
+
+
+def _state_of(path: str) -> tuple[int, ...]:
+    """What changes when a file is written, or gives its name to another."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _cut_off(file: str, weight: str) -> ModelError:

@@ -1,7 +1,7 @@
 """Weights in files that ONNX Runtime maps: each is written once, however many networks of a build hold it.
 
-They lie in a folder of this process, since ONNX Runtime dies of a file that another process cuts short, and
-leave it when nothing holds them any more.
+Those of a large network are mapped where they were read, if they lie at a place of their type's size. All
+others lie in a folder of this process, and leave it when nothing holds them any more.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import functools
 import itertools
+import math
 import os
 import tempfile
 import threading
@@ -21,16 +22,18 @@ import numpy as np
 import onnx_ir as ir
 
 from trtbuild.errors import OutputError
-from trtbuild.files import temporary_folder
+from trtbuild.files import is_named_in_utf8, temporary_folder
+from trtbuild.model.constants import tensor_bytes
 from trtbuild.model.mapped_pages import give_back
+from trtbuild.model.outside_weights import OutsideWeight
 from trtbuild.model.traversal import all_graphs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["belongs_inside", "bytes_beside_weights", "in_file", "note_inside"]
+__all__ = ["belongs_inside", "bytes_beside_weights", "in_file", "in_file_by_blocks", "note_inside"]
 
 _STAYS_INSIDE = 1 << 16
 """Bytes. What is no larger goes into the network itself: shapes, axes, scales, biases."""
@@ -50,11 +53,31 @@ def in_file(content: NDArray[Any], name: str | None = None) -> ir.ExternalTensor
     Raises:
         OutputError: there is no room in the temporary folder.
     """
-    path = _written(content, f"more than {content.nbytes / 1e6:.0f} MB")
-    dtype = ir.DataType.from_numpy(content.dtype)
+    return in_file_by_blocks([content], content.shape, content.dtype, name)
+
+
+def in_file_by_blocks(
+    blocks: Iterable[NDArray[Any]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    name: str | None = None,
+) -> ir.ExternalTensor:
+    """Return an array as `in_file` does, of which never more than a block is held.
+
+    Args:
+        blocks: of the array along its first axis, one behind the other.
+        shape: of the whole array.
+        dtype: of the whole array.
+        name: of the tensor.
+
+    Raises:
+        OutputError: there is no room in the temporary folder.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    path = _written(blocks, f"more than {size / 1e6:.0f} MB")
     tensor = ir.ExternalTensor(
-        path.name, 0, content.nbytes, dtype,
-        shape=ir.Shape(content.shape), name=name or "", base_dir=path.parent,
+        path.name, 0, size, ir.DataType.from_numpy(dtype),
+        shape=ir.Shape(shape), name=name or "", base_dir=path.parent,
     )  # fmt: skip
     _keep(path, tensor)
     _INSIDE.add(tensor)
@@ -118,14 +141,34 @@ def _named_from(root: Path, tensor: ir.TensorProtocol, size: str) -> ir.External
     is_mapped = isinstance(tensor, ir.ExternalTensor)
     if tensor.dtype == ir.DataType.STRING or (tensor.nbytes <= _STAYS_INSIDE and not is_mapped):
         return None
-    path = _WRITTEN.get(tensor)
+    path, offset = _where_it_lies(tensor, root) or (_WRITTEN.get(tensor), 0)
     if path is None or not path.is_file():
-        path = _written(np.frombuffer(tensor.tobytes(), np.uint8), size)
+        path = _written([np.frombuffer(tensor_bytes(tensor), np.uint8)], size)
         _keep(path, tensor)
     return ir.ExternalTensor(
-        path.relative_to(root), 0, tensor.nbytes, tensor.dtype,
+        path.relative_to(root), offset, tensor.nbytes, tensor.dtype,
         shape=ir.Shape(tensor.shape.numpy()), name=tensor.name or "", base_dir=root,
     )  # fmt: skip
+
+
+def _where_it_lies(tensor: ir.TensorProtocol, root: Path) -> tuple[Path, int] | None:
+    """The file of a mapped tensor and its place there; None where ONNX Runtime could not use that.
+
+    Raises:
+        ModelError: the file has been written since it was read.
+    """
+    if not isinstance(tensor, ir.ExternalTensor):
+        return None
+    path, offset = Path(os.path.abspath(tensor.path)), tensor.offset or 0  # noqa: PTH100 - no link followed
+    if (
+        path.anchor != str(root)
+        or not is_named_in_utf8(str(path))
+        or offset % tensor.dtype.itemsize
+    ):
+        return None
+    if isinstance(tensor, OutsideWeight):
+        tensor.check_unchanged()
+    return path, offset
 
 
 def _keep(path: Path, tensor: ir.TensorProtocol) -> None:
@@ -134,13 +177,14 @@ def _keep(path: Path, tensor: ir.TensorProtocol) -> None:
     _WRITTEN[tensor] = path
 
 
-def _written(content: NDArray[Any], size: str) -> Path:
-    """Write an array to a new file; `size` says how much room is needed."""
+def _written(blocks: Iterable[NDArray[Any]], size: str) -> Path:
+    """Write arrays to a new file; `size` says how much room is needed."""
     with _room_for(size):
         path = _folder() / f"{next(_NUMBERS)}.weight"
         try:
             with path.open("wb") as file:
-                np.ascontiguousarray(content).tofile(file)
+                for block in blocks:
+                    file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
         except OSError:
             _remove(path, os.getpid())
             raise
@@ -152,7 +196,7 @@ def _room_for(size: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or "no room is left"  # NumPy counts what it has written
+        reason = error.strerror or "no room is left"
         raise OutputError(
             f"cannot write weights for others to open: {reason}; set TMPDIR to a folder with {size} to spare."
         ) from error

@@ -7,7 +7,7 @@ written. The encoding: https://protobuf.dev/programming-guides/encoding/; the nu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import BinaryIO
 
-__all__ = ["Weight", "read_apart", "write_together"]
+__all__ = ["read_apart", "write_together"]
 
 _STAYS = 1 << 16
 """Bytes. A weight that is no larger is read with the rest."""
@@ -26,19 +26,6 @@ _INITIALIZER_OF_GRAPH = 5
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-
-class Weight(Protocol):
-    """The bytes of a weight, and how many they are."""
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes there are."""
-        ...
-
-    def tobytes(self) -> bytes:
-        """Return them."""
-        ...
 
 
 class _Field(NamedTuple):
@@ -51,12 +38,13 @@ class _Field(NamedTuple):
     stop: int
 
 
-def read_apart(content: mmap.mmap, location: str) -> bytes:
+def read_apart(content: mmap.mmap, location: str, *, only_aligned: bool = False) -> bytes:
     """Return a network as it would be if its large weights were kept in another file.
 
     Args:
         content: of an ONNX file.
         location: what the network calls the file; a weight says where in it its bytes are.
+        only_aligned: leave those in the network that lie at no multiple of their type's size.
 
     Raises:
         ValueError: it is no protobuf.
@@ -70,6 +58,8 @@ def read_apart(content: mmap.mmap, location: str) -> bytes:
         rest = onnx.TensorProto.FromString(
             content[start : place.begin] + content[place.stop : stop]
         )
+        if only_aligned and place.start % _item_size(rest.data_type):
+            return content[start:stop]
         entries = {"location": location, "offset": place.start, "length": place.stop - place.start}
         for key, value in entries.items():
             rest.external_data.add(key=key, value=str(value))
@@ -81,6 +71,11 @@ def read_apart(content: mmap.mmap, location: str) -> bytes:
         return b"".join(_changed(content, start, stop, _INITIALIZER_OF_GRAPH, tensor))
 
     return b"".join(_changed(content, 0, len(content), _GRAPH_OF_MODEL, graph))
+
+
+def _item_size(data_type: int) -> int:
+    """In bytes; of types that share a byte, 1."""
+    return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
 
 
 def _changed(
@@ -135,7 +130,7 @@ def _varint(number: int) -> bytes:
     return bytes((*found, number))
 
 
-def write_together(content: bytes, file: BinaryIO, weights: Mapping[str, Weight]) -> None:
+def write_together(content: bytes, file: BinaryIO, weights: Mapping[str, memoryview]) -> None:
     """Write a network whose large weights are named only, with these in their places.
 
     The file is the same to the byte as if the whole had been written from memory.
@@ -143,7 +138,7 @@ def write_together(content: bytes, file: BinaryIO, weights: Mapping[str, Weight]
     Args:
         content: of the network, its fields in the order of their numbers.
         file: where it goes.
-        weights: name -> each initializer of its graph that it only names.
+        weights: name -> the bytes of each initializer of its graph that it only names.
     """
     for field in _fields(content, 0, len(content)):
         if field.number != _GRAPH_OF_MODEL:
@@ -161,11 +156,11 @@ class _Part(NamedTuple):
     """A field of a graph: what stands in front of the bytes of a weight, these, and what stands behind."""
 
     before: bytes
-    weight: Weight | None = None
+    weight: memoryview | None = None
     behind: bytes = b""
 
     @classmethod
-    def of(cls, content: bytes, field: _Field, weights: Mapping[str, Weight]) -> _Part:
+    def of(cls, content: bytes, field: _Field, weights: Mapping[str, memoryview]) -> _Part:
         whole = content[field.begin : field.stop]
         if field.number != _INITIALIZER_OF_GRAPH:
             return cls(whole)
@@ -196,7 +191,7 @@ class _Part(NamedTuple):
         """Write it."""
         file.write(self.before)
         if self.weight is not None:
-            file.write(self.weight.tobytes())
+            file.write(self.weight)
         file.write(self.behind)
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from trtbuild.errors import OutputError
 from trtbuild.files import atomic_path, staged_files, temporary_folder
 from trtbuild.model.collecting import collector_at_rest
+from trtbuild.model.constants import mapped_bytes
 from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.outside_weights import MAPPED_LIMIT
 from trtbuild.model.stored_weights import belongs_inside
@@ -131,7 +132,7 @@ def _write_whole(model: ir.Model, path: Path) -> None:
         return
     content = ir.to_proto(model).SerializeToString(deterministic=True)
     with path.open("wb") as file:
-        write_together(content, file, mapped)
+        write_together(content, file, {name: mapped_bytes(one) for name, one in mapped.items()})
     give_back(mapped.values())
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from trtbuild.model.constants import array
+from trtbuild.machine import usable_cpus
+from trtbuild.model.constants import array, constant_tensor
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Plan, QuantParams, WeightPoint
@@ -33,9 +35,8 @@ def insert(model: ir.Model, plan: Plan) -> ir.Model:
     for name, consumers in plan.consumers.items():
         _quantize_activation(writer, values[name], consumers, plan.params[name], nodes)
     done: dict[_Weight, ir.Value] = {}
-    for point in plan.weights:
-        holds_bias = point.node in plan.int32_biases
-        _quantize_weight(writer, nodes[point.node], point, done, holds_bias=holds_bias)
+    for point, scales in zip(plan.weights, _scales_of_weights(nodes, plan)):
+        _quantize_weight(writer, nodes[point.node], point, scales, done)
     for name in sorted(plan.int32_biases):
         _quantize_bias(writer, nodes[name])
     remove_unread(model)
@@ -73,28 +74,49 @@ def _quantize_activation(
             nodes[consumer.node].replace_input_with(consumer.index, dequantize.outputs[0])
 
 
-# A weight, its axis, and its scales where a bias changed them.
+# A weight, its axis, and its scales.
 _Weight = tuple[ir.Value, int | None, bytes]
+
+
+def _scales_of_weights(nodes: Mapping[str, ir.Node], plan: Plan) -> list[np.ndarray]:
+    """The scales of each weight of the plan, in its order; large weights are rounded, on all cores."""
+
+    def find(point: WeightPoint) -> np.ndarray:
+        node = nodes[point.node]
+        weight = node.inputs[point.index]
+        assert weight is not None
+        scales = own_scales(weight, point.axis)
+        if point.node in plan.int32_biases:
+            scales = _scales_that_hold_bias(node, weight, scales, point.axis)
+        if isinstance(constant_tensor(weight), ir.ExternalTensor):
+            rounded(weight, scales, point.axis)
+        return scales
+
+    for point in plan.weights:
+        array(nodes[point.node].inputs[point.index])  # onnx_ir maps a file once, by one thread
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        return list(pool.map(find, plan.weights))
+
+
+def _scales_that_hold_bias(
+    node: ir.Node, weight: ir.Value, own: np.ndarray, axis: int | None
+) -> np.ndarray:
+    content, bias = array(weight), array(node.inputs[2])
+    assert content is not None
+    assert bias is not None
+    return scales_that_hold(bias, _scale_behind(node, 0), own, _are_zero(content, axis))
 
 
 def _quantize_weight(
     writer: GraphWriter,
     node: ir.Node,
     point: WeightPoint,
+    scales: np.ndarray,
     done: dict[_Weight, ir.Value],
-    *,
-    holds_bias: bool,
 ) -> None:
     weight = node.inputs[point.index]
     assert weight is not None
-    scales = own = own_scales(weight, point.axis)
-    if holds_bias:
-        content = array(weight)
-        assert content is not None
-        bias = array(node.inputs[2])
-        assert bias is not None
-        scales = scales_that_hold(bias, _scale_behind(node, 0), own, _are_zero(content, point.axis))
-    key = (weight, point.axis, b"" if scales is own else scales.tobytes())
+    key = (weight, point.axis, scales.tobytes())
     if key not in done:
         steps = rounded(weight, scales, point.axis)
         done[key] = _constant_behind_dq(writer, weight, steps, scales, point.axis)

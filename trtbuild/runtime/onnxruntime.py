@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import mmap
 import platform
 import re
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ _NO_CUDA = (
 
 # Bytes from which on weights go through a file, see `_readable`.
 _LARGE = 1 << 24
+
+_FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 # What a weight takes in a session that computes in float, whatever it is stored as.
 _FLOAT_BYTES = 4
@@ -269,17 +272,38 @@ def _readable(model: ir.Model | Path | bytes, options: ort.SessionOptions) -> st
     if isinstance(model, bytes):
         return model
     if isinstance(model, Path):
-        return str(model) if is_named_in_utf8(str(model)) else model.read_bytes()
+        return _readable_file(model, options)
     from trtbuild.model import model_bytes, num_weight_bytes
     from trtbuild.model.stored_weights import bytes_beside_weights
 
     if num_weight_bytes(model) < _LARGE:
         return model_bytes(model)
     content, folder = bytes_beside_weights(model)
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(folder)
-    )
+    options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(folder))
     return content
+
+
+def _readable_file(path: Path, options: ort.SessionOptions) -> str | bytes:
+    """What ONNX Runtime opens for a file; of a large one it would hold the weights as parsed, too."""
+    from google.protobuf.message import DecodeError
+
+    from trtbuild.model.outside_weights import MAPPED_LIMIT
+    from trtbuild.model.weights_apart import read_apart
+
+    if not is_named_in_utf8(str(path)):
+        return path.read_bytes()
+    if not path.is_file() or path.stat().st_size <= MAPPED_LIMIT:
+        return str(path)
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            apart = read_apart(content, path.name, only_aligned=True)
+    except (DecodeError, ValueError):
+        return str(path)  # no network: ONNX Runtime says so
+    options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(path.absolute().parent))
+    return apart
 
 
 def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
