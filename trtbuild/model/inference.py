@@ -19,7 +19,7 @@ from trtbuild.model.writing import without_weights
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["infer_model", "infer_node"]
+__all__ = ["infer_model", "infer_node", "with_output_sizes"]
 
 _SMALL = 64
 """Elements. Shapes, axes and bounds: constants whose values decide the shape of a result."""
@@ -76,6 +76,35 @@ def _set_outputs(outputs: Iterable[ir.Value], known: Mapping[str, onnx.TypeProto
         if inferred is not None:
             output.type = inferred
         output.shape = ir.serde.deserialize_type_proto_for_shape(proto)
+
+
+def with_output_sizes(model: ir.Model) -> ir.Model:
+    """Return `model`, or a copy whose outputs have the sizes that follow from inputs and weights.
+
+    A size that the file names stays as it is where nothing follows: exporters give a name to every axis that
+    they do not follow themselves, such as the 384 behind an Expand.
+    """
+    if all(_is_known(output.shape) for output in model.graph.outputs):
+        return model
+    copy, inferred = model.clone(), model.clone()
+    infer_model(inferred)
+    for output, found in zip(copy.graph.outputs, inferred.graph.outputs):
+        output.shape = _filled(output.shape, found.shape)
+    return copy
+
+
+def _is_known(shape: ir.Shape | None) -> bool:
+    """Whether all sizes but the first, which is mostly that of a batch, are numbers."""
+    return shape is not None and all(isinstance(size, int) for size in shape.dims[1:])
+
+
+def _filled(shape: ir.Shape | None, found: ir.Shape | None) -> ir.Shape | None:
+    if shape is None or found is None or len(shape) != len(found):
+        return found if shape is None else shape
+    return ir.Shape(
+        new if isinstance(new, int) and not isinstance(old, int) else old
+        for old, new in zip(shape.dims, found.dims)
+    )
 
 
 def infer_node(node: ir.Node, opset_imports: Mapping[str, int]) -> None:

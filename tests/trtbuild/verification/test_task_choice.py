@@ -108,6 +108,18 @@ def test_detectors_of_two_outputs() -> None:
     assert chosen(pair("Relu(a)", "Relu(c)")) == ""
 
 
+def test_sizes_that_the_exporter_only_names_are_found() -> None:
+    unit = """agraph (float[n, 8] x) => (float[n, Divy_dim_1] y) {
+      z = MatMul(x, w)  s = ReduceL2<axes = [1]>(z)  k = Shape(z)  e = Expand(s, k)  y = Div(z, e)
+    }"""
+    assert chosen(unit, w=(8, 48)) == "Embed"
+    assert chosen(unit, w=(8, 4)) == ""
+    queries = pair("Sigmoid(a)", "MatMul(c, w)").replace(
+        "(float[n, 90, 7] y, float[n, 90, 4] b)", "(float[n, q, 7] y, float[n, q, 4] b)"
+    )
+    assert chosen(queries, w=(7, 7)) == "Detect detr"
+
+
 def test_labels_say_that_scores_are_of_classes() -> None:
     text = end("y = Relu(x)", "n, 10", "float[n, 10] x")
     assert chosen(text, has_labels=True) == "Classify"
@@ -271,6 +283,10 @@ def test_a_wrong_guess_is_worse_than_none() -> None:
     # rows in the other order are independent: the correlation is 0.74, and 0.67
     assert guessed(same, lambda x: 0.525 * x + 0.475 * x[:, :, ::-1], **convolution) == "restore"
     assert guessed(same, lambda x: 0.475 * x + 0.525 * x[:, :, ::-1], **convolution) == ""
+    # of an open size, too
+    open_size = end("y = Conv(x, w)", "n, 3, H, W", "float[n, 3, h, w] x")
+    assert guessed(open_size, lambda x: np.float32(0.9) * x, **convolution) == "restore"
+    assert guessed(open_size, lambda x: x[:, :, ::-1].copy(), **convolution) == ""
     # four values of unit length are a rotation; of attention, the last axis is no class of pixels
     rotation = end("y = LpNormalization<axis = 1>(x)", "n, 4", "float[n, 4] x")
     assert chosen(rotation) == ""

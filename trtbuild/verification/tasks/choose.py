@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError
 from trtbuild.model.ends import end_of, has_unit_length
+from trtbuild.model.inference import with_output_sizes
 from trtbuild.model.shapes import dims
 from trtbuild.options.compare import Metric, TaskOptions, load_metric
 from trtbuild.plugins import JUDGE
@@ -80,6 +81,7 @@ def choose_task(
     """
     if options.judge is not None:
         return _own_judge(options.judge)
+    model = None if model is None else with_output_sizes(model)
     if _is_said_to_detect(options):
         return _detect(options, model, preprocess)
     plain: dict[str, TaskFactory] = {
@@ -117,6 +119,7 @@ def task_kind(options: TaskOptions, model: ir.Model, *, has_labels: bool = False
         return "detect"
     if options.kind != "auto":
         return options.kind
+    model = with_output_sizes(model)
     if detector_of(model) is not None:
         return "detect"
     return _by_output(model, has_labels=has_labels)
@@ -236,9 +239,10 @@ def _of_images(shape: Dims, operator: str, image: Dims) -> str | None:
 
 
 def _is_multiple(size: Dim, of: Dim) -> bool:
+    """Whether it may be: of an open size, the first batch tells."""
     if isinstance(size, int) and isinstance(of, int):
         return of > 0 and size % of == 0
-    return size is not None and size == of
+    return not isinstance(size, int) and not isinstance(of, int)
 
 
 def _image_input(model: ir.Model) -> Dims | None:
