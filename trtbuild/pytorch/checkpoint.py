@@ -9,7 +9,7 @@ Of two sets that fit, such as raw and averaged weights, the averaged are taken, 
 from __future__ import annotations
 
 import difflib
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["CheckpointReport", "load_weights", "read_checkpoint"]
+__all__ = [
+    "CheckpointReport",
+    "load_tensors",
+    "load_weights",
+    "read_checkpoint",
+    "without_tied",
+]
 
 _AVERAGED = ("ema", "swa", "avg", "averag")
 """In the key of weights that are averages of the training's last steps: what trainers measure and publish."""
@@ -106,7 +112,7 @@ def load_weights(
     chosen, warnings = _chosen(content, wanted, path, key, prefix)
     weights, dense = plain_weights(chosen.weights, path)
     missing = [name for name in wanted if name not in weights and not _matches(name, _TOLERATED)]
-    missing = _without_tied(module, missing, weights)
+    missing = without_tied(module, missing, weights)
     unexpected = [name for name in weights if name not in wanted and name not in _COUNTERS]
     shapes = [n for n in weights if n in wanted and tuple(weights[n].shape) != wanted[n]]
     refused_missing = [name for name in missing if not _matches(name, allow_missing)]
@@ -121,11 +127,22 @@ def load_weights(
         )
     warnings += (*chosen.told, *dense, *_dtype_changes(module, fitting))
     with decoding(ModelError, f"the checkpoint '{path}' cannot be loaded into the module"):
-        module.load_state_dict(fitting, strict=False)
+        load_tensors(module, fitting)
     cut = ", ".join(chosen.cut)
     return CheckpointReport(
         chosen.key, cut, len(fitting), tuple(missing), tuple(unexpected), warnings
     )
+
+
+def load_tensors(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Load `weights` into `module`, by its own names; whatever has no name there stays as it is.
+
+    Modules that have changed their layout ask which version the weights are of (torchvision's MNASNet does
+    not load without); files hold none, so they are of the version that the module has.
+    """
+    state = OrderedDict(weights)
+    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(state, strict=False)
 
 
 def _wanted_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -242,14 +259,21 @@ def _matches(key: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _without_tied(module: nn.Module, missing: list[str], weights: Mapping[str, Any]) -> list[str]:
-    """`missing` without the names of tensors that are there under another name.
+def without_tied(module: nn.Module, missing: list[str], weights: Mapping[str, Any]) -> list[str]:
+    """Return `missing` without the names of tensors that are there under another name.
 
     `safetensors.torch.save_model` keeps one name of each tied tensor.
     """
     tensors = module.state_dict(keep_vars=True)
-    present = {id(tensors[key]) for key in weights if key in tensors}
-    return [key for key in missing if id(tensors[key]) not in present]
+    present = {_memory(tensors[key]) for key in weights if key in tensors}
+    return [key for key in missing if _memory(tensors[key]) not in present]
+
+
+def _memory(value: Any) -> tuple[Any, ...]:
+    """What is the same for two tensors of one size in one place."""
+    if not isinstance(value, torch.Tensor) or value.is_meta or not value.numel():
+        return (id(value),)
+    return value.data_ptr(), value.shape, value.stride()
 
 
 def _dtype_changes(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> tuple[str, ...]:

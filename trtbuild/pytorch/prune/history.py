@@ -14,6 +14,7 @@ import safetensors.torch
 from trtbuild.errors import ModelError, decoding
 from trtbuild.files import atomic_path, make_directory, write_text
 from trtbuild.json_codec import dumps, encode
+from trtbuild.pytorch.checkpoint import load_tensors, without_tied
 from trtbuild.pytorch.copies import make_weights_plain, share_again, shared_parameters, unwrapped
 from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, tracing
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import torch
     from torch import nn
 
     from trtbuild.pytorch.prune.rewrites import BlockRewrite
@@ -147,9 +149,24 @@ def load_pruned(
     inner = unwrapped(module)
     apply_history(inner, history, rewrites)
     with decoding(ModelError, f"the weights in '{folder}' do not fit the pruned module"):
-        safetensors.torch.load_model(inner, folder / WEIGHTS_FILE, strict=True)
+        _load_all(inner, safetensors.torch.load_file(folder / WEIGHTS_FILE))
     remember(module, history)
     return module
+
+
+def _load_all(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Load weights that are all that the module has, and nothing else.
+
+    Raises:
+        ValueError: some are missing, or are too many.
+    """
+    here = module.state_dict()
+    missing = without_tied(module, [name for name in here if name not in weights], weights)
+    unexpected = [name for name in weights if name not in here]
+    if missing or unexpected:
+        names = ", ".join(map(repr, (missing or unexpected)[:3]))
+        raise ValueError(f"{'the file lacks' if missing else 'the module lacks'} {names}")
+    load_tensors(module, weights)
 
 
 def apply_history(
