@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from trtbuild.errors import ModelError
@@ -54,7 +55,13 @@ def cost_of(program: ExportedProgram, module: nn.Module, inputs: BoundInputs) ->
     """Return `count_cost` for a module whose graph is at hand."""
     parameters = sum(tensor.numel() for tensor in module.parameters())
     batch = max(inputs.specs[0].dims[0] if inputs.specs and inputs.specs[0].dims else 1, 1)
-    return Cost(sum(_macs(node) for node in calls(program)) // batch, parameters)
+    try:
+        macs = sum(_macs(node) for node in calls(program)) // batch
+    except (
+        GuardOnDataDependentSymNode
+    ):  # what is chosen by values has no size before they are known
+        macs = None
+    return Cost(macs, parameters)
 
 
 def _macs(node: Node) -> int:
