@@ -16,6 +16,7 @@ from trtbuild.model.writing import files_of, staged_model
 from trtbuild.progress import silent
 from trtbuild.pytorch.activations import find_activations
 from trtbuild.pytorch.aten import bounds, capture, groups_by_sample, open_lengths, quiet
+from trtbuild.pytorch.attention import AttentionInSteps, has_attention
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain, unwrapped
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
@@ -127,10 +128,9 @@ def export_onnx(
     _refuse_others(sample_output)
     check_repeatable(original, bound)
     prepared, report = _prepare(original, bound, fold=fold)
-    program = capture(prepared, bound, dynamic=True)
+    program, model = _exported(prepared, bound, opset)
     activations = find_activations(program)
     limits = bounds(program, bound)
-    model = _to_onnx(program, prepared, opset)
     if bound.collected:  # the exporter counts them
         for value, name in zip(model.graph.inputs, bound.names):
             value.name = name
@@ -223,6 +223,23 @@ def _prepare(
     plain = copy_module(original)
     make_weights_plain(plain)
     return plain, None
+
+
+def _exported(
+    module: nn.Module, bound: BoundInputs, opset: int
+) -> tuple[ExportedProgram, ir.Model]:
+    """The traced module, and the model that torch makes of it."""
+    program = capture(module, bound, dynamic=True)
+    try:
+        return program, _to_onnx(program, module, opset)
+    except ModelError:
+        if not has_attention(program):
+            raise
+    # torch has no ONNX for attention with another number of axes than four, and where one kernel lies its
+    # values out otherwise than another it cannot take it apart
+    with AttentionInSteps():
+        program = capture(module, bound, dynamic=True)
+    return program, _to_onnx(program, module, opset)
 
 
 def _to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Model:

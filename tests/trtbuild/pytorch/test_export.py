@@ -418,3 +418,36 @@ def test_the_length_of_a_recurrent_layer_may_be_dynamic(kind: type[nn.Module]) -
         want = module(x).numpy()
     # sums of 22 products of values below 1, over 11 steps, in float32
     np.testing.assert_allclose(found, want, rtol=0, atol=1e-5)
+
+
+class Windows(nn.Module):
+    """Attention within windows, an axis more than torch's exporter has a form for; queries share keys."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options, self.qkv, self.out = options, nn.Linear(8, 16), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        packed = self.qkv(x).unflatten(1, (2, 6)).unflatten(-1, (-1, 4)).transpose(2, 3)
+        query, key, value = packed.split((2, 1, 1), dim=2)
+        mixed = F.scaled_dot_product_attention(query, key, value, enable_gqa=True, **self.options)
+        return self.out(mixed.transpose(2, 3).flatten(-2).flatten(1, 2))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"is_causal": True, "scale": 0.3},
+        {"attn_mask": torch.arange(36).reshape(6, 6) % 5 > 0},
+        {"attn_mask": torch.arange(36).reshape(6, 6) / 36.0},
+    ],
+    ids=["causal", "mask", "added"],
+)
+def test_attention_over_more_axes_is_exported(tmp_path: Path, options: dict[str, Any]) -> None:
+    module = Windows(**options).eval()
+    path = tmp_path / "windows.onnx"
+    export_onnx(module, [InputSpec((2, 12, 8), dynamic={0: "batch"})], path=path)
+    x = torch.randn(3, 12, 8)
+    (found,) = run(path, {"x": x.numpy()})
+    # both round in float32, in another order
+    assert np.allclose(found, module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
