@@ -364,6 +364,70 @@ def test_a_cut_that_was_taken_back_is_not_done_again_from_disk(tmp_path: Path) -
     assert all(map(torch.equal, again.state_dict().values(), result.module.state_dict().values()))
 
 
+class Normalized(nn.Module):
+    """Attention whose queries and keys are normalized, so that more than three take the three pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.qkv, self.proj = nn.Linear(6, 16), nn.Linear(16, 96), nn.Linear(32, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        packed = self.qkv(self.first(x)).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = packed.unbind(0)
+        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+        mixed = (query @ key.transpose(-2, -1)).softmax(-1) @ value
+        return self.proj(mixed.transpose(1, 2).flatten(-2))
+
+
+def test_pieces_that_are_taken_twice_lose_the_same_channels() -> None:
+    module = Normalized()
+    module.num_heads = 2
+    assert widths(module.eval(), [InputSpec((2, 5, 6))]) == {"first": 8, "qkv": 48, "proj": 6}
+
+
+class ByVersion(nn.Module):
+    """Asks which version weights are of, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        assert given[2].get("version") == 2
+        super()._load_from_state_dict(*given)
+
+
+def test_a_module_that_asks_for_the_version_of_weights_is_loaded(tmp_path: Path) -> None:
+    result = prune_channels(ByVersion().eval(), [ROW], HALF)
+    save_pruned(result.module, result.history, tmp_path)
+    again = load_pruned(ByVersion().eval(), tmp_path)
+    assert all(map(torch.equal, again.state_dict().values(), result.module.state_dict().values()))
+
+
+class ByValues(nn.Module):
+    """Computes with those rows alone whose first number is positive: as many as there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        chosen = x[:, 0] > 0
+        found = self.last(self.first(x[chosen]))
+        return x.new_zeros(2, 3).masked_scatter(chosen[:, None], found)
+
+
+def test_products_that_depend_on_values_are_not_counted() -> None:
+    report = prune_channels(ByValues().eval(), [ROW], HALF).report
+    assert report.before.macs is None
+    assert report.widths[0].after == 4
+
+
 class Adapted(nn.Linear):  # type: ignore[misc]  # torch has no types here
     """A layer with a low-rank product beside it (LoRA, Hu et al. 2021)."""
 

@@ -12,31 +12,74 @@ import torch_pruning as tp
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["GatesInPieces", "by_the_widest", "gradients_everywhere", "joining_what_is_known"]
+__all__ = ["GatesInPieces", "by_the_widest", "gradients_everywhere", "passing_over_the_unknown"]
 
 
 @contextlib.contextmanager
-def joining_what_is_known() -> Iterator[None]:
-    """Let the library pass over concatenations of parts whose width is not known, on which it fails.
+def passing_over_the_unknown() -> Iterator[None]:
+    """Let the library pass over operators through which it cannot tell the channels, on which it fails.
 
-    Queries that turn with their positions, half by half, are such. What the shapes say of the parts is set
-    afterwards, see `trtbuild.pytorch.prune.slices`.
+    Queries that turn with their positions, half by half, are such, and views of maps with few channels. What
+    the shapes say is set afterwards (`trtbuild.pytorch.prune.slices`); of the rest the check of a cut tells.
     """
     mappings = tp.dependency.index_mapping
-    join, between = (
-        mappings.update_concat_index_mapping,
-        tp.dependency.shape_infer.infer_channels_between,
-    )
+    between = tp.dependency.shape_infer.infer_channels_between
 
-    def joined(graph: Any, node: Any) -> None:
-        sizes = node.module.concat_sizes or [between(graph, one, node) for one in node.inputs]
-        if None not in sizes:
-            join(graph, node)
+    def guarded(known: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        def tried(graph: Any, node: Any) -> None:
+            with contextlib.suppress(ArithmeticError, LookupError, TypeError):
+                if node.type == tp.ops.OPTYPE.CONCAT and not node.module.concat_sizes:
+                    sizes = [between(graph, one, node) for one in node.inputs]
+                    if None in sizes:
+                        return
+                known(graph, node)
 
-    with mock.patch.object(mappings, "update_concat_index_mapping", joined):
+        return tried
+
+    with contextlib.ExitStack() as stack:
+        for kind in ("concat", "split", "reshape", "expand", "slice"):
+            name = f"update_{kind}_index_mapping"
+            stack.enter_context(mock.patch.object(mappings, name, guarded(getattr(mappings, name))))
+        stack.enter_context(
+            mock.patch.object(mappings, "update_unbind_index_mapping", _unbound(mappings))
+        )
         yield
+
+
+def _unbound(mappings: Any) -> Callable[[Any, Any], None]:
+    """What gives the pieces of an ``unbind`` their channels by their own number, not by who takes them.
+
+    The library counts one piece for each taker, and a query that is normalized is taken twice.
+    """
+
+    def followed(graph: Any, node: Any) -> None:
+        function = node.grad_fn
+        infer = tp.dependency.shape_infer.infer_out_channels_recursively
+        width = next((found for one in node.inputs if (found := infer(graph, one, [0]))), None)
+        count = len(function._input_metadata)
+        if function._saved_dim != 0 or width is None or width % count:
+            return
+        size = width // count
+        node.module.offsets = [size * number for number in range(count + 1)]
+        seen: dict[Any, int] = {}
+        for place, taker in enumerate(node.outputs):
+            nth = seen[taker] = seen.get(taker, -1) + 1
+            taken = [number for one, number in taker.grad_fn.next_functions if one is function]
+            where = [index for index, one in enumerate(taker.inputs) if one is node]
+            bounds = [size * taken[nth], size * (taken[nth] + 1)]
+            for edge, back in (
+                (node.dependencies[len(node.inputs) + place], False),
+                (taker.dependencies[where[nth]], True),
+            ):
+                edge.index_mapping[0] = mappings._SplitIndexMapping(bounds, reverse=back)
+
+    def tried(graph: Any, node: Any) -> None:
+        with contextlib.suppress(ArithmeticError, LookupError, TypeError):
+            followed(graph, node)
+
+    return tried
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from trtbuild.pytorch.prune.guesses import (
     GatesInPieces,
     by_the_widest,
     gradients_everywhere,
-    joining_what_is_known,
+    passing_over_the_unknown,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
 
     def build_dependency(self, *given: Any, **options: Any) -> Any:
         """Trace the module, with gates of one operator as the two pieces that they cut."""
-        with joining_what_is_known(), by_the_widest(), GatesInPieces():
+        with passing_over_the_unknown(), by_the_widest(), GatesInPieces():
             try:
                 with gradients_everywhere():
                     return super().build_dependency(*given, **options)
@@ -103,7 +103,7 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
                     raise ModelError("its channels are coupled in too many ways to be followed.")
 
         bounded = mock.patch.object(tp.dependency.graph, "Group", Bounded)
-        with bounded, joining_what_is_known(), by_the_widest():
+        with bounded, passing_over_the_unknown(), by_the_widest():
             return super().get_pruning_group(module, pruning_fn, idxs)
 
 
