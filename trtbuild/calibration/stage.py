@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -74,12 +75,16 @@ def calibrate(
         artifact.model, tensors, () if listener is None else listener.outputs
     )
     collector = _collector(network, options, progress, listener)
-    if options.until_stable is None:
-        statistics, early_stop = collector(source), None
-    else:
-        statistics, early_stop = collect_until_stable(
-            collector, source, options.until_stable, options
-        )
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(
+            provenance_of, artifact.source, earlier
+        )  # reads all weights, and remembers it
+        if options.until_stable is None:
+            statistics, early_stop = collector(source), None
+        else:
+            statistics, early_stop = collect_until_stable(
+                collector, source, options.until_stable, options
+            )
     if not statistics.num_samples:
         raise DataError("there is no calibration sample.")
     with in_one_tree():

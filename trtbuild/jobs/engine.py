@@ -260,15 +260,18 @@ def _measured(
     """Build the engines, and compare and time those that run here."""
     recipe = build.recipe
     by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
-    with ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as stack:
+    with ThreadPoolExecutor(2) as beside, contextlib.ExitStack() as stack:
         parsed = None
         if recipe.int8 and not by_nvidia:
             # by a process of its own, while this one builds and compares
             form = output / _form_name(artifact)
             parsed = beside.submit(check_form, form, recipe.model, recipe.tensorrt.plugins)
+        # ONNX Runtime packs the weights of a large network for seconds, on one core; of a copy, since a
+        # network that is opened names other files while it is written
+        in_float = beside.submit(open_session, artifact.float_reference.clone())
         request = _request(artifact, build, output)
         engines, sessions = _opened(chosen, request, recipe, stack)
-        sessions[FLOAT] = open_session(artifact.float_reference)
+        sessions[FLOAT] = in_float.result()
         stack.callback(sessions[FLOAT].close)
         comparisons, few = _compared(artifact, sessions, build, fp16=recipe.fp16 and by_nvidia)
         if parsed is not None:

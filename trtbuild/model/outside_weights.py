@@ -7,6 +7,7 @@ mapped, and of large ones the size is looked at each time that a weight is asked
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,10 @@ def num_bytes(tensor: onnx.TensorProto) -> int:
     return (int(math.prod(tensor.dims)) * bits + 7) // 8
 
 
+# onnx_ir maps a file once, and by one thread.
+_MAPPING = threading.Lock()
+
+
 def watch_large_weights(model: ir.Model) -> None:
     """Let `model` look at the size of a weight's file, in place, each time that the weight is asked for."""
     for graph in model.graphs():
@@ -123,17 +128,17 @@ class OutsideWeight(ir.ExternalTensor):
             )
 
     def __array__(self, dtype: Any = None) -> np.ndarray:
-        self._check_whole()
-        return super().__array__(dtype)
+        return self.numpy().__array__(dtype)
 
     def numpy(self) -> np.ndarray:
         """Return the weight, mapped."""
         self._check_whole()
-        return super().numpy()
+        with _MAPPING:
+            return super().numpy()
 
     def tobytes(self) -> bytes:
         """Return the bytes of the weight."""
-        self._check_whole()
+        self.numpy()
         return super().tobytes()
 
     def _check_path_containment(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from trtbuild.errors import ModelError
 from trtbuild.model import model_bytes, outside_weights, read_model, write_model
 from trtbuild.model.mapped_pages import mapped_copy
+from trtbuild.model.stored_weights import bytes_beside_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,21 @@ def test_a_large_file_that_is_cut_short_is_a_sentence(
     for use in (weight.numpy, weight.tobytes, lambda: model_bytes(other)):
         with pytest.raises(ModelError, match=r"w\.bin' became shorter while it was read.*'w'"):
             use()
+
+
+def test_weights_are_opened_where_they_lie_while_their_file_stays_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", 1)
+    model = read_model(network(tmp_path))
+    proto = onnx.load_from_string(bytes_beside_weights(model)[0])
+    (weight,) = proto.graph.initializer
+    place = {entry.key: entry.value for entry in weight.external_data}["location"]
+    assert (tmp_path / "w.bin").samefile(f"/{place}")
+    (tmp_path / "new").write_bytes(bytes(WEIGHT.nbytes))
+    (tmp_path / "new").replace(tmp_path / "w.bin")
+    with pytest.raises(ModelError, match=r"w\.bin' was written after it was read.*'w'"):
+        bytes_beside_weights(model)
 
 
 def test_weights_that_git_did_not_fetch_are_named_so(tmp_path: Path) -> None:

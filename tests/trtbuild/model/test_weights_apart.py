@@ -93,6 +93,24 @@ def test_what_is_named_runs_as_what_is_held(tmp_path, monkeypatch) -> None:
     np.testing.assert_array_equal(open_session(model).run(feeds)["y"], expected)
 
 
+@pytest.mark.parametrize("shift", range(4))
+def test_a_large_file_runs_as_its_network_wherever_its_weights_lie(
+    shift, tmp_path, monkeypatch
+) -> None:
+    """What stands in front of floats in a file may be of any length; floats in memory lie at fours."""
+    path = two_layers(tmp_path)
+    proto = onnx.load(path)
+    proto.graph.name += "o" * shift
+    onnx.save(proto, path)
+    feeds = {"x": np.random.default_rng(1).standard_normal((3, WIDTH), np.float32)}
+    expected = open_session(path).run(feeds)["y"]
+    for module in ("reading", "outside_weights"):
+        monkeypatch.setattr(f"trtbuild.model.{module}.MAPPED_LIMIT", 0)
+    monkeypatch.setattr("trtbuild.runtime.onnxruntime._LARGE", 0)
+    for opened in (open_session(path), open_session(read_model(path))):
+        np.testing.assert_array_equal(opened.run(feeds)["y"], expected)
+
+
 def test_the_file_of_a_weight_goes_with_it() -> None:
     tensor = in_file(np.arange(8, dtype=np.float32))
     path = Path(tensor.path)
