@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.model import input_specs
+from trtbuild.model import input_specs, output_specs
 from trtbuild.model.outside_weights import MAPPED_LIMIT
 from trtbuild.model.writing import num_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["outputs_of"]
+__all__ = ["gain_together", "outputs_of"]
 
 _FLOAT_BYTES = 4
 
@@ -38,7 +38,7 @@ def outputs_of(
         run: runs it once.
         images: each with a batch of one.
     """
-    if len(images) > 1 and _reads_more_than_it_computes(model):
+    if len(images) > 1 and gain_together(model):
         together = _stacked(images)
         if together is not None:
             outputs = run(together)
@@ -50,11 +50,20 @@ def outputs_of(
     return [run(feeds) for feeds in images]
 
 
-def _reads_more_than_it_computes(model: ir.Model) -> bool:
-    is_open = all(
-        one.batch_axis == 0 and not isinstance(one.batch, int) for one in input_specs(model)
-    )
-    return is_open and num_weights(model) * _FLOAT_BYTES > MAPPED_LIMIT
+def gain_together(model: ir.Model, outputs: Iterable[str] = ()) -> bool:
+    """Return whether images of a network are to be run together: it reads more than it computes.
+
+    Args:
+        model: the float network.
+        outputs: what else must have an open batch in front, besides every input; names of tensors.
+    """
+    if num_weights(model) * _FLOAT_BYTES <= MAPPED_LIMIT:
+        return False
+    wanted, known = set(outputs), output_specs(model)
+    ends = [one for one in known if one.name in wanted]
+    specs = [*input_specs(model), *ends]
+    is_open = all(one.batch_axis == 0 and not isinstance(one.batch, int) for one in specs)
+    return is_open and len(ends) == len(wanted)
 
 
 def _stacked(images: Sequence[Feeds]) -> Feeds | None:

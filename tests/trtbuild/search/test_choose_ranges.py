@@ -18,8 +18,10 @@ from trtbuild.data.samples import array_key
 from trtbuild.options.effort import Effort
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search import together
 from trtbuild.search.deadline import Deadline
 from trtbuild.search.ranges.choose import BY_EFFECT, choose_ranges
+from trtbuild.search.ranges.first_order import Gradients
 from trtbuild.search.ranges.shared_scales import RULES
 
 # Rare values of `whole` are the answer; those of `cut` are clipped away behind the layer.
@@ -121,6 +123,25 @@ def test_the_same_images_in_any_order_give_the_same_bytes() -> None:
     )
     assert first.calibration.to_bytes() == second.calibration.to_bytes()
     assert first.history[-1].details == second.history[-1].details
+
+
+def test_images_that_are_run_together_choose_as_they_do_alone(monkeypatch) -> None:
+    ready, runs = calibrated(Images(0)), []
+    alone = choose_ranges(ready, Images(0))
+    monkeypatch.setattr(together, "MAPPED_LIMIT", 0)
+    run = Gradients.run
+
+    def counted(self, draws, measure):
+        runs.append(len(draws))
+        return run(self, draws, measure)
+
+    monkeypatch.setattr(Gradients, "run", counted)
+    chosen = choose_ranges(ready, Images(0))
+    # the first tells how many fit; all values are copied or multiplied by 1, which is exact
+    assert runs[0] == 1
+    assert max(runs) > 1
+    assert chosen.calibration.to_bytes() == alone.calibration.to_bytes()
+    assert chosen.history[-1].details == alone.history[-1].details
 
 
 class Misleading(Images):

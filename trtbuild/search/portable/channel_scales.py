@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.plan import OutputSteps
-from trtbuild.search.ranges.first_order import Gradients
+from trtbuild.search.ranges.first_order import Draw, Gradients
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -76,7 +76,8 @@ def scored_steps(
     seen: dict[str, _Seen] = {}
     try:
         for number, feeds in enumerate(images):
-            for name, both in gradients.run(feeds, measure, number, 0).items():
+            (found,) = gradients.run([Draw(feeds, number, 0)], measure)
+            for name, both in found.items():
                 if both[0].ndim > 1 and both[0].size:
                     seen.setdefault(name, _Seen()).add(*both)
     finally:

@@ -33,7 +33,7 @@ from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.measured import Measure, is_less, parts_of
 from trtbuild.search.ranges.check_images import draw_images
-from trtbuild.search.ranges.first_order import FirstOrder
+from trtbuild.search.ranges.first_order import Draw, FirstOrder
 from trtbuild.search.ranges.scale_inputs import OpenScales
 from trtbuild.search.ranges.shared_scales import (
     RULES,
@@ -194,8 +194,8 @@ class _Choice:
         self._tried.append(_Tried(name, amaxes, self._measure.errors(outputs).sum(axis=1)))
         self._step()
 
-    def _step(self) -> None:
-        self._num_done += 1
+    def _step(self, count: int = 1) -> None:
+        self._num_done += count
         self._progress("choose ranges", self._num_done, None)
 
     @property
@@ -215,10 +215,17 @@ class _Choice:
             _log.info("ranges are chosen without gradients: %s", error)
             return
         measure = self._measure_of(images)
-        for image, feeds in enumerate(images):
-            for direction in range(num_directions):
-                scores.add(feeds, measure, image, direction)
-                self._step()
+        waiting = list(enumerate(images))
+        while waiting:
+            some = waiting[: max(1, scores.draws_at_a_time // num_directions)]
+            del waiting[: len(some)]
+            draws = [
+                Draw(feeds, image, direction)
+                for image, feeds in some
+                for direction in range(num_directions)
+            ]
+            scores.add(draws, measure)
+            self._step(len(draws))
             if self._deadline.is_over:
                 break
         scores.close()

@@ -14,6 +14,7 @@ from trtbuild.model.names import Names
 from trtbuild.model.traversal import nodes_by_name, values_by_name
 from trtbuild.plan import GRAPH_OUTPUT
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.together import gain_together, outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +24,26 @@ if TYPE_CHECKING:
     from trtbuild.search.measured import Measure
     from trtbuild.search.ranges.shared_scales import SharedScale, Thresholds
 
-__all__ = ["FirstOrder", "Gradients"]
+__all__ = ["Draw", "FirstOrder", "Gradients"]
+
+
+# Bytes of values and gradients that images which are run together may take.
+_ROOM = 1 << 26
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a run for gradients goes by.
+
+    Attributes:
+        feeds: an image.
+        image: its place in the measure.
+        seed: of the random v.
+    """
+
+    feeds: Feeds
+    image: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,9 @@ class Gradients:
         tensors: quantized ones.
         outputs: the tensors that are measured.
 
+    Attributes:
+        gain_together: whether several draws take less time than as many runs.
+
     Raises:
         ModelError: the network has no backward network.
         ExecutionError: ONNX Runtime cannot open it.
@@ -55,6 +78,7 @@ class Gradients:
         tensors: Collection[str],
         outputs: Sequence[str],
     ) -> None:
+        self._model = model
         apart, reads = _read_apart(model, placement, set(tensors))
         backward = backward_network(apart, reads.values(), outputs)
         self._seeds = backward.seeds
@@ -64,6 +88,7 @@ class Gradients:
             if read in backward.gradients
         }
         self._session = open_session(backward.model, Execution.FLOAT) if self._pairs else None
+        self.gain_together = gain_together(model, backward.seeds)
 
     @property
     def reached(self) -> Collection[str]:
@@ -71,24 +96,34 @@ class Gradients:
         return self._pairs.keys()
 
     def run(
-        self, feeds: Feeds, measure: Measure, image: int, seed: int
-    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Return tensor -> its values and gradient on one image, along one random v.
+        self, draws: Sequence[Draw], measure: Measure
+    ) -> list[dict[str, tuple[np.ndarray, np.ndarray]]]:
+        """Return for each draw tensor -> its values and gradient.
 
         Args:
-            feeds: the image.
-            measure: by which errors count; `image` is its place there.
-            image: see `measure`.
-            seed: of v.
+            draws: what is run; together where that is faster, see `trtbuild.search.together`.
+            measure: by which errors count.
         """
         if self._session is None:
-            return {}
-        random = np.random.default_rng([seed, image])
-        seeds = {
-            given: measure.seed(image, output, random) for output, given in self._seeds.items()
+            return [{} for _ in draws]
+        given = [{**one.feeds, **self._drawn(one, measure)} for one in draws]
+        run = self._session.run
+        outputs = (
+            outputs_of(self._model, run, given)
+            if self.gain_together
+            else [run(one) for one in given]
+        )
+        return [
+            {name: (found[one.read], found[one.gradient]) for name, one in self._pairs.items()}
+            for found in outputs
+        ]
+
+    def _drawn(self, draw: Draw, measure: Measure) -> Feeds:
+        """The random v, by the inputs that take it."""
+        random = np.random.default_rng([draw.seed, draw.image])
+        return {
+            given: measure.seed(draw.image, output, random) for output, given in self._seeds.items()
         }
-        found = self._session.run({**feeds, **seeds})
-        return {name: (found[one.read], found[one.gradient]) for name, one in self._pairs.items()}
 
     def close(self) -> None:
         """Give the memory back."""
@@ -104,6 +139,9 @@ class FirstOrder:
         placement: where its Q/DQ go.
         scales: those of the placement, and the thresholds that each may have.
         outputs: the tensors that are measured.
+
+    Attributes:
+        draws_at_a_time: so many are run together; more than 1 where that is faster, and there is room.
 
     Raises:
         ModelError: the network has no backward network.
@@ -121,20 +159,29 @@ class FirstOrder:
         self._gradients = Gradients(model, placement, wanted, outputs)
         self._scales = scales
         self._errors: dict[int, dict[SharedScale, np.ndarray]] = {}
+        self.draws_at_a_time = 1
 
     def _reached(self, scale: SharedScale) -> list[str]:
         return [name for name in scale.tensors if name in self._gradients.reached]
 
-    def add(self, feeds: Feeds, measure: Measure, image: int, seed: int) -> None:
-        """Add the errors of one image, along one random v.
+    def add(self, draws: Sequence[Draw], measure: Measure) -> None:
+        """Add the errors of images, each along one random v.
 
         Args:
-            feeds: the image.
-            measure: by which errors count; `image` is its place there.
-            image: see `measure`.
-            seed: of v.
+            draws: of whole images; the first one that is run tells `draws_at_a_time`.
+            measure: by which errors count.
         """
-        found = self._gradients.run(feeds, measure, image, seed)
+        left = list(draws)
+        while left:
+            some = left[: self.draws_at_a_time]
+            del left[: len(some)]
+            for draw, found in zip(some, self._gradients.run(some, measure)):
+                self._count(draw.image, found)
+                if self._gradients.gain_together:
+                    size = sum(array.nbytes for both in found.values() for array in both)
+                    self.draws_at_a_time = max(1, _ROOM // max(1, size))
+
+    def _count(self, image: int, found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
         errors = self._errors.setdefault(image, {})
         for scale in self._scales:
             if self._reached(scale):
