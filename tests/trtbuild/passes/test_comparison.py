@@ -85,11 +85,9 @@ def test_a_pass_that_is_meant_to_change_numbers_may_by_ten_percent_of_the_norm(g
     assert is_taken(ScaleOnRequest(1 + gap)) is taken
 
 
-def test_three_sizes_of_a_symbolic_dim_are_compared():
+def test_two_sizes_of_a_symbolic_dim_are_compared():
     result = optimize(network("t (float[n,4] x) => (float[n,4] y) { a = Identity(x) y = Relu(a) }"))
-    assert result.log.comparison == (
-        "compared on 3 random inputs (n = 1; n = 3; n = 2): all outputs"
-    )
+    assert result.log.comparison == "compared on 2 random inputs (n = 1; n = 3): all outputs"
 
 
 def test_an_initialiser_that_is_an_input_is_given_another_value_too():
@@ -124,7 +122,7 @@ def test_an_open_dim_that_only_an_initialiser_has_is_as_stored():
 DEAR = "t (float[n,{0}] x) => (float[n,{0}] y) {{ m = MatMul(x, w) a = Mul(m, c) y = Relu(a) }}"
 
 
-def dear(wide=3000):  # a matrix of so many rows and columns is dear to bring from memory
+def dear(wide=3600):  # a matrix of so many rows and columns is dear to bring from memory
     factors = FACTORS[np.arange(wide) % SIZE]
     return network(DEAR.format(wide), {"w": np.eye(wide, dtype=np.float32), "c": factors})
 
@@ -156,11 +154,11 @@ def test_a_network_that_is_dear_to_run_is_run_once(factor, taken):
 
 
 def test_a_network_that_is_nearly_dear_is_run_at_all_sizes():
-    # two inputs of 1, 3 and 2 rows: 2 (6 + 3 * 20) 2700^2 = 0.96e9, below the limit of 1e9
+    # two inputs of 1 and 3 rows: 2 (4 + 2 * 20) 3200^2 = 0.90e9, below the limit of 1e9
     result = optimize(
-        dear(2700), OptimizeOptions(passes=[ScaleFirst(1.00001)], only=["scale_first"])
+        dear(3200), OptimizeOptions(passes=[ScaleFirst(1.00001)], only=["scale_first"])
     )
-    assert result.log.comparison.startswith("compared on 3 random inputs")
+    assert result.log.comparison.startswith("compared on 2 random inputs")
 
 
 def test_a_dear_network_that_no_pass_has_changed_is_not_run():

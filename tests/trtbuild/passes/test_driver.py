@@ -276,4 +276,4 @@ def test_integers_are_drawn_by_their_use():
         "t (int64[n] ids) => (float[n,4] y) { y = Gather(table, ids) }", {"table": (5, 4)}
     )
     comparison = optimize(model).log.comparison
-    assert comparison.startswith("compared on 3")
+    assert comparison.startswith("compared on 2")
