@@ -29,6 +29,7 @@ from trtbuild.pytorch.prune.cutting import Cut, cut
 from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
 from trtbuild.pytorch.prune.groups import survey
 from trtbuild.pytorch.prune.key_groups import SHARED_KEYS
+from trtbuild.pytorch.prune.nearer import as_near_as_can_be
 from trtbuild.pytorch.prune.outcome import (
     LayerWidth,
     PruneReport,
@@ -37,8 +38,8 @@ from trtbuild.pytorch.prune.outcome import (
     remembered,
     width_changes,
 )
-from trtbuild.pytorch.prune.ranking import CutPlan
-from trtbuild.pytorch.prune.widths import common_multiple
+from trtbuild.pytorch.prune.ranking import CutPlan, layer_widths
+from trtbuild.pytorch.prune.widths import MISS, common_multiple
 from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS
 
 if TYPE_CHECKING:
@@ -258,23 +259,24 @@ def _prune(
     )
     if has_budget(spec):
         plan = within_budget(base, bound, plan, prospect.cost)
-    done, plan = _cut_what_can_be(base, bound, plan, mixes=prospect.mixes)
+    coupled = _coupled(prospect.groups)
+    done, plan = _as_asked(base, bound, plan, coupled, mixes=prospect.mixes)
     if after_step is not None:
         done = cut(base, bound, replace(plan, after_step=after_step), one_by_one=prospect.mixes)
         if done.failed:
             raise ModelError(f"pruning broke the module: {done.failed}.")
-    coupled = _coupled(prospect.groups)
-    widths = width_changes(base, done.module, lambda path: _reason(path, plan, coupled, base))
+    widths = _widths(base, done, plan, coupled)
     cut_to = [width.after for width in widths if width.after < width.before]
+    achieved = _achieved(widths)
     report = PruneReport(
         asked=plan.spec.ratio,
-        achieved=_achieved(widths),
+        achieved=achieved,
         round_to=spec.round_to or common_multiple(cut_to),
         widths=widths,
         before=prospect.cost,
         after=count_cost(done.module, bound),
         inexact=done.mixed,
-        notes=_notes(done, rewritten, after_step),
+        notes=_notes(done, rewritten, after_step) + _granular(plan, achieved),
     )
     return remembered(base, done, bound, rewritten, report)
 
@@ -299,6 +301,40 @@ def list_groups(
     with torch.inference_mode(mode=False):
         base, _ = prepared(module, bound, rewrites)
         return survey(base, bound, spec, importance).groups
+
+
+def _as_asked(
+    base: nn.Module,
+    bound: BoundInputs,
+    plan: CutPlan,
+    coupled: Mapping[str, PruneGroup],
+    *,
+    mixes: bool,
+) -> tuple[Cut, CutPlan]:
+    """Cut what can be cut, again with other wishes where the whole misses the share that was asked for."""
+    done, cut_by = _cut_what_can_be(base, bound, plan, mixes=mixes)
+    if not _is_one_share(plan.spec):
+        return done, cut_by
+    return as_near_as_can_be(
+        layer_widths(base),
+        done,
+        cut_by,
+        lambda other: _cut_what_can_be(base, bound, other, mixes=mixes),
+        lambda one, by: _achieved(_widths(base, one, by, coupled)),
+    )
+
+
+def _is_one_share(spec: PruneSpec) -> bool:
+    """Whether one share of all channels is wished, in widths that are chosen here."""
+    others = spec.layer_ratios or spec.head_ratio or spec.round_to or has_budget(spec)
+    return spec.ratio > 0 and not others
+
+
+def _widths(
+    base: nn.Module, done: Cut, plan: CutPlan, coupled: Mapping[str, PruneGroup]
+) -> tuple[LayerWidth, ...]:
+    """The layers' widths before and after the cut, and why some kept theirs."""
+    return width_changes(base, done.module, lambda path: _reason(path, plan, coupled, base))
 
 
 def _cut_what_can_be(
@@ -374,6 +410,17 @@ def _achieved(widths: Sequence[LayerWidth]) -> float:
     free = [w for w in widths if not w.kept or w.kept.endswith(_NOTHING_LEFT)]
     total = sum(width.before for width in free)
     return 1 - sum(width.after for width in free) / total if total else 0.0
+
+
+def _granular(plan: CutPlan, achieved: float) -> tuple[str, ...]:
+    """What is said where no cut came near the share that was asked for."""
+    asked = plan.spec.ratio
+    if not achieved or not _is_one_share(plan.spec) or abs(achieved - asked) <= MISS:
+        return ()
+    return (
+        f"{achieved:.1%} of the channels went where {asked:.1%} were asked for: they go in parts of a size "
+        "that allows nothing nearer.",
+    )
 
 
 def _notes(done: Cut, rewritten: Sequence[tuple[str, str]], after_step: object) -> tuple[str, ...]:

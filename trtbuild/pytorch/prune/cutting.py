@@ -172,6 +172,7 @@ class Cut:
         culprits: layer path -> what cutting its group broke; those groups were rolled back.
         mixed: whether a group was cut that changes the values of others.
         failed: why all cuts together are wrong; empty when right or when cut one by one.
+        planned: layer path -> output channels that were to be left after the last step.
     """
 
     module: nn.Module
@@ -181,6 +182,7 @@ class Cut:
     key_groups: list[tuple[str, list[int], str]] = field(default_factory=list)
     mixed: bool = False
     failed: str = ""
+    planned: Mapping[str, int] = field(default_factory=dict)
 
     def note(self, *changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Add the new values of attributes to `heads`."""
@@ -217,7 +219,7 @@ def cut(
         with tracing(module, inputs), torch.random.fork_rng(devices=[]):
             torch.manual_seed(step)  # the random criterion
             accumulate(module, plan.importance, plan.loss)
-            ratios = shares(module, inputs, plan, step, dense)
+            ratios, result.planned = shares(module, inputs, plan, step, dense)
             left = heads_left(heads, plan, step)
             run = _Run(result, inputs, plan, ratios, left, check=check)
             (run.step_one_by_one if one_by_one else run.step_at_once)()

@@ -120,8 +120,8 @@ def _signs(count: int) -> torch.Tensor:
 
 def shares(
     module: nn.Module, inputs: BoundInputs, plan: CutPlan, step: int, dense: Mapping[str, int]
-) -> dict[str, float]:
-    """Return layer -> the share of its present channels that goes in this step, exactly.
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Return layer -> the share of its present channels that goes in this step, exactly; and what stays.
 
     What remains of a layer after a step is counted from its dense width.
 
@@ -137,6 +137,7 @@ def shares(
     pruner = make_pruner(module, inputs, plan, ratios=own, everywhere=plan.part(step))
     names = pruner.DG._module2name
     wishes = {} if spec.scope == "local" else _ranked(pruner)
+    now = layer_widths(module)
     spans: list[Span] = []
     owners: list[list[str]] = []
     for group, units in _groups_of(pruner):
@@ -146,7 +147,6 @@ def shares(
         if not paths or (spec.head_ratio > 0 and any(one in pruner.num_heads for one in outs)):
             continue
         size = len(group[0].idxs)
-        now = layer_widths(module)
         whole = size * dense[paths[0]] / now[paths[0]]
         ratio = next((plan.ratios[path] for path in paths if path in plan.ratios), spec.ratio)
         wish = wishes.get(paths[0], whole * (1 - min(ratio, spec.max_ratio) * step / spec.steps))
@@ -156,13 +156,14 @@ def shares(
         weight = sum(now[path] for path in paths) / size
         spans.append(Span(size, units, math.lcm(*heads), min(wish, size), least, weight))
         owners.append(paths)
-    kept = kept_channels(spans, plan.round_to)
-    # half a unit more than what goes, because the library rounds what stays down
-    return {
-        path: 0.0 if left >= span.size else 1 - (left + 0.5 * span.unit) / span.size
-        for span, left, paths in zip(spans, kept, owners)
-        for path in paths
-    }
+    ratios: dict[str, float] = {}
+    planned: dict[str, int] = {}
+    for span, left, paths in zip(spans, kept_channels(spans, plan.round_to), owners):
+        for path in paths:
+            # half a unit more than what goes, because the library rounds what stays down
+            ratios[path] = 0.0 if left >= span.size else 1 - (left + 0.5 * span.unit) / span.size
+            planned[path] = left * now[path] // span.size
+    return ratios, planned
 
 
 def _groups_of(pruner: Any) -> Iterator[tuple[Any, int]]:

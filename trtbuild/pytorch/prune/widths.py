@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["ROUNDINGS", "Span", "common_multiple", "kept_channels", "width_of"]
+__all__ = ["MISS", "ROUNDINGS", "Span", "common_multiple", "kept_channels", "width_of"]
 
 ROUNDINGS = (32, 16, 8, 4, 2, 1)
 """INT8 kernels work on blocks of 32 channels; other widths are padded inside TensorRT."""
@@ -24,7 +24,7 @@ _NEAR = 0.1
 """A group may be this share of its channels away from its own wish through rounding."""
 _FAR = 0.15
 """The same, where a group makes up for the others."""
-_MISS = 0.02
+MISS = 0.02
 """All groups together may be this share of their channels away."""
 
 
@@ -78,7 +78,7 @@ def kept_channels(spans: Sequence[Span], round_to: int | None) -> list[int]:
     for largest in ROUNDINGS:
         kept = _made_up(spans, [_suitable(span, largest) for span in spans], _FAR)
         missed = abs(_excess(spans, kept))
-        if missed <= _MISS * total:
+        if missed <= MISS * total:
             break
     return kept
 
@@ -105,7 +105,7 @@ def _made_up(spans: Sequence[Span], steps: Sequence[int], farthest: float) -> li
         farthest: no group is moved further from its wish than this share of it.
     """
     kept = [span.nearest(step) for span, step in zip(spans, steps)]
-    enough = _MISS / 2 * sum(span.size * span.weight for span in spans)
+    enough = MISS / 2 * sum(span.size * span.weight for span in spans)
     while True:
         excess = _excess(spans, kept)
         if abs(excess) <= enough:

@@ -1,0 +1,97 @@
+"""The share that was asked for, also where only a cut shows that more channels are coupled than was seen.
+
+The maximum over pairs of channels, or the sum of every second one with its neighbour: what goes takes its
+partner along, and a share of 30 % becomes 60 %. So the cut is looked at, what went too far is wished smaller,
+and the dense network is cut again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trtbuild.pytorch.prune.ranking import layer_widths
+from trtbuild.pytorch.prune.widths import MISS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from trtbuild.pytorch.prune.cutting import Cut
+    from trtbuild.pytorch.prune.ranking import CutPlan
+
+__all__ = ["as_near_as_can_be"]
+
+_TRIES = 4
+"""Cuts with corrected wishes, and as many that mix the wishes of two of them."""
+
+
+@dataclass(frozen=True)
+class _Try:
+    """One cut: by which share of the channels it misses the wish, its plan, and what came of it."""
+
+    miss: float
+    plan: CutPlan
+    done: Cut
+
+
+def as_near_as_can_be(
+    dense: Mapping[str, int],
+    first: Cut,
+    plan: CutPlan,
+    again: Callable[[CutPlan], tuple[Cut, CutPlan]],
+    achieved: Callable[[Cut, CutPlan], float],
+) -> tuple[Cut, CutPlan]:
+    """Return the cut that comes nearest to the share that was asked for, and its plan.
+
+    Args:
+        dense: the layers' widths before any cut.
+        first: cut by `plan`.
+        plan: wishes one share for all layers, in widths that suit each.
+        again: cuts the dense network by another plan; the plan may come back with more layers kept.
+        achieved: the share of the channels that went.
+    """
+
+    def tried(done: Cut, by: CutPlan) -> _Try:
+        return _Try(achieved(done, by) - plan.spec.ratio, by, done)
+
+    tries = [tried(first, plan)]
+    while len(tries) <= _TRIES and abs(tries[-1].miss) > MISS:
+        ratios = _corrected(dense, tries[-1])
+        if ratios == tries[-1].plan.ratios:
+            break
+        tries.append(tried(*again(replace(tries[-1].plan, ratios=ratios))))
+    for _ in range(_TRIES if len(tries) > 1 else 0):
+        ratios = _mixed(tries)
+        if ratios is None or any(ratios == one.plan.ratios for one in tries):
+            break
+        tries.append(tried(*again(replace(tries[-1].plan, ratios=ratios))))
+    best = min(tries, key=lambda one: abs(one.miss))
+    return best.done, best.plan
+
+
+def _corrected(dense: Mapping[str, int], last: _Try) -> dict[str, float]:
+    """The shares of the layers, smaller where more went than was planned, and larger again where nothing did."""
+    left, wish = layer_widths(last.done.module), last.plan.spec.ratio
+    ratios = dict(last.plan.ratios)
+    for path, planned in last.done.planned.items():
+        gone, share = dense[path] - left[path], ratios.get(path, wish)
+        if gone > 0 and left[path] != planned:
+            ratios[path] = min(share * wish * dense[path] / gone, wish)
+        elif not gone and path in ratios:
+            ratios[path] = (share + wish) / 2
+    return ratios
+
+
+def _mixed(tries: list[_Try]) -> dict[str, float] | None:
+    """Half of the layers in which the nearest cuts on both sides of the wish differ, as in each; None where
+    the wish is met, or a side is missing."""
+    below = max((one for one in tries if one.miss <= 0), key=lambda one: one.miss, default=None)
+    above = min((one for one in tries if one.miss >= 0), key=lambda one: one.miss, default=None)
+    if below is None or above is None or min(-below.miss, above.miss) <= MISS:
+        return None
+    share = below.plan.spec.ratio
+    paths = [*below.done.planned]
+    fewer, more = ([one.plan.ratios.get(path, share) for path in paths] for one in (below, above))
+    differ = [path for path, one, other in zip(paths, fewer, more) if one != other]
+    taken = set(differ[: len(differ) // 2])
+    return {path: (one if path in taken else other) for path, one, other in zip(paths, fewer, more)}
