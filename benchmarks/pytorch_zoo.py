@@ -179,7 +179,7 @@ def tried(made: tuple[Any, list[Any]], *, builds: bool) -> dict[str, str]:
     folded: list[nn.Module] = []
     found["fold"] = said_of(lambda: folded.append(fold_norms(module, inputs).module))
     if folded and found["fold"] == "ok":
-        found["fold"] = same(module, folded[0], inputs)
+        found["fold"] = said_of(lambda: same(module, folded[0], inputs))
     pruned: list[Any] = []
     found["prune"] = said_of(lambda: pruned.append(prune_channels(module, inputs, PruneSpec(0.3))))
     smaller = pruned[0].module if pruned else module
@@ -212,7 +212,7 @@ def _what_was_cut(
     if found["prune"] == "ok":
         found["prune"] = said_of(lambda: load_pruned(again, folder / "pruned"))
     if found["prune"] == "ok":
-        found["prune"] = same(result.module, again, inputs)
+        found["prune"] = said_of(lambda: same(result.module, again, inputs))
     if found["prune"] == "ok" and report.achieved < 0.1:
         found["prune"] = f"{report.achieved:.0%} of the channels could go"
     return found

@@ -343,13 +343,13 @@ class Packed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.num_heads = 2
+        self.num_heads, self.head_dim = 2, 8
         self.norm, self.qkv, self.proj = nn.LayerNorm(16), nn.Linear(16, 48), nn.Linear(16, 16)
         self.up, self.down, self.out = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         n, length, width = x.shape
-        packed = self.qkv(self.norm(x)).reshape(n, length, 3, 2, width // 2)
+        packed = self.qkv(self.norm(x)).reshape(n, length, 3, 2, self.head_dim)
         mixed = F.scaled_dot_product_attention(*packed.permute(2, 0, 3, 1, 4))
         x = x + self.proj(mixed.transpose(1, 2).reshape(n, length, width))
         return self.out(x + self.down(F.gelu(self.up(x))))
@@ -361,6 +361,7 @@ def test_a_cut_that_was_taken_back_is_not_done_again_from_disk(tmp_path: Path) -
     save_pruned(result.module, result.history, tmp_path)
     assert [path for path, _, _ in result.history.cuts] == ["up"]
     again = load_pruned(Packed().eval(), tmp_path)
+    assert again.head_dim == 8
     assert all(map(torch.equal, again.state_dict().values(), result.module.state_dict().values()))
 
 

@@ -127,18 +127,15 @@ class Pairs(nn.Module):
 
     def __init__(self, width: int, kind: str) -> None:
         super().__init__()
-        self.kind = kind
+        self.maxout = kind == "maxout"
         self.a = nn.Conv2d(3, width, 3, padding=1)
         self.b = nn.Conv2d(width // 2, width, 3, padding=1)
         self.out = nn.Linear(width // 2, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in (self.a, self.b):
-            x = layer(x)
-            if self.kind == "maxout":
-                x = x.unflatten(1, (-1, 2)).amax(2)
-            else:
-                x = x[:, ::2] + x[:, 1::2]
+            y = layer(x)
+            x = y.unflatten(1, (-1, 2)).amax(2) if self.maxout else y[:, ::2] + y[:, 1::2]
         return self.out(x.mean((2, 3)))
 
 

@@ -417,10 +417,11 @@ def _granular(plan: CutPlan, achieved: float) -> tuple[str, ...]:
     asked = plan.spec.ratio
     if not achieved or not _is_one_share(plan.spec) or abs(achieved - asked) <= MISS:
         return ()
-    return (
+    told = (
         f"{achieved:.1%} of the channels went where {asked:.1%} were asked for: they go in parts of a size "
-        "that allows nothing nearer.",
+        "that allows nothing nearer."
     )
+    return (told,)
 
 
 def _notes(done: Cut, rewritten: Sequence[tuple[str, str]], after_step: object) -> tuple[str, ...]:

@@ -277,7 +277,7 @@ class _Run:
                 if reference is not None:
                     reference.note_removed(self.graph, group)
                 group.prune()
-            self._update_heads()
+            self.result.note(*self._update_numbers())
         except Exception as error:  # noqa: BLE001 - the library fails in many ways
             self.result.failed = f"{type(error).__name__}: {error}"
             return
@@ -292,15 +292,17 @@ class _Run:
             parameters = any(isinstance(item.dep.target.module, nn.Parameter) for item in group)
             mixed = is_mixer(self.graph, group, self.pruner.num_heads)
             before, reference = Snapshot(module, self.graph), DenseReference(module, self.inputs)
+            changes: tuple[dict[str, Any], ...] = ()
             try:
                 reference.note_removed(self.graph, group)
                 group.prune()
-                self._update_heads()
+                changes = self._update_numbers()
                 reason = reference.broken(module, values=not mixed)
             except Exception as error:  # noqa: BLE001 - the library fails in many ways
                 reason = f"Torch-Pruning cannot cut it ({type(error).__name__}: {error})"
             if not reason:
                 self.result.mixed |= mixed
+                self.result.note(*changes)
                 continue
             before.restore()
             self.result.culprits[root] = reason
@@ -330,9 +332,10 @@ class _Run:
             reasons.append(reason)
         self.result.culprits[block.layers[0]] = reasons[0]
 
-    def _update_heads(self) -> None:
+    def _update_numbers(self) -> tuple[dict[str, Any], ...]:
+        """Set what modules keep of their widths, and return what that changed."""
         module = self.result.module
-        self.result.note(
+        return (
             update_attention(module, list(self.plan.attention), self._heads()),
             update_norms(module),
             update_sizes(module, self.plan.sizes),

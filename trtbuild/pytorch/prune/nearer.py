@@ -70,7 +70,7 @@ def as_near_as_can_be(
 
 
 def _corrected(dense: Mapping[str, int], last: _Try) -> dict[str, float]:
-    """The shares of the layers, smaller where more went than was planned, and larger again where nothing did."""
+    """The shares of the layers: smaller where more went than was planned, larger again where nothing did."""
     left, wish = layer_widths(last.done.module), last.plan.spec.ratio
     ratios = dict(last.plan.ratios)
     for path, planned in last.done.planned.items():
@@ -83,8 +83,10 @@ def _corrected(dense: Mapping[str, int], last: _Try) -> dict[str, float]:
 
 
 def _mixed(tries: list[_Try]) -> dict[str, float] | None:
-    """Half of the layers in which the nearest cuts on both sides of the wish differ, as in each; None where
-    the wish is met, or a side is missing."""
+    """The shares of the nearest cuts on both sides of the wish, half of those that differ from each.
+
+    None where the wish is met, or a side is missing.
+    """
     below = max((one for one in tries if one.miss <= 0), key=lambda one: one.miss, default=None)
     above = min((one for one in tries if one.miss >= 0), key=lambda one: one.miss, default=None)
     if below is None or above is None or min(-below.miss, above.miss) <= MISS:
