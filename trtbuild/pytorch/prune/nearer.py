@@ -61,10 +61,10 @@ def as_near_as_can_be(
             break
         tries.append(tried(*again(replace(tries[-1].plan, ratios=ratios))))
     for _ in range(_TRIES if len(tries) > 1 else 0):
-        ratios = _mixed(tries)
-        if ratios is None or any(ratios == one.plan.ratios for one in tries):
+        mixed = _mixed(tries)
+        if mixed is None or any(mixed == one.plan.ratios for one in tries):
             break
-        tries.append(tried(*again(replace(tries[-1].plan, ratios=ratios))))
+        tries.append(tried(*again(replace(tries[-1].plan, ratios=mixed))))
     best = min(tries, key=lambda one: abs(one.miss))
     return best.done, best.plan
 
