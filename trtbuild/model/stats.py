@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from trtbuild.model.shapes import Dim
+
 __all__ = ["GraphStats", "measure", "node_macs"]
 
 
@@ -28,8 +30,8 @@ class GraphStats:
         nodes: operator -> how many; ``domain::operator`` outside the ONNX domain.
         parameters: elements of all constants.
         parameter_bytes: bytes of all constants.
-        macs: multiply-accumulates of convolutions and matrix products, at batch and other symbolic
-            sizes of 1; those of unknown size are left out.
+        macs: multiply-accumulates of convolutions, matrix products and recurrent layers, at batch and
+            other symbolic sizes of 1; those of unknown size are left out.
     """
 
     nodes: Mapping[str, int]
@@ -67,7 +69,10 @@ def measure(model: ir.Model) -> GraphStats:
 
 
 def node_macs(node: ir.Node) -> int:
-    """Return output elements times the length of the sum behind each of them."""
+    """Return output elements times the length of the sum behind each of them.
+
+    A recurrent layer multiplies every sample of every step by its weights, those of the state as well.
+    """
     if node.domain != "":
         return 0
     match node.op_type:
@@ -78,15 +83,21 @@ def node_macs(node: ir.Node) -> int:
             weight = static_dims(node.inputs[1])
             return _elements(node.inputs[0]) * math.prod(weight[1:]) if weight else 0
         case "MatMul" | "Gemm":
-            left = dims(node.inputs[0])
-            if not left:
-                return 0
-            depth = left[0 if attribute(node, "transA", 0) else -1]
-            return _elements(node.outputs[0]) * (depth if isinstance(depth, int) else 1)
+            left = dims(node.inputs[0]) or (0,)
+            return _elements(node.outputs[0]) * _at_one(
+                left[0 if attribute(node, "transA", 0) else -1]
+            )
+        case "LSTM" | "GRU" | "RNN":
+            steps = (dims(node.inputs[0]) or (0,))[:2]
+            return math.prod(map(_at_one, steps)) * sum(map(_elements, node.inputs[1:3]))
         case _:
             return 0
 
 
 def _elements(value: ir.Value | None) -> int:
     known = dims(value)
-    return 0 if known is None else math.prod(d if isinstance(d, int) else 1 for d in known)
+    return 0 if known is None else math.prod(map(_at_one, known))
+
+
+def _at_one(size: Dim) -> int:
+    return size if isinstance(size, int) else 1

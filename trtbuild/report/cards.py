@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.latency.limits import speedup_name
 from trtbuild.latency.regress import Answer
-from trtbuild.model.operators import WEIGHTED
+from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.stats import measure, node_macs
 from trtbuild.model.traversal import all_nodes, label
 from trtbuild.report.model import Card, Tone
@@ -184,7 +184,7 @@ def int8_share(artifact: Artifact) -> Iterator[Card]:
     done = {decision.node for decision in artifact.decisions if decision.int8}
     work = {label(node): node_macs(node) for node in all_nodes(artifact.model.graph)}
     total = sum(work.values())
-    weighted = [decision for decision in artifact.decisions if decision.op_type in WEIGHTED]
+    weighted = [one for one in artifact.decisions if one.op_type in WEIGHTED | RECURRENT]
     layers = f"{sum(d.int8 for d in weighted)} of {len(weighted)} layers with weights"
     if artifact.portable is not None and (few := artifact.portable.in_float):
         layers += f", {len(few)} of them in float in the portable engine"

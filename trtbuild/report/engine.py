@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.latency.conditions import this_device
 from trtbuild.latency.regress import Answer
-from trtbuild.model.operators import WEIGHTED
+from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.plots.calibration import histogram_plot
 from trtbuild.report.accuracy import (
     accuracy_checks,
@@ -183,7 +183,7 @@ def _coverage(result: EngineResult) -> Section:
     if not _is_int8(result):
         return Section("INT8 coverage", (Line("INT8 was not asked for"),))
     decisions = result.artifact.decisions
-    weighted = [decision for decision in decisions if decision.op_type in WEIGHTED]
+    weighted = [one for one in decisions if one.op_type in WEIGHTED | RECURRENT]
     done = sum(decision.int8 for decision in weighted)
     reasons = Counter((d.op_type, d.reason) for d in weighted if not d.int8)
     every = tuple((d.node, d.op_type, "INT8" if d.int8 else "float", d.reason) for d in decisions)

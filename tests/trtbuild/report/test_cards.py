@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 
+import onnx
 import onnx_ir as ir
 import pytest
 from rich.console import Console
@@ -253,3 +254,25 @@ def test_names_stay_whole_where_no_terminal_folds_them(built, capsys, monkeypatc
     out = folder / ("a_folder_of_a_long_name" * 6)
     done = command(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency")
     assert any(str(out / "net.manifest.json") in line for line in done.out.splitlines())
+
+
+def test_a_recurrent_layer_in_float_is_work_in_float() -> None:
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        agraph (float[20, 2, 16] x) => (float[20, 1, 2, 8] y)
+        <float[16, 16] m, float[1, 32, 16] w, float[1, 32, 8] r> {
+          a = MatMul(x, m)
+          y = LSTM<hidden_size = 8>(a, w, r)
+        }""")
+    model = ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto))
+    for node, name in zip(model.graph, "ab"):
+        node.name = name
+    decisions = (
+        Decision("a", "MatMul", int8=True, reason="it may be"),
+        Decision("b", "LSTM", int8=False, reason="it has no form"),
+    )
+    artifact = Artifact("net", model, model, quantized=model, decisions=decisions)
+    (card,) = int8_share(artifact)
+    # of 2 samples in 20 steps: 16 x 16, and four gates of 8 that read 16 values and 8 of the state
+    share = 100 * 16 * 16 / (16 * 16 + 4 * 8 * (16 + 8))
+    told = f"{share:.0f} % of multiply-accumulates; 1 of 2 layers with weights"
+    assert f"{card.value} {card.detail}" == told
