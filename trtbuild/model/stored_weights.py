@@ -159,7 +159,7 @@ def _where_it_lies(tensor: ir.TensorProtocol, root: Path) -> tuple[Path, int] | 
     """
     if not isinstance(tensor, ir.ExternalTensor):
         return None
-    path, offset = Path(os.path.abspath(tensor.path)), tensor.offset or 0  # noqa: PTH100 - no link followed
+    path, offset = Path(tensor.path).resolve(), tensor.offset or 0
     if (
         path.anchor != str(root)
         or not is_named_in_utf8(str(path))
