@@ -445,3 +445,53 @@ def test_a_layer_with_more_weights_than_its_own_is_named() -> None:
     report = prune_channels(module.eval(), [ROW], HALF).report
     told = {width.path: width.kept for width in report.widths}
     assert all("'2' has down, up besides its weight" in told[path] for path in ("0", "2"))
+
+
+class Flowing(nn.Module):
+    """A transformer whose attention takes its width from what flows around it, as the first ViTs do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.out, self.heads = nn.Linear(6, 32), nn.Linear(32, 3), 4
+        self.blocks = nn.ModuleList(Around(32, self.heads) for _ in range(2))
+        self.norm = nn.LayerNorm(32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.out(self.norm(x))
+
+
+class Around(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.scale = heads, (width // heads) ** -0.5
+        self.norm, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, length, width = x.shape
+        packed = self.qkv(self.norm(x)).reshape(
+            n, length, 3, self.num_heads, width // self.num_heads
+        )
+        query, key, value = packed.permute(2, 0, 3, 1, 4)
+        weights = (query @ key.transpose(-2, -1) * self.scale).softmax(-1)
+        x = x + self.proj((weights @ value).transpose(1, 2).reshape(n, length, width))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+def test_attention_is_cut_alike_with_what_flows_around_it(tmp_path: Path) -> None:
+    inputs = [InputSpec((2, 5, 6))]
+    result = prune_channels(Flowing().eval(), inputs, PruneSpec(0.3))
+    left = {width.path: width.after for width in result.report.widths}
+    # the heads keep one width, so 20 or 24 of 32 stay; everything that flows has the same
+    assert left["stem"] in (20, 24)
+    assert left["blocks.0.qkv"] == left["blocks.1.qkv"] == 3 * left["stem"]
+    assert left["blocks.0.proj"] == left["blocks.1.down"] == left["stem"]
+    assert abs(result.report.achieved - 0.3) <= 0.02
+    save_pruned(result.module, result.history, tmp_path)
+    again = load_pruned(Flowing().eval(), tmp_path)
+    x = torch.randn(3, 5, 6)
+    assert torch.equal(again(x), result.module(x))

@@ -340,20 +340,31 @@ def _widths(
 def _cut_what_can_be(
     base: nn.Module, bound: BoundInputs, plan: CutPlan, *, mixes: bool
 ) -> tuple[Cut, CutPlan]:
-    """Cut until nothing breaks; every round keeps the groups that broke something before."""
+    """Cut until nothing breaks; every round keeps the groups that broke something before.
+
+    Groups that mix channels and without which the network does not run are first tried together: where
+    forward takes the width of attention from what flows around it, both have to be cut alike.
+    """
     dense = count_cost(base, bound) if has_budget(plan.spec) else None
+    tie = True
     while True:
         done = cut(base, bound, plan, one_by_one=mixes)
-        if done.failed:
+        if done.failed and not plan.tied:
             done = cut(base, bound, plan, one_by_one=True)
         new = {
             path: why
             for path, why in done.culprits.items()
             if path and plan.kept.get(path, SHARED_KEYS) == SHARED_KEYS
         }
-        if not new:
+        if done.failed and plan.tied:
+            plan = replace(plan, tied=frozenset())
+        elif tie and len(done.stuck) > 1:
+            plan = replace(plan, tied=frozenset(done.stuck))
+        elif new:
+            plan = replace(plan, kept={**plan.kept, **new})
+        else:
             return done, plan
-        plan = replace(plan, kept={**plan.kept, **new})
+        tie &= not plan.tied and not done.failed
         if dense is not None:
             plan = within_budget(base, bound, plan, dense)
 

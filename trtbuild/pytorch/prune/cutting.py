@@ -35,7 +35,13 @@ from trtbuild.pytorch.prune.key_groups import (
     cut_key_groups,
     weakest_key_groups,
 )
-from trtbuild.pytorch.prune.ranking import accumulate, layer_widths, make_pruner, shares
+from trtbuild.pytorch.prune.ranking import (
+    accumulate,
+    layer_widths,
+    layers_given,
+    make_pruner,
+    shares,
+)
 from trtbuild.pytorch.prune.sizes import update_sizes
 from trtbuild.pytorch.prune.slices import operators, sizes_of
 
@@ -50,6 +56,7 @@ __all__ = ["Cut", "DenseReference", "Snapshot", "cut", "history_in"]
 
 
 _TOLERANCE = 1e-9
+_DOES_NOT_RUN = "the network does not run without them"
 
 
 class Snapshot:
@@ -150,7 +157,7 @@ class DenseReference:
             try:
                 found = outputs64(copy, inputs, seed)
             except Exception as error:  # noqa: BLE001 - the user's forward may raise anything
-                return f"the network does not run without them: {first_line(error)[:160]}"
+                return f"{_DOES_NOT_RUN}: {first_line(error)[:160]}"
             if [t.shape for t in found] != [t.shape for t in wanted]:
                 return "an output would change its shape"
             if values:
@@ -173,6 +180,7 @@ class Cut:
         mixed: whether a group was cut that changes the values of others.
         failed: why all cuts together are wrong; empty when right or when cut one by one.
         planned: layer path -> output channels that were to be left after the last step.
+        stuck: paths of layers whose groups mix channels, and without which the network does not run.
     """
 
     module: nn.Module
@@ -183,6 +191,7 @@ class Cut:
     mixed: bool = False
     failed: str = ""
     planned: Mapping[str, int] = field(default_factory=dict)
+    stuck: set[str] = field(default_factory=set)
 
     def note(self, *changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Add the new values of attributes to `heads`."""
@@ -221,8 +230,14 @@ def cut(
             accumulate(module, plan.importance, plan.loss)
             ratios, result.planned = shares(module, inputs, plan, step, dense)
             left = heads_left(heads, plan, step)
-            run = _Run(result, inputs, plan, ratios, left, check=check)
+            apart = {path: one for path, one in ratios.items() if path not in plan.tied}
+            run = _Run(result, inputs, plan, apart, left, check=check)
             (run.step_one_by_one if one_by_one else run.step_at_once)()
+            if plan.tied and not result.failed and not run.stale:
+                result.history += history_in(run.graph)
+                together = {path: one for path, one in ratios.items() if path in plan.tied}
+                run = _Run(result, inputs, plan, together, left, check=check)
+                run.step_at_once()
         if result.failed and backup is not None:
             result.module, result.failed = backup, ""
             result.culprits[""] = f"step {step} broke the network; it stays at step {step - 1}"
@@ -306,6 +321,8 @@ class _Run:
                 continue
             before.restore()
             self.result.culprits[root] = reason
+            if mixed and reason.startswith(_DOES_NOT_RUN):
+                self.result.stuck.update(layers_given(self.graph, group))
             if parameters:  # the graph knows the parameter that is gone again
                 self.stale = True
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.prune.sizes import StoredSize
     from trtbuild.pytorch.spec import PruneSpec
 
-__all__ = ["CutPlan", "accumulate", "layer_widths", "make_pruner", "shares"]
+__all__ = ["CutPlan", "accumulate", "layer_widths", "layers_given", "make_pruner", "shares"]
 
 _MOST_BACKWARDS = 64
 """Backward passes for the gradients of single samples, at most."""
@@ -47,6 +47,8 @@ class CutPlan:
         loss: gives the loss whose gradients rank channels, or None.
         after_step: fine-tunes between steps: ``after_step(module, step, steps)``, or None.
         latency: takes a module and returns its share of the latency, for budgets of it; or None.
+        tied: paths of layers that forward takes to be of one width, though no channel couples them; they are
+            cut to one width, all at once.
     """
 
     spec: PruneSpec
@@ -60,6 +62,7 @@ class CutPlan:
     loss: Callable[[nn.Module], torch.Tensor] | None = None
     after_step: Callable[[nn.Module, int, int], None] | None = None
     latency: Callable[[nn.Module], float] | None = None
+    tied: frozenset[str] = frozenset()
 
     def part(self, step: int, ratio: float | None = None) -> float:
         """Return the share of what is left that goes in `step`, of a ratio of the dense network.
@@ -135,14 +138,13 @@ def shares(
     spec = plan.spec
     own = {path: plan.part(step, ratio) for path, ratio in plan.ratios.items()}
     pruner = make_pruner(module, inputs, plan, ratios=own, everywhere=plan.part(step))
-    names = pruner.DG._module2name
     wishes = {} if spec.scope == "local" else _ranked(pruner)
     now = layer_widths(module)
     spans: list[Span] = []
     owners: list[list[str]] = []
     for group, units in _groups_of(pruner):
         outs = [item.dep.target.module for item in group if _gives(pruner.DG, item)]
-        paths = list(dict.fromkeys(str(names[one]) for one in outs if isinstance(one, LAYERS)))
+        paths = layers_given(pruner.DG, group)
         heads = [m.num_heads for m in outs if isinstance(m, nn.MultiheadAttention)]
         if not paths or (spec.head_ratio > 0 and any(one in pruner.num_heads for one in outs)):
             continue
@@ -156,14 +158,45 @@ def shares(
         weight = sum(now[path] for path in paths) / size
         spans.append(Span(size, units, math.lcm(*heads), min(wish, size), least, weight))
         owners.append(paths)
+    units_of = {path: span.unit for span, paths in zip(spans, owners) for path in paths}
+    spans, owners = _as_tied(spans, owners, plan.tied)
     ratios: dict[str, float] = {}
     planned: dict[str, int] = {}
     for span, left, paths in zip(spans, kept_channels(spans, plan.round_to), owners):
         for path in paths:
             # half a unit more than what goes, because the library rounds what stays down
-            ratios[path] = 0.0 if left >= span.size else 1 - (left + 0.5 * span.unit) / span.size
+            staying = (left + 0.5 * units_of[path]) / span.size
+            ratios[path] = 0.0 if left >= span.size else 1 - staying
             planned[path] = left * now[path] // span.size
     return ratios, planned
+
+
+def _as_tied(
+    spans: list[Span], owners: list[list[str]], tied: frozenset[str]
+) -> tuple[list[Span], list[list[str]]]:
+    """The spans with those of tied layers that have one size as one, and the layers of each."""
+    found: dict[Any, tuple[Span, list[str]]] = {}
+    for number, (span, paths) in enumerate(zip(spans, owners)):
+        key = ("tied", span.size) if tied & set(paths) else number
+        if key in found:
+            one, others = found[key]
+            span = replace(  # noqa: PLW2901
+                one,
+                unit=math.lcm(one.unit, span.unit),
+                multiple=math.lcm(one.multiple, span.multiple),
+                least=max(one.least, span.least),
+                weight=one.weight + span.weight,
+            )
+            paths = [*others, *paths]  # noqa: PLW2901
+        found[key] = span, paths
+    return [span for span, _ in found.values()], [paths for _, paths in found.values()]
+
+
+def layers_given(graph: Any, group: Any) -> list[str]:
+    """Return the paths of the layers that give the channels of a group."""
+    given = [item.dep.target.module for item in group if _gives(graph, item)]
+    names = graph._module2name
+    return list(dict.fromkeys(str(names[one]) for one in given if isinstance(one, LAYERS)))
 
 
 def _groups_of(pruner: Any) -> Iterator[tuple[Any, int]]:
