@@ -6,12 +6,14 @@ hand to (what was done, candidate) pairs. It decides nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trtbuild.model.traversal import nodes_by_name
+from trtbuild.options.calibrate import DEFAULT_RULE
 from trtbuild.options.tune import LIMIT_FLOAT_PERCENT
 from trtbuild.plan import GroupKind
 from trtbuild.quantization import place_by_ranges
@@ -22,6 +24,7 @@ from trtbuild.search.channels.scaling import rescaled
 from trtbuild.search.channels.sites import find_sites
 from trtbuild.search.milliseconds import UNTIMED, LayerTiming
 from trtbuild.search.ranges.choose import BY_EFFECT
+from trtbuild.search.ranges.shared_scales import RULES
 from trtbuild.search.rounding import round_weights
 
 if TYPE_CHECKING:
@@ -169,7 +172,7 @@ def rescale_channels(
     """Yield channels of each tensor brought to one range, or shifted as well, where its readers gain by it.
 
     Every tensor is judged by itself on a sample of its values (seconds for a hundred tensors, after one
-    run over the images); a proposal costs one calibration of the changed network. The tensors are those
+    run over the images); two proposals cost one calibration of the changed network. The tensors are those
     whose expected error falls clearly; the last proposal is of those that need no operator more.
     """
     candidate = best()
@@ -205,14 +208,20 @@ def rescale_channels(
                 if num
                 else "no operator more"
             )
-            yield (
-                f"{len(chosen)} tensors {what}, {cost}",
-                _with_choices(candidate, chosen, material),
-            )
+            said = f"{len(chosen)} tensors {what}, {cost}"
+            own, by_rule = _with_choices(candidate, chosen, material)
+            yield said, own
+            yield f"{said}, their ranges by the rule of the others", by_rule
 
 
-def _with_choices(candidate: Candidate, chosen: Sequence[Choice], material: Material) -> Candidate:
-    """The candidate with these tensors rescaled; where nothing has changed, ranges stay as they are."""
+def _with_choices(
+    candidate: Candidate, chosen: Sequence[Choice], material: Material
+) -> tuple[Candidate, Candidate]:
+    """The candidate with these tensors rescaled; where nothing has changed, ranges stay as they are.
+
+    The first has the ranges that serve each of these tensors by itself, the second those of the rule that
+    most others have: large values that are few may be what the outputs hang on.
+    """
     before = candidate.artifact
     changes = [choice.rescaling for choice in chosen if choice.rescaling is not None]
     model, read = rescaled(before.model, changes)
@@ -220,14 +229,18 @@ def _with_choices(candidate: Candidate, chosen: Sequence[Choice], material: Mate
     found = artifact.calibration
     assert found is not None
     assert before.calibration is not None
-    ranges = _kept_where_same(found.ranges, before.calibration.ranges)
+    by_rule = _kept_where_same(found.ranges, before.calibration.ranges)
+    ranges = dict(by_rule)
     for choice in chosen:
         assert choice.rescaling is not None
         name = read[choice.rescaling.site.tensor]
         if name in ranges:
             ranges[name] = replace(ranges[name], amax=float(np.float32(choice.amax)))
-    artifact = replace(artifact, calibration=replace(found, ranges=ranges))
-    return replace(candidate, artifact=artifact, shifts={}, rounded={})
+    changed = replace(candidate, artifact=artifact, shifts={}, rounded={})
+    own, rule = (
+        _with_calibration(changed, replace(found, ranges=one)) for one in (ranges, by_rule)
+    )
+    return own, rule
 
 
 def _kept_where_same(
@@ -295,12 +308,19 @@ def _with_range(candidate: Candidate, name: str, given: TensorRange) -> Candidat
     return replace(candidate, artifact=replace(candidate.artifact, calibration=changed))
 
 
+def _most_chosen(calibration: Calibration) -> tuple[str, Mapping[str, float]]:
+    """The rule of most ranges that were chosen by their effect, and its options."""
+    rules = Counter(one.method for one in calibration.ranges.values() if one.method in RULES)
+    return RULES[rules.most_common(1)[0][0] if rules else DEFAULT_RULE]
+
+
 def _by_the_same_rule(artifact: Artifact, before: Artifact) -> Artifact:
     """The ranges of `artifact` chosen anew by the rule that the search has settled on."""
     chosen, found = before.calibration, artifact.calibration
     if chosen is None or found is None or found.histograms is None:
         return artifact
     if chosen.method == BY_EFFECT:
-        ranges = _kept_where_same(found.ranges, chosen.ranges)
+        method, options = _most_chosen(chosen)
+        ranges = _kept_where_same(found.chosen_with(method, **options).ranges, chosen.ranges)
         return replace(artifact, calibration=replace(found, method=BY_EFFECT, ranges=ranges))
     return replace(artifact, calibration=found.chosen_with(chosen.method, **chosen.options))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -21,6 +23,7 @@ from trtbuild.search.channels.choice import best_choices
 from trtbuild.search.channels.samples import channel_samples
 from trtbuild.search.channels.scaling import Rescaling, rescaled
 from trtbuild.search.channels.sites import find_sites
+from trtbuild.search.ranges.choose import BY_EFFECT
 from trtbuild.search.steps import Material, rescale_channels
 
 CHANNELS = 6
@@ -266,6 +269,22 @@ def test_channels_of_unlike_size_are_scaled_and_the_engine_is_nearer_to_float() 
     assert noise_db(model, scaled) < noise_db(model, plain) - 6
 
 
+def test_scaled_tensors_have_ranges_of_their_own_and_those_of_the_rule_of_most_others() -> None:
+    plain, material = ready(unlike())
+    calibration = plain.artifact.calibration.chosen_with("minmax")
+    artifact = replace(plain.artifact, calibration=replace(calibration, method=BY_EFFECT))
+    found = list(rescale_channels(lambda: Candidate(artifact), material))
+    assert found
+    for (what, own), (said, by_rule) in zip(found[::2], found[1::2], strict=True):
+        assert said == f"{what}, their ranges by the rule of the others"
+        ours, theirs = (one.artifact.calibration.ranges for one in (own, by_rule))
+        changed = theirs.keys() - calibration.ranges.keys()
+        assert changed
+        for name in changed:
+            assert ours[name].amax != theirs[name].amax == theirs[name].observed_amax
+        assert all(ours[name] == theirs[name] for name in theirs.keys() - changed)
+
+
 def test_every_second_output_of_a_large_layer_stands_for_its_neighbour(monkeypatch) -> None:
     model = unlike()
     weight = model.graph.initializers["w1"]
@@ -292,7 +311,7 @@ def test_no_channel_is_scaled_up_beyond_the_limit_of_a_clip_that_stays() -> None
     assert (site.limit, site.is_free, site.absorbs_shift) == (30.0, True, False)
     plain, material = ready(model)
     # one proposal: shifts gain nothing, and no operator is inserted
-    ((what, scaled),) = rescale_channels(lambda: plain, material)
+    (what, scaled), _ = rescale_channels(lambda: plain, material)
     assert what == "1 tensors scaled or shifted, no operator more"
     assert noise_db(model, scaled) < noise_db(model, plain) - 6
     before, after = (
@@ -337,7 +356,7 @@ def test_a_one_sided_tensor_is_shifted_into_the_signed_range() -> None:
 
 def test_the_rounding_stays_directly_in_front_of_the_layers_in_both_forms() -> None:
     plain, material = ready(unlike())
-    _, scaled = list(rescale_channels(lambda: plain, material))[1]
+    scaled = list(rescale_channels(lambda: plain, material))[2][1]
     artifact = scaled.realized()
     assert artifact.quantized is not None
     for model in (artifact.quantized, portable_form(artifact)):
