@@ -196,8 +196,7 @@ class _Search:
 
     def rescale(self) -> bool:
         """Scale channels; say whether that is better."""
-        fixed = self.best
-        proposals = rescale_channels(lambda: fixed, self.material)
+        proposals = rescale_channels(lambda: self.best, self.material)
         return self.take("channel scaling", proposals, self.early)
 
     def choose_ranges_anew(self) -> None:

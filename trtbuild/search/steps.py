@@ -172,8 +172,9 @@ def rescale_channels(
     """Yield channels of each tensor brought to one range, or shifted as well, where its readers gain by it.
 
     Every tensor is judged by itself on a sample of its values (seconds for a hundred tensors, after one
-    run over the images); two proposals cost one calibration of the changed network. The tensors are those
+    run over the images); a proposal costs one calibration of the changed network. The tensors are those
     whose expected error falls clearly; the last proposal is of those that need no operator more.
+    Where none is taken, each comes again with ranges by the rule that most other tensors have.
     """
     candidate = best()
     model = candidate.artifact.model
@@ -189,6 +190,7 @@ def rescale_channels(
         ("scaled where it is free", 1, True),
     )
     tried: list[list[int]] = []
+    others: list[tuple[str, Candidate]] = []
     for what, place, only_free in proposals:
         chosen = [
             found[place]
@@ -210,8 +212,10 @@ def rescale_channels(
             )
             said = f"{len(chosen)} tensors {what}, {cost}"
             own, by_rule = _with_choices(candidate, chosen, material)
+            others.append((f"{said}, their ranges by the rule of the others", by_rule))
             yield said, own
-            yield f"{said}, their ranges by the rule of the others", by_rule
+    if best() is candidate:  # ranges of what was kept are chosen anew
+        yield from others
 
 
 def _with_choices(
