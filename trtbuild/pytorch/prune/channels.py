@@ -39,7 +39,7 @@ from trtbuild.pytorch.prune.outcome import (
     width_changes,
 )
 from trtbuild.pytorch.prune.ranking import CutPlan, layer_widths
-from trtbuild.pytorch.prune.widths import MISS, common_multiple
+from trtbuild.pytorch.prune.widths import MISS, common_multiple, width_of
 from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def needs_gradients(criterion: str) -> bool:
 
 _EXACT = 1e-9
 _NOTHING_LEFT = "left nothing to remove"
+_DECLINED = "Torch-Pruning has no way to cut what it is coupled with"
 
 
 def prune_channels(
@@ -334,7 +335,13 @@ def _widths(
     base: nn.Module, done: Cut, plan: CutPlan, coupled: Mapping[str, PruneGroup]
 ) -> tuple[LayerWidth, ...]:
     """The layers' widths before and after the cut, and why some kept theirs."""
-    return width_changes(base, done.module, lambda path: _reason(path, plan, coupled, base))
+
+    def why(path: str) -> str:
+        reason = _reason(path, plan, coupled, base)
+        declined = path in done.planned and done.planned[path] < width_of(base.get_submodule(path))
+        return _DECLINED if declined and reason.endswith(_NOTHING_LEFT) else reason
+
+    return width_changes(base, done.module, why)
 
 
 def _cut_what_can_be(

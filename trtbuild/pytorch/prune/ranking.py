@@ -152,7 +152,7 @@ def shares(
         whole = size * dense[paths[0]] / now[paths[0]]
         ratio = next((plan.ratios[path] for path in paths if path in plan.ratios), spec.ratio)
         wish = wishes.get(paths[0], whole * (1 - min(ratio, spec.max_ratio) * step / spec.steps))
-        if (spec.scope != "local" and paths[0] not in wishes) or size <= units:
+        if (spec.scope != "local" and paths[0] not in wishes) or size <= units or size % units:
             wish = size  # where nothing can go, the others do not make up for it
         least = max(math.ceil(whole * (1 - spec.max_ratio) - 1e-9), units)
         weight = sum(now[path] for path in paths) / size
@@ -289,4 +289,20 @@ def make_pruner(
             **forward_arguments(inputs),
         )
     pruner.out_channel_groups.update(sliced_alike(pruner.DG, counts))
+    pruner.estimate_importance = _of_whole_parts(pruner)
     return pruner
+
+
+def _of_whole_parts(pruner: Any) -> Callable[[Any], Any]:
+    """The pruner's importance of a group; None where its channels do not fall into the parts that it counts.
+
+    The library fails on those.
+    """
+    known = pruner.estimate_importance
+
+    def importance(group: Any) -> Any:
+        found = known(group)
+        whole = found is None or len(found) % pruner._get_channel_groups(group) == 0
+        return found if whole else None
+
+    return importance
