@@ -61,6 +61,8 @@ PACKAGES = (
 """Imported once; what is not installed is passed over."""
 MOST_LAYERS = 300
 """Modules with weights of one definition, so that each takes less than a minute."""
+_MADE = {"made": "and run once"}
+"""Sent before the first step, so that what dies earlier is not counted as a fault of one."""
 WRONG = 1e-3
 """Relative difference in float32 above which two networks do not compute the same."""
 
@@ -139,13 +141,16 @@ def apart(label: str, seed: int, seconds: int, *, builds: bool) -> dict[str, str
     child = context.Process(target=_answer, args=(theirs, label, seed, builds))
     child.start()
     theirs.close()
-    if ours.poll(seconds):
-        try:
+    said: dict[str, str] = {"make": "the process died while the module was made"}
+    try:
+        while ours.poll(max(start + seconds - time.monotonic(), 0)):
             said = ours.recv()
-        except EOFError:
-            said = {"fold": "FAULT the process died"}
-    else:
-        said = {"late": f"took longer than {seconds} s"}
+            if said != _MADE:
+                break
+        else:
+            said = {"late": f"took longer than {seconds} s"}
+    except EOFError:
+        said = {"fold": "FAULT the process died"} if said == _MADE else said
     child.kill()
     child.join()
     return {"name": label.partition(":")[2], **said, "seconds": f"{time.monotonic() - start:.0f}"}
@@ -168,6 +173,7 @@ def _answer(pipe: Connection, label: str, seed: int, builds: bool) -> None:
     if sum(bool(one._parameters) for one in module.modules()) > MOST_LAYERS:
         pipe.send({"make": "too many layers"})
         return
+    pipe.send(_MADE)
     pipe.send(tried((module, inputs), builds=builds))
 
 
