@@ -386,6 +386,28 @@ def test_pieces_that_are_taken_twice_lose_the_same_channels() -> None:
     assert widths(module.eval(), [InputSpec((2, 5, 6))]) == {"first": 8, "qkv": 48, "proj": 6}
 
 
+class OneKey(nn.Module):
+    """All four heads of queries read one head of keys and values, which come from the same layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = 4, 8
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 32)
+        self.c_attn, self.c_proj = nn.Linear(32, 48), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.c_attn(self.last(F.relu(self.first(x)))).split((32, 8, 8), -1)
+        query = query.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        mixed = (query @ key[:, None].transpose(-2, -1)).softmax(-1) @ value[:, None]
+        return self.c_proj(mixed.transpose(1, 2).flatten(-2))
+
+
+def test_heads_are_not_counted_where_the_module_says_another_width() -> None:
+    left = widths(OneKey().eval(), [InputSpec((2, 5, 6))])
+    # 48 channels would be three times four heads of four, but a head has eight
+    assert left == {"first": 8, "last": 16, "c_attn": 48, "c_proj": 3}
+
+
 class ByVersion(nn.Module):
     """Asks which version weights are of, as torchvision's MNASNet does."""
 

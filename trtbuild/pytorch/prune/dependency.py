@@ -267,18 +267,28 @@ class Attention:
 
 
 def find_attention(module: nn.Module) -> list[Attention]:
-    """Return the blocks with a number of heads and linear projections by the usual names."""
+    """Return the blocks with a number of heads and linear projections by the usual names.
+
+    A block that says how wide a head is, and another width than its layers then have, is none: one layer that
+    gives keys and values for a single head (GPT-BigCode) may still fall into three parts for each head.
+    """
     found = []
     for path, block in module.named_modules():
         count = next((n for n in HEAD_COUNTS if isinstance(getattr(block, n, None), int)), None)
         if count is None or isinstance(block, nn.MultiheadAttention):
             continue
         heads = getattr(block, count)
-        packed = [n for n in PACKED if _splits(getattr(block, n, None), 3 * heads)]
+        packed = [
+            name
+            for name in PACKED
+            if _splits(getattr(block, name, None), 3 * heads)
+            and _is_told(block, getattr(block, name).out_features // (3 * heads))
+        ]
         separate = [
             names
             for names in SEPARATE
             if all(_splits(getattr(block, n, None), heads) for n in names)
+            and _is_told(block, getattr(block, names[0]).out_features // heads)
         ]
         names = packed[:1] or [name for group in separate[:1] for name in group]
         if names:
@@ -289,6 +299,16 @@ def find_attention(module: nn.Module) -> list[Attention]:
 
 def _splits(layer: object, parts: int) -> bool:
     return isinstance(layer, nn.Linear) and parts > 0 and layer.out_features % parts == 0
+
+
+def _is_told(block: nn.Module, width: int) -> bool:
+    """Whether `block` says that a head has `width` channels, or nothing of it."""
+    return all(getattr(block, name) == width for name in _head_widths(block))
+
+
+def _head_widths(block: nn.Module) -> list[str]:
+    """The attributes of `block` that say how many channels a head has."""
+    return [name for name in HEAD_WIDTHS if isinstance(getattr(block, name, None), int)]
 
 
 def update_attention(
@@ -305,10 +325,7 @@ def update_attention(
         layer = module.get_submodule(attention.projections[0])
         count = heads[layer]
         width = layer.out_features // (count * (3 if attention.packed else 1))
-        wanted = {attention.count: count}
-        wanted |= {
-            name: width for name in HEAD_WIDTHS if isinstance(getattr(block, name, None), int)
-        }
+        wanted = {attention.count: count, **dict.fromkeys(_head_widths(block), width)}
         for name, value in wanted.items():
             if getattr(block, name) != value:
                 setattr(block, name, value)
