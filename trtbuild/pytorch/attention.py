@@ -49,15 +49,19 @@ def _attention(
     """Softmax of the scaled products of queries and keys, times values; any number of axes in front."""
     del dropout_p  # a module in eval mode drops nothing
     if enable_gqa:
-        shared = query.shape[-3] // key.shape[-3]
-        key, value = (one.repeat_interleave(shared, -3) for one in (key, value))
+        heads = query.shape[-3]
+        key, value = (one.repeat_interleave(heads // one.shape[-3], -3) for one in (key, value))
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = (query * factor) @ key.transpose(-2, -1)
     if is_causal:
-        size = query.shape[-2], key.shape[-2]
-        attn_mask = torch.ones(size, dtype=torch.bool, device=query.device).tril()
-    if attn_mask is not None and attn_mask.dtype is torch.bool:
+        past = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+        scores = scores.masked_fill(~past, -math.inf)
+    if attn_mask is None:
+        return scores.softmax(-1) @ value
+    if attn_mask.dtype is torch.bool:
         scores = scores.masked_fill(~attn_mask, -math.inf)
-    elif attn_mask is not None:
-        scores = scores + attn_mask
-    return scores.softmax(-1) @ value
+    else:
+        scores = scores + attn_mask.to(scores.dtype)  # float32 beside values of 16 bits is allowed
+    # a query that may look at nothing gets zeros from torch, where a softmax alone has no number
+    nothing = scores.amax(-1, keepdim=True) == -math.inf
+    return scores.softmax(-1).masked_fill(nothing, 0) @ value

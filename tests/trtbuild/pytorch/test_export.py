@@ -423,13 +423,14 @@ def test_the_length_of_a_recurrent_layer_may_be_dynamic(kind: type[nn.Module]) -
 class Windows(nn.Module):
     """Attention within windows, an axis more than torch's exporter has a form for; queries share keys."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, values: int = 1, **options: Any) -> None:
         super().__init__()
-        self.options, self.qkv, self.out = options, nn.Linear(8, 16), nn.Linear(8, 3)
+        self.options, self.values = options, values
+        self.qkv, self.out = nn.Linear(8, 12 + 4 * values), nn.Linear(8, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         packed = self.qkv(x).unflatten(1, (2, 6)).unflatten(-1, (-1, 4)).transpose(2, 3)
-        query, key, value = packed.split((2, 1, 1), dim=2)
+        query, key, value = packed.split((2, 1, self.values), dim=2)
         mixed = F.scaled_dot_product_attention(query, key, value, enable_gqa=True, **self.options)
         return self.out(mixed.transpose(2, 3).flatten(-2).flatten(1, 2))
 
@@ -440,8 +441,10 @@ class Windows(nn.Module):
         {"is_causal": True, "scale": 0.3},
         {"attn_mask": torch.arange(36).reshape(6, 6) % 5 > 0},
         {"attn_mask": torch.arange(36).reshape(6, 6) / 36.0},
+        {"attn_mask": torch.arange(36).reshape(6, 6) > 7},
+        {"values": 2},
     ],
-    ids=["causal", "mask", "added"],
+    ids=["causal", "mask", "added", "first-sees-nothing", "own-values"],
 )
 def test_attention_over_more_axes_is_exported(tmp_path: Path, options: dict[str, Any]) -> None:
     module = Windows(**options).eval()
