@@ -119,8 +119,12 @@ class OutsideWeight(ir.ExternalTensor):
 
         Raises:
             ModelError: it has been written since, or another file has its name.
+            OSError: no file has its name.
         """
         self._check_whole()
+        self._check_state()
+
+    def _check_state(self) -> None:
         if _state_of(self.path) != self._when_read:
             raise ModelError(
                 f"'{self.path}' was written after it was read: the weight '{self.name}' may be another one "
@@ -141,6 +145,11 @@ class OutsideWeight(ir.ExternalTensor):
         self.numpy()
         return super().tobytes()
 
+    def tofile(self, file: Any) -> None:
+        """Write the bytes of the weight, which onnx_ir takes from the file by its name."""
+        self.check_unchanged()
+        super().tofile(file)
+
     def _check_path_containment(self) -> None:
         """Nothing: `trtbuild.model.reading` has checked the names, and a file may have a second one."""
 
@@ -149,14 +158,13 @@ class OutsideWeight(ir.ExternalTensor):
         size = Path(self.path).stat().st_size if self.raw is None else self.raw.size()
         if size < (self.offset or 0) + self.nbytes:
             raise _cut_off(self.path, self.name)
+        if self.raw is None:
+            self._check_state()  # what is mapped now stays so, whatever takes its name
 
 
 def _state_of(path: str) -> tuple[int, ...]:
     """What changes when a file is written, or gives its name to another."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return ()
+    found = Path(path).stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 

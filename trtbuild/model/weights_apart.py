@@ -74,8 +74,11 @@ def read_apart(content: mmap.mmap, location: str, *, only_aligned: bool = False)
 
 
 def _item_size(data_type: int) -> int:
-    """In bytes; of types that share a byte, 1."""
-    return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+    """In bytes; of types that share a byte, and of unknown ones, 1."""
+    try:
+        return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+    except KeyError:  # who runs the network says what is wrong
+        return 1
 
 
 def _changed(

@@ -12,8 +12,10 @@ import pytest
 
 from trtbuild.errors import ModelError
 from trtbuild.model import model_bytes, outside_weights, read_model, write_model
+from trtbuild.model.digests import weights_digest
 from trtbuild.model.mapped_pages import mapped_copy
 from trtbuild.model.stored_weights import bytes_beside_weights
+from trtbuild.model.writing import temporary_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,15 +57,21 @@ def test_weights_are_opened_where_they_lie_while_their_file_stays_what_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", 1)
-    model = read_model(network(tmp_path))
+    model, unused = read_model(network(tmp_path)), read_model(tmp_path / "n.onnx")
     proto = onnx.load_from_string(bytes_beside_weights(model)[0])
     (weight,) = proto.graph.initializer
     place = {entry.key: entry.value for entry in weight.external_data}["location"]
     assert (tmp_path / "w.bin").samefile(f"/{place}")
+    weights_digest(model)  # which maps them
     (tmp_path / "new").write_bytes(bytes(WEIGHT.nbytes))
     (tmp_path / "new").replace(tmp_path / "w.bin")
-    with pytest.raises(ModelError, match=r"w\.bin' was written after it was read.*'w'"):
-        bytes_beside_weights(model)
+    for use in (
+        lambda: bytes_beside_weights(model),
+        lambda: temporary_file(model).__enter__(),
+        lambda: weights_digest(unused),
+    ):
+        with pytest.raises(ModelError, match=r"w\.bin' was written after it was read.*'w'"):
+            use()
 
 
 def test_weights_that_git_did_not_fetch_are_named_so(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
-from trtbuild.errors import ModelError
+from trtbuild.errors import ExecutionError, ModelError
 from trtbuild.model import model_bytes, read_model, weight_files, write_model
 from trtbuild.model.dequantized_weights import with_float_weights
 from trtbuild.model.stored_weights import bytes_beside_weights, in_file
@@ -109,6 +109,17 @@ def test_a_large_file_runs_as_its_network_wherever_its_weights_lie(
     monkeypatch.setattr("trtbuild.runtime.onnxruntime._LARGE", 0)
     for opened in (open_session(path), open_session(read_model(path))):
         np.testing.assert_array_equal(opened.run(feeds)["y"], expected)
+
+
+def test_a_large_file_with_a_type_that_is_not_known_is_a_sentence(
+    tmp_path, every_file_is_large
+) -> None:
+    path = two_layers(tmp_path)
+    proto = onnx.load(path)
+    proto.graph.initializer[0].data_type = 99
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ExecutionError, match="ONNX Runtime cannot load the network"):
+        open_session(path)
 
 
 def test_the_file_of_a_weight_goes_with_it() -> None:
