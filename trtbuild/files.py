@@ -24,6 +24,7 @@ __all__ = [
     "atomic_path",
     "check_is_file",
     "content_of",
+    "data_beside",
     "file_digest",
     "is_named_in_utf8",
     "make_directory",
@@ -356,6 +357,11 @@ def check_is_file(what: str, path: Path) -> None:
     """
     if not path.is_file():
         raise InputError(f"{what} '{path}' does not exist; give the path of a file.")
+
+
+def data_beside(path: Path) -> Path:
+    """Return the file for the weights of a network that is written to `path`, where they lie apart."""
+    return path.with_name(f"{path.name}.data")
 
 
 def is_named_in_utf8(name: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError, OutputError
-from trtbuild.files import is_named_in_utf8
+from trtbuild.files import data_beside, is_named_in_utf8
 from trtbuild.model.file_kinds import check_was_fetched
 from trtbuild.options.data import FOLDERS
 from trtbuild.options.values import names_function, script_of
@@ -112,13 +112,23 @@ def check_paths(
 
 
 def _check_no_input(path: Path, reads: Inputs) -> None:
-    if not path.exists() or _is_special(path) or path.is_dir():
+    if _is_special(path) or path.is_dir():
         return
+    weights, exists = data_beside(path), path.exists()
     for what, place in reads:
-        if any(is_same_file(path, file) for file in _files_read(place)) or _is_data_in(path, place):
+        if exists and (_is_read_of(path, place) or _is_data_in(path, place)):
             raise OptionError(
                 f"'{path}' is {what}, which is read and would be written over; name another file."
             )
+        if weights.exists() and _is_read_of(weights, place):
+            raise OptionError(
+                f"'{weights}' belongs to {what}, which is read, and would be written over if the weights of "
+                f"'{path}' are large; name another file."
+            )
+
+
+def _is_read_of(path: Path, place: Path) -> bool:
+    return any(is_same_file(path, file) for file in _files_read(place))
 
 
 def is_same_file(path: Path | None, other: Path | None) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from trtbuild.errors import OutputError
-from trtbuild.files import atomic_path, staged_files, temporary_folder
+from trtbuild.files import atomic_path, data_beside, staged_files, temporary_folder
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.constants import mapped_bytes
 from trtbuild.model.mapped_pages import give_back
@@ -64,7 +64,7 @@ def files_of(model: ir.Model, path: Path, *, external_data: bool | None = None) 
         if isinstance(one, ir.ExternalTensor) and not belongs_inside(one)
     )
     large = num_weight_bytes(model) > EXTERNAL_DATA_LIMIT or mapped > MAPPED_LIMIT
-    return (path, _data_beside(path)) if external_data or large else (path,)
+    return (path, data_beside(path)) if external_data or large else (path,)
 
 
 @contextlib.contextmanager
@@ -138,7 +138,7 @@ def _write_whole(model: ir.Model, path: Path) -> None:
 
 def _write_with_data(model: ir.Model, path: Path) -> None:
     """Write the graph to `path`, and its weights, whatever their size, to ``<path>.data``."""
-    tensors, data = _weights(model), _data_beside(path)
+    tensors, data = _weights(model), data_beside(path)
     ir.save(
         model, path, external_data=data.name, callback=lambda _tensor, _info: give_back(tensors)
     )
@@ -146,11 +146,7 @@ def _write_with_data(model: ir.Model, path: Path) -> None:
 
 def bytes_on_disk(path: Path) -> int:
     """Return the size of a file that `write_model` wrote, with its weights beside it; 0 of none."""
-    return sum(one.stat().st_size for one in (path, _data_beside(path)) if one.is_file())
-
-
-def _data_beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.data")
+    return sum(one.stat().st_size for one in (path, data_beside(path)) if one.is_file())
 
 
 def _has_external_data(model: ir.Model) -> bool:

@@ -115,6 +115,11 @@ def test_weights_beside_a_network_are_not_written_over(bench):
     ):
         assert "would be written over" in bench.run(*arguments).sentence
     assert (bench.folder / "w.bin").read_bytes() == whole
+    # where those of a large network would go
+    model = onnx.load("m.onnx")
+    onnx.save(model, "apart.onnx", save_as_external_data=True, location="v.data", size_threshold=0)
+    sentence = bench.run("optimize", "apart.onnx", "v").sentence
+    assert "'v.data' belongs to the network, which is read, and would be written over" in sentence
 
 
 def test_a_file_of_a_folder_of_data_is_not_written_over(bench):
