@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from tests.fakes import FunctionSession, batches_of
+from tests.fakes import FakeBatch, FunctionSession, batches_of
 from tests.trtbuild.model.test_parts import BOXES_AND_SCORES, HEADS, LEVELS
 from trtbuild.cli.main import run
 from trtbuild.errors import OptionError
@@ -185,6 +185,35 @@ def test_an_unasked_task_that_does_not_fit_is_left_out() -> None:
     session = FunctionSession(lambda x: x)
     found = compare(session, session, batches_of(IMAGES), options)
     assert found.task is None
+
+
+def test_offsets_from_anchors_are_no_boxes_unless_the_user_says_so() -> None:
+    """Two outputs with a Softmax look like SSD; half of the offsets have their corners in the wrong order."""
+    text = (
+        "agraph (float[n, 3, 64, 64] x) => (float[n, 84, 4] boxes, float[n, 84, 5] scores)"
+        " { boxes = MatMul(x, wb)\n z = MatMul(x, ws)\n scores = Softmax<axis = 2>(z) }"
+    )
+    model = ir.serde.deserialize_model(proto_of(text, wb=(64, 4), ws=(64, 5)))
+    rng = np.random.default_rng(5)
+    shares = rng.dirichlet(np.ones(5), (4, 84)).astype(np.float32)
+    offsets = rng.normal(size=(4, 84, 4)).astype(np.float32)
+    corners = np.sort(rng.uniform(size=(4, 84, 2, 2)), axis=2).reshape(4, 84, 4).astype(np.float32)
+
+    def measured(boxes: np.ndarray, **said: str) -> str:
+        outputs = {"boxes": boxes, "scores": shares}
+        names = [f"sample {i}" for i in range(4)]
+        task = choose_task(TaskOptions(**said), model)
+        assert task is not None
+        judge_of_boxes = task()
+        judge_of_boxes.add(FakeBatch({"x": IMAGE}, None, names), outputs, outputs)
+        found = judge_of_boxes.result()
+        return "" if found is None else found.task
+
+    assert measured(corners) == measured(corners, kind="detect") == "detect"
+    assert measured(offsets) == ""
+    with pytest.raises(OptionError, match="layout ssd"):
+        measured(offsets, kind="detect")
+    assert measured(offsets, kind="detect", box_layout="ssd") == "detect"
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,8 @@ def _detect(
     num_classes = found.num_classes if found is not None and found.layout == layout else None
     annotations = None if options.coco is None else read_annotations(options.coco, preprocess)
     given = (layout, options.min_score, num_classes, annotations)
-    return partial(Detect, *given, is_guess=is_guess)
+    is_seen = options.box_layout is None and model is not None and _image_input(model) is not None
+    return partial(Detect, *given, is_guess=is_guess or is_seen)
 
 
 def _by_output(model: ir.Model, *, has_labels: bool) -> str | None:

@@ -49,8 +49,8 @@ class Detect(Judge):
         min_score: boxes count above it; None for 0.25.
         num_classes: see `trtbuild.verification.tasks.layouts.Images`.
         annotations: objects that are known to be in the images; then mAP is measured as well.
-        is_guess: that nobody has said that the outputs are boxes; `add` then refuses what float's first batch
-            shows to be something else.
+        is_guess: that nobody has said what the outputs mean; `add` then refuses what float's first batch
+            shows not to be boxes in images.
     """
 
     def __init__(
@@ -82,7 +82,8 @@ class Detect(Judge):
             given = [decode(one, images) for one in (reference, candidate)]
         if self._is_unproven and not _are_boxes(given[0], images):
             raise OptionError(
-                f"the outputs are not boxes in images, as --box-layout {self._layout} has them."
+                f"--task detect: float's outputs are not boxes in images, as layout {self._layout} has them"
+                f" (offsets from anchors?); say --box-layout {self._layout} if they are, else give --judge."
             )
         self._is_unproven = False
         if self._precision is not None:
