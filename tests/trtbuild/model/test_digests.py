@@ -99,3 +99,14 @@ def test_a_large_constant_is_told_apart_by_what_holds_it():
     assert hasher.digest(model) == first
     weight.const_value = ir.tensor(np.zeros(1 << 15, np.float32))
     assert hasher.digest(model).content != first.content
+
+
+def test_the_digest_of_weights_is_that_of_those_a_network_has_now():
+    model = network()
+    before = weights_digest(model)
+    assert weights_digest(model) == before
+    model.graph.initializers["v"].const_value = ir.tensor(np.float32([1, 3]), name="v")
+    exchanged = weights_digest(model)
+    assert exchanged == weights_digest(network(("v = {1, 2}", "v = {1, 3}"))) != before
+    del model.graph.initializers["w"]
+    assert weights_digest(model) not in (before, exchanged)
