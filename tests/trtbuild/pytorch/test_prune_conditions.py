@@ -151,3 +151,12 @@ def test_a_share_is_kept_where_only_the_cut_shows_what_is_coupled(kind: str, wid
     assert off == pytest.approx(0.05 if width == 8 else 0.0125)
     told = "25.0% of the channels went where 30.0% were asked for"
     assert any(told in note for note in report.notes) == (width == 8)
+
+
+def test_channels_that_only_a_step_before_has_coupled_are_kept_and_the_others_go() -> None:
+    torch.manual_seed(1)
+    module = Pairs(16, "maxout").eval()
+    report = prune_channels(module, [InputSpec((2, 3, 8, 8))], PruneSpec(0.7, steps=2)).report
+    found = {width.path: width for width in report.widths}
+    assert "too many ways" in found["b"].kept
+    assert found["a"].after == 8

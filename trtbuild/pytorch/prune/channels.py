@@ -277,7 +277,7 @@ def _prune(
         before=prospect.cost,
         after=count_cost(done.module, bound),
         inexact=done.mixed,
-        notes=_notes(done, rewritten, after_step) + _granular(plan, achieved),
+        notes=_notes(done, rewritten, after_step) + _granular(plan, done, achieved),
     )
     return remembered(base, done, bound, rewritten, report)
 
@@ -356,7 +356,7 @@ def _cut_what_can_be(
     tie = True
     while True:
         done = cut(base, bound, plan, one_by_one=mixes)
-        if done.failed and not plan.tied:
+        if done.failed and not done.culprits and not plan.tied:
             done = cut(base, bound, plan, one_by_one=True)
         new = {
             path: why
@@ -430,14 +430,19 @@ def _achieved(widths: Sequence[LayerWidth]) -> float:
     return 1 - sum(width.after for width in free) / total if total else 0.0
 
 
-def _granular(plan: CutPlan, achieved: float) -> tuple[str, ...]:
-    """What is said where no cut came near the share that was asked for."""
+def _granular(plan: CutPlan, done: Cut, achieved: float) -> tuple[str, ...]:
+    """What is said where no cut came near the share that was asked for, though every step was done."""
     asked = plan.spec.ratio
-    if not achieved or not _is_one_share(plan.spec) or abs(achieved - asked) <= MISS:
+    if (
+        "" in done.culprits
+        or not achieved
+        or not _is_one_share(plan.spec)
+        or abs(achieved - asked) <= MISS
+    ):
         return ()
     told = (
-        f"{achieved:.1%} of the channels went where {asked:.1%} were asked for: they go in parts of a size "
-        "that allows nothing nearer."
+        f"{achieved:.1%} of the channels went where {asked:.1%} were asked for: they go in parts, and no cut "
+        "that was tried came nearer."
     )
     return (told,)
 

@@ -43,7 +43,7 @@ from trtbuild.pytorch.prune.ranking import (
     shares,
 )
 from trtbuild.pytorch.prune.sizes import update_sizes
-from trtbuild.pytorch.prune.slices import operators, sizes_of
+from trtbuild.pytorch.prune.slices import TooManyWaysError, operators, sizes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -225,19 +225,13 @@ def cut(
     heads = head_counts(base, plan)
     for step in range(1, plan.spec.steps + 1):
         backup = copy_module(module) if step > 1 else None
-        with tracing(module, inputs), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(step)  # the random criterion
-            accumulate(module, plan.importance, plan.loss)
-            ratios, result.planned = shares(module, inputs, plan, step, dense)
-            left = heads_left(heads, plan, step)
-            apart = {path: one for path, one in ratios.items() if path not in plan.tied}
-            run = _Run(result, inputs, plan, apart, left, check=check)
-            (run.step_one_by_one if one_by_one else run.step_at_once)()
-            if plan.tied and not result.failed and not run.stale:
-                result.history += history_in(run.graph)
-                together = {path: one for path, one in ratios.items() if path in plan.tied}
-                run = _Run(result, inputs, plan, together, left, check=check)
-                run.step_at_once()
+        try:
+            run, left = _step(result, inputs, plan, step, dense, heads, one_by_one, check=check)
+        except TooManyWaysError as error:  # what was cut before may have coupled more
+            path = next((path for path, one in module.named_modules() if one is error.layer), "")
+            if not path or path in plan.kept:
+                raise
+            result.culprits[path] = result.failed = str(error).rstrip(".")
         if result.failed and backup is not None:
             result.module, result.failed = backup, ""
             result.culprits[""] = f"step {step} broke the network; it stays at step {step - 1}"
@@ -253,6 +247,35 @@ def cut(
             plan.after_step(module, step, plan.spec.steps)
             module.eval()
     return result
+
+
+def _step(
+    result: Cut,
+    inputs: BoundInputs,
+    plan: CutPlan,
+    step: int,
+    dense: Mapping[str, int],
+    heads: Mapping[str, int],
+    one_by_one: bool,
+    *,
+    check: bool,
+) -> tuple[_Run, dict[str, int]]:
+    """Cut channels in one step; return the last run, and the heads that are left."""
+    module = result.module
+    with tracing(module, inputs), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(step)  # the random criterion
+        accumulate(module, plan.importance, plan.loss)
+        ratios, result.planned = shares(module, inputs, plan, step, dense)
+        left = heads_left(heads, plan, step)
+        apart = {path: one for path, one in ratios.items() if path not in plan.tied}
+        run = _Run(result, inputs, plan, apart, left, check=check)
+        (run.step_one_by_one if one_by_one else run.step_at_once)()
+        if plan.tied and not result.failed and not run.stale:
+            result.history += history_in(run.graph)
+            together = {path: one for path, one in ratios.items() if path in plan.tied}
+            run = _Run(result, inputs, plan, together, left, check=check)
+            run.step_at_once()
+    return run, left
 
 
 class _Run:
@@ -293,6 +316,8 @@ class _Run:
                     reference.note_removed(self.graph, group)
                 group.prune()
             self.result.note(*self._update_numbers())
+        except TooManyWaysError:
+            raise
         except Exception as error:  # noqa: BLE001 - the library fails in many ways
             self.result.failed = f"{type(error).__name__}: {error}"
             return

@@ -31,7 +31,14 @@ from trtbuild.pytorch.prune.guesses import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
 
-__all__ = ["SlicedGraph", "following_slices", "operators", "sizes_of", "sliced_alike"]
+__all__ = [
+    "SlicedGraph",
+    "TooManyWaysError",
+    "following_slices",
+    "operators",
+    "sizes_of",
+    "sliced_alike",
+]
 
 _TYPES = tp.ops.OPTYPE
 _MOST_VISITS = 2
@@ -46,6 +53,18 @@ _REPEATING = ("Add", "Sub", "Rsub", "Mul", "Div", "Maximum", "Minimum", "Expand"
 """Operators, as autograd names them, that take one channel for each of several (one map for all)."""
 _LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.LSTM)
 """Their channels lie along the last axis; those of the others along the second."""
+
+
+class TooManyWaysError(ModelError):
+    """The channels of a layer are joined and cut again in so many ways that following them would not end.
+
+    Attributes:
+        layer: the layer.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__("its channels are coupled in too many ways to be followed.")
+        self.layer = layer
 
 
 class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has no types
@@ -91,7 +110,7 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
         """Return the group of the channels `idxs` of `module`.
 
         Raises:
-            ModelError: pieces are joined and cut again in so many ways that it would not end.
+            TooManyWaysError: it would not end.
         """
         most = _MOST_VISITS * sum(len(node.dependencies) for node in self.module2node.values())
         widest = _MOST_NUMBERS * _widest_axis(self)
@@ -100,7 +119,7 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
             def add_dep(self, dep: Any, idxs: Any) -> None:
                 super().add_dep(dep, idxs)
                 if len(self) > most or len(idxs) > widest:
-                    raise ModelError("its channels are coupled in too many ways to be followed.")
+                    raise TooManyWaysError(module)
 
         bounded = mock.patch.object(tp.dependency.graph, "Group", Bounded)
         with bounded, passing_over_the_unknown(), by_the_widest():
