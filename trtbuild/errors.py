@@ -3,8 +3,9 @@
     TrtbuildError                 anything trtbuild says about the user's input or machine
     ├── InputError                exit code 2: something that was given is wrong
     │   ├── ModelError            the network: unreadable, invalid, not supported
-    │   │   └── ExecutionError    it does not load or run in ONNX Runtime
-    │   │       └── OutOfTimeError    it was given up after the time that it may take
+    │   │   ├── ExecutionError    it does not load or run in ONNX Runtime
+    │   │   │   └── OutOfTimeError    it was given up after the time that it may take
+    │   │   └── TooManyWaysError  channels of a layer are coupled without end
     │   ├── DataError             calibration or verification data, labels, preprocessing
     │   ├── OptionError           an option, a pattern, or a combination of options
     │   │   └── BudgetError           so much cannot be taken from this network

@@ -59,11 +59,11 @@ class TooManyWaysError(ModelError):
     """The channels of a layer are joined and cut again in so many ways that following them would not end.
 
     Attributes:
-        layer: the layer.
+        layer: the layer; None in another process, where it does not go along.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__("its channels are coupled in too many ways to be followed.")
+    def __init__(self, said: str, layer: nn.Module | None = None) -> None:
+        super().__init__(said)
         self.layer = layer
 
 
@@ -119,7 +119,8 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
             def add_dep(self, dep: Any, idxs: Any) -> None:
                 super().add_dep(dep, idxs)
                 if len(self) > most or len(idxs) > widest:
-                    raise TooManyWaysError(module)
+                    said = "its channels are coupled in too many ways to be followed."
+                    raise TooManyWaysError(said, module)
 
         bounded = mock.patch.object(tp.dependency.graph, "Group", Bounded)
         with bounded, passing_over_the_unknown(), by_the_widest():
