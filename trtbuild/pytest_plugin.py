@@ -197,8 +197,7 @@ class LatencyAssertion:
 
         Raises:
             AssertionError: it is slower, or a limit fails; the message has the numbers.
-            pytest.fail.Exception: a file does not fit, nothing is asked for, a baseline is of another
-                device, or a package is missing.
+            pytest.fail.Exception: a file or baseline does not fit, nothing is asked, or a package is missing.
         """
         __tracebackhide__ = True
         from trtbuild.jobs.bench import BenchRecipe, bench

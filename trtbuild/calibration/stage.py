@@ -76,15 +76,9 @@ def calibrate(
     )
     collector = _collector(network, options, progress, listener)
     with ThreadPoolExecutor(1) as beside:
-        beside.submit(
-            provenance_of, artifact.source, earlier
-        )  # reads all weights, and remembers it
-        if options.until_stable is None:
-            statistics, early_stop = collector(source), None
-        else:
-            statistics, early_stop = collect_until_stable(
-                collector, source, options.until_stable, options
-            )
+        # reads all weights for their digest, and remembers it
+        beside.submit(provenance_of, artifact.source, earlier)
+        statistics, early_stop = _collected(collector, source, options)
     if not statistics.num_samples:
         raise DataError("there is no calibration sample.")
     with in_one_tree():
@@ -134,6 +128,15 @@ def _collector(
 
         return lambda source: collect_in_processes(network, source, options.workers, progress)
     return lambda source: collect(network, _told(source, progress), listener=listener)
+
+
+def _collected(
+    collector: Callable[[Source], Histograms], source: Source, options: CalibrateOptions
+) -> tuple[Histograms, EarlyStop | None]:
+    """The histograms of all samples, or of as many as make ranges stable, and which did not become so."""
+    if options.until_stable is None:
+        return collector(source), None
+    return collect_until_stable(collector, source, options.until_stable, options)
 
 
 def _told(source: Source, progress: Progress) -> Iterator[Sample]:
