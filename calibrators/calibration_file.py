@@ -221,12 +221,21 @@ def _bins(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def _pack(numbers: np.ndarray) -> bytes:
     """Whole numbers from 0 up as LEB128: seven bits a byte, lowest first, a top bit says "more"."""
-    groups = numbers.astype(np.uint64)[:, None] >> np.arange(0, 63, 7, dtype=np.uint64)
-    used = groups > 0
-    used[:, 0] = True
-    more = np.zeros_like(used)
-    more[:, :-1] = used[:, 1:]
-    return bytes(((groups & np.uint64(0x7F)).astype(np.uint8) | (more.astype(np.uint8) << 7))[used])
+    lengths = np.ones(numbers.size, np.int64)
+    for bits in range(7, int(numbers.max(initial=0)).bit_length(), 7):
+        lengths += numbers >= 1 << bits
+    ends = np.cumsum(lengths)
+    packed = np.empty(lengths.sum(), np.uint8)
+    places, rest = ends - lengths, numbers
+    while (
+        rest.size
+    ):  # most numbers are short: few are left for the second octet, and fewer for the third
+        more = rest > 0x7F
+        packed[places] = rest
+        places, rest = places[more], rest[more]
+        packed[places] |= 0x80
+        places, rest = places + 1, rest >> 7
+    return packed.tobytes()
 
 
 def _unpack(packed: bytes) -> np.ndarray:

@@ -76,6 +76,17 @@ def test_help_loads_no_backend():
     assert loaded.strip().endswith("[]")
 
 
+def test_a_quiet_command_loads_nothing_that_prints():
+    loaded = run(
+        "from trtbuild.cli.main import run\n"
+        "for words in (['--quiet'], []):\n"
+        "    assert run(['optimize', '--list', *words]) == 0\n"
+        "    print('rich' in sys.modules)"
+    )
+    assert loaded.splitlines()[0] == "False"
+    assert loaded.splitlines()[-1] == "True"
+
+
 # Those that are not here read caches and ranges at their top.
 QUICK = (
     *("engine", "export", "prune", "optimize", "calibrate", "quantize", "verify", "bench"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 
@@ -10,9 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibrators import Calibration, Collector, NonFinite, TensorRange, merge_calibrations
+from calibrators import (
+    Calibration,
+    Collector,
+    Histogram,
+    NonFinite,
+    TensorRange,
+    merge_calibrations,
+)
 from calibrators.calibration_file import FORMAT
 from calibrators.errors import CalibrationFileError, MergeError, MethodError, ObservationError
+from calibrators.grid import lower_edges
 
 NAMES = ("input", "relu: 1", "überall")
 
@@ -70,6 +79,26 @@ def test_a_file_gives_back_what_was_written() -> None:
     ranges_only = Calibration.from_bytes(calibration.to_bytes())
     assert ranges_only.histograms is None
     assert dict(ranges_only.ranges) == dict(calibration.ranges)
+
+
+def plain_leb128(number: int) -> list[int]:
+    low, rest = number & 0x7F, number >> 7
+    return [low | 0x80, *plain_leb128(rest)] if rest else [low]
+
+
+def test_bins_are_written_as_the_page_on_the_format_says() -> None:
+    numbers = np.cumsum([0, 1, 127, 128, 255, 256, 2**14, 2**14 - 1])
+    counts = np.array([1, 127, 128, 2**8, 2**14 - 1, 2**14, 2**35, 2**62])
+    largest = lower_edges(numbers)[-1]
+    histogram = Histogram.from_bins(
+        numbers, counts, num_zeros=0, num_nan=0, num_inf=0, minimum=0.0, maximum=float(largest)
+    )
+    written = json.loads(
+        Calibration.from_histograms({"x": histogram}, "minmax").to_bytes(histograms=True)
+    )
+    pairs = zip(np.diff(numbers, prepend=0).tolist(), counts.tolist())
+    wanted = [octet for pair in pairs for number in pair for octet in plain_leb128(number)]
+    assert base64.b64decode(written["tensors"]["x"]["histogram"]["bins"]) == bytes(wanted)
 
 
 def test_ranges_say_what_was_seen() -> None:

@@ -48,25 +48,26 @@ class Output:
 
     def show(self, report: Report) -> None:
         """Print a result: for people, and for programs where that was asked for."""
-        from trtbuild.json_codec import dumps
-
         self.tell(report)
         if self.json:
+            from trtbuild.json_codec import dumps
+
             click.echo(dumps(report.data))
             if (answered := _answered()) is not None:
                 answered.in_json = True
 
     def tell(self, report: Report) -> None:
         """Print for people what is not the last word of the command."""
+        if self.quiet:
+            return
         from rich.console import Console
 
         from trtbuild.report.text import print_report
 
-        if not self.quiet:
-            console = Console(stderr=self.json)
-            if not console.is_terminal:
-                console = Console(stderr=self.json, width=_PIPED_WIDTH)
-            print_report(report, console)
+        console = Console(stderr=self.json)
+        if not console.is_terminal:
+            console = Console(stderr=self.json, width=_PIPED_WIDTH)
+        print_report(report, console)
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
