@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -9,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import AUTO
 from trtbuild.backends.tensorrt import TensorRTBackend
-from trtbuild.backends.tensorrt.apart import build_plan_apart, find_refusals_apart
+from trtbuild.backends.tensorrt.apart import (
+    build_plan_apart,
+    find_refusals_apart,
+    parser_ahead,
+)
 from trtbuild.backends.tensorrt.builder import Blueprint
 from trtbuild.backends.tensorrt.known_issues import issues_of, situation_of
 from trtbuild.backends.tensorrt.network import refusal_text
@@ -27,10 +32,11 @@ from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 from trtbuild.verification.ruling import ACCEPTED, REJECTED, Ruling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from trtbuild.artifact import Artifact
+    from trtbuild.backends.tensorrt.refusals import Refusals
     from trtbuild.recipes import CheckRecipe
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
@@ -41,9 +47,9 @@ __all__ = [
     "BuildOutcome",
     "NetworkCheck",
     "Refusal",
-    "check_form",
     "check_network",
     "check_source",
+    "form_check",
 ]
 
 _log = logging.getLogger(__name__)
@@ -238,26 +244,36 @@ def check_source(
     progress("parse", len(asked), len(asked))
 
 
-def check_form(form: Path, source: Path, plugins: tuple[Path, ...] = ()) -> None:
-    """Show a form of ours to the parser at hand; nothing happens where there is none.
+@contextlib.contextmanager
+def form_check(source: Path, plugins: tuple[Path, ...] = ()) -> Iterator[Callable[[Path], None]]:
+    """Start the parser at hand, and return what shows it a form of ours, once; nothing where there is none.
 
     Where the parser does not take the source either, a warning names the nodes: that is not our doing.
+    Otherwise a form that is refused is a ModelError of what is returned.
 
     Args:
-        form: the network with Q/DQ that was made.
-        source: the network that it was made from.
+        source: the network that the form, with Q/DQ, is made from.
         plugins: shared libraries of plugins.
-
-    Raises:
-        ModelError: the form is refused, and its source is not.
     """
     try:
         tensorrt = _parser(AUTO)
     except MissingError:
+        yield lambda _: None
         return
-    found = find_refusals_apart(tensorrt, form, plugins)
-    if not found.refused:
-        return
+    with parser_ahead(tensorrt) as refusals_of:
+
+        def check(form: Path) -> None:
+            found = refusals_of(form, plugins)
+            if found.refused:
+                _say_refused(tensorrt, found, source, plugins)
+
+        yield check
+
+
+def _say_refused(
+    tensorrt: TensorRT, found: Refusals, source: Path, plugins: tuple[Path, ...]
+) -> None:
+    """Say that a form is refused: an error of ours, unless its source is refused, too."""
     told = "; ".join(f"'{one.node}' ({one.operator}): {one.reason}" for one in found.refused)
     if find_refusals_apart(tensorrt, source, plugins).refused:
         _log.warning(

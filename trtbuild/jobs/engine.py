@@ -16,7 +16,7 @@ from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_d
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.jobs.build_checks import check_build, check_inputs, chosen_backends, options_for
-from trtbuild.jobs.check import PARSERS, check_form, check_source
+from trtbuild.jobs.check import PARSERS, check_source, form_check
 from trtbuild.jobs.compare import (
     better_rule,
     check_labels,
@@ -61,7 +61,8 @@ from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from trtbuild.artifact import Artifact
@@ -86,11 +87,19 @@ _JUDGED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class _Build:
-    """What every step of a build goes by: what was asked for, the data, and who is told."""
+    """What every step of a build goes by.
+
+    Attributes:
+        recipe: what was asked for.
+        plan: the data.
+        progress: who is told.
+        check_form: shows TensorRT's form to NVIDIA's parser, where no build of NVIDIA's does.
+    """
 
     recipe: EngineRecipe
     plan: DataPlan
     progress: Progress
+    check_form: Callable[[Path], None]
 
     def task_of(self, artifact: Artifact) -> TaskFactory | None:
         """What makes the judge of the network's task; None where none is known."""
@@ -121,6 +130,26 @@ def build_engine(
         MissingError: the backend that was asked for does not work here.
     """
     check_build(recipe, besides)  # what is not installed is said at once, too
+    with _form_check(recipe) as check_form:
+        return _done(recipe, progress, check_form, explains=explains)
+
+
+def _form_check(recipe: EngineRecipe) -> AbstractContextManager[Callable[[Path], None]]:
+    """What shows TensorRT's form to NVIDIA's parser, which is started now; nothing where NVIDIA's builds."""
+    by_nvidia = any(backend.name in PARSERS for backend, _ in chosen_backends(recipe))
+    if by_nvidia or not recipe.int8:
+        return contextlib.nullcontext(lambda _: None)
+    return form_check(recipe.model, recipe.tensorrt.plugins)
+
+
+def _done(
+    recipe: EngineRecipe,
+    progress: Progress,
+    check_form: Callable[[Path], None],
+    *,
+    explains: bool,
+) -> EngineResult:
+    """What `build_engine` returns, of a recipe that was checked."""
     artifact = _loaded(recipe)
     prequantized = prequantized_build(
         artifact, recipe, lambda path: load(path, recipe.data.batch_axes)
@@ -137,7 +166,7 @@ def build_engine(
         calibrates=recipe.calibrates if prequantized is None else prequantized.calibrates,
         held_out=_JUDGED_SHARE if recipe.may_search else HELD_OUT_SHARE,
     )
-    build = _Build(recipe, plan, progress)
+    build = _Build(recipe, plan, progress, check_form)
     _check_judged(artifact, build)
     account = account_for(recipe.data, calibrate=plan.calibration, verify=plan.verification)
     artifact = artifact.having(Record("data", str(account), account.details))
@@ -264,8 +293,7 @@ def _measured(
         parsed = None
         if recipe.int8 and not by_nvidia:
             # by a process of its own, while this one builds and compares
-            form = output / _form_name(artifact)
-            parsed = beside.submit(check_form, form, recipe.model, recipe.tensorrt.plugins)
+            parsed = beside.submit(build.check_form, output / _form_name(artifact))
         # ONNX Runtime packs the weights of a large network for seconds, on one core; of a copy, since a
         # network that is opened names other files while it is written
         in_float = beside.submit(open_session, artifact.float_reference.clone())

@@ -16,10 +16,10 @@ from onnx import numpy_helper
 
 from tools.write_schemas import schemas
 from trtbuild.backends.tensorrt.advice import advice_on, plain_reason
-from trtbuild.backends.tensorrt.apart import find_refusals_apart
+from trtbuild.backends.tensorrt.apart import find_refusals_apart, parser_ahead
 from trtbuild.cli.main import run
 from trtbuild.errors import ModelError
-from trtbuild.jobs.check import check_form
+from trtbuild.jobs.check import form_check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +65,7 @@ def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT for RTX, whose parser runs in a process of its own as it does outside of tests."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT for RTX, the extra 'rtx'")
     monkeypatch.setattr("trtbuild.jobs.check.find_refusals_apart", find_refusals_apart)
+    monkeypatch.setattr("trtbuild.jobs.check.parser_ahead", parser_ahead)
 
 
 def checked(capsys, *arguments: str) -> tuple[int, dict]:
@@ -137,10 +138,11 @@ def test_a_form_is_refused_only_where_its_source_is_taken(tmp_path: Path, caplog
         }"""
     numbers = {"scale": np.float32(0.1), "zero": np.int8(3)}
     shifted = write(tmp_path / "shifted.onnx", text, **numbers)
-    with pytest.raises(ModelError, match=r"does not take its INT8 form: .*[Zz]ero point"):
-        check_form(shifted, good(tmp_path))
-    with caplog.at_level(logging.WARNING, "trtbuild"):
-        check_form(shifted, bad(tmp_path))
+    wrong = pytest.raises(ModelError, match=r"does not take its INT8 form: .*[Zz]ero point")
+    with form_check(good(tmp_path)) as check, wrong:
+        check(shifted)
+    with form_check(bad(tmp_path)) as check, caplog.at_level(logging.WARNING, "trtbuild"):
+        check(shifted)
     assert "and so not its INT8 form" in caplog.text
 
 
@@ -149,7 +151,8 @@ def test_without_a_parser_the_exit_code_says_so(tmp_path: Path, capsys, monkeypa
         monkeypatch.setitem(sys.modules, name, None)
     assert run(["check", str(good(tmp_path))]) == 3
     assert "pip install 'trtbuild[rtx]'" in capsys.readouterr().err
-    check_form(good(tmp_path), good(tmp_path))  # nothing can be said
+    with form_check(good(tmp_path)) as check:
+        check(good(tmp_path))  # nothing can be said
 
 
 @pytest.mark.usefixtures("rtx")

@@ -5,6 +5,9 @@ whose queries, keys and values are one tensor. This is the side that asks; `apar
 
 Calibration data is read on this side, where its readers are, and sent over batch by batch; the calibrator
 that TensorRT calls back and the GPU memory that batches lie in are the other process's.
+
+The other process takes longer to start than to parse a small network, so `parser_ahead` starts it before
+there is one to parse.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import logging
 import pickle
 import tempfile
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,14 +31,14 @@ from trtbuild.runtime.child import end, how_it_ended, start_module
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from trtbuild.backends.tensorrt.builder import Blueprint
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.session import Feeds
     from trtbuild.runtime.tensorrt.versions import TensorRT
 
-__all__ = ["build_plan_apart", "find_refusals_apart"]
+__all__ = ["build_plan_apart", "find_refusals_apart", "parser_ahead"]
 
 _log = logging.getLogger(__name__)
 
@@ -64,9 +68,10 @@ def build_plan_apart(
     # one short name whatever folder it lies in: what the library numbers by addresses moves with what is sent
     folder = blueprint.onnx.parent.absolute()
     named = replace(blueprint, onnx=Path(blueprint.onnx.name), options=_absolute(blueprint.options))
-    asked = (tensorrt.product.backend, named, data.batches is not None)
+    asked = ("build", named, data.batches is not None)
     try:
-        built = _answer("build", asked, _Messages(progress, data), folder)
+        with _started(tensorrt, folder) as worker:
+            built = worker.answer(asked, _Messages(progress, data))
     except _DiedError as error:
         raise ModelError(
             f"{tensorrt} died while it built '{blueprint.onnx.stem}' ({error}); no plan was written. "
@@ -93,15 +98,30 @@ def find_refusals_apart(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] 
     """
     if not _can_be_apart(tensorrt):
         return find_refusals(tensorrt, path, plugins)
-    try:
-        found = _answer(
-            "find_refusals", (tensorrt.product.backend, path, tuple(plugins)), _Messages()
-        )
-    except _DiedError as error:
-        reason, advice = f"the parser died of the network ({error})", advice_on_death(str(error))
-        return Refusals((Refusal("", "", reason, advice.rstrip("."), needs_plugin=False),))
-    assert isinstance(found, Refusals)
-    return found
+    with _started(tensorrt) as worker:
+        return worker.refusals(path, plugins)
+
+
+@contextlib.contextmanager
+def parser_ahead(tensorrt: TensorRT) -> Iterator[Callable[[Path, Sequence[Path]], Refusals]]:
+    """Start the process of one `find_refusals_apart`, and return what asks it for a network and plugins.
+
+    It loads the library while the network is made, and ends with the block.
+    """
+    if not _can_be_apart(tensorrt):
+        yield partial(find_refusals, tensorrt)
+        return
+    with _started(tensorrt) as worker:
+
+        def asked(path: Path, plugins: Sequence[Path]) -> Refusals:
+            if worker.process.poll() is None:
+                # from the folder that it was started in, which code of the user's may have left
+                places = tuple(plugin.absolute() for plugin in plugins)
+                return worker.refusals(path.absolute(), places)
+            # what it died of while it waited is no fault of the network
+            return find_refusals_apart(tensorrt, path, plugins)
+
+        yield asked
 
 
 def _can_be_apart(tensorrt: TensorRT) -> bool:
@@ -152,41 +172,68 @@ class _Messages:
         return phase + [f"after '{text.rstrip('. ')}'" for text in self.errors[-1:]]
 
 
-def _answer(
-    job: str, arguments: tuple[Any, ...], messages: _Messages, folder: Path | None = None
-) -> Any:
-    """Let a new process do one job in `folder`, and return its answer or raise its error."""
-    with tempfile.TemporaryFile() as errors, _started(errors, folder) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        answers: tuple[Any, ...] = ((job, *arguments),)
+@dataclass(frozen=True)
+class _Worker:
+    """The other process, which does one job.
+
+    Attributes:
+        process: loads the library until it gets the job.
+        errors: what it prints.
+    """
+
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes]
+
+    def refusals(self, path: Path, plugins: Sequence[Path]) -> Refusals:
+        """Return what the parser does not take; one that dies takes nothing."""
+        try:
+            found = self.answer(("find_refusals", path, tuple(plugins)), _Messages())
+        except _DiedError as error:
+            reason, advice = (
+                f"the parser died of the network ({error})",
+                advice_on_death(str(error)),
+            )
+            return Refusals((Refusal("", "", reason, advice.rstrip("."), needs_plugin=False),))
+        assert isinstance(found, Refusals)
+        return found
+
+    def answer(self, job: tuple[Any, ...], messages: _Messages) -> Any:
+        """Let it do the job, and return its answer or raise its error."""
+        sent, received = self.process.stdin, self.process.stdout
+        assert sent is not None
+        assert received is not None
+        answers: tuple[Any, ...] = (job,)
         while True:
             try:
                 for answer in answers:
-                    _send(process.stdin, answer)
-                told = pickle.load(process.stdout)  # noqa: S301 - our own process wrote it
+                    _send(sent, answer)
+                told = pickle.load(received)  # noqa: S301 - our own process wrote it
             except (EOFError, OSError, pickle.UnpicklingError) as error:
-                how = [how_it_ended(process.wait()), *messages.last(), *_printed(errors)]
+                how = [how_it_ended(self.process.wait()), *messages.last(), *_printed(self.errors)]
                 raise _DiedError(", ".join(how)) from error
             if told[0] in ("ok", "error"):
                 break
             # reading data may fail, too: that is no end of the process
             answers = messages.take(told)
-        for line in _printed(errors):
+        for line in _printed(self.errors):
             _log.info("TensorRT's process %s", line)
-    if told[0] == "error":
-        raise told[1]
-    return told[1]
+        if told[0] == "error":
+            raise told[1]
+        return told[1]
 
 
 @contextlib.contextmanager
-def _started(errors: IO[bytes], folder: Path | None) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the other process, and end it with the block, however that ends."""
-    process = start_module(_WORKER, errors, folder, alike=True)
-    try:
-        yield process
-    finally:
-        end(process)
+def _started(tensorrt: TensorRT, folder: Path | None = None) -> Iterator[_Worker]:
+    """Start the other process in `folder`, and end it with the block, however that ends."""
+    with tempfile.TemporaryFile() as errors:
+        process = start_module(_WORKER, errors, folder, alike=True)
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):  # it is gone already, which the job finds out
+                _send(process.stdin, tensorrt.product.backend)
+            yield _Worker(process, errors)
+        finally:
+            end(process)
 
 
 def _send(stream: IO[bytes], message: Any) -> None:

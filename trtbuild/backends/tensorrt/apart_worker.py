@@ -1,6 +1,7 @@
 """The other side of `trtbuild.backends.tensorrt.apart`: this module, run, does one job with NVIDIA's library.
 
-The job comes on standard input; what is told goes to what was standard output, both pickled:
+The backend whose library it is comes on standard input and then, perhaps much later, the job; what is told
+goes to what was standard output, all pickled:
 
     ("progress", stage, done, total)    how far it is
     ("log", logger, level, text)        a line of ours for the log
@@ -31,7 +32,7 @@ from calibrators.errors import CalibratorError
 from trtbuild.backends.tensorrt.builder import build_plan
 from trtbuild.backends.tensorrt.refusals import find_refusals
 from trtbuild.backends.tensorrt.shape_inputs import BuildData
-from trtbuild.errors import TrtbuildError
+from trtbuild.errors import MissingError, TrtbuildError
 from trtbuild.runtime.tensorrt.logger import Log, make_logger
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 
@@ -53,7 +54,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = _Parent()
     logging.basicConfig(handlers=[_LogToParent(parent)], level=logging.INFO)
-    job, *arguments = parent.job
+    with contextlib.suppress(MissingError):  # the job says so
+        installed(parent.product)
+    job, *arguments = parent.job()
     jobs: dict[str, Callable[..., Any]] = {"build": _build, "find_refusals": _find_refusals}
     try:
         parent.send("ok", jobs[job](parent, *arguments))
@@ -73,8 +76,13 @@ class _Parent:
         os.dup2(2, 1)  # what libraries print must not come between
         self._lock = threading.Lock()
         self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.job: tuple[Any, ...] = pickle.load(sys.stdin.buffer)  # noqa: S301 - our parent wrote it
+        self.product = _PRODUCTS[pickle.load(sys.stdin.buffer)]  # noqa: S301 - our parent wrote it
+
+    def job(self) -> tuple[Any, ...]:
+        """Wait for the job, and return it; what is sent from then on is received by a thread."""
+        job: tuple[Any, ...] = pickle.load(sys.stdin.buffer)  # noqa: S301 - our parent wrote it
         threading.Thread(target=self._listen, daemon=True).start()
+        return job
 
     def send(self, *message: Any) -> None:
         """Send a message; threads of TensorRT's log and report, too."""
@@ -138,16 +146,16 @@ class _ErrorsToParent(deque[tuple[str, str]]):
             self._parent.send("said", text)
 
 
-def _build(parent: _Parent, backend: str, blueprint: Blueprint, has_data: bool) -> Built:
-    tensorrt = installed(_PRODUCTS[backend])
+def _build(parent: _Parent, blueprint: Blueprint, has_data: bool) -> Built:
+    tensorrt = installed(parent.product)
     errors = Log(_ErrorsToParent(parent))  # the logger writes into it as long as it lives
     make_logger(tensorrt, errors)
     data = BuildData(parent.batches if has_data else None, parent.count)
     return build_plan(tensorrt, blueprint, data, parent.progress)
 
 
-def _find_refusals(parent: _Parent, backend: str, path: Path, plugins: Sequence[Path]) -> Refusals:
-    tensorrt = installed(_PRODUCTS[backend])
+def _find_refusals(parent: _Parent, path: Path, plugins: Sequence[Path]) -> Refusals:
+    tensorrt = installed(parent.product)
     errors = Log(_ErrorsToParent(parent))  # the logger writes into it as long as it lives
     make_logger(tensorrt, errors)
     return find_refusals(tensorrt, path, plugins)

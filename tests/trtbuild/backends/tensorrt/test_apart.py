@@ -19,10 +19,10 @@ from tests.command import trtbuild
 from tests.trtbuild.backends.tensorrt import networks
 from tests.trtbuild.verification.small_network import float_network, images
 from trtbuild.backends.tensorrt import TensorRTBackend, apart
-from trtbuild.backends.tensorrt.apart import find_refusals_apart
+from trtbuild.backends.tensorrt.apart import find_refusals_apart, parser_ahead
 from trtbuild.errors import ModelError
 from trtbuild.model import write_model
-from trtbuild.runtime.child import how_it_ended
+from trtbuild.runtime.child import how_it_ended, start_module
 from trtbuild.runtime.tensorrt.versions import RTX, TensorRT
 
 # TensorRT for RTX 1.7.1 parses it, and ends its process by SIGSEGV when it builds it.
@@ -72,6 +72,34 @@ def test_a_parser_that_dies_takes_nothing(rtx: TensorRT, tmp_path: Path, worker:
     worker.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGABRT)\n")
     (refusal,) = find_refusals_apart(rtx, tmp_path / "any.onnx").refused
     assert "SIGABRT" in refusal.reason
+
+
+def test_a_parser_that_dies_while_it_waits_says_nothing_of_the_network(
+    rtx: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start_module(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(apart, "start_module", start)
+    write_model(float_network(), tmp_path / "small.onnx")
+    with parser_ahead(rtx) as refusals_of:
+        started[0].kill()
+        started[0].wait()
+        assert refusals_of(tmp_path / "small.onnx", ()).refused == ()
+    assert len(started) == 2
+
+
+def test_a_parser_started_ahead_finds_a_network_of_the_folder_left_since(
+    rtx: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(float_network(), tmp_path / "small.onnx")
+    monkeypatch.chdir(tmp_path.parent)
+    with parser_ahead(rtx) as refusals_of:
+        monkeypatch.chdir(tmp_path)
+        assert refusals_of(Path("small.onnx"), ()).refused == ()
 
 
 def test_short_memory_is_told_as_such(rtx: TensorRT, worker: Path) -> None:
