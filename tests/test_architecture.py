@@ -211,6 +211,16 @@ def test_one_file_knows_it(text):
     assert found == {IN_ONE_PLACE[text]}
 
 
+def test_onnx_ir_is_loaded_by_one_module():
+    found = {
+        name_of(path)
+        for path in sources()
+        for module, at_import in imports(path)
+        if at_import and module.split(".")[0] == "onnx_ir"
+    }
+    assert found == {"trtbuild/model/graph_library.py"}
+
+
 def test_nobody_loads_torch_by_importing_our_own_modules():
     found = [
         f"{name_of(path)} imports {module}"

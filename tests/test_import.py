@@ -5,10 +5,12 @@ from __future__ import annotations
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import calibrators
 import trtbuild
 
+SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "quickstart"
 OPTIONAL = ("tensorrt", "tensorrt_bindings", "pycuda", "cuda", "torch", "ray")
 BLOCK = f"""
 import sys
@@ -105,3 +107,27 @@ for command in {QUICK}:
         break
 print(command, loaded)""")
     assert loaded.strip().endswith(f"{QUICK[-1]} []")
+
+
+def test_networks_are_read_rewritten_and_calibrated_without_sympy(tmp_path):
+    network, data, recipe = (
+        str(SAMPLE / name) for name in ("digits.onnx", "calibration.npz", "digits.toml")
+    )
+    commands = (
+        ["optimize", network, str(tmp_path / "digits.onnx")],
+        [
+            "calibrate",
+            network,
+            "--data",
+            data,
+            "--preprocess",
+            recipe,
+            "-o",
+            str(tmp_path / "digits.json"),
+        ],
+    )
+    loaded = run(
+        f"from trtbuild.cli.main import run\nassert not any(map(run, {commands}))\n"
+        "print([name for name in ('onnx_ir', 'numba', 'sympy') if name in sys.modules])"
+    )
+    assert loaded.strip().endswith("['onnx_ir', 'numba']")

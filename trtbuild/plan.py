@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.enums import StrEnum
+from trtbuild.model.graph_library import ir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -275,10 +275,9 @@ def _module(model: Any, output: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 def _written(model: Any, output: Path) -> Path:
     """A network in memory as a file in the output folder, named after its graph."""
-    import onnx_ir as ir
-
     from trtbuild.files import make_directory
     from trtbuild.model import write_model
+    from trtbuild.model.graph_library import ir
 
     if not isinstance(model, ir.Model):
         if not (hasattr(model, "graph") and hasattr(model, "SerializeToString")):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtbuild.model import static_batch
 from trtbuild.model.edits import tapped
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import POOLING
 from trtbuild.model.traversal import values_of
 from trtbuild.passes import infer_model

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model.attributes import input_at
 from trtbuild.model.constants import array, constant_tensor, tensor_bytes
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import WEIGHTED
 from trtbuild.model.qdq import dequantized, is_qdq
 from trtbuild.model.traversal import label, maker

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.diff.facts import computing_nodes, origin, weight_of
 from trtbuild.enums import StrEnum
 from trtbuild.model.constants import constant_tensor, tensor_bytes
+from trtbuild.model.graph_library import ir
 from trtbuild.model.qdq import is_qdq
 from trtbuild.model.shapes import static_dims
 from trtbuild.model.traversal import label

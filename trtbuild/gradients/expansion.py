@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 
 from trtbuild.gradients.writer import NoRuleError
 from trtbuild.model.constants import constant_tensor
+from trtbuild.model.graph_library import ir
 from trtbuild.model.opset import MODERN_IR
 
 if TYPE_CHECKING:

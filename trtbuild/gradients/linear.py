@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtbuild.gradients.writer import NoRuleError
+from trtbuild.model.graph_library import ir
 from trtbuild.model.shapes import rank
 
 if TYPE_CHECKING:

@@ -11,13 +11,12 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtbuild.errors import ModelError
 from trtbuild.gradients.reverse import Reverse, is_float, read_by, stops, varying
 from trtbuild.gradients.rules import OF_UNKNOWN_SIZE
 from trtbuild.gradients.writer import Writer
 from trtbuild.model.edits import remove_unread, set_outputs
+from trtbuild.model.graph_library import ir
 from trtbuild.model.inference import infer_model
 from trtbuild.model.opset import opset_of, raise_opset
 from trtbuild.model.traversal import tensors_by_name

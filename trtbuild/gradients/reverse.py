@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtbuild.gradients.expansion import expand, is_defined
 from trtbuild.gradients.rules import CHOOSING, FLAT, RULES
 from trtbuild.gradients.step import Step
 from trtbuild.gradients.writer import NoRuleError
+from trtbuild.model.graph_library import ir
 from trtbuild.model.traversal import all_graphs, all_nodes, bodies, has_bodies, label
 
 if TYPE_CHECKING:

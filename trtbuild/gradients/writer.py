@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model.edits import add_initializer
+from trtbuild.model.graph_library import ir
 from trtbuild.model.names import Names
 from trtbuild.model.opset import opset_of
 from trtbuild.model.shapes import dims, rank, same_dims, static_dims

@@ -9,7 +9,6 @@ same values, so that fused kernels find one on every tensor.
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.errors import ModelError
@@ -17,6 +16,7 @@ from trtbuild.migration.report import Entry, Fate, Migration
 from trtbuild.model.attributes import input_at
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import add_initializer, remove_unread, take_over_output
+from trtbuild.model.graph_library import ir
 from trtbuild.model.qdq import dequantized
 from trtbuild.model.traversal import values_of
 from trtbuild.quantization.scale_propagation import propagate

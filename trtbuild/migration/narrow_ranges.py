@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model.attributes import clip_bounds, input_at
 from trtbuild.model.constants import array
 from trtbuild.model.edits import GraphWriter, remove_unread
+from trtbuild.model.graph_library import ir
 from trtbuild.model.traversal import label, maker
 
 if TYPE_CHECKING:

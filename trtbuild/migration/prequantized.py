@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.errors import ModelError
 from trtbuild.migration.narrow_ranges import clip_in_float
@@ -34,6 +33,7 @@ from trtbuild.migration.qoperators import as_qdq
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import WEIGHTED
 from trtbuild.model.qdq import activation_pairs, dequantized, is_qdq, pair_behind, weight_behind
 from trtbuild.model.traversal import label, maker, nodes_by_name

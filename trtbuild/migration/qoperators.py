@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.errors import ModelError
 from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.constants import array
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import ONNX_DOMAINS, moves_values
 from trtbuild.model.qdq import is_qdq
 from trtbuild.model.traversal import label

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
+
+from trtbuild.model.graph_library import ir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

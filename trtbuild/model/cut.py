@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtbuild.errors import ModelError
 from trtbuild.model.edits import drop_node, drop_unread_initializers, set_outputs
+from trtbuild.model.graph_library import ir
 from trtbuild.model.inference import infer_model
 from trtbuild.model.operators import RANDOM, RECURRENT, WEIGHTED
 from trtbuild.model.traversal import (

@@ -12,9 +12,8 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
 from trtbuild.model.constants import constant_tensor, tensor_bytes
+from trtbuild.model.graph_library import ir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

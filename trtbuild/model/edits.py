@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
+from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import LARGE
 from trtbuild.model.names import Names
 from trtbuild.model.stored_weights import in_file

@@ -10,9 +10,9 @@ import logging
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 
 from trtbuild.model.constants import constant_tensor
+from trtbuild.model.graph_library import ir
 from trtbuild.model.traversal import all_nodes, bodies
 from trtbuild.model.writing import without_weights
 

@@ -84,7 +84,8 @@ def pages_given_back(arrays: Iterable[np.memmap[Any, Any]]) -> Iterator[None]:
 
 def _mapping(tensor: ir.TensorProtocol) -> mmap.mmap | None:
     """Return the mapping that holds a tensor, of the network's file or of a copy of ours."""
-    import onnx_ir as ir  # who runs networks apart reads this module, and does without
+    # here: who runs networks apart reads this module, and does without
+    from trtbuild.model.graph_library import ir
 
     if isinstance(tensor, ir.ExternalTensor):
         return tensor.raw

@@ -10,11 +10,11 @@ import math
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 from onnx import version_converter
 from onnx.shape_inference import InferenceError
 
 from trtbuild.errors import ModelError, first_line
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.outside_weights import read_weight
 from trtbuild.model.traversal import proto_nodes

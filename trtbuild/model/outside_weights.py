@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
-import onnx_ir as ir
 
 from trtbuild.errors import ModelError
+from trtbuild.model.graph_library import ir
 
 if TYPE_CHECKING:
     import numpy as np

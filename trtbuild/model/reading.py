@@ -15,7 +15,6 @@ import os
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from trtbuild.errors import ModelError, decoding, first_line
@@ -27,6 +26,7 @@ from trtbuild.model.functions import (
     with_functions_of_its_opset,
     with_functions_written_out,
 )
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.outside_weights import (

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.errors import OutputError
 from trtbuild.files import is_named_in_utf8, temporary_folder
 from trtbuild.model.constants import tensor_bytes
+from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.outside_weights import OutsideWeight
 from trtbuild.model.traversal import all_graphs

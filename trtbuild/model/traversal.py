@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
+from trtbuild.model.graph_library import ir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,12 +6,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtbuild.errors import OutputError
 from trtbuild.files import atomic_path, data_beside, staged_files, temporary_folder
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.constants import mapped_bytes
+from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.outside_weights import MAPPED_LIMIT
 from trtbuild.model.stored_weights import belongs_inside

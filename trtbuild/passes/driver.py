@@ -13,9 +13,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtbuild.model.digests import Hasher
+from trtbuild.model.graph_library import ir
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
 from trtbuild.model.traversal import all_nodes

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model import inference
 from trtbuild.model.edits import add_initializer, drop_node, take_over_output
+from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import LARGE, give_back, mapped_copy
 from trtbuild.model.traversal import all_nodes, label
 from trtbuild.passes.declined import Declined

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 
 from trtbuild.errors import ModelError
 from trtbuild.model.collecting import collector_at_rest
+from trtbuild.model.graph_library import ir
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names, rename_clashes
 from trtbuild.model.opset import WEIGHTS_WITHOUT_INPUTS

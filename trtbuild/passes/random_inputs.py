@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model.attributes import attribute
+from trtbuild.model.graph_library import ir
 from trtbuild.model.shapes import dims
 
 if TYPE_CHECKING:

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from trtbuild.errors import ExecutionError, OutOfTimeError
 from trtbuild.model.attributes import attribute, is_random
+from trtbuild.model.graph_library import ir
 from trtbuild.model.shapes import dims
 from trtbuild.model.traversal import all_graphs, all_nodes
 from trtbuild.model.writing import without_weights

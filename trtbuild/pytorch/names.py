@@ -17,8 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import WEIGHTED
 
 if TYPE_CHECKING:

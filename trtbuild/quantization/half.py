@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from trtbuild.errors import ModelError
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import GraphWriter, add_initializer, remove_unread, take_over_output
+from trtbuild.model.graph_library import ir
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
 from trtbuild.model.operators import QDQ, RECURRENT, moves_values

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model.edits import GraphWriter, add_initializer
+from trtbuild.model.graph_library import ir
 from trtbuild.model.traversal import bodies
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.machine import usable_cpus
 from trtbuild.model.constants import array, constant_tensor
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
+from trtbuild.model.graph_library import ir
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Plan, QuantParams, WeightPoint
 from trtbuild.quantization.rounded_weights import own_scales, rounded

@@ -28,9 +28,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model.constants import constant_tensor, is_constant
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import AVERAGING, CLIPPING, ONNX_DOMAINS, moves_values, weight_axis
 from trtbuild.model.qdq import behind_activation
 from trtbuild.model.traversal import values_of

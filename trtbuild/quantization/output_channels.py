@@ -18,10 +18,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import GraphWriter, set_constant, take_over_output
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import ONNX_DOMAINS, moves_values
 from trtbuild.model.traversal import nodes_by_name, values_by_name
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, OutputSteps, QuantParams

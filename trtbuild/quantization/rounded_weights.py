@@ -5,9 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, TypeVar
 
-import onnx_ir as ir
-
 from trtbuild.model.constants import constant_tensor
+from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.stored_weights import in_file
 from trtbuild.quantization.weights import quantize_weight, weight_scales

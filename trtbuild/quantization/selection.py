@@ -5,10 +5,9 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtbuild.errors import ModelError, OptionError, did_you_mean
 from trtbuild.model.constants import constant_tensor, is_constant
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import ONNX_DOMAINS, RECURRENT
 from trtbuild.plan import GRAPH_OUTPUT
 

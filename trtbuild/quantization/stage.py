@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtbuild.artifact import Artifact, Record
 from trtbuild.errors import InputError
+from trtbuild.model.graph_library import ir
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import (
     ANYWHERE,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
+from trtbuild.model.graph_library import ir
 from trtbuild.model.opset import MODERN_IR
 from trtbuild.runtime.onnxruntime import Execution, open_session
 

@@ -203,7 +203,8 @@ class IsolatedSession:
 
 
 def _sent(tensor: ir.TensorProtocol) -> MappedWeight | np.ndarray:
-    import onnx_ir as ir  # the other process reads this module, and does without
+    # here: the other process reads this module, and does without
+    from trtbuild.model.graph_library import ir
 
     if isinstance(tensor, ir.ExternalTensor) and tensor.dtype.itemsize >= 1:
         dims = tuple(int(size) for size in tensor.shape.numpy())

@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtbuild.errors import ModelError
 from trtbuild.model.edits import add_initializer, tapped
+from trtbuild.model.graph_library import ir
 from trtbuild.model.qdq import (
     activation_pairs,
     behind_activation,

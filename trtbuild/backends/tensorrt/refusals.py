@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
 from trtbuild.backends.tensorrt.advice import advice_on, wants_constant, wants_plugin
 from trtbuild.backends.tensorrt.network import ParserError, parser_errors
 from trtbuild.backends.tensorrt.open_builder import OpenBuilder
 from trtbuild.errors import ModelError
 from trtbuild.model import name_nodes, read_model
+from trtbuild.model.graph_library import ir
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
 from trtbuild.model.operators import ONNX_DOMAINS

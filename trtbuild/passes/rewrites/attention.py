@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.constants import array, is_constant
+from trtbuild.model.graph_library import ir
 from trtbuild.model.shapes import dims
 from trtbuild.model.traversal import label
 from trtbuild.passes.declined import Declined

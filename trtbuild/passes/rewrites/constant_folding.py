@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.errors import ExecutionError
 from trtbuild.model.attributes import is_random, permutation
 from trtbuild.model.constants import array, constant_tensor
+from trtbuild.model.graph_library import ir
 from trtbuild.model.shapes import element_count, static_dims
 from trtbuild.model.traversal import all_graphs, has_bodies
 from trtbuild.passes.pass_base import Pass

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model.attributes import attribute, dropout_is_off
 from trtbuild.model.constants import integers
+from trtbuild.model.graph_library import ir
 from trtbuild.model.traversal import maker
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from trtbuild.model.attributes import attribute, input_at, normal_axis
 from trtbuild.model.constants import array, constant_tensor
+from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import CONVOLUTIONS, QDQ
 from trtbuild.model.qdq import dequantized
 from trtbuild.model.traversal import label, maker

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
 from trtbuild.model.attributes import is_random
 from trtbuild.model.constants import tensor_bytes
+from trtbuild.model.graph_library import ir
 from trtbuild.model.traversal import all_graphs, has_bodies
 from trtbuild.passes.declined import Declined
 from trtbuild.passes.pass_base import Pass

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from calibrators.output_error import error_products
 from trtbuild.gradients import backward_network
+from trtbuild.model.graph_library import ir
 from trtbuild.model.names import Names
 from trtbuild.model.traversal import nodes_by_name, values_by_name
 from trtbuild.plan import GRAPH_OUTPUT
