@@ -109,6 +109,14 @@ print(command, loaded)""")
     assert loaded.strip().endswith(f"{QUICK[-1]} []")
 
 
+def test_a_command_makes_its_own_recipe_only():
+    loaded = run(
+        "import trtbuild.cli.calibrate\n"
+        "print(sorted(name for name in sys.modules if name.startswith('trtbuild.recipes.')))"
+    )
+    assert loaded.strip() == "['trtbuild.recipes.calibration', 'trtbuild.recipes.texts']"
+
+
 def test_networks_are_read_rewritten_and_calibrated_without_sympy(tmp_path):
     network, data, recipe = (
         str(SAMPLE / name) for name in ("digits.onnx", "calibration.npz", "digits.toml")

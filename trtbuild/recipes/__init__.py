@@ -1,36 +1,11 @@
-"""What the user asked for, one recipe a job; the command line, recipe files and scripts make these."""
+"""What the user asked for, one recipe a job; the command line, recipe files and scripts make these.
+
+The names stand in ``__init__.pyi`` and are loaded when they are asked for: a command needs one of them, and
+making the classes of all takes longer than reading its arguments.
+"""
 
 from __future__ import annotations
 
-from trtbuild.recipes.calibration import AdviseRecipe, CalibrateRecipe, CalibrationFiles
-from trtbuild.recipes.comparison import CacheDiffRecipe, CrosscheckRecipe, DiffRecipe
-from trtbuild.recipes.engines import BenchRecipe, EngineRecipe, VerifyRecipe
-from trtbuild.recipes.modules import CompressRecipe, PruneRecipe, QatRecipe, TuneRecipe
-from trtbuild.recipes.networks import (
-    CheckRecipe,
-    ConvertRecipe,
-    OptimizeRecipe,
-    QuantizeRecipe,
-    TritonRecipe,
-)
+import lazy_loader
 
-__all__ = [
-    "AdviseRecipe",
-    "BenchRecipe",
-    "CacheDiffRecipe",
-    "CalibrateRecipe",
-    "CalibrationFiles",
-    "CheckRecipe",
-    "CompressRecipe",
-    "ConvertRecipe",
-    "CrosscheckRecipe",
-    "DiffRecipe",
-    "EngineRecipe",
-    "OptimizeRecipe",
-    "PruneRecipe",
-    "QatRecipe",
-    "QuantizeRecipe",
-    "TritonRecipe",
-    "TuneRecipe",
-    "VerifyRecipe",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
