@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from trtbuild.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
 __all__ = [
@@ -385,10 +385,15 @@ def content_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, as ``sha256:`` and 64 hexadecimal digits."""
+def file_digest(path: Path, given_up: Callable[[], bool] = lambda: False) -> str:
+    """SHA-256 of a file's bytes, as ``sha256:`` and 64 hexadecimal digits.
+
+    Args:
+        path: of the file.
+        given_up: whether nobody wants it any more; it is of no use then.
+    """
     with path.open("rb") as stream:
         digest = hashlib.sha256()
-        while part := stream.read(_PART):
+        while not given_up() and (part := stream.read(_PART)):
             digest.update(part)
         return "sha256:" + digest.hexdigest()

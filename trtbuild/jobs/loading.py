@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact, Record
@@ -17,7 +20,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.whereabouts import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["load", "prepare"]
@@ -40,7 +43,8 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
         OptionError: `batch_axes` do not fit the network.
     """
     reading(path.name)
-    model = read_model(path)
+    with _digest_beside(path) as digest:
+        model = read_model(path)
     say_batch_axes(model, batch_axes or {})
     random = [label(node) for node in all_nodes(model.graph) if is_random(node)]
     if random:
@@ -53,12 +57,28 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
     opset = model.graph.opset_imports.get("", 0)
     details = {
         "file": path.name,
-        "digest": file_digest(path),
+        "digest": digest.result(),
         "opset": opset,
         "repairs": list(repairs_of(model)),
     }
     record = Record("read", f"{len(model.graph)} nodes, opset {opset}", details)
     return without_foreign(Artifact(path.stem, model, model, history=(record,)), path)
+
+
+@contextlib.contextmanager
+def _digest_beside(path: Path) -> Iterator[Future[str]]:
+    """Find a file's digest while the block reads the file itself; given up where that raises.
+
+    Where there is no file at `path`, the block has to raise.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        found = beside.submit(file_digest, path, stop.is_set) if path.is_file() else Future()
+        try:
+            yield found
+        except BaseException:
+            stop.set()
+            raise
 
 
 def prepare(

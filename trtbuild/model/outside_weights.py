@@ -25,15 +25,16 @@ __all__ = [
     "num_bytes",
     "read_small_weights",
     "read_weight",
+    "state_of",
     "watch_large_weights",
 ]
 
 MAPPED_LIMIT = 256_000_000
-"""Bytes of weights in another file that are read into memory; more stay in their file."""
+"""Bytes of weights in files that are read into memory; more stay in their file."""
 
 
 def read_small_weights(proto: onnx.ModelProto, path: Path) -> None:
-    """Put the weights beside the file `path` into the network, where all together are small.
+    """Put the weights that were left in files into the network, where all together are small.
 
     Args:
         proto: the network, whose weights were found to be as long as it says.
@@ -72,7 +73,7 @@ def read_weight(tensor: onnx.TensorProto, path: Path) -> None:
     if len(content) != size:
         raise _cut_off(str(file), tensor.name)
     del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.DEFAULT
+    tensor.ClearField("data_location")  # as if it had been inside all the time
     tensor.raw_data = content
 
 
@@ -112,7 +113,7 @@ class OutsideWeight(ir.ExternalTensor):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._when_read = _state_of(self.path)
+        self._when_read = state_of(self.path)
 
     def check_unchanged(self) -> None:
         """Check that its name still leads to the file that was read: others are about to open it by that.
@@ -125,7 +126,7 @@ class OutsideWeight(ir.ExternalTensor):
         self._check_state()
 
     def _check_state(self) -> None:
-        if _state_of(self.path) != self._when_read:
+        if state_of(self.path) != self._when_read:
             raise ModelError(
                 f"'{self.path}' was written after it was read: the weight '{self.name}' may be another one "
                 "by now. Start again, and let nobody write it meanwhile."
@@ -162,8 +163,8 @@ class OutsideWeight(ir.ExternalTensor):
             self._check_state()  # what is mapped now stays so, whatever takes its name
 
 
-def _state_of(path: str) -> tuple[int, ...]:
-    """What changes when a file is written, or gives its name to another."""
+def state_of(path: str | Path) -> tuple[int, ...]:
+    """Return what changes when a file is written, or gives its name to another."""
     found = Path(path).stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 

@@ -8,6 +8,7 @@ and every node has a name of its own, since reports and ``--float`` speak in nod
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import mmap
@@ -33,6 +34,7 @@ from trtbuild.model.outside_weights import (
     MAPPED_LIMIT,
     num_bytes,
     read_small_weights,
+    state_of,
     watch_large_weights,
 )
 from trtbuild.model.repair import repair, switch_to_evaluation
@@ -74,6 +76,12 @@ _MOST_ELEMENTS = 2**31 - 1
 # The key under which a weight names the file that holds it.
 _EXTERNAL_KEY = b"location"
 
+# Bytes of a file whose large weights are not parsed.
+_WORTH_APART = 4_000_000
+
+# Bytes of a number of the largest type, complex128.
+_LARGEST_ITEM = 16
+
 # Bytes that tell what kind of file it is.
 _BEGINNING = 1 << 16
 
@@ -90,7 +98,7 @@ def read_model(path: Path) -> ir.Model:
         ModelError: the file is missing, is not ONNX, is damaged, misses its external data, holds an
             unsupported opset, is not a valid graph, or takes or gives what is no tensor of numbers.
     """
-    with decoding(ModelError, f"cannot read '{path}'", "Export it again."):
+    with decoding(ModelError, f"cannot read '{path}'", "Export it again."), _unchanged(path):
         return _read_model(path)
 
 
@@ -117,9 +125,20 @@ def read_unchanged(path: Path) -> ir.Model:
     Raises:
         ModelError: as `read_model`.
     """
-    with decoding(ModelError, f"cannot read '{path}'", "Export it again."):
-        proto, path, repairs = _checked(path)
-        return _as_ir(proto, path, repairs)
+    with decoding(ModelError, f"cannot read '{path}'", "Export it again."), _unchanged(path):
+        proto, found, repairs = _checked(path)
+        return _as_ir(proto, found, repairs)
+
+
+@contextlib.contextmanager
+def _unchanged(path: Path) -> Iterator[None]:
+    """Refuse a file that is written meanwhile: its weights are read after the rest."""
+    before = state_of(path) if path.is_file() else None
+    yield
+    if before is not None and state_of(path) != before:
+        raise ModelError(
+            f"'{path}' was written while it was read; start again, and let nobody write it meanwhile."
+        )
 
 
 def read_as_written(path: Path) -> ir.Model:
@@ -130,23 +149,17 @@ def read_as_written(path: Path) -> ir.Model:
 def _checked(path: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
     """The network, valid, the file beside which its weights lie, and what had to be repaired."""
     proto = parse_proto(path)
-    linked = any(file.is_symlink() for file in _weight_files(proto, path))
-    if linked:
+    if any(file.is_symlink() for file in _weight_files(proto, path)):
         path = _with_real_weights(proto, path)
     _check_opset(proto, path)
     check_size_written_out(proto, path)  # before anything walks through the functions
     _check_weights(proto, path)
     _check_sizes(proto, path)
-    aside = _set_aside_unknown(proto)
+    _set_aside_unknown(proto)
     repaired = repair(proto, path)
     proto, written_out = with_functions_of_its_opset(proto, path)
     repairs = (*repaired, written_out) if written_out else tuple(repaired)
-    # the checker takes a file of weights that has two names for an attack
-    named_twice = any(file.stat().st_nlink > 1 for file in _weight_files(proto, path))
-    as_copy = linked or named_twice or repairs or aside or any(_untyped_outputs(proto))
-    # the checker would read it whole, or not find it
-    as_copy = as_copy or path.stat().st_size > MAPPED_LIMIT or not is_named_in_utf8(str(path))
-    _check_valid(_for_checker(proto) if as_copy else str(path), path)
+    _check_valid(proto, path)
     for sentence in repairs:
         _log.warning("'%s': %s.", path, sentence)
     return proto, path, repairs
@@ -175,7 +188,7 @@ def _check_sizes(proto: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def _set_aside_unknown(proto: onnx.ModelProto) -> bool:
+def _set_aside_unknown(proto: onnx.ModelProto) -> None:
     """Put operators of the ONNX domain that ONNX does not have into a domain of their own, for the while.
 
     TensorRT finds a plugin by its name in any domain; ONNX's checker and converter refuse it in theirs.
@@ -196,7 +209,6 @@ def _set_aside_unknown(proto: onnx.ModelProto) -> bool:
     if unknown:
         for imports in (proto.opset_import, *(one.opset_import for one in proto.functions)):
             imports.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
-    return bool(unknown)
 
 
 def _put_back_unknown(model: ir.Model) -> None:
@@ -235,7 +247,7 @@ def parse_proto(path: Path) -> onnx.ModelProto:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ModelError(f"the model '{path}' {what}; give the path of an ONNX file.")
     # weights that stay in the file name it, in UTF-8
-    if path.stat().st_size > MAPPED_LIMIT and is_named_in_utf8(path.name):
+    if path.stat().st_size > _WORTH_APART and is_named_in_utf8(path.name):
         return _parse_apart(path)
     try:
         content = path.read_bytes()
@@ -388,8 +400,10 @@ def _check_external_data(tensor: onnx.TensorProto, path: Path) -> None:
         )
     wanted = num_bytes(tensor)
     start, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
-    if start < 0 or length != wanted:
-        raise ValueError(f"it should have {wanted} bytes, and says {length} from byte {start} on")
+    if start < 0:
+        raise ValueError(f"it begins at byte {start}")
+    if length != wanted:
+        raise ValueError(f"it has {length} bytes instead of {wanted}")
     if data.stat().st_size < start + length:
         check_was_fetched(data, f"the weight file of '{path}'", ModelError)
         raise ModelError(
@@ -399,19 +413,19 @@ def _check_external_data(tensor: onnx.TensorProto, path: Path) -> None:
 
 
 def _for_checker(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that the checker takes without the file: weights in other files are inputs of it."""
+    """A copy that the checker takes without any file: each weight that lies in one is a single number.
+
+    By itself it would read the network's file once more, and take a file of weights that has two names for
+    an attack.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    for graph in proto_graphs(copy.graph):
-        inside = []
-        for tensor in graph.initializer:
-            if onnx.external_data_helper.uses_external_data(tensor):
-                kind = tensor.data_type, tensor.dims
-                graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, *kind))
-            else:
-                inside.append(tensor)
-        del graph.initializer[:]
-        graph.initializer.extend(inside)
+    for tensor in onnx.external_data_helper._get_all_tensors(copy):
+        if onnx.external_data_helper.uses_external_data(tensor) and not tensor.raw_data:
+            del tensor.external_data[:]
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.dims[:]
+            tensor.raw_data = bytes(_LARGEST_ITEM)
     for output in _untyped_outputs(copy):  # ONNX infers nothing of operators that it does not know
         output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         output.type.tensor_type.shape.SetInParent()
@@ -426,9 +440,9 @@ def _untyped_outputs(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
     return (output for output in outputs if output.type.WhichOneof("value") is None)
 
 
-def _check_valid(network: onnx.ModelProto | str, path: Path) -> None:
+def _check_valid(proto: onnx.ModelProto, path: Path) -> None:
     try:
-        onnx.checker.check_model(network)
+        onnx.checker.check_model(_for_checker(proto))
     except onnx.checker.ValidationError as error:
         raise ModelError(
             f"'{path}' is not a valid ONNX graph: {first_line(error).rstrip('.')}."

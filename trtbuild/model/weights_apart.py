@@ -24,6 +24,7 @@ _STAYS = 1 << 16
 _GRAPH_OF_MODEL = 7
 _INITIALIZER_OF_GRAPH = 5
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+_OTHER_DATA = frozenset({4, 5, 6, 7, 10, 11, _EXTERNAL_DATA})
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -51,13 +52,18 @@ def read_apart(content: mmap.mmap, location: str, *, only_aligned: bool = False)
     """
 
     def tensor(start: int, stop: int) -> bytes:
-        raw = [one for one in _fields(content, start, stop) if one.number == _RAW_DATA]
+        fields = list(_fields(content, start, stop))
+        raw = [one for one in fields if one.number == _RAW_DATA]
         if len(raw) != 1 or raw[0].wire != _BYTES or raw[0].stop - raw[0].start <= _STAYS:
+            return content[start:stop]
+        if any(one.number in _OTHER_DATA for one in fields):  # the checker says what is wrong
             return content[start:stop]
         place = raw[0]
         rest = onnx.TensorProto.FromString(
             content[start : place.begin] + content[place.stop : stop]
         )
+        if rest.data_location == onnx.TensorProto.EXTERNAL:  # and here
+            return content[start:stop]
         if only_aligned and place.start % _item_size(rest.data_type):
             return content[start:stop]
         entries = {"location": location, "offset": place.start, "length": place.stop - place.start}
@@ -98,6 +104,8 @@ def _fields(content: bytes | mmap.mmap, start: int, stop: int) -> Iterator[_Fiel
         begin = start
         key, start = _read_varint(content, start, stop)
         number, wire = key >> 3, key & 7
+        if number == 0:  # zeros, as in a part of a file that was never written
+            raise ValueError("a field without number")
         if wire == _BYTES:
             length, start = _read_varint(content, start, stop)
         elif wire == _VARINT:

@@ -214,7 +214,7 @@ def test_weights_outside_the_folder_are_refused(tmp_path, how):
 @pytest.mark.parametrize("large", [False, True])
 def test_a_network_whose_name_is_no_text_is_read_and_run(tmp_path, monkeypatch, large):
     if large:
-        monkeypatch.setattr("trtbuild.model.reading.MAPPED_LIMIT", 0)
+        monkeypatch.setattr("trtbuild.model.reading._WORTH_APART", 0)
     file = saved(tmp_path, NETWORKS["opset_13"].proto)
     wanted = weights_digest(read_model(file))
     renamed = file.rename(tmp_path / os.fsdecode(b"n\xff.onnx"))

@@ -13,12 +13,14 @@ import pytest
 from onnx import helper, numpy_helper
 
 from trtbuild.errors import ExecutionError, ModelError
+from trtbuild.jobs.loading import load
 from trtbuild.model import model_bytes, read_model, weight_files, write_model
 from trtbuild.model.dequantized_weights import with_float_weights
 from trtbuild.model.stored_weights import bytes_beside_weights, in_file
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 WIDTH = 300
+LIES_IN = onnx.StringStringEntryProto(key="location", value="two.onnx")
 
 
 def two_layers(folder: Path) -> Path:
@@ -48,8 +50,8 @@ def two_layers(folder: Path) -> Path:
 
 @pytest.fixture
 def every_file_is_large(monkeypatch) -> None:
-    for module in ("reading", "outside_weights"):
-        monkeypatch.setattr(f"trtbuild.model.{module}.MAPPED_LIMIT", 0)
+    for name in ("reading._WORTH_APART", "outside_weights.MAPPED_LIMIT"):
+        monkeypatch.setattr(f"trtbuild.model.{name}", 0)
 
 
 def test_weights_stay_in_the_file_that_is_read(tmp_path, every_file_is_large) -> None:
@@ -66,12 +68,70 @@ def test_a_file_is_the_same_to_the_byte_as_from_memory(tmp_path, every_file_is_l
     assert copy.read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ({"float_data": [1.0]}, "one and only one value field"),
+        ({"data_location": 1}, "keeps the weight 'w' in"),
+        ({"data_location": 1, "external_data": [LIES_IN]}, "stored externally"),
+        ({"name": "v"}, "v initializer name is not unique"),
+        ({"name": ""}, "must have a non-empty name"),
+        ({"data_type": 0}, "the weight 'w' of .* is damaged"),
+        ({"data_type": onnx.TensorProto.DOUBLE}, "it has 360000 bytes instead of 720000"),
+        ({"dims": [-WIDTH, WIDTH]}, r"its dims are \[-300, 300\]"),
+        ({"raw_data": bytes(4 * WIDTH * WIDTH + 4)}, "it has 360004 bytes instead of 360000"),
+    ],
+)
+@pytest.mark.parametrize("large", [False, True])
+def test_a_fault_of_a_weight_is_found_in_a_file_of_any_size(
+    what, sentence, large, tmp_path, monkeypatch
+) -> None:
+    if large:
+        monkeypatch.setattr("trtbuild.model.reading._WORTH_APART", 0)
+    path = two_layers(tmp_path)
+    proto = onnx.load(path)
+    weight = proto.graph.initializer[0]
+    for field in what:
+        weight.ClearField(field)
+    weight.MergeFrom(onnx.TensorProto(**what))
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match=sentence):
+        read_model(path)
+
+
+def test_weights_are_those_of_the_network_that_was_parsed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("trtbuild.model.reading._WORTH_APART", 0)
+    path = two_layers(tmp_path)
+    wanted, check = onnx.load(path), onnx.checker.check_model
+    found = read_model(path).graph.initializers
+    for weight in wanted.graph.initializer:
+        np.testing.assert_array_equal(
+            found[weight.name].const_value.numpy(), numpy_helper.to_array(weight)
+        )
+
+    def written_meanwhile(proto: onnx.ModelProto) -> None:
+        check(proto)
+        path.write_bytes(path.read_bytes()[::-1])
+
+    monkeypatch.setattr(onnx.checker, "check_model", written_meanwhile)
+    with pytest.raises(ModelError, match=r"two\.onnx' was written while it was read"):
+        read_model(path)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_file_that_is_cut_off_is_refused(tmp_path, every_file_is_large, share) -> None:
     path = two_layers(tmp_path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ModelError, match="cut off or damaged"):
         read_model(path)
+
+
+def test_a_wrong_file_is_refused_at_once_however_large(tmp_path) -> None:
+    path = tmp_path / "net.onnx"
+    path.touch()
+    os.truncate(path, 2**40)  # to read it would take minutes
+    with pytest.raises(ModelError, match="cut off or damaged"):
+        load(path)
 
 
 def test_two_networks_of_one_weight_name_one_file(tmp_path) -> None:
@@ -104,8 +164,8 @@ def test_a_large_file_runs_as_its_network_wherever_its_weights_lie(
     onnx.save(proto, path)
     feeds = {"x": np.random.default_rng(1).standard_normal((3, WIDTH), np.float32)}
     expected = open_session(path).run(feeds)["y"]
-    for module in ("reading", "outside_weights"):
-        monkeypatch.setattr(f"trtbuild.model.{module}.MAPPED_LIMIT", 0)
+    for name in ("reading._WORTH_APART", "outside_weights.MAPPED_LIMIT"):
+        monkeypatch.setattr(f"trtbuild.model.{name}", 0)
     monkeypatch.setattr("trtbuild.runtime.onnxruntime._LARGE", 0)
     for opened in (open_session(path), open_session(read_model(path))):
         np.testing.assert_array_equal(opened.run(feeds)["y"], expected)
