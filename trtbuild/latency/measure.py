@@ -51,6 +51,11 @@ EVENTS = "CUDA events around the execution, copies not counted"
 _TURN_MS = 4.0
 _MAX_RUNS_PER_TURN = 64
 
+# Where it may end early, the warm-up is looked at so often; it goes on while a run is quicker by this share.
+_WARM_UP_SPANS = 10
+_STILL_WARMING = 0.01
+_LEAST_WARM_UP_RUNS = 3
+
 # Shares of the time after which it is looked whether more is needed, and what each look may err.
 _LOOKS = (0.15, 0.4)
 _ERROR_OF_A_LOOK = 0.0005
@@ -133,7 +138,9 @@ def measure(
             images rather than zeros: a GPU's power, and so its clock, depends on the values.
         options: how long.
         batch_size: images a run; None: length of the first axis of the first input.
-        is_enough: asked twice before the time is over whether what was taken says enough.
+        is_enough: asked twice before the time is over whether what was taken says enough. With it, the
+            warm-up ends early, too, of sessions that do not time themselves: those of a GPU do, whose clock
+            rises later than its first runs show.
         progress: told of the milliseconds done.
 
     Raises:
@@ -144,8 +151,16 @@ def measure(
     if not sessions or not many:
         raise OptionError("latency needs at least one session and one batch to run it on.")
     clock, takers = _takers(sessions)
-    distinct = {id(session): takers[name] for name, session in sessions.items()}
-    quickest = min(_warm_up(taker, many, options.warmup_ms) for taker in distinct.values())
+    distinct = {id(session): (session, takers[name]) for name, session in sessions.items()}
+    quickest = min(
+        _warm_up(
+            taker,
+            many,
+            options.warmup_ms,
+            ends_early=is_enough is not None and not isinstance(session, TimedSession),
+        )
+        for session, taker in distinct.values()
+    )
     size = options.runs_per_turn or _runs_per_turn(quickest)
     taken: dict[str, list[float]] = {name: [] for name in takers}
     images = batch_size if batch_size is not None else _batch_size(many[0])
@@ -209,12 +224,24 @@ def _since_ms(start_ns: int) -> float:
     return (time.perf_counter_ns() - start_ns) / 1e6
 
 
-def _warm_up(taker: _Taker, feeds: Sequence[Feeds], least_ms: float) -> float:
-    """Run until warm; answers the quickest run, ms."""
+def _warm_up(taker: _Taker, feeds: Sequence[Feeds], least_ms: float, *, ends_early: bool) -> float:
+    """Run until warm; answers the quickest run, ms.
+
+    Args:
+        taker: runs the session.
+        feeds: what to run on, one a run.
+        least_ms: how long.
+        ends_early: whether it is over as soon as going on brought no quicker run.
+    """
     start, runs, quickest = time.perf_counter_ns(), 0, math.inf
-    while runs < 3 or _since_ms(start) < least_ms:
-        quickest = min(quickest, *taker(feeds[runs % len(feeds)], 1, 0), math.inf)
-        runs += 1
+    spans = _WARM_UP_SPANS if ends_early else 1
+    for span in range(1, spans + 1):
+        before = quickest
+        while runs < _LEAST_WARM_UP_RUNS or _since_ms(start) < least_ms * span / spans:
+            quickest = min(quickest, *taker(feeds[runs % len(feeds)], 1, 0), math.inf)
+            runs += 1
+        if quickest > (1 - _STILL_WARMING) * before:
+            break
     return quickest
 
 

@@ -155,6 +155,33 @@ def test_who_has_seen_enough_stops(steady_clock) -> None:
     assert asked[0] < asked[1] == len(found.turns) < len(whole.turns) / 2
 
 
+@pytest.mark.parametrize("kind", ["host", "events"])
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_warm_up_ends_early_where_it_may_and_brings_no_quicker_run(kind, looks, monkeypatch):
+    now = itertools.count()
+    times = itertools.chain([9, 5, 4, 3], itertools.repeat(3))  # ms of each run
+    clock = [0]
+
+    def run(x):
+        next(now)
+        clock[0] += 1_000_000 * next(times)
+        return x
+
+    class ByEvents(FunctionSession):
+        def latencies_ms(self, feeds, runs: int, warmup: int) -> list[float]:
+            return [run(3.0) for _ in range(runs)]
+
+    session = (ByEvents if kind == "events" else FunctionSession)(run)
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: clock[0])
+    options = MeasureOptions(
+        warmup_ms=200, duration_ms=1, min_rounds=1, max_rounds=1, runs_per_turn=1
+    )
+    measure({"a": session}, FEEDS, options, is_enough=(lambda _: True) if looks else None)
+    warm_up = next(now) - 1
+    # four runs in the first tenth of it, and seven in the second, which are no quicker; else 200 ms
+    assert warm_up == (11 if kind == "host" and looks else 64)
+
+
 def test_all_looks_together_err_no_more_than_one_interval(steady_clock) -> None:
     seen = []
 
