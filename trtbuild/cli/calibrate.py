@@ -86,10 +86,13 @@ def run(
 ) -> None:
     """Calibrate MODEL on all the data given, and write the ranges and their histograms."""
     recipe = given.make(model=model)
-    from trtbuild.jobs.calibrate import calibrate_file
+    from trtbuild.runtime.isolated import started_ahead
 
-    with out.progress() as progress:
-        result = calibrate_file(recipe, progress, files.besides(*given.files))
+    with started_ahead():
+        from trtbuild.jobs.calibrate import calibrate_file
+
+        with out.progress() as progress:
+            result = calibrate_file(recipe, progress, files.besides(*given.files))
     _show(model.name, result, all_methods, files, out)
 
 

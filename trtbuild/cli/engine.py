@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from trtbuild.cli.report_options import ReportFiles, report_options
 from trtbuild.errors import OptionError
 from trtbuild.options.values import names_function
 from trtbuild.recipes import EngineRecipe
+
+if TYPE_CHECKING:
+    from trtbuild.result import EngineResult
 
 __all__ = ["command"]
 
@@ -64,9 +67,28 @@ def command(
 
         out.show(dry_run_report(recipe, plan_build(recipe, files.besides(*given.files))))
         return 0
+    from trtbuild.runtime.isolated import started_ahead
+
+    with started_ahead():
+        result = _built(model, recipe, given, files, out)
+    from trtbuild.report.engine import engine_report
+
+    report = engine_report(result)
+    out.show(report)
+    files.write(report)
+    return result.ruling.exit_code(is_strict=recipe.strict)
+
+
+def _built(
+    model: str | None,
+    recipe: EngineRecipe,
+    given: Given[EngineRecipe],
+    files: ReportFiles,
+    out: Output,
+) -> EngineResult:
+    """Export a module, and build the engine."""
     from trtbuild.jobs.engine import build_engine
     from trtbuild.jobs.export import with_export
-    from trtbuild.report.engine import engine_report
 
     with out.progress() as progress:
         recipe, exported = with_export(recipe, progress, files.besides(*given.files))
@@ -75,13 +97,9 @@ def command(
 
         out.tell(export_report(str(model), exported))
     with out.progress() as progress:
-        result = build_engine(
+        return build_engine(
             recipe, progress, files.besides(*given.files), explains=files.html is not None
         )
-    report = engine_report(result)
-    out.show(report)
-    files.write(report)
-    return result.ruling.exit_code(is_strict=recipe.strict)
 
 
 def _recipe(model: str | None, given: Given[EngineRecipe]) -> EngineRecipe:

@@ -45,21 +45,25 @@ def command(
     PASS is a name from --list; the options may be repeated, and names joined by commas. Initialisers
     that are also inputs may be overridden by a caller and are left alone, unless --fixed-weights.
     """
-    from trtbuild.report.optimize import optimize_report, pass_warnings, passes_report
-
     if list_only:
         from trtbuild.passes import all_passes
+        from trtbuild.report.optimize import passes_report
 
         out.show(passes_report(all_passes()))
         return
     if source is None or target is None:
         raise OptionError("give the ONNX file to read and the file to write, or --list.")
     recipe = given.make(source=source, target=target)
-    from trtbuild.jobs.optimize import optimize_file
+    from trtbuild.runtime.isolated import started_ahead
+
+    with started_ahead():
+        from trtbuild.jobs.optimize import optimize_file
+
+        with out.progress() as progress:
+            done = optimize_file(recipe, progress)
+    from trtbuild.report.optimize import optimize_report, pass_warnings
     from trtbuild.visible import visible
 
-    with out.progress() as progress:
-        done = optimize_file(recipe, progress)
     for line in pass_warnings(done.result.log):
         complain(f"warning: {visible(line)}")
     out.show(optimize_report(source.name, done, explains=explain))

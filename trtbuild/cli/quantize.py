@@ -44,10 +44,13 @@ __all__ = ["command"]
 def command(*, model: Path, given: Given[QuantizeRecipe], list_only: bool, out: Output) -> None:
     """Write MODEL (an ONNX file) with Q/DQ from a calibration."""
     recipe = given.make(model=model)
-    from trtbuild.jobs.quantize import decide, quantize_file
-    from trtbuild.report.quantize import placement_report, quantize_report
+    from trtbuild.runtime.isolated import started_ahead
 
-    if list_only:
-        out.show(placement_report(model.name, decide(recipe)))
-    else:
-        out.show(quantize_report(model.name, quantize_file(recipe), recipe.output))
+    with started_ahead():
+        from trtbuild.jobs.quantize import decide, quantize_file
+        from trtbuild.report.quantize import placement_report, quantize_report
+
+        if list_only:
+            out.show(placement_report(model.name, decide(recipe)))
+        else:
+            out.show(quantize_report(model.name, quantize_file(recipe), recipe.output))

@@ -7,6 +7,7 @@ native fault cannot be caught in the process that meets it. `IsolatedProcess` is
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from trtbuild.errors import ExecutionError, OutOfTimeError
 from trtbuild.runtime.child import end, how_it_ended, start_module
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     import onnx_ir as ir
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from trtbuild.model.signature import TensorSpec
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["IsolatedProcess", "IsolatedSession", "MappedWeight"]
+__all__ = ["IsolatedProcess", "IsolatedSession", "MappedWeight", "started_ahead"]
+
+# Processes that were started before anybody needs them.
+_AHEAD: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,36 @@ class MappedWeight:
     offset: int
     dtype: str
     dims: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def started_ahead() -> Iterator[None]:
+    """Let the first `IsolatedProcess` of the block find its process ready.
+
+    That takes as long to start as this one takes to import what a job needs. It ends with the block where
+    nobody has wanted it.
+    """
+    process = _start()
+    _AHEAD.append(process)
+    try:
+        yield
+    finally:
+        if process in _AHEAD:
+            _AHEAD.remove(process)
+            end(process)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return start_module("trtbuild.runtime.isolated_worker", subprocess.DEVNULL)
+
+
+def _taken_or_started() -> subprocess.Popen[bytes]:
+    while _AHEAD:
+        process = _AHEAD.pop()
+        if process.poll() is None:
+            return process
+        end(process)  # the system has ended it
+    return _start()
 
 
 class IsolatedProcess:
@@ -143,8 +177,7 @@ class IsolatedProcess:
     def _started(self) -> subprocess.Popen[bytes]:
         process = self._process
         if process is None and not self._closed:
-            process = start_module("trtbuild.runtime.isolated_worker", subprocess.DEVNULL)
-            self._process = process
+            process = self._process = _taken_or_started()
         if process is None or self._closed:  # another thread may have closed it meanwhile
             self._end()
             reason = "its process has been ended"

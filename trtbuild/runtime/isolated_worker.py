@@ -30,13 +30,17 @@ def main() -> None:
     """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not come between
-    _limit_memory()
-    served = _Served()
+    import onnxruntime  # noqa: F401 - while nobody waits
+
+    served: _Served | None = None
     while True:
         try:
             seconds, request = pickle.load(sys.stdin.buffer)  # noqa: S301 - our parent wrote it
         except EOFError:
             return
+        if served is None:
+            _limit_memory()
+            served = _Served()
         if seconds is not None:
             _limit_processor(seconds)
         pickle.dump(served.answer(*request), answers, protocol=5)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trtbuild.errors import ExecutionError, OutOfTimeError
-from trtbuild.runtime.isolated import IsolatedProcess
+from trtbuild.runtime.isolated import IsolatedProcess, started_ahead
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="limits are POSIX")
 
@@ -134,3 +138,35 @@ def test_a_network_finds_the_weights_of_the_one_before_and_its_own():
             session = isolated.open(DOUBLE, {"w": weight})
             found = session.run({"x": np.ones(1, np.float32)})
             np.testing.assert_array_equal(found["y"], [factor])
+
+
+def children():
+    return set(Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_a_process_that_was_started_ahead_serves_one_and_ends(is_wanted):
+    before = children()
+    with started_ahead():
+        ahead = children() - before
+        assert len(ahead) == 1
+        with IsolatedProcess() as isolated:
+            if is_wanted:
+                session = isolated.open(DOUBLE, {"w": ir.tensor([2.0])})
+                assert session.run({"x": np.ones(1, np.float32)})["y"] == 2
+            assert children() - before == ahead
+    assert children() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_a_process_that_died_before_it_was_wanted_is_not_blamed_on_a_network():
+    before = children()
+    with started_ahead():
+        (ahead,) = children() - before
+        os.kill(int(ahead), signal.SIGKILL)
+        os.waitid(os.P_PID, int(ahead), os.WEXITED | os.WNOWAIT)
+        with IsolatedProcess() as isolated:
+            session = isolated.open(DOUBLE, {"w": ir.tensor([3.0])})
+            assert session.run({"x": np.ones(1, np.float32)})["y"] == 3
+    assert children() == before
