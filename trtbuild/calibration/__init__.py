@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trtbuild.calibration.histograms import collect
+from trtbuild.calibration.histograms import collect, load_ahead
 from trtbuild.calibration.network import float_tensors, observed_network
 from trtbuild.calibration.reuse import changes_since, load_calibration, merge_files, spot_check
 from trtbuild.calibration.stage import calibrate, check_method
@@ -16,6 +16,7 @@ __all__ = [
     "check_method",
     "collect",
     "float_tensors",
+    "load_ahead",
     "load_calibration",
     "merge_files",
     "observed_network",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from trtbuild.calibration.observe import Observer, observe
 from trtbuild.data import DataDigest
 from trtbuild.errors import DataError
 from trtbuild.machine import usable_cpus
-from trtbuild.model.collecting import collector_at_rest
+from trtbuild.model.collecting import collector_at_rest, collector_on_new_objects
 from trtbuild.runtime.blocked_layout import open_blocked
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
     from trtbuild.calibration.observe import Place
     from trtbuild.data import Sample
 
-__all__ = ["Histograms", "Listener", "collect", "collect_on_device", "refuse_non_finite"]
+__all__ = [
+    "Histograms",
+    "Listener",
+    "collect",
+    "collect_on_device",
+    "load_ahead",
+    "refuse_non_finite",
+]
 
 
 class Histograms(Observer):
@@ -131,6 +139,7 @@ class _WithListener(Observer):
 def collect(
     network: ObservedNetwork,
     samples: Iterable[Sample],
+    num_samples: int,
     *,
     listener: Listener | None = None,
     threads: int | None = None,
@@ -140,6 +149,7 @@ def collect(
     Args:
         network: what runs, and what is observed.
         samples: what to run it on.
+        num_samples: how many there are.
         listener: hears its outputs, which the network must have beside what is observed.
         threads: each runs one sample at a time; None takes one per core.
 
@@ -147,17 +157,30 @@ def collect(
         DataError: a sample does not load, or a tensor held NaN or infinity.
         ModelError: the network cannot be run on a sample.
     """
-    # ONNX Runtime opens a network without the interpreter; loading Numba makes no garbage
-    with collector_at_rest(), ThreadPoolExecutor(1) as beside:
-        loaded = beside.submit(load_compiled)
-        session = open_blocked(network.model, threads=1)
-        loaded.result()
+    load_ahead()
+    with collector_at_rest():
+        session = open_blocked(network.model, num_samples, threads=1)
     histograms = [Histograms.of(network.tensors) for _ in range(threads or usable_cpus())]
     observers: Sequence[Observer] = histograms
     if listener is not None:
         observers = [_WithListener(one, listener) for one in histograms]
-    observe(session, samples, observers, static_batch=network.static_batch)
+    with collector_on_new_objects():
+        observe(session, samples, observers, static_batch=network.static_batch)
     return functools.reduce(Histograms.merge, histograms)
+
+
+@functools.cache
+def load_ahead() -> None:
+    """Load the compiled code that counts, beside what comes before the first sample; returns at once.
+
+    ONNX Runtime opens a network without the interpreter, and the comparison of passes is another process.
+    """
+    threading.Thread(target=_load_compiled, name="loads compiled code").start()
+
+
+def _load_compiled() -> None:
+    with contextlib.suppress(Exception):  # who counts is told
+        load_compiled()
 
 
 def collect_on_device(

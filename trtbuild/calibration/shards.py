@@ -232,7 +232,8 @@ class _Kept(logging.Handler):
 
 def collect_shard(network: ObservedNetwork, source: Source, shard: str, threads: int) -> Histograms:
     """Count the samples of one shard of `source`."""
-    return collect(network, shard_of(source, shard), threads=threads)
+    part = shard_of(source, shard)
+    return collect(network, part, len(part.index), threads=threads)
 
 
 def collect_on_ray(

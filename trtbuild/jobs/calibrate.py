@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from calibrators.cache import CalibrationCache, version_digits
-from trtbuild.calibration import calibrate, float_tensors, merge_files
+from trtbuild.calibration import calibrate, float_tensors, load_ahead, merge_files
 from trtbuild.calibration.reuse import part_of
 from trtbuild.data import account_for, calibration_source, shard_of
 from trtbuild.errors import in_one_tree
@@ -72,6 +72,7 @@ def calibrate_file(
         recipe.files, (*named_inputs(the_network=recipe.model), *data_inputs(recipe.data)), besides
     )
     artifact = load(recipe.model, recipe.data.batch_axes)
+    load_ahead()
     whole = calibration_source(recipe.data, input_specs(artifact.source))
     source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
     account = account_for(recipe.data, calibrate=source)

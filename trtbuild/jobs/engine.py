@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Record
 from trtbuild.backends.base import BuildRequest
+from trtbuild.calibration import load_ahead
 from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_data
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files, write_bytes
@@ -197,6 +198,8 @@ def _loaded(recipe: EngineRecipe) -> Artifact:
 def _prepared(artifact: Artifact, build: _Build) -> tuple[Artifact, Tuned | None]:
     """Run graph passes over a float network, and quantize it where that was asked for."""
     recipe, progress = build.recipe, build.progress
+    if recipe.calibrates:
+        load_ahead()
     artifact = prepare(artifact, recipe.optimize, progress)
     if not recipe.int8:
         return artifact, None

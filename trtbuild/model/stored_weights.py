@@ -1,7 +1,8 @@
-"""Weights in files that ONNX Runtime maps: each is written once, however many networks of a build hold it.
+"""Weights beside a network, where ONNX Runtime reads them: in memory, or in files that it maps.
 
-Those of a large network are mapped where they were read, if they lie at a place of their type's size. All
-others lie in a folder of this process, and leave it when nothing holds them any more.
+Those in memory are handed over as they are, without a copy. Those of a large network are mapped where they
+were read, if they lie at a place of their type's size. All others lie in a folder of this process, each
+written once, however many networks of a build hold it, and leave it when nothing holds them any more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import tempfile
 import threading
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,18 +31,34 @@ from trtbuild.model.outside_weights import OutsideWeight
 from trtbuild.model.traversal import all_graphs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["belongs_inside", "bytes_beside_weights", "in_file", "in_file_by_blocks", "note_inside"]
+__all__ = [
+    "BesideWeights",
+    "belongs_inside",
+    "beside_weights",
+    "in_file",
+    "in_file_by_blocks",
+    "note_inside",
+]
 
 _STAYS_INSIDE = 1 << 16
 """Bytes. What is no larger goes into the network itself: shapes, axes, scales, biases."""
 
 
+_IN_MEMORY = Path("in-memory")
+"""What a network names in place of a file, where there is none: of weights that are shared, or not read."""
+
+_OF_NUMPY = frozenset(
+    ir.DataType.from_numpy(np.dtype(name))
+    for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+)
+
 _INSIDE: weakref.WeakSet[ir.TensorProtocol] = weakref.WeakSet()
 _WRITTEN: weakref.WeakKeyDictionary[ir.TensorProtocol, Path] = weakref.WeakKeyDictionary()
+_TAKEN_OUT: weakref.WeakKeyDictionary[ir.TensorProtocol, NDArray[Any]] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
 _NUMBERS = itertools.count()
 
@@ -100,54 +118,87 @@ def note_inside(model: ir.Model, path: Path) -> None:
             _INSIDE.add(tensor)
 
 
-def bytes_beside_weights(model: ir.Model) -> tuple[bytes, Path]:
-    """Return `model` as bytes that name the files of its large weights, and the folder from which they do.
+@dataclass(frozen=True)
+class BesideWeights:
+    """A network without its large weights.
+
+    Attributes:
+        content: the bytes of the network.
+        folder: from which it names the files of weights; None where there are none.
+        in_memory: the weights that lie in no file, by name, read-only.
+    """
+
+    content: bytes
+    folder: Path | None
+    in_memory: Mapping[str, NDArray[Any]]
+
+
+def beside_weights(model: ir.Model) -> BesideWeights:
+    """Return `model` without its large weights, and where those are.
 
     The weights are exchanged while that lasts, and put back: copying a graph costs more than writing it.
 
     Raises:
         OutputError: there is no room in the temporary folder.
     """
-    count = sum(
-        tensor.nbytes
-        for graph in all_graphs(model.graph)
-        for value in graph.initializers.values()
-        if (tensor := value.const_value) is not None
-    )
-    size = f"{count / 1e6:.0f} MB"
-    with _room_for(size):
-        root = Path(_folder().anchor)
-    with _LOCK:  # or another thread would take the names for weights of the network
+    with _LOCK:  # or another thread would take what stands in for a weight for the weight
         held = [
-            (value, tensor, found)
+            (value, tensor)
             for graph in all_graphs(model.graph)
             for value in graph.initializers.values()
-            if (tensor := value.const_value) is not None
-            and (found := _named_from(root, tensor, size)) is not None
+            if (tensor := value.const_value) is not None and _goes_beside(tensor)
         ]
+        read = [(v, one) for v, one in held if v.uses() or v.is_graph_output()]
+        outermost = set(model.graph.initializers.values()).difference(model.graph.inputs)
+        shared = {v: _as_it_lies(one) for v, one in read if v in outermost and _can_be_shared(one)}
+        size = f"{sum(tensor.nbytes for _, tensor in read) / 1e6:.0f} MB"
+        root = None if len(shared) == len(read) else _root(size)
+        files = {v: _in_its_file(one, root, size) for v, one in read if root and v not in shared}
         try:
-            for value, _, found in held:
-                value.const_value = found
+            for value, tensor in held:
+                value.const_value = files.get(value) or _named(tensor, _IN_MEMORY)
             content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
         finally:
-            for value, tensor, _ in held:
+            for value, tensor in held:
                 value.const_value = tensor
-    give_back(tensor for _, tensor, _ in held)
-    return content, root
+    give_back(tensor for _, tensor in held)
+    return BesideWeights(content, root, {v.name or "": one for v, one in shared.items()})
 
 
-def _named_from(root: Path, tensor: ir.TensorProtocol, size: str) -> ir.ExternalTensor | None:
-    """The tensor in its file, by a path from `root` on; None for what goes into the network itself."""
-    is_mapped = isinstance(tensor, ir.ExternalTensor)
-    if tensor.dtype == ir.DataType.STRING or (tensor.nbytes <= _STAYS_INSIDE and not is_mapped):
-        return None
+def _goes_beside(tensor: ir.TensorProtocol) -> bool:
+    large = tensor.nbytes > _STAYS_INSIDE and tensor.dtype != ir.DataType.STRING
+    return large or isinstance(tensor, ir.ExternalTensor)
+
+
+def _can_be_shared(tensor: ir.TensorProtocol) -> bool:
+    """Whether ONNX Runtime takes a weight from memory: it knows the types that NumPy has by itself."""
+    return not isinstance(tensor, ir.ExternalTensor) and tensor.dtype in _OF_NUMPY
+
+
+def _as_it_lies(tensor: ir.TensorProtocol) -> NDArray[Any]:
+    """The values of a weight in memory. A protobuf makes a copy each time, of which one is kept."""
+    if not isinstance(tensor, ir.TensorProtoTensor):
+        return np.ascontiguousarray(tensor.numpy())
+    if tensor not in _TAKEN_OUT:
+        _TAKEN_OUT[tensor] = np.ascontiguousarray(tensor.numpy())
+    return _TAKEN_OUT[tensor]
+
+
+def _in_its_file(tensor: ir.TensorProtocol, root: Path, size: str) -> ir.ExternalTensor:
+    """The tensor in the file where it lies, or where it is written now, by a path from `root` on."""
     path, offset = _where_it_lies(tensor, root) or (_WRITTEN.get(tensor), 0)
     if path is None or not path.is_file():
         path = _written([np.frombuffer(tensor_bytes(tensor), np.uint8)], size)
         _keep(path, tensor)
+    return _named(tensor, path.relative_to(root), offset, root)
+
+
+def _named(
+    tensor: ir.TensorProtocol, location: Path, offset: int = 0, folder: Path | str = ""
+) -> ir.ExternalTensor:
     return ir.ExternalTensor(
-        path.relative_to(root), offset, tensor.nbytes, tensor.dtype,
-        shape=ir.Shape(tensor.shape.numpy()), name=tensor.name or "", base_dir=root,
+        location, offset, tensor.nbytes, tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()), name=tensor.name or "", base_dir=folder,
     )  # fmt: skip
 
 
@@ -200,6 +251,12 @@ def _room_for(size: str) -> Iterator[None]:
         raise OutputError(
             f"cannot write weights for others to open: {reason}; set TMPDIR to a folder with {size} to spare."
         ) from error
+
+
+def _root(size: str) -> Path:
+    """What files of weights are named from: the root of the file system where those of this process lie."""
+    with _room_for(size):
+        return Path(_folder().anchor)
 
 
 def _folder() -> Path:

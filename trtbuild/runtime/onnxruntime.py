@@ -58,9 +58,6 @@ _NO_CUDA = (
     "version that it asks for; or leave --calibrate-on out."
 )
 
-# Bytes from which on weights go through a file, see `_readable`.
-_LARGE = 1 << 24
-
 _FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 # What a weight takes in a session that computes in float, whatever it is stored as.
@@ -79,8 +76,11 @@ class OnnxRuntimeSession:
         overridable: names of the initializers that `run` takes in place of those stored.
     """
 
-    def __init__(self, session: ort.InferenceSession, device: str = "cpu") -> None:
+    def __init__(
+        self, session: ort.InferenceSession, device: str = "cpu", held: Sequence[object] = ()
+    ) -> None:
         self._session: ort.InferenceSession | None = session
+        self._held = held  # the weights that ONNX Runtime reads where they lie
         self._device = device
         signature = _signature(session)
         self.inputs, self.outputs = signature.inputs, signature.outputs
@@ -164,7 +164,7 @@ class OnnxRuntimeSession:
 
     def close(self) -> None:
         """Give the memory back; safe to call twice."""
-        self._session = None
+        self._session, self._held = None, ()
 
 
 @contextmanager
@@ -223,7 +223,10 @@ def open_session(
         _write_optimized(options, optimized)
     if provider[0] not in ort.get_available_providers():
         raise MissingError(_NO_CUDA)
-    source = _readable(model, options)
+    source, in_memory = _readable(model, options)
+    weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in in_memory.values()]
+    if weights:
+        options.add_external_initializers(list(in_memory), weights)
     try:
         with busy("opened"):
             session = ort.InferenceSession(
@@ -235,7 +238,7 @@ def open_session(
     # what cannot be loaded (a CUDA library of another version) is left out without an error
     if provider[0] not in session.get_providers():
         raise MissingError(_NO_CUDA)
-    return OnnxRuntimeSession(session, device)
+    return OnnxRuntimeSession(session, device, weights)
 
 
 def _is_mapped(model: ir.Model | Path) -> bool:
@@ -263,24 +266,23 @@ def _with_float_weights(model: ir.Model | Path) -> ir.Model | Path:
     return model if isinstance(model, Path) else with_float_weights(model)
 
 
-def _readable(model: ir.Model | Path | bytes, options: ort.SessionOptions) -> str | bytes:
-    """What ONNX Runtime opens: a path, or the bytes of a network.
+def _readable(
+    model: ir.Model | Path | bytes, options: ort.SessionOptions
+) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
+    """What ONNX Runtime opens, a path or the bytes of a network, and the weights that it is handed apart.
 
-    The weights of a large network lie in files, which ONNX Runtime maps: a protobuf ends at 2 GiB, and is
-    another copy in memory.
+    A protobuf with the weights ends at 2 GiB, and is another copy in memory.
     """
     if isinstance(model, bytes):
-        return model
+        return model, {}
     if isinstance(model, Path):
-        return _readable_file(model, options)
-    from trtbuild.model import model_bytes, num_weight_bytes
-    from trtbuild.model.stored_weights import bytes_beside_weights
+        return _readable_file(model, options), {}
+    from trtbuild.model.stored_weights import beside_weights
 
-    if num_weight_bytes(model) < _LARGE:
-        return model_bytes(model)
-    content, folder = bytes_beside_weights(model)
-    options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(folder))
-    return content
+    beside = beside_weights(model)
+    if beside.folder is not None:
+        options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(beside.folder))
+    return beside.content, beside.in_memory
 
 
 def _readable_file(path: Path, options: ort.SessionOptions) -> str | bytes:
@@ -326,6 +328,7 @@ def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
 
 def _write_optimized(options: ort.SessionOptions, path: Path) -> None:
     options.optimized_model_filepath = str(path)
+    options.add_session_config_entry("session.disable_prepacking", "1")  # it is not run
     prefix = "session.optimized_model_external_initializers_"
     options.add_session_config_entry(f"{prefix}file_name", f"{path.name}.data")
     options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")

@@ -14,7 +14,7 @@ from trtbuild.errors import ModelError
 from trtbuild.model import model_bytes, outside_weights, read_model, write_model
 from trtbuild.model.digests import weights_digest
 from trtbuild.model.mapped_pages import mapped_copy
-from trtbuild.model.stored_weights import bytes_beside_weights
+from trtbuild.model.stored_weights import beside_weights
 from trtbuild.model.writing import temporary_file
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_weights_are_opened_where_they_lie_while_their_file_stays_what_it_was(
 ) -> None:
     monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", 1)
     model, unused = read_model(network(tmp_path)), read_model(tmp_path / "n.onnx")
-    proto = onnx.load_from_string(bytes_beside_weights(model)[0])
+    proto = onnx.load_from_string(beside_weights(model).content)
     (weight,) = proto.graph.initializer
     place = {entry.key: entry.value for entry in weight.external_data}["location"]
     assert (tmp_path / "w.bin").samefile(f"/{place}")
@@ -66,7 +66,7 @@ def test_weights_are_opened_where_they_lie_while_their_file_stays_what_it_was(
     (tmp_path / "new").write_bytes(bytes(WEIGHT.nbytes))
     (tmp_path / "new").replace(tmp_path / "w.bin")
     for use in (
-        lambda: bytes_beside_weights(model),
+        lambda: beside_weights(model),
         lambda: temporary_file(model).__enter__(),
         lambda: weights_digest(unused),
     ):

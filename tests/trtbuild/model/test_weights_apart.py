@@ -16,7 +16,7 @@ from trtbuild.errors import ExecutionError, ModelError
 from trtbuild.jobs.loading import load
 from trtbuild.model import model_bytes, read_model, weight_files, write_model
 from trtbuild.model.dequantized_weights import with_float_weights
-from trtbuild.model.stored_weights import bytes_beside_weights, in_file
+from trtbuild.model.stored_weights import beside_weights, in_file
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 WIDTH = 300
@@ -134,9 +134,29 @@ def test_a_wrong_file_is_refused_at_once_however_large(tmp_path) -> None:
         load(path)
 
 
-def test_two_networks_of_one_weight_name_one_file(tmp_path) -> None:
+def test_two_networks_of_one_weight_share_it_in_memory(tmp_path) -> None:
     model = read_model(two_layers(tmp_path))
-    named = [onnx.load_from_string(bytes_beside_weights(m)[0]) for m in (model, model.clone())]
+    one, other = beside_weights(model), beside_weights(model.clone())
+    assert one.folder is None  # nothing is written
+    assert len(one.in_memory) == 2
+    for name, values in one.in_memory.items():
+        assert np.shares_memory(values, other.in_memory[name])
+        np.testing.assert_array_equal(values, model.graph.initializers[name].const_value.numpy())
+
+
+@pytest.mark.parametrize("execution", list(Execution))
+def test_a_weight_that_nothing_reads_does_no_harm(tmp_path, execution) -> None:
+    model = read_model(two_layers(tmp_path))
+    model.graph.outputs[0] = model.graph.node("first").outputs[0]
+    model.graph.remove(model.graph.node("second"), safe=True)
+    feeds = {"x": np.ones((3, WIDTH), np.float32)}
+    assert open_session(model, execution).run(feeds)["h"].shape == (3, WIDTH)
+    assert list(beside_weights(model).in_memory) == ["w"]
+
+
+def test_two_networks_of_one_weight_name_one_file(tmp_path, every_file_is_large) -> None:
+    model = read_model(two_layers(tmp_path))
+    named = [onnx.load_from_string(beside_weights(m).content) for m in (model, model.clone())]
     places = [
         [entry.value for tensor in proto.graph.initializer for entry in tensor.external_data]
         for proto in named
@@ -145,12 +165,15 @@ def test_two_networks_of_one_weight_name_one_file(tmp_path) -> None:
     assert [len(t.external_data) > 0 for t in named[0].graph.initializer] == [True, True, False]
 
 
-def test_what_is_named_runs_as_what_is_held(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("execution", list(Execution))
+def test_weights_beside_give_what_those_inside_give(tmp_path, execution) -> None:
     model = read_model(two_layers(tmp_path))
     feeds = {"x": np.random.default_rng(1).standard_normal((3, WIDTH), np.float32)}
-    expected = open_session(model).run(feeds)["y"]
-    monkeypatch.setattr("trtbuild.runtime.onnxruntime._LARGE", 0)
-    np.testing.assert_array_equal(open_session(model).run(feeds)["y"], expected)
+    session, inside = open_session(model, execution), open_session(model_bytes(model), execution)
+    expected = inside.run(feeds)["y"]
+    del model  # who runs a session need not hold the network
+    gc.collect()
+    np.testing.assert_array_equal(session.run(feeds)["y"], expected)
 
 
 @pytest.mark.parametrize("shift", range(4))
@@ -166,7 +189,6 @@ def test_a_large_file_runs_as_its_network_wherever_its_weights_lie(
     expected = open_session(path).run(feeds)["y"]
     for name in ("reading._WORTH_APART", "outside_weights.MAPPED_LIMIT"):
         monkeypatch.setattr(f"trtbuild.model.{name}", 0)
-    monkeypatch.setattr("trtbuild.runtime.onnxruntime._LARGE", 0)
     for opened in (open_session(path), open_session(read_model(path))):
         np.testing.assert_array_equal(opened.run(feeds)["y"], expected)
 
