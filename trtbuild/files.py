@@ -355,6 +355,8 @@ def check_is_file(what: str, path: Path) -> None:
     Raises:
         InputError: it is not there, or is no file.
     """
+    if path.is_dir():
+        raise InputError(f"{what} '{path}' is a folder; give the path of a file.")
     if not path.is_file():
         raise InputError(f"{what} '{path}' does not exist; give the path of a file.")
 

@@ -43,7 +43,7 @@ def command(*, model: Path, given: Given[CheckRecipe], files: ReportFiles, out: 
     from trtbuild.report.check import check_report
 
     with out.progress() as progress:
-        result = check_network(recipe, progress)
+        result = check_network(recipe, progress, files.besides())
     report = check_report(result)
     out.show(report)
     files.write(report)

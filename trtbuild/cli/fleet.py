@@ -43,7 +43,7 @@ def command(
     from trtbuild.report.fleet import fleet_report
 
     with out.progress() as progress:
-        fleet = build_fleet(targets, output, ray=ray, progress=progress)
+        fleet = build_fleet(targets, output, ray=ray, progress=progress, besides=files.besides())
     report = fleet_report(fleet)
     out.show(report)
     files.write(report)

@@ -23,6 +23,7 @@ from trtbuild.backends.tensorrt.refusals import Refusal
 from trtbuild.backends.tensorrt.rtx import capabilities
 from trtbuild.errors import MissingError, ModelError, OptionError, in_one_tree
 from trtbuild.files import check_is_file
+from trtbuild.jobs.paths import Besides, check_paths, named_inputs
 from trtbuild.json_codec import encode
 from trtbuild.model import input_specs, read_model, temporary_file
 from trtbuild.model.qdq import is_qdq
@@ -128,16 +129,24 @@ class NetworkCheck:
 
 
 @in_one_tree()
-def check_network(recipe: CheckRecipe, progress: Progress = silent) -> NetworkCheck:
+def check_network(
+    recipe: CheckRecipe, progress: Progress = silent, besides: Besides | None = None
+) -> NetworkCheck:
     """Show a network to TensorRT's parser, and to its builder where the recipe says so.
+
+    Args:
+        recipe: the network and the parser.
+        progress: told of both steps.
+        besides: files that are written besides.
 
     Raises:
         ModelError: the file cannot be read.
         OptionError: the backend has no parser, or an option does not fit.
         MissingError: no parser is installed; the message says how to install one.
     """
-    tensorrt = _parser(recipe.backend)
+    check_paths(named_inputs(the_network=recipe.model), [], besides)
     check_is_file("the network", recipe.model)
+    tensorrt = _parser(recipe.backend)
     progress("parse", 0, 1)
     found = find_refusals_apart(tensorrt, recipe.model, recipe.tensorrt.plugins)
     progress("parse", 1, 1)

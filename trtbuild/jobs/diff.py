@@ -54,10 +54,22 @@ def diff_engines(recipe: DiffRecipe, besides: Besides | None = None) -> EngineDi
         the_times_of_A=recipe.first_times,
         the_times_of_B=recipe.second_times,
     )
-    check_paths(named, [], besides)
+    builds = [*_build_around("the engine A", recipe.first)]
+    builds += _build_around("the engine B", recipe.second)
+    check_paths((*named, *builds), [], besides)
     first = _side(recipe.first, recipe.first_times, recipe.tensorrt)
     second = _side(recipe.second, recipe.second_times, recipe.tensorrt)
     return compare_sides(first, second, recipe.tolerance)
+
+
+def _build_around(what: str, path: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a build that is read where its folder, its manifest or one of its files is named."""
+    folder = path if path.is_dir() else path.parent
+    for manifest in folder.glob(f"*{_MANIFEST}"):
+        yield f"the manifest of {what}", manifest
+        record = _manifest_or_none(manifest)
+        for name in () if record is None else record.files:
+            yield f"a file of the build of {what}", folder / name
 
 
 def _side(path: Path, times: Path | None, options: OpenOptions) -> Side:

@@ -14,6 +14,7 @@ from trtbuild.files import make_directory, write_text
 from trtbuild.jobs.build_checks import check_build
 from trtbuild.jobs.calibrate import calibrate_file
 from trtbuild.jobs.engine import build_engine
+from trtbuild.jobs.paths import Besides, check_paths, data_inputs, named_inputs
 from trtbuild.json_codec import dumps, encode
 from trtbuild.latency.stats import summarize
 from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE
@@ -36,6 +37,7 @@ SCHEMA = "trtbuild.fleet"
 VERSION = 1
 
 _BUILD, _TARGET = "build", "target"
+_RESULT = "fleet.json"
 
 
 class FleetOutcome(StrEnum):
@@ -151,7 +153,12 @@ def _names_folder(name: str) -> bool:
 
 @in_one_tree()
 def build_fleet(
-    path: Path, output: Path, *, ray: str | None = None, progress: Progress = silent
+    path: Path,
+    output: Path,
+    *,
+    ray: str | None = None,
+    progress: Progress = silent,
+    besides: Besides | None = None,
 ) -> Fleet:
     """Calibrate once, build every target of a fleet file, and write ``fleet.json``.
 
@@ -163,6 +170,7 @@ def build_fleet(
         ray: address of a Ray cluster on which targets are built at the same time, under the same paths; empty
             for one that is started here, None for none.
         progress: told of every stage.
+        besides: files that are written besides.
 
     Raises:
         OptionError: the file is wrong, targets differ in network or data, or there are no data for
@@ -173,6 +181,8 @@ def build_fleet(
     recipes = read_fleet(path, output)
     first = next(iter(recipes.values()))
     _check_shared(path, recipes)
+    inputs = named_inputs(the_fleet=path, the_network=first.model)
+    check_paths((*inputs, *data_inputs(first.data)), [output / _RESULT], besides, folder=output)
     if ray is not None:
         check_address(ray)  # before the calibration, which may take hours
     make_directory(output)
@@ -181,7 +191,7 @@ def build_fleet(
         recipes = {name: replace(one, calibration=calibration) for name, one in recipes.items()}
     targets = tuple(_built(recipes, ray, progress))
     fleet = Fleet(first.model.name, "" if calibration is None else calibration.name, targets)
-    write_text(output / "fleet.json", dumps(fleet.to_json()) + "\n")
+    write_text(output / _RESULT, dumps(fleet.to_json()) + "\n")
     return fleet
 
 

@@ -15,6 +15,13 @@ from tests.models import NETWORKS
 CNN = NETWORKS["opset_13"]
 
 
+FLEET = """
+build = { model = "m.onnx", data = { data = "d.npz", verify_data = "d.npz" } }
+[target.cpu]
+backend = "onnxruntime"
+"""
+
+
 class Bench:
     """A network, data with labels, a calibration, and a source that counts what is read of it."""
 
@@ -28,6 +35,8 @@ class Bench:
         (folder / "labels.csv").write_text("label\n" + "1\n" * 24)
         shutil.copy("m.onnx", "n.onnx")
         (folder / "link.onnx").symlink_to("m.onnx")
+        (folder / "fleet.toml").write_text(FLEET)
+        (folder / "counted.toml").write_text(FLEET.replace("d.npz", "counted:samples", 1))
         self.run("calibrate", "m.onnx", "--data", "d.npz", "-o", "c.json", "--cache", "c.cache")
 
     def run(self, *arguments):
@@ -65,6 +74,12 @@ OVER = [
     ("bench", "m.onnx", "--against", "n.onnx", "--save-baseline", "n.onnx"),
     ("crosscheck", "c.json", "c.cache", "--report", "c.json"),
     ("init", "m.onnx", "-o", "m.onnx", "--force"),
+    ("check", "m.onnx", "--report", "m.onnx"),
+    ("check", "m.onnx", "--junit", "link.onnx"),
+    ("diff", "m.onnx", "n.onnx", "--report", "n.onnx"),
+    ("fleet", "fleet.toml", "--report", "fleet.toml"),
+    ("fleet", "fleet.toml", "--report", "m.onnx"),
+    ("fleet", "fleet.toml", "--report", "d.npz"),
 ]
 
 
@@ -95,6 +110,16 @@ def test_no_input_is_written_over(bench, arguments):
     now = {path.name: path.read_bytes() for path in bench.folder.iterdir() if path.is_file()}
     assert now == before
     assert (bench.folder / "link.onnx").is_symlink()
+
+
+def test_the_files_of_a_build_that_is_compared_are_not_written_over(bench):
+    assert bench.run(*ENGINE, "--calibrator", "entropy").code == 0
+    before = {path.name: path.read_bytes() for path in (bench.folder / "o").iterdir()}
+    for compared in ("o", "o/m.manifest.json", "o/m.int8.onnx"):
+        for name in before:
+            sentence = bench.run("diff", "m.onnx", compared, "--report", f"o/{name}").sentence
+            assert "would be written over" in sentence
+    assert {path.name: path.read_bytes() for path in (bench.folder / "o").iterdir()} == before
 
 
 def test_settings_are_not_written_over(bench):
@@ -148,6 +173,7 @@ LATE = [
     ("calibrate", "m.onnx", "--data", COUNTED, "-o", "c.json/c.json"),
     ("calibrate", "m.onnx", "--data", COUNTED, "-o", "x.json", "--cache", "missing/c.cache"),
     ("calibrate", "m.onnx", "--data", COUNTED, "-o", "x.json", "--report", "missing/r.html"),
+    ("fleet", "counted.toml", "--report", "missing/r.html"),
     ("calibrate", "m.onnx", "--data", COUNTED, "-o", "x.json", "--plot", "c.json/plots"),
     *(
         ("calibrate", "m.onnx", "--data", COUNTED, "-o", "x.json", "--cache", "x.cache",
