@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from trtbuild.diff.facts import NodeFacts, Read
+    from trtbuild.diff.facts import NodeFacts
     from trtbuild.diff.matching import Pair
+    from trtbuild.diff.reads import Read
 
 __all__ = [
     "SCHEMA",
@@ -79,7 +80,7 @@ class NodeDiff:
         matched_by: how the two were found to be one.
         precision: of the first side and of the second, where known: what ran, else what was asked for.
         first_ms, second_ms: time of its layer; None where it was not measured.
-        first_bytes, second_bytes: of its constants.
+        first_bytes, second_bytes: of its constants; 0 where no network was read.
         changes: what differs; times are no difference, since they are noise in part.
     """
 
@@ -278,10 +279,10 @@ def _read_changes(first: NodeFacts, second: NodeFacts, tolerance: float) -> Iter
         what = ChangeKind.WEIGHTS if known.is_weight else ChangeKind.RANGE
         if left is None or right is None:
             yield NodeChange(what, known.tensor, _told(left), _told(right))
-        elif what is ChangeKind.WEIGHTS and left.digest != right.digest:
+        elif what is ChangeKind.WEIGHTS and left.form != right.form:
             ratio = _ratio(left.amax, right.amax)
-            yield NodeChange(what, left.tensor, f"{_told(left)}, {left.digest}",
-                         f"{_told(right)}, {right.digest}", ratio)  # fmt: skip
+            yield NodeChange(what, left.tensor, f"{_told(left)}, {left.form}",
+                         f"{_told(right)}, {right.form}", ratio)  # fmt: skip
         elif what is ChangeKind.RANGE and not _same_range(left, right, tolerance):
             yield NodeChange(
                 what, left.tensor, _told(left), _told(right), _ratio(left.amax, right.amax)
@@ -307,10 +308,9 @@ def _ranges(
 
 
 def _same_range(one: Read, other: Read, tolerance: float) -> bool:
-    same = (one.num_scales, one.zero_point) == (other.num_scales, other.zero_point)
-    if one.amax is None or other.amax is None or one.scale is None or other.scale is None:
-        return same and one.amax == other.amax
-    return same and _close(one.scale, other.scale, tolerance) and one.digest == other.digest
+    if one.form != other.form or len(one.scales) != len(other.scales):
+        return False
+    return all(_close(a, b, tolerance) for a, b in zip(one.scales, other.scales))
 
 
 def _close(one: float, other: float, tolerance: float) -> bool:
@@ -324,9 +324,13 @@ def _ratio(one: float | None, other: float | None) -> float | None:
 def _told(read: Read | None) -> str:
     if read is None:
         return "float"
-    if read.amax is None:
+    if not read.num_scales:
         return "computed scale"
-    text = f"{read.amax:.6g}"
-    if read.num_scales > 1:
-        text += f" at most, {read.num_scales} scales"
+    several = read.num_scales > 1
+    if read.amax is None:
+        text = str(read.kind)
+    else:
+        text = f"{read.amax:.6g}" + (" at most" if several else "")
+    if several:
+        text += f", {read.num_scales} scales"
     return f"{text}, zero point {read.zero_point}" if read.zero_point else text

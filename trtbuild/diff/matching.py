@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.diff.facts import computing_nodes, origin, weight_of
+from trtbuild.diff.bodies import described_bodies, described_tensor, read_by
+from trtbuild.diff.facts import computing_nodes, weight_of
+from trtbuild.diff.reads import ends_of, origin
 from trtbuild.enums import StrEnum
-from trtbuild.model.constants import constant_tensor, tensor_bytes
+from trtbuild.model.constants import constant_tensor
 from trtbuild.model.graph_library import ir
 from trtbuild.model.qdq import is_qdq
 from trtbuild.model.shapes import static_dims
-from trtbuild.model.traversal import label
+from trtbuild.model.traversal import has_bodies, label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +54,7 @@ class Pair:
         first, second: their places in the two lists.
         by: how they were found.
         otherwise: how they compute otherwise, in words; empty where they have the same operator, attributes,
-            shapes of constants, and nodes in front of them.
+            shapes of constants, bodies, nodes in front of them, and outputs of the network.
     """
 
     first: int
@@ -102,11 +104,15 @@ class _Network:
         inputs = enumerate(model.graph.inputs)
         self._inputs = {value: f"input {place}" for place, value in inputs}
         self.upstream = tuple(self._upstream())
+        outputs = {value: place for place, value in enumerate(model.graph.outputs)}
+        self.ends = tuple(
+            sorted((index, outputs[value]) for index, value in ends_of(node)) for node in self.nodes
+        )
 
     def _upstream(self) -> Iterator[str]:
         keys = dict(self._inputs)
         for node, own in zip(self.nodes, self.own):
-            before = (_key_of(origin(value), keys) for value in node.inputs)
+            before = (_key_of(origin(value), keys) for value in read_by(node))
             found = _digest(own, *before)
             keys.update({value: f"{found} {place}" for place, value in enumerate(node.outputs)})
             yield found
@@ -114,7 +120,7 @@ class _Network:
     def sources(self, place: int) -> tuple[int | str, ...]:
         """Return where each input of a node comes from: a node's place, the network's input, a constant."""
         found: list[int | str] = []
-        for value in self.nodes[place].inputs:
+        for value in read_by(self.nodes[place]):
             before = origin(value)
             maker = None if before is None else before.producer()
             known = self.places.get(maker) if maker is not None else None
@@ -124,7 +130,7 @@ class _Network:
     def neighbours(self, place: int) -> Iterator[tuple[str, int, int]]:
         """Yield (direction, input index, place) of the nodes around one, Q/DQ looked through."""
         node = self.nodes[place]
-        for index, value in enumerate(node.inputs):
+        for index, value in enumerate(read_by(node)):
             before = origin(value)
             maker = None if before is None else before.producer()
             if maker is not None and maker in self.places:
@@ -151,10 +157,15 @@ class _Search:
 
     def _otherwise(self, one: int, other: int) -> str:
         if self._first.own[one] != self._second.own[other]:
-            return "other attributes or shapes"
+            has_body = has_bodies(self._first.nodes[one])
+            return "another body or attribute" if has_body else "other attributes or shapes"
         left, right = (net.sources(at) for net, at in ((self._first, one), (self._second, other)))
         mapped = tuple(self._matched.get(s, s) if isinstance(s, int) else s for s in left)
-        return "" if mapped == right else "reads from other nodes"
+        if mapped != right:
+            return "reads from other nodes"
+        if self._first.ends[one] != self._second.ends[other]:
+            return "gives other outputs of the network"
+        return ""
 
     def by_name(self, *, alike: bool = False, weighted: bool = False) -> None:
         """Match nodes of one name and operator.
@@ -260,21 +271,26 @@ def _digest(*parts: str) -> str:
 
 def _own(node: ir.Node) -> str:
     """What a node computes, without names, numbers and Q/DQ: operator, attributes, shapes of constants."""
-    attributes = (f"{name}={_attribute(node.attributes[name])}" for name in sorted(node.attributes))
     constants = (
         f"{place}:{static_dims(before)}"
-        for place, value in enumerate(node.inputs)
+        for place, value in enumerate(read_by(node))
         if (before := origin(value)) is not None and constant_tensor(before) is not None
     )
-    return _digest(node.domain, node.op_type, str(len(node.outputs)), *attributes, "|", *constants)
+    inside = described_bodies(node, _attributes)
+    described = (*_attributes(node), "|", *constants, "|", *inside)
+    return _digest(node.domain, node.op_type, str(len(node.outputs)), *described)
+
+
+def _attributes(node: ir.Node) -> Iterator[str]:
+    for name in sorted(node.attributes):
+        yield f"{name}={_attribute(node.attributes[name])}"
 
 
 def _attribute(attribute: ir.Attr) -> str:
     if attribute.is_ref():
         return attribute.ref_attr_name or ""
     if attribute.type == ir.AttributeType.TENSOR:
-        tensor = attribute.as_tensor()
-        return f"{tensor.dtype}{tensor.shape}{hashlib.sha256(tensor_bytes(tensor)).hexdigest()}"
+        return described_tensor(attribute.as_tensor())
     if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
         return "a graph"
     return repr(attribute.value)

@@ -26,14 +26,13 @@ def diff_report(found: EngineDiff, *, has_all_nodes: bool = False) -> Report:
         found: the comparison.
         has_all_nodes: whether every node is listed, and not only what differs.
     """
-    listed = found.nodes if has_all_nodes else found.changed
     return Report(
         title=f"{found.first.name} against {found.second.name}",
         cards=tuple(_cards(found)),
         facts={"A": _facts(found.first), "B": _facts(found.second)},
         notes=tuple(_notes(found)),
         sections=(
-            Section("Nodes", (_node_table(listed, has_all=has_all_nodes),)),
+            Section("Nodes", (_node_table(found, has_all=has_all_nodes),)),
             Section("Ranges", (_range_table(found),)),
             Section("On one side alone", (_alone_table(found),)),
             Section("What it costs", (_cost_table(found), _figure_table(found))),
@@ -44,7 +43,7 @@ def diff_report(found: EngineDiff, *, has_all_nodes: bool = False) -> Report:
 
 def diff_blocks(found: EngineDiff) -> tuple[Block, ...]:
     """Return the tables of what differs between nodes, without figures and costs."""
-    return _node_table(found.changed, has_all=False), _range_table(found), _alone_table(found)
+    return _node_table(found, has_all=False), _range_table(found), _alone_table(found)
 
 
 def _facts(side: SideFacts) -> str:
@@ -97,7 +96,12 @@ def _has(node: NodeDiff, *kinds: ChangeKind) -> bool:
     return any(change.what in kinds for change in node.changes)
 
 
-def _node_table(nodes: tuple[NodeDiff, ...], *, has_all: bool) -> Table:
+def _node_table(found: EngineDiff, *, has_all: bool) -> Table:
+    nodes = found.nodes if has_all else found.changed
+    # of a side without a network no node's constants are known
+    are_known = all(
+        any(sizes) for sizes in zip(*((n.first_bytes, n.second_bytes) for n in found.nodes))
+    )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
             _name(node),
@@ -106,7 +110,7 @@ def _node_table(nodes: tuple[NodeDiff, ...], *, has_all: bool) -> Table:
             _changes(node.changes),
             _change_of(node.first_ms, node.second_ms),
             f"{node.second_bytes - node.first_bytes:+d}"
-            if node.second_bytes != node.first_bytes
+            if are_known and node.second_bytes != node.first_bytes
             else "",
         )
         for node in nodes
@@ -150,7 +154,7 @@ def _told(change: NodeChange) -> str:
             text.rpartition(",")[0].partition(" at most")[0]
             for text in (change.first, change.second)
         )
-        return f"weights{of}: other integers; largest weight {first} to {second}{ratio}"
+        return f"weights{of}: other integers or scales; largest weight {first} to {second}{ratio}"
     if change.what is ChangeKind.WEIGHTS and "float" not in (change.first, change.second):
         return f"constants{of}: other values"
     return f"{change.what}{of}: {change.first} to {change.second}{ratio}"

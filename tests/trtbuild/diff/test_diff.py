@@ -209,6 +209,10 @@ def test_two_builds_are_compared_with_their_figures(tmp_path, capsys) -> None:
     ]
     assert {r["of"] for r in alone["ranges"]} == {n for n in amax[0] if amax[0][n] != amax[1][n]}
     assert "no Q/DQ network" in alone["first"]["unknown"]
+    network = tmp_path / "b" / "small.onnxruntime.onnx"
+    shown = trtbuild(capsys, "diff", tmp_path / "a", network, "--all").out
+    assert "Conv_a2" in shown
+    assert "bytes, B - A" not in shown  # of A nobody knows them
 
 
 def layers(path: Path, precision: str, tactic: str) -> Path:
@@ -281,3 +285,113 @@ def test_layer_times_of_the_bench_belong_to_the_nodes_of_the_network(
     convolutions = [node for node in found["nodes"] if node["op_type"] == "Conv"]
     assert all(node["first_ms"] is not None for node in convolutions)
     assert sum(n["first_ms"] or 0 for n in found["nodes"]) <= found["first"]["ms"] * (1 + 1e-9)
+
+
+def text_network(path: Path, body: str, initializers: dict[str, np.ndarray]) -> Path:
+    """A network of another tool, from ONNX's text form; ``y`` is its output unless it names others."""
+    inputs = "(float[1, 4, 8, 8] x, bool c)"
+    outputs = "" if body.startswith("(") else "(float[1, 4, 8, 8] y)"
+    text = f"agraph {inputs} => {outputs} {body}"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    for number, node in enumerate(proto.graph.node):
+        node.name = f"{node.op_type}_{number}"
+    for name, value in initializers.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    onnx.save(proto, path)
+    return path
+
+
+RANDOM = np.random.default_rng(0)
+WEIGHT = RANDOM.normal(size=(4, 4, 1, 1)).astype(np.float32)
+NUMBERS = {
+    "w": WEIGHT,
+    "moved": WEIGHT + RANDOM.normal(size=WEIGHT.shape).astype(np.float32) / 30,
+    "i": np.clip(np.rint(WEIGHT / np.float32(0.02)), -128, 127).astype(np.int8),
+    "s": np.full(4, 0.02, np.float32),
+    "z": np.zeros(4, np.int8),
+    "a": np.array(0.01, np.float32),
+    "b": np.array(0.05, np.float32),
+    "zero": np.array(0, np.int8),
+}
+FLOATS = """{
+  q = QuantizeLinear <axis = 0> (%s, s, z)
+  d = DequantizeLinear <axis = 0> (q, s, z)
+  y = Conv (x, d)
+}"""
+INTEGERS = "{ d = DequantizeLinear <axis = %d> (i, s, z) y = Conv (x, d) }"
+LAST = """{
+  r = Relu (x)
+  q = QuantizeLinear (r, %s, zero)
+  y = DequantizeLinear (q, %s, zero)
+}"""
+TWICE = """{
+  q = QuantizeLinear (x, %s, zero)
+  d = DequantizeLinear (q, %s, zero)
+  p = QuantizeLinear (d, b, zero)
+  e = DequantizeLinear (p, b, zero)
+  y = Relu (e)
+}"""
+BRANCH = """{
+  q = QuantizeLinear (x, %(scale)s, zero)
+  d = DequantizeLinear (q, %(scale)s, zero)
+  y = If (c) <
+    then_branch = one () => (float[1, 4, 8, 8] %(name)s) { %(name)s = Relu (d) },
+    else_branch = two () => (float[1, 4, 8, 8] o) { o = %(other)s }
+  >
+}"""
+
+
+def branch(*, scale: str = "a", name: str = "t", other: str = "Tanh (d)") -> str:
+    return BRANCH % {"scale": scale, "name": name, "other": other}
+
+
+BOTH = "(float[1, 4, 8, 8] %s, float[1, 4, 8, 8] %s) { r = Relu (x) t = Sigmoid (x) }"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (FLOATS % "w", FLOATS % "moved", "weights"),
+        (INTEGERS % 0, INTEGERS % 1, "weights"),
+        ("{ y = Relu (x) }", LAST % ("a", "a"), None),
+        (LAST % ("a", "a"), LAST % ("b", "b"), "range"),
+        (LAST % ("a", "a"), LAST % ("a", "b"), "range"),
+        (TWICE % ("a", "a"), TWICE % ("b", "b"), "range"),
+        (branch(), branch(other="Sigmoid (d)"), "computation"),
+        (branch(), branch(other="Tanh (x)"), "computation"),
+        (branch(), branch(scale="b"), "range"),
+        (BOTH % ("r", "t"), BOTH % ("t", "r"), "computation"),
+    ],
+)
+def test_what_computes_otherwise_is_told(tmp_path, capsys, one, other, told) -> None:
+    first, second = (
+        text_network(tmp_path / name, body, NUMBERS)
+        for name, body in (("a.onnx", one), ("b.onnx", other))
+    )
+    found = diff(capsys, first, second)
+    kinds = {kind for kinds in changes(found).values() for kind in kinds}
+    assert (told or "range") in kinds
+    assert not found["only_first"]
+    assert not found["only_second"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (FLOATS % "w", INTEGERS % 0),
+        (branch(), branch(name="renamed")),
+        (TWICE % ("a", "a"), TWICE % ("a", "a")),
+    ],
+)
+def test_what_computes_alike_is_the_same(tmp_path, capsys, one, other) -> None:
+    first, second = (
+        text_network(tmp_path / name, body, NUMBERS)
+        for name, body in (("a.onnx", one), ("b.onnx", other))
+    )
+    assert changes(diff(capsys, first, second)) == {}
+
+
+def test_what_reads_floats_and_a_rounded_weight_is_not_in_int8(tmp_path, capsys) -> None:
+    network = text_network(tmp_path / "a.onnx", FLOATS % "w", NUMBERS)
+    (conv,) = diff(capsys, network, network)["nodes"]
+    assert conv["precision"] == ["float, INT8 weights"] * 2
