@@ -17,7 +17,7 @@ from trtbuild.cli import failure
 from trtbuild.diff import compare as diff
 from trtbuild.enums import StrEnum
 from trtbuild.files import make_directory, write_text
-from trtbuild.jobs import advise, bench, check, fleet, verify
+from trtbuild.jobs import advise, bench, check, fleet, rebuild, verify
 from trtbuild.jobs.compress import record as compress_record
 from trtbuild.json_codec import json_fields
 from trtbuild.latency import baseline, layer_times
@@ -69,8 +69,24 @@ def schemas() -> dict[str, dict[str, Any]]:
             schema_of(compress_record.Compression), compress_record.SCHEMA, compress_record.VERSION
         ),
         check.SCHEMA: _named(schema_of(check.NetworkCheck), check.SCHEMA, check.VERSION),
+        rebuild.SCHEMA: _rebuilt(),
         bench.SCHEMA: _named(_object(latency, tuple(latency)), bench.SCHEMA, bench.VERSION),
     }
+
+
+def _rebuilt() -> dict[str, Any]:
+    text: dict[str, Any] = {"type": "string"}
+    difference = {"kind": text, "name": text, "before": {}, "after": {}}  # values of manifests
+    network = _named(schema_of(diff.EngineDiff), diff.SCHEMA, diff.VERSION)
+    del network["$schema"]
+    parts = {
+        "manifest": text,
+        "same_bytes": {"type": "boolean"},
+        "differences": _array(_object(difference, tuple(difference))),
+        "networks": {"type": "object", "additionalProperties": network},
+        "unexplained": text,
+    }
+    return _named(_object(parts, tuple(parts)), rebuild.SCHEMA, rebuild.VERSION)
 
 
 def schema_of(cls: type) -> dict[str, Any]:

@@ -326,11 +326,7 @@ def _told(read: Read | None) -> str:
         return "float"
     if not read.num_scales:
         return "computed scale"
-    several = read.num_scales > 1
-    if read.amax is None:
-        text = str(read.kind)
-    else:
-        text = f"{read.amax:.6g}" + (" at most" if several else "")
-    if several:
-        text += f", {read.num_scales} scales"
+    text = str(read.kind) if read.amax is None else f"{read.amax:.6g}"
+    if read.num_scales > 1:
+        text += f"{'' if read.amax is None else ' at most'}, {read.num_scales} scales"
     return f"{text}, zero point {read.zero_point}" if read.zero_point else text

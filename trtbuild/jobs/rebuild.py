@@ -11,9 +11,10 @@ from trtbuild.files import file_digest
 from trtbuild.jobs.diff import diff_engines
 from trtbuild.jobs.engine import build_engine
 from trtbuild.jobs.export import with_export
-from trtbuild.jobs.paths import Besides
+from trtbuild.jobs.paths import Besides, named_inputs
 from trtbuild.json_codec import encode
 from trtbuild.manifest import read_manifest
+from trtbuild.options.data import FOLDERS
 from trtbuild.options.values import make, merge, read_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import DiffRecipe, EngineRecipe
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from trtbuild.manifest import Manifest
 
 __all__ = ["Difference", "Rebuilt", "rebuild"]
+
+SCHEMA = "trtbuild.rebuild"
+VERSION = 1
 
 # Parts of a manifest that say what went in and what came out; others hold times, or follow from these.
 _COMPARED = ("model", "data", "recipe", "versions", "engine.details.machine", "also.details.machine",
@@ -73,6 +77,18 @@ class Rebuilt:
     networks: Mapping[str, EngineDiff] = field(default_factory=dict)
     unexplained: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types, with the schema's name and version."""
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "manifest": str(self.manifest),
+            "same_bytes": self.same_bytes,
+            "differences": encode(self.differences),
+            "networks": {name: found.to_json() for name, found in self.networks.items()},
+            "unexplained": self.unexplained,
+        }
+
 
 def _values(record: Manifest, manifest: Path) -> dict[str, Any]:
     if record.recipe is None:
@@ -93,6 +109,8 @@ def rebuild(
     progress: Progress = silent,
 ) -> Rebuilt:
     """Do the build of `manifest` again, in the folder `output`.
+
+    A network of another name gives files of other names; each is compared with that of the first build.
 
     Args:
         manifest: of the build; it stays as it is.
@@ -117,10 +135,16 @@ def rebuild(
     moved: dict[str, Any] = {"output": output, "data": named}
     recipe = make(EngineRecipe, merge(_values(before, manifest), moved))
     recipe = _with_network(recipe, manifest, model)
+    _check_places(recipe)
     besides = Besides(read=(manifest,))
     recipe, _ = with_export(recipe, progress, besides)
     result = build_engine(recipe, progress, besides)
-    after = read_manifest(result.manifest)
+    built = read_manifest(result.manifest)
+    after = _named_as(before, built)
+    places = {
+        name: (manifest.parent / name, output / (built.name + name.removeprefix(before.name)))
+        for name in before.files
+    }
     digests = [{n: f.digest for n, f in m.files.items()} for m in (before, after)]
     found = tuple(_differences(before, after))
     causes = [difference for difference in found if difference.kind != _NAMES["files"]]
@@ -129,7 +153,7 @@ def rebuild(
         result.manifest,
         found,
         same_bytes,
-        networks=dict(_networks(manifest.parent, output, *digests)),
+        networks=dict(_networks(places, *digests)),
         unexplained="" if same_bytes or causes else _why_unexplained(after),
     )
 
@@ -147,12 +171,32 @@ def _with_network(recipe: EngineRecipe, manifest: Path, model: Path | None) -> E
     return replace(recipe, model=exported, export=replace(recipe.export, path=exported))
 
 
+def _check_places(recipe: EngineRecipe) -> None:
+    """Say what is not where it was, and the option that names its new place."""
+    data = recipe.data
+    places = {"--data": data.data, "--verify-data": data.verify_data, "--labels": data.labels}
+    if recipe.export is None:
+        places = {"--model": recipe.model, **places}
+    for flag, place in places.items():
+        for _, path in () if str(place) == FOLDERS else named_inputs(it=place):
+            if not path.exists():
+                raise InputError(f"'{path}' does not exist; name its new place with {flag}.")
+
+
+def _named_as(before: Manifest, after: Manifest) -> Manifest:
+    """The second manifest with its files under the names that the first build's have."""
+    renamed = {
+        before.name + name.removeprefix(after.name): file for name, file in after.files.items()
+    }
+    return replace(after, files=renamed)
+
+
 def _networks(
-    old: Path, new: Path, before: Mapping[str, str], after: Mapping[str, str]
+    places: Mapping[str, tuple[Path, Path]], before: Mapping[str, str], after: Mapping[str, str]
 ) -> Iterator[tuple[str, EngineDiff]]:
     """Compare the networks whose bytes differ."""
     for name, digest in before.items():
-        first, second = old / name, new / name
+        first, second = places[name]
         differ = name in after and after[name] != digest
         if name.endswith(".onnx") and differ and first.is_file() and file_digest(first) == digest:
             yield name, diff_engines(DiffRecipe(first=first, second=second))

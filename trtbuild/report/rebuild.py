@@ -21,14 +21,11 @@ def rebuild_report(manifest: Path, result: Rebuilt) -> Report:
     return Report(
         title=f"{manifest.name}, built again",
         notes=tuple(_notes(result)),
-        sections=tuple(Section(name, diff_blocks(one)) for name, one in result.networks.items()),
-        data={
-            "manifest": result.manifest,
-            "same_bytes": result.same_bytes,
-            "differences": result.differences,
-            "networks": {name: found.to_json() for name, found in result.networks.items()},
-            "unexplained": result.unexplained,
-        },
+        sections=tuple(
+            Section(name, (Line(f"{name}, A as it was, B as it is:"), *diff_blocks(one)))
+            for name, one in result.networks.items()
+        ),
+        data=result.to_json(),
     )
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from calibrators import METHODS, PRESETS
 from tests import manifests
 from tests.command import trtbuild
 from tests.models import NETWORKS
+from tools.write_schemas import schemas
 from trtbuild.cli.bench import command as bench_command
 from trtbuild.cli.engine import command as engine_command
 from trtbuild.cli.main import _COMMANDS
@@ -349,6 +351,7 @@ def test_rebuild_gives_the_same_bytes_and_names_what_differs(
     manifest = out / "net.manifest.json"
     again = trtbuild(capsys, "rebuild", manifest, "--json")
     assert again.code == 0, again.err
+    jsonschema.validate(again.json, schemas()["trtbuild.rebuild"])
     assert again.json["same_bytes"] is True
     assert again.json["differences"] == []
     assert "another folder" in trtbuild(capsys, "rebuild", manifest, "-o", out).sentence
@@ -357,6 +360,7 @@ def test_rebuild_gives_the_same_bytes_and_names_what_differs(
     np.savez(moved, **{name: 2 * array for name, array in arrays.items()})
     other = trtbuild(capsys, "rebuild", manifest, "--data", moved, "--json")
     assert other.code == 1
+    jsonschema.validate(other.json, schemas()["trtbuild.rebuild"])
     kinds = {(entry["kind"], entry["name"]) for entry in other.json["differences"]}
     assert ("data", "calibration_digest") in kinds
     assert ("file", "net.int8.onnx.digest") in kinds
@@ -390,11 +394,34 @@ def test_rebuild_takes_everything_that_has_moved(
         new.parent.mkdir()
         place.rename(new)
     manifest = out / "net.manifest.json"
-    assert "net.onnx" in trtbuild(capsys, "rebuild", manifest).sentence
-    assert "labels.csv" in trtbuild(capsys, "rebuild", manifest, *moved[:-2]).sentence
+    for number, (flag, place) in enumerate(places.items()):
+        sentence = trtbuild(capsys, "rebuild", manifest, *moved[: 2 * number]).sentence
+        assert f"{place.name}' does not exist; name its new place with {flag}" in sentence
     again = trtbuild(capsys, "rebuild", manifest, *moved, "--json")
     assert again.code == 0, again.err
     assert again.json["differences"] == []
+
+
+def test_a_network_of_another_name_is_the_same_build(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, out = files
+    options = ("--backend", "onnxruntime", "--no-latency", "--calibrator", "entropy")
+    assert (
+        trtbuild(capsys, "engine", model, "--int8", "--data", data, "-o", out, *options).code == 0
+    )
+    other = model.rename(model.parent / "renamed.onnx")
+    manifest = out / "net.manifest.json"
+    again = trtbuild(capsys, "rebuild", manifest, "--model", other, "--json")
+    assert (again.code, again.json["same_bytes"], again.json["differences"]) == (0, True, [])
+    moved = model.parent / "moved.npz"
+    np.savez(moved, **{name: 2 * array for name, array in CNN.arrays().items()})
+    differs = ("rebuild", manifest, "--model", other, "--data", moved)
+    assert set(trtbuild(capsys, *differs, "--json").json["networks"]) == {
+        "net.int8.onnx",
+        "net.onnxruntime.onnx",
+    }
+    assert "net.int8.onnx, A as it was" in trtbuild(capsys, *differs).out
 
 
 def test_a_manifest_without_a_recipe_is_refused(
