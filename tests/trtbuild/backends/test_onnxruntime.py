@@ -1,4 +1,4 @@
-"""Large weights lie beside the network that ONNX Runtime opens: in memory, or in a file, which goes with them."""
+"""Large weights lie beside the network that ONNX Runtime opens: in memory, or in a file with them."""
 
 from __future__ import annotations
 
