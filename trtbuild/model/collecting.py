@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["collector_at_rest", "collector_on_new_objects"]
 
+# Some graphs of a small network. One that is tried and thrown away is gone in the collection after; with the
+# 700 objects that are Python's default it would have become old by then, and all old objects are looked
+# through to find such garbage.
+_NEW_OBJECTS = 50_000
+
 
 @contextlib.contextmanager
 def collector_at_rest() -> Iterator[None]:
@@ -31,15 +36,20 @@ def collector_at_rest() -> Iterator[None]:
 
 @contextlib.contextmanager
 def collector_on_new_objects() -> Iterator[None]:
-    """Let the collector pass over what lives before the block; around a job that collects often.
+    """Let the collector pass over what lives before the block; around a job that makes many graphs.
 
-    The modules of a job are more than a hundred thousand objects: looking through them takes some 0.07 s.
+    The modules of a job are more than a hundred thousand objects: looking through them takes some 0.07 s. In
+    the block the collector runs when there are many new objects, and not so often.
     """
     if gc.get_freeze_count():  # by who called us, and for longer
         yield
         return
+    before = gc.get_threshold()
     gc.freeze()
+    if 0 < before[0] < _NEW_OBJECTS:  # 0: somebody has turned it off
+        gc.set_threshold(_NEW_OBJECTS, *before[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*before)
         gc.unfreeze()

@@ -29,3 +29,28 @@ def test_a_jobs_own_garbage_is_found_and_what_was_there_before_is_passed_over() 
         raise KeyError
     gc.collect()
     assert kept() is None
+
+
+def test_what_is_thrown_away_in_a_job_does_not_become_old() -> None:
+    before = gc.get_threshold()
+    with collector_on_new_objects():
+        new = Itself()
+        gone = weakref.ref(new)
+        others = [
+            [number] for number in range(20_000)
+        ]  # many times what a collection takes by default
+        del new
+        gc.collect(0)  # of the young alone
+        assert gone() is None
+        assert others
+    assert gc.get_threshold() == before
+
+
+def test_a_collector_that_is_off_stays_off() -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(0)
+        with collector_on_new_objects():
+            assert gc.get_threshold()[0] == 0
+    finally:
+        gc.set_threshold(*before)
