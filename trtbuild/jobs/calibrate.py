@@ -71,8 +71,8 @@ def calibrate_file(
     _check(
         recipe.files, (*named_inputs(the_network=recipe.model), *data_inputs(recipe.data)), besides
     )
-    artifact = load(recipe.model, recipe.data.batch_axes)
     load_ahead()
+    artifact = load(recipe.model, recipe.data.batch_axes)
     whole = calibration_source(recipe.data, input_specs(artifact.source))
     source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
     account = account_for(recipe.data, calibrate=source)

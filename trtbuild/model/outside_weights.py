@@ -6,24 +6,25 @@ mapped, and of large ones the size is looked at each time that a weight is asked
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import onnx
 
 from trtbuild.errors import ModelError
 from trtbuild.model.graph_library import ir
 
-if TYPE_CHECKING:
-    import numpy as np
-
 __all__ = [
     "MAPPED_LIMIT",
     "OutsideWeight",
+    "are_small",
+    "hold_weights",
     "num_bytes",
-    "read_small_weights",
+    "read_attributes",
     "read_weight",
     "state_of",
     "watch_large_weights",
@@ -32,26 +33,74 @@ __all__ = [
 MAPPED_LIMIT = 256_000_000
 """Bytes of weights in files that are read into memory; more stay in their file."""
 
+_CACHE_LINE = 64
+"""Bytes."""
 
-def read_small_weights(proto: onnx.ModelProto, path: Path) -> None:
-    """Put the weights that were left in files into the network, where all together are small.
 
-    Args:
-        proto: the network, whose weights were found to be as long as it says.
-        path: of its file.
+def are_small(proto: onnx.ModelProto) -> bool:
+    """Return whether the weights that were left in files are so few that they are read into memory."""
+    tensors = onnx.external_data_helper._get_all_tensors(proto)
+    outside = filter(onnx.external_data_helper.uses_external_data, tensors)
+    return sum(map(num_bytes, outside)) <= MAPPED_LIMIT
+
+
+def read_attributes(proto: onnx.ModelProto, path: Path) -> None:
+    """Put the attributes of nodes that were left in files into the network at `path`; see `read_weight`."""
+    for tensor in onnx.external_data_helper._get_attribute_tensors(proto):
+        if onnx.external_data_helper.uses_external_data(tensor):
+            read_weight(tensor, path)
+
+
+def hold_weights(model: ir.Model) -> None:
+    """Read the initializers of `model` that were left in files, in place, each into memory once.
+
+    One piece of memory holds them: the system then hands it out in large pages, several times as fast.
 
     Raises:
-        ModelError: a file has become shorter since.
+        ModelError: a file has become shorter since it was looked at.
         OSError: a file cannot be read.
     """
-    outside = [
-        tensor
-        for tensor in onnx.external_data_helper._get_all_tensors(proto)
-        if onnx.external_data_helper.uses_external_data(tensor)
-    ]
-    if sum(map(num_bytes, outside)) <= MAPPED_LIMIT:
-        for tensor in outside:
-            read_weight(tensor, path)
+    values = [value for graph in model.graphs() for value in graph.initializers.values()]
+    outside = [(v, one) for v in values if isinstance(one := v.const_value, ir.ExternalTensor)]
+    starts = [0, *itertools.accumulate(_whole_lines(one.nbytes) for _, one in outside)]
+    block = np.empty(starts[-1], np.uint8)
+    for (value, tensor), start in zip(outside, starts):
+        content = block[start : start + tensor.nbytes]
+        _read_into(content, tensor)
+        content.flags.writeable = False
+        value.const_value = _in_memory(content, tensor)
+
+
+def _whole_lines(num_bytes: int) -> int:
+    return -(-num_bytes // _CACHE_LINE) * _CACHE_LINE
+
+
+def _read_into(content: np.ndarray, tensor: ir.ExternalTensor) -> None:
+    file = Path(tensor.path)
+    with file.open("rb", buffering=0) as stream:
+        stream.seek(tensor.offset or 0)
+        rest = content.data
+        while rest and (count := stream.readinto(rest)):
+            rest = rest[count:]
+    if rest:
+        raise _cut_off(str(file), tensor.name or "")
+
+
+def _in_memory(content: np.ndarray, tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    dims, name, text = tensor.shape.numpy(), tensor.name, tensor.doc_string
+    if tensor.dtype.bitwidth < 8:  # several in a byte
+        proto = onnx.TensorProto(
+            name=name,
+            doc_string=text,
+            dims=dims,
+            data_type=tensor.dtype,
+            raw_data=content.tobytes(),
+        )
+        return ir.TensorProtoTensor(proto)
+    array = content.view(tensor.dtype.numpy()).reshape(dims)
+    held = ir.Tensor(array, tensor.dtype, name=name, doc_string=text)
+    held.metadata_props.update(tensor.metadata_props)
+    return held
 
 
 def read_weight(tensor: onnx.TensorProto, path: Path) -> None:

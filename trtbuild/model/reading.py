@@ -32,8 +32,10 @@ from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.outside_weights import (
     MAPPED_LIMIT,
+    are_small,
+    hold_weights,
     num_bytes,
-    read_small_weights,
+    read_attributes,
     state_of,
     watch_large_weights,
 )
@@ -221,12 +223,17 @@ def _put_back_unknown(model: ir.Model) -> None:
 
 
 def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.Model:
-    read_small_weights(proto, path)
+    small = are_small(proto)
+    if small:
+        read_attributes(proto, path)
     model: ir.Model = ir.from_proto(proto)
     _put_back_unknown(model)
     ir.external_data.set_base_dir(model.graph, path.parent)
-    watch_large_weights(model)
-    note_inside(model, path)
+    if small:
+        hold_weights(model)
+    else:
+        watch_large_weights(model)
+        note_inside(model, path)
     model.meta[_REPAIRS] = repairs
     return model
 
