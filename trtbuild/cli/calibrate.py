@@ -88,7 +88,7 @@ def run(
     recipe = given.make(model=model)
     from trtbuild.runtime.isolated import started_ahead
 
-    with started_ahead():
+    with started_ahead(model):
         from trtbuild.jobs.calibrate import calibrate_file
 
         with out.progress() as progress:

@@ -56,7 +56,7 @@ def command(
     recipe = given.make(source=source, target=target)
     from trtbuild.runtime.isolated import started_ahead
 
-    with started_ahead():
+    with started_ahead(source):
         from trtbuild.jobs.optimize import optimize_file
 
         with out.progress() as progress:

@@ -46,7 +46,7 @@ def command(*, model: Path, given: Given[QuantizeRecipe], list_only: bool, out: 
     recipe = given.make(model=model)
     from trtbuild.runtime.isolated import started_ahead
 
-    with started_ahead():
+    with started_ahead(model):
         from trtbuild.jobs.quantize import decide, quantize_file
         from trtbuild.report.quantize import placement_report, quantize_report
 

@@ -22,7 +22,7 @@ from trtbuild.passes.editor import Editor
 from trtbuild.progress import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from trtbuild.passes.editor import Note
     from trtbuild.passes.pass_base import Pass
@@ -147,25 +147,43 @@ class Schedule:
     banned: Mapping[str, int] = field(default_factory=dict)
 
 
-def run_passes(model: ir.Model, schedule: Schedule, progress: Progress = silent) -> PassLog:
+def run_passes(
+    model: ir.Model,
+    schedule: Schedule,
+    progress: Progress = silent,
+    changed: Callable[[], object] = lambda: None,
+) -> PassLog:
     """Run the passes of `schedule` over `model`, whose dims have been inferred, in place.
 
     The same model and schedule give the same graph: with `Schedule.max_steps` a run can be replayed
     up to any point.
 
+    Args:
+        model: a network.
+        schedule: what is run.
+        progress: told about each pass.
+        changed: called whenever a pass has changed something.
+
     Raises:
         PassFailure: a pass raised something that it should not.
     """
-    return _Driver(model, schedule, progress).run()
+    return _Driver(model, schedule, progress, changed).run()
 
 
 class _Driver:
     """The state of one `run_passes`."""
 
-    def __init__(self, model: ir.Model, schedule: Schedule, progress: Progress) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        schedule: Schedule,
+        progress: Progress,
+        changed: Callable[[], object],
+    ) -> None:
         self._model = model
         self._schedule = schedule
         self._progress = progress
+        self._changed = changed
         self._hasher = Hasher()
         self._names = Names(model)
         self._log = PassLog()
@@ -241,6 +259,7 @@ class _Driver:
         if changes:
             self._step += 1
             self._present = self._operators()
+            self._changed()
         return bool(changes)
 
     def _operators(self) -> set[str]:

@@ -8,6 +8,7 @@ the work of all other passes, and what that pass did well before, stays.
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ from trtbuild.progress import silent
 from trtbuild.runtime.isolated import IsolatedProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from trtbuild.model.stats import GraphStats
@@ -82,12 +84,14 @@ def optimize(
     size = measure(first)
     with ThreadPoolExecutor(1) as beside, IsolatedProcess(processor_seconds(size)) as isolated:
         original = None
-        if detached is not None:  # it is run while the passes work
+        if detached is not None:
             once = runs_once(first, size)
-            reference = beside.submit(
-                find_reference, model, detached, isolated,
+            reference = functools.cache(functools.partial(
+                beside.submit, find_reference, model, detached, isolated,
                 once=once, seed=options.seed, sizes=options.sizes,
-            )  # fmt: skip
+            ))  # fmt: skip
+            if not once:  # it is run while the passes work; a costly one when they change something
+                reference()
             original = _Original(detached, reference, once)
         optimized, log = _CheckedRun(model, first, interface, original, progress).run(schedule)
     return OptimizeResult(optimized, log, size, measure(optimized))
@@ -99,12 +103,12 @@ class _Original:
 
     Attributes:
         detached: the network, serialised.
-        reference: what it answers, when that is known.
+        reference: begins to find out what it answers, and returns that for when it is known; once.
         once: whether a run of it is costly, so that it is not run for nothing.
     """
 
     detached: WithoutWeights
-    reference: Future[Reference]
+    reference: Callable[[], Future[Reference]]
     once: bool
 
     def is_same_as(self, model: ir.Model) -> bool:
@@ -172,7 +176,7 @@ class _CheckedRun:
             schedule = replace(schedule, banned={**schedule.banned, blamed.name: step})
         log.rolled_back = rolled_back
         if self._original is not None:
-            log.comparison = self._original.reference.result().text
+            log.comparison = self._original.reference().result().text
         return model, log
 
     def _attempt(self, schedule: Schedule) -> tuple[ir.Model, PassLog]:
@@ -180,7 +184,8 @@ class _CheckedRun:
         if model is None:
             model = self._source.clone()
             self._interface.open(model)
-        log = run_passes(model, schedule, self._progress)
+        changed = (lambda: None) if self._original is None else self._original.reference
+        log = run_passes(model, schedule, self._progress, changed)
         self._interface.restore(model)
         if any(not value.is_graph_input() for value in model.graph.initializers.values()):
             model.ir_version = max(model.ir_version, WEIGHTS_WITHOUT_INPUTS)
@@ -214,7 +219,7 @@ class _CheckedRun:
             ModelError: it computes something else, so what follows would be about another network.
         """
         assert self._original is not None, "the caller looked"
-        reason = self._original.reference.result().difference(model)
+        reason = self._original.reference().result().difference(model)
         if reason is not None:
             raise ModelError(
                 f"the network changes by being copied: {reason}. Report it, and export the network in "
@@ -229,7 +234,7 @@ class _CheckedRun:
         coarse = any(run.name in self._inexact for run in runs[:steps])
         if model is None or steps < len(runs):
             model, _ = self._attempt(replace(schedule, max_steps=steps))
-        return self._original.reference.result().difference(model, coarse=coarse)
+        return self._original.reference().result().difference(model, coarse=coarse)
 
     def _bisect(self, schedule: Schedule, steps: int, runs: list[PassRun], reason: str) -> Rollback:
         right, wrong = 0, steps

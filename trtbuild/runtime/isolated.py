@@ -20,6 +20,7 @@ from trtbuild.runtime.child import end, how_it_ended, start_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import numpy as np
     import onnx_ir as ir
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds
 
 __all__ = ["IsolatedProcess", "IsolatedSession", "MappedWeight", "started_ahead"]
+
+_LARGE = 20_000_000
 
 # Processes that were started before anybody needs them.
 _AHEAD: list[subprocess.Popen[bytes]] = []
@@ -51,12 +54,19 @@ class MappedWeight:
 
 
 @contextlib.contextmanager
-def started_ahead() -> Iterator[None]:
+def started_ahead(path: Path) -> Iterator[None]:
     """Let the first `IsolatedProcess` of the block find its process ready.
 
     That takes as long to start as this one takes to import what a job needs. It ends with the block where
     nobody has wanted it.
+
+    Args:
+        path: of the network, which need not exist. None is started for a file of more than `_LARGE` bytes:
+            few of these are changed by a pass, and so compared.
     """
+    if path.is_file() and path.stat().st_size > _LARGE:
+        yield
+        return
     process = _start()
     _AHEAD.append(process)
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.trtbuild.passes.networks import network
 from trtbuild.passes import OptimizeOptions, Pass, optimize
+from trtbuild.runtime.isolated import IsolatedProcess
 
 SIZE = 1000
 FACTORS = np.linspace(1, 2, SIZE).astype(np.float32)
@@ -161,6 +162,9 @@ def test_a_network_that_is_nearly_dear_is_run_at_all_sizes():
     assert result.log.comparison.startswith("compared on 2 random inputs")
 
 
-def test_a_dear_network_that_no_pass_has_changed_is_not_run():
+def test_a_dear_network_that_no_pass_has_changed_is_not_run(monkeypatch):
+    opened = []
+    monkeypatch.setattr(IsolatedProcess, "open", lambda *given: opened.append(given))
     result = optimize(dear(), OptimizeOptions(only=["remove_dropout"]))
     assert result.log.comparison == "no pass has changed the network"
+    assert opened == []

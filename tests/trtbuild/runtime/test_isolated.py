@@ -148,7 +148,7 @@ def children():
 @pytest.mark.parametrize("is_wanted", [False, True])
 def test_a_process_that_was_started_ahead_serves_one_and_ends(is_wanted):
     before = children()
-    with started_ahead():
+    with started_ahead(Path("small.onnx")):
         ahead = children() - before
         assert len(ahead) == 1
         with IsolatedProcess() as isolated:
@@ -160,9 +160,19 @@ def test_a_process_that_was_started_ahead_serves_one_and_ends(is_wanted):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_none_is_started_ahead_for_a_large_file(tmp_path):
+    before = children()
+    path = tmp_path / "large.onnx"
+    path.touch()
+    os.truncate(path, 10**8)
+    with started_ahead(path):
+        assert children() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 def test_a_process_that_died_before_it_was_wanted_is_not_blamed_on_a_network():
     before = children()
-    with started_ahead():
+    with started_ahead(Path("small.onnx")):
         (ahead,) = children() - before
         os.kill(int(ahead), signal.SIGKILL)
         os.waitid(os.P_PID, int(ahead), os.WEXITED | os.WNOWAIT)
