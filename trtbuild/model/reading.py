@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import mmap
 import os
 from typing import TYPE_CHECKING
@@ -18,10 +17,10 @@ from typing import TYPE_CHECKING
 import onnx
 from google.protobuf.message import DecodeError
 
-from trtbuild.errors import ModelError, decoding, first_line
+from trtbuild.errors import ModelError, decoding
 from trtbuild.files import is_named_in_utf8
 from trtbuild.model.collecting import collector_at_rest
-from trtbuild.model.file_kinds import check_was_fetched, other_than_onnx
+from trtbuild.model.file_kinds import other_than_onnx
 from trtbuild.model.functions import (
     check_size_written_out,
     with_functions_of_its_opset,
@@ -34,7 +33,6 @@ from trtbuild.model.outside_weights import (
     MAPPED_LIMIT,
     are_small,
     hold_weights,
-    num_bytes,
     read_attributes,
     state_of,
     watch_large_weights,
@@ -42,6 +40,7 @@ from trtbuild.model.outside_weights import (
 from trtbuild.model.repair import repair, switch_to_evaluation
 from trtbuild.model.stored_weights import note_inside
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
+from trtbuild.model.validity import check_sizes, check_valid, check_weights
 from trtbuild.model.weights_apart import read_apart
 
 if TYPE_CHECKING:
@@ -73,16 +72,11 @@ _MOST_SHOWN = 60
 # The domain of operators that ONNX's has not, while a file is checked and repaired.
 _UNKNOWN = "trtbuild.unknown"
 
-_MOST_ELEMENTS = 2**31 - 1
-
 # The key under which a weight names the file that holds it.
 _EXTERNAL_KEY = b"location"
 
 # Bytes of a file whose large weights are not parsed.
 _WORTH_APART = 4_000_000
-
-# Bytes of a number of the largest type, complex128.
-_LARGEST_ITEM = 16
 
 # Bytes that tell what kind of file it is.
 _BEGINNING = 1 << 16
@@ -155,13 +149,13 @@ def _checked(path: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
         path = _with_real_weights(proto, path)
     _check_opset(proto, path)
     check_size_written_out(proto, path)  # before anything walks through the functions
-    _check_weights(proto, path)
-    _check_sizes(proto, path)
+    check_weights(proto, path)
+    check_sizes(proto, path)
     _set_aside_unknown(proto)
     repaired = repair(proto, path)
     proto, written_out = with_functions_of_its_opset(proto, path)
     repairs = (*repaired, written_out) if written_out else tuple(repaired)
-    _check_valid(proto, path)
+    check_valid(proto, path)
     for sentence in repairs:
         _log.warning("'%s': %s.", path, sentence)
     return proto, path, repairs
@@ -178,16 +172,6 @@ def _with_real_weights(proto: onnx.ModelProto, path: Path) -> Path:
             if entry.key == _EXTERNAL_KEY.decode():
                 entry.value = os.path.relpath((path.parent / entry.value).resolve(), real.parent)
     return real
-
-
-def _check_sizes(proto: onnx.ModelProto, path: Path) -> None:
-    for value in proto.graph.input:
-        dims = [max(1, dim.dim_value) for dim in value.type.tensor_type.shape.dim]
-        if math.prod(dims) > _MOST_ELEMENTS:
-            raise ModelError(
-                f"the input '{value.name}' of '{path}' has {math.prod(dims):.2g} elements, and TensorRT "
-                f"takes {_MOST_ELEMENTS} at most; export the network with smaller dims."
-            )
 
 
 def _set_aside_unknown(proto: onnx.ModelProto) -> None:
@@ -375,89 +359,6 @@ def _weight_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
         if entry.key == _EXTERNAL_KEY.decode()
     }
     return tuple(path.parent / name for name in sorted(names))
-
-
-def _check_weights(proto: onnx.ModelProto, path: Path) -> None:
-    """Check that every tensor has as many bytes as its type and dims say, here or in another file."""
-    for tensor in onnx.external_data_helper._get_all_tensors(proto):
-        failure = f"the weight '{tensor.name}' of '{path}' is damaged"
-        with decoding(ModelError, failure, "Export or copy it again."):
-            if onnx.external_data_helper.uses_external_data(tensor):
-                _check_external_data(tensor, path)
-            elif tensor.HasField("raw_data"):
-                wanted = num_bytes(tensor)
-                if len(tensor.raw_data) != wanted:
-                    raise ValueError(f"it has {len(tensor.raw_data)} bytes instead of {wanted}")
-            elif tensor.data_type != onnx.TensorProto.STRING:
-                onnx.numpy_helper.to_array(tensor)
-
-
-def _check_external_data(tensor: onnx.TensorProto, path: Path) -> None:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    data = path.parent / entries.get("location", "")
-    if not data.is_file():
-        raise ModelError(
-            f"'{path}' keeps the weight '{tensor.name}' in '{data}', which does not exist; "
-            "copy that file beside the model."
-        )
-    if path.parent.resolve() not in data.resolve().parents:
-        raise ModelError(
-            f"'{path}' keeps the weight '{tensor.name}' in '{data.resolve()}', outside its folder; copy that "
-            "file beside the model, and name it so in it."
-        )
-    wanted = num_bytes(tensor)
-    start, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
-    if start < 0:
-        raise ValueError(f"it begins at byte {start}")
-    if length != wanted:
-        raise ValueError(f"it has {length} bytes instead of {wanted}")
-    if data.stat().st_size < start + length:
-        check_was_fetched(data, f"the weight file of '{path}'", ModelError)
-        raise ModelError(
-            f"'{data}' is cut off: the weight '{tensor.name}' of '{path}' ends at byte {start + length}, "
-            f"the file has {data.stat().st_size}. Copy it again."
-        )
-
-
-def _for_checker(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that the checker takes without any file: each weight that lies in one is a single number.
-
-    By itself it would read the network's file once more, and take a file of weights that has two names for
-    an attack.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    for tensor in onnx.external_data_helper._get_all_tensors(copy):
-        if onnx.external_data_helper.uses_external_data(tensor) and not tensor.raw_data:
-            del tensor.external_data[:]
-            tensor.data_location = onnx.TensorProto.DEFAULT
-            del tensor.dims[:]
-            tensor.raw_data = bytes(_LARGEST_ITEM)
-    for output in _untyped_outputs(copy):  # ONNX infers nothing of operators that it does not know
-        output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-        output.type.tensor_type.shape.SetInParent()
-    for output in copy.graph.output:
-        if output.type.WhichOneof("value") == "tensor_type":
-            output.type.tensor_type.shape.SetInParent()  # one of no known rank is fine for us
-    return copy
-
-
-def _untyped_outputs(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
-    outputs = (output for graph in proto_graphs(proto.graph) for output in graph.output)
-    return (output for output in outputs if output.type.WhichOneof("value") is None)
-
-
-def _check_valid(proto: onnx.ModelProto, path: Path) -> None:
-    try:
-        onnx.checker.check_model(_for_checker(proto))
-    except onnx.checker.ValidationError as error:
-        raise ModelError(
-            f"'{path}' is not a valid ONNX graph: {first_line(error).rstrip('.')}."
-        ) from error
-    except Exception as error:
-        raise ModelError(
-            f"'{path}' is damaged ({first_line(error).rstrip('.')}); export or copy it again."
-        ) from error
 
 
 def _check_interface(model: ir.Model, path: Path) -> None:
