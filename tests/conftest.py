@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import pytest
 
 from tests.kept_process import KeptProcess
 from trtbuild.backends.tensorrt.refusals import find_refusals
+from trtbuild.runtime.tensorrt.versions import installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,9 @@ def parses_here() -> Iterator[None]:
         patch.setattr("trtbuild.jobs.check.find_refusals_apart", find_refusals)
         patch.setattr(
             "trtbuild.jobs.check.parser_ahead",
-            lambda tensorrt: contextlib.nullcontext(functools.partial(find_refusals, tensorrt)),
+            lambda product: contextlib.nullcontext(
+                lambda path, plugins: find_refusals(installed(product), path, plugins)
+            ),
         )
         yield
 

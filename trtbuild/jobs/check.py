@@ -25,6 +25,7 @@ from trtbuild.errors import MissingError, ModelError, OptionError, in_one_tree
 from trtbuild.files import check_is_file
 from trtbuild.jobs.paths import Besides, check_paths, named_inputs
 from trtbuild.json_codec import encode
+from trtbuild.machine import is_importable
 from trtbuild.model import input_specs, read_model, temporary_file
 from trtbuild.model.qdq import is_qdq
 from trtbuild.progress import Progress, silent
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.backends.tensorrt.refusals import Refusals
     from trtbuild.recipes import CheckRecipe
-    from trtbuild.runtime.tensorrt.versions import TensorRT
+    from trtbuild.runtime.tensorrt.versions import Product, TensorRT
 
 __all__ = [
     "PARSERS",
@@ -264,19 +265,39 @@ def form_check(source: Path, plugins: tuple[Path, ...] = ()) -> Iterator[Callabl
         source: the network that the form, with Q/DQ, is made from.
         plugins: shared libraries of plugins.
     """
-    try:
-        tensorrt = _parser(AUTO)
-    except MissingError:
+    product = _likely_parser()
+    if product is None:
         yield lambda _: None
         return
-    with parser_ahead(tensorrt) as refusals_of:
+    with parser_ahead(product) as refusals_of:
 
         def check(form: Path) -> None:
-            found = refusals_of(form, plugins)
+            try:
+                found = refusals_of(form, plugins)
+            except MissingError:
+                if _loads(product):
+                    raise
+                return
             if found.refused:
-                _say_refused(tensorrt, found, source, plugins)
+                _say_refused(installed(product), found, source, plugins)
 
         yield check
+
+
+def _likely_parser() -> Product | None:
+    """What `_parser` would find; TensorRT for RTX is not loaded for it, which takes memory and time."""
+    with contextlib.suppress(MissingError):
+        if not cuda_driver().problem:
+            return installed(TENSORRT).product
+    return RTX if any(is_importable(name) for name in RTX.modules) else None
+
+
+def _loads(product: Product) -> bool:
+    try:
+        installed(product)
+    except MissingError:
+        return False
+    return True
 
 
 def _say_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -153,6 +154,35 @@ def test_without_a_parser_the_exit_code_says_so(tmp_path: Path, capsys, monkeypa
     assert "pip install 'trtbuild[rtx]'" in capsys.readouterr().err
     with form_check(good(tmp_path)) as check:
         check(good(tmp_path))  # nothing can be said
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_parser_whose_library_does_not_load_is_none(tmp_path: Path, monkeypatch) -> None:
+    for name in PRODUCTS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    broken = tmp_path / "places" / "tensorrt_rtx"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise OSError('libtensorrt_rtx.so.1: no such file')")
+    monkeypatch.syspath_prepend(broken.parent)
+    with form_check(good(tmp_path)) as check:
+        check(good(tmp_path))
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_form_is_shown_without_loading_the_library_here(tmp_path: Path) -> None:
+    program = """
+import subprocess
+import sys
+from pathlib import Path
+from trtbuild.jobs.check import form_check
+with form_check(Path(sys.argv[1])) as check:
+    check(Path(sys.argv[1]))
+print([name for name in sys.modules if name.startswith("tensorrt_rtx")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, good(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.usefixtures("rtx")

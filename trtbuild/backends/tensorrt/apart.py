@@ -17,7 +17,6 @@ import logging
 import pickle
 import tempfile
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from trtbuild.backends.tensorrt.shape_inputs import NO_DATA, BuildData
 from trtbuild.errors import ModelError
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.child import end, how_it_ended, start_module
+from trtbuild.runtime.tensorrt.versions import installed
 
 if TYPE_CHECKING:
     import subprocess
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.tensorrt.builder import Blueprint
     from trtbuild.options.tensorrt import TensorRTOptions
     from trtbuild.runtime.session import Feeds
-    from trtbuild.runtime.tensorrt.versions import TensorRT
+    from trtbuild.runtime.tensorrt.versions import Product, TensorRT
 
 __all__ = ["build_plan_apart", "find_refusals_apart", "parser_ahead"]
 
@@ -70,7 +70,7 @@ def build_plan_apart(
     named = replace(blueprint, onnx=Path(blueprint.onnx.name), options=_absolute(blueprint.options))
     asked = ("build", named, data.batches is not None)
     try:
-        with _started(tensorrt, folder) as worker:
+        with _started(tensorrt.product, folder) as worker:
             built = worker.answer(asked, _Messages(progress, data))
     except _DiedError as error:
         raise ModelError(
@@ -98,20 +98,17 @@ def find_refusals_apart(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] 
     """
     if not _can_be_apart(tensorrt):
         return find_refusals(tensorrt, path, plugins)
-    with _started(tensorrt) as worker:
+    with _started(tensorrt.product) as worker:
         return worker.refusals(path, plugins)
 
 
 @contextlib.contextmanager
-def parser_ahead(tensorrt: TensorRT) -> Iterator[Callable[[Path, Sequence[Path]], Refusals]]:
+def parser_ahead(product: Product) -> Iterator[Callable[[Path, Sequence[Path]], Refusals]]:
     """Start the process of one `find_refusals_apart`, and return what asks it for a network and plugins.
 
-    It loads the library while the network is made, and ends with the block.
+    It loads the library, which is not loaded here, while the network is made, and ends with the block.
     """
-    if not _can_be_apart(tensorrt):
-        yield partial(find_refusals, tensorrt)
-        return
-    with _started(tensorrt) as worker:
+    with _started(product) as worker:
 
         def asked(path: Path, plugins: Sequence[Path]) -> Refusals:
             if worker.process.poll() is None:
@@ -119,7 +116,7 @@ def parser_ahead(tensorrt: TensorRT) -> Iterator[Callable[[Path, Sequence[Path]]
                 places = tuple(plugin.absolute() for plugin in plugins)
                 return worker.refusals(path.absolute(), places)
             # what it died of while it waited is no fault of the network
-            return find_refusals_apart(tensorrt, path, plugins)
+            return find_refusals_apart(installed(product), path, plugins)
 
         yield asked
 
@@ -223,14 +220,14 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _started(tensorrt: TensorRT, folder: Path | None = None) -> Iterator[_Worker]:
+def _started(product: Product, folder: Path | None = None) -> Iterator[_Worker]:
     """Start the other process in `folder`, and end it with the block, however that ends."""
     with tempfile.TemporaryFile() as errors:
         process = start_module(_WORKER, errors, folder, alike=True)
         try:
             assert process.stdin is not None
             with contextlib.suppress(OSError):  # it is gone already, which the job finds out
-                _send(process.stdin, tensorrt.product.backend)
+                _send(process.stdin, product.backend)
             yield _Worker(process, errors)
         finally:
             end(process)

@@ -85,7 +85,7 @@ def test_a_parser_that_dies_while_it_waits_says_nothing_of_the_network(
 
     monkeypatch.setattr(apart, "start_module", start)
     write_model(float_network(), tmp_path / "small.onnx")
-    with parser_ahead(rtx) as refusals_of:
+    with parser_ahead(rtx.product) as refusals_of:
         started[0].kill()
         started[0].wait()
         assert refusals_of(tmp_path / "small.onnx", ()).refused == ()
@@ -97,7 +97,7 @@ def test_a_parser_started_ahead_finds_a_network_of_the_folder_left_since(
 ) -> None:
     write_model(float_network(), tmp_path / "small.onnx")
     monkeypatch.chdir(tmp_path.parent)
-    with parser_ahead(rtx) as refusals_of:
+    with parser_ahead(rtx.product) as refusals_of:
         monkeypatch.chdir(tmp_path)
         assert refusals_of(Path("small.onnx"), ()).refused == ()
 
