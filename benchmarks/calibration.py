@@ -126,7 +126,7 @@ def run(
                 found[BASE][part].append(after)
                 before = after
                 load.append(os.getloadavg()[0])
-    packages = ("numpy", "onnxruntime", "numba")
+    packages = ("numpy", "onnxruntime", "llvmlite")
     return {
         "network": network,
         "images": count,

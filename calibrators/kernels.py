@@ -1,120 +1,45 @@
-"""The compiled loops that count values: the only code that touches every activation.
+"""The loops that read every value of an activation, as machine code.
 
-They are imported when the first value is counted, as Numba takes a third of a second to load.
+Who imports this module does it when it is called: llvmlite takes a twentieth of a second to load.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 from calibrators.grid import BINS_PER_OCTAVE, SHIFT, SIGN_OFFSET
-from calibrators.table import NUM_ZERO_SLOTS, TABLE_SIZE
+from calibrators.machine_code import (
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    UINT16,
+    UINT32,
+    Variable,
+    array_of,
+    machine_code,
+)
+from calibrators.table import NUM_ZERO_SLOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from calibrators.machine_code import Array, Code, Number
 
-__all__ = ["count_arrays", "count_equal_bins", "largest_magnitude"]
+__all__ = ["add_error_products", "count_arrays", "count_equal_bins", "largest_magnitude"]
 
 _BLOCK = 4096  # values and their bin numbers, 32 KiB together, stay in the nearest caches
 _LINE = 32  # counts of 16 bits in a cache line
 _BINS_AHEAD = 16 * BINS_PER_OCTAVE
 _WORTH_READING_AHEAD = 16 * _BLOCK  # values
+_ALL_BUT_SIGN = 0x7FFFFFFF
 
-_zero = np.uint32(0)
-_one = np.uint32(1)
-_one_more = np.uint16(1)
-_full = np.uint16(0)
-_shift = np.uint32(SHIFT)
-_zero_slots = np.uint32(2 * SIGN_OFFSET)
-_slot_mask = np.uint32(NUM_ZERO_SLOTS - 1)
-_magnitude = np.uint32(0x7FFFFFFF)
-_all_but_sign = np.int32(0x7FFFFFFF)
-_sign = np.int32(31)
+_ERRORS_BLOCK = 2048  # values whose errors stay in the nearest caches
+# sums may be taken in any order, which vector instructions need
+_SUMS = ("reassoc", "contract", "nsz")
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the interpreter lock, kept on disk where there is a place for it."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # neither the package's folder nor the home folder can be written
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
-
-
-@_compiled
-def _read_ahead(small: np.ndarray, first: Any, last: Any) -> Any:
-    # One number in each cache line. One after the other they arrive much faster than where counting
-    # asks for them.
-    sum_read = np.int64(0)
-    for j in range(first, last + 1, _LINE):
-        sum_read += small[j]
-    return sum_read
-
-
-@_compiled
-def _read_ahead_octaves(small: np.ndarray, low: Any, high: Any) -> Any:
-    """Bring into the caches where most values between two sort keys will be counted."""
-    sum_read = np.int64(0)
-    if high > 0:
-        last = np.int64(high) >> SHIFT
-        sum_read += _read_ahead(small, max(0, last - _BINS_AHEAD), last)
-    if low < 0:
-        last = (np.int64(low) ^ 0x7FFFFFFF) & 0x7FFFFFFF
-        last = SIGN_OFFSET + (last >> SHIFT)
-        sum_read += _read_ahead(small, max(SIGN_OFFSET, last - _BINS_AHEAD), last)
-    return sum_read
-
-
-@_compiled
-def _count_values(
-    bits: np.ndarray, small: np.ndarray, carries: np.ndarray
-) -> tuple[Any, Any, Any, Any]:
-    numbers = np.empty(_BLOCK, np.uint32)
-    low = np.int32(0x7FFFFFFF)
-    high = np.int32(-0x80000000)
-    least = np.uint32(0xFFFFFFFF)
-    sum_read = np.int64(0)
-    for start in range(0, bits.size, _BLOCK):
-        block = bits[start : start + _BLOCK]
-        # Two loops: the first becomes vector instructions, the second is bound by the table alone.
-        for j in range(block.size):
-            # The casts keep every step at 32 bits, which doubles what a vector instruction does.
-            value = np.int32(block[j])
-            key = np.int32(value ^ np.int32(np.int32(value >> _sign) & _all_but_sign))
-            low = min(low, key)
-            high = max(high, key)
-            magnitude = np.uint32(block[j] & _magnitude)
-            # one less, so that zeros become the largest number instead of the least
-            least = min(least, np.uint32(magnitude - _one))
-            slot = np.uint32(_zero_slots + np.uint32(np.uint32(j) & _slot_mask))
-            numbers[j] = np.uint32(block[j] >> _shift) if magnitude != _zero else slot
-        if start == 0 and bits.size >= _WORTH_READING_AHEAD:
-            sum_read = _read_ahead_octaves(small, low, high)
-        for j in range(block.size):
-            number = numbers[j]
-            count = np.uint16(small[number] + _one_more)
-            small[number] = count
-            if count == _full:
-                carries[number] += 1
-    return low, high, least, sum_read
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer(_: Any, __: Any) -> Any:
-    """An address, as a pointer."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.voidptr(types.int64), generate
-
-
-@_compiled
-def count_arrays(arrays: np.ndarray, found: np.ndarray) -> Any:
+def count_arrays(arrays: np.ndarray, found: np.ndarray) -> None:
     """Count several arrays of float32 values, each into a table of its own, reading each value once.
 
     All in one call: between two calls, threads that count at the same time wait for the interpreter.
@@ -125,35 +50,91 @@ def count_arrays(arrays: np.ndarray, found: np.ndarray) -> Any:
             infinities land in the bins above the finite.
         found: ``int64[n, 3]``, written: the smallest and the largest `grid.sort_key`, NaN and infinities
             included; one less than the representation of the smallest non-zero magnitude.
-
-    Returns:
-        A number that says nothing: the compiler would leave out reads that nothing comes of.
     """
-    sum_read = np.int64(0)
-    for i in range(len(arrays)):
-        bits = numba.carray(_pointer(arrays[i, 0]), arrays[i, 1], np.uint32)
-        small = numba.carray(_pointer(arrays[i, 2]), TABLE_SIZE, np.uint16)
-        carries = numba.carray(_pointer(arrays[i, 3]), TABLE_SIZE, np.int64)
-        seen = _count_values(bits, small, carries)
-        found[i, 0], found[i, 1], found[i, 2] = seen[0], seen[1], seen[2]
-        sum_read += seen[3]
-    return sum_read
+    numbers = np.empty(_BLOCK, np.uint32)
+    _count_arrays(arrays.ctypes.data, found.ctypes.data, len(arrays), numbers.ctypes.data)
 
 
-@_compiled
-def largest_magnitude(bits: np.ndarray) -> Any:
+@machine_code(array_of(INT64), array_of(INT64), INT64, array_of(UINT32))
+def _count_arrays(code: Code, arrays: Array, found: Array, length: Number, numbers: Array) -> None:
+    with code.loop(0, length) as i:
+        row = i * 4
+        bits, size = code.array_at(arrays[row], UINT32), arrays[row + 1]
+        small = code.array_at(arrays[row + 2], UINT16)
+        carries = code.array_at(arrays[row + 3], INT64)
+        seen = _count_values(code, bits, size, small, carries, numbers)
+        for column, variable in enumerate(seen):
+            found[i * 3 + column] = variable.get().to(INT64)
+
+
+def _count_values(
+    code: Code, bits: Array, size: Number, small: Array, carries: Array, numbers: Array
+) -> tuple[Variable, Variable, Variable]:
+    """Write what counts one array; `numbers` is room for the bins of a block."""
+    low = Variable(code, code.number(0x7FFFFFFF, INT32))
+    high = Variable(code, code.number(-0x80000000, INT32))
+    least = Variable(code, code.number(0xFFFFFFFF, UINT32))
+    with code.loop(0, size, _BLOCK) as start:
+        length = (size - start).smaller(_BLOCK)
+        # Two loops: the first becomes vector instructions, the second is bound by the table alone.
+        with code.loop(0, length) as j:
+            # Every step is one of 32 bits, which doubles what a vector instruction does.
+            value = bits[start + j]
+            signed = value.to(INT32)
+            key = signed ^ ((signed >> 31) & _ALL_BUT_SIGN)
+            low.set(low.get().smaller(key))
+            high.set(high.get().larger(key))
+            magnitude = value & _ALL_BUT_SIGN
+            # one less, so that zeros become the largest number instead of the least
+            least.set(least.get().smaller(magnitude - 1))
+            slot = (j.to(UINT32) & (NUM_ZERO_SLOTS - 1)) + 2 * SIGN_OFFSET
+            numbers[j] = code.choose(magnitude.equals(0), slot, value >> SHIFT)
+        with code.when(start.equals(0)), code.when(size > _WORTH_READING_AHEAD - 1):
+            _read_ahead_octaves(code, small, low.get(), high.get())
+        with code.loop(0, length) as j:
+            number = numbers[j].to(INT64)
+            count = small[number] + 1
+            small[number] = count
+            with code.when(count.equals(0), likely=False):
+                carries[number] = carries[number] + 1
+    return low, high, least
+
+
+def _read_ahead_octaves(code: Code, small: Array, low: Number, high: Number) -> None:
+    """Write what brings into the caches where most values between two sort keys will be counted."""
+    with code.when(high > 0):
+        _read_ahead(code, small, (high >> SHIFT).to(INT64), 0)
+    with code.when(low < 0):
+        last = ((low ^ _ALL_BUT_SIGN) & _ALL_BUT_SIGN) >> SHIFT
+        _read_ahead(code, small, last.to(INT64) + SIGN_OFFSET, SIGN_OFFSET)
+
+
+def _read_ahead(code: Code, small: Array, last: Number, bottom: int) -> None:
+    # One number in each cache line. One after the other they arrive much faster than where counting
+    # asks for them.
+    with code.loop((last - _BINS_AHEAD).larger(bottom), last + 1, _LINE) as position:
+        small.touch(position)
+
+
+def largest_magnitude(bits: np.ndarray) -> int:
     """Return the largest ``bits & 0x7fffffff``; above 0x7f800000 when there is a NaN.
 
     Args:
         bits: ``uint32[n]``, contiguous, the representation of float32 values.
     """
-    largest = _zero
-    for j in range(bits.size):
-        largest = max(largest, bits[j] & _magnitude)
-    return largest
+    found = np.empty(1, np.uint32)
+    _largest_magnitude(bits.ctypes.data, bits.size, found.ctypes.data)
+    return int(found[0])
 
 
-@_compiled
+@machine_code(array_of(UINT32), INT64, array_of(UINT32))
+def _largest_magnitude(code: Code, bits: Array, size: Number, found: Array) -> None:
+    largest = Variable(code, code.number(0, UINT32))
+    with code.loop(0, size) as j:
+        largest.set(largest.get().larger(bits[j] & _ALL_BUT_SIGN))
+    found[code.number(0, INT64)] = largest.get()
+
+
 def count_equal_bins(values: np.ndarray, upper: float, counts: np.ndarray) -> None:
     """Add magnitudes to the equal bins of ``[0, upper]``.
 
@@ -162,7 +143,62 @@ def count_equal_bins(values: np.ndarray, upper: float, counts: np.ndarray) -> No
         upper: above 0.
         counts: ``int64[bins]``, changed in place; what equals `upper` goes to the last bin.
     """
-    last = counts.size - 1
-    for j in range(values.size):
-        number = int(abs(np.float64(values[j])) * counts.size / upper)
-        counts[min(number, last)] += 1
+    _count_equal_bins(values.ctypes.data, values.size, upper, counts.ctypes.data, counts.size)
+
+
+@machine_code(array_of(FLOAT32), INT64, FLOAT64, array_of(INT64), INT64)
+def _count_equal_bins(
+    code: Code, values: Array, size: Number, upper: Number, counts: Array, bins: Number
+) -> None:
+    with code.loop(0, size) as j:
+        place = values[j].to(FLOAT64).magnitude() * bins.to(FLOAT64) / upper
+        number = place.to(INT64).smaller(bins - 1)
+        counts[number] = counts[number] + 1
+
+
+def add_error_products(
+    values: np.ndarray,
+    gradient: np.ndarray,
+    scales: np.ndarray,
+    products: np.ndarray,
+    squares: np.ndarray,
+) -> None:
+    """Add ``sum g dx`` and ``sum (g dx)**2`` for each scale of INT8 (`calibrators.output_error`).
+
+    Args:
+        values: x, contiguous, ``float32``.
+        gradient: g, of as many elements, likewise.
+        scales: ``float32[k]``, all above 0.
+        products: ``float64[k]``, added to.
+        squares: ``float64[k]``, added to.
+    """
+    sums = (scales.ctypes.data, products.ctypes.data, squares.ctypes.data, scales.size)
+    _add_error_products(values.ctypes.data, gradient.ctypes.data, values.size, *sums)
+
+
+@machine_code(
+    *(array_of(FLOAT32), array_of(FLOAT32), INT64),
+    *(array_of(FLOAT32), array_of(FLOAT64), array_of(FLOAT64), INT64),
+    flags=_SUMS,
+)
+def _add_error_products(
+    code: Code,
+    x: Array,
+    g: Array,
+    size: Number,
+    scales: Array,
+    products: Array,
+    squares: Array,
+    length: Number,
+) -> None:
+    with code.loop(0, size, _ERRORS_BLOCK) as start, code.loop(0, length) as k:
+        scale = scales[k]
+        inverse = code.number(1, FLOAT32) / scale
+        product, square = (Variable(code, code.number(0, FLOAT32)) for _ in range(2))
+        with code.loop(start, (start + _ERRORS_BLOCK).smaller(size)) as j:
+            rounded = (x[j] * inverse).rounded().larger(-128).smaller(127)
+            term = g[j] * (rounded * scale - x[j])
+            product.set(product.get() + term)
+            square.set(square.get() + term * term)
+        products[k] = products[k] + product.get().to(FLOAT64)
+        squares[k] = squares[k] + square.get().to(FLOAT64)

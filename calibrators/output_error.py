@@ -13,20 +13,9 @@ activations.
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 __all__ = ["error_products"]
-
-_BLOCK = 2048  # values whose errors stay in the nearest caches
-
-# sums may be taken in any order, which vector instructions need
-_SUMS = {"reassoc", "contract", "nsz"}
 
 
 def error_products(
@@ -39,43 +28,15 @@ def error_products(
         gradient: g, of as many elements.
         amaxes: ``float32[k]``, all above 0.
     """
-    products, squares = np.zeros(len(amaxes)), np.zeros(len(amaxes))
+    from calibrators.kernels import add_error_products
+
     scales = np.asarray(amaxes, np.float32) / np.float32(127)
-    _compiled_loop()(
-        np.ascontiguousarray(values, np.float32).reshape(-1),
-        np.ascontiguousarray(gradient, np.float32).reshape(-1),
+    products, squares = np.zeros(len(scales)), np.zeros(len(scales))
+    add_error_products(
+        np.ascontiguousarray(values, np.float32),
+        np.ascontiguousarray(gradient, np.float32),
         scales,
         products,
         squares,
     )
     return products, squares
-
-
-def _loop(
-    x: np.ndarray, g: np.ndarray, scales: np.ndarray, products: np.ndarray, squares: np.ndarray
-) -> None:
-    low, high, one = np.float32(-128), np.float32(127), np.float32(1)
-    for start in range(0, x.size, _BLOCK):
-        stop = min(start + _BLOCK, x.size)
-        for k in range(scales.size):
-            scale = scales[k]
-            inverse = one / scale
-            product, square = np.float32(0), np.float32(0)
-            for j in range(start, stop):
-                code = min(max(np.rint(x[j] * inverse), low), high)
-                term = g[j] * (code * scale - x[j])
-                product += term
-                square += term * term
-            products[k] += product
-            squares[k] += square
-
-
-@functools.cache
-def _compiled_loop() -> Callable[..., None]:
-    """The loop as machine code; Numba takes a third of a second to load, so only when it is called."""
-    import numba
-
-    try:
-        return numba.njit(nogil=True, cache=True, fastmath=_SUMS)(_loop)  # type: ignore[no-any-return]
-    except RuntimeError:  # neither the package's folder nor the home folder can be written
-        return numba.njit(nogil=True, fastmath=_SUMS)(_loop)  # type: ignore[no-any-return]

@@ -26,7 +26,7 @@ __all__ = ["Ability", "Finding", "State", "abilities", "examine", "plug_ins"]
 
 # Where an engine, its caches and its manifest are comfortably kept.
 _WANTED_DISK = 2 * 2**30
-_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "numba")
+_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "llvmlite")
 
 
 class State(StrEnum):

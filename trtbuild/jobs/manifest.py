@@ -43,7 +43,7 @@ __all__ = ["write_manifest"]
 
 _log = logging.getLogger(__name__)
 
-_PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "numba")
+_PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "llvmlite")
 
 
 def write_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> Manifest:

@@ -18,7 +18,7 @@ AS_TENSORRT = "entropy-tensorrt"
 
 DEFAULT_RULE = "entropy"
 
-# `calibrators.METHODS`, ours, and `calibrators.PRESETS`; written down, for they need numba when imported.
+# `calibrators.METHODS`, ours, and `calibrators.PRESETS`; written down, for they need NumPy when imported.
 METHOD_NAMES = (
     *("entropy", "percentile", "mse", "minmax", "auto", AS_TENSORRT),
     *("gtc2017", "modelopt", "tpu-mlir", "mxnet", "two-sided-4001", "onnxruntime", "ncnn", "mnn"),
@@ -28,7 +28,7 @@ METHOD_NAMES = (
 
 def name_rule(rule: Callable[..., Any]) -> str:
     """Make a function a method of `calibrators`, and return the name that it has there."""
-    from calibrators import add_method  # here: the package loads numba
+    from calibrators import add_method  # here: the package loads NumPy
 
     name = IN_MEMORY + getattr(rule, "__qualname__", type(rule).__qualname__)
     with in_one_tree():

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import click
 
 CNN = NETWORKS["opset_13"]
-HEAVY = ("numba", "onnx", "onnx_ir", "onnxruntime", "sympy", "numpy")
+HEAVY = ("llvmlite", "onnx", "onnx_ir", "onnxruntime", "sympy", "numpy")
 
 
 @pytest.fixture
