@@ -24,6 +24,7 @@ LAYERS = (
         "whereabouts",
         "foreign_warnings",
         "visible",
+        "wording",
         "json_codec",
         "toml_files",
         "plugins",

@@ -241,7 +241,7 @@ class EngineResult:
         below = (*self.below_floor, *self.not_run, *self._not_timed())
         speed = [one for found in self.speed.values() for one in found]
         names = [in_a_sentence(name) for name in self.verdicts]
-        return rule(self.verdicts.values(), below, speed, names)
+        return rule(self.verdicts.values(), below, speed, names, self.comparisons.values())
 
     @property
     def not_run(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from trtbuild.calibration.stable import collect_until_stable, spreads
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 from trtbuild.progress import Progress, silent, with_progress
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,10 +172,10 @@ def _with(
     early_stop: EarlyStop | None = None,
 ) -> Artifact:
     halves_apart = {name: entry.spread for name, entry in found.items()}
-    samples = calibration.provenance["num_samples"]
+    samples = int(calibration.provenance["num_samples"])
     record = Record(
         "calibrate",
-        f"{len(calibration.ranges)} tensors observed over {samples} samples, "
+        f"{len(calibration.ranges)} tensors observed over {counted(samples, 'sample')}, "
         f"{calibration.method} thresholds" + (f"; {early_stop}" if early_stop else ""),
         {
             "method": calibration.method,

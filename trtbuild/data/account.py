@@ -54,6 +54,9 @@ _SIDECARS = frozenset(
 )
 
 
+_OF_ONE = {"calibrate": "calibrates", "verify": "verifies"}
+
+
 @dataclass(frozen=True)
 class DataAccount:
     """What became of the data.
@@ -75,7 +78,10 @@ class DataAccount:
     random: bool = False
 
     def __str__(self) -> str:
-        used = ", ".join(f"{count} samples {what}" for what, count in self.used.items())
+        used = ", ".join(
+            f"1 sample {_OF_ONE[what]}" if count == 1 else f"{count} samples {what}"
+            for what, count in self.used.items()
+        )
         ranges = (f"'{n}' from {s.low:.4g} to {s.high:.4g}" for n, s in self.inputs.items())
         passed = ", ".join(map(str, self.skipped))
         parts = (used, *ranges, f"passed over: {passed}" if passed else "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.data.samples import Source
 from trtbuild.errors import DataError, OptionError
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -44,7 +45,7 @@ class ChosenSamples(Source):
     @property
     def description(self) -> str:
         """Where the samples come from."""
-        return f"{len(self.index)} samples of {self._source.description}"
+        return f"{counted(len(self.index), 'sample')} of {self._source.description}"
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from trtbuild.search.steps import METHODS
 from trtbuild.verification.album import Album
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import compare, compare_each
+from trtbuild.verification.gate import check_measured
 from trtbuild.verification.ruling import FAR_SQNR_DB
 from trtbuild.verification.tasks.choose import choose_task
 
@@ -50,8 +52,9 @@ if TYPE_CHECKING:
     from trtbuild.verification.tasks.base import TaskFactory
 
 __all__ = [
+    "Wanted",
     "better_rule",
-    "check_labels",
+    "check_float_outputs",
     "check_task",
     "compare_with_float",
     "effects_of",
@@ -94,17 +97,43 @@ def verification_batches(
         progress("verify", done, None)
 
 
-def check_labels(
-    model: ir.Model, source: Source, batch_size: int, progress: Progress = silent
+# Whether they can be judged shows in the outputs alone.
+_BY_OUTPUTS = frozenset(
+    {"min_agreement", "min_top1_agreement", "min_topk_agreement", "max_top1_drop"}
+)
+
+
+def check_float_outputs(
+    model: ir.Model,
+    source: Source,
+    batch_size: int,
+    wanted: Wanted,
+    progress: Progress = silent,
 ) -> None:
-    """Run the float network on some labelled samples of `source`; nothing is done where there are none.
+    """Run the float network on some samples of `source`, before hours of work that would end by an error.
+
+    Nothing is run where no sample has a label, no task is named, and no limit hangs on what outputs are.
 
     Raises:
+        OptionError: its outputs do not fit the task, or do not give a figure that has a limit.
         DataError: it is right no more often than by chance.
     """
-    if not any(label is not None for label in source.index.labels):
+    has_classes = any(label is not None for label in source.index.labels)
+    is_asked = wanted.task_is_named or not _BY_OUTPUTS.isdisjoint(wanted.gate.limits)
+    if not has_classes and not is_asked:
         return
     float_network = open_session(model)
+    if is_asked:
+        few = verification_batches(input_specs(model), source, batch_size)
+        found = compare(float_network, float_network, itertools.islice(few, 1), wanted.options)
+        check_measured(found, wanted.gate)
+    if has_classes:
+        _check_labels(model, float_network, source, batch_size, progress)
+
+
+def _check_labels(
+    model: ir.Model, float_network: Session, source: Source, batch_size: int, progress: Progress
+) -> None:
     check, count = LabelCheck(), 0
     for batch in verification_batches(input_specs(model), source, batch_size):
         check.add(run_batch(float_network, batch), batch.labels)
@@ -133,6 +162,21 @@ def has_labels(source: Source) -> bool:
     """Return whether every sample of `source` has a class."""
     labels = source.index.labels
     return bool(labels) and all(label is not None for label in labels)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the outputs.
+
+    Attributes:
+        options: with what judges the task.
+        gate: the limits.
+        task_is_named: whether the task, or a judge of it, was named and not guessed.
+    """
+
+    options: ComparisonOptions
+    gate: Gate
+    task_is_named: bool
 
 
 def check_task(gate: Gate, task: TaskFactory | None) -> None:

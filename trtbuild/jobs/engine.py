@@ -19,8 +19,9 @@ from trtbuild.files import make_directory, staged_files, write_bytes
 from trtbuild.jobs.build_checks import check_build, check_inputs, chosen_backends, options_for
 from trtbuild.jobs.check import PARSERS, check_source, form_check
 from trtbuild.jobs.compare import (
+    Wanted,
     better_rule,
-    check_labels,
+    check_float_outputs,
     check_task,
     compare_with_float,
     effects_of,
@@ -171,7 +172,8 @@ def _done(
     _check_judged(artifact, build)
     account = account_for(recipe.data, calibrate=plan.calibration, verify=plan.verification)
     artifact = artifact.having(Record("data", str(account), account.details))
-    check_labels(artifact.source, plan.verification, recipe.batch_size, progress)
+    wanted = Wanted(_comparison(artifact, build), recipe.gate, recipe.task.is_named)
+    check_float_outputs(artifact.source, plan.verification, recipe.batch_size, wanted, progress)
     output = make_directory(recipe.output)
     tuned = None
     if prequantized is not None:
@@ -320,12 +322,15 @@ def _compared(
     recipe, source = build.recipe, artifact.source
     inputs, samples = input_specs(source), build.plan.verification
     data = verification_batches(inputs, samples, recipe.batch_size, build.progress)
-    options = judged_by(
-        ComparisonOptions(), source, build.task_of(artifact), recipe.data.preprocess
-    )
+    options = _comparison(artifact, build)
     engines = {name: one for name, one in sessions.items() if name != FLOAT}
     with forms_beside(artifact, engines, fp16=fp16) as candidates:
         return compare_with_float(artifact, sessions[FLOAT], candidates, data, options)
+
+
+def _comparison(artifact: Artifact, build: _Build) -> ComparisonOptions:
+    preprocess = build.recipe.data.preprocess
+    return judged_by(ComparisonOptions(), artifact.source, build.task_of(artifact), preprocess)
 
 
 def _timed(

@@ -98,7 +98,8 @@ class Verification:
     def __post_init__(self) -> None:
         if self.ruling == _UNRULED:
             below = floors({self.engine: self.comparison}, [self.verdict])
-            object.__setattr__(self, "ruling", rule([self.verdict], (*below, *self.spoilt)))
+            found = rule([self.verdict], (*below, *self.spoilt), compared=[self.comparison])
+            object.__setattr__(self, "ruling", found)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types, with the schema's name and version."""

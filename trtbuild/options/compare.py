@@ -121,6 +121,12 @@ class TaskOptions:
         if self.box_layout is not None and self.kind not in ("auto", "detect"):
             raise OptionError(f"--box-layout is for --task detect, not {self.kind}.")
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the task, its layout or its judge is said, and not looked for in the network."""
+        given = (self.box_layout, self.coco, self.judge)
+        return self.kind not in ("auto", "none") or any(one is not None for one in given)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:

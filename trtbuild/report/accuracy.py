@@ -23,6 +23,7 @@ from trtbuild.report.model import (
     numbers,
 )
 from trtbuild.verification.metrics import SQNR_BINS_FROM_DB
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -151,7 +152,7 @@ def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
             *details("rel. L2", "max error", "same top-k"),
         ),
         tuple(rows),
-        f"against the float network, on {images} samples",
+        f"against the float network, on {counted(images, 'sample')}",
     )
 
 
@@ -219,7 +220,9 @@ def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
                 for one in (task.main, *task.others)
                 if one is not None
             }
-            captions.append((name, f"{task.task} of {task.num_samples} samples, {task.settings}"))
+            captions.append(
+                (name, f"{task.task} of {counted(task.num_samples, 'sample')}, {task.settings}")
+            )
         worst += [(one.name, name, f"{one.value:.3g}") for one in task.worst]
     titles = list(dict.fromkeys(title for row in figures.values() for title in row))
     return (
@@ -344,7 +347,8 @@ def layer_blocks(found: LayerReport, num_shown: int) -> tuple[Block, ...]:
             *numbers(*_EFFECT, "own, dB", "weight", "worst channel"),
         ),
         rows,
-        f"SQNR on {found.num_images} samples, of the outputs first; ~ to first order, by gradients",
+        f"SQNR on {counted(found.num_images, 'sample')}, of the outputs first; ~ to first order, by "
+        "gradients",
         num_shown,
     )
     activations = tuple(

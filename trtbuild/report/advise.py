@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from trtbuild.calibration.advice import FAR, NEAR
 from trtbuild.calibration.instability import HARMLESS_DB
 from trtbuild.report.model import Card, Line, Report, Section, Table, Tone, names, numbers
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def _subset(found: DataAdvice) -> str:
 
 
 def _cards(found: DataAdvice) -> Iterator[Card]:
-    seen = f"{found.num_samples} samples, {found.num_tensors} tensors each"
+    seen = f"{counted(found.num_samples, 'sample')}, {counted(found.num_tensors, 'tensor')} each"
     if found.repeated:
         seen += f"; {found.repeated} more are equal to another to the bit"
     count = sum(len(group) - 1 for group in found.duplicates)

@@ -16,6 +16,7 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,8 +116,9 @@ def _ranges(calibration: Calibration, apart: Mapping[str, float]) -> Table:
         *names("note"),
     )
     halves = "; apart: by how much the thresholds of two halves differ" if apart else ""
-    samples = calibration.provenance.get("num_samples", "?")
-    return Table(columns, rows, f"{calibration.method} over {samples} samples{halves}")
+    given = calibration.provenance.get("num_samples")
+    samples = "? samples" if given is None else counted(int(given), "sample")
+    return Table(columns, rows, f"{calibration.method} over {samples}{halves}")
 
 
 def _choices(calibration: Calibration) -> dict[str, Calibration]:

@@ -12,6 +12,7 @@ from trtbuild.model.stats import measure, node_macs
 from trtbuild.model.traversal import all_nodes, label
 from trtbuild.report.model import Card, Tone
 from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, PRUNED, TENSORRT_FORM, TITLES
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -88,14 +89,14 @@ def _sqnr(comparison: Comparison, verdict: Verdict, of: str) -> Iterator[Card]:
     known = [(o.judged_sqnr_db, o) for o in comparison.outputs if o.judged_sqnr_db is not None]
     if known:
         estimate, output = min(known, key=lambda one: one[0].value)
-        detail = f"{comparison.num_images} samples; worst output {output.judged}"
+        detail = f"{counted(comparison.num_images, 'sample')}; worst output {output.judged}"
         tone = _tone(verdict, f"SQNR of {output.judged}")
         yield Card(f"SQNR{of}", f"{estimate.value:.1f} dB", detail, tone)
 
 
 def _how_sure(num_samples: int, estimate: Estimate, form: str) -> str:
     """What a figure rests on; a mean of one has no interval, nor has what is no figure of each."""
-    samples = "1 sample" if num_samples == 1 else f"{num_samples} samples"
+    samples = counted(num_samples, "sample")
     if isinf(estimate.low) and isinf(estimate.high):
         why = (
             "too few for an interval"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.diff.compare import ChangeKind
 from trtbuild.report.model import Card, Line, Report, Section, Table, Tone, names, numbers
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ def diff_blocks(found: EngineDiff) -> tuple[Block, ...]:
 def _facts(side: SideFacts) -> str:
     counts = ", ".join(f"{count} {precision}" for precision, count in side.precisions.items())
     of = "" if side.name.endswith(side.file) else f" ({side.file})"
-    return f"{side.name}{of}: {side.num_nodes} nodes, {counts}"
+    return f"{side.name}{of}: {counted(side.num_nodes, 'node')}, {counts}"
 
 
 def _notes(found: EngineDiff) -> Iterator[Line]:
@@ -64,16 +65,15 @@ def _cards(found: EngineDiff) -> Iterator[Card]:
     count = sum(bool(node.changes) for node in found.nodes)
     renamed = sum(node.name != node.second_name for node in found.nodes)
     alone = len(found.only_first) + len(found.only_second)
-    detail = (
-        f"{len(found.nodes)} nodes in both, {renamed} of them renamed; {alone} on one side alone"
-    )
+    in_both = counted(len(found.nodes), "node")
+    detail = f"{in_both} in both, {renamed} of them renamed; {alone} on one side alone"
     if found.equal:
         yield Card("Same", "they compute alike", detail, Tone.GOOD)
     else:
-        yield Card("Different", f"{count} nodes", detail, Tone.NOTE)
+        yield Card("Different", counted(count, "node"), detail, Tone.NOTE)
     moved = [node for node in found.nodes if _has(node, ChangeKind.PRECISION, ChangeKind.RAN)]
     if moved:
-        yield Card("Precision moved", f"{len(moved)} nodes", _moves(moved))
+        yield Card("Precision moved", counted(len(moved), "node"), _moves(moved))
     if found.first.ms is not None and found.second.ms is not None:
         change = found.second.ms - found.first.ms
         detail = f"{found.first.ms:.4g} ms in A, {found.second.ms:.4g} ms in B, all layers"

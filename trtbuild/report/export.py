@@ -16,6 +16,7 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,7 +75,7 @@ def _parity(result: ExportResult) -> Iterator[Line]:
 def _parity_text(result: ExportResult) -> str:
     parity = result.parity
     return (
-        f"compared with the module on {len(parity.samples)} samples: off by {parity.error:.1e} of "
+        f"compared with the module on {counted(len(parity.samples), 'sample')}: off by {parity.error:.1e} of "
         f"the largest output (the module's own float32 rounding: {parity.torch_error:.1e})"
     )
 

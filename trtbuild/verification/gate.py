@@ -13,14 +13,14 @@ from trtbuild.json_codec import encode
 from trtbuild.options.fields import option, options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from trtbuild.options.fields import OptionField
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.intervals import Estimate
     from trtbuild.verification.metrics import OutputComparison
 
-__all__ = ["Finding", "Gate", "Verdict", "check_limits", "judge"]
+__all__ = ["Finding", "Gate", "Verdict", "check_limits", "check_measured", "judge"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,12 +188,33 @@ def judge(comparison: Comparison, gate: Gate) -> Verdict:
     """
     findings = [finding for output in comparison.outputs for finding in _soundness(output)]
     judged = list(_judge_limits(comparison, gate))
-    found = {name for name, _ in judged}
+    _check_all_judged(comparison, gate, {name for name, _ in judged})
+    findings += [finding for _, finding in judged]
+    return Verdict(all(finding.passed for finding in findings), tuple(findings))
+
+
+def check_measured(comparison: Comparison, gate: Gate) -> None:
+    """Do nothing where a comparison of some samples has every figure that there is a limit on.
+
+    A figure of the task that these samples do not give, such as one of boxes, may come with others.
+
+    Raises:
+        OptionError: as `judge`.
+    """
+    found = {name for name, _ in _judge_limits(comparison, gate)}
+    if comparison.task is not None:
+        found.add("min_agreement")
+    _check_all_judged(comparison, gate, found)
+
+
+def _check_all_judged(comparison: Comparison, gate: Gate, found: Collection[str]) -> None:
     for name in gate.limits:
         if name not in found:
             raise OptionError(f"the limit {name} cannot be judged: {_lacking(name, comparison)}.")
-    findings += [finding for _, finding in judged]
-    return Verdict(all(finding.passed for finding in findings), tuple(findings))
+    main = None if comparison.task is None else comparison.task.main
+    limit = gate.min_agreement
+    if main is not None and limit is not None and main.unit == "%" and not 0 <= limit <= 100:
+        raise OptionError(f"the limit min_agreement is {limit:g}; '{main.name}' is 0 to 100 %.")
 
 
 _NO_FLOAT = "no output holds floating-point values"

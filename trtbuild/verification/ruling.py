@@ -93,6 +93,7 @@ def rule(
     below_floor: Sequence[str] = (),
     speed: Sequence[Finding] = (),
     names: Sequence[str] = (),
+    compared: Iterable[Comparison] = (),
 ) -> Ruling:
     """Return the answer.
 
@@ -101,6 +102,7 @@ def rule(
         below_floor: why the engine may not be shipped though no limit says so, the weightiest first.
         speed: limits on speed; they alone make no engine fit to ship.
         names: what to call the networks of `verdicts`, where there are several.
+        compared: the figures, which say what limits could be set.
     """
     verdicts = tuple(verdicts)
     of_answers = [finding for verdict in verdicts for finding in verdict.findings]
@@ -113,7 +115,9 @@ def rule(
         said = f"{whose}: {first}" if whose else str(first)
         return Ruling(DO_NOT_SHIP, f"{said} ({len(failures)} of {len(findings)} checks failed)")
     if not limits:
-        return Ruling(NOT_JUDGED, _without_limit(below_floor, has_speed=bool(speed)))
+        return Ruling(
+            NOT_JUDGED, _without_limit(below_floor, tuple(compared), has_speed=bool(speed))
+        )
     if below_floor:
         held = "no limit fails" if any(f.misses for f in limits) else "every limit holds"
         return Ruling(NOT_JUDGED, f"{held}, but {below_floor[0]}")
@@ -134,17 +138,29 @@ def _whose(finding: Finding, verdicts: Sequence[Verdict], names: Sequence[str]) 
     return next((n for n, one in pairs if any(f is finding for f in one.findings)), "")
 
 
-def _without_limit(below_floor: Sequence[str], *, has_speed: bool) -> str:
+def _without_limit(
+    below_floor: Sequence[str], compared: Sequence[Comparison], *, has_speed: bool
+) -> str:
     no_limit = "no limit on accuracy was set" if has_speed else "no limit was set"
+    advice = f"set one, such as {_possible_limits(compared)}"
     if below_floor:
         return (
-            f"{no_limit}, and {below_floor[0]}; set one, such as --min-agreement, --min-sqnr or, with "
-            "--labels, --max-top1-drop, to have the engine judged and a better one looked for"
+            f"{no_limit}, and {below_floor[0]}; {advice}, to have the engine judged and a better one "
+            "looked for"
         )
-    return (
-        f"all values are finite, and {no_limit}; set one, such as --min-agreement, --min-sqnr or, with "
-        "--labels, --max-top1-drop"
-    )
+    return f"all values are finite, and {no_limit}; {advice}"
+
+
+def _possible_limits(compared: Sequence[Comparison]) -> str:
+    """The options that would judge such figures, in words."""
+    outputs = [output for one in compared for output in one.outputs]
+    is_float = any(output.sqnr_db is not None for output in outputs)
+    flags = ["--min-sqnr" if is_float else "--max-error"]
+    if any(one.task is not None and one.task.main is not None for one in compared):
+        flags.insert(0, "--min-agreement")
+    if any(output.top1_agreement_percent is not None for output in outputs):
+        return f"{', '.join(flags)} or, with --labels, --max-top1-drop"
+    return " or ".join(flags)
 
 
 def samples_needed(doubtful: Sequence[Finding]) -> str:

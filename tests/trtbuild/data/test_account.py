@@ -73,7 +73,9 @@ def test_what_was_passed_over_and_used(tmp_path, caplog):
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.endswith("1 x the suffix .heic is not read ('a.heic')")
     text = str(account)
-    assert text.startswith("19 samples calibrate, 1 samples verify; 'x' from 0 to 1; passed over: ")
+    assert text.startswith(
+        "19 samples calibrate, 1 sample verifies; 'x' from 0 to 1; passed over: "
+    )
     assert all(name in text for name in ("._0.png", "a.heic", "labels.csv"))
     assert json.loads(json.dumps(account.details))["passed_over"][0] == {
         "reason": "hidden",

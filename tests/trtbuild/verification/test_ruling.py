@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import binomtest
 
 from calibrators.cache import CalibrationCache
+from tests.command import trtbuild
 from tests.fakes import FunctionSession, batches_of
 from tests.trtbuild.verification.small_network import images, written
 from trtbuild.cli.main import run
@@ -22,9 +23,6 @@ from trtbuild.verification.gate import Finding, Gate, check_limits, judge
 from trtbuild.verification.intervals import percent, samples_needed
 from trtbuild.verification.ruling import floors, rule
 from trtbuild.verification.tasks.choose import choose_task
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 IMAGES = np.random.default_rng(7).normal(size=(40, 6)).astype(np.float32)
 
@@ -44,7 +42,7 @@ def compared(num_wrong: int, kind: str = "classify", noise: float = 0.0):
 
 def ruled(comparison, **limits: float):
     verdict = judge(comparison, Gate(**limits))
-    return rule([verdict], floors({"it": comparison}, [verdict]))
+    return rule([verdict], floors({"it": comparison}, [verdict]), compared=[comparison])
 
 
 def test_the_four_answers() -> None:
@@ -299,3 +297,61 @@ def test_a_cache_that_the_engine_was_not_built_with_is_not_shipped(
     assert "the calibration cache had no effect" in found["ruling"]["why"]
     stages = {record["stage"]: record["summary"] for record in found["stages"]}
     assert "scales for 0 of" in stages["cache"]
+
+
+RAISES = """
+def judge(float_outputs, engine_outputs, labels, names):
+    return float_outputs["absent"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--task", "ctc"), "--task ctc needs an output"),
+        (("--task", "segment"), "--task segment needs an output"),
+        (("--task", "detect", "--box-layout", "ssd"), "--box-layout ssd needs outputs"),
+        (("--task", "classify", "--min-agreement", "200"), "'same class' is 0 to 100 %"),
+        (("--task", "classify", "--min-agreement", "-1"), "'same class' is 0 to 100 %"),
+        (("--judge", "judge.py:judge"), "raised KeyError"),
+    ],
+)
+def test_what_the_outputs_do_not_fit_is_refused_before_calibration(
+    folder: Path, tmp_path: Path, capsys, monkeypatch, options, said
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("judge.py").write_text(RAISES)
+    data = folder / "images.npz"
+    done = trtbuild(
+        capsys, "engine", folder / "float.onnx", "--int8", "--data", data, "-o", "out", *options
+    )
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert "calibrate" not in done.err
+    assert not Path("out").exists()
+
+
+def test_a_limit_that_no_share_reaches_is_refused(folder: Path, capsys) -> None:
+    named = (folder / "float.onnx", folder / "int8.onnx", "--data", folder / "images.npz")
+    limits = ("--task", "classify", "--min-agreement", "101")
+    assert (
+        "'same class' is 0 to 100 %" in trtbuild(capsys, "verify", *named, *limits, "-q").sentence
+    )
+
+
+@pytest.mark.parametrize(("task", "is_named"), [("none", False), ("classify", True)])
+def test_a_limit_is_advised_that_can_be_judged(folder: Path, capsys, task, is_named) -> None:
+    named = (folder / "float.onnx", folder / "int8.onnx", "--data", folder / "images.npz")
+    why = trtbuild(capsys, "verify", *named, "--task", task, "--json").json["ruling"]["why"]
+    assert "--min-sqnr" in why
+    assert ("--min-agreement" in why) is is_named
+
+
+def test_one_sample_is_said_in_the_singular(folder: Path, tmp_path: Path, capsys) -> None:
+    np.savez(tmp_path / "one.npz", image=images(3, 1))
+    done = trtbuild(
+        *(capsys, "verify", folder / "float.onnx", folder / "int8.onnx"),
+        *("--data", tmp_path / "one.npz"),
+    )
+    assert "on 1 sample\n" in done.out
+    assert "1 samples" not in done.out + done.err
