@@ -139,7 +139,6 @@ class _WithListener(Observer):
 def collect(
     network: ObservedNetwork,
     samples: Iterable[Sample],
-    num_samples: int,
     *,
     listener: Listener | None = None,
     threads: int | None = None,
@@ -149,7 +148,6 @@ def collect(
     Args:
         network: what runs, and what is observed.
         samples: what to run it on.
-        num_samples: how many there are.
         listener: hears its outputs, which the network must have beside what is observed.
         threads: each runs one sample at a time; None takes one per core.
 
@@ -159,7 +157,7 @@ def collect(
     """
     load_ahead()
     with collector_at_rest():
-        session = open_blocked(network.model, num_samples, threads=1)
+        session = open_blocked(network.model, threads=1)
     histograms = [Histograms.of(network.tensors) for _ in range(threads or usable_cpus())]
     observers: Sequence[Observer] = histograms
     if listener is not None:

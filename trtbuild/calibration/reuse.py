@@ -124,8 +124,7 @@ def spot_check(
         DataError: as `trtbuild.calibration.collect`.
     """
     names = [name for name, given in calibration.ranges.items() if given.observed_amax > 0]
-    few = first_samples(samples, count)
-    seen = collect(observed_network(model, names), few, len(few.index))
+    seen = collect(observed_network(model, names), first_samples(samples, count))
     now = {name: seen.together.histograms[name].observed_amax for name in names}
     ratios = {name: now[name] / calibration.ranges[name].observed_amax for name in names}
     furthest = sorted(names, key=lambda name: -abs(math.log(max(ratios[name], 1e-9))))

@@ -232,8 +232,7 @@ class _Kept(logging.Handler):
 
 def collect_shard(network: ObservedNetwork, source: Source, shard: str, threads: int) -> Histograms:
     """Count the samples of one shard of `source`."""
-    part = shard_of(source, shard)
-    return collect(network, part, len(part.index), threads=threads)
+    return collect(network, shard_of(source, shard), threads=threads)
 
 
 def collect_on_ray(

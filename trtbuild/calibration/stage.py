@@ -128,9 +128,7 @@ def _collector(
         from trtbuild.calibration.shards import collect_in_processes
 
         return lambda source: collect_in_processes(network, source, options.workers, progress)
-    return lambda source: collect(
-        network, _told(source, progress), len(source.index), listener=listener
-    )
+    return lambda source: collect(network, _told(source, progress), listener=listener)
 
 
 def _collected(

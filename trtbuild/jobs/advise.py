@@ -141,7 +141,7 @@ def _look(
     network = observed_network(artifact.model, tensors)
     parts = [SampleRecorder(tensors) for _ in range(usable_cpus())]
     observe(
-        open_blocked(network.model, len(source.index), threads=1),
+        open_blocked(network.model, threads=1),
         with_progress(source, "calibrate", len(source.index), progress),
         parts,
         static_batch=network.static_batch,

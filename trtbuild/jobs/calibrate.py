@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibrators import Calibration
-    from trtbuild.artifact import EarlyStop
+    from trtbuild.artifact import Artifact, EarlyStop
     from trtbuild.data import DataAccount
     from trtbuild.jobs.paths import Besides, Inputs
     from trtbuild.recipes import CalibrateRecipe, CalibrationFiles
@@ -71,17 +72,15 @@ def calibrate_file(
     _check(
         recipe.files, (*named_inputs(the_network=recipe.model), *data_inputs(recipe.data)), besides
     )
-    load_ahead()
     artifact = load(recipe.model, recipe.data.batch_axes)
-    whole = calibration_source(recipe.data, input_specs(artifact.source))
-    source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
-    account = account_for(recipe.data, calibrate=source)
-    if recipe.all_tensors:
-        hidden = reaches_minus_infinity(artifact.model)
-        tensors = tuple(name for name in float_tensors(artifact.model) if name not in hidden)
-    else:
-        artifact = prepare(artifact)
-        tensors = watched_by_all_targets(artifact.model)  # the file serves every target
+    load_ahead()
+    with ThreadPoolExecutor(1) as beside:
+        watched = beside.submit(_watched, artifact, recipe)
+        # by this thread, on which a user's functions may depend
+        whole = calibration_source(recipe.data, input_specs(artifact.source))
+        source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
+        account = account_for(recipe.data, calibrate=source)
+        artifact, tensors = watched.result()
     options = replace(
         recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
     )
@@ -98,6 +97,15 @@ def calibrate_file(
         artifact.early_stop,
         account,
     )
+
+
+def _watched(artifact: Artifact, recipe: CalibrateRecipe) -> tuple[Artifact, tuple[str, ...]]:
+    """The network that is calibrated, and which of its tensors are observed."""
+    if recipe.all_tensors:
+        hidden = reaches_minus_infinity(artifact.model)
+        return artifact, tuple(n for n in float_tensors(artifact.model) if n not in hidden)
+    artifact = prepare(artifact)
+    return artifact, watched_by_all_targets(artifact.model)  # the file serves every target
 
 
 @in_one_tree()

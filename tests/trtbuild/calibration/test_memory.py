@@ -49,7 +49,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def collected(path: Path, source: CallableSource) -> None:
     model = ir.load(path)
-    collect(observed_network(model, float_tensors(model)), source, MANY, threads=1)
+    collect(observed_network(model, float_tensors(model)), source, threads=1)
 
 
 def as_tensorrt(path: Path, source: CallableSource) -> None:

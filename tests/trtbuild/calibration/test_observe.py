@@ -44,9 +44,7 @@ def test_counts_are_those_of_numpy(name, threads, tmp_path):
     model = prepare(load(path)).model
     arrays = network.arrays(12)
     tensors = watched_tensors(model)
-    found = collect(
-        observed_network(model, tensors), samples_of(model, arrays), 12, threads=threads
-    )
+    found = collect(observed_network(model, tensors), samples_of(model, arrays), threads=threads)
     assert found.num_samples == 12
 
     observed = {tensor: [] for tensor in tensors}
@@ -81,7 +79,7 @@ def test_progress_tells_of_every_sample(name, threads):
     samples = samples_of(model, network.arrays(29))
     watched = observed_network(model, [spec.name for spec in input_specs(model)])
     given = with_progress(samples, "calibrate", 29, lambda *at: told.append(at))
-    collect(watched, given, 29, threads=threads)
+    collect(watched, given, threads=threads)
     assert told == [("calibrate", done, 29) for done in range(1, 30)]
 
 
@@ -105,9 +103,7 @@ def test_shapes_may_change_from_sample_to_sample(threads):
     samples = [Sample(str(i), bytes([i]), lambda feed=feed: feed) for i, feed in enumerate(feeds)]
     model = ir.from_proto(onnx.parser.parse_model(PICKED))
     tensors = ("x", "r", "s", "c")
-    found = collect(
-        observed_network(model, tensors), samples, len(samples), threads=threads
-    ).together.histograms
+    found = collect(observed_network(model, tensors), samples, threads=threads).together.histograms
     wanted = {name: Histogram() for name in tensors}
     for feed in feeds:
         for name, values in run_all(model, tensors, feed).items():
@@ -187,7 +183,7 @@ def test_inputs_may_be_text_and_be_all_that_is_observed(tensors):
     words = np.array(["a"], object)
     feeds = [{"w": words, "x": np.full((1, 2), i, np.float32)} for i in range(9)]
     samples = [Sample(str(i), bytes([i]), lambda feed=feed: feed) for i, feed in enumerate(feeds)]
-    found = collect(observed_network(model, tensors), samples, 9, threads=1).together.histograms
+    found = collect(observed_network(model, tensors), samples, threads=1).together.histograms
     assert set(found) == set(tensors)
     for histogram in found.values():
         assert (histogram.num_values, histogram.observed_amax) == (18, 8)
@@ -206,7 +202,7 @@ def test_a_sample_that_fails_ends_it(threads):
             yield Sample(f"image {number}", bytes([number % 256]), lambda feed=feed: feed)
 
     with pytest.raises(DataError, match="'image 37' holds NaN"):
-        collect(observed_network(model, ("x", "r")), samples(), 500, threads=threads)
+        collect(observed_network(model, ("x", "r")), samples(), threads=threads)
     assert len(read) < 60
 
 
@@ -219,7 +215,7 @@ def test_infinity_within_the_network_names_sample_and_tensor(number):
     ]
     place = rf"'e' holds infinity for the sample 'image {number}' \(number {number}\)"
     with pytest.raises(DataError, match=place):
-        collect(observed_network(model, ("x", "e", "y")), samples, 50, threads=1)
+        collect(observed_network(model, ("x", "e", "y")), samples, threads=1)
 
 
 OVERFLOWS = """<ir_version: 8, opset_import: ["" : 17]> n (float[N, 4] x) => (float[N, 4] y) {
@@ -240,7 +236,7 @@ def test_float64_too_large_for_an_engine_names_sample_and_tensor():
     feeds = [{"x": np.full((1, 2), 1e30 if i == 3 else 1.0)} for i in range(6)]
     samples = [Sample(f"image {i}", bytes([i]), lambda f=feed: f) for i, feed in enumerate(feeds)]
     with pytest.raises(DataError, match="'y' holds infinity for the sample 'image 3'"):
-        collect(observed_network(model, ("x", "y")), samples, 6, threads=1)
+        collect(observed_network(model, ("x", "y")), samples, threads=1)
 
 
 def run_all(model, tensors, feeds):
@@ -274,7 +270,7 @@ def test_memory_does_not_grow_with_the_number_of_samples():
             feed = as_feed(image * (1 + index % 7), spec, "")
             yield Sample(str(index), bytes([index % 256]), lambda feed=feed: {"x": feed})
 
-    collect(observed_network(model, ("x", "r", "s")), made(), 600, threads=1)
+    collect(observed_network(model, ("x", "r", "s")), made(), threads=1)
     # Watched are 53,000 values a sample: kept, the last 300 samples would take 64 MB. What is allowed
     # is a buffer of 16 MiB that may not have been filled before.
     assert max(sizes[300:]) - max(sizes[:300]) < 20e6

@@ -32,7 +32,7 @@ def test_counts_are_those_of_the_threads(name, tmp_path):
     samples = samples_of(model, arrays)
     given = with_progress(samples, "calibrate", 12, lambda *told: seen.append(told))
     found = collect_on_device(watched, given, "cpu")
-    wanted = collect(watched, samples_of(model, arrays), 12)
+    wanted = collect(watched, samples_of(model, arrays))
     assert dict(found.first.histograms) == dict(wanted.first.histograms)
     assert dict(found.second.histograms) == dict(wanted.second.histograms)
     assert found.data == wanted.data
