@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from calibrators.cache import CalibrationCache
-from trtbuild.backends.tensorrt import TensorRTBackend, TensorRTOptions
+from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.cli.main import run
+from trtbuild.options.tensorrt import TensorRTOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -29,9 +29,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from calibrators.errors import CalibratorError
-from trtbuild.backends.tensorrt.builder import build_plan
 from trtbuild.backends.tensorrt.refusals import find_refusals
-from trtbuild.backends.tensorrt.shape_inputs import BuildData
 from trtbuild.errors import MissingError, TrtbuildError
 from trtbuild.runtime.tensorrt.logger import Log, make_logger
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
@@ -147,6 +145,9 @@ class _ErrorsToParent(deque[tuple[str, str]]):
 
 
 def _build(parent: _Parent, blueprint: Blueprint, has_data: bool) -> Built:
+    from trtbuild.backends.tensorrt.builder import build_plan  # here: the parser does without
+    from trtbuild.backends.tensorrt.shape_inputs import BuildData
+
     tensorrt = installed(parent.product)
     errors = Log(_ErrorsToParent(parent))  # the logger writes into it as long as it lives
     make_logger(tensorrt, errors)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.trtbuild.backends.tensorrt import networks
-from trtbuild.backends.tensorrt import TensorRTBackend, TensorRTOptions
+from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.files import file_digest
+from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.runtime.tensorrt import streams
 
 if TYPE_CHECKING:

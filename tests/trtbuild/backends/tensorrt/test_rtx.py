@@ -140,7 +140,8 @@ def test_what_it_lacks_is_refused_before_the_build(
 
 def test_its_options_belong_to_it(rtx: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "trtbuild.backends.tensorrt.installed", lambda product: TensorRT(rtx.module, "11.4.0.106")
+        "trtbuild.backends.tensorrt.backend.installed",
+        lambda product: TensorRT(rtx.module, "11.4.0.106"),
     )
     with pytest.raises(OptionError, match="belong to TensorRT for RTX, and this is TensorRT 11"):
         TensorRTBackend().check(

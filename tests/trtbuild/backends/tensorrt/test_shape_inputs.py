@@ -11,10 +11,11 @@ import pytest
 
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.artifact import Artifact
-from trtbuild.backends.tensorrt import TensorRTBackend, TensorRTOptions
+from trtbuild.backends.tensorrt import TensorRTBackend
 from trtbuild.backends.tensorrt.profiles import values_for
 from trtbuild.errors import OptionError
 from trtbuild.model.signature import TensorSpec
+from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.runtime.tensorrt.engine import ShapeRange
 

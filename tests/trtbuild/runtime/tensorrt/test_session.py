@@ -16,7 +16,8 @@ import pytest
 from tests.manifests import manifest
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.artifact import Artifact
-from trtbuild.backends.tensorrt import TensorRTBackend, TensorRTOptions
+from trtbuild.backends.tensorrt import TensorRTBackend
+from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.runtime.tensorrt import OpenedEngine, OpenOptions, TensorRTSession
 
 if TYPE_CHECKING:
