@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import sys
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from trtbuild.runtime.tensorrt.versions import installed
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator, Sequence
+    from types import ModuleType
 
     from trtbuild.backends.tensorrt.builder import Blueprint
     from trtbuild.options.tensorrt import TensorRTOptions
@@ -63,7 +65,7 @@ def build_plan_apart(
         KeyboardInterrupt: Ctrl-C; the other process was ended.
         Exception: whatever reading the calibration data raised; the other process was ended.
     """
-    if not _can_be_apart(tensorrt):
+    if not _is_found_elsewhere(tensorrt.module):
         return build_plan(tensorrt, blueprint, data, progress)
     # one short name whatever folder it lies in: what the library numbers by addresses moves with what is sent
     folder = blueprint.onnx.parent.absolute()
@@ -96,7 +98,7 @@ def find_refusals_apart(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] 
     Raises:
         ModelError, InputError, OptionError, MissingError: as of `find_refusals`.
     """
-    if not _can_be_apart(tensorrt):
+    if not _is_found_elsewhere(tensorrt.module):
         return find_refusals(tensorrt, path, plugins)
     with _started(tensorrt.product) as worker:
         return worker.refusals(path, plugins)
@@ -108,6 +110,10 @@ def parser_ahead(product: Product) -> Iterator[Callable[[Path, Sequence[Path]], 
 
     It loads the library, which is not loaded here, while the network is made, and ends with the block.
     """
+    loaded = [sys.modules[name] for name in product.modules if name in sys.modules]
+    if not all(map(_is_found_elsewhere, loaded)):
+        yield lambda path, plugins: find_refusals(installed(product), path, plugins)
+        return
     with _started(product) as worker:
 
         def asked(path: Path, plugins: Sequence[Path]) -> Refusals:
@@ -121,9 +127,9 @@ def parser_ahead(product: Product) -> Iterator[Callable[[Path, Sequence[Path]], 
         yield asked
 
 
-def _can_be_apart(tensorrt: TensorRT) -> bool:
-    """Whether another process can import this TensorRT; a module made in this one cannot be found there."""
-    return getattr(tensorrt.module, "__spec__", None) is not None
+def _is_found_elsewhere(module: ModuleType | None) -> bool:
+    """Whether another process can import it; one that was made in this process cannot be found there."""
+    return module is None or getattr(module, "__spec__", None) is not None
 
 
 @dataclass
