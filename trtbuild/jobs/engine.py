@@ -33,7 +33,7 @@ from trtbuild.jobs.compare import (
 )
 from trtbuild.jobs.foreign import with_left_behind
 from trtbuild.jobs.layer_timing import timing_of
-from trtbuild.jobs.loading import load, prepare
+from trtbuild.jobs.loading import load, load_recorded, prepare
 from trtbuild.jobs.manifest import write_manifest
 from trtbuild.jobs.module_stages import (
     check_stage_limits,
@@ -188,7 +188,7 @@ def _done(
 def _loaded(recipe: EngineRecipe) -> Artifact:
     """The network as its file says it, with what was asked for and what was done to it before."""
     axes = recipe.data.batch_axes
-    artifact = load(recipe.model, axes)
+    artifact = load_recorded(recipe.model, axes)
     check_inputs(recipe, input_specs(artifact.source))
     request = engine_request(recipe, [one.name for one, _ in chosen_backends(recipe)])
     artifact = replace(artifact, history=(*recipe.earlier, *artifact.history), request=request)

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact, Record
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["load", "prepare"]
+__all__ = ["load", "load_recorded", "prepare"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +44,7 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
         OptionError: `batch_axes` do not fit the network.
     """
     reading(path.name)
-    with _digest_beside(path) as digest:
-        model = read_model(path)
+    model = read_model(path)
     say_batch_axes(model, batch_axes or {})
     random = [label(node) for node in all_nodes(model.graph) if is_random(node)]
     if random:
@@ -57,12 +57,20 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
     opset = model.graph.opset_imports.get("", 0)
     details = {
         "file": path.name,
-        "digest": digest.result(),
         "opset": opset,
         "repairs": list(repairs_of(model)),
     }
     record = Record("read", f"{len(model.graph)} nodes, opset {opset}", details)
     return without_foreign(Artifact(path.stem, model, model, history=(record,)), path)
+
+
+def load_recorded(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact:
+    """Read as `load` does, and take down the digest of the file, for a manifest."""
+    with _digest_beside(path) as digest:
+        artifact = load(path, batch_axes)
+    read, *others = artifact.history
+    details = {"file": path.name, "digest": digest.result(), **read.details}
+    return replace(artifact, history=(replace(read, details=details), *others))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from trtbuild.errors import ExecutionError, ModelError
-from trtbuild.jobs.loading import load
+from trtbuild.jobs.loading import load_recorded
 from trtbuild.model import model_bytes, read_model, weight_files, write_model
 from trtbuild.model.dequantized_weights import with_float_weights
 from trtbuild.model.stored_weights import beside_weights, in_file
@@ -131,7 +131,7 @@ def test_a_wrong_file_is_refused_at_once_however_large(tmp_path) -> None:
     path.touch()
     os.truncate(path, 2**40)  # to read it would take minutes
     with pytest.raises(ModelError, match="cut off or damaged"):
-        load(path)
+        load_recorded(path)
 
 
 def test_two_networks_of_one_weight_share_it_in_memory(tmp_path) -> None:
