@@ -41,7 +41,12 @@ if now >= 0 and not now & fixed and personality(now | fixed) >= 0 and personalit
 
 
 def start_module(
-    module: str, errors: int | IO[bytes], folder: Path | None = None, *, alike: bool = False
+    module: str,
+    errors: int | IO[bytes],
+    folder: Path | None = None,
+    *,
+    alike: bool = False,
+    one_thread: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a module of ours in this Python, which finds all modules that this process does.
 
@@ -55,7 +60,11 @@ def start_module(
         errors: what its standard error goes to, as `subprocess.Popen` takes it.
         folder: it works in; None for this process's.
         alike: whether its memory is to be laid out as in every run.
+        one_thread: whether NumPy's products run on one thread; to start others is a quarter of its import.
     """
+    changes = {"PYTHONHASHSEED": "0"} if alike else {}
+    if one_thread:
+        changes["OPENBLAS_NUM_THREADS"] = "1"
     places = [str(Path(place).absolute()) for place in sys.path]
     code = _AT_FIXED_PLACES + _RUN if alike and sys.platform == "linux" else _RUN
     return subprocess.Popen(
@@ -64,7 +73,7 @@ def start_module(
         stdout=subprocess.PIPE,
         stderr=errors,
         cwd=folder,
-        env={**os.environ, "PYTHONHASHSEED": "0"} if alike else None,
+        env={**os.environ, **changes},
     )
 
 

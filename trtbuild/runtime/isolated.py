@@ -78,7 +78,7 @@ def started_ahead(path: Path) -> Iterator[None]:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    return start_module("trtbuild.runtime.isolated_worker", subprocess.DEVNULL)
+    return start_module("trtbuild.runtime.isolated_worker", subprocess.DEVNULL, one_thread=True)
 
 
 def _taken_or_started() -> subprocess.Popen[bytes]:
