@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     import onnx_ir as ir
 
@@ -38,17 +38,22 @@ def layers_ahead(
     """
     found: dict[ir.Value, Ahead] = {}
 
-    def through(node: ir.Node) -> Ahead:
-        """What a reader is; of one that is no layer, what lies ahead of its results."""
-        if node.name in int8:
-            return Ahead()
-        if node.name in in_float:
-            return Ahead(float_layer=True)
-        return _any_of(found.get(output, Ahead()) for output in node.outputs)
-
     def ahead_of(value: ir.Value) -> Ahead:
-        ahead = _any_of(through(use.node) for use in value.uses())
-        return replace(ahead, output=True) if value.is_graph_output() else ahead
+        """What its readers are; of one that is no layer, what lies ahead of its results."""
+        float_layer, output = False, value.is_graph_output()
+        for use in value.uses():
+            name = use.node.name
+            if name in int8:
+                continue
+            if name in in_float:
+                float_layer = True
+                continue
+            for result in use.node.outputs:
+                ahead = found.get(result)
+                if ahead is not None:
+                    float_layer |= ahead.float_layer
+                    output |= ahead.output
+        return Ahead(float_layer, output)
 
     for node in reversed(model.graph):
         for output in node.outputs:
@@ -56,8 +61,3 @@ def layers_ahead(
     for value in model.graph.inputs:
         found[value] = ahead_of(value)
     return found
-
-
-def _any_of(several: Iterable[Ahead]) -> Ahead:
-    every = tuple(several)
-    return Ahead(any(one.float_layer for one in every), any(one.output for one in every))

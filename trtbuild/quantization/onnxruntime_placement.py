@@ -106,7 +106,8 @@ def portable_groups(
     floats = {**{g.name: g.reason for g in placement.groups if not g.int8}, **floats}
     tensors = _quantized_tensors(model, placement, floats)
     # one in float may take others along, which are named all the same
-    without = _quantized_tensors(model, placement, ()).kernels & floats.keys()
+    alone = _quantized_tensors(model, placement, ()) if floats else tensors
+    without = alone.kernels & floats.keys()
     known = {group.name for group in placement.groups}
     found = []
     for node in model.graph:
@@ -327,11 +328,12 @@ def _possible(
     for node in model.graph:
         if node.name in selected and node.op_type == "Conv":
             quantized.add(_name(behind_activation(node.outputs[0])))
+    known = [node for node in model.graph if node.name not in without and _has_integer_kernel(node)]
     grew = True
     while grew:
         before = len(quantized)
-        for node in model.graph:
-            if node.name in without or not _runs_in_integers(node, quantized, selected):
+        for node in known:
+            if not _runs_in_integers(node, quantized, selected):
                 continue
             kernels.add(node.name or "")
             if node.name not in floats:
@@ -341,13 +343,16 @@ def _possible(
     return quantized, kernels
 
 
-def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) -> bool:
+def _has_integer_kernel(node: ir.Node) -> bool:
     if node.domain not in ONNX_DOMAINS or not node.inputs:
         return False
+    return node.op_type in WITH_INTEGER_KERNEL or moves_values(node)
+
+
+def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) -> bool:
+    """Whether one with such a kernel can be given integers."""
     if moves_values(node):
         return _name(node.inputs[0]) in quantized
-    if node.op_type not in WITH_INTEGER_KERNEL:
-        return False
     return all(
         value is not None
         and not is_constant(value)
