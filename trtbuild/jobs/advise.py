@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +40,6 @@ from trtbuild.runtime.blocked_layout import open_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from trtbuild.artifact import Artifact
     from trtbuild.calibration.advice import SampleStatistics
@@ -118,7 +119,8 @@ def advise(
     samples, kept = _look(artifact, source, tensors, progress)
     few = _fewest(samples, kept, options, recipe.within, progress)
     if recipe.subset is not None:
-        _write(samples_of(source, [samples.keys[k] for k in few]), recipe.subset)
+        chosen = samples_of(source, [samples.keys[k] for k in few])
+        _write(chosen, recipe.subset, recipe.data.data)
     groups = near_duplicates(samples)
     return DataAdvice(
         data=source.description,
@@ -187,10 +189,11 @@ def _shortest_head(order: list[int], suffices: Callable[[Sequence[int]], bool]) 
     return order[:count]
 
 
-def _write(chosen: Source, path: Path) -> None:
+def _write(chosen: Source, path: Path, data: object) -> None:
     """Write samples as the network takes them, an array an input, or their names."""
     if path.suffix == ".txt":
-        write_text(path, "".join(f"{sample.name}\n" for sample in chosen))
+        lines = (_line(sample.name, path, data) for sample in chosen)
+        write_text(path, "".join(f"{line}\n" for line in lines))
         return
     found: dict[str, list[np.ndarray]] = {}
     axes: Mapping[str, int | None] = {}
@@ -212,8 +215,20 @@ def _write(chosen: Source, path: Path) -> None:
     write_bytes(path, _npz(whole))
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def _line(name: str, listed: Path, data: object) -> str:
+    """The path of an image, seen from the list that it is written into; else the name of the sample."""
+    place = Path(data) if isinstance(data, str | Path) else None
+    if place is None or not place.exists():
+        return name
+    folders = (place,) if place.is_dir() else (place.parent, Path())
+    file = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if file is None:
+        return name
+    seen = os.path.relpath(file.absolute(), listed.parent.absolute())
+    return f"./{seen}" if seen.startswith("#") else seen
 
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
     return content.getvalue()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
+from PIL import Image
 
 from calibrators import Calibration, Collector
 from tests.command import trtbuild
@@ -81,6 +83,32 @@ def test_names_are_written_as_text_and_other_files_refused(network, capsys) -> N
     assert "few.jpg" in trtbuild(capsys, "advise", network, *wrong).sentence
     order = (*wrong[:2], "--calibrator", "entropy-tensorrt")
     assert "depends on the order" in trtbuild(capsys, "advise", network, *order).sentence
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_list_of_images_is_data_again(tmp_path, capsys, monkeypatch, listed) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(float_network(), tmp_path / "small.onnx")
+    folder = tmp_path / "images" / "sub"
+    folder.mkdir(parents=True)
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"#{number}.png")
+    data = "images"
+    if listed:
+        data = "all.lst"
+        (tmp_path / data).write_text("".join(f"images/sub/#{k}.png\n" for k in range(6)))
+    (tmp_path / "elsewhere").mkdir()
+    few = Path("elsewhere", "few.txt")
+    command = ("advise", "small.onnx", "--calibrator", "minmax", "--scale", 1 / 255, "--json")
+    first = trtbuild(capsys, *command, "--data", data, "--subset", few)
+    assert first.code == 0, first.err
+    found = trtbuild(capsys, *command, "--data", few)
+    assert found.json["num_samples"] == len(first.json["subset"])
+    # those beside the list, whose names begin as a comment does
+    assert trtbuild(capsys, *command, "--data", folder, "--subset", folder / "few.txt").code == 0
+    again = trtbuild(capsys, *command, "--data", folder / "few.txt")
+    assert again.json["num_samples"] == len(first.json["subset"])
 
 
 def calibration(values: np.ndarray, amax: float) -> Calibration:
