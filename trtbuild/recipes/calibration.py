@@ -60,6 +60,11 @@ class CalibrateRecipe:
     files: CalibrationFiles = group(CalibrationFiles, "Files", required=True)
 
     def __post_init__(self) -> None:
+        if self.shard is not None and self.calibrate.until_stable is not None:
+            raise OptionError(
+                "--until-stable and --shard exclude each other: a part does not know whether the whole is "
+                "stable."
+            )
         if self.shard is not None and self.calibrate.method == AS_TENSORRT:
             raise OptionError(
                 f"{AS_TENSORRT} depends on the order of all batches, so it has no parts to merge; use "

@@ -141,6 +141,14 @@ def test_a_number_of_percent_without_its_sign_is_told_from_a_share(given, tmp_pa
     assert "and not 500 %; a number without % is a fraction" in error
 
 
+def test_a_part_is_not_ended_by_its_own_stability(given, tmp_path, capsys) -> None:
+    options = ("--shard", "1/2", "--until-stable", "20%", "-o", tmp_path / "f")
+    code, _, error = called(capsys, *given, *options)
+    assert code == 2
+    assert "--until-stable and --shard exclude each other" in error
+    assert not (tmp_path / "f").exists()
+
+
 def test_until_stable_names_the_tensors_that_do_not_agree(given, whole, tmp_path, capsys) -> None:
     code, out, error = called(
         capsys, *given, "--until-stable", "0.5%", "-o", tmp_path / "f", "--json"
