@@ -32,6 +32,9 @@ __all__ = ["Difference", "Rebuilt", "rebuild"]
 SCHEMA = "trtbuild.rebuild"
 VERSION = 1
 
+_UNKNOWN = "nothing that the manifests record differs"
+_OTHER_PROCESSOR = f"{_UNKNOWN}; another processor or number of cores can be the cause"
+
 # Parts of a manifest that say what went in and what came out; others hold times, or follow from these.
 _COMPARED = ("model", "data", "recipe", "versions", "engine.details.machine", "also.details.machine",
              "machine", "files")  # fmt: skip
@@ -154,7 +157,7 @@ def rebuild(
         found,
         same_bytes,
         networks=dict(_networks(places, *digests)),
-        unexplained="" if same_bytes or causes else _why_unexplained(after),
+        unexplained="" if same_bytes or causes else _why_unexplained(before, after),
     )
 
 
@@ -202,17 +205,40 @@ def _networks(
             yield name, diff_engines(DiffRecipe(first=first, second=second))
 
 
-def _why_unexplained(manifest: Manifest) -> str:
+def _why_unexplained(before: Manifest, after: Manifest) -> str:
     """What no manifest records, by what was built."""
-    plans = [one for one in (manifest.engine, manifest.also) if one is not None]
+    names = [name for name, file in before.files.items() if name.endswith(".onnx")
+             and name in after.files and after.files[name].digest != file.digest]  # fmt: skip
+    if names:
+        return _why_networks_differ(before, after)
+    plans = [one for one in (after.engine, after.also) if one is not None]
     if any(one.backend == TENSORRT.backend for one in plans):
         return "TensorRT times kernels while it builds: a plan stays the same with --timing-cache and --lock"
     if any(one.backend == RTX.backend for one in plans):
         return (
-            "nothing that the manifests record differs; NVIDIA's compiler numbers what it makes by "
+            f"{_UNKNOWN}; NVIDIA's compiler numbers what it makes by "
             "addresses, which its threads and the environment move: a plan may differ in such numbers alone"
         )
-    return "nothing that the manifests record differs; another processor or number of cores can be the cause"
+    return _OTHER_PROCESSOR
+
+
+def _why_networks_differ(before: Manifest, after: Manifest) -> str:
+    """Why a search or a choice of ranges may have ended elsewhere."""
+    details = [stage.details for one in (before, after) for stage in one.stages]
+    if any(found.get("time_was_over") for found in details):
+        return (
+            "a limit of time ended the choice of ranges, or of moves (time_was_over in the stages): how far "
+            "it gets depends on how busy the machine is"
+        )
+    if any(
+        found.get("float_layers") and "milliseconds" in found.get("ranked_by", "")
+        for found in details
+    ):
+        return (
+            "layers were moved to float by what they gain for their measured time, which varies; name them "
+            "with --float-group to keep the same ones"
+        )
+    return _OTHER_PROCESSOR
 
 
 def _differences(before: Manifest, after: Manifest) -> Iterator[Difference]:

@@ -424,6 +424,36 @@ def test_a_network_of_another_name_is_the_same_build(
     assert "net.int8.onnx, A as it was" in trtbuild(capsys, *differs).out
 
 
+@pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        ({"time_was_over": True}, "a limit of time ended"),
+        (
+            {"float_layers": ["a"], "ranked_by": "milliseconds a run"},
+            "by what they gain for their measured",
+        ),
+        ({"float_layers": ["a"], "ranked_by": "multiply-accumulates"}, "another processor"),
+        ({}, "another processor"),
+    ],
+)
+def test_why_a_network_differs_though_nothing_else_does(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str], details: dict, said: str
+) -> None:
+    model, data, out = files
+    options = ("--backend", "onnxruntime", "--no-latency", "--calibrator", "entropy")
+    assert (
+        trtbuild(capsys, "engine", model, "--int8", "--data", data, "-o", out, *options).code == 0
+    )
+    manifest = out / "net.manifest.json"
+    record = json.loads(manifest.read_text())
+    record["files"]["net.int8.onnx"]["digest"] = "sha256:" + "0" * 64
+    record["stages"][-1]["details"].update(details)
+    manifest.write_text(json.dumps(record))
+    again = trtbuild(capsys, "rebuild", manifest, "--json")
+    assert again.code == 1
+    assert said in again.json["unexplained"]
+
+
 def test_a_manifest_without_a_recipe_is_refused(
     files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
