@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llvmlite import binding, ir
@@ -257,9 +258,13 @@ def machine_code(
         def compiled() -> Callable[..., None]:
             return _compiled(_written(write, kinds, flags), kinds)
 
+        compiling = threading.Lock()
+
         @functools.wraps(write)
         def call(*arguments: float) -> None:
-            compiled()(*arguments)
+            with compiling:  # who comes meanwhile waits, rather than compiling it as well
+                function = compiled()
+            function(*arguments)
 
         return call
 

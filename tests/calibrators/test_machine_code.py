@@ -142,9 +142,12 @@ def test_an_address_in_memory_leads_to_numbers():
     assert found[0] == 7
 
 
-def test_threads_may_call_first_at_the_same_time():
+def test_threads_may_call_first_at_the_same_time_and_one_compiles():
+    written = []
+
     @machine_code(array_of(INT64), INT64)
     def add(code, sums, own):
+        written.append(code)
         with code.loop(0, own) as i:
             sums[own] = sums[own] + i
 
@@ -152,6 +155,7 @@ def test_threads_may_call_first_at_the_same_time():
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda own: add(sums.ctypes.data, own), range(8)))
     assert sums.tolist() == [sum(range(own)) for own in range(8)]
+    assert len(written) == 1
 
 
 @given(st.integers(0, 5000), st.integers(1, 5), st.integers(0, 1000))
