@@ -117,7 +117,7 @@ def test_a_command_makes_its_own_recipe_only():
     assert loaded.strip() == "['trtbuild.recipes.calibration', 'trtbuild.recipes.texts']"
 
 
-def test_networks_are_read_rewritten_and_calibrated_without_sympy(tmp_path):
+def test_arrays_calibrate_a_network_without_what_is_not_needed(tmp_path):
     network, data, recipe = (
         str(SAMPLE / name) for name in ("digits.onnx", "calibration.npz", "digits.toml")
     )
@@ -136,6 +136,6 @@ def test_networks_are_read_rewritten_and_calibrated_without_sympy(tmp_path):
     )
     loaded = run(
         f"from trtbuild.cli.main import run\nassert not any(map(run, {commands}))\n"
-        "print([name for name in ('onnx_ir', 'llvmlite', 'numba', 'sympy') if name in sys.modules])"
+        "print([name for name in ('onnx_ir', 'llvmlite', 'PIL', 'numba', 'sympy') if name in sys.modules])"
     )
     assert loaded.strip().endswith("['onnx_ir', 'llvmlite']")

@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from trtbuild.data.batched_arrays import BatchedArrays, with_batch_axes
 from trtbuild.data.feeds import as_feeds, axes_of, image_input
@@ -388,6 +387,8 @@ def _is_part(value: Any) -> bool:
 
 
 def _is_image(value: Any) -> bool:
+    from PIL import Image  # here: files of arrays do without
+
     return isinstance(value, Image.Image)
 
 

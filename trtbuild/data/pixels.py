@@ -1,17 +1,22 @@
-"""Pixels of an image file, with the values that the file holds."""
+"""Pixels of an image file, with the values that the file holds.
+
+Pillow is loaded when a file is read: data in arrays does without.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
 
 from trtbuild.errors import first_line
 from trtbuild.model.file_kinds import LFS_POINTER, is_lfs_pointer
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
 
 __all__ = ["ImageFacts", "decode_image", "image_facts", "image_pixels", "images_as_rows"]
 
@@ -40,6 +45,8 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
     Raises:
         ValueError: the file is no image that can be read, whatever is wrong with it.
     """
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(content)) as image:
             return _pixels(image, content, channels)
@@ -71,6 +78,8 @@ def image_facts(content: bytes) -> ImageFacts:
     """
     if content.startswith(_JPEG):
         return ImageFacts(_EIGHT)
+    from PIL import Image
+
     with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as image:
         return ImageFacts(_depth(image), int(getattr(image, "n_frames", 1)) > 1)
     return ImageFacts()
@@ -151,6 +160,8 @@ def _sixteen_bits(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
 
     Read once more in the other byte order, the lower bytes are what it takes for the upper ones.
     """
+    from PIL import Image
+
     upper = np.asarray(image).astype(np.uint16)
     with Image.open(io.BytesIO(content)) as again:
         if not all(re.fullmatch(r"RGBA?;16[BL]", _raw_mode(tile[3])) for tile in again.tile):

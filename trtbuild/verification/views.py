@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from PIL import Image
 
 if TYPE_CHECKING:
     from trtbuild.options.preprocess import Preprocess
@@ -116,6 +115,8 @@ def _fitted(pixels: Pixels) -> Pixels:
     factor = LONGEST_SIDE / max(pixels.shape[:2])
     if factor >= 1:
         return pixels
+    from PIL import Image  # here: most pictures are small enough
+
     size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
     small = Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.BILINEAR)
     return np.asarray(small)
