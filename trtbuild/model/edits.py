@@ -47,25 +47,8 @@ def add_initializer(
 def set_constant(
     model: ir.Model, node: ir.Node, index: int, array: np.ndarray, suffix: str
 ) -> None:
-    """Give `node` of the main graph a constant of its own as input `index`; others keep the old one.
-
-    Args:
-        model: the network.
-        node: a layer, or an Add; its constant gets the dtype of its other operands.
-        index: the input, which may not be there yet.
-        array: the elements.
-        suffix: the constant is called after node, index and this.
-    """
-    given = (value.dtype for value in (node.inputs[1], *node.inputs) if value is not None)
-    dtype = next(dtype for dtype in given if dtype is not None)
-    old = node.inputs[index] if index < len(node.inputs) else None
-    name = Names(model).fresh(f"{node.name}_{index}_{suffix}")
-    value = add_initializer(model.graph, name, _like(old, array.astype(dtype.numpy())))
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    node.replace_input_with(index, value)
-    if old is not None and old.is_initializer() and not old.uses() and not old.is_graph_output():
-        del model.graph.initializers[old.name or ""]
+    """Do `GraphWriter.set_constant` once in `model`; for many constants a writer looks for names once."""
+    GraphWriter(model).set_constant(node, index, array, suffix)
 
 
 def _like(old: ir.Value | None, content: np.ndarray) -> np.ndarray | ir.TensorProtocol:
@@ -189,6 +172,29 @@ class GraphWriter:
     def constant(self, hint: str, array: np.ndarray | ir.TensorProtocol) -> ir.Value:
         """Add an initializer."""
         return add_initializer(self.graph, self._names.fresh(hint), array)
+
+    def set_constant(self, node: ir.Node, index: int, array: np.ndarray, suffix: str) -> None:
+        """Give `node` of the main graph a constant of its own as input `index`; others keep the old one.
+
+        Args:
+            node: a layer, or an Add; its constant gets the dtype of its other operands.
+            index: the input, which may not be there yet.
+            array: the elements.
+            suffix: the constant is called after node, index and this.
+        """
+        given = (value.dtype for value in (node.inputs[1], *node.inputs) if value is not None)
+        dtype = next(dtype for dtype in given if dtype is not None)
+        old = node.inputs[index] if index < len(node.inputs) else None
+        content = _like(old, array.astype(dtype.numpy()))
+        value = self.constant(f"{node.name}_{index}_{suffix}", content)
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, value)
+        if old is None or not old.is_initializer() or old.uses() or old.is_graph_output():
+            return
+        del self.graph.initializers[old.name or ""]
+        if not old.is_graph_input():
+            self._names.release(old.name or "")
 
     def quantize(self, value: ir.Value, parameters: Sequence[ir.Value], hint: str) -> ir.Node:
         """Make the QuantizeLinear of an activation; its place in the graph is the caller's choice."""

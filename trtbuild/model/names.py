@@ -50,6 +50,11 @@ class Names:
         self._used.add(name)
         return name
 
+    def release(self, name: str) -> None:
+        """Take back a name that nothing has any more; it is given again as if it never was."""
+        self._used.discard(name)
+        self._next.clear()
+
 
 def rename_clashes(model: ir.Model, names: Names) -> Iterator[tuple[str, str]]:
     """Rename inner tensors that share a name with another one; give the old and the new names."""

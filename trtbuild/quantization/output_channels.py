@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model.constants import array, is_constant
-from trtbuild.model.edits import GraphWriter, set_constant, take_over_output
+from trtbuild.model.edits import GraphWriter, take_over_output
 from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import ONNX_DOMAINS, moves_values
 from trtbuild.model.traversal import nodes_by_name, values_by_name
@@ -133,27 +133,25 @@ def with_steps(
     values = values_by_name(model.graph)
     consumers, params = dict(plan.consumers), dict(plan.params)
     for name, own in steps.items():
-        counted, reader = _counted(model, writer, values[name], own.scales)
+        counted, reader = _counted(writer, values[name], own.scales)
         del consumers[name], params[name]
         consumers[counted] = frozenset({reader})
         params[counted] = QuantParams(np.float32(1), own.zero_point, ir.DataType.UINT8)
     return model, replace(plan, consumers=consumers, params=params)
 
 
-def _counted(
-    model: ir.Model, writer: GraphWriter, value: ir.Value, scales: np.ndarray
-) -> tuple[str, Consumer]:
+def _counted(writer: GraphWriter, value: ir.Value, scales: np.ndarray) -> tuple[str, Consumer]:
     """Let a Conv count in steps of `scales`, and a Mul give the values: the counts, and who reads them."""
     layer = _layer_of(value)
     assert layer is not None
     weight = array(layer.inputs[1])
     assert weight is not None
     by = scales.astype(np.float64)
-    set_constant(model, layer, 1, weight / by.reshape(-1, *[1] * (weight.ndim - 1)), "in_steps")
+    writer.set_constant(layer, 1, weight / by.reshape(-1, *[1] * (weight.ndim - 1)), "in_steps")
     if len(layer.inputs) > 2:
         bias = array(layer.inputs[2])
         assert bias is not None
-        set_constant(model, layer, 2, bias / by, "in_steps")
+        writer.set_constant(layer, 2, bias / by, "in_steps")
     name = value.name or ""
     is_output = value.is_graph_output()
     uses = list(value.uses())

@@ -22,7 +22,7 @@ import numpy as np
 
 from trtbuild.calibration.observe import Observer, as_samples, observe
 from trtbuild.model.attributes import constant_of
-from trtbuild.model.edits import set_constant
+from trtbuild.model.edits import GraphWriter
 from trtbuild.model.operators import WEIGHTED
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.channels.sites import added_behind
@@ -117,19 +117,20 @@ def corrected(model: ir.Model, shifts: Mapping[str, np.ndarray]) -> ir.Model:
     constant behind it, stay as they are.
     """
     model = model.clone()
+    writer = GraphWriter(model)
     for node in model.graph:
         shift = shifts.get(node.name or "")
         if shift is not None and node.op_type in WEIGHTED:
-            _subtract(model, node, shift)
+            _subtract(writer, node, shift)
     return model
 
 
-def _subtract(model: ir.Model, node: ir.Node, shift: np.ndarray) -> None:
+def _subtract(writer: GraphWriter, node: ir.Node, shift: np.ndarray) -> None:
     if node.op_type == "MatMul":
         behind = added_behind(node)
         if behind is not None:
             added, index = behind
-            set_constant(model, added, index, constant_of(added, index) - shift, "corrected")
+            writer.set_constant(added, index, constant_of(added, index) - shift, "corrected")
         return
     bias = constant_of(node, 2)
     if bias is None:
@@ -138,4 +139,4 @@ def _subtract(model: ir.Model, node: ir.Node, shift: np.ndarray) -> None:
         bias = np.zeros(shift.shape)
     if node.op_type == "Gemm":
         shift = shift / node.attributes.get_float("beta", 1.0)
-    set_constant(model, node, 2, bias - shift, "corrected")
+    writer.set_constant(node, 2, bias - shift, "corrected")

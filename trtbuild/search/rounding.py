@@ -20,7 +20,7 @@ import numpy as np
 from trtbuild.calibration.observe import Observer, as_samples, observe
 from trtbuild.model.attributes import attribute
 from trtbuild.model.constants import array
-from trtbuild.model.edits import set_constant, tapped
+from trtbuild.model.edits import GraphWriter, tapped
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import INT8_LIMIT
 from trtbuild.quantization import weight_scales
@@ -132,10 +132,11 @@ def round_weights(
 def with_weights(model: ir.Model, weights: Mapping[str, np.ndarray]) -> ir.Model:
     """Return a copy of `model` in which the nodes named have these weights, their input 1."""
     model = model.clone()
+    writer = GraphWriter(model)
     for node in list(model.graph):
         weight = weights.get(node.name or "")
         if weight is not None:
-            set_constant(model, node, 1, weight, "rounded")
+            writer.set_constant(node, 1, weight, "rounded")
     return model
 
 

@@ -88,6 +88,17 @@ def test_new_names_are_none_that_a_node_output_has(model):
     answers(model)
 
 
+def test_names_of_constants_that_are_gone_are_given_again_whoever_writes(model):
+    other, writer = model.clone(), GraphWriter(model)
+    names = []
+    for factor in range(1, 6):
+        writer.set_constant(node(model, "q"), 1, factor * np.eye(2), "own")
+        set_constant(other, node(other, "q"), 1, factor * np.eye(2), "own")
+        names.append(node(model, "q").inputs[1].name)
+        assert list(model.graph.initializers) == list(other.graph.initializers)
+    assert names == ["q_1_own", "q_1_own_2"] * 2 + ["q_1_own"]
+
+
 def test_an_output_keeps_its_name_and_place_when_another_tensor_takes_over(model):
     before = answers(model)
     p, z = node(model, "p").outputs[0], node(model, "z").outputs[0]

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model.attributes import attribute, constant_of
-from trtbuild.model.edits import GraphWriter, set_constant
+from trtbuild.model.edits import GraphWriter
 from trtbuild.model.traversal import nodes_by_name, values_by_name
 from trtbuild.search.channels.sites import added_behind
 
@@ -83,7 +83,7 @@ def rescaled(model: ir.Model, changes: Sequence[Rescaling]) -> tuple[ir.Model, d
         if change.is_free:
             for absorber in site.absorbers:
                 takes_shift = absorber is site.absorbers[-1]
-                _absorb(writer, model, nodes[absorber.node], absorber, change, takes_shift)
+                _absorb(writer, nodes[absorber.node], absorber, change, takes_shift)
             read[site.tensor] = site.tensor
         else:
             new = _inserted(writer, values[site.tensor], change)
@@ -91,7 +91,7 @@ def rescaled(model: ir.Model, changes: Sequence[Rescaling]) -> tuple[ir.Model, d
                 reader.replace_input_with(0, new)
             read[site.tensor] = new.name or ""
         for reader in readers:
-            _take_back(model, reader, change)
+            _take_back(writer, reader, change)
     return model, read
 
 
@@ -127,7 +127,6 @@ def _along(channels: Channels, rank: int, axis: int) -> Channels:
 
 def _absorb(
     writer: GraphWriter,
-    model: ir.Model,
     node: ir.Node,
     absorber: Absorber,
     change: Rescaling,
@@ -138,14 +137,14 @@ def _absorb(
     shift = change.shift if takes_shift else np.zeros_like(change.shift)
     match absorber.kind:
         case "weights":
-            _scale_outputs(model, node, inverse, shift)
+            _scale_outputs(writer, node, inverse, shift)
         case "norm":
             scale, bias = constant_of(node, 1), constant_of(node, 2)
             assert scale is not None
-            set_constant(model, node, 1, scale * inverse, "rescaled")
+            writer.set_constant(node, 1, scale * inverse, "rescaled")
             if bias is not None or shift.any():
                 bias = np.zeros_like(scale) if bias is None else bias
-                set_constant(model, node, 2, (bias - shift) * inverse, "rescaled")
+                writer.set_constant(node, 2, (bias - shift) * inverse, "rescaled")
         case "gate":
             gate = node.inputs[absorber.index]
             assert gate is not None
@@ -172,22 +171,22 @@ def _typed(content: np.ndarray, like: ir.Value) -> np.ndarray:
     return content.astype(np.float32 if like.dtype is None else like.dtype.numpy())
 
 
-def _scale_outputs(model: ir.Model, node: ir.Node, factors: Channels, shift: Channels) -> None:
+def _scale_outputs(writer: GraphWriter, node: ir.Node, factors: Channels, shift: Channels) -> None:
     weight, bias = constant_of(node, 1), constant_of(node, 2)
     assert weight is not None
     by_row = node.op_type == "Conv" or _is_transposed(node)
     shape = [-1 if i == (0 if by_row else 1) else 1 for i in range(weight.ndim)]
-    set_constant(model, node, 1, weight * factors.reshape(shape), "rescaled")
+    writer.set_constant(node, 1, weight * factors.reshape(shape), "rescaled")
     if bias is not None or shift.any():
         bias = np.zeros(len(factors)) if bias is None else bias
-        set_constant(model, node, 2, (bias - shift) * factors, "rescaled")
+        writer.set_constant(node, 2, (bias - shift) * factors, "rescaled")
 
 
 def _is_transposed(node: ir.Node) -> bool:
     return node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
 
 
-def _take_back(model: ir.Model, node: ir.Node, change: Rescaling) -> None:
+def _take_back(writer: GraphWriter, node: ir.Node, change: Rescaling) -> None:
     """Give `scale` to the weights of a reader and `shift` to its bias."""
     weight = constant_of(node, 1)
     assert weight is not None
@@ -196,8 +195,8 @@ def _take_back(model: ir.Model, node: ir.Node, change: Rescaling) -> None:
         shift = (weight * _along_inputs(node, weight, change.shift)).sum(
             axis=_input_axes(node, weight)
         )
-        _add_to_bias(model, node, shift)
-    set_constant(model, node, 1, weight * scale, "rescaled")
+        _add_to_bias(writer, node, shift)
+    writer.set_constant(node, 1, weight * scale, "rescaled")
 
 
 def _along_inputs(node: ir.Node, weight: np.ndarray, channels: Channels) -> np.ndarray:
@@ -217,11 +216,11 @@ def _input_axes(node: ir.Node, weight: np.ndarray) -> tuple[int, ...]:
     return (1,) if _is_transposed(node) else (0,)
 
 
-def _add_to_bias(model: ir.Model, node: ir.Node, added: np.ndarray) -> None:
+def _add_to_bias(writer: GraphWriter, node: ir.Node, added: np.ndarray) -> None:
     index = 2
     if node.op_type == "MatMul":
         behind = added_behind(node)
         assert behind is not None
         node, index = behind
     old = constant_of(node, index)
-    set_constant(model, node, index, added if old is None else old + added, "rescaled")
+    writer.set_constant(node, index, added if old is None else old + added, "rescaled")
