@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from trtbuild.model.stored_weights import in_file
 from trtbuild.model.traversal import all_graphs, all_nodes, bodies
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 __all__ = [
     "GraphWriter",
@@ -25,6 +26,7 @@ __all__ = [
     "set_outputs",
     "take_over_output",
     "tapped",
+    "tapped_here",
 ]
 
 
@@ -150,11 +152,27 @@ def tapped(model: ir.Model, names: Collection[str]) -> ir.Model:
     What only other outputs need is not computed. Where none of `names` is computed, such as inputs
     alone, the outputs stay.
     """
-    copy, wanted = model.clone(), frozenset(names)
-    values = [value for node in copy.graph for value in node.outputs if value.name in wanted]
-    if values:
-        set_outputs(copy.graph, values)
+    copy = model.clone()
+    _tap(copy, names)
     return copy
+
+
+@contextlib.contextmanager
+def tapped_here(model: ir.Model, names: Collection[str]) -> Iterator[None]:
+    """Let `model` be in the block what `tapped` returns a copy of; nobody else may read it meanwhile."""
+    before = list(model.graph.outputs)
+    _tap(model, names)
+    try:
+        yield
+    finally:
+        set_outputs(model.graph, before)
+
+
+def _tap(model: ir.Model, names: Collection[str]) -> None:
+    wanted = frozenset(names)
+    values = [value for node in model.graph for value in node.outputs if value.name in wanted]
+    if values:
+        set_outputs(model.graph, values)
 
 
 class GraphWriter:

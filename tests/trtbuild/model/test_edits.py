@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -15,8 +17,10 @@ from trtbuild.model.edits import (
     set_constant,
     take_over_output,
     tapped,
+    tapped_here,
 )
 from trtbuild.model.inference import infer_model
+from trtbuild.model.writing import model_bytes
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -171,3 +175,12 @@ def test_a_written_pair_rounds_to_its_scale(model):
     expected = np.clip(np.rint(answers(model, x)["y"] * 2), -128, 127) / 2
     take_over_output(y, dequantize.outputs[0], aside=writer.fresh("y_float"))
     np.testing.assert_array_equal(answers(model, x)["y"], expected)
+
+
+def test_a_network_is_tapped_for_a_block_as_a_copy_is_for_good(model):
+    before = model_bytes(model)
+    copy = model_bytes(tapped(model, ["p", "q"]))
+    with contextlib.suppress(KeyError), tapped_here(model, ["p", "q"]):
+        assert model_bytes(model) == copy != before
+        raise KeyError
+    assert model_bytes(model) == before

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trtbuild.data import choose_samples, filled, load_feeds, without
 from trtbuild.gradients import differentiable_outputs
 from trtbuild.model import static_batch
-from trtbuild.model.edits import tapped
+from trtbuild.model.edits import tapped, tapped_here
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
 from trtbuild.search.ranges.work import far_work_for, image_cost, work_for
@@ -166,10 +166,14 @@ class CheckImages:
     def errors(self, model: ir.Model) -> np.ndarray:
         """Return the errors of another network's outputs ``[images, parts]``, Q/DQ computed as written.
 
+        Args:
+            model: nobody else reads it meanwhile.
+
         Raises:
             ExecutionError: it cannot be opened or run.
         """
-        session = open_session(tapped(model, self.measured), Execution.FLOAT)
+        with tapped_here(model, self.measured):  # made to be measured: a copy would take longer
+            session = open_session(model, Execution.FLOAT)
         try:
             return self.measure.errors(outputs_of(model, session.run, self.feeds))
         finally:
