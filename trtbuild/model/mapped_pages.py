@@ -8,6 +8,8 @@ are mapped themselves: folding into a large network costs disk, not memory.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import mmap
 import os
 import tempfile
@@ -22,10 +24,16 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-__all__ = ["LARGE", "give_back", "mapped_copy", "pages_given_back"]
+__all__ = ["LARGE", "give_back", "large_blocks_go_back", "mapped_copy", "pages_given_back"]
 
 LARGE = 1 << 20
 """Bytes from which on a copy of a weight goes to a file."""
+
+_MMAP_THRESHOLD = -3
+"""What glibc calls it."""
+
+_LARGE_BLOCK = 1 << 22
+"""Bytes."""
 
 _WORTH_IT = 1 << 28
 """Bytes of mapped weights from which on pages are given back during a run."""
@@ -51,6 +59,18 @@ def mapped_copy(content: NDArray[Any]) -> NDArray[Any]:
         if region is not None:
             _drop_pages([region])
         return mapped
+
+
+@functools.cache
+def large_blocks_go_back() -> None:
+    """Let the C library give each large block of memory back to the system when it is freed.
+
+    glibc keeps blocks of up to 32 MB from the first one on that was freed (``M_MMAP_THRESHOLD``, mallopt(3)):
+    what ONNX Runtime holds for a moment of each weight would stay, a quarter of the weights and more. It
+    lasts as long as the process, and makes large blocks dearer.
+    """
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # other C libraries have none
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def give_back(tensors: Iterable[ir.TensorProtocol]) -> None:

@@ -20,6 +20,7 @@ from trtbuild.enums import StrEnum
 from trtbuild.errors import ExecutionError, MissingError, ModelError
 from trtbuild.files import is_named_in_utf8
 from trtbuild.machine import cpuinfo, usable_cpus
+from trtbuild.model.mapped_pages import large_blocks_go_back
 from trtbuild.model.signature import BATCH_AXES, TensorSpec, read_batch_axes, with_batch_axes
 from trtbuild.whereabouts import busy
 
@@ -277,8 +278,12 @@ def _readable(
         return model, {}
     if isinstance(model, Path):
         return _readable_file(model, options), {}
+    from trtbuild.model.outside_weights import MAPPED_LIMIT
     from trtbuild.model.stored_weights import beside_weights
+    from trtbuild.model.writing import num_weight_bytes
 
+    if num_weight_bytes(model) > MAPPED_LIMIT:
+        large_blocks_go_back()
     beside = beside_weights(model)
     if beside.folder is not None:
         options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(beside.folder))
@@ -296,6 +301,7 @@ def _readable_file(path: Path, options: ort.SessionOptions) -> str | bytes:
         return path.read_bytes()
     if not path.is_file() or path.stat().st_size <= MAPPED_LIMIT:
         return str(path)
+    large_blocks_go_back()
     try:
         with (
             path.open("rb") as file,
