@@ -142,11 +142,14 @@ def is_slower(judged: Judged) -> bool:
 
 
 def version_of(place: str) -> tuple[list[str], dict[str, str]]:
-    """Return how a version is called, and its environment: of a checkout, or of an interpreter."""
+    """Return how a version is called, and its environment: of a checkout, or of an interpreter.
+
+    A folder that is no checkout is refused: there Python would find whatever trtbuild is installed.
+    """
     path = Path(place)
-    if path.is_dir():
+    if (path / "trtbuild" / "__init__.py").is_file():
         return [sys.executable, "-m", "trtbuild"], {**os.environ, "PYTHONPATH": str(path.resolve())}
-    if not path.is_file():
+    if not path.is_file() or not os.access(path, os.X_OK):
         sys.exit(f"'{place}' is neither a checkout nor an interpreter.")
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return [str(path.absolute()), "-m", "trtbuild"], clean
@@ -270,6 +273,8 @@ def main() -> None:
     if given.rounds < FEWEST_ROUNDS:
         parser.error(f"fewer than {FEWEST_ROUNDS} rounds can tell nothing.")
     places = {BASE: given.base, CANDIDATE: given.candidate, CONTROL: given.base}
+    for place in places.values():
+        version_of(place)  # what is wrong there is said at once
     commands = {name: COMMANDS[name] for name in given.only or COMMANDS}
     found = []
     print(f"{'candidate / base':38} {'wall':38} {'CPU':38} memory")

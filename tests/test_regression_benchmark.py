@@ -64,6 +64,16 @@ def test_eight_rounds_are_too_few_for_a_verdict(regression):
     assert (few.wall.answer, enough.wall.answer) == (Answer.CANNOT_TELL, Answer.SLOWER)
 
 
+def test_what_is_no_version_is_refused(regression, tmp_path):
+    (tmp_path / "text").write_text("no interpreter")
+    for place in (tmp_path, tmp_path / "text", tmp_path / "absent"):
+        with pytest.raises(SystemExit, match="is neither a checkout nor an interpreter"):
+            regression.version_of(str(place))
+    _, environment = regression.version_of(str(FOLDER.parent))
+    assert environment["PYTHONPATH"] == str(FOLDER.parent)
+    assert regression.version_of(sys.executable)[0] == [sys.executable, "-m", "trtbuild"]
+
+
 def test_none_always_runs_first(regression):
     orders = [regression.order_of(number) for number in range(6)]
     for place in range(3):
