@@ -142,7 +142,10 @@ def read_fleet(path: Path, output: Path) -> dict[str, EngineRecipe]:
         values = merge(shared, read_table(EngineRecipe, own, where, path.parent))
         if "output" in values:
             raise OptionError(f"{where}: 'output' is the fleet's, given with -o; leave it out.")
-        found[name] = make(EngineRecipe, merge(values, {"output": output / name}))
+        try:
+            found[name] = make(EngineRecipe, merge(values, {"output": output / name}))
+        except OptionError as error:
+            raise OptionError(f"'{where}': {error}") from error
     return found
 
 

@@ -58,6 +58,21 @@ def fleet(capsys, folder: Path, text: str, *options: object):
     return trtbuild(capsys, "fleet", folder / "targets.toml", "-o", folder / "out", *options)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[target.one]\n", "[target.one]': 'model' is missing"),
+        (
+            BUILD + '[target.a]\n[target.b]\ntask = { kind = "ctc", box_layout = "ssd" }',
+            "[target.b]': ",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_target_names_it(folder, capsys, text, said) -> None:
+    assert said in fleet(capsys, folder, text).sentence
+    assert not (folder / "out").exists()
+
+
 def test_every_target_is_built_with_the_one_calibration(folder, capsys) -> None:
     done = fleet(capsys, folder, BUILD + TARGETS, "--json", "--report", folder / "fleet.html")
     found = done.json
