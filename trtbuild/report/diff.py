@@ -181,10 +181,10 @@ def _alone_table(found: EngineDiff) -> Table:
 
 def _cost_table(found: EngineDiff) -> Table:
     rows = tuple(
-        (text, str(one), str(other), f"{other - one:+g}")
-        for text, one, other in (
-            ("size of the file, bytes", found.first.num_bytes, found.second.num_bytes),
-            ("all layers, ms", found.first.ms, found.second.ms),
+        (text, f"{one:{form}}", f"{other:{form}}", f"{other - one:+{form}}")
+        for text, one, other, form in (
+            ("size of the file, bytes", found.first.num_bytes, found.second.num_bytes, "d"),
+            ("all layers, ms", found.first.ms, found.second.ms, ".4g"),
         )
         if one is not None and other is not None and one != other
     )

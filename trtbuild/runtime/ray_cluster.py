@@ -6,6 +6,7 @@ A thin layer: what is sent must be pickled, and files must be readable under the
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -110,7 +111,8 @@ def joined(address: str | None) -> Iterator[Cluster]:
     ray = _ray()
     before = ray.is_initialized()
     try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+        if not before:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).rstrip(". ")
         raise MissingError(f"the Ray cluster '{address}' cannot be reached: {reason}.") from error

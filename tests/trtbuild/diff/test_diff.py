@@ -246,6 +246,16 @@ def test_layers_of_two_engines_and_what_they_take(tmp_path, capsys) -> None:
     assert (found["first"]["ms"], found["second"]["ms"]) == (1.75, 4.25)
 
 
+def test_times_are_shown_with_the_digits_that_they_have(tmp_path, capsys) -> None:
+    engine = layers(tmp_path / "a.json", "Int8", "a")
+    for name, gemm in (("ta", 0.2), ("tb", 0.7)):
+        profile = [{"count": 1}, {"name": "Conv_a0 + Relu_a1", "averageMs": 0.1},
+                   {"name": "Gemm_logits", "averageMs": gemm}]  # fmt: skip
+        (tmp_path / f"{name}.json").write_text(json.dumps(profile))
+    times = ("--times-a", tmp_path / "ta.json", "--times-b", tmp_path / "tb.json")
+    assert "0.3000" not in trtbuild(capsys, "diff", engine, engine, *times).out
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
