@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.enums import StrEnum
+from trtbuild.model.attributes import attribute, input_at
 from trtbuild.model.traversal import all_nodes
 from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.toml_files import read_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import onnx_ir as ir
 
@@ -75,7 +76,8 @@ class Situation:
         product: name of the backend.
         version: of the library.
         capabilities: compute capabilities of the GPUs that it is for; empty where they are not known.
-        operators: of the network.
+        operators: of the network; of convolutions also ``grouped Conv`` and ``Conv over 3 axes``, and so for
+            ``ConvTranspose``.
         quantization: ``explicit``, ``implicit``, or empty for float.
         options: changed fields of `TensorRTOptions`.
     """
@@ -145,6 +147,18 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
+def _kinds(node: ir.Node) -> Iterator[str]:
+    """The operator and, of a convolution, what of its kind facts may be about."""
+    yield node.op_type
+    if node.op_type not in ("Conv", "ConvTranspose"):
+        return
+    if attribute(node, "group", 1) > 1:
+        yield f"grouped {node.op_type}"
+    weight = input_at(node, 1)
+    if weight is not None and weight.shape is not None and weight.shape.rank() == 5:
+        yield f"{node.op_type} over 3 axes"
+
+
 def situation_of(
     tensorrt: TensorRT,
     options: TensorRTOptions,
@@ -167,7 +181,7 @@ def situation_of(
         tensorrt.product.backend,
         tensorrt.version,
         capabilities or here,
-        frozenset(node.op_type for node in all_nodes(model.graph)),
+        frozenset(name for node in all_nodes(model.graph) for name in _kinds(node)),
         quantization,
         frozenset(options.changed),
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
+import onnx
+import onnx_ir as ir
 import pytest
 
 from tests.command import trtbuild
@@ -16,9 +19,11 @@ from trtbuild.backends.tensorrt.known_issues import (
     Situation,
     issues_of,
     known_issues,
+    situation_of,
 )
 from trtbuild.options.fields import options_of
 from trtbuild.options.tensorrt import TensorRTOptions
+from trtbuild.runtime.tensorrt.versions import TENSORRT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +102,26 @@ def test_published_facts_meet_the_case_they_are_of() -> None:
     assert issues_of(ada) == ()
     grid = Situation("tensorrt", "10.2.0.19", ("8.9",), frozenset({"GridSample"}))
     assert [one.id for one in issues_of(grid)] == ["grid-sample-slow"]
+
+
+@pytest.mark.parametrize(
+    ("dims", "group", "told"),
+    [
+        ("4, 2, 3, 3", 1, []),
+        ("4, 1, 3, 3", 2, ["grouped-conv-transpose"]),
+        ("4, 2, 3, 3, 3", 1, ["conv-transpose-3d-in-float"]),
+    ],
+)
+def test_what_is_known_of_some_convolutions_is_not_said_of_all(dims, group, told) -> None:
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 17]>
+    net (float[N, 4, H, W] x, float[{dims}] w) => (float[N, 2, K, L] y)
+    {{ y = ConvTranspose <group = {group}> (x, w) }}
+    """
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    library = cast("TensorRT", SimpleNamespace(product=TENSORRT, version="10.8.0.43"))
+    here = situation_of(library, TensorRTOptions(), model, "explicit", ("8.9",))
+    assert [one.id for one in issues_of(here)] == told
 
 
 def test_check_tells_them(rtx: TensorRT, tmp_path: Path, capsys, monkeypatch) -> None:
