@@ -225,6 +225,8 @@ def open_session(
     if provider[0] not in ort.get_available_providers():
         raise MissingError(_NO_CUDA)
     source, in_memory = _readable(model, options)
+    if execution is Execution.FAST and not _multiplies_exactly():
+        source, in_memory = _with_own_weights(source, in_memory, options)
     weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in in_memory.values()]
     if weights:
         options.add_external_initializers(list(in_memory), weights)
@@ -312,6 +314,27 @@ def _readable_file(path: Path, options: ort.SessionOptions) -> str | bytes:
         return str(path)  # no network: ONNX Runtime says so
     options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(path.absolute().parent))
     return apart
+
+
+def _with_own_weights(
+    source: str | bytes, in_memory: Mapping[str, np.ndarray], options: ort.SessionOptions
+) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
+    """The same network without INT8 weights that are shared, which could not be opened exactly."""
+    from google.protobuf.message import DecodeError
+
+    from trtbuild.model.own_weights import with_own_weights
+
+    try:
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        changed, added = with_own_weights(content)
+    except (OSError, DecodeError):
+        return source, in_memory  # ONNX Runtime says what is wrong
+    if changed is content:
+        return source, in_memory
+    if isinstance(source, str):
+        options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(Path(source).absolute().parent))
+    own = {name: in_memory[other] for name, other in added.items() if other in in_memory}
+    return changed, {**in_memory, **own}
 
 
 def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
