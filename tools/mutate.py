@@ -172,7 +172,7 @@ PLACES = (
     Place(_MEASURE, "_TURN_MS = 4.0", "_TURN_MS = 5.0", "trtbuild/latency/test_measure.py"),
     Place(_MEASURE, "_MAX_RUNS_PER_TURN = 64", "_MAX_RUNS_PER_TURN = 640",
           "trtbuild/latency/test_measure.py"),
-    Place(_MEASURE, "while runs < 3 or", "while runs < 1 or", "trtbuild/latency/test_measure.py"),
+    Place(_MEASURE, "_LEAST_WARM_UP_RUNS = 3", "_LEAST_WARM_UP_RUNS = 1", "trtbuild/latency/test_measure.py"),
     Place(_MEASURE, "size, min(size - 1, 1))", "size, 0)", "trtbuild/latency/test_measure.py"),
     Place(_MEASURE, "if round_number % 2 else rotated", "if round_number < 0 else rotated",
           "trtbuild/latency/test_measure.py"),

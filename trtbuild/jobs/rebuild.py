@@ -15,7 +15,7 @@ from trtbuild.jobs.paths import Besides, named_inputs
 from trtbuild.json_codec import encode
 from trtbuild.manifest import read_manifest
 from trtbuild.options.data import FOLDERS
-from trtbuild.options.values import make, merge, read_table
+from trtbuild.options.values import IN_MEMORY, make, merge, read_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import DiffRecipe, EngineRecipe
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
@@ -181,7 +181,8 @@ def _check_places(recipe: EngineRecipe) -> None:
     if recipe.export is None:
         places = {"--model": recipe.model, **places}
     for flag, place in places.items():
-        for _, path in () if str(place) == FOLDERS else named_inputs(it=place):
+        in_no_file = str(place) == FOLDERS or str(place).startswith(IN_MEMORY)
+        for _, path in () if in_no_file else named_inputs(it=place):
             if not path.exists():
                 raise InputError(f"'{path}' does not exist; name its new place with {flag}.")
 
