@@ -392,6 +392,8 @@ class Context(Native):
 
         if self._session is None:
             options = onnxruntime.SessionOptions()
+            # exact products on x86 processors without VNNI, too
+            options.add_session_config_entry("session.x64quantprecision", "1")
             options.intra_op_num_threads = 1
             self._session = onnxruntime.InferenceSession(
                 self.engine.model, options, providers=["CPUExecutionProvider"]
