@@ -49,7 +49,7 @@ def raising(monkeypatch, error):
     def load(*given):
         raise error
 
-    monkeypatch.setattr(job, "load", load)
+    monkeypatch.setattr(job, "load_recorded", load)
 
 
 def test_every_error_of_calibrators_has_its_place():
