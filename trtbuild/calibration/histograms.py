@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trtbuild.calibration.network import ObservedNetwork
     from trtbuild.calibration.observe import Place
     from trtbuild.data import Sample
+    from trtbuild.runtime.onnxruntime import OnnxRuntimeSession
 
 __all__ = [
     "Histograms",
@@ -32,6 +33,7 @@ __all__ = [
     "collect",
     "collect_on_device",
     "load_ahead",
+    "open_observed",
     "refuse_non_finite",
 ]
 
@@ -140,6 +142,7 @@ def collect(
     network: ObservedNetwork,
     samples: Iterable[Sample],
     *,
+    session: OnnxRuntimeSession | None = None,
     listener: Listener | None = None,
     threads: int | None = None,
 ) -> Histograms:
@@ -148,6 +151,7 @@ def collect(
     Args:
         network: what runs, and what is observed.
         samples: what to run it on.
+        session: of the network, by `open_observed`; None opens one.
         listener: hears its outputs, which the network must have beside what is observed.
         threads: each runs one sample at a time; None takes one per core.
 
@@ -156,8 +160,7 @@ def collect(
         ModelError: the network cannot be run on a sample.
     """
     load_ahead()
-    with collector_at_rest():
-        session = open_blocked(network.model, threads=1)
+    session = session or open_observed(network)
     histograms = [Histograms.of(network.tensors) for _ in range(threads or usable_cpus())]
     observers: Sequence[Observer] = histograms
     if listener is not None:
@@ -165,6 +168,17 @@ def collect(
     with collector_on_new_objects():
         observe(session, samples, observers, static_batch=network.static_batch)
     return functools.reduce(Histograms.merge, histograms)
+
+
+def open_observed(network: ObservedNetwork) -> OnnxRuntimeSession:
+    """Open a network for `collect`, which runs it on one thread for each sample.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it.
+        OutputError: there is no room for a large network's weights in the temporary folder.
+    """
+    with collector_at_rest():
+        return open_blocked(network.model, threads=1)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import numpy as np
 from calibrators import Calibration, Histogram, TensorRange, choose
 from calibrators.grid import magnitude_index
 from trtbuild.artifact import Artifact, EarlyStop, Record
-from trtbuild.calibration.histograms import collect, collect_on_device
+from trtbuild.calibration.histograms import collect, collect_on_device, open_observed
 from trtbuild.calibration.network import observed_network
 from trtbuild.calibration.own_rules import know_rule
 from trtbuild.calibration.reuse import provenance_of
@@ -24,12 +24,15 @@ from trtbuild.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import onnx_ir as ir
+
     from calibrators.methods import Stability
     from trtbuild.calibration.histograms import Histograms, Listener
     from trtbuild.calibration.network import ObservedNetwork
     from trtbuild.data import DataDigest, Sample, Source
+    from trtbuild.runtime.onnxruntime import OnnxRuntimeSession
 
-__all__ = ["calibrate", "check_method"]
+__all__ = ["calibrate", "check_method", "open_ahead"]
 
 
 def calibrate(
@@ -41,6 +44,7 @@ def calibrate(
     listener: Listener | None = None,
     *,
     earlier: Calibration | None = None,
+    session: OnnxRuntimeSession | None = None,
 ) -> Artifact:
     """Run samples through the artifact's float network and choose a range for each of `tensors`.
 
@@ -53,6 +57,7 @@ def calibrate(
         listener: hears the network's outputs for samples of a known class, where this process runs them by
             ONNX Runtime and on the CPU.
         earlier: a calibration of the same source, before the search changed the network.
+        session: what `open_ahead` gave for the network, its tensors and `options`.
 
     Raises:
         DataError: no sample, one that does not load, NaN or infinity in a tensor.
@@ -70,12 +75,11 @@ def calibrate(
             artifact.model, samples, tensors, options.batch_size, provenance=provenance
         )
         return _with(artifact, calibration, {})
-    is_elsewhere = options.ray is not None or options.device != "cpu" or options.workers > 1
-    listener = None if is_elsewhere else listener
+    listener = None if _is_elsewhere(options) else listener
     network = observed_network(
         artifact.model, tensors, () if listener is None else listener.outputs
     )
-    collector = _collector(network, options, progress, listener)
+    collector = _collector(network, options, progress, listener, session)
     with ThreadPoolExecutor(1) as beside:
         # reads all weights for their digest, and remembers it
         beside.submit(provenance_of, artifact.source, earlier)
@@ -88,6 +92,25 @@ def calibrate(
         amaxes = {n: amax for n, amax in calibration.amaxes.items() if n not in unseen}
         found = spreads(statistics, amaxes, options)
         return _with(artifact, calibration, found, early_stop)
+
+
+def open_ahead(
+    model: ir.Model, tensors: Sequence[str], options: CalibrateOptions
+) -> OnnxRuntimeSession | None:
+    """Open a network as `calibrate` runs it, before there are samples; None where it opens another one.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it.
+        OutputError: there is no room for a large network's weights in the temporary folder.
+    """
+    if _is_elsewhere(options) or options.rule == AS_TENSORRT:
+        return None
+    return open_observed(observed_network(model, tensors))
+
+
+def _is_elsewhere(options: CalibrateOptions) -> bool:
+    """Whether samples are run in other processes, or on a device."""
+    return options.ray is not None or options.device != "cpu" or options.workers > 1
 
 
 # Of a tensor that was empty in every sample: nothing that would need a scale was seen.
@@ -117,6 +140,7 @@ def _collector(
     options: CalibrateOptions,
     progress: Progress,
     listener: Listener | None,
+    session: OnnxRuntimeSession | None,
 ) -> Callable[[Source], Histograms]:
     if options.ray is not None:
         from trtbuild.calibration.shards import collect_on_ray
@@ -128,7 +152,10 @@ def _collector(
         from trtbuild.calibration.shards import collect_in_processes
 
         return lambda source: collect_in_processes(network, source, options.workers, progress)
-    return lambda source: collect(network, _told(source, progress), listener=listener)
+    session = session or open_observed(network)
+    return lambda source: collect(
+        network, _told(source, progress), session=session, listener=listener
+    )
 
 
 def _collected(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from calibrators.cache import CalibrationCache, version_digits
-from trtbuild.calibration import calibrate, float_tensors, load_ahead, merge_files
+from trtbuild.calibration import calibrate, float_tensors, load_ahead, merge_files, open_ahead
 from trtbuild.calibration.reuse import part_of
 from trtbuild.data import account_for, calibration_source, shard_of
 from trtbuild.errors import in_one_tree
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact, EarlyStop
     from trtbuild.data import DataAccount
     from trtbuild.jobs.paths import Besides, Inputs
+    from trtbuild.options.calibrate import CalibrateOptions
     from trtbuild.recipes import CalibrateRecipe, CalibrationFiles
+    from trtbuild.runtime.onnxruntime import OnnxRuntimeSession
 
 __all__ = ["CalibrateResult", "calibrate_file", "merge_parts"]
 
@@ -74,17 +76,17 @@ def calibrate_file(
     )
     artifact = load(recipe.model, recipe.data.batch_axes)
     load_ahead()
+    options = replace(
+        recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
+    )
     with ThreadPoolExecutor(1) as beside:
-        watched = beside.submit(_watched, artifact, recipe)
+        opened = beside.submit(_opened, artifact, recipe, options)
         # by this thread, on which a user's functions may depend
         whole = calibration_source(recipe.data, input_specs(artifact.source))
         source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
         account = account_for(recipe.data, calibrate=source)
-        artifact, tensors = watched.result()
-    options = replace(
-        recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
-    )
-    artifact = calibrate(artifact, source, tensors, options, progress)
+        artifact, tensors, session = opened.result()
+    artifact = calibrate(artifact, source, tensors, options, progress, session=session)
     calibration = artifact.calibration
     assert calibration is not None
     if recipe.shard is not None:
@@ -99,13 +101,17 @@ def calibrate_file(
     )
 
 
-def _watched(artifact: Artifact, recipe: CalibrateRecipe) -> tuple[Artifact, tuple[str, ...]]:
-    """The network that is calibrated, and which of its tensors are observed."""
+def _opened(
+    artifact: Artifact, recipe: CalibrateRecipe, options: CalibrateOptions
+) -> tuple[Artifact, tuple[str, ...], OnnxRuntimeSession | None]:
+    """The network that is calibrated, which of its tensors are observed, and a session of it."""
     if recipe.all_tensors:
         hidden = reaches_minus_infinity(artifact.model)
-        return artifact, tuple(n for n in float_tensors(artifact.model) if n not in hidden)
-    artifact = prepare(artifact)
-    return artifact, watched_by_all_targets(artifact.model)  # the file serves every target
+        tensors = tuple(name for name in float_tensors(artifact.model) if name not in hidden)
+    else:
+        artifact = prepare(artifact)
+        tensors = watched_by_all_targets(artifact.model)  # the file serves every target
+    return artifact, tensors, open_ahead(artifact.model, tensors, options)
 
 
 @in_one_tree()
