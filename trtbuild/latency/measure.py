@@ -151,16 +151,7 @@ def measure(
     if not sessions or not many:
         raise OptionError("latency needs at least one session and one batch to run it on.")
     clock, takers = _takers(sessions)
-    distinct = {id(session): (session, takers[name]) for name, session in sessions.items()}
-    quickest = min(
-        _warm_up(
-            taker,
-            many,
-            options.warmup_ms,
-            ends_early=is_enough is not None and not isinstance(session, TimedSession),
-        )
-        for session, taker in distinct.values()
-    )
+    quickest = _all_warmed_up(sessions, takers, many, options.warmup_ms, bool(is_enough))
     size = options.runs_per_turn or _runs_per_turn(quickest)
     taken: dict[str, list[float]] = {name: [] for name in takers}
     images = batch_size if batch_size is not None else _batch_size(many[0])
@@ -188,6 +179,23 @@ def measure(
                 return samples(_AtALook)
     progress("latency", total, total)
     return samples(_AfterLooks if is_enough else Samples)
+
+
+def _all_warmed_up(
+    sessions: Mapping[str, Session],
+    takers: Mapping[str, _Taker],
+    feeds: Sequence[Feeds],
+    least_ms: float,
+    may_end: bool,
+) -> float:
+    """Warm each session up once, however many names it has; the time of the quickest run, in ms."""
+    distinct = {id(session): (session, takers[name]) for name, session in sessions.items()}
+    return min(
+        _warm_up(
+            taker, feeds, least_ms, ends_early=may_end and not isinstance(session, TimedSession)
+        )
+        for session, taker in distinct.values()
+    )
 
 
 def _takers(sessions: Mapping[str, Session]) -> tuple[str, dict[str, _Taker]]:

@@ -236,12 +236,16 @@ def open_session(
                 source, options, providers=[provider], disabled_optimizers=left_out
             )
     except Exception as error:
-        reason = _reason(error)
-        raise ExecutionError(f"ONNX Runtime cannot load the network: {reason}.", reason) from error
+        raise _cannot_load(error) from error
     # what cannot be loaded (a CUDA library of another version) is left out without an error
     if provider[0] not in session.get_providers():
         raise MissingError(_NO_CUDA)
     return OnnxRuntimeSession(session, device, weights)
+
+
+def _cannot_load(error: Exception) -> ExecutionError:
+    reason = _reason(error)
+    return ExecutionError(f"ONNX Runtime cannot load the network: {reason}.", reason)
 
 
 def _is_mapped(model: ir.Model | Path) -> bool:
