@@ -2,11 +2,12 @@
 
 Where a processor has no VNNI instructions, ONNX Runtime multiplies exactly only if it makes unsigned weights
 of signed ones first (its `Avx2WeightS8ToU8Transformer`), for each layer and under one name: it cannot open a
-network in which two layers have one weight.
+network in which two layers have one weight, or one zero point of weights.
 """
 
 from __future__ import annotations
 
+import collections
 import itertools
 from typing import TYPE_CHECKING
 
@@ -21,26 +22,30 @@ __all__ = ["with_own_weights"]
 
 
 def with_own_weights(content: bytes) -> tuple[bytes, dict[str, str]]:
-    """Give each layer of a network INT8 weights of its own.
+    """Give each layer of a network INT8 weights, and zero points of these, of its own.
+
+    What a caller may pass in place of a weight is left alone, and so is a name that means several tensors.
 
     Args:
         content: the bytes of the network.
 
     Returns:
         The bytes of the other network, and for each weight that was added the name of the one it equals.
-        Where no weight is shared, `content` itself.
+        Where there is nothing to change, `content` itself.
 
     Raises:
         google.protobuf.message.DecodeError: the bytes are no network.
     """
     proto = onnx.ModelProto.FromString(content)
+    is_changed = _with_constants_as_weights(proto)
+    left_alone = _names_of_several(proto) | {value.name for value in proto.graph.input}
     weights = {
         one.name: one
         for one in proto.graph.initializer
-        if one.data_type == onnx.TensorProto.INT8 and one.dims
+        if one.data_type == onnx.TensorProto.INT8 and one.name not in left_alone
     }
     fresh = _new_names(proto)
-    is_changed = _with_own_dequantizers(proto, weights.keys(), fresh)
+    is_changed |= _with_own_dequantizers(proto, weights.keys(), left_alone, fresh)
     added = {}
     for name, uses in _uses(proto, weights.keys()).items():
         for node, place in uses[1:]:
@@ -51,8 +56,28 @@ def with_own_weights(content: bytes) -> tuple[bytes, dict[str, str]]:
     return (proto.SerializeToString() if is_changed or added else content), added
 
 
+def _with_constants_as_weights(proto: onnx.ModelProto) -> bool:
+    """Make weights of the INT8 tensors that nodes hold, as ONNX Runtime would; whether there are any."""
+    held = [
+        node
+        for node in proto.graph.node
+        if node.op_type == "Constant"
+        and node.attribute[0].name == "value"
+        and node.attribute[0].t.data_type == onnx.TensorProto.INT8
+    ]
+    for node in held:
+        weight = proto.graph.initializer.add()
+        weight.CopyFrom(node.attribute[0].t)
+        weight.name = node.output[0]
+        proto.graph.node.remove(node)
+    return bool(held)
+
+
 def _with_own_dequantizers(
-    proto: onnx.ModelProto, weights: Collection[str], fresh: Iterator[str]
+    proto: onnx.ModelProto,
+    weights: Collection[str],
+    left_alone: Collection[str],
+    fresh: Iterator[str],
 ) -> bool:
     """Give each reader of a dequantized weight a DequantizeLinear of its own; whether one had none."""
     graphs = list(proto_graphs(proto.graph))
@@ -60,11 +85,14 @@ def _with_own_dequantizers(
         node.output[0]: node
         for graph in graphs
         for node in graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+        if node.op_type == "DequantizeLinear"
+        and node.input[0] in weights
+        and node.output[0] not in left_alone
     }
+    given_out = {value.name for graph in graphs for value in graph.output}
     made: dict[str, list[onnx.NodeProto]] = {}
     for output, uses in _uses(proto, of_weights.keys()).items():
-        for reader, place in uses[1:]:
+        for reader, place in uses if output in given_out else uses[1:]:
             copy = onnx.NodeProto()
             copy.CopyFrom(of_weights[output])
             copy.name = copy.output[0] = reader.input[place] = next(fresh)
@@ -86,6 +114,19 @@ def _uses(
             if name in names:
                 found.setdefault(name, []).append((node, place))
     return found
+
+
+def _names_of_several(proto: onnx.ModelProto) -> set[str]:
+    """The names that several graphs give, each to a tensor of its own, as the branches of an If may."""
+    given = collections.Counter(
+        name
+        for graph in proto_graphs(proto.graph)
+        for name in {
+            *(one.name for one in (*graph.input, *graph.initializer)),
+            *(name for node in graph.node for name in node.output),
+        }
+    )
+    return {name for name, count in given.items() if count > 1}
 
 
 def _new_names(proto: onnx.ModelProto) -> Iterator[str]:

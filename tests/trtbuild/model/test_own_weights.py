@@ -32,10 +32,12 @@ SHARED = {
 }
 
 
-def network(second: str) -> onnx.ModelProto:
+def network(second: str, largest: int = 20) -> onnx.ModelProto:
     proto = onnx.parser.parse_model(HEAD + BODY % second)
-    weight = np.random.default_rng(0).integers(-20, 21, (WIDE, WIDE)).astype(np.int8)
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    rng = np.random.default_rng(0)
+    for name in ("w", "v") if "(v," in second else ("w",):
+        weight = rng.integers(-largest, largest, (WIDE, WIDE), endpoint=True).astype(np.int8)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
     onnx.checker.check_model(proto)
     return proto
 
@@ -51,7 +53,8 @@ def test_each_layer_gets_a_weight_of_its_own_with_the_same_values(shared: str) -
         node.output[0]: node.input[0] for node in found.graph.node if "Deq" in node.op_type
     }
     weights = [dequantized[name] for name in multiplied]
-    assert len(set(weights)) == len(weights) == len(added) + 1
+    copies = [name for name, other in added.items() if other == "w"]
+    assert len(set(weights)) == len(weights) == len(copies) + 1
     values = {one.name: onnx.numpy_helper.to_array(one) for one in found.graph.initializer}
     for name in weights:
         assert np.array_equal(values[name], values["w"])
@@ -76,3 +79,76 @@ def test_a_processor_without_vnni_runs_shared_weights(
     monkeypatch.setattr(runtime, "_multiplies_exactly", lambda: False)
     found = open_session(read_model(path) if in_memory else path).run(feeds)["y"]
     assert np.abs(found - wanted).max() <= 0.02 * 1.01  # a tie may be rounded to either step
+
+
+def agrees_without_vnni(proto: onnx.ModelProto, monkeypatch, **feeds: np.ndarray) -> None:
+    """Run a network as a processor without VNNI does, and compare it with itself in float."""
+    x = np.random.default_rng(1).uniform(-2.5, 2.5, (5, WIDE)).astype(np.float32)
+    content = proto.SerializeToString()
+    wanted = open_session(content, Execution.REFERENCE).run({"x": x, **feeds})
+    monkeypatch.setattr(runtime, "_multiplies_exactly", lambda: False)
+    found = open_session(content).run({"x": x, **feeds})
+    for name in wanted:
+        assert np.abs(found[name] - wanted[name]).max() <= 0.02 * 1.01
+
+
+OTHER_WEIGHT = "w2 = DequantizeLinear (v, ws, wz)  b = MatMul (ad, w2)"
+
+
+@pytest.mark.parametrize("second", [*SHARED.values(), OTHER_WEIGHT])
+def test_weights_of_the_whole_range_may_share_a_zero_point(second: str, monkeypatch) -> None:
+    agrees_without_vnni(network(second, largest=127), monkeypatch)
+
+
+def test_weights_in_nodes_may_be_shared(monkeypatch) -> None:
+    proto = network(SHARED["a weight"], largest=127)
+    weight = proto.graph.initializer.pop()
+    assert weight.name == "w"
+    proto.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["w"], value=weight))
+    agrees_without_vnni(proto, monkeypatch)
+
+
+def test_a_dequantized_weight_may_be_an_output_too(monkeypatch) -> None:
+    proto = network("b = Relu (ad)", largest=127)
+    proto.graph.output.append(
+        onnx.helper.make_tensor_value_info("w1", onnx.TensorProto.FLOAT, [WIDE, WIDE])
+    )
+    agrees_without_vnni(proto, monkeypatch)
+
+
+def test_a_weight_that_the_caller_may_pass_is_taken_from_him_by_each_layer(monkeypatch) -> None:
+    proto = network(SHARED["a weight"])
+    proto.graph.input.append(
+        onnx.helper.make_tensor_value_info("w", onnx.TensorProto.INT8, [WIDE, WIDE])
+    )
+    agrees_without_vnni(proto, monkeypatch, w=np.eye(WIDE, dtype=np.int8) * 50)
+
+
+BRANCHES = """<ir_version: 8, opset_import: ["" : 17]>
+n (float[N, 40] x, bool[1] c) => (float[N, 40] y)
+<float s = {0.02}, uint8 z = {128}, float ws = {0.01}, int8 wz = {0}>{
+  xq = QuantizeLinear (x, s, z)  xd = DequantizeLinear (xq, s, z)
+  y = If (c) <
+    then_branch = then () => (float[N, 40] to) {
+      d = DequantizeLinear (w, ws, wz)  ta = MatMul (xd, d)
+      tq = QuantizeLinear (ta, s, z)  td = DequantizeLinear (tq, s, z)  to = MatMul (td, d) },
+    else_branch = else () => (float[N, 40] eo) {
+      d = DequantizeLinear (v, ws, wz)  ea = MatMul (xd, d)
+      eq = QuantizeLinear (ea, s, z)  ed = DequantizeLinear (eq, s, z)  eo = MatMul (ed, d) }
+  >
+}"""
+
+
+def test_branches_that_use_a_name_for_two_weights_keep_theirs() -> None:
+    proto = onnx.parser.parse_model(BRANCHES)
+    weights = {"w": np.eye(40, dtype=np.int8), "v": 2 * np.eye(40, dtype=np.int8)}
+    for name, weight in weights.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    onnx.checker.check_model(proto)
+    x = np.random.default_rng(1).uniform(-2, 2, (3, 40)).astype(np.float32)
+    changed = with_own_weights(proto.SerializeToString())[0]
+    for branch in (True, False):
+        feeds = {"x": x, "c": np.array([branch])}
+        wanted = open_session(proto.SerializeToString(), Execution.REFERENCE).run(feeds)["y"]
+        found = open_session(changed, Execution.REFERENCE).run(feeds)["y"]
+        assert np.array_equal(found, wanted)
