@@ -77,11 +77,8 @@ class OnnxRuntimeSession:
         overridable: names of the initializers that `run` takes in place of those stored.
     """
 
-    def __init__(
-        self, session: ort.InferenceSession, device: str = "cpu", held: Sequence[object] = ()
-    ) -> None:
+    def __init__(self, session: ort.InferenceSession, device: str = "cpu") -> None:
         self._session: ort.InferenceSession | None = session
-        self._held = held  # the weights that ONNX Runtime reads where they lie
         self._device = device
         signature = _signature(session)
         self.inputs, self.outputs = signature.inputs, signature.outputs
@@ -165,7 +162,7 @@ class OnnxRuntimeSession:
 
     def close(self) -> None:
         """Give the memory back; safe to call twice."""
-        self._session, self._held = None, ()
+        self._session = None
 
 
 @contextmanager
@@ -240,7 +237,9 @@ def open_session(
     # what cannot be loaded (a CUDA library of another version) is left out without an error
     if provider[0] not in session.get_providers():
         raise MissingError(_NO_CUDA)
-    return OnnxRuntimeSession(session, device, weights)
+    # read where they lie, by all that still runs when this is closed, such as what `bind` returned
+    session.held_weights = weights
+    return OnnxRuntimeSession(session, device)
 
 
 def _cannot_load(error: Exception) -> ExecutionError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,3 +68,20 @@ def test_no_room_is_said_where_a_weight_needs_a_file(tmp_path, monkeypatch) -> N
     open_session(network()).close()
     with pytest.raises(OutputError, match="TMPDIR to a folder with 19 MB to spare"):
         open_session(network(mapped(tmp_path / "w.bin")))
+
+
+def test_weights_in_memory_stay_as_long_as_anything_runs_with_them() -> None:
+    content = weights()
+    lies_there = weakref.ref(content)
+    session = open_session(network(ir.Tensor(content, name="w")), Execution.REFERENCE, threads=1)
+    y = np.empty((1, SIZE), np.float32)
+    run = session.bind({"x": np.ones((1, SIZE), np.float32)}, {"y": y})
+    del content
+    session.close()
+    gc.collect()  # a graph refers to itself
+    assert lies_there() is not None
+    run()
+    np.testing.assert_allclose(y[0], weights().sum(0, dtype=np.float64), atol=0.01)
+    del run, session
+    gc.collect()
+    assert lies_there() is None
