@@ -2,13 +2,15 @@
 
 Where a processor has no VNNI instructions, ONNX Runtime multiplies exactly only if it makes unsigned weights
 of signed ones first (its `Avx2WeightS8ToU8Transformer`), for each layer and under one name: it cannot open a
-network in which two layers have one weight, or one zero point of weights.
+network in which two layers have one weight, or one zero point of weights. Where the zero point is left out,
+ONNX Runtime 1.23 writes the unsigned one behind the end of the node's inputs.
 """
 
 from __future__ import annotations
 
 import collections
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import onnx
@@ -39,12 +41,15 @@ def with_own_weights(content: bytes) -> tuple[bytes, dict[str, str]]:
     proto = onnx.ModelProto.FromString(content)
     is_changed = _with_constants_as_weights(proto)
     left_alone = _names_of_several(proto) | {value.name for value in proto.graph.input}
+    fresh = _new_names(proto)
     weights = {
         one.name: one
         for one in proto.graph.initializer
         if one.data_type == onnx.TensorProto.INT8 and one.name not in left_alone
     }
-    fresh = _new_names(proto)
+    zeros = _with_zero_points(proto, weights.keys(), fresh)
+    weights |= {one.name: one for one in zeros}
+    is_changed |= bool(zeros)
     is_changed |= _with_own_dequantizers(proto, weights.keys(), left_alone, fresh)
     added = {}
     for name, uses in _uses(proto, weights.keys()).items():
@@ -71,6 +76,32 @@ def _with_constants_as_weights(proto: onnx.ModelProto) -> bool:
         weight.name = node.output[0]
         proto.graph.node.remove(node)
     return bool(held)
+
+
+# Operators that take a weight, by the place of this, and of its zero point.
+_PLACES = {"DequantizeLinear": (0, 2), "MatMulInteger": (1, 3)}
+
+
+def _with_zero_points(
+    proto: onnx.ModelProto, weights: Collection[str], fresh: Iterator[str]
+) -> list[onnx.TensorProto]:
+    """Write the zero points of weights that are left out, and return them."""
+    dims = {one.name: one.dims for one in proto.graph.initializer}
+    zeros = []
+    for node in proto_nodes(proto.graph):
+        weight, place = _PLACES.get(node.op_type, (0, 0))
+        if not place or node.input[weight] not in weights or any(node.input[place:]):
+            continue
+        shape = dims.get(node.input[1], [0]) if node.op_type == "DequantizeLinear" else []
+        if 0 in shape:  # computed scales
+            continue
+        zero = proto.graph.initializer.add(name=next(fresh), data_type=onnx.TensorProto.INT8)
+        zero.dims.extend(shape)
+        zero.raw_data = bytes(math.prod(shape))
+        node.input.extend([""] * (place + 1 - len(node.input)))
+        node.input[place] = zero.name
+        zeros.append(zero)
+    return zeros
 
 
 def _with_own_dequantizers(

@@ -152,3 +152,28 @@ def test_branches_that_use_a_name_for_two_weights_keep_theirs() -> None:
         wanted = open_session(proto.SerializeToString(), Execution.REFERENCE).run(feeds)["y"]
         found = open_session(changed, Execution.REFERENCE).run(feeds)["y"]
         assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("shared", ["a weight", "its DequantizeLinear"])
+@pytest.mark.parametrize("is_by_channel", [False, True])
+def test_zero_points_that_are_left_out_are_written(
+    is_by_channel: bool, shared: str, monkeypatch
+) -> None:
+    """ONNX Runtime 1.23 ended the process over them."""
+    proto = network(SHARED[shared], largest=127)
+    for node in proto.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] == "w":
+            del node.input[2]
+            if is_by_channel:
+                node.attribute.append(onnx.helper.make_attribute("axis", 1))
+    if is_by_channel:
+        scale = next(one for one in proto.graph.initializer if one.name == "ws")
+        scales = np.full(WIDE, 0.01, np.float32)
+        scale.CopyFrom(onnx.numpy_helper.from_array(scales, "ws"))
+    found = onnx.load_from_string(with_own_weights(proto.SerializeToString())[0])
+    onnx.checker.check_model(found)
+    values = {one.name: onnx.numpy_helper.to_array(one) for one in found.graph.initializer}
+    zeros = [values[n.input[2]] for n in found.graph.node if n.input[0] in values]
+    assert [zero.shape for zero in zeros] == 2 * [(WIDE,) if is_by_channel else ()]
+    assert not np.any(zeros)
+    agrees_without_vnni(proto, monkeypatch)
