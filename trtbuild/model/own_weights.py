@@ -18,7 +18,7 @@ import onnx
 from trtbuild.model.traversal import proto_graphs, proto_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Set
 
 __all__ = ["with_own_weights"]
 
@@ -67,8 +67,8 @@ def _with_constants_as_weights(proto: onnx.ModelProto) -> bool:
         node
         for node in proto.graph.node
         if node.op_type == "Constant"
-        and node.attribute[0].name == "value"
-        and node.attribute[0].t.data_type == onnx.TensorProto.INT8
+        and [(one.name, one.t.data_type) for one in node.attribute]
+        == [("value", onnx.TensorProto.INT8)]
     ]
     for node in held:
         weight = proto.graph.initializer.add()
@@ -83,14 +83,16 @@ _PLACES = {"DequantizeLinear": (0, 2), "MatMulInteger": (1, 3)}
 
 
 def _with_zero_points(
-    proto: onnx.ModelProto, weights: Collection[str], fresh: Iterator[str]
+    proto: onnx.ModelProto, weights: Set[str], fresh: Iterator[str]
 ) -> list[onnx.TensorProto]:
     """Write the zero points of weights that are left out, and return them."""
     dims = {one.name: one.dims for one in proto.graph.initializer}
     zeros = []
     for node in proto_nodes(proto.graph):
         weight, place = _PLACES.get(node.op_type, (0, 0))
-        if not place or node.input[weight] not in weights or any(node.input[place:]):
+        if not place or weights.isdisjoint(node.input[weight : weight + 1]):
+            continue
+        if any(node.input[place:]) or len(node.input) < 2:  # the second is wrong: let it be said
             continue
         shape = dims.get(node.input[1], [0]) if node.op_type == "DequantizeLinear" else []
         if 0 in shape:  # computed scales
@@ -117,7 +119,7 @@ def _with_own_dequantizers(
         for graph in graphs
         for node in graph.node
         if node.op_type == "DequantizeLinear"
-        and node.input[0] in weights
+        and next(iter(node.input), "") in weights
         and node.output[0] not in left_alone
     }
     given_out = {value.name for graph in graphs for value in graph.output}

@@ -7,6 +7,7 @@ import onnx
 import onnx.parser
 import pytest
 
+from trtbuild.errors import ExecutionError
 from trtbuild.model.own_weights import with_own_weights
 from trtbuild.model.traversal import proto_nodes
 from trtbuild.runtime import onnxruntime as runtime
@@ -177,3 +178,13 @@ def test_zero_points_that_are_left_out_are_written(
     assert [zero.shape for zero in zeros] == 2 * [(WIDE,) if is_by_channel else ()]
     assert not np.any(zeros)
     agrees_without_vnni(proto, monkeypatch)
+
+
+@pytest.mark.parametrize("op_type", ["Constant", "DequantizeLinear", "MatMulInteger"])
+@pytest.mark.parametrize("inputs", [[], ["w"]])
+def test_onnxruntime_says_what_is_wrong_with_a_node(op_type: str, inputs, monkeypatch) -> None:
+    monkeypatch.setattr(runtime, "_multiplies_exactly", lambda: False)
+    proto = network("b = Relu (ad)")
+    proto.graph.node.insert(0, onnx.helper.make_node(op_type, inputs, ["odd"]))
+    with pytest.raises(ExecutionError, match=op_type):
+        open_session(proto.SerializeToString())
