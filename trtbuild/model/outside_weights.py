@@ -89,14 +89,11 @@ def _read_into(content: np.ndarray, tensor: ir.ExternalTensor) -> None:
 def _in_memory(content: np.ndarray, tensor: ir.ExternalTensor) -> ir.TensorProtocol:
     dims, name, text = tensor.shape.numpy(), tensor.name, tensor.doc_string
     if tensor.dtype.bitwidth < 8:  # several in a byte
-        proto = onnx.TensorProto(
-            name=name,
-            doc_string=text,
-            dims=dims,
-            data_type=tensor.dtype,
-            raw_data=content.tobytes(),
-        )
-        return ir.TensorProtoTensor(proto)
+        packed = onnx.TensorProto(name=name, doc_string=text, dims=dims, data_type=tensor.dtype)
+        packed.raw_data = content.tobytes()
+        for key, value in tensor.metadata_props.items():
+            packed.metadata_props.add(key=key, value=value)
+        return ir.TensorProtoTensor(packed)
     array = content.view(tensor.dtype.numpy()).reshape(dims)
     held = ir.Tensor(array, tensor.dtype, name=name, doc_string=text)
     held.metadata_props.update(tensor.metadata_props)
@@ -154,6 +151,7 @@ def watch_large_weights(model: ir.Model) -> None:
                     name=tensor.name,
                     doc_string=tensor.doc_string,
                     base_dir=tensor.base_dir,
+                    metadata_props=dict(tensor.metadata_props),
                 )
 
 

@@ -99,6 +99,29 @@ def test_a_fault_of_a_weight_is_found_in_a_file_of_any_size(
         read_model(path)
 
 
+@pytest.mark.parametrize("is_mapped", [False, True])
+@pytest.mark.parametrize("kind", ["FLOAT", "FLOAT16", "DOUBLE", "INT8", "INT4", "BOOL"])
+def test_weights_of_every_width_are_read_apart_as_they_were(
+    kind, is_mapped, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("trtbuild.model.reading._WORTH_APART", 0)
+    if is_mapped:
+        monkeypatch.setattr("trtbuild.model.outside_weights.MAPPED_LIMIT", 0)
+    values = np.random.default_rng(0).integers(0, 2, (701, 301)).astype(np.float32)
+    weight = helper.make_tensor("w", getattr(onnx.TensorProto, kind), values.shape, values.ravel())
+    weight = ir.to_proto(ir.Tensor(ir.from_proto(weight).numpy(), ir.DataType[kind], name="w"))
+    entry = weight.metadata_props.add(key="made", value="here")
+    cast = helper.make_node("Cast", ["w"], ["y"], to=onnx.TensorProto.FLOAT)
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, values.shape)
+    graph = helper.make_graph([cast], "g", [], [output], [weight])
+    imports = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), tmp_path / "n.onnx")
+    found = read_model(tmp_path / "n.onnx").graph.initializers["w"].const_value
+    assert (found.name, found.dtype, found.shape.numpy()) == ("w", ir.DataType[kind], values.shape)
+    assert np.array_equal(found.numpy().astype(np.float32), values)
+    assert found.metadata_props[entry.key] == entry.value
+
+
 def test_weights_are_those_of_the_network_that_was_parsed(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("trtbuild.model.reading._WORTH_APART", 0)
     path = two_layers(tmp_path)
