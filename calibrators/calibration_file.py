@@ -227,9 +227,8 @@ def _pack(numbers: np.ndarray) -> bytes:
     ends = np.cumsum(lengths)
     packed = np.empty(lengths.sum(), np.uint8)
     places, rest = ends - lengths, numbers
-    while (
-        rest.size
-    ):  # most numbers are short: few are left for the second octet, and fewer for the third
+    # most numbers are short: few are left for the second octet, and fewer for the third
+    while rest.size:
         more = rest > 0x7F
         packed[places] = rest
         places, rest = places[more], rest[more]

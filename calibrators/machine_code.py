@@ -254,14 +254,18 @@ def machine_code(
     """
 
     def decorate(write: Callable[..., None]) -> Callable[..., None]:
+        """Return the function that `write` writes."""
+
         @functools.cache
         def compiled() -> Callable[..., None]:
+            """Write and compile it."""
             return _compiled(_written(write, kinds, flags), kinds)
 
         compiling = threading.Lock()
 
         @functools.wraps(write)
         def call(*arguments: float) -> None:
+            """Run it on numbers and addresses."""
             with compiling:  # who comes meanwhile waits, rather than compiling it as well
                 function = compiled()
             function(*arguments)

@@ -147,9 +147,7 @@ def measure(
         OptionError: nothing to run, or nothing to run on.
     """
     options = options or MeasureOptions()
-    many = [feeds] if isinstance(feeds, Mapping) else list(feeds)
-    if not sessions or not many:
-        raise OptionError("latency needs at least one session and one batch to run it on.")
+    many = _batches(sessions, feeds)
     clock, takers = _takers(sessions)
     quickest = _all_warmed_up(sessions, takers, many, options.warmup_ms, bool(is_enough))
     size = options.runs_per_turn or _runs_per_turn(quickest)
@@ -179,6 +177,14 @@ def measure(
                 return samples(_AtALook)
     progress("latency", total, total)
     return samples(_AfterLooks if is_enough else Samples)
+
+
+def _batches(sessions: Mapping[str, Session], feeds: Feeds | Sequence[Feeds]) -> list[Feeds]:
+    """What is run in turn, of which there must be some."""
+    many = [feeds] if isinstance(feeds, Mapping) else list(feeds)
+    if not sessions or not many:
+        raise OptionError("latency needs at least one session and one batch to run it on.")
+    return many
 
 
 def _all_warmed_up(

@@ -215,10 +215,7 @@ def open_session(
         options.add_session_config_entry("session.disable_prepacking", "1")
         left_out, model = ["ConstantFolding"], _with_float_weights(model)
     options.enable_cpu_mem_arena = arena
-    if profile:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    if optimized:
-        _write_optimized(options, optimized)
+    _write_besides(options, optimized, profile)
     if provider[0] not in ort.get_available_providers():
         raise MissingError(_NO_CUDA)
     source, in_memory = _readable(model, options)
@@ -356,6 +353,16 @@ def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
     if not _multiplies_exactly():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
+
+
+def _write_besides(
+    options: ort.SessionOptions, optimized: Path | None, profile: Path | None
+) -> None:
+    """Let a session write what it runs, and how long that takes."""
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    if optimized:
+        _write_optimized(options, optimized)
 
 
 def _write_optimized(options: ort.SessionOptions, path: Path) -> None:

@@ -46,4 +46,5 @@ def test_large_blocks_go_back_when_they_are_freed() -> None:
         )
         return int(done.stdout)
 
-    assert held() - held("goes back") > 7 * 16 - 20
+    # seven blocks of 16 MiB were freed; the rest of two processes differs by less than one of them
+    assert held() - held("goes back") > 6 * 16
