@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from trtbuild.search.candidate import Candidate
     from trtbuild.search.evaluate import Evaluator
     from trtbuild.search.steps import Material
+    from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Gate
 
 __all__ = ["Judges", "StepReport", "Tuned", "tune"]
@@ -175,6 +176,7 @@ class _Search:
         self._costs = cost_shares(candidate.groups())
         self._ranked_by = ""
         self._found = self._evaluate(candidate.network())
+        self._in_float = self._found  # of the groups last tried
         self.met = meets(self._found, self._gate)
         self._report("as calibrated", "", kept=True)
 
@@ -210,14 +212,15 @@ class _Search:
         allowed = affordable(ranked, cost_shares(self.candidate.groups()), share / 100.0)
         names = fewest_in_order(allowed, self._passes_with_float, costs.each) if allowed else None
         if names is None:
-            self._report("float layers", _how_near(len(allowed), share), kept=False)
+            self._report("float layers", _how_near(allowed, self._in_float, share), kept=False)
             return
         self.candidate, self.met = self.candidate.with_float(names), True
         self._found = self._evaluate(self.candidate.network())
         self._report("float layers", ", ".join(sorted(names)), kept=True)
 
     def _passes_with_float(self, names: Sequence[str]) -> bool:
-        return meets(self._evaluate(self.candidate.with_float(names).network()), self._gate)
+        self._in_float = self._evaluate(self.candidate.with_float(names).network())
+        return meets(self._in_float, self._gate)
 
     def _report(self, step: str, what: str, *, kept: bool) -> None:
         found = self._found
@@ -259,10 +262,13 @@ class _Search:
         return replace(tuned, artifact=artifact.having(Record("tune", summary, tuned.to_json())))
 
 
-def _how_near(num_groups: int, max_float_percent: float) -> str:
+def _how_near(groups: Sequence[str], found: Comparison, max_float_percent: float) -> str:
+    """What the most groups that may be float would reach, which is not enough."""
+    task = figure(found)
+    reached = f"{worst_sqnr_db(found):.1f} dB" + ("" if task is None else f", task {task:.1f}")
     return (
-        f"not met with the {num_groups} most useful groups in float, as far as {max_float_percent:g} % of the"
-        " multiply-accumulates go (--max-float)"
+        f"not met with the {len(groups)} most useful groups in float ({reached}), as far as"
+        f" {max_float_percent:g} % of the multiply-accumulates go (--max-float)"
     )
 
 
