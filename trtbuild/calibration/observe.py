@@ -234,8 +234,8 @@ def run_in_threads(
     """Hand every item to one of `workers`, each called by one thread only; yield each item given.
 
     Items are read in the calling thread, which readers may depend on. When the other threads have
-    enough to do, it works as well: there are no more threads than workers, which would push each
-    other from core to core and out of the caches.
+    enough to do, it works as well, and behind the last item on what they have not begun: there are no more
+    threads than workers, which would push each other from core to core and out of the caches.
 
     Raises:
         BaseException: the first error of a worker or of `items`, once all threads have ended.
@@ -248,8 +248,7 @@ def run_in_threads(
         thread.start()
     try:
         yield from _shared_out(items, mine, queue, len(others), errors)
-        if not errors:
-            mine.finish()
+        _work(mine, queue, errors)
     finally:
         for thread in threads:
             thread.join()
@@ -264,7 +263,7 @@ def _shared_out(
     num_others: int,
     errors: list[BaseException],
 ) -> Iterator[Item]:
-    """Queue items and, when there are enough in the queue, work on one; at the end tell the others."""
+    """Queue items and, when there are enough in the queue, work on one; at the end a None for each worker."""
     try:
         for item in items:
             if errors:
@@ -278,7 +277,7 @@ def _shared_out(
         errors.append(error)  # what is still queued is not worth doing
         raise
     finally:
-        for _ in range(num_others):
+        for _ in range(num_others + 1):
             queue.put(None)
 
 

@@ -72,3 +72,37 @@ def test_nothing_is_left_running_when_the_caller_stops():
     next(given)
     given.close()
     assert threading.active_count() == before
+
+
+class Fast(Adder):
+    """Says when it has taken `num_items`."""
+
+    def __init__(self, num_items):
+        super().__init__()
+        self.num_left, self.has_all = num_items, threading.Event()
+
+    def take(self, item):
+        super().take(item)
+        self.num_left -= 1
+        if not self.num_left:
+            self.has_all.set()
+
+
+class Slow(Adder):
+    """Works on its first item until all others are done."""
+
+    def __init__(self, until):
+        super().__init__()
+        self.until, self.had_to_wait = until, False
+
+    def take(self, item):
+        super().take(item)
+        self.had_to_wait |= not self.until.wait(10)
+
+
+def test_what_is_queued_behind_a_long_item_is_done_by_the_calling_thread():
+    fast = Fast(num_items=9)
+    slow = Slow(fast.has_all)
+    given = sum(run_in_threads([fast, slow], range(10)))
+    assert not slow.had_to_wait
+    assert fast.total + slow.total == given
