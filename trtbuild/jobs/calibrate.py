@@ -74,18 +74,19 @@ def calibrate_file(
     _check(
         recipe.files, (*named_inputs(the_network=recipe.model), *data_inputs(recipe.data)), besides
     )
-    artifact = load(recipe.model, recipe.data.batch_axes)
-    load_ahead()
+    artifact, tensors = _observed(load(recipe.model, recipe.data.batch_axes), recipe)
     options = replace(
         recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
     )
+    # ONNX Runtime opens a network without the interpreter, which has all the rest to do meanwhile
     with ThreadPoolExecutor(1) as beside:
-        opened = beside.submit(_opened, artifact, recipe, options)
+        opened = beside.submit(open_ahead, artifact.model, tensors, options)
+        load_ahead()
         # by this thread, on which a user's functions may depend
         whole = calibration_source(recipe.data, input_specs(artifact.source))
         source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
         account = account_for(recipe.data, calibrate=source)
-        artifact, tensors, session = opened.result()
+        session = opened.result()
     artifact = calibrate(artifact, source, tensors, options, progress, session=session)
     calibration = artifact.calibration
     assert calibration is not None
@@ -101,17 +102,13 @@ def calibrate_file(
     )
 
 
-def _opened(
-    artifact: Artifact, recipe: CalibrateRecipe, options: CalibrateOptions
-) -> tuple[Artifact, tuple[str, ...], OnnxRuntimeSession | None]:
-    """The network that is calibrated, which of its tensors are observed, and a session of it."""
+def _observed(artifact: Artifact, recipe: CalibrateRecipe) -> tuple[Artifact, tuple[str, ...]]:
+    """The network that is calibrated, and which of its tensors are observed."""
     if recipe.all_tensors:
         hidden = reaches_minus_infinity(artifact.model)
-        tensors = tuple(name for name in float_tensors(artifact.model) if name not in hidden)
-    else:
-        artifact = prepare(artifact)
-        tensors = watched_by_all_targets(artifact.model)  # the file serves every target
-    return artifact, tensors, open_ahead(artifact.model, tensors, options)
+        return artifact, tuple(name for name in float_tensors(artifact.model) if name not in hidden)
+    artifact = prepare(artifact)
+    return artifact, watched_by_all_targets(artifact.model)  # the file serves every target
 
 
 @in_one_tree()
