@@ -86,10 +86,12 @@ def run(
 ) -> None:
     """Calibrate MODEL on all the data given, and write the ranges and their histograms."""
     recipe = given.make(model=model)
+    from trtbuild.model.collecting import collector_at_rest
     from trtbuild.runtime.isolated import started_ahead
 
     with started_ahead(model):
-        from trtbuild.jobs.calibrate import calibrate_file
+        with collector_at_rest():  # modules stay
+            from trtbuild.jobs.calibrate import calibrate_file
 
         with out.progress() as progress:
             result = calibrate_file(recipe, progress, files.besides(*given.files))

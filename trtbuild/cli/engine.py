@@ -87,8 +87,11 @@ def _built(
     out: Output,
 ) -> EngineResult:
     """Export a module, and build the engine."""
-    from trtbuild.jobs.engine import build_engine
-    from trtbuild.jobs.export import with_export
+    from trtbuild.model.collecting import collector_at_rest
+
+    with collector_at_rest():  # modules stay
+        from trtbuild.jobs.engine import build_engine
+        from trtbuild.jobs.export import with_export
 
     with out.progress() as progress:
         recipe, exported = with_export(recipe, progress, files.besides(*given.files))
