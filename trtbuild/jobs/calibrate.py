@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact, EarlyStop
     from trtbuild.data import DataAccount
     from trtbuild.jobs.paths import Besides, Inputs
-    from trtbuild.options.calibrate import CalibrateOptions
     from trtbuild.recipes import CalibrateRecipe, CalibrationFiles
-    from trtbuild.runtime.onnxruntime import OnnxRuntimeSession
 
 __all__ = ["CalibrateResult", "calibrate_file", "merge_parts"]
 

@@ -21,14 +21,14 @@ from trtbuild.quantization.tensorrt_placement import place_tensorrt
 from trtbuild.target import installed_target
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     import onnx_ir as ir
 
     from trtbuild.plan import Consumer, Placement
     from trtbuild.target import Target
 
-__all__ = ["check_floats", "place"]
+__all__ = ["check_floats", "place", "place_for"]
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +70,17 @@ def place(
             "`trtbuild quantize --list` prints them."
         )
     return chosen
+
+
+def place_for(model: ir.Model, targets: Iterable[Target]) -> list[Placement]:
+    """Return where Q/DQ go for each of these compilers, as `place` does.
+
+    Raises:
+        ModelError: the network holds Q/DQ already.
+    """
+    check_is_float(model)
+    always = masked_sums(model)
+    return [_placed(model, always, target, ()) for target in targets]
 
 
 def check_floats(model: ir.Model, request: PlacementRequest) -> dict[str, str]:

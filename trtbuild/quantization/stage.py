@@ -27,7 +27,7 @@ from trtbuild.quantization.onnxruntime_placement import (
     unsigned,
 )
 from trtbuild.quantization.output_channels import channel_outputs, with_steps, without_rounding
-from trtbuild.quantization.placement import place
+from trtbuild.quantization.placement import place, place_for
 from trtbuild.quantization.ranges import plan_with_ranges
 from trtbuild.quantization.rounded_weights import own_scales
 from trtbuild.target import TARGETS, installed_target
@@ -76,7 +76,7 @@ def watched_by_all_targets(model: ir.Model) -> tuple[str, ...]:
     """
     # most targets place most networks alike
     alike = {replace(target, name="", title=""): target for target in TARGETS.values()}
-    placements = [place(model, PlacementRequest(target=target)) for target in alike.values()]
+    placements = place_for(model, alike.values())
     placements = [one for at, one in enumerate(placements) if one not in placements[:at]]
     _check_weights(model, placements)
     return tuple(sorted(set().union(*(_watched(model, one) for one in placements))))

@@ -44,10 +44,11 @@ def weight_scales(weight: np.ndarray, axis: int | None, name: str) -> np.ndarray
     Raises:
         ModelError: the weight holds NaN or infinity.
     """
-    check_finite(weight, name)
-    weight = weight.astype(np.float32, copy=False)
-    others = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
-    amax = np.maximum(weight.max(axis=others), -weight.min(axis=others))
+    values = weight.astype(np.float32, copy=False)
+    others = tuple(i for i in range(values.ndim) if i != axis) if axis is not None else None
+    amax = np.maximum(values.max(axis=others), -values.min(axis=others))
+    if not np.isfinite(amax).all():  # which costs less than to look at each value
+        check_finite(weight, name)
     scales = amax / np.float32(INT8_LIMIT)
     # a scale below the smallest normal float32 would divide to infinity
     scales = np.maximum(scales, np.finfo(np.float32).tiny)
