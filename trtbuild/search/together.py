@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["gain_together", "outputs_of"]
+__all__ = ["gain_together", "in_rows", "outputs_of", "stacked"]
 
 _FLOAT_BYTES = 4
 
@@ -38,16 +38,18 @@ def outputs_of(
         run: runs it once.
         images: each with a batch of one.
     """
-    if len(images) > 1 and gain_together(model):
-        together = _stacked(images)
-        if together is not None:
-            outputs = run(together)
-            if all(one.ndim and len(one) == len(images) for one in outputs.values()):
-                return [
-                    {name: one[place : place + 1] for name, one in outputs.items()}
-                    for place in range(len(images))
-                ]
-    return [run(feeds) for feeds in images]
+    together = stacked(images) if len(images) > 1 and gain_together(model) else None
+    found = None if together is None else in_rows(run(together), len(images))
+    return [run(feeds) for feeds in images] if found is None else found
+
+
+def in_rows(outputs: Mapping[str, np.ndarray], count: int) -> list[Mapping[str, np.ndarray]] | None:
+    """Return the outputs of each of `count` images of one batch; None where an output has other rows."""
+    if not all(one.ndim and len(one) == count for one in outputs.values()):
+        return None
+    return [
+        {name: one[place : place + 1] for name, one in outputs.items()} for place in range(count)
+    ]
 
 
 def gain_together(model: ir.Model, outputs: Iterable[str] = ()) -> bool:
@@ -66,8 +68,8 @@ def gain_together(model: ir.Model, outputs: Iterable[str] = ()) -> bool:
     return is_open and len(ends) == len(wanted)
 
 
-def _stacked(images: Sequence[Feeds]) -> Feeds | None:
-    """The images as one batch; None where one is no batch of one, or their shapes differ."""
+def stacked(images: Sequence[Feeds]) -> Feeds | None:
+    """Return the images as one batch; None where one is no batch of one, or their shapes differ."""
     first = images[0]
     for feeds in images:
         for name, array in feeds.items():

@@ -170,11 +170,8 @@ class _Choice:
         return Measure.of(outputs, parts_of(self._model, self._measured))
 
     def try_rules(self) -> None:
-        """Check every rule for all tensors."""
-        for rule, amaxes in self._rules.items():
-            if self._tried and self._deadline.is_over:
-                break
-            self._try(rule, amaxes)
+        """Check every rule for all tensors, one in any case."""
+        self._try(self._rules, self._deadline)
 
     def check_again_on(self, images: Sequence[Feeds]) -> None:
         """Check the best rules again on more images; the others stay out."""
@@ -183,16 +180,20 @@ class _Choice:
         few = sorted(self._tried, key=lambda one: one.error)
         self._tried, self._left = [], few[_NUM_RULES_CHECKED_AGAIN:]
         self.check_on(images)
-        for rule in few[:_NUM_RULES_CHECKED_AGAIN]:
-            self._try(rule.name, rule.amaxes)
+        self._try({rule.name: rule.amaxes for rule in few[:_NUM_RULES_CHECKED_AGAIN]}, NEVER)
 
-    def _try(self, name: str, amaxes: Mapping[str, float]) -> None:
-        known = {**self._calibration.amaxes, **amaxes}
-        outputs = outputs_of(
-            self._model, lambda feeds: self._open.run(feeds, known), self._checking
-        )
-        self._tried.append(_Tried(name, amaxes, self._measure.errors(outputs).sum(axis=1)))
-        self._step()
+    def _try(self, choices: Mapping[str, Mapping[str, float]], deadline: Deadline) -> None:
+        """Check choices of ranges, by name; where some were checked, as many as begin before `deadline`."""
+        waiting = list(choices.items())
+        at_a_time = self._open.choices_at_a_time(self._checking)
+        while waiting and not (self._tried and deadline.is_over):
+            some, waiting = waiting[:at_a_time], waiting[at_a_time:]
+            known = [{**self._calibration.amaxes, **amaxes} for _, amaxes in some]
+            found = self._open.outputs(self._checking, known)
+            for (name, amaxes), outputs in zip(some, found, strict=True):
+                errors = self._measure.errors(outputs).sum(axis=1)
+                self._tried.append(_Tried(name, amaxes, errors))
+            self._step(len(some))
 
     def _step(self, count: int = 1) -> None:
         self._num_done += count
@@ -215,18 +216,18 @@ class _Choice:
             _log.info("ranges are chosen without gradients: %s", error)
             return
         measure = self._measure_of(images)
-        waiting = list(enumerate(images))
-        while waiting:
-            some = waiting[: max(1, scores.draws_at_a_time // num_directions)]
-            del waiting[: len(some)]
-            draws = [
-                Draw(feeds, image, direction)
-                for image, feeds in some
-                for direction in range(num_directions)
-            ]
-            scores.add(draws, measure)
-            self._step(len(draws))
-            if self._deadline.is_over:
+        draws = [
+            Draw(feeds, image, direction)
+            for image, feeds in enumerate(images)
+            for direction in range(num_directions)
+        ]
+        while draws:
+            some = draws[: scores.draws_at_a_time]
+            del draws[: len(some)]
+            scores.add(some, measure)
+            self._step(len(some))
+            # of an image all draws are run, or none
+            if self._deadline.is_over and not (draws and draws[0].seed):
                 break
         scores.close()
         self._try_shares(base, scores.errors(self._places(base)))
@@ -246,14 +247,14 @@ class _Choice:
             best[scale] = int(np.argmin(own))
             gains[scale] = float(own[before[scale]] - own[best[scale]])
         ranked = sorted((s for s in gains if gains[s] > 0), key=lambda s: -gains[s])
+        choices = {}
         for share in _SHARES:
-            if self._deadline.is_over:
-                break
             few = ranked[: round(share * len(ranked))]
             if few:
                 chosen = {scale: float(self._scales[scale].amaxes[best[scale]]) for scale in few}
                 name = f"by effect, {len(few)} of {len(self._scales)} scales; {base.name}"
-                self._try(name, self._with(base.amaxes, chosen))
+                choices[name] = self._with(base.amaxes, chosen)
+        self._try(choices, self._deadline)
 
     def _with(
         self, amaxes: Mapping[str, float], chosen: Mapping[SharedScale, float]

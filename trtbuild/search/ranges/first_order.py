@@ -168,18 +168,14 @@ class FirstOrder:
         """Add the errors of images, each along one random v.
 
         Args:
-            draws: of whole images; the first one that is run tells `draws_at_a_time`.
+            draws: what is run together, no more than `draws_at_a_time`; the first one tells that.
             measure: by which errors count.
         """
-        left = list(draws)
-        while left:
-            some = left[: self.draws_at_a_time]
-            del left[: len(some)]
-            for draw, found in zip(some, self._gradients.run(some, measure)):
-                self._count(draw.image, found)
-                if self._gradients.gain_together:
-                    size = sum(array.nbytes for both in found.values() for array in both)
-                    self.draws_at_a_time = max(1, _ROOM // max(1, size))
+        for draw, found in zip(draws, self._gradients.run(draws, measure)):
+            self._count(draw.image, found)
+            if self._gradients.gain_together:
+                size = sum(array.nbytes for both in found.values() for array in both)
+                self.draws_at_a_time = max(1, _ROOM // max(1, size))
 
     def _count(self, image: int, found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
         errors = self._errors.setdefault(image, {})

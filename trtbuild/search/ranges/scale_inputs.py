@@ -1,4 +1,4 @@
-"""A Q/DQ network whose scales are inputs: one session runs it with any ranges."""
+"""A Q/DQ network whose scales are inputs: one session runs it with any ranges, or with several at once."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.model.constants import is_constant
+from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import set_outputs
+from trtbuild.model.graph_library import ir
+from trtbuild.model.names import Names
 from trtbuild.model.traversal import values_by_name
 from trtbuild.plan import symmetric
 from trtbuild.quantization import insert, plan_with_ranges
 from trtbuild.quantization.stage import symmetric_range
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.together import gain_together, in_rows, outputs_of, stacked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import onnx_ir as ir
+    from collections.abc import Iterable, Mapping, Sequence
 
     from calibrators import Calibration
     from trtbuild.plan import Placement
@@ -25,9 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenScales"]
 
+# Bytes of all quantized tensors together, of which a run holds a few at a time.
+_ROOM = 1 << 27
+_FLOAT_BYTES = 4
+
 
 class OpenScales:
     """TensorRT's form of a network, opened once, that takes the range of every tensor with each run.
+
+    Where images gain by being run together, and every quantized tensor has a row for each image, a scale
+    holds for one row: a batch then holds each image several times, once for each choice of ranges.
 
     Args:
         model: the float network.
@@ -48,51 +56,135 @@ class OpenScales:
         tensors: Sequence[str],
     ) -> None:
         quantized = insert(model, plan_with_ranges(model, placement, calibration, symmetric_range))
-        self._inputs = _make_inputs(quantized)
-        self._roots = placement.roots
+        pairs = _pairs(quantized)
+        self._is_by_row = gain_together(model) and _have_rows(quantized, pairs)
+        self._zeros = _rows_of_zeros(quantized, pairs) if self._is_by_row else None
+        self._inputs = _make_inputs(quantized, pairs, by_row=self._is_by_row)
+        self._model, self._roots = model, placement.roots
         self._whole = {
             name: calibration.ranges[name].observed_amax
             for name in placement.unclipped
             if name in calibration.ranges
         }
+        self._row_bytes = _FLOAT_BYTES * sum(
+            _values_of_a_sample(calibration, self._roots[name]) for name in self._inputs
+        )
         _give(quantized, tensors)
         self._session = open_session(quantized, Execution.FLOAT)
 
-    def run(self, feeds: Feeds, amaxes: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """Run once.
+    def choices_at_a_time(self, images: Sequence[Feeds]) -> int:
+        """Return how many choices of ranges are run together: 1, or as many as there is room for."""
+        if not self._is_by_row or stacked(images) is None:
+            return 1
+        return int(max(1, _ROOM // max(1, self._row_bytes * len(images))))
+
+    def outputs(
+        self, images: Sequence[Feeds], choices: Sequence[Mapping[str, float]]
+    ) -> list[list[Mapping[str, np.ndarray]]]:
+        """Return for each choice of ranges the outputs of each image; a choice more costs no run of its own.
 
         Args:
-            feeds: of the network.
-            amaxes: tensor -> range, of every root of the placement; those that nothing may clip
+            images: each with a batch of one.
+            choices: of each, tensor -> range, of every root of the placement; those that nothing may clip
                 keep all that was seen.
         """
-        scales, amaxes = {}, {**amaxes, **self._whole}
+        rows = stacked(list(images) * len(choices)) if self._is_by_row else None
+        if rows is not None and len(images) > 1:
+            scales = self._scales([one for one in choices for _ in images])
+            outputs = in_rows(self._session.run({**rows, **scales}), len(images) * len(choices))
+            if outputs is not None:
+                count = len(images)
+                return [outputs[start : start + count] for start in range(0, len(outputs), count)]
+        return [
+            outputs_of(self._model, lambda feeds: self._run(feeds, choice), images)  # noqa: B023
+            for choice in choices
+        ]
+
+    def _run(self, feeds: Feeds, choice: Mapping[str, float]) -> dict[str, np.ndarray]:
+        """Run once, all rows with the same ranges."""
+        count = len(next(iter(feeds.values()))) if self._is_by_row else 1
+        return self._session.run({**feeds, **self._scales([choice] * count)})
+
+    def _scales(self, choices: Sequence[Mapping[str, float]]) -> Feeds:
+        """What the inputs for scales take, of a choice a row; without rows, of the first."""
+        found: dict[str, np.ndarray] = {}
+        each = [{**choice, **self._whole} for choice in choices]
         for name, (given, dtype) in self._inputs.items():
-            widest = max(amaxes[root] for root in self._roots[name])
-            scales[given] = np.asarray(symmetric(widest).scale, dtype)
-        return self._session.run({**feeds, **scales})
+            scales = [symmetric(max(one[root] for root in self._roots[name])).scale for one in each]
+            found[given] = np.asarray(scales if self._is_by_row else scales[0], dtype)
+        if self._zeros is not None:
+            found[self._zeros] = np.zeros(len(each), np.int8)
+        return found
 
     def close(self) -> None:
         """Give the memory back."""
         self._session.close()
 
 
-def _make_inputs(quantized: ir.Model) -> dict[str, tuple[str, np.dtype[np.generic]]]:
+def _pairs(quantized: ir.Model) -> list[ir.Node]:
+    """The QuantizeLinear of each activation."""
+    return [
+        node
+        for node in quantized.graph
+        if node.op_type == "QuantizeLinear" and not is_constant(node.inputs[0])
+    ]
+
+
+def _have_rows(quantized: ir.Model, pairs: Iterable[ir.Node]) -> bool:
+    """Whether all that is quantized has the batch of the inputs in front, and int8 steps from zero on."""
+    batches = {_first_dim(value) for value in quantized.graph.inputs}
+    batch = next(iter(batches))
+    if len(batches) > 1 or not isinstance(batch, str):
+        return False
+    zeros = [array(node.inputs[2]) for node in pairs]
+    are_zero = all(one is not None and one.dtype == np.int8 and not one.any() for one in zeros)
+    return are_zero and all(_first_dim(node.inputs[0]) == batch for node in pairs)
+
+
+def _first_dim(value: ir.Value | None) -> int | str | None:
+    shape = None if value is None else value.shape
+    if not shape:
+        return None
+    return shape[0] if isinstance(shape[0], int) else shape[0].value
+
+
+def _rows_of_zeros(quantized: ir.Model, pairs: Iterable[ir.Node]) -> str:
+    """Let all pairs read their zero points, of each row, from one new input; its name."""
+    name = Names(quantized).fresh("zero_points")
+    zeros = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT8), shape=ir.Shape([None]))
+    quantized.graph.inputs.append(zeros)
+    for node in pairs:
+        for one in [node, *node.outputs[0].consumers()]:
+            one.replace_input_with(2, zeros)
+            one.attributes["axis"] = ir.AttrInt64("axis", 0)
+    return name
+
+
+def _make_inputs(
+    quantized: ir.Model, pairs: Iterable[ir.Node], *, by_row: bool
+) -> dict[str, tuple[str, np.dtype[np.generic]]]:
     """Make inputs of the scales of activations; quantized tensor -> name and type of its scale."""
     graph, found = quantized.graph, {}
-    for node in list(graph):
-        data = node.inputs[0] if node.op_type == "QuantizeLinear" else None
-        if data is None or is_constant(data):
-            continue
-        scale = node.inputs[1]
+    for node in pairs:
+        data, scale = node.inputs[0], node.inputs[1]
+        assert data is not None
         assert scale is not None
         assert scale.name is not None
         assert scale.dtype is not None
         del graph.initializers[scale.name]
         scale.const_value = None
+        if by_row:
+            scale.shape = ir.Shape([None])
         graph.inputs.append(scale)
         found[data.name or ""] = (scale.name, scale.dtype.numpy())
     return found
+
+
+def _values_of_a_sample(calibration: Calibration, roots: Iterable[str]) -> float:
+    """How many values a quantized tensor has for one sample, by what was counted of its largest root."""
+    num_samples = max(1, int(calibration.provenance.get("num_samples", 1)))
+    counted = (calibration.ranges[root].num_values for root in roots if root in calibration.ranges)
+    return max(counted, default=0) / num_samples
 
 
 def _give(model: ir.Model, tensors: Sequence[str]) -> None:
