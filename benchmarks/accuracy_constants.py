@@ -43,6 +43,7 @@ from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.improve import improve
+from trtbuild.search.ranges.check_images import CalibrationImages
 from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.search.recalibration import Recalibration
 from trtbuild.search.score import figure, worst_sqnr_db
@@ -178,7 +179,7 @@ class Network:
         self._chosen = self._choose()
 
     def _choose(self) -> Artifact:
-        return choose_ranges(self._calibrated, self._source)
+        return choose_ranges(self._calibrated, CalibrationImages(self._source))
 
     def figures(self, constant: Constant | None = None, factor: float = 1.0) -> Figures:
         """Return the figures with a constant at a factor, and a digest of the network."""
@@ -188,7 +189,8 @@ class Network:
             stack.enter_context(self._remembered("calibrate"))
             chosen = self._chosen if constant is None or constant.moves else self._choose()
             again = Recalibration(self._source, self._options)
-            found = improve(Candidate(chosen), again).network()
+            images = CalibrationImages(self._source)
+            found = improve(Candidate(chosen), again, images).network()
         comparison = self._judge(found)
         return {
             "figure": figure(comparison),

@@ -28,6 +28,7 @@ from trtbuild.search.candidate import Candidate
 from trtbuild.search.deadline import Deadline
 from trtbuild.search.improve import FloatRoom, improve, were_tried
 from trtbuild.search.portable.choose import choose_portable
+from trtbuild.search.ranges.check_images import CalibrationImages
 from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.search.recalibration import Recalibration
 from trtbuild.verification.chance import FloatAnswers
@@ -83,19 +84,14 @@ def int8_candidate(
     if plan.calibration is None or not recipe.chooses_ranges:
         return start
     deadline = Deadline.after(seconds_for(recipe.effort, time.monotonic() - started))
-    artifact = choose_ranges(
-        artifact,
-        plan.calibration,
-        recipe.effort,
-        deadline=deadline,
-        progress=progress,
-    )
+    images = CalibrationImages(plan.calibration, recipe.effort)
+    artifact = choose_ranges(artifact, images, deadline=deadline, progress=progress)
     labelled = has_labels(plan.verification)
     task = task_kind(recipe.task, artifact.source, has_labels=labelled)
     return improve(
         Candidate(_with_given(artifact)),
         recalibration(plan.calibration, recipe),
-        recipe.effort,
+        images,
         room=FloatRoom(
             percent=0.0 if task == "classify" else _float_percent(recipe),
             when_near=task in _ON_FEW_VALUES,

@@ -21,8 +21,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.float_share import costly_groups
 from trtbuild.search.measured import is_less
-from trtbuild.search.ranges.check_images import CheckImages
-from trtbuild.search.ranges.choose import choose_ranges
+from trtbuild.search.ranges.choose import choose_ranges, error_when_chosen
 from trtbuild.search.ranges.work import FAR, may_move
 from trtbuild.search.steps import (
     Material,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from trtbuild.artifact import Artifact
     from trtbuild.search.candidate import Candidate
+    from trtbuild.search.ranges.check_images import CalibrationImages, CheckImages
     from trtbuild.search.recalibration import Recalibration
 
 __all__ = ["FloatRoom", "improve", "were_tried"]
@@ -48,6 +48,8 @@ _STAGE = "moves"
 _LEAST_GAIN = 0.03
 # Of the error of one part, that it may grow by.
 _MOST_LOSS = 0.1
+# Whoever measures again finds the same but for the last bits.
+_CLEARLY = 1.1
 # Of the time, what scaling and its ranges leave for moves that take less and often bring more.
 _LEFT_FOR_THE_LAST = 1 / 3
 # What stays in float costs time, so it must be worth a decibel, and most images must agree. Their amplitudes
@@ -82,7 +84,7 @@ class FloatRoom:
 def improve(
     start: Candidate,
     recalibrate: Recalibration,
-    effort: Effort = Effort.NORMAL,
+    images: CalibrationImages,
     *,
     room: FloatRoom = FloatRoom(),
     deadline: Deadline = NEVER,
@@ -92,8 +94,8 @@ def improve(
 
     Args:
         start: with ranges chosen.
-        recalibrate: how the ranges of a changed network are found, on which images.
-        effort: how much is tried; nothing of `Effort.FAST`.
+        recalibrate: how the ranges of a changed network are found.
+        images: of the calibration data; nothing is tried of `Effort.FAST`.
         room: what may stay in float.
         deadline: no proposal but that of biases begins later. A third of the time is kept for what comes
             after the scaling of channels, which calibrates the network again and again.
@@ -103,30 +105,37 @@ def improve(
         DataError: a sample does not load.
         ModelError: the network cannot be run.
     """
-    artifact, source = start.artifact, recalibrate.source
-    if effort is Effort.FAST:
+    if images.effort is Effort.FAST:
         return start
-    images = CheckImages.of(artifact, source, effort)
-    if images is None:
-        return start
-    is_far = float(images.errors(start.network()).sum()) > FAR
-    if not is_far and not may_move(effort, artifact, len(source.index)):
+    is_far = _is_far(start, images)
+    if not is_far and not may_move(images.effort, start.artifact, len(images.source.index)):
         return start
     # so few as choose among ranges do not tell which move is good
-    images = CheckImages.of(artifact, source, effort, for_moves=True) or images
-    search = _Search(start, recalibrate, effort, images, deadline, progress)
+    checked = images.to_check(start.artifact, for_moves=True)
+    if checked is None:
+        return start
+    search = _Search(start, recalibrate, images, checked, deadline, progress)
     if search.rescale() or is_far:
         search.choose_ranges_anew()
     # two runs of a few images: too little to be left out for time
     biases = correct_biases(lambda: search.best, search.material)
     search.take("bias correction", biases, NEVER)
-    if effort is Effort.HIGH:
+    if images.effort is Effort.HIGH:
         rounded = round_anew(lambda: search.best, search.material)
         search.take("rounding of weights", rounded, search.early)
     if room.percent > 0 and (room.when_near or search.is_far):
         search.keep_in_float(room.percent)
     search.take("wider ranges", widen_ranges(lambda: search.best, search.material), deadline)
     return search.result()
+
+
+def _is_far(start: Candidate, images: CalibrationImages) -> bool:
+    """Whether its outputs are far from float; what was seen when its ranges were chosen may tell."""
+    seen = error_when_chosen(start.artifact)
+    if seen is not None and not FAR / _CLEARLY < seen < FAR * _CLEARLY:
+        return seen > FAR
+    checked = images.to_check(start.artifact)
+    return checked is not None and float(checked.errors(start.network()).sum()) > FAR
 
 
 def were_tried(artifact: Artifact) -> bool:
@@ -141,14 +150,14 @@ class _Search:
         self,
         start: Candidate,
         recalibrate: Recalibration,
-        effort: Effort,
+        drawn_from: CalibrationImages,
         images: CheckImages,
         deadline: Deadline,
         progress: Progress,
     ) -> None:
         self.best = start
         self.material = Material(feeds=images.others, calibrate=recalibrate)
-        self._source, self._effort = recalibrate.source, effort
+        self._drawn_from = drawn_from
         self._images, self._deadline, self._progress = images, deadline, progress
         self.early = deadline.sooner(_LEFT_FOR_THE_LAST)
         self._before = self._errors = images.errors(start.network())
@@ -206,11 +215,7 @@ class _Search:
     def _chosen_anew(self) -> Iterator[tuple[str, Candidate]]:
         best = self.best
         chosen = choose_ranges(
-            best.artifact,
-            self._source,
-            self._effort,
-            deadline=self.early,
-            progress=self._progress,
+            best.artifact, self._drawn_from, deadline=self.early, progress=self._progress
         )
         yield chosen.history[-1].summary, replace(best, artifact=chosen)
 
@@ -226,7 +231,7 @@ class _Search:
 
     def _is_worth_its_time(self, candidate: Candidate, _: np.ndarray) -> bool:
         """Whether it is, by the check images and by others that nothing was asked yet."""
-        images = self._images.with_unasked(self._start, self._source, self._effort)
+        images = self._images.with_unasked(self._start, self._drawn_from)
         errors, before = (images.errors(one.network()) for one in (candidate, self.best))
         own, least = errors.sum(axis=1), before.sum(axis=1)
         agree = float((own < least).mean()) >= _LEAST_AGREEING

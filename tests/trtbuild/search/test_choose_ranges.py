@@ -20,6 +20,7 @@ from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search import together
 from trtbuild.search.deadline import Deadline
+from trtbuild.search.ranges.check_images import CalibrationImages
 from trtbuild.search.ranges.choose import BY_EFFECT, choose_ranges
 from trtbuild.search.ranges.first_order import Gradients
 from trtbuild.search.ranges.shared_scales import RULES
@@ -101,7 +102,7 @@ def by_rule(ready: Artifact, rule: str) -> Artifact:
 
 def test_chosen_ranges_beat_every_single_rule_on_other_images() -> None:
     ready = calibrated(Images(0))
-    chosen = choose_ranges(ready, Images(0))
+    chosen = choose_ranges(ready, CalibrationImages(Images(0)))
     rules = {rule: error(by_rule(ready, rule)) for rule in RULES}
     assert error(chosen) < 0.5 * min(rules.values())
     ranges = chosen.calibration.ranges
@@ -110,7 +111,7 @@ def test_chosen_ranges_beat_every_single_rule_on_other_images() -> None:
 
 
 def test_the_record_tells_what_was_tried_and_what_moved() -> None:
-    details = choose_ranges(calibrated(Images(0)), Images(0)).history[-1].details
+    details = choose_ranges(calibrated(Images(0)), CalibrationImages(Images(0))).history[-1].details
     assert set(RULES) < set(details["errors"])
     assert details["chosen"] == min(details["errors"], key=details["errors"].get)
     assert {one["tensor"] for one in details["furthest"]} == {"whole", "cut"}
@@ -118,7 +119,7 @@ def test_the_record_tells_what_was_tried_and_what_moved() -> None:
 
 def test_the_same_images_in_any_order_give_the_same_bytes() -> None:
     first, second = (
-        choose_ranges(calibrated(source), source)
+        choose_ranges(calibrated(source), CalibrationImages(source))
         for source in (Images(0), Images(0, backwards=True))
     )
     assert first.calibration.to_bytes() == second.calibration.to_bytes()
@@ -127,7 +128,7 @@ def test_the_same_images_in_any_order_give_the_same_bytes() -> None:
 
 def test_images_that_are_run_together_choose_as_they_do_alone(monkeypatch) -> None:
     ready, runs = calibrated(Images(0)), []
-    alone = choose_ranges(ready, Images(0))
+    alone = choose_ranges(ready, CalibrationImages(Images(0)))
     monkeypatch.setattr(together, "MAPPED_LIMIT", 0)
     run = Gradients.run
 
@@ -136,7 +137,7 @@ def test_images_that_are_run_together_choose_as_they_do_alone(monkeypatch) -> No
         return run(self, draws, measure)
 
     monkeypatch.setattr(Gradients, "run", counted)
-    chosen = choose_ranges(ready, Images(0))
+    chosen = choose_ranges(ready, CalibrationImages(Images(0)))
     # the first tells how many fit; all values are copied or multiplied by 1, which is exact
     assert runs[0] == 1
     assert max(runs) > 1
@@ -161,7 +162,7 @@ class Misleading(Images):
 
 def test_what_check_images_do_not_confirm_is_undone() -> None:
     source = Misleading(0)
-    details = choose_ranges(calibrated(source), source).history[-1].details
+    details = choose_ranges(calibrated(source), CalibrationImages(source)).history[-1].details
     of_rules = {rule: details["errors"][rule] for rule in RULES}
     assert details["errors"][details["chosen"]] <= min(of_rules.values())
     # all that was chosen on images without large values of `whole` would clip them
@@ -170,14 +171,18 @@ def test_what_check_images_do_not_confirm_is_undone() -> None:
 
 
 def test_little_effort_takes_the_best_single_rule() -> None:
-    details = choose_ranges(calibrated(Images(0)), Images(0), Effort.FAST).history[-1].details
+    details = (
+        choose_ranges(calibrated(Images(0)), CalibrationImages(Images(0), Effort.FAST))
+        .history[-1]
+        .details
+    )
     assert set(details["errors"]) == set(RULES)
 
 
 def test_no_step_begins_when_the_time_is_over() -> None:
     ready, ticks = calibrated(Images(0)), itertools.count()
     deadline = Deadline.after(3, lambda: float(next(ticks)))
-    chosen = choose_ranges(ready, Images(0), deadline=deadline)
+    chosen = choose_ranges(ready, CalibrationImages(Images(0)), deadline=deadline)
     tried = list(chosen.history[-1].details["errors"])
     assert 1 <= len(tried) < len(RULES)
     assert tried == list(RULES)[: len(tried)]
@@ -186,7 +191,7 @@ def test_no_step_begins_when_the_time_is_over() -> None:
 
 def test_a_single_image_leaves_the_ranges_as_they_are() -> None:
     ready = calibrated(Images(0, 1))
-    chosen = choose_ranges(ready, Images(0, 1))
+    chosen = choose_ranges(ready, CalibrationImages(Images(0, 1)))
     assert chosen.calibration == ready.calibration
     assert "no second sample" in chosen.history[-1].summary
 

@@ -12,13 +12,12 @@ import trtbuild
 import trtbuild.jobs.ranges
 from tests.trtbuild.search.depthwise_network import Images, artifact, images, network
 from trtbuild.calibration import CalibrateOptions, calibrate
-from trtbuild.options.effort import Effort
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.float_share import costly_groups, work_shares
 from trtbuild.search.improve import FloatRoom, improve
-from trtbuild.search.ranges.check_images import CheckImages, draw_images, draw_unasked
+from trtbuild.search.ranges.check_images import CalibrationImages, CheckImages
 from trtbuild.search.ranges.work import FAR
 from trtbuild.search.recalibration import Recalibration
 
@@ -35,7 +34,7 @@ def plain() -> Candidate:
 
 @pytest.fixture(scope="module")
 def with_share(plain) -> Candidate:
-    return improve(plain, AGAIN, room=FloatRoom(30, when_near=True))
+    return improve(plain, AGAIN, CalibrationImages(Images(0)), room=FloatRoom(30, when_near=True))
 
 
 def noise(candidate: Candidate) -> float:
@@ -87,7 +86,7 @@ def test_the_layer_that_is_clipped_is_found_and_little_is_taken(plain) -> None:
 
 
 def test_what_stays_in_float_brings_other_images_nearer_and_says_why(plain, with_share) -> None:
-    whole = improve(plain, AGAIN)
+    whole = improve(plain, AGAIN, CalibrationImages(Images(0)))
     assert whole.float_groups == frozenset()
     assert with_share.float_groups
     assert noise(with_share) < noise(whole)
@@ -114,7 +113,7 @@ def test_a_share_stays_in_float_where_the_error_falls_enough(
         return np.where(np.arange(num_images) < round(better * num_images), factor, 1.0)
 
     let_float_change_errors(monkeypatch, factors)
-    found = improve(plain, AGAIN, room=FloatRoom(30, when_near=True))
+    found = improve(plain, AGAIN, CalibrationImages(Images(0)), room=FloatRoom(30, when_near=True))
     assert [one.kept for one in moves(found) if one.move == "float"] == [kept]
     assert bool(found.float_groups) == kept
 
@@ -149,8 +148,8 @@ def test_images_that_nothing_was_asked_yet_have_a_say_too(
     plain, monkeypatch, checking, unasked, kept
 ) -> None:
     source = Images(0, 96)
-    asked = draw_images(plain.artifact, source, Effort.NORMAL, for_moves=True)
-    others = draw_unasked(plain.artifact, source, Effort.NORMAL)
+    asked = CalibrationImages(source).draw(plain.artifact, for_moves=True)
+    others = CalibrationImages(source).draw_unasked(plain.artifact)
     drawn = [feeds["image"].tobytes() for feeds in (*asked.choosing, *asked.checking, *others)]
     assert len(set(drawn)) == len(drawn) == len(asked.choosing) + 2 * len(asked.checking)
 
@@ -159,7 +158,10 @@ def test_images_that_nothing_was_asked_yet_have_a_say_too(
 
     let_float_change_errors(monkeypatch, factors)
     found = improve(
-        plain, Recalibration(source, CalibrateOptions()), room=FloatRoom(30, when_near=True)
+        plain,
+        Recalibration(source, CalibrateOptions()),
+        CalibrationImages(source),
+        room=FloatRoom(30, when_near=True),
     )
     assert [one.kept for one in moves(found) if one.move == "float"] == [kept]
 
@@ -167,7 +169,10 @@ def test_images_that_nothing_was_asked_yet_have_a_say_too(
 def test_a_network_near_float_stays_in_int8_unless_few_values_decide() -> None:
     balanced = artifact()
     near = Candidate(calibrate(balanced, Images(0), watched_tensors(balanced.model)))
-    found = {few: improve(near, AGAIN, room=FloatRoom(30, when_near=few)) for few in (False, True)}
+    found = {
+        few: improve(near, AGAIN, CalibrationImages(Images(0)), room=FloatRoom(30, when_near=few))
+        for few in (False, True)
+    }
     assert found[False].artifact.history[-1].details["error_before"] < FAR
     assert found[False].float_groups == frozenset()
     tried = {few: {one.move for one in moves(found[few])} for few in found}

@@ -16,9 +16,9 @@ from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.deadline import NEVER, Deadline
-from trtbuild.search.improve import improve
+from trtbuild.search.improve import improve, were_tried
 from trtbuild.search.measured import is_less
-from trtbuild.search.ranges.check_images import CheckImages
+from trtbuild.search.ranges.check_images import CalibrationImages, CheckImages
 from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.search.ranges.work import FAR, far_work_for, may_move, work_for
 from trtbuild.search.recalibration import Recalibration
@@ -34,12 +34,12 @@ AGAIN = Recalibration(Images(0), CalibrateOptions())
 def start() -> Candidate:
     plain = artifact(imbalance=1.5)
     ready = calibrate(plain, Images(0), watched_tensors(plain.model))
-    return Candidate(choose_ranges(ready, Images(0)))
+    return Candidate(choose_ranges(ready, CalibrationImages(Images(0))))
 
 
 @pytest.fixture(scope="module")
 def better(start) -> Candidate:
-    return improve(start, AGAIN)
+    return improve(start, AGAIN, CalibrationImages(Images(0)))
 
 
 def outputs(model) -> np.ndarray:
@@ -68,9 +68,9 @@ def test_the_float_network_still_computes_the_same(better) -> None:
 
 
 def test_nothing_is_tried_where_the_time_is_over_or_little_is_asked_for(start) -> None:
-    late = improve(start, AGAIN, deadline=Deadline.after(0.0))
+    late = improve(start, AGAIN, CalibrationImages(Images(0)), deadline=Deadline.after(0.0))
     assert late.artifact.calibration == start.artifact.calibration
-    assert improve(start, AGAIN, Effort.FAST) is start
+    assert improve(start, AGAIN, CalibrationImages(Images(0), Effort.FAST)) is start
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_nothing_is_tried_where_the_time_is_over_or_little_is_asked_for(start) -
 def test_a_move_is_kept_where_the_error_falls_enough_and_no_part_pays(
     start, monkeypatch, factors: tuple[float, float], kept: bool
 ) -> None:
-    given = iter([(1.0, 1.0), (1.0, 1.0)])  # is it far, and before all moves
+    given = iter([(1.0, 1.0)])  # before all moves
 
     def errors(images: CheckImages, _: ir.Model) -> np.ndarray:
         one_image = np.full((len(images.feeds), 2), 0.1 / len(images.feeds))
         return one_image * next(given, factors)
 
     monkeypatch.setattr(CheckImages, "errors", errors)
-    found = improve(start, AGAIN, deadline=Deadline.after(0.0))
+    found = improve(start, AGAIN, CalibrationImages(Images(0)), deadline=Deadline.after(0.0))
     first = found.artifact.history[-1].details["tried"][0]
     assert (first.move, first.kept) == ("bias correction", kept)
 
@@ -156,7 +156,7 @@ def test_a_changed_network_is_calibrated_without_a_digest_of_its_weights_anew(st
 
 
 def test_ranges_that_there_are_are_one_of_the_rules_when_they_are_chosen_anew(start) -> None:
-    anew = choose_ranges(start.artifact, Images(0))
+    anew = choose_ranges(start.artifact, CalibrationImages(Images(0)))
     errors = anew.history[-1].details["errors"]
     assert "as before" in errors
     assert anew.history[-1].details["time_was_over"] is False
@@ -200,7 +200,7 @@ def test_ranges_get_wider_at_the_end_where_other_images_agree(
 
     monkeypatch.setattr("trtbuild.search.improve.widen_ranges", noted)
     monkeypatch.setattr(CheckImages, "errors", errors)
-    found = improve(start, AGAIN)
+    found = improve(start, AGAIN, CalibrationImages(Images(0)))
     tried = found.artifact.history[-1].details["tried"]
     assert [one.move for one in tried[-2:]] == ["wider ranges", "wider ranges"]
     before = start.artifact.calibration.amaxes
@@ -213,13 +213,27 @@ def test_a_third_of_the_time_is_left_for_the_last_moves(start, monkeypatch) -> N
     deadline = Deadline.after(90.0, now=lambda: seconds[0])
 
     def errors(images: CheckImages, _: ir.Model) -> np.ndarray:
-        if len(asked) == 1:
+        if not asked:
             del seconds[0]
         asked.append(images)
         return np.full((len(images.feeds), 1), 0.1)
 
     monkeypatch.setattr(CheckImages, "errors", errors)
-    found = improve(start, AGAIN, deadline=deadline)
+    found = improve(start, AGAIN, CalibrationImages(Images(0)), deadline=deadline)
     tried = {one.move for one in found.artifact.history[-1].details["tried"]}
     assert tried == {"bias correction", "wider ranges"}
     assert NEVER.sooner(0.5) is NEVER
+
+
+@pytest.mark.parametrize(("error", "moves"), [(0.5 * FAR, False), (2.0 * FAR, True)])
+def test_what_was_seen_when_ranges_were_chosen_says_whether_moves_are_needed(
+    start, monkeypatch, error: float, moves: bool
+) -> None:
+    monkeypatch.setattr("trtbuild.search.improve.may_move", lambda *_: False)
+    record = start.artifact.history[-1]
+    seen = replace(record, details={"chosen": "minmax", "errors": {"minmax": error}})
+    changed = replace(start.artifact, history=(*start.artifact.history[:-1], seen))
+    found = improve(
+        Candidate(changed), AGAIN, CalibrationImages(Images(0)), deadline=Deadline.after(0.0)
+    )
+    assert were_tried(found.artifact) == moves

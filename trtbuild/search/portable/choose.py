@@ -29,7 +29,7 @@ from trtbuild.quantization import portable_form, portable_outputs, portable_plac
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
 from trtbuild.search.portable.channel_scales import scored_steps
-from trtbuild.search.ranges.check_images import CheckImages
+from trtbuild.search.ranges.check_images import CalibrationImages, CheckImages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,9 @@ def choose_portable(
         ModelError: a network cannot be run.
     """
     try:
-        images = CheckImages.of(artifact, source, effort, for_moves=True, reference=artifact.source)
+        images = CalibrationImages(source, effort).to_check(
+            artifact, for_moves=True, reference=artifact.source
+        )
     except ModelError as refused:
         _log.info("the portable form is left as it is: %s", refused)
         return artifact

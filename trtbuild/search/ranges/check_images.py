@@ -9,23 +9,23 @@ from trtbuild.data import choose_samples, filled, load_feeds, without
 from trtbuild.gradients import differentiable_outputs
 from trtbuild.model import static_batch
 from trtbuild.model.edits import tapped, tapped_here
+from trtbuild.options.effort import Effort
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
 from trtbuild.search.ranges.work import far_work_for, image_cost, work_for
 from trtbuild.search.together import outputs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     import numpy as np
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
     from trtbuild.data import Sample, Source
-    from trtbuild.options.effort import Effort
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["CheckImages", "Images", "draw_images", "draw_unasked"]
+__all__ = ["CalibrationImages", "CheckImages", "Images"]
 
 
 @dataclass(frozen=True)
@@ -40,53 +40,127 @@ class Images:
     num_directions: int
 
 
-def draw_images(
-    artifact: Artifact, source: Source, effort: Effort, *, for_moves: bool = False
-) -> Images:
-    """Return images drawn by content: as many as this network and `effort` are worth, checking first.
+class CalibrationImages:
+    """Images of the calibration data, drawn by content; each is loaded once, and run in float once.
 
     Args:
-        artifact: calibrated.
         source: calibration images.
         effort: how much is tried.
-        for_moves: as many as tell which move is good; those that choose among ranges are among them.
-
-    Raises:
-        DataError: a sample does not load.
     """
-    size = (image_cost(artifact), len(source.index))
-    most = far_work_for(effort, *size)
-    work = most if for_moves else work_for(effort, *size)
-    count = min(most.num_choosing + most.num_checking, len(source.index.counts))
-    if count < 2:
-        return Images([], [], 0)
-    num_checking = min(most.num_checking, max(count // 2, count - most.num_choosing))
-    chosen = sorted(choose_samples(source, num_images=count, seed=0), key=_by_key)
-    return Images(
-        _loaded(artifact, chosen[num_checking:][: work.num_choosing]),
-        _loaded(artifact, chosen[:num_checking][: work.num_checking]),
-        work.num_directions,
-    )
 
+    def __init__(self, source: Source, effort: Effort = Effort.NORMAL) -> None:
+        self.source, self.effort = source, effort
+        self._samples: dict[int, list[Sample]] = {}
+        self._loaded: dict[tuple[bytes, int], Feeds] = {}
+        self._measured: dict[ir.Model, tuple[str, ...]] = {}
+        self._outputs: dict[Hashable, Sequence[Mapping[str, np.ndarray]]] = {}
 
-def draw_unasked(artifact: Artifact, source: Source, effort: Effort) -> list[Feeds]:
-    """Return images that neither choose nor check anything of `draw_images`, as many as check moves at most.
+    def draw(self, artifact: Artifact, *, for_moves: bool = False) -> Images:
+        """Return as many images as a network and the effort are worth, checking first.
 
-    Raises:
-        DataError: a sample does not load.
-    """
-    most = far_work_for(effort, image_cost(artifact), len(source.index))
-    asked = most.num_choosing + most.num_checking
-    count = min(asked + most.num_checking, len(source.index.counts))
-    if count <= asked:
-        return []
-    drawn, others = (choose_samples(source, num_images=n, seed=0) for n in (count, asked))
-    return _loaded(artifact, sorted(without(drawn, others), key=_by_key))
+        Args:
+            artifact: calibrated.
+            for_moves: as many as tell which move is good; those that choose among ranges are among them.
 
+        Raises:
+            DataError: a sample does not load.
+        """
+        size = (image_cost(artifact), len(self.source.index))
+        most = far_work_for(self.effort, *size)
+        work = most if for_moves else work_for(self.effort, *size)
+        count = min(most.num_choosing + most.num_checking, len(self.source.index.counts))
+        if count < 2:
+            return Images([], [], 0)
+        num_checking = min(most.num_checking, max(count // 2, count - most.num_choosing))
+        chosen = self._first(count)
+        return Images(
+            self._feeds(artifact, chosen[num_checking:][: work.num_choosing]),
+            self._feeds(artifact, chosen[:num_checking][: work.num_checking]),
+            work.num_directions,
+        )
 
-def _loaded(artifact: Artifact, samples: Iterable[Sample]) -> list[Feeds]:
-    batch = static_batch(artifact.source) or 1
-    return [filled(load_feeds(one), batch, one.axes) for one in samples]
+    def draw_unasked(self, artifact: Artifact) -> list[Feeds]:
+        """Return images that neither choose nor check anything of `draw`, as many as check moves at most.
+
+        Raises:
+            DataError: a sample does not load.
+        """
+        most = far_work_for(self.effort, image_cost(artifact), len(self.source.index))
+        asked = most.num_choosing + most.num_checking
+        count = min(asked + most.num_checking, len(self.source.index.counts))
+        if count <= asked:
+            return []
+        drawn, others = (choose_samples(self.source, num_images=n, seed=0) for n in (count, asked))
+        return self._feeds(artifact, sorted(without(drawn, others), key=_by_key))
+
+    def _first(self, count: int) -> list[Sample]:
+        """So many samples, in the order of their keys."""
+        if count not in self._samples:
+            chosen = choose_samples(self.source, num_images=count, seed=0)
+            self._samples[count] = sorted(chosen, key=_by_key)
+        return self._samples[count]
+
+    def _feeds(self, artifact: Artifact, samples: Iterable[Sample]) -> list[Feeds]:
+        batch = static_batch(artifact.source) or 1
+        return [self._load(one, batch) for one in samples]
+
+    def _load(self, sample: Sample, batch: int) -> Feeds:
+        key = (sample.key, batch)
+        if key not in self._loaded:
+            self._loaded[key] = filled(load_feeds(sample), batch, sample.axes)
+        return self._loaded[key]
+
+    def measured(self, model: ir.Model) -> tuple[str, ...]:
+        """Return the names of what is measured of a float network, see `differentiable_outputs`."""
+        if model not in self._measured:
+            self._measured[model] = differentiable_outputs(model)
+        return self._measured[model]
+
+    def outputs(
+        self, model: ir.Model, tensors: Sequence[str], images: Sequence[Feeds]
+    ) -> Sequence[Mapping[str, np.ndarray]]:
+        """Return what a float network gives for each of some images that were drawn here.
+
+        Args:
+            model: the network; it is not changed any more.
+            tensors: names of what it gives.
+            images: of this object.
+
+        Raises:
+            ExecutionError: it cannot be opened or run.
+        """
+        key = (model, tuple(tensors), tuple(map(id, images)))
+        if key not in self._outputs:
+            session = open_session(tapped(model, tensors), Execution.FLOAT)
+            try:
+                self._outputs[key] = outputs_of(model, session.run, images)
+            finally:
+                session.close()
+        return self._outputs[key]
+
+    def to_check(
+        self, artifact: Artifact, *, for_moves: bool = False, reference: ir.Model | None = None
+    ) -> CheckImages | None:
+        """Return the check images; None where there is nothing to measure.
+
+        Args:
+            artifact: calibrated.
+            for_moves: see `draw`.
+            reference: the float network, where that of the artifact was changed; where it lacks a tensor that
+                is measured there, there is nothing to measure.
+
+        Raises:
+            DataError: a sample does not load.
+        """
+        images = self.draw(artifact, for_moves=for_moves)
+        measured = self.measured(artifact.model)
+        if not images.checking or not measured:
+            return None
+        outputs = self.outputs(reference or artifact.model, measured, images.checking)
+        if not outputs[0].keys() >= set(measured):
+            return None
+        measure = Measure.of(outputs, parts_of(artifact.model, measured))
+        return CheckImages(images.checking, images.choosing, measured, measure)
 
 
 def _by_key(sample: Sample) -> bytes:
@@ -109,57 +183,23 @@ class CheckImages:
     measured: tuple[str, ...]
     measure: Measure
 
-    @classmethod
-    def of(
-        cls,
-        artifact: Artifact,
-        source: Source,
-        effort: Effort,
-        *,
-        for_moves: bool = False,
-        reference: ir.Model | None = None,
-    ) -> CheckImages | None:
-        """Return the same check images that `choose_ranges` takes; None where there is nothing to measure.
-
-        Args:
-            artifact: calibrated.
-            source: calibration images.
-            effort: how much is tried.
-            for_moves: see `draw_images`.
-            reference: the float network, where that of the artifact was changed; where it lacks a tensor that
-                is measured there, there is nothing to measure.
-
-        Raises:
-            DataError: a sample does not load.
-        """
-        images = draw_images(artifact, source, effort, for_moves=for_moves)
-        others, feeds = images.choosing, images.checking
-        measured = differentiable_outputs(artifact.model)
-        if not feeds or not measured:
-            return None
-        session = open_session(tapped(reference or artifact.model, measured), Execution.FLOAT)
-        outputs = outputs_of(artifact.model, session.run, feeds)
-        if not outputs[0].keys() >= set(measured):
-            return None
-        measure = Measure.of(outputs, parts_of(artifact.model, measured))
-        return cls(feeds, others, measured, measure)
-
-    def with_unasked(self, artifact: Artifact, source: Source, effort: Effort) -> CheckImages:
+    def with_unasked(self, artifact: Artifact, images: CalibrationImages) -> CheckImages:
         """Return the check images, and those that nothing was asked yet (`draw_unasked`).
 
         Args:
             artifact: the one that the check images were drawn for.
-            source: calibration images.
-            effort: how much is tried.
+            images: from which they were drawn.
 
         Raises:
             DataError: a sample does not load.
         """
-        unasked = draw_unasked(artifact, source, effort)
+        unasked = images.draw_unasked(artifact)
         if not unasked:
             return self
-        session = open_session(tapped(artifact.model, self.measured), Execution.FLOAT)
-        outputs = (*self.measure.outputs, *outputs_of(artifact.model, session.run, unasked))
+        outputs = (
+            *self.measure.outputs,
+            *images.outputs(artifact.model, self.measured, unasked),
+        )
         measure = Measure.of(outputs, parts_of(artifact.model, self.measured))
         return replace(self, feeds=[*self.feeds, *unasked], measure=measure)
 

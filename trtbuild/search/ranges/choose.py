@@ -23,16 +23,11 @@ import numpy as np
 from calibrators import assess
 from trtbuild.artifact import Record
 from trtbuild.errors import ModelError
-from trtbuild.gradients import differentiable_outputs
-from trtbuild.model.edits import tapped
 from trtbuild.options.calibrate import DEFAULT_RULE
-from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import place_by_ranges
-from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.measured import Measure, is_less, parts_of
-from trtbuild.search.ranges.check_images import draw_images
 from trtbuild.search.ranges.first_order import Draw, FirstOrder
 from trtbuild.search.ranges.scale_inputs import OpenScales
 from trtbuild.search.ranges.shared_scales import (
@@ -43,18 +38,17 @@ from trtbuild.search.ranges.shared_scales import (
     thresholds_of,
 )
 from trtbuild.search.ranges.work import FAR
-from trtbuild.search.together import outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from calibrators import Calibration
     from trtbuild.artifact import Artifact
-    from trtbuild.data import Source
     from trtbuild.plan import Placement
     from trtbuild.runtime.session import Feeds
+    from trtbuild.search.ranges.check_images import CalibrationImages
 
-__all__ = ["BY_EFFECT", "choose_ranges"]
+__all__ = ["BY_EFFECT", "choose_ranges", "error_when_chosen"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,11 +62,12 @@ _NUM_SHOWN = 12
 _AS_BEFORE = "as before"
 _NUM_RULES_CHECKED_AGAIN = 3
 
+_STAGE = "choose ranges"
+
 
 def choose_ranges(
     artifact: Artifact,
-    source: Source,
-    effort: Effort = Effort.NORMAL,
+    images: CalibrationImages,
     *,
     deadline: Deadline = NEVER,
     progress: Progress = silent,
@@ -84,8 +79,7 @@ def choose_ranges(
 
     Args:
         artifact: calibrated, with its histograms; of the method `BY_EFFECT`, ranges are chosen anew.
-        source: calibration images.
-        effort: how much is tried.
+        images: of the calibration data.
         deadline: no step begins later.
         progress: told of every run.
 
@@ -95,22 +89,30 @@ def choose_ranges(
     """
     calibration = artifact.calibration
     assert calibration is not None
-    images = draw_images(artifact, source, effort)
-    measured = differentiable_outputs(artifact.model)
-    if not images.checking or not measured or calibration.histograms is None:
+    drawn = images.draw(artifact)
+    measured = images.measured(artifact.model)
+    if not drawn.checking or not measured or calibration.histograms is None:
         why = "there is no second sample" if measured else "no output is of floating point"
-        return artifact.having(Record("choose ranges", f"{calibration.method} as it is: {why}", {}))
+        return artifact.having(Record(_STAGE, f"{calibration.method} as it is: {why}", {}))
     placement, _ = place_by_ranges(artifact.model, calibration, artifact.request)
-    choice = _Choice(artifact, calibration, placement, measured, deadline, progress)
-    choice.check_on(images.checking)
+    choice = _Choice(artifact, calibration, placement, images, deadline, progress)
+    choice.check_on(drawn.checking)
     choice.try_rules()
     is_anew = calibration.method == BY_EFFECT
     if is_anew and choice.best.error > FAR and not deadline.is_over:
-        images = draw_images(artifact, source, effort, for_moves=True)
-        choice.check_again_on(images.checking)
-    if images.choosing and not deadline.is_over:
-        choice.try_first_order(images.choosing, images.num_directions)
+        drawn = images.draw(artifact, for_moves=True)
+        choice.check_again_on(drawn.checking)
+    if drawn.choosing and not deadline.is_over:
+        choice.try_first_order(drawn.choosing, drawn.num_directions)
     return choice.result(artifact)
+
+
+def error_when_chosen(artifact: Artifact) -> float | None:
+    """Return the error of an artifact's ranges on the check images; None where they were not chosen last."""
+    details = artifact.history[-1].details if artifact.history else {}
+    if not details or artifact.history[-1].stage != _STAGE:
+        return None
+    return float(details["errors"][details["chosen"]])
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,14 @@ class _Choice:
         artifact: Artifact,
         calibration: Calibration,
         placement: Placement,
-        measured: Sequence[str],
+        images: CalibrationImages,
         deadline: Deadline,
         progress: Progress,
     ) -> None:
         assert calibration.histograms is not None
         self._model, self._placement, self._calibration = artifact.model, placement, calibration
-        self._measured, self._deadline, self._progress = measured, deadline, progress
+        self._images, self._measured = images, images.measured(artifact.model)
+        self._deadline, self._progress = deadline, progress
         self._histograms = calibration.histograms
         seen = {name: one for name, one in self._histograms.items() if one.num_values}
         self._rules = rule_amaxes(seen)
@@ -154,8 +157,7 @@ class _Choice:
             if scale.roots <= seen.keys() and not scale.roots & placement.unclipped
         }
         self._scales = {scale: found for scale, found in thresholds.items() if found is not None}
-        self._float = open_session(tapped(artifact.model, measured), Execution.FLOAT)
-        self._open = OpenScales(artifact.model, placement, calibration, measured)
+        self._open = OpenScales(artifact.model, placement, calibration, self._measured)
         self._tried: list[_Tried] = []
         self._left: list[_Tried] = []
         self._num_done = 0
@@ -166,7 +168,7 @@ class _Choice:
         self._measure = self._measure_of(images)
 
     def _measure_of(self, images: Sequence[Feeds]) -> Measure:
-        outputs = outputs_of(self._model, self._float.run, images)
+        outputs = self._images.outputs(self._model, self._measured, images)
         return Measure.of(outputs, parts_of(self._model, self._measured))
 
     def try_rules(self) -> None:
@@ -297,7 +299,4 @@ class _Choice:
             ],
         }
         self._open.close()
-        self._float.close()
-        return artifact.having(
-            Record("choose ranges", f"{best.name}", details), calibration=calibration
-        )
+        return artifact.having(Record(_STAGE, f"{best.name}", details), calibration=calibration)
