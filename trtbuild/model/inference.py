@@ -13,11 +13,11 @@ import onnx
 
 from trtbuild.model.constants import constant_tensor
 from trtbuild.model.graph_library import ir
-from trtbuild.model.traversal import all_nodes, bodies
+from trtbuild.model.traversal import all_nodes, bodies, has_bodies
 from trtbuild.model.writing import without_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["infer_model", "infer_node", "with_output_sizes"]
 
@@ -27,23 +27,29 @@ _SMALL = 64
 _LIKE_INPUT = frozenset({"GroupNormalization"})
 """Operators of which ONNX infers nothing, in any opset; their result is as their first input."""
 
+_type_of = ir.serde.deserialize_type_proto_for_type
+_shape_of = ir.serde.deserialize_type_proto_for_shape
+
 _log = logging.getLogger(__name__)
 
 
 def infer_model(model: ir.Model) -> None:
     """Write what can be inferred onto every tensor of `model`; forget all other dims."""
+    operators = set()
     for node in all_nodes(model.graph):
         if node.domain == "":
+            operators.add(node.op_type)
             for output in node.outputs:
                 output.shape = None
     try:
         given = without_weights(model).proto
-        _make_inferable(given.graph)
+        if operators & _LIKE_INPUT:
+            _make_inferable(given.graph)
         proto = onnx.shape_inference.infer_shapes(given, data_prop=True)
     except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
         _log.debug("shape inference answered: %s", error)
         return
-    _take_over(model.graph, proto.graph)
+    _take_over(model.graph, proto.graph, _Types())
 
 
 def _make_inferable(graph: onnx.GraphProto) -> None:
@@ -57,25 +63,38 @@ def _make_inferable(graph: onnx.GraphProto) -> None:
                 _make_inferable(body)
 
 
-def _take_over(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+def _take_over(graph: ir.Graph, proto: onnx.GraphProto, types: _Types) -> None:
     known = {info.name: info.type for info in (*proto.value_info, *proto.output)}
-    for node, node_proto in zip(graph, proto.node):
-        _set_outputs(node.outputs, known)
-        inner = [a.g for a in node_proto.attribute if a.type == onnx.AttributeProto.GRAPH]
-        inner += [g for a in node_proto.attribute for g in a.graphs]
-        for body, body_proto in zip(bodies(node), inner):
-            _take_over(body, body_proto)
+    for place, node in enumerate(graph):
+        for output in node.outputs:
+            types.write(output, known.get(output.name or ""))
+        if has_bodies(node):
+            attributes = proto.node[place].attribute
+            inner = [a.g for a in attributes if a.type == onnx.AttributeProto.GRAPH]
+            inner += [g for a in attributes for g in a.graphs]
+            for body, body_proto in zip(bodies(node), inner):
+                _take_over(body, body_proto, types)
 
 
-def _set_outputs(outputs: Iterable[ir.Value], known: Mapping[str, onnx.TypeProto]) -> None:
-    for output in outputs:
-        proto = known.get(output.name or "")
+class _Types:
+    """Reads types and dims; dims that many tensors have are read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[ir.TypeProtocol | None, ir.Shape | None]] = {}
+
+    def write(self, output: ir.Value, proto: onnx.TypeProto | None) -> None:
+        """Write the type and the dims of `proto` onto a tensor; None: nothing is known."""
         if proto is None:
-            continue
-        inferred = ir.serde.deserialize_type_proto_for_type(proto)
-        if inferred is not None:
-            output.type = inferred
-        output.shape = ir.serde.deserialize_type_proto_for_shape(proto)
+            return
+        content = proto.SerializeToString()
+        found = self._known.get(content)
+        if found is None:
+            found = self._known[content] = _type_of(proto), _shape_of(proto)
+        kind, output.shape = found  # a frozen one, which may be shared
+        if type(kind) is ir.TensorType:
+            output.type = ir.TensorType(kind.dtype, denotation=kind.denotation)
+        elif kind is not None:
+            output.type = _type_of(proto)
 
 
 def with_output_sizes(model: ir.Model) -> ir.Model:
@@ -131,7 +150,9 @@ def infer_node(node: ir.Node, opset_imports: Mapping[str, int]) -> None:
     except (RuntimeError, onnx.defs.SchemaError, onnx.shape_inference.InferenceError) as error:
         _log.debug("shape inference of one %s answered: %s", node.op_type, error)
         return
-    _set_outputs(node.outputs, answer)
+    types = _Types()
+    for output in node.outputs:
+        types.write(output, answer.get(output.name or ""))
 
 
 def _opsets(imports: Mapping[str, int]) -> list[onnx.OperatorSetIdProto]:
