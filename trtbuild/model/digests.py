@@ -172,17 +172,18 @@ class _GraphHash:
         return first, second
 
     def _node(self, node: ir.Node) -> _Pair:
-        attributes = [(key, self._attribute(node, key)) for key in sorted(node.attributes)]
+        names = sorted(node.attributes) if node.attributes else ()
+        attributes = [(key, self._attribute(node, key)) for key in names]
         inputs = [(0, 0) if value is None else self._value(value) for value in node.inputs]
         kind = (node.domain, node.op_type)
-        first, second = (
+        first, second = [
             hash((
                 kind,
-                tuple((key, pair[side]) for key, pair in attributes),
-                tuple(pair[side] for pair in inputs),
+                tuple([(key, pair[side]) for key, pair in attributes]),
+                tuple([pair[side] for pair in inputs]),
             ))
             for side in (0, 1)
-        )  # fmt: skip
+        ]  # fmt: skip
         for place, value in enumerate(node.outputs):
             self._values[value] = hash((first, place)), hash((second, place))
         return first, second

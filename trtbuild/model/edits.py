@@ -21,6 +21,7 @@ __all__ = [
     "add_initializer",
     "drop_node",
     "drop_unread_initializers",
+    "is_read",
     "remove_unread",
     "set_constant",
     "set_outputs",
@@ -92,7 +93,7 @@ def drop_node(node: ir.Node) -> None:
     while waiting:
         candidate = waiting.pop()
         graph = candidate.graph
-        if graph is None or _is_read(candidate):
+        if graph is None or is_read(candidate):
             continue
         sources = [value.producer() for value in candidate.inputs if value is not None]
         for body in bodies(candidate):
@@ -101,7 +102,8 @@ def drop_node(node: ir.Node) -> None:
         waiting.extend(source for source in sources if source is not None)
 
 
-def _is_read(node: ir.Node) -> bool:
+def is_read(node: ir.Node) -> bool:
+    """Return whether anybody reads what `node` makes, callers of its graph included."""
     return any(output.uses() or output.is_graph_output() for output in node.outputs)
 
 

@@ -150,9 +150,9 @@ def infer_node(node: ir.Node, opset_imports: Mapping[str, int]) -> None:
     except (RuntimeError, onnx.defs.SchemaError, onnx.shape_inference.InferenceError) as error:
         _log.debug("shape inference of one %s answered: %s", node.op_type, error)
         return
-    types = _Types()
+    inferred = _Types()
     for output in node.outputs:
-        types.write(output, answer.get(output.name or ""))
+        inferred.write(output, answer.get(output.name or ""))
 
 
 def _opsets(imports: Mapping[str, int]) -> list[onnx.OperatorSetIdProto]:

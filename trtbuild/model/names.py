@@ -56,8 +56,17 @@ class Names:
         self._next.clear()
 
 
-def rename_clashes(model: ir.Model, names: Names) -> Iterator[tuple[str, str]]:
-    """Rename inner tensors that share a name with another one; give the old and the new names."""
+def rename_clashes(model: ir.Model, names: Names | None = None) -> Iterator[tuple[str, str]]:
+    """Rename inner tensors that share a name with another one; give the old and the new names.
+
+    Args:
+        model: changed in place.
+        names: those in use in it, where the caller goes on giving names.
+    """
+    taken = [v.name for graph in all_graphs(model.graph) for v in defined_values(graph)]
+    if len(set(taken)) == len(taken):
+        return
+    names = Names(model) if names is None else names
     kept = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     seen: set[str | None] = set()
     for graph in all_graphs(model.graph):

@@ -1,9 +1,8 @@
 """A network as a protobuf: the one that onnx_ir makes, to the byte, in half the time.
 
 Most of a large network are plain nodes and the types of the tensors between them. Those are written here as
-they stand in a file, and parsed at once; a type with its dims is put together once. All else that a network may
-hold is left to onnx_ir. The encoding: https://protobuf.dev/programming-guides/encoding/; the numbers of fields:
-onnx.proto.
+they stand in a file, and parsed at once; a type with its dims is put together once. All else is left to
+onnx_ir. The encoding: https://protobuf.dev/programming-guides/encoding/; the numbers of fields: onnx.proto.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def _without_nodes(model: ir.Model) -> ir.Model:
         metadata_props=graph.metadata_props,
     )
     return ir.Model(
-        view,
+        view,  # type: ignore[arg-type]  # onnx_ir says that a view will do
         ir_version=model.ir_version,
         producer_name=model.producer_name,
         producer_version=model.producer_version,
@@ -100,7 +99,7 @@ def _field(head: bytes, content: bytes) -> bytes:
 
 def _node(node: ir.Node) -> Iterator[bytes]:
     for value in node.inputs:
-        yield _field(_INPUT, b"" if value is None else value.name.encode())
+        yield _field(_INPUT, b"" if value is None else (value.name or "").encode())
     names = [value.name or "" for value in node.outputs]
     while names and not names[-1]:  # of outputs at the end that are left out
         names.pop()
@@ -112,21 +111,22 @@ def _node(node: ir.Node) -> Iterator[bytes]:
     if node.attributes:
         for attribute in node.attributes.values():
             yield _field(_ATTRIBUTE, _attribute(attribute))
-    if node.doc_string:
-        yield _field(_DOC_STRING, node.doc_string.encode())
-    if node.domain:
-        yield _field(_DOMAIN, node.domain.encode())
-    if node.overload:
-        yield _field(_OVERLOAD, node.overload.encode())
-    if node.metadata_props:
-        for key, text in sorted(node.metadata_props.items()):
-            yield _field(_METADATA, _field(_KEY, key.encode()) + _field(_TEXT, text.encode()))
+    remarks = ((_DOC_STRING, node.doc_string), (_DOMAIN, node.domain), (_OVERLOAD, node.overload))
+    for head, text in remarks:
+        if text:
+            yield _field(head, text.encode())
+    for key, text in sorted(node.metadata_props.items()) if node.metadata_props else ():
+        yield _field(_METADATA, _field(_KEY, key.encode()) + _field(_TEXT, text.encode()))
 
 
 def _attribute(attribute: ir.Attr) -> bytes:
-    if attribute.is_ref():
-        return ir.serde.serialize_reference_attribute(attribute).SerializeToString()
-    return ir.serde.serialize_attribute(attribute).SerializeToString()
+    serialize = (
+        ir.serde.serialize_reference_attribute
+        if attribute.is_ref()
+        else ir.serde.serialize_attribute
+    )
+    content: bytes = serialize(attribute).SerializeToString()
+    return content
 
 
 class _Types:
@@ -142,12 +142,13 @@ class _Types:
             return None
         # `isinstance` takes long, for that is a protocol
         if type(kind) is not ir.TensorType or value.doc_string or value.metadata_props:
-            return ir.serde.serialize_value(value).SerializeToString()
-        dims = None if shape is None else shape.dims
-        marks = None if shape is None else tuple(map(shape.get_denotation, range(len(dims))))
-        key = (kind.dtype, kind.denotation, dims, marks)
+            content: bytes = ir.serde.serialize_value(value).SerializeToString()
+            return content
+        key: tuple[Hashable, ...] = (kind.dtype, kind.denotation)
+        if shape is not None:
+            key += (shape.dims, tuple(map(shape.get_denotation, range(len(shape)))))
         found = self._known.get(key)
         if found is None:
             written = ir.serde.serialize_value(value).type.SerializeToString()
             found = self._known[key] = _field(_VALUE_TYPE, written)
-        return _field(_VALUE_NAME, value.name.encode()) + found
+        return _field(_VALUE_NAME, (value.name or "").encode()) + found

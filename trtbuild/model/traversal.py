@@ -36,9 +36,13 @@ _WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 asked of every node by every pass."""
 
 
+def _may_have_bodies(node: ir.Node) -> bool:
+    return node.op_type in _WITH_BODIES or node.domain != ""
+
+
 def bodies(node: ir.Node) -> Iterator[ir.Graph]:
     """Return the graphs directly inside `node`."""
-    if node.domain == "" and node.op_type not in _WITH_BODIES:
+    if not _may_have_bodies(node):
         return
     for attribute in node.attributes.values():
         if attribute.is_ref():
@@ -51,7 +55,7 @@ def bodies(node: ir.Node) -> Iterator[ir.Graph]:
 
 def has_bodies(node: ir.Node) -> bool:
     """Return whether there is a graph inside `node`."""
-    return next(bodies(node), None) is not None
+    return _may_have_bodies(node) and next(bodies(node), None) is not None
 
 
 def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
@@ -61,7 +65,7 @@ def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
     """
     for node in graph:
         yield node
-        if (node.op_type in _WITH_BODIES or node.domain) and node.graph is graph:
+        if _may_have_bodies(node) and node.graph is graph:
             for body in bodies(node):
                 yield from all_nodes(body)
 
@@ -70,8 +74,9 @@ def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     """Return `graph` and every graph inside it."""
     yield graph
     for node in graph:
-        for body in bodies(node):
-            yield from all_graphs(body)
+        if _may_have_bodies(node):
+            for body in bodies(node):
+                yield from all_graphs(body)
 
 
 def nodes_by_name(graph: ir.Graph) -> dict[str, ir.Node]:

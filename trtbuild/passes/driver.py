@@ -245,7 +245,8 @@ class _Driver:
     def _run_one(self, item: Pass) -> bool:
         if self._step >= self._schedule.banned.get(item.name, self._step + 1):
             return False
-        if item.anchors and not item.anchors & self._present:
+        if not all(not some or some & self._present for some in (item.anchors, item.needs)):
+            self._forget_declines(item)
             return False
         edit = Editor(self._model, self._names, mapped=self._mapped)
         started = time.perf_counter()
@@ -261,6 +262,11 @@ class _Driver:
             self._present = self._operators()
             self._changed()
         return bool(changes)
+
+    def _forget_declines(self, item: Pass) -> None:
+        """Take down that what a pass left in an earlier round does not stand there any more."""
+        if item.name in self._log.declined:
+            self._log.runs.append(PassRun(item.name, self._log.rounds, 0.0, (), ()))
 
     def _operators(self) -> set[str]:
         """Return which operators there are, so that passes without anything to start from rest."""

@@ -19,7 +19,7 @@ from trtbuild.errors import ModelError
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.graph_library import ir
 from trtbuild.model.inference import infer_model
-from trtbuild.model.names import Names, rename_clashes
+from trtbuild.model.names import rename_clashes
 from trtbuild.model.opset import WEIGHTS_WITHOUT_INPUTS
 from trtbuild.model.shapes import dims
 from trtbuild.model.stats import measure
@@ -279,5 +279,5 @@ class _Interface:
         ends = (*model.graph.inputs, *model.graph.outputs)
         for value, kind, shape in zip(ends, self._types, self._dims):
             value.type, value.shape = kind, shape
-        for _ in rename_clashes(model, Names(model)):
+        for _ in rename_clashes(model):
             pass

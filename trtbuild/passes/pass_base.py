@@ -49,12 +49,14 @@ class Pass:
         opt_in: runs only when asked for, once, after the default passes have come to rest.
         exact: changes results by rounding only; what is not exact is always `opt_in`.
         anchors: operators of the ONNX domain that a match starts from; empty: every node.
+        needs: others, without any of which nothing looks like the pattern; empty: it needs none.
     """
 
     name: ClassVar[str]
     opt_in: ClassVar[bool] = False
     exact: ClassVar[bool] = True
     anchors: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Rewrite the match that starts at `node`.

@@ -117,6 +117,7 @@ class FoldScaleShiftIntoBatchNorm(Pass):
 
     name = "fold_scale_shift_into_batch_norm"
     anchors = frozenset({"Add", "Div", "Mul", "Sub"})
+    needs = frozenset({"BatchNormalization"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold `node` into the BatchNormalization that feeds it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model.constants import constant_tensor, is_constant, single_value
-from trtbuild.model.edits import drop_unread_initializers
+from trtbuild.model.edits import drop_unread_initializers, is_read
 from trtbuild.model.names import rename_clashes
 from trtbuild.model.operators import BROADCASTING
 from trtbuild.model.shapes import broadcast, dims, same_dims
@@ -61,7 +61,7 @@ class RemoveUnread(Pass):
         for node in reversed(graph):
             if node.graph is None:
                 continue
-            if any(out.uses() or out.is_graph_output() for out in node.outputs):
+            if is_read(node):
                 for body in bodies(node):
                     self._remove_nodes(body, edit)
             else:
@@ -104,8 +104,9 @@ def _lift(node: ir.Node, edit: Editor) -> str | None:
 
 def _shrink(node: ir.Node, place: int, edit: Editor) -> bool:
     operand = node.inputs[place]
+    value = single_value(operand)
     tensor = constant_tensor(operand)
-    if tensor is None or operand is None or tensor.size < 2:
+    if value is None or tensor is None or operand is None or tensor.size == 1:
         return False
     if all(is_constant(other) for other in node.inputs):
         return False
@@ -114,9 +115,6 @@ def _shrink(node: ir.Node, place: int, edit: Editor) -> bool:
     for part in parts[1:]:
         result = broadcast(result, part)
     if not same_dims(result, dims(node.outputs[0])):
-        return False
-    value = single_value(operand)
-    if value is None:
         return False
     scalar = edit.constant(np.asarray(value), near=node, hint=operand.name or "scalar")
     node.replace_input_with(place, scalar)

@@ -72,10 +72,10 @@ class _Batch:
 
     def offer(self, node: ir.Node) -> None:
         """Take `node` in if it can be folded."""
+        for value in node.inputs:
+            if value is not None and value not in self.made and constant_tensor(value) is None:
+                return
         if not _foldable(node):
-            return
-        operands = [value for value in node.inputs if value is not None]
-        if not all(value in self.made or constant_tensor(value) is not None for value in operands):
             return
         if _folds_to_view(node):
             self._replace(node.outputs[0], _view(node))

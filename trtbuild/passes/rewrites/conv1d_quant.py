@@ -37,6 +37,7 @@ class SinkSqueezeBelowQdq(Pass):
 
     name = "sink_squeeze_below_qdq"
     anchors = UNARY | _ARITHMETIC | QDQ
+    needs = frozenset({"Squeeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Move the Squeeze in front of `node` behind it."""

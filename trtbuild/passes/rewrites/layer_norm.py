@@ -59,6 +59,7 @@ class FuseLayerNorm(Pass):
 
     name = "fuse_layer_norm"
     anchors = frozenset({"Div", "Mul"})
+    needs = frozenset({"ReduceMean"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Replace the normalisation whose division is `node`, with its scale and shift."""

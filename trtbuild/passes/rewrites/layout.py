@@ -122,6 +122,7 @@ class SinkTranspose(Pass):
 
     name = "sink_transpose"
     anchors = UNARY | BROADCASTING | _WITH_AXIS | {"PRelu"}
+    needs = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Sink the Transposes in front of `node` behind it."""
@@ -149,6 +150,7 @@ class SinkTransposeBelowQdq(Pass):
 
     name = "sink_transpose_below_qdq"
     anchors = frozenset({"QuantizeLinear"})
+    needs = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Move the Transpose in front of `node` behind the DequantizeLinear that follows."""
@@ -189,6 +191,7 @@ class SinkTransposeBelowAdd(Pass):
 
     name = "sink_transpose_below_add"
     anchors = frozenset({"Add"})
+    needs = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Sink two Transposes behind `node`."""
@@ -210,6 +213,7 @@ class SinkTransposeBelowActivation(Pass):
 
     name = "sink_transpose_below_activation"
     anchors = ACTIVATIONS
+    needs = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Sink the Transpose between a convolution and `node`."""

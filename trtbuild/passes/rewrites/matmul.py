@@ -47,6 +47,7 @@ class FuseMatmulAdd(Pass):
 
     name = "fuse_matmul_add"
     anchors = frozenset({"Add"})
+    needs = frozenset({"MatMul"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Replace `node` and the MatMul that feeds it."""
@@ -82,6 +83,7 @@ class FuseTransposeIntoGemm(Pass):
 
     name = "fuse_transpose_into_gemm"
     anchors = frozenset({"Gemm", "MatMul"})
+    needs = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Read around the Transposes in front of `node`."""

@@ -42,6 +42,7 @@ class FoldScaleIntoMatmul(Pass):
 
     name = "fold_scale_into_matmul"
     anchors = frozenset({"Div", "Gemm", "MatMul", "Mul"})
+    needs = frozenset(_PRODUCTS)
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold the factor that `node` is, or one in front of the product that `node` is."""

@@ -168,6 +168,7 @@ class RemoveExpandBeforeBinary(Pass):
 
     name = "remove_expand_before_binary"
     anchors = BROADCASTING
+    needs = frozenset({"Expand"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Read around each Expand that is not needed."""

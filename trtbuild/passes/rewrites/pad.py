@@ -35,6 +35,7 @@ class FusePadIntoConv(Pass):
 
     name = "fuse_pad_into_conv"
     anchors = frozenset({"Conv"})
+    needs = frozenset({"Pad"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Take the Pad in front of `node` into it."""

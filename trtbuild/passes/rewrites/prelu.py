@@ -65,6 +65,7 @@ class FusePrelu(Pass):
 
     name = "fuse_prelu"
     anchors = frozenset({"Add", "Sub"})
+    needs = frozenset({"Relu"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Replace the sum or difference that `node` is."""

@@ -41,6 +41,7 @@ class DequantizeBias(Pass):
 
     name = "dequantize_bias"
     anchors = CONVOLUTIONS | {"Gemm"}
+    needs = frozenset({"DequantizeLinear"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Give `node` a float bias."""

@@ -50,6 +50,7 @@ class RemoveReshapeBeforeBinary(Pass):
 
     name = "remove_reshape_before_binary"
     anchors = BROADCASTING
+    needs = frozenset({"Reshape", "Unsqueeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Read around each reshape that only adds leading ones."""

@@ -94,6 +94,7 @@ class FoldBiasAdd(Pass):
 
     name = "fold_bias_add"
     anchors = frozenset({"Add", "Sub"})
+    needs = CONVOLUTIONS
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold `node` into the convolution that feeds it."""
@@ -111,6 +112,7 @@ class FoldScaleIntoConv(Pass):
 
     name = "fold_scale_into_conv"
     anchors = frozenset({"Div", "Mul"})
+    needs = CONVOLUTIONS
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold `node` into the convolution that feeds it."""
@@ -128,6 +130,7 @@ class FoldScaleShiftIntoConv(Pass):
 
     name = "fold_scale_shift_into_conv"
     anchors = frozenset({"Mul"})
+    needs = CONVOLUTIONS
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold `node` and the Add behind it."""
@@ -159,6 +162,7 @@ class FoldSumCoefficients(Pass):
 
     name = "fold_sum_coefficients"
     anchors = frozenset({"Add", "Sub", "Sum"})
+    needs = CONVOLUTIONS
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold the factor of each term of `node`."""
@@ -186,6 +190,7 @@ class FoldAddIntoGemm(Pass):
 
     name = "fold_add_into_gemm"
     anchors = frozenset({"Add", "Sub"})
+    needs = frozenset({"Gemm"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Fold `node` into the Gemm that feeds it."""
