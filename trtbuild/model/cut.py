@@ -6,6 +6,7 @@ such operator on, is kept as it was read and joined to the front again for Tenso
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,6 +125,7 @@ def operators_outside(
         model: looked at.
         has: (domain, op type) -> whether the runtime has it.
     """
+    has = functools.cache(has)
     lacking: dict[tuple[str, str], tuple[str, str]] = {}
     for _ in model.functions:  # functions may call each other; each round reaches one call deeper
         for key, function in model.functions.items():
@@ -147,7 +149,7 @@ def _lacking(
     lacking: Mapping[tuple[str, str], tuple[str, str]],
 ) -> tuple[str, str] | None:
     """The operator (domain, op type) that the runtime lacks for `node`; None where it runs."""
-    if any(key[:2] == (node.domain, node.op_type) for key in model.functions):
+    if model.functions and any(key[:2] == (node.domain, node.op_type) for key in model.functions):
         return lacking.get((node.domain, node.op_type))
     return None if has(node.domain, node.op_type) else (node.domain, node.op_type)
 

@@ -103,7 +103,7 @@ def check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
             known[key] = size(functions[key].node, depth + 1)
         return known[key] + inside
 
-    count = size(proto.graph.node, 0)
+    count = size(proto.graph.node, 0) if functions else sum(1 for _ in proto_nodes(proto.graph))
     if count > _MOST_NODES:
         raise ModelError(
             f"'{path}' has functions that call each other: written out, it would have {count} nodes, and "

@@ -10,13 +10,17 @@ import itertools
 import math
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
 from trtbuild.errors import ModelError
 from trtbuild.model.graph_library import ir
+from trtbuild.model.traversal import attribute_tensors, proto_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "MAPPED_LIMIT",
@@ -24,6 +28,7 @@ __all__ = [
     "are_small",
     "hold_weights",
     "num_bytes",
+    "outside_weights",
     "read_attributes",
     "read_weight",
     "state_of",
@@ -37,16 +42,19 @@ _CACHE_LINE = 64
 """Bytes."""
 
 
-def are_small(proto: onnx.ModelProto) -> bool:
-    """Return whether the weights that were left in files are so few that they are read into memory."""
-    tensors = onnx.external_data_helper._get_all_tensors(proto)
-    outside = filter(onnx.external_data_helper.uses_external_data, tensors)
+def outside_weights(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Return the weights and the attributes of nodes that were left in files."""
+    return list(filter(onnx.external_data_helper.uses_external_data, proto_tensors(proto)))
+
+
+def are_small(outside: Iterable[onnx.TensorProto]) -> bool:
+    """Return whether weights that were left in files are so few that they are read into memory."""
     return sum(map(num_bytes, outside)) <= MAPPED_LIMIT
 
 
 def read_attributes(proto: onnx.ModelProto, path: Path) -> None:
     """Put the attributes of nodes that were left in files into the network at `path`; see `read_weight`."""
-    for tensor in onnx.external_data_helper._get_attribute_tensors(proto):
+    for tensor in attribute_tensors(proto):
         if onnx.external_data_helper.uses_external_data(tensor):
             read_weight(tensor, path)
 

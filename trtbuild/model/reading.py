@@ -9,6 +9,7 @@ and every node has a name of its own, since reports and ``--float`` speak in nod
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import mmap
 import os
@@ -33,13 +34,14 @@ from trtbuild.model.outside_weights import (
     MAPPED_LIMIT,
     are_small,
     hold_weights,
+    outside_weights,
     read_attributes,
     state_of,
     watch_large_weights,
 )
 from trtbuild.model.repair import repair, switch_to_evaluation
 from trtbuild.model.stored_weights import note_inside
-from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
+from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes, proto_tensors
 from trtbuild.model.validity import check_sizes, check_valid, check_weights
 from trtbuild.model.weights_apart import read_apart
 
@@ -167,7 +169,7 @@ def _with_real_weights(proto: onnx.ModelProto, path: Path) -> Path:
     Who maps weights takes no links, which may lead anywhere.
     """
     real = path.resolve()
-    for tensor in onnx.external_data_helper._get_all_tensors(proto):
+    for tensor in proto_tensors(proto):
         for entry in tensor.external_data:
             if entry.key == _EXTERNAL_KEY.decode():
                 entry.value = os.path.relpath((path.parent / entry.value).resolve(), real.parent)
@@ -181,14 +183,13 @@ def _set_aside_unknown(proto: onnx.ModelProto) -> None:
     """
     graphs = [proto.graph.node, *(function.node for function in proto.functions)]
     own = {function.name for function in proto.functions if function.domain in ONNX_DOMAINS}
+    has = functools.cache(onnx.defs.has)
     unknown = [
         node
         for nodes in graphs
         for top in nodes
         for node in (top, *(n for body in proto_bodies(top) for n in proto_nodes(body)))
-        if node.domain in ONNX_DOMAINS
-        and node.op_type not in own
-        and not onnx.defs.has(node.op_type)
+        if node.domain in ONNX_DOMAINS and node.op_type not in own and not has(node.op_type)
     ]
     for node in unknown:
         node.domain = _UNKNOWN
@@ -198,6 +199,8 @@ def _set_aside_unknown(proto: onnx.ModelProto) -> None:
 
 
 def _put_back_unknown(model: ir.Model) -> None:
+    if _UNKNOWN not in model.opset_imports:
+        return
     for nodes in (model.graph.all_nodes(), *(one.all_nodes() for one in model.functions.values())):
         for node in nodes:
             if node.domain == _UNKNOWN:
@@ -207,15 +210,17 @@ def _put_back_unknown(model: ir.Model) -> None:
 
 
 def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.Model:
-    small = are_small(proto)
-    if small:
+    outside = outside_weights(proto)
+    small = are_small(outside)
+    if outside and small:
         read_attributes(proto, path)
     model: ir.Model = ir.from_proto(proto)
     _put_back_unknown(model)
-    ir.external_data.set_base_dir(model.graph, path.parent)
-    if small:
+    if outside:
+        ir.external_data.set_base_dir(model.graph, path.parent)
+    if outside and small:
         hold_weights(model)
-    else:
+    elif outside:
         watch_large_weights(model)
         note_inside(model, path)
     model.meta[_REPAIRS] = repairs
@@ -304,13 +309,11 @@ def _texts_in(proto: onnx.ModelProto) -> Iterator[str | bytes]:
     for some in ([proto], graphs, nodes, proto.functions):
         for one in some:
             yield one.doc_string
-            for item in one.metadata_props:
+            for item in one.metadata_props if one.metadata_props else ():
                 yield from (item.key, item.value)
     for function in proto.functions:
         yield from (function.name, function.domain, *function.input, *function.output)
-    for node in nodes:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        yield from (attribute.name for attribute in node.attribute)
+    yield from _texts_of(nodes)
     for graph in graphs:
         yield from (graph.name, *(weight.name for weight in graph.initializer))
         for values in (graph.input, graph.output, graph.value_info):
@@ -318,6 +321,18 @@ def _texts_in(proto: onnx.ModelProto) -> Iterator[str | bytes]:
                 yield from (value.name, value.doc_string, value.type.denotation)
                 for dim in value.type.tensor_type.shape.dim:
                     yield from (dim.dim_param, dim.denotation)
+
+
+def _texts_of(nodes: Iterable[onnx.NodeProto]) -> list[str | bytes]:
+    """The names of nodes and their attributes, and all that they read and make; a list takes less time."""
+    found: list[str | bytes] = []
+    for node in nodes:
+        found += (node.name, node.op_type, node.domain)
+        found += node.input
+        found += node.output
+        if node.attribute:
+            found += [attribute.name for attribute in node.attribute]
+    return found
 
 
 def _opset(proto: onnx.ModelProto) -> int:
@@ -354,7 +369,7 @@ def weight_files(path: Path) -> tuple[Path, ...]:
 def _weight_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
     names = {
         entry.value
-        for tensor in onnx.external_data_helper._get_all_tensors(proto)
+        for tensor in proto_tensors(proto)
         for entry in tensor.external_data
         if entry.key == _EXTERNAL_KEY.decode()
     }
@@ -375,8 +390,7 @@ def _check_interface(model: ir.Model, path: Path) -> None:
 
 
 def _has_half_weights(proto: onnx.ModelProto) -> bool:
-    tensors = onnx.external_data_helper._get_all_tensors(proto)
-    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in tensors)
+    return any(one.data_type == onnx.TensorProto.FLOAT16 for one in proto_tensors(proto))
 
 
 def drop_weight_inputs(model: ir.Model) -> None:

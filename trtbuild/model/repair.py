@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from trtbuild.errors import ModelError
 from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.opset import WEIGHTS_WITHOUT_INPUTS, raise_proto_opset
-from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes
+from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes, proto_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,12 +144,17 @@ def _sort_nodes(proto: onnx.ModelProto) -> str:
 def _sort(graph: onnx.GraphProto) -> bool:
     """Bring the nodes of one graph into topological order, as near to their order as that allows."""
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    waits_for = [
-        {makers[name] for name in _read_by(node) if name in makers} - {i}
+    reads = [
+        (i, makers[name])
         for i, node in enumerate(graph.node)
+        for name in _read_by(node)
+        if name in makers
     ]
-    if all(max(needed, default=-1) < i for i, needed in enumerate(waits_for)):
+    if all(maker <= reader for reader, maker in reads):
         return False
+    waits_for: list[set[int]] = [set() for _ in graph.node]
+    for reader, maker in reads:
+        waits_for[reader] |= {maker} - {reader}
     order = _order(waits_for)
     if order is None:
         return False  # a circle; the checker says so
@@ -255,11 +260,8 @@ def _evaluate_instead(node: onnx.NodeProto) -> None:
 def _raise_opset_for_newer_operators(proto: onnx.ModelProto, path: Path) -> str:
     """Raise the opset to the first that knows every operator: ONNX Runtime takes some in any opset."""
     opset = next((one.version for one in proto.opset_import if one.domain in ONNX_DOMAINS), 0)
-    firsts = {
-        node.op_type: _first_opset(node.op_type, opset)
-        for node in proto_nodes(proto.graph)
-        if node.domain in ONNX_DOMAINS
-    }
+    kinds = {(node.domain, node.op_type) for node in proto_nodes(proto.graph)}
+    firsts = {name: _first_opset(name, opset) for domain, name in kinds if domain in ONNX_DOMAINS}
     newer = {name: first for name, first in firsts.items() if first > opset}
     if not newer or not opset:
         return ""
@@ -291,7 +293,7 @@ def _first_opset(op_type: str, opset: int) -> int:
 def _compute_in_float32(proto: onnx.ModelProto, path: Path) -> str:
     """Put float32 in the place of bfloat16: every value is kept, sums are rounded less."""
     changed = sum(_widened_values(graph) for graph in proto_graphs(proto.graph))
-    for tensor in onnx.external_data_helper._get_all_tensors(proto):
+    for tensor in proto_tensors(proto):
         if tensor.data_type == _BFLOAT16:
             if onnx.external_data_helper.uses_external_data(tensor):
                 onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
@@ -299,7 +301,7 @@ def _compute_in_float32(proto: onnx.ModelProto, path: Path) -> str:
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
             changed += 1
     for node in proto_nodes(proto.graph):
-        for attribute in node.attribute:
+        for attribute in node.attribute if node.attribute else ():
             if attribute.name in _TYPE_ATTRIBUTES and attribute.i == _BFLOAT16:
                 attribute.i = onnx.TensorProto.FLOAT
                 changed += 1

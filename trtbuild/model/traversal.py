@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "all_graphs",
     "all_nodes",
+    "attribute_tensors",
     "bodies",
     "flattens_one_pixel",
     "has_bodies",
@@ -24,6 +25,7 @@ __all__ = [
     "proto_bodies",
     "proto_graphs",
     "proto_nodes",
+    "proto_tensors",
     "sole_node",
     "tensors_by_name",
     "values_by_name",
@@ -137,8 +139,9 @@ def proto_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Return `graph` and every graph inside it, before it becomes a graph of onnx_ir."""
     yield graph
     for node in graph.node:
-        for body in proto_bodies(node):
-            yield from proto_graphs(body)
+        if node.attribute:  # most nodes of a large graph have none
+            for body in proto_bodies(node):
+                yield from proto_graphs(body)
 
 
 def proto_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -147,9 +150,37 @@ def proto_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         yield from one.node
 
 
+def proto_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Return every weight of a network, then every tensor that `attribute_tensors` returns."""
+    for graph in proto_graphs(proto.graph):
+        yield from graph.initializer
+    yield from attribute_tensors(proto)
+
+
+def attribute_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Return every tensor that a node of a network or of its functions holds as an attribute."""
+    for node in (
+        *_nodes_below(proto.graph),
+        *(n for f in proto.functions for n in _nodes_below(f)),
+    ):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _nodes_below(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """Return every node with attributes of a graph or a function, and of the graphs inside it."""
+    for node in graph.node:
+        if node.attribute:
+            yield node
+            for body in proto_bodies(node):
+                yield from _nodes_below(body)
+
+
 def proto_bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """Return the graphs directly inside `node`."""
-    for attribute in node.attribute:
+    for attribute in node.attribute if node.attribute else ():
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs

@@ -10,7 +10,7 @@ import onnx
 from trtbuild.errors import ModelError, decoding, first_line
 from trtbuild.model.file_kinds import check_was_fetched
 from trtbuild.model.outside_weights import num_bytes
-from trtbuild.model.traversal import proto_graphs
+from trtbuild.model.traversal import proto_graphs, proto_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def check_weights(proto: onnx.ModelProto, path: Path) -> None:
     Raises:
         ModelError: one has not, or its file is missing, or lies outside the folder of `path`.
     """
-    for tensor in onnx.external_data_helper._get_all_tensors(proto):
+    for tensor in proto_tensors(proto):
         failure = f"the weight '{tensor.name}' of '{path}' is damaged"
         with decoding(ModelError, failure, "Export or copy it again."):
             if onnx.external_data_helper.uses_external_data(tensor):
@@ -93,7 +93,7 @@ def _for_checker(proto: onnx.ModelProto) -> onnx.ModelProto:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    for tensor in onnx.external_data_helper._get_all_tensors(copy):
+    for tensor in proto_tensors(copy):
         if onnx.external_data_helper.uses_external_data(tensor) and not tensor.raw_data:
             del tensor.external_data[:]
             tensor.data_location = onnx.TensorProto.DEFAULT

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
 from tests.trtbuild.passes.networks import answers, network
+from tests.trtbuild.passes.random_graphs import grow
 from trtbuild.errors import OptionError
+from trtbuild.model.inference import infer_model
+from trtbuild.model.names import Names
 from trtbuild.passes import Declined, OptimizeOptions, Pass, all_passes, optimize
+from trtbuild.passes.editor import Editor
 from trtbuild.passes.selection import select
 
 CHAIN = "chain (float[n,4] x) => (float[n,4] y) { a = Relu(x) b = Neg(a) c = Abs(b) y = Tanh(c) }"
@@ -107,6 +113,43 @@ def test_cap_ends_what_always_changes():
     assert result.log.capped
     assert result.log.rounds == 7
     assert result.after.nodes["Sin"] == 7
+
+
+class LeavesRelu(Pass):
+    """Look at every Relu where there is an Abs, and leave it."""
+
+    anchors = frozenset({"Relu"})
+    needs = frozenset({"Abs", "Sin"})
+    name = "leaves_relu"
+
+    def rewrite(self, node, edit):
+        raise Declined("as it is")
+
+
+def test_a_pass_rests_where_what_it_needs_is_not_there():
+    text = "t (float[n,4] x) => (float[n,4] y) { r = Relu(x) a = Neg(r) y = Tanh(a) }"
+    assert not run(LeavesRelu(), text=text).log.declined
+    assert run(LeavesRelu(), text=text.replace("Neg", "Sin")).log.declined.keys() == {"leaves_relu"}
+
+
+def test_what_was_left_in_an_earlier_round_is_not_told_once_it_is_gone():
+    text = "t (float[n,4] x) => (float[n,4] y) { r = Relu(x) a = Abs(r) y = Tanh(a) }"
+    result = run(LeavesRelu(), Drop(), text=text)
+    assert result.log.fired.keys() == {"drop_abs"}
+    assert not result.log.declined
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_without_what_it_needs_no_pass_has_anything_to_say(seed):
+    model = ir.from_proto(grow(random.Random(seed).choice, seed))  # noqa: S311
+    infer_model(model)
+    present = {node.op_type for node in model.graph.all_nodes()}
+    resting = [item for item in all_passes() if item.needs and not item.needs & present]
+    assert resting
+    for item in resting:
+        edit = Editor(model, Names(model))
+        item.run(edit)
+        assert (edit.changes, edit.declines) == ([], []), item.name
 
 
 def test_wrong_pass_is_undone_and_named_and_the_others_go_on():
