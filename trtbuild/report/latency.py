@@ -132,15 +132,16 @@ def latency_section(
     rows = []
     for name, one in samples:
         found = summarize(one)
-        values = (found.median_ms, found.p90_ms, found.p99_ms)
         rows.append(
             (
                 name,
                 str(found.batch_size),
-                *(f"{value:.3f}" for value in values),
+                f"{found.median_ms:.3f}",
+                _percentile(found.p90_ms, 0.90, found.num_samples),
+                _percentile(found.p99_ms, 0.99, found.num_samples),
                 f"{found.throughput_per_s:.0f}",
                 str(found.num_samples),
-                f"{found.p95_ms:.3f}",
+                _percentile(found.p95_ms, 0.95, found.num_samples),
                 interval(found.mean_ms, ".3f"),
             )
         )
@@ -149,6 +150,11 @@ def latency_section(
     where = "" if device is None else f", on {device}"
     table = Table(columns, tuple(rows), f"{samples[0][1].clock}{where}")
     return Section("Latency", (table, *lines, Plots(tuple(_plots(samples)), is_wide=True)))
+
+
+def _percentile(value_ms: float, share: float, num_runs: int) -> str:
+    """A percentile that some run lies beyond; of fewer runs it is the longest of them, which says nothing."""
+    return f"{value_ms:.3f}" if num_runs * (1.0 - share) > 1.0 - 1e-9 else ""
 
 
 def _plots(samples: Sequence[tuple[str, Samples]]) -> list[Distribution]:

@@ -27,7 +27,7 @@ from trtbuild.plan import Decision, PortableChoice
 from trtbuild.plots.data import Path
 from trtbuild.report.cards import accuracy_cards, int8_share, speed_card
 from trtbuild.report.html import to_html
-from trtbuild.report.latency import bench_report
+from trtbuild.report.latency import bench_report, latency_section
 from trtbuild.report.layer_bars import layer_bars
 from trtbuild.report.model import Card, Outcome, Plots, Report, Section, Table, Tone, names
 from trtbuild.report.search import search_section
@@ -276,3 +276,16 @@ def test_a_recurrent_layer_in_float_is_work_in_float() -> None:
     share = 100 * 16 * 16 / (16 * 16 + 4 * 8 * (16 + 8))
     told = f"{share:.0f} % of multiply-accumulates; 1 of 2 layers with weights"
     assert f"{card.value} {card.detail}" == told
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "shown"),
+    [(9, ()), (10, ("p90",)), (99, ("p90", "p95")), (100, ("p90", "p95", "p99"))],
+)
+def test_a_percentile_is_shown_where_a_run_lies_beyond_it(num_runs, shown) -> None:
+    times = tuple(map(float, range(1, num_runs + 1)))
+    section = latency_section([("engine", Samples("engine", 1, MONOTONIC, 1, times))])
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    found = dict(zip([column.title for column in table.columns], table.rows[0]))
+    assert tuple(name for name in ("p90", "p95", "p99") if found[name]) == shown
+    assert found["runs"] == str(num_runs)
