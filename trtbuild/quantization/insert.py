@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.machine import usable_cpus
 from trtbuild.model.constants import array, constant_tensor
 from trtbuild.model.edits import GraphWriter, remove_unread, take_over_output
 from trtbuild.model.graph_library import ir
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import GRAPH_OUTPUT, Consumer, Plan, QuantParams, WeightPoint
-from trtbuild.quantization.rounded_weights import own_scales, rounded
+from trtbuild.quantization.rounded_weights import of_each_weight, own_scales, rounded
 from trtbuild.quantization.weights import quantize_bias, scales_that_hold
 
 if TYPE_CHECKING:
@@ -81,10 +79,13 @@ _Weight = tuple[ir.Value, int | None, bytes]
 def _scales_of_weights(nodes: Mapping[str, ir.Node], plan: Plan) -> list[np.ndarray]:
     """The scales of each weight of the plan, in its order; large weights are rounded, on all cores."""
 
-    def find(point: WeightPoint) -> np.ndarray:
-        node = nodes[point.node]
-        weight = node.inputs[point.index]
+    def weight_of(point: WeightPoint) -> ir.Value:
+        weight = nodes[point.node].inputs[point.index]
         assert weight is not None
+        return weight
+
+    def find(point: WeightPoint) -> np.ndarray:
+        node, weight = nodes[point.node], weight_of(point)
         scales = own_scales(weight, point.axis)
         if point.node in plan.int32_biases:
             scales = _scales_that_hold_bias(node, weight, scales, point.axis)
@@ -92,10 +93,7 @@ def _scales_of_weights(nodes: Mapping[str, ir.Node], plan: Plan) -> list[np.ndar
             rounded(weight, scales, point.axis)
         return scales
 
-    for point in plan.weights:
-        array(nodes[point.node].inputs[point.index])  # onnx_ir maps a file once, by one thread
-    with ThreadPoolExecutor(usable_cpus()) as pool:
-        return list(pool.map(find, plan.weights))
+    return of_each_weight(find, {point: weight_of(point) for point in plan.weights})
 
 
 def _scales_that_hold_bias(

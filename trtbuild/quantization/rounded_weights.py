@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from trtbuild.machine import usable_cpus
 from trtbuild.model.constants import constant_tensor
 from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import give_back
@@ -12,17 +14,35 @@ from trtbuild.model.stored_weights import in_file
 from trtbuild.quantization.weights import quantize_weight, weight_scales
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Mapping
 
     import numpy as np
 
-__all__ = ["own_scales", "rounded"]
+__all__ = ["of_each_weight", "own_scales", "rounded"]
 
+Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 _KNOWN: weakref.WeakKeyDictionary[ir.TensorProtocol, dict[Hashable, object]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+def of_each_weight(find: Callable[[Item], Found], items: Mapping[Item, ir.Value]) -> list[Found]:
+    """Return what `find` says of each item, on all cores where a weight lies in a file.
+
+    Args:
+        find: asked once for each.
+        items: the weight that it looks at.
+    """
+    tensors = [constant_tensor(weight) for weight in items.values()]
+    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+        return [find(item) for item in items]
+    for tensor in tensors:
+        if tensor is not None:
+            tensor.numpy()  # onnx_ir maps a file once, by one thread
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        return list(pool.map(find, items))
 
 
 def own_scales(weight: ir.Value, axis: int | None) -> np.ndarray:

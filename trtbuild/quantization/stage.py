@@ -29,7 +29,7 @@ from trtbuild.quantization.onnxruntime_placement import (
 from trtbuild.quantization.output_channels import channel_outputs, with_steps, without_rounding
 from trtbuild.quantization.placement import place, place_for
 from trtbuild.quantization.ranges import plan_with_ranges
-from trtbuild.quantization.rounded_weights import own_scales
+from trtbuild.quantization.rounded_weights import of_each_weight, own_scales
 from trtbuild.target import TARGETS, installed_target
 
 if TYPE_CHECKING:
@@ -100,11 +100,12 @@ def _parts(model: ir.Model, placement: Placement) -> set[str]:
 
 
 def _check_weights(model: ir.Model, placements: Sequence[Placement]) -> None:
-    nodes = nodes_by_name(model.graph)
-    for point in {point: None for one in placements for point in one.weights}:
+    nodes, weights = nodes_by_name(model.graph), {}
+    for point in (point for one in placements for point in one.weights):
         weight = nodes[point.node].inputs[point.index]
         assert weight is not None
-        own_scales(weight, point.axis)
+        weights[point] = weight
+    of_each_weight(lambda point: own_scales(weights[point], point.axis), weights)
 
 
 def insert_qdq(artifact: Artifact, request: PlacementRequest | None = None) -> Artifact:
