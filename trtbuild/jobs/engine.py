@@ -34,7 +34,7 @@ from trtbuild.jobs.compare import (
 from trtbuild.jobs.foreign import with_left_behind
 from trtbuild.jobs.layer_timing import timing_of
 from trtbuild.jobs.loading import load, load_recorded, prepare
-from trtbuild.jobs.manifest import write_manifest
+from trtbuild.jobs.manifest import file_records, write_manifest
 from trtbuild.jobs.module_stages import (
     check_stage_limits,
     judged_gates,
@@ -64,6 +64,7 @@ from trtbuild.verification.gate import Gate, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Future
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import Backend, Engine
     from trtbuild.data import Batch, Source
     from trtbuild.jobs.paths import Besides
+    from trtbuild.manifest import FileRecord
     from trtbuild.recipes import EngineRecipe
     from trtbuild.runtime.session import Feeds, Session
     from trtbuild.search.budget import Tuned
@@ -231,7 +233,6 @@ def _built(
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
     recipe, progress = build.recipe, build.progress
-    files = _write_network(artifact, output) if recipe.int8 else {}
     chosen = chosen_backends(recipe)
     found = _measured(artifact, chosen, build, output)
     engines, few = found.engines, found.few
@@ -243,10 +244,7 @@ def _built(
         engine=engines[ENGINE],
         why_backend=chosen[0][1],
         also=None if ALSO not in engines else AlsoBuilt(engines[ALSO], chosen[1][1]),
-        files={
-            **files,
-            **{name: what for one in engines.values() for name, what in one.files.items()},
-        },
+        files={name: record.what for name, record in found.files.items()},
         comparisons=comparisons,
         verdicts=_verdicts(recipe, found.comparisons, comparisons),
         latency=found.speed.samples,
@@ -263,7 +261,7 @@ def _built(
         _log.warning("%s.", gap)
     if result.unjudged_collapse:
         result = replace(result, better_rule=better_rule(artifact, few, progress))
-    return replace(result, record=write_manifest(result, recipe, build.plan))
+    return replace(result, record=write_manifest(result, recipe, build.plan, found.files))
 
 
 def _verdicts(
@@ -280,8 +278,9 @@ def _verdicts(
 
 @dataclass(frozen=True)
 class _Measured:
-    """Engines by name, what they answer beside float on all images and on a few of them, and times."""
+    """What was written, engines by name, what they answer beside float on all images, a few, and times."""
 
+    files: dict[str, FileRecord]
     engines: dict[str, Engine]
     comparisons: dict[str, Comparison]
     few: tuple[Batch, ...]
@@ -291,28 +290,33 @@ class _Measured:
 def _measured(
     artifact: Artifact, chosen: tuple[tuple[Backend, str], ...], build: _Build, output: Path
 ) -> _Measured:
-    """Build the engines, and compare and time those that run here."""
+    """Write the network, build the engines, and compare and time those that run here."""
     recipe = build.recipe
     by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
     with ThreadPoolExecutor(2) as beside, contextlib.ExitStack() as stack:
-        parsed = None
-        if recipe.int8 and not by_nvidia:
-            # by a process of its own, while this one builds and compares
-            parsed = beside.submit(build.check_form, output / _form_name(artifact))
+        form = beside.submit(_write_network, artifact, output, recipe)
         # ONNX Runtime packs the weights of a large network for seconds, on one core; of a copy, since a
         # network that is opened names other files while it is written
         in_float = beside.submit(open_session, artifact.float_reference.clone())
+        # NVIDIA's parser is a process of its own, and reads while this one builds and compares
+        check_form = build.check_form if recipe.int8 and not by_nvidia else None
+        written = [beside.submit(_recorded, form, output / _form_name(artifact), check_form)]
         request = _request(artifact, build, output)
-        engines, sessions = _opened(chosen, request, recipe, stack)
+
+        def note(engine: Engine) -> None:
+            written.append(beside.submit(file_records, engine.files, output))
+
+        engines, sessions = _opened(chosen, request, recipe, stack, note)
         sessions[FLOAT] = in_float.result()
         stack.callback(sessions[FLOAT].close)
+        form.result()  # a network that is opened names other files meanwhile
         comparisons, few = _compared(artifact, sessions, build, fp16=recipe.fp16 and by_nvidia)
-        if parsed is not None:
-            parsed.result()  # now, or the times would be those of a busy machine
+        # now, or the times would be those of a busy machine
+        files = {name: one for found in written for name, one in found.result().items()}
         speed = Speed()
         if recipe.latency and len(sessions) > 1:
             speed = _timed(chosen[0][0], sessions, request, recipe, few, stack)
-    return _Measured(engines, comparisons, few, speed)
+    return _Measured(files, engines, comparisons, few, speed)
 
 
 def _compared(
@@ -364,14 +368,19 @@ def _opened(
     request: BuildRequest,
     recipe: EngineRecipe,
     stack: contextlib.ExitStack,
+    note: Callable[[Engine], None],
 ) -> tuple[dict[str, Engine], dict[str, Session]]:
-    """Build the engines; return them, and those that run here as sessions that `stack` closes."""
+    """Build the engines; return them, and those that run here as sessions that `stack` closes.
+
+    Each is told to `note` before it is opened.
+    """
     engines: dict[str, Engine] = {}
     sessions: dict[str, Session] = {}
     for name, (backend, _) in zip((ENGINE, ALSO), chosen):
         request.progress("build", len(engines), len(chosen))
         engine = backend.build(replace(request, options=options_for(backend, recipe)))
         engines[name] = engine
+        note(engine)
         if not engine.not_opened:
             sessions[name] = backend.open(engine.path)
             stack.callback(sessions[name].close)
@@ -411,7 +420,20 @@ def _tuned(start: Candidate, build: _Build) -> Tuned | None:
     )
 
 
-def _write_network(artifact: Artifact, output: Path) -> dict[str, str]:
+def _recorded(
+    written: Future[dict[str, str]], form: Path, check_form: Callable[[Path], None] | None
+) -> dict[str, FileRecord]:
+    """What the manifest says of files that were written, the network in TensorRT's form checked before."""
+    files = written.result()
+    if check_form is not None:
+        check_form(form)
+    return file_records(files, form.parent)
+
+
+def _write_network(artifact: Artifact, output: Path, recipe: EngineRecipe) -> dict[str, str]:
+    """Write the network in INT8 and its ranges; name of a file -> what it is."""
+    if not recipe.int8:
+        return {}
     assert artifact.quantized is not None
     path = output / _form_name(artifact)
     what = "explicit Q/DQ in TensorRT's form: the reference for accuracy, the input of TensorRT 11"

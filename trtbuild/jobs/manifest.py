@@ -39,21 +39,32 @@ if TYPE_CHECKING:
     from trtbuild.recipes import EngineRecipe
     from trtbuild.result import EngineResult
 
-__all__ = ["write_manifest"]
+__all__ = ["file_records", "write_manifest"]
 
 _log = logging.getLogger(__name__)
 
 _PACKAGES = ("trtbuild", "numpy", "onnx", "onnx-ir", "onnxruntime", "llvmlite")
 
 
-def write_manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> Manifest:
-    """Write the manifest of `result`, as the last file of a build, and return it."""
-    manifest = _manifest(result, recipe, plan)
+def write_manifest(
+    result: EngineResult, recipe: EngineRecipe, plan: DataPlan, files: Mapping[str, FileRecord]
+) -> Manifest:
+    """Write the manifest of `result`, as the last file of a build, and return it.
+
+    Args:
+        result: of the build.
+        recipe: what was asked for.
+        plan: the data.
+        files: what was written besides, see `file_records`.
+    """
+    manifest = _manifest(result, recipe, plan, files)
     write_text(result.manifest, dumps(manifest) + "\n")
     return manifest
 
 
-def _manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> Manifest:
+def _manifest(
+    result: EngineResult, recipe: EngineRecipe, plan: DataPlan, files: Mapping[str, FileRecord]
+) -> Manifest:
     artifact, also = result.artifact, result.also
     return Manifest(
         name=artifact.name,
@@ -75,7 +86,7 @@ def _manifest(result: EngineResult, recipe: EngineRecipe, plan: DataPlan) -> Man
         groups=tuple(map(_group, artifact.groups)),
         engine=_engine(result.engine, result.why_backend),
         also=None if also is None else _engine(also.engine, also.why_backend),
-        files=_files(result.files, result.manifest.parent),
+        files=files,
         verification={
             name: JudgedComparison(**vars(comparison), verdict=result.verdicts[name])
             for name, comparison in result.comparisons.items()
@@ -152,7 +163,8 @@ def _engine(engine: Engine, why: str) -> EngineRecord:
     return EngineRecord(engine.backend, why, engine.path.name, engine.not_opened, engine.details)
 
 
-def _files(written: Mapping[str, str], folder: Path) -> dict[str, FileRecord]:
+def file_records(written: Mapping[str, str], folder: Path) -> dict[str, FileRecord]:
+    """Return what a manifest says of files in `folder`, by name; `written` says what each of them is."""
     return {
         name: FileRecord(what, file_digest(folder / name), (folder / name).stat().st_size)
         for name, what in written.items()
