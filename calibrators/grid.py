@@ -17,6 +17,7 @@ __all__ = [
     "NUM_MAGNITUDES",
     "SHIFT",
     "SIGN_OFFSET",
+    "key_of_bits",
     "lower_edges",
     "magnitude_index",
     "sort_key",
@@ -49,8 +50,12 @@ def magnitude_index(magnitude: float) -> int:
 
 def sort_key(value: float) -> int:
     """Return a whole number that sorts as float32 values do: the bits, those of negatives inverted."""
-    bits = int(np.float32(value).view(np.int32))
-    return bits ^ 0x7FFFFFFF if bits < 0 else bits
+    return key_of_bits(int(np.float32(value).view(np.uint32)))
+
+
+def key_of_bits(bits: int) -> int:
+    """Return the `sort_key` of the value that is represented by `bits`, from 0 to 2**32 - 1."""
+    return bits if bits < 1 << 31 else (bits ^ 0x7FFFFFFF) - (1 << 32)
 
 
 def sort_value(key: int) -> float:

@@ -10,10 +10,10 @@ import numpy as np
 
 from calibrators import grid
 from calibrators.errors import ObservationError
-from calibrators.table import NUM_ZERO_SLOTS, Table
+from calibrators.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Histogram", "as_float32", "load_compiled", "observe_arrays"]
 
@@ -40,6 +40,7 @@ class Histogram:
         self._low, self._high = _EMPTY_LOW, _EMPTY_HIGH
         self._first = grid.NUM_MAGNITUDES  # no bin of magnitudes below this one is occupied
         self._num_observed = 0
+        self._num_zeros = 0
         self._num_nan = 0
         self._num_inf = 0
         self._answers: dict[str, Any] = {}
@@ -71,7 +72,7 @@ class Histogram:
         num_values = int(counts.sum()) + num_zeros
         histogram = cls()
         histogram._table.put(numbers, counts)
-        histogram._table.put(slice(-1, None), np.array([num_zeros]))
+        histogram._num_zeros = num_zeros
         histogram._num_nan, histogram._num_inf = num_nan, num_inf
         histogram._num_observed = num_values + num_nan + num_inf
         if num_values:
@@ -97,11 +98,17 @@ class Histogram:
         small, carries = self._table.addresses
         return array.ctypes.data, array.size, small, carries
 
-    def _note(self, array: np.ndarray, low: int, high: int, least: int) -> None:
-        """Take down what came of counting an array, besides the counts."""
+    def _note(self, array: np.ndarray, seen: Sequence[int]) -> None:
+        """Take down what `calibrators.kernels.count_arrays` found in an array, besides the counts."""
+        least, greatest, highest, nonzero, num_zeros, num_carried = seen
+        # of negative values the lowest has the greatest representation, which is above that of any other
+        low = grid.key_of_bits(greatest) if greatest >> 31 else least
+        high = highest if highest >= 0 else grid.key_of_bits(least)
         self._answers.clear()
-        self._first = min(self._first, (least + 1) >> grid.SHIFT)
+        self._first = min(self._first, (nonzero + 1) >> (grid.SHIFT + 1))
         self._num_observed += array.size
+        self._num_zeros += num_zeros
+        self._table.is_carried |= num_carried > 0
         if low <= _KEY_OF_MINUS_INFINITY or high >= _KEY_OF_INFINITY:
             low, high = self._set_apart_non_finite(array)
         self._low, self._high = min(self._low, low), max(self._high, high)
@@ -124,9 +131,10 @@ class Histogram:
             merged._first = min(merged._first, part._first)
             merged._low, merged._high = min(merged._low, part._low), max(merged._high, part._high)
             merged._num_observed += part._num_observed
+            merged._num_zeros += part._num_zeros
             merged._num_nan += part._num_nan
             merged._num_inf += part._num_inf
-        for bins in (*merged._by_sign(), slice(-NUM_ZERO_SLOTS, None)):
+        for bins in merged._by_sign():
             merged._table.put(bins, self._table.counts(bins) + other._table.counts(bins))
         return merged
 
@@ -138,7 +146,7 @@ class Histogram:
     @property
     def num_zeros(self) -> int:
         """Values that are exactly zero, of either sign."""
-        return int(self._table.counts(slice(-NUM_ZERO_SLOTS, None)).sum())
+        return self._num_zeros
 
     @property
     def num_nan(self) -> int:
@@ -288,10 +296,10 @@ def observe_arrays(pairs: Iterable[tuple[Histogram, np.ndarray]]) -> None:
     if not counted:
         return
     places = np.array([histogram._place_of(array) for histogram, array in counted], np.int64)
-    found = np.empty((len(counted), 3), np.int64)
+    found = np.empty((len(counted), 6), np.int64)
     _count_arrays()(places, found)
     for (histogram, array), seen in zip(counted, found.tolist()):
-        histogram._note(array, *seen)
+        histogram._note(array, seen)
 
 
 def load_compiled() -> None:

@@ -5,6 +5,7 @@ Who imports this module does it when it is called: llvmlite takes a twentieth of
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,20 +16,23 @@ from calibrators.machine_code import (
     FLOAT64,
     INT32,
     INT64,
+    UINT8,
     UINT16,
     UINT32,
     Variable,
     array_of,
+    has_avx2,
     machine_code,
+    vector_of,
 )
-from calibrators.table import NUM_ZERO_SLOTS
 
 if TYPE_CHECKING:
-    from calibrators.machine_code import Array, Code, Number
+    from calibrators.machine_code import Array, Code, Kind, Number
 
 __all__ = ["add_error_products", "count_arrays", "count_equal_bins", "largest_magnitude"]
 
 _BLOCK = 4096  # values and their bin numbers, 32 KiB together, stay in the nearest caches
+_LANES = 8  # numbers of 32 bits in a vector of AVX2
 _LINE = 32  # counts of 16 bits in a cache line
 _BINS_AHEAD = 16 * BINS_PER_OCTAVE
 _WORTH_READING_AHEAD = 16 * _BLOCK  # values
@@ -46,67 +50,137 @@ def count_arrays(arrays: np.ndarray, found: np.ndarray) -> None:
 
     Args:
         arrays: ``int64[n, 4]``: the address of the values, contiguous; how many, at least one; the addresses
-            of the table's `small` and `carries` (`calibrators.table`), which are changed in place. NaN and
-            infinities land in the bins above the finite.
-        found: ``int64[n, 3]``, written: the smallest and the largest `grid.sort_key`, NaN and infinities
-            included; one less than the representation of the smallest non-zero magnitude.
+            of the table's `small` and `carries` (`calibrators.table`), which are changed in place. Zeros are
+            left out; NaN and infinities land in the bins above the finite.
+        found: ``int64[n, 6]``, written: of the representations of the values, the smallest, the largest, and
+            the largest as a number with a sign, NaN and infinities included; one less than twice the smallest
+            magnitude that is not zero, modulo 2**32; how many zeros there were; how often a bin was carried.
     """
     numbers = np.empty(_BLOCK, np.uint32)
-    _count_arrays(arrays.ctypes.data, found.ctypes.data, len(arrays), numbers.ctypes.data)
+    others = _places_of_others().ctypes.data
+    _count_arrays(arrays.ctypes.data, found.ctypes.data, len(arrays), numbers.ctypes.data, others)
 
 
-@machine_code(array_of(INT64), array_of(INT64), INT64, array_of(UINT32))
-def _count_arrays(code: Code, arrays: Array, found: Array, length: Number, numbers: Array) -> None:
+@functools.cache
+def _places_of_others() -> np.ndarray:
+    """Of each choice of eight lanes, a bit a lane, the lanes that are not chosen: ``uint8[256, 8]``."""
+    chosen = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    return np.argsort(chosen, axis=1, kind="stable").astype(np.uint8)
+
+
+@machine_code(array_of(INT64), array_of(INT64), INT64, array_of(UINT32), array_of(UINT8))
+def _count_arrays(
+    code: Code, arrays: Array, found: Array, length: Number, numbers: Array, others: Array
+) -> None:
     with code.loop(0, length) as i:
         row = i * 4
         bits, size = code.array_at(arrays[row], UINT32), arrays[row + 1]
         small = code.array_at(arrays[row + 2], UINT16)
         carries = code.array_at(arrays[row + 3], INT64)
-        seen = _count_values(code, bits, size, small, carries, numbers)
-        for column, variable in enumerate(seen):
-            found[i * 3 + column] = variable.get().to(INT64)
+        seen = _count_values(code, bits, size, small, carries, numbers, others)
+        for column, number in enumerate(seen):
+            found[i * 6 + column] = number.to(INT64)
+
+
+class _Extremes:
+    """The least and the greatest of what is read one after the other: numbers, or vectors of them."""
+
+    def __init__(self, code: Code, unsigned: Kind, signed: Kind) -> None:
+        self._signed = signed
+        self.least, self.nonzero = (Variable(code, code.number(0xFFFFFFFF, unsigned)) for _ in "12")
+        self.greatest = Variable(code, code.number(0, unsigned))
+        self.highest = Variable(code, code.number(-0x80000000, signed))
+
+    def take(self, value: Number, doubled: Number) -> None:
+        """Look at a representation; `doubled` has no sign."""
+        self.least.set(self.least.get().smaller(value))
+        self.greatest.set(self.greatest.get().larger(value))
+        self.highest.set(self.highest.get().larger(value.to(self._signed)))
+        # one less, so that zeros become the largest number instead of the least
+        self.nonzero.set(self.nonzero.get().smaller(doubled - 1))
+
+    def merge(self, vectors: _Extremes) -> None:
+        """Look at what vectors have found."""
+        for mine, theirs in ((self.least, vectors.least), (self.nonzero, vectors.nonzero)):
+            for one in theirs.get().lanes():
+                mine.set(mine.get().smaller(one))
+        for mine, theirs in ((self.greatest, vectors.greatest), (self.highest, vectors.highest)):
+            for one in theirs.get().lanes():
+                mine.set(mine.get().larger(one))
 
 
 def _count_values(
-    code: Code, bits: Array, size: Number, small: Array, carries: Array, numbers: Array
-) -> tuple[Variable, Variable, Variable]:
+    code: Code,
+    bits: Array,
+    size: Number,
+    small: Array,
+    carries: Array,
+    numbers: Array,
+    others: Array,
+) -> tuple[Number, ...]:
     """Write what counts one array; `numbers` is room for the bins of a block."""
-    low = Variable(code, code.number(0x7FFFFFFF, INT32))
-    high = Variable(code, code.number(-0x80000000, INT32))
-    least = Variable(code, code.number(0xFFFFFFFF, UINT32))
+    seen = _Extremes(code, UINT32, INT32)
+    zeros, carried = (Variable(code, code.number(0, INT64)) for _ in "12")
     with code.loop(0, size, _BLOCK) as start:
         length = (size - start).smaller(_BLOCK)
-        # Two loops: the first becomes vector instructions, the second is bound by the table alone.
-        with code.loop(0, length) as j:
-            # Every step is one of 32 bits, which doubles what a vector instruction does.
-            value = bits[start + j]
-            signed = value.to(INT32)
-            key = signed ^ ((signed >> 31) & _ALL_BUT_SIGN)
-            low.set(low.get().smaller(key))
-            high.set(high.get().larger(key))
-            magnitude = value & _ALL_BUT_SIGN
-            # one less, so that zeros become the largest number instead of the least
-            least.set(least.get().smaller(magnitude - 1))
-            slot = (j.to(UINT32) & (NUM_ZERO_SLOTS - 1)) + 2 * SIGN_OFFSET
-            numbers[j] = code.choose(magnitude.equals(0), slot, value >> SHIFT)
+        # Two loops: the first knows no jumps, the second is bound by the table alone, one bin a cycle. Half
+        # of the values behind a ReLU are zero, and need none.
+        kept = _numbers_of_bins(code, bits, start, length, numbers, others, seen)
+        zeros.set(zeros.get() + (length - kept))
         with code.when(start.equals(0)), code.when(size > _WORTH_READING_AHEAD - 1):
-            _read_ahead_octaves(code, small, low.get(), high.get())
-        with code.loop(0, length) as j:
+            _read_ahead_octaves(code, small, seen)
+        with code.loop(0, kept) as j:
             number = numbers[j].to(INT64)
             count = small[number] + 1
             small[number] = count
             with code.when(count.equals(0), likely=False):
                 carries[number] = carries[number] + 1
-    return low, high, least
+                carried.set(carried.get() + 1)
+    extremes = (seen.least, seen.greatest, seen.highest, seen.nonzero)
+    return tuple(variable.get() for variable in (*extremes, zeros, carried))
 
 
-def _read_ahead_octaves(code: Code, small: Array, low: Number, high: Number) -> None:
-    """Write what brings into the caches where most values between two sort keys will be counted."""
-    with code.when(high > 0):
-        _read_ahead(code, small, (high >> SHIFT).to(INT64), 0)
-    with code.when(low < 0):
-        last = ((low ^ _ALL_BUT_SIGN) & _ALL_BUT_SIGN) >> SHIFT
-        _read_ahead(code, small, last.to(INT64) + SIGN_OFFSET, SIGN_OFFSET)
+def _numbers_of_bins(
+    code: Code,
+    bits: Array,
+    start: Number,
+    length: Number,
+    numbers: Array,
+    others: Array,
+    seen: _Extremes,
+) -> Number:
+    """Write what gives each value of a block that is not zero the number of its bin; how many there are."""
+    kept, first = Variable(code, code.number(0, INT64)), code.number(0, INT64)
+    if has_avx2():
+        first = length & -_LANES
+        of_lanes = _Extremes(code, vector_of(UINT32, _LANES), vector_of(INT32, _LANES))
+        with code.loop(0, first, _LANES) as j:
+            value = bits.vector(start + j, _LANES)
+            doubled = value + value
+            of_lanes.take(value, doubled)
+            zero = code.bits_of(doubled.equals(0))
+            places = others.vector(zero.to(INT64) * _LANES, _LANES)
+            in_order = (value >> SHIFT).in_order(places.to(vector_of(UINT32, _LANES)))
+            numbers.put_vector(kept.get(), in_order)
+            kept.set(kept.get() + (code.number(_LANES, INT64) - zero.num_ones().to(INT64)))
+        seen.merge(of_lanes)
+    with code.loop(first, length) as j:
+        value = bits[start + j]
+        doubled = value + value
+        seen.take(value, doubled)
+        numbers[kept.get()] = value >> SHIFT
+        one, none = code.number(1, INT64), code.number(0, INT64)
+        kept.set(kept.get() + code.choose(doubled.equals(0), none, one))
+    return kept.get()
+
+
+def _read_ahead_octaves(code: Code, small: Array, seen: _Extremes) -> None:
+    """Write what brings into the caches where most values between the extremes will be counted."""
+    highest, greatest = seen.highest.get(), seen.greatest.get()
+    with code.when(highest > 0):
+        _read_ahead(code, small, (highest >> SHIFT).to(INT64), 0)
+    with code.when(greatest > _ALL_BUT_SIGN):
+        _read_ahead(code, small, (greatest >> SHIFT).to(INT64), SIGN_OFFSET)
 
 
 def _read_ahead(code: Code, small: Array, last: Number, bottom: int) -> None:

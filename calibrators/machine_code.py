@@ -22,6 +22,7 @@ __all__ = [
     "FLOAT64",
     "INT32",
     "INT64",
+    "UINT8",
     "UINT16",
     "UINT32",
     "Array",
@@ -30,7 +31,9 @@ __all__ = [
     "Number",
     "Variable",
     "array_of",
+    "has_avx2",
     "machine_code",
+    "vector_of",
 ]
 
 _SPEED = 3  # as -O3 of a compiler
@@ -47,6 +50,7 @@ class Kind(NamedTuple):
     is_address: bool = False
 
 
+UINT8 = Kind(ir.IntType(8), ctypes.c_uint8, 8, signed=False)
 UINT16 = Kind(ir.IntType(16), ctypes.c_uint16, 16, signed=False)
 UINT32 = Kind(ir.IntType(32), ctypes.c_uint32, 32, signed=False)
 INT32 = Kind(ir.IntType(32), ctypes.c_int32, 32)
@@ -60,8 +64,21 @@ def array_of(kind: Kind) -> Kind:
     return kind._replace(is_address=True)
 
 
+def vector_of(kind: Kind, lanes: int) -> Kind:
+    """Several numbers of a kind, on which an instruction works at once."""
+    return kind._replace(type=ir.VectorType(kind.type, lanes))
+
+
+def has_avx2() -> bool:
+    """Whether this processor has x86's vectors of 32 bytes, and puts their parts in any order at once."""
+    return bool(binding.get_host_cpu_features().get("avx2"))
+
+
 class Number:
-    """A number of the program; operators write instructions. A number of Python is one of the same kind."""
+    """A number of the program; operators write instructions. A number of Python is one of the same kind.
+
+    Of a vector, each instruction works on all its numbers.
+    """
 
     def __init__(self, code: Code, kind: Kind, value: Any) -> None:
         self.code, self.kind, self.value = code, kind, value
@@ -115,6 +132,10 @@ class Number:
         fabs = self.code.builder.module.declare_intrinsic("llvm.fabs", [self.kind.type])
         return Number(self.code, self.kind, self.code.builder.call(fabs, [self.value]))
 
+    def num_ones(self) -> Number:
+        """How many bits of a whole number are 1."""
+        return Number(self.code, self.kind, self.code.builder.ctpop(self.value))
+
     def to(self, kind: Kind) -> Number:
         """The number as one of another kind: a whole one keeps its lower bits, a float loses its fraction."""
         before = self.kind
@@ -131,6 +152,21 @@ class Number:
         else:
             cast = "sext" if before.signed else "zext"
         return Number(self.code, kind, getattr(self.code.builder, cast)(self.value, kind.type))
+
+    def lanes(self) -> list[Number]:
+        """The numbers of a vector."""
+        of_one = self.kind._replace(type=self.kind.type.element)
+        extract = self.code.builder.extract_element
+        places = (ir.Constant(ir.IntType(32), lane) for lane in range(self.kind.type.count))
+        return [Number(self.code, of_one, extract(self.value, place)) for place in places]
+
+    def in_order(self, places: Number) -> Number:
+        """The numbers of a vector that stand at `places`, a vector as well; one instruction with AVX2."""
+        builder, found = self.code.builder, ir.Constant(self.kind.type, ir.Undefined)
+        for lane, place in enumerate(places.lanes()):
+            one = builder.extract_element(self.value, place.value)
+            found = builder.insert_element(found, one, ir.Constant(ir.IntType(32), lane))
+        return Number(self.code, self.kind, found)
 
     def _with(self, other: Number | float, operation: str) -> Number:
         builder = self.code.builder
@@ -161,6 +197,16 @@ class Array:
 
     def __setitem__(self, position: Number, number: Number) -> None:
         self._code.builder.store(number.value, self._place(position))
+
+    def vector(self, position: Number, lanes: int) -> Number:
+        """The `lanes` numbers from a position on."""
+        kind, place = vector_of(self._kind, lanes), self._place(position)
+        value = self._code.builder.load(place, align=self._kind.bits // 8, typ=kind.type)
+        return Number(self._code, kind, value)
+
+    def put_vector(self, position: Number, numbers: Number) -> None:
+        """Write the numbers of a vector from a position on."""
+        self._code.builder.store(numbers.value, self._place(position), align=self._kind.bits // 8)
 
     def touch(self, position: Number) -> None:
         """Read the number at a position, which brings it into the nearest cache; nothing comes of it."""
@@ -214,6 +260,10 @@ class Code:
         """One number or the other, without a jump."""
         other = self.number(no, yes.kind).value
         return Number(self, yes.kind, self.builder.select(condition, yes.value, other))
+
+    def bits_of(self, conditions: ir.Value) -> Number:
+        """Eight conditions, of the numbers of a vector, as a whole number; the first is its lowest bit."""
+        return Number(self, UINT8, self.builder.bitcast(conditions, UINT8.type))
 
     def when(self, condition: ir.Value, *, likely: bool | None = None) -> Any:
         """Do what the block writes only under a condition."""

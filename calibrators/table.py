@@ -9,15 +9,10 @@ import numpy as np
 
 from calibrators.grid import SIGN_OFFSET
 
-__all__ = ["NUM_ZERO_SLOTS", "TABLE_SIZE", "Table"]
+__all__ = ["TABLE_SIZE", "Table"]
 
-NUM_ZERO_SLOTS = 8
-"""Counters at the table's end that zeros go to in turn.
-
-One counter would be a chain of dependent additions, which is what makes the zeros of a ReLU slow.
-"""
-TABLE_SIZE = 2 * SIGN_OFFSET + NUM_ZERO_SLOTS
-"""Counters: of positive and of negative magnitudes, by the number of their bin, and of zeros."""
+TABLE_SIZE = 2 * SIGN_OFFSET
+"""Counters: of positive and of negative magnitudes, by the number of their bin."""
 
 _BITS = 16
 _SMALL, _CARRIES = np.dtype(np.uint16), np.dtype(np.int64)
@@ -33,19 +28,22 @@ class Table:
         small: ``uint16[TABLE_SIZE]``, the counts modulo 2**16.
         carries: ``int64[TABLE_SIZE]``, the multiples of 2**16 in them.
         addresses: of the two.
+        is_carried: whether any of `carries` is not 0. While none is, they are not read, which would map their
+            pages: of some hundred samples no bin holds 2**16 values.
     """
 
     def __init__(self) -> None:
         memory = _untouched(TABLE_SIZE * (_SMALL.itemsize + _CARRIES.itemsize))
         self.carries = np.frombuffer(memory, _CARRIES, TABLE_SIZE)
         self.small = np.frombuffer(memory, _SMALL, TABLE_SIZE, self.carries.nbytes)
-
         self.addresses = self.small.ctypes.data, self.carries.ctypes.data
+        self.is_carried = False
 
     def counts(self, bins: slice | np.ndarray) -> np.ndarray:
         """Return the counts of some bins, ``int64``."""
-        found: np.ndarray = self.carries[bins] << _BITS
-        found += self.small[bins]
+        found: np.ndarray = self.small[bins].astype(np.int64)
+        if self.is_carried:
+            found += self.carries[bins] << _BITS
         return found
 
     def put(self, bins: slice | np.ndarray, counts: np.ndarray) -> None:
@@ -54,11 +52,13 @@ class Table:
         carries = counts >> _BITS
         if carries.any():  # writing zeros would take memory
             self.carries[bins] = carries
+            self.is_carried = True
 
     def clear(self, bins: slice) -> None:
         """Make the counts of some bins zero."""
         self.small[bins] = 0
-        self.carries[bins] = 0
+        if self.is_carried:
+            self.carries[bins] = 0
 
 
 def _untouched(size: int) -> mmap.mmap:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import tracemalloc
 import warnings
 
@@ -224,6 +226,34 @@ def test_every_sign_and_size_is_counted(num) -> None:
         assert (histogram.minimum, histogram.maximum) == (array.min(), array.max())
         assert histogram.num_zeros == np.count_nonzero(array == 0)
         assert histogram.magnitudes()[1].sum() == np.count_nonzero(array)
+
+
+_COUNT_WITHOUT_VECTORS = """
+import pickle, sys
+from llvmlite import binding
+features = binding.get_host_cpu_features()
+features["avx2"] = False
+binding.get_host_cpu_features = lambda: features
+from calibrators import Histogram
+histogram = Histogram()
+for values in pickle.load(sys.stdin.buffer):
+    histogram.observe(values)
+pickle.dump(histogram, sys.stdout.buffer)
+"""
+
+
+def test_a_processor_without_vectors_counts_the_same() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(3, 70_001)).astype(np.float32)
+    values[rng.random(values.shape) < 0.4] = 0
+    portions = [values[0], np.abs(values[1]), -np.abs(values[2]), np.float32([-0.0, np.nan, 1e-40])]
+    found = subprocess.run(
+        [sys.executable, "-c", _COUNT_WITHOUT_VECTORS],
+        input=pickle.dumps(portions),
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    assert pickle.loads(found) == histogram_of(*portions)
 
 
 def test_memory_is_what_the_octaves_touch() -> None:

@@ -15,11 +15,13 @@ from calibrators.machine_code import (
     FLOAT64,
     INT32,
     INT64,
+    UINT8,
     UINT16,
     UINT32,
     Variable,
     array_of,
     machine_code,
+    vector_of,
 )
 from calibrators.output_error import error_products
 
@@ -140,6 +142,36 @@ def test_an_address_in_memory_leads_to_numbers():
     values, found = np.array([3, 5, 7], np.uint16), np.empty(1, np.uint16)
     write(np.array([values.ctypes.data]).ctypes.data, found.ctypes.data)
     assert found[0] == 7
+
+
+WORDS = st.integers(0, 2**32 - 1)
+
+
+@given(
+    stnp.arrays(np.uint32, 8, elements=WORDS),
+    stnp.arrays(np.uint8, 8, elements=st.integers(0, 7)),
+    WORDS,
+)
+def test_a_vector_is_taken_apart_and_put_in_order(values, places, limit):
+    @machine_code(array_of(UINT32), array_of(UINT8), UINT32, array_of(UINT32), array_of(INT64))
+    def write(code, values, places, limit, found, seen):
+        first, splat = code.number(0, INT64), code.number(7, vector_of(UINT32, 8))
+        vector = values.vector(first + 1, 8)  # at no multiple of its size
+        order = places.vector(first, 8).to(vector_of(UINT32, 8))
+        found.put_vector(first + 1, (vector ^ splat).in_order(order))
+        largest = Variable(code, code.number(0, UINT32))
+        for one in vector.lanes():
+            largest.set(largest.get().larger(one))
+        chosen = code.bits_of(vector.smaller(splat).equals(vector))
+        seen[first], seen[first + 1] = largest.get().to(INT64), chosen.to(INT64)
+        seen[first + 2] = (limit & 0xFFFFFFFF).num_ones().to(INT64)
+
+    found, seen = np.zeros(9, np.uint32), np.zeros(3, np.int64)
+    held = np.concatenate([np.zeros(1, np.uint32), values])
+    write(held.ctypes.data, places.ctypes.data, limit, found.ctypes.data, seen.ctypes.data)
+    assert found[1:].tolist() == (values ^ 7)[places].tolist()
+    bits = sum(1 << lane for lane in range(8) if values[lane] <= 7)
+    assert seen.tolist() == [values.max(), bits, limit.bit_count()]
 
 
 def test_threads_may_call_first_at_the_same_time_and_one_compiles():
