@@ -277,8 +277,14 @@ def quiet() -> Iterator[None]:
 
     And tell it what it lacks, see `trtbuild.pytorch.fake_quantize.shapes_of_fake_quantize`.
     """
-    known = [name for name in logging.root.manager.loggerDict if name.startswith("torch.")]
-    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", *known)]
+    known = logging.root.manager.loggerDict
+    # the others of torch's hundreds have the level of these
+    own = [
+        name
+        for name, one in known.items()
+        if name.startswith("torch.") and isinstance(one, logging.Logger) and one.level
+    ]
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", *own)]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
