@@ -163,6 +163,8 @@ def main() -> None:
         sys.exit(__doc__)
     if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence, not a traceback
         sys.exit(f"trtbuild needs Python 3.10 or newer; this is {sys.version.split()[0]}")
+    # tests start Python some hundred times, and without bytecode each compiles all modules again
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     python = environment(task)
     if task == "package":
         package(python)
