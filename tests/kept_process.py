@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trtbuild.runtime.child import end
-from trtbuild.runtime.isolated import IsolatedProcess
+from trtbuild.runtime.isolated import IsolatedProcess, MappedWeight
 
 if TYPE_CHECKING:
     import subprocess
@@ -15,28 +17,30 @@ __all__ = ["KeptProcess"]
 
 
 class KeptProcess(IsolatedProcess):
-    """One whose process serves the next one, too, where it is idle and was started in the same folder."""
+    """One whose process serves the next one, too, where it is idle."""
 
-    _idle: ClassVar[dict[Path, subprocess.Popen[bytes]]] = {}
+    _idle: ClassVar[list[subprocess.Popen[bytes]]] = []
 
     def __init__(self, *limits: float) -> None:
         super().__init__(*limits)
-        self._folder = Path.cwd()
         self._is_asked = False
 
-    def _ask(self, *request: Any) -> tuple[Any, ...]:
+    def _ask(
+        self, limit: float | None, request: tuple[Any, ...], patience: float
+    ) -> tuple[Any, ...]:
         self._is_asked = True
-        answer = super()._ask(*request)
+        answer = super()._ask(limit, _from_anywhere(request), patience)
         self._is_asked = False  # not after an error: who knows what state it is in
         return answer
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None and not self._closed:
-            kept = self._idle.pop(self._folder, None)
-            if kept is not None and kept.poll() is not None:  # the system has ended it
-                end(kept)
-                kept = None
-            self._process = kept
+            with contextlib.suppress(IndexError):  # there is none
+                kept = self._idle.pop()
+                if kept.poll() is None:
+                    self._process = kept
+                else:  # the system has ended it
+                    end(kept)
         return super()._started()
 
     def close(self) -> None:
@@ -46,8 +50,8 @@ class KeptProcess(IsolatedProcess):
         process, self._process = self._process, None
         if process is not None:
             is_idle = not self._is_asked and process.poll() is None
-            if is_idle and self._folder not in self._idle:
-                self._idle[self._folder] = process
+            if is_idle and not self._idle:
+                self._idle.append(process)
             else:
                 end(process)
         super().close()
@@ -56,4 +60,19 @@ class KeptProcess(IsolatedProcess):
     def end_all(cls) -> None:
         """End the processes that nobody uses."""
         while cls._idle:
-            end(cls._idle.popitem()[1])
+            end(cls._idle.pop())
+
+
+def _from_anywhere(request: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`request` for a process that was started in another folder: the paths of weights are whole."""
+    what, *given = request
+    if what != "open":
+        return request
+    content, keys, new = given
+    whole = {
+        key: replace(one, path=str(Path(one.path).absolute()))
+        if isinstance(one, MappedWeight)
+        else one
+        for key, one in new.items()
+    }
+    return what, content, keys, whole
