@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,8 +19,20 @@ from trtbuild.runtime.tensorrt.versions import installed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# OpenBLAS and OpenMP (torch) wait for their threads by spinning, which on small arrays costs more than the
+# work. Both read this when they are loaded: here first, then in all processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("TRTBUILD_SHARED", PROJECT.parent / "shared"))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays until the end: all modules and tests, looked at each time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)  # a tenth of the time went into it, by default
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -53,6 +68,29 @@ def compares_in_one_process() -> Iterator[None]:
         patch.setattr("trtbuild.runtime.isolated.started_ahead", lambda _: contextlib.nullcontext())
         yield
     KeptProcess.end_all()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def torch_makes_its_operators_once() -> Iterator[None]:
+    """Every export makes the ONNX functions of all operators again; half of a small one's time."""
+    if "torch" not in sys.modules:  # where no test of it was collected
+        yield
+        return
+    import torch.onnx
+
+    export = torch.onnx.export
+
+    def with_kept_operators(*given: Any, **named: Any) -> Any:
+        from torch.onnx._internal.exporter import _registration
+
+        apis = _registration.onnxscript_apis
+        if not hasattr(apis.get_torchlib_ops, "cache_info"):
+            patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
+        return export(*given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", with_kept_operators)
+        yield
 
 
 @pytest.fixture(scope="session")
