@@ -25,7 +25,7 @@ from resnet50 import write_resnet50
 from trtbuild.backends.base import BuildRequest
 from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
 from trtbuild.calibration import calibrate
-from trtbuild.data import RandomSource
+from trtbuild.data.random_data import RandomSource
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.latency.measure import MeasureOptions, measure
 from trtbuild.latency.stats import ratio, summarize

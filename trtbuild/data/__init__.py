@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from trtbuild.data.account import DataAccount, account_for, warn_of_lost
-from trtbuild.data.labels import read_labels
 from trtbuild.data.opening import DataPlan, calibration_source, open_data, open_named, open_source
-from trtbuild.data.random_data import RandomSource
 from trtbuild.data.samples import (
     Batch,
     DataDigest,
@@ -39,7 +37,6 @@ __all__ = [
     "DataRecipe",
     "ImageSize",
     "Preprocess",
-    "RandomSource",
     "Sample",
     "SampleIndex",
     "Source",
@@ -55,7 +52,6 @@ __all__ = [
     "open_data",
     "open_named",
     "open_source",
-    "read_labels",
     "read_preprocess",
     "samples_per_batch",
     "shard_of",

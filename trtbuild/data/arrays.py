@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from trtbuild.data.batched_arrays import BatchedArrays
 from trtbuild.data.feeds import as_feeds, axes_of
-from trtbuild.data.labels import label_arrays
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.data.skipped import without_input
 from trtbuild.data.stored import StoredArray, stored_arrays
@@ -248,6 +247,10 @@ def _unused(
     """Names of the arrays of numbers that no input takes, and that are no labels."""
     taken = _names_for([spec.name for spec in inputs], stored, preprocess)
     others = {name: array for name, array in stored.items() if name not in (taken or stored)}
+    if not others:
+        return ()
+    from trtbuild.data.labels import label_arrays
+
     labels = label_arrays(others)
     return tuple(
         name

@@ -1,4 +1,7 @@
-"""The data that a recipe names is opened: the samples that calibrate, and those that verify."""
+"""The data that a recipe names is opened: the samples that calibrate, and those that verify.
+
+Readers other than that of arrays are imported where they are used: nobody needs them all.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.data.arrays import ArraySource, is_array_folder, open_folder
-from trtbuild.data.callables import CallableSource, import_callable, open_object
 from trtbuild.data.constants import WithConstants, constant_feeds
 from trtbuild.data.feeds import axes_of, image_input
 from trtbuild.data.image_files import LIST_SUFFIXES, images_below
-from trtbuild.data.images import ImageFolder, ImageList, ImageTar
-from trtbuild.data.labels import read_labels
-from trtbuild.data.random_data import RandomSource
 from trtbuild.data.samples import samples_per_batch
 from trtbuild.data.split import HELD_OUT_SHARE, choose_samples, split, without
 from trtbuild.errors import DataError
@@ -24,6 +23,7 @@ from trtbuild.options.values import IN_MEMORY
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from trtbuild.data.images import ImageFolder, ImageList, ImageTar
     from trtbuild.data.samples import Source
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.data import Data, DataRecipe
@@ -137,6 +137,8 @@ def calibration_source(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Sour
 
 def _all_data(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source | None:
     if recipe.random_data:
+        from trtbuild.data.random_data import RandomSource
+
         return _with_constants(
             recipe, inputs, lambda others: RandomSource(others, seed=recipe.seed)
         )
@@ -155,6 +157,8 @@ def open_named(named: Data, recipe: DataRecipe, inputs: Sequence[TensorSpec]) ->
             return open_source(
                 str(named), others, recipe.preprocess, skip_broken=recipe.skip_broken
             )
+        from trtbuild.data.callables import open_object
+
         return open_object(named, others, recipe.preprocess)
 
     return _with_constants(recipe, inputs, opened)
@@ -178,7 +182,11 @@ def _with_constants(
 
 
 def _labelled(source: Source, recipe: DataRecipe) -> Source:
-    return source if recipe.labels is None else read_labels(recipe.labels, source)
+    if recipe.labels is None:
+        return source
+    from trtbuild.data.labels import read_labels
+
+    return read_labels(recipe.labels, source)
 
 
 def open_source(
@@ -220,6 +228,8 @@ def open_source(
             "or a folder."
         )
     if ":" in spec:
+        from trtbuild.data.callables import CallableSource, import_callable
+
         return CallableSource(spec, import_callable(spec), tuple(inputs), preprocess)
     raise DataError(f"the data '{spec}' does not exist.")
 
@@ -244,6 +254,8 @@ def _images(
 
 
 def _image_reader(path: Path) -> type[ImageFolder | ImageList | ImageTar]:
+    from trtbuild.data.images import ImageFolder, ImageList, ImageTar
+
     if path.is_dir():
         return ImageFolder
     return ImageTar if _is_tar(path) else ImageList

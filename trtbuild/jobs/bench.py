@@ -7,7 +7,8 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.data import RandomSource, batches, open_named
+from trtbuild.data import batches, open_named
+from trtbuild.data.random_data import RandomSource
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.files import file_digest
 from trtbuild.jobs.foreign import open_whole

@@ -96,10 +96,11 @@ def check_spelling(model: ir.Model, path: Path) -> None:
     Raises:
         ModelError: one is; the message names the operator that is meant.
     """
+    unknown = [one for one in operators_outside(model, has_operator) if one.domain in _TENSORRTS]
+    if not unknown:
+        return
     known = sorted({schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain})
-    for one in operators_outside(model, has_operator):
-        if one.domain not in _TENSORRTS:
-            continue
+    for one in unknown:
         near = difflib.get_close_matches(one.op_type, known, 1, _ALIKE)
         if near and abs(len(near[0]) - len(one.op_type)) <= _LETTERS:
             raise ModelError(

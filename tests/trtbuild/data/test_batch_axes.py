@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trtbuild.data import RandomSource, batches, filled, full_batches, open_source
+from trtbuild.data import batches, filled, full_batches, open_source
 from trtbuild.data.callables import CallableSource
+from trtbuild.data.random_data import RandomSource
 from trtbuild.errors import DataError
 from trtbuild.model import fixed_batch, with_batch_axes
 from trtbuild.model.signature import TensorSpec

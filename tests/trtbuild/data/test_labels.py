@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trtbuild.data import Preprocess, open_source, read_labels
+from trtbuild.data import Preprocess, open_source
+from trtbuild.data.labels import read_labels
 from trtbuild.errors import DataError
 from trtbuild.model.signature import TensorSpec
 from trtbuild.options.data import FOLDERS, DataRecipe

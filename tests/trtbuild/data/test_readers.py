@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trtbuild.data import Preprocess, batches, open_source, read_labels, stored
+from trtbuild.data import Preprocess, batches, open_source, stored
 from trtbuild.data.callables import CallableSource
+from trtbuild.data.labels import read_labels
 from trtbuild.errors import DataError
 from trtbuild.model.signature import TensorSpec
 

@@ -6,7 +6,8 @@ import pytest
 
 from tests.trtbuild.verification.small_network import spoil_weight_scale
 from trtbuild.calibration import CalibrateOptions, calibrate
-from trtbuild.data import Preprocess, batches, choose_samples, open_source, read_labels
+from trtbuild.data import Preprocess, batches, choose_samples, open_source
+from trtbuild.data.labels import read_labels
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import input_specs
 from trtbuild.quantization import insert_qdq, watched_tensors
