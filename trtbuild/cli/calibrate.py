@@ -86,11 +86,11 @@ def run(
 ) -> None:
     """Calibrate MODEL on all the data given, and write the ranges and their histograms."""
     recipe = given.make(model=model)
-    from trtbuild.model.collecting import collector_at_rest
+    from trtbuild.model.collecting import all_made_stays
     from trtbuild.runtime.isolated import started_ahead
 
     with started_ahead(model):
-        with collector_at_rest():  # modules stay
+        with all_made_stays():
             from trtbuild.jobs.calibrate import calibrate_file
 
         with out.progress() as progress:

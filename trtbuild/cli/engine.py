@@ -87,9 +87,9 @@ def _built(
     out: Output,
 ) -> EngineResult:
     """Export a module, and build the engine."""
-    from trtbuild.model.collecting import collector_at_rest
+    from trtbuild.model.collecting import all_made_stays
 
-    with collector_at_rest():  # modules stay
+    with all_made_stays():
         from trtbuild.jobs.engine import build_engine
         from trtbuild.jobs.export import with_export
 

@@ -15,7 +15,7 @@ from trtbuild.files import write_bytes
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.model import input_specs
-from trtbuild.model.collecting import collector_at_rest
+from trtbuild.model.collecting import all_made_stays
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_by_all_targets
 from trtbuild.quantization.masks import reaches_minus_infinity
@@ -76,7 +76,7 @@ def calibrate_file(
     options = replace(
         recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
     )
-    with collector_at_rest(), ThreadPoolExecutor(1) as beside:
+    with all_made_stays(), ThreadPoolExecutor(1) as beside:
         artifact, tensors = _observed(load(recipe.model, recipe.data.batch_axes), recipe)
         # ONNX Runtime opens a network without the interpreter, which has all the rest to do meanwhile
         opened = beside.submit(open_ahead, artifact.model, tensors, options)

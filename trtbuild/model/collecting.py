@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["collector_at_rest", "collector_on_new_objects"]
+__all__ = ["all_made_stays", "collector_at_rest", "collector_on_new_objects"]
 
 # Some graphs of a small network. One that is tried and thrown away is gone in the collection after; with the
 # 700 objects that are Python's default it would have become old by then, and all old objects are looked
@@ -32,6 +32,20 @@ def collector_at_rest() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def all_made_stays() -> Iterator[None]:
+    """Leave the collector at rest in the block, and what the block makes out of its way afterwards.
+
+    For imports, and what a job builds to keep. A collector that comes back looks at all that is new; what was
+    made here is old by then, and waits for one of the rare times when everything is looked at.
+    """
+    with collector_at_rest():
+        yield
+        if not gc.get_freeze_count():  # nobody else's is let go
+            gc.freeze()
+            gc.unfreeze()  # all at once, without a look at any
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import weakref
 
-from trtbuild.model.collecting import collector_on_new_objects
+from trtbuild.model.collecting import all_made_stays, collector_on_new_objects
 
 
 class Itself:
@@ -54,3 +54,30 @@ def test_a_collector_that_is_off_stays_off() -> None:
             assert gc.get_threshold()[0] == 0
     finally:
         gc.set_threshold(*before)
+
+
+def test_what_stays_is_old_without_a_look_at_it() -> None:
+    looks: list[str] = []
+
+    def look(phase: str, _: object) -> None:
+        looks.append(phase)
+
+    gc.callbacks.append(look)
+    try:
+        with all_made_stays():
+            made = [[number] for number in range(200_000)]
+        new = [made]
+        assert not looks
+        old = {id(one) for one in gc.get_objects(generation=2)}
+        assert id(made[0]) in old
+        assert id(new) not in old
+    finally:
+        gc.callbacks.remove(look)
+
+
+def test_garbage_among_what_stays_is_found() -> None:
+    with all_made_stays():
+        gone = weakref.ref(Itself())
+    gc.collect()
+    assert gone() is None
+    assert gc.isenabled()
