@@ -31,7 +31,6 @@ from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.opset import raise_proto_opset
 from trtbuild.model.outside_weights import (
-    MAPPED_LIMIT,
     are_small,
     hold_weights,
     outside_weights,
@@ -358,7 +357,8 @@ def weight_files(path: Path) -> tuple[Path, ...]:
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            if len(content) <= MAPPED_LIMIT and content.find(_EXTERNAL_KEY) < 0:
+            is_apart = len(content) > _WORTH_APART and is_named_in_utf8(path.name)
+            if not is_apart and content.find(_EXTERNAL_KEY) < 0:
                 return ()
             proto = onnx.ModelProto.FromString(read_apart(content, path.name))
     except (OSError, ValueError, DecodeError):  # said where the network is read
