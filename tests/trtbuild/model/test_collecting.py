@@ -5,8 +5,22 @@ from __future__ import annotations
 import contextlib
 import gc
 import weakref
+from typing import TYPE_CHECKING
+
+import pytest
 
 from trtbuild.model.collecting import all_made_stays, collector_on_new_objects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def nothing_passed_over() -> Iterator[None]:
+    """Let the collector look at all that lives, as in a process that runs no tests (`tests/conftest.py`)."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 class Itself:
