@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 __all__ = ["OptimizeResult", "optimize"]
 
 
+_MANY_NODES = 5_000
+"""Nodes of which ONNX Runtime opens a session in some 0.2 s."""
+
+
 @dataclass(frozen=True)
 class OptimizeResult:
     """An optimised network and how it came about.
@@ -90,9 +94,10 @@ def optimize(
                 beside.submit, find_reference, model, detached, isolated,
                 once=once, seed=options.seed, sizes=options.sizes,
             ))  # fmt: skip
-            if not once:  # it is run while the passes work; a costly one when they change something
+            costly = once or size.node_count > _MANY_NODES
+            if not costly:  # it is run while the passes work; else when they change something
                 reference()
-            original = _Original(detached, reference, once)
+            original = _Original(detached, reference, costly)
         optimized, log = _CheckedRun(model, first, interface, original, progress).run(schedule)
     return OptimizeResult(optimized, log, size, measure(optimized))
 
@@ -104,12 +109,12 @@ class _Original:
     Attributes:
         detached: the network, serialised.
         reference: begins to find out what it answers, and returns that for when it is known; once.
-        once: whether a run of it is costly, so that it is not run for nothing.
+        costly: whether it is not run for nothing: a run takes long, or its session takes long to open.
     """
 
     detached: WithoutWeights
     reference: Callable[[], Future[Reference]]
-    once: bool
+    costly: bool
 
     def is_same_as(self, model: ir.Model) -> bool:
         """Return whether `model` is the original to the byte, inferred dims of inner tensors aside."""
@@ -193,7 +198,7 @@ class _CheckedRun:
 
     def _is_untouched(self, model: ir.Model, log: PassLog) -> bool:
         """Whether `model` is the original, which would be costly to run for nothing."""
-        if self._original is None or not self._original.once or log.fired:
+        if self._original is None or not self._original.costly or log.fired:
             return False
         return self._original.is_same_as(model)
 

@@ -168,3 +168,19 @@ def test_a_dear_network_that_no_pass_has_changed_is_not_run(monkeypatch):
     result = optimize(dear(), OptimizeOptions(only=["remove_dropout"]))
     assert result.log.comparison == "no pass has changed the network"
     assert opened == []
+
+
+def long(last):
+    """A network of so many nodes that a session of it takes long to open."""
+    nodes = " ".join(f"a{i + 1} = Sin(a{i})" for i in range(5000))
+    return network(f"t (float[n,2] a0) => (float[n,2] y) {{ {nodes} y = {last}(a5000) }}")
+
+
+@pytest.mark.parametrize(
+    ("last", "wanted"),
+    [("Relu", "no pass has changed the network"), ("Dropout", "compared on 2 random inputs")],
+)
+def test_a_network_of_many_nodes_is_run_where_a_pass_has_changed_it(last, wanted):
+    result = optimize(long(last), OptimizeOptions(only=["remove_dropout"]))
+    assert result.log.comparison.startswith(wanted)
+    assert not result.log.rolled_back
