@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
     import pytest
 
-__all__ = ["HANGS_S", "Outcome", "await_text", "trtbuild"]
+__all__ = ["FAST", "HANGS_S", "Outcome", "await_text", "trtbuild"]
 
 # Seconds after which a command is taken to hang; where many work at once, its start alone takes a minute.
 HANGS_S = 600
+
+# Of ``trtbuild engine``, where it does not matter how ranges are chosen: a quarter of a small build's time.
+FAST = ("--effort", "fast")
 
 # lines of a log that say how far a stage is, or that a slow one is still at work
 PROGRESS = re.compile(r"[\w ,:]+: \d+( of \d+)?, \d+\.\d s|still working, \d+\.\d s since [\w ,:]+")

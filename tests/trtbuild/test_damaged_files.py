@@ -36,6 +36,7 @@ from trtbuild.latency.regress import against_baseline
 from trtbuild.manifest import read_manifest
 from trtbuild.model import input_specs, read_model
 from trtbuild.options.data import DataRecipe
+from trtbuild.options.effort import Effort
 from trtbuild.options.measure import MeasureOptions
 from trtbuild.options.preprocess import Preprocess, read_preprocess
 from trtbuild.options.values import make, read_file, read_table
@@ -98,7 +99,9 @@ def valid(tmp_path_factory):
     times = MeasureOptions(duration_ms=20.0)
     bench(BenchRecipe(engine=model, measure=times, save_baseline=baseline))
     verified = verify(VerifyRecipe(reference=model, engine=model, data=DataRecipe(str(data))))
-    recipe = EngineRecipe(model, folder / "out", data=DataRecipe(str(data)), latency=None)
+    recipe = EngineRecipe(
+        model, folder / "out", data=DataRecipe(str(data)), latency=None, effort=Effort.FAST
+    )
     build_engine(recipe)
     return dict(files_of(folder, model, specs, verified))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import trtbuild
+from tests.command import FAST, trtbuild
 from tests.models import NETWORKS
 from trtbuild.errors import OutputError
 from trtbuild.files import (
@@ -158,7 +158,7 @@ def test_the_last_file_is_moved_last_whenever_it_was_written(tmp_path, moved, la
 def test_the_manifest_is_the_last_file_of_a_build(tmp_path, moved, capsys):
     model, data = NETWORKS["opset_13"].save(tmp_path)
     out = tmp_path / "out"
-    command = ("engine", model, "--int8", "--data", data, "-o", out, "--no-latency", "-q")
+    command = ("engine", model, "--int8", "--data", data, "-o", out, "--no-latency", "-q", *FAST)
     assert trtbuild(capsys, *command).code == 0
     assert len(moved) > 3
     assert moved[-1].endswith(".manifest.json")

@@ -11,7 +11,7 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 
-from tests.command import trtbuild
+from tests.command import FAST, trtbuild
 from tests.models import NETWORKS
 from trtbuild import (
     AskedRecord,
@@ -76,7 +76,7 @@ def build(capsys, folder, network, *options):
     model, data = NETWORKS[network].save(folder)
     done = trtbuild(
         *(capsys, "engine", model, "--int8", "--data", data, "-o", folder / "out", "--json"),
-        *options,
+        *(*FAST, *options),
     )
     assert done.code in (0, 1), done.err
     return done.json
@@ -85,7 +85,7 @@ def build(capsys, folder, network, *options):
 @pytest.mark.parametrize(
     ("network", "options"),
     [
-        ("opset_13", ("--no-latency",)),
+        ("opset_13", ("--no-latency", "--effort", "normal")),
         ("opset_13", ("--min-sqnr", "90", "--float", "Gemm")),
         ("bert", ("--no-latency", "--calibrator", "percentile", "--percentile", "99.9")),
         ("input_is_output", ("--no-latency",)),
@@ -179,7 +179,7 @@ def test_what_is_no_manifest(tmp_path, content):
 
 
 def test_stages_tell_the_story(tmp_path, capsys):
-    manifest = build(capsys, tmp_path, "opset_13", "--no-latency")
+    manifest = build(capsys, tmp_path, "opset_13", "--no-latency", "--effort", "normal")
     assert [stage["stage"] for stage in manifest["stages"]] == [
         *("read", "data", "optimize", "calibrate", "choose ranges", "moves", "quantize"),
         "portable form",

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.command import trtbuild
+from tests.command import FAST, trtbuild
 from tests.models import NETWORKS
 from tests.networks.network import from_text
 
@@ -34,7 +34,7 @@ class Bench:
         named = ("--data", self.data) if data else ()
         return trtbuild(
             *(self.capsys, "engine", self.model, "--int8", *named, "-o", self.out),
-            *("--no-latency", "--quiet", *options),
+            *("--no-latency", "--quiet", *FAST, *options),
         )
 
     def refuses(self, *options, data=True):

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.command import HANGS_S, await_text, trtbuild
+from tests.command import FAST, HANGS_S, await_text, trtbuild
 from tests.models import NETWORKS
 from tests.trtbuild.quantization.tensorrt_rules import int8_layers
 
@@ -29,14 +29,15 @@ def files(tmp_path):
 def engine(capsys, files, *options):
     model, data, out = files
     return trtbuild(
-        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency", *options)
+        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency"),
+        *(*FAST, *options),
     )
 
 
 def test_files_and_what_the_manifest_says_of_them(files, capsys):
     from trtbuild.files import file_digest
 
-    assert engine(capsys, files).code == 0
+    assert engine(capsys, files, "--effort", "normal").code == 0
     out = files[2]
     manifest = json.loads((out / "net.manifest.json").read_text())
     written = {file.name for file in out.iterdir()}
@@ -79,7 +80,7 @@ def test_the_verdict_is_shown(files, capsys):
 def test_the_same_build_twice_gives_the_same_files(files, capsys):
     contents = []
     for batch_size in (8, 3):
-        assert engine(capsys, files, "--batch-size", batch_size).code == 0
+        assert engine(capsys, files, "--effort", "normal", "--batch-size", batch_size).code == 0
         names = ("net.int8.onnx", "net.onnxruntime.onnx", "net.calibration.json")
         contents.append([(files[2] / name).read_bytes() for name in names])
     assert contents[0] == contents[1]
@@ -171,7 +172,7 @@ def start(*arguments):
 def test_as_a_program(files):
     model, data, out = files
     process = start(
-        *("engine", model, "--int8", "--data", data, "-o", out, "--no-latency", "--json")
+        *("engine", model, "--int8", "--data", data, "-o", out, "--no-latency", *FAST, "--json")
     )
     said, complained = process.communicate(timeout=HANGS_S)
     assert process.returncode == 0, complained

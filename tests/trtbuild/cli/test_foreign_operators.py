@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.command import trtbuild
+from tests.command import FAST, trtbuild
 from tests.networks import plugins
 
 X = np.random.default_rng(0).normal(size=(24, 3, 8, 8)).astype(np.float32)
@@ -30,7 +30,9 @@ def saved(folder, text):
 def build(capsys, folder, text, *options):
     proto = saved(folder, text)
     what = ("--int8", "--backend", "onnxruntime", "--no-latency", "--data", folder / "data.npz")
-    done = trtbuild(capsys, "engine", folder / "net.onnx", *what, "-o", folder / "out", *options)
+    done = trtbuild(
+        capsys, "engine", folder / "net.onnx", *what, *FAST, "-o", folder / "out", *options
+    )
     return proto, done
 
 

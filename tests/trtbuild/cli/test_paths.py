@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import ClassVar
 
 import numpy as np
 import onnx
 import pytest
 
-from tests.command import trtbuild
+from tests.command import FAST, trtbuild
 from tests.models import NETWORKS
 
 CNN = NETWORKS["opset_13"]
@@ -25,6 +26,8 @@ backend = "onnxruntime"
 class Bench:
     """A network, data with labels, a calibration, and a source that counts what is read of it."""
 
+    kept: ClassVar[dict[str, bytes]] = {}
+
     def __init__(self, folder, monkeypatch, capsys):
         self.folder, self.capsys = folder, capsys
         monkeypatch.chdir(folder)
@@ -37,7 +40,15 @@ class Bench:
         (folder / "link.onnx").symlink_to("m.onnx")
         (folder / "fleet.toml").write_text(FLEET)
         (folder / "counted.toml").write_text(FLEET.replace("d.npz", "counted:samples", 1))
-        self.run("calibrate", "m.onnx", "--data", "d.npz", "-o", "c.json", "--cache", "c.cache")
+        for name, content in self.calibrated().items():
+            (folder / name).write_bytes(content)
+
+    def calibrated(self):
+        """The files of one calibration, which is the same for each test."""
+        if not self.kept:
+            self.run("calibrate", "m.onnx", "--data", "d.npz", "-o", "c.json", "--cache", "c.cache")
+            self.kept |= {name: (self.folder / name).read_bytes() for name in ("c.json", "c.cache")}
+        return self.kept
 
     def run(self, *arguments):
         quiet = () if arguments[0] in ("init",) else ("--quiet",)
@@ -49,7 +60,7 @@ def bench(tmp_path, monkeypatch, capsys):
     return Bench(tmp_path, monkeypatch, capsys)
 
 
-ENGINE = ("engine", "m.onnx", "--int8", "--data", "d.npz", "-o", "o", "--no-latency")
+ENGINE = ("engine", "m.onnx", "--int8", "--data", "d.npz", "-o", "o", "--no-latency", *FAST)
 VERIFY = ("verify", "m.onnx", "n.onnx", "--data", "d.npz")
 OVER = [
     ("calibrate", "m.onnx", "--data", "d.npz", "-o", "m.onnx"),

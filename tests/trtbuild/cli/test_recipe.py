@@ -16,7 +16,7 @@ import pytest
 
 from calibrators import METHODS, PRESETS
 from tests import manifests
-from tests.command import trtbuild
+from tests.command import FAST, trtbuild
 from tests.models import NETWORKS
 from tools.write_schemas import schemas
 from trtbuild.cli.bench import command as bench_command
@@ -235,7 +235,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert not out.exists()
     written = {Path(name).name for name in plan["writes"]}
     done = trtbuild(
-        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency"),
+        *(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency", *FAST),
         *("--backend", "onnxruntime"),
     )
     assert done.code == 0

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs torch")
 
+from tests.command import FAST
 from trtbuild.cli.main import run
 
 MODULE = """
@@ -59,7 +60,7 @@ def engine(tmp_path_factory):
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
         shape = ["--input", "1x3x8x8", "--data", "data.npz", "--no-latency", "-q", "-o", "out"]
-        assert run(["engine", "verified_module:small", "--int8", *shape]) == 0
+        assert run(["engine", "verified_module:small", "--int8", *shape, *FAST]) == 0
     return folder
 
 

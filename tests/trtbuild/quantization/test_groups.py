@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from calibrators import TensorRange
-from tests.command import trtbuild
+from tests.command import FAST, trtbuild
 from tests.models import NETWORKS
 from tests.trtbuild.verification.small_network import calibrated, float_network, images, run
 from trtbuild.errors import OptionError
@@ -246,7 +246,7 @@ def test_neighbours_bound_what_was_not_counted() -> None:
 
 def test_groups_kept_in_float_with_the_ranges_of_a_build_without(tmp_path, capsys) -> None:
     model, data = NETWORKS["average_pools"].save(tmp_path)
-    common = ("engine", model, "--int8", "--data", data, "--no-latency")
+    common = ("engine", model, "--int8", "--data", data, "--no-latency", *FAST)
     assert trtbuild(capsys, *common, "-o", tmp_path / "a").code == 0
     ranges = tmp_path / "a" / "net.calibration.json"
     listed = trtbuild(capsys, "quantize", model, "--list", "--json").json

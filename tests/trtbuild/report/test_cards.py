@@ -15,6 +15,7 @@ import onnx_ir as ir
 import pytest
 from rich.console import Console
 
+from tests.command import FAST
 from tests.command import trtbuild as command
 from tests.models import NETWORKS
 from trtbuild.artifact import Artifact
@@ -252,7 +253,9 @@ def test_names_stay_whole_where_no_terminal_folds_them(built, capsys, monkeypatc
     else:
         monkeypatch.setenv("COLUMNS", columns)
     out = folder / ("a_folder_of_a_long_name" * 6)
-    done = command(capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency")
+    done = command(
+        capsys, "engine", model, "--int8", "--data", data, "-o", out, "--no-latency", *FAST
+    )
     assert any(str(out / "net.manifest.json") in line for line in done.out.splitlines())
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import trtbuild.jobs.build_checks
 import trtbuild.jobs.engine
+from tests.command import FAST
 from tests.command import trtbuild as command
 from tests.models import NETWORKS
 from trtbuild.jobs.speed import Speed
@@ -28,7 +29,7 @@ def build(capsys, files, *options):
     page = folder / "page.html"
     done = command(
         *(capsys, "engine", model, "--int8", "--data", data, "-o", folder / "out"),
-        *("--no-latency", "--report", page, *options),
+        *(*FAST, "--no-latency", "--report", page, *options),
     )
     assert done.code in (0, 1), done.err
     return done, page.read_text(encoding="utf-8")
@@ -88,7 +89,7 @@ def test_speed_is_judged_as_bench_judges_it(monkeypatch, files, capsys) -> None:
     model, data, folder = files
     page = folder / "page.html"
     words = ("engine", model, "--int8", "--data", data, "-o", folder / "out", "--report", page)
-    done = command(capsys, *words)
+    done = command(capsys, *words, *FAST)
     text = page.read_text(encoding="utf-8")
     for one in (said, quick):
         assert one in " ".join(done.out.split())
@@ -135,7 +136,7 @@ def test_limits_on_speed_are_judged_alike_everywhere(
     timed(monkeypatch, **latencies)
     model, data, folder = files
     page, junit, out = folder / "page.html", folder / "junit.xml", folder / "out"
-    command_line = ("engine", model, "--int8", "--data", data, "-o", out, "--min-sqnr", 1)
+    command_line = ("engine", model, "--int8", "--data", data, "-o", out, "--min-sqnr", 1, *FAST)
     written = ("--min-speedup", 1.5, *options, "--strict", "--report", page, "--junit", junit)
     done = command(capsys, *command_line, *written)
     assert done.code == EXIT[word], done.err
@@ -163,7 +164,7 @@ def test_speed_alone_ships_nothing(monkeypatch, files, capsys) -> None:
     timed(monkeypatch, 4.0)
     model, data, folder = files
     words = ("engine", model, "--int8", "--data", data, "-o", folder / "out", "--min-speedup", 1.5)
-    done = command(capsys, *words)
+    done = command(capsys, *words, *FAST)
     assert done.code == 0
     assert "NOT JUDGED: all values are finite, and no limit on accuracy was set" in done.out
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.command import trtbuild
+from tests.command import FAST, trtbuild
 from trtbuild.toml_files import read_toml
 from trtbuild.visible import visible
 
@@ -75,7 +75,7 @@ def built(here, capsys) -> Path:
     if not (here / "[out]").exists():
         done = trtbuild(
             *(capsys, "engine", "[net].onnx", "--int8", "--data", "[data].npz", "-o", "[out]"),
-            *("--no-latency", "--report", "page.html", "--junit", "junit.xml"),
+            *(*FAST, "--no-latency", "--report", "page.html", "--junit", "junit.xml"),
         )
         seen(done, "[out]/[net].manifest.json")
         (here / "said").write_text(done.out, encoding="utf-8")

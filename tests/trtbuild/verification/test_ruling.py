@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binomtest
 
 from calibrators.cache import CalibrationCache
-from tests.command import trtbuild
+from tests.command import FAST, trtbuild
 from tests.fakes import FunctionSession, batches_of
 from tests.trtbuild.verification.small_network import images, written
 from trtbuild.cli.main import run
@@ -269,7 +269,7 @@ def test_an_engine_that_was_calibrated_on_one_value_is_not_shipped(
     np.savez(tmp_path / "same.npz", image=np.ones_like(images(3, 16)))
     command = ["engine", str(folder / "float.onnx"), "--int8", "--data", str(tmp_path / "same.npz")]
     command += ["--verify-data", str(folder / "images.npz")]
-    limits = ["--min-sqnr", "-100", "--no-tune", "--no-latency", "--task", "none"]
+    limits = ["--min-sqnr", "-100", "--no-tune", "--no-latency", *FAST, "--task", "none"]
     assert run([*command, *limits, "-o", str(tmp_path / "out")]) == 0
     assert (
         "NOT JUDGED: every limit holds, but the input 'image' hardly varies"
@@ -289,7 +289,7 @@ def test_a_cache_that_the_engine_was_not_built_with_is_not_shipped(
     )
     command = ["engine", str(folder / "float.onnx"), "--int8", "--data", str(folder / "images.npz")]
     command += ["--backend", "onnxruntime"]
-    limits = ["--min-sqnr", "3", "--no-tune", "--no-latency", "--task", "none"]
+    limits = ["--min-sqnr", "3", "--no-tune", "--no-latency", *FAST, "--task", "none"]
     more = ["--cache", str(cache), "--json", "-o", str(tmp_path / "out")]
     assert run([*command, *limits, *more]) == 0
     found = json.loads(capsys.readouterr().out)
