@@ -1,5 +1,7 @@
 """One process for one TensorRT version: everything is imported once, every scenario runs in a fork.
 
+That goes for the test modules, too: to import one, and pytest with it, took longer than a small build.
+
 Reads a line of JSON for each scenario from standard input (module, function, arguments, folder for the
 answer) and writes a line when it is over. A crash of a scenario is an answer like any other.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import importlib
 import io
 import json
@@ -15,7 +18,7 @@ import os
 import sys
 import traceback
 import warnings
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,12 @@ def main() -> None:
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        importlib.invalidate_caches()  # packages may have been built since this process began
+        with suppress(
+            BaseException
+        ):  # the fork imports it again, and answers what is wrong with it
+            importlib.import_module(request["module"])
+        gc.freeze()  # a collection in the fork would copy the pages of all that is imported
         child = os.fork()
         if child == 0:
             _scenario(request, library, major, number)
@@ -61,7 +70,6 @@ def _scenario(request: dict[str, Any], library: ctypes.CDLL, major: int, number:
     from tests.tensorrt_stub.world import install
 
     answer: dict[str, Any] = {}
-    importlib.invalidate_caches()  # packages may have been built since this process began
     noise = io.StringIO()
     os.chdir(request["folder"])
     world = install(library, major, number)

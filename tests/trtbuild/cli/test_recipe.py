@@ -462,17 +462,15 @@ def test_a_manifest_without_a_recipe_is_refused(
     assert "holds no recipe" in trtbuild(capsys, "rebuild", path).sentence
 
 
-@pytest.mark.parametrize(
-    "command", ["", *_COMMANDS, "calibrate run", "calibrate merge", "cache show", "cache convert"]
-)
-def test_help_imports_nothing_heavy(command: str) -> None:
+def test_help_imports_nothing_heavy() -> None:
+    groups = ("calibrate run", "calibrate merge", "cache show", "cache convert")
+    lines = [[*command.split(), "--help"] for command in ("", *_COMMANDS, *groups)]
     code = (
         "import sys\nfrom trtbuild.cli.main import run\n"
-        f"assert run({[*command.split(), '--help']}) == 0\n"
-        f"print([name for name in {HEAVY} if name in sys.modules])"
+        f"for line in {lines}:\n    assert run(line) == 0\n"
+        f"    assert not [name for name in {HEAVY} if name in sys.modules], line"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
 
 
 @pytest.mark.parametrize(("name", "told"), [("Conv_c", ""), ("Conv", "Conv"), ("Conv_*", "Conv_*")])
