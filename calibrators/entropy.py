@@ -15,6 +15,7 @@ them belongs to which level of which candidate is the same for every tensor.
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 
@@ -81,11 +82,10 @@ def divergences(
     outside = total - inside
     last = counts[first - 1 :] + outside
 
-    widths = range(first // levels, -(-size // levels) + 1)
-    information, mean_log = _interval_logs(counts_before, occupied_before, widths)
+    information, mean_log = _interval_logs(counts_before, occupied_before, levels)
     cells = _level_cells(size, levels)[first - levels :]
-    of_levels = np.einsum("ij->i", np.take(information.ravel(), cells))
-    of_last_level = mean_log.ravel()[cells[:, -1]]
+    of_levels = np.einsum("ij->i", np.take(information, cells))
+    of_last_level = mean_log[cells[:, -1]]
     of_bins = _prefix(_x_log_x(counts.astype(np.float64)))[kept - 1]
 
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -112,28 +112,40 @@ def _x_log_x(x: np.ndarray) -> np.ndarray:
 
 
 def _interval_logs(
-    counts_before: np.ndarray, occupied_before: np.ndarray, widths: range
+    counts_before: np.ndarray, occupied_before: np.ndarray, levels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For every interval of so many bins: s ln(s / n), and ln(s / n); the row is the width."""
-    size = len(counts_before) - 1
-    information = np.zeros((widths.stop, size))
-    mean_log = np.zeros((widths.stop, size))
-    for width in widths:
-        held = counts_before[width:] - counts_before[:-width]
-        occupied = occupied_before[width:] - occupied_before[:-width]
-        # 0 where nothing is held: what is occupied holds at least one value in each bin
-        logs = np.log(np.maximum(held / np.maximum(occupied, 1.0), 1.0))
-        mean_log[width, : size - width + 1] = logs
-        information[width, : size - width + 1] = held * logs
-    return information, mean_log
+    """For every interval of `_rows`: s ln(s / n), and ln(s / n)."""
+    rows = _rows(len(counts_before) - 1, levels)
+    held, occupied = np.empty((2, rows[-1].stop))
+    for width, row in enumerate(rows, start=1):
+        num = row.stop - row.start
+        np.subtract(counts_before[width:][:num], counts_before[:num], out=held[row])
+        np.subtract(occupied_before[width:][:num], occupied_before[:num], out=occupied[row])
+    # 0 where nothing is held: what is occupied holds at least one value in each bin
+    logs = held / np.maximum(occupied, 1.0, out=occupied)
+    np.log(np.maximum(logs, 1.0, out=logs), out=logs)
+    return held * logs, logs
+
+
+@functools.lru_cache(maxsize=8)
+def _rows(size: int, levels: int) -> tuple[slice, ...]:
+    """Where the intervals of 1, 2, ... bins lie in one array: of each width those from bin 0, 1, ... on.
+
+    A level of w bins belongs to a candidate of less than (w + 1) `levels` bins, so it begins below that.
+    """
+    widths = range(1, -(-size // levels) + 1)
+    numbers = [min(size, (width + 1) * levels - 1) - width + 1 for width in widths]
+    stops = itertools.accumulate(numbers)
+    return tuple(slice(stop - number, stop) for number, stop in zip(numbers, stops))
 
 
 @functools.lru_cache(maxsize=8)
 def _level_cells(size: int, levels: int) -> np.ndarray:
-    """Flat cell of `_interval_logs` for each candidate and level: ``intp[candidates, levels]``."""
+    """Place in `_rows` of each candidate's levels: ``intp[candidates, levels]``."""
     kept = np.arange(levels, size + 1)[:, None]
     # level k begins at ceil(k i / levels)
     borders = -(-np.arange(levels + 1)[None, :] * kept // levels)
     widths = np.diff(borders, axis=1)
-    cells: np.ndarray = (widths * size + borders[:, :-1]).astype(np.intp)
+    starts = np.array([row.start for row in _rows(size, levels)])
+    cells: np.ndarray = (starts[widths - 1] + borders[:, :-1]).astype(np.intp)
     return cells
