@@ -101,6 +101,19 @@ def test_bins_are_written_as_the_page_on_the_format_says() -> None:
     assert base64.b64decode(written["tensors"]["x"]["histogram"]["bins"]) == bytes(wanted)
 
 
+def test_texts_that_look_like_bins_stay_as_they_are() -> None:
+    names = ["bins", 'a "bins": ""', "ordinary"]
+    collector = Collector(names)
+    collector.observe({name: np.float32([0.5, len(name)]) for name in names}, batch=0)
+    provenance = {"bins": "", "data": '"bins": ""'}
+    calibration = Calibration.from_histograms(collector.histograms, "minmax", provenance=provenance)
+    written = calibration.to_bytes(histograms=True)
+    document = json.loads(written)
+    assert json.dumps(document, indent=1, ensure_ascii=False) + "\n" == written.decode()
+    assert document["provenance"] == provenance
+    assert Calibration.from_bytes(written) == calibration
+
+
 def test_ranges_say_what_was_seen() -> None:
     images = batches()
     entry = calibrate(images).ranges["relu: 1"]
