@@ -127,6 +127,8 @@ def merge(
 def _show(
     title: str, result: CalibrateResult, all_methods: bool, files: ReportFiles, out: Output
 ) -> None:
+    if out.says_nothing and files.html is None:
+        return
     from trtbuild.report.calibration import calibration_report
 
     plots = {}

@@ -46,6 +46,11 @@ class Output:
     json: bool = False
     quiet: bool = False
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether `show` prints nothing, so that no report need be made for it."""
+        return self.quiet and not self.json
+
     def show(self, report: Report) -> None:
         """Print a result: for people, and for programs where that was asked for."""
         self.tell(report)
