@@ -26,6 +26,7 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 # What scenarios import; paid once instead of in every fork.
 PRELOADED = (
+    "calibrators.kernels",
     "cuda.bindings.driver",
     "numpy.random",
     "onnx.parser",
@@ -33,8 +34,10 @@ PRELOADED = (
     "onnxruntime",
     "tests.tensorrt_stub.runtime",
     "tests.trtbuild.backends.tensorrt.networks",
-    "trtbuild.backends.tensorrt",
+    "trtbuild.backends.tensorrt.backend",
     "trtbuild.cli.engine",
+    "trtbuild.jobs.engine",
+    "trtbuild.report.engine",
 )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.command import FAST
 from tests.tensorrt_stub import fixtures
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.cli.main import run
@@ -35,7 +36,7 @@ def engine(
     images = np.concatenate([feeds["images"] for feeds in networks.batches(num)])
     np.savez("images.npz", images=images)
     speed = ("--seconds", "0.05", "--warmup-ms", "1") if latency else ("--no-latency",)
-    command = ["engine", "net.onnx", "--data", "images.npz", *speed, "-q", *options]
+    command = ["engine", "net.onnx", "--data", "images.npz", *speed, "-q", *FAST, *options]
     code = run([*command, "--int8"] if int8 else command)
     manifest = Path("out/net.manifest.json")
     return {
@@ -66,7 +67,7 @@ def test_one_command_line_for_both(tensorrt: Server) -> None:
 
 
 def test_ranges_chosen_by_effect_reach_tensorrt_without_batches(tensorrt: Server) -> None:
-    answer = tensorrt.run(engine)
+    answer = tensorrt.run(engine, options=("--effort", "normal"))
     assert answer.error is None, answer.error["trace"]
     built = answer.value
     assert built["code"] == 0, answer.stderr
@@ -77,7 +78,8 @@ def test_ranges_chosen_by_effect_reach_tensorrt_without_batches(tensorrt: Server
 
 
 def test_nothing_is_said_to_stay_in_float_where_tensorrt_picks(tensorrt: Server) -> None:
-    answer = tensorrt.run(engine, options=("--task", "embed", "--max-float", "50"))
+    options = ("--effort", "normal", "--task", "embed", "--max-float", "50")
+    answer = tensorrt.run(engine, options=options)
     assert answer.error is None, answer.error["trace"]
     assert answer.value["code"] == 0, answer.stderr
     manifest = answer.value["manifest"]
