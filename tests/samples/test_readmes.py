@@ -1,4 +1,4 @@
-"""The commands of the samples' READMEs, run as they stand there: they end well, in files."""
+"""The commands of the samples' READMEs end well: with ranges by a rule, and every night as they stand."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import trtbuild
+from tests.command import FAST
 from trtbuild.cli.main import run
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -30,9 +31,12 @@ def commands(readme: Path) -> list[list[str]]:
     return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
+@pytest.mark.parametrize(
+    "effort", [FAST, pytest.param((), marks=pytest.mark.nightly, id="as it stands")]
+)
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_commands_of_a_sample_lead_to_an_engine_that_can_be_shipped(
-    name, tmp_path, monkeypatch
+    name, effort, tmp_path, monkeypatch
 ) -> None:
     sample = PROJECT / "samples" / name
     shutil.copytree(sample, tmp_path / "samples" / name)
@@ -42,7 +46,7 @@ def test_the_commands_of_a_sample_lead_to_an_engine_that_can_be_shipped(
     assert found
     for program, *arguments in found:
         if program == "trtbuild":
-            assert run([*arguments, "-q", "--no-latency"]) == 0
+            assert run([*arguments, "-q", "--no-latency", *effort]) == 0
         elif "torch" not in Path(arguments[0]).read_text(encoding="utf-8") or HAS_TORCH:
             subprocess.run([sys.executable, *arguments], check=True)
     manifest = trtbuild.read_manifest(tmp_path / "out" / name / f"{SAMPLES[name]}.manifest.json")
