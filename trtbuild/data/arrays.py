@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trtbuild.data.batched_arrays import BatchedArrays
 from trtbuild.data.feeds import as_feeds, axes_of
 from trtbuild.data.samples import Sample, Source, array_key
@@ -17,8 +19,6 @@ from trtbuild.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-    import numpy as np
 
     from trtbuild.data.skipped import Skipped
     from trtbuild.model.signature import TensorSpec
@@ -86,7 +86,20 @@ class ArraySource(Source):
         rows = BatchedArrays.of(self.arrays, self.inputs, f"'{self.path}'")
         for index in range(len(rows)):
             name = f"{self.path.name}[{index}]"
-            yield _row(rows, index, name, self.inputs, self.preprocess)
+            known = self._keys.get(index)
+            sample = _row(rows, index, name, self.inputs, self.preprocess, known)
+            if self._are_in_memory:
+                self._keys[index] = sample.key
+            yield sample
+
+    @cached_property
+    def _keys(self) -> dict[int, bytes]:
+        """Row -> its key, as far as a pass has come; of a mapped file none, which others may write."""
+        return {}
+
+    @cached_property
+    def _are_in_memory(self) -> bool:
+        return not any(isinstance(array, np.memmap) for array in self.arrays.values())
 
 
 @dataclass(frozen=True)
@@ -182,10 +195,15 @@ def _row(
     name: str,
     inputs: Sequence[TensorSpec],
     preprocess: Preprocess | None,
+    key: bytes | None = None,
 ) -> Sample:
-    """One of several samples; its row is taken anew when it is loaded, and may be gone then."""
+    """One of several samples; its row is taken anew when it is loaded, and may be gone then.
+
+    Of a `key` that is known the row is not read for it.
+    """
     load = partial(_feeds_of_row, rows, index, inputs, preprocess, name)
-    return Sample(name, array_key(rows[index].values()), load, axes=axes_of(inputs))
+    key = key or array_key(rows[index].values())
+    return Sample(name, key, load, axes=axes_of(inputs))
 
 
 def _feeds_of_row(
