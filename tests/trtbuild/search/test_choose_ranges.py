@@ -17,7 +17,7 @@ from trtbuild.data import Sample, Source
 from trtbuild.data.samples import array_key
 from trtbuild.options.effort import Effort
 from trtbuild.quantization import insert_qdq, watched_tensors
-from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_session
 from trtbuild.search import together
 from trtbuild.search.deadline import Deadline
 from trtbuild.search.ranges.check_images import CalibrationImages
@@ -143,6 +143,28 @@ def test_images_that_are_run_together_choose_as_they_do_alone(monkeypatch) -> No
     assert max(runs) > 1
     assert chosen.calibration.to_bytes() == alone.calibration.to_bytes()
     assert chosen.history[-1].details == alone.history[-1].details
+
+
+@pytest.mark.parametrize(("limit", "runs"), [(0, 1), (10**9, 16)])
+def test_the_float_network_is_run_once_for_images_that_choose_and_that_check(
+    limit, runs, monkeypatch
+) -> None:
+    monkeypatch.setattr(together, "MAPPED_LIMIT", limit)
+    ready, images, counted = calibrated(Images(0)), CalibrationImages(Images(0)), []
+    names = {value.name for value in ready.model.graph.inputs}
+    run = OnnxRuntimeSession.run
+
+    def noted(self, feeds):
+        counted.append(feeds.keys() == names)  # no scales, and no seeds of gradients
+        return run(self, feeds)
+
+    monkeypatch.setattr(OnnxRuntimeSession, "run", noted)
+    choose_ranges(ready, images)
+    drawn = images.draw(ready)
+    again = images.outputs(ready.model, images.measured(ready.model), drawn.checking)
+    assert sum(counted) == runs
+    for feeds, outputs in zip(drawn.checking, again, strict=True):
+        np.testing.assert_array_equal(outputs["a"], feeds["whole"])
 
 
 class Misleading(Images):

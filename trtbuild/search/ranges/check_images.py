@@ -12,8 +12,8 @@ from trtbuild.model.edits import tapped, tapped_here
 from trtbuild.options.effort import Effort
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
-from trtbuild.search.ranges.work import far_work_for, image_cost, work_for
-from trtbuild.search.together import outputs_of
+from trtbuild.search.ranges.work import far_work_for, image_cost, values_of_a_sample, work_for
+from trtbuild.search.together import gain_together, outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds
 
 __all__ = ["CalibrationImages", "CheckImages", "Images"]
+
+# Bytes of the activations of images that are run together, of which a run holds a few at a time.
+_ROOM = 1 << 27
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class CalibrationImages:
         Raises:
             ExecutionError: it cannot be opened or run.
         """
-        key = (model, tuple(tensors), tuple(map(id, images)))
+        key = self._key(model, tensors, images)
         if key not in self._outputs:
             session = open_session(tapped(model, tensors), Execution.FLOAT)
             try:
@@ -137,6 +141,26 @@ class CalibrationImages:
             finally:
                 session.close()
         return self._outputs[key]
+
+    def run_ahead(self, artifact: Artifact, drawn: Images) -> None:
+        """Run the float network on all images of a draw at once, where weights cost most and there is room.
+
+        Raises:
+            ExecutionError: it cannot be opened or run.
+        """
+        parts, model = (drawn.checking, drawn.choosing), artifact.model
+        count = sum(map(len, parts))
+        is_small = _FLOAT_BYTES * values_of_a_sample(artifact) * count <= _ROOM
+        if min(map(len, parts)) < 2 or not is_small or not gain_together(model):
+            return
+        measured = self.measured(model)
+        found = self.outputs(model, measured, [*drawn.checking, *drawn.choosing])
+        self._outputs[self._key(model, measured, drawn.checking)] = found[: len(drawn.checking)]
+        self._outputs[self._key(model, measured, drawn.choosing)] = found[len(drawn.checking) :]
+
+    @staticmethod
+    def _key(model: ir.Model, tensors: Sequence[str], images: Sequence[Feeds]) -> Hashable:
+        return model, tuple(tensors), tuple(map(id, images))
 
     def to_check(
         self, artifact: Artifact, *, for_moves: bool = False, reference: ir.Model | None = None

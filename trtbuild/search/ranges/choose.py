@@ -96,6 +96,7 @@ def choose_ranges(
         return artifact.having(Record(_STAGE, f"{calibration.method} as it is: {why}", {}))
     placement, _ = place_by_ranges(artifact.model, calibration, artifact.request)
     choice = _Choice(artifact, calibration, placement, images, deadline, progress)
+    images.run_ahead(artifact, drawn)
     choice.check_on(drawn.checking)
     choice.try_rules()
     is_anew = calibration.method == BY_EFFECT

@@ -15,7 +15,15 @@ from trtbuild.options.effort import Effort
 if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
 
-__all__ = ["FAR", "Work", "far_work_for", "image_cost", "may_move", "work_for"]
+__all__ = [
+    "FAR",
+    "Work",
+    "far_work_for",
+    "image_cost",
+    "may_move",
+    "values_of_a_sample",
+    "work_for",
+]
 
 FAR = 0.01
 """Noise over signal of the outputs from which on, 20 dB, a network is worth more time."""
@@ -70,11 +78,16 @@ _FOR_MOVES = {Effort.FAST: 0.0, Effort.NORMAL: 24.0, Effort.HIGH: 200.0}
 
 def image_cost(artifact: Artifact) -> float:
     """Return the nominal seconds of one image: multiply-accumulates, where shapes tell them, and values."""
+    values = _PER_VALUE * values_of_a_sample(artifact)
+    return _PER_MAC * sum(map(node_macs, artifact.model.graph)) + values
+
+
+def values_of_a_sample(artifact: Artifact) -> float:
+    """Return how many values all tensors that have a range hold together for one sample."""
     assert artifact.calibration is not None
     ranges = artifact.calibration.ranges.values()
     num_samples = int(artifact.calibration.provenance.get("num_samples", 1))
-    values = sum(one.num_values for one in ranges) / num_samples
-    return _PER_MAC * sum(map(node_macs, artifact.model.graph)) + _PER_VALUE * values
+    return sum(one.num_values for one in ranges) / num_samples
 
 
 def work_for(effort: Effort, image_seconds: float, num_images: int) -> Work:
