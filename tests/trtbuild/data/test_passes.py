@@ -81,8 +81,8 @@ def test_a_build_by_one_rule_indexes_calibrates_and_verifies(pipeline, little_me
     assert passes(pipeline, *BUILD, "--no-latency") == (0, 3)
 
 
-def test_choosing_ranges_and_moves_goes_through_the_data_four_times_more(pipeline, little_memory):
-    assert passes(pipeline, *CHOOSES, "--no-latency") == (0, 7)
+def test_choosing_ranges_and_moves_goes_through_the_data_twice_more(pipeline, little_memory):
+    assert passes(pipeline, *CHOOSES, "--no-latency") == (0, 5)
 
 
 def test_a_build_with_a_limit_goes_through_the_data_once_more(pipeline, little_memory):
