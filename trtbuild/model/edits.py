@@ -26,6 +26,7 @@ __all__ = [
     "set_constant",
     "set_outputs",
     "take_over_output",
+    "tap",
     "tapped",
     "tapped_here",
 ]
@@ -155,7 +156,7 @@ def tapped(model: ir.Model, names: Collection[str]) -> ir.Model:
     alone, the outputs stay.
     """
     copy = model.clone()
-    _tap(copy, names)
+    tap(copy, names)
     return copy
 
 
@@ -163,14 +164,15 @@ def tapped(model: ir.Model, names: Collection[str]) -> ir.Model:
 def tapped_here(model: ir.Model, names: Collection[str]) -> Iterator[None]:
     """Let `model` be in the block what `tapped` returns a copy of; nobody else may read it meanwhile."""
     before = list(model.graph.outputs)
-    _tap(model, names)
+    tap(model, names)
     try:
         yield
     finally:
         set_outputs(model.graph, before)
 
 
-def _tap(model: ir.Model, names: Collection[str]) -> None:
+def tap(model: ir.Model, names: Collection[str]) -> None:
+    """Let `model` be what `tapped` returns a copy of."""
     wanted = frozenset(names)
     values = [value for node in model.graph for value in node.outputs if value.name in wanted]
     if values:

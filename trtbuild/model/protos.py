@@ -1,8 +1,9 @@
 """A network as a protobuf: the one that onnx_ir makes, to the byte, in half the time.
 
-Most of a large network are plain nodes and the types of the tensors between them. Those are written here as
-they stand in a file, and parsed at once; a type with its dims is put together once. All else is left to
-onnx_ir. The encoding: https://protobuf.dev/programming-guides/encoding/; the numbers of fields: onnx.proto.
+Most of a large network are plain nodes, the types of the tensors between them, and constants. Nodes and types
+are written here as they stand in a file, and parsed at once; a type with its dims is put together once. All
+else is left to onnx_ir. The encoding: https://protobuf.dev/programming-guides/encoding/; the numbers of
+fields: onnx.proto.
 """
 
 from __future__ import annotations
@@ -42,26 +43,32 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     if model.functions or not _is_plain(model.graph):
         whole: onnx.ModelProto = ir.to_proto(model)
         return whole
-    proto: onnx.ModelProto = ir.to_proto(_without_nodes(model))
+    proto: onnx.ModelProto = ir.to_proto(_without_content(model))
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            value.const_value.name = value.name
+            _write_tensor(proto.graph.initializer.add(), value.const_value)
     proto.graph.MergeFromString(b"".join(_nodes_and_types(model.graph)))
     return proto
 
 
 def _is_plain(graph: ir.Graph) -> bool:
-    """Whether no node is bound to a device, and no tensor of a node has a remark on its range."""
+    """Whether no node is bound to a device, and no weight or tensor of a node has a remark on its range."""
+    if any(_ANNOTATION in value.meta for value in graph.initializers.values()):
+        return False
     return not any(
         node.device_configurations or any(_ANNOTATION in value.meta for value in node.outputs)
         for node in graph
     )
 
 
-def _without_nodes(model: ir.Model) -> ir.Model:
+def _without_content(model: ir.Model) -> ir.Model:
+    """All of a network but its nodes, and its weights, of which there may be as many."""
     graph = model.graph
     view = ir.GraphView(
         graph.inputs,
         graph.outputs,
         nodes=(),
-        initializers=tuple(graph.initializers.values()),
         doc_string=graph.doc_string,
         opset_imports=graph.opset_imports,
         name=graph.name,
@@ -80,9 +87,36 @@ def _without_nodes(model: ir.Model) -> ir.Model:
     )
 
 
+def _write_tensor(written: onnx.TensorProto, tensor: ir.TensorProtocol) -> None:
+    # `isinstance` takes long, for a tensor is a protocol
+    if (
+        type(tensor) not in (ir.Tensor, ir.ExternalTensor)
+        or tensor.doc_string
+        or tensor.metadata_props
+    ):
+        ir.serde.serialize_tensor_into(written, tensor)
+        return
+    if tensor.name:
+        written.name = tensor.name
+    written.data_type = tensor.dtype.value
+    written.dims.extend(tensor.shape.numpy())
+    if type(tensor) is not ir.ExternalTensor:
+        written.raw_data = tensor.tobytes()
+        return
+    written.data_location = written.EXTERNAL
+    place = {"location": tensor.location, "offset": tensor.offset, "length": tensor.length}
+    for key, value in place.items():
+        if value is not None:
+            written.external_data.add(key=key, value=str(value))
+
+
 def _nodes_and_types(graph: ir.Graph) -> Iterator[bytes]:
-    """The nodes of a graph, and what is known of what they make."""
+    """The nodes of a graph, and what is known of weights and of what nodes make."""
     types = _Types()
+    inputs = {value.name for value in graph.inputs}
+    for value in graph.initializers.values():
+        if value.name not in inputs and (known := types.known_of(value)) is not None:
+            yield _field(_VALUE_INFO, known)
     for node in graph:
         yield _field(_NODE, b"".join(_node(node)))
         for value in node.outputs:
@@ -140,7 +174,6 @@ class _Types:
         kind, shape = value.type, value.shape
         if kind is None and shape is None and not value.doc_string and not value.metadata_props:
             return None
-        # `isinstance` takes long, for that is a protocol
         if type(kind) is not ir.TensorType or value.doc_string or value.metadata_props:
             content: bytes = ir.serde.serialize_value(value).SerializeToString()
             return content

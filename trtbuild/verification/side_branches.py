@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import ModelError
-from trtbuild.model.edits import add_initializer, tapped
+from trtbuild.model.edits import add_initializer, tap, tapped
 from trtbuild.model.graph_library import ir
 from trtbuild.model.qdq import (
     activation_pairs,
@@ -92,9 +92,9 @@ def side_branches(
     Raises:
         ModelError: no quantized layer of the one is found in the other.
     """
-    combined, quantized = reference.clone(), quantized.clone()
+    combined = reference.clone()
     graft = _Graft(combined, float_twins(quantized, combined), measured)
-    taps = [tap for node in layers(quantized) if (tap := graft.tap(node)) is not None]
+    taps = [one for node in layers(quantized) if (one := graft.tap(node)) is not None]
     if not taps:
         raise ModelError(
             "no layer that reads Q/DQ has a layer of the same name in the float network. Give the"
@@ -105,9 +105,10 @@ def side_branches(
     }
     activations = {name: twin for name, twin in sources.items() if twin is not None}
     seen = [*(t.reference for t in taps), *(t.own for t in taps), *activations.values()]
+    tap(combined, seen)
     return Taps(
-        tapped(combined, seen),
-        tapped(quantized, [tap.quantized for tap in taps]),
+        combined,
+        tapped(quantized, [one.quantized for one in taps]),
         tuple(taps),
         activations,
     )

@@ -80,10 +80,26 @@ def test_a_network_is_written_as_by_onnx_ir(model: ir.Model) -> None:
         infer_model(model)
 
 
-def test_weights_are_written_with_the_network() -> None:
+FOUR = np.arange(4, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        ir.Tensor(FOUR),
+        ir.Tensor(FOUR, doc_string="four"),
+        ir.Tensor(FOUR, metadata_props={"key": "of a weight"}),
+        ir.tensor(["a", "b", "c", "d"]),
+        ir.ExternalTensor("file", 64, 16, ir.DataType.FLOAT, shape=ir.Shape([4]), name="w"),
+        ir.ExternalTensor("file", None, None, ir.DataType.FLOAT, shape=ir.Shape([4]), name="w"),
+    ],
+    ids=["array", "said", "remarked", "texts", "in a file", "a whole file"],
+)
+def test_weights_are_written_as_by_onnx_ir(tensor: ir.TensorProtocol) -> None:
     model = parsed(BODIES)
-    kept = np.arange(4, dtype=np.float32)
-    model.graph.initializers["w"].const_value = ir.Tensor(kept)
-    (weight,) = to_proto(model).graph.initializer
-    assert weight.name == "w"
-    np.testing.assert_array_equal(onnx.numpy_helper.to_array(weight), kept)
+    model.graph.initializers["w"].const_value = tensor
+    model.graph.inputs.append(model.graph.initializers["w"])  # that a caller may override
+    wanted = ir.to_proto(model).SerializeToString(deterministic=True)
+    found = to_proto(model)
+    assert found.SerializeToString(deterministic=True) == wanted
+    assert [one.name for one in found.graph.initializer] == ["w"]
