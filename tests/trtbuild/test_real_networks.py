@@ -97,11 +97,12 @@ def test_resnet20_loses_no_more_than_minmax_did(shared, tmp_path, capsys):
     check_forms(tmp_path / "out", "resnet20")
 
 
-def test_squeezenet(shared, tmp_path, capsys):
+@pytest.mark.parametrize("effort", ["fast", pytest.param("normal", marks=pytest.mark.nightly)])
+def test_squeezenet(shared, tmp_path, capsys, effort):
     images = shared / "data" / "imagenet" / "images_200.tar"
     manifest = run(
         *(capsys, shared, "squeezenet11", "--data", photographs(shared, tmp_path, 50)),
-        *("--crop", 224, "-o", tmp_path / "out"),
+        *("--crop", 224, "-o", tmp_path / "out", "--effort", effort),
     )
     check_forms(tmp_path / "out", "squeezenet11")
     for comparison in manifest["verification"].values():
@@ -118,6 +119,7 @@ def test_squeezenet(shared, tmp_path, capsys):
             tmp_path / "out/squeezenet11.calibration.json",
         ),
         *("--data", images, "--labels", labels, "--crop", 224, "-o", tmp_path / "again"),
+        *("--effort", effort),
     )
     assert {v["num_images"] for v in again["verification"].values()} == {200}
     assert max(top1_losses(again).values()) <= 1.0
