@@ -135,10 +135,14 @@ def test_mnist(shared, tmp_path, capsys):
     check_forms(tmp_path / "out", "mnist_cntk")
 
 
-# the largest takes as long as all others together where much is tried
+# the largest takes longer than all others together
 @pytest.mark.parametrize(
     ("name", "effort"),
-    [("ultraface_rfb320", "normal"), ("yolox_nano", "fast"), ("ppocr_cls", "normal")],
+    [
+        ("ultraface_rfb320", "normal"),
+        pytest.param("yolox_nano", "fast", marks=pytest.mark.nightly),
+        ("ppocr_cls", "normal"),
+    ],
 )
 def test_detectors_and_text(shared, tmp_path, capsys, name, effort):
     _, _, (height, width) = preprocessing(shared, name)
