@@ -10,8 +10,9 @@ import pytest
 
 from tests.trtbuild.calibration.small_files import write_network
 from trtbuild.cli.main import run
-from trtbuild.data import choose_samples, open_source
+from trtbuild.data import arrays, choose_samples, open_source, stored
 from trtbuild.data.callables import open_object
+from trtbuild.data.samples import array_key
 from trtbuild.errors import DataError
 from trtbuild.model.signature import TensorSpec
 
@@ -182,3 +183,24 @@ def test_another_order_in_another_pass_is_none(tmp_path, monkeypatch):
     spec = TensorSpec("x", np.dtype(np.float32), ("N", 2))
     chosen = choose_samples(open_source("shuffled:samples", [spec], None), num_images=4, seed=0)
     assert {sample.key for sample in chosen} == {sample.key for sample in chosen}
+
+
+@pytest.mark.parametrize(("mapped_from", "passes_digested"), [(10**9, 1), (0, 2)])
+def test_samples_in_memory_are_digested_once_and_those_of_a_mapped_file_in_each_pass(
+    tmp_path, monkeypatch, mapped_from, passes_digested
+):
+    monkeypatch.setattr(stored, "_MAPPED_FROM", mapped_from)
+    digested = []
+
+    def counted(values):
+        digested.append(1)
+        return array_key(values)
+
+    monkeypatch.setattr(arrays, "array_key", counted)
+    np.save(tmp_path / "x.npy", np.arange(12, dtype=np.float32).reshape(4, 3))
+    spec = TensorSpec("x", np.dtype(np.float32), ("N", 3))
+    source = open_source(str(tmp_path / "x.npy"), [spec], None)
+    first, second = ([(one.name, one.key) for one in source] for _ in range(2))
+    assert first == second
+    assert len(set(first)) == 4
+    assert len(digested) == 4 * passes_digested
