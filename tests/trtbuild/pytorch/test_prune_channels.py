@@ -264,8 +264,11 @@ def test_a_budget_of_products_or_parameters_is_met(scope: str) -> None:
     assert 0.4 < report.after.macs / dense.macs <= 0.5
     report = prune_channels(module, IMAGE, PruneSpec(0.0, parameters=0.6, scope=scope)).report
     assert 0.5 < report.after.parameters / dense.parameters <= 0.6
+
+
+def test_a_budget_that_cannot_be_met_is_refused() -> None:
     with pytest.raises(OptionError, match="cannot be met"):
-        prune_channels(module, IMAGE, PruneSpec(0.0, macs=0.001))
+        prune_channels(randomize(chain()), IMAGE, PruneSpec(0.0, macs=0.001))
 
 
 @pytest.mark.parametrize("scope", ["global", "isomorphic"])
