@@ -135,7 +135,7 @@ class Histogram:
             merged._num_nan += part._num_nan
             merged._num_inf += part._num_inf
         for bins in merged._by_sign():
-            merged._table.put(bins, self._table.counts(bins) + other._table.counts(bins))
+            merged._table.put_sum(self._table, other._table, bins)
         return merged
 
     @property

@@ -54,6 +54,16 @@ class Table:
             self.carries[bins] = carries
             self.is_carried = True
 
+    def put_sum(self, first: Table, second: Table, bins: slice) -> None:
+        """Set the counts of some bins that hold none to the sums of two other tables."""
+        if not (first.is_carried or second.is_carried):
+            before = first.small[bins]
+            total = before + second.small[bins]
+            if (total >= before).all():  # no sum has passed 2**16
+                self.small[bins] = total
+                return
+        self.put(bins, first.counts(bins) + second.counts(bins))
+
     def clear(self, bins: slice) -> None:
         """Make the counts of some bins zero."""
         self.small[bins] = 0
