@@ -28,7 +28,6 @@ from trtbuild.model.constants import tensor_bytes
 from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.outside_weights import OutsideWeight
-from trtbuild.model.protos import to_proto
 from trtbuild.model.traversal import all_graphs
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ def beside_weights(model: ir.Model) -> BesideWeights:
         try:
             for value, tensor in held:
                 value.const_value = files.get(value) or _named(tensor, _IN_MEMORY)
-            content: bytes = to_proto(model).SerializeToString(deterministic=True)
+            content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
         finally:
             for value, tensor in held:
                 value.const_value = tensor

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import BinaryIO
 
-__all__ = ["read_apart", "varint", "write_together"]
+__all__ = ["read_apart", "write_together"]
 
 _STAYS = 1 << 16
 """Bytes. A weight that is no larger is read with the rest."""
@@ -133,8 +133,7 @@ def _read_varint(content: bytes | mmap.mmap, start: int, stop: int) -> tuple[int
     raise ValueError("a number has no end")
 
 
-def varint(number: int) -> bytes:
-    """Return a number of any size as it is written, seven bits a byte."""
+def _varint(number: int) -> bytes:
     found = bytearray()
     while number > 0x7F:
         found.append(number & 0x7F | 0x80)
@@ -209,4 +208,4 @@ class _Part(NamedTuple):
 
 def _head(number: int, length: int) -> bytes:
     """What stands in front of a field of bytes."""
-    return varint(number << 3 | _BYTES) + varint(length)
+    return _varint(number << 3 | _BYTES) + _varint(length)

@@ -13,7 +13,6 @@ from trtbuild.model.constants import mapped_bytes
 from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.outside_weights import MAPPED_LIMIT
-from trtbuild.model.protos import to_proto
 from trtbuild.model.stored_weights import belongs_inside
 from trtbuild.model.traversal import all_graphs
 from trtbuild.model.weights_apart import write_together
@@ -130,7 +129,7 @@ def _write_whole(model: ir.Model, path: Path) -> None:
     if not mapped or any(isinstance(v.const_value, ir.ExternalTensor) for v in held):
         path.write_bytes(model_bytes(model))
         return
-    content = to_proto(model).SerializeToString(deterministic=True)
+    content = ir.to_proto(model).SerializeToString(deterministic=True)
     with path.open("wb") as file:
         write_together(content, file, {name: mapped_bytes(one) for name, one in mapped.items()})
     give_back(mapped.values())
@@ -174,7 +173,7 @@ def model_bytes(model: ir.Model) -> bytes:
     if _has_external_data(model):
         model = model.clone()
         ir.external_data.load_to_model(model)
-    content: bytes = to_proto(model).SerializeToString(deterministic=True)
+    content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     return content
 
 
@@ -213,7 +212,7 @@ def without_weights(model: ir.Model) -> WithoutWeights:
     tensors = {name: value.const_value for name, value in weights.items()}
     model.graph.inputs.extend(weights.values())
     try:
-        proto = to_proto(model)
+        proto = ir.to_proto(model)
     finally:
         model.graph.inputs[inputs:] = []  # a slice assignment is what unmarks them as inputs
         for graph, values in held:
