@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    import onnx_ir as ir
+
     from trtbuild.artifact import Artifact
     from trtbuild.backends.base import Backend, Engine
     from trtbuild.data import Batch, Source
@@ -294,9 +296,12 @@ def _measured(
     recipe = build.recipe
     by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
     with ThreadPoolExecutor(2) as beside, contextlib.ExitStack() as stack:
-        form = beside.submit(_write_network, artifact, output, recipe)
-        # ONNX Runtime packs the weights of a large network for seconds, on one core; of a copy, since a
-        # network that is opened names other files while it is written
+        # both of copies: a network names other files, and lacks weights, while somebody writes or opens it
+        in_int8 = None
+        if recipe.int8 and artifact.quantized is not None:
+            in_int8 = artifact.whole(artifact.quantized.clone())
+        form = beside.submit(_write_network, artifact, in_int8, output)
+        # ONNX Runtime packs the weights of a large network for seconds, on one core
         in_float = beside.submit(open_session, artifact.float_reference.clone())
         # NVIDIA's parser is a process of its own, and reads while this one builds and compares
         check_form = build.check_form if recipe.int8 and not by_nvidia else None
@@ -309,7 +314,7 @@ def _measured(
         engines, sessions = _opened(chosen, request, recipe, stack, note)
         sessions[FLOAT] = in_float.result()
         stack.callback(sessions[FLOAT].close)
-        form.result()  # a network that is opened names other files meanwhile
+        form.result()  # what cannot be written is said before all is compared
         comparisons, few = _compared(artifact, sessions, build, fp16=recipe.fp16 and by_nvidia)
         # now, or the times would be those of a busy machine
         files = {name: one for found in written for name, one in found.result().items()}
@@ -430,14 +435,13 @@ def _recorded(
     return file_records(files, form.parent)
 
 
-def _write_network(artifact: Artifact, output: Path, recipe: EngineRecipe) -> dict[str, str]:
-    """Write the network in INT8 and its ranges; name of a file -> what it is."""
-    if not recipe.int8:
+def _write_network(artifact: Artifact, in_int8: ir.Model | None, output: Path) -> dict[str, str]:
+    """Write a network in INT8 and its ranges; name of a file -> what it is."""
+    if in_int8 is None:
         return {}
-    assert artifact.quantized is not None
     path = output / _form_name(artifact)
     what = "explicit Q/DQ in TensorRT's form: the reference for accuracy, the input of TensorRT 11"
-    files = {file.name: what for file in write_model(artifact.whole(artifact.quantized), path)}
+    files = {file.name: what for file in write_model(in_int8, path)}
     calibration = artifact.given_calibration or artifact.calibration
     if calibration is None:
         return files
