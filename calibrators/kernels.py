@@ -5,7 +5,6 @@ Who imports this module does it when it is called: llvmlite takes a twentieth of
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,15 +56,18 @@ def count_arrays(arrays: np.ndarray, found: np.ndarray) -> None:
             magnitude that is not zero, modulo 2**32; how many zeros there were; how often a bin was carried.
     """
     numbers = np.empty(_BLOCK, np.uint32)
-    others = _places_of_others().ctypes.data
+    others = _PLACES_OF_OTHERS.ctypes.data
     _count_arrays(arrays.ctypes.data, found.ctypes.data, len(arrays), numbers.ctypes.data, others)
 
 
-@functools.cache
 def _places_of_others() -> np.ndarray:
     """Of each choice of eight lanes, a bit a lane, the lanes that are not chosen: ``uint8[256, 8]``."""
     chosen = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return np.argsort(chosen, axis=1, kind="stable").astype(np.uint8)
+
+
+# one array that stays: of two that threads make at the same time, a cache would let one go that is still read
+_PLACES_OF_OTHERS = _places_of_others()
 
 
 @machine_code(array_of(INT64), array_of(INT64), INT64, array_of(UINT32), array_of(UINT8))
