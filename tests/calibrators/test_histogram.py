@@ -242,6 +242,40 @@ pickle.dump(histogram, sys.stdout.buffer)
 """
 
 
+_COUNT_FIRST_IN_MANY_THREADS = """
+import sys, threading
+import numpy as np
+from calibrators import Histogram
+sys.setswitchinterval(1e-6)
+values = np.where(np.arange(4096) % 3, np.linspace(-3, 3, 4096), 0).astype(np.float32)
+histograms = [Histogram() for _ in range(8)]
+start = threading.Barrier(len(histograms))
+
+def observe(histogram):
+    start.wait()
+    histogram.observe(values)
+
+threads = [threading.Thread(target=observe, args=(one,)) for one in histograms]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+later = Histogram()
+later.observe(values)
+print(sum(one != later for one in histograms))
+"""
+
+
+def test_threads_that_are_the_first_to_count_count_the_same() -> None:
+    def wrong() -> str:
+        command = [sys.executable, "-c", _COUNT_FIRST_IN_MANY_THREADS]
+        return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+
+    assert [wrong() for _ in range(6)] == [
+        "0"
+    ] * 6  # two must meet, as they do in more than half of these
+
+
 def test_a_processor_without_vectors_counts_the_same() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(size=(3, 70_001)).astype(np.float32)
