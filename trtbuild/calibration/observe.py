@@ -9,6 +9,7 @@ holds a few samples' activations per thread (`ActivationBuffers`), however many 
 from __future__ import annotations
 
 import threading
+import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -32,6 +33,9 @@ Taken_contra = TypeVar("Taken_contra", contravariant=True)
 
 # Samples that a thread is handed together.
 _MOST_AT_A_TIME = 8
+# What a thread puts off at most. A network of many weights and few activations would else be handed dozens of
+# samples that nobody runs before the end, most of them to one thread.
+_SECONDS_PUT_OFF = 0.1
 # Items read ahead for each thread.
 _AHEAD = 2
 
@@ -195,12 +199,14 @@ class _Worker:
                 found = self._session.run_on_device(feeds)
             self._show({**{name: [found[name]] for name in found}, **inputs}, [loaded])
             return
+        started = time.perf_counter()
         with naming([loaded.place.name], feeds):
             given = self._session.run(feeds)
+        most = int(_SECONDS_PUT_OFF / max(time.perf_counter() - started, 1e-6))
         outputs = {name: given[name] for name in given if name in self._wanted}
         text = any(array.dtype.hasobject for array in feeds.values())
         fills = outputs and not text and not self._shapes_vary
-        self._buffers = ActivationBuffers(self._session, feeds, outputs) if fills else None
+        self._buffers = ActivationBuffers(self._session, feeds, outputs, most) if fills else None
         self._show({**{name: outputs[name][np.newaxis] for name in outputs}, **inputs}, [loaded])
 
     def _show(self, tensors: Mapping[str, Any], loaded: Sequence[_Loaded]) -> None:

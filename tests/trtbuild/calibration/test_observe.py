@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -274,3 +275,44 @@ def test_memory_does_not_grow_with_the_number_of_samples():
     # Watched are 53,000 values a sample: kept, the last 300 samples would take 64 MB. What is allowed
     # is a buffer of 16 MiB that may not have been filled before.
     assert max(sizes[300:]) - max(sizes[:300]) < 20e6
+
+
+class Sleepy:
+    """A session of a network that takes long for a sample."""
+
+    def __init__(self, session):
+        self.session = session
+        self.bind = session.bind
+
+    def run(self, feeds):
+        time.sleep(0.11)
+        return self.session.run(feeds)
+
+
+class Counts(Observer):
+    """Takes down how many samples had been read and not been shown, whenever it is shown some."""
+
+    tensors = ("r",)
+
+    def __init__(self):
+        self.read, self.shown, self.waiting = 0, 0, []
+
+    def given(self, samples):
+        for self.read, sample in enumerate(samples, 1):
+            yield sample
+
+    def update(self, tensors, places):
+        del tensors
+        self.waiting.append(self.read - self.shown)
+        self.shown += len(places)
+
+
+def test_samples_of_a_slow_network_do_not_wait_for_others():
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x) => (float[N, 4] r) { r = Relu(x) }'
+    )
+    model = ir.from_proto(proto)
+    observer, samples = Counts(), samples_of(model, {"x": np.ones((30, 4), np.float32)})
+    observe(Sleepy(open_session(model)), observer.given(samples), [observer])
+    assert observer.shown == 30
+    assert max(observer.waiting) == 1
