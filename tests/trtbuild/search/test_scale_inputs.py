@@ -20,12 +20,25 @@ from trtbuild.search.ranges.scale_inputs import OpenScales
 ROWS = "m = MatMul(x, w) r = Relu(m) y = MatMul(r, w)"
 # What the second product reads has two rows for each image.
 HALVES = "h = Reshape(x, halves) r = Sigmoid(h) m = MatMul(r, v) y = Reshape(m, whole)"
+# All that is quantized has its row in front, and the rows have a say in each other.
+MIXED = {
+    "a running sum": "m = MatMul(x, w) s = CumSum(m, zero) y = MatMul(s, w)",
+    "a mean": "m = MatMul(x, w) a = ReduceMean<axes = [0]>(m) d = Div(m, a) y = MatMul(d, w)",
+    "a product of images": "m = MatMul(x, w) t = Transpose(m) p = MatMul(m, t) y = MatMul(p, m)",
+    "scores over the batch": "m = MatMul(x, w) p = Softmax<axis = 0>(m) y = MatMul(p, w)",
+}
 FEEDS = [{"x": row[None]} for row in np.random.default_rng(0).normal(size=(5, 8)).astype("f")]
 FACTORS = (1.0, 0.7, 0.4)
 
 
 class Rows(Source):
-    """The images."""
+    """The images, with as many axes as the network has."""
+
+    def __init__(self, num_axes: int) -> None:
+        self.num_axes = num_axes
+
+    def shaped(self, feeds):
+        return {"x": feeds["x"].reshape(*(1,) * (self.num_axes - 1), -1)}
 
     @property
     def description(self) -> str:
@@ -33,12 +46,14 @@ class Rows(Source):
 
     def __iter__(self):
         for number, feeds in enumerate(FEEDS):
-            yield Sample(str(number), array_key(feeds.values()), lambda feeds=feeds: dict(feeds))
+            yield Sample(
+                str(number), array_key(feeds.values()), lambda feeds=feeds: self.shaped(feeds)
+            )
 
 
-def network(nodes: str) -> ir.Model:
+def network(nodes: str, kind: str = "float[N, 8]") -> ir.Model:
     proto = onnx.parser.parse_model(
-        f'<ir_version: 8, opset_import: ["" : 17]> g (float[N, 8] x) => (float[N, 8] y) {{ {nodes} }}'
+        f'<ir_version: 8, opset_import: ["" : 17]> g ({kind} x) => ({kind} y) {{ {nodes} }}'
     )
     random = np.random.default_rng(1)
     constants = {
@@ -46,6 +61,7 @@ def network(nodes: str) -> ir.Model:
         "v": random.normal(size=(4, 4)).astype(np.float32),
         "halves": np.array([-1, 4]),
         "whole": np.array([-1, 8]),
+        "zero": np.array(0),
     }
     proto.graph.initializer.extend(
         onnx.numpy_helper.from_array(array, name) for name, array in constants.items()
@@ -56,11 +72,13 @@ def network(nodes: str) -> ir.Model:
     return model
 
 
-def opened(nodes: str) -> tuple[OpenScales, list[dict[str, float]]]:
+def opened(nodes: str, kind: str = "float[N, 8]") -> tuple[OpenScales, list[dict[str, float]]]:
     """The network, and choices of ranges."""
-    model = network(nodes)
+    model = network(nodes, kind)
     plain = Artifact("it", model, model)
-    calibration = calibrate(plain, Rows(), watched_tensors(model)).calibration
+    calibration = calibrate(
+        plain, Rows(len(model.graph.inputs[0].shape or ())), watched_tensors(model)
+    ).calibration
     assert calibration is not None
     placement, _ = place_by_ranges(model, calibration)
     choices = [
@@ -103,3 +121,26 @@ def test_images_of_several_sizes_are_run_one_by_one(monkeypatch) -> None:
         expected = np.concatenate([one["y"] for one in rows])
         np.testing.assert_allclose(both["y"], expected, rtol=1e-5, atol=1e-5)
         assert third["y"].shape == (1, 8)
+
+
+@pytest.mark.parametrize("nodes", MIXED.values(), ids=MIXED)
+def test_choices_do_not_meet_in_a_network_that_mixes_its_batch(nodes, monkeypatch) -> None:
+    monkeypatch.setattr(together, "MAPPED_LIMIT", 0)
+    session, choices = opened(nodes)
+    assert session.choices_at_a_time(FEEDS) == 1
+    found = session.outputs(FEEDS, choices)
+    for mine, choice in zip(found, choices, strict=True):
+        for one, other in zip(mine, session.outputs(FEEDS, [choice])[0], strict=True):
+            np.testing.assert_array_equal(one["y"], other["y"])
+
+
+def test_an_axis_of_the_same_name_is_not_taken_for_the_batch(monkeypatch) -> None:
+    """Exporters name axes by their sizes in one example; the network is run one by one then."""
+    monkeypatch.setattr(together, "MAPPED_LIMIT", 0)
+    nodes = "m = MatMul(x, w) t = Transpose<perm = [1, 0, 2]>(m) y = MatMul(t, w)"
+    session, choices = opened(nodes, "float[N, N, 8]")
+    images = [{"x": feeds["x"][:, None]} for feeds in FEEDS]
+    found = session.outputs(images, choices)
+    narrow, wide = found[2], found[0]
+    assert narrow[0]["y"].shape == (1, 1, 8)
+    assert not np.allclose(narrow[0]["y"], wide[0]["y"], rtol=1e-2)

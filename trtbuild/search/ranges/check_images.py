@@ -13,7 +13,7 @@ from trtbuild.options.effort import Effort
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
 from trtbuild.search.ranges.work import far_work_for, image_cost, values_of_a_sample, work_for
-from trtbuild.search.together import gain_together, outputs_of
+from trtbuild.search.together import gain_together, outputs_of, rows_are_apart
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -151,7 +151,9 @@ class CalibrationImages:
         parts, model = (drawn.checking, drawn.choosing), artifact.model
         count = sum(map(len, parts))
         is_small = _FLOAT_BYTES * values_of_a_sample(artifact) * count <= _ROOM
-        if min(map(len, parts)) < 2 or not is_small or not gain_together(model):
+        if min(map(len, parts)) < 2 or not is_small:
+            return
+        if not gain_together(model) or not rows_are_apart(model):
             return
         measured = self.measured(model)
         found = self.outputs(model, measured, [*drawn.checking, *drawn.choosing])

@@ -10,12 +10,20 @@ from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import set_outputs
 from trtbuild.model.graph_library import ir
 from trtbuild.model.names import Names
+from trtbuild.model.shapes import dims
 from trtbuild.model.traversal import values_by_name
 from trtbuild.plan import symmetric
 from trtbuild.quantization import insert, plan_with_ranges
 from trtbuild.quantization.stage import symmetric_range
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.together import gain_together, in_rows, outputs_of, stacked
+from trtbuild.search.together import (
+    batch_of,
+    gain_together,
+    in_rows,
+    outputs_of,
+    rows_are_apart,
+    stacked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,8 +42,9 @@ _FLOAT_BYTES = 4
 class OpenScales:
     """TensorRT's form of a network, opened once, that takes the range of every tensor with each run.
 
-    Where images gain by being run together, and every quantized tensor has a row for each image, a scale
-    holds for one row: a batch then holds each image several times, once for each choice of ranges.
+    Where images gain by being run together and nothing mixes them, and every quantized tensor has a row for
+    each image, a scale holds for one row: a batch then holds each image several times, once for each choice
+    of ranges.
 
     Args:
         model: the float network.
@@ -57,7 +66,9 @@ class OpenScales:
     ) -> None:
         quantized = insert(model, plan_with_ranges(model, placement, calibration, symmetric_range))
         pairs = _pairs(quantized)
-        self._is_by_row = gain_together(model) and _have_rows(quantized, pairs)
+        self._is_by_row = (
+            gain_together(model) and rows_are_apart(model) and _have_rows(quantized, pairs)
+        )
         self._zeros = _rows_of_zeros(quantized, pairs) if self._is_by_row else None
         self._inputs = _make_inputs(quantized, pairs, by_row=self._is_by_row)
         self._model, self._roots = model, placement.roots
@@ -132,20 +143,10 @@ def _pairs(quantized: ir.Model) -> list[ir.Node]:
 
 def _have_rows(quantized: ir.Model, pairs: Iterable[ir.Node]) -> bool:
     """Whether all that is quantized has the batch of the inputs in front, and int8 steps from zero on."""
-    batches = {_first_dim(value) for value in quantized.graph.inputs}
-    batch = next(iter(batches))
-    if len(batches) > 1 or not isinstance(batch, str):
-        return False
+    batch = batch_of(quantized)
     zeros = [array(node.inputs[2]) for node in pairs]
     are_zero = all(one is not None and one.dtype == np.int8 and not one.any() for one in zeros)
-    return are_zero and all(_first_dim(node.inputs[0]) == batch for node in pairs)
-
-
-def _first_dim(value: ir.Value | None) -> int | str | None:
-    shape = None if value is None else value.shape
-    if not shape:
-        return None
-    return shape[0] if isinstance(shape[0], int) else shape[0].value
+    return are_zero and all((dims(node.inputs[0]) or (None,))[0] == batch for node in pairs)
 
 
 def _rows_of_zeros(quantized: ir.Model, pairs: Iterable[ir.Node]) -> str:
