@@ -76,12 +76,13 @@ def calibrate_file(
     options = replace(
         recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
     )
-    with all_made_stays(), ThreadPoolExecutor(1) as beside:
-        artifact, tensors = _observed(load(recipe.model, recipe.data.batch_axes), recipe)
+    with ThreadPoolExecutor(1) as beside:
+        with all_made_stays():
+            artifact, tensors = _observed(load(recipe.model, recipe.data.batch_axes), recipe)
         # ONNX Runtime opens a network without the interpreter, which has all the rest to do meanwhile
         opened = beside.submit(open_ahead, artifact.model, tensors, options)
         load_ahead()
-        # by this thread, on which a user's functions may depend
+        # by this thread, on which a user's functions may depend; the collector sees what these leave behind
         whole = calibration_source(recipe.data, input_specs(artifact.source))
         source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
         account = account_for(recipe.data, calibrate=source)

@@ -262,3 +262,39 @@ def test_what_is_not_installed_ends_in_3_with_the_extra_named(
     assert done.returncode == 3
     assert f"pip install 'trtbuild[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+_IN_CIRCLES = """
+import weakref
+import numpy as np
+
+class Sample:
+    def __init__(self, number):
+        self.itself = self
+        self.parts = [[part] for part in range(200)]
+        self.values = np.float32([number + 1] * 64)
+
+alive = weakref.WeakSet()
+most = 0
+
+def samples():
+    global most
+    for number in range(600):
+        sample = Sample(number)
+        alive.add(sample)
+        most = max(most, len(alive))
+        yield sample.values
+    with open({told!r}, "a") as file:
+        print(most, file=file)
+"""
+
+
+def test_what_a_function_leaves_in_circles_does_not_pile_up(tmp_path) -> None:
+    told, function = tmp_path / "told", tmp_path / "function.py"
+    function.write_text(_IN_CIRCLES.format(told=str(told)))
+    network = write_network(tmp_path / "relu.onnx", RELU)
+    data = ("--data", f"{function}:samples", "--all-tensors")
+    command = (sys.executable, "-m", "trtbuild", "calibrate", network, *data, "-q")
+    subprocess.run([*map(str, command), "-o", tmp_path / "ranges.json"], cwd=ROOT, check=True)
+    most_in_the_first_pass = int(told.read_text().split()[0])
+    assert most_in_the_first_pass < 300
