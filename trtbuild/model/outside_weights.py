@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAPPED_LIMIT",
+    "MappedWeight",
     "OutsideWeight",
     "are_small",
     "hold_weights",
@@ -163,7 +164,24 @@ def watch_large_weights(model: ir.Model) -> None:
                 )
 
 
-class OutsideWeight(ir.ExternalTensor):
+class MappedWeight(ir.ExternalTensor):
+    """A weight in a file, which several threads may ask for at once."""
+
+    def __array__(self, dtype: Any = None) -> np.ndarray:
+        return self.numpy().__array__(dtype)
+
+    def numpy(self) -> np.ndarray:
+        """Return the weight, mapped."""
+        with _MAPPING:
+            return super().numpy()
+
+    def tobytes(self) -> bytes:
+        """Return the bytes of the weight."""
+        self.numpy()
+        return super().tobytes()
+
+
+class OutsideWeight(MappedWeight):
     """A mapped weight whose file is not to be written meanwhile."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
@@ -187,19 +205,10 @@ class OutsideWeight(ir.ExternalTensor):
                 "by now. Start again, and let nobody write it meanwhile."
             )
 
-    def __array__(self, dtype: Any = None) -> np.ndarray:
-        return self.numpy().__array__(dtype)
-
     def numpy(self) -> np.ndarray:
         """Return the weight, mapped."""
         self._check_whole()
-        with _MAPPING:
-            return super().numpy()
-
-    def tobytes(self) -> bytes:
-        """Return the bytes of the weight."""
-        self.numpy()
-        return super().tobytes()
+        return super().numpy()
 
     def tofile(self, file: Any) -> None:
         """Write the bytes of the weight, which onnx_ir takes from the file by its name."""

@@ -27,7 +27,7 @@ from trtbuild.files import is_named_in_utf8, temporary_folder
 from trtbuild.model.constants import tensor_bytes
 from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import give_back
-from trtbuild.model.outside_weights import OutsideWeight
+from trtbuild.model.outside_weights import MappedWeight, OutsideWeight
 from trtbuild.model.traversal import all_graphs
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def in_file_by_blocks(
     """
     size = math.prod(shape) * dtype.itemsize
     path = _written(blocks, f"more than {size / 1e6:.0f} MB")
-    tensor = ir.ExternalTensor(
+    tensor = MappedWeight(
         path.name, 0, size, ir.DataType.from_numpy(dtype),
         shape=ir.Shape(shape), name=name or "", base_dir=path.parent,
     )  # fmt: skip

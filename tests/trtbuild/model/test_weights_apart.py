@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +287,32 @@ def test_a_fork_writes_into_a_folder_of_its_own(monkeypatch) -> None:
     monkeypatch.setattr("os.getpid", lambda: forked)
     theirs = in_file(np.zeros(8))
     assert Path(ours.path).parent != Path(theirs.path).parent
+
+
+def test_two_threads_map_a_weight_of_this_process_at_once(monkeypatch) -> None:
+    """Both forms of a network share their INT8 weights, and are written at the same time."""
+    tensor = in_file(np.arange(8, dtype=np.int8))
+    second_begun, first_done = threading.Event(), threading.Event()
+    check = ir.ExternalTensor._check_path_containment  # runs before onnx_ir maps a file
+
+    def slow(self):
+        check(self)
+        if threading.current_thread() is first:
+            second_begun.wait(0.5)  # not at all where the second one is kept waiting
+        else:
+            second_begun.set()
+            first_done.wait(0.5)
+
+    monkeypatch.setattr(ir.ExternalTensor, "_check_path_containment", slow)
+    found: list[bytes] = []
+
+    def ask() -> None:
+        found.append(tensor.tobytes())
+        first_done.set()
+
+    first, second = threading.Thread(target=ask), threading.Thread(target=ask)
+    first.start()
+    second.start()
+    first.join()
+    second.join()
+    assert found == [bytes(range(8))] * 2
