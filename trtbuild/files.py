@@ -11,6 +11,7 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ __all__ = [
 _PART = 2**20  # bytes that are read at once for a digest
 # Letters of a file's name that stand in its temporary one: a name has at most 255 bytes.
 _NAMED = 30
+# The system tells the mask of new files only to who sets another one, which holds for all threads.
+_ASKING = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -103,8 +106,9 @@ def _flush(path: Path) -> None:
 
 
 def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
+    with _ASKING:  # another thread would take the 0 for its answer, and leave it there
+        value = os.umask(0)
+        os.umask(value)
     return value
 
 

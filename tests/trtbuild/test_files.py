@@ -57,6 +57,31 @@ def test_staged_files_appear_together_or_not_at_all(tmp_path):
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a": "new", "b": "new"}
 
 
+def test_threads_that_write_at_once_leave_the_mask_of_new_files_alone(tmp_path, monkeypatch):
+    """Two forms of a network are written at the same time."""
+    both, umask = threading.Barrier(2), os.umask
+
+    def slow(mask: int) -> int:
+        before = umask(mask)
+        if mask == 0:  # until the other thread asks, too
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+        return before
+
+    kept = umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", slow)
+        threads = [threading.Thread(target=write_text, args=(tmp_path / name, "")) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"] == [0o640] * 2
+    finally:
+        left = umask(kept)
+    assert left == 0o027
+
+
 def test_places_that_cannot_be_written(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
