@@ -76,6 +76,9 @@ _UNKNOWN = "trtbuild.unknown"
 # The key under which a weight names the file that holds it.
 _EXTERNAL_KEY = b"location"
 
+# What stands for a network's own file where its name, which may be no text, does not matter.
+_NO_FILE = "."
+
 # Bytes of a file whose large weights are not parsed.
 _WORTH_APART = 4_000_000
 
@@ -357,13 +360,13 @@ def weight_files(path: Path) -> tuple[Path, ...]:
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            is_apart = len(content) > _WORTH_APART and is_named_in_utf8(path.name)
-            if not is_apart and content.find(_EXTERNAL_KEY) < 0:
+            if len(content) <= _WORTH_APART and content.find(_EXTERNAL_KEY) < 0:
                 return ()
-            proto = onnx.ModelProto.FromString(read_apart(content, path.name))
+            proto = onnx.ModelProto.FromString(read_apart(content, _NO_FILE))
     except (OSError, ValueError, DecodeError):  # said where the network is read
         return ()
-    return tuple(file for file in _weight_files(proto, path) if file != path)
+    inside = {path, path.parent / _NO_FILE}
+    return tuple(file for file in _weight_files(proto, path) if file not in inside)
 
 
 def _weight_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:

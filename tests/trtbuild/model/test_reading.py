@@ -220,3 +220,20 @@ def test_a_network_whose_name_is_no_text_is_read_and_run(tmp_path, monkeypatch, 
     renamed = file.rename(tmp_path / os.fsdecode(b"n\xff.onnx"))
     assert weights_digest(read_model(renamed)) == wanted
     open_session(renamed).close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_files_of_weights_are_known_of_a_network_whose_name_is_no_text(tmp_path):
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> '
+        "n (float[N, 256] x) => (float[N, 256] y) {a = MatMul (x, inside) y = Add (a, outside)}"
+    )
+    inside, outside = np.ones((256, 256), np.float32), np.ones(256, np.float32)
+    for name, array in (("inside", inside), ("outside", outside)):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.external_data_helper.set_external_data(proto.graph.initializer[1], "w.bin")
+    (tmp_path / "w.bin").write_bytes(proto.graph.initializer[1].raw_data)
+    proto.graph.initializer[1].ClearField("raw_data")
+    file = tmp_path / os.fsdecode(b"n\xff.onnx")
+    file.write_bytes(proto.SerializeToString())
+    assert weight_files(file) == (tmp_path / "w.bin",)
