@@ -26,8 +26,8 @@ _FLOAT_BYTES = 4
 
 # What may tell rows apart, or bring them together, whatever its dims look like.
 _ACROSS_ROWS = frozenset({
-    "CumSum", "Einsum", "EyeLike", "GatherND", "MeanVarianceNormalization", "ReverseSequence", "ScatterND",
-    "Trilu", "Unique",
+    "CumProd", "CumSum", "DFT", "Einsum", "EyeLike", "GRU", "GatherND", "LSTM", "MeanVarianceNormalization",
+    "RNN", "ReverseSequence", "ScatterND", "Trilu", "Unique",
 })  # fmt: skip
 # Operators that keep the dims while they work along an axis -> which, where that is not written.
 _AXES = {

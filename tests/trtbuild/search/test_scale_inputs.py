@@ -26,6 +26,8 @@ MIXED = {
     "a mean": "m = MatMul(x, w) a = ReduceMean<axes = [0]>(m) d = Div(m, a) y = MatMul(d, w)",
     "a product of images": "m = MatMul(x, w) t = Transpose(m) p = MatMul(m, t) y = MatMul(p, m)",
     "scores over the batch": "m = MatMul(x, w) p = Softmax<axis = 0>(m) y = MatMul(p, w)",
+    "steps of a recurrent layer": "m = MatMul(x, w) s = Unsqueeze(m, one)"
+    " h = GRU<hidden_size = 4>(s, gates, state) f = Reshape(h, rows) y = MatMul(f, back)",
 }
 FEEDS = [{"x": row[None]} for row in np.random.default_rng(0).normal(size=(5, 8)).astype("f")]
 FACTORS = (1.0, 0.7, 0.4)
@@ -62,6 +64,11 @@ def network(nodes: str, kind: str = "float[N, 8]") -> ir.Model:
         "halves": np.array([-1, 4]),
         "whole": np.array([-1, 8]),
         "zero": np.array(0),
+        "one": np.array([1]),
+        "rows": np.array([0, 4]),
+        "gates": random.normal(size=(1, 12, 8)).astype(np.float32),
+        "state": random.normal(size=(1, 12, 4)).astype(np.float32),
+        "back": random.normal(size=(4, 8)).astype(np.float32),
     }
     proto.graph.initializer.extend(
         onnx.numpy_helper.from_array(array, name) for name, array in constants.items()
