@@ -8,12 +8,7 @@ from trtbuild.options.calibrate import AS_TENSORRT
 from trtbuild.options.values import IN_MEMORY
 from trtbuild.plugins import CALIBRATOR, load
 
-__all__ = ["is_own", "know_rule"]
-
-
-def is_own(method: str) -> bool:
-    """Return whether `method` is none of ours."""
-    return not (method in METHODS or method in PRESETS or method == AS_TENSORRT)
+__all__ = ["know_rule"]
 
 
 def know_rule(method: str) -> None:
@@ -25,7 +20,7 @@ def know_rule(method: str) -> None:
     Raises:
         OptionError: there is none of that name, it cannot be imported, or is no function.
     """
-    if not is_own(method):
+    if method in METHODS or method in PRESETS or method == AS_TENSORRT:
         return
     if method.startswith(IN_MEMORY):
         return  # known since its options were made

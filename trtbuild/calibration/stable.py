@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from calibrators import amax_of
@@ -12,13 +10,13 @@ from trtbuild.artifact import EarlyStop
 from trtbuild.data import first_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
 
     from trtbuild.calibration.histograms import Histograms
     from trtbuild.data import Source
     from trtbuild.options.calibrate import CalibrateOptions
 
-__all__ = ["Spreads", "collect_until_stable", "spreads"]
+__all__ = ["collect_until_stable", "spreads"]
 
 # Samples of the first look; every later one doubles them.
 _FIRST_LOOK = 64
@@ -78,32 +76,6 @@ def spreads(
     if not all(histogram.num_values for half in (first, second) for histogram in half.values()):
         return {}
     return stability(amaxes, first, second, options.rule, **options.method_options)
-
-
-class Spreads(Mapping[str, float]):
-    """Tensor -> by how much the thresholds of two halves of the data differ, as a share.
-
-    They are found when somebody looks, which takes longer than to find the thresholds of all data; a command
-    that says nothing never does. Arguments are those of `spreads`.
-    """
-
-    def __init__(
-        self, statistics: Histograms, amaxes: Mapping[str, float], options: CalibrateOptions
-    ) -> None:
-        self._find = functools.partial(spreads, statistics, amaxes, options)
-
-    @functools.cached_property
-    def _found(self) -> dict[str, float]:
-        return {name: entry.spread for name, entry in self._find().items()}
-
-    def __getitem__(self, name: str) -> float:
-        return self._found[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
 
 
 def _looks(total: int) -> list[int]:

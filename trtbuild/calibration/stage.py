@@ -13,9 +13,9 @@ from calibrators.grid import magnitude_index
 from trtbuild.artifact import Artifact, EarlyStop, Record
 from trtbuild.calibration.histograms import collect, collect_on_device, open_observed
 from trtbuild.calibration.network import observed_network
-from trtbuild.calibration.own_rules import is_own, know_rule
+from trtbuild.calibration.own_rules import know_rule
 from trtbuild.calibration.reuse import provenance_of
-from trtbuild.calibration.stable import Spreads, collect_until_stable
+from trtbuild.calibration.stable import collect_until_stable, spreads
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 from trtbuild.progress import Progress, silent, with_progress
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from calibrators.methods import Stability
     from trtbuild.calibration.histograms import Histograms, Listener
     from trtbuild.calibration.network import ObservedNetwork
     from trtbuild.data import DataDigest, Sample, Source
@@ -89,10 +90,8 @@ def calibrate(
         provenance = _provenance(artifact, statistics.data, options, earlier)
         calibration, unseen = _ranges(statistics, options, provenance)
         amaxes = {n: amax for n, amax in calibration.amaxes.items() if n not in unseen}
-        halves_apart: Mapping[str, float] = Spreads(statistics, amaxes, options)
-        if is_own(options.rule):  # it may refuse a half, which is said before a file is written
-            halves_apart = dict(halves_apart)
-        return _with(artifact, calibration, halves_apart, early_stop)
+        found = spreads(statistics, amaxes, options)
+        return _with(artifact, calibration, found, early_stop)
 
 
 def open_ahead(
@@ -194,9 +193,10 @@ def _provenance(
 def _with(
     artifact: Artifact,
     calibration: Calibration,
-    halves_apart: Mapping[str, float],
+    found: Mapping[str, Stability],
     early_stop: EarlyStop | None = None,
 ) -> Artifact:
+    halves_apart = {name: entry.spread for name, entry in found.items()}
     samples = int(calibration.provenance["num_samples"])
     record = Record(
         "calibrate",

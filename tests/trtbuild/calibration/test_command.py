@@ -97,28 +97,6 @@ def test_the_table_shows_every_tensor_and_its_spread(given, whole, tmp_path, cap
     assert "apart: by how much the thresholds of two halves differ" in error
 
 
-_REFUSES_HALVES = """
-seen = []
-
-def rule(histogram):
-    seen.append(histogram)
-    if len(seen) > 1 + {num_tensors}:  # a probe, then all data of each tensor
-        raise ValueError("a half is too little")
-    return histogram.observed_amax
-"""
-
-
-def test_a_rule_that_refuses_half_of_the_data_leaves_no_file(
-    given, whole, tmp_path, capsys
-) -> None:
-    rule, file = tmp_path / "rule.py", tmp_path / "f"
-    rule.write_text(_REFUSES_HALVES.format(num_tensors=len(whole.ranges)))
-    code, _, error = called(capsys, *given, "-q", "--calibrator", f"{rule}:rule", "-o", file)
-    assert code == 2
-    assert "a half is too little" in error
-    assert not file.exists()
-
-
 def test_every_method_side_by_side(given, whole, tmp_path, capsys) -> None:
     options = ("--calibrator", "ncnn", "--all-methods")
     code, out, error = called(capsys, *given, *options, "-o", tmp_path / "f", "--json")
