@@ -32,7 +32,6 @@ class ActivationBuffers:
         session: runs the network; other threads may use it at the same time.
         feeds: of the first sample.
         outputs: what the network gave for it.
-        most: samples that are worth waiting for.
     """
 
     def __init__(
@@ -40,12 +39,11 @@ class ActivationBuffers:
         session: OnnxRuntimeSession,
         feeds: Mapping[str, np.ndarray],
         outputs: Mapping[str, np.ndarray],
-        most: int,
     ) -> None:
         # samples of two halves of the data wait to be run, besides those that are
         in_memory = 3 * sum(array.size for array in feeds.values())
         in_memory += sum(array.size for array in outputs.values())
-        self.capacity = max(1, min(most, _VALUES_AT_A_TIME // max(1, in_memory)))
+        self.capacity = max(1, _VALUES_AT_A_TIME // max(1, in_memory))
         self._session = session
         memory = _allocate([*feeds.values(), *outputs.values()], self.capacity)
         self._inputs = {name: next(memory) for name in feeds}

@@ -8,6 +8,7 @@ holds a few samples' activations per thread (`ActivationBuffers`), however many 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from queue import SimpleQueue
@@ -148,12 +149,13 @@ class _Worker:
         self._on_device = on_device
         self._waiting: tuple[list[_Loaded], list[_Loaded]] = ([], [])
         self._buffers: ActivationBuffers | None = None
+        self._most_put_off = 1
         self._shapes_vary = False
 
     @property
     def capacity(self) -> int:
         """How many samples it runs at a time."""
-        return 1 if self._buffers is None else self._buffers.capacity
+        return 1 if self._buffers is None else min(self._buffers.capacity, self._most_put_off)
 
     def take(self, item: list[tuple[int, Sample]]) -> None:
         """Read samples; they may be run and observed later, with others."""
@@ -175,7 +177,7 @@ class _Worker:
             return
         group = self._observer.group(sample.key)
         self._waiting[group].append(loaded)
-        if len(self._waiting[group]) == self._buffers.capacity:
+        if len(self._waiting[group]) >= self.capacity:
             self._run_waiting(group)
 
     def _run_waiting(self, group: int) -> None:
@@ -183,7 +185,8 @@ class _Worker:
         self._waiting[group].clear()
         num_done = 0
         if self._buffers is not None:
-            num_done = self._buffers.fill(_one_by_one(waiting))
+            with self._pace(len(waiting)):
+                num_done = self._buffers.fill(_one_by_one(waiting))
             self._show(self._buffers.first(num_done), waiting[:num_done])
         for loaded in waiting[num_done:]:
             # Shapes of outputs may depend on values. If there is another reason, the run alone tells.
@@ -199,15 +202,21 @@ class _Worker:
                 found = self._session.run_on_device(feeds)
             self._show({**{name: [found[name]] for name in found}, **inputs}, [loaded])
             return
-        started = time.perf_counter()
-        with naming([loaded.place.name], feeds):
+        with naming([loaded.place.name], feeds), self._pace(1):
             given = self._session.run(feeds)
-        most = int(_SECONDS_PUT_OFF / max(time.perf_counter() - started, 1e-6))
         outputs = {name: given[name] for name in given if name in self._wanted}
         text = any(array.dtype.hasobject for array in feeds.values())
         fills = outputs and not text and not self._shapes_vary
-        self._buffers = ActivationBuffers(self._session, feeds, outputs, most) if fills else None
+        self._buffers = ActivationBuffers(self._session, feeds, outputs) if fills else None
         self._show({**{name: outputs[name][np.newaxis] for name in outputs}, **inputs}, [loaded])
+
+    @contextlib.contextmanager
+    def _pace(self, num_samples: int) -> Iterator[None]:
+        """Time runs of some samples, which tells how many may be put off."""
+        started = time.perf_counter()
+        yield
+        seconds = max(time.perf_counter() - started, 1e-6)
+        self._most_put_off = max(1, int(_SECONDS_PUT_OFF * num_samples / seconds))
 
     def _show(self, tensors: Mapping[str, Any], loaded: Sequence[_Loaded]) -> None:
         if loaded:
