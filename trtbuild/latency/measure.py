@@ -57,7 +57,7 @@ _STILL_WARMING = 0.01
 _LEAST_WARM_UP_RUNS = 3
 
 # Shares of the time after which it is looked whether more is needed, and what each look may err.
-_LOOKS = (0.05, 0.15, 0.4)
+_LOOKS = (0.25, 0.4)
 _ERROR_OF_A_LOOK = 0.0005
 
 
@@ -138,7 +138,7 @@ def measure(
             images rather than zeros: a GPU's power, and so its clock, depends on the values.
         options: how long.
         batch_size: images a run; None: length of the first axis of the first input.
-        is_enough: asked three times before the time is over whether what was taken says enough. With it, the
+        is_enough: asked twice before the time is over whether what was taken says enough. With it, the
             warm-up ends early, too, of sessions that do not time themselves: those of a GPU do, whose clock
             rises later than its first runs show.
         progress: told of the milliseconds done.
