@@ -271,9 +271,8 @@ def test_threads_that_are_the_first_to_count_count_the_same() -> None:
         command = [sys.executable, "-c", _COUNT_FIRST_IN_MANY_THREADS]
         return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
 
-    assert [wrong() for _ in range(6)] == [
-        "0"
-    ] * 6  # two must meet, as they do in more than half of these
+    # two must meet, as they do in more than half of these
+    assert [wrong() for _ in range(6)] == ["0"] * 6
 
 
 def test_a_processor_without_vectors_counts_the_same() -> None:
@@ -288,38 +287,6 @@ def test_a_processor_without_vectors_counts_the_same() -> None:
         check=True,
     ).stdout
     assert pickle.loads(found) == histogram_of(*portions)
-
-
-# Threads that count for the first time at the same time, in a process that has counted nothing yet.
-TOGETHER = """
-import sys, threading
-import numpy as np
-from calibrators import Histogram
-import calibrators.kernels
-
-sys.setswitchinterval(1e-6)
-values = np.arange(1, 1_000_001, dtype=np.float32)
-first, second = Histogram(), Histogram()
-begin = threading.Barrier(2)
-
-def count(histogram):
-    begin.wait()
-    histogram.observe(values)
-
-threads = [threading.Thread(target=count, args=(one,)) for one in (first, second)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-third = Histogram()
-third.observe(values)
-sys.exit(0 if first == second == third else "threads have counted other values")
-"""
-
-
-def test_threads_that_begin_together_count_the_same() -> None:
-    for _ in range(5):
-        subprocess.run([sys.executable, "-c", TOGETHER], check=True)
 
 
 def test_memory_is_what_the_octaves_touch() -> None:
