@@ -46,6 +46,10 @@ __all__ = ["OptimizeResult", "optimize"]
 _MANY_NODES = 5_000
 """Nodes of which ONNX Runtime opens a session in some 0.2 s."""
 
+_UNTOUCHED = (
+    "not compared: no pass has changed the network, and whether ONNX Runtime runs it was not tried"
+)
+
 
 @dataclass(frozen=True)
 class OptimizeResult:
@@ -169,7 +173,7 @@ class _CheckedRun:
             try:
                 model, log = self._attempt(schedule)
                 if not rolled_back and self._is_untouched(model, log):
-                    log.comparison = "no pass has changed the network"
+                    log.comparison = _UNTOUCHED
                     return model, log
                 blamed = self._blame(schedule, model, log)
             except PassFailure as failure:
