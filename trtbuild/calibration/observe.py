@@ -37,8 +37,10 @@ _MOST_AT_A_TIME = 8
 # What a thread puts off at most. A network of many weights and few activations would else be handed dozens of
 # samples that nobody runs before the end, most of them to one thread.
 _SECONDS_PUT_OFF = 0.1
-# Items read ahead for each thread.
+# Items read ahead for each thread, at least.
 _AHEAD = 2
+# Samples of either half of the data wait until there are enough to fill the buffers.
+_GROUPS = 2
 
 
 class Place(NamedTuple):
@@ -119,7 +121,7 @@ def _portions(samples: Iterable[Sample], worker: _Worker) -> Iterator[list[tuple
     portion: list[tuple[int, Sample]] = []
     for numbered in enumerate(samples):
         portion.append(numbered)
-        if len(portion) >= min(_MOST_AT_A_TIME, worker.capacity):
+        if len(portion) >= worker.portion:
             yield portion
             portion = []
     if portion:
@@ -156,6 +158,16 @@ class _Worker:
     def capacity(self) -> int:
         """How many samples it runs at a time."""
         return 1 if self._buffers is None else min(self._buffers.capacity, self._most_put_off)
+
+    @property
+    def items_ahead(self) -> int:
+        """How many portions may all be put off, before one more makes it run samples."""
+        return max(_AHEAD, -(-_GROUPS * self.capacity // self.portion))
+
+    @property
+    def portion(self) -> int:
+        """How many samples it is handed together."""
+        return min(_MOST_AT_A_TIME, self.capacity)
 
     def take(self, item: list[tuple[int, Sample]]) -> None:
         """Read samples; they may be run and observed later, with others."""
@@ -234,6 +246,11 @@ def _one_by_one(waiting: Sequence[_Loaded]) -> Iterator[Mapping[str, np.ndarray]
 class Worker(Protocol[Taken_contra]):
     """Does the work of one thread."""
 
+    @property
+    def items_ahead(self) -> int:
+        """How many items have to wait for it, so that it has work while another thread works."""
+        ...
+
     def take(self, item: Taken_contra) -> None:
         """Work on an item, or put it off."""
         ...
@@ -283,7 +300,7 @@ def _shared_out(
         for item in items:
             if errors:
                 break
-            if queue.qsize() < _AHEAD * num_others:
+            if queue.qsize() < mine.items_ahead * num_others:
                 queue.put(item)
             else:
                 mine.take(item)

@@ -12,6 +12,8 @@ from trtbuild.calibration.observe import run_in_threads
 class Adder:
     """Adds up numbers, some of them only at the end."""
 
+    items_ahead = 2
+
     def __init__(self, refuses=None):
         self.total, self.threads, self._waiting = 0, set(), []
         self._refuses = refuses
@@ -106,3 +108,11 @@ def test_what_is_queued_behind_a_long_item_is_done_by_the_calling_thread():
     given = sum(run_in_threads([fast, slow], range(10)))
     assert not slow.had_to_wait
     assert fast.total + slow.total == given
+
+
+def test_a_thread_has_as_much_to_do_as_it_may_put_off_while_another_works():
+    fast = Fast(num_items=6)
+    slow = Slow(fast.has_all)
+    slow.items_ahead = 6
+    sum(run_in_threads([slow, fast], range(8)))
+    assert not slow.had_to_wait
