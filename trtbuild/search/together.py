@@ -7,33 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.model import input_specs, output_specs
-from trtbuild.model.attributes import attribute, normal_axis
 from trtbuild.model.outside_weights import MAPPED_LIMIT
-from trtbuild.model.shapes import dims
-from trtbuild.model.traversal import has_bodies
 from trtbuild.model.writing import num_weights
+from trtbuild.search.rows import rows_meet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["batch_of", "gain_together", "in_rows", "outputs_of", "rows_are_apart", "stacked"]
+__all__ = ["gain_together", "in_rows", "outputs_of", "stacked"]
 
 _FLOAT_BYTES = 4
-
-# What may tell rows apart, or bring them together, whatever its dims look like.
-_ACROSS_ROWS = frozenset({
-    "CumProd", "CumSum", "DFT", "Einsum", "EyeLike", "GRU", "GatherND", "LSTM", "MeanVarianceNormalization",
-    "RNN", "ReverseSequence", "ScatterND", "Trilu", "Unique",
-})  # fmt: skip
-# Operators that keep the dims while they work along an axis -> which, where that is not written.
-_AXES = {
-    "Gather": 0, "GatherElements": 0, "Hardmax": -1, "LayerNormalization": -1, "LogSoftmax": -1,
-    "LpNormalization": -1, "ScatterElements": 0, "Softmax": -1,
-}  # fmt: skip
 
 
 def outputs_of(
@@ -69,6 +56,8 @@ def in_rows(outputs: Mapping[str, np.ndarray], count: int) -> list[Mapping[str, 
 def gain_together(model: ir.Model, outputs: Iterable[str] = ()) -> bool:
     """Return whether images of a network are to be run together: it reads more than it computes.
 
+    Not where they are seen to have a say in each other, see `rows_meet`.
+
     Args:
         model: the float network.
         outputs: what else must have an open batch in front, besides every input; names of tensors.
@@ -79,54 +68,7 @@ def gain_together(model: ir.Model, outputs: Iterable[str] = ()) -> bool:
     ends = [one for one in known if one.name in wanted]
     specs = [*input_specs(model), *ends]
     is_open = all(one.batch_axis == 0 and not isinstance(one.batch, int) for one in specs)
-    return is_open and len(ends) == len(wanted)
-
-
-def batch_of(model: ir.Model) -> str:
-    """Return the name of the first axis that all inputs have; empty where there is no such name."""
-    first = {(dims(value) or (None,))[0] for value in model.graph.inputs}
-    name = next(iter(first)) if len(first) == 1 else None
-    return name if isinstance(name, str) else ""
-
-
-def rows_are_apart(model: ir.Model) -> bool:
-    """Return whether no image of a batch has a say in what is computed of another.
-
-    Known where all that comes from an input has the batch in front, and there alone, and nothing works along
-    it: so a mean over the batch, a product of two images and a running sum are found.
-
-    Args:
-        model: its dims have been inferred.
-    """
-    batch = batch_of(model)
-    rows = set(model.graph.inputs)
-    if not batch or any(not _has_rows(value, batch) for value in rows):
-        return False
-    for node in model.graph:
-        if has_bodies(node):
-            return False
-        if (node.domain, node.op_type) == ("", "Shape") or rows.isdisjoint(node.inputs):
-            continue
-        made = {one for one in node.outputs if one.uses() or one.is_graph_output()}
-        if _works_across(node, rows) or any(not _has_rows(one, batch) for one in made):
-            return False
-        rows |= made
-    return True
-
-
-def _has_rows(value: ir.Value, batch: str) -> bool:
-    known = dims(value) or (None,)
-    return known[0] == batch and batch not in known[1:]
-
-
-def _works_across(node: ir.Node, rows: Collection[ir.Value | None]) -> bool:
-    if node.domain or node.op_type in _ACROSS_ROWS:
-        return True
-    along = _AXES.get(node.op_type)
-    if along is None or node.inputs[0] not in rows:
-        return False  # a table that rows are looked up in has none itself
-    known = dims(node.inputs[0])
-    return known is None or normal_axis(int(attribute(node, "axis", along)), len(known)) == 0
+    return is_open and len(ends) == len(wanted) and not rows_meet(model)
 
 
 def stacked(images: Sequence[Feeds]) -> Feeds | None:

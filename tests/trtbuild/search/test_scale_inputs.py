@@ -26,6 +26,8 @@ MIXED = {
     "a mean": "m = MatMul(x, w) a = ReduceMean<axes = [0]>(m) d = Div(m, a) y = MatMul(d, w)",
     "a product of images": "m = MatMul(x, w) t = Transpose(m) p = MatMul(m, t) y = MatMul(p, m)",
     "scores over the batch": "m = MatMul(x, w) p = Softmax<axis = 0>(m) y = MatMul(p, w)",
+    "a share of the batch": "m = MatMul(x, w) d = Shape(m) n = Gather(d, zero) f = Cast<to = 1>(n)"
+    " q = Div(m, f) y = MatMul(q, w)",
     "steps of a recurrent layer": "m = MatMul(x, w) s = Unsqueeze(m, one)"
     " h = GRU<hidden_size = 4>(s, gates, state) f = Reshape(h, rows) y = MatMul(f, back)",
 }

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from trtbuild.model.inference import infer_model
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search import together
 from trtbuild.search.together import outputs_of
@@ -62,3 +63,26 @@ def test_samples_along_another_axis_are_run_alone(monkeypatch) -> None:
     found = outputs_of(model, open_session(model).run, [{"x": np.ones((1, 1, 3), np.float32)}] * 2)
     for outputs in found:  # in one batch, the second sample would be the next step of the first
         np.testing.assert_array_equal(outputs["y"], 1.0)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "m = ReduceMean<axes = [0]>(x) y = Div(x, m)",
+        "k = Shape(x) n = Gather(k, zero) f = Cast<to = 1>(n) y = Div(x, f)",
+        "t = Transpose(x) y = MatMul(x, t)",
+    ],
+    ids=["a mean", "a share", "pairs"],
+)
+def test_images_that_have_a_say_in_each_other_are_run_alone(nodes, monkeypatch) -> None:
+    monkeypatch.setattr(together, "MAPPED_LIMIT", 0)
+    end = "N, N" if "Transpose" in nodes else "N, 3"
+    model = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3] x) => (float[{end}] y)
+        <int64 zero = {{0}}> {{ {nodes} }}"""
+    )
+    infer_model(model)
+    images = [{"x": np.full((1, 3), float(i), np.float32)} for i in range(1, 6)]
+    session = open_session(model)
+    for feeds, outputs in zip(images, outputs_of(model, session.run, images), strict=True):
+        np.testing.assert_array_equal(outputs["y"], session.run(feeds)["y"])

@@ -13,7 +13,8 @@ from trtbuild.options.effort import Effort
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
 from trtbuild.search.ranges.work import far_work_for, image_cost, values_of_a_sample, work_for
-from trtbuild.search.together import gain_together, outputs_of, rows_are_apart
+from trtbuild.search.rows import rows_are_apart
+from trtbuild.search.together import gain_together, outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence

@@ -16,14 +16,8 @@ from trtbuild.plan import symmetric
 from trtbuild.quantization import insert, plan_with_ranges
 from trtbuild.quantization.stage import symmetric_range
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.together import (
-    batch_of,
-    gain_together,
-    in_rows,
-    outputs_of,
-    rows_are_apart,
-    stacked,
-)
+from trtbuild.search.rows import batch_of, rows_are_apart
+from trtbuild.search.together import gain_together, in_rows, outputs_of, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
