@@ -54,9 +54,10 @@ def command(
     if source is None or target is None:
         raise OptionError("give the ONNX file to read and the file to write, or --list.")
     recipe = given.make(source=source, target=target)
+    from trtbuild.model.collecting import all_made_stays
     from trtbuild.runtime.isolated import started_ahead
 
-    with started_ahead(source):
+    with started_ahead(source), all_made_stays():
         from trtbuild.jobs.optimize import optimize_file
 
         with out.progress() as progress:

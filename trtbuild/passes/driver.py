@@ -24,6 +24,7 @@ from trtbuild.progress import silent
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from trtbuild.model.digests import GraphDigest
     from trtbuild.passes.editor import Note
     from trtbuild.passes.pass_base import Pass
     from trtbuild.progress import Progress
@@ -79,6 +80,7 @@ class PassLog:
         rounds: how often the default passes were run.
         undoing: passes that undo each other, which is why the rounds were stopped; else empty.
         capped: whether the rounds were stopped by their cap.
+        untouched: whether no pass says that it has changed anything, and none has.
         rolled_back: passes whose work was undone because it changed a result.
         comparison: one sentence on how the result was compared with the original.
     """
@@ -87,6 +89,7 @@ class PassLog:
     rounds: int = 0
     undoing: tuple[str, ...] = ()
     capped: bool = False
+    untouched: bool = False
     rolled_back: list[Rollback] = field(default_factory=list)
     comparison: str = "not compared"
 
@@ -197,16 +200,17 @@ class _Driver:
 
     def run(self) -> PassLog:
         """Return what the passes did: those of every network to a fixpoint, then those on request."""
-        self._to_fixpoint()
+        first = self._hasher.digest(self._model)
+        self._to_fixpoint(first)
         if self._schedule.opt_in and not self._finished():
             changed = self._round(self._schedule.opt_in)
             if changed:
                 infer_model(self._model)
-                self._to_fixpoint()
+                self._to_fixpoint(self._hasher.digest(self._model))
+        self._log.untouched = not self._log.fired and self._hasher.digest(self._model) == first
         return self._log
 
-    def _to_fixpoint(self) -> None:
-        digest = self._hasher.digest(self._model)
+    def _to_fixpoint(self, digest: GraphDigest) -> None:
         seen = {digest.content: len(self._log.runs)}
         forms = Counter([digest.structure])
         last = digest.content

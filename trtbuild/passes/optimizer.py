@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import onnx
-
 from trtbuild.errors import ModelError
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.graph_library import ir
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from trtbuild.model.stats import GraphStats
-    from trtbuild.model.writing import WithoutWeights
     from trtbuild.passes.verify import Reference
     from trtbuild.progress import Progress
 
@@ -101,7 +98,7 @@ def optimize(
             costly = once or size.node_count > _MANY_NODES
             if not costly:  # it is run while the passes work; else when they change something
                 reference()
-            original = _Original(detached, reference, costly)
+            original = _Original(reference, costly)
         optimized, log = _CheckedRun(model, first, interface, original, progress).run(schedule)
     return OptimizeResult(optimized, log, size, measure(optimized))
 
@@ -111,32 +108,12 @@ class _Original:
     """What results are compared with.
 
     Attributes:
-        detached: the network, serialised.
-        reference: begins to find out what it answers, and returns that for when it is known; once.
+        reference: begins to find out what the network answers, and returns that for when it is known; once.
         costly: whether it is not run for nothing: a run takes long, or its session takes long to open.
     """
 
-    detached: WithoutWeights
     reference: Callable[[], Future[Reference]]
     costly: bool
-
-    def is_same_as(self, model: ir.Model) -> bool:
-        """Return whether `model` is the original to the byte, inferred dims of inner tensors aside."""
-        other = without_weights(model)
-        weights = self.detached.weights
-        return (
-            weights.keys() == other.weights.keys()
-            and all(tensor is other.weights[name] for name, tensor in weights.items())
-            and _as_bytes(self.detached) == _as_bytes(other)
-        )
-
-
-def _as_bytes(network: WithoutWeights) -> bytes:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(network.proto)
-    copy.graph.ClearField("value_info")
-    content: bytes = copy.SerializeToString(deterministic=True)
-    return content
 
 
 class _CheckedRun:
@@ -163,6 +140,8 @@ class _CheckedRun:
         self._interface = interface
         self._original = original
         self._progress = progress
+        # such a network is not run for nothing
+        self._is_costly = original is not None and original.costly
         self._inexact: frozenset[str] = frozenset()
 
     def run(self, schedule: Schedule) -> tuple[ir.Model, PassLog]:
@@ -172,7 +151,7 @@ class _CheckedRun:
         while True:
             try:
                 model, log = self._attempt(schedule)
-                if not rolled_back and self._is_untouched(model, log):
+                if not rolled_back and log.untouched and self._is_costly:
                     log.comparison = _UNTOUCHED
                     return model, log
                 blamed = self._blame(schedule, model, log)
@@ -199,12 +178,6 @@ class _CheckedRun:
         if any(not value.is_graph_input() for value in model.graph.initializers.values()):
             model.ir_version = max(model.ir_version, WEIGHTS_WITHOUT_INPUTS)
         return model, log
-
-    def _is_untouched(self, model: ir.Model, log: PassLog) -> bool:
-        """Whether `model` is the original, which would be costly to run for nothing."""
-        if self._original is None or not self._original.costly or log.fired:
-            return False
-        return self._original.is_same_as(model)
 
     def _blame(self, schedule: Schedule, model: ir.Model, log: PassLog) -> Rollback | None:
         """Return the run that made `model` differ from the original; None if it does not."""

@@ -4,8 +4,8 @@ All graph optimisation of the runtime is off, on one thread, in a process of its
 make a kernel divide by zero, or a loop go on for ever. Large weights are mapped there, too.
 
 A small network is run on two sizes of its symbolic dims. One whose runs cost more than
-`_FEW_OPERATIONS` is run once, and its result once; where no pass has changed it, the two are compared
-as files. So are those of one with many nodes.
+`_FEW_OPERATIONS` is run once, and its result once; where no pass has changed it, it is not run at all.
+Nor is one with many nodes.
 
 Tolerance. A fold rounds a weight once more, so results differ by a few units in the last place of
 the coarsest float type inside the network, grown by the sums behind an output; ``1024 * eps`` (float32:

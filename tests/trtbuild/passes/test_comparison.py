@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from tests.trtbuild.passes.networks import network
+from trtbuild.errors import ModelError
 from trtbuild.passes import OptimizeOptions, Pass, optimize
 from trtbuild.runtime.isolated import IsolatedProcess
 
@@ -174,6 +175,19 @@ def test_a_dear_network_that_no_pass_has_changed_is_not_run(monkeypatch):
     result = optimize(dear(), OptimizeOptions(only=["remove_dropout"]))
     assert result.log.comparison == UNTOUCHED
     assert opened == []
+
+
+class ScaleInSilence(ScaleFirst):
+    """Change something, and do not say so."""
+
+    def rewrite(self, node, edit):
+        super().rewrite(node, edit)
+
+
+def test_a_dear_network_that_a_pass_has_changed_without_saying_so_is_run():
+    options = OptimizeOptions(passes=[ScaleInSilence(1.5)], only=["scale_first"])
+    with pytest.raises(ModelError, match="differs by up to"):
+        optimize(dear(), options)
 
 
 def long(last):
