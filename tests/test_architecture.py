@@ -25,6 +25,7 @@ LAYERS = (
         "foreign_warnings",
         "visible",
         "wording",
+        "titles",
         "json_codec",
         "toml_files",
         "plugins",

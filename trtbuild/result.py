@@ -1,4 +1,4 @@
-"""What a build gives, and the names of the networks that are compared in it."""
+"""What a build gives."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from trtbuild.latency.regress import LatencyVerdict, taken_together
 from trtbuild.manifest import FormGap
 from trtbuild.options.compare import REFERENCE_BACKEND
 from trtbuild.options.measure import BuildSpeedLimits
+from trtbuild.titles import ALSO, ENGINE, FLOAT, FP16, TENSORRT_FORM, TITLES, in_a_sentence
 from trtbuild.verification.ruling import Ruling, floors, rule
 
 if TYPE_CHECKING:
@@ -26,47 +27,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.gate import Verdict
     from trtbuild.verification.layers import LayerReport
 
-__all__ = [
-    "ALSO",
-    "ENGINE",
-    "FLOAT",
-    "FP16",
-    "PORTABLE",
-    "PRUNED",
-    "TENSORRT_FORM",
-    "TITLES",
-    "WEIGHTS_INT8",
-    "AlsoBuilt",
-    "EngineResult",
-    "has_moved",
-    "in_a_sentence",
-]
-
-# The names under which networks are compared and timed.
-FLOAT = "float"
-TENSORRT_FORM = "tensorrt_form"
-ENGINE = "engine"
-ALSO = "also"
-# An engine in FP16 that INT8 is timed against; it is not kept.
-FP16 = "fp16"
-# ONNX Runtime's form, where the engine itself cannot run here.
-PORTABLE = "portable"
-# The steps of a PyTorch module before that: what is left after pruning, and with its weights in INT8.
-PRUNED = "pruned"
-WEIGHTS_INT8 = "weights_int8"
-
-# What people read for them.
-TITLES = {
-    FLOAT: "float",
-    TENSORRT_FORM: "TensorRT form",
-    ENGINE: "engine",
-    ALSO: "second engine",
-    FP16: "FP16",
-    PORTABLE: "portable form",
-    PRUNED: "pruned",
-    WEIGHTS_INT8: "weights in INT8",
-}
-
+__all__ = ["AlsoBuilt", "EngineResult", "has_moved"]
 
 # An engine so many dB below TensorRT's form, and below this SQNR, has lost more than its rounding explains:
 # 6 dB is one of 8 bits, and 30 dB (3 % relative error) is what INT8 networks usually keep.
@@ -74,12 +35,6 @@ GAP_DB = 6.0
 # Values twice as large as a reused range are clipped to half.
 _FAR_RATIO = 2.0
 GOOD_SQNR_DB = 30.0
-
-
-def in_a_sentence(name: str) -> str:
-    """Return what a network is called in running text; `name` is one of the above."""
-    said = {TENSORRT_FORM: "TensorRT's form", ENGINE: "the engine", PORTABLE: "the portable form"}
-    return said.get(name, TITLES[name])
 
 
 def has_moved(record: Record) -> str:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.trtbuild.verification.small_network import batches, quantized
 from trtbuild.jobs.compare import find_fault
-from trtbuild.result import TENSORRT_FORM
 from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.titles import TENSORRT_FORM
 from trtbuild.verification.compare import compare
 
 

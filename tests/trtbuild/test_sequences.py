@@ -16,7 +16,7 @@ from trtbuild.jobs.calibrate import calibrate_file
 from trtbuild.jobs.verify import verify
 from trtbuild.options.measure import MeasureOptions
 from trtbuild.recipes import CalibrateRecipe, CalibrationFiles
-from trtbuild.result import ENGINE
+from trtbuild.titles import ENGINE
 
 FEATURES, HIDDEN = 24, 16
 SHORT = MeasureOptions(duration_ms=5.0, warmup_ms=1.0)

@@ -13,7 +13,8 @@ import pytest
 from tests.command import trtbuild
 from tests.networks.network import from_text
 from trtbuild.quantization import QuantParams, unsigned
-from trtbuild.result import ENGINE, TENSORRT_FORM, EngineResult
+from trtbuild.result import EngineResult
+from trtbuild.titles import ENGINE, TENSORRT_FORM
 
 COUNT = 48
 # Both forms round with 8 bits; the engine may lose one of them to the other form: 6 dB.

@@ -19,7 +19,7 @@ from trtbuild.options.keywords import recipe_values
 from trtbuild.options.values import make, merge
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import EngineRecipe
-from trtbuild.result import FLOAT
+from trtbuild.titles import FLOAT
 
 if TYPE_CHECKING:
     import os

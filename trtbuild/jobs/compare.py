@@ -22,12 +22,12 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import insert_qdq, portable_form
 from trtbuild.quantization.half import magnitudes, to_half
 from trtbuild.quantization.half_rounding import as_rounding_floats
-from trtbuild.result import PORTABLE, TENSORRT_FORM
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.effects import Effects, output_effects
 from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.faults import find_faults
 from trtbuild.search.steps import METHODS
+from trtbuild.titles import PORTABLE, TENSORRT_FORM
 from trtbuild.verification.album import Album
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import compare, compare_each

@@ -13,9 +13,9 @@ from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.latency.layer_times import read_layer_times
 from trtbuild.manifest import read_manifest
 from trtbuild.model import read_model
-from trtbuild.result import TITLES
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
 from trtbuild.runtime.tensorrt.versions import product_of
+from trtbuild.titles import TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

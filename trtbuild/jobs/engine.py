@@ -55,11 +55,12 @@ from trtbuild.model.collecting import collector_on_new_objects
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
-from trtbuild.result import ALSO, ENGINE, FLOAT, FP16, PORTABLE, AlsoBuilt, EngineResult
+from trtbuild.result import AlsoBuilt, EngineResult
 from trtbuild.runtime.manifest_beside import manifest_name
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.runtime.ray_cluster import staying_joined
 from trtbuild.search.stage import meet_budget
+from trtbuild.titles import ALSO, ENGINE, FLOAT, FP16, PORTABLE
 from trtbuild.verification.gate import Gate, judge
 
 if TYPE_CHECKING:

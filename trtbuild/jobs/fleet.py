@@ -21,8 +21,8 @@ from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE
 from trtbuild.options.values import make, merge, read_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import CalibrateRecipe, CalibrationFiles, EngineRecipe
-from trtbuild.result import ENGINE
 from trtbuild.runtime.ray_cluster import check_address, joined
+from trtbuild.titles import ENGINE
 from trtbuild.toml_files import read_toml
 from trtbuild.visible import visible
 

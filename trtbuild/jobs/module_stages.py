@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.artifact import Record
 from trtbuild.errors import OptionError
 from trtbuild.latency.stats import summarize
-from trtbuild.result import ENGINE, FLOAT, PRUNED, TENSORRT_FORM, TITLES, WEIGHTS_INT8
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.groups import with_weights_only
+from trtbuild.titles import ENGINE, FLOAT, PRUNED, TENSORRT_FORM, TITLES, WEIGHTS_INT8
 from trtbuild.verification.gate import Gate
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from trtbuild.manifest import NextStep
 from trtbuild.options.command import command_line
 from trtbuild.options.effort import Effort
 from trtbuild.options.values import IN_MEMORY, to_table
-from trtbuild.result import TENSORRT_FORM
+from trtbuild.titles import TENSORRT_FORM
 from trtbuild.verification.ruling import (
     CANNOT_TELL,
     DO_NOT_SHIP,

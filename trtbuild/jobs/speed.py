@@ -13,8 +13,8 @@ from trtbuild.latency.limits import latency_finding, speedup_finding
 from trtbuild.latency.measure import measure
 from trtbuild.latency.regress import Answer, taken_together
 from trtbuild.progress import Progress, silent
-from trtbuild.result import ALSO, ENGINE, FLOAT, FP16, PRUNED
 from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.titles import ALSO, ENGINE, FLOAT, FP16, PRUNED
 
 if TYPE_CHECKING:
     import contextlib

@@ -11,7 +11,7 @@ from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.model.stats import measure, node_macs
 from trtbuild.model.traversal import all_nodes, label
 from trtbuild.report.model import Card, Tone
-from trtbuild.result import ALSO, ENGINE, FP16, PORTABLE, PRUNED, TENSORRT_FORM, TITLES
+from trtbuild.titles import ALSO, ENGINE, FP16, PORTABLE, PRUNED, TENSORRT_FORM, TITLES
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:

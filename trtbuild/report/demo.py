@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.report.engine import engine_report
 from trtbuild.report.model import Cell, Line, Report, Section, Table, Tone, names, numbers
-from trtbuild.result import TENSORRT_FORM
+from trtbuild.titles import TENSORRT_FORM
 from trtbuild.verification.ruling import SHIP
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from trtbuild.report.model import (
     numbers,
 )
 from trtbuild.report.search import moves_section, search_section
-from trtbuild.result import TITLES, has_moved
+from trtbuild.result import has_moved
+from trtbuild.titles import TITLES
 from trtbuild.toml_files import toml_text
 from trtbuild.verification.ruling import FAR_SQNR_DB
 

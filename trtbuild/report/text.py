@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from trtbuild.report.model import Line, Meter, Outcome, Table, Tone
-from trtbuild.result import TENSORRT_FORM, TITLES, in_a_sentence
+from trtbuild.titles import TENSORRT_FORM, TITLES, in_a_sentence
 from trtbuild.visible import visible
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from trtbuild.artifact import Artifact
 from trtbuild.data import Batch
 from trtbuild.jobs.speed import take_times
 from trtbuild.options.measure import BuildSpeedLimits, MeasureOptions
-from trtbuild.result import ALSO, ENGINE, FLOAT, FP16
+from trtbuild.titles import ALSO, ENGINE, FLOAT, FP16
 
 MODEL = ir.from_onnx_text(
     '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }'

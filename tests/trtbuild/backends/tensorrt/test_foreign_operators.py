@@ -17,8 +17,8 @@ from trtbuild.jobs.compare import compare_with_float, forms_beside
 from trtbuild.model import name_nodes
 from trtbuild.model.cut import cut, operators_outside
 from trtbuild.options.compare import ComparisonOptions
-from trtbuild.result import ENGINE
 from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.titles import ENGINE
 
 if TYPE_CHECKING:
     from tests.tensorrt_stub.fixtures import Server

@@ -28,9 +28,9 @@ from trtbuild.model import write_model
 from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.quantization.half import to_half
 from trtbuild.report.engine import engine_report
-from trtbuild.result import ENGINE, PORTABLE, TENSORRT_FORM
 from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.runtime.tensorrt.versions import RTX, TensorRT, native_version
+from trtbuild.titles import ENGINE, PORTABLE, TENSORRT_FORM
 from trtbuild.verification.gate import Gate
 from trtbuild.verification.ruling import NOT_JUDGED
 
