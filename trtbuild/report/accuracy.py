@@ -26,7 +26,7 @@ from trtbuild.verification.metrics import SQNR_BINS_FROM_DB
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from trtbuild.jobs.verify import Verification
     from trtbuild.manifest import NextStep
@@ -69,7 +69,9 @@ def verification_report(found: Verification) -> Report:
     if found.culprits is not None:
         blocks += _culprits(found.culprits)
     if found.sensitivity is not None:
-        blocks.append(_sensitivity(found.sensitivity))
+        compared = found.comparison
+        has_classes = any(holds_classes(compared, output) for output in compared.outputs)
+        blocks.append(_sensitivity(found.sensitivity, has_classes=has_classes))
     return Report(
         title=f"{found.engine} against {found.reference}",
         facts={
@@ -140,7 +142,7 @@ def accuracy_section(comparisons: Mapping[str, Comparison], num_worst: int = 0) 
 
 def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
     rows = [
-        (name, output.name, *_figures(output, _may_be_scores(comparison)))
+        (name, output.name, *_figures(output, has_classes=holds_classes(comparison, output)))
         for name, comparison in comparisons.items()
         for output in comparison.outputs
     ]
@@ -152,28 +154,48 @@ def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
             *details("rel. L2", "max error", "same top-k"),
         ),
         tuple(rows),
-        f"against the float network, on {counted(images, 'sample')}",
+        f"against the float network, on {counted(images, 'sample')}{_doubt(comparisons.values())}",
     )
 
 
-def _may_be_scores(comparison: Comparison) -> bool:
-    """Whether an output that looks like class scores may be some: embeddings look like them, too."""
+def holds_classes(comparison: Comparison, output: OutputComparison) -> bool:
+    """Return whether something says that an output holds class scores; embeddings and coordinates look alike.
+
+    That is the user (``--scores``, labels), or the task.
+    """
     task = comparison.task
-    return task is None or task.task not in ("detect", "ctc", "embed", "segment", "restore")
+    is_said = output.is_said_to_be_scores or comparison.accuracy is not None
+    return is_said or (task is not None and task.task == "classify")
 
 
-def _figures(output: OutputComparison, may_be_scores: bool) -> tuple[str, ...]:
+def _doubt(comparisons: Iterable[Comparison]) -> str:
+    """What is said of outputs that may be class scores, where nothing says what the network does."""
+    found = {
+        f"'{output.name}'": None
+        for comparison in comparisons
+        for output in comparison.outputs
+        if comparison.task is None
+        and output.top1_agreement_percent is not None
+        and not holds_classes(comparison, output)
+    }
+    if not found:
+        return ""
+    return (
+        f"; nothing says whether {' or '.join(found)} holds class scores, as labels or a task would"
+    )
+
+
+def _figures(output: OutputComparison, *, has_classes: bool) -> tuple[str, ...]:
     if output.kind == "integers":
         return (f"{output.equal_percent:.2f} % equal", "", "", "", f"{output.max_error:g}", "")
+    top_k = _value(output.topk_agreement_percent, ".1f", f" % (k = {output.top_k})")
     return (
         interval(output.sqnr_db, ".1f"),
         _value(output.cosine, ".5f"),
-        interval(output.top1_agreement_percent, ".1f", " %") if may_be_scores else "",
+        interval(output.top1_agreement_percent, ".1f", " %") if has_classes else "",
         _value(output.relative_l2, ".4f"),
         f"{output.max_error:.3g}",
-        _value(output.topk_agreement_percent, ".1f", f" % (k = {output.top_k})")
-        if may_be_scores
-        else "",
+        top_k if has_classes else "",
     )
 
 
@@ -409,14 +431,16 @@ def _culprits(found: Culprits) -> Iterator[Line]:
         yield from (Line(f"  {name}") for name in found.groups)
 
 
-def _sensitivity(groups: Sequence[GroupSensitivity]) -> Table:
+def _sensitivity(groups: Sequence[GroupSensitivity], *, has_classes: bool) -> Table:
     rows = tuple(
         (
             one.group,
             one.op_type,
             f"{one.macs / 1e6:.2f}",
             f"{one.alone_sqnr_db:.1f}",
-            "" if (agreement := one.alone_top1_agreement_percent) is None else f"{agreement:.1f} %",
+            f"{one.alone_top1_agreement_percent:.1f} %"
+            if has_classes and one.alone_top1_agreement_percent is not None
+            else "",
             f"{one.gained_db:+.2f}",
         )
         for one in groups

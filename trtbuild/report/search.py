@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["moves_section", "search_section"]
 
 _FEWEST_STOPS = 2
+# Limits that say that outputs hold class scores; embeddings and coordinates look like them, too.
+_ON_CLASSES = frozenset({"max_top1_drop", "min_top1_agreement", "min_topk_agreement"})
 
 
 def search_section(tuned: Tuned | None, limits: Mapping[str, float]) -> Section:
@@ -32,7 +34,7 @@ def search_section(tuned: Tuned | None, limits: Mapping[str, float]) -> Section:
         return Section(heading, ())
     if tuned.met and len(tuned.steps) == 1:
         return Section(heading, (Line(_as_calibrated(tuned)),))
-    return Section(heading, (*_path(tuned.steps, limits), _steps(tuned)))
+    return Section(heading, (*_path(tuned.steps, limits), _steps(tuned, limits)))
 
 
 def _as_calibrated(tuned: Tuned) -> str:
@@ -74,12 +76,12 @@ def _judged(
     ]
     if "min_agreement" in limits and len(figures) == len(steps):
         return "figure of the task", figures, limits["min_agreement"]
-    if "min_sqnr" not in limits and len(agreements) == len(steps):
+    if not _ON_CLASSES.isdisjoint(limits) and len(agreements) == len(steps):
         return "same top-1, %", agreements, limits.get("min_top1_agreement")
     return "SQNR, dB", [step.sqnr_db for step in steps], limits.get("min_sqnr")
 
 
-def _steps(tuned: Tuned) -> Table:
+def _steps(tuned: Tuned, limits: Mapping[str, float]) -> Table:
     rows = tuple(
         (
             str(number),
@@ -87,7 +89,7 @@ def _steps(tuned: Tuned) -> Table:
             step.what,
             "" if step.figure is None else f"{step.figure:.1f}",
             f"{step.sqnr_db:.1f}",
-            _same_top1(step),
+            _same_top1(step, limits),
             "" if step.top1_drop_points is None else f"{step.top1_drop_points:+.2f}",
             f"{100.0 - step.float_macs_percent:.0f} %",
             str(step.num_evaluations),
@@ -105,10 +107,11 @@ def _steps(tuned: Tuned) -> Table:
     )
 
 
-def _same_top1(step: StepReport) -> str:
-    """Where no task says what the outputs are; embeddings and texts look like class scores, too."""
+def _same_top1(step: StepReport, limits: Mapping[str, float]) -> str:
+    """Where a limit says that there are classes, and no task has a figure of its own."""
     percent = step.top1_agreement_percent
-    return "" if percent is None or step.figure is not None else f"{percent:.1f} %"
+    is_shown = step.figure is None and not _ON_CLASSES.isdisjoint(limits)
+    return f"{percent:.1f} %" if is_shown and percent is not None else ""
 
 
 def _caption(tuned: Tuned) -> str:

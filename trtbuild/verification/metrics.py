@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbuild.json_codec import NOT_IN_JSON
 from trtbuild.verification.intervals import (
     DECIBELS_PER_NEPER,
     Estimate,
@@ -84,6 +85,7 @@ class OutputComparison:
         worst: the images with the largest error, worst first.
         parts: the unlike parts, in order (`trtbuild.verification.parts`); empty where it has none.
         worst_part: name of the part with the least SQNR; empty without parts.
+        is_said_to_be_scores: whether the user says that it holds class scores; recorded nowhere.
     """
 
     name: str
@@ -106,6 +108,9 @@ class OutputComparison:
     worst: tuple[ImageComparison, ...]
     parts: tuple[PartComparison, ...] = ()
     worst_part: str = ""
+    is_said_to_be_scores: bool = field(
+        default=False, compare=False, repr=False, metadata=NOT_IN_JSON
+    )
 
     @property
     def judged_sqnr_db(self) -> Estimate | None:
@@ -317,6 +322,7 @@ class OutputMetrics:
             worst=tuple(item[-1] for item in sorted(self._worst, reverse=True)),
             parts=parts,
             worst_part="" if worst is None else worst.name,
+            is_said_to_be_scores=bool(self._as_scores),
         )
 
     def _mean_divergence(self) -> Estimate:

@@ -18,6 +18,7 @@ from tests.trtbuild.verification.small_network import (
 )
 from trtbuild.cli.main import run
 from trtbuild.model import write_model
+from trtbuild.runtime.onnxruntime import open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "images.npz", image=images(3, 40))
     np.savez(folder / "labels.npz", y=np.arange(40) % 6)
     np.savez(folder / "few.npz", y=np.arange(7))
+    scores = open_session(artifact.source).run({"image": images(3, 40)})["logits"]
+    np.savez(folder / "right.npz", y=scores.argmax(1))
     return folder
 
 
@@ -141,6 +144,25 @@ def test_sensitivity_lists_every_group(capsys, folder) -> None:
     found = json.loads(out)["sensitivity"]
     assert code == 0
     assert "Gemm_logits" in {group["group"] for group in found}
+
+
+@pytest.mark.parametrize(
+    ("more", "has_classes"),
+    [
+        ((), False),  # of a network that measures six things, too
+        (("--task", "classify"), True),
+        (("--scores", "logits"), True),
+        (("--labels", "right.npz"), True),
+    ],
+)
+def test_classes_are_told_of_where_something_says_that_there_are_some(
+    capsys, folder, monkeypatch, more, has_classes
+) -> None:
+    monkeypatch.chdir(folder)
+    few = ("--sensitivity", "--diagnose-images", 8)
+    _, out, _ = verify(capsys, folder, "int8.onnx", *few, *more)
+    assert out.count("same top-1") == 2 * has_classes
+    assert ("nothing says whether 'logits' holds class scores" in out) is not has_classes
 
 
 @pytest.mark.parametrize(
