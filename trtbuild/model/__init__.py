@@ -1,7 +1,7 @@
-"""An ONNX file is read, checked, and brought into the form that the later stages expect.
+"""Reads an ONNX file, checks it, and brings it into the form that the later stages expect.
 
-The names stand in ``__init__.pyi`` and are loaded when they are asked for: a process that only runs a
-network (`trtbuild.runtime.isolated_worker`) does without onnx_ir, which takes longer to import than it runs.
+The public names are listed in ``__init__.pyi`` and loaded on first use: a process that only runs a network
+(`trtbuild.runtime.isolated_worker`) never imports onnx_ir, whose import takes longer than the run.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ __all__ = [
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
-    """Return an attribute as a Python value, `default` where it is not written."""
+    """Return an attribute as a Python value, or `default` where the node does not have it."""
     found = node.attributes.get(name)
     return default if found is None or found.is_ref() else found.value
 
@@ -64,7 +64,7 @@ def normal_axis(axis: int, rank: int) -> int:
 
 
 def permutation(node: ir.Node, rank: int | None) -> tuple[int, ...] | None:
-    """Return the permutation of a Transpose; without one it reverses the dims. None: not known."""
+    """Return the permutation of a Transpose (default: reversed dims); None if the rank is unknown."""
     perm = attribute(node, "perm")
     if perm is not None:
         return tuple(perm)
@@ -74,7 +74,7 @@ def permutation(node: ir.Node, rank: int | None) -> tuple[int, ...] | None:
 def is_inference_batch_norm(node: ir.Node) -> bool:
     """Return whether a BatchNormalization works with its stored statistics.
 
-    Before opset 14 there is no ``training_mode``: more outputs than one mean training.
+    Before opset 14 there is no ``training_mode``: more than one output means training.
     """
     if attribute(node, "training_mode", 0) or not attribute(node, "spatial", 1):
         return False
@@ -91,20 +91,20 @@ def dropout_is_off(node: ir.Node) -> bool:
 
 
 def is_random(node: ir.Node) -> bool:
-    """Return whether `node` answers something else each time it runs, or may."""
+    """Return whether `node` gives, or may give, other results in each run."""
     if node.op_type == "Dropout":
         return not dropout_is_off(node)
     return node.domain == "" and node.op_type in RANDOM
 
 
 def pad_widths(node: ir.Node) -> tuple[int, ...] | None:
-    """Return the constant widths of a Pad as written: all starts, then all ends; None: not known."""
+    """Return the constant widths of a Pad as written: all starts, then all ends; None if not constant."""
     written = attribute(node, "pads", attribute(node, "paddings"))
     return tuple(written) if written is not None else integers(input_at(node, 1))
 
 
 def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
-    """Return the constant bounds of a Clip, infinite where there is none; None: not known."""
+    """Return the constant bounds of a Clip, infinite where one is missing; None if not constant or NaN."""
     low, high = attribute(node, "min"), attribute(node, "max")
     bounds = [-math.inf if low is None else low, math.inf if high is None else high]
     for place in (0, 1):

@@ -1,7 +1,7 @@
-"""What a network's classes are called, where its metadata say so.
+"""The names of a network's classes, from the metadata of its file.
 
-Ultralytics writes ``names``, a Python dict from number to name; PaddleOCR's exports have ``character``, one
-character a line, where class 0 is the blank and a space follows the last.
+Ultralytics writes ``names``, a Python dict from number to name. PaddleOCR's exports have ``character``, one
+character a line: class 0 is the blank, and a space follows the last character.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["class_names"]
 
 
 def class_names(model: ir.Model) -> Mapping[int, str]:
-    """Return class -> name; nothing where the metadata of `model` do not tell."""
+    """Return class -> name; empty where the metadata of `model` have no names."""
     metadata = model.metadata_props
     if "character" in metadata:
         characters = [*metadata["character"].splitlines(), " "]

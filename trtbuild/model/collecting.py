@@ -1,8 +1,8 @@
-"""When Python's cyclic garbage collector runs, and what it looks at: graphs are built without it.
+"""Control of Python's cyclic garbage collector: graphs are built while it is off.
 
-It walks through every object that lives, again and again while there are more of them. A graph of 20,000
-nodes is two million objects of which none is garbage: a third of the time that reading and rewriting it
-takes would go there.
+The collector scans the living objects again and again while their number grows. A graph of 20,000 nodes is
+two million objects, none of them garbage: scanning would take a third of the time to read and rewrite the
+graph.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["all_made_stays", "collector_at_rest", "collector_on_new_objects"]
 
-# Some graphs of a small network. One that is tried and thrown away is gone in the collection after; with the
-# 700 objects that are Python's default it would have become old by then, and all old objects are looked
-# through to find such garbage.
+# About the objects of a few graphs of a small network. A graph that is tried and thrown away is freed by the
+# next young collection; with Python's default of 700 objects it would be in the oldest generation by then,
+# which only a full collection frees.
 _NEW_OBJECTS = 50_000
 
 
 @contextlib.contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """Leave garbage where it is in the block; around what builds graphs and throws little away."""
+    """Turn the collector off in the block; for code that builds graphs and throws little away."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -36,26 +36,26 @@ def collector_at_rest() -> Iterator[None]:
 
 @contextlib.contextmanager
 def all_made_stays() -> Iterator[None]:
-    """Leave the collector at rest in the block, and what the block makes out of its way afterwards.
+    """Turn the collector off in the block, then move the block's objects to the oldest generation.
 
-    For imports, and what a job builds to keep. A collector that comes back looks at all that is new; what was
-    made here is old by then, and waits for one of the rare times when everything is looked at.
+    For imports, and for what a job builds to keep. A collector that is just turned on again scans all new
+    objects; objects of the oldest generation wait for one of the rare full collections.
     """
     with collector_at_rest():
         yield
-        if not gc.get_freeze_count():  # nobody else's is let go
+        if not gc.get_freeze_count():  # `unfreeze` would also release what others have frozen
             gc.freeze()
-            gc.unfreeze()  # all at once, without a look at any
+            gc.unfreeze()  # into the oldest generation, without a scan
 
 
 @contextlib.contextmanager
 def collector_on_new_objects() -> Iterator[None]:
-    """Let the collector pass over what lives before the block; around a job that makes many graphs.
+    """Exclude the objects that exist before the block from collections; for a job that makes many graphs.
 
-    The modules of a job are more than a hundred thousand objects: looking through them takes some 0.07 s. In
-    the block the collector runs when there are many new objects, and not so often.
+    The modules of a job are more than a hundred thousand objects; one scan of them takes about 0.07 s. In
+    the block the collector also runs less often: after `_NEW_OBJECTS` new objects.
     """
-    if gc.get_freeze_count():  # by who called us, and for longer
+    if gc.get_freeze_count():  # by a caller, and for longer
         yield
         return
     before = gc.get_threshold()

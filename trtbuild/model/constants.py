@@ -1,7 +1,7 @@
 """What counts as a constant, and how to read one.
 
-Constant is an initialiser that is not also a graph input (the caller may override those), and the
-output of a Constant node. Nothing else.
+A constant is an initializer that is not also a graph input (callers may override inputs), or the output of a
+Constant node. Nothing else.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _constant_node_tensor(node: ir.Node) -> ir.TensorProtocol | None:
         return None
     match attribute.name:
         case "value" if attribute.type is ir.AttributeType.TENSOR:
-            # not `as_tensor`, which looks for all members of a tensor for 40 microseconds
+            # `as_tensor` would check all members of the tensor protocol, which takes 40 microseconds
             found: ir.TensorProtocol = attribute.value
             return found
         case "value_int" | "value_ints":
@@ -81,7 +81,7 @@ def integers(value: ir.Value | None) -> tuple[int, ...] | None:
 
 
 def single_value(value: ir.Value | None) -> Any | None:
-    """Return the value that all elements of a constant have, bit for bit; None if they differ."""
+    """Return the value of all elements of a constant if they are equal bit for bit, else None."""
     content = array(value)
     if content is None or content.size == 0:
         return None
@@ -101,9 +101,9 @@ def _blocks(flat: Array, size: int = 1 << 16) -> Iterator[Array]:
 
 
 def tensor_bytes(tensor: ir.TensorProtocol) -> bytes | memoryview:
-    """Return what tells a constant from others of its type and dims; texts have no bytes of their own.
+    """Return the bytes that tell a constant from others of its type and dims; of strings, their `repr`.
 
-    Of one that lies in a file no copy is made: the bytes are those of the mapping.
+    A tensor that lies in a file is not copied: the bytes are those of the mapping.
     """
     if tensor.dtype == ir.DataType.STRING:
         return repr(tensor.numpy().tolist()).encode()
@@ -111,7 +111,7 @@ def tensor_bytes(tensor: ir.TensorProtocol) -> bytes | memoryview:
 
 
 def mapped_bytes(tensor: ir.ExternalTensor) -> memoryview:
-    """Return the bytes of a tensor as they lie in its file, mapped.
+    """Return the bytes of a tensor as a view of its mapped file.
 
     Raises:
         ModelError: the file has become shorter since it was read.

@@ -1,7 +1,7 @@
-"""A network with operators that ONNX Runtime does not have, such as TensorRT's plugins, in two parts.
+"""Splits a network with operators that ONNX Runtime does not have, such as TensorRT's plugins, in two.
 
-The front runs in ONNX Runtime: it is calibrated, quantized and compared. What lies behind, from the first
-such operator on, is kept as it was read and joined to the front again for TensorRT.
+The front runs in ONNX Runtime: it is calibrated, quantized and compared. The part behind starts at the first
+such operator; it stays as it was read, and is joined to the front again for TensorRT.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = ["Cut", "ForeignOperator", "LeftBehind", "cut", "operators_outside"]
 
 @dataclass(frozen=True)
 class ForeignOperator:
-    """One operator outside of what a runtime has.
+    """One operator that a runtime does not have.
 
     Attributes:
-        op_type, domain: which; the domain is empty for ONNX's own.
-        node: its name, or that of its first output.
-        top: the node of the main graph that is it or holds it.
+        op_type, domain: its type; the domain is empty for ONNX's own operators.
+        node: the node's name, or that of its first output.
+        top: the node of the main graph that is this operator or contains it.
     """
 
     op_type: str
@@ -53,7 +53,7 @@ class ForeignOperator:
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """A node behind the cut."""
+    """A node of the part behind the cut."""
 
     node: str
     op_type: str
@@ -61,14 +61,14 @@ class LeftBehind:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a network was cut, and the part behind.
+    """Where a network was cut, and the part behind the cut.
 
     Attributes:
-        operators: those in front of which it was cut.
-        tensors: names of the front's tensors that the part behind reads, the inputs of the network left out.
-        nodes: the nodes behind, in order.
+        operators: the operators in front of which it was cut.
+        tensors: names of the front's tensors that the part behind reads, without inputs of the network.
+        nodes: the nodes behind the cut, in order.
         outputs: names of the outputs of the whole network, in order.
-        behind: the part behind; `tensors` and inputs of the network are its inputs.
+        behind: the part behind; its inputs are `tensors` and inputs of the network.
     """
 
     operators: tuple[ForeignOperator, ...]
@@ -79,12 +79,12 @@ class Cut:
 
     @property
     def reason(self) -> str:
-        """Why the layers behind stay float."""
+        """Why the layers behind the cut stay in float."""
         return f"it lies behind {self.named}, which ONNX Runtime cannot run"
 
     @property
     def named(self) -> str:
-        """The operators as one text; the first three of many."""
+        """The operators as one text; of many, the first three."""
         shown = ", ".join(str(operator) for operator in self.operators[:3])
         more = len(self.operators) - 3
         return f"{shown} and {more} more" if more > 0 else shown
@@ -93,7 +93,7 @@ class Cut:
         """Return a new network: `front`, with the part behind after it.
 
         Args:
-            front: what `cut` gave, or what stages made of it; the tensors at the cut are among its outputs.
+            front: what `cut` returned, or a later stage's version; its outputs include the cut's tensors.
         """
         joined, behind = front.clone(), self.behind.clone()
         _rename_apart(joined, behind)
@@ -119,10 +119,10 @@ class Cut:
 def operators_outside(
     model: ir.Model, has: Callable[[str, str], bool]
 ) -> tuple[ForeignOperator, ...]:
-    """Return the operators of `model` that a runtime does not have, those in bodies and functions included.
+    """Return the operators of `model` that a runtime does not have, also those in bodies and functions.
 
     Args:
-        model: looked at.
+        model: the network.
         has: (domain, op type) -> whether the runtime has it.
     """
     has = functools.cache(has)
@@ -161,13 +161,13 @@ def _with_inner(node: ir.Node) -> Iterator[ir.Node]:
 
 
 def cut(model: ir.Model, operators: tuple[ForeignOperator, ...]) -> tuple[ir.Model, Cut]:
-    """Return the part of `model` in front of `operators`, and the cut; `model` stays as it is.
+    """Return the part of `model` in front of `operators`, and the cut; `model` does not change.
 
-    The front has the outputs that it still computes, then the tensors at the cut. What behind reads and no
-    input changes stands in both parts.
+    The outputs of the front are the network's outputs that it still computes, then the tensors at the cut.
+    Nodes that depend on no input and that the part behind reads are in both parts.
 
     Raises:
-        ModelError: no layer with weights lies in front.
+        ModelError: the front has no layer with weights.
     """
     behind = {id(operator.top) for operator in operators}
     while True:
@@ -203,11 +203,11 @@ def cut(model: ir.Model, operators: tuple[ForeignOperator, ...]) -> tuple[ir.Mod
 
 
 class _Parts:
-    """Which nodes of a network lie where.
+    """Divides the nodes of a network into front and part behind.
 
     Attributes:
-        behind: ids of the nodes behind, without constants.
-        constants: ids of nodes that no input changes and that a node behind needs.
+        behind: ids of the nodes behind the cut, without constants.
+        constants: ids of nodes that depend on no input and that a node behind needs.
         tensors: names of the tensors at the cut.
     """
 
@@ -243,7 +243,7 @@ class _Parts:
 
 
 def _reads(node: ir.Node, graph: ir.Graph) -> list[ir.Value]:
-    """The tensors of `graph` that `node` reads, those that its bodies capture included."""
+    """The tensors of `graph` that `node` reads, also those that its bodies capture."""
     read = [value for inner in _with_inner(node) for value in inner.inputs if value is not None]
     read += [value for body in bodies(node) for one in all_graphs(body) for value in one.outputs]
     return [value for value in read if value.graph is graph]
@@ -288,16 +288,16 @@ def _behind(model: ir.Model, front: ir.Model, parts: _Parts) -> ir.Model:
 
 
 def _remove(model: ir.Model, nodes: list[ir.Node]) -> None:
-    """Take out `nodes`, whose outputs nobody else reads, and the weights that only they read."""
+    """Remove `nodes`, whose outputs no other node reads, and the weights that only they read."""
     for node in reversed(nodes):
         drop_node(node)
     drop_unread_initializers(model)
 
 
 def _rename_apart(joined: ir.Model, behind: ir.Model) -> None:
-    """Give new names to values and nodes of `behind` that stages have used in the front since.
+    """Rename values and nodes of `behind` whose names stages have since used in the front.
 
-    Where it is an output of the network, the front's value gets the new name.
+    If such a name is an input or output of `behind`, the front's value is renamed instead.
     """
     kept = {value.name for value in (*behind.graph.inputs, *behind.graph.outputs)}
     fixed = {value.name for value in (*joined.graph.inputs, *joined.graph.outputs)}

@@ -1,7 +1,7 @@
-"""INT8 weights of a large network as the floats that they stand for, in files.
+"""Writes the INT8 weights of a large network, dequantized to float, into files.
 
-Who runs a Q/DQ network in float dequantizes its weights before the first run, into memory of each session,
-or in every run. Written once, they are mapped by all of them.
+A session that runs a Q/DQ network in float dequantizes its weights in memory before the first run, or again
+in each run. Weights that are written once are mapped by all sessions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["with_float_weights"]
 
-# Values that are made at a time: as many as the cache of a core holds.
+# Values per block: as many as fit into the cache of a core.
 _IN_CACHE = 1 << 17
 
 _KNOWN: weakref.WeakKeyDictionary[ir.TensorProtocol, dict[Hashable, ir.ExternalTensor]] = (
@@ -47,11 +47,11 @@ class _Dequantized(NamedTuple):
 
     @property
     def key(self) -> Hashable:
-        """What tells it from others of the same steps."""
+        """Tells this dequantization from others of the same steps."""
         return self.axis, self.scale.tobytes(), self.origin.tobytes()
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """What it gives, some rows at a time; each block is overwritten by the next."""
+        """The dequantized values, some rows at a time; each block is overwritten by the next."""
         content = self.steps.numpy()
         shape, ndim = content.shape, content.ndim
         scale, origin = (
@@ -70,7 +70,7 @@ class _Dequantized(NamedTuple):
             yield block
 
     def in_file(self) -> ir.ExternalTensor:
-        """What it gives, in a file of this process."""
+        """The dequantized values, in a file of this process."""
         dims = tuple(int(size) for size in self.steps.shape.numpy())
         made = in_file_by_blocks(self.blocks(), dims, np.dtype(np.float32), self.steps.name)
         give_back([self.steps])
@@ -80,8 +80,8 @@ class _Dequantized(NamedTuple):
 def with_float_weights(model: ir.Model) -> ir.Model:
     """Return a network in which large constants behind a DequantizeLinear to float32 are dequantized.
 
-    The values are those of the operator to the bit: the product of an integer of 8 bits and a float32 is
-    rounded once. Where there is none, `model` itself is returned.
+    The values equal the operator's to the bit: the product of an 8-bit integer and a float32 is rounded
+    once. Without such constants, `model` itself is returned.
 
     Raises:
         OutputError: there is no room in the temporary folder.
@@ -102,21 +102,21 @@ def with_float_weights(model: ir.Model) -> ir.Model:
 
 
 def _write_new(found: Collection[_Dequantized]) -> None:
-    """Write what has not been yet, on all cores."""
+    """Write the weights that are not in a file yet, on all cores."""
     new = {
         (id(one.steps), one.key): one
         for one in found
         if one.key not in _KNOWN.setdefault(one.steps, {})
     }
     for one in new.values():
-        one.steps.numpy()  # onnx_ir maps a file once, by one thread
+        one.steps.numpy()  # onnx_ir maps a file on first use, which is not safe in several threads
     with ThreadPoolExecutor(usable_cpus()) as pool:
         for one, made in zip(new.values(), pool.map(_Dequantized.in_file, new.values())):
             _KNOWN[one.steps][one.key] = made
 
 
 def _dequantized(node: ir.Node) -> _Dequantized | None:
-    """What a DequantizeLinear does; None where that is not known, no float32, small, or an output."""
+    """The operation of a DequantizeLinear; None if it is unknown, not float32, small, or an output."""
     if node.op_type != "DequantizeLinear" or node.outputs[0].is_graph_output():
         return None
     steps, scale, zero = constant_tensor(node.inputs[0]), array(node.inputs[1]), input_at(node, 2)

@@ -1,7 +1,7 @@
-"""Digests of a network: which one a calibration or an engine belongs to, and whether passes changed it.
+"""Digests of a network: which network a calibration or engine belongs to, and whether passes changed it.
 
-`graph_digest` and `weights_digest` are written into files; they see names, and they stay what they are.
-`Hasher` is asked after each round of passes: its digests do not depend on inner names or on the order of
+`graph_digest` and `weights_digest` are written into files and include names, so they must never change.
+`Hasher` compares rounds of passes: its digests do not depend on inner names or on the order of
 independent nodes.
 """
 
@@ -31,7 +31,7 @@ def graph_digest(model: ir.Model) -> str:
 def weights_digest(model: ir.Model) -> str:
     """SHA-256 over every initializer's name, dtype, shape and bytes, in order of name in each graph.
 
-    It is found once for the same tensors of the same network, whose contents stay what they are.
+    The digest is kept for as long as the network holds the same tensors, whose contents never change.
     """
     held = [
         (name, value.const_value)
@@ -53,7 +53,7 @@ def weights_digest(model: ir.Model) -> str:
 
 @dataclass(frozen=True)
 class _WeightsDigest:
-    """A digest, and of which tensors by which names; they are held, so that their ids stay theirs."""
+    """A digest, and the tensors with their names; holding the tensors keeps their ids unique."""
 
     tensors: tuple[tuple[str, int], ...]
     held: list[ir.TensorProtocol]
@@ -99,17 +99,17 @@ def _add_attribute(digest: hashlib._Hash, attribute: ir.Attr) -> None:
 
 
 _READ_LIMIT = 1 << 16
-"""Bytes. A larger constant is told apart by the object or file region that holds it."""
+"""Bytes. A larger constant is identified by the object or file region that holds it."""
 
 
 @dataclass(frozen=True)
 class GraphDigest:
-    """Two digests of one graph, of 64 bits, that hold in this process.
+    """Two 64-bit digests of one graph, comparable only in this process.
 
     Attributes:
-        content: sees every constant, so equal means that nothing changed.
-        structure: leaves out the values of float constants, because two passes that undo each other
-            need not come back to the same last bit.
+        content: includes every constant: equal digests mean that nothing changed.
+        structure: leaves out the values of float constants, since two passes that undo each other may
+            change their last bits.
     """
 
     content: int
@@ -117,7 +117,7 @@ class GraphDigest:
 
 
 class Hasher:
-    """Hashes the rounds of one optimisation; remembers the constants that it has read."""
+    """Hashes a graph after each round of one optimization; remembers the constants that it has read."""
 
     def __init__(self) -> None:
         self._tensors: dict[int, tuple[ir.TensorProtocol, int]] = {}
@@ -127,10 +127,10 @@ class Hasher:
         return GraphDigest(*_GraphHash(self).of(model.graph))
 
     def tensor(self, tensor: ir.TensorProtocol) -> int:
-        """Hash the elements of a constant, or what stands for them where there are many."""
+        """Hash the elements of a constant, or for a large one what identifies it."""
         known = self._tensors.get(id(tensor))
         if known is None:
-            known = (tensor, _tensor_digest(tensor))  # keeps the tensor, so that its id stays its
+            known = (tensor, _tensor_digest(tensor))  # holding the tensor keeps its id unique
             self._tensors[id(tensor)] = known
         return known[1]
 
@@ -144,11 +144,11 @@ def _tensor_digest(tensor: ir.TensorProtocol) -> int:
 
 
 _Pair = tuple[int, int]
-"""Of a part of a graph: a hash that sees all constants, and one that sees no values of float constants."""
+"""Of a part of a graph: a hash of everything, and one without the values of float constants."""
 
 
 class _GraphHash:
-    """One walk over one graph; bodies share what is known about outer tensors."""
+    """One walk over one graph; its bodies share the hashes of outer tensors."""
 
     def __init__(self, hasher: Hasher) -> None:
         self._hasher = hasher

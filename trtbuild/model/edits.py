@@ -1,4 +1,4 @@
-"""Changes to a network: constants and nodes are added, outputs change hands, what nothing reads goes."""
+"""Changes to a network: add constants and nodes, replace outputs, remove what nothing reads."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def add_initializer(
     """Add a constant to `graph`; a tensor is shared, not copied.
 
     Args:
-        graph: the graph that shall hold it.
+        graph: the graph that gets it.
         name: a name that no other tensor has.
         content: its dtype, shape and elements.
     """
-    # whether an array is a tensor, a protocol, would take longer to find out than all the rest
+    # checking whether an array fulfils the tensor protocol would take longer than all the rest
     if isinstance(content, np.ndarray | np.generic):
         content = ir.Tensor(content, name=name)
     return ir.tape.Tape(graph).initializer(content, name)
@@ -51,25 +51,25 @@ def add_initializer(
 def set_constant(
     model: ir.Model, node: ir.Node, index: int, array: np.ndarray, suffix: str
 ) -> None:
-    """Do `GraphWriter.set_constant` once in `model`; for many constants a writer looks for names once."""
+    """Call `GraphWriter.set_constant` once; for many constants keep one writer, which collects names once."""
     GraphWriter(model).set_constant(node, index, array, suffix)
 
 
 def _like(old: ir.Value | None, content: np.ndarray) -> np.ndarray | ir.TensorProtocol:
-    """The new content of a constant: in a file, too, where the old one is mapped from one."""
+    """The content of a new constant: in a file if it is large and the old one is mapped from a file."""
     mapped = old is not None and isinstance(old.const_value, ir.ExternalTensor)
     return in_file(content) if mapped and content.nbytes >= LARGE else content
 
 
 def take_over_output(output: ir.Value, new: ir.Value, *, aside: str) -> None:
-    """Make `new` an output of the graph in place of `output`, under its name, which callers rely on.
+    """Make `new` the graph's output in place of `output`, under the name of `output`, which callers rely on.
 
-    Who reads `output` inside the network keeps reading it.
+    Nodes inside the network that read `output` keep reading it.
 
     Args:
         output: an output of a graph.
         new: a tensor of the same graph that is no output of it.
-        aside: the name that `output` has from now on.
+        aside: the new name of `output`.
     """
     graph = output.graph
     assert graph is not None, "an output belongs to a graph"
@@ -82,14 +82,14 @@ def take_over_output(output: ir.Value, new: ir.Value, *, aside: str) -> None:
 
 
 def set_outputs(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
-    """Make `values`, in their order, the outputs of `graph`, and no others."""
-    wanted = list(values)  # perhaps made of the outputs that go
+    """Make `values`, in this order, the only outputs of `graph`."""
+    wanted = list(values)  # before clearing: `values` may be a view of the outputs
     graph.outputs.clear()
     graph.outputs.extend(wanted)
 
 
 def drop_node(node: ir.Node) -> None:
-    """Remove `node`, and whatever was there only for it, unless something reads it."""
+    """Remove `node`, and all that only it needed, unless something reads it."""
     waiting = [node]
     while waiting:
         candidate = waiting.pop()
@@ -104,12 +104,12 @@ def drop_node(node: ir.Node) -> None:
 
 
 def is_read(node: ir.Node) -> bool:
-    """Return whether anybody reads what `node` makes, callers of its graph included."""
+    """Return whether an output of `node` is read by a node or is an output of the graph."""
     return any(output.uses() or output.is_graph_output() for output in node.outputs)
 
 
 def _let_go(body: ir.Graph) -> list[ir.Node | None]:
-    """Detach a removed body from what it reads and gives; answer who made that."""
+    """Detach a removed body from the tensors that it reads and outputs; return the nodes that made them."""
     sources = []
     for graph in all_graphs(body):
         sources += [value.producer() for value in graph.outputs]
@@ -125,7 +125,7 @@ def _let_go(body: ir.Graph) -> list[ir.Node | None]:
 def drop_unread_initializers(model: ir.Model) -> tuple[str, ...]:
     """Remove the constants that nothing reads, in the bodies of nodes too, and return their names.
 
-    Those that are inputs or outputs of a graph stay.
+    Inputs and outputs of a graph stay.
     """
     unread = [
         (graph, name)
@@ -139,10 +139,10 @@ def drop_unread_initializers(model: ir.Model) -> tuple[str, ...]:
 
 
 def remove_unread(model: ir.Model) -> None:
-    """Remove the nodes and constants that no output needs, in place; what stays is not touched.
+    """Remove the nodes and constants that no output needs, in place; the other nodes do not change.
 
     ``onnx_ir.passes.common.RemoveUnusedNodesPass`` also cuts empty operands and optional outputs off
-    the nodes that stay.
+    the other nodes.
     """
     for node in reversed(model.graph):
         drop_node(node)
@@ -150,10 +150,10 @@ def remove_unread(model: ir.Model) -> None:
 
 
 def tapped(model: ir.Model, names: Collection[str]) -> ir.Model:
-    """Return a copy of `model` whose outputs are the computed tensors of `names`, in its order.
+    """Return a copy of `model` whose outputs are the computed tensors among `names`, in the graph's order.
 
-    What only other outputs need is not computed. Where none of `names` is computed, such as inputs
-    alone, the outputs stay.
+    The copy does not compute what only other outputs need. If no node computes any of `names` (inputs
+    alone, say), the outputs stay as they are.
     """
     copy = model.clone()
     tap(copy, names)
@@ -162,7 +162,7 @@ def tapped(model: ir.Model, names: Collection[str]) -> ir.Model:
 
 @contextlib.contextmanager
 def tapped_here(model: ir.Model, names: Collection[str]) -> Iterator[None]:
-    """Let `model` be in the block what `tapped` returns a copy of; nobody else may read it meanwhile."""
+    """Change the outputs of `model` as `tapped` does, in the block; nobody else may read it meanwhile."""
     before = list(model.graph.outputs)
     tap(model, names)
     try:
@@ -172,7 +172,7 @@ def tapped_here(model: ir.Model, names: Collection[str]) -> Iterator[None]:
 
 
 def tap(model: ir.Model, names: Collection[str]) -> None:
-    """Let `model` be what `tapped` returns a copy of."""
+    """Change the outputs of `model` itself as `tapped` does in a copy."""
     wanted = frozenset(names)
     values = [value for node in model.graph for value in node.outputs if value.name in wanted]
     if values:
@@ -180,7 +180,7 @@ def tap(model: ir.Model, names: Collection[str]) -> None:
 
 
 class GraphWriter:
-    """Adds nodes and constants to the main graph of one model, each under a name that nothing else has."""
+    """Adds nodes and constants to the main graph of one model, each with a unique name."""
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
@@ -196,13 +196,13 @@ class GraphWriter:
         return add_initializer(self.graph, self._names.fresh(hint), array)
 
     def set_constant(self, node: ir.Node, index: int, array: np.ndarray, suffix: str) -> None:
-        """Give `node` of the main graph a constant of its own as input `index`; others keep the old one.
+        """Give `node` of the main graph its own constant as input `index`; other readers keep the old one.
 
         Args:
             node: a layer, or an Add; its constant gets the dtype of its other operands.
-            index: the input, which may not be there yet.
+            index: the input, which may not exist yet.
             array: the elements.
-            suffix: the constant is called after node, index and this.
+            suffix: last part of the constant's name, behind those of node and index.
         """
         given = (value.dtype for value in (node.inputs[1], *node.inputs) if value is not None)
         dtype = next(dtype for dtype in given if dtype is not None)
@@ -219,7 +219,7 @@ class GraphWriter:
             self._names.release(old.name or "")
 
     def quantize(self, value: ir.Value, parameters: Sequence[ir.Value], hint: str) -> ir.Node:
-        """Make the QuantizeLinear of an activation; its place in the graph is the caller's choice."""
+        """Make the QuantizeLinear of an activation; the caller inserts it into the graph."""
         node = self._node("QuantizeLinear", [value, *parameters], hint, {})
         assert parameters[1].dtype is not None
         node.outputs[0].dtype = parameters[1].dtype
@@ -246,8 +246,8 @@ class GraphWriter:
     ) -> ir.Value:
         """Insert ``op_type(value, constant)`` directly behind `value` and return its output.
 
-        The constant gets the dtype of `value`; the output has its type, and its shape, which the constant
-        must not widen beyond dims of size 1.
+        The constant gets the dtype of `value`. The output gets its type and its shape: the constant must not
+        broadcast it to a larger one.
         """
         dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
         operand = self.constant(f"{hint}_by", constant.astype(dtype))
@@ -259,7 +259,7 @@ class GraphWriter:
         return output
 
     def place_behind(self, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
-        """Put new nodes directly behind the one that makes `value`, an input's in front of all."""
+        """Insert new nodes directly behind the one that makes `value`; for an input, before all nodes."""
         producer = value.producer()
         if producer is None:
             self.graph.insert_before(self.graph[0], nodes)

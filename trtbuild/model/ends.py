@@ -1,4 +1,4 @@
-"""What stands at the end of a network: the operator that makes an output, behind what only moves values."""
+"""The end of a network: the operator that makes an output, behind nodes that only move values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BEHIND_NORM = frozenset({"Clip", "Expand", "Identity", "Max", "Reshape", "Unsqu
 
 
 def end_of(value: ir.Value | None) -> ir.Node | None:
-    """Return the node that makes `value`, behind those that only move, cast or quantize values."""
+    """Return the node that makes `value`, skipping those that only move, cast or quantize values."""
     node = None if value is None else value.producer()
     while node is not None and node.op_type in _PASSED_OVER:
         value = node.inputs[0]
@@ -54,7 +54,7 @@ def _is_norm(value: ir.Value | None, depth: int = 8) -> bool:
 
 
 def _is_sum(value: ir.Value | None) -> bool:
-    """Whether `value` is a sum of squares (of what need not be looked at), perhaps with a little added."""
+    """Whether `value` is a sum (of squares, which is not checked), perhaps with a small constant added."""
     node = None if value is None else value.producer()
     if node is None:
         return False

@@ -1,4 +1,4 @@
-"""What a file is that is not what was expected: told by its first bytes."""
+"""Tells by its first bytes what an unexpected file is."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = [
 _LFS_KIND = "a Git LFS pointer, which stands for a file that was not fetched"
 _LFS_REMEDY = "run `git lfs pull`"
 LFS_POINTER = f"{_LFS_KIND}; {_LFS_REMEDY}"
-"""What such a file is, and what to do."""
+"""What a Git LFS pointer is, and what to do about it."""
 
 _LFS = b"version https://git-lfs"
 _PLAN = "a TensorRT engine"
 _ONNX = "give the ONNX file that it was built from"
 _TORCH = "give an ONNX file, or a module as package.module:factory with --weights"
 
-# First bytes (from an offset), what they begin, and what to do where an ONNX file is expected.
+# Offset, magic bytes, kind of file, and what to do where an ONNX file is expected.
 _KINDS = (
     (0, _LFS, _LFS_KIND, _LFS_REMEDY),
     (0, b"ftrt", _PLAN, _ONNX),
@@ -52,23 +52,23 @@ _KINDS = (
 )
 
 _HEAD = 1 << 16
-# The tag of the field `ir_version`, which ONNX files begin with.
+# The tag of the field `ir_version`, with which ONNX files begin.
 _IR_VERSION = 8
 
 
 def is_lfs_pointer(content: bytes) -> bool:
-    """Return whether a file that begins so stands in a Git repository for one that was not fetched."""
+    """Return whether `content` begins like a Git LFS pointer, which stands for a file not fetched."""
     return content.startswith(_LFS)
 
 
 def check_was_fetched(path: Path, what: str, error: type[InputError] = InputError) -> None:
-    """Do nothing, unless a Git LFS pointer stands for the file `path`, which is called `what`.
+    """Check that `path`, called `what` in the message, is not a Git LFS pointer.
 
     Raises:
-        error: it does.
+        error: it is one.
     """
     head = b""
-    with contextlib.suppress(OSError):  # said where it is read
+    with contextlib.suppress(OSError):  # the code that reads the file reports it
         if path.is_file():
             with path.open("rb") as file:
                 head = file.read(len(_LFS))
@@ -85,10 +85,10 @@ def other_than_onnx(content: bytes) -> tuple[str, str] | None:
 
 
 def check_is_plan(path: Path) -> None:
-    """Do nothing, unless the file is surely something else than a TensorRT plan.
+    """Check that a file may be a TensorRT plan.
 
     Raises:
-        InputError: it is; or it is empty, or cannot be read.
+        InputError: it is surely something else, is empty, or cannot be read.
     """
     with decoding(InputError, f"the engine '{path}' cannot be read"), path.open("rb") as file:
         head = file.read(_HEAD)
@@ -100,7 +100,7 @@ def check_is_plan(path: Path) -> None:
 
 
 def _kind_of(head: bytes) -> str:
-    """What a file is that begins so; empty where that does not tell."""
+    """What the file with these first bytes is; empty where they do not tell."""
     if not head:
         return "empty"
     found = other_than_onnx(head)
@@ -113,7 +113,7 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode("utf-8", "strict")
     except UnicodeDecodeError as error:
-        if len(head) < _HEAD or error.start < _HEAD - 4:  # else a letter is cut in two
+        if len(head) < _HEAD or error.start < _HEAD - 4:  # else the cut splits a character
             return False
         text = head[: error.start].decode()
     return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)

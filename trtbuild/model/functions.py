@@ -1,4 +1,4 @@
-"""Functions that a network brings along are written out where they are called."""
+"""Inlines the functions that a network defines itself (ONNX local functions)."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
 
 __all__ = ["check_size_written_out", "with_functions_of_its_opset", "with_functions_written_out"]
 
-# Networks of a million nodes take hours everywhere; none that is in use has a tenth of that.
+# Networks of a million nodes take hours in every tool; no known network has a tenth of that.
 _MOST_NODES = 1_000_000
 
 
 def with_functions_written_out(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `proto` without functions of its own: what they compute stands where they were called."""
+    """Return `proto` with its local functions inlined."""
     if not proto.functions:
         return proto
     return onnx.inliner.inline_local_functions(proto, convert_version=True)
 
 
 def with_functions_of_its_opset(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, str]:
-    """Return `proto` with all functions written out if one imports another opset than the network.
+    """Return `proto` with all functions inlined if one of them imports another opset than the network.
 
-    Each means what it says in its own opset (the specification of FunctionProto's ``opset_import``); network
-    and functions are raised to the newest opset among them.
+    The operators of a function have the meaning of the function's own opset (FunctionProto's
+    ``opset_import``). Network and functions are raised to the newest opset among them.
 
     Args:
         proto: as parsed; its weights may lie in other files.
-        path: of the file, for messages.
+        path: the file, for messages.
 
     Returns:
-        The network, and a sentence, without a full stop, where something was done.
+        The network, and a sentence without a full stop that says what was done; empty if nothing was.
 
     Raises:
-        ModelError: ONNX's converter knows no way for an operator.
+        ModelError: ONNX's version converter cannot convert an operator.
     """
     own = _opset(proto.opset_import)
     others = {_opset(one.opset_import): one for one in proto.functions} if own else {}
@@ -60,7 +60,7 @@ def with_functions_of_its_opset(proto: onnx.ModelProto, path: Path) -> tuple[onn
             keep_old_coordinates(inside, opset)
         if own < newest:
             proto = raise_proto_opset(proto, newest, path)
-        # the converter needs to know the types of what functions are called with
+        # the converter needs the types of the tensors with which functions are called
         proto = with_functions_written_out(onnx.shape_inference.infer_shapes(proto))
     except Exception as error:
         raise ModelError(
@@ -82,10 +82,10 @@ def _with_bodies(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 
 def check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
-    """Do nothing where functions which call each other do not grow beyond all bounds when written out.
+    """Check that inlining functions that call each other does not make the network too large.
 
     Raises:
-        ModelError: they do.
+        ModelError: it would have more than `_MOST_NODES` nodes.
     """
     functions = {(f.domain, f.name): f for f in proto.functions}
     known: dict[tuple[str, str], int] = {}
@@ -94,10 +94,10 @@ def check_size_written_out(proto: onnx.ModelProto, path: Path) -> None:
         return sum(size_of(node, depth) for node in nodes)
 
     def size_of(node: onnx.NodeProto, depth: int) -> int:
-        """Return how many nodes `node` becomes."""
+        """Return how many nodes `node` becomes when it is inlined."""
         key = (node.domain, node.op_type)
         inside = sum(size(body.node, depth) for body in proto_bodies(node))
-        if key not in functions or depth > len(functions):  # a circle: the inliner says so
+        if key not in functions or depth > len(functions):  # a cycle: the inliner reports it
             return 1 + inside
         if key not in known:
             known[key] = size(functions[key].node, depth + 1)

@@ -1,9 +1,9 @@
-"""onnx_ir, loaded without SymPy: all of trtbuild takes it from here.
+"""onnx_ir, loaded without SymPy: all of trtbuild imports it from here.
 
-onnx_ir imports SymPy at its top, which takes three quarters of its import, and needs it only where symbolic
-dims are computed with (``batch * 2``), which no pass and no command does. Inside of onnx_ir a stand-in takes
-its place, and the first thing that is asked of it loads SymPy. Nobody else sees the stand-in: the import
-statement calls `builtins.__import__`, which alone learns who imports. Afterwards all is as before.
+onnx_ir imports SymPy at its top, which takes three quarters of its import time. It needs SymPy only for
+arithmetic with symbolic dims (``batch * 2``), which no pass and no command does. While onnx_ir is imported,
+its modules get a stand-in instead, which loads SymPy on first use. Other importers never see the stand-in:
+`builtins.__import__` is told which module imports, and is restored afterwards.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = ["ir"]
 
-# Asked for when onnx_ir is loaded, for a table of functions, and called when a dim is read.
+# onnx_ir puts these into a table of functions when it is loaded, and calls them when it reads a dim.
 _IN_A_TABLE = ("Max", "Min", "Mod", "floor", "sqrt")
 
 
 class _SymPyWhenAsked(ModuleType):
-    """Stands for SymPy, and loads it for whatever is asked but functions for the table."""
+    """Stands for SymPy; loads it on the first access, except to the functions for the table."""
 
     def __init__(self) -> None:
         super().__init__("sympy")
         self._fills_the_table = True
 
     def table_is_filled(self) -> None:
-        """From now on all that is asked for is SymPy's own."""
+        """From now on return SymPy's own functions for every name."""
         self._fills_the_table = False
 
     def __getattr__(self, name: str) -> Any:
@@ -54,7 +54,7 @@ def _when_called(name: str) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _sympy_when_asked() -> Iterator[None]:
-    """Let ``import sympy`` give the stand-in inside of onnx_ir, and there only, while the block lasts."""
+    """In the block, let ``import sympy`` give the stand-in to modules of onnx_ir, and only to them."""
     before = builtins.__import__
     stand_in = _SymPyWhenAsked()
 
@@ -83,12 +83,12 @@ def _is_of_onnx_ir(names: Mapping[str, Any] | None) -> bool:
 
 
 def _onnx_ir_without_sympy() -> None:
-    """Load onnx_ir, unless it cannot be done without SymPy, as another version may not."""
+    """Import onnx_ir without SymPy; undo it if that fails, as another version of onnx_ir may need SymPy."""
     loaded = set(sys.modules)
     try:
         with _sympy_when_asked():
             importlib.import_module("onnx_ir")
-    except Exception:  # noqa: BLE001 - if it is no fault of the stand-in, the plain import fails likewise
+    except Exception:  # noqa: BLE001 - if the stand-in is not at fault, the plain import below fails likewise
         for name in set(sys.modules) - loaded:
             if name.partition(".")[0] == "onnx_ir":
                 del sys.modules[name]

@@ -1,7 +1,7 @@
 """Shapes and types of all tensors, by ONNX's own inference, from the inputs and weights alone.
 
-The dims that a file records for inner tensors are forgotten first: they are often left over from
-before an input became symbolic, and no rewrite may rest on them.
+The dims that a file records for inner tensors are dropped first: they often date from before an input became
+symbolic, and no rewrite may rely on them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["infer_model", "infer_node", "with_output_sizes"]
 
 _SMALL = 64
-"""Elements. Shapes, axes and bounds: constants whose values decide the shape of a result."""
+"""Elements. Constants up to this size (shapes, axes, bounds) may decide the shape of a result."""
 
 _LIKE_INPUT = frozenset({"GroupNormalization"})
-"""Operators of which ONNX infers nothing, in any opset; their result is as their first input."""
+"""Operators that ONNX's inference does not know in any opset; the result is like the first input."""
 
 _type_of = ir.serde.deserialize_type_proto_for_type
 _shape_of = ir.serde.deserialize_type_proto_for_shape
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def infer_model(model: ir.Model) -> None:
-    """Write what can be inferred onto every tensor of `model`; forget all other dims."""
+    """Write all inferred types and dims onto the tensors of `model`; drop all other dims."""
     operators = set()
     for node in all_nodes(model.graph):
         if node.domain == "":
@@ -53,7 +53,7 @@ def infer_model(model: ir.Model) -> None:
 
 
 def _make_inferable(graph: onnx.GraphProto) -> None:
-    """Let what gives a tensor like its first input stand as an Identity, which ONNX can infer."""
+    """Replace the operators of `_LIKE_INPUT` by Identity, which ONNX can infer."""
     for node in graph.node:
         if node.domain == "" and node.op_type in _LIKE_INPUT:
             node.op_type = "Identity"
@@ -77,20 +77,20 @@ def _take_over(graph: ir.Graph, proto: onnx.GraphProto, types: _Types) -> None:
 
 
 class _Types:
-    """Reads types and dims; dims that many tensors have are read once."""
+    """Reads types and dims from protos; equal protos are parsed once."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[ir.TypeProtocol | None, ir.Shape | None]] = {}
 
     def write(self, output: ir.Value, proto: onnx.TypeProto | None) -> None:
-        """Write the type and the dims of `proto` onto a tensor; None: nothing is known."""
+        """Write the type and the dims of `proto` onto a tensor; with None, nothing."""
         if proto is None:
             return
         content = proto.SerializeToString()
         found = self._known.get(content)
         if found is None:
             found = self._known[content] = _type_of(proto), _shape_of(proto)
-        kind, output.shape = found  # a frozen one, which may be shared
+        kind, output.shape = found  # frozen, so tensors may share it
         if type(kind) is ir.TensorType:
             output.type = ir.TensorType(kind.dtype, denotation=kind.denotation)
         elif kind is not None:
@@ -100,8 +100,8 @@ class _Types:
 def with_output_sizes(model: ir.Model) -> ir.Model:
     """Return `model`, or a copy whose outputs have the sizes that follow from inputs and weights.
 
-    A size that the file names stays as it is where nothing follows: exporters give a name to every axis that
-    they do not follow themselves, such as the 384 behind an Expand.
+    Where inference finds no number, the size in the file stays: exporters name every axis whose size they do
+    not follow themselves, such as the 384 behind an Expand.
     """
     if all(_is_known(output.shape) for output in model.graph.outputs):
         return model
@@ -113,7 +113,7 @@ def with_output_sizes(model: ir.Model) -> ir.Model:
 
 
 def _is_known(shape: ir.Shape | None) -> bool:
-    """Whether all sizes but the first, which is mostly that of a batch, are numbers."""
+    """Whether all sizes but the first, usually the batch size, are numbers."""
     return shape is not None and all(isinstance(size, int) for size in shape.dims[1:])
 
 
@@ -127,7 +127,7 @@ def _filled(shape: ir.Shape | None, found: ir.Shape | None) -> ir.Shape | None:
 
 
 def infer_node(node: ir.Node, opset_imports: Mapping[str, int]) -> None:
-    """Write what can be inferred onto the outputs of one new node."""
+    """Write the inferred types and dims onto the outputs of one new node."""
     version = opset_imports.get(node.domain)
     if node.domain == "" and node.op_type in _LIKE_INPUT:
         first = node.inputs[0]

@@ -1,7 +1,7 @@
-"""The length of one axis of a tensor: by the dims on record, else by what makes the tensor.
+"""The length of one axis of a tensor: from its recorded dims, else from the nodes that make it.
 
-Shape inference gives up behind a Reshape to a computed shape; the length of a channel axis still stands in
-the weights, splits and slices on the way.
+Shape inference gives up behind a Reshape to a computed shape, but the length of a channel axis still follows
+from the weights, splits and slices on the way.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SAME_SHAPE = UNARY | QDQ | {"Softmax", "LogSoftmax"}
 
 
 def axis_length(value: ir.Value | None, axis: int, depth: int = _DEEPEST) -> int | None:
-    """Return the length of `axis` of a tensor; None where the graph does not tell it.
+    """Return the length of `axis` of a tensor; None where it does not follow from the graph.
 
     Args:
         value: the tensor.
-        axis: it may count from the last one.
-        depth: how many nodes may be looked behind.
+        axis: negative values count from the last one.
+        depth: how many nodes to go back at most.
     """
     known = dims(value)
     if known is not None and -len(known) <= axis < len(known):
@@ -106,7 +106,7 @@ def _sliced(node: ir.Node, axis: int, depth: int) -> int | None:
 
 
 def reshape_target(node: ir.Node) -> tuple[int | str | None, ...] | None:
-    """Return the dims that a Reshape or Flatten gives: 0 for "as before", None for one that is not known."""
+    """Return the dims that a Reshape or Flatten gives: 0 copies the input's dim, None is unknown."""
     known = dims(node.outputs[0])
     if node.op_type == "Flatten" or len(node.inputs) < 2:
         return known

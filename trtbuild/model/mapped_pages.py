@@ -1,8 +1,8 @@
-"""Weights that are mapped from files: used without ever being in memory all at once.
+"""Memory of weights that are mapped from files: they are used without all being in memory at once.
 
-The pages of a mapping are clean copies of a file, so the system can fetch them again from its cache;
-given back, they do not count as memory of this process. Copies that passes make of mapped weights
-are mapped themselves: folding into a large network costs disk, not memory.
+The pages of a mapping are clean copies of a file: once dropped they do not count as memory of this process,
+and the system fetches them again from its cache. Passes write their copies of mapped weights into mapped
+files too: folding in a large network costs disk space, not memory.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
 __all__ = ["LARGE", "give_back", "large_blocks_go_back", "mapped_copy", "pages_given_back"]
 
 LARGE = 1 << 20
-"""Bytes from which on a copy of a weight goes to a file."""
+"""Bytes. Copies of weights of at least this size go into a file."""
 
 _MMAP_THRESHOLD = -3
-"""What glibc calls it."""
+"""glibc's number for ``M_MMAP_THRESHOLD``."""
 
 _LARGE_BLOCK = 1 << 22
-"""Bytes."""
+"""Bytes. The new value of ``M_MMAP_THRESHOLD``."""
 
 _WORTH_IT = 1 << 28
-"""Bytes of mapped weights from which on pages are given back during a run."""
+"""Bytes. From this size of mapped weights on, pages are dropped during a run."""
 
 _INTERVAL = 0.02
-"""Seconds. At a few GB/s of memory traffic, some ten MB come in between."""
+"""Seconds. At a few GB/s of memory traffic, some ten MB are read in between."""
 
 
 def mapped_copy(content: NDArray[Any]) -> NDArray[Any]:
-    """Move an array into a file that has no name and goes when the array does.
+    """Move an array into an unnamed file, which is deleted with the array.
 
     Raises:
-        OSError: there is no room for it.
+        OSError: the temporary folder has no room for it.
     """
     with tempfile.TemporaryFile(prefix="trtbuild-") as file:
         if hasattr(os, "posix_fallocate") and content.nbytes:
-            # a page that finds no room when it is written would end the process (SIGBUS)
+            # writing a page without room on the disk would end the process (SIGBUS)
             os.posix_fallocate(file.fileno(), 0, content.nbytes)
         mapped = np.memmap(file, dtype=content.dtype, mode="w+", shape=content.shape)
         mapped[...] = content
@@ -63,24 +63,24 @@ def mapped_copy(content: NDArray[Any]) -> NDArray[Any]:
 
 @functools.cache
 def large_blocks_go_back() -> None:
-    """Let the C library give each large block of memory back to the system when it is freed.
+    """Let the C library return each large block of memory to the system when it is freed.
 
-    glibc keeps blocks of up to 32 MB from the first one on that was freed (``M_MMAP_THRESHOLD``, mallopt(3)):
-    what ONNX Runtime holds for a moment of each weight would stay, a quarter of the weights and more. It
-    lasts as long as the process, and makes large blocks dearer.
+    Once a block of up to 32 MB has been freed, glibc keeps later blocks of that size (``M_MMAP_THRESHOLD``,
+    mallopt(3)). The copies that ONNX Runtime holds of each weight for a moment would stay: a quarter of the
+    weights and more. The setting lasts as long as the process, and makes large blocks slower to allocate.
     """
     with contextlib.suppress(OSError, TypeError, AttributeError):  # other C libraries have none
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def give_back(tensors: Iterable[ir.TensorProtocol]) -> None:
-    """Give back the pages of those of `tensors` that are mapped."""
+    """Drop the pages of those of `tensors` that are mapped."""
     _drop_pages([region for tensor in tensors if (region := _mapping(tensor)) is not None])
 
 
 @contextlib.contextmanager
 def pages_given_back(arrays: Iterable[np.memmap[Any, Any]]) -> Iterator[None]:
-    """Give back the pages of mapped `arrays`, again and again, in the block."""
+    """Drop the pages of mapped `arrays` periodically in the block."""
     held = list(arrays)
     if sum(array.nbytes for array in held) < _WORTH_IT:
         yield
@@ -103,8 +103,8 @@ def pages_given_back(arrays: Iterable[np.memmap[Any, Any]]) -> Iterator[None]:
 
 
 def _mapping(tensor: ir.TensorProtocol) -> mmap.mmap | None:
-    """Return the mapping that holds a tensor, of the network's file or of a copy of ours."""
-    # here: who runs networks apart reads this module, and does without
+    """Return the mapping that holds a tensor: the network's file, or a copy that a pass wrote."""
+    # imported here: the process that only runs networks reads this module without onnx_ir
     from trtbuild.model.graph_library import ir
 
     if isinstance(tensor, ir.ExternalTensor):

@@ -1,7 +1,7 @@
 """Names of tensors: every one unique over the graph and all its bodies.
 
-ONNX lets sibling bodies use one name twice. A rewrite that moves nodes between graphs, and ONNX
-Runtime's outer scopes, do not forgive that, so new names are unique everywhere.
+ONNX lets sibling bodies use one name twice. That breaks rewrites that move nodes between graphs, and the
+outer scopes of ONNX Runtime, so new names are unique over all graphs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Names:
         self._next: dict[str, int] = {}
 
     def fresh(self, hint: str) -> str:
-        """Return a name that starts with `hint` and that nothing has, and keep it."""
+        """Reserve and return a name that starts with `hint` and that nothing has."""
         name = hint
         number = self._next.get(hint, 1)
         while name in self._used:
@@ -51,17 +51,17 @@ class Names:
         return name
 
     def release(self, name: str) -> None:
-        """Take back a name that nothing has any more; it is given again as if it never was."""
+        """Free a name that nothing has any more; `fresh` gives it again as if it had never been used."""
         self._used.discard(name)
         self._next.clear()
 
 
 def rename_clashes(model: ir.Model, names: Names | None = None) -> Iterator[tuple[str, str]]:
-    """Rename inner tensors that share a name with another one; give the old and the new names.
+    """Rename inner tensors that share a name with another one; yield the old and the new names.
 
     Args:
         model: changed in place.
-        names: those in use in it, where the caller goes on giving names.
+        names: the names in use in `model`, if the caller goes on making names.
     """
     taken = [v.name for graph in all_graphs(model.graph) for v in defined_values(graph)]
     if len(set(taken)) == len(taken):

@@ -1,4 +1,4 @@
-"""What is known of each operator: its weight, its per-channel axis, whether it only moves values.
+"""Facts about operators: which have weights, how they treat values, which only move them.
 
 Sources: NVIDIA's TensorRT developer guide on explicit quantization (per-channel axes, which operators
 commute with scaling), and NVIDIA's forum and issue answers where the guide is silent.
@@ -48,11 +48,11 @@ RANDOM = frozenset(
         "RandomUniformLike",
     }
 )
-"""They need no input that varies, and yet answer something else on each run."""
+"""They need no varying input, and still give other results in each run."""
 
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 CLIPPING = frozenset({"Clip", "Relu"})
-"""Kernels apply them to their result before they round it to INT8."""
+"""Kernels apply them to their result before rounding it to INT8."""
 
 ACTIVATIONS = frozenset(
     {
@@ -74,7 +74,7 @@ ACTIVATIONS = frozenset(
         "ThresholdedRelu",
     }
 )
-"""Element by element, one tensor in, one out; other operands are scalars."""
+"""Element by element, one input tensor and one output; other operands are scalars."""
 
 UNARY = ACTIVATIONS | frozenset(
     {
@@ -96,7 +96,7 @@ UNARY = ACTIVATIONS | frozenset(
         "Sqrt",
     }
 )
-"""Element by element, one tensor in, one out."""
+"""Element by element, one input tensor and one output."""
 
 BROADCASTING = frozenset(
     {

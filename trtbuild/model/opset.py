@@ -1,7 +1,7 @@
-"""The opset and IR version of a network: raised by the converter of the onnx package, lowered by ours.
+"""The opset and IR version of a network: raised by the onnx package's converter, lowered here.
 
-From 17 to 18 reductions took their axes as an input, and Split the number of its outputs as an
-attribute. Everything else that a network of 18 may use and 17 has not is refused by name.
+Opset 18 made the axes of reductions an input, and gave Split an attribute for the number of outputs.
+Lowering to 17 undoes both; all else that opset 17 does not have is refused by name.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = [
     "raise_proto_opset",
 ]
 
-# The oldest IR version that ONNX Runtime and TensorRT read with opset 13 and newer.
+# The oldest IR version that ONNX Runtime and TensorRT read at opset 13 and newer.
 MODERN_IR = 8
-# The first IR version in which a weight need not be an input, too.
+# The first IR version in which weights need not be graph inputs.
 WEIGHTS_WITHOUT_INPUTS = 4
 
-# Weights of more elements than this are none of the converter's business: it looks at shapes, axes and
-# scales only. They stay outside, so that no size limit of a protobuf message is met.
+# Larger weights are not passed to the converter, which needs shapes, axes and scales only. So no network
+# meets the size limit of a protobuf message.
 _LARGEST_OPERAND = 64
 
 
@@ -51,13 +51,13 @@ def opset_of(model: ir.Model) -> int:
 
 
 def raise_opset(model: ir.Model, target: int) -> None:
-    """Convert `model` to opset `target` in place, its weights left where they are.
+    """Convert `model` to opset `target` in place, without loading its weights.
 
-    Dims of inner tensors are forgotten: `trtbuild.model.inference` finds them again.
+    The dims of inner tensors are dropped: `trtbuild.model.inference` infers them again.
 
     Raises:
-        ModelError: the converter knows no way for an operator; the message is its own, and `model` is as
-            it was.
+        ModelError: the converter cannot convert an operator; the message is the converter's, and `model` does
+            not change.
     """
     detached = without_weights(model)
     converted = _converted(detached.proto, target)
@@ -77,10 +77,10 @@ def raise_opset(model: ir.Model, target: int) -> None:
 
 
 def raise_proto_opset(proto: onnx.ModelProto, target: int, path: Path) -> onnx.ModelProto:
-    """Return `proto`, read from `path`, at opset `target`; weights are no longer among its inputs.
+    """Return `proto`, read from `path`, at opset `target`; weights are no longer graph inputs.
 
     Raises:
-        ModelError: the converter knows no way for an operator of this network.
+        ModelError: the converter cannot convert an operator of this network.
     """
     source = next(o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS)
     _keep_inputs(proto, {tensor.name for tensor in proto.graph.initializer})
@@ -97,20 +97,20 @@ def raise_proto_opset(proto: onnx.ModelProto, target: int, path: Path) -> onnx.M
     return converted
 
 
-# The first opset whose Scan has no batch axis of its own.
+# The first opset whose Scan has no batch axis.
 _SCAN_WITHOUT_BATCH = 9
-# The last opset whose Resize has one rule of coordinates, and no attribute for it.
+# The last opset whose Resize has one fixed coordinate rule, without an attribute.
 _RESIZE_WITH_ONE_RULE = 10
 
 
 def _converted(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
-    """Return what ONNX's converter makes of `proto`, with what it leaves out.
+    """Return `proto` converted by ONNX's converter, and repair what the converter misses.
 
-    Resize before opset 11 had one rule of coordinates, which later opsets call ``asymmetric``; the
-    converter leaves the newer default in place and so moves the pixels.
+    Resize before opset 11 had one coordinate rule, which later opsets call ``asymmetric``. The converter
+    leaves the newer default in place, which shifts the pixels.
 
     Raises:
-        ModelError: the converter knows no way for an operator; the message is its own.
+        ModelError: the converter cannot convert an operator; the message is the converter's.
     """
     source = next(o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS)
     check_scans(proto_nodes(proto.graph), source, target)
@@ -118,18 +118,18 @@ def _converted(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
         converted = version_converter.convert_version(proto, target)
     except (RuntimeError, ValueError, onnx.checker.ValidationError, InferenceError) as error:
         raise ModelError(first_line(error)) from error
-    converted.functions.extend(proto.functions)  # left out; each has its own opset
-    del converted.graph.value_info[:]  # inferred on the way; later stages infer their own
+    converted.functions.extend(proto.functions)  # the converter drops them; each has its own opset
+    del converted.graph.value_info[:]  # of the old opset; later stages infer their own
     converted.ir_version = max(converted.ir_version, MODERN_IR)
     keep_old_coordinates(proto_nodes(converted.graph), source)
     return converted
 
 
 def check_scans(nodes: Iterable[onnx.NodeProto], source: int, target: int) -> None:
-    """Do nothing where no Scan would mean something else in opset `target` than in `source`.
+    """Check that no Scan has another meaning in opset `target` than in `source`.
 
     Raises:
-        ModelError: one would: the converter leaves it as it is.
+        ModelError: one has; the converter would not change it.
     """
     if source < _SCAN_WITHOUT_BATCH <= target:
         scans = [node for node in nodes if node.op_type == "Scan" and not node.domain]
@@ -140,7 +140,7 @@ def check_scans(nodes: Iterable[onnx.NodeProto], source: int, target: int) -> No
 
 
 def keep_old_coordinates(nodes: Iterable[onnx.NodeProto], source: int) -> None:
-    """Let each Resize that was written for opset `source` say, in place, how it counts coordinates."""
+    """Write the old coordinate rule into each Resize of opset `source`, in place."""
     if source <= _RESIZE_WITH_ONE_RULE:
         for node in nodes:
             if node.op_type == "Resize" and node.domain in ONNX_DOMAINS:
@@ -148,7 +148,7 @@ def keep_old_coordinates(nodes: Iterable[onnx.NodeProto], source: int) -> None:
 
 
 def _take_weights_out(proto: onnx.ModelProto, path: Path) -> list[onnx.TensorProto]:
-    """Make large initializers inputs and answer them; load small ones that lie in another file."""
+    """Turn large initializers into inputs and return them; load small ones that lie in another file."""
     graph = proto.graph
     large = [tensor for tensor in graph.initializer if _num_elements(tensor) > _LARGEST_OPERAND]
     small = [tensor for tensor in graph.initializer if _num_elements(tensor) <= _LARGEST_OPERAND]
@@ -165,7 +165,7 @@ def _take_weights_out(proto: onnx.ModelProto, path: Path) -> list[onnx.TensorPro
 
 
 def _keep_inputs(proto: onnx.ModelProto, weights: Collection[str]) -> None:
-    """Take `weights` out of the inputs."""
+    """Remove `weights` from the graph inputs."""
     kept = [value for value in proto.graph.input if value.name not in weights]
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
@@ -196,7 +196,7 @@ def lower_to_17(model: ir.Model) -> None:
     """Rewrite a model of opset 18 for opset 17, in place.
 
     Raises:
-        ModelError: an operator or a form of it that opset 17 has not.
+        ModelError: opset 17 does not have an operator, or a form of it.
     """
     for node in model.graph.all_nodes():
         if node.op_type in _NEW_IN_18:

@@ -1,7 +1,7 @@
-"""Weights that lie in a file beside the network: few are read at once, many stay in their file.
+"""Weights in a file beside the network: few are read at once, many stay in their file and are mapped.
 
-Who maps a file that another process cuts short is killed by the system (SIGBUS). So small files are not
-mapped, and of large ones the size is looked at each time that a weight is asked for.
+If another process shortens a mapped file, reading it ends this process (SIGBUS). So small files are
+not mapped, and the size of large ones is checked each time a weight is read.
 """
 
 from __future__ import annotations
@@ -37,36 +37,36 @@ __all__ = [
 ]
 
 MAPPED_LIMIT = 256_000_000
-"""Bytes of weights in files that are read into memory; more stay in their file."""
+"""Bytes. Up to this sum, weights in files are read into memory; more stay in their files."""
 
 _CACHE_LINE = 64
 """Bytes."""
 
 
 def outside_weights(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Return the weights and the attributes of nodes that were left in files."""
+    """Return the weights and node attributes whose data lies in other files."""
     return list(filter(onnx.external_data_helper.uses_external_data, proto_tensors(proto)))
 
 
 def are_small(outside: Iterable[onnx.TensorProto]) -> bool:
-    """Return whether weights that were left in files are so few that they are read into memory."""
+    """Return whether weights in other files are small enough in sum to be read into memory."""
     return sum(map(num_bytes, outside)) <= MAPPED_LIMIT
 
 
 def read_attributes(proto: onnx.ModelProto, path: Path) -> None:
-    """Put the attributes of nodes that were left in files into the network at `path`; see `read_weight`."""
+    """Load node attributes whose data lies in other files into the network at `path`; see `read_weight`."""
     for tensor in attribute_tensors(proto):
         if onnx.external_data_helper.uses_external_data(tensor):
             read_weight(tensor, path)
 
 
 def hold_weights(model: ir.Model) -> None:
-    """Read the initializers of `model` that were left in files, in place, each into memory once.
+    """Read the initializers of `model` whose data lies in other files into memory, in place, each once.
 
-    One piece of memory holds them: the system then hands it out in large pages, several times as fast.
+    One block of memory holds them all: the system maps it with large pages, several times as fast.
 
     Raises:
-        ModelError: a file has become shorter since it was looked at.
+        ModelError: a file has become shorter since it was checked.
         OSError: a file cannot be read.
     """
     values = [value for graph in model.graphs() for value in graph.initializers.values()]
@@ -97,7 +97,7 @@ def _read_into(content: np.ndarray, tensor: ir.ExternalTensor) -> None:
 
 def _in_memory(content: np.ndarray, tensor: ir.ExternalTensor) -> ir.TensorProtocol:
     dims, name, text = tensor.shape.numpy(), tensor.name, tensor.doc_string
-    if tensor.dtype.bitwidth < 8:  # several in a byte
+    if tensor.dtype.bitwidth < 8:  # several values in a byte
         packed = onnx.TensorProto(name=name, doc_string=text, dims=dims, data_type=tensor.dtype)
         packed.raw_data = content.tobytes()
         for key, value in tensor.metadata_props.items():
@@ -110,14 +110,14 @@ def _in_memory(content: np.ndarray, tensor: ir.ExternalTensor) -> ir.TensorProto
 
 
 def read_weight(tensor: onnx.TensorProto, path: Path) -> None:
-    """Put the content of a weight, which lies in another file, into the tensor.
+    """Load the data of a weight, which lies in another file, into the tensor.
 
     Args:
-        tensor: of the network.
-        path: of the network's file.
+        tensor: a tensor of the network.
+        path: the network's file.
 
     Raises:
-        ModelError: the file has become shorter since it was looked at.
+        ModelError: the file has become shorter since it was checked.
         OSError: it cannot be read.
     """
     place = onnx.external_data_helper.ExternalDataInfo(tensor)
@@ -128,12 +128,12 @@ def read_weight(tensor: onnx.TensorProto, path: Path) -> None:
     if len(content) != size:
         raise _cut_off(str(file), tensor.name)
     del tensor.external_data[:]
-    tensor.ClearField("data_location")  # as if it had been inside all the time
+    tensor.ClearField("data_location")  # as if the data had always been inside
     tensor.raw_data = content
 
 
 def num_bytes(tensor: onnx.TensorProto) -> int:
-    """Return how many bytes a weight of its type and dims has.
+    """Return the number of bytes of a weight, from its type and dims.
 
     Raises:
         ValueError: a dim is negative.
@@ -144,12 +144,12 @@ def num_bytes(tensor: onnx.TensorProto) -> int:
     return (int(math.prod(tensor.dims)) * bits + 7) // 8
 
 
-# onnx_ir maps a file once, and by one thread.
+# onnx_ir maps a file on first use, which is not safe in several threads.
 _MAPPING = threading.Lock()
 
 
 def watch_large_weights(model: ir.Model) -> None:
-    """Let `model` look at the size of a weight's file, in place, each time that the weight is asked for."""
+    """Let `model` check the size of a weight's file each time the weight is read; in place."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
@@ -165,7 +165,7 @@ def watch_large_weights(model: ir.Model) -> None:
 
 
 class MappedWeight(ir.ExternalTensor):
-    """A weight in a file, which several threads may ask for at once."""
+    """A weight in a file, safe to read from several threads."""
 
     def __array__(self, dtype: Any = None) -> np.ndarray:
         return self.numpy().__array__(dtype)
@@ -182,18 +182,18 @@ class MappedWeight(ir.ExternalTensor):
 
 
 class OutsideWeight(MappedWeight):
-    """A mapped weight whose file is not to be written meanwhile."""
+    """A mapped weight that raises an error if its file is written after the network was read."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self._when_read = state_of(self.path)
 
     def check_unchanged(self) -> None:
-        """Check that its name still leads to the file that was read: others are about to open it by that.
+        """Check that the path still leads to the file that was read, before others open it by that path.
 
         Raises:
-            ModelError: it has been written since, or another file has its name.
-            OSError: no file has its name.
+            ModelError: the file has been written since, or another file has its name.
+            OSError: there is no such file.
         """
         self._check_whole()
         self._check_state()
@@ -211,24 +211,24 @@ class OutsideWeight(MappedWeight):
         return super().numpy()
 
     def tofile(self, file: Any) -> None:
-        """Write the bytes of the weight, which onnx_ir takes from the file by its name."""
+        """Write the bytes of the weight; onnx_ir reads them from the file by its path."""
         self.check_unchanged()
         super().tofile(file)
 
     def _check_path_containment(self) -> None:
-        """Nothing: `trtbuild.model.reading` has checked the names, and a file may have a second one."""
+        """Do nothing: `trtbuild.model.reading` has checked the paths, and a file may have hard links."""
 
     def _check_whole(self) -> None:
-        # of what was mapped, also where another file has taken its name since
+        # the mapped file's size, even where another file has taken its name since
         size = Path(self.path).stat().st_size if self.raw is None else self.raw.size()
         if size < (self.offset or 0) + self.nbytes:
             raise _cut_off(self.path, self.name)
         if self.raw is None:
-            self._check_state()  # what is mapped now stays so, whatever takes its name
+            self._check_state()  # from now on the mapping stays, even if another file takes the name
 
 
 def state_of(path: str | Path) -> tuple[int, ...]:
-    """Return what changes when a file is written, or gives its name to another."""
+    """Return the values that change when a file is written, or when another file takes its name."""
     found = Path(path).stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 

@@ -1,8 +1,8 @@
-"""INT8 weights that several layers share, given to each of them: for ONNX Runtime on older x86 processors.
+"""Gives each layer its own copy of shared INT8 weights: for ONNX Runtime on older x86 processors.
 
-Where a processor has no VNNI instructions, ONNX Runtime multiplies exactly only if it makes unsigned weights
-of signed ones first (its `Avx2WeightS8ToU8Transformer`), for each layer and under one name: it cannot open a
-network in which two layers have one weight, or one zero point of weights. Where the zero point is left out,
+On processors without VNNI, ONNX Runtime multiplies exactly only if it first converts signed weights to
+unsigned ones (its `Avx2WeightS8ToU8Transformer`). It does so for each layer under one name, so it cannot
+open a network in which two layers share a weight or a weight's zero point. Where the zero point is omitted,
 ONNX Runtime 1.23 writes the unsigned one behind the end of the node's inputs.
 """
 
@@ -24,19 +24,19 @@ __all__ = ["with_own_weights"]
 
 
 def with_own_weights(content: bytes) -> tuple[bytes, dict[str, str]]:
-    """Give each layer of a network INT8 weights, and zero points of these, of its own.
+    """Give each layer of a network its own INT8 weights and their zero points.
 
-    What a caller may pass in place of a weight is left alone, and so is a name that means several tensors.
+    Weights that a caller may override stay shared, and so do names that stand for several tensors.
 
     Args:
         content: the bytes of the network.
 
     Returns:
-        The bytes of the other network, and for each weight that was added the name of the one it equals.
-        Where there is nothing to change, `content` itself.
+        The bytes of the changed network, and for each added weight the name of the weight that it copies.
+        `content` itself if nothing changes.
 
     Raises:
-        google.protobuf.message.DecodeError: the bytes are no network.
+        google.protobuf.message.DecodeError: the bytes are not a network.
     """
     proto = onnx.ModelProto.FromString(content)
     is_changed = _with_constants_as_weights(proto)
@@ -62,7 +62,7 @@ def with_own_weights(content: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 def _with_constants_as_weights(proto: onnx.ModelProto) -> bool:
-    """Make weights of the INT8 tensors that nodes hold, as ONNX Runtime would; whether there are any."""
+    """Turn INT8 Constant nodes into initializers, as ONNX Runtime would; return whether there are any."""
     held = [
         node
         for node in proto.graph.node
@@ -78,21 +78,21 @@ def _with_constants_as_weights(proto: onnx.ModelProto) -> bool:
     return bool(held)
 
 
-# Operators that take a weight, by the place of this, and of its zero point.
+# Operator -> the input index of its weight, and of the weight's zero point.
 _PLACES = {"DequantizeLinear": (0, 2), "MatMulInteger": (1, 3)}
 
 
 def _with_zero_points(
     proto: onnx.ModelProto, weights: Set[str], fresh: Iterator[str]
 ) -> list[onnx.TensorProto]:
-    """Write the zero points of weights that are left out, and return them."""
+    """Add the omitted zero points of weights, and return them."""
     dims = {one.name: one.dims for one in proto.graph.initializer}
     zeros = []
     for node in proto_nodes(proto.graph):
         weight, place = _PLACES.get(node.op_type, (0, 0))
         if not place or weights.isdisjoint(node.input[weight : weight + 1]):
             continue
-        if any(node.input[place:]) or len(node.input) < 2:  # the second is wrong: let it be said
+        if any(node.input[place:]) or len(node.input) < 2:  # no scale: ONNX Runtime reports it
             continue
         shape = dims.get(node.input[1], [0]) if node.op_type == "DequantizeLinear" else []
         if 0 in shape:  # computed scales
@@ -112,7 +112,7 @@ def _with_own_dequantizers(
     left_alone: Collection[str],
     fresh: Iterator[str],
 ) -> bool:
-    """Give each reader of a dequantized weight a DequantizeLinear of its own; whether one had none."""
+    """Give each reader of a dequantized weight its own DequantizeLinear; return whether any was added."""
     graphs = list(proto_graphs(proto.graph))
     of_weights = {
         node.output[0]: node
@@ -140,7 +140,7 @@ def _with_own_dequantizers(
 def _uses(
     proto: onnx.ModelProto, names: Collection[str]
 ) -> dict[str, list[tuple[onnx.NodeProto, int]]]:
-    """Which nodes read each of some tensors, and as which input."""
+    """For each of some tensors, the nodes that read it and at which input index."""
     found: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
     for node in proto_nodes(proto.graph):
         for place, name in enumerate(node.input):
@@ -150,7 +150,7 @@ def _uses(
 
 
 def _names_of_several(proto: onnx.ModelProto) -> set[str]:
-    """The names that several graphs give, each to a tensor of its own, as the branches of an If may."""
+    """The names that several graphs define, each for another tensor, as the branches of an If may."""
     given = collections.Counter(
         name
         for graph in proto_graphs(proto.graph)

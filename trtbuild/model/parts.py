@@ -1,14 +1,14 @@
-"""The parts of an output that are unlike: boxes beside scores, centres beside sizes.
+"""The unlike parts of an output: boxes beside scores, centres beside sizes.
 
-A figure over a whole output says nothing where one part is in pixels and the other between 0 and 1. What
-an output is assembled of stands in the graph: the Concat that joins it, behind whatever only moves values or
-works element by element. Two things look alike and are not parts:
+A metric over a whole output is useless where one part is in pixels and another between 0 and 1. The graph
+shows the parts: the Concat that joins them, behind nodes that only move values or work element by element.
+Two cases look alike but are not parts:
 
-    a Concat of alike branches (the levels of a feature pyramid, time steps) along positions: the parts are
-    those of each branch, where all branches have the same
-    what a Softmax, a normalization or a layer with weights makes of joined tensors: one part
+    a Concat of alike branches (levels of a feature pyramid, time steps) along positions: the output has the
+    parts of one branch, if all branches have the same
+    a Softmax, a normalization or a layer with weights behind the Concat: its result is one part
 
-Where the graph does not tell the length of a part, the output counts as one.
+Where the graph does not tell the length of a part, the output is one part.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["WHOLE", "Part", "output_parts"]
 
-# A Concat of so many tensors is a collection, such as a DenseNet's features, and no record of fields.
+# A Concat of more tensors is a collection, such as a DenseNet's features, not a record of fields.
 _MOST_PARTS = 16
 _DEEPEST = 12
 _MOVING = frozenset({"Flatten", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 _ELEMENTWISE = UNARY | QDQ
-# Their further operands are shapes and axes, computed or not.
+# The other operands of these are shapes and axes, computed or not.
 _SHAPING = frozenset({"Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 
@@ -41,10 +41,10 @@ class Part:
     """A block of an output along one axis; without an axis, the whole output.
 
     Attributes:
-        axis: of the output; it may count from the last one.
-        start, stop: the block.
-        length: of the axis.
-        tensor: name of what the block holds, in the graph.
+        axis: axis of the output; negative values count from the last one.
+        start, stop: the block along the axis.
+        length: of the whole axis.
+        tensor: name in the graph of the tensor that the block holds.
     """
 
     axis: int | None = None
@@ -61,7 +61,7 @@ class Part:
         return f"channels {self.start} to {self.stop - 1} (axis {self.axis})"
 
     def fits(self, array: np.ndarray) -> bool:
-        """Say whether `array` has this part."""
+        """Say whether `array` has this part: the axis, at its full length."""
         axis = self.axis
         if axis is None:
             return True
@@ -77,11 +77,11 @@ class Part:
 
 
 WHOLE = Part()
-"""The only part of an output that has no others."""
+"""The only part of an output that is not divided."""
 
 
 def output_parts(model: ir.Model) -> dict[str, tuple[Part, ...]]:
-    """Return the parts of each output, in order; `WHOLE` alone where it has no unlike ones."""
+    """Return the parts of each output, in order; `WHOLE` alone where an output is not divided."""
     return {value.name or "": _parts(value) for value in model.graph.outputs}
 
 
@@ -101,7 +101,7 @@ def _parts(output: ir.Value) -> tuple[Part, ...]:
 
 
 def _axis_of_output(output: ir.Value, found: _Joined) -> int | None:
-    """The blocks' axis; None where it is that of the images, or does not fit the dims on record."""
+    """The blocks' axis; None where it is the batch axis, or does not fit the recorded dims."""
     known, axis = dims(output), found.axis
     if known is not None:
         if not -len(known) <= axis < len(known):
@@ -127,17 +127,17 @@ class _Joined:
 
     @property
     def length(self) -> int:
-        """Along the axis, of all blocks together."""
+        """Sum of the blocks' lengths along the axis."""
         return sum(block.length for block in self.blocks)
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Along the axis, of each block."""
+        """Length of each block along the axis."""
         return tuple(block.length for block in self.blocks)
 
 
 def _joined(value: ir.Value | None, depth: int) -> _Joined | None:
-    """What `value` is made of; None where it is of one kind, or the graph does not tell."""
+    """The blocks that `value` is made of; None where it is not divided, or the graph does not tell."""
     node = None if value is None else value.producer()
     if node is None or node.domain != "" or depth == 0 or is_constant(value):
         return None
@@ -154,7 +154,7 @@ def _joined(value: ir.Value | None, depth: int) -> _Joined | None:
 
 
 def _of_operands(node: ir.Node, depth: int) -> _Joined | None:
-    """What the first operand of full size is made of that is made of anything."""
+    """The blocks of the first operand that is divided."""
     full = rank(node.outputs[0])
     for operand in node.inputs:
         found = _joined(operand, depth - 1)
@@ -192,7 +192,7 @@ def _concatenated(node: ir.Node, depth: int) -> _Joined | None:
 
 
 def _of_each(node: ir.Node, axis: int, depth: int) -> _Joined | None:
-    """The parts that all branches have alike, along another axis than they are joined along."""
+    """The parts that all branches share, along another axis than that of the Concat."""
     found = [_joined(operand, depth - 1) for operand in node.inputs]
     first = found[0] if found else None
     if first is None or first.axis == axis:
@@ -207,9 +207,9 @@ _Signature: TypeAlias = "tuple[object, ...]"
 
 
 def _are_alike(node: ir.Node, axis: int) -> bool:
-    """Whether the branches of a Concat are repetitions of one another, and not fields of a record.
+    """Whether the branches of a Concat repeat one another, rather than being fields of a record.
 
-    They are where the same operators lead to each, unless they are channels of layers with weights.
+    They do where the same operators lead to each, unless the Concat joins output channels of weighted layers.
     """
     signatures = {_signature(operand, _DEEPEST // 2) for operand in node.inputs}
     if len(signatures) > 1:
@@ -226,7 +226,7 @@ def _are_alike(node: ir.Node, axis: int) -> bool:
 
 
 def _layer_behind(value: ir.Value | None) -> tuple[ir.Node | None, bool]:
-    """The layer with weights behind operators on single elements; whether anything moves values between."""
+    """The weighted layer behind element-wise operators; and whether another operator stands between."""
     while value is not None:
         node = value.producer()
         if node is None:
@@ -241,7 +241,7 @@ def _layer_behind(value: ir.Value | None) -> tuple[ir.Node | None, bool]:
 
 
 def _signature(value: ir.Value | None, depth: int) -> _Signature | None:
-    """The operators that lead to `value`, back to the next layers with weights; None for a constant."""
+    """The operators that lead to `value`, back to the next weighted layers; None for a constant."""
     if value is None or is_constant(value) or value.is_initializer():
         return None
     node = value.producer()
@@ -258,7 +258,7 @@ def _signature(value: ir.Value | None, depth: int) -> _Signature | None:
 
 
 def _moved(node: ir.Node, inner: _Joined) -> _Joined | None:
-    """Blocks behind an operator that moves values; None where the axis does not outlive it."""
+    """The blocks behind an operator that moves values; None where the operator breaks up their axis."""
     before = rank(node.inputs[0])
     axis = inner.axis
     if axis < 0 and before is not None:
@@ -305,7 +305,7 @@ def _squeezed(node: ir.Node, inner: _Joined, axis: int) -> _Joined | None:
 
 
 def _reshaped(node: ir.Node, inner: _Joined, axis: int) -> int | None:
-    """The axis behind a Reshape that still is the blocks' axis."""
+    """The blocks' axis behind a Reshape; None where the Reshape breaks it up."""
     before, after = dims(node.inputs[0]), reshape_target(node)
     if after is None:
         return None

@@ -1,6 +1,6 @@
-"""Reads Q/DQ networks: which input of which node is quantized, from what, with which numbers.
+"""Reads Q/DQ networks: which inputs are quantized, from which tensors, with which scales and zero points.
 
-Works on the names and operators of ONNX alone, so networks that another tool quantized are read too.
+Uses names and operators of ONNX only, so it also reads networks that other tools quantized.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 @dataclass(frozen=True)
 class ActivationPair:
-    """A Q/DQ pair on a computed tensor, with per-tensor numbers.
+    """A Q/DQ pair on a computed tensor, with per-tensor scale and zero point.
 
     Attributes:
         source: the float tensor in front of Q.
         quantize, dequantize: the two nodes.
         scale: step size.
-        low, high: the smallest and largest value that are not clipped, ``(limit - zero) * scale``.
+        low, high: the smallest and largest value that is not clipped, ``(limit - zero) * scale``.
     """
 
     source: ir.Value
@@ -67,7 +67,7 @@ def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 
 def pair_behind(value: ir.Value | None) -> ActivationPair | None:
-    """Return the pair that `value` comes out of; None where it does not."""
+    """Return the per-tensor Q/DQ pair whose output is `value`, or None."""
     dequantize = _producer(value, _DEQUANTIZE)
     quantize = _producer(dequantize.inputs[0], _QUANTIZE) if dequantize is not None else None
     if dequantize is None or quantize is None or quantize.inputs[0] is None:
@@ -82,13 +82,12 @@ def pair_behind(value: ir.Value | None) -> ActivationPair | None:
 
 
 def dequantized(value: ir.Value | None) -> NDArray[Any] | None:
-    """Return a constant, through a DequantizeLinear if need be, in the float type of its scale.
+    """Return a constant in the float type of its scale, dequantized if it is behind a DequantizeLinear.
 
     The product is rounded once: it is computed in float64.
 
     Returns:
-        Its elements; None where they, the scale or the zero point are computed, or the scale is one of
-        blocks.
+        Its elements; None where they, the scale or the zero point are computed, or the scale is per block.
     """
     node = _producer(value, _DEQUANTIZE)
     if node is None:
@@ -109,11 +108,11 @@ def dequantized(value: ir.Value | None) -> NDArray[Any] | None:
 
 
 def along_axis(vector: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
-    """Return a scale or zero point, of one value or one per slice of `axis`, shaped to broadcast.
+    """Reshape a scale or zero point, of one value or one per slice of `axis`, so that it broadcasts.
 
     Args:
         vector: ``[]``, ``[1]`` or ``[size of the axis]``.
-        axis: of the tensor that it belongs to, counted from the front.
+        axis: of the quantized tensor, counted from the front.
         ndim: the number of dims of that tensor.
     """
     if vector.size == 1:
@@ -122,7 +121,7 @@ def along_axis(vector: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
 
 
 def activation_pairs(model: ir.Model) -> dict[str, ActivationPair]:
-    """Return every pair on an activation, by the name of the float tensor in front of it."""
+    """Return every Q/DQ pair on an activation, by the name of the float tensor in front of it."""
     found = {}
     for node in model.graph:
         if node.op_type == _DEQUANTIZE:
@@ -133,7 +132,7 @@ def activation_pairs(model: ir.Model) -> dict[str, ActivationPair]:
 
 
 def weight_behind(value: ir.Value | None) -> np.ndarray | None:
-    """Return the weight that a DequantizeLinear of constants yields; None for all else."""
+    """Return the dequantized weight if a DequantizeLinear makes `value`, else None."""
     return None if _producer(value, _DEQUANTIZE) is None else dequantized(value)
 
 
@@ -145,7 +144,7 @@ def _numbers(node: ir.Node) -> tuple[np.ndarray | None, np.ndarray, np.dtype]:
 
 
 def quantized_nodes(model: ir.Model) -> Iterator[ir.Node]:
-    """Return the nodes that compute on something dequantized (data movement and Q/DQ left out)."""
+    """Return the nodes that compute on a dequantized tensor; data movement and Q/DQ are left out."""
     for node in model.graph:
         if is_qdq(node) or moves_values(node):
             continue
@@ -154,9 +153,9 @@ def quantized_nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def float_twins(quantized: ir.Model, reference: ir.Model) -> Mapping[str, ir.Node]:
-    """Return the float node of each node of `quantized`: of the same name and operator.
+    """Return the float node of each node of `quantized`: the one with the same name and operator.
 
-    A node without a twin by name is matched by the name of its first output.
+    A node that has no match by name is matched by the name of its first output.
     """
     by_name = nodes_by_name(reference.graph)
     by_output = {node.outputs[0].name: node for node in reference.graph if node.outputs}
@@ -169,7 +168,7 @@ def float_twins(quantized: ir.Model, reference: ir.Model) -> Mapping[str, ir.Nod
 
 
 def behind_activation(value: ir.Value) -> ir.Value:
-    """Return the output of the Relu or Clip that alone reads `value`, else `value`."""
+    """Return the output of the Relu or Clip that is the only reader of `value`, else `value`."""
     uses = list(value.uses())
     if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in CLIPPING:
         return uses[0].node.outputs[0]

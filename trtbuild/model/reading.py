@@ -1,9 +1,9 @@
-"""Read an ONNX file, say exactly what is wrong when that fails, and normalise what comes in.
+"""Reads an ONNX file, normalizes it, and says exactly what is wrong if it cannot be read.
 
-Normalised means: weights that are also graph inputs are weights (before IR version 4 every weight had
-to be listed as an input), functions are written out where they are called, the opset is at least 13
-(the first with a per-channel axis on QuantizeLinear; 19 with half floats, the first with half scales),
-and every node has a name of its own, since reports and ``--float`` speak in node names.
+Normalized means: weights that are also graph inputs are only weights (before IR version 4 every weight had
+to be an input), local functions are inlined, the opset is at least 13 (the first with a per-channel axis on
+QuantizeLinear; 19 with float16 weights, the first with float16 scales), and every node has a unique name,
+since reports and ``--float`` use node names.
 """
 
 from __future__ import annotations
@@ -64,25 +64,25 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-# Where `repairs_of` looks, among what a network in memory carries and no file holds.
+# Key of `repairs_of` in the metadata that a network has in memory only, not in its file.
 _REPAIRS = "trtbuild.repairs"
 
-# Bytes of a text that cannot be read.
+# Bytes shown of a text that is not UTF-8.
 _MOST_SHOWN = 60
 
-# The domain of operators that ONNX's has not, while a file is checked and repaired.
+# Operators that ONNX does not have are moved to this domain while a file is checked and repaired.
 _UNKNOWN = "trtbuild.unknown"
 
-# The key under which a weight names the file that holds it.
+# The key under which a weight names its file.
 _EXTERNAL_KEY = b"location"
 
-# What stands for a network's own file where its name, which may be no text, does not matter.
+# Stands for the network's own file where its name, which may not be UTF-8, does not matter.
 _NO_FILE = "."
 
-# Bytes of a file whose large weights are not parsed.
+# Bytes. The large weights of larger files are not parsed.
 _WORTH_APART = 4_000_000
 
-# Bytes that tell what kind of file it is.
+# Bytes that suffice to tell the kind of file.
 _BEGINNING = 1 << 16
 
 MIN_OPSET = 7
@@ -95,8 +95,8 @@ def read_model(path: Path) -> ir.Model:
     """Read the ONNX file at `path`; large weights stay mapped from disk.
 
     Raises:
-        ModelError: the file is missing, is not ONNX, is damaged, misses its external data, holds an
-            unsupported opset, is not a valid graph, or takes or gives what is no tensor of numbers.
+        ModelError: the file is missing, not ONNX, damaged, or lacks its external data; its opset is not
+            supported; its graph is not valid; or an input or output is not a tensor of numbers.
     """
     with decoding(ModelError, f"cannot read '{path}'", "Export it again."), _unchanged(path):
         return _read_model(path)
@@ -120,10 +120,10 @@ def _read_model(path: Path) -> ir.Model:
 
 @collector_at_rest()
 def read_unchanged(path: Path) -> ir.Model:
-    """Read the ONNX file at `path` with the same checks, and leave opset, inputs and names alone.
+    """Read the ONNX file at `path` with the same checks, but do not change opset, inputs and names.
 
     Raises:
-        ModelError: as `read_model`.
+        ModelError: as in `read_model`.
     """
     with decoding(ModelError, f"cannot read '{path}'", "Export it again."), _unchanged(path):
         proto, found, repairs = _checked(path)
@@ -132,7 +132,7 @@ def read_unchanged(path: Path) -> ir.Model:
 
 @contextlib.contextmanager
 def _unchanged(path: Path) -> Iterator[None]:
-    """Refuse a file that is written meanwhile: its weights are read after the rest."""
+    """Refuse a file that changes during the block: its weights are read after the rest."""
     before = state_of(path) if path.is_file() else None
     yield
     if before is not None and state_of(path) != before:
@@ -142,17 +142,17 @@ def _unchanged(path: Path) -> Iterator[None]:
 
 
 def read_as_written(path: Path) -> ir.Model:
-    """Return what trtbuild or ONNX Runtime has just written to `path`: nothing is checked or changed."""
+    """Read a file that trtbuild or ONNX Runtime has just written, without checks or changes."""
     return ir.load(path)
 
 
 def _checked(path: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
-    """The network, valid, the file beside which its weights lie, and what had to be repaired."""
+    """The valid network, the file beside which its weights lie, and the repairs that were made."""
     proto = parse_proto(path)
     if any(file.is_symlink() for file in _weight_files(proto, path)):
         path = _with_real_weights(proto, path)
     _check_opset(proto, path)
-    check_size_written_out(proto, path)  # before anything walks through the functions
+    check_size_written_out(proto, path)  # before any code walks through the functions
     check_weights(proto, path)
     check_sizes(proto, path)
     _set_aside_unknown(proto)
@@ -166,9 +166,9 @@ def _checked(path: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
 
 
 def _with_real_weights(proto: onnx.ModelProto, path: Path) -> Path:
-    """Let tensors name the files that links lead to, as in the cache of a model hub; return the real `path`.
+    """Replace symbolic links in the names of weight files by the real files; return the real `path`.
 
-    Who maps weights takes no links, which may lead anywhere.
+    Caches of model hubs have links; mapping weights refuses them, since they may lead anywhere.
     """
     real = path.resolve()
     for tensor in proto_tensors(proto):
@@ -179,9 +179,10 @@ def _with_real_weights(proto: onnx.ModelProto, path: Path) -> Path:
 
 
 def _set_aside_unknown(proto: onnx.ModelProto) -> None:
-    """Put operators of the ONNX domain that ONNX does not have into a domain of their own, for the while.
+    """Move unknown operators of the ONNX domain into another domain, until `_put_back_unknown`.
 
-    TensorRT finds a plugin by its name in any domain; ONNX's checker and converter refuse it in theirs.
+    TensorRT finds a plugin by its name in any domain; ONNX's checker and converter refuse unknown names in
+    the ONNX domain.
     """
     graphs = [proto.graph.node, *(function.node for function in proto.functions)]
     own = {function.name for function in proto.functions if function.domain in ONNX_DOMAINS}
@@ -230,21 +231,21 @@ def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.M
 
 
 def repairs_of(model: ir.Model) -> tuple[str, ...]:
-    """Return what was repaired while `model` was read, a sentence each; empty where no file was read."""
+    """Return a sentence for each repair made while `model` was read; empty if it was not read from a file."""
     found: tuple[str, ...] = model.meta.get(_REPAIRS, ())
     return found
 
 
 def parse_proto(path: Path) -> onnx.ModelProto:
-    """Return what the ONNX file at `path` holds, whatever it is worth; large weights stay in the file.
+    """Parse the ONNX file at `path` without checking the graph; large weights stay in the file.
 
     Raises:
-        ModelError: there is no such file, or it is none of ONNX.
+        ModelError: there is no such file, or it is not ONNX.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ModelError(f"the model '{path}' {what}; give the path of an ONNX file.")
-    # weights that stay in the file name it, in UTF-8
+    # weights that stay in the file refer to it by name, in UTF-8
     if path.stat().st_size > _WORTH_APART and is_named_in_utf8(path.name):
         return _parse_apart(path)
     try:
@@ -262,7 +263,7 @@ def parse_proto(path: Path) -> onnx.ModelProto:
 
 
 def _parse_apart(path: Path) -> onnx.ModelProto:
-    """Parse a large file; its large weights stay there, and are mapped."""
+    """Parse a large file whose large weights stay there, mapped."""
     try:
         with (
             path.open("rb") as file,
@@ -295,7 +296,7 @@ def _check_holds(proto: onnx.ModelProto, path: Path) -> None:
             f"{path.stat().st_size} bytes."
         )
     odd = next((one for one in _texts_in(proto) if isinstance(one, bytes)), None)
-    if odd is not None:  # protobuf hands over what is no UTF-8 as bytes
+    if odd is not None:  # protobuf returns strings that are not UTF-8 as bytes
         raise ModelError(
             f"'{path}' holds the text {odd[:_MOST_SHOWN]!r}, which is not UTF-8: the file is damaged, or was "
             "written by a broken exporter; export or copy it again."
@@ -303,7 +304,7 @@ def _check_holds(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _texts_in(proto: onnx.ModelProto) -> Iterator[str | bytes]:
-    """Every name and remark, for none can be written again that is not UTF-8."""
+    """Every name and doc string: none can be written again if it is not UTF-8."""
     yield from (proto.producer_name, proto.producer_version, proto.domain)
     yield from (one.domain for one in proto.opset_import)
     graphs = list(proto_graphs(proto.graph))
@@ -326,7 +327,7 @@ def _texts_in(proto: onnx.ModelProto) -> Iterator[str | bytes]:
 
 
 def _texts_of(nodes: Iterable[onnx.NodeProto]) -> list[str | bytes]:
-    """The names of nodes and their attributes, and all that they read and make; a list takes less time."""
+    """Names of nodes, of their attributes, inputs and outputs; a list is faster than a generator."""
     found: list[str | bytes] = []
     for node in nodes:
         found += (node.name, node.op_type, node.domain)
@@ -354,7 +355,7 @@ def _check_opset(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def weight_files(path: Path) -> tuple[Path, ...]:
-    """Return the files beside the ONNX file `path` that hold its weights; none where it is no ONNX file."""
+    """Return the files beside the ONNX file `path` that hold its weights; none if it is not ONNX."""
     try:
         with (
             path.open("rb") as file,
@@ -363,7 +364,7 @@ def weight_files(path: Path) -> tuple[Path, ...]:
             if len(content) <= _WORTH_APART and content.find(_EXTERNAL_KEY) < 0:
                 return ()
             proto = onnx.ModelProto.FromString(read_apart(content, _NO_FILE))
-    except (OSError, ValueError, DecodeError):  # said where the network is read
+    except (OSError, ValueError, DecodeError):  # reported when the network is read
         return ()
     inside = {path, path.parent / _NO_FILE}
     return tuple(file for file in _weight_files(proto, path) if file not in inside)
@@ -397,7 +398,7 @@ def _has_half_weights(proto: onnx.ModelProto) -> bool:
 
 
 def drop_weight_inputs(model: ir.Model) -> None:
-    """Take weights out of the inputs of `model`, in place: a caller of an engine never passes them."""
+    """Remove weights from the inputs of `model`, in place: callers of an engine never pass them."""
     weights = set(model.graph.initializers)
     kept = [value for value in model.graph.inputs if value.name not in weights]
     if len(kept) != len(model.graph.inputs):
@@ -407,11 +408,11 @@ def drop_weight_inputs(model: ir.Model) -> None:
 
 
 def name_nodes(model: ir.Model, nodes: Iterable[ir.Node] | None = None) -> None:
-    """Give every node a name of its own, in place; names that are unique stay.
+    """Give every node a unique name, in place; names that are unique stay.
 
     Args:
         model: a network.
-        nodes: those of it that are meant; its main graph's where none are named.
+        nodes: the nodes to name; by default those of its main graph.
     """
     seen: set[str] = set()
     for node in model.graph if nodes is None else nodes:

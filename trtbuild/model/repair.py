@@ -1,7 +1,7 @@
-"""What exporters and editors leave behind, and ONNX Runtime takes: repaired while a file is read.
+"""Repairs what exporters and editors do wrong and ONNX Runtime accepts, while a file is read.
 
-Each repair works in place on a network as it was parsed, leaves what it computes as it is, and returns one
-sentence where it did something.
+Each repair works in place on the parsed network, does not change what it computes, and returns one sentence
+if it changed something.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _BFLOAT16 = onnx.TensorProto.BFLOAT16
 # Attributes of ONNX operators that name a type.
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision")
 
-# The domain that holds operators newer than the network's opset while the converter raises it.
+# Operators newer than the network's opset are moved to this domain while the converter raises it.
 _SET_ASIDE = "trtbuild.newer"
 
-# Elements; a dense weight with more would be beyond what TensorRT takes.
+# Elements. TensorRT does not take a dense weight with more.
 _MOST_DENSE = 2**31 - 1
 
 
@@ -42,13 +42,13 @@ def repair(proto: onnx.ModelProto, path: Path) -> list[str]:
 
     Args:
         proto: as parsed; weights may lie in another file.
-        path: of the file, for messages.
+        path: the file, for messages.
 
     Returns:
         A sentence for each repair, without a full stop; empty where nothing was wrong.
 
     Raises:
-        ModelError: the opset must be raised, and the converter cannot.
+        ModelError: the opset has to be raised and the converter fails, or a sparse weight is too large.
     """
     _forget_negative_dims(proto.graph)
     found = (
@@ -65,7 +65,7 @@ def repair(proto: onnx.ModelProto, path: Path) -> list[str]:
 
 
 def _forget_negative_dims(graph: onnx.GraphProto) -> None:
-    """Some exporters write an unknown size as -1, which shape inference takes for a number."""
+    """Drop negative dims: some exporters write -1 for unknown, which shape inference takes for a number."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value < 0:
@@ -80,7 +80,7 @@ def _name_graphs(proto: onnx.ModelProto) -> str:
 
 
 def _forget_empty_types(proto: onnx.ModelProto) -> str:
-    """Drop what `value_info` does not say: an entry without a type or a shape says nothing."""
+    """Drop entries of `value_info` without a type or a shape."""
     dropped = 0
     for graph in proto_graphs(proto.graph):
         kept = [value for value in graph.value_info if _says_something(value)]
@@ -109,7 +109,7 @@ def _densify(proto: onnx.ModelProto) -> str:
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
-    """The tensor that `sparse` stands for; its indices are linear, or one row of coordinates a value."""
+    """The dense tensor; the indices of `sparse` are linear, or a row of coordinates for each value."""
     if math.prod(sparse.dims) > _MOST_DENSE:
         raise ModelError(
             f"the sparse weight '{sparse.values.name}' has {math.prod(sparse.dims):.2g} elements, too many "
@@ -142,7 +142,7 @@ def _sort_nodes(proto: onnx.ModelProto) -> str:
 
 
 def _sort(graph: onnx.GraphProto) -> bool:
-    """Bring the nodes of one graph into topological order, as near to their order as that allows."""
+    """Sort the nodes of one graph topologically, with as few changes of their order as possible."""
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     reads = [
         (i, makers[name])
@@ -157,7 +157,7 @@ def _sort(graph: onnx.GraphProto) -> bool:
         waits_for[reader] |= {maker} - {reader}
     order = _order(waits_for)
     if order is None:
-        return False  # a circle; the checker says so
+        return False  # a cycle: the checker reports it
     nodes = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -165,7 +165,7 @@ def _sort(graph: onnx.GraphProto) -> bool:
 
 
 def _order(waits_for: list[set[int]]) -> list[int] | None:
-    """The numbers of `waits_for` so that each comes after those it waits for; None for a circle."""
+    """An order of the numbers in which each follows those that it waits for; None for a cycle."""
     readers: dict[int, list[int]] = defaultdict(list)
     for number, needed in enumerate(waits_for):
         for one in needed:
@@ -180,13 +180,13 @@ def _order(waits_for: list[set[int]]) -> list[int] | None:
             order.append(number)
             for reader in readers[number]:
                 missing[reader] -= 1
-            # those before `start` have waited; those behind it have their own turn
+            # a reader before `start` was skipped and can go now; one behind it gets its own turn
             ready.extend(r for r in reversed(readers[number]) if missing[r] == 0 and r < start)
     return order if len(order) == len(waits_for) else None
 
 
 def _read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """The tensors that a node reads, those that its bodies capture included."""
+    """The tensors that a node reads, also those that its bodies capture."""
     yield from node.input
     for body in proto_bodies(node):
         own = {value.name for value in (*body.input, *body.initializer)}
@@ -197,17 +197,17 @@ def _read_by(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def switch_to_evaluation(proto: onnx.ModelProto, path: Path) -> str:
-    """Switch off Dropout, and let BatchNormalization use its statistics, as an engine does.
+    """Switch Dropout off, and let BatchNormalization use its stored statistics, as an engine does.
 
     Args:
         proto: changed in place.
-        path: of the file, for messages.
+        path: the file, for messages.
 
     Returns:
-        A sentence about what was switched; empty where nothing trains.
+        A sentence about the switched nodes; empty if no node was in training mode.
 
     Raises:
-        ModelError: what BatchNormalization answers only in training mode is read.
+        ModelError: an output that BatchNormalization has in training mode only is read.
     """
     constants = {t.name: t for t in proto.graph.initializer}
     constants.update(
@@ -240,7 +240,7 @@ def _trains(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> boo
         mode = constants.get(node.input[2])
         return mode is not None and bool(numpy_helper.to_array(mode).any())
     if node.op_type == "BatchNormalization":
-        # before opset 14 the running statistics among the outputs said so
+        # before opset 14, statistics among the outputs mean training
         return len(node.output) > 3 or any(
             attribute.name == "training_mode" and attribute.i for attribute in node.attribute
         )
@@ -258,7 +258,7 @@ def _evaluate_instead(node: onnx.NodeProto) -> None:
 
 
 def _raise_opset_for_newer_operators(proto: onnx.ModelProto, path: Path) -> str:
-    """Raise the opset to the first that knows every operator: ONNX Runtime takes some in any opset."""
+    """Raise the opset until it has every operator: ONNX Runtime takes some operators in any opset."""
     opset = next((one.version for one in proto.opset_import if one.domain in ONNX_DOMAINS), 0)
     kinds = {(node.domain, node.op_type) for node in proto_nodes(proto.graph)}
     firsts = {name: _first_opset(name, opset) for domain, name in kinds if domain in ONNX_DOMAINS}
@@ -282,7 +282,7 @@ def _raise_opset_for_newer_operators(proto: onnx.ModelProto, path: Path) -> str:
 
 @functools.cache
 def _first_opset(op_type: str, opset: int) -> int:
-    """The first opset that has the operator, if it is newer than `opset`; else 0, also for unknown ones."""
+    """The first opset with the operator if it is newer than `opset`; else 0, also for unknown operators."""
     if onnx.defs.has(op_type, max_inclusive_version=opset):
         return 0
     schemas = onnx.defs.get_all_schemas_with_history()
@@ -291,7 +291,7 @@ def _first_opset(op_type: str, opset: int) -> int:
 
 
 def _compute_in_float32(proto: onnx.ModelProto, path: Path) -> str:
-    """Put float32 in the place of bfloat16: every value is kept, sums are rounded less."""
+    """Replace bfloat16 by float32: values stay exact, and sums are rounded less."""
     changed = sum(_widened_values(graph) for graph in proto_graphs(proto.graph))
     for tensor in proto_tensors(proto):
         if tensor.data_type == _BFLOAT16:
@@ -320,7 +320,7 @@ def _widened_values(graph: onnx.GraphProto) -> int:
 
 
 def _find_output_shapes(proto: onnx.ModelProto) -> str:
-    """Give outputs without a type or a shape the inferred one; a shape of no known size where none is."""
+    """Give outputs without a type or a shape the inferred ones, where inference finds them."""
     bare = [value for value in proto.graph.output if not _says_something(value)]
     if not bare:
         return ""

@@ -1,4 +1,4 @@
-"""What is statically known about the dims of a tensor, and nothing that is guessed."""
+"""What is statically known about the dims of a tensor; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ Dims: TypeAlias = "tuple[Dim, ...]"
 
 
 def dims(value: ir.Value | None) -> Dims | None:
-    """Return the dims of a tensor; None where not even the rank is known."""
+    """Return the dims of a tensor; None where the rank is unknown."""
     if value is None or value.shape is None:
         return None
     return tuple(_known(dim) for dim in value.shape.dims)
 
 
 def _known(dim: int | ir.SymbolicDim) -> Dim:
-    """Return what is known of a dim; some exporters write -1 for "any"."""
+    """Return a dim, or None if it is unknown; some exporters write -1 for "any"."""
     if isinstance(dim, int):
         return dim if dim >= 0 else None
     return dim.value
 
 
 def rank(value: ir.Value | None) -> int | None:
-    """Return how many dims a tensor has; None where that is not known."""
+    """Return the number of dims of a tensor; None where it is unknown."""
     return None if value is None or value.shape is None else len(value.shape)
 
 
 def static_dims(value: ir.Value | None) -> tuple[int, ...] | None:
-    """Return the dims of a tensor whose every dim is a known number; None otherwise."""
+    """Return the dims of a tensor if all are known numbers, else None."""
     known = dims(value)
     if known is None:
         return None
@@ -55,20 +55,20 @@ def static_dims(value: ir.Value | None) -> tuple[int, ...] | None:
 
 
 def same_dims(first: Dims | None, second: Dims | None) -> bool:
-    """Return whether two shapes are known to be equal, dim by dim. Unknown equals nothing."""
+    """Return whether two shapes are known to be equal, dim by dim. An unknown dim equals nothing."""
     if first is None or second is None or len(first) != len(second):
         return False
     return all(a is not None and a == b for a, b in zip(first, second))
 
 
 def element_count(value: ir.Value | None) -> int | None:
-    """Return how many elements a tensor has; None where a dim is not known."""
+    """Return the number of elements of a tensor; None where a dim is unknown."""
     known = static_dims(value)
     return None if known is None else math.prod(known)
 
 
 def keeps_shape(tensor: Dims | None, constant: tuple[int, ...]) -> bool:
-    """Return whether an operand of dims `constant` leaves the shape of what it broadcasts with as it is."""
+    """Return whether broadcasting with an operand of dims `constant` keeps the shape of the tensor."""
     if not constant:
         return True
     if tensor is None or len(constant) > len(tensor):
@@ -78,7 +78,7 @@ def keeps_shape(tensor: Dims | None, constant: tuple[int, ...]) -> bool:
 
 
 def broadcast(first: Dims | None, second: Dims | None) -> Dims | None:
-    """Return the shape of a broadcasting operator's result, right-aligned; None: rank not known."""
+    """Return the right-aligned shape of a broadcasting operator's result; None if a rank is unknown."""
     if first is None or second is None:
         return None
     length = max(len(first), len(second))
@@ -91,6 +91,6 @@ def _broadcast_dim(first: Dim, second: Dim) -> Dim:
         return second
     if second in (1, first):
         return first
-    if isinstance(first, int):  # the other is symbolic: 1 or equal, or the model is wrong
+    if isinstance(first, int):  # the other is symbolic: if the model is valid, it is 1 or equal
         return first
     return second if isinstance(second, int) else None

@@ -1,4 +1,4 @@
-"""What a network takes and gives: names, dtypes, dims, and which axis of each runs over the samples."""
+"""Inputs and outputs of a network: names, dtypes, dims, and the batch axis of each."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 NO_BATCH_AXIS = "none"
-"""In the place of an axis: the tensor has none that runs over the samples."""
+"""Stands for an axis: the tensor has no batch axis."""
 
 BATCH_AXES = "trtbuild.batch_axes"
-"""Under this name a network's file keeps what was said of its batch axes, as JSON."""
+"""The key in a network file's metadata that holds the given batch axes, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class TensorSpec:
     """An input or output.
 
     Attributes:
-        name: of the tensor.
-        dtype: NumPy's.
-        dims: an int, or a name or None when dynamic.
-        batch_axis: which of them runs over the samples; None where none does.
+        name: its name.
+        dtype: its NumPy dtype.
+        dims: numbers; a name or None where dynamic.
+        batch_axis: the index of the batch axis in `dims`; None where there is none.
     """
 
     name: str
@@ -55,7 +55,7 @@ class TensorSpec:
 
     @property
     def batch(self) -> int | str | None:
-        """The dim of the batch axis; None where there is no such axis, or nothing is known of it."""
+        """The dim of the batch axis; None where there is no such axis, or its dim is unknown."""
         if self.batch_axis is None or self.batch_axis >= len(self.dims):
             return None
         return self.dims[self.batch_axis]
@@ -77,7 +77,7 @@ class Signature:
 
 
 def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
-    """Return the inputs that a caller passes; weights are not among them."""
+    """Return the inputs that a caller passes, without weights."""
     return _signature(model).inputs
 
 
@@ -92,10 +92,10 @@ def static_batch(model: ir.Model) -> int | None:
 
 
 def fixed_batch(inputs: Iterable[TensorSpec]) -> int | None:
-    """Return the size of the batch axis where every input fixes it to one number, or one to 1; else None.
+    """Return the batch size if all inputs agree on one number, or if one input fixes it to 1; else None.
 
-    An input of batch 1 beside open ones takes one sample a run, whatever the others take. Scalars and
-    inputs without a batch axis have no say.
+    An input of batch 1 beside dynamic ones takes one sample per run, whatever the others take. Scalars and
+    inputs without a batch axis do not count.
     """
     sizes = {spec.batch for spec in inputs if spec.dims and spec.batch_axis is not None}
     if 1 in sizes and not any(isinstance(size, int) and size != 1 for size in sizes):
@@ -109,15 +109,15 @@ def with_batch_axes(
     outputs: Iterable[TensorSpec] = (),
     said: Mapping[str, object] | None = None,
 ) -> Signature:
-    """Return inputs and outputs with their batch axes: as said, or by the name of the dim, or axis 0.
+    """Return inputs and outputs with their batch axes: as given, by the name of the dim, or axis 0.
 
-    The batch's dim has the name that it has in the inputs whose axis is said; else a name with "batch" in
-    it, or one that an input has in front. A tensor that has that name in front, or nowhere, keeps axis 0.
+    The batch dim has the name that it has in inputs whose axis is given; else a name that contains "batch";
+    else the name of any input's first dim. A tensor that has such a name first, or nowhere, keeps axis 0.
 
     Args:
         inputs: of a network.
         outputs: of the same network.
-        said: tensor -> its batch axis; `NO_BATCH_AXIS` says that it has none.
+        said: tensor -> its given batch axis; `NO_BATCH_AXIS` says that it has none.
     """
     said = said or {}
     given = [_as_said(spec, said) for spec in inputs]
@@ -142,7 +142,7 @@ def _texts(dims: Iterable[int | str | None]) -> frozenset[str]:
 
 
 def _names(inputs: Sequence[TensorSpec], said: Iterable[int | str | None]) -> frozenset[str]:
-    """The names that the batch's dim may have."""
+    """The names that the batch dim may have."""
     everywhere = _texts(dim for spec in inputs for dim in spec.dims)
     telling = frozenset(name for name in everywhere if "batch" in name.lower())
     return _texts(said) or telling or _texts(spec.batch for spec in inputs)
@@ -156,10 +156,10 @@ def _by_name(spec: TensorSpec, said: Mapping[str, object], names: frozenset[str]
 
 
 def say_batch_axes(model: ir.Model, said: Mapping[str, object]) -> None:
-    """Write into a network, and so into its files, which axes run over the samples.
+    """Write the given batch axes into a network's metadata, and so into its files.
 
     Raises:
-        OptionError: there is no such input or output, or it has no such axis.
+        OptionError: a named input or output does not exist, or has no such axis.
     """
     if not said:
         return
@@ -175,10 +175,10 @@ def say_batch_axes(model: ir.Model, said: Mapping[str, object]) -> None:
 def signature_as_said(
     inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], said: Mapping[str, object]
 ) -> Signature:
-    """Return inputs and outputs with their batch axes, of what is no ONNX network; see `with_batch_axes`.
+    """Return inputs and outputs with batch axes, for engines that are not ONNX; see `with_batch_axes`.
 
     Raises:
-        OptionError: there is no input or output that `said` names, or it has no such axis.
+        OptionError: a named input or output does not exist, or has no such axis.
     """
     _check_said({spec.name: len(spec.dims) or None for spec in (*inputs, *outputs)}, said)
     return with_batch_axes(inputs, outputs, said)
@@ -195,7 +195,7 @@ def _check_said(ranks: Mapping[str, int | None], said: Mapping[str, object]) -> 
 
 
 def read_batch_axes(text: str | None) -> dict[str, object]:
-    """Return what `say_batch_axes` wrote; nothing of anything else."""
+    """Return the axes that `say_batch_axes` wrote; empty for any other text."""
     try:
         found = json.loads(text or "{}")
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""How large a graph is: nodes by operator, parameters, multiply-accumulates, bytes."""
+"""The size of a graph: nodes by operator, parameters, multiply-accumulates, bytes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["GraphStats", "measure", "node_macs"]
 
 @dataclass(frozen=True)
 class GraphStats:
-    """The size of a graph, bodies of If, Loop and Scan included (each counted once).
+    """The size of a graph, including bodies of If, Loop and Scan (each counted once).
 
     Attributes:
-        nodes: operator -> how many; ``domain::operator`` outside the ONNX domain.
+        nodes: operator -> number of nodes; ``domain::operator`` outside the ONNX domain.
         parameters: elements of all constants.
         parameter_bytes: bytes of all constants.
-        macs: multiply-accumulates of convolutions, matrix products and recurrent layers, at batch and
-            other symbolic sizes of 1; those of unknown size are left out.
+        macs: multiply-accumulates of convolutions, matrix products and recurrent layers, with symbolic
+            sizes such as the batch counted as 1; layers of unknown size are left out.
     """
 
     nodes: Mapping[str, int]
@@ -41,12 +41,12 @@ class GraphStats:
 
     @property
     def node_count(self) -> int:
-        """All nodes but Constant, which is a weight and no work."""
+        """All nodes but Constant, which is a weight and does no work."""
         return sum(count for op, count in self.nodes.items() if op != "Constant")
 
 
 def measure(model: ir.Model) -> GraphStats:
-    """Count what is in `model`. Dims must have been inferred for `macs` to be complete."""
+    """Measure `model`. `macs` is complete only if dims have been inferred."""
     nodes: Counter[str] = Counter()
     macs = 0
     tensors = [
@@ -69,9 +69,9 @@ def measure(model: ir.Model) -> GraphStats:
 
 
 def node_macs(node: ir.Node) -> int:
-    """Return output elements times the length of the sum behind each of them.
+    """Return the multiply-accumulates of a node: output elements times the length of the sum in each.
 
-    A recurrent layer multiplies every sample of every step by its weights, those of the state as well.
+    For recurrent layers, samples times time steps times the weights of input and state.
     """
     if node.domain != "":
         return 0

@@ -1,8 +1,8 @@
-"""Weights beside a network, where ONNX Runtime reads them: in memory, or in files that it maps.
+"""Passes a network's weights to ONNX Runtime apart from it: in memory, or in files that ONNX Runtime maps.
 
-Those in memory are handed over as they are, without a copy. Those of a large network are mapped where they
-were read, if they lie at a place of their type's size. All others lie in a folder of this process, each
-written once, however many networks of a build hold it, and leave it when nothing holds them any more.
+Weights in memory are passed without a copy. Weights of a large network are mapped from the file that
+they were read from, if they are aligned to the size of their type. All others are written into a folder of
+this process, each once, even if several networks of a build hold it, and deleted when nothing holds them.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ __all__ = [
 ]
 
 _STAYS_INSIDE = 1 << 16
-"""Bytes. What is no larger goes into the network itself: shapes, axes, scales, biases."""
+"""Bytes. Tensors up to this size go into the network itself: shapes, axes, scales, biases."""
 
 
 _IN_MEMORY = Path("in-memory")
-"""What a network names in place of a file, where there is none: of weights that are shared, or not read."""
+"""The file name of weights that are in no file: those passed in memory, and those that nothing reads."""
 
 _OF_NUMPY = frozenset(
     ir.DataType.from_numpy(np.dtype(name))
@@ -66,7 +66,7 @@ _NUMBERS = itertools.count()
 def in_file(content: NDArray[Any], name: str | None = None) -> ir.ExternalTensor:
     """Write an array to a file of this process, and return it as a tensor that is mapped from there.
 
-    The file goes when the tensor does.
+    The file is deleted with the tensor.
 
     Raises:
         OutputError: there is no room in the temporary folder.
@@ -80,10 +80,10 @@ def in_file_by_blocks(
     dtype: np.dtype[Any],
     name: str | None = None,
 ) -> ir.ExternalTensor:
-    """Return an array as `in_file` does, of which never more than a block is held.
+    """Do as `in_file`, but hold only one block of the array at a time.
 
     Args:
-        blocks: of the array along its first axis, one behind the other.
+        blocks: consecutive blocks of the array along its first axis.
         shape: of the whole array.
         dtype: of the whole array.
         name: of the tensor.
@@ -103,15 +103,15 @@ def in_file_by_blocks(
 
 
 def belongs_inside(tensor: ir.TensorProtocol) -> bool:
-    """Return whether a tensor is mapped from a file of this process, or from that of the network itself.
+    """Return whether a tensor is mapped from a file of this process, or from the network's own file.
 
-    Who writes the network writes it inside, and not into a file beside it.
+    Writing the network puts such a tensor inside it, not into a file beside it.
     """
     return tensor in _INSIDE
 
 
 def note_inside(model: ir.Model, path: Path) -> None:
-    """Take down which weights of `model`, read from `path`, are mapped from that file itself."""
+    """Remember which weights of `model`, read from `path`, are mapped from that file itself."""
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor) and tensor.location == path.name:
@@ -124,8 +124,8 @@ class BesideWeights:
 
     Attributes:
         content: the bytes of the network.
-        folder: from which it names the files of weights; None where there are none.
-        in_memory: the weights that lie in no file, by name, read-only.
+        folder: the folder that paths of weight files are relative to; None where there are no files.
+        in_memory: the weights that are in no file, by name, read-only.
     """
 
     content: bytes
@@ -134,14 +134,15 @@ class BesideWeights:
 
 
 def beside_weights(model: ir.Model) -> BesideWeights:
-    """Return `model` without its large weights, and where those are.
+    """Return `model` without its large weights, and the weights.
 
-    The weights are exchanged while that lasts, and put back: copying a graph costs more than writing it.
+    The model's weights are replaced for the moment and then restored: copying a graph takes longer than
+    writing it.
 
     Raises:
         OutputError: there is no room in the temporary folder.
     """
-    with _LOCK:  # or another thread would take what stands in for a weight for the weight
+    with _LOCK:  # otherwise another thread would see the replacements
         held = [
             (value, tensor)
             for graph in all_graphs(model.graph)
@@ -171,12 +172,12 @@ def _goes_beside(tensor: ir.TensorProtocol) -> bool:
 
 
 def _can_be_shared(tensor: ir.TensorProtocol) -> bool:
-    """Whether ONNX Runtime takes a weight from memory: it knows the types that NumPy has by itself."""
+    """Whether ONNX Runtime takes a weight from memory, which it does for NumPy's own types."""
     return not isinstance(tensor, ir.ExternalTensor) and tensor.dtype in _OF_NUMPY
 
 
 def _as_it_lies(tensor: ir.TensorProtocol) -> NDArray[Any]:
-    """The values of a weight in memory. A protobuf makes a copy each time, of which one is kept."""
+    """The values of a weight in memory; a protobuf copies them on each access, so one copy is kept."""
     if not isinstance(tensor, ir.TensorProtoTensor):
         return np.ascontiguousarray(tensor.numpy())
     if tensor not in _TAKEN_OUT:
@@ -185,7 +186,7 @@ def _as_it_lies(tensor: ir.TensorProtocol) -> NDArray[Any]:
 
 
 def _in_its_file(tensor: ir.TensorProtocol, root: Path, size: str) -> ir.ExternalTensor:
-    """The tensor in the file where it lies, or where it is written now, by a path from `root` on."""
+    """The tensor in its file, which is written now if there is none; the path is relative to `root`."""
     path, offset = _where_it_lies(tensor, root) or (_WRITTEN.get(tensor), 0)
     if path is None or not path.is_file():
         path = _written([np.frombuffer(tensor_bytes(tensor), np.uint8)], size)
@@ -203,7 +204,7 @@ def _named(
 
 
 def _where_it_lies(tensor: ir.TensorProtocol, root: Path) -> tuple[Path, int] | None:
-    """The file of a mapped tensor and its place there; None where ONNX Runtime could not use that.
+    """The file of a mapped tensor and its offset; None where ONNX Runtime cannot map it there.
 
     Raises:
         ModelError: the file has been written since it was read.
@@ -223,13 +224,13 @@ def _where_it_lies(tensor: ir.TensorProtocol, root: Path) -> tuple[Path, int] | 
 
 
 def _keep(path: Path, tensor: ir.TensorProtocol) -> None:
-    """Let `path` hold the bytes of `tensor` as long as there is that."""
+    """Register `path` as the file of `tensor`, to be deleted with it."""
     weakref.finalize(tensor, _remove, path, os.getpid())
     _WRITTEN[tensor] = path
 
 
 def _written(blocks: Iterable[NDArray[Any]], size: str) -> Path:
-    """Write arrays to a new file; `size` says how much room is needed."""
+    """Write arrays to a new file; `size` is the space needed, for the error message."""
     with _room_for(size):
         path = _folder() / f"{next(_NUMBERS)}.weight"
         try:
@@ -254,7 +255,7 @@ def _room_for(size: str) -> Iterator[None]:
 
 
 def _root(size: str) -> Path:
-    """What files of weights are named from: the root of the file system where those of this process lie."""
+    """The folder that paths of weight files are relative to: the root of this process' file system."""
     with _room_for(size):
         return Path(_folder().anchor)
 
@@ -264,16 +265,16 @@ def _folder() -> Path:
 
 
 def _remove(path: Path, process: int) -> None:
-    if os.getpid() != process:  # a fork of the one that wrote it
+    if os.getpid() != process:  # a fork of the process that wrote it
         return
-    # Windows removes nothing that is mapped; the folder goes at the end
+    # Windows removes no mapped file; the folder is removed at the end
     with contextlib.suppress(OSError):
         path.unlink()
 
 
 @functools.cache
 def _folder_in(directory: str, process: int) -> Path:
-    """The folder of a process in the system's temporary one, `directory`; both may change, by a fork too."""
+    """The folder of a process inside the temporary folder `directory`; a fork has another `process`."""
     del directory, process
     stack = contextlib.ExitStack()
     folder = stack.enter_context(temporary_folder())

@@ -1,4 +1,4 @@
-"""Ways through a network: the graphs inside nodes, who makes a tensor and who reads it."""
+"""Walks through a network: the graphs inside nodes, the makers and readers of tensors."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ __all__ = [
 
 
 _WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-"""The operators of the ONNX domain that hold graphs. Others need not be looked through: this is
-asked of every node by every pass."""
+"""The operators of the ONNX domain that hold graphs. The attributes of all others are not searched,
+since every pass asks for the bodies of every node."""
 
 
 def _may_have_bodies(node: ir.Node) -> bool:
@@ -63,7 +63,7 @@ def has_bodies(node: ir.Node) -> bool:
 def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
     """Return every node of `graph`, each followed by the nodes of its bodies.
 
-    Nodes may be added and removed on the way: a removed node's bodies are not entered.
+    Nodes may be added and removed during the walk: a removed node's bodies are not entered.
     """
     for node in graph:
         yield node
@@ -82,12 +82,12 @@ def all_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
 
 
 def nodes_by_name(graph: ir.Graph) -> dict[str, ir.Node]:
-    """Return the nodes of `graph` that have a name, its bodies' left out."""
+    """Return the nodes of `graph` that have a name, without those in bodies."""
     return {node.name: node for node in graph if node.name}
 
 
 def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Return the inputs of `graph` and what its nodes compute, in its order, its bodies' left out."""
+    """Return the inputs of `graph` and what its nodes compute, in order, without those in bodies."""
     yield from graph.inputs
     for node in graph:
         yield from node.outputs
@@ -117,7 +117,7 @@ def maker(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:
-    """Return the one node, in the same graph, that reads `value`; None where others see it."""
+    """Return the only reader of `value` if it is in the same graph, else None."""
     users = value.consumers()
     if len(users) != 1 or value.is_graph_output():
         return None
@@ -128,7 +128,7 @@ def only_reader(value: ir.Value) -> ir.Node | None:
 
 
 def sole_node(value: ir.Value, *op_types: str) -> ir.Node | None:
-    """Return the only reader of `value` if it is one of `op_types` of the ONNX domain."""
+    """Return the only reader of `value` if it is one of `op_types` of the ONNX domain, else None."""
     node = only_reader(value)
     if node is None or node.domain != "" or node.op_type not in op_types:
         return None
@@ -170,7 +170,7 @@ def attribute_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _nodes_below(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
-    """Return every node with attributes of a graph or a function, and of the graphs inside it."""
+    """Return every node with attributes, in a graph or function and in the graphs inside it."""
     for node in graph.node:
         if node.attribute:
             yield node
@@ -187,7 +187,7 @@ def proto_bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def flattens_one_pixel(node: ir.Node) -> bool:
-    """Return whether `node` takes the two axes of length 1 off that a GlobalAveragePool leaves."""
+    """Return whether `node` removes the two axes of length 1 that a GlobalAveragePool leaves."""
     source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     return (
         node.op_type in ("Flatten", "Reshape", "Squeeze")

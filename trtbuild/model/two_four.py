@@ -16,7 +16,7 @@ __all__ = ["has_two_four", "input_channel_axis"]
 
 
 def input_channel_axis(node: ir.Node) -> int | None:
-    """Return the axis of a node's weight that its input channels lie on; None for other operators."""
+    """Return the axis of a node's weight that holds the input channels; None for other operators."""
     if len(node.inputs) < 2:
         return None
     if node.op_type == "Gemm":
@@ -25,9 +25,9 @@ def input_channel_axis(node: ir.Node) -> int | None:
 
 
 def has_two_four(weight: NDArray[Any], axis: int) -> bool:
-    """Return whether of every four consecutive values along `axis` at most two are not zero.
+    """Return whether at most two of every four consecutive values along `axis` are not zero.
 
-    An axis whose length is no multiple of four has no such pattern.
+    False for an axis whose length is not a multiple of four.
     """
     if weight.ndim < 2 or weight.shape[axis] % 4:
         return False

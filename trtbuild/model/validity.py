@@ -1,4 +1,4 @@
-"""What is wrong with a network as it was parsed: sizes, weights, and all that ONNX's checker finds."""
+"""Checks a parsed network: sizes, weights, and all that ONNX's checker finds."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["check_sizes", "check_valid", "check_weights"]
 
 _MOST_ELEMENTS = 2**31 - 1
 
-# Bytes of a number of the largest type, complex128.
+# Bytes of one value of the largest type, complex128.
 _LARGEST_ITEM = 16
 
 
 def check_sizes(proto: onnx.ModelProto, path: Path) -> None:
-    """Check that no input is larger than TensorRT takes.
+    """Check that no input has more elements than TensorRT takes.
 
     Raises:
-        ModelError: one is.
+        ModelError: one has.
     """
     for value in proto.graph.input:
         dims = [max(1, dim.dim_value) for dim in value.type.tensor_type.shape.dim]
@@ -40,10 +40,10 @@ def check_sizes(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def check_weights(proto: onnx.ModelProto, path: Path) -> None:
-    """Check that every tensor has as many bytes as its type and dims say, here or in another file.
+    """Check that the data of every tensor has the size that its type and dims give, here or in another file.
 
     Raises:
-        ModelError: one has not, or its file is missing, or lies outside the folder of `path`.
+        ModelError: it has not, or its file is missing or lies outside the folder of `path`.
     """
     for tensor in proto_tensors(proto):
         failure = f"the weight '{tensor.name}' of '{path}' is damaged"
@@ -86,10 +86,10 @@ def _check_external_data(tensor: onnx.TensorProto, path: Path) -> None:
 
 
 def _for_checker(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that the checker takes without any file: each weight that lies in one is a single number.
+    """A copy that the checker takes without any file: each weight in a file becomes a single number.
 
-    By itself it would read the network's file once more, and take a file of weights that has two names for
-    an attack.
+    The checker itself would read the network's file again, and refuse a weight file with hard links as an
+    attack.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -99,12 +99,12 @@ def _for_checker(proto: onnx.ModelProto) -> onnx.ModelProto:
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.dims[:]
             tensor.raw_data = bytes(_LARGEST_ITEM)
-    for output in _untyped_outputs(copy):  # ONNX infers nothing of operators that it does not know
+    for output in _untyped_outputs(copy):  # ONNX infers nothing for unknown operators
         output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         output.type.tensor_type.shape.SetInParent()
     for output in copy.graph.output:
         if output.type.WhichOneof("value") == "tensor_type":
-            output.type.tensor_type.shape.SetInParent()  # one of no known rank is fine for us
+            output.type.tensor_type.shape.SetInParent()  # an unknown rank is accepted here
     return copy
 
 
@@ -114,10 +114,10 @@ def _untyped_outputs(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
 
 
 def check_valid(proto: onnx.ModelProto, path: Path) -> None:
-    """Let ONNX's checker look at the network.
+    """Run ONNX's checker on the network.
 
     Raises:
-        ModelError: it finds a fault.
+        ModelError: the checker finds a fault.
     """
     try:
         onnx.checker.check_model(_for_checker(proto))

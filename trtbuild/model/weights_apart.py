@@ -1,8 +1,8 @@
-"""An ONNX file is taken apart at its weights, and put together again, without all of them in memory.
+"""Splits the large weights off an ONNX file and joins them again, without holding all of them in memory.
 
 Protocol Buffers' own reader and writer hold a network of a gigabyte two or three times. Weights are fields
-of plain bytes, so they can stay in the file while the rest is read, and go from file to file when it is
-written. The encoding: https://protobuf.dev/programming-guides/encoding/; the numbers of fields: onnx.proto.
+of plain bytes, so they can stay in the file while the rest is parsed, and be copied from file to file when it
+is written. The encoding: https://protobuf.dev/programming-guides/encoding/; the field numbers: onnx.proto.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["read_apart", "write_together"]
 
 _STAYS = 1 << 16
-"""Bytes. A weight that is no larger is read with the rest."""
+"""Bytes. Weights up to this size are parsed with the rest."""
 
 _GRAPH_OF_MODEL = 7
 _INITIALIZER_OF_GRAPH = 5
@@ -30,7 +30,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class _Field(NamedTuple):
-    """A field of a message: its number, its wire type, where it begins, and where its content is."""
+    """A field of a message: number, wire type, its first byte, and the range of its content."""
 
     number: int
     wire: int
@@ -43,12 +43,12 @@ def read_apart(content: mmap.mmap, location: str, *, only_aligned: bool = False)
     """Return a network as it would be if its large weights were kept in another file.
 
     Args:
-        content: of an ONNX file.
-        location: what the network calls the file; a weight says where in it its bytes are.
-        only_aligned: leave those in the network that lie at no multiple of their type's size.
+        content: an ONNX file.
+        location: the file name that the weights in the result refer to.
+        only_aligned: keep weights inside whose offset is not a multiple of their type's size.
 
     Raises:
-        ValueError: it is no protobuf.
+        ValueError: the content is not a protobuf.
     """
 
     def tensor(start: int, stop: int) -> bytes:
@@ -56,13 +56,13 @@ def read_apart(content: mmap.mmap, location: str, *, only_aligned: bool = False)
         raw = [one for one in fields if one.number == _RAW_DATA]
         if len(raw) != 1 or raw[0].wire != _BYTES or raw[0].stop - raw[0].start <= _STAYS:
             return content[start:stop]
-        if any(one.number in _OTHER_DATA for one in fields):  # the checker says what is wrong
+        if any(one.number in _OTHER_DATA for one in fields):  # the checker reports what is wrong
             return content[start:stop]
         place = raw[0]
         rest = onnx.TensorProto.FromString(
             content[start : place.begin] + content[place.stop : stop]
         )
-        if rest.data_location == onnx.TensorProto.EXTERNAL:  # and here
+        if rest.data_location == onnx.TensorProto.EXTERNAL:  # invalid likewise
             return content[start:stop]
         if only_aligned and place.start % _item_size(rest.data_type):
             return content[start:stop]
@@ -80,17 +80,17 @@ def read_apart(content: mmap.mmap, location: str, *, only_aligned: bool = False)
 
 
 def _item_size(data_type: int) -> int:
-    """In bytes; of types that share a byte, and of unknown ones, 1."""
+    """Size in bytes; 1 for types that share a byte and for unknown ones."""
     try:
         return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
-    except KeyError:  # who runs the network says what is wrong
+    except KeyError:  # the runtime reports what is wrong
         return 1
 
 
 def _changed(
     content: mmap.mmap, start: int, stop: int, number: int, change: Callable[[int, int], bytes]
 ) -> Iterator[bytes]:
-    """A message in pieces, in which the messages of one field are changed."""
+    """The pieces of a message in which `change` has replaced every message of one field."""
     for field in _fields(content, start, stop):
         if field.number == number and field.wire == _BYTES:
             inner = change(field.start, field.stop)
@@ -121,7 +121,7 @@ def _fields(content: bytes | mmap.mmap, start: int, stop: int) -> Iterator[_Fiel
 
 
 def _read_varint(content: bytes | mmap.mmap, start: int, stop: int) -> tuple[int, int]:
-    """A number, and where it ends."""
+    """The number at `start`, and where it ends."""
     found = shift = 0
     while start < stop and shift < 64:
         byte = content[start]
@@ -142,14 +142,14 @@ def _varint(number: int) -> bytes:
 
 
 def write_together(content: bytes, file: BinaryIO, weights: Mapping[str, memoryview]) -> None:
-    """Write a network whose large weights are named only, with these in their places.
+    """Write a network that only refers to its large weights, with the weights put inside.
 
-    The file is the same to the byte as if the whole had been written from memory.
+    The file equals, to the byte, one that is written from memory as a whole.
 
     Args:
-        content: of the network, its fields in the order of their numbers.
-        file: where it goes.
-        weights: name -> the bytes of each initializer of its graph that it only names.
+        content: the network, its fields in the order of their numbers.
+        file: the target.
+        weights: name -> bytes, for each initializer of the graph that is only referred to.
     """
     for field in _fields(content, 0, len(content)):
         if field.number != _GRAPH_OF_MODEL:
@@ -164,7 +164,7 @@ def write_together(content: bytes, file: BinaryIO, weights: Mapping[str, memoryv
 
 
 class _Part(NamedTuple):
-    """A field of a graph: what stands in front of the bytes of a weight, these, and what stands behind."""
+    """A field of a graph: the bytes in front of a weight, the weight, and the bytes behind."""
 
     before: bytes
     weight: memoryview | None = None
@@ -207,5 +207,5 @@ class _Part(NamedTuple):
 
 
 def _head(number: int, length: int) -> bytes:
-    """What stands in front of a field of bytes."""
+    """Tag and length in front of a length-delimited field."""
     return _varint(number << 3 | _BYTES) + _varint(length)

@@ -1,4 +1,4 @@
-"""A network as bytes: a file, whole or not at all, or a protobuf with its weights beside it."""
+"""Writes a network: a file, whole or not at all, or a protobuf with its weights beside it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
     "write_model",
 ]
 
-# A protobuf message ends at 2 GiB; some room is left for the graph itself.
+# A protobuf message may have 2 GiB; the difference is for the graph itself.
 EXTERNAL_DATA_LIMIT = 1_800_000_000
 
 
@@ -56,7 +56,7 @@ def write_model(model: ir.Model, path: Path) -> list[Path]:
 
 
 def files_of(model: ir.Model, path: Path, *, external_data: bool | None = None) -> tuple[Path, ...]:
-    """Return the files that `staged_model` writes: `path`, and ``<path>.data`` for weights apart."""
+    """Return the files that `staged_model` writes: `path`, and ``<path>.data`` if weights go beside it."""
     mapped = sum(
         one.nbytes
         for one in _weights(model)
@@ -70,15 +70,15 @@ def files_of(model: ir.Model, path: Path, *, external_data: bool | None = None) 
 def staged_model(
     model: ir.Model, path: Path, *, external_data: bool | None = None
 ) -> Iterator[Path]:
-    """Yield the path of the complete file, and move it to `path` when the block ends well.
+    """Yield the path of the complete file, and move it to `path` if the block succeeds.
 
-    Weights beyond 1.8 GB go to ``<path>.data`` beside it. So do weights that are mapped from such a
-    file already, from 256 MB on, one after the other. A block that raises leaves nothing behind.
+    Weights of more than 1.8 GB go to ``<path>.data`` beside it. So do weights that are mapped from a file
+    beside a network, from 256 MB on, one after the other. If the block raises, no file is left.
 
     Args:
         model: the network.
-        path: where it goes.
-        external_data: weights apart whatever their size; else as above.
+        path: the target.
+        external_data: True puts weights of any size beside the network.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -97,11 +97,11 @@ def staged_model(
 
 @contextlib.contextmanager
 def temporary_file(model: ir.Model, name: str = "network") -> Iterator[Path]:
-    """Write `model` to a file that others can open while the block lasts; weights lie beside it.
+    """Write `model` to a file that others can open during the block, with its weights beside it.
 
     Args:
-        model: what is written.
-        name: of the file, without its suffix.
+        model: the network.
+        name: name of the file, without its suffix.
 
     Raises:
         OutputError: there is no room in the temporary folder.
@@ -119,7 +119,7 @@ def temporary_file(model: ir.Model, name: str = "network") -> Iterator[Path]:
 
 
 def _write_whole(model: ir.Model, path: Path) -> None:
-    """Write `model` to one file; weights that are mapped go there one after the other."""
+    """Write `model` to one file; mapped weights are copied there one after the other."""
     mapped = {
         name: tensor
         for name, value in model.graph.initializers.items()
@@ -136,7 +136,7 @@ def _write_whole(model: ir.Model, path: Path) -> None:
 
 
 def _write_with_data(model: ir.Model, path: Path) -> None:
-    """Write the graph to `path`, and its weights, whatever their size, to ``<path>.data``."""
+    """Write the graph to `path`, and weights of any size to ``<path>.data``."""
     tensors, data = _weights(model), data_beside(path)
     ir.save(
         model, path, external_data=data.name, callback=lambda _tensor, _info: give_back(tensors)
@@ -144,7 +144,7 @@ def _write_with_data(model: ir.Model, path: Path) -> None:
 
 
 def bytes_on_disk(path: Path) -> int:
-    """Return the size of a file that `write_model` wrote, with its weights beside it; 0 of none."""
+    """Return the size of a file that `write_model` wrote, with its weights beside it; 0 if there is none."""
     return sum(one.stat().st_size for one in (path, data_beside(path)) if one.is_file())
 
 
@@ -169,7 +169,7 @@ def _weights(model: ir.Model) -> list[ir.TensorProtocol]:
 
 
 def model_bytes(model: ir.Model) -> bytes:
-    """Serialise `model` with all weights inside; at most 2 GiB."""
+    """Serialize `model` with all weights inside; at most 2 GiB."""
     if _has_external_data(model):
         model = model.clone()
         ir.external_data.load_to_model(model)
@@ -183,7 +183,7 @@ _STAYS_INSIDE = 1024
 
 @dataclass(frozen=True)
 class WithoutWeights:
-    """A network as a protobuf, with its large weights beside it.
+    """A network as a protobuf, without its large weights.
 
     Attributes:
         proto: the network; each of `weights` is an input of its graph.
@@ -197,8 +197,8 @@ class WithoutWeights:
 def without_weights(model: ir.Model) -> WithoutWeights:
     """Return `model` as a protobuf whose large weights are inputs: ONNX's C++ tools take it at any size.
 
-    So it stays far below a protobuf's limit of 2 GiB, and mapped weights stay mapped. The weights are
-    taken out while that lasts, and put back: copying a graph costs more than writing it.
+    It stays far below the protobuf limit of 2 GiB, and mapped weights stay mapped. The weights are taken out
+    of `model` for the moment and then restored: copying a graph takes longer than writing it.
     """
     weights: dict[str, ir.Value] = {}
     held = [(graph, list(graph.initializers.values())) for graph in all_graphs(model.graph)]
@@ -214,7 +214,7 @@ def without_weights(model: ir.Model) -> WithoutWeights:
     try:
         proto = ir.to_proto(model)
     finally:
-        model.graph.inputs[inputs:] = []  # a slice assignment is what unmarks them as inputs
+        model.graph.inputs[inputs:] = []  # only a slice assignment unmarks them as inputs
         for graph, values in held:
             _put_back(graph, values)
     return WithoutWeights(proto, {name: item for name, item in tensors.items() if item is not None})
@@ -224,7 +224,7 @@ def _goes_aside(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
     if value.is_graph_input() or value.is_graph_output():
         return False
     if tensor.nbytes <= _STAYS_INSIDE:
-        if isinstance(tensor, ir.ExternalTensor):  # its values decide shapes, so they go inside
+        if isinstance(tensor, ir.ExternalTensor):  # its values may decide shapes, so they go inside
             content = tensor.numpy().copy()
             value.const_value = ir.Tensor(content, dtype=tensor.dtype, name=value.name)
         return False
@@ -236,7 +236,7 @@ def _goes_aside(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
 
 
 def _put_back(graph: ir.Graph, values: list[ir.Value]) -> None:
-    """Restore the initialisers of `graph`, in their order."""
+    """Restore the initializers of `graph`, in their order."""
     if len(graph.initializers) == len(values):
         return
     for name in list(graph.initializers):
