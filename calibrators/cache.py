@@ -1,10 +1,10 @@
-"""TensorRT's calibration cache: the text that ``IInt8Calibrator::writeCalibrationCache`` is given.
+"""TensorRT's calibration cache: the text that TensorRT passes to ``IInt8Calibrator::writeCalibrationCache``.
 
-The first line is ``TRT-<version digits>-<algorithm>``. Each line after it is ``name: word``, the
-word being the float32 *scale*, amax / 127, as a big-endian hexadecimal number without leading
-zeros: a scale of zero is the digit ``0``, infinity is ``7f800000``. Names may hold spaces, colons
-and brackets. The legacy calibrator (TensorRT 2 to 6) wrote other header lines, which are kept as
-they are.
+The first line is ``TRT-<version digits>-<algorithm>``. Each following line is ``name: word``. The
+word is the float32 *scale*, amax / 127, as a big-endian hexadecimal number without leading zeros: a
+scale of zero is the digit ``0``, infinity is ``7f800000``. Names may hold spaces, colons and
+brackets. The legacy calibrator (TensorRT 2 to 6) wrote other header lines, which are kept as they
+are.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _HEADER = re.compile(r"TRT-(\d+)-(\w+)")
 _LEGACY_HEADER = re.compile(r"[0-9a-fA-F]+")  # two doubles, quantile and cutoff, without a colon
 _WORD = re.compile(r"[0-9a-fA-F]{1,8}")
 _ALGORITHMS = {"minmax": "MinMaxCalibration"}
-# Scales that numbers of a network can have, masks of -1e9 and outputs of a hundred billion among them.
+# Limits of plausible scales: masks of -1e9 and outputs of a hundred billion lie within.
 _LEAST, _MOST = 2.0**-40, 2.0**40
-# So many of the words make such scales when the bytes of each are turned round, where a writer did that.
+# A cache has the wrong byte order if at least this share of its scales is plausible after swapping bytes.
 _TURNED = 0.9
 
 
@@ -58,22 +58,22 @@ class CalibrationCache:
 
     @property
     def amaxes(self) -> dict[str, float]:
-        """Clipping point of each tensor, 127 times its scale; only of scales that can be used."""
+        """Clipping point of each tensor, 127 times its scale; only of positive, finite scales."""
         usable = {name: float(scale) for name, scale in self.scales.items() if 0 < scale < math.inf}
         return {name: LEVELS * scale for name, scale in usable.items()}
 
     @property
     def doubtful(self) -> tuple[str, ...]:
-        """Tensors whose scale hardly any network has: positive, finite, and not within 2**-40 to 2**40."""
+        """Tensors with an implausible scale: positive, finite, and outside 2**-40 to 2**40."""
         return tuple(n for n, s in self.scales.items() if 0 < s < math.inf and not _is_usual(s))
 
     def check_scales(self) -> None:
-        """Do nothing where the scales can be meant as they are.
+        """Check that the scales are plausible.
 
         Raises:
-            CacheError: few are such as networks have, and with the bytes of each word turned round nearly
-                all are: whoever wrote them took the order of this machine instead of TensorRT's. Or there are
-                several, and not one is such.
+            CacheError: few scales are plausible, and nearly all are after swapping the bytes of each word:
+                the writer used the byte order of its machine, not TensorRT's. Or the cache has several
+                scales, and none is plausible.
         """
         words = [int(np.float32(scale).view(np.uint32)) for scale in self.scales.values()]
         if _are_turned(words):
@@ -94,8 +94,8 @@ class CalibrationCache:
         """Return the cache of a calibration, its tensors in the order of the calibration.
 
         Args:
-            calibration: any; its scales are written as they are.
-            version: TensorRT's digits, see `version_digits`. Another version skips the cache.
+            calibration: any calibration; its scales are written unchanged.
+            version: TensorRT's digits, see `version_digits`. Other versions of TensorRT ignore the cache.
         """
         algorithm = _ALGORITHMS.get(calibration.method, "EntropyCalibration2")
         scales = {name: entry.scale for name, entry in calibration.ranges.items()}
@@ -105,12 +105,12 @@ class CalibrationCache:
     def from_bytes(cls, content: bytes) -> CalibrationCache:
         """Read a cache.
 
-        A byte-order mark, empty lines, spaces and carriage returns at line ends are passed over, and so
-        is an equal line that is there twice.
+        A byte-order mark, empty lines, spaces and carriage returns at line ends, and repeated equal
+        lines are ignored.
 
         Raises:
-            CacheError: not such a text, cut off, or one tensor with two scales; the message names the
-                line.
+            CacheError: not a calibration cache, cut off, or two scales for one tensor; the message names
+                the line.
         """
         try:
             lines = content.decode("utf-8-sig").split("\n")
@@ -140,10 +140,10 @@ class CalibrationCache:
         return cls(header, scales)
 
     def to_bytes(self) -> bytes:
-        """Return the text, as TensorRT writes it: reading it gives the same scales to the bit.
+        """Return the text as TensorRT writes it; reading it back gives the same scales to the bit.
 
         Raises:
-            CacheError: a name that no line can hold, or a scale that is negative or not a number.
+            CacheError: a name that does not fit in a line, or a scale that is negative or NaN.
         """
         lines = [self.header]
         for name, scale in self.scales.items():
@@ -159,7 +159,7 @@ def version_digits(version: str) -> str:
     """Return the digits of a TensorRT version in a header: ``10.3.0`` gives 100300, ``8.6.1`` gives 8601.
 
     Raises:
-        CacheError: not three numbers with dots; a fourth is passed over.
+        CacheError: not three numbers with dots; a fourth is ignored.
     """
     match = re.match(r"(\d+)\.(\d+)\.(\d+)(\.|$)", version)
     if not match:
@@ -169,7 +169,7 @@ def version_digits(version: str) -> str:
 
 
 def _entry(line: str, number: int) -> tuple[str, int]:
-    """The name and the bits of the scale that a line holds."""
+    """The tensor's name and the bits of its scale, from one line."""
     name, colon, word = line.rpartition(": ")
     if not colon or not name.strip():
         raise CacheError(
@@ -198,21 +198,21 @@ _TURN = (
 
 
 def _are_turned(words: Sequence[int]) -> bool:
-    """Whether the bits of scales make sense only when the bytes of each are turned round."""
+    """Whether the scales are plausible only after swapping the bytes of each word."""
     given = np.array([word for word in words if word], np.uint32)  # zero is zero either way
     scales, turned = given.view(np.float32), given.byteswap().view(np.float32)
-    told = ~(np.isposinf(scales) | np.isposinf(turned))  # no range at all, in either order
+    told = ~(np.isposinf(scales) | np.isposinf(turned))  # infinity does not tell the order
     usual, usual_turned = (int(np.sum(_is_usual(one[told]))) for one in (scales, turned))
     return bool(usual_turned >= _TURNED * np.sum(told) > 2 * usual)
 
 
 def _is_usual(scale: Any) -> Any:
-    """Whether a number, or each of an array, is a scale as networks have."""
+    """Whether a scale, or each scale of an array, is plausible."""
     return (scale >= _LEAST) & (scale <= _MOST)
 
 
 def _check_not_cut(lines: list[str]) -> None:
-    """Check that the last number is whole: one of eight digits is, and one that a line end follows."""
+    """Check that the last number is complete: it has eight digits, or a line end follows it."""
     word = lines[-1].rpartition(": ")[2]
     if lines[-1].strip() and len(lines) > 1 and len(word) < 8:
         raise CacheError(
@@ -222,5 +222,5 @@ def _check_not_cut(lines: list[str]) -> None:
 
 
 def _shown(text: str) -> str:
-    """Foreign text, quoted, and shortened to what a message can hold."""
+    """Text of the file for a message: quoted, and shortened to 60 characters."""
     return repr(text if len(text) <= 60 else text[:57] + "...")

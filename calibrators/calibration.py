@@ -1,4 +1,4 @@
-"""What a calibration answers: a range for every tensor, and what it was made from."""
+"""The result of a calibration: a range for every tensor, and what it was made from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Calibration", "merge_calibrations", "with_shared_ranges"]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Tensor name to range, how it was chosen, and what it belongs to.
+    """The range of each tensor, the method that chose them, and where they come from.
 
     Equal contents give equal files, see `calibrators.calibration_file`.
     """
@@ -30,11 +30,11 @@ class Calibration:
     method: str
     ranges: Mapping[str, TensorRange]
     options: Mapping[str, float] = field(default_factory=dict)
-    """What the method was given besides the histograms, such as ``percentile``."""
+    """The method's options, such as ``percentile``."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """What it was made from: digests of model, data, preprocessing; given by the caller."""
     histograms: Mapping[str, Histogram] | None = None
-    """The statistics themselves, where they are kept: needed to merge and to choose anew."""
+    """The statistics, if they are kept: needed to merge calibrations and to choose ranges again."""
 
     @classmethod
     def from_histograms(
@@ -49,7 +49,7 @@ class Calibration:
 
         Raises:
             MethodError: no such method, option or value.
-            ObservationError: a tensor of which no finite value was seen; the message names it.
+            ObservationError: no finite value of a tensor was seen; the message names the tensor.
         """
         options = dict(options or {})
         ranges = {}
@@ -74,24 +74,24 @@ class Calibration:
         return {name: entry.amax for name, entry in self.ranges.items()}
 
     def chosen_with(self, method: str, **options: float) -> Calibration:
-        """Return the same statistics with another method's thresholds.
+        """Return a calibration of the same statistics with another method's thresholds.
 
         Raises:
             MethodError: no such method, option or value.
-            MergeError: this calibration keeps no histograms.
+            MergeError: this calibration has no histograms.
         """
         return Calibration.from_histograms(
             self._kept_histograms(), method, options=options, provenance=self.provenance
         )
 
     def to_bytes(self, *, histograms: bool = False) -> bytes:
-        """Return the calibration as a file, UTF-8 JSON with tensors in the order of their names.
+        """Return the content of a calibration file: UTF-8 JSON, tensors sorted by name.
 
         Args:
-            histograms: write the statistics too, so that the file can be merged and chosen from anew.
+            histograms: write the statistics too, so that files can be merged and ranges chosen again.
 
         Raises:
-            CalibrationFileError: histograms are wanted, and this calibration keeps none.
+            CalibrationFileError: histograms are wanted, and this calibration has none.
         """
         if histograms and self.histograms is None:
             raise CalibrationFileError(
@@ -112,13 +112,13 @@ class Calibration:
         """Read what `to_bytes` wrote.
 
         Raises:
-            CalibrationFileError: not such a file, damaged, or of a newer version; the message says what is
-                wrong and in which tensor.
+            CalibrationFileError: not a calibration file, damaged, or of a newer version; the message says
+                what is wrong and in which tensor.
         """
         return cls(**read_file(content)._asdict())
 
     def without_histograms(self) -> Calibration:
-        """Return the ranges alone, which is all that quantizing needs."""
+        """Return the ranges without histograms; quantization needs no more."""
         return Calibration(self.method, self.ranges, self.options, self.provenance)
 
     def _kept_histograms(self) -> Mapping[str, Histogram]:
@@ -133,14 +133,14 @@ class Calibration:
 def merge_calibrations(
     parts: Sequence[Calibration], provenance: Mapping[str, str] | None = None
 ) -> Calibration:
-    """Put parts of one calibration together: equal to a single run over all their data, to the bit.
+    """Merge parts of one calibration; the result equals a single run over all their data, to the bit.
 
     Args:
         parts: at least one, with histograms; of the same tensors, method and options.
-        provenance: of the whole; without it the parts must agree on theirs.
+        provenance: provenance of the result; if None, all parts must have the same, which is kept.
 
     Raises:
-        MergeError: the parts do not belong together, or one keeps no histograms.
+        MergeError: the parts do not belong together, or one has no histograms.
     """
     if not parts:
         raise MergeError("there is no part to merge.")
@@ -180,23 +180,23 @@ def _check_same_kind(
 
 
 def with_shared_ranges(calibration: Calibration, inputs: Mapping[str, str]) -> Calibration:
-    """Give tensors the amax of others, along chains.
+    """Give tensors the amax of other tensors, along chains.
 
-    TensorRT gives the output of a pooling layer (max, average, global average) the scale of its input;
-    which tensors those are, who knows the graph tells.
+    TensorRT gives the output of a pooling layer (max, average, global average) the scale of its input.
+    This package does not know the graph, so the caller passes these pairs.
 
     Args:
-        calibration: what was found tensor by tensor.
-        inputs: tensor to the one whose amax it takes; which need not be in `calibration` if its own
-            input is.
+        calibration: the ranges found for each tensor alone.
+        inputs: tensor name to the name of the tensor whose amax it takes. That one may be missing in
+            `calibration` if it takes its own amax from another tensor.
 
     Returns:
-        A calibration in which every key of `inputs` has a range, noted as shared. The range's other
-        figures are of the tensor itself where it was observed, else of the tensor at the chain's
-        end.
+        A calibration in which every key of `inputs` has a range with a note that it is shared. The
+        other figures of the range are those of the tensor itself if it was observed, else those of the
+        tensor at the end of the chain.
 
     Raises:
-        MergeError: a chain ends at a tensor without a range, or runs in a circle.
+        MergeError: a chain ends at a tensor without a range, or is circular.
     """
     ranges = dict(calibration.ranges)
     for name in inputs:

@@ -1,4 +1,4 @@
-"""Calibration files: JSON, versioned; equal calibrations give equal bytes on every machine.
+"""Calibration files: versioned JSON; equal calibrations give equal bytes on every machine.
 
 docs/calibration-file.md describes the format.
 """
@@ -37,7 +37,7 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
 
 
 class FileContents(NamedTuple):
-    """What a calibration file holds; the fields of `calibrators.Calibration`."""
+    """The content of a calibration file: the fields of `calibrators.Calibration`."""
 
     method: str
     ranges: Mapping[str, TensorRange]
@@ -47,7 +47,7 @@ class FileContents(NamedTuple):
 
 
 def write_file(contents: FileContents) -> bytes:
-    """Return the file: UTF-8 JSON with tensors in the order of their names."""
+    """Return the content of the file: UTF-8 JSON, tensors sorted by name."""
     tensors, bins = {}, []
     for name in sorted(contents.ranges):
         tensors[name] = _range_to_json(contents.ranges[name])
@@ -64,8 +64,9 @@ def write_file(contents: FileContents) -> bytes:
         "tensors": tensors,
     }
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    # The bins are most of the file, and `json` would look at each letter twice. The tensors are its end, and
-    # no string holds a quotation mark without a backslash before it.
+    # The bins are most of the file, and `json` would scan each of their characters twice, so they are filled
+    # in afterwards. `rsplit` finds only these places: the tensors come last, and a quotation mark inside a
+    # JSON string always has a backslash before it.
     first, *others = text.rsplit(_EMPTY_BINS, len(bins))
     filled = (f'"bins": "{one}"{other}' for one, other in zip(bins, others))
     return "".join([first, *filled]).encode()
@@ -76,8 +77,8 @@ def read_file(content: bytes) -> FileContents:
     """Read what `write_file` wrote.
 
     Raises:
-        CalibrationFileError: not such a file, damaged, or of a newer version; the message says what
-            is wrong and in which tensor.
+        CalibrationFileError: not a calibration file, damaged, or of a newer version; the message
+            says what is wrong and in which tensor.
     """
     document = _parse(content)
     tensors = _member(document, "tensors", dict)
@@ -124,7 +125,7 @@ def _member(document: dict[str, Any], key: str, kind: type) -> Any:
 
 
 def _members(document: dict[str, Any], key: str, kind: type) -> dict[str, Any]:
-    """The object `key`, whose values are all of one kind; whole numbers are floats, too."""
+    """The object `key`, checked to have values of one type only; an int passes as a float."""
     found: dict[str, Any] = _member(document, key, dict)
     for name, value in found.items():
         number = kind is float and isinstance(value, int) and not isinstance(value, bool)
@@ -136,8 +137,8 @@ def _members(document: dict[str, Any], key: str, kind: type) -> dict[str, Any]:
 
 
 def _range_to_json(entry: TensorRange) -> dict[str, Any]:
-    # JSON has no infinity. The SQNR of a tensor without error is one, and so is TensorRT's amax
-    # for a tensor that holds one.
+    # JSON has no infinity; null stands for it. The SQNR of a tensor without error is infinite, and so is
+    # TensorRT's amax for a tensor that holds an infinity.
     return {
         key: None if value == math.inf else value
         for key, value in dataclasses.asdict(entry).items()
@@ -167,7 +168,7 @@ def _range_from_json(name: str, entry: Any) -> TensorRange:
 
 
 def _number(tensor: str, field: str, value: Any) -> Any:
-    """The value of a field; whole numbers are counts that fit into 64 bits, others are floats."""
+    """The value of a field: a count that fits into 64 bits, or a float."""
     if isinstance(value, int) and field in ("num_values", "num_zeros"):
         if not 0 <= value <= _LARGEST_COUNT:
             raise CalibrationFileError(
@@ -216,7 +217,7 @@ def _check_extremes(histogram: Histogram, numbers: np.ndarray) -> None:
 
 
 def _bins(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers and counts of the occupied bins: pairs of a step from the bin before, and a count."""
+    """Numbers and counts of the occupied bins; stored are pairs: step from the last bin's number, count."""
     steps, counts = _unpack(packed).reshape(-1, 2).T
     numbers = np.cumsum(steps)
     if np.any(steps[1:] <= 0) or np.any(counts <= 0):
@@ -228,14 +229,14 @@ def _bins(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pack(numbers: np.ndarray) -> bytes:
-    """Whole numbers from 0 up as LEB128: seven bits a byte, lowest first, a top bit says "more"."""
+    """Non-negative integers as LEB128: seven bits per byte, lowest first, and a top bit if more follow."""
     lengths = np.ones(numbers.size, np.int64)
     for bits in range(7, int(numbers.max(initial=0)).bit_length(), 7):
         lengths += numbers >= 1 << bits
     ends = np.cumsum(lengths)
     packed = np.empty(lengths.sum(), np.uint8)
     places, rest = ends - lengths, numbers
-    # most numbers are short: few are left for the second octet, and fewer for the third
+    # one octet of all numbers per round: most numbers end after the first
     while rest.size:
         more = rest > 0x7F
         packed[places] = rest
@@ -246,7 +247,7 @@ def _pack(numbers: np.ndarray) -> bytes:
 
 
 def _unpack(packed: bytes) -> np.ndarray:
-    """The numbers of `_pack`, ``int64``."""
+    """The numbers that `_pack` packed, ``int64``."""
     octets = np.frombuffer(packed, np.uint8)
     if octets.size == 0:
         return np.zeros(0, np.int64)

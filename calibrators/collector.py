@@ -30,9 +30,9 @@ class NonFinite:
 
 
 class Collector:
-    """One `Histogram` for each named tensor, and where values that are not finite came from.
+    """One `Histogram` per tensor, and a record of the batches with NaN or infinite values.
 
-    As with histograms, the order of batches, their size and how they were parted does not matter.
+    As with histograms, order and size of the batches do not change the result.
 
     Args:
         names: the tensors to observe.
@@ -47,10 +47,10 @@ class Collector:
 
         Args:
             arrays: tensor name to values; see `Histogram.observe`.
-            batch: number of the batch they belong to, for the record of values that are not finite.
+            batch: number of the batch, for the record of values that are not finite.
 
         Raises:
-            ObservationError: a tensor that is not observed, or one whose values are not floating
+            ObservationError: a tensor is not among those to observe, or its values are not floating
                 point. Nothing has been counted then.
         """
         observed = {name: self._histogram_of(name) for name in arrays}
@@ -61,15 +61,15 @@ class Collector:
                 self._note_non_finite(name, batch, num_before[name])
 
     def add(self, name: str, counted: Histogram, *, batch: int) -> None:
-        """Put in what was counted elsewhere, for example on a GPU; the same as to observe its values.
+        """Add counts made elsewhere, for example on a GPU; the same as observing the values.
 
         Args:
-            name: of the tensor.
-            counted: the statistic of one or more portions of its values.
-            batch: number of the batch they belong to, for the record of values that are not finite.
+            name: the tensor.
+            counted: histogram of some of its values.
+            batch: number of the batch, for the record of values that are not finite.
 
         Raises:
-            ObservationError: the tensor is not observed.
+            ObservationError: the tensor is not among those to observe.
         """
         histogram = self._histogram_of(name)
         self._histograms[name] = histogram.merge(counted)
@@ -89,7 +89,7 @@ class Collector:
             self._first_batch[name, "inf"] = min(batch, self._first_batch.get((name, "inf"), batch))
 
     def merge(self, other: Collector) -> Collector:
-        """Return a new collector of everything that either has seen; associative and commutative.
+        """Return a new collector of all values that the two observed; associative and commutative.
 
         Raises:
             MergeError: the two observe different tensors.
@@ -110,12 +110,12 @@ class Collector:
 
     @property
     def histograms(self) -> Mapping[str, Histogram]:
-        """Tensor name to statistic, in the order in which the names were given."""
+        """Tensor name to histogram, in the order of the names given."""
         return MappingProxyType(self._histograms)
 
     @property
     def non_finite(self) -> list[NonFinite]:
-        """What was NaN or infinite, ordered by tensor name."""
+        """Tensors with NaN or infinite values, sorted by name."""
         return sorted(
             NonFinite(
                 name,

@@ -1,8 +1,8 @@
 """Two calibrations side by side: where their thresholds differ, and what each choice costs.
 
-Either side may be a `Calibration`, TensorRT's cache or another tool's table: all that is compared
-is tensor name -> amax. With the histograms of the tensors each difference is also told in bins, and
-each choice in clipped share, SQNR and divergence.
+Either side may be a `Calibration`, TensorRT's cache or another tool's table: only the amax of each
+tensor is compared. If histograms are given, each difference is also stated in their bins, and each
+threshold with its clipped share, SQNR and divergence.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _LEVELS = 128
 
 
 class Agreement(str, Enum):
-    """How near two thresholds of one tensor are, in order from best to worst.
+    """How close two thresholds of one tensor are, from best to worst.
 
-    The limits follow from replaying a TensorRT calibration: rounding noise of 1e-3 on the
-    activations moves thresholds by up to 11 %, other images of the same kind by up to 24 %.
+    The limits come from replays of a TensorRT calibration: rounding noise of 1e-3 on the activations
+    moves thresholds by up to 11 %, other images of the same kind by up to 24 %.
     """
 
     SAME = "same"
-    """No more than one of 2048 bins apart: as near as a histogram can tell."""
+    """At most one of 2048 bins apart: the resolution of a histogram."""
     NEAR = "near"
     """Up to 10 % apart."""
     APART = "apart"
@@ -48,7 +48,7 @@ class Agreement(str, Enum):
     FAR = "far"
     """More than 25 % apart."""
     UNUSABLE = "unusable"
-    """One is zero or infinite: that tensor has no scale there, which is no disagreement."""
+    """One is zero or infinite, so it gives no scale; this does not count as a disagreement."""
 
     __str__ = str.__str__  # Python 3.10 has no StrEnum
 
@@ -64,14 +64,14 @@ class Comparison:
     bins: float
     """`second` minus `first`, in bins of 1/2048 of the power of two that covers the tensor."""
     costs: tuple[TensorRange, TensorRange] | None = None
-    """Clipped share and SQNR of both, where the tensor's histogram is at hand."""
+    """Clipped share and SQNR of both, if the tensor's histogram was given."""
     divergences: tuple[float, float, float] | None = None
-    """Of the first, of the second, and the least that any threshold has: with the first two within a
-    few percent of the third, both are good answers to the entropy rule."""
+    """Divergence at the first threshold, at the second, and the least of all thresholds. If the first two
+    are within a few percent of the third, the entropy rule accepts both thresholds."""
 
     @property
     def ratio(self) -> float:
-        """`second` over `first`; NaN where that has no meaning."""
+        """`second` / `first`; NaN if one is not usable."""
         return self.second / self.first if self.agreement != Agreement.UNUSABLE else math.nan
 
     @property
@@ -82,20 +82,20 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Crosscheck:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     comparisons: tuple[Comparison, ...]
-    """Tensors that both have: farthest apart first, those without a usable scale last."""
+    """The tensors in both: farthest apart first, those without a usable scale last."""
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
 
     @property
     def flagged(self) -> tuple[Comparison, ...]:
-        """Those that differ by more than the histogram's resolution explains."""
+        """Tensors whose thresholds differ by more than the histogram's resolution explains."""
         return tuple(entry for entry in self.comparisons if entry.flagged)
 
     def count(self, agreement: Agreement) -> int:
-        """Return how many tensors agree just so."""
+        """Return the number of tensors with this agreement."""
         return sum(entry.agreement == agreement for entry in self.comparisons)
 
 
@@ -108,8 +108,8 @@ def crosscheck(
 
     Args:
         first: tensor name to amax, such as ``Calibration.amaxes`` or ``CalibrationCache.amaxes``.
-        second: the same of the other.
-        histograms: statistics of some or all of the tensors.
+        second: the other side, likewise.
+        histograms: histograms of some or all of the tensors.
     """
     histograms = histograms or {}
     found = [
@@ -164,7 +164,7 @@ def _divergences(
     counts[0] = counts[1]
     values = entropy.divergences(counts, _LEVELS)
     thresholds = np.array([first, second])
-    # i bins are kept by a threshold of i and a half; all of them by one that clips nothing
+    # a threshold of i + 0.5 bin widths keeps i bins; one that clips nothing keeps all
     kept = np.floor(thresholds / 2.0**exponent * _NUM_BINS)
     kept = np.where(thresholds >= histogram.observed_amax, kept + 1, kept)
     positions = np.clip(kept, _LEVELS, _NUM_BINS).astype(int) - _LEVELS
@@ -173,12 +173,12 @@ def _divergences(
 
 
 def read_onnxruntime_table(content: bytes) -> dict[str, float]:
-    """Return the thresholds of the text that ONNX Runtime's tool writes as ``calibration.cache``.
+    """Read the thresholds from ``calibration.cache``, the text that ONNX Runtime's tool writes.
 
-    A line is a tensor name, a space, and the tensor's largest value as a decimal number.
+    Each line is a tensor name, a space, and the tensor's largest value as a decimal number.
 
     Raises:
-        CacheError: not such a text; the message names the line.
+        CacheError: a line has another form; the message names the line.
     """
     amaxes = {}
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):

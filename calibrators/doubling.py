@@ -1,12 +1,11 @@
 """Collecting and choosing as TensorRT 10 does: the thresholds of ``IInt8EntropyCalibrator2``.
 
-The range of a tensor's histogram is the largest magnitude of the first batch, doubled when a later
-batch exceeds it. So the answer depends on how the images are batched and on their order, and
-histograms of parts cannot be merged; `calibrators.rules` is the same rule without that
-dependence.
+The range of a tensor's histogram is the largest magnitude of the first batch, doubled whenever a
+later batch exceeds it. So the thresholds depend on order and size of the batches, and histograms of
+parts of the data cannot be merged; `calibrators.rules` has the same rule without this dependence.
 
 The procedure was recovered from public calibration tables whose network and images are known, and
-replays them to the last bit (docs/calibration-methods.md).
+reproduces them to the last bit (docs/calibration-methods.md).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _INFINITY_BITS = 0x7F800000
 
 
 class DoublingHistogram:
-    """Counts of |x| in 2048 equal bins of a range that the first batch sets and later ones grow."""
+    """Counts of |x| in 2048 equal bins; the first batch sets their range, later batches double it."""
 
     def __init__(self) -> None:
         self.range = 0.0
@@ -45,10 +44,9 @@ class DoublingHistogram:
         self.has_infinity = False
 
     def observe(self, batch: np.ndarray) -> None:
-        """Count one batch; where its borders lie matters.
+        """Count one batch; another division into batches may give another result.
 
-        While all values are zero no range is set: the first batch that holds something sets it. NaN
-        are left out.
+        The first batch with a value other than zero sets the range. NaN are left out.
 
         Args:
             batch: floating point, any shape.
@@ -79,15 +77,15 @@ class DoublingHistogram:
             self.range *= 2
 
     def kept_bins(self) -> int:
-        """Return how many bins TensorRT would keep, from 128 to 2048."""
+        """Return the number of bins that TensorRT would keep, from 128 to 2048."""
         counts = self.counts.copy()
         counts[0] = counts[1]
         return entropy.search(counts)
 
     def amax(self) -> float:
-        """Return the threshold, a float32 value: 0.0 for a tensor of zeros, infinite if it held an infinity.
+        """Return the threshold, a float32 value: 0.0 for a tensor of zeros, infinite if an infinity was seen.
 
-        It may be above the largest magnitude, as the range may be, and as half a bin is added.
+        It may exceed the largest magnitude: the range may, and half a bin is added.
         """
         if self.has_infinity:
             return math.inf
@@ -99,8 +97,8 @@ class DoublingHistogram:
 class TensorRTCollector:
     """Observes tensors as TensorRT's calibration does, batch by batch in the order given.
 
-    Beside each `DoublingHistogram` the order-independent statistic is kept, for what a range says
-    of the tensor and for choosing with other methods.
+    An order-independent `Histogram` is kept beside each `DoublingHistogram`: the figures of a
+    `TensorRange` and other methods need it.
 
     Args:
         names: the tensors to observe.
@@ -111,14 +109,14 @@ class TensorRTCollector:
         self.doubling = {name: DoublingHistogram() for name in self.statistics.histograms}
 
     def observe(self, arrays: Mapping[str, np.ndarray], *, batch: int) -> None:
-        """Count one batch of some or all of the tensors; each tensor once per batch.
+        """Count one batch of some or all of the tensors; call it once per tensor and batch.
 
         Args:
             arrays: tensor name to the values of the whole batch.
-            batch: its number, for the record of values that are not finite.
+            batch: number of the batch, for the record of values that are not finite.
 
         Raises:
-            ObservationError: a tensor that is not observed, or whose values are not floating point.
+            ObservationError: a tensor is not among those to observe, or its values are not floating point.
         """
         self.statistics.observe(arrays, batch=batch)
         for name, values in arrays.items():
@@ -127,7 +125,7 @@ class TensorRTCollector:
     def calibration(self, provenance: Mapping[str, str] | None = None) -> Calibration:
         """Return the ranges that TensorRT 10 would find.
 
-        Scales that TensorRT shares between tensors are the business of who knows the graph: see
+        Scales that TensorRT shares between tensors are not shared here, which needs the graph: see
         `calibrators.with_shared_ranges`.
         """
         ranges = {

@@ -1,15 +1,15 @@
 """The entropy threshold: the range that loses least information, found fast and exactly.
 
-The rule is in `calibrators.entropy_reference`. Here the divergence of all candidates comes from
-prefix sums. With S all counts, C the kept ones, O = S - C, e the last kept bin plus O, and level k
-holding s(k) values in n(k) occupied bins::
+`calibrators.entropy_reference` specifies the rule. Here the divergence of all candidates is computed
+from prefix sums. Let S be the sum of all counts, C that of the kept bins, O = S - C, e the count of
+the last kept bin plus O, and let level k hold s(k) values in n(k) occupied bins::
 
     S D(i) = sum over j < i-1 of h[j] ln h[j]  +  e ln e  -  sum over k of s(k) ln(s(k) / n(k))
              -  O ln(s / n of the last level)  +  S ln C  -  S ln S
 
-The levels of a candidate are w or w + 1 bins wide, w = i // levels. So over all candidates only a
-few thousand different intervals occur; their logarithms are tabulated once per tensor, and which of
-them belongs to which level of which candidate is the same for every tensor.
+The levels of candidate i are w or w + 1 bins wide, w = i // levels. So all candidates together have
+fewer than 20,000 different intervals. Their logarithms are tabulated once per tensor; the map from
+each candidate's levels to intervals is the same for every tensor.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from calibrators.entropy_reference import divergence
 
 __all__ = ["divergences", "search"]
 
-# The sums above are of the size of S ln S and their difference may be 0: D is off by up to 1e-13.
-# Candidates this close to the smallest are computed again as the specification does.
+# The terms above are as large as S ln S while D may be 0, so D has an error of up to 1e-13. Candidates
+# this close to the smallest are computed again with `entropy_reference.divergence`.
 _SAFE_MARGIN = 1e-9
 
 
 def search(
     counts: np.ndarray, levels: int = 128, outliers: int = 0, smallest: int | None = None
 ) -> int:
-    """Return how many bins to keep; exactly `entropy_reference.search`, ties included.
+    """Return how many bins to keep: the same as `entropy_reference.search`, ties included.
 
     Args:
-        counts: ``int64[n]`` of |x| in equal bins, with bin 0 already set aside as the caller wants.
+        counts: ``int64[n]`` of |x| in equal bins; the caller has decided what bin 0 holds.
         levels: magnitudes that the quantized tensor can tell apart, zero included.
         outliers: values that lie beyond the last bin.
         smallest: candidates begin here, at `levels` or above; by default at `levels`.
@@ -59,7 +59,7 @@ def _largest_of_smallest(counts: np.ndarray, close: np.ndarray, levels: int, out
         value = divergence(counts, kept, levels, outliers)
         if value < best:
             best_kept, best = kept, value
-        if best == 0.0:  # nothing is smaller, and the candidates left are
+        if best == 0.0:  # no divergence is below 0, and the remaining candidates keep fewer bins
             break
     return best_kept
 
@@ -121,7 +121,7 @@ def _interval_logs(
         num = row.stop - row.start
         np.subtract(counts_before[width:][:num], counts_before[:num], out=held[row])
         np.subtract(occupied_before[width:][:num], occupied_before[:num], out=occupied[row])
-    # 0 where nothing is held: what is occupied holds at least one value in each bin
+    # 0 for empty intervals; elsewhere s / n >= 1, as an occupied bin holds at least one value
     logs = held / np.maximum(occupied, 1.0, out=occupied)
     np.log(np.maximum(logs, 1.0, out=logs), out=logs)
     return held * logs, logs
@@ -129,9 +129,9 @@ def _interval_logs(
 
 @functools.lru_cache(maxsize=8)
 def _rows(size: int, levels: int) -> tuple[slice, ...]:
-    """Where the intervals of 1, 2, ... bins lie in one array: of each width those from bin 0, 1, ... on.
+    """Where the table has the intervals of width 1, 2, ... bins; each width has those from bin 0, 1, ... on.
 
-    A level of w bins belongs to a candidate of less than (w + 1) `levels` bins, so it begins below that.
+    A level of w bins occurs only in candidates of less than (w + 1) * `levels` bins, which limits the starts.
     """
     widths = range(1, -(-size // levels) + 1)
     numbers = [min(size, (width + 1) * levels - 1) - width + 1 for width in widths]
@@ -141,7 +141,7 @@ def _rows(size: int, levels: int) -> tuple[slice, ...]:
 
 @functools.lru_cache(maxsize=8)
 def _level_cells(size: int, levels: int) -> np.ndarray:
-    """Place in `_rows` of each candidate's levels: ``intp[candidates, levels]``."""
+    """Index into the table of `_rows` for each level of each candidate: ``intp[candidates, levels]``."""
     kept = np.arange(levels, size + 1)[:, None]
     # level k begins at ceil(k i / levels)
     borders = -(-np.arange(levels + 1)[None, :] * kept // levels)

@@ -1,12 +1,11 @@
-"""The entropy search as a specification: slow, and written to be read.
+"""The entropy search as a specification: readable and slow.
 
 The rule is that of TensorRT's ``IInt8EntropyCalibrator2``, recovered from public calibration tables
 (docs/calibration-methods.md tells how). It is the idea of Szymon Migacz, "8-bit inference with
 TensorRT", GTC 2017: keep the first i bins, clip the rest onto the last of them, and ask how much
 information is lost when the kept bins are merged into 128 levels.
 
-`calibrators.entropy` finds the same index in a thousandth of the time; the tests hold the two
-together.
+`calibrators.entropy` finds the same index in a thousandth of the time; tests check that both agree.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ __all__ = ["divergence", "search"]
 def search(
     counts: np.ndarray, levels: int = 128, outliers: int = 0, smallest: int | None = None
 ) -> int:
-    """Return how many bins to keep: the largest of those candidates whose divergence is smallest.
+    """Return how many bins to keep: the candidate with the smallest divergence, of equal ones the largest.
 
     Args:
-        counts: ``int64[n]`` of |x| in equal bins, with bin 0 already set aside as the caller wants.
+        counts: ``int64[n]`` of |x| in equal bins; the caller has decided what bin 0 holds.
         levels: magnitudes that the quantized tensor can tell apart, zero included.
         outliers: values that lie beyond the last bin.
         smallest: candidates begin here, at `levels` or above; by default at `levels`.
@@ -39,11 +38,11 @@ def search(
 
 
 def divergence(counts: np.ndarray, kept: int, levels: int = 128, outliers: int = 0) -> float:
-    """Relative entropy, in nats, of the clipped histogram against its `levels`-level approximation.
+    """Relative entropy, in nats, of the clipped histogram P against its approximation Q by `levels` levels.
 
-    P is the first `kept` bins with everything beyond added to the last of them. Q gives each
-    level's plain count evenly to the occupied bins of that level. Infinite where P has something
-    and Q nothing.
+    P is the first `kept` bins, the last one with the counts of all bins beyond added. Q spreads the
+    count of each level, without that addition, evenly over the level's occupied bins. The result is
+    infinite if Q is 0 in a bin where P is not.
     """
     plain = counts[:kept].astype(np.float64)
     clipped = plain.copy()
@@ -55,12 +54,12 @@ def divergence(counts: np.ndarray, kept: int, levels: int = 128, outliers: int =
     occupied = p > 0
     if np.any(q[occupied] == 0):
         return math.inf
-    # Rounding may leave a hair below zero, which no divergence is.
+    # A divergence is never negative, but rounding errors can make the sum so.
     return max(0.0, float(np.sum(p[occupied] * np.log(p[occupied] / q[occupied]))))
 
 
 def _spread(plain: np.ndarray, levels: int) -> np.ndarray:
-    """Each level's count, given in equal parts to the level's occupied bins."""
+    """Each level's count, spread evenly over the level's occupied bins."""
     spread = np.zeros_like(plain)
     level_of_bin = np.arange(len(plain)) * levels // len(plain)
     for level in range(levels):

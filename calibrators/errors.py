@@ -46,7 +46,7 @@ class MethodError(CalibratorError):
 
 
 class MergeError(CalibratorError):
-    """Statistics that do not belong together were to be merged."""
+    """The statistics to be merged do not belong together."""
 
 
 class CalibrationFileError(CalibratorError):
@@ -63,31 +63,31 @@ class NotInstalledError(CalibratorError):
 
 @contextlib.contextmanager
 def decoding(kind: type[Exception], text: str, remedy: str = "") -> Iterator[None]:
-    """Raise whatever decoding a file raises in the block, or in the decorated function, as one `kind`.
+    """Turn every exception raised in the block, or in the decorated function, into an error of one `kind`.
 
-    What a decoder meets in a damaged or hostile file cannot be listed: besides `ValueError` there are
+    The exceptions that a damaged or hostile file causes cannot be listed: besides `ValueError` there are
     `RecursionError`, `MemoryError`, `OverflowError`, `KeyError` and each library's own.
 
     Args:
-        kind: the error that the user gets; of this kind and of `CalibratorError`, errors pass as they are.
-        text: what could not be done, such as ``cannot read the labels 'l.csv'``; the reason follows.
-        remedy: a sentence behind the reason.
+        kind: the error that the user gets. Errors of this kind and `CalibratorError` pass unchanged.
+        text: what could not be done, such as ``cannot read the labels 'l.csv'``; the reason is appended.
+        remedy: a sentence appended to the reason.
 
     Raises:
-        kind: anything else was raised.
+        kind: the block raised any other exception.
     """
     try:
         yield
     except (CalibratorError, kind):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.strerror:  # the file may well be whole
+        if isinstance(error, OSError) and error.strerror:  # the file itself may be undamaged
             remedy = ""
         raise kind(f"{text}: {_reason(error)}.{remedy and ' '}{remedy}") from error
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what an error says, without its full stop; its type where it says nothing useful."""
+    """The first line of the error's message, without its full stop; the error's type if it has no message."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, OSError) and error.strerror:

@@ -1,8 +1,8 @@
-"""Batches on their way to the GPU: cut to the network's shape, read ahead, staged in pinned memory.
+"""Feeds batches to the GPU: cut to the network's shape, read ahead, staged in pinned memory.
 
 While TensorRT works on one batch, a thread reads the next and copies it into page-locked host memory; when
-TensorRT asks, one copy brings it into the device buffer of its input. Two pinned buffers and one device
-buffer for each input are all the memory that is taken, and all of it is given back by `close`.
+TensorRT asks, one copy per input brings it into the input's device buffer. Each input takes two pinned
+buffers and one device buffer; `close` frees them all.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DeviceBuffer(Protocol):
 
     @property
     def address(self) -> int:
-        """Where it starts, as CUDA counts."""
+        """Device address of its first byte."""
         ...
 
     @property
@@ -54,7 +54,7 @@ class PinnedArray(Protocol):
 
 
 class DeviceMemory(Protocol):
-    """Where device memory comes from; `trtbuild.runtime.cuda.Device` is one."""
+    """Allocates and fills device memory; `trtbuild.runtime.cuda.Device` does."""
 
     def allocate(self, nbytes: int) -> DeviceBuffer:
         """Return device memory."""
@@ -71,28 +71,27 @@ class DeviceMemory(Protocol):
 
 @dataclass(frozen=True)
 class InputForm:
-    """What TensorRT reads for one input in each batch: every row of exactly this shape."""
+    """Shape and dtype of one input's batch, exactly as TensorRT reads it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 class BatchFeeder:
-    """Brings batches to the GPU, one ahead.
+    """Copies batches to the GPU and reads one batch ahead.
 
-    A reader's batches may be larger or smaller than the network's: their rows (axis 0) are cut anew. Rows
-    that do not fill a last batch are left out and counted, because TensorRT reads a whole batch whatever it
-    is given.
+    A reader's batches may be larger or smaller than the network's: their rows (axis 0) are regrouped. Rows
+    that do not fill a last batch are left out and counted, because TensorRT always reads a whole batch.
 
     Args:
-        batches: input name -> array, in order; read in a thread of its own, one thread at a time.
+        batches: input name -> array, in order; read in a separate thread.
         forms: shape and dtype of each input. Arrays are converted to the dtype.
-        memory: where buffers come from; used in the calling thread alone.
+        memory: allocates the buffers; used in the calling thread only.
 
     Attributes:
-        num_batches: batches handed over so far.
+        num_batches: batches copied to the GPU so far.
         num_samples_left_out: samples of a last, incomplete batch; known once the data has ended.
-        is_exhausted: whether all data was handed over.
+        is_exhausted: whether all data was copied.
     """
 
     def __init__(
@@ -123,17 +122,17 @@ class BatchFeeder:
         self._thread.start()
 
     def next(self, names: Sequence[str]) -> list[int] | None:
-        """Bring the next batch into device memory.
+        """Copy the next batch into device memory.
 
         Args:
-            names: the inputs in the order in which addresses are wanted.
+            names: the inputs, in the order of the addresses to return.
 
         Returns:
-            One device address a name, valid until the next call; None when the data has ended.
+            One device address per name, valid until the next call; None when the data has ended.
 
         Raises:
-            ObservationError: a batch does not fit, or an input has no data.
-            Exception: whatever reading the data raised.
+            ObservationError: a batch does not fit the network, or an input has no data.
+            Exception: anything that reading the data raised.
         """
         unknown = [name for name in names if name not in self._buffers]
         if unknown:
@@ -150,16 +149,16 @@ class BatchFeeder:
         return [self._buffers[name].address for name in names]
 
     def has_more(self) -> bool:
-        """Return whether a batch is left; waits until the thread knows.
+        """Return whether a batch is left; waits for the reading thread.
 
         Raises:
-            ObservationError: the next batch does not fit.
-            Exception: whatever reading the data raised.
+            ObservationError: the next batch does not fit the network.
+            Exception: anything that reading the data raised.
         """
         return self._look() is not None
 
     def close(self) -> None:
-        """Stop reading and give all memory back. Safe to call twice."""
+        """Stop reading and free all memory. Safe to call twice."""
         self._stopping.set()
         self._thread.join()
         for slot in self._slots:

@@ -1,11 +1,11 @@
 """The bins of a histogram: a float32's sign, exponent and ten leading mantissa bits.
 
-The number of a bin is the upper 19 bits of the value's own representation, so the grid knows
-nothing of the data, every octave holds 1024 equal bins, and merging two histograms is adding
-counts. A range ``[0, 2**e)`` cut into 2048 equal bins is an exact union of bins: its upper half
-needs exactly 1024.
+A bin's number is the upper 19 bits of the float32 representation of its values. So the grid does not
+depend on the data, every octave has 1024 equal bins, and two histograms are merged by adding counts.
+If a range ``[0, 2**e)`` is cut into 2048 equal bins, each of them is an exact union of bins of this
+grid: the upper half of the range has exactly 1024.
 
-The width of a bin is at most 1/1024 of the magnitudes in it.
+A bin's width is at most 1/1024 of the magnitudes in it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = [
 
 BINS_PER_OCTAVE = 1024
 SHIFT = 13
-"""Bits of a float32 that are dropped: 23 mantissa bits, ten are kept."""
+"""Bits of a float32 that are dropped: of 23 mantissa bits, ten are kept."""
 SIGN_OFFSET = 1 << (31 - SHIFT)
 """A negative value's bin lies this far above the bin of its magnitude."""
 NUM_MAGNITUDES = 0x7F800000 >> SHIFT
-"""Bins of finite magnitudes; above them are only infinity and NaN."""
+"""Number of bins for finite magnitudes; infinity and NaN have higher numbers."""
 
 
 def lower_edges(indices: np.ndarray) -> np.ndarray:
@@ -49,12 +49,12 @@ def magnitude_index(magnitude: float) -> int:
 
 
 def sort_key(value: float) -> int:
-    """Return a whole number that sorts as float32 values do: the bits, those of negatives inverted."""
+    """Return an integer that sorts like the float32 value: its bits, inverted for negative values."""
     return key_of_bits(int(np.float32(value).view(np.uint32)))
 
 
 def key_of_bits(bits: int) -> int:
-    """Return the `sort_key` of the value that is represented by `bits`, from 0 to 2**32 - 1."""
+    """Return the `sort_key` of the float32 value with these `bits`, from 0 to 2**32 - 1."""
     return bits if bits < 1 << 31 else (bits ^ 0x7FFFFFFF) - (1 << 32)
 
 

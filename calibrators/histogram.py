@@ -1,4 +1,4 @@
-"""The statistic of one tensor: counts on a grid that does not depend on the data."""
+"""The histogram of one tensor, on a grid that does not depend on the data."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ Answer = TypeVar("Answer")
 _KEY_OF_INFINITY = grid.sort_key(math.inf)
 _KEY_OF_MINUS_INFINITY = grid.sort_key(-math.inf)
 _EMPTY_LOW, _EMPTY_HIGH = 0x7FFFFFFF, -0x80000000
-_FOLDED_OCTAVES = 11  # 2048 bins of equal width reach eleven octaves down; bin 0 is what lies below
+_FOLDED_OCTAVES = 11  # bins 1 to 2047 of 2048 equal bins span eleven octaves; bin 0 lies below them
 
 
 class Histogram:
     """Counts of a tensor's values, by sign, exponent and ten leading mantissa bits of the float32.
 
-    Values may come in any order and any portions, and histograms may be merged in any order: the
-    result is the same to the bit. Zeros, NaN and infinities are counted apart, exactly; smallest
-    and largest value are exact. Memory is fixed (see `calibrators.table`).
+    Values may come in any order and in batches of any size, and histograms may be merged in any
+    order: the result is the same to the bit. Zeros, NaN and infinities are counted separately;
+    smallest and largest value are exact. Memory is fixed (see `calibrators.table`).
 
-    One histogram must not observe in two threads at a time; give each thread its own, and merge.
+    Two threads must not call `observe` of one histogram at the same time; give each thread its own
+    histogram and merge them.
     """
 
     def __init__(self) -> None:
@@ -57,15 +58,15 @@ class Histogram:
         minimum: float,
         maximum: float,
     ) -> Histogram:
-        """Return a histogram counted elsewhere: read from a file, or on a device.
+        """Return a histogram from counts read from a file or made on a device.
 
         Args:
-            numbers: ``int64[n]``, each once: the upper 19 bits of the float32 values, finite and not
-                zero; see `calibrators.grid`.
-            counts: ``int64[n]``, how many values each of these bins holds.
-            num_zeros: values that are zero, of either sign.
-            num_nan: values that are not a number.
-            num_inf: infinite values.
+            numbers: ``int64[n]``, bin numbers without repetition: the upper 19 bits of float32 values
+                that are finite and not zero; see `calibrators.grid`.
+            counts: ``int64[n]``, the number of values in each of these bins.
+            num_zeros: number of zeros, of either sign.
+            num_nan: number of NaN.
+            num_inf: number of infinite values.
             minimum: the smallest finite value, exactly; 0.0 when there is none.
             maximum: the largest finite value, exactly; 0.0 when there is none.
         """
@@ -82,11 +83,11 @@ class Histogram:
         return histogram
 
     def observe(self, values: np.ndarray) -> None:
-        """Count all elements of `values`, in one pass and without the interpreter lock.
+        """Count all elements of `values`, in one pass and without holding the interpreter lock.
 
         Args:
             values: any shape, floating point. float64 is rounded to float32, as the engine would;
-                what does not fit counts as infinite.
+                values too large for float32 count as infinite.
 
         Raises:
             ObservationError: the values are not floating point.
@@ -94,14 +95,14 @@ class Histogram:
         observe_arrays([(self, as_float32(values))])
 
     def _place_of(self, array: np.ndarray) -> tuple[int, int, int, int]:
-        """Where to count an array, as `calibrators.kernels.count_arrays` takes it."""
+        """The row of `calibrators.kernels.count_arrays` that counts an array in this histogram."""
         small, carries = self._table.addresses
         return array.ctypes.data, array.size, small, carries
 
     def _note(self, array: np.ndarray, seen: Sequence[int]) -> None:
-        """Take down what `calibrators.kernels.count_arrays` found in an array, besides the counts."""
+        """Record what `calibrators.kernels.count_arrays` found in an array, besides the counts."""
         least, greatest, highest, nonzero, num_zeros, num_carried = seen
-        # of negative values the lowest has the greatest representation, which is above that of any other
+        # As uint32, negative values are above positive ones, and the lowest negative value is the greatest.
         low = grid.key_of_bits(greatest) if greatest >> 31 else least
         high = highest if highest >= 0 else grid.key_of_bits(least)
         self._answers.clear()
@@ -125,7 +126,7 @@ class Histogram:
         return grid.sort_key(finite.min()), grid.sort_key(finite.max())
 
     def merge(self, other: Histogram) -> Histogram:
-        """Return a new histogram of everything that either has seen; associative and commutative."""
+        """Return a new histogram of the values of both; associative and commutative."""
         merged = Histogram()
         for part in (self, other):
             merged._first = min(merged._first, part._first)
@@ -140,22 +141,22 @@ class Histogram:
 
     @property
     def num_values(self) -> int:
-        """Finite values seen, zeros included."""
+        """Number of finite values, zeros included."""
         return self._num_observed - self._num_nan - self._num_inf
 
     @property
     def num_zeros(self) -> int:
-        """Values that are exactly zero, of either sign."""
+        """Number of values that are exactly zero, of either sign."""
         return self._num_zeros
 
     @property
     def num_nan(self) -> int:
-        """Values that are not a number."""
+        """Number of NaN."""
         return self._num_nan
 
     @property
     def num_inf(self) -> int:
-        """Infinite values, of either sign."""
+        """Number of infinite values, of either sign."""
         return self._num_inf
 
     @property
@@ -174,9 +175,9 @@ class Histogram:
         return max(abs(self.minimum), self.maximum)
 
     def magnitudes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Occupied bins of |x| without the zeros: ascending numbers, and counts; ``int64[n]`` both.
+        """Occupied bins of |x| without the zeros: ascending bin numbers, and counts; ``int64[n]`` both.
 
-        `grid.lower_edges` gives the edges of the numbered bins.
+        `grid.lower_edges` gives the edges of these bins.
         """
         stop = max(grid.magnitude_index(self.observed_amax) + 1, self._first)
         counts = self._of_magnitudes(self._first, stop)
@@ -192,18 +193,18 @@ class Histogram:
         return grid.lower_edges(numbers), grid.lower_edges(numbers + 1), counts
 
     def signed_bins(self) -> tuple[np.ndarray, np.ndarray]:
-        """Occupied bins by sign, without the zeros: numbers, and counts; ``int64[n]`` both.
+        """Occupied bins of x, without the zeros: bin numbers, and counts; ``int64[n]`` both.
 
-        A number from `grid.SIGN_OFFSET` on is a bin of negative values.
+        Numbers from `grid.SIGN_OFFSET` up are bins of negative values.
         """
         parts = [(part.start, self._table.counts(part)) for part in self._by_sign()]
         numbers = np.concatenate([start + np.flatnonzero(counts) for start, counts in parts])
         return numbers, np.concatenate([counts[counts > 0] for _, counts in parts])
 
     def _by_sign(self) -> tuple[slice, slice]:
-        """Where the table may be occupied by positive and by negative values.
+        """The bins of the table between the extremes, of positive and of negative values.
 
-        Looking at the rest would touch every page.
+        Reading the rest of the table would touch every page of it.
         """
         ends = (max(0.0, value) for value in (self.maximum, -self.minimum))  # never -0.0
         stops = (max(grid.magnitude_index(end) + 1, self._first) for end in ends)
@@ -211,7 +212,7 @@ class Histogram:
         return positive, slice(grid.SIGN_OFFSET + negative.start, grid.SIGN_OFFSET + negative.stop)
 
     def _of_magnitudes(self, start: int, stop: int) -> np.ndarray:
-        """Counts of |x| in the bins from `start` to before `stop`, of both signs."""
+        """Counts of |x| in the bins from `start` up to, not including, `stop`, both signs together."""
         counts = self._table.counts(slice(start, stop))
         if self.minimum < 0:
             counts += self._table.counts(slice(grid.SIGN_OFFSET + start, grid.SIGN_OFFSET + stop))
@@ -220,9 +221,9 @@ class Histogram:
     def fold(self, exponent: int) -> np.ndarray:
         """Counts of |x| in 2048 equal bins of ``[0, 2**exponent)``, exactly: ``int64[2048]``.
 
-        Zeros are in bin 0. What lies at or above the range is in no bin: it is `num_values` minus
-        the sum. One exception: when the range ends exactly at `observed_amax`, values equal to it
-        are in the last bin.
+        Zeros are in bin 0. Values at or above the end of the range are in no bin: their number is
+        `num_values` minus the sum. One exception: if the range ends exactly at `observed_amax`,
+        values equal to it are in the last bin.
 
         Args:
             exponent: from -100 to 128.
@@ -244,11 +245,11 @@ class Histogram:
         return int(self._of_magnitudes(index, stop).sum())
 
     def answer(self, question: str, find: Callable[[Histogram], Answer]) -> Answer:
-        """Return what `find` says of this histogram; it is asked once, until more is observed.
+        """Return ``find(self)``, kept until more values are observed.
 
         Args:
-            question: what is asked; one string stands for one function.
-            find: answers, from the histogram alone.
+            question: the key under which the result is kept; use one string per function.
+            find: a function of the histogram alone.
         """
         if question not in self._answers:
             self._answers[question] = find(self)
@@ -270,7 +271,7 @@ class Histogram:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickling and calibration files keep: occupied bins only."""
+        """The state for pickling and calibration files, with the occupied bins only."""
         numbers, counts = self.signed_bins()
         return {
             "numbers": numbers,
@@ -287,10 +288,10 @@ class Histogram:
 
 
 def observe_arrays(pairs: Iterable[tuple[Histogram, np.ndarray]]) -> None:
-    """Count arrays in one go, each in a histogram of its own; the same as `Histogram.observe` of each.
+    """Count several arrays in one call, each in its histogram; the same as `Histogram.observe` of each.
 
     Args:
-        pairs: no histogram twice; arrays as `as_float32` gives them.
+        pairs: histogram and array; no histogram twice, arrays as `as_float32` returns them.
     """
     counted = [(histogram, array) for histogram, array in pairs if array.size]
     if not counted:
@@ -303,18 +304,18 @@ def observe_arrays(pairs: Iterable[tuple[Histogram, np.ndarray]]) -> None:
 
 
 def load_compiled() -> None:
-    """Compile what counts, which the first `observe` does else and takes an eighth of a second."""
+    """Compile the counting loops now (1/8 s); otherwise the first `observe` does."""
     Histogram().observe(np.zeros(1, np.float32))
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
-    """Return all elements of `values` as contiguous ``float32[n]``, in any order; a view if possible.
+    """Return all elements of `values` as contiguous ``float32[n]``, in memory order; a view if possible.
 
     Raises:
         ObservationError: the values are not floating point.
     """
     if values.dtype != np.float32:
-        # bfloat16 comes from ml_dtypes, which NumPy does not count among its floating-point types
+        # bfloat16 comes from ml_dtypes; NumPy does not list it as a floating-point type
         if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
             raise ObservationError(
                 f"values of type {values.dtype} have no range to calibrate: they must be float."
@@ -333,11 +334,9 @@ def _count_arrays() -> Callable[[np.ndarray, np.ndarray], None]:
 
 @functools.cache
 def _fold_starts() -> np.ndarray:
-    """Where bins 1 .. 2047 begin among the eleven octaves, lowest first."""
+    """Where bins 1 to 2047 begin among the grid's bins of the eleven octaves, lowest first."""
     first = np.arange(1, 2048)
-    octave = (
-        np.frexp(first)[1].astype(np.int64) - 1
-    )  # bin k lies in the octave of the k'th power of two
+    octave = np.frexp(first)[1].astype(np.int64) - 1  # bin k lies in octave floor(log2(k))
     offset = (first - (1 << octave)) * (grid.BINS_PER_OCTAVE >> octave)
     starts: np.ndarray = octave * grid.BINS_PER_OCTAVE + offset
     return starts

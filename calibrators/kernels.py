@@ -1,6 +1,6 @@
 """The loops that read every value of an activation, as machine code.
 
-Who imports this module does it when it is called: llvmlite takes a twentieth of a second to load.
+Import this module inside the function that needs it: llvmlite takes 0.05 s to load.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ if TYPE_CHECKING:
 
 __all__ = ["add_error_products", "count_arrays", "count_equal_bins", "largest_magnitude"]
 
-_BLOCK = 4096  # values and their bin numbers, 32 KiB together, stay in the nearest caches
-_LANES = 8  # numbers of 32 bits in a vector of AVX2
+_BLOCK = 4096  # values and their bin numbers, 32 KiB together, fit into the L1 cache
+_LANES = 8  # 32-bit numbers in an AVX2 vector
 _LINE = 32  # counts of 16 bits in a cache line
 _BINS_AHEAD = 16 * BINS_PER_OCTAVE
 _WORTH_READING_AHEAD = 16 * _BLOCK  # values
 _ALL_BUT_SIGN = 0x7FFFFFFF
 
-_ERRORS_BLOCK = 2048  # values whose errors stay in the nearest caches
-# sums may be taken in any order, which vector instructions need
+_ERRORS_BLOCK = 2048  # values and gradients, 16 KiB together, stay in the L1 cache for all scales
+# allows sums in any order, which vector instructions need
 _SUMS = ("reassoc", "contract", "nsz")
 
 
 def count_arrays(arrays: np.ndarray, found: np.ndarray) -> None:
     """Count several arrays of float32 values, each into a table of its own, reading each value once.
 
-    All in one call: between two calls, threads that count at the same time wait for the interpreter.
+    One call counts all arrays: after each call, threads wait for the interpreter lock.
 
     Args:
-        arrays: ``int64[n, 4]``: the address of the values, contiguous; how many, at least one; the addresses
-            of the table's `small` and `carries` (`calibrators.table`), which are changed in place. Zeros are
-            left out; NaN and infinities land in the bins above the finite.
-        found: ``int64[n, 6]``, written: of the representations of the values, the smallest, the largest, and
-            the largest as a number with a sign, NaN and infinities included; one less than twice the smallest
-            magnitude that is not zero, modulo 2**32; how many zeros there were; how often a bin was carried.
+        arrays: ``int64[n, 4]``, a row per array: the address of its contiguous values, their number (at least
+            one), and the addresses of the table's `small` and `carries` (`calibrators.table`), which are
+            changed in place. Zeros are left out; NaN and infinities land in the bins above the finite ones.
+        found: ``int64[n, 6]``, written, a row per array. First the bits of the values, NaN and infinities
+            included: the smallest and the largest as uint32, the largest as int32, and ``2 m - 1`` modulo
+            2**32, m being the smallest non-zero magnitude. Then the number of zeros and that of carries.
     """
     numbers = np.empty(_BLOCK, np.uint32)
     others = _PLACES_OF_OTHERS.ctypes.data
@@ -61,12 +61,12 @@ def count_arrays(arrays: np.ndarray, found: np.ndarray) -> None:
 
 
 def _places_of_others() -> np.ndarray:
-    """Of each choice of eight lanes, a bit a lane, the lanes that are not chosen: ``uint8[256, 8]``."""
+    """For each mask of eight lanes: the lanes with bit 0, then those with bit 1; ``uint8[256, 8]``."""
     chosen = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return np.argsort(chosen, axis=1, kind="stable").astype(np.uint8)
 
 
-# one array that stays: of two that threads make at the same time, a cache would let one go that is still read
+# A module constant: a cache could drop an array while another thread still reads it.
 _PLACES_OF_OTHERS = _places_of_others()
 
 
@@ -85,7 +85,7 @@ def _count_arrays(
 
 
 class _Extremes:
-    """The least and the greatest of what is read one after the other: numbers, or vectors of them."""
+    """Running minimum and maximum of the bits of the values read: of numbers, or of each lane of vectors."""
 
     def __init__(self, code: Code, unsigned: Kind, signed: Kind) -> None:
         self._signed = signed
@@ -94,15 +94,15 @@ class _Extremes:
         self.highest = Variable(code, code.number(-0x80000000, signed))
 
     def take(self, value: Number, doubled: Number) -> None:
-        """Look at a representation; `doubled` has no sign."""
+        """Include the bits of a value; `doubled` is twice the bits, so without the sign."""
         self.least.set(self.least.get().smaller(value))
         self.greatest.set(self.greatest.get().larger(value))
         self.highest.set(self.highest.get().larger(value.to(self._signed)))
-        # one less, so that zeros become the largest number instead of the least
+        # minus one, so that a zero wraps around to the largest number and never is the minimum
         self.nonzero.set(self.nonzero.get().smaller(doubled - 1))
 
     def merge(self, vectors: _Extremes) -> None:
-        """Look at what vectors have found."""
+        """Include the extremes of all lanes of vectors."""
         for mine, theirs in ((self.least, vectors.least), (self.nonzero, vectors.nonzero)):
             for one in theirs.get().lanes():
                 mine.set(mine.get().smaller(one))
@@ -120,13 +120,13 @@ def _count_values(
     numbers: Array,
     others: Array,
 ) -> tuple[Number, ...]:
-    """Write what counts one array; `numbers` is room for the bins of a block."""
+    """Emit the code that counts one array; `numbers` is a buffer for the bin numbers of a block."""
     seen = _Extremes(code, UINT32, INT32)
     zeros, carried = (Variable(code, code.number(0, INT64)) for _ in "12")
     with code.loop(0, size, _BLOCK) as start:
         length = (size - start).smaller(_BLOCK)
-        # Two loops: the first knows no jumps, the second is bound by the table alone, one bin a cycle. Half
-        # of the values behind a ReLU are zero, and need none.
+        # Two loops: the first has no branches; only access to the table limits the second, one bin per
+        # cycle. It skips zeros, which are half of the values after a ReLU.
         kept = _numbers_of_bins(code, bits, start, length, numbers, others, seen)
         zeros.set(zeros.get() + (length - kept))
         with code.when(start.equals(0)), code.when(size > _WORTH_READING_AHEAD - 1):
@@ -151,7 +151,7 @@ def _numbers_of_bins(
     others: Array,
     seen: _Extremes,
 ) -> Number:
-    """Write what gives each value of a block that is not zero the number of its bin; how many there are."""
+    """Emit the code that writes the bin numbers of a block's non-zero values; returns how many there are."""
     kept, first = Variable(code, code.number(0, INT64)), code.number(0, INT64)
     if has_avx2():
         first = length & -_LANES
@@ -177,7 +177,7 @@ def _numbers_of_bins(
 
 
 def _read_ahead_octaves(code: Code, small: Array, seen: _Extremes) -> None:
-    """Write what brings into the caches where most values between the extremes will be counted."""
+    """Emit the code that loads the most used part of the table, the octaves below the extremes, to cache."""
     highest, greatest = seen.highest.get(), seen.greatest.get()
     with code.when(highest > 0):
         _read_ahead(code, small, (highest >> SHIFT).to(INT64), 0)
@@ -186,17 +186,16 @@ def _read_ahead_octaves(code: Code, small: Array, seen: _Extremes) -> None:
 
 
 def _read_ahead(code: Code, small: Array, last: Number, bottom: int) -> None:
-    # One number in each cache line. One after the other they arrive much faster than where counting
-    # asks for them.
+    # Touches one number per cache line. In sequence, lines arrive much faster than in the order of counting.
     with code.loop((last - _BINS_AHEAD).larger(bottom), last + 1, _LINE) as position:
         small.touch(position)
 
 
 def largest_magnitude(bits: np.ndarray) -> int:
-    """Return the largest ``bits & 0x7fffffff``; above 0x7f800000 when there is a NaN.
+    """Return the largest ``bits & 0x7fffffff``; above 0x7f800000 if there is a NaN.
 
     Args:
-        bits: ``uint32[n]``, contiguous, the representation of float32 values.
+        bits: ``uint32[n]``, contiguous, the bits of float32 values.
     """
     found = np.empty(1, np.uint32)
     _largest_magnitude(bits.ctypes.data, bits.size, found.ctypes.data)
@@ -212,12 +211,12 @@ def _largest_magnitude(code: Code, bits: Array, size: Number, found: Array) -> N
 
 
 def count_equal_bins(values: np.ndarray, upper: float, counts: np.ndarray) -> None:
-    """Add magnitudes to the equal bins of ``[0, upper]``.
+    """Count magnitudes in equal bins of ``[0, upper]``.
 
     Args:
         values: ``float32[n]``, contiguous, finite, none above `upper` in magnitude.
         upper: above 0.
-        counts: ``int64[bins]``, changed in place; what equals `upper` goes to the last bin.
+        counts: ``int64[bins]``, changed in place; values equal to `upper` go to the last bin.
     """
     _count_equal_bins(values.ctypes.data, values.size, upper, counts.ctypes.data, counts.size)
 
@@ -239,14 +238,14 @@ def add_error_products(
     products: np.ndarray,
     squares: np.ndarray,
 ) -> None:
-    """Add ``sum g dx`` and ``sum (g dx)**2`` for each scale of INT8 (`calibrators.output_error`).
+    """Add ``sum g dx`` and ``sum (g dx)**2`` for each INT8 scale (`calibrators.output_error`).
 
     Args:
         values: x, contiguous, ``float32``.
-        gradient: g, of as many elements, likewise.
+        gradient: g, contiguous, ``float32``, with as many elements.
         scales: ``float32[k]``, all above 0.
-        products: ``float64[k]``, added to.
-        squares: ``float64[k]``, added to.
+        products: ``float64[k]``; ``sum g dx`` is added.
+        squares: ``float64[k]``; ``sum (g dx)**2`` is added.
     """
     sums = (scales.ctypes.data, products.ctypes.data, squares.ctypes.data, scales.size)
     _add_error_products(values.ctypes.data, gradient.ctypes.data, values.size, *sums)

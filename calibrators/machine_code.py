@@ -1,7 +1,7 @@
-"""Loops over many values, written with numbers and operators, and compiled when they are first called.
+"""A small language for loops over many values: Python operators emit LLVM code, compiled at the first call.
 
-LLVM loads and compiles one in a tenth of a second, on any core, and leaves no files. Numba makes the same
-machine code of a loop in plain Python, but takes half a second to load what it has compiled before.
+LLVM loads and compiles a loop in a tenth of a second, on any core, and leaves no files. Numba makes the same
+machine code from a loop in plain Python, but takes half a second to load a loop that it has compiled before.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = [
     "vector_of",
 ]
 
-_SPEED = 3  # as -O3 of a compiler
+_SPEED = 3  # like a compiler's -O3
 
 
 class Kind(NamedTuple):
-    """What a number is: its type in LLVM and in C, its bits, and whether it has a sign or is a float."""
+    """Type of a number: its LLVM and C type, its bits, and whether it is signed, a float, or an address."""
 
     type: ir.Type
     of_c: Any
@@ -60,24 +60,24 @@ FLOAT64 = Kind(ir.DoubleType(), ctypes.c_double, 64, is_float=True)
 
 
 def array_of(kind: Kind) -> Kind:
-    """The kind of an argument that is the address of numbers; no other argument leads to any of them."""
+    """The kind of an argument that is the address of numbers; arrays of two arguments must not overlap."""
     return kind._replace(is_address=True)
 
 
 def vector_of(kind: Kind, lanes: int) -> Kind:
-    """Several numbers of a kind, on which an instruction works at once."""
+    """The kind of a vector: several numbers that one instruction processes at once."""
     return kind._replace(type=ir.VectorType(kind.type, lanes))
 
 
 def has_avx2() -> bool:
-    """Whether this processor has x86's vectors of 32 bytes, and puts their parts in any order at once."""
+    """Whether this processor has AVX2: vectors of 32 bytes, and one instruction to permute their lanes."""
     return bool(binding.get_host_cpu_features().get("avx2"))
 
 
 class Number:
-    """A number of the program; operators write instructions. A number of Python is one of the same kind.
+    """A number in the emitted code; operators emit instructions, and convert a Python number to this kind.
 
-    Of a vector, each instruction works on all its numbers.
+    If the number is a vector, each instruction works on all its lanes.
     """
 
     def __init__(self, code: Code, kind: Kind, value: Any) -> None:
@@ -111,7 +111,7 @@ class Number:
         return self._compared(">", other)
 
     def equals(self, other: Number | float) -> ir.Value:
-        """Whether the two are the same number."""
+        """Whether the two are equal."""
         return self._compared("==", other)
 
     def smaller(self, other: Number | float) -> Number:
@@ -123,21 +123,21 @@ class Number:
         return self.code.choose(self > other, self, other)
 
     def rounded(self) -> Number:
-        """The nearest whole number, the even one of two, of a float."""
+        """A float rounded to the nearest integer, ties to even."""
         rint = self.code.builder.module.declare_intrinsic("llvm.rint", [self.kind.type])
         return Number(self.code, self.kind, self.code.builder.call(rint, [self.value]))
 
     def magnitude(self) -> Number:
-        """A float without its sign."""
+        """The absolute value of a float."""
         fabs = self.code.builder.module.declare_intrinsic("llvm.fabs", [self.kind.type])
         return Number(self.code, self.kind, self.code.builder.call(fabs, [self.value]))
 
     def num_ones(self) -> Number:
-        """How many bits of a whole number are 1."""
+        """How many bits of an integer are 1."""
         return Number(self.code, self.kind, self.code.builder.ctpop(self.value))
 
     def to(self, kind: Kind) -> Number:
-        """The number as one of another kind: a whole one keeps its lower bits, a float loses its fraction."""
+        """Convert to another kind: a narrower integer keeps the lower bits, a float loses its fraction."""
         before = self.kind
         if before.is_float and kind.is_float:
             cast = "fpext" if kind.bits > before.bits else "fptrunc"
@@ -154,14 +154,14 @@ class Number:
         return Number(self.code, kind, getattr(self.code.builder, cast)(self.value, kind.type))
 
     def lanes(self) -> list[Number]:
-        """The numbers of a vector."""
+        """The lanes of a vector, as single numbers."""
         of_one = self.kind._replace(type=self.kind.type.element)
         extract = self.code.builder.extract_element
         places = (ir.Constant(ir.IntType(32), lane) for lane in range(self.kind.type.count))
         return [Number(self.code, of_one, extract(self.value, place)) for place in places]
 
     def in_order(self, places: Number) -> Number:
-        """The numbers of a vector that stand at `places`, a vector as well; one instruction with AVX2."""
+        """A vector of the lanes at `places`, a vector of indices; one instruction with AVX2."""
         builder, found = self.code.builder, ir.Constant(self.kind.type, ir.Undefined)
         for lane, place in enumerate(places.lanes()):
             one = builder.extract_element(self.value, place.value)
@@ -199,18 +199,18 @@ class Array:
         self._code.builder.store(number.value, self._place(position))
 
     def vector(self, position: Number, lanes: int) -> Number:
-        """The `lanes` numbers from a position on."""
+        """A vector of the `lanes` numbers from a position on."""
         kind, place = vector_of(self._kind, lanes), self._place(position)
         value = self._code.builder.load(place, align=self._kind.bits // 8, typ=kind.type)
         return Number(self._code, kind, value)
 
     def put_vector(self, position: Number, numbers: Number) -> None:
-        """Write the numbers of a vector from a position on."""
+        """Store the lanes of a vector from a position on."""
         self._code.builder.store(numbers.value, self._place(position), align=self._kind.bits // 8)
 
     def touch(self, position: Number) -> None:
-        """Read the number at a position, which brings it into the nearest cache; nothing comes of it."""
-        # LLVM leaves out a plain load whose value nobody uses
+        """Load the number at a position into the nearest cache; its value is not used."""
+        # an atomic load, as LLVM removes a plain load whose value is unused
         place, size = self._place(position), self._kind.bits // 8
         self._code.builder.load_atomic(place, "monotonic", size, typ=self._kind.type)
 
@@ -219,7 +219,7 @@ class Array:
 
 
 class Variable:
-    """A number that changes; LLVM keeps it in a register."""
+    """A variable of the emitted code; LLVM keeps it in a register."""
 
     def __init__(self, code: Code, first: Number) -> None:
         with code.builder.goto_entry_block():
@@ -228,50 +228,50 @@ class Variable:
         self.set(first)
 
     def get(self) -> Number:
-        """The number as it is now."""
+        """The current value."""
         value = self._code.builder.load(self._place, typ=self._kind.type)
         return Number(self._code, self._kind, value)
 
     def set(self, number: Number) -> None:
-        """Change the number."""
+        """Assign a value."""
         self._code.builder.store(number.value, self._place)
 
 
 class Code:
-    """A function that is written.
+    """The function being emitted.
 
     Args:
-        builder: at its first instruction.
-        flags: what LLVM may assume of floats, such as ``reassoc``.
+        builder: LLVM's builder, at the start of the function.
+        flags: LLVM's fast-math flags for float operations, such as ``reassoc``.
     """
 
     def __init__(self, builder: ir.IRBuilder, flags: tuple[str, ...] = ()) -> None:
         self.builder, self.flags = builder, flags
 
     def number(self, number: Number | float, kind: Kind) -> Number:
-        """A number of Python as one of the program; one of the program as it is."""
+        """A Python number as a constant of this kind; a `Number` unchanged."""
         return number if isinstance(number, Number) else Number(self, kind, kind.type(number))
 
     def array_at(self, address: Number, kind: Kind) -> Array:
-        """The numbers at an address."""
+        """The array at an address."""
         return Array(self, kind, self.builder.inttoptr(address.value, ir.PointerType()))
 
     def choose(self, condition: ir.Value, yes: Number, no: Number | float) -> Number:
-        """One number or the other, without a jump."""
+        """`yes` if the condition holds, else `no`; without a branch."""
         other = self.number(no, yes.kind).value
         return Number(self, yes.kind, self.builder.select(condition, yes.value, other))
 
     def bits_of(self, conditions: ir.Value) -> Number:
-        """Eight conditions, of the numbers of a vector, as a whole number; the first is its lowest bit."""
+        """The conditions of a vector's eight lanes as an integer's bits; the first lane is the lowest bit."""
         return Number(self, UINT8, self.builder.bitcast(conditions, UINT8.type))
 
     def when(self, condition: ir.Value, *, likely: bool | None = None) -> Any:
-        """Do what the block writes only under a condition."""
+        """Run the code emitted in the block only if the condition holds."""
         return self.builder.if_then(condition, likely=likely)
 
     @contextlib.contextmanager
     def loop(self, start: Number | int, stop: Number, step: int = 1) -> Iterator[Number]:
-        """Do what the block writes for ``start, start + step, ...`` below `stop`, if any."""
+        """Run the code emitted in the block for ``start, start + step, ...`` below `stop`."""
         builder, first = self.builder, self.number(start, stop.kind)
         before = builder.block
         head, body, behind = (
@@ -293,22 +293,22 @@ class Code:
 def machine_code(
     *kinds: Kind, flags: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a function of one that writes it, given `Code` and its arguments.
+    """Decorate a function that emits code, given `Code` and its arguments, to make the emitted function.
 
-    It is compiled when it is first called, gives up the interpreter lock while it runs, and takes an address
-    (a whole number) where an argument is an array.
+    The result is compiled at its first call, runs without the interpreter lock, and takes the address (an
+    integer) of each array.
 
     Args:
-        kinds: of the arguments: `Number` of this kind, or `Array` of it where it comes from `array_of`.
+        kinds: kinds of the arguments: the decorated function gets an `Array` for `array_of`, else a `Number`.
         flags: see `Code`.
     """
 
     def decorate(write: Callable[..., None]) -> Callable[..., None]:
-        """Return the function that `write` writes."""
+        """Return the function that `write` emits."""
 
         @functools.cache
         def compiled() -> Callable[..., None]:
-            """Write and compile it."""
+            """Emit and compile it, once."""
             return _compiled(_written(write, kinds, flags), kinds)
 
         compiling = threading.Lock()
@@ -316,7 +316,7 @@ def machine_code(
         @functools.wraps(write)
         def call(*arguments: float) -> None:
             """Run it on numbers and addresses."""
-            with compiling:  # who comes meanwhile waits, rather than compiling it as well
+            with compiling:  # other threads wait instead of compiling it too
                 function = compiled()
             function(*arguments)
 
@@ -329,7 +329,7 @@ _NAME = "function"
 
 
 def _written(write: Callable[..., None], kinds: tuple[Kind, ...], flags: tuple[str, ...]) -> str:
-    """The function in LLVM's language."""
+    """The function in LLVM's intermediate language."""
     module = ir.Module()
     types = [ir.PointerType() if kind.is_address else kind.type for kind in kinds]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), types), _NAME)
@@ -364,5 +364,5 @@ def _compiled(text: str, kinds: tuple[Kind, ...]) -> Callable[..., None]:
     engine.finalize_object()
     types = (ctypes.c_void_p if kind.is_address else kind.of_c for kind in kinds)
     function = ctypes.CFUNCTYPE(None, *types)(engine.get_function_address(_NAME))
-    function.engine = engine  # type: ignore[attr-defined]  # holds the code
+    function.engine = engine  # type: ignore[attr-defined]  # keeps the machine code alive
     return function

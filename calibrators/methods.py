@@ -1,4 +1,4 @@
-"""From a histogram to a threshold, by the name of a method; and what two halves of the data tell of it."""
+"""Chooses a threshold from a histogram, by the name of a method; compares thresholds of two data halves."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ METHODS: Mapping[str, Callable[..., tuple[float, str]]] = {
     "minmax": minmax,
     "auto": auto,
 }
-"""Name to rule; a rule takes a histogram with at least one non-zero value, and its options."""
+"""Name to rule; a rule takes a histogram with at least one non-zero value, and options of its own."""
 
 
 _OWN: dict[str, Callable[..., tuple[float, str]]] = {}
 
 
 def add_method(name: str, rule: Callable[..., Any]) -> None:
-    """Make `rule` a method, called `name` in this process and in the files that it writes.
+    """Register `rule` as the method `name`, in this process and in the calibration files that it writes.
 
     Args:
-        name: no name of `METHODS` or `PRESETS`; a rule of the same name takes the place of the one before.
-        rule: called with a `Histogram` that holds a value other than zero, and with its options; gives the
-            amax, or amax and a note.
+        name: must not be a name of `METHODS` or `PRESETS`; a rule registered before is replaced.
+        rule: called with a `Histogram` that has a non-zero value, and with options; returns the amax, or
+            amax and a note.
 
     Raises:
         MethodError: the name is taken, or `rule` cannot be called.
@@ -87,9 +87,9 @@ def choose(histogram: Histogram, method: str = "entropy", **options: float) -> T
     NaN and infinities in the histogram are left out, and the note says so.
 
     Args:
-        histogram: what was seen of the tensor.
+        histogram: the tensor's histogram.
         method: a key of `METHODS` or `calibrators.presets.PRESETS`, or a name given to `add_method`.
-        **options: what the method takes besides, such as ``percentile=99.9``.
+        **options: the method's options, such as ``percentile=99.9``.
 
     Raises:
         MethodError: no such method, option or value.
@@ -101,7 +101,7 @@ def choose(histogram: Histogram, method: str = "entropy", **options: float) -> T
 
 
 def amax_of(histogram: Histogram, method: str = "entropy", **options: float) -> float:
-    """Return the amax that `choose` finds, without its cost; takes the same, raises the same."""
+    """Return the amax that `choose` finds, without its other figures; same arguments and errors."""
     amax, _ = _apply(histogram, method, options)
     return float(np.float32(amax))
 
@@ -116,9 +116,9 @@ def _apply(histogram: Histogram, method: str, options: Mapping[str, float]) -> t
 
 
 def assess(histogram: Histogram, amax: float, method: str, note: str = "") -> TensorRange:
-    """Return the range that ends at any `amax`, with what it is expected to cost on this histogram.
+    """Return the range that ends at `amax`, with clipped share, vanished share and SQNR on this histogram.
 
-    At 0 and at infinity there is no scale, and so no cost.
+    An amax of 0 or infinity gives no scale; these figures then keep their defaults.
     """
     amax = float(np.float32(amax))
     found = TensorRange(
@@ -177,7 +177,7 @@ def _with_non_finite(histogram: Histogram, note: str) -> str:
 
 @dataclass(frozen=True)
 class Stability:
-    """One tensor's thresholds from all data and from each half."""
+    """One tensor's thresholds, from all data and from each half of it."""
 
     tensor: str
     amax: float
@@ -197,20 +197,20 @@ def stability(
     method: str = "entropy",
     **options: float,
 ) -> dict[str, Stability]:
-    """Choose thresholds from two halves of the data, and hold them against those of all data.
+    """Choose thresholds from two halves of the data, to compare them with those from all data.
 
     The divergence that the entropy rule minimises is flat near its minimum: thresholds a few percent
     apart may be equally good, which `assess` of both on the same histogram shows.
 
     Args:
         amaxes: tensor name to the threshold that `method` found on all data.
-        first: the same tensors' statistics over one half of the images; see `Collector.histograms`.
+        first: the histograms of these tensors over one half of the images; see `Collector.histograms`.
         second: those over the other half.
         method: as for `choose`.
         **options: as for `choose`.
 
     Raises:
-        MergeError: the three are of different tensors.
+        MergeError: `amaxes`, `first` and `second` do not have the same tensors.
     """
     odd = sorted((amaxes.keys() ^ first.keys()) | (first.keys() ^ second.keys()))
     if odd:

@@ -1,10 +1,11 @@
-"""What rounding a tensor does to the outputs, to first order, for several thresholds at once.
+"""The effect of quantizing a tensor on the outputs, to first order, for several thresholds at once.
 
-With g the gradient of ``<v, outputs>`` by a tensor x, v random with independent elements of mean 0 and
-variance 1, and dx the error of INT8 under a threshold, ``E (g . dx)**2`` is the squared error of the outputs
-that comes of dx, to first order. The sum of ``(g dx)**2`` over the elements is the same where the errors of
-elements are independent. The former is exact for the images at hand and noisy, the latter is steady and
-knows nothing of errors that add up; their sum ranks thresholds well from a few images and a few v.
+Let v be a random vector with independent elements of mean 0 and variance 1, g the gradient of
+``<v, outputs>`` with respect to a tensor x, and dx the INT8 error of x under a threshold. To first order,
+``E (g . dx)**2`` is the squared error of the outputs that dx causes. The sum of ``(g dx)**2`` over the
+elements is the same if the errors of elements are independent. The former is exact for the given images but
+noisy; the latter has little noise but misses errors that add up. Their sum ranks thresholds well from a few
+images and a few v.
 
 Source: the second-order term of a loss that is quadratic in the outputs (Gauss-Newton), as in Nagel et al.,
 "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020, sections 3.1 and 3.2, here for
@@ -25,7 +26,7 @@ def error_products(
 
     Args:
         values: x, of any shape, ``float32``.
-        gradient: g, of as many elements.
+        gradient: g, with as many elements.
         amaxes: ``float32[k]``, all above 0.
     """
     from calibrators.kernels import add_error_products

@@ -1,8 +1,8 @@
-"""What quantizing to INT8 would cost, computed from a histogram alone.
+"""The expected error of INT8 quantization, computed from a histogram alone.
 
-The quantizer is TensorRT's: ``q = clip(round(x / scale), -127, 127)`` with ``scale = amax / 127``.
--128 is left out, as it holds for at most one step of one side. Values are taken as spread evenly
-over their bin, whose width is at most a thousandth of their magnitude.
+The quantizer is ``q = clip(round(x / scale), -127, 127)`` with ``scale = amax / 127``. TensorRT also
+uses the code -128; this is ignored, as it extends the range by one step on one side only. Values are
+assumed to be spread evenly over their bin, whose width is at most 1/1024 of their magnitude.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEVELS = 127
 
 
 class MagnitudeMoments:
-    """Number, sum and sum of squares of the magnitudes below any point, from a histogram's bins."""
+    """Number, sum and sum of squares of the magnitudes below a point, from a histogram's bins."""
 
     def __init__(self, histogram: Histogram) -> None:
         numbers, counts = histogram.magnitudes()
@@ -45,7 +45,7 @@ class MagnitudeMoments:
         lower, upper = self.lower[inside], self.upper[inside]
         width = np.where(upper > lower, upper - lower, 1.0)
         share = np.clip((points - lower) / width, 0.0, 1.0)
-        # the bin of an amax on its own lower edge has no width: it holds that one value
+        # if the observed amax is the lower edge of its bin, that bin has no width and holds only this value
         share = np.where(upper > lower, share, points >= lower)
         part = _moments_of_part(
             lower, lower + share * (upper - lower), self._counts[inside] * share
@@ -78,8 +78,7 @@ def expected_error(moments: MagnitudeMoments, amaxes: np.ndarray) -> ExpectedErr
     """Squared error of symmetric INT8 for each of `amaxes`, ``float64[k]``, all above 0."""
     scales = amaxes[:, None] / LEVELS
     codes = np.arange(LEVELS + 1)
-    # What is rounded to code c lies between c - 1/2 and c + 1/2 steps; to the last code, below
-    # amax.
+    # Values between c - 1/2 and c + 1/2 steps are rounded to code c; the last code ends at amax.
     borders = np.minimum(codes + 0.5, LEVELS) * scales
     below = moments.below(borders)
     held = np.diff(below, axis=-1, prepend=0.0)
@@ -91,13 +90,13 @@ def expected_error(moments: MagnitudeMoments, amaxes: np.ndarray) -> ExpectedErr
 def _squared_distance(held: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Sum of (x - point)**2, from number, sum and sum of squares of the x."""
     number, total, squares = held
-    # rounding may leave a hair below zero
+    # rounding errors could make it slightly negative
     distance: np.ndarray = np.maximum(squares - 2 * point * total + point * point * number, 0.0)
     return distance
 
 
 def sqnr_db(signal: float, error: float) -> float:
-    """Signal to quantization noise in dB from two sums of squares; infinite without error."""
+    """SQNR in dB from the sums of squares of signal and error; infinite without error."""
     if error <= 0:
         return np.inf
     return 10 * float(np.log10(signal / error)) if signal > 0 else -np.inf

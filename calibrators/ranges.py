@@ -1,4 +1,4 @@
-"""The range of one tensor: what a method chose, what INT8 with it is expected to cost, what was seen."""
+"""The range of one tensor: the chosen threshold, its expected error in INT8, and what was observed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class TensorRange:
 
     Attributes:
         amax: the clipping point (threshold), a float32 value at or above 0; 0.0 for a tensor that is always
-            zero, infinite where TensorRT would have no scale.
+            zero, infinite if TensorRT would have no scale.
         observed_amax: the largest finite magnitude seen.
         minimum, maximum: the smallest and the largest finite value seen.
-        method: that chose.
-        note: what a user should know about this choice; empty when there is nothing.
-        num_values: finite values seen, zeros included.
-        num_zeros: of these, the zeros.
+        method: the method that chose the range.
+        note: what a user should know about this choice; may be empty.
+        num_values: number of finite values seen, zeros included.
+        num_zeros: number of zeros seen.
         clipped_share: share of all values beyond amax.
         vanished_share: share of the non-zero values that round to zero.
-        sqnr_db: expected signal to quantization noise, dB; infinite for a tensor of zeros.
+        sqnr_db: expected signal to quantization noise ratio in dB; infinite for a tensor of zeros.
     """
 
     amax: float

@@ -36,12 +36,12 @@ def minmax(histogram: Histogram) -> tuple[float, str]:
 
 
 def percentile(histogram: Histogram, percentile: float = 99.99) -> tuple[float, str]:
-    """Return the upper edge of the bin in which the percentile of |x| lies, so at most 0.1 % above it.
+    """Return the upper edge of the bin that holds the percentile of |x|: at most 0.1 % above it.
 
-    Zeros count as values. Where even the percentile is zero, that of the non-zero values is taken.
+    Zeros count as values. If the percentile is zero, the percentile of the non-zero values is taken.
 
     Args:
-        histogram: what was seen.
+        histogram: the tensor's histogram.
         percentile: in percent, above 0 and up to 100.
 
     Raises:
@@ -66,10 +66,10 @@ _REFINED = 33
 
 
 def mse(histogram: Histogram) -> tuple[float, str]:
-    """Least expected squared error, rounding plus clipping, of symmetric signed INT8.
+    """Return the threshold with the least expected squared error, rounding plus clipping, of INT8.
 
-    Tried are eight thresholds an octave over the sixteen octaves below `observed_amax`, and twice
-    33 more around the best of them, so the answer is within 0.1 % of the best one near it.
+    It tries eight thresholds per octave over the sixteen octaves below `observed_amax`, then twice 33
+    more around the best, so the result is within 0.1 % of that local minimum.
     """
     return histogram.answer("mse", _mse)
 
@@ -86,15 +86,15 @@ def _mse(histogram: Histogram) -> tuple[float, str]:
         exponents = exponents[exponents <= 0]
         step *= 2 / (_REFINED - 1)
     amax = float(top * np.exp2(best))
-    # Inside the uppermost bin only its end is known to occur.
+    # In the uppermost bin only its end, the observed amax, is known to occur.
     return (top if magnitude_index(amax) == magnitude_index(top) else amax), ""
 
 
 NEGLIGIBLE_SHARE = 1e-5
-"""Of the non-zero values, so many may lie beyond the smallest candidate to halve the range."""
+"""The range is halved while at most this share of the non-zero values exceeds the smallest candidate."""
 
 LARGEST_CLIPPED_SHARE = 1e-2
-"""Of the non-zero values, so many may be clipped."""
+"""A candidate may clip at most this share of the non-zero values."""
 
 _NUM_BINS = 2048
 _SMALLEST_EXPONENT = -100
@@ -103,16 +103,15 @@ _SMALLEST_EXPONENT = -100
 def entropy(histogram: Histogram) -> tuple[float, str]:
     """Return the threshold that loses least information by TensorRT's rule, see `entropy_reference`.
 
-    The 2048 bins span the smallest power of two that covers `observed_amax`. The smallest threshold
-    that the rule can then choose is 1/16 of that. While all but `NEGLIGIBLE_SHARE` of the non-zero
-    values lie below this smallest one, the range is halved: a few outliers do not take the
-    resolution away from the rest. What lies beyond the range counts as clipped, as the rule counts
-    outliers.
+    The 2048 bins span the smallest power of two that covers `observed_amax`. The smallest candidate is
+    1/16 of this range. While all but `NEGLIGIBLE_SHARE` of the non-zero values lie below it, the range
+    is halved, so that a few outliers do not cost the other values their resolution. Values beyond the
+    range count as clipped.
 
-    Bin 0, which holds the zeros, takes the count of bin 1. Candidates that clip more than
-    `LARGEST_CLIPPED_SHARE` are left out: the rule compares what is kept with itself, and finds no
-    fault in keeping one bin of a tensor that lies far from zero. The threshold is never above
-    `observed_amax`.
+    The count of bin 0, which holds the zeros, is replaced by that of bin 1. Candidates that clip more
+    than `LARGEST_CLIPPED_SHARE` are left out: the rule measures only how well levels represent the
+    kept bins, so it would keep a single bin of a tensor that lies far from zero. The threshold is
+    never above `observed_amax`.
     """
     return histogram.answer("entropy", _entropy)
 
@@ -136,8 +135,8 @@ def _entropy(histogram: Histogram) -> tuple[float, str]:
 
 
 def _fewest_kept(counts: np.ndarray, outliers: int, num_nonzero: int) -> int:
-    """The smallest candidate that does not clip too much."""
-    clipped = outliers + np.cumsum(counts[::-1])[::-1]  # by keeping 0, 1, ... n - 1 bins
+    """The smallest candidate that clips at most `LARGEST_CLIPPED_SHARE`."""
+    clipped = outliers + np.cumsum(counts[::-1])[::-1]  # if 0, 1, ... n - 1 bins are kept
     too_many = np.flatnonzero(clipped > LARGEST_CLIPPED_SHARE * num_nonzero)
     return max(_NUM_BINS // 16, int(too_many[-1]) + 1)
 
@@ -149,7 +148,7 @@ def covering_exponent(amax: float) -> int:
 
 
 def _range_without_outliers(histogram: Histogram, exponent: int) -> tuple[np.ndarray, int, int]:
-    """Counts, exponent of the range, and how often it was halved."""
+    """Counts of the 2048 bins, exponent of the range, and how often it was halved."""
     num_negligible = NEGLIGIBLE_SHARE * (histogram.num_values - histogram.num_zeros)
     halvings = 0
     while True:
@@ -172,15 +171,15 @@ _CANDIDATES: Mapping[str, Callable[[Histogram], tuple[float, str]]] = {
 
 
 def auto(histogram: Histogram, power: float = 1.75) -> tuple[float, str]:
-    """Return the candidate with the least sum of |error|**power; of equal ones the first listed.
+    """Return the threshold of the rule with the least sum of |error|**power; of equal ones the first.
 
-    Squared errors alone would always choose ``mse``; they make a few clipped values weigh more than
-    they matter to what a network answers. 1.75 was never far from the best of four powers on four
-    networks (docs/calibration-methods.md).
+    The squared error would nearly always choose ``mse``, and weighs a few clipped values more than they
+    matter to the network's outputs. 1.75 was never far from the best of four powers on four networks
+    (docs/calibration-methods.md).
 
     Args:
-        histogram: what was seen.
-        power: of the error's magnitude, above 0; 2 is the squared error.
+        histogram: the tensor's histogram.
+        power: exponent of the error's magnitude, above 0; 2 is the squared error.
 
     Raises:
         MethodError: the power is not above 0.
@@ -194,7 +193,7 @@ def auto(histogram: Histogram, power: float = 1.75) -> tuple[float, str]:
 
 
 def power_error(histogram: Histogram, amax: float, power: float) -> float:
-    """Sum over all values of |x - Q(x)|**power, each taken at the middle of its bin."""
+    """Return the sum of |x - Q(x)|**power over all values, each assumed at the middle of its bin."""
     numbers, counts = histogram.magnitudes()
     upper = np.minimum(lower_edges(numbers + 1), histogram.observed_amax)
     middle = (lower_edges(numbers) + upper) / 2

@@ -1,4 +1,4 @@
-"""The counts of all bins: small ones in 16 bits, so that they stay in the caches, and exact however large."""
+"""The counts of all bins: 16 bits each, which fit better into the caches, with carries for larger counts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _SMALL, _CARRIES = np.dtype(np.uint16), np.dtype(np.int64)
 class Table:
     """A counter for every bin.
 
-    It takes memory only where it is used: a tensor touches the pages of the octaves that occur in it,
-    usually less than 100 KiB.
+    Only the pages in use take memory: those of the octaves that occur in the tensor, usually less than
+    100 KiB.
 
     Attributes:
         small: ``uint16[TABLE_SIZE]``, the counts modulo 2**16.
-        carries: ``int64[TABLE_SIZE]``, the multiples of 2**16 in them.
-        addresses: of the two.
-        is_carried: whether any of `carries` is not 0. While none is, they are not read, which would map their
-            pages: of some hundred samples no bin holds 2**16 values.
+        carries: ``int64[TABLE_SIZE]``, the counts divided by 2**16, rounded down.
+        addresses: the addresses of `small` and `carries`.
+        is_carried: whether any of `carries` is not 0. Otherwise `carries` is never read, as reading would map
+            its pages; with a few hundred samples, a bin rarely reaches 2**16 values.
     """
 
     def __init__(self) -> None:
@@ -47,19 +47,19 @@ class Table:
         return found
 
     def put(self, bins: slice | np.ndarray, counts: np.ndarray) -> None:
-        """Set the counts (``int64``) of some bins that hold none."""
+        """Set the counts (``int64``) of some bins, which must be zero before."""
         self.small[bins] = counts & 0xFFFF
         carries = counts >> _BITS
-        if carries.any():  # writing zeros would take memory
+        if carries.any():  # writing zeros would map pages
             self.carries[bins] = carries
             self.is_carried = True
 
     def put_sum(self, first: Table, second: Table, bins: slice) -> None:
-        """Set the counts of some bins that hold none to the sums of two other tables."""
+        """Set the counts of some bins, which must be zero before, to the sums of two other tables."""
         if not (first.is_carried or second.is_carried):
             before = first.small[bins]
             total = before + second.small[bins]
-            if (total >= before).all():  # no sum has passed 2**16
+            if (total >= before).all():  # no sum has reached 2**16
                 self.small[bins] = total
                 return
         self.put(bins, first.counts(bins) + second.counts(bins))
@@ -72,15 +72,15 @@ class Table:
 
 
 def _untouched(size: int) -> mmap.mmap:
-    """Zeros that become memory page by page, where they are written.
+    """Zeroed memory whose pages are allocated when they are first written.
 
     NumPy would ask for huge pages at this size, which would make all of it resident.
     """
-    if hasattr(mmap, "MAP_PRIVATE"):  # else a process and its forks would count into one table
+    if hasattr(mmap, "MAP_PRIVATE"):  # forked processes would count into one shared table
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     else:
         memory = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without huge pages refuses the word
+        with contextlib.suppress(OSError):  # a kernel without huge pages refuses this advice
             memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memory

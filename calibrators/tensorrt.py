@@ -1,10 +1,10 @@
 """TensorRT 10's calibrators: ``IInt8EntropyCalibrator2`` and its siblings, fed from this package.
 
-TensorRT 11 has no calibrators, and the base classes are missing there; so nothing of TensorRT is imported
-here, and the classes are made when one is asked for. What the bindings do with a misbehaving calibrator was
-measured on 10.16 and decides the shape of this file: they print and forget every exception of a callback
-and take it for the end of the data, they crash on a missing method or a generator, they do not notice a
-short list, and the memory of a written cache is gone after the call.
+TensorRT 11 has no calibrators and no base classes for them; so this module does not import TensorRT, and
+makes a class when one is asked for. The code follows from what the bindings of 10.16 were seen to do: they
+print and drop every exception of a callback and treat it as the end of the data, they crash on a missing
+method or a generator, they do not notice a list that is too short, and the memory of a written cache is
+freed after the call.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ CALIBRATORS = {
 
 @dataclass
 class CalibrationRun:
-    """What TensorRT asked its calibrator, and what went wrong meanwhile.
+    """Data and cache of one calibration, what TensorRT requested, and the errors of the callbacks.
 
-    Give it data, a cache, or both; call `finish` when the build has ended, whatever it answered.
+    Give it data, a cache, or both; call `finish` when the build has ended, even if it failed.
 
     Attributes:
-        feeder: the data; None when a cache must do.
-        cache: text that is offered as calibration cache; None for none.
+        feeder: the data; None if there is only a cache.
+        cache: the calibration cache offered to TensorRT, or None.
         written: the cache that TensorRT wrote; None until then.
-        error: what a callback raised; it ends the data, and `finish` raises it again.
-        was_asked_for_data: whether TensorRT wanted a batch, so did not take the cache.
+        error: exception of a callback; it ends the data, and `finish` raises it again.
+        was_asked_for_data: whether TensorRT asked for a batch, and so did not accept the cache.
     """
 
     feeder: BatchFeeder | None = None
@@ -51,7 +51,7 @@ class CalibrationRun:
     was_asked_for_data: bool = False
 
     def next_batch(self, names: Sequence[str]) -> list[int] | None:
-        """Return one device address a name, or None at the end and after an error. Never raises."""
+        """Return one device address per name, or None at the end and after an error. Never raises."""
         self.was_asked_for_data = True
         if self.error is not None or self.feeder is None:
             return None
@@ -62,14 +62,14 @@ class CalibrationRun:
             return None
 
     def finish(self) -> bytes | None:
-        """Check the run after the build and answer the cache that holds: written, or offered and taken.
+        """Check the run after the build; return the cache in effect: the written one, or the accepted one.
 
-        Neither the plan nor the cache of a run that raises here may be kept.
+        If this raises, keep neither the plan nor the cache.
 
         Raises:
-            BaseException: what a callback raised, Ctrl-C included.
-            CacheError: TensorRT did not take the cache and there was no data.
-            ObservationError: TensorRT stopped before the data ended.
+            BaseException: an exception of a callback, Ctrl-C included.
+            CacheError: TensorRT did not accept the cache and there was no data.
+            ObservationError: less data than one batch, or TensorRT stopped before the data ended.
         """
         if self.error is not None:
             raise self.error
@@ -95,14 +95,14 @@ class CalibrationRun:
 def make_calibrator(tensorrt: Any, name: str, run: CalibrationRun) -> Any:
     """Make a calibrator of TensorRT's own type.
 
-    The batch size that it answers is 1: networks of TensorRT 10 carry their batch in their shape, and with
-    dynamic shapes nothing else is allowed. The calibrator and the feeder must live until the build has ended;
-    ``config.int8_calibrator`` keeps the calibrator alive and nobody keeps the memory behind the addresses.
+    Its batch size is 1: networks of TensorRT 10 have the batch in their shapes, and with dynamic shapes
+    nothing else is allowed. The calibrator and the feeder must live until the build has ended.
+    ``config.int8_calibrator`` keeps the calibrator alive, but nothing keeps the memory at the addresses.
 
     Args:
         tensorrt: the module ``tensorrt``, version 10.
         name: a key of `CALIBRATORS`.
-        run: what it is fed from and where it tells what happened.
+        run: gives the data and records what happened.
 
     Raises:
         MethodError: no such calibrator, or this TensorRT has none.
@@ -121,20 +121,20 @@ def make_calibrator(tensorrt: Any, name: str, run: CalibrationRun) -> Any:
             super().__init__()  # without it the bindings refuse the object
 
         def get_batch_size(self) -> int:
-            """Return 1, as networks with dynamic shapes need: a batch has the rows of the profile's OPT."""
+            """Return 1, as dynamic shapes require; a batch has as many rows as the profile's OPT shape."""
             return 1
 
         def get_batch(self, names: Sequence[str]) -> list[int] | None:
-            """Return the next batch's device addresses, in the order of `names`; None behind the last."""
+            """Return the device addresses of the next batch, in the order of `names`; None at the end."""
             return run.next_batch(names)
 
         def read_calibration_cache(self) -> bytes | None:
-            """Return the cache that takes the place of batches; None asks TensorRT to calibrate."""
+            """Return a cache to use instead of data; None asks TensorRT to calibrate."""
             return run.cache or None  # an empty text would count as a cache
 
         def write_calibration_cache(self, cache: Any) -> None:
             """Keep the cache that TensorRT made."""
-            run.written = bytes(cache)  # a copy: the memory is TensorRT's and goes away
+            run.written = bytes(cache)  # a copy: TensorRT frees the memory
 
     Calibrator.__name__ = Calibrator.__qualname__ = f"Fed{CALIBRATORS[name][0].removeprefix('I')}"
     return Calibrator()

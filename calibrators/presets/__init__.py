@@ -1,9 +1,9 @@
-"""Other tools' threshold rules, for comparing their thresholds with ours; not for use in earnest.
+"""Other tools' threshold rules, to compare their thresholds with ours; not meant for deployment.
 
-Each rule works on the tool's own grid, which `calibrators.presets.grids` fills from our histogram as if all
-data had come in one batch: where a tool's grid grows with its batches, its own answer depends on
-their order. The rules keep the quirks of their tools. docs/calibration-methods.md sets them side by
-side.
+Each rule works on the tool's own grid, which `calibrators.presets.grids` fills from our histogram as
+if all data came in one batch. If a tool's grid grows with its batches, the tool's own threshold
+depends on their order. The rules keep the quirks of their tools. docs/calibration-methods.md compares
+them.
 """
 
 from __future__ import annotations

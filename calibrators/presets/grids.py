@@ -1,8 +1,8 @@
-"""What the presets share: our histogram on other tools' grids, levels, smoothing, relative entropy.
+"""Shared by the presets: our histogram on other tools' grids, levels, smoothing, relative entropy.
 
-A value's place inside one of our bins is not known: values are taken as spread evenly over it. The
-counts stay whole numbers and their sum is exact. Our bins are at most 1/1024 of their magnitude
-wide, about as wide as the last of 2048 equal ones; below that the counts are as good as exact.
+Where a value lies inside one of our bins is not known, so values are assumed to be spread evenly over
+it. Counts are rounded to integers; their sum is exact. Our bins are at most 1/1024 of their magnitude
+wide, about as wide as the last of 2048 equal bins; for lower bins the counts are nearly exact.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def magnitude_counts(histogram: Histogram, num_bins: int) -> np.ndarray:
     """Return the counts of the non-zero |x| in equal bins from 0 to `Histogram.observed_amax`.
 
     Returns:
-        ``int64[num_bins]``; zeros are in none of them.
+        ``int64[num_bins]``; zeros are not counted.
     """
     numbers, counts = histogram.magnitudes()
     edges = np.linspace(0, histogram.observed_amax, num_bins + 1)
@@ -53,13 +53,13 @@ def signed_counts(histogram: Histogram, lower: float, upper: float, num_bins: in
     )
     num_zeros = np.where(edges > 0, histogram.num_zeros, 0)
     below = below_positive + num_zeros - beyond_negative
-    # what equals the upper end belongs to the last bin, and what equals the lower to the first
+    # values equal to the upper end belong to the last bin, those equal to the lower end to the first
     below[0], below[-1] = -counts[negative].sum(), counts[~negative].sum() + histogram.num_zeros
     return np.diff(below)
 
 
 def _below(numbers: np.ndarray, counts: np.ndarray, amax: float, points: np.ndarray) -> np.ndarray:
-    """How many of the magnitudes lie below each point, ``int64``; all of them from `amax` on."""
+    """How many magnitudes lie below each point, ``int64``; all, if the point is at or above `amax`."""
     if len(numbers) == 0:
         return np.zeros(len(points), np.int64)
     lower = lower_edges(numbers)
@@ -79,7 +79,7 @@ def level_starts(size: int, levels: int) -> np.ndarray:
 
 
 def spread(counts: np.ndarray, filled: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Each level's count divided by its number of filled bins, in every bin of the level."""
+    """Per bin: the count of its level, divided by the number of filled bins in that level."""
     held = np.add.reduceat(counts, starts)
     num_filled = np.add.reduceat(filled.astype(np.int64), starts)
     means = np.where(num_filled > 0, held / np.maximum(num_filled, 1), 0.0)
@@ -87,12 +87,12 @@ def spread(counts: np.ndarray, filled: np.ndarray, starts: np.ndarray) -> np.nda
 
 
 def smoothed(counts: np.ndarray, amount: float = 1e-4) -> np.ndarray | None:
-    """Fill every empty bin with `amount` and take as much off the filled ones, in float32.
+    """Fill every empty bin with `amount`, subtracted in equal parts from the filled bins, in float32.
 
-    Beside large counts what is taken off is lost to rounding, as it is in the tools that do this.
+    Subtracting so little from a large count has no effect in float32; the tools that do this share that.
 
     Returns:
-        None when there is nothing to take it off.
+        The new counts; None if no bin is filled, or if each would lose a whole count or more.
     """
     empty = counts == 0
     num_empty = np.count_nonzero(empty)
@@ -105,9 +105,9 @@ def smoothed(counts: np.ndarray, amount: float = 1e-4) -> np.ndarray | None:
 
 
 def relative_entropy(p: np.ndarray | None, q: np.ndarray | None) -> float:
-    """Return the divergence of p from q in nats, each divided by its own sum.
+    """Return the divergence of p from q in nats, after dividing each by its sum.
 
-    Infinite where p has something and q nothing, and when either is None.
+    Infinite if q is 0 in a bin where p is not, or if either is None.
     """
     if p is None or q is None:
         return float("inf")

@@ -1,11 +1,10 @@
-"""Rules on bins of magnitudes, 128 levels each: the GTC 2017 talk and its kin, PPQ, caffe-int8, ncnn, MNN.
+"""Rules on bins of magnitudes with 128 levels: the GTC 2017 talk and its kin, PPQ, caffe-int8, ncnn, MNN.
 
-The rules of the talk share their divergence with `calibrators.entropy` and differ in what they do with
-bin 0, in which candidates they try and in how a number of bins becomes a threshold.
+The talk's rule and its kin use the divergence of `calibrators.entropy`; they differ in what they do with
+bin 0, in the candidates, and in how a number of bins becomes a threshold.
 
-ncnn and MNN have levels with fractional borders, which share bins with their neighbours. A level's count is
-spread over its whole width, empty bins included. So the cumulative sum of Q is the cumulative sum of P at the
-level borders, with straight lines between them.
+In ncnn and MNN a level may begin or end inside a bin. A level's count is spread over its whole width, empty
+bins included. So the cumulative sum of Q equals that of P at the level borders and is linear between them.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _LEVELS = 128
 
 
 def gtc2017(histogram: Histogram) -> tuple[float, str]:
-    """The pseudo-code of the talk, taken literally: zeros stay in bin 0, from 128 to 2047 bins.
+    """The pseudo-code of the talk, literally: zeros stay in bin 0, candidates keep 128 to 2047 bins.
 
     Where half the values are zeros, as after a ReLU, bin 0 outweighs all others and the smallest
     candidate wins. The talk leaves open how levels are cut and which of equal candidates wins; both
@@ -57,9 +56,9 @@ def gtc2017(histogram: Histogram) -> tuple[float, str]:
 def modelopt(histogram: Histogram) -> tuple[float, str]:
     """NVIDIA's pytorch-quantization and ModelOpt, ``method="entropy"``, all data as one batch.
 
-    The rule is TensorRT's, bin 0 taking the count of bin 1; the threshold is the upper edge of the
-    last bin kept instead of half a bin more. In the tools the histogram's bins keep the width that
-    the first batch gave them, so their threshold follows the first batch.
+    The rule is TensorRT's, with the count of bin 1 in bin 0; the threshold is the upper edge of the
+    last kept bin instead of half a bin more. In the tools the first batch sets the width of the bins,
+    so their threshold depends on it.
 
     Source: modelopt/torch/quantization/calib/histogram.py in
     https://github.com/NVIDIA/Model-Optimizer, and pytorch_quantization/calib/histogram.py in
@@ -71,10 +70,10 @@ def modelopt(histogram: Histogram) -> tuple[float, str]:
 
 
 def tpu_mlir(histogram: Histogram) -> tuple[float, str]:
-    """Sophgo's TPU-MLIR: from 128 to 2048 bins in steps of 128.
+    """Sophgo's TPU-MLIR: candidates keep 128 to 2048 bins, in steps of 128.
 
-    The manual does not say what becomes of bin 0 (kept here) and of equal candidates (the largest
-    wins).
+    The manual does not say what happens to bin 0 (kept here) and which of equal candidates wins (here
+    the largest).
 
     Source: https://tpumlir.org/docs/developer_manual/07_calibration.html
     """
@@ -122,8 +121,8 @@ def _ppq_divergence(counts: np.ndarray, kept: int) -> float:
 def caffe_int8(histogram: Histogram) -> tuple[float, str]:
     """BUG1989's caffe-int8-convert-tools: 2048 bins, empty bins get 1e-4 at the end.
 
-    Negative values are not counted, though the range covers them. Bin 0 is cut off and the
-    threshold is not moved back. The last level's last bin gets nothing of Q.
+    Negative values are not counted, though the range covers them. Bin 0 is removed, and the threshold
+    is not corrected for that. Q is 0 in the last bin.
 
     Source: caffe-int8-convert-tool-dev-weight.py in
     https://github.com/BUG1989/caffe-int8-convert-tools
@@ -132,7 +131,7 @@ def caffe_int8(histogram: Histogram) -> tuple[float, str]:
 
 
 def easyquant(histogram: Histogram) -> tuple[float, str]:
-    """DeepGlint's EasyQuant: the same on 2001 bins, and P and Q smoothed first.
+    """DeepGlint's EasyQuant: like `caffe_int8`, with 2001 bins, and P and Q smoothed first.
 
     Source: tools/caffe_quanttable_e2e.py in https://github.com/deepglint/EasyQuant
     """
@@ -172,8 +171,8 @@ def _caffe_divergence(
 def ncnn(histogram: Histogram) -> tuple[float, str]:
     """Tencent's ``ncnn2table`` with ``method=kl``: 1e-4 is added to every bin of P and Q.
 
-    Zeros are not counted. The shares are so small beside 1e-4 that tensors of few values and
-    tensors like a softmax's output get the smallest threshold, 0.063 times the maximum.
+    Zeros are not counted. Compared with 1e-4 the shares are so small that tensors with few values, or
+    like the output of a softmax, get the smallest threshold, 0.063 times the maximum.
 
     Source: tools/quantize/ncnn2table.cpp in https://github.com/Tencent/ncnn
     """
@@ -184,9 +183,9 @@ def ncnn(histogram: Histogram) -> tuple[float, str]:
 def mnn(histogram: Histogram) -> tuple[float, str]:
     """Alibaba's MNN with ``feature_quantize_method="KL"``, the whole tensor as one channel.
 
-    Every bin begins with 1e-7 values, and Q keeps the weight of what is not clipped. The tool takes
-    the maximum for maps of less than 100 pixels and gives no scale below 1e-5, which a histogram
-    cannot tell.
+    Every bin starts at 1e-7, and Q sums to the share that is not clipped. Not reproduced: the tool
+    takes the maximum for feature maps of less than 100 pixels, which a histogram does not know, and
+    gives no scale below 1e-5.
 
     Source: tools/quantization/TensorStatistic.cpp in https://github.com/alibaba/MNN
     """
@@ -213,5 +212,5 @@ def _ncnn_divergence(shares: np.ndarray, below: np.ndarray, kept: int, added: fl
     q = np.diff(np.interp(bins, borders, np.interp(borders, bins, below[: kept + 1]))) + added
     p = shares[:kept] + added
     p[-1] += 1.0 - below[kept]
-    with np.errstate(divide="ignore"):  # where Q underflows to nothing, P is next to nothing
+    with np.errstate(divide="ignore"):  # where Q underflows to 0, P is nearly 0
         return float(np.sum(p * np.log(p / q)))

@@ -1,4 +1,4 @@
-"""Rules on bins of both signs: MXNet (and TVM), ONNX Runtime (and neural-compressor), PaddleSlim."""
+"""Rules on bins of signed values: MXNet (and TVM), ONNX Runtime (and neural-compressor), PaddleSlim."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _MXNET_LEVELS = 255
 def mxnet(histogram: Histogram) -> tuple[float, str]:
     """Apache MXNet's ``calib_mode="entropy"`` for int8: 8001 bins, 255 levels.
 
-    Levels are ``size // 255`` bins wide and the last one takes the rest: a slice of 509 bins is
-    compared with 254 levels of one bin and one of 255. The left edge bin counts for P and not for
-    Q. The first of equal candidates wins.
+    Levels are ``size // 255`` bins wide, and the last one takes the rest: 509 bins are divided into
+    254 levels of one bin and one of 255. The leftmost bin counts in P but not in Q. Of equal
+    candidates the first wins.
 
     Source: src/operator/quantization/calibrate.cc in https://github.com/apache/mxnet;
     python/tvm/relay/quantize/kl_divergence.py in https://github.com/apache/tvm (before 0.18).
@@ -38,11 +38,11 @@ def mxnet(histogram: Histogram) -> tuple[float, str]:
 
 
 def two_sided_4001(histogram: Histogram) -> tuple[float, str]:
-    """MXNet's rule on 4001 bins whose middle one is cleared, as found in tutorials on TensorRT's KL.
+    """MXNet's rule on 4001 bins with the middle bin cleared, as in tutorials on TensorRT's KL.
 
-    Clearing the middle bin does away with the zeros, and with the small values beside them.
+    Clearing the middle bin removes the zeros, and the small values beside them.
 
-    Source: the first version of MXNet's python/mxnet/contrib/quantization.py, and what was made of
+    Source: the first version of MXNet's python/mxnet/contrib/quantization.py, and code derived from
     it.
     """
     counts = _two_sided(histogram, 4001)
@@ -81,14 +81,14 @@ def onnxruntime(
 ) -> tuple[float, str]:
     """``CalibrationMethod.Entropy`` of ONNX Runtime's quantization tool, all data as one batch.
 
-    With its defaults, 128 bins for 128 levels, there is one candidate, which clips nothing. Levels
-    are ``size // levels`` bins wide, and the bins left over stay empty in Q, which holds whole
-    numbers. The tool's range may be one-sided; this is the larger of its two ends.
+    With the tool's defaults, 128 bins for 128 levels, there is one candidate, which clips nothing.
+    Levels are ``size // levels`` bins wide; the remaining bins stay empty in Q, whose values are
+    rounded down to integers. The tool's range need not be symmetric; this is the larger of its ends.
 
     Args:
-        histogram: what was seen.
-        num_bins: bins of the tool's two-sided histogram.
-        num_quantized_bins: levels.
+        histogram: the tensor's histogram.
+        num_bins: number of bins of the tool's histogram of signed values.
+        num_quantized_bins: number of levels.
 
     Raises:
         MethodError: fewer bins than levels, or less than two levels.
@@ -120,7 +120,7 @@ def _onnxruntime_divergence(counts: np.ndarray, start: int, stop: int, levels: i
     clipped[-1] += counts[stop:].sum()
     whole = len(plain) // levels * levels
     held = plain[:whole].copy()
-    # the count of the bins left over goes to the last level, its bins do not
+    # the remaining bins add their count to the last level, but do not belong to it
     held[whole - 1] += plain[whole:].sum()
     candidate = np.zeros(len(plain))
     starts = level_starts(whole, levels)
@@ -135,9 +135,9 @@ _PADDLESLIM_LEVELS = 127
 def paddleslim(histogram: Histogram) -> tuple[float, str]:
     """``KLObserver``: 2048 bins from minimum to maximum, 127 levels, no fewer than 1023 bins kept.
 
-    The threshold is counted from zero, though the bins begin at the minimum: right only for tensors
-    whose minimum is zero. All data are taken as one batch; the tool resamples its histogram as the
-    range grows.
+    The threshold is measured from zero although the bins begin at the minimum, which is right only
+    for tensors whose minimum is zero. All data count as one batch; the tool resamples its histogram
+    as the range grows.
 
     Source: paddleslim/quant/observers/kl.py and base_hist.py in
     https://github.com/PaddlePaddle/PaddleSlim
