@@ -1,6 +1,6 @@
-"""Keeps what the samples look like that an engine does worst on.
+"""Keeps the inputs and answers of the samples that an engine does worst on, for the report.
 
-Only those that are the worst so far are kept, with pictures no larger than
+Only the worst so far are kept, with pictures no larger than
 `trtbuild.verification.views.LONGEST_SIDE`, so memory does not grow with the data.
 """
 
@@ -28,8 +28,8 @@ class Album:
     """The views of a task's worst samples.
 
     Attributes:
-        preprocess: how pictures became inputs; None where inputs came as they are.
-        names: class -> what it is called.
+        preprocess: how pictures became inputs; None where inputs were given as they are.
+        names: class index -> its name.
     """
 
     preprocess: Preprocess | None = None
@@ -48,7 +48,7 @@ class Album:
                     self._views[name] = View(picture, *answers)
 
     def shown(self, score: TaskScore) -> TaskScore:
-        """Return a score with the views of its worst samples; those that it has stay."""
+        """Return a score with the views of its worst samples added; views that it already has stay."""
         return replace(score, worst=self.viewed(score.worst))
 
     def viewed(self, worst: Iterable[SampleScore]) -> tuple[SampleScore, ...]:
@@ -67,7 +67,7 @@ def _says(answer: Answer) -> bool:
 
 
 def _picture(batch: LabelledBatch, row: int, preprocess: Preprocess | None) -> Pixels | None:
-    """The picture among the inputs; the only one, or the first."""
+    """The input that `preprocess` names, as a picture; without a name the first input that looks like one."""
     for name, array in batch.feeds.items():
         named = preprocess is not None and preprocess.input is not None
         if array.ndim != 4 or len(array) != len(batch.names):

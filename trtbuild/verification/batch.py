@@ -1,4 +1,4 @@
-"""What a comparison reads of a batch."""
+"""The part of a batch that a comparison reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["LabelledBatch"]
 
 
 class LabelledBatch(Protocol):
-    """What a comparison reads of a batch."""
+    """The part of a batch that a comparison reads."""
 
     @property
     def feeds(self) -> Mapping[str, np.ndarray]:
@@ -27,5 +27,5 @@ class LabelledBatch(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """Name of each image, for the list of the worst."""
+        """Name of each image, for the list of the worst images."""
         ...

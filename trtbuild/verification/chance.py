@@ -1,4 +1,4 @@
-"""Whether the float network knows the labels at all: every figure against wrong labels is void."""
+"""Checks that the labels fit the float network: every figure against wrong labels is void."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SURELY_BETTER = 2.0
 
 
 def check_range(labels: np.ndarray, num_classes: int, output: str) -> None:
-    """Do nothing for labels from 0 to `num_classes` - 1.
+    """Check that all labels lie between 0 and `num_classes` - 1.
 
     Raises:
         DataError: a label lies outside.
@@ -39,7 +39,7 @@ def check_range(labels: np.ndarray, num_classes: int, output: str) -> None:
 
 
 class LabelCheck:
-    """Counts the float network's right answers, with the labels as given and with all of them one off.
+    """Counts the float network's right answers, for the labels as given and for labels shifted by one.
 
     Args:
         output: name of the class scores; None for the first output that looks like them.
@@ -52,10 +52,10 @@ class LabelCheck:
         self._right = dict.fromkeys((0, *_SHIFTS), 0)
 
     def add(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
-        """Take the float network's outputs of one batch and the labels, int ``[images]``; None for none.
+        """Take the float network's outputs of one batch and the labels, int ``[images]`` or None.
 
         Raises:
-            DataError: a label is no class of the network's.
+            DataError: a label is not one of the network's classes.
         """
         if labels is None:
             return
@@ -82,10 +82,10 @@ class LabelCheck:
         return self._num_samples
 
     def raise_at_chance(self) -> None:
-        """Do nothing, unless the labels so far cannot be the network's.
+        """Check that the labels so far can belong to the network.
 
-        They cannot where the 99 % interval (Wilson) of top-1 holds chance, or lies below it, and ends before
-        a quarter of the way from there to 100 %; or where labels that are all one off fit far better.
+        They cannot if the 99 % interval (Wilson) of top-1 reaches down to chance and ends below a quarter of
+        the way from chance to 100 %, or if labels that are all shifted by one fit far better.
 
         Raises:
             DataError: they cannot.
@@ -113,10 +113,10 @@ class LabelCheck:
 
 
 class FloatAnswers:
-    """Hears the float network's answers while it is calibrated, by any thread.
+    """Counts right answers of the float network while it is calibrated; any thread may call it.
 
     Args:
-        outputs: names of the network's outputs; the first that looks like class scores counts.
+        outputs: names of the network's outputs; the first that looks like class scores is used.
     """
 
     def __init__(self, outputs: Sequence[str]) -> None:
@@ -125,10 +125,10 @@ class FloatAnswers:
         self._lock = threading.Lock()
 
     def hear(self, outputs: Mapping[str, np.ndarray], label: int) -> None:
-        """Take the outputs of one sample, of which a network of a fixed batch gives copies.
+        """Take the outputs of one sample. A network with a fixed batch repeats the sample: row 0 is used.
 
         Raises:
-            DataError: the label is no class of the network's.
+            DataError: the label is not one of the network's classes.
         """
         first = {name: array[:1] for name, array in outputs.items() if array.ndim}
         with self._lock:

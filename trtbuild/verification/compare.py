@@ -1,4 +1,4 @@
-"""Run the float network and candidates on the same batches; the figures, and nothing decided."""
+"""Runs the float network and candidates on the same batches and measures them; judges nothing."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ NO_PARTS: Mapping[str, Sequence[Part]] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far a candidate is from the float network; judged by `trtbuild.verification.gate`.
+    """How far a candidate is from the float network; `trtbuild.verification.gate` judges it.
 
     Attributes:
-        candidate: what was compared.
+        candidate: name of what was compared.
         num_images: samples that were run.
-        outputs: figures of each.
+        outputs: figures of each output.
         accuracy: top-1 of both against labels; None without them.
         metrics: the user's own.
-        task: figures of what the network is for; None where that is not known.
-        furthest: without a task, the samples that are furthest from float, with their pictures; recorded
-            nowhere.
+        task: figures of the network's task; None where the task is not known.
+        furthest: without a task, the samples that are furthest from float, with their pictures; not
+            written to JSON.
     """
 
     candidate: str
@@ -113,10 +113,10 @@ def compare(
         reference: the float network.
         candidate: the network under test.
         batches: feeds, optional labels, and the images' names; read once.
-        options: what is looked at.
-        parts: output -> its parts (`trtbuild.model.parts.output_parts`); an output without any is measured
-            as one.
-        shared_only: outputs that only one of both has are passed over, where they would be refused.
+        options: what to measure.
+        parts: output -> its parts (`trtbuild.model.parts.output_parts`); an output without parts is
+            measured as one.
+        shared_only: skip outputs that only one of the two has, instead of raising.
 
     Raises:
         ModelError: inputs or outputs of the two do not match.
@@ -138,9 +138,9 @@ def compare_each(
     parts: Mapping[str, Sequence[Part]] = NO_PARTS,
     shared_only: bool = False,
 ) -> dict[str, Comparison]:
-    """Return what `compare` gives, for several candidates, running the float network once for all of them."""
+    """Do the same as `compare` for several candidates; the float network runs once for all of them."""
     options = options or ComparisonOptions()
-    # parts count axes as the graph does, and here the samples come first
+    # parts count axes as the graph does; here the batch axis is moved to the front
     moved = {spec.name for spec in reference.outputs if spec.batch_axis}
     parts = {name: found for name, found in parts.items() if name not in moved}
     running = {}

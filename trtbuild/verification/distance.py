@@ -1,4 +1,4 @@
-"""Which samples an engine does worst on without a task: those whose outputs are furthest from float."""
+"""Finds an engine's worst samples without a task: those whose outputs are furthest from float."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Distance"]
 
 
 class Distance(Judge):
-    """Ranks samples by the SQNR of their worst float output, dB; it gives no figure of a task."""
+    """Ranks samples by the SQNR (dB) of their worst float output; it has no task figure."""
 
     def __init__(self, count: int = 10) -> None:
         self._worst = Worst(count, perfect=math.inf)
 
     def add(self, batch: LabelledBatch, reference: Outputs, candidate: Outputs) -> None:
-        """Take the outputs of both networks for one batch; only floats with a row a sample count."""
+        """Take both networks' outputs for one batch; only float outputs with a row for each sample count."""
         for row, name in enumerate(batch.names):
             found = [
                 _sqnr(reference[output][row], candidate[output][row])
@@ -34,7 +34,7 @@ class Distance(Judge):
             self._worst.add(name, min(found, default=math.inf))
 
     def result(self) -> None:
-        """Return nothing: a distance is no task."""
+        """Return nothing: a distance is not a task."""
 
 
 def _has_rows(x: np.ndarray, y: np.ndarray, count: int) -> bool:

@@ -1,4 +1,4 @@
-"""Limits on a comparison: passed or not, limit by limit, without running anything."""
+"""Limits on a comparison: whether each is met. Runs no network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Finding", "Gate", "Verdict", "check_limits", "check_measured", "judg
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Limits; None is not judged. Values that are not finite fail under every gate."""
+    """Limits on accuracy; None sets no limit. Values that are not finite fail under every gate."""
 
     min_sqnr: float | None = option(
         None,
@@ -80,7 +80,7 @@ class Gate:
 
 
 def check_limits(names: Iterable[str], kind: type = Gate) -> None:
-    """Do nothing where all `names` are limits, fields of `kind`.
+    """Check that all `names` are limits, that is, fields of `kind`.
 
     Raises:
         OptionError: one is not.
@@ -93,7 +93,7 @@ def check_limits(names: Iterable[str], kind: type = Gate) -> None:
 
 
 def _check_possible(field: OptionField, limit: float) -> None:
-    """Refuse a limit that every figure fails, or passes."""
+    """Refuse a limit that every figure fails, or that every figure passes."""
     if not isinstance(limit, Real) or not math.isfinite(limit):
         raise OptionError(
             f"the limit {field.name} is {limit!r}; give a number that a figure can reach."
@@ -106,19 +106,19 @@ def _check_possible(field: OptionField, limit: float) -> None:
 
 @dataclass(frozen=True)
 class Finding:
-    """One limit held against one figure.
+    """One figure compared with its limit.
 
     Attributes:
-        what: the figure, and of what; for example ``SQNR of 'logits'``.
+        what: the figure and what it belongs to; for example ``SQNR of 'logits'``.
         unit: ``dB``, ``%``, ``points`` or empty.
-        limit: the limit, and `at_most` says on which side.
-        at_most: whether the figure must not lie above the limit (else not below).
+        limit: the limit; `at_most` says which side passes.
+        at_most: whether the limit is an upper one (else a lower one).
         found: the figure.
-        passed: whether it holds, or fails by one answer alone, which may be luck (then it is not settled).
-        settled: whether the interval of the figure lies on one side of the limit; if not, other
-            images could have answered otherwise.
-        is_limit: whether the user set it; else it goes without saying, as that values are finite.
-        num_needed: how many images would settle it, as far as its interval tells; None where it is settled.
+        passed: whether the limit is met, or missed by one answer, which may be luck (then not settled).
+        settled: whether the figure's interval lies on one side of the limit; if not, other images
+            could give another verdict.
+        is_limit: whether the user set it; False for what always holds, such as that values are finite.
+        num_needed: how many images would settle it, as its interval tells; None if settled or unknown.
     """
 
     what: str
@@ -147,7 +147,7 @@ class Finding:
         return f"{self.what}: {found}{unit}, {side} {limit}{unit}{verdict}{doubt}"
 
     def _numbers(self) -> tuple[str, str]:
-        """The figure and the limit, with as many digits as tell them apart where the limit is missed."""
+        """The figure and the limit; where the limit is missed, with enough digits to tell them apart."""
         found, limit = f"{self.found:.4g}", f"{self.limit:g}"
         for digits in range(5, 17):
             if not self.misses or float(found) != float(limit):
@@ -158,7 +158,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether no limit fails (`Finding.passed`), and each of them."""
+    """Whether every limit passes (`Finding.passed`), and the finding for each."""
 
     passed: bool
     findings: tuple[Finding, ...]
@@ -170,7 +170,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether every figure meets its limit, none being excused as luck."""
+        """Whether every figure meets its limit, without excusing a miss by one answer as luck."""
         return all(finding.passed and not finding.misses for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
@@ -180,11 +180,11 @@ class Verdict:
 
 
 def judge(comparison: Comparison, gate: Gate) -> Verdict:
-    """Hold every figure against its limit.
+    """Compare every figure with its limit.
 
     Raises:
-        OptionError: a limit is set for a figure that the comparison does not have, so that a gate
-            never passes for want of something to judge.
+        OptionError: a limit is set on a figure that the comparison does not have. Otherwise a gate could
+            pass because nothing was judged.
     """
     findings = [finding for output in comparison.outputs for finding in _soundness(output)]
     judged = list(_judge_limits(comparison, gate))
@@ -194,9 +194,9 @@ def judge(comparison: Comparison, gate: Gate) -> Verdict:
 
 
 def check_measured(comparison: Comparison, gate: Gate) -> None:
-    """Do nothing where a comparison of some samples has every figure that there is a limit on.
+    """Check that a comparison of some samples has every figure that a limit is set on.
 
-    A figure of the task that these samples do not give, such as one of boxes, may come with others.
+    A task figure that these samples do not give (of boxes, for example) may come with other samples.
 
     Raises:
         OptionError: as `judge`.
@@ -260,12 +260,12 @@ class _Figure:
     """A figure that there may be a limit on.
 
     Attributes:
-        name: of the limit, in `Gate`.
+        name: name of the limit in `Gate`.
         what: as in `Finding`.
         unit: as in `Finding`.
         estimate: the figure; None where it was not measured.
-        num_images: what it is of.
-        step: what one answer more or less moves it by; 0 of what no answers make.
+        num_images: how many images it was measured on.
+        step: by how much one answer changes it; 0 for figures that are not counts of answers.
     """
 
     name: str
@@ -303,7 +303,7 @@ def _figures_of_output(output: OutputComparison, num_images: int) -> Iterator[_F
 
 
 def _figures(comparison: Comparison) -> Iterator[_Figure]:
-    """Those that are of no output alone."""
+    """The figures that belong to no single output."""
     accuracy, task = comparison.accuracy, comparison.task
     if accuracy is not None:
         count = accuracy.num_images
@@ -319,7 +319,7 @@ def _figures(comparison: Comparison) -> Iterator[_Figure]:
 
 
 def _held(figure: _Figure, gate: Gate) -> Iterator[tuple[str, Finding]]:
-    """Hold a figure against its limit, where there are both."""
+    """Compare a figure with its limit, if both exist."""
     limit: float | None = getattr(gate, figure.name)
     estimate = figure.estimate
     if limit is None or estimate is None:
@@ -328,7 +328,7 @@ def _held(figure: _Figure, gate: Gate) -> Iterator[tuple[str, Finding]]:
     beyond = estimate.value - limit if at_most else limit - estimate.value
     has_none = figure.num_images > 1 and math.isinf(estimate.low) and math.isinf(estimate.high)
     settled = has_none or not estimate.low < limit < estimate.high
-    # one answer may be luck; two of them, where none is allowed, are rarely
+    # one wrong answer may be luck; two, where none is allowed, rarely are
     passed = beyond <= 0 or (not settled and beyond < figure.step)
     from trtbuild.verification.intervals import samples_needed  # here: it loads NumPy, for help too
 

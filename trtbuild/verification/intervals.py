@@ -1,7 +1,7 @@
 """Confidence intervals: of a mean, a proportion, a paired difference, a ratio of sums.
 
-Every interval is two-sided. They need counts and sums only, so that a comparison can stream over
-any number of images in constant memory.
+Every interval is two-sided. They need counts and sums only, so a comparison can stream any number of
+images in constant memory. (`ratio_of_sums` is the exception: it needs every sample.)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DECIBELS_PER_NEPER = 10.0 / math.log(10.0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and the interval that holds it with `CONFIDENCE`; infinite ends: nothing is known."""
+    """A value and its interval at `CONFIDENCE`; infinite ends mean that nothing is known."""
 
     value: float
     low: float
@@ -56,7 +56,7 @@ class Estimate:
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
     def within(self, least: float, greatest: float) -> Estimate:
-        """Return the estimate with its interval cut to what a mean of such values can be."""
+        """Return the estimate with its interval cut to the values that are possible."""
         return Estimate(self.value, max(self.low, least), min(self.high, greatest))
 
 
@@ -157,8 +157,8 @@ class PairMoments:
 def inner_product(x: np.ndarray, y: np.ndarray) -> float:
     """Return the sum of ``x y`` over two float64 arrays ``[n]``.
 
-    Not by BLAS: its threads wait for each other by spinning, on busy cores for longer than the sum takes,
-    and the last bits depend on how many there are.
+    Not by BLAS: its threads spin while they wait, on busy cores for longer than the sum takes, and the last
+    bits depend on their number.
     """
     return float(np.einsum("i,i->", x, y))
 
@@ -171,7 +171,7 @@ def decibels(signal: float, noise: float) -> float:
 
 
 def decibel_estimate(signal: float, noise: float, log_ratio: Estimate) -> Estimate:
-    """Return `decibels` with an interval as wide as that of `log_ratio` (`PairMoments.log_ratio`)."""
+    """Return `decibels`, with the interval of `log_ratio` (`PairMoments.log_ratio`) in dB around it."""
     value = decibels(signal, noise)
     if math.isinf(value):
         return Estimate(value, value, value)
@@ -203,7 +203,7 @@ def percent(successes: int, trials: int) -> Estimate:
 def percent_of_mean(shares: Moments) -> Estimate:
     """Return the mean of shares of 1 in percent, its interval within 0 to 100.
 
-    Student's; where all shares are 0, or all are 1, Wilson's, since a few equal ones prove little.
+    Student's interval; Wilson's where all shares are 0 or all are 1, since a few equal values prove little.
     """
     if shares.count and shares.variance == 0.0 and shares.mean in (0.0, 1.0):
         return percent(round(shares.mean) * shares.count, shares.count)
@@ -213,17 +213,17 @@ def percent_of_mean(shares: Moments) -> Estimate:
 def ratio_of_sums(tops: Sequence[float], bottoms: Sequence[float]) -> Estimate | None:
     """Return ``sum(tops) / sum(bottoms)`` over samples, with its percentile bootstrap interval.
 
-    Samples are drawn anew 1000 times, always by the same random numbers (Efron and Tibshirani, An
-    Introduction to the Bootstrap, chapter 13). Of few samples that is too narrow, so the interval also
-    holds Student's by the delta method (Cochran, Sampling Techniques, chapter 6). Where no draw differs (each
-    sample has a ratio of 0, or each of 1), it is Wilson's over samples.
+    Samples are drawn 1000 times, always with the same random numbers (Efron and Tibshirani, An
+    Introduction to the Bootstrap, chapter 13). For few samples that interval is too narrow, so it is widened
+    to hold Student's by the delta method (Cochran, Sampling Techniques, chapter 6). Where all draws agree
+    (every sample has a ratio of 0, or every one of 1), it is Wilson's over samples.
 
     Args:
-        tops: of each sample, not negative.
-        bottoms: of the same samples.
+        tops: numerator of each sample, not negative.
+        bottoms: denominators of the same samples.
 
     Returns:
-        None where the bottoms sum to nothing.
+        None where the bottoms sum to zero.
     """
     top, bottom = np.asarray(tops, np.float64), np.asarray(bottoms, np.float64)
     count = int(np.count_nonzero(bottom))
@@ -262,7 +262,7 @@ def difference_of_proportions(
 ) -> Estimate:
     """Return the difference of two paired proportions, ``(only_first - only_second) / trials``.
 
-    The same images are judged twice; `only_first` counts those that only the first got right.
+    The same images are judged twice; `only_first` counts images that only the first judged right.
     The interval is Bonett and Price's adjusted Wald interval (2012), which adds one to each of the
     two counts and keeps its coverage for small numbers.
 
@@ -281,18 +281,19 @@ def difference_of_proportions(
 
 
 def samples_needed(estimate: Estimate, limit: float, num_samples: int) -> int | None:
-    """Return how many samples bring the interval clear of `limit`, if the figure stays what it is.
+    """Return how many samples bring the interval clear of `limit`, if the figure itself does not change.
 
-    Of a share in percent with Wilson's interval, as that shrinks: in full agreement faster than with the root
-    of the number. Of any other figure by the root; where that is 0 (nothing differed), by the number itself.
+    A share in percent with Wilson's interval shrinks as that interval does: near full agreement faster than
+    with the root of the number. Any other interval shrinks with the root, or, for a figure of 0 (nothing
+    differed), with the number itself.
 
     Args:
-        estimate: holds `limit`.
-        limit: what the interval must not hold.
-        num_samples: that the estimate is of.
+        estimate: an estimate whose interval holds `limit`.
+        limit: the value that the interval must not hold.
+        num_samples: how many samples the estimate comes from.
 
     Returns:
-        None where nobody can tell: the figure lies on the limit, or has no interval.
+        None where it cannot be told: the figure lies on the limit, or has no interval.
     """
     below = limit < estimate.value
     half = estimate.value - estimate.low if below else estimate.high - estimate.value
@@ -313,7 +314,7 @@ _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 
 
 def _wilson_trials(estimate: Estimate) -> float | None:
-    """Of how many trials this is Wilson's interval in percent; None where it is another."""
+    """The number of trials for which this is Wilson's interval in percent; None where it is another."""
     share, low, high = (end / 100.0 for end in (estimate.value, estimate.low, estimate.high))
     found = [
         _Z**2 * end * (1 - end) / (share - end) ** 2 for end in (low, high)

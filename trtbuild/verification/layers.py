@@ -1,13 +1,14 @@
-"""What every quantized layer and activation costs where it stands, and at the outputs.
+"""What every quantized layer and activation costs, in its own output and in the network's outputs.
 
-What it does to the outputs orders them, where that is known: alone in INT8, and gained when it alone is float
-(`trtbuild.search.effects` and `trtbuild.search.faults` find it). With y a layer's float output and o its
-output when it alone is quantized (float inputs in front of its own Q), over all images:
+They are ordered by their effect on the outputs where it is known: the outputs' SQNR with this layer alone in
+INT8, and the gain with this layer alone in float (`trtbuild.search.effects` and `trtbuild.search.faults` find
+both). With y a layer's float output and o its output when it alone is quantized (float inputs before its
+Q), over all images:
 
     own        10 log10( sum y^2 / sum (y - o)^2 )       dB
 
-Each activation's noise is split by cause: values beyond the clipping points lose what lies beyond,
-the others what rounding takes. Weights are compared channel by channel.
+An activation's noise is split by cause: clipping, for values beyond the clipping points, and rounding, for
+all others. Weights are compared channel by channel.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ class Effect:
     """What one layer or activation in INT8 does to the outputs.
 
     Attributes:
-        alone_sqnr_db: of the outputs when it alone is in INT8, dB.
-        gained_db: what their SQNR gains when it alone is float, dB.
-        measured: whether both were run, and are of the worst part of any output; else they are to first
-            order, and of all parts together.
+        alone_sqnr_db: SQNR of the outputs when only this one is in INT8, dB.
+        gained_db: by how much the outputs' SQNR rises when only this one is float, dB.
+        measured: whether both were measured, for the worst part of any output; else both are first-order
+            estimates for all parts together.
     """
 
     alone_sqnr_db: float
@@ -66,7 +67,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class WeightError:
-    """A quantized weight against its float twin.
+    """A quantized weight compared with its float twin.
 
     Attributes:
         sqnr_db: of the whole weight.
@@ -87,10 +88,10 @@ class LayerError:
         node: name of the layer.
         op_type: its operator.
         module: the PyTorch module that it came from, or empty.
-        tensor: the float tensor compared: the layer's output, behind its Relu or Clip.
-        own_sqnr_db: of that tensor, dB; see the module.
-        effect: on the outputs; None where it is not known.
-        weight: of its weight; None where it has none or no float twin was found.
+        tensor: the float tensor compared: the layer's output, after its Relu or Clip.
+        own_sqnr_db: SQNR of that tensor, dB; see the module.
+        effect: effect on the outputs; None where it is not known.
+        weight: error of its weight; None without a weight, or where no float twin was found.
     """
 
     node: str
@@ -104,16 +105,16 @@ class LayerError:
 
 @dataclass(frozen=True)
 class ActivationError:
-    """One quantized activation, judged on its float values.
+    """One quantized activation, measured on its float values.
 
     Attributes:
         tensor: its name.
         scale: step size.
         low, high: clipping points, in the tensor's unit.
-        sqnr_db: of the quantized tensor.
+        sqnr_db: SQNR of the quantized tensor.
         clipped_percent: share of the values beyond a clipping point.
-        clipping_noise_percent: share of the noise that is due to those; the rest is rounding.
-        effect: on the outputs; None where it is not known.
+        clipping_noise_percent: share of the noise that those values cause; the rest is rounding.
+        effect: effect on the outputs; None where it is not known.
     """
 
     tensor: str
@@ -128,7 +129,7 @@ class ActivationError:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """Layers and activations, those first that cost most at the outputs; see `worst_first`."""
+    """Layers and activations, the most costly for the outputs first; see `worst_first`."""
 
     num_images: int
     layers: tuple[LayerError, ...]
@@ -141,15 +142,15 @@ def layer_errors(
     batches: Iterable[LabelledBatch],
     progress: Progress = silent,
 ) -> LayerReport:
-    """Measure every quantized layer and activation where it stands.
+    """Measure every quantized layer and activation in its own output.
 
-    What they do to the outputs is left open. Memory holds the outputs of all layers for one batch, twice.
+    Effects on the outputs stay unknown. Memory holds the outputs of all layers for one batch, twice.
 
     Args:
-        reference: the float network that `quantized` was made of.
-        quantized: a Q/DQ network, of any tool.
+        reference: the float network that `quantized` was made from.
+        quantized: a Q/DQ network, made by any tool.
         batches: a few dozen images are enough to order the layers.
-        progress: told of every image.
+        progress: called after every batch.
 
     Raises:
         ModelError: the two have no layer in common, or cannot be run.
@@ -184,9 +185,9 @@ Entry = TypeVar("Entry", LayerError, ActivationError)
 
 
 def worst_first(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return layers or activations by what they do alone; those first of which it was measured.
+    """Return layers or activations, the worst effect on the outputs first; measured effects before estimates.
 
-    The effect of what no gradient reaches is not known: it comes last, the largest error of its own first.
+    Entries without a known effect (no gradient reaches them) come last, the lowest SQNR of their own first.
     """
 
     def place(entry: Entry) -> tuple[int, float, float]:
@@ -205,7 +206,7 @@ class _LayerNoise:
         self._signal = self._own = 0.0
 
     def add(self, y: np.ndarray, o: np.ndarray) -> None:
-        """Take in the output `y` of the float layer, and `o` of the quantized one on the same inputs."""
+        """Add the output `y` of the float layer, and `o` of the quantized one on the same inputs."""
         y, o = (array.astype(np.float64).ravel() for array in (y, o))
         self._signal += inner_product(y, y)
         error = y - o
@@ -218,7 +219,7 @@ class _LayerNoise:
 
 
 class _ActivationNoise:
-    """Noise of one Q/DQ pair by cause."""
+    """Noise of one Q/DQ pair, by cause."""
 
     def __init__(self, pair: ActivationPair) -> None:
         self._pair = pair
@@ -226,7 +227,7 @@ class _ActivationNoise:
         self._num_values = self._num_clipped = 0
 
     def add(self, values: np.ndarray) -> None:
-        """Take in float values of the tensor, of any shape."""
+        """Add float values of the tensor, of any shape."""
         pair = self._pair
         x = values.astype(np.float64).ravel()
         beyond = x - np.clip(x, pair.low, pair.high)
@@ -241,7 +242,7 @@ class _ActivationNoise:
         self._num_clipped += int(np.count_nonzero(clipped))
 
     def result(self, name: str) -> ActivationError:
-        """Return the error over all images, in parts."""
+        """Return the error over all images, split by cause."""
         noise = self._clipping + self._rounding
         return ActivationError(
             tensor=name,
@@ -255,7 +256,7 @@ class _ActivationNoise:
 
 
 def weight_errors(reference: ir.Model, quantized: ir.Model) -> dict[str, WeightError]:
-    """Compare every dequantized constant weight with the float one of the same node."""
+    """Compare every dequantized constant weight with the float weight of the same node."""
     found = {}
     nodes = nodes_by_name(quantized.graph)
     for name, twin in float_twins(quantized, reference).items():

@@ -1,4 +1,4 @@
-"""Whether two sessions can be compared and a batch fits them; said before anything runs."""
+"""Checks, before anything runs, that two sessions can be compared and that a batch fits them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def check_same_interface(
     Args:
         reference: the float network.
         candidate: the network under test.
-        name: what the candidate is called in the error.
-        of: what the reference is called.
-        shared_only: only outputs that both have need to match, and one is enough.
+        name: the candidate's name in the error.
+        of: the reference's name in the error.
+        shared_only: compare only the outputs that both have, if there is at least one.
 
     Returns:
         The names of the outputs to compare, in the reference's order.
@@ -80,7 +80,7 @@ def _dims(dims: Sequence[int | str | None]) -> str:
 
 
 def _compatible(a: Sequence[int | str | None], b: Sequence[int | str | None]) -> bool:
-    if not a or not b:  # a scalar, or a shape that the file does not tell
+    if not a or not b:  # a scalar, or a shape that the file does not give
         return True
     return len(a) == len(b) and all(
         x == y or not isinstance(x, int) or not isinstance(y, int) for x, y in zip(a, b)
@@ -113,7 +113,7 @@ def check_feeds(session: Session, feeds: Mapping[str, np.ndarray], name: str) ->
 def samples_first(
     outputs: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]
 ) -> dict[str, np.ndarray]:
-    """Return outputs with their batch axis in front, as `specs` say which it is."""
+    """Return outputs with their batch axis, which `specs` give, moved to the front."""
     axes = {spec.name: spec.batch_axis or 0 for spec in specs}
     return {
         name: np.moveaxis(array, axes.get(name, 0), 0) if array.ndim else array

@@ -11,10 +11,9 @@ With x the reference and y the candidate, over the values of one image (row i) o
     divergence   mean of sum p ln(p / q), p and q the softmax of x and y; nats
     equal        share of equal elements, for integer outputs    percent
 
-An output of unlike parts (boxes beside scores) has an SQNR of each part as well.
-
-All sums are float64. The SQNR is that of the sums over all images (a mean of decibels would let one
-easy image hide a hard one); its interval takes images as the independent draws.
+An output of unlike parts (boxes beside scores) also has an SQNR for each part.
+All sums are float64. The SQNR is that of the sums over all images: with a mean of decibels, one easy image
+could hide a hard one. Its interval takes images as the independent draws.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageComparison", "OutputComparison", "OutputMetrics", "class_scores", "decibels"]
 
-# Per-image SQNR is kept as a histogram of 1 dB bins from here on; the ends take what lies beyond.
+# Per-image SQNR is kept as a histogram of 1 dB bins from here on; the end bins take values beyond.
 SQNR_BINS_FROM_DB = -20
 NUM_SQNR_BINS = 121
 
@@ -64,17 +63,17 @@ class ImageComparison:
 
 @dataclass(frozen=True)
 class OutputComparison:
-    """Everything found out about one output.
+    """All figures of one output.
 
     Attributes:
         name: the output's name.
-        kind: ``class scores``, ``values`` or ``integers``; decides which figures exist.
+        kind: ``class scores``, ``values`` or ``integers``; decides which figures it has.
         num_images: rows compared.
         num_values: elements compared.
         sqnr_db, relative_l2, cosine: see the module; None for integers.
         max_error: largest absolute difference; 0 when identical.
         top1_agreement_percent, topk_agreement_percent: None unless class scores.
-        top_k: the k of the latter.
+        top_k: the k of the top-k agreement.
         divergence_nats: Kullback-Leibler divergence of the class probabilities; None unless class
             scores.
         equal_percent: share of equal elements; None unless integers.
@@ -83,9 +82,9 @@ class OutputComparison:
         num_incomparable: images whose shapes differ between the two (data-dependent outputs).
         sqnr_histogram: number of images per 1 dB bin, from `SQNR_BINS_FROM_DB` on.
         worst: the images with the largest error, worst first.
-        parts: the unlike parts, in order (`trtbuild.verification.parts`); empty where it has none.
-        worst_part: name of the part with the least SQNR; empty without parts.
-        is_said_to_be_scores: whether the user says that it holds class scores; recorded nowhere.
+        parts: the unlike parts, in order (`trtbuild.verification.parts`); empty if there is only one.
+        worst_part: name of the part with the lowest SQNR; empty without parts.
+        is_said_to_be_scores: whether the user says that it holds class scores; not recorded.
     """
 
     name: str
@@ -114,18 +113,18 @@ class OutputComparison:
 
     @property
     def judged_sqnr_db(self) -> Estimate | None:
-        """The SQNR of the worst part; that of all where there are no parts. None for integers."""
+        """The SQNR of the worst part, or of the whole output if it has no parts. None for integers."""
         found = {part.name: part.sqnr_db for part in self.parts}
         return found.get(self.worst_part, self.sqnr_db)
 
     @property
     def judged_cosine(self) -> tuple[str, Estimate | None]:
-        """What the least cosine is of, in words, and that cosine: of the output, or of a part of it."""
+        """The lowest cosine of the output and its parts, after the words that say which of them it is."""
         return self._worst_of("cosine", self.cosine, lambda one: one.value)
 
     @property
     def judged_relative_l2(self) -> tuple[str, Estimate | None]:
-        """The same of the largest relative L2."""
+        """The same for the largest relative L2."""
         return self._worst_of("relative_l2", self.relative_l2, lambda one: -one.value)
 
     def _worst_of(
@@ -138,7 +137,7 @@ class OutputComparison:
 
     @property
     def judged(self) -> str:
-        """What `judged_sqnr_db` is of, in words."""
+        """The output or part that `judged_sqnr_db` belongs to, in words."""
         return f"'{self.name}', {self.worst_part}" if self.worst_part else f"'{self.name}'"
 
 
@@ -166,10 +165,10 @@ class OutputMetrics:
 
     Args:
         name: the output's name.
-        top_k: k of the top-k agreement; counted when there are more classes than that.
+        top_k: k of the top-k agreement; measured only with more classes than that.
         num_worst: how many of the worst images are kept.
-        as_scores: whether it may count as class scores; None: decided by `class_scores`.
-        parts: its unlike parts; figures by part where there are several.
+        as_scores: whether it may count as class scores; None lets `class_scores` decide.
+        parts: its unlike parts; with several of them, each gets its own figures.
     """
 
     def __init__(
@@ -206,7 +205,7 @@ class OutputMetrics:
         """Take one batch.
 
         Args:
-            reference: the float output; its first axis is the images, else all of it is one item.
+            reference: the float output; its first axis is the images, else all of it is one row.
             candidate: the same output of the network under test.
             names: the images' names.
         """
@@ -241,7 +240,7 @@ class OutputMetrics:
         if not self._parts:
             return
         if not all(part.fits(x) for part in self._parts):
-            self._parts = {}  # the graph does not tell the truth about this output
+            self._parts = {}  # the output's real shape contradicts the graph
             return
         finite = np.isfinite(_rows(x, len(x))).all(1) & np.isfinite(_rows(y, len(y))).all(1)
         for metrics in self._parts.values():
@@ -261,7 +260,7 @@ class OutputMetrics:
         self._keep(ImageComparison(name, sqnr, cosine, largest))
 
     def _keep(self, image: ImageComparison) -> None:
-        # A heap whose smallest item is the best of the worst; the count settles ties by order.
+        # A heap whose smallest item is the least bad; among equals, the earlier image is kept.
         item = (-image.sqnr_db, image.max_error, -self._num_images, image)
         if len(self._worst) < self._num_worst:
             heapq.heappush(self._worst, item)
@@ -291,7 +290,7 @@ class OutputMetrics:
                 self._overlap.add(100.0 * np.intersect1d(top_x, top_y).size / self._top_k)
 
     def result(self) -> OutputComparison:
-        """Return everything found out so far."""
+        """Return all figures so far."""
         values = self._kind != "integers"
         log_ratio = self._power.log_ratio() if self._power.numerator.count else _NOTHING_FINITE
         scores = self._kind == "class scores"
@@ -358,7 +357,7 @@ def _divergences(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _log_probabilities(scores: np.ndarray) -> np.ndarray:
-    """Logarithms of the softmax, or of the scores themselves where they are probabilities already."""
+    """Logarithms of the softmax, or of the scores themselves if they are probabilities already."""
     values = scores.astype(np.float64)
     if np.all(values >= 0.0) and np.allclose(values.sum(1), 1.0, atol=1e-3):
         return np.log(np.maximum(values, 1e-12))
@@ -368,7 +367,7 @@ def _log_probabilities(scores: np.ndarray) -> np.ndarray:
 
 
 def _top(scores: np.ndarray, k: int) -> np.ndarray:
-    # stable: among equal scores the lower class comes first, for both networks alike
+    # stable: among equal scores the lower class comes first, in both networks
     return np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :k]
 
 
@@ -377,7 +376,7 @@ def _mapped(estimate: Estimate, factor: float) -> Estimate:
 
 
 def _amplitude(log_ratio: Estimate) -> Estimate:
-    """Relative L2 from ``ln(signal / noise)``: ``exp(-l / 2)``, which turns the interval round."""
+    """Relative L2 from ``ln(signal / noise)``: ``exp(-l / 2)``, which swaps the interval's ends."""
     value, high, low = (
         _exp(-end / 2.0) for end in (log_ratio.value, log_ratio.low, log_ratio.high)
     )

@@ -5,11 +5,11 @@ With x the float part, y the candidate's, and m the mean of x for each channel o
     SQNR of a part   10 log10( sum (x - m)^2 / sum (x - y)^2 )         dB
 
 The signal is what varies. Scores that are near zero nearly everywhere, logits about -6 and boxes about the
-middle of the picture carry their meaning in how they differ from one place and image to the next, so an
-engine that answers the mean of each channel for everything has 0 dB, whatever that mean is. The sum is the
-unbiased one (n / (n - 1) times the sum of squares for n values a channel). A channel block that has one value
-only, or none that vary, has its power about zero as signal. `WHOLE`, the only part of an output that has no
-others, always has: there this is the SQNR of `trtbuild.verification.metrics`.
+middle of the picture carry their meaning in how they differ between places and images. So an engine that
+always answers the mean of each channel has 0 dB, whatever that mean is. The sum is the unbiased one
+(n / (n - 1) times the sum of squares for n values a channel). Where a channel block has one value only, or
+does not vary, the signal is its power about zero. The same holds for `WHOLE`, the only part of an output
+without other parts: its SQNR is that of `trtbuild.verification.metrics`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PartComparison", "PartMetrics", "PartPower"]
 
-# What varies less than this share of its power is constant up to rounding in FP32.
+# A signal below this share of the power is constant up to FP32 rounding.
 _CONSTANT = 1e-12
-# A variation of a thousandth, which 8 bits do not show.
+# A variation of a thousandth, too small for 8 bits to show.
 _HARDLY = 1e-6
 
 
@@ -40,12 +40,12 @@ class PartComparison:
     Attributes:
         name: the part in words.
         axis, start, stop: the block of the output.
-        tensor: what the graph calls it.
-        rms: root of the mean square of what the part is measured by, in the output's unit.
-        noise_rms: the same of the difference to float.
+        tensor: its name in the graph.
+        rms: root mean square of the signal (see the module), in the output's unit.
+        noise_rms: root mean square of the difference to float.
         sqnr_db: see the module.
         relative_l2: ``10^(-SQNR / 20)``.
-        cosine: of the part about the float one's means, x - m and y - m; None where these are not known.
+        cosine: between x - m and y - m; between x and y where m is not known or x does not vary.
     """
 
     name: str
@@ -62,7 +62,7 @@ class PartComparison:
 
 @dataclass(frozen=True)
 class PartPower:
-    """Sums of squares of a part: `signal` as in this module, `noise` of the difference to float."""
+    """Sums of squares of a part: `signal` as the module defines it, `noise` of the difference to float."""
 
     part: Part
     signal: float
@@ -70,7 +70,7 @@ class PartPower:
 
 
 class PartMetrics:
-    """Accumulates signal and noise of one part, batch by batch, in memory of a few values a channel."""
+    """Accumulates signal and noise of one part, batch by batch; memory is a few values per channel."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
@@ -78,7 +78,7 @@ class PartMetrics:
         self._sums = self._squares = np.zeros(1)
         self._count = 0
         self._power = self._noise = 0.0
-        # about the centre, a value a channel: sums of y, y^2 and x y
+        # per channel, about the centre: sums of y, y^2 and x y
         self._others = np.zeros((3, 1))
         self._pairs = PairMoments()
 
@@ -88,7 +88,7 @@ class PartMetrics:
         if not x.size:
             return
         if self._centre is None:
-            # near the mean, so that sums of squares do not cancel; the value does not depend on it
+            # near the mean, so that sums of squares do not cancel; the results do not depend on it
             self._centre = x.mean((0, 2)) if self._part.axis is not None else np.zeros(1)
             self._sums = self._squares = np.zeros_like(self._centre)
             self._others = np.zeros((3, len(self._centre)))
@@ -121,12 +121,12 @@ class PartMetrics:
 
     @property
     def hardly_varies(self) -> bool:
-        """Whether values differ from the means of their channels by less than a thousandth of themselves."""
+        """Whether values differ from their channel's mean by less than a thousandth of themselves."""
         spread = self._spread()
         return spread is not None and spread <= _HARDLY * self._power
 
     def _spread(self) -> float | None:
-        """The signal about the mean of each channel; None where a part has no channels, or one value each."""
+        """The signal about each channel's mean; None for a part without channels or with one value each."""
         count = self._count
         if self._part.axis is None or count < 2:
             return None
@@ -162,11 +162,11 @@ class PartMetrics:
         return Estimate(value, low, high)
 
     def _cosine(self) -> Estimate | None:
-        """Of all values together, about the means of x unless x does not vary; without an interval."""
+        """Cosine over all values, about the means of x unless x does not vary; has no interval."""
         if self._centre is None or not self._count:
             return None
         varies = self._part.axis is not None and self._signal() != self._power
-        # x - m and y - m, in the values about the centre that were summed
+        # x - m and y - m, from the sums about the centre
         shift = self._sums / self._count if varies else -self._centre
         sums, squares, products = self._others
         along_x = self._squares - 2 * shift * self._sums + self._count * shift**2

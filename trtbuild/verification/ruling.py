@@ -1,16 +1,17 @@
-"""May this engine be shipped? Four answers, of limits, of how sure their figures are, and of a floor.
+"""May this engine be shipped? One of four answers, from limits, their figures' intervals and a floor.
 
     DO NOT SHIP   a limit fails, or a value is not finite
-    NOT JUDGED    no limit was set; or every limit holds and something lies below the floor that nobody judged
-    CANNOT TELL   no limit fails by more than one answer, but other images could say otherwise: too few; or a
-                  limit on speed lies inside the interval of what was measured
-    SHIP          every limit holds, and surely
+    NOT JUDGED    no limit was set; or every limit holds, but something below the floor was not judged
+    CANNOT TELL   no limit fails by more than one answer, but there are too few images to be sure; or a limit
+                  on speed lies inside the interval of the measured figure
+    SHIP          every limit holds, and its interval leaves no doubt
 
-Two commands answer another question, in words of their own: `bench`, whether an engine is fast enough, which
+Two commands answer other questions with words of their own: `bench`, whether an engine is fast enough (speed
+alone makes no engine fit to ship), and `check`, whether TensorRT accepts a network.
 alone makes none fit to ship, and `check`, whether TensorRT accepts a network.
 
-The floor is what an engine must have though nobody asks: see `floors`. It never fails a build by itself,
-since no user has set it, and nothing below it is called SHIP.
+The floor is what an engine must reach even if no limit asks for it: see `floors`. It never fails a build by
+itself, since no user has set it, but an engine below it is never called SHIP.
 """
 
 from __future__ import annotations
@@ -51,29 +52,29 @@ ACCEPTED, REJECTED = "ACCEPTED", "REJECTED"
 _FAILED = frozenset({DO_NOT_SHIP, TOO_SLOW, REJECTED})
 
 STRICT_EXIT_CODE = 5
-"""Of CANNOT TELL, where ``--strict`` is given."""
+"""Exit code for CANNOT TELL with ``--strict``."""
 
 FAR_SQNR_DB = 20.0
-"""Below this an output is far from the float one (10 % relative error), and the user wants a reason."""
+"""An output below this is far from the float one (10 % relative error): the user gets a reason."""
 
-# Least figure of a task: an engine that answers otherwise in one case of five does another job; and the PSNR
-# below which a picture is visibly another one.
+# The lowest acceptable figure of a task, by unit: an engine that answers one case in five differently does
+# another job, and below this PSNR a picture looks visibly different.
 _LEAST_FIGURES = {"%": 80.0, "dB": 25.0}
 
-# A user's limit on one of these is a judgement of how far outputs may be from float. That on the max error
-# is none: in the output's own unit, a large one says nothing.
+# Whoever sets a limit on one of these has judged how far outputs may be from float. A limit on the max error
+# judges nothing: it is in the output's own unit, so a large one says nothing.
 _ON_DISTANCE = ("SQNR of", "cosine of", "relative L2 of")
 
-# What a limit on top-1 against labels is held against.
+# The name of the figure that the limit on top-1 against labels applies to.
 _TOP1 = "top-1 lost"
 
-# With more noise than half of the signal's power no output is the network's, whatever a limit lets pass.
+# With more noise than half of the signal's power, an output is useless, whatever a limit lets pass.
 _LEAST_SQNR_DB = 3.0
 
 
 @dataclass(frozen=True)
 class Ruling:
-    """One of the answers, and why."""
+    """One of the answers, and the reason."""
 
     word: str
     why: str
@@ -82,7 +83,7 @@ class Ruling:
         return f"{self.word}: {self.why}"
 
     def exit_code(self, *, is_strict: bool = False) -> int:
-        """Return 1 for DO NOT SHIP and its like, `STRICT_EXIT_CODE` for CANNOT TELL where strict, else 0."""
+        """Return 1 for DO NOT SHIP and its like, `STRICT_EXIT_CODE` for CANNOT TELL if strict, else 0."""
         if self.word == CANNOT_TELL and is_strict:
             return STRICT_EXIT_CODE
         return int(self.word in _FAILED)
@@ -98,11 +99,11 @@ def rule(
     """Return the answer.
 
     Args:
-        verdicts: of everything that was compared.
-        below_floor: why the engine may not be shipped though no limit says so, the weightiest first.
+        verdicts: one for each network that was compared.
+        below_floor: reasons not to ship that no limit covers, the weightiest first.
         speed: limits on speed; they alone make no engine fit to ship.
-        names: what to call the networks of `verdicts`, where there are several.
-        compared: the figures, which say what limits could be set.
+        names: names of the networks of `verdicts`, for the text, if there are several.
+        compared: the figures; they decide which limits the text suggests.
     """
     verdicts = tuple(verdicts)
     of_answers = [finding for verdict in verdicts for finding in verdict.findings]
@@ -133,7 +134,7 @@ def rule(
 
 
 def _whose(finding: Finding, verdicts: Sequence[Verdict], names: Sequence[str]) -> str:
-    """What the network of `finding` is called; empty where nobody says."""
+    """The name of the network that `finding` belongs to; empty without names."""
     pairs = zip(names, verdicts)
     return next((n for n, one in pairs if any(f is finding for f in one.findings)), "")
 
@@ -152,7 +153,7 @@ def _without_limit(
 
 
 def _possible_limits(compared: Sequence[Comparison]) -> str:
-    """The options that would judge such figures, in words."""
+    """The options that can judge these figures, in words."""
     outputs = [output for one in compared for output in one.outputs]
     is_float = any(output.sqnr_db is not None for output in outputs)
     flags = ["--min-sqnr" if is_float else "--max-error"]
@@ -164,12 +165,12 @@ def _possible_limits(compared: Sequence[Comparison]) -> str:
 
 
 def samples_needed(doubtful: Sequence[Finding]) -> str:
-    """Return how many samples would settle `doubtful`; without an interval of one, nobody knows."""
+    """Return how many samples would settle `doubtful`, in words; "at least" if one has no interval."""
     needed = [finding.num_needed for finding in doubtful]
     known = [count for count in needed if count is not None]
     if not known:
         return "more samples"
-    unit = 10 ** max(len(str(max(known))) - 2, 0)  # nobody knows a third digit
+    unit = 10 ** max(len(str(max(known))) - 2, 0)  # the estimate is not good to a third digit
     most = f"{-(-max(known) // unit) * unit:,} samples"
     return f"about {most}" if len(known) == len(needed) else f"at least {most}"
 
@@ -189,21 +190,22 @@ def floors(
     was_trained: bool = False,
     is_evaluated: bool = False,
 ) -> tuple[str, ...]:
-    """Return what lies below the floor, the furthest first; empty for nothing.
+    """Return what lies below the floor, the furthest below first; empty if nothing does.
 
     The main figure of a task must be at least 80 % (25 dB of PSNR), unless ``--min-agreement`` judges it, and
-    must say something (`trtbuild.verification.tasks.base.TaskScore.doubt`). Where no task is measured, each
-    float output, by its worst part, must have `FAR_SQNR_DB`, unless a limit on outputs or on top-1 judges it.
-    Each must have 3 dB, whatever else is judged, unless boxes are: suppressed ones change places; or a
-    network was trained on since it was float, and its task is judged: it computes something else. Against
-    labels, top-1 must not surely be lost, unless ``--max-top1-drop`` judges that.
+    must say something (`trtbuild.verification.tasks.base.TaskScore.doubt`). Without a measured task, each
+    float output must have `FAR_SQNR_DB` in its worst part, unless a limit on outputs or on top-1 judges it.
+    Every output must have 3 dB even if something else is judged. Two exceptions: boxes, since suppression
+    changes their order; and a network that was trained after it was float and whose task is judged, since it
+    computes something else. Against labels, top-1 must not drop beyond doubt, unless ``--max-top1-drop``
+    judges that.
 
     Args:
-        comparisons: what to call a network -> its figures.
-        verdicts: the limits that were held against them.
-        was_trained: whether the network came quantized, by training or another tool.
-        is_evaluated: whether a limit on an evaluation of the user's own judges the answers, as one on a
-            task and on top-1 would.
+        comparisons: name of a network -> its figures.
+        verdicts: the limits that were checked on them.
+        was_trained: whether the network came quantized, by training or by another tool.
+        is_evaluated: whether a limit on the user's own evaluation judges the answers, like a limit on a
+            task and on top-1.
     """
     limits = [f for verdict in verdicts for f in verdict.findings if f.is_limit]
     judged = {finding.what for finding in limits}

@@ -1,4 +1,4 @@
-"""What needs more than the two outputs: top-1 against labels, and the user's own metric."""
+"""Figures that need more than the two outputs: top-1 against labels, and the user's own metric."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Accuracy:
     """Top-1 of both networks on the labelled images.
 
     Attributes:
-        output: the class scores that the labels were held against.
+        output: the class scores that were compared with the labels.
         num_images: labelled images.
         reference_percent, candidate_percent: top-1, with Wilson's interval.
-        drop_points: reference minus candidate, percentage points; the interval is of the paired
+        drop_points: reference minus candidate, percentage points; its interval is that of the paired
             difference, so it is much tighter than the two above.
-        only_reference_right, only_candidate_right: images that one network alone got right.
+        only_reference_right, only_candidate_right: images that only this network got right.
     """
 
     output: str
@@ -107,10 +107,10 @@ class MetricScore:
 class MetricAverage:
     """Averages the user's metric over images, for both networks.
 
-    The metric is called as ``metric(outputs, labels, names)`` once a batch for each network, and
-    answers one score an image, or one number for the batch. A metric that is not an average over
-    images (mAP) is a class: an object of it is made for each network, called the same way (its
-    answer is ignored), and asked for ``result()`` at the end.
+    The metric is called as ``metric(outputs, labels, names)``, once per batch and network, and returns one
+    score per image, or one number for the batch. A metric that is not an average over images (mAP) is a
+    class: each network gets an object of it, which is called the same way (the return values are ignored)
+    and asked for ``result()`` at the end.
     """
 
     def __init__(self, name: str, metric: Metric) -> None:
@@ -132,7 +132,7 @@ class MetricAverage:
         """Take one batch.
 
         Raises:
-            OptionError: the metric raised, or answered no finite number.
+            OptionError: the metric raised an error, or did not return finite numbers.
         """
         x, y = (
             metric(outputs, labels, names)
@@ -155,7 +155,7 @@ class MetricAverage:
         """Return the averages so far (the ``result()`` of a metric class).
 
         Raises:
-            OptionError: the metric's ``result()`` raised or gave no finite number.
+            OptionError: the metric's ``result()`` raised an error or gave no finite number.
         """
         if self._whole:
             x, y = (metric.final() for metric in self._pair)

@@ -3,8 +3,8 @@
             x ──────────► Conv ──────► y                 as in the float network
             └─► Q ─► DQ ─► Conv(DQ(W)) ─► y_own          as in the quantized one
 
-What y_own differs from y is the layer's *own* error; what the same layer's output in the quantized
-network differs from y_own is what it *inherits* from the layers before it.
+y_own minus y is the layer's *own* error. What the same layer's output in the quantized network differs
+from y_own by is the error that it *inherits* from the layers before it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = ["Tap", "Taps", "own_output", "side_branches"]
 
 @dataclass(frozen=True)
 class Tap:
-    """One quantized layer: where its float, its own and its quantized output can be read.
+    """One quantized layer: names of its float, its own and its quantized output.
 
     Attributes:
         node: name of the layer in both networks.
         op_type: its operator.
-        module: the PyTorch module that it came from, where the export says so.
+        module: the PyTorch module that it came from, if the export recorded it; else empty.
         reference: its output's name in the float network.
         own: name of the side branch's output.
         quantized: its output's name in the quantized network.
@@ -53,15 +53,15 @@ class Tap:
 
 @dataclass(frozen=True)
 class Taps:
-    """Two networks with the layers' outputs as their outputs.
+    """Two networks that give the layers' outputs.
 
     Attributes:
         reference: the float network with side branches; gives `Tap.reference`, `Tap.own` and the
             tensors of `activations`.
         quantized: the quantized network; gives `Tap.quantized`.
         taps: in the order of the network.
-        activations: name in the quantized network -> name in `reference`, of the tensors in front
-            of a Q/DQ pair.
+        activations: for each tensor before a Q/DQ pair, its name in the quantized network -> its name in
+            `reference`.
     """
 
     reference: ir.Model
@@ -71,7 +71,7 @@ class Taps:
 
 
 def own_output(value: ir.Value) -> ir.Value:
-    """Measure a layer at its own output, in front of any activation."""
+    """Compare a layer at its own output, before any activation."""
     return value
 
 
@@ -84,13 +84,13 @@ def side_branches(
     """Graft every quantized layer of `quantized` onto a copy of `reference`.
 
     Args:
-        reference: the float network that `quantized` was made of.
-        quantized: with Q/DQ, or with other weights.
-        measured: from a layer's output to the tensor that is compared.
-        layers: from `quantized` to those of its nodes that are grafted.
+        reference: the float network that `quantized` was made from.
+        quantized: the network with Q/DQ, or with other weights.
+        measured: maps a layer's output to the tensor that is compared.
+        layers: picks the nodes of `quantized` that are grafted.
 
     Raises:
-        ModelError: no quantized layer of the one is found in the other.
+        ModelError: no quantized layer has a float twin in `reference`.
     """
     combined = reference.clone()
     graft = _Graft(combined, float_twins(quantized, combined), measured)
@@ -130,7 +130,7 @@ class _Graft:
         self._copies: dict[ir.Value, ir.Value] = {}
 
     def tap(self, node: ir.Node) -> Tap | None:
-        """Put a copy of `node` beside its float twin, on float inputs; None where it has no twin."""
+        """Put a copy of `node` beside its float twin, on float inputs; None without a twin."""
         twin = self._twins.get(node.name or "")
         if twin is None or has_bodies(node):
             return None
@@ -140,7 +140,7 @@ class _Graft:
         if (float_measured is twin.outputs[0]) != (measured is node.outputs[0]):
             measured, float_measured, activation = node.outputs[0], twin.outputs[0], node
         chain = [node] if activation is None or activation is node else [node, activation]
-        # kept apart from what other branches read, which is the float tensor and not this copy
+        # separate from `_copies`: other branches must read the float tensor, not this copy
         own: dict[ir.Value, ir.Value] = {}
         for link in chain:
             self._copy(link, own)
@@ -154,7 +154,7 @@ class _Graft:
         )
 
     def twin_of(self, value: ir.Value) -> str | None:
-        """Name of the float tensor that `value` of the quantized network stands for."""
+        """Name of the float tensor that corresponds to `value` of the quantized network."""
         if value.name in self._inputs:
             return value.name
         node = value.producer()
@@ -164,7 +164,7 @@ class _Graft:
         return twin.outputs[list(node.outputs).index(value)].name
 
     def _bring(self, value: ir.Value | None) -> ir.Value | None:
-        """The float tensor for a computed value; a copy of Q, DQ, constants and all else."""
+        """The float tensor where `value` has a float twin; a copy where it is a Q, DQ, constant or else."""
         if value is None or value in self._copies:
             return self._copies.get(value) if value is not None else None
         node = value.producer()
@@ -198,7 +198,7 @@ class _Graft:
 
 
 def _module(node: ir.Node) -> str:
-    # written by torch.onnx: a Python list of scopes from the root module to the operator
+    # written by torch.onnx: a Python list of the scopes from the root module down to the operator
     scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
     names = [part.strip(" '\"") for part in scopes.strip("[]").split(",")]
     return names[-2] if len(names) > 1 else ""

@@ -1,4 +1,4 @@
-"""A function or class of the user's that gives numbers: called, and its answers checked."""
+"""The user's function or class that returns numbers: calls it and checks its answers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["UserFunction"]
 
 
 class UserFunction:
-    """What the user gave as a metric or a judge.
+    """A metric or judge of the user's.
 
-    A function answers one number a sample, or one for the batch. A class is for what is no average over
-    samples: an object of it is called the same way (its answer is ignored), and asked for ``result()`` in
-    the end.
+    A function returns one number per sample, or one for the batch. A class is for figures that are not an
+    average over samples: an object of it is called the same way (return values are ignored), and asked for
+    ``result()`` at the end.
 
     Args:
-        kind: what it is called in errors: ``metric`` or ``judge``.
-        name: of this one.
+        kind: ``metric`` or ``judge``, for errors.
+        name: its name.
         given: the function or class.
     """
 
@@ -42,15 +42,15 @@ class UserFunction:
         """Call it.
 
         Raises:
-            OptionError: it raised.
+            OptionError: it raised an error.
         """
         return self._ask(self._function, *arguments)
 
     def final(self) -> float:
-        """Return the number of a class's ``result()``.
+        """Return the number that the class's ``result()`` gives.
 
         Raises:
-            OptionError: it raised, or gave no finite number.
+            OptionError: it raised an error, or gave no finite number.
         """
         return float(self.scores(self._ask(self._function.result), 1)[0])
 
@@ -63,10 +63,10 @@ class UserFunction:
             ) from error
 
     def scores(self, answer: Any, num_samples: int) -> np.ndarray:
-        """Return an answer as float64 numbers: one a sample, or a single one.
+        """Return an answer as float64 numbers: one per sample, or a single one.
 
         Raises:
-            OptionError: it is something else, or not finite.
+            OptionError: the answer is something else, or not finite.
         """
         try:
             scores = np.asarray(answer, np.float64)
@@ -81,7 +81,7 @@ class UserFunction:
 
 
 def _called_with(arguments: tuple[Any, ...]) -> str:
-    """What a call gave: the names of outputs are what a wrong function asks for."""
+    """The arguments of a failed call, with the outputs' names: wrong functions ask for others."""
     if not arguments:
         return ""
     given = (

@@ -1,4 +1,4 @@
-"""What people look at: a sample as a picture, and what both networks answer there."""
+"""Pictures for people: a sample, and what both networks answer for it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["LONGEST_SIDE", "Answer", "Box", "Pixels", "View", "as_pixels"]
 
 LONGEST_SIDE = 320
-"""Of a picture, in pixels."""
+"""Longest side of a picture, in pixels."""
 
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 """A picture, uint8 ``[height, width, 3]``, RGB."""
 
-# Values up to the first are shares of full brightness, and beyond the second pixel values. Between the two
-# they are neither, such as shares that noise has carried too far: as pixel values they would be black.
+# Values up to the first peak are shares of full brightness, beyond the second they are pixel values. Values
+# between the two are neither, for example shares with noise: taken as pixel values they would be black.
 _UNIT_PEAK, _LEAST_BYTE_PEAK, _BYTE_PEAK = 1.001, 2.0, 255.5
 
 
@@ -30,7 +30,7 @@ class Box:
     Attributes:
         corners: x1, y1, x2, y2 as shares of the picture.
         label: class and score, in words.
-        shared: whether the other network has it, too.
+        shared: whether the other network has this box, too.
     """
 
     corners: tuple[float, float, float, float]
@@ -40,7 +40,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network says of one sample: a text, boxes in its picture, or a picture of its own."""
+    """A network's answer for one sample: a text, boxes in its picture, or a picture."""
 
     text: str
     boxes: tuple[Box, ...] = ()
@@ -52,9 +52,9 @@ class View:
     """One sample.
 
     Attributes:
-        picture: the network's input; None where it is no picture.
+        picture: the network's input; None if it is not a picture.
         reference: the float network's answer.
-        candidate: that of the network under test.
+        candidate: the answer of the network under test.
     """
 
     picture: Pixels | None
@@ -67,15 +67,15 @@ def as_pixels(
     preprocess: Preprocess | None = None,
     between: tuple[float, float] | None = None,
 ) -> Pixels | None:
-    """Return one image of any layout and range as a picture; None for other than 1, 3 or 4 channels.
+    """Return one image of any layout and range as a picture; None without 1, 3 or 4 channels.
 
-    Without `preprocess` and `between`, values from 0 to 1 are brightness, and so are those from 0 to 255 with
-    one beyond 2; others are brought between their least and their largest.
+    Without `preprocess` and `between`, values from 0 to 1 are brightness, and values from 0 to 255 are pixel
+    values if one exceeds 2; other values are stretched between their minimum and maximum.
 
     Args:
         values: ``[channels, height, width]`` or ``[height, width, channels]``.
-        preprocess: how it was made.
-        between: the values of black and of full brightness, where they are known.
+        preprocess: how the image was made; it is undone.
+        between: the values of black and full brightness, if known.
     """
     first, last = values.shape[0] in (1, 3, 4), values.shape[2] in (1, 3, 4)
     if not (first or last) or not values.size:
@@ -96,7 +96,7 @@ def as_pixels(
 
 
 def _white(image: np.ndarray) -> float:
-    """The largest pixel value that images of such values have."""
+    """The pixel value of white for such images: 1, 16, 255 or the largest value."""
     peak = float(image.max())
     return next((white for white in (1.0, 16.0, 255.0) if peak <= white * _UNIT_PEAK), peak)
 
@@ -111,7 +111,7 @@ def _spread(image: np.ndarray) -> np.ndarray:
 
 
 def _fitted(pixels: Pixels) -> Pixels:
-    """The picture, made smaller where a side is too long."""
+    """The picture, scaled down if a side is too long."""
     factor = LONGEST_SIDE / max(pixels.shape[:2])
     if factor >= 1:
         return pixels

@@ -1,4 +1,4 @@
-"""What a judge of a task is: it takes both networks' outputs batch by batch and gives figures in the end."""
+"""Judges of a task: they take both networks' outputs batch by batch and give figures at the end."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Figure:
     """One figure with its interval.
 
     Attributes:
-        name: in words.
+        name: the figure in words.
         unit: ``%``, ``points``, ``dB`` or empty.
         estimate: the value, higher is better.
-        step: what one answer (a sample, a box) more or less moves it by; 0 where it is no share of answers.
+        step: by how much one answer (a sample, a box) changes it; 0 if it is not a share of answers.
     """
 
     name: str
@@ -62,12 +62,12 @@ def share_of(name: str, successes: int, trials: int) -> Figure:
 
 @dataclass(frozen=True)
 class SampleScore:
-    """One sample's share in the main figure; less is worse.
+    """One sample's part of the main figure; lower is worse.
 
     Attributes:
-        name: of the sample.
-        value: its share.
-        view: what the sample is, and what both networks answer; None where nobody looks.
+        name: the sample's name.
+        value: its score.
+        view: the sample and both networks' answers, to be shown; None without an album.
     """
 
     name: str
@@ -80,14 +80,15 @@ class TaskScore:
     """How well the engine does the float network's task.
 
     Attributes:
-        task: which, as ``--task`` calls it, or the name of the user's judge.
+        task: its name: the value of ``--task``, or the name of the user's judge.
         settings: layout and thresholds that the figures depend on, in words.
-        num_samples: how many samples they are of.
-        main: the figure that ``--min-agreement`` and the search go by, higher is better; None where the
+        num_samples: number of samples measured.
+        main: the figure that ``--min-agreement`` and the search use, higher is better; None if the
             samples do not give it (no box in any image).
         others: further figures.
         worst: the samples with the lowest scores, worst first.
-        doubt: why `main` says little of the engine, such as one class for all samples; empty: nothing.
+        doubt: why `main` says little about the engine, such as one class for all samples; empty if it does
+            not.
     """
 
     task: str
@@ -106,9 +107,9 @@ class Seen:
     Attributes:
         batch: the batch.
         reference: the float network's outputs for it.
-        candidate: those of the network under test.
-        row: the sample's place in the batch.
-        names: class -> what it is called.
+        candidate: outputs of the network under test.
+        row: the sample's row in the batch.
+        names: class index -> its name.
     """
 
     batch: LabelledBatch
@@ -130,12 +131,12 @@ class Task(Protocol):
         """Take the outputs of the float network and of the network under test for one batch.
 
         Raises:
-            OptionError: the outputs are not of this task.
+            OptionError: the outputs do not fit this task.
         """
         ...
 
     def result(self) -> TaskScore | None:
-        """Return the figures so far; None where there is nothing to say."""
+        """Return the figures so far; None if there are none."""
         ...
 
     @property
@@ -144,16 +145,16 @@ class Task(Protocol):
         ...
 
     def answers(self, seen: Seen) -> tuple[Answer, Answer] | None:
-        """Return what the float network says of one sample, and what the other; None for nothing to show."""
+        """Return both networks' answers for one sample, float's first; None if nothing can be shown."""
         ...
 
 
 TaskFactory: TypeAlias = Callable[[], Task]
-"""Makes a task anew for each network that is compared."""
+"""Makes a new judge of the task for each network that is compared."""
 
 
 class Worst:
-    """Keeps the samples with the lowest scores, the first of equal ones."""
+    """Keeps the samples with the lowest scores; among equal scores, the first ones."""
 
     def __init__(self, count: int = 10, perfect: float = 100.0) -> None:
         self._count = count
@@ -161,17 +162,17 @@ class Worst:
         self._kept: list[SampleScore] = []
 
     def add(self, name: str, value: float) -> None:
-        """Take one sample; a perfect one is none of the worst."""
+        """Take one sample; one with a perfect score is never kept."""
         if value < self._perfect:
             self._kept = sorted([*self._kept, SampleScore(name, value)], key=_value)[: self._count]
 
     def result(self) -> tuple[SampleScore, ...]:
-        """Return them, the worst first."""
+        """Return the samples, the worst first."""
         return tuple(self._kept)
 
 
 class Judge:
-    """What judges share: they keep their worst samples, and have no words for them but a subclass's own."""
+    """Common part of judges: they keep their worst samples, and show no text unless a subclass does."""
 
     _worst: Worst
 
@@ -181,13 +182,13 @@ class Judge:
         return self._worst.result()
 
     def answers(self, seen: Seen) -> tuple[Answer, Answer] | None:
-        """Return no words, so that the sample alone is shown."""
+        """Return empty texts, so that only the sample is shown."""
         del seen
         return Answer(""), Answer("")
 
 
 def named(number: int, names: Mapping[int, str]) -> str:
-    """Return what a class is called: its name, or ``class 7``."""
+    """Return the name of a class, or ``class 7`` if it has none."""
     return names.get(number) or f"class {number}"
 
 
@@ -196,16 +197,16 @@ def _value(sample: SampleScore) -> float:
 
 
 def only(outputs: Outputs, ranks: tuple[int, ...], task: str, shape: str) -> str:
-    """Return the name of the first float output of one of `ranks` axes.
+    """Return the name of the first float output whose number of axes is one of `ranks`.
 
     Args:
-        outputs: of a network.
-        ranks: how many axes it may have.
-        task: which task needs it.
+        outputs: outputs of a network.
+        ranks: allowed numbers of axes.
+        task: the task that needs it, for the error.
         shape: what such an output looks like, for the error.
 
     Raises:
-        OptionError: there is none.
+        OptionError: there is no such output.
     """
     for name, array in outputs.items():
         if array.ndim in ranks and array.dtype.kind in "fV":

@@ -1,4 +1,4 @@
-"""Boxes as corners: intersection over union, suppression of those that overlap, and matching of two sets."""
+"""Boxes as corners: intersection over union, non-maximum suppression, and matching of two sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["Detections", "Match", "corners", "matched", "pairwise_iou", "suppressed"]
 
-# So many candidates, the best ones, are looked at in an image.
+# Candidates per image that are considered, best first.
 _MOST_CANDIDATES = 1_000
 _MOST_BOXES = 300
 
@@ -19,7 +19,7 @@ class Detections:
 
     Attributes:
         boxes: corners x1, y1, x2, y2, float ``[n, 4]``, in any unit.
-        scores: float ``[n]``, the best first where `suppressed` gave them.
+        scores: float ``[n]``, best first if they come from `suppressed`.
         classes: int ``[n]``.
     """
 
@@ -31,13 +31,13 @@ class Detections:
         return len(self.scores)
 
     def take(self, index: np.ndarray) -> Detections:
-        """Return the boxes of an index or a mask."""
+        """Return the boxes that an index array or a mask selects."""
         return Detections(self.boxes[index], self.scores[index], self.classes[index])
 
 
 @dataclass(frozen=True)
 class Match:
-    """A box of each set that mean the same object: their places, IoU and the difference of their scores."""
+    """A box of each set that show the same object: their indices, IoU and score difference."""
 
     first: int
     second: int
@@ -51,7 +51,7 @@ def corners(centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the IoU of every box of `first` with every one of `second`; boxes without area have 0."""
+    """Return the IoU of every box of `first` with every box of `second`; boxes without area have 0."""
     a, b = first[:, None], second[None]
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
     inside = np.clip(high - low, 0, None).prod(-1)
@@ -66,15 +66,15 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 def suppressed(found: Detections, min_score: float, max_iou: float | None) -> Detections:
-    """Return the boxes above a score without those that overlap a better one of their class, best first.
+    """Return the boxes above a score after greedy non-maximum suppression per class, best first.
 
-    Greedy suppression, class by class, as detectors are deployed with it. Only the 1000 best candidates are
-    looked at, and at most 300 boxes are kept.
+    That is how detectors are deployed. Only the 1000 best candidates are considered, and at most 300 boxes
+    are kept.
 
     Args:
         found: candidates.
-        min_score: they must lie above it.
-        max_iou: more overlap than this with a better box of the same class drops one; None keeps all.
+        min_score: only boxes with a higher score are kept.
+        max_iou: a box with more overlap than this with a better one of its class is dropped; None keeps all.
     """
     good = np.flatnonzero((found.scores > min_score) & np.isfinite(found.boxes).all(1))
     order = good[np.argsort(-found.scores[good], kind="stable")][:_MOST_CANDIDATES]
@@ -91,9 +91,9 @@ def suppressed(found: Detections, min_score: float, max_iou: float | None) -> De
 
 
 def matched(first: Detections, second: Detections, min_iou: float) -> list[Match]:
-    """Return the pairs of boxes of one class with an IoU above `min_iou`.
+    """Return the pairs of boxes of the same class with an IoU above `min_iou`.
 
-    The boxes of `first`, in order, each take the free box of `second` that overlaps them most.
+    Each box of `first`, in order, takes the unmatched box of `second` with the largest IoU.
     """
     if not len(first) or not len(second):
         return []

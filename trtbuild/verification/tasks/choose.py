@@ -1,12 +1,13 @@
-"""Which task a network does: as the user says, or as its graph tells without doubt.
+"""Which task a network does: the user says it, or its graph leaves no doubt.
 
-Without doubt are: a Softmax over classes at the end of ``[images, classes]``, or labels for such an output;
-a Softmax over the last axis of ``[images, steps, classes]`` of a network that reads images or sound, where
-classes are short peaks between blanks (CTC); an output of many values brought to unit length (embeddings); a
-Sigmoid of one channel that is nearly 0 or 1 nearly everywhere, or a Softmax over channels (segmentation); an
-image as large as the input or a multiple of it that shows what the input does (restoration); the detectors of
-`trtbuild.verification.tasks.layouts` whose parts (`trtbuild.model.parts`) or pairs of outputs say which.
-What only values tell is looked at in the float network's first batch. A wrong guess is worse than none.
+These leave no doubt: a Softmax over classes at the end of ``[images, classes]``, or labels for such an
+output; a Softmax over the last axis of ``[images, steps, classes]`` in a network that reads images or sound,
+if classes are short peaks between blanks (CTC); an output of many values scaled to unit length (embeddings);
+a Sigmoid of one channel that is nearly 0 or 1 nearly everywhere, or a Softmax over channels (segmentation);
+an image as large as the input or a multiple of it that resembles the input (restoration); the detectors of
+`trtbuild.verification.tasks.layouts`, by their parts (`trtbuild.model.parts`) or pairs of outputs.
+
+Where only values can tell, the float network's first batch decides. A wrong guess is worse than none.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ _log = logging.getLogger(__name__)
 
 _SOFTMAX = ("Softmax", "LogSoftmax")
 
-# What makes the scores of maps: a layer, or one that brings them to the image's size.
+# Operators that end in score maps: a layer, or a resize to the image's size.
 _SCORING = ("Add", "Conv", "ConvTranspose", "Resize", "Upsample")
 
-# Fewer values of unit length are a direction or a rotation (a quaternion has 4).
+# A shorter unit vector is a direction or a rotation (a quaternion has 4 values).
 _LEAST_DIMS = 5
 
 
@@ -67,16 +68,16 @@ def choose_task(
     has_labels: bool = False,
     preprocess: Preprocess | None = None,
 ) -> TaskFactory | None:
-    """Return what makes the judge of the task; None where none is wanted or the graph leaves doubt.
+    """Return the factory of the task's judge; None if none is wanted or the graph leaves doubt.
 
     Args:
-        options: what the user says.
-        model: the float network, or its Q/DQ form; None where there is no graph to look at.
+        options: the user's options.
+        model: the float network, or its Q/DQ form; None without a graph.
         has_labels: whether the samples have classes.
-        preprocess: how images became inputs; where boxes lie in the images.
+        preprocess: how images became inputs; places boxes in the original images.
 
     Raises:
-        OptionError: a detector's layout is neither given nor plain from the graph, or the judge cannot be
+        OptionError: a detector's layout is neither given nor clear from the graph, or the judge cannot be
             imported.
     """
     if options.judge is not None:
@@ -108,10 +109,10 @@ def choose_task(
 
 
 def task_kind(options: TaskOptions, model: ir.Model, *, has_labels: bool = False) -> str | None:
-    """Return what `TaskOptions.kind` calls the task that is said or that the graph tells; None in doubt.
+    """Return the value of `TaskOptions.kind` that the user or the graph says; None in doubt.
 
     Args:
-        options: what the user says; a judge of one's own says nothing.
+        options: the user's options; a judge of the user's own is ignored.
         model: the float network.
         has_labels: whether the samples have classes.
     """
@@ -137,7 +138,7 @@ def _own_judge(judge: str | Metric) -> TaskFactory:
 
 
 class IfItFits:
-    """A task that nobody asked for: it ends without a score where the outputs turn out to be others."""
+    """A guessed task: it ends without a score if the outputs turn out not to fit."""
 
     def __init__(self, task: TaskFactory) -> None:
         self._task: Task | None = task()
@@ -162,7 +163,7 @@ class IfItFits:
         return () if self._task is None else self._task.worst
 
     def answers(self, seen: Seen) -> tuple[Answer, Answer] | None:
-        """Return what the task does."""
+        """Return the task's answers."""
         if self._task is None:
             return None
         return self._task.answers(seen)
@@ -190,7 +191,7 @@ def _detect(
 
 
 def _by_output(model: ir.Model, *, has_labels: bool) -> str | None:
-    """The task of a network with one output, where its end says it."""
+    """The task of a network with one output, if the end of its graph tells."""
     output = model.graph.outputs[0]
     shape, end = dims(output), end_of(output)
     if shape is None or len(model.graph.outputs) != 1:
@@ -210,7 +211,7 @@ def _by_output(model: ir.Model, *, has_labels: bool) -> str | None:
 
 
 def _is_over_classes(softmax: ir.Node, output: ir.Value) -> bool:
-    """Whether a Softmax is over the channels of maps, or the last axis of sequences, if it moves no axes."""
+    """Whether a Softmax is over the channels of maps, else the last axis; True if axes move after it."""
     inner = dims(softmax.outputs[0])
     if inner is None or softmax.outputs[0] is not output:
         return True
@@ -223,7 +224,7 @@ def _is_vector(shape: Dims) -> bool:
 
 
 def _of_images(shape: Dims, operator: str, image: Dims) -> str | None:
-    """The task of a network from images to maps."""
+    """The task of a network that maps images to maps."""
     if operator == "ArgMax" and len(shape) in (3, 4):
         return "segment"
     if len(shape) != 4:
@@ -240,20 +241,20 @@ def _of_images(shape: Dims, operator: str, image: Dims) -> str | None:
 
 
 def _is_multiple(size: Dim, of: Dim) -> bool:
-    """Whether it may be: of an open size, the first batch tells."""
+    """Whether one can be a multiple of the other; if both sizes are dynamic, the first batch decides."""
     if isinstance(size, int) and isinstance(of, int):
         return of > 0 and size % of == 0
     return not isinstance(size, int) and not isinstance(of, int)
 
 
 def _image_input(model: ir.Model) -> Dims | None:
-    """Dims of the only input, where it is images ``[N, C, H, W]``."""
+    """Dims of the only input if it is images ``[N, C, H, W]``, else None."""
     shapes = [dims(value) for value in model.graph.inputs if not value.is_initializer()]
     found = shapes[0] if len(shapes) == 1 else None
     return found if found is not None and len(found) == 4 else None
 
 
 def _reads_signals(model: ir.Model) -> bool:
-    """Whether the first input is of real numbers: pictures or sound, and no tokens."""
+    """Whether the first input holds real numbers: pictures or sound, not tokens."""
     dtype = model.graph.inputs[0].dtype if model.graph.inputs else None
     return dtype is not None and dtype.is_floating_point()

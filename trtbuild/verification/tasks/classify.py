@@ -32,7 +32,7 @@ __all__ = ["Classify"]
 
 
 class Classify(Judge):
-    """Counts the samples whose best class is the float network's.
+    """Counts the samples whose best class is also the float network's.
 
     Args:
         output: the class scores; None for the first output that looks like them.
@@ -80,7 +80,7 @@ class Classify(Judge):
         )
 
     def answers(self, seen: Seen) -> tuple[Answer, Answer] | None:
-        """Return the best class of both and its score, and the label where there is one."""
+        """Return both networks' best class with its score, and the label if there is one."""
         given = [
             class_scores(one[self._output or ""], len(seen.batch.names)) for one in seen.outputs
         ]
@@ -91,7 +91,7 @@ class Classify(Judge):
         return _best(given[0][row], label, seen.names), _best(given[1][row], label, seen.names)
 
     def _doubt(self) -> str:
-        """An engine that answers one class whatever it sees agrees with what is mostly this class."""
+        """Why the agreement says little: an engine stuck on one class can agree with float by luck."""
         of_float, of_engine = map(len, self._classes)
         if self._count < 2 or of_engine > 1 or self._scores is None:
             return ""
@@ -115,7 +115,7 @@ def _best(scores: np.ndarray, label: int | None, names: Mapping[int, str]) -> An
     return Answer(text)
 
 
-# Half of what varies from sample to sample is float's.
+# Half of the variation between samples is float's.
 _FOLLOWS_DB = 3.0
 
 _TOP1 = ("top-1 of float", "top-1 of the engine")

@@ -1,8 +1,8 @@
 """Mean average precision against annotations in COCO's format, of the float network and the engine.
 
-As COCO evaluates boxes (cocodataset.org/#detection-eval): at most 100 boxes an image, IoU thresholds .50 to
+As COCO evaluates boxes (cocodataset.org/#detection-eval): at most 100 boxes per image, IoU thresholds .50 to
 .95 in steps of .05, precision interpolated at 101 recalls, averaged over thresholds and categories that have
-an object; boxes in a crowd count neither as found nor as missed.
+an object; boxes in a crowd count neither as hits nor as misses.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _THRESHOLDS = np.arange(0.5, 0.96, 0.05)
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _MOST_BOXES = 100
 _NUM_GROUPS = 20
-# Corners of all boxes at most this far from zero are shares of the image.
+# If no corner is further from zero than this, boxes are shares of the image.
 LARGEST_SHARE = 2.0
 
 
@@ -44,12 +44,12 @@ class _Image:
 
 @dataclass(frozen=True)
 class Annotations:
-    """Objects by the name of their image; classes are category ids.
+    """Objects by image name; classes are category ids.
 
     Attributes:
         images: file name, without folders -> its objects.
-        categories: ids, in order.
-        preprocess: how images became the network's input; None: they were stretched to its size.
+        categories: category ids, sorted.
+        preprocess: how images became the network's input; None if they were stretched to its size.
     """
 
     images: Mapping[str, _Image]
@@ -60,8 +60,8 @@ class Annotations:
         """Return boxes in pixels of the image; None for an image without annotations.
 
         Args:
-            name: of the image; only the part behind the last ``/`` counts.
-            found: boxes in pixels of the network's input, or shares of it.
+            name: the image's name; only the part after the last ``/`` counts.
+            found: boxes in pixels of the network's input, or as shares of it.
             size: height and width of the input.
         """
         image = self.images.get(name.rpartition("/")[2])
@@ -78,7 +78,7 @@ class Annotations:
 def _placement(
     preprocess: Preprocess | None, image: tuple[int, int], size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Factors and offsets, height and width, with which a point of the image becomes one of the input."""
+    """Factors and offsets (height, width) that map a point of the image to a point of the input."""
     shape = np.array(image, float)
     if preprocess is None:
         return np.array(size) / shape, np.zeros(2)
@@ -102,10 +102,10 @@ def _placement(
 
 
 def read_annotations(path: Path, preprocess: Preprocess | None = None) -> Annotations:
-    """Read a COCO file of instances.
+    """Read a COCO file with instance annotations.
 
     Raises:
-        InputError: it cannot be read, or is something else.
+        InputError: it cannot be read, or is another kind of file.
     """
     data = load_json(path)
     try:
@@ -146,7 +146,7 @@ class MeanPrecision:
     def add(
         self, name: str, reference: Detections, candidate: Detections, size: tuple[int, int]
     ) -> None:
-        """Take the boxes of one image, all scores, best first, in pixels of the input or shares of it."""
+        """Take the boxes of one image with any score, best first, in pixels of the input or shares of it."""
         placed = [self._annotations.placed(name, one, size) for one in (reference, candidate)]
         if placed[0] is None or placed[1] is None:
             return
@@ -156,10 +156,10 @@ class MeanPrecision:
             kept.append(one)
 
     def figures(self) -> tuple[Figure, ...]:
-        """Return mAP of both networks and what is lost; intervals by leaving out one of 20 groups of images.
+        """Return mAP of both networks and the loss; intervals by leaving out each of 20 groups of images.
 
         Raises:
-            OptionError: no image of the file was among the samples.
+            OptionError: no sample has the name of an image in the file.
         """
         if not self._images:
             raise OptionError("--coco: no sample has the file name of an image in the annotations.")
@@ -179,7 +179,7 @@ class MeanPrecision:
     def _by_images(
         self, found: Sequence[Detections], of_class: np.ndarray
     ) -> Callable[[np.ndarray], float]:
-        """What gives mAP, percent, of the images of a mask."""
+        """A function from a mask of images to their mAP in percent."""
         tables = [
             _table(image, Detections(one.boxes, one.scores, of_class[one.classes.clip(0, len(of_class) - 1)]))
             for image, one in zip(self._images, found)
@@ -194,7 +194,7 @@ class MeanPrecision:
 
 @dataclass(frozen=True)
 class _Table:
-    """One image's boxes held against its objects: hits and ignored ones ``[thresholds, boxes]``."""
+    """One image's boxes matched with its objects: hits and ignored boxes ``[thresholds, boxes]``."""
 
     scores: np.ndarray
     classes: np.ndarray
@@ -233,7 +233,7 @@ def _share_inside(boxes: np.ndarray, crowds: np.ndarray) -> np.ndarray:
 def _assigned(
     single: np.ndarray, crowd: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which boxes, best first, find a free object; and which of the others lie in a crowd."""
+    """Which boxes, best first, hit an unmatched object; and which of the others lie in a crowd."""
     free = single.copy()
     hits = np.zeros(len(single), bool)
     for place in range(len(single)):
@@ -246,7 +246,7 @@ def _assigned(
 
 
 def _mean_precision(tables: Sequence[_Table]) -> float:
-    """Over thresholds and categories with an object; 0 where there is none."""
+    """Mean over thresholds and categories with an object; 0 if there is none."""
     if not tables:
         return 0.0
     objects = np.concatenate([table.objects for table in tables])
@@ -270,15 +270,15 @@ def average_precision(scores: np.ndarray, hits: np.ndarray, num_objects: int) ->
     """Return the average precision of one category at one threshold, at 101 recalls.
 
     Args:
-        scores: of the boxes, in the order of images.
-        hits: whether each found an object.
-        num_objects: how many there are; at least one.
+        scores: scores of the boxes, in the order of images.
+        hits: whether each box hit an object.
+        num_objects: number of objects; at least one.
     """
     order = np.argsort(-scores, kind="stable")
     found = np.cumsum(hits[order])
     recall = found / num_objects
     precision = found / np.arange(1, len(found) + 1)
-    # the best precision at this recall or a higher one
+    # the best precision at this recall or higher
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     places = np.searchsorted(recall, _RECALLS, side="left")
     reached = places < len(precision)

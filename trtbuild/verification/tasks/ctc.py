@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 __all__ = ["CTC", "best_path", "edit_distance"]
 
 
-# Steps of a character, on average.
+# Steps per character, on average; more do not look like CTC.
 _LONGEST_PEAK = 3.0
 
 
 class CTC(Judge):
-    """Compares the texts of both networks; an output is ``[samples, steps, classes]`` or steps first.
+    """Compares the texts of both networks; an output is ``[samples, steps, classes]`` or has the steps first.
 
-    The blank is class 0 or the last, whichever the float network answers more often in the first batch. A
-    sample in which neither reads a character says nothing.
+    The blank is class 0 or the last class, whichever the float network answers more often in the first batch.
+    A sample in which neither network reads a character is not counted.
 
     Args:
-        is_guess: that nobody has said that the outputs are texts; `add` then refuses what does not look like
-            it: blanks in less than half of the steps, or characters that last.
+        is_guess: whether the user has not said that the outputs are texts; `add` then refuses outputs that do
+            not look like it: blanks in less than half of the steps, or characters that last for many steps.
     """
 
     def __init__(self, *, is_guess: bool = False) -> None:
@@ -70,14 +70,14 @@ class CTC(Judge):
             errors = edit_distance(text, other)
             self._count += 1
             if not text and not other:
-                continue  # nothing to read, and nothing read: any engine that is blind does as well
+                continue  # nothing to read: a network that always reads nothing would get this right, too
             self._same.append(errors == 0)
             self._errors.append(float(errors))
             self._lengths.append(float(len(text)))
             self._worst.add(name, 100.0 * (1 - errors / max(len(text), 1)))
 
     def result(self) -> TaskScore:
-        """Return the share of equal texts (Wilson), and character errors over characters (bootstrap)."""
+        """Return the share of equal texts (Wilson), and character errors per character (bootstrap)."""
         count = len(self._same)
         main = share_of("same text", sum(self._same), count) if count else None
         errors = ratio_of_sums(self._errors, self._lengths)
@@ -86,7 +86,7 @@ class CTC(Judge):
         return TaskScore("ctc", settings, self._count, main, others, self._worst.result())
 
     def answers(self, seen: Seen) -> tuple[Answer, Answer]:
-        """Return the texts of both; as numbers of classes where those have no names."""
+        """Return both texts, as class numbers if the classes have no names."""
         of_float, of_engine = (
             _by_sample(one[self._output], len(seen.batch.names))[seen.row].argmax(-1)
             for one in seen.outputs
@@ -107,9 +107,9 @@ def _written(text: tuple[int, ...], names: Mapping[int, str]) -> str:
 
 
 def _is_peaked(classes: np.ndarray, blank: int) -> bool:
-    """Whether classes, int ``[samples, steps]``, are what CTC trains: short peaks between blanks.
+    """Whether classes, int ``[samples, steps]``, look trained by CTC: short peaks between blanks.
 
-    The classes of a frame (phones, activities, tags) last for many steps instead (Graves 2012, chapter 7).
+    Classes of frames (phones, activities, tags) last for many steps instead (Graves 2012, chapter 7).
     """
     is_character = classes != blank
     if not 0 < np.count_nonzero(is_character) <= classes.size / 2:
@@ -132,7 +132,7 @@ def best_path(classes: np.ndarray, blank: int) -> tuple[int, ...]:
 
 
 def edit_distance(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """Return the least number of insertions, deletions and substitutions between two (Levenshtein 1966)."""
+    """Return the minimum number of insertions, deletions and substitutions between two (Levenshtein 1966)."""
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, 1):
         before, row[0] = row[0], i

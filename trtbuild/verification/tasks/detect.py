@@ -34,23 +34,23 @@ MIN_SCORE = 0.25
 MAX_IOU = 0.45
 SAME_OBJECT_IOU = 0.5
 
-# Average precision wants boxes of nearly all scores.
+# Average precision needs boxes of nearly all scores.
 _ANY_SCORE = 0.001
 
 
 class Detect(Judge):
     """F1 of the engine's boxes against the float network's: ``2 pairs / (boxes of both networks)``.
 
-    A pair has one class and an IoU above 0.5; float's boxes choose, the best score first. An image in which
-    neither finds a box says nothing.
+    The boxes of a pair have the same class and an IoU above 0.5; float's boxes choose their partners, the
+    best score first. An image in which neither network finds a box is not counted.
 
     Args:
-        layout: what the outputs mean, by `trtbuild.verification.tasks.layouts.LAYOUTS`.
-        min_score: boxes count above it; None for 0.25.
+        layout: meaning of the outputs: a key of `trtbuild.verification.tasks.layouts.LAYOUTS`.
+        min_score: boxes with a higher score count; None for 0.25.
         num_classes: see `trtbuild.verification.tasks.layouts.Images`.
-        annotations: objects that are known to be in the images; then mAP is measured as well.
-        is_guess: that nobody has said what the outputs mean; `add` then refuses what float's first batch
-            shows not to be boxes in images.
+        annotations: known objects of the images; with them mAP is measured, too.
+        is_guess: whether the layout is guessed; `add` then raises if float's first batch shows that
+            the outputs are not boxes in images.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Detect(Judge):
         count = len(batch.names)
         images = Images(count, *_size(batch.feeds), self._num_classes, reference)
         decode = LAYOUTS[self._layout]
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is no box
+        with np.errstate(invalid="ignore", over="ignore"):  # boxes that are not finite are dropped
             given = [decode(one, images) for one in (reference, candidate)]
         if self._is_unproven and not _are_boxes(given[0], images):
             raise OptionError(
@@ -108,7 +108,7 @@ class Detect(Judge):
         return [suppressed(one, min_score, max_iou) for one in found]
 
     def result(self) -> TaskScore:
-        """Return F1 (bootstrap over images), and IoU and score difference of the pairs (Student)."""
+        """Return F1 (bootstrap over images), and the pairs' IoU and score difference (Student)."""
         ratio = ratio_of_sums(self._pairs, self._boxes)
         one_box = 200.0 / max(sum(self._boxes), 1.0)
         main = None if ratio is None else Figure("F1 of boxes", "%", ratio.times(100.0), one_box)
@@ -129,7 +129,7 @@ class Detect(Judge):
         return TaskScore("detect", settings, len(self._boxes), main, others, self._worst.result())
 
     def answers(self, seen: Seen) -> tuple[Answer, Answer]:
-        """Return the boxes of both, those marked that the other has, too."""
+        """Return both networks' boxes; boxes that the other network has, too, are marked."""
         count, size = len(seen.batch.names), _size(seen.batch.feeds)
         images = Images(count, *size, self._num_classes, seen.reference)
         decode = LAYOUTS[self._layout]
@@ -176,7 +176,7 @@ _MOST_NAMED = 2
 
 
 def _are_boxes(found: Sequence[Detections], images: Images) -> bool:
-    """Whether nearly all boxes have a size and lie in or near the image, and scores are between 0 and 1."""
+    """Whether nearly all boxes have a size and lie in or near the image, and all scores are in 0 to 1."""
     if not images.height or not images.width:
         return False
     boxes = np.concatenate([one.boxes for one in found])
@@ -193,12 +193,12 @@ def _are_boxes(found: Sequence[Detections], images: Images) -> bool:
     return are_scores and float(np.mean(is_box & is_near)) >= _MOST_OF_BOXES
 
 
-# Some cells that nobody looks at hold anything.
+# Cells with a low score may hold any values.
 _MOST_OF_BOXES = 0.9
 
 
 def _size(feeds: Mapping[str, np.ndarray]) -> tuple[int, int]:
-    """Height and width of the images among the inputs; zeros where there are none."""
+    """Height and width of the images among the inputs; zeros if there are none."""
     for array in feeds.values():
         if array.ndim == 4:
             last = array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4)

@@ -1,4 +1,4 @@
-"""Which detector a network is, by the parts, shapes and ends of its outputs; nothing where there is doubt."""
+"""Which detector a network is, by the parts, shapes and last operators of its outputs; None in doubt."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _STRIDES = (8, 16, 32)
 
 @dataclass(frozen=True)
 class Detector:
-    """A layout of `trtbuild.verification.tasks.layouts`; `num_classes` None: all that is left."""
+    """A layout of `trtbuild.verification.tasks.layouts`; `num_classes` None: all remaining channels."""
 
     layout: str
     num_classes: int | None = None
 
 
 def detector_of(model: ir.Model) -> Detector | None:
-    """Return the layout of a detector's outputs, where the graph leaves no doubt."""
+    """Return the layout of a detector's outputs, if the graph leaves no doubt."""
     outputs = list(model.graph.outputs)
     shapes = [dims(value) or () for value in outputs]
     if _is_suppressed(model, shapes):
@@ -59,7 +59,7 @@ def _is_suppressed(model: ir.Model, shapes: Sequence[Dims]) -> bool:
 
 
 def _one_output(model: ir.Model, shape: Dims, parts: Sequence[Part]) -> Detector | None:
-    """YOLO's one tensor: box, then scores, told apart by where its parts begin."""
+    """YOLO's single output, boxes then scores; where its parts begin tells the versions apart."""
     starts = [part.start for part in parts]
     at_box_end = [part for part in parts if part.start == 4]
     if not at_box_end or set(starts[: starts.index(4)]) - {0, 2}:
@@ -78,7 +78,7 @@ def _one_output(model: ir.Model, shape: Dims, parts: Sequence[Part]) -> Detector
 
 
 def _num_cells(model: ir.Model) -> int | None:
-    """Cells of the grids of strides 8, 16 and 32 of the input; None where its size is open."""
+    """Total cells of the grids with strides 8, 16 and 32 on the input; None if its size is dynamic."""
     inputs = [dims(value) or () for value in model.graph.inputs if not value.is_initializer()]
     sizes: Sequence[Dim] = inputs[0][2:] if len(inputs) == 1 and len(inputs[0]) == 4 else ()
     numbers = [size for size in sizes if isinstance(size, int)]
@@ -88,7 +88,7 @@ def _num_cells(model: ir.Model) -> int | None:
 
 
 def _two_outputs(outputs: Sequence[ir.Value], shapes: Sequence[Dims]) -> Detector | None:
-    """Boxes beside scores: SSD's end in a Softmax, DETR's are logits of a few hundred queries."""
+    """Boxes beside scores: SSD's scores end in a Softmax, DETR's are logits of a few hundred queries."""
     by_kind: Mapping[bool, list[int]] = {True: [], False: []}
     for place, shape in enumerate(shapes):
         if len(shape) != 3:

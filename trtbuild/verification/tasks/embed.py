@@ -1,4 +1,4 @@
-"""Embeddings: whether the engine's nearest neighbours and similarities are the float network's."""
+"""Embeddings: whether the engine's nearest neighbours and similarities agree with the float network's."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Embed", "spearman"]
 
-# All pairs of so many samples are held in memory (32 MB each).
+# Pairs are computed for at most this many samples (32 MB for each matrix).
 _MOST_SAMPLES = 2_000
 
 _MASK = "attention_mask"
 
 _NUM_WORST = 10
 
-# Cosines of vectors in FP32 that are nearer than this are equal up to rounding.
+# Cosines of FP32 vectors that differ by less than this are equal up to rounding.
 _SAME_COSINE = 1e-6
 
 
 class Embed(Judge):
-    """Compares embeddings ``[samples, dims]``, brought to unit length.
+    """Compares embeddings ``[samples, dims]``, scaled to unit length.
 
-    ``[samples, tokens, dims]`` are averaged over tokens, by the input ``attention_mask`` where there is one.
-    Neighbours and pairs are those among the first 2000 samples.
+    ``[samples, tokens, dims]`` are averaged over tokens, weighted by the input ``attention_mask`` if there is
+    one. Neighbours and pairs are taken from the first 2000 samples.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Embed(Judge):
         self._names.extend(batch.names[:room])
 
     def result(self) -> TaskScore:
-        """Return the share of equal nearest neighbours (Wilson), Spearman of all pairs, mean cosine."""
+        """Return the share of same nearest neighbours (Wilson), Spearman of all pairs and the mean cosine."""
         count = len(self._names)
         cosine = Figure("cosine", "", self._cosine.estimate().within(-1.0, 1.0))
         settings = f"output '{self._output}', neighbours among {count}"
@@ -79,7 +79,7 @@ class Embed(Judge):
         order = spearman(ours[pairs], theirs[pairs])
         for similar in (ours, theirs):
             np.fill_diagonal(similar, -np.inf)
-        # what float itself does not tell apart: equal samples, equal vectors
+        # another neighbour is as good if float cannot tell it apart: equal samples, equal vectors
         chosen, best = ours[np.arange(count), theirs.argmax(1)], ours.max(1)
         same = chosen >= best - _SAME_COSINE
         main = share_of("same nearest neighbour", int(same.sum()), count)
@@ -94,8 +94,8 @@ class Embed(Judge):
 
         Args:
             ours: float's nearest neighbour of each sample, int ``[samples]``.
-            theirs: that of the other network.
-            same: whether that is as near to float, bool ``[samples]``.
+            theirs: the other network's nearest neighbour.
+            same: whether float finds theirs as near as its own, bool ``[samples]``.
             cosines: between both networks' vectors, ``[samples]``.
         """
         found = []
@@ -121,9 +121,9 @@ def _unit(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the correlation of the ranks of two float arrays ``[n]``; 1 where neither varies.
+    """Return the correlation of the ranks of two float arrays ``[n]``.
 
-    Equal values have the mean of their ranks (Spearman 1904).
+    Equal values get the mean of their ranks (Spearman 1904). If neither varies: 1 for equal arrays, else 0.
     """
     a, b = _ranks(first), _ranks(second)
     a, b = a - a.mean(), b - b.mean()

@@ -1,12 +1,12 @@
-"""What detectors' outputs mean: boxes, scores and classes of each image, before any threshold.
+"""Layouts of detectors' outputs: boxes, scores and classes of each image, before any threshold.
 
 yolov8   [N, 4 + classes, A]: centre and size in pixels, a score for each class (also the axes swapped)
 yolov5   [N, A, 5 + classes]: centre and size in pixels, the score of an object, a score for each class
 yolox    the same, but boxes are offsets in their grid cell and logarithms of sizes, of strides 8, 16, 32 (64)
 ssd      boxes [N, A, 4] as corners and scores [N, A, classes], of which the first is the background
 detr     boxes [N, Q, 4] as centre and size, and logits [N, Q, classes]; by softmax, where the last class is
-         "no object", or by sigmoid: whichever float's outputs tell (most queries are nothing)
-nms      suppressed already: [N, M, 6] or [M, 7], or boxes, scores and classes as outputs of their own
+         "no object", or by sigmoid: float's outputs decide (with softmax most queries are "no object")
+nms      suppressed already: [N, M, 6] or [M, 7], or separate outputs for boxes, scores and classes
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (32,), (16,), (8,), (4, 8, 1
 
 @dataclass(frozen=True)
 class Images:
-    """What a layout must know beside the outputs.
+    """What a layout needs to know besides the outputs.
 
     Attributes:
         count: images of the batch.
-        height, width: of the input, in pixels; 0 where no input looks like images.
-        num_classes: scores behind the box; None for all channels that are left.
-        reference: the float network's outputs, which tell for both what cannot be told by shapes.
+        height, width: of the input, in pixels; 0 if no input looks like images.
+        num_classes: number of class scores after the box; None for all remaining channels.
+        reference: the float network's outputs; for both networks they decide what shapes leave open.
     """
 
     count: int
@@ -74,7 +74,7 @@ def _yolox(outputs: Outputs, images: Images) -> Sequence[Detections]:
 
 
 def _grid(count: int, images: Images) -> tuple[np.ndarray, np.ndarray]:
-    """The cell of each box, ``[boxes, 2]``, and its stride in pixels, ``[boxes, 1]``."""
+    """The grid cell of each box, ``[boxes, 2]``, and its stride in pixels, ``[boxes, 1]``."""
     for strides in _STRIDES:
         shapes = [(images.height // s, images.width // s) for s in strides]
         if sum(high * wide for high, wide in shapes) == count:
@@ -91,7 +91,7 @@ def _grid(count: int, images: Images) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(outputs: Outputs, layout: str) -> np.ndarray:
-    """The first output of rank 3 as ``[images, boxes, channels]``: there are more boxes than channels."""
+    """The first output of rank 3 as ``[images, boxes, channels]``; the longer axis is the boxes."""
     array = outputs[
         only(outputs, (3,), f"detect --box-layout {layout}", "[images, boxes, channels]")
     ]
@@ -126,7 +126,7 @@ def _boxes_and_scores(outputs: Outputs, layout: str) -> tuple[np.ndarray, np.nda
 
 
 def _three(array: np.ndarray) -> np.ndarray:
-    """Some exporters put an axis of length 1 between boxes and their values."""
+    """Remove the axis of length 1 that some exporters put between boxes and their values."""
     return array[:, :, 0] if array.ndim == 4 and array.shape[2] == 1 else array
 
 
@@ -177,7 +177,7 @@ def _nms(outputs: Outputs, images: Images) -> Sequence[Detections]:
 
 
 def _six(rows: np.ndarray) -> Detections:
-    """Rows of corners, score and class; where only the fifth column holds whole numbers, class and score."""
+    """Rows of corners, score and class; class before score if only the fifth column holds whole numbers."""
     swapped = _is_whole(rows[:, 4]) and not _is_whole(rows[:, 5])
     score, kind = (5, 4) if swapped else (4, 5)
     return Detections(rows[:, :4], rows[:, score], rows[:, kind].round().astype(np.int64))
@@ -219,4 +219,4 @@ LAYOUTS: dict[str, Layout] = {
     "detr": _detr,
     "nms": _nms,
 }
-"""By the names of ``--box-layout``."""
+"""By the values of ``--box-layout``."""

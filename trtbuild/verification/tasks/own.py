@@ -30,27 +30,27 @@ BLIND = (
     "the judge gives outputs of zeros, and float's own in reverse order, the same figure as float's own, "
     "so it cannot tell wrong from right"
 )
-"""The doubt about such a judge."""
+"""The `TaskScore.doubt` of a judge that cannot tell wrong from right."""
 
-# Answers that are right or wrong have two values.
+# More distinct values than this are no right-or-wrong answers.
 _FEW = 2
 
 
 class OwnJudge(Judge):
-    """Asks ``judge(float_outputs, engine_outputs, labels, names)`` once a batch; higher is better.
+    """Calls ``judge(float_outputs, engine_outputs, labels, names)`` once per batch; higher is better.
 
-    Outputs are output name -> array; labels are int ``[samples]`` or None. The answer is one number a sample
-    (then the figure has an interval) or one for the batch; numbers that are all 0 or 100, or all 0 or 1,
-    count as wrong and right answers. A class is made once, called the same way, and asked for ``result()`` at
-    the end. The figure's name is the judge's attribute ``title``, or else its own.
+    Outputs are output name -> array; labels are int ``[samples]`` or None. The judge returns one number per
+    sample (then the figure has an interval) or one for the batch. Numbers that are all 0 or 100, or all 0 or
+    1, count as wrong and right answers. A class is made once, called the same way, and asked for ``result()``
+    at the end. The figure's name is the judge's attribute ``title``, or else the judge's name.
 
-    It is asked about outputs that are surely wrong, too, until it has told some from float's own. If in no
-    batch it does, it judges nothing, and `TaskScore.doubt` says so.
+    The judge is also called with outputs that are surely wrong, until it tells some of them from float's own.
+    If it never does, its figure means nothing, and `TaskScore.doubt` says so.
 
     Args:
-        name: as the user named it.
-        judge: what the name stands for.
-        telling: names of judges that have told wrong outputs from right ones, and are not asked again.
+        name: the judge's name, as the user gave it.
+        judge: the judge itself.
+        telling: names of judges that have told wrong outputs from right ones and are not tested again.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class OwnJudge(Judge):
 
     @property
     def _right(self) -> float:
-        """The number of a right answer, where each is right or wrong; 0 where they are something else."""
+        """The number of a right answer if all answers are right or wrong; 0 if they are something else."""
         found = self._values - {0.0}
-        # where all are wrong it is not told: of 1, for 0 of 100 a limit of 0.5 would be within one answer
+        # if all are wrong, assume 1: with 100, a limit of 0.5 would be within one answer of 0 of 100 samples
         return next((top for top in (1.0, 100.0) if found <= {top}), 0.0)
 
     def result(self) -> TaskScore:
-        """Return the mean over samples, or the class's answer."""
+        """Return the mean over samples, or the result of the class."""
         step = 0.0
         if self._judge.is_whole:
             value = self._judge.final()
@@ -101,7 +101,8 @@ class OwnJudge(Judge):
             if not self._is_by_sample:
                 estimate = Estimate(estimate.value, -math.inf, math.inf)
             elif top := self._right:
-                # of equal answers a spread is 0, and says nothing of those to come
+                # equal answers have a spread of 0, which says nothing about further samples: use Wilson's
+                # interval
                 share = percent(round(self._count * estimate.value / top), self._count)
                 ends = (top * end / 100.0 for end in (share.value, share.low, share.high))
                 estimate, step = Estimate(*ends), top / self._count
@@ -117,11 +118,11 @@ class OwnJudge(Judge):
         )
 
     def _doubt(self) -> str:
-        """Why the figure says nothing: the judge finds wrong outputs as good as float's own."""
+        """Say that the figure means nothing if the judge finds wrong outputs as good as float's own."""
         return BLIND if self._count and self._judge.name not in self._telling else ""
 
     def _tells(self, reference: Outputs, batch: LabelledBatch) -> bool:
-        """Whether float's own outputs get another figure than wrong ones; or the judge cannot read these."""
+        """Whether wrong outputs get another figure than float's own, or make the judge fail."""
         right = self._asked(reference, reference, batch)
         if right is None:
             return True
@@ -134,7 +135,7 @@ class OwnJudge(Judge):
     def _asked(
         self, reference: Outputs, candidate: Outputs, batch: LabelledBatch
     ) -> np.ndarray | None:
-        """What the judge alone says of a batch; None where it cannot."""
+        """The answer of a fresh judge for one batch; None if it fails."""
         try:
             judge = UserFunction("judge", self._judge.name, self._given)
             answer = judge(reference, candidate, batch.labels, batch.names)
@@ -155,5 +156,5 @@ def _zeros(outputs: Outputs) -> Outputs:
 
 
 def _reversed(outputs: Outputs) -> Outputs:
-    """The same values in reverse order: other samples' answers, and within each another order."""
+    """The same values in reverse order: the samples swap their answers, and each answer is reversed."""
     return {name: array.reshape(-1)[::-1].reshape(array.shape) for name, array in outputs.items()}

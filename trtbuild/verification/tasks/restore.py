@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Restore"]
 
-# Of equal images; the range of 16 bits squared is 96 dB.
+# PSNR of equal images; 16 bits reach 96 dB.
 _BEST_DB = 100.0
 
-# Of values from -1 to 1.
+# Peak of values from -1 to 1.
 _SIGNED_PEAK = 2.0
 
 
 class Restore(Judge):
     """Averages ``10 log10(peak^2 / mean square difference)`` over images.
 
-    Args:
-        is_guess: that nobody has said that the output is an image; `add` then refuses what does not show the
-            input in its first batch.
+    The peak is 255 if the float network's first images exceed 2, else 2 if they go below -0.5, else 1.
 
-    The peak is 255 where the float network's first images reach beyond 2, else 1, or 2 for values from -1 on.
+    Args:
+        is_guess: whether the user has not said that the output is an image; `add` then raises if the output
+            does not resemble the input in the first batch.
     """
 
     def __init__(self, *, is_guess: bool = False) -> None:
@@ -63,7 +63,7 @@ class Restore(Judge):
         self._peak = self._peak or _peak(x)
         for name, error in zip(batch.names, x - y):
             mean = float(np.mean(error**2))
-            found = _BEST_DB if mean == 0 else 0.0  # the latter where a value is not finite
+            found = _BEST_DB if mean == 0 else 0.0  # 0 if a value is not finite
             if 0 < mean < np.inf:
                 found = min(_BEST_DB, 10 * float(np.log10(self._peak**2 / mean)))
             self._psnr.add(found)
@@ -76,7 +76,7 @@ class Restore(Judge):
         return TaskScore("restore", settings, self._psnr.count, main, (), self._worst.result())
 
     def answers(self, seen: Seen) -> tuple[Answer, Answer]:
-        """Return the pictures of both."""
+        """Return both networks' pictures."""
         given = (one[self._output][seen.row] for one in seen.outputs)
         ours, theirs = (one if one.ndim == 3 else one[None] for one in given)
         between = (-1.0, 1.0) if self._peak == _SIGNED_PEAK else (0.0, self._peak)
@@ -85,7 +85,7 @@ class Restore(Judge):
 
 
 def _shows(images: np.ndarray, feeds: Mapping[str, np.ndarray]) -> bool:
-    """Whether images ``[N, C, H, W]`` correlate with the input, both brought to its size by averages."""
+    """Whether images ``[N, C, H, W]`` correlate with the input, after averaging them down to its size."""
     given = next((one for one in feeds.values() if one.ndim == 4), None)
     if given is None or images.ndim != 4 or given.shape[:2] != images.shape[:2]:
         return False

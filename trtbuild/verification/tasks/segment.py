@@ -27,16 +27,16 @@ MIN_SCORE = 0.5
 
 
 class Segment(Judge):
-    """Averages the masks' IoU over images; of several classes, each image's mean over those in its masks.
+    """Averages the masks' IoU over images; with several classes, each image's mean over the classes it has.
 
-    An output is ``[images, 1, height, width]`` or ``[images, height, width]`` of scores (a mask is where it
-    is above `min_score`, after a sigmoid where values lie outside of 0 to 1), ``[images, classes, height,
+    An output is ``[images, 1, height, width]`` or ``[images, height, width]`` of scores (the mask is where
+    they exceed `min_score`, after a sigmoid if values lie outside 0 to 1), ``[images, classes, height,
     width]`` (the best class of each pixel), or integers (classes).
 
     Args:
         min_score: see above; None for 0.5.
-        is_guess: that nobody has said that the output is a mask; `add` then refuses one channel of scores
-            that are not nearly 0 or 1 nearly everywhere.
+        is_guess: whether the user has not said that the output is a mask; `add` then raises for scores of
+            one channel that are not nearly 0 or 1 nearly everywhere.
     """
 
     def __init__(self, min_score: float | None = None, *, is_guess: bool = False) -> None:
@@ -70,13 +70,13 @@ class Segment(Judge):
 
     @property
     def _what(self) -> str:
-        """What the masks are."""
+        """The kind of mask, in words."""
         return (
             f"masks above {self._min_score:g}" if self._is_one_class else "a class for each pixel"
         )
 
     def _classes(self, array: np.ndarray) -> np.ndarray:
-        """The class of each pixel, ``[images, height, width]``; 0 is the background of one class."""
+        """The class of each pixel, ``[images, height, width]``; with a single class, 0 is the background."""
         if array.dtype.kind in "iub":
             return array.reshape(len(array), *array.shape[-2:])
         if _has_classes(array):
@@ -96,7 +96,7 @@ class Segment(Judge):
         return TaskScore("segment", settings, self._count, main, (), self._worst.result())
 
     def answers(self, seen: Seen) -> tuple[Answer, Answer]:
-        """Return the masks of both."""
+        """Return both networks' masks."""
         ours, theirs = (
             self._classes(one[self._output][seen.row : seen.row + 1])[0] for one in seen.outputs
         )
@@ -105,7 +105,7 @@ class Segment(Judge):
 
 
 def _mask(classes: np.ndarray, *, is_one_class: bool) -> Answer:
-    """A mask in a colour for each class, the background black."""
+    """A mask with a colour for each class, on black."""
     text = (
         f"{np.count_nonzero(classes):,} pixels"
         if is_one_class
@@ -115,7 +115,7 @@ def _mask(classes: np.ndarray, *, is_one_class: bool) -> Answer:
     return Answer(text, picture=as_pixels(colors, between=(0.0, 255.0)))
 
 
-# Black, then colours that are told apart by people who see no red or green (Okabe and Ito 2008).
+# Black, then colours that people with red-green blindness can tell apart (Okabe and Ito 2008).
 _PALETTE = np.array(
     [[0, 0, 0], [240, 228, 66], [86, 180, 233], [230, 159, 0], [0, 158, 115], [204, 121, 167]],
     np.uint8,
@@ -123,12 +123,12 @@ _PALETTE = np.array(
 
 
 def _has_classes(values: np.ndarray) -> bool:
-    """Whether a map tells classes apart: whole numbers, or scores of several."""
+    """Whether a map holds several classes: whole numbers, or several channels of scores."""
     return values.dtype.kind in "iub" or (values.ndim == 4 and values.shape[1] > 1)
 
 
 def _is_mask(values: np.ndarray) -> bool:
-    """Whether scores of one channel are sure of nearly every pixel, and that some belong to the mask."""
+    """Whether scores of one channel are near 0 or 1 for nearly every pixel, and some are near 1."""
     if values.ndim != 4 or _has_classes(values):
         return True
     unsure = np.count_nonzero((values > _SURE) & (values < 1 - _SURE))
@@ -140,7 +140,7 @@ _UNSURE_SHARE = 0.2
 
 
 def mask_iou(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Return the mean IoU of the classes from 1 on in either map; None where neither has any."""
+    """Return the mean IoU over the classes from 1 on in either map; None if there are none."""
     found = []
     for label in np.union1d(first, second):
         if label == 0:
